@@ -1,0 +1,185 @@
+"""The words of the product: jobs, states, records, failures, artifacts.
+
+Everything here is frozen and knows no IO. A *job* is a row of the manifest, a *generation* is the
+vendor's, an *artifact* is a file that was saved. A `Record` is what the ledger knows of one job; it
+changes only by `Record.evolve`, and only along `LEGAL`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class State(StrEnum):
+    """Where a row stands. See `LEGAL` for what may follow what."""
+
+    PENDING = "pending"
+    SUBMITTING = "submitting"
+    IN_DOUBT = "in_doubt"
+    GENERATING = "generating"
+    READY = "ready"
+    DONE = "done"
+    FAILED = "failed"
+
+
+LEGAL: Final[Mapping[State, frozenset[State]]] = {
+    State.PENDING: frozenset({State.SUBMITTING, State.GENERATING}),
+    State.SUBMITTING: frozenset({State.PENDING, State.IN_DOUBT, State.GENERATING, State.FAILED}),
+    State.IN_DOUBT: frozenset({State.PENDING, State.GENERATING, State.FAILED}),
+    State.GENERATING: frozenset({State.READY, State.FAILED}),
+    State.READY: frozenset({State.DONE, State.FAILED, State.GENERATING}),
+    State.DONE: frozenset({State.READY, State.GENERATING}),
+    State.FAILED: frozenset({State.PENDING, State.GENERATING}),
+}
+"""The one table of legal transitions; staying in a state (to add facts to it) is always legal.
+
+PENDING -> GENERATING and FAILED -> GENERATING are adoptions of a generation that exists already (and a
+paid one that is fetched again); DONE -> READY/GENERATING is a saved file that has gone missing."""
+
+PAID: Final = frozenset({State.GENERATING, State.READY, State.DONE})
+"""States in which the vendor has accepted the job for certain."""
+
+MAYBE_PAID: Final = PAID | {State.SUBMITTING, State.IN_DOUBT}
+"""States in which money is or may be owed for the job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row of the manifest, with its defaults merged and its place kept.
+
+    `body` is exactly what create is sent, `model` included. `fingerprint` stands for its content: two
+    rows with one fingerprint ask for the same clip. `index` counts from 0 in the manifest's order.
+    """
+
+    id: str
+    fingerprint: str
+    index: int
+    model: str
+    body: Mapping[str, Any]
+    line: int = 0
+    column: int = 0
+
+    @property
+    def key(self) -> str:
+        """The ledger's key: the row's id and its content, so that an edited row is a new job."""
+        return f"{self.id}@{self.fingerprint}"
+
+    @property
+    def prompt(self) -> str:
+        value = self.body.get("prompt", "")
+        return value if isinstance(value, str) else ""
+
+    @property
+    def image_url(self) -> str:
+        value = self.body.get("image_url", "")
+        return value if isinstance(value, str) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a job did not work out, in words that its author understands.
+
+    `code` is short and stable (`refused`, `generation_error`, `not_a_video`, ...), for scripts and
+    `--only`; `message` holds the vendor's words. `retryable` says whether generating again may help.
+    """
+
+    code: str
+    message: str
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """What a look into the saved file found. Durations in seconds, sizes in pixels."""
+
+    duration_s: float
+    width: int
+    height: int
+    fps: float
+    has_audio: bool
+    video_codec: str = ""
+    audio_codec: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A video that is whole and in its place; paths are relative to the output's root, with `/`."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+    media: Media | None = None
+    poster_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """All that the ledger knows of one job. Times are seconds since the epoch (UTC), money is USD.
+
+    `position` is the row's place in the manifest's order, or -1 once the row was removed from it.
+    `intent` counts the creates that were committed for the job (each has its own correlation id);
+    `attempts` counts those that were not merely throttled. `not_yet_at` is the last look that found
+    the generation unfinished, `finished_at` the look that found it finished.
+    """
+
+    key: str
+    id: str
+    fingerprint: str
+    position: int
+    model: str
+    body: str
+    image_url: str
+    prompt: str
+    file_stem: str = ""
+    line: int = 0
+    state: State = State.PENDING
+    version: int = 0
+    intent: int = 0
+    attempts: int = 0
+    faults: int = 0
+    correlation_id: str = ""
+    generation_id: str = ""
+    video_url: str = ""
+    submitted_at: float | None = None
+    accepted_at: float | None = None
+    not_yet_at: float | None = None
+    finished_at: float | None = None
+    downloaded_at: float | None = None
+    polls: int = 0
+    reserved_usd: float | None = None
+    usd_spent: float | None = None
+    credits_used: float | None = None
+    failure: Failure | None = field(default=None)
+    artifact: Artifact | None = field(default=None)
+
+    def evolve(self, state: State | None = None, **changes: Any) -> Record:
+        """Return the next version of this record.
+
+        Raises `IllegalTransition` when `LEGAL` does not allow the step: that is a bug, never a
+        condition of the outside world.
+        """
+        to = self.state if state is None else state
+        if to is not self.state and to not in LEGAL[self.state]:
+            raise IllegalTransition(self.key, self.state, to)
+        return replace(self, state=to, version=self.version + 1, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One step of one record, as the ledger is asked to make it: compare `before`, set `after`."""
+
+    before: Record
+    after: Record
+
+
+class IllegalTransition(AssertionError):
+    """The code asked for a step that is not in `LEGAL`."""
+
+    def __init__(self, key: str, before: State, after: State) -> None:
+        super().__init__(f"{key}: {before} may not become {after}")

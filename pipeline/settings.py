@@ -1,0 +1,75 @@
+"""One frozen, validated `Settings`, made of flags > environment > the manifest's `run:` > defaults.
+
+It owns the meaning and the bounds of every setting; where a value came from is the caller's to know
+and ours to name in the error.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+LOG_LAG_MARGIN_S: Final = 900.0
+"""How much later than the generation's end its log row may appear. The vendor states no figure; its
+log is an analytics pipeline (`/v2/logs`), so this errs on the side that costs waiting, not money."""
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Settings(BaseModel):
+    """What a run may do and how hard it tries. Durations in seconds, money in USD."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    concurrency: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    downloads: Annotated[int, Field(ge=1, le=1000)] = 8
+    poll_interval: PositiveSeconds = 10.0
+    timeout: PositiveSeconds = 1800.0
+    reconcile_after: Seconds | None = None
+    reconcile_wait: Seconds | None = None
+    generation_retries: Annotated[int, Field(ge=0, le=20)] = 1
+    max_cost: Usd | None = None
+    assume_price: Usd | None = None
+    wait_for_quota: bool = False
+    media: bool = True
+    name: Annotated[str, Field(min_length=1, max_length=200)] = "{id}"
+    max_video_bytes: Annotated[int, Field(ge=1)] = 2 * 1024**3
+    check_images: bool = False
+    allow_private_images: bool = False
+
+    @property
+    def doubt_s(self) -> float:
+        """How long absence from the vendor's log leaves a row in doubt."""
+        return self.timeout + LOG_LAG_MARGIN_S if self.reconcile_after is None else self.reconcile_after
+
+
+def resolve(sources: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
+    """Merge `sources` (name, values), the strongest first; a value of None is no word at all.
+
+    Raises `UsageError` that names the source of each value that will not do.
+    """
+    merged: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for source, values in sources:
+        for name, value in values.items():
+            if value is not None and name not in merged:
+                merged[name] = value
+                origin[name] = source
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        words = [_explain(item, origin) for item in error.errors()]
+        raise UsageError("\n".join(words)) from error
+
+
+def _explain(item: Mapping[str, Any], origin: Mapping[str, str]) -> str:
+    name = str(item["loc"][0])
+    return f"{origin.get(name, 'settings')}: {name}: {item['msg']}, not {item['input']!r}"

@@ -1,0 +1,229 @@
+"""The CSV and the totals: projections of the ledger's records, never a second truth.
+
+Owns what `results.csv` looks like and what is counted. Knows no file system and no network: it is given
+records and writes text. The same records always give the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from pipeline.model import MAYBE_PAID, Record, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+COLUMNS: Final[tuple[str, ...]] = (
+    "id",
+    "status",
+    "generation_id",
+    "video_path",
+    "image_url",
+    "prompt",
+    "model",
+    "bytes",
+    "sha256",
+    "duration_s",
+    "width",
+    "height",
+    "has_audio",
+    "submitted_at",
+    "finished_at",
+    "downloaded_at",
+    "polls",
+    "attempts",
+    "credits_used",
+    "usd_spent",
+    "error_code",
+    "error_message",
+    "line",
+    "correlation_id",
+    "fps",
+    "poster_path",
+    "warnings",
+)
+"""The columns of `results.csv`, in order. New ones are appended, so that scripts by position keep working."""
+
+STATUSES: Final = (State.DONE, State.FAILED, State.IN_DOUBT, State.READY, State.GENERATING, State.PENDING)
+"""The words of the `status` column; `submitting` is not among them, see `status`."""
+
+_UNSAFE = re.compile(r"[\x00\ud800-\udfff]")
+# Leading blanks do not stop a spreadsheet from seeing a formula; the full-width signs are taken for the
+# plain ones in East Asian locales (OWASP, "CSV Injection").
+_FORMULA = re.compile(r"\s*[=+\-@\t\r＝＋－＠]|[\t\r]")
+
+
+def status(record: Record) -> State:
+    """Return the word people see for a record's state: a create without its answer is in doubt."""
+    return State.IN_DOUBT if record.state is State.SUBMITTING else record.state
+
+
+def listed(records: Iterable[Record]) -> list[Record]:
+    """Return the rows people see: the manifest's in its order, then removed ones that money went into."""
+    rows = sorted((r for r in records if r.position >= 0), key=lambda r: r.position)
+    return rows + [r for r in records if r.position < 0 and r.state in MAYBE_PAID]
+
+
+def write_csv(records: Sequence[Record], file: TextIO) -> None:
+    """Write `COLUMNS` and one row a listed record to `file`; open it with `newline=""` and UTF-8."""
+    writer = csv.writer(_UnixLines(file), lineterminator="\r\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(map(_row, listed(records)))
+
+
+def csv_bytes(records: Sequence[Record]) -> bytes:
+    """Return what `write_csv` writes, as UTF-8 without a byte order mark."""
+    text = io.StringIO(newline="")
+    write_csv(records, text)
+    return text.getvalue().encode()
+
+
+def iso(time_s: float | None) -> str:
+    """Return seconds since the epoch as ISO 8601 in UTC, to the millisecond; empty for None."""
+    if time_s is None:
+        return ""
+    return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def text(value: str) -> str:
+    """Return `value` as a cell that no spreadsheet takes for a formula and that UTF-8 can hold."""
+    clean = _UNSAFE.sub("\ufffd", value)
+    return f"'{clean}" if _FORMULA.match(clean) else clean
+
+
+def number(value: float | None, places: int = 6) -> str:
+    """Return a plain decimal without an exponent or needless zeros; empty for None and what is no number."""
+    if value is None or not math.isfinite(value):
+        return ""
+    return f"{value:.{places}f}".rstrip("0").rstrip(".") if value % 1 else str(int(value))
+
+
+def _row(record: Record) -> list[str | int]:
+    artifact = record.artifact if record.state is State.DONE else None
+    media = artifact.media if artifact else None
+    failure = record.failure if record.state is not State.DONE else None
+    return [
+        text(record.id),
+        status(record).value,
+        text(record.generation_id),
+        text(artifact.path) if artifact else "",
+        text(record.image_url),
+        text(record.prompt),
+        text(record.model),
+        artifact.size_bytes if artifact else "",
+        artifact.sha256 if artifact else "",
+        number(media.duration_s, 3) if media else "",
+        media.width if media else "",
+        media.height if media else "",
+        ("true" if media.has_audio else "false") if media else "",
+        iso(record.submitted_at),
+        iso(record.finished_at),
+        iso(record.downloaded_at),
+        record.polls,
+        record.attempts,
+        number(record.credits_used),
+        number(record.usd_spent),
+        text(failure.code) if failure else "",
+        text(failure.message) if failure else "",
+        record.line or "",
+        text(record.correlation_id),
+        number(media.fps, 3) if media else "",
+        text(artifact.poster_path) if artifact else "",
+        text("; ".join(media.warnings)) if media else "",
+    ]
+
+
+class _UnixLines:
+    """Ends rows with a bare newline, though `csv` quotes a lone CR only when its own line end has one."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, row: str) -> int:
+        return self._file.write(row[:-2] + "\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What became of a batch. Money in USD, durations in seconds.
+
+    `usd_spent` is what the vendor confirmed; `usd_assumed` is the estimate for paid rows whose price
+    the vendor has not said; `unpriced` counts paid rows of which nothing is known. `usd_open` is set
+    aside for rows that are not settled yet.
+    """
+
+    total: int
+    counts: Mapping[State, int]
+    removed: int
+    usd_spent: float
+    usd_assumed: float
+    usd_open: float
+    unpriced: int
+    saved_bytes: int
+    video_s: float
+    polls: int
+    began_at: float | None
+    ended_at: float | None
+
+    @property
+    def usd(self) -> float:
+        """Money that is gone, as well as it is known."""
+        return self.usd_spent + self.usd_assumed
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; the counts name every status, also those at zero."""
+        return {
+            "total": self.total,
+            "counts": {word.value: self.counts.get(word, 0) for word in STATUSES},
+            "removed": self.removed,
+            "usd_spent": round(self.usd_spent, 6),
+            "usd_assumed": round(self.usd_assumed, 6),
+            "usd_open": round(self.usd_open, 6),
+            "unpriced": self.unpriced,
+            "saved_bytes": self.saved_bytes,
+            "video_s": round(self.video_s, 3),
+            "polls": self.polls,
+            "began_at": iso(self.began_at) or None,
+            "ended_at": iso(self.ended_at) or None,
+        }
+
+
+def summary(records: Sequence[Record]) -> Summary:
+    """Count the listed rows and add up their money, bytes and seconds."""
+    rows = listed(records)
+    counts = Counter(status(row) for row in rows)
+    done = [row for row in rows if row.state is State.DONE]
+    media = [row.artifact.media for row in done if row.artifact and row.artifact.media]
+    silent = [row for row in done if row.usd_spent is None]
+    unsettled = [row for row in rows if row.state in MAYBE_PAID and row.state is not State.DONE]
+    times = [
+        at for row in rows for at in (row.downloaded_at, row.finished_at, row.not_yet_at) if at is not None
+    ]
+    return Summary(
+        total=len(rows),
+        counts=counts,
+        removed=sum(row.position < 0 for row in rows),
+        usd_spent=sum(row.usd_spent or 0.0 for row in rows),
+        usd_assumed=sum(row.reserved_usd or 0.0 for row in silent),
+        usd_open=sum(row.reserved_usd or 0.0 for row in unsettled if row.usd_spent is None),
+        unpriced=sum(row.reserved_usd is None for row in silent),
+        saved_bytes=sum(row.artifact.size_bytes for row in done if row.artifact),
+        video_s=sum(item.duration_s for item in media),
+        polls=sum(row.polls for row in rows),
+        began_at=min((row.submitted_at for row in rows if row.submitted_at is not None), default=None),
+        ended_at=max(times, default=None),
+    )
+
+
+def rendering_s(record: Record) -> float | None:
+    """Return how long the vendor took, from the create to the look that found it finished."""
+    if record.submitted_at is None or record.finished_at is None:
+        return None
+    return max(0.0, record.finished_at - record.submitted_at)

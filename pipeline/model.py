@@ -124,7 +124,8 @@ class Record:
 
     `position` is the row's place in the manifest's order, or -1 once the row was removed from it.
     `intent` counts the creates that were committed for the job (each has its own correlation id);
-    `attempts` counts those that were not merely throttled. `not_yet_at` is the last look that found
+    `attempts` counts those that were not merely throttled. `submitted_at` is the last intent's time,
+    `doubted_at` the moment at which its answer was given up. `not_yet_at` is the last look that found
     the generation unfinished, `finished_at` the look that found it finished.
     """
 
@@ -147,6 +148,7 @@ class Record:
     generation_id: str = ""
     video_url: str = ""
     submitted_at: float | None = None
+    doubted_at: float | None = None
     accepted_at: float | None = None
     not_yet_at: float | None = None
     finished_at: float | None = None

@@ -1,0 +1,142 @@
+"""What to do with each row: a manifest and the ledger's records in, a `Plan` out. Pure.
+
+Nothing paid is judged by new rules here: a record beyond `pending` keeps the body it was sent with. An
+edited row is a new job, since its key holds its content; the old one's record stays where it is.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, assert_never
+
+from pipeline.model import MAYBE_PAID, Failure, Job, Record, State
+from pipeline.names import assign_stems, file_stem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+BYTES_LOST: Final = "not_a_video"
+NO_VIDEO: Final = "no_video"
+PAID_FAILURES: Final = frozenset({BYTES_LOST, NO_VIDEO})
+"""Failures after the vendor called the generation completed: it may be charged, so a retry fetches that
+generation again and never buys another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The user's wish to try failed rows again: all of them, or those with one of `codes`."""
+
+    wanted: bool = False
+    codes: frozenset[str] = frozenset()
+
+    def covers(self, failure: Failure | None) -> bool:
+        if not self.wanted:
+            return False
+        return not self.codes or (failure is not None and failure.code in self.codes)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run starts from.
+
+    `records` are all of the batch after planning, in order; `added` are the new ones among them, `steps`
+    the transitions to commit first, `places` the new (position, line) of rows that moved. `edited` pairs
+    the old record with the new one of the same id; `removed` are paid or doubtful rows that are no longer
+    in the manifest.
+    """
+
+    records: tuple[Record, ...]
+    added: tuple[Record, ...]
+    steps: tuple[tuple[Record, Record], ...]
+    places: Mapping[str, tuple[int, int]]
+    edited: tuple[tuple[Record, Record], ...]
+    removed: tuple[Record, ...]
+
+
+def make_plan(
+    jobs: Sequence[Job],
+    known: Iterable[Record],
+    *,
+    name_template: str = "{id}",
+    retry: Retry | None = None,
+    resubmit_in_doubt: bool = False,
+) -> Plan:
+    """Compare the manifest with the ledger. `known` is every record of the batch."""
+    records = {record.key: record for record in known}
+    places: dict[str, tuple[int, int]] = {}
+    present = {job.key: job for job in jobs}
+    for key, record in records.items():
+        job = present.get(key)
+        place = (job.index, job.line) if job else (-1, record.line)
+        if place != (record.position, record.line):
+            places[key] = place
+            records[key] = replace(record, position=place[0], line=place[1])
+    added = _new_records([job for job in jobs if job.key not in records], records, name_template)
+    steps = []
+    for record in list(records.values()):
+        after = _first_step(record, retry or Retry(), resubmit_in_doubt=resubmit_in_doubt)
+        if after is not None:
+            steps.append((record, after))
+            records[record.key] = after
+    everything = sorted((*records.values(), *added), key=_order)
+    removed = tuple(r for r in everything if r.position < 0 and r.state in MAYBE_PAID)
+    return Plan(tuple(everything), tuple(added), tuple(steps), places, _edits(added, records), removed)
+
+
+def _new_records(jobs: Sequence[Job], known: Mapping[str, Record], template: str) -> list[Record]:
+    taken = {key: record.file_stem for key, record in known.items() if record.file_stem}
+    wanted = [(job.key, file_stem(template, id=job.id, index=job.index, model=job.model)) for job in jobs]
+    stems = assign_stems(wanted, taken)
+    return [new_record(job, stems[job.key]) for job in jobs]
+
+
+def new_record(job: Job, stem: str) -> Record:
+    """Return the pending record of a job that the ledger does not know yet."""
+    return Record(
+        key=job.key,
+        id=job.id,
+        fingerprint=job.fingerprint,
+        position=job.index,
+        line=job.line,
+        model=job.model,
+        body=json.dumps(job.body, ensure_ascii=False, separators=(",", ":")),
+        image_url=job.image_url,
+        prompt=job.prompt,
+        file_stem=stem,
+    )
+
+
+def _first_step(record: Record, retry: Retry, *, resubmit_in_doubt: bool) -> Record | None:
+    """Return what a record becomes before anything moves, or None when it stays."""
+    match record.state:
+        case State.SUBMITTING:
+            doubt = record.evolve(State.IN_DOUBT, doubted_at=record.submitted_at)
+            return doubt.evolve(State.PENDING) if resubmit_in_doubt else doubt
+        case State.IN_DOUBT:
+            return record.evolve(State.PENDING, reserved_usd=None) if resubmit_in_doubt else None
+        case State.FAILED:
+            return tried_again(record) if record.position >= 0 and retry.covers(record.failure) else None
+        case State.PENDING | State.GENERATING | State.READY | State.DONE:
+            return None
+        case unreachable:
+            assert_never(unreachable)
+
+
+def tried_again(record: Record) -> Record:
+    """Return a failed record on its way once more: fetched again when paid, else generated again."""
+    failure = record.failure
+    if failure is not None and failure.code in PAID_FAILURES and record.generation_id:
+        return record.evolve(State.GENERATING, failure=None, finished_at=None)
+    return record.evolve(
+        State.PENDING, failure=None, generation_id="", video_url="", finished_at=None, faults=0
+    )
+
+
+def _edits(added: Sequence[Record], known: Mapping[str, Record]) -> tuple[tuple[Record, Record], ...]:
+    old = {record.id: record for record in known.values() if record.position < 0}
+    return tuple((old[record.id], record) for record in added if record.id in old)
+
+
+def _order(record: Record) -> tuple[bool, int, str]:
+    return record.position < 0, record.position, record.key

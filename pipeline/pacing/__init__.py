@@ -1,0 +1,9 @@
+"""How many at once and how fast: what the account gives, found from its refusals. Pure and synchronous."""
+
+from __future__ import annotations
+
+from pipeline.pacing.creates import CreateGate
+from pipeline.pacing.looks import LookPace
+from pipeline.pacing.retry_after import parse_retry_after
+
+__all__ = ["CreateGate", "LookPace", "parse_retry_after"]

@@ -1,0 +1,26 @@
+"""Which generations share one distribution of rendering times. Knows the names of the vendor's fields."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SHAPING: Final = ("resolution", "duration", "generate_audio", "provider")
+"""The fields of a create's body that change how long it renders; the prompt and the image hardly do."""
+
+
+def kind_of(model: str, body: Mapping[str, Any]) -> str:
+    """Return the name under which durations of such a generation are learned, as `model|1080p|8`.
+
+    Fields the body leaves out (or leaves null) are left out of the name, except that the place of the
+    resolution and of the duration is kept.
+    """
+    words = [model, _word(body.get("resolution")), _word(body.get("duration"))]
+    words += [f"{name}={_word(body[name])}" for name in SHAPING[2:] if body.get(name) is not None]
+    return "|".join(words)
+
+
+def _word(value: object) -> str:
+    return "" if value is None else str(value).strip().lower()[:40]

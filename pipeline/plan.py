@@ -111,16 +111,26 @@ def _first_step(record: Record, retry: Retry, *, resubmit_in_doubt: bool) -> Rec
     """Return what a record becomes before anything moves, or None when it stays."""
     match record.state:
         case State.SUBMITTING:
-            doubt = record.evolve(State.IN_DOUBT, doubted_at=record.submitted_at)
-            return doubt.evolve(State.PENDING) if resubmit_in_doubt else doubt
+            return resubmitted(record) if resubmit_in_doubt else interrupted(record)
         case State.IN_DOUBT:
-            return record.evolve(State.PENDING, reserved_usd=None) if resubmit_in_doubt else None
+            return resubmitted(record) if resubmit_in_doubt else None
         case State.FAILED:
             return tried_again(record) if record.position >= 0 and retry.covers(record.failure) else None
         case State.PENDING | State.GENERATING | State.READY | State.DONE:
             return None
         case unreachable:
             assert_never(unreachable)
+
+
+def interrupted(record: Record) -> Record:
+    """Return a record whose run died between the create's intent and its answer."""
+    words = "the run ended before the answer came"
+    return record.evolve(State.IN_DOUBT, doubted_at=record.submitted_at, failure=Failure("in_doubt", words))
+
+
+def resubmitted(record: Record) -> Record:
+    """Return a doubtful record that its user wants sent again, whatever became of the first create."""
+    return record.evolve(State.PENDING, failure=None, reserved_usd=None, doubted_at=None)
 
 
 def tried_again(record: Record) -> Record:

@@ -132,7 +132,7 @@ class Api:
         )
 
     async def create(self, body: str, correlation_id: str) -> CreateVerdict:
-        """Send one create and say what its answer, or the lack of one, proves; never raises for the network."""
+        """Send one create; return what its answer, or the lack of one, proves. The network never raises."""
         headers = {
             **self._headers,
             "Content-Type": "application/json",

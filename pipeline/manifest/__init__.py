@@ -1,0 +1,11 @@
+"""Text -> `Manifest`: every mistake of a file at once, each at its place. Knows no network.
+
+`yamltext`, `jsontext` and `csvtext` turn a format into a tree that knows its places; `document` reads
+the sections, `expand` multiplies rows, `rows` checks them against `rules` and names them.
+"""
+
+from pipeline.manifest.files import Manifest, load
+from pipeline.manifest.problems import ManifestProblems, Problem
+from pipeline.manifest.rules import KNOWN_MODEL, FieldRule, ModelRules
+
+__all__ = ["KNOWN_MODEL", "FieldRule", "Manifest", "ManifestProblems", "ModelRules", "Problem", "load"]

@@ -1,0 +1,85 @@
+"""A manifest's file -> a checked `Manifest`: bytes to text, the format by its suffix, all problems at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from pipeline.manifest.document import read_document
+from pipeline.manifest.problems import Problem, Report, pack
+from pipeline.manifest.rows import jobs_of
+from pipeline.manifest.yamltext import Unreadable, read_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from pipeline.manifest.rules import ModelRules
+    from pipeline.model import Job
+
+FILE_BYTES: Final = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a batch is to do. `run` holds the settings it brings, by their names in `Settings`."""
+
+    path: Path
+    jobs: Sequence[Job]
+    run: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[Problem, ...] = ()
+    models: frozenset[str] = frozenset()
+
+
+def load(path: Path, *, rules: Mapping[str, ModelRules] | None = None) -> Manifest:
+    """Read and check the manifest at `path`; `rules` are those of models beyond the built-in one.
+
+    Blocking. Raises `ManifestProblems` with everything that is wrong.
+    """
+    report = Report(str(path))
+    try:
+        text = _text(_bytes(path, report), report)
+        root = read_yaml(text, report)
+    except Unreadable:
+        raise report.error() from None
+    rows, run = read_document(root, report, rules or {})
+    if report.count:
+        raise report.error(frozenset(rows.models))
+    return Manifest(path, jobs_of(rows.drafts), run, report.warnings, frozenset(rows.models))
+
+
+def _bytes(path: Path, report: Report) -> bytes:
+    try:
+        if path.is_dir():
+            return _refuse(report, "this is a directory", "a manifest is a file", "name the file in it")
+        if path.stat().st_size > FILE_BYTES:
+            return _refuse(report, "the file is larger than 512 MB", "it would not fit", "split it")
+        return path.read_bytes()
+    except FileNotFoundError:
+        return _refuse(report, "there is no such file", "", "check the path")
+    except (OSError, ValueError) as error:
+        return _refuse(report, "the file cannot be read", str(error), "check the path and its permissions")
+
+
+def _text(data: bytes, report: Report) -> str:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        _refuse(report, "the file is UTF-16", "manifests are UTF-8", "save it as UTF-8")
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if b"\x00" in data:
+        at = data.index(b"\x00")
+        place = pack(data.count(b"\n", 0, at) + 1, at - data.rfind(b"\n", 0, at))
+        _refuse(report, "the file holds a NUL byte", "it is no text", "save it as UTF-8 text", place)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = data[: error.start]
+        column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8")) + 1
+        byte = f"the byte 0x{data[error.start]:02x}"
+        place = pack(before.count(b"\n") + 1, column)
+        _refuse(report, "the file is not UTF-8", f"{byte} stands here", "save it as UTF-8", place)
+        raise
+
+
+def _refuse(report: Report, what: str, why: str, instead: str, at: int = pack(1, 1)) -> bytes:
+    report.problem(at, what, why, instead)
+    raise Unreadable

@@ -1,0 +1,125 @@
+"""A manifest's mistakes as values: where, what, why, what instead. Knows no format and no file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pipeline.errors import ManifestError
+
+MESSAGE_CHARS: Final = 4_000
+"""A message longer than this is scrolled past, not read."""
+
+KEPT: Final = 1_000
+"""How many problems are kept; the others are counted. A file with more is wrong in one and the same way."""
+
+_LINE_BITS: Final = 32
+
+
+def pack(line: int, column: int) -> int:
+    """Put a place (both counted from 1) into one int: a bulk manifest holds a million of them."""
+    return line << _LINE_BITS | column
+
+
+def unpack(at: int) -> tuple[int, int]:
+    """Return the line and column that `pack` was given."""
+    return at >> _LINE_BITS, at & ((1 << _LINE_BITS) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake (or one doubt, when it is a warning) and its place, counted from 1."""
+
+    file: str
+    line: int
+    column: int
+    what: str
+    why: str = ""
+    instead: str = ""
+
+    def __str__(self) -> str:
+        words = ", ".join(part for part in (self.what, self.why, self.instead) if part)
+        return f"{printable(self.file)}:{self.line}:{self.column}: {words}"
+
+
+class ManifestProblems(ManifestError):
+    """The manifest is wrong. `problems` holds what was found, in the file's order.
+
+    `count` may exceed `len(problems)`. `models` are the models that the rows named as far as they
+    could be read, so that a caller may fetch their rules and look again.
+    """
+
+    def __init__(
+        self, problems: tuple[Problem, ...], count: int | None = None, models: frozenset[str] = frozenset()
+    ) -> None:
+        self.problems = problems
+        self.count = len(problems) if count is None else count
+        self.models = models
+        super().__init__(capped([str(problem) for problem in problems], self.count))
+
+
+class Report:
+    """Collects the problems and warnings of one file; the same words at the same place count once."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.count = 0
+        self._problems: dict[tuple[int, str], Problem] = {}
+        self._warnings: dict[tuple[int, str], Problem] = {}
+
+    def problem(self, at: int, what: str, why: str = "", instead: str = "") -> None:
+        if (at, what) in self._problems:
+            return
+        self.count += 1
+        if len(self._problems) < KEPT:
+            self._problems[at, what] = Problem(self.file, *unpack(at), what, why, instead)
+
+    def warning(self, at: int, what: str, why: str = "", instead: str = "") -> None:
+        if len(self._warnings) < KEPT:
+            self._warnings.setdefault((at, what), Problem(self.file, *unpack(at), what, why, instead))
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        return _in_order(self._warnings)
+
+    def error(self, models: frozenset[str] = frozenset()) -> ManifestProblems:
+        """Return everything found as one exception, in the file's order."""
+        return ManifestProblems(_in_order(self._problems), self.count, models)
+
+
+def _in_order(found: dict[tuple[int, str], Problem]) -> tuple[Problem, ...]:
+    return tuple(found[key] for key in sorted(found, key=lambda key: key[0]))
+
+
+def capped(lines: list[str], count: int, limit: int = MESSAGE_CHARS) -> str:
+    """Join `lines`, at most `limit` characters, ending in how many of `count` were left out."""
+    tail_room = len(f"\n... and {count} more")
+    taken: list[str] = []
+    used = 0
+    for line in lines:
+        room = limit - tail_room - used
+        if taken and len(line) + 1 > room:
+            break
+        taken.append(line if len(line) <= room else line[: room - 3] + "...")
+        used += len(taken[-1]) + 1
+    left = count - len(taken)
+    return "\n".join([*taken, f"... and {left} more"] if left else taken)
+
+
+def printable(text: str) -> str:
+    """Return `text` with whatever could disturb a terminal written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def show(value: Any, limit: int = 60) -> str:
+    """Return `value` as its author would write it, on one line, short enough for a message."""
+    if isinstance(value, str):
+        cut = value[:limit] + ("..." if len(value) > limit else "")
+        return f'"{printable(cut)}"'
+    if value is None or isinstance(value, bool | int | float):
+        text = json.dumps(value)
+        return text[:limit]
+    return "a list" if isinstance(value, list) else "a mapping"

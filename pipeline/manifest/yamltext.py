@@ -1,0 +1,220 @@
+"""YAML text -> tree, from libyaml's event stream, with bounds on everything a file could explode.
+
+Events carry places and say what was quoted; no constructor ever runs, so a tag can build nothing. The
+builder is a loop, not a recursion, and shares what an alias names instead of copying it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+
+from pipeline.manifest.problems import Report, pack, printable, show
+from pipeline.manifest.scalars import resolve
+from pipeline.manifest.tree import DEPTH, Map, Node, Seq
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_TEXT_TAGS: Final = frozenset({"!", "tag:yaml.org,2002:str"})
+_LOADER: Final[Any] = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+_MERGED: Final = 1_000
+"""How many members merge keys may give one mapping; a job has some ten."""
+
+
+class Unreadable(Exception):
+    """Nothing after this place can be read; the report says why."""
+
+
+def read_yaml(text: str, report: Report) -> Node:
+    """Return the document's tree; what is wrong but can be read over goes into `report`.
+
+    Raises `Unreadable`, with the reason in `report`, where reading must end.
+    """
+    try:
+        loader = _LOADER(text)
+        try:
+            return _Builder(loader.get_event, report).document()
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        at = pack(mark.line + 1, mark.column + 1) if mark else pack(1, 1)
+        report.problem(at, *_syntax(text, mark.line if mark else 0, error))
+        raise Unreadable from error
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position] if isinstance(error.position, int) else ""
+        at = pack(before.count("\n") + 1, len(before) - before.rfind("\n"))
+        report.problem(at, "not text that YAML can hold", str(error.reason), "remove that character")
+        raise Unreadable from error
+
+
+def _syntax(text: str, line: int, error: yaml.MarkedYAMLError) -> tuple[str, str, str]:
+    lines = text.split("\n", line + 1)
+    source = lines[line] if line < len(lines) else ""
+    said = printable(" ".join(part for part in (error.context, error.problem) if part))
+    if re.match(r"\s*\t", source) or "'\\t'" in said:
+        return "a tab in the indentation", "YAML allows only spaces there", "replace it by spaces"
+    if "mapping values are not allowed" in said:
+        why = "text with a colon and a space in it needs quotes"
+        return "a second `: ` in one line", why, 'write prompt: "one: two"'
+    if "cannot start any token" in said:
+        return "not YAML", said, "put the text in quotes"
+    return "not YAML", said, "check the quotes, brackets and indentation here"
+
+
+class _Builder:
+    """Turns events into a tree; `stack` holds the open containers, the innermost last."""
+
+    def __init__(self, next_event: Callable[[], Any], report: Report) -> None:
+        self._next = next_event
+        self._report = report
+        self._anchors: dict[str, Node] = {}
+        self._open_anchors: list[str | None] = []
+
+    def document(self) -> Node:
+        self._next()  # StreamStart
+        if isinstance(self._next(), yaml.StreamEndEvent):
+            return None
+        root = self._value()
+        self._next()  # DocumentEnd
+        after = self._next()
+        if not isinstance(after, yaml.StreamEndEvent):
+            self._stop(_at(after), "a second document", "a manifest is one document", "remove the `---`")
+        return root
+
+    def _value(self) -> Node:
+        """Read one value, whatever its depth, in one loop: the hot one of a bulk manifest."""
+        stack: list[Map | Seq] = []
+        name: str | None = None
+        name_at = 0
+        names: list[tuple[str | None, int]] = []
+        while True:
+            event = self._next()
+            kind = event.__class__
+            mark = event.start_mark
+            at = (mark.line + 1) << 32 | (mark.column + 1)
+            top = stack[-1] if stack else None
+            value: Node
+            if kind is yaml.ScalarEvent:
+                text = event.value
+                if name is None and top.__class__ is Map:
+                    name, name_at = text, at
+                    if event.anchor:
+                        self._anchors[event.anchor] = text
+                    continue
+                value = self._scalar(event, at) if event.tag or not event.implicit[0] else resolve(text)
+                if event.anchor:
+                    self._anchors[event.anchor] = value
+            elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+                done = stack.pop()
+                value, at = self._closed(done), done.at
+                name, name_at = names.pop()
+                top = stack[-1] if stack else None
+            elif kind is yaml.AliasEvent:
+                value = self._alias(event.anchor, at)
+            else:
+                if name is None and isinstance(top, Map):
+                    self._stop(
+                        at, "a key that is no text", "keys are the names of fields", "write name: value"
+                    )
+                stack.append(self._opened(event, at, len(stack)))
+                names.append((name, name_at))
+                name = None
+                continue
+            if top is None:
+                return value
+            if isinstance(top, Seq):
+                top.items.append(value)
+                top.ats.append(at)
+            elif name is None:
+                if not isinstance(value, str):
+                    self._stop(
+                        at, "a key that is no text", "keys are the names of fields", "write name: value"
+                    )
+                name, name_at = str(value), at
+            else:
+                top.add(name, name_at, value, at)
+                name = None
+
+    def _scalar(self, event: Any, at: int) -> Node:
+        if event.tag is None or event.tag in _TEXT_TAGS:
+            return str(event.value)
+        self._report.problem(
+            at, f"the tag {show(event.tag)}", "tags are not followed", "write the value without a tag"
+        )
+        return str(event.value)
+
+    def _opened(self, event: Any, at: int, depth: int) -> Map | Seq:
+        if depth >= DEPTH:
+            self._stop(at, f"nested more than {DEPTH} deep", "no job needs that", "flatten it")
+        if event.tag:
+            self._report.problem(at, f"the tag {show(event.tag)}", "tags are not followed", "remove the tag")
+        self._open_anchors.append(event.anchor)
+        return Map(at) if isinstance(event, yaml.MappingStartEvent) else Seq(at)
+
+    def _closed(self, done: Map | Seq) -> Map | Seq:
+        anchor = self._open_anchors.pop()
+        if isinstance(done, Map):
+            if len(set(done.names)) != len(done.names):
+                self._duplicates(done)
+            if "<<" in done.names:
+                done = self._merged(done)
+        if anchor:
+            self._anchors[anchor] = done
+        return done
+
+    def _alias(self, anchor: str, at: int) -> Node:
+        if anchor in self._open_anchors:
+            self._stop(at, f"*{printable(anchor)} stands inside itself", "it would never end", "remove it")
+        if anchor not in self._anchors:
+            self._stop(
+                at, f"*{printable(anchor)} names nothing", "no &anchor of that name stands above", "define it"
+            )
+        return self._anchors[anchor]
+
+    def _duplicates(self, done: Map) -> None:
+        seen: dict[str, int] = {}
+        for name, at in zip(done.names, done.name_ats, strict=True):
+            if name in seen and name != "<<":
+                first = seen[name] >> 32
+                self._report.problem(
+                    at, f"{show(name)} is given twice", f"first on line {first}", "keep one of them"
+                )
+            seen.setdefault(name, at)
+
+    def _merged(self, done: Map) -> Map:
+        """Follow `<<`: members of the mappings it names, unless given here or by an earlier one."""
+        whole = Map(done.at)
+        merged: list[tuple[Node, int]] = []
+        for name, value, name_at, value_at in zip(
+            done.names, done.values, done.name_ats, done.value_ats, strict=True
+        ):
+            if name == "<<":
+                merged += (
+                    [(value, value_at)]
+                    if not isinstance(value, Seq)
+                    else zip(value.items, value.ats, strict=True)
+                )
+            else:
+                whole.add(name, name_at, value, value_at)
+        for source, at in merged:
+            if not isinstance(source, Map):
+                self._report.problem(at, "`<<` with no mapping", "it merges mappings", "write <<: *name")
+                continue
+            for name, member in source.members().items():
+                if name not in whole.names:
+                    whole.add(name, member.name_at, member.value, member.value_at)
+            if len(whole.names) > _MERGED:
+                self._stop(at, f"more than {_MERGED} members merged", "no job has that many", "merge fewer")
+        return whole
+
+    def _stop(self, at: int, what: str, why: str, instead: str) -> None:
+        self._report.problem(at, what, why, instead)
+        raise Unreadable
+
+
+def _at(event: Any) -> int:
+    return pack(event.start_mark.line + 1, event.start_mark.column + 1)

@@ -1,0 +1,11 @@
+"""The ledger: the durable record of every transition of every job.
+
+It owns what is on disk (or in PostgreSQL) about the jobs of a batch, the compare-and-set that lets no
+two callers make the same step, and group commit. It must not know HTTP, files of videos, or why a step
+is made. SQLAlchemy and the drivers are imported when a ledger is opened, not before.
+"""
+
+from pipeline.ledger.facade import Ledger
+from pipeline.ledger.rows import Step
+
+__all__ = ["Ledger", "Step"]

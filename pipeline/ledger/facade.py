@@ -1,0 +1,182 @@
+"""`Ledger`, what the rest of the program sees: asynchronous, durable, one batch.
+
+It owns the check of each step against `LEGAL` and the crossing between the event loop and the threads.
+It must not know which database is behind it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import anyio
+from anyio import to_thread
+
+from pipeline.errors import Conflict, LedgerTrouble
+from pipeline.ledger import rows
+from pipeline.model import LEGAL, IllegalTransition, Transition
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pipeline.ledger.store import Move, Store
+    from pipeline.ledger.writer import Writer
+    from pipeline.model import Record, State
+
+_T = TypeVar("_T")
+
+
+class Ledger:
+    """The records of one batch. Use it in the event loop that opened it; close it, or use `async with`.
+
+    Every call that writes returns after the change is on the disk, whatever happens then. One whose
+    caller is cancelled writes all the same. `identity` is random, made with the batch, of `[a-z0-9]{10}`.
+
+    Any call may raise `StoreTrouble` when the disk is full and `LedgerTrouble` when anything else is
+    wrong with the ledger; nothing was written then, and a later call may succeed.
+    """
+
+    def __init__(self, store: Store, writer: Writer | None) -> None:
+        self._store = store
+        self._writer = writer
+        self.identity = store.identity
+
+    @classmethod
+    async def open(
+        cls,
+        where: str | Path,
+        *,
+        batch: str = "default",
+        read_only: bool = False,
+        on_pause: Callable[[str], None] | None = None,
+    ) -> Self:
+        """Open the ledger, made first if it is missing, unless it is opened `read_only`.
+
+        `where` is a path, `sqlite:///path` or `postgresql://user:password@host/database`. `on_pause` is
+        called, from another thread, each time a lost database connection makes the ledger wait, with
+        words for the user. Raises `LedgerTrouble` when it is missing, damaged, no ledger, from a newer
+        version, or cannot be opened; `StoreTrouble` when the disk is full.
+        """
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        store = await to_thread.run_sync(partial(_open_store, where, batch, read_only, on_pause))
+        return cls(store, None if read_only else _writer(store, loop))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def load(self) -> list[Record]:
+        """Return all records of the batch, by position, then key."""
+        return await self._read(self._store.load)
+
+    async def get(self, key: str) -> Record | None:
+        """Return the record as it is now, or None when there is none."""
+        return await self._read(partial(self._store.get, key))
+
+    async def history(self, key: str) -> list[rows.Step]:
+        """Return the steps that the job has made, oldest first; its version 0 is no step."""
+        return await self._read(partial(self._store.history, key))
+
+    async def counts(self, *, removed: bool = False) -> dict[State, int]:
+        """Count the jobs in each state: those of the manifest, or those `removed` from it."""
+        return await self._read(partial(self._store.counts, removed=removed))
+
+    async def meta_get(self, name: str) -> str | None:
+        """Return a small fact about the batch, or None when it was never set."""
+        return await self._read(partial(self._store.fact_get, name))
+
+    async def meta_set(self, name: str, value: str) -> None:
+        """Keep a small fact about the batch."""
+        await self._write(partial(self._store.fact_set, name, value))
+
+    async def add(self, records: Sequence[Record]) -> None:
+        """Insert new records, all or none. Raises `Conflict` for a key that is there with other content."""
+        await self._write(partial(self._store.add, records))
+
+    async def place(self, positions: Mapping[str, int], lines: Mapping[str, int] | None = None) -> None:
+        """Set the position, and the line where given, of rows after the manifest has changed.
+
+        -1 stands for a row that was removed from it. No step: versions stay as they are.
+        """
+        await self._write(partial(self._store.place, positions, lines or {}))
+
+    async def commit(self, before: Record, after: Record) -> Record:
+        """Make one step, if the record is still as `before` says (its version and state); return `after`.
+
+        Raises `Conflict` when someone else has moved it, `IllegalTransition` for a step that is not
+        allowed and `ValueError` for one that is not from one version of a record to its next.
+        """
+        [outcome] = await self._require_writer().move([_move(self._store.batch, before, after)])
+        if isinstance(outcome, Conflict):
+            raise outcome
+        return after
+
+    async def commit_many(self, steps: Sequence[Transition]) -> list[Record | Conflict]:
+        """Make many steps in one transaction, each judged on its own; return an outcome for each.
+
+        Raises as `commit` does, `Conflict` excepted; then none was made.
+        """
+        writer = self._require_writer()
+        return await writer.move([_move(self._store.batch, step.before, step.after) for step in steps])
+
+    async def close(self) -> None:
+        """Finish what was asked, and let go of the database. Closing again does nothing."""
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(self._close)
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.end()
+        self._store.close()
+
+    async def _read(self, work: Callable[[], _T]) -> _T:
+        return await to_thread.run_sync(work)
+
+    async def _write(self, work: Callable[[], Any]) -> None:
+        await self._require_writer().call(work)
+
+    def _require_writer(self) -> Writer:
+        if self._writer is None:
+            raise LedgerTrouble("the ledger was opened for reading only")
+        return self._writer
+
+
+def _writer(store: Store, loop: asyncio.AbstractEventLoop) -> Writer:
+    from pipeline.ledger.writer import Writer
+
+    return Writer(store, loop)
+
+
+def _open_store(
+    where: str | Path, batch: str, read_only: bool, on_pause: Callable[[str], None] | None
+) -> Store:
+    text = str(where)
+    if text.startswith(("postgresql:", "postgresql+psycopg:", "postgres:")):
+        from pipeline.ledger.postgres import PostgresStore
+
+        return PostgresStore(text, batch, read_only=read_only, on_pause=on_pause)
+    from pipeline.ledger.sqlite import SqliteStore
+
+    return SqliteStore(Path(text.removeprefix("sqlite:///")), batch, read_only=read_only)
+
+
+def _move(batch: str, before: Record, after: Record) -> Move:
+    from pipeline.ledger.store import Move
+
+    if after.key != before.key or after.version != before.version + 1:
+        raise ValueError(
+            f"{before.key}: version {after.version} of {after.key} does not follow {before.version}"
+        )
+    was, now = before.state, after.state
+    if now is not was and now not in LEGAL[was]:
+        raise IllegalTransition(before.key, was, now)
+    cas = (batch, before.key, before.version, was.value)
+    whole = not rows.same_job(before, after)
+    values = rows.fixed(after) + rows.moving(after) if whole else rows.moving(after)
+    return Move(after, whole, values + cas, (after.key, after.version, was.value, now.value))

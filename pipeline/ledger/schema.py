@@ -1,0 +1,233 @@
+"""The tables of the ledger, their version, and the statements, compiled once for a dialect.
+
+It owns every word of SQL. The texts that come out of it are run straight on the driver: SQLAlchemy's
+own execution costs more per row than SQLite does. It must not know connections or records.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    bindparam,
+    func,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.schema import CreateTable
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from pipeline.ledger.rows import FIXED, MOVING, PLAIN_TYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import ClauseElement, Dialect, Update
+    from sqlalchemy.sql.type_api import TypeEngine
+
+VERSION: Final = 1
+"""The version of the tables that this package writes. A ledger with a higher one is left alone."""
+
+_TYPES: Final[Mapping[str, type[TypeEngine[Any]]]] = {
+    "str": Text,
+    "State": Text,
+    "int": Integer,
+    "float": Double,
+    "bool": Boolean,
+}
+
+_NESTED: Final[Mapping[str, type[TypeEngine[Any]]]] = {
+    "failure_retryable": Boolean,
+    "artifact_bytes": BigInteger,
+    "media_duration_s": Double,
+    "media_width": Integer,
+    "media_height": Integer,
+    "media_fps": Double,
+    "media_has_audio": Boolean,
+}
+
+_metadata: Final = MetaData()
+
+
+def _column(name: str) -> Column[Any]:
+    if name not in PLAIN_TYPES:
+        return Column(name, _NESTED.get(name, Text)())
+    kind, _, none = PLAIN_TYPES[name].partition(" | ")
+    return Column(name, _TYPES[kind](), nullable=bool(none))
+
+
+schema_version: Final = Table(
+    "schema_version",
+    _metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("applied_at", Double, nullable=False),
+)
+"""One row for each version that was ever applied; the highest counts."""
+
+batches: Final = Table(
+    "batches",
+    _metadata,
+    Column("batch", Text, primary_key=True),
+    Column("identity", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+records: Final = Table(
+    "records",
+    _metadata,
+    Column("batch", Text, nullable=False),
+    *(_column(name) for name in (*FIXED, *MOVING)),
+    Column("lease", BigInteger),
+    Column("lease_until", Double),
+    Column("worker", Text),
+    PrimaryKeyConstraint("batch", "key"),
+)
+"""The present state of each job. The last three columns are for workers on several machines."""
+
+transitions: Final = Table(
+    "transitions",
+    _metadata,
+    Column("batch", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("before", Text, nullable=False),
+    Column("after", Text, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("stamp", BigInteger, nullable=False),
+    PrimaryKeyConstraint("batch", "key", "version"),
+)
+"""Every step ever made, only ever appended to. `stamp` is unique to the call that asked for the step,
+so that a caller whose connection broke during the commit can find out whether it was made."""
+
+facts: Final = Table(
+    "facts",
+    _metadata,
+    Column("batch", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("value", Text, nullable=False),
+    PrimaryKeyConstraint("batch", "name"),
+)
+
+_CREATED_IN: Final[Mapping[int, Sequence[Table]]] = {
+    1: (schema_version, batches, records, transitions, facts),
+}
+
+
+def migrations(dialect: Dialect, found: int) -> list[tuple[int, list[str]]]:
+    """Return the versions that a ledger of version `found` lacks, oldest first, with their statements."""
+    return [
+        (version, [str(CreateTable(table).compile(dialect=dialect)) for table in tables])
+        for version, tables in sorted(_CREATED_IN.items())
+        if version > found
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """SQL texts with positional parameters, in the order given by each comment."""
+
+    step: str  # the MOVING values of `after`; batch, key, version and state of `before`
+    step_all: str  # the FIXED and MOVING values of `after`; then as `step`
+    log: str  # batch, key, version, before, after, at, stamp
+    add: str  # batch, the FIXED and MOVING values
+    place: str  # position, batch, key
+    place_line: str  # position, line, batch, key
+    load: str  # batch
+    get: str  # batch, key
+    history: str  # batch, key
+    stamp: str  # batch, key, version
+    counts: str  # batch, lowest position, highest position
+    fact_set: str  # batch, name, value
+    fact_get: str  # batch, name
+    batch_add: str  # batch, identity, created_at
+    batch_get: str  # batch
+    version_add: str  # version, applied_at
+    version_get: str  # nothing
+
+
+def statements(dialect: Dialect) -> Statements:
+    """Compile every statement for `dialect`, whose paramstyle must be positional."""
+    record = [records.c[name] for name in (*FIXED, *MOVING)]
+    one = (records.c.batch == bindparam("b_batch")) & (records.c.key == bindparam("b_key"))
+    unmoved = one & (records.c.version == bindparam("b_version")) & (records.c.state == bindparam("b_state"))
+    own = records.c.batch == bindparam("b_batch")
+    logged = (transitions.c.batch == bindparam("b_batch")) & (transitions.c.key == bindparam("b_key"))
+    fact = (facts.c.batch == bindparam("b_batch")) & (facts.c.name == bindparam("b_name"))
+    cas = ["b_batch", "b_key", "b_version", "b_state"]
+    at = ["b_batch", "b_key"]
+    new = ["batch", *FIXED, *MOVING]
+
+    fact_row = _insert(dialect, facts, facts.c.keys())
+    upsert = fact_row.on_conflict_do_update(
+        index_elements=["batch", "name"], set_={"value": fact_row.excluded.value}
+    )
+
+    def text(statement: ClauseElement, order: Sequence[str]) -> str:
+        return _text(statement, dialect, order)
+
+    return Statements(
+        step=text(_set(MOVING).where(unmoved), [*MOVING, *cas]),
+        step_all=text(_set((*FIXED, *MOVING)).where(unmoved), [*FIXED, *MOVING, *cas]),
+        log=text(_insert(dialect, transitions, transitions.c.keys()), transitions.c.keys()),
+        add=text(_insert(dialect, records, new), new),
+        place=text(_set(["position"]).where(one), ["position", *at]),
+        place_line=text(_set(["position", "line"]).where(one), ["position", "line", *at]),
+        load=text(
+            select(*record).where(own).order_by(records.c.position, records.c.key),
+            ["b_batch"],
+        ),
+        get=text(select(*record).where(one), at),
+        history=text(
+            select(transitions.c.version, transitions.c.before, transitions.c.after, transitions.c.at)
+            .where(logged)
+            .order_by(transitions.c.version),
+            at,
+        ),
+        stamp=text(
+            select(transitions.c.stamp).where(logged & (transitions.c.version == bindparam("b_version"))),
+            [*at, "b_version"],
+        ),
+        counts=text(
+            select(records.c.state, func.count())
+            .where(own & records.c.position.between(bindparam("low"), bindparam("high")))
+            .group_by(records.c.state),
+            ["b_batch", "low", "high"],
+        ),
+        fact_set=text(upsert, ["batch", "name", "value"]),
+        fact_get=text(select(facts.c.value).where(fact), ["b_batch", "b_name"]),
+        batch_add=text(
+            _insert(dialect, batches, batches.c.keys()).on_conflict_do_nothing(), batches.c.keys()
+        ),
+        batch_get=text(
+            select(batches.c.identity).where(batches.c.batch == bindparam("b_batch")), ["b_batch"]
+        ),
+        version_add=text(_insert(dialect, schema_version, schema_version.c.keys()), schema_version.c.keys()),
+        version_get=text(select(func.max(schema_version.c.version)), []),
+    )
+
+
+def _insert(dialect: Dialect, table: Table, names: Sequence[str]) -> sqlite.Insert | postgresql.Insert:
+    make = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
+    return make(table).values({name: bindparam(name) for name in names})
+
+
+def _set(names: Sequence[str]) -> Update:
+    return update(records).ordered_values(*((records.c[name], bindparam(name)) for name in names))
+
+
+def _text(statement: ClauseElement, dialect: Dialect, order: Sequence[str]) -> str:
+    compiled = statement.compile(dialect=dialect)
+    if not isinstance(compiled, SQLCompiler) or list(compiled.positiontup or ()) != list(order):
+        raise AssertionError(f"the parameters are not in the order {order}: {compiled}")
+    return compiled.string

@@ -1,0 +1,236 @@
+"""The ledger in a file: SQLite in WAL mode, every commit synced to the disk before it counts.
+
+It owns the opening and checking of the file and what each of SQLite's errors means to the user. What
+`synchronous=FULL` and WAL promise: https://www.sqlite.org/pragma.html#pragma_synchronous
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import sqlite3
+import string
+import time
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy.dialects.sqlite import dialect
+
+from pipeline.errors import LedgerTrouble, StoreTrouble, VeobatchError
+from pipeline.ledger.schema import VERSION, migrations, statements
+from pipeline.ledger.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pipeline.ledger.store import Cursor
+
+_DIALECT: Final = dialect(paramstyle="qmark")
+_APPLICATION_ID: Final = 0x7665_6F62  # "veob", in the file's header: https://www.sqlite.org/fileformat2.html
+_BUSY_S: Final = 60.0
+_CHECK_S: Final = 5.0
+"""How long the check of the file may take. It reads about 1 GB in this time; a larger ledger is checked
+in part, and damage in the rest is still found when its pages are read."""
+
+_WAL_PAGES: Final = 4000
+"""Pages of 4 KiB after which SQLite moves the log into the file. Measured with 64 callers: fewer cost
+throughput, more only disk."""
+
+_FULL: Final = "the disk is full: free some space, then run the same command again; it goes on from here"
+_ELSEWHERE: Final = "move it away or choose another output folder"
+_DAMAGED: Final = (
+    "the ledger is damaged, and was left as it is: put back a copy of it, if you have one. Without it, what "
+    "was paid for cannot be told from what was not: look at your account before you move the file away"
+)
+_ACCESS: Final = "check the permissions of the file and its folder"
+_WORDS: Final = {
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_READONLY: f"the ledger cannot be written: {_ACCESS}",
+    sqlite3.SQLITE_CANTOPEN: f"the ledger cannot be opened: {_ACCESS}",
+    sqlite3.SQLITE_PERM: f"the ledger cannot be opened: {_ACCESS}",
+    sqlite3.SQLITE_BUSY: f"another program has kept the ledger locked for {_BUSY_S:.0f} s: end it",
+    sqlite3.SQLITE_IOERR: "the disk failed to read or write the ledger: check it, then run the command again",
+}
+_UNKNOWN: Final = "the ledger cannot be used"
+
+_ALPHABET: Final = string.ascii_lowercase + string.digits
+
+
+class SqliteStore(Store):
+    """A batch in a SQLite file."""
+
+    begin = "BEGIN IMMEDIATE"
+    driver_error = sqlite3.Error
+    unstorable = UnicodeEncodeError
+    duplicate = sqlite3.IntegrityError
+
+    def __init__(self, path: Path, batch: str, *, read_only: bool) -> None:
+        """Open the ledger at `path`, making it first if there is none and it is not `read_only`."""
+        super().__init__(batch, statements(_DIALECT))
+        self._path = path
+        self._writer: sqlite3.Connection | None = None
+        self._opened: list[sqlite3.Connection] = []
+        try:
+            with self._explained():
+                self._open(read_only=read_only)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, *, read_only: bool) -> None:
+        if not read_only:
+            _create_if_missing(self._path)
+        self._reader = self._connect(read_only=read_only)
+        self._reader.execute("PRAGMA query_only = ON")
+        found = self._checked()
+        if not read_only:
+            self._writer = self._connect(read_only=False)
+            _migrate(self._writer, found, self._sql.version_add)
+            self._writer.execute(self._sql.batch_add, (self.batch, new_identity(), time.time()))
+        row = self._reader.execute(self._sql.batch_get, (self.batch,)).fetchone()
+        if row is None:
+            raise LedgerTrouble(f"{self._path}: this ledger holds no batch named {self.batch!r}")
+        self.identity = row[0]
+
+    def _connect(self, *, read_only: bool) -> sqlite3.Connection:
+        if not self._path.is_file():
+            raise LedgerTrouble(f"{self._path}: there is no ledger here")
+        if self._path.stat().st_size == 0:
+            raise LedgerTrouble(f"{self._path}: {_DAMAGED}")
+        uri = f"{self._path.resolve().as_uri()}?mode={'ro' if read_only else 'rw'}"
+        connection = sqlite3.connect(
+            uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+        )
+        self._opened.append(connection)
+        for pragma in ("synchronous = FULL", "fullfsync = ON", f"wal_autocheckpoint = {_WAL_PAGES}"):
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    def _checked(self) -> int:
+        """Return the version of the ledger, once it proved to be one, whole, and not newer than we are."""
+        if self._reader.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
+            raise LedgerTrouble(
+                f"{self._path}: this is a database, but not a ledger of veobatch: {_ELSEWHERE}"
+            )
+        found = int(self._reader.execute(self._sql.version_get).fetchone()[0] or 0)
+        if found > VERSION:
+            raise LedgerTrouble(newer(str(self._path), found))
+        if not _whole(self._reader):
+            raise LedgerTrouble(f"{self._path}: {_DAMAGED}")
+        return found
+
+    def cursor(self, *, reading: bool) -> Cursor:
+        if reading:
+            return self._reader.cursor()
+        if self._writer is None:
+            raise LedgerTrouble(f"{self._path}: the ledger was opened for reading only")
+        return self._writer.cursor()
+
+    def roll_back(self) -> None:
+        # A full disk or a failed write ends the transaction by itself.
+        if self._writer is not None and self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
+
+    def survives(self, error: Exception, *, reading: bool) -> bool:
+        return False
+
+    def trouble(self, error: Exception) -> VeobatchError:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            return StoreTrouble(f"{self._path}: {_FULL}")
+        return LedgerTrouble(f"{self._path}: {_WORDS.get(code, _UNKNOWN)} ({error})")
+
+    def close(self) -> None:
+        while self._opened:
+            self._opened.pop().close()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self.trouble(error) from error
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StoreTrouble(f"{self._path}: {_FULL}") from error
+            raise LedgerTrouble(f"{self._path}: the ledger cannot be opened: {error.strerror}") from error
+
+
+def new_identity() -> str:
+    """Return a random name of ten lower-case letters and digits."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(10))
+
+
+def newer(where: str, found: int) -> str:
+    """Say that the ledger is of a later version of the program."""
+    return (
+        f"{where}: this ledger was written by a newer veobatch (ledger version {found}, this one knows "
+        f"up to {VERSION}): install that version, or a later one; nothing was changed"
+    )
+
+
+def _create_if_missing(path: Path) -> None:
+    """Put a whole, empty ledger at `path` in one step: a kill leaves either none or one that opens."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.new")
+    try:
+        with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as connection:
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA journal_mode = WAL")
+            _migrate(connection, 0, statements(_DIALECT).version_add)
+        _publish(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+    for left_by_a_kill in path.parent.glob(f"{path.name}.*.new*"):
+        left_by_a_kill.unlink(missing_ok=True)
+
+
+def _publish(new: Path, path: Path) -> None:
+    # Another process may have been first, and may have swept our file away: then its ledger is used.
+    with contextlib.suppress(FileExistsError):
+        try:
+            os.link(new, path)
+        except FileNotFoundError:
+            if not path.exists():
+                raise
+        except OSError:  # no hard links here (FAT, some network shares)
+            if not path.exists():
+                new.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _migrate(connection: sqlite3.Connection, found: int, version_add: str) -> None:
+    for version, texts in migrations(_DIALECT, found):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for text in texts:
+                connection.execute(text)
+            connection.execute(version_add, (version, time.time()))
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _whole(connection: sqlite3.Connection) -> bool:
+    until = time.monotonic() + _CHECK_S
+    connection.set_progress_handler(lambda: time.monotonic() > until, 100_000)
+    try:
+        return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            raise
+        return True
+    finally:
+        connection.set_progress_handler(None, 0)

@@ -6,6 +6,7 @@ It must not know which database is behind it.
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -55,14 +56,16 @@ class Ledger:
         """Open the ledger, made first if it is missing, unless it is opened `read_only`.
 
         `where` is a path, `sqlite:///path` or `postgresql://user:password@host/database`. `on_pause` is
-        called, from another thread, each time a lost database connection makes the ledger wait, with
-        words for the user. Raises `LedgerTrouble` when it is missing, damaged, no ledger, from a newer
-        version, or cannot be opened; `StoreTrouble` when the disk is full.
+        called, in the event loop, with words for the user when a lost database connection makes the
+        ledger wait, and again when it goes on: nothing fails in between. Raises `LedgerTrouble` when the
+        ledger is missing, damaged, none of ours, from a newer version, or cannot be opened;
+        `StoreTrouble` when the disk is full.
         """
         import asyncio
 
         loop = asyncio.get_running_loop()
-        store = await to_thread.run_sync(partial(_open_store, where, batch, read_only, on_pause))
+        say = partial(_say, loop, on_pause or (lambda _: None))
+        store = await to_thread.run_sync(partial(_open_store, where, batch, read_only, say))
         return cls(store, None if read_only else _writer(store, loop))
 
     async def __aenter__(self) -> Self:
@@ -147,15 +150,18 @@ class Ledger:
         return self._writer
 
 
+def _say(loop: asyncio.AbstractEventLoop, on_pause: Callable[[str], None], words: str) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended: nobody listens any more
+        loop.call_soon_threadsafe(on_pause, words)
+
+
 def _writer(store: Store, loop: asyncio.AbstractEventLoop) -> Writer:
     from pipeline.ledger.writer import Writer
 
     return Writer(store, loop)
 
 
-def _open_store(
-    where: str | Path, batch: str, read_only: bool, on_pause: Callable[[str], None] | None
-) -> Store:
+def _open_store(where: str | Path, batch: str, read_only: bool, on_pause: Callable[[str], None]) -> Store:
     text = str(where)
     if text.startswith(("postgresql:", "postgresql+psycopg:", "postgres:")):
         from pipeline.ledger.postgres import PostgresStore

@@ -68,7 +68,7 @@ def _column(name: str) -> Column[Any]:
 
 
 schema_version: Final = Table(
-    "schema_version",
+    "veobatch_schema_version",
     _metadata,
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("applied_at", Double, nullable=False),
@@ -76,7 +76,7 @@ schema_version: Final = Table(
 """One row for each version that was ever applied; the highest counts."""
 
 batches: Final = Table(
-    "batches",
+    "veobatch_batches",
     _metadata,
     Column("batch", Text, primary_key=True),
     Column("identity", Text, nullable=False),
@@ -84,7 +84,7 @@ batches: Final = Table(
 )
 
 records: Final = Table(
-    "records",
+    "veobatch_records",
     _metadata,
     Column("batch", Text, nullable=False),
     *(_column(name) for name in (*FIXED, *MOVING)),
@@ -96,7 +96,7 @@ records: Final = Table(
 """The present state of each job. The last three columns are for workers on several machines."""
 
 transitions: Final = Table(
-    "transitions",
+    "veobatch_transitions",
     _metadata,
     Column("batch", Text, nullable=False),
     Column("key", Text, nullable=False),
@@ -111,7 +111,7 @@ transitions: Final = Table(
 so that a caller whose connection broke during the commit can find out whether it was made."""
 
 facts: Final = Table(
-    "facts",
+    "veobatch_facts",
     _metadata,
     Column("batch", Text, nullable=False),
     Column("name", Text, nullable=False),
@@ -122,6 +122,10 @@ facts: Final = Table(
 _CREATED_IN: Final[Mapping[int, Sequence[Table]]] = {
     1: (schema_version, batches, records, transitions, facts),
 }
+
+
+VERSION_TABLE: Final = schema_version.name
+"""Where there is none of this name, there is no ledger."""
 
 
 def migrations(dialect: Dialect, found: int) -> list[tuple[int, list[str]]]:

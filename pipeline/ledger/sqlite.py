@@ -11,15 +11,14 @@ import errno
 import os
 import secrets
 import sqlite3
-import string
 import time
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.dialects.sqlite import dialect
 
 from pipeline.errors import LedgerTrouble, StoreTrouble, VeobatchError
-from pipeline.ledger.schema import VERSION, migrations, statements
-from pipeline.ledger.store import Store
+from pipeline.ledger.schema import migrations, statements
+from pipeline.ledger.store import Store, new_identity, refuse_newer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,15 +55,13 @@ _WORDS: Final = {
 }
 _UNKNOWN: Final = "the ledger cannot be used"
 
-_ALPHABET: Final = string.ascii_lowercase + string.digits
-
 
 class SqliteStore(Store):
     """A batch in a SQLite file."""
 
     begin = "BEGIN IMMEDIATE"
     driver_error = sqlite3.Error
-    unstorable = UnicodeEncodeError
+    unstorable = sqlite3.DataError
     duplicate = sqlite3.IntegrityError
 
     def __init__(self, path: Path, batch: str, *, read_only: bool) -> None:
@@ -116,8 +113,7 @@ class SqliteStore(Store):
                 f"{self._path}: this is a database, but not a ledger of veobatch: {_ELSEWHERE}"
             )
         found = int(self._reader.execute(self._sql.version_get).fetchone()[0] or 0)
-        if found > VERSION:
-            raise LedgerTrouble(newer(str(self._path), found))
+        refuse_newer(str(self._path), found)
         if not _whole(self._reader):
             raise LedgerTrouble(f"{self._path}: {_DAMAGED}")
         return found
@@ -143,6 +139,9 @@ class SqliteStore(Store):
             return StoreTrouble(f"{self._path}: {_FULL}")
         return LedgerTrouble(f"{self._path}: {_WORDS.get(code, _UNKNOWN)} ({error})")
 
+    def give_up(self) -> None:
+        """Do nothing: a file is never waited for longer than `_BUSY_S`."""
+
     def close(self) -> None:
         while self._opened:
             self._opened.pop().close()
@@ -157,19 +156,6 @@ class SqliteStore(Store):
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StoreTrouble(f"{self._path}: {_FULL}") from error
             raise LedgerTrouble(f"{self._path}: the ledger cannot be opened: {error.strerror}") from error
-
-
-def new_identity() -> str:
-    """Return a random name of ten lower-case letters and digits."""
-    return "".join(secrets.choice(_ALPHABET) for _ in range(10))
-
-
-def newer(where: str, found: int) -> str:
-    """Say that the ledger is of a later version of the program."""
-    return (
-        f"{where}: this ledger was written by a newer veobatch (ledger version {found}, this one knows "
-        f"up to {VERSION}): install that version, or a later one; nothing was changed"
-    )
 
 
 def _create_if_missing(path: Path) -> None:

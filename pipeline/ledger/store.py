@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import itertools
 import random
+import secrets
+import string
 import threading
 import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
 
-from pipeline.errors import Conflict, VeobatchError
+from pipeline.errors import Conflict, LedgerTrouble, VeobatchError
 from pipeline.ledger import rows
+from pipeline.ledger.schema import VERSION
 from pipeline.model import State
 
 if TYPE_CHECKING:
@@ -83,6 +86,10 @@ class Store(ABC):
         """Say what is wrong in words that a user understands, and without a password."""
 
     @abstractmethod
+    def give_up(self) -> None:
+        """Wait no longer for a lost connection: what waits for it ends as `LedgerTrouble`."""
+
+    @abstractmethod
     def close(self) -> None:
         """Let go of the connections."""
 
@@ -96,7 +103,7 @@ class Store(ABC):
         lines = [(self.batch, *move.line, at, next(self._stamps)) for move in moves]
         try:
             self._write(lambda cursor: self._apply_all(cursor, moves, lines))
-        except (_Mismatch, self.unstorable):
+        except (_Mismatch, UnicodeEncodeError, self.unstorable):
             return self._write(lambda cursor: self._apply_each(cursor, moves, lines))
         return [move.after for move in moves]
 
@@ -137,7 +144,7 @@ class Store(ABC):
         new = [(self.batch, *rows.fixed(record), *rows.moving(record)) for record in records]
         try:
             self._write(lambda cursor: cursor.executemany(self._sql.add, new))
-        except self.unstorable:
+        except (UnicodeEncodeError, self.unstorable):
             self._write(lambda cursor: cursor.executemany(self._sql.add, map(rows.cleaned, new)))
         except self.duplicate as error:
             missing = [record for record in records if not self._there(record, error)]
@@ -241,3 +248,17 @@ class Store(ABC):
     @abstractmethod
     def roll_back(self) -> None:
         """Undo what is open on the connection that writes, if it still is and if anything is open."""
+
+
+def new_identity() -> str:
+    """Return a random name of ten lower-case letters and digits."""
+    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(10))
+
+
+def refuse_newer(where: str, found: int) -> None:
+    """Raise `LedgerTrouble` when the ledger `where` is of a later version than this program knows."""
+    if found > VERSION:
+        raise LedgerTrouble(
+            f"{where}: this ledger was written by a newer veobatch (ledger version {found}, this one knows "
+            f"up to {VERSION}): install that veobatch, or a later one; nothing was changed"
+        )

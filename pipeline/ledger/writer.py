@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _MOST_MOVES: Final = 4096
 """A group ends here, so that no caller waits for the whole of an endless stream of others."""
 
+_GRACE_S: Final = 10.0
+"""How long the end waits for a database that is away before the last steps are given up."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Ask:
@@ -60,7 +63,10 @@ class Writer:
         if not self._closed:
             self._closed = True
             self._asked.put(_END)
-        self._thread.join()
+        self._thread.join(_GRACE_S)
+        if self._thread.is_alive():
+            self._store.give_up()
+            self._thread.join()
 
     def _ask(self, moves: Sequence[Move], work: Callable[[], Any] | None) -> asyncio.Future[Any]:
         if self._closed:

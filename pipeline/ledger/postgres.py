@@ -1,0 +1,192 @@
+"""The ledger in PostgreSQL: many batches, and many machines, in one database.
+
+It owns the connection: a lost one is waited for, and what was under way is done again; compare-and-set
+and the stamps make that safe. What each error means: https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from pipeline.errors import LedgerTrouble, StoreTrouble, UsageError, VeobatchError
+from pipeline.ledger.schema import VERSION_TABLE, migrations, statements
+from pipeline.ledger.store import Store, new_identity, refuse_newer
+
+try:
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+except ImportError as error:
+    raise UsageError(
+        "a PostgreSQL ledger needs one more package: pip install 'veobatch[postgres]'"
+    ) from error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.engine import URL
+
+    from pipeline.ledger.store import Cursor
+
+_DIALECT: Final = make_url("postgresql+psycopg://").get_dialect()(paramstyle="format")
+_MIGRATION_LOCK: Final = 0x7665_6F62
+_FIRST_WAIT_S: Final = 0.1
+_LONGEST_WAIT_S: Final = 5.0
+
+_CONNECT: Final[dict[str, Any]] = {
+    "application_name": "veobatch",
+    "connect_timeout": 10,
+    # A peer that vanished without a word is noticed within a minute, not after the kernel's two hours.
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+
+
+class PostgresStore(Store):
+    """A batch in a PostgreSQL database."""
+
+    begin = "BEGIN"
+    driver_error = psycopg.Error
+    unstorable = psycopg.DataError
+    duplicate = psycopg.IntegrityError
+
+    def __init__(self, url: str, batch: str, *, read_only: bool, on_pause: Callable[[str], None]) -> None:
+        """Connect, and make the tables if they are missing and it is not `read_only`."""
+        super().__init__(batch, statements(_DIALECT))
+        self._url = _parsed(url)
+        self._read_only = read_only
+        self._on_pause = on_pause
+        self._given_up = threading.Event()
+        self._open: dict[bool, psycopg.Connection[Any]] = {}
+        try:
+            self._begin(read_only)
+        except psycopg.Error as error:
+            raise self.trouble(error) from error
+        finally:
+            if not hasattr(self, "identity"):
+                self.close()
+
+    def _begin(self, read_only: bool) -> None:
+        reader = self._open[True] = self._connect()
+        refuse_newer(self._where, _version(reader, self._sql.version_get))
+        if not read_only:
+            writer = self._open[False] = self._connect()
+            _migrate(writer, self._sql.version_get, self._sql.version_add)
+            writer.execute(self._sql.batch_add.encode(), (self.batch, new_identity(), time.time()))
+        elif _version(reader, self._sql.version_get) == 0:
+            raise LedgerTrouble(f"{self._where}: there is no ledger here")
+        row = reader.execute(self._sql.batch_get.encode(), (self.batch,)).fetchone()
+        if row is None:
+            raise LedgerTrouble(f"{self._where}: this ledger holds no batch named {self.batch!r}")
+        self.identity = str(row[0])
+
+    @property
+    def _where(self) -> str:
+        return self._url.render_as_string(hide_password=True)
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        url = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
+        connection = psycopg.connect(**(_CONNECT | conninfo_to_dict(url)), autocommit=True)
+        try:
+            if self._read_only:
+                connection.execute("SET default_transaction_read_only = on")
+            row = connection.execute("SHOW synchronous_commit").fetchone()
+            if row == ("off",):  # a commit that returned must survive the server's power cut
+                connection.execute("SET synchronous_commit = on")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def cursor(self, *, reading: bool) -> Cursor:
+        if not reading and self._read_only:
+            raise LedgerTrouble(f"{self._where}: the ledger was opened for reading only")
+        return cast("Cursor", self._open[reading].cursor())
+
+    def roll_back(self) -> None:
+        writer = self._open[False]
+        if not writer.closed:
+            writer.rollback()
+
+    def survives(self, error: Exception, *, reading: bool) -> bool:
+        if isinstance(error, (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)):
+            return True
+        if not self._open[reading].closed:
+            return False
+        self._on_pause(
+            f"{self._where}: the connection to the database is lost ({self._said(error)}): waiting"
+        )
+        back = self._reconnected(reading=reading)
+        if back:
+            self._on_pause(f"{self._where}: the database is back")
+        return back
+
+    def _reconnected(self, *, reading: bool) -> bool:
+        wait_s = 0.0
+        while not self._given_up.wait(wait_s):
+            try:
+                self._open[reading] = self._connect()
+            except psycopg.OperationalError:
+                wait_s = min(_LONGEST_WAIT_S, max(_FIRST_WAIT_S, 2 * wait_s))
+            else:
+                return True
+        return False
+
+    def trouble(self, error: Exception) -> VeobatchError:
+        words = f"{self._where}: {{}} ({self._said(error)})"
+        match error:
+            case psycopg.errors.DiskFull():
+                return StoreTrouble(
+                    words.format("the database's disk is full: free some space, then run again")
+                )
+            case psycopg.errors.InsufficientPrivilege() | psycopg.errors.ReadOnlySqlTransaction():
+                return LedgerTrouble(words.format("this user may not write the ledger"))
+            case psycopg.errors.DataCorrupted() | psycopg.errors.IndexCorrupted():
+                return LedgerTrouble(words.format("the ledger is damaged"))
+            case psycopg.OperationalError():
+                return LedgerTrouble(words.format("the database cannot be reached"))
+            case _:
+                return LedgerTrouble(words.format("the database refused"))
+
+    def _said(self, error: Exception) -> str:
+        text = " ".join(str(error).split())
+        return text.replace(self._url.password, "***") if self._url.password else text
+
+    def give_up(self) -> None:
+        self._given_up.set()
+
+    def close(self) -> None:
+        for connection in self._open.values():
+            connection.close()
+
+
+def _parsed(text: str) -> URL:
+    try:
+        return make_url(text)
+    except (ArgumentError, ValueError):
+        # The driver's own words, and a chained error, may hold a piece of the password.
+        words = "the ledger's URL is not of the form postgresql://user:password@host:port/database"
+    raise LedgerTrouble(words)
+
+
+def _version(connection: psycopg.Connection[Any], version_get: str) -> int:
+    row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (VERSION_TABLE,)).fetchone()
+    if row != (True,):
+        return 0
+    found = connection.execute(version_get.encode()).fetchone()
+    return int(found[0] or 0) if found else 0
+
+
+def _migrate(connection: psycopg.Connection[Any], version_get: str, version_add: str) -> None:
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+        for version, texts in migrations(_DIALECT, _version(connection, version_get)):
+            for text in texts:
+                connection.execute(text.encode())
+            connection.execute(version_add.encode(), (version, time.time()))

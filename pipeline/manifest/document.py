@@ -4,57 +4,70 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from pipeline.manifest.expand import matrix_rows, read_vars
 from pipeline.manifest.problems import Report, pack, show
 from pipeline.manifest.rows import Rows
-from pipeline.manifest.rules import ModelRules, nearest
+from pipeline.manifest.rules import VEO, ModelRules, nearest
 from pipeline.manifest.tree import Map, Member, Node, Seq, Trap
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SECTIONS: Final = ("version", "defaults", "run", "jobs")
+SECTIONS: Final = ("version", "defaults", "run", "vars", "jobs", "matrix")
 
 
 def read_document(root: Node, report: Report, rules: Mapping[str, ModelRules]) -> tuple[Rows, dict[str, Any]]:
     """Return the checked rows and the `run:` settings; everything wrong is in `report`."""
-    if isinstance(root, Seq):
-        rows = Rows(report, {}, rules)
-        _add_all(root, rows, report)
-        return rows, {}
     if isinstance(root, Map):
         return _read_sections(root, report, rules)
-    if root is None:
+    rows = Rows(report, rules, {})
+    if isinstance(root, Seq):
+        _add_all(root, rows, report)
+    elif root is None:
         report.problem(pack(1, 1), "the manifest is empty", "it has no jobs", "write jobs: and list them")
     else:
         why = "a manifest is a list of jobs or a mapping with `jobs:`"
         report.problem(pack(1, 1), "not a manifest", why, "write jobs: and list them")
-    return Rows(report, {}, rules), {}
+    return rows, {}
 
 
 def _read_sections(root: Map, report: Report, rules: Mapping[str, ModelRules]) -> tuple[Rows, dict[str, Any]]:
     sections = root.members()
+    _refuse_unknown(sections, report)
+    _check_version(sections.get("version"), report)
+    run = _read_run(_mapping("run", sections, report), report)
+    texts = read_vars(_mapping("vars", sections, report), report)
+    rows = Rows(report, rules, _read_defaults(sections, report), texts)
+    jobs = sections.get("jobs")
+    matrix = _mapping("matrix", sections, report)
+    if jobs is not None and isinstance(jobs.value, Seq):
+        _add_all(jobs.value, rows, report)
+    elif jobs is not None:
+        report.problem(jobs.value_at, "jobs is no list", "every job is an item", "start each job with `- `")
+    elif "matrix" not in sections:
+        report.problem(root.at, "`jobs:` is missing", "there is nothing to do", "write jobs: and list them")
+    if matrix is not None:
+        for fields, at in matrix_rows(matrix, report):
+            rows.add_fields(fields, at)
+    if not rows.drafts and not report.count:
+        report.problem(root.at, "there are no jobs", "nothing is left to do", "list some under jobs:")
+    return rows, run
+
+
+def _refuse_unknown(sections: Mapping[str, Member], report: Report) -> None:
     for name in sections.keys() - set(SECTIONS):
         close = nearest(name, SECTIONS)
         instead = f"did you mean `{close}`?" if close else f"a manifest has {', '.join(SECTIONS)}"
+        if name in VEO.fields:
+            instead = "put it under `defaults:`, or in a job under `jobs:`"
         report.problem(
             sections[name].name_at, f"unknown section {show(name)}", "it would be ignored", instead
         )
-    _check_version(sections.get("version"), report)
-    run = _read_run(_mapping("run", sections, report), report)
-    rows = Rows(report, _read_defaults(sections, report), rules)
-    jobs = sections.get("jobs")
-    if jobs is None:
-        report.problem(root.at, "`jobs:` is missing", "there is nothing to do", "write jobs: and list them")
-    elif isinstance(jobs.value, Seq):
-        _add_all(jobs.value, rows, report)
-    else:
-        report.problem(jobs.value_at, "jobs is no list", "every job is an item", "start each job with `- `")
-    return rows, run
 
 
 def _add_all(jobs: Seq, rows: Rows, report: Report) -> None:
     """Check every job, letting go of each tree as it is done with."""
-    if not jobs.items:
+    if not jobs.items and not report.count:
         report.problem(jobs.at, "there are no jobs", "the list is empty", "write [image_url, prompt] items")
     for n, at in enumerate(jobs.ats):
         node, jobs.items[n] = jobs.items[n], None

@@ -1,23 +1,35 @@
-"""A manifest's file -> a checked `Manifest`: bytes to text, the format by its suffix, all problems at once."""
+"""A manifest's file -> a checked `Manifest`: bytes to text, the format by its suffix, all problems."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from pipeline.manifest.csvtext import read_csv
 from pipeline.manifest.document import read_document
-from pipeline.manifest.problems import Problem, Report, pack
+from pipeline.manifest.jsontext import read_json, read_jsonl
+from pipeline.manifest.problems import Problem, Report, Unreadable, pack
 from pipeline.manifest.rows import jobs_of
-from pipeline.manifest.yamltext import Unreadable, read_yaml
+from pipeline.manifest.yamltext import read_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from pipeline.manifest.rules import ModelRules
+    from pipeline.manifest.tree import Node
     from pipeline.model import Job
 
 FILE_BYTES: Final = 512 * 1024 * 1024
+
+_READERS: Final[Mapping[str, Callable[[str, Report], Node]]] = {
+    ".json": read_json,
+    ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
+    ".csv": read_csv,
+    ".tsv": read_csv,
+}
+"""Every other suffix is YAML."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +51,7 @@ def load(path: Path, *, rules: Mapping[str, ModelRules] | None = None) -> Manife
     report = Report(str(path))
     try:
         text = _text(_bytes(path, report), report)
-        root = read_yaml(text, report)
+        root = _READERS.get(path.suffix.lower(), read_yaml)(text, report)
     except Unreadable:
         raise report.error() from None
     rows, run = read_document(root, report, rules or {})

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.errors import ManifestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MESSAGE_CHARS: Final = 4_000
 """A message longer than this is scrolled past, not read."""
@@ -15,6 +18,9 @@ KEPT: Final = 1_000
 """How many problems are kept; the others are counted. A file with more is wrong in one and the same way."""
 
 _LINE_BITS: Final = 32
+
+VIRTUAL: Final = 1 << 31
+"""Columns from here on count the members of a line: the real place is found only if someone asks."""
 
 
 def pack(line: int, column: int) -> int:
@@ -59,12 +65,20 @@ class ManifestProblems(ManifestError):
         super().__init__(capped([str(problem) for problem in problems], self.count))
 
 
+class Unreadable(Exception):
+    """Nothing after this place can be read; the report says why."""
+
+
 class Report:
-    """Collects the problems and warnings of one file; the same words at the same place count once."""
+    """Collects the problems and warnings of one file; the same words at the same place count once.
+
+    `locate` turns a virtual place into a real one, for formats whose places are found when asked.
+    """
 
     def __init__(self, file: str) -> None:
         self.file = file
         self.count = 0
+        self.locate: Callable[[int], int] = int
         self._problems: dict[tuple[int, str], Problem] = {}
         self._warnings: dict[tuple[int, str], Problem] = {}
 
@@ -73,11 +87,11 @@ class Report:
             return
         self.count += 1
         if len(self._problems) < KEPT:
-            self._problems[at, what] = Problem(self.file, *unpack(at), what, why, instead)
+            self._problems[at, what] = Problem(self.file, *unpack(self.locate(at)), what, why, instead)
 
     def warning(self, at: int, what: str, why: str = "", instead: str = "") -> None:
-        if len(self._warnings) < KEPT:
-            self._warnings.setdefault((at, what), Problem(self.file, *unpack(at), what, why, instead))
+        if len(self._warnings) < KEPT and (at, what) not in self._warnings:
+            self._warnings[at, what] = Problem(self.file, *unpack(self.locate(at)), what, why, instead)
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
@@ -89,7 +103,7 @@ class Report:
 
 
 def _in_order(found: dict[tuple[int, str], Problem]) -> tuple[Problem, ...]:
-    return tuple(found[key] for key in sorted(found, key=lambda key: key[0]))
+    return tuple(sorted(found.values(), key=lambda problem: (problem.line, problem.column)))
 
 
 def capped(lines: list[str], count: int, limit: int = MESSAGE_CHARS) -> str:

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from pipeline.manifest.expand import filled
 from pipeline.manifest.problems import Report, show
 from pipeline.manifest.rules import KNOWN_MODEL, UNKNOWN, VEO, FieldRule, Kind, ModelRules, Words, nearest
 from pipeline.manifest.tree import Map, Member, Node, Seq, TooMuch, Trap, Trapped, plain
@@ -37,10 +38,15 @@ class Rows:
     """Checks rows against `rules` (by model name) and collects the drafts of those that hold."""
 
     def __init__(
-        self, report: Report, defaults: Mapping[str, Member], rules: Mapping[str, ModelRules]
+        self,
+        report: Report,
+        rules: Mapping[str, ModelRules],
+        defaults: Mapping[str, Member],
+        texts: Mapping[str, str] | None = None,
     ) -> None:
         self._report = report
         self._rules = rules
+        self._texts = texts
         self._defaults = dict(defaults)
         self._params = self._members(self._defaults.pop("params", None))
         self._given: dict[str, int] = {}
@@ -99,6 +105,9 @@ class Rows:
             return {}
         if isinstance(member.value, Map):
             return member.value.members()
+        if isinstance(member.value, dict):
+            at = member.value_at
+            return {name: Member(value, at, at) for name, value in member.value.items()}
         self._report.problem(
             member.value_at,
             f"params is {_shown(member.value)}",
@@ -150,10 +159,23 @@ class Rows:
         value: Any = member.value
         if isinstance(value, Map | Seq):
             value = self._plain(name, member)
+        elif name == "prompt" and isinstance(value, str) and "${" in value:
+            value = self._filled(value, member)
         words = rule.trouble(name, value)
         if words:
             self._report.problem(member.value_at, *words)
         return value
+
+    def _filled(self, prompt: str, member: Member) -> str:
+        if self._texts is None:
+            why = "there is no `vars:` section, so it is sent as it stands"
+            self._report.warning(member.value_at, "the prompt has ${ in it", why)
+            return prompt
+        whole = filled(prompt, self._texts)
+        if isinstance(whole, str):
+            return whole
+        self._report.problem(member.value_at, *whole)
+        return prompt
 
     def _plain(self, name: str, member: Member) -> Any:
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -18,7 +17,7 @@ from pipeline.manifest.problems import show
 from pipeline.manifest.tree import Trap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 KNOWN_MODEL: Final = "google/veo-3.1-i2v-fast"
 PROMPT_CHARS: Final = 32_768
@@ -236,7 +235,7 @@ VEO: Final = ModelRules(
     required=("image_url", "prompt"),
     closed=True,
 )
-"""https://docs.aimlapi.com, request schema of the model; `duration` defaults to 8, `provider` ignores case."""
+"""The model's request schema at https://docs.aimlapi.com; `provider` ignores case there."""
 
 UNKNOWN: Final = ModelRules(
     model="",

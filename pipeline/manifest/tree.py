@@ -64,7 +64,8 @@ class Seq:
 
 
 Scalar: TypeAlias = str | int | float | bool | Trap | None
-Node: TypeAlias = Map | Seq | Scalar
+Node: TypeAlias = Map | Seq | Scalar | dict[str, Any] | list[Any]
+"""Plain dicts and lists come from a JSON line that was read the fast way."""
 
 
 @dataclass(frozen=True, slots=True)

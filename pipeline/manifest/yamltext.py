@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from pipeline.manifest.problems import Report, pack, printable, show
+from pipeline.manifest.problems import Report, Unreadable, pack, printable, show
 from pipeline.manifest.scalars import resolve
 from pipeline.manifest.tree import DEPTH, Map, Node, Seq
 
@@ -22,10 +22,6 @@ _TEXT_TAGS: Final = frozenset({"!", "tag:yaml.org,2002:str"})
 _LOADER: Final[Any] = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 _MERGED: Final = 1_000
 """How many members merge keys may give one mapping; a job has some ten."""
-
-
-class Unreadable(Exception):
-    """Nothing after this place can be read; the report says why."""
 
 
 def read_yaml(text: str, report: Report) -> Node:

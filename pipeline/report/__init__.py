@@ -1,0 +1,122 @@
+"""`report.html`: the whole batch on one page that needs nothing but the files beside it.
+
+Owns the page's make-up and its content security policy. A projection of the ledger's records: it can be
+made again at any time, and the same records give the same page. Knows no file system beyond its own
+template, and asks no other host for anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import lru_cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Final
+
+from pipeline.report import charts, data, story
+from pipeline.results import iso, listed, summary
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jinja2 import Environment, Template
+
+    from pipeline.model import Record
+
+__all__ = ["parts", "render"]
+
+PARTS: Final = ("top", "troubles", "charts")
+"""The sections a live page replaces as a whole; each is a template of its own."""
+
+
+def render(
+    records: Sequence[Record],
+    *,
+    title: str,
+    manifest: str,
+    generated_at: float,
+    next_command: str = "",
+    live: bool = False,
+) -> str:
+    """Return the page. `generated_at` is seconds since the epoch; `title` is what the batch is called.
+
+    `next_command` is shown as what to do next. A `live` page listens to `./events` and keeps itself
+    up to date; any other one never speaks to anybody.
+    """
+    rows = listed(records)
+    style, script = _source("page.css"), _source("page.js")
+    return _template("page.html").render(
+        **_facts(rows, live),
+        title=title,
+        manifest=manifest,
+        generated_at=iso(generated_at),
+        next_command=next_command,
+        style=style,
+        script=script,
+        policy=_policy(style, script, live),
+        payload=data.embed({"fields": data.FIELDS, "rows": data.rows(rows), "live": live}),
+    )
+
+
+def parts(records: Sequence[Record], *, live: bool = True) -> dict[str, str]:
+    """Return the HTML of the sections that change while a run goes on, by their names in `PARTS`."""
+    facts = _facts(listed(records), live)
+    return {name: _template(f"{name}.html").render(**facts) for name in PARTS}
+
+
+def _facts(rows: Sequence[Record], live: bool) -> dict[str, object]:
+    totals = summary(rows)
+    troubles = story.troubles(rows)
+    return {
+        "live": live,
+        "totals": totals,
+        "headline": story.headline(totals, live=live),
+        "figures": story.figures(totals, rows),
+        "shares": story.shares(totals),
+        "troubles": troubles[: story.GROUPS],
+        "more_troubles": len(troubles) - story.GROUPS,
+        "timeline": charts.timeline(rows),
+        "distribution": charts.distribution(rows),
+        "width": charts.WIDTH,
+    }
+
+
+def _policy(style: str, script: str, live: bool) -> str:
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {_hash(script)}",
+            f"style-src {_hash(style)}",
+            "img-src 'self'",
+            "media-src 'self'",
+            *(("connect-src 'self'",) if live else ()),
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+
+
+def _hash(source: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
+
+
+@lru_cache
+def _source(name: str) -> str:
+    return files(__name__).joinpath(name).read_text("utf-8")
+
+
+@lru_cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    return Environment(
+        loader=FunctionLoader(_source),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _template(name: str) -> Template:
+    return _environment().get_template(name)

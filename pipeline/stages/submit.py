@@ -75,8 +75,6 @@ class Submitter:
                 verdict = await self._api.create(sent.body, sent.correlation_id)
             finally:
                 self._shields.discard(shield)
-        if sent.version == record.version:
-            raise anyio.get_cancelled_exc_class()
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + COMMIT_S):
             return await self._ledger.commit(sent, settled(sent, verdict, self._wall())), verdict
         return sent, verdict

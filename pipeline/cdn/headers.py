@@ -1,0 +1,110 @@
+"""What a CDN's answer says about the bytes that follow. Pure: headers in, facts out.
+
+Sources: RFC 9110 (ranges 14, conditional requests 13, validators 8.8).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_RANGE: Final = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*", re.IGNORECASE)
+_UNSATISFIED: Final = re.compile(r"\s*bytes\s+\*/(\d+)\s*", re.IGNORECASE)
+_PAGES: Final = frozenset(
+    {"text/html", "application/xhtml+xml", "application/json", "application/xml", "text/xml"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which file a run of bytes belongs to: what must agree before two runs are put together.
+
+    `place` is the URL without query and user. `total_bytes` is None when the server did not say.
+    `resumable` is False for bytes that were decoded on the way (their offsets mean nothing to a Range).
+    """
+
+    place: str
+    etag: str = ""
+    last_modified: str = ""
+    total_bytes: int | None = None
+    resumable: bool = True
+
+    def to_text(self) -> str:
+        """One line of JSON, to be kept beside the bytes."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_text(cls, text: str) -> Origin | None:
+        """Read `to_text` again; None for anything else, so that a torn note only costs a fresh start."""
+        try:
+            return cls(**json.loads(text))
+        except (ValueError, TypeError):
+            return None
+
+    @property
+    def if_range(self) -> str:
+        """The validator to send with a Range, or "" when none is strong enough (RFC 9110, 13.1.5)."""
+        if self.etag:
+            return "" if self.etag.startswith("W/") else self.etag
+        return self.last_modified
+
+    def agrees(self, other: Origin) -> bool:
+        """Whether both may be one file: no validator differs; without a strong one, the place must agree."""
+        for mine, theirs in (
+            (self.etag, other.etag),
+            (self.last_modified, other.last_modified),
+            (self.total_bytes, other.total_bytes),
+        ):
+            if mine and theirs and mine != theirs:
+                return False
+        strong = bool(self.if_range) and self.if_range == other.if_range
+        return self.resumable and other.resumable and (strong or self.place == other.place)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The first byte that is being sent, the length of the part, and of the whole if known."""
+
+    start: int
+    length: int | None
+    total: int | None
+
+
+def span_of(status: int, headers: Mapping[str, str]) -> Span | None:
+    """Read what a 200 or 206 carries; None when a 206 does not say so properly."""
+    length = _number(headers.get("Content-Length"))
+    if status != 206:
+        return Span(0, length, length)
+    match = _RANGE.fullmatch(headers.get("Content-Range", ""))
+    if match is None:
+        return None
+    start, end = int(match[1]), int(match[2])
+    total = None if match[3] == "*" else int(match[3])
+    if end < start or (total is not None and end >= total):
+        return None
+    return Span(start, end - start + 1, total)
+
+
+def unsatisfied_total(headers: Mapping[str, str]) -> int | None:
+    """The whole length as a 416 tells it, if it does."""
+    match = _UNSATISFIED.fullmatch(headers.get("Content-Range", ""))
+    return int(match[1]) if match else None
+
+
+def encoded(headers: Mapping[str, str]) -> bool:
+    """Whether the body is compressed although it was asked for as it is."""
+    return headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity")
+
+
+def declares_page(headers: Mapping[str, str]) -> bool:
+    """Whether the server itself calls the body a page or an error document rather than a video."""
+    return headers.get("Content-Type", "").partition(";")[0].strip().lower() in _PAGES
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.strip().isascii() and text.strip().isdigit() else None

@@ -1,0 +1,150 @@
+"""File names from the user's own words, safe on Linux, macOS, Windows and S3. Pure.
+
+It decides what a row's files are called, and which name gives way when two would be one file. It knows
+no disk: whether a name is taken there is the store's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import string
+import unicodedata
+from typing import TYPE_CHECKING, Final
+
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Mapping
+    from typing import TypeVar
+
+    K = TypeVar("K", bound=Hashable)
+
+MAX_STEM_BYTES: Final = 120
+"""In UTF-8. Encrypted home folders on Linux end at 143 bytes a name, and `.mp4.origin.part` comes on top."""
+
+_RESERVED: Final = frozenset(
+    {"con", "prn", "aux", "nul", "conin$", "conout$", "clock$"}
+    | {f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³"}
+)
+_PLAIN: Final = frozenset(string.ascii_letters + string.digits + "-_.()'!")
+"""ASCII that no file system, shell pattern or object store minds in the middle of a name."""
+
+
+def check_template(template: str) -> None:
+    """Raise `UsageError` when `--name` uses a field there is none of, or cannot be filled in."""
+    file_stem(template, id="id", index=0)
+
+
+def file_stem(
+    template: str,
+    *,
+    id: str,  # noqa: A002 - the manifest's and the template's own word
+    index: int,
+    fingerprint: str = "",
+    model: str = "",
+    prompt: str = "",
+) -> str:
+    """The name of a row's files without its ending, safe everywhere, e.g. for `{index:04d}-{id}`.
+
+    Raises `UsageError` for a template that cannot be filled in.
+    """
+    values: dict[str, str | int] = {
+        "id": id,
+        "index": index,
+        "fingerprint": fingerprint,
+        "model": model,
+        "prompt": prompt,
+    }
+    return safe_stem(_fill(template, values))
+
+
+def _fill(template: str, values: Mapping[str, str | int]) -> str:
+    """Fill in by name alone: no attributes, indexes or conversions, which `str.format` would allow."""
+    known = ", ".join(f"{{{name}}}" for name in values)
+    try:
+        filled = []
+        for text, name, spec, conversion in string.Formatter().parse(template):
+            filled.append(text)
+            if name is None:
+                continue
+            if name not in values or conversion or "{" in (spec or ""):
+                raise UsageError(f"--name {template!r}: {{{name}}} is unknown; there are {known}")
+            filled.append(format(values[name], spec or ""))
+        return "".join(filled)
+    except ValueError as error:
+        raise UsageError(f"--name {template!r}: {error}; there are {known}") from error
+
+
+def safe_stem(text: str) -> str:
+    """Make any text a file's stem: never empty, never a path, never hidden, never an option or a device.
+
+    Letters of every script stay, in NFC; the rest becomes `_`. What had to be cut short ends in a hash
+    of the whole, so that two long texts with one beginning stay two names.
+    """
+    kept = "".join(_safe_char(char) for char in unicodedata.normalize("NFC", text))
+    stem = unicodedata.normalize("NFC", kept).lstrip(".-_ ").rstrip(". ")
+    if stem.partition(".")[0].rstrip().casefold() in _RESERVED:
+        stem = f"_{stem}"
+    if len(stem.encode()) > MAX_STEM_BYTES:
+        stem = _shorten(stem, text)
+    return stem or f"row-{_hash(text)}"
+
+
+def assign_stems(wanted: Iterable[tuple[K, str]], taken: Mapping[K, str]) -> dict[K, str]:
+    """Give each key a stem that is nobody else's, also where case and Unicode forms do not count.
+
+    `wanted` holds (key, stem) in the manifest's order; `taken` what keys were given before, which they
+    keep whatever is wanted now. A stem that is somebody's already gets a suffix from its key's hash, so
+    that the outcome does not depend on how many clash. Returns one stem for each key of `wanted`.
+    """
+    given = dict(taken)
+    used = {_folded(stem) for stem in given.values()}
+    chosen: dict[K, str] = {}
+    for key, stem in wanted:
+        if key not in given:
+            given[key] = _free(stem, str(key), used)
+            used.add(_folded(given[key]))
+        chosen[key] = given[key]
+    return chosen
+
+
+def _free(stem: str, key: str, used: set[str]) -> str:
+    if _folded(stem) not in used:
+        return stem
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    for length in range(6, len(digest) + 1):
+        candidate = f"{_cut(stem, MAX_STEM_BYTES - length - 1)}-{digest[:length]}"
+        if _folded(candidate) not in used:
+            return candidate
+    raise AssertionError(f"two rows have one key: {key}")
+
+
+def _folded(stem: str) -> str:
+    """One text for all names that some file system takes for the same file (APFS, HFS+, NTFS, FAT)."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", stem).casefold()).casefold()
+
+
+def _safe_char(char: str) -> str:
+    if char in _PLAIN:
+        return char
+    if ord(char) < 128:
+        return "_"
+    category = unicodedata.category(char)
+    if category == "Cf":
+        return ""
+    return char if category[0] in "LMN" else "_"
+
+
+def _shorten(stem: str, whole: str) -> str:
+    return f"{_cut(stem, MAX_STEM_BYTES - 9)}-{_hash(whole)}"
+
+
+def _cut(text: str, limit_bytes: int) -> str:
+    """The longest beginning that fits, without half a character and without a mark torn off its letter."""
+    while len(text.encode()) > limit_bytes:
+        text = text[: max(limit_bytes // 4, len(text) - max(1, (len(text.encode()) - limit_bytes) // 4))]
+    return text.rstrip(". ")
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]

@@ -1,0 +1,140 @@
+"""What is done with files, one blocking call each: replace, hash, make durable, move aside.
+
+Everything here blocks and belongs in a thread; everything raises `OSError`, which `trouble` puts in words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import threading
+from typing import TYPE_CHECKING, Final
+
+from pipeline.errors import StoreTrouble
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+READ_BYTES: Final = 1024 * 1024
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+_ADVICE: Final = {
+    errno.ENOSPC: "the disk is full; free some space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "writing there is not allowed",
+    errno.EPERM: "writing there is not allowed",
+    errno.ENOENT: "the folder is gone",
+    errno.ENOTDIR: "a file is where a folder should be",
+    errno.ESTALE: "the network drive is gone",
+}
+
+
+def trouble(error: OSError, root: Path) -> StoreTrouble:
+    """Put what the file system said into words that name the place and what to do."""
+    place = error.filename if isinstance(error.filename, str) else str(root)
+    words = _ADVICE.get(error.errno or 0, error.strerror or type(error).__name__)
+    return StoreTrouble(f"cannot write to {place}: {words}")
+
+
+def open_part(path: Path) -> int:
+    """Open a partial file for reading and appending, made if need be; never through a link."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR):
+            raise
+        _clear(path)
+        return os.open(path, flags, 0o666)
+
+
+def write_all(file: int, chunk: bytes | bytearray | memoryview) -> None:
+    """Write every byte; `os.write` may take fewer than it is given."""
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+
+
+def hash_into(sha: hashlib._Hash, file: int, start: int, end: int) -> None:
+    """Feed the bytes of an open file from `start` to `end` to a hash."""
+    while start < end:
+        chunk = os.pread(file, min(READ_BYTES, end - start), start)
+        if not chunk:
+            raise OSError(errno.EIO, "the file got shorter while it was read")
+        sha.update(chunk)
+        start += len(chunk)
+
+
+def sha256_of(path: Path, size_bytes: int | None = None) -> str | None:
+    """The sha256 (hex) of a regular file; None when it is missing or not of the size that was asked."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size_bytes is not None and size != size_bytes:
+                return None
+            sha = hashlib.sha256()
+            hash_into(sha, file.fileno(), 0, size)
+            return sha.hexdigest()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return None
+
+
+def read_file(path: Path) -> bytes | None:
+    """A small file's bytes, or None when there is none."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def replace_file(path: Path, data: bytes, durable: bool) -> None:
+    """Put `data` under `path` at once: readers see the old bytes or the new ones, never a mixture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+    try:
+        with fresh.open("wb", buffering=0) as file:
+            write_all(file.fileno(), data)
+            if durable:
+                os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut. Where folders cannot be opened (Windows) there is no such call."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network drives sync by themselves
+            raise
+    finally:
+        os.close(handle)
+
+
+def move_aside(path: Path) -> str:
+    """Give a file that is in the way the first free name of the form `x.kept-N.mp4`; return that name."""
+    number = 1
+    while os.path.lexists(aside := path.with_name(f"{path.stem}.kept-{number}{path.suffix}")):
+        number += 1
+    path.rename(aside)
+    return aside.name
+
+
+def _clear(path: Path) -> None:
+    """Take away a link or an empty folder that sits where a partial file belongs."""
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()
+    else:
+        path.unlink()

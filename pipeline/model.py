@@ -28,7 +28,7 @@ class State(StrEnum):
 
 
 LEGAL: Final[Mapping[State, frozenset[State]]] = {
-    State.PENDING: frozenset({State.SUBMITTING, State.GENERATING}),
+    State.PENDING: frozenset({State.SUBMITTING, State.GENERATING, State.FAILED}),
     State.SUBMITTING: frozenset({State.PENDING, State.IN_DOUBT, State.GENERATING, State.FAILED}),
     State.IN_DOUBT: frozenset({State.PENDING, State.GENERATING, State.FAILED}),
     State.GENERATING: frozenset({State.READY, State.FAILED}),
@@ -39,7 +39,7 @@ LEGAL: Final[Mapping[State, frozenset[State]]] = {
 """The one table of legal transitions; staying in a state (to add facts to it) is always legal.
 
 PENDING -> GENERATING and FAILED -> GENERATING are adoptions of a generation that exists already (and a
-paid one that is fetched again); DONE -> READY/GENERATING is a saved file that has gone missing."""
+paid one that is fetched again); PENDING -> FAILED is a row that was refused too often; DONE -> READY/GENERATING is a saved file that has gone missing."""
 
 PAID: Final = frozenset({State.GENERATING, State.READY, State.DONE})
 """States in which the vendor has accepted the job for certain."""

@@ -1,0 +1,78 @@
+"""The doors: the command `veobatch`. A command's module is imported when it is called, not before."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Final, NoReturn
+
+import click
+
+from pipeline import __version__
+from pipeline.errors import ExitCode, VeobatchError
+
+COMMANDS: Final = {
+    "run": "Animate every row of a manifest; again to continue.",
+    "validate": "Find every problem of a manifest; spends and submits nothing.",
+    "estimate": "Price a manifest by row and in all, and show the balance.",
+    "status": "Count a batch's rows by state, also while a run is going on.",
+    "report": "Write results.csv and report.html again, from the ledger.",
+    "costs": "Compare what was charged with the vendor's own log.",
+    "adopt": "Take over a generation that was made elsewhere.",
+    "schema": "Print the JSON Schema of manifests, for editors.",
+    "sandbox": "Serve the stand-in API: free, offline, with faults by name.",
+}
+
+
+class Commands(click.Group):
+    """A group whose help needs no command's module."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command = import_module(f"pipeline.cli.{name}").command
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="veobatch")
+def cli() -> None:
+    """Turn a manifest of (image_url, prompt) pairs into a folder of finished MP4s and a results CSV.
+
+    Paid once, never lost: run the same command again to continue, whatever happened.
+
+    \b
+    Try it, free and without a key:   veobatch run jobs/quick.yaml --sandbox
+    For real, with AIMLAPI_API_KEY:   veobatch run jobs/mona-lisa.yaml
+    """
+
+
+def main() -> NoReturn:
+    """Run the command and exit with its code; the one place where everything is caught."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        result = cli.main(prog_name="veobatch", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return int(ExitCode.USAGE)
+    except VeobatchError as error:
+        click.echo(f"veobatch: {error}", err=True)
+        return int(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("veobatch: interrupted", err=True)
+        return int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.DONE)
+    return result if isinstance(result, int) else int(ExitCode.DONE)

@@ -1,0 +1,6 @@
+"""Motion: pools, bounded streams and shutdown. `Engine` is the picture of a whole run."""
+
+from pipeline.engine.board import Outcome
+from pipeline.engine.run import Engine, Tools
+
+__all__ = ["Engine", "Outcome", "Tools"]

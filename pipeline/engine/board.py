@@ -1,0 +1,118 @@
+"""What is alive in a run: records, queues and counts, moved by plain calls. No IO, no clock, no loop.
+
+The end of a queue is not the end of the work, since rows come back (a create refused for the moment, a
+doubt resolved, a generation retried); `busy` counts what is alive instead.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import StopReason
+from pipeline.model import Record, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended. `stop` and `message` say why it submitted no more; `left` why rows stay open."""
+
+    records: tuple[Record, ...]
+    stop: StopReason | None
+    message: str
+    left: Mapping[str, str]
+
+    @property
+    def open_rows(self) -> tuple[Record, ...]:
+        """Rows that another run has to go on with."""
+        final = (State.DONE, State.FAILED)
+        return tuple(
+            r
+            for r in self.records
+            if r.state not in final and not (r.position < 0 and r.state is State.PENDING)
+        )
+
+
+@dataclass(slots=True)
+class Board:
+    """The run's state. `generating` counts generations accepted and not noticed as finished."""
+
+    records: dict[str, Record]
+    pending: list[tuple[float, int, str]] = field(default_factory=list)
+    doubts: set[str] = field(default_factory=set)
+    left: dict[str, str] = field(default_factory=dict)
+    refusals: Counter[str] = field(default_factory=Counter)
+    polls: Counter[str] = field(default_factory=Counter)
+    not_yet_at: dict[str, float] = field(default_factory=dict)
+    submitting: int = 0
+    generating: int = 0
+    tracked: int = 0
+    saving: int = 0
+    checking: int = 0
+    stop: StopReason | None = None
+    message: str = ""
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> Board:
+        """Return a board on which every pending row of the manifest waits for its turn."""
+        board = cls({record.key: record for record in records})
+        for record in board.records.values():
+            if record.state is State.PENDING:
+                board.queue(record)
+        return board
+
+    def queue(self, record: Record, not_before: float = 0.0) -> None:
+        """Let a pending row wait for its turn; rows that left the manifest are not submitted."""
+        if record.position >= 0:
+            heapq.heappush(self.pending, (not_before, record.position, record.key))
+
+    def next_pending(self, now: float) -> tuple[Record | None, float | None]:
+        """Return (the first row whose time has come, None), or (None, when the next one's comes)."""
+        while self.pending:
+            not_before, _, key = self.pending[0]
+            record = self.records[key]
+            if record.state is not State.PENDING:
+                heapq.heappop(self.pending)
+            elif not_before > now:
+                return None, not_before
+            else:
+                return record, None
+        return None, None
+
+    def take(self, record: Record) -> None:
+        """Take the row that `next_pending` returned."""
+        heapq.heappop(self.pending)
+
+    def halt(self, reason: StopReason, message: str) -> bool:
+        """Stop submitting; the first reason is kept. Return whether this was the first."""
+        if self.stop is not None:
+            return False
+        self.stop, self.message = reason, message
+        return True
+
+    def busy(self) -> bool:
+        """Say whether anything but doubts is alive."""
+        waiting = bool(self.pending) and self.stop is None
+        return waiting or bool(self.submitting or self.tracked or self.saving or self.checking)
+
+    def looked(self, record: Record) -> dict[str, Any]:
+        """Return, and forget, what looks have learned of a record and no transition has written yet."""
+        changes: dict[str, Any] = {"polls": record.polls + self.polls.pop(record.key, 0)}
+        if record.key in self.not_yet_at:
+            changes["not_yet_at"] = self.not_yet_at.pop(record.key)
+        return changes
+
+    def outcome(self) -> Outcome:
+        """Return how things stand, in the manifest's order."""
+        stop, message = self.stop, self.message
+        if stop is None and self.doubts:
+            stop, message = StopReason.IN_DOUBT, f"{len(self.doubts)} row(s) in doubt"
+        if stop is None and self.left:
+            key, why = next(iter(self.left.items()))
+            stop, message = StopReason.DEADLINE, f"{self.records[key].id}: {why}"
+        return Outcome(tuple(self.records.values()), stop, message, dict(self.left))

@@ -1,0 +1,202 @@
+"""The lookers: one due-time heap, a fixed pool of workers, and what each answer sets in motion."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pipeline import retry
+from pipeline.api import Look, Phase
+from pipeline.api.answers import LookTrouble
+from pipeline.errors import Conflict, StopReason
+from pipeline.events import Level, Topic
+from pipeline.model import State
+from pipeline.pacing import parse_retry_after
+from pipeline.polling import kind_of
+from pipeline.stages.poll import completed, ended_badly
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+    from pipeline.engine.run import Run
+    from pipeline.model import Record
+
+KEY_REFUSALS = 3
+"""How many looks in a row may be answered with 401 before looking makes no more sense."""
+
+
+class Looks:
+    """Tracks generations until they are finished, failed, or left for the next run."""
+
+    def __init__(self, run: Run, ready: Callable[[Record], None]) -> None:
+        self._run = run
+        self._ready = ready
+        self._key_refusals = 0
+        self._strange: set[str] = set()
+        self._deadlines: dict[str, float] = {}
+
+    def backlog(self) -> int:
+        """Return how many generations an earlier run left to look at."""
+        return sum(record.state is State.GENERATING for record in self._run.board.records.values())
+
+    def take_up(self) -> None:
+        """Track what an earlier run submitted; one look at the deadline's far side is always granted."""
+        for record in list(self._run.board.records.values()):
+            if record.state is State.GENERATING:
+                self.track(record)
+
+    def track(self, record: Record) -> None:
+        """Count a generation as in flight and plan its looks."""
+        self._run.board.generating += 1
+        self._follow(record)
+
+    async def begin(self, record: Record, look: Look) -> None:
+        """Follow a generation that was just accepted (and counted); its answer may say all already."""
+        if look.phase in (Phase.COMPLETED, Phase.FAILED):
+            self._run.board.generating -= 1
+            await self._ended(record, look)
+        else:
+            self._follow(record)
+
+    def _follow(self, record: Record) -> None:
+        run, now = self._run, self._run.tools.clock()
+        since = record.accepted_at or record.submitted_at or run.tools.wall()
+        age_s = max(0.0, run.tools.wall() - since)
+        run.tools.polling.add(record.key, kind_of(record.model, record.body), now=now, age_s=age_s)
+        self._deadlines[record.key] = max(run.started_at, now - age_s) + run.settings.timeout
+        run.board.tracked += 1
+        run.ring()
+
+    async def dispatch(self, due: MemoryObjectSendStream[str]) -> None:
+        """Hand out the generations whose look is due, as fast as the account takes looks."""
+        run, polling, pace = self._run, self._run.tools.polling, self._run.tools.pace
+        async with due:
+            while True:
+                now = run.tools.clock()
+                when = polling.next_due()
+                if when is None or when > now:
+                    await run.changed(None if when is None else when - now)
+                elif (wait := pace.may_look(now)) > 0:
+                    await run.changed(wait)
+                elif (key := polling.pop_due(now)) is not None:
+                    await due.send(key)
+
+    async def work(self, due: MemoryObjectReceiveStream[str]) -> None:
+        """Look at whatever is due as long as the run lasts."""
+        async with due:
+            async for key in due:
+                await self._look(key)
+
+    async def _look(self, key: str) -> None:
+        run, board = self._run, self._run.board
+        record = board.records[key]
+        answer = await run.tools.api.look(record.generation_id)
+        board.polls[key] += 1
+        if isinstance(answer, LookTrouble):
+            self._nothing_seen(record, answer)
+            return
+        run.tools.pace.ok(run.tools.clock())
+        self._key_refusals = 0
+        if answer.phase in (Phase.COMPLETED, Phase.FAILED):
+            self._untrack(record, finished=answer.phase is Phase.COMPLETED)
+            board.generating -= 1
+            run.ring()
+            await self._ended(record, answer)
+            return
+        if answer.phase is Phase.UNKNOWN:
+            self._wonder(record, answer.status)
+        self._still_running(record)
+
+    def _still_running(self, record: Record) -> None:
+        run, now = self._run, self._run.tools.clock()
+        run.board.not_yet_at[record.key] = run.tools.wall()
+        if not self._overdue(record, now):
+            run.tools.polling.not_yet(record.key, now=now)
+
+    def _nothing_seen(self, record: Record, trouble: LookTrouble) -> None:
+        """A look that failed is not a look: it comes again soon, paced, until the deadline."""
+        run, now = self._run, self._run.tools.clock()
+        retry_after_s = parse_retry_after(trouble.retry_after, now_utc=run.tools.wall())
+        run.say(Topic.LOOK_FAILED, f"{record.id}: {trouble.message}", Level.DEBUG, record)
+        if trouble.code == 429:
+            run.tools.pace.throttled(now, retry_after_s)
+        if trouble.code == 401:
+            self._key_refused(trouble)
+        else:
+            self._key_refusals = 0
+        if not self._overdue(record, now):
+            run.tools.polling.look_failed(record.key, now=now, retry_after_s=retry_after_s)
+
+    def _key_refused(self, trouble: LookTrouble) -> None:
+        run = self._run
+        self._key_refusals += 1
+        if self._key_refusals < KEY_REFUSALS:
+            return
+        source = run.tools.api.key.source
+        run.halt(StopReason.KEY, f"the key read from {source} was refused: {trouble.message}")
+        for key in list(self._deadlines):
+            self._deadlines[key] = 0.0
+
+    def _overdue(self, record: Record, now: float) -> bool:
+        """Leave a generation past its deadline for the next run: *not yet* is never *failed*."""
+        run = self._run
+        if now < self._deadlines[record.key]:
+            return False
+        self._untrack(record, finished=False)
+        run.board.generating -= 1
+        status = "the key was refused" if run.board.stop is StopReason.KEY else "not finished by its deadline"
+        run.board.left[record.key] = f"{status}; the next run goes on with it"
+        run.ring()
+        return True
+
+    def _untrack(self, record: Record, *, finished: bool) -> None:
+        run, now = self._run, self._run.tools.clock()
+        if finished:
+            run.tools.polling.finished(record.key, now=now)
+        else:
+            run.tools.polling.drop(record.key, now=now)
+        del self._deadlines[record.key]
+        run.board.tracked -= 1
+
+    def _wonder(self, record: Record, status: str) -> None:
+        """Say once that a status is unknown; it is not final."""
+        if status not in self._strange and len(self._strange) < 20:
+            self._strange.add(status)
+            words = f"unknown status {status[:80]!r}: taken for 'not finished yet'"
+            self._run.say(Topic.UNKNOWN_STATUS, words, Level.WARNING, record)
+
+    async def _ended(self, record: Record, look: Look) -> None:
+        """The generation is final: write it down and hand it on."""
+        run, board = self._run, self._run.board
+        learned = board.looked(record)
+        board.saving += 1
+        try:
+            if look.phase is Phase.COMPLETED:
+                after = replace(completed(record, look, run.tools.wall()), **learned)
+                self._ready(await run.commit(record, after))
+            else:
+                await self._failed(record, look, learned)
+        except Conflict:
+            board.left[record.key] = "another process has it"
+        finally:
+            board.saving -= 1
+            run.ring()
+
+    async def _failed(self, record: Record, look: Look, learned: Mapping[str, Any]) -> None:
+        """A failed generation is not charged: a provider's fault is worth another one, a refusal is not."""
+        run = self._run
+        failed = replace(ended_badly(record, look, run.tools.wall()), **learned)
+        failed = await run.commit(record, failed)
+        run.tools.budget.update(failed)
+        failure = failed.failure
+        retryable = failure is not None and failure.retryable
+        allowed = run.settings.generation_retries
+        words = f"{record.id}: {failure.message if failure else ''}"
+        if retry.generates_again(retryable=retryable, faults=failed.faults - 1, generation_retries=allowed):
+            run.say(Topic.NOTE, f"{words}; generating it again", Level.WARNING, record)
+            again = failed.evolve(State.PENDING, failure=None, generation_id="", finished_at=None)
+            run.board.queue(await run.commit(failed, again))
+        else:
+            run.say(Topic.NOTE, words, Level.ERROR, record)

@@ -1,0 +1,194 @@
+"""The submitters: rows take their turn through one gate, money is reserved, verdicts are acted on."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, assert_never
+
+import anyio
+
+from pipeline import retry
+from pipeline.api import Accepted, Halted, NotAccepted, Refused, Throttled, Unknown
+from pipeline.errors import Conflict, StopReason
+from pipeline.events import Level, Topic
+from pipeline.model import Failure, State
+from pipeline.pacing import parse_retry_after
+
+if TYPE_CHECKING:
+    from pipeline.api import CreateVerdict
+    from pipeline.engine.looks import Looks
+    from pipeline.engine.run import Run
+    from pipeline.model import Record
+    from pipeline.stages.submit import Submitter
+
+QUOTA_PAUSE_S = 300.0
+
+
+class Submits:
+    """What all submitters share. One asks the gate at a time, so that a limit is probed by one request."""
+
+    def __init__(self, run: Run, submitter: Submitter, looks: Looks) -> None:
+        self._run = run
+        self._submitter = submitter
+        self._looks = looks
+        self._turn = anyio.Lock()
+        self._policy = retry.policy(run.settings.poll_interval)
+        self._accepted = 0
+        self._accepted_at_refusal: dict[str, int] = {}
+        self._reached = False
+        self._silent_since: float | None = None
+        self._outages = 0
+        self._paused_until = 0.0
+
+    async def work(self) -> None:
+        """Submit rows as long as the run lasts."""
+        while True:
+            await self._submit(await self._next())
+
+    async def _next(self) -> Record:
+        """Wait for a row whose turn it is; its slot and its money are taken when this returns."""
+        run, board = self._run, self._run.board
+        async with self._turn:
+            while True:
+                now = run.tools.clock()
+                record, when = board.next_pending(now)
+                if board.stop is not None or (record is None and when is None):
+                    await run.changed()
+                elif record is None:
+                    await run.changed((when or now) - now)
+                elif (wait := self._gate_wait(now)) > 0:
+                    await run.changed(None if wait == inf else wait)
+                elif await self._affordable(record):
+                    board.take(record)
+                    board.submitting += 1
+                    run.tools.gate.started(now)
+                    return record
+
+    def _gate_wait(self, now: float) -> float:
+        return max(self._paused_until - now, self._run.tools.gate.may_start(now, self._run.board.generating))
+
+    async def _affordable(self, record: Record) -> bool:
+        """Reserve the row's price; when the budget has no room, wait for what is in flight or stop."""
+        run, budget = self._run, self._run.tools.budget
+        if budget.limit_usd is None:
+            return True
+        price = run.tools.price_of(record)
+        if price is None:
+            run.board.take(record)
+            run.board.left[record.key] = "its price is unknown: give --assume-price to run it under a budget"
+            run.ring()
+            return False
+        if budget.reserve(record.key, price):
+            return True
+        if run.board.submitting or run.board.generating:
+            await run.changed()
+            return False
+        run.halt(StopReason.BUDGET, f"the budget of {budget.limit_usd:.2f} USD has no room for another row")
+        return False
+
+    async def _submit(self, record: Record) -> None:
+        run, board = self._run, self._run.board
+        try:
+            after, verdict = await self._submitter.submit(record, run.tools.price_of(record))
+        except Conflict:
+            await self._lost(record)
+            return
+        finally:
+            board.submitting -= 1
+        board.generating += isinstance(verdict, Accepted)
+        run.tools.budget.update(after)
+        run.moved(record, after)
+        await self._heed(after, verdict)
+        if isinstance(verdict, Accepted):
+            await self._looks.begin(after, verdict.look)
+        run.ring()
+
+    async def _lost(self, record: Record) -> None:
+        """Someone else moved the row: take their word for it."""
+        run = self._run
+        run.tools.gate.ended(run.tools.clock())
+        current = await run.tools.ledger.get(record.key)
+        if current is not None:
+            run.board.records[record.key] = current
+            run.tools.budget.update(current)
+            run.board.left[record.key] = f"another process has it ({current.state})"
+        run.ring()
+
+    async def _heed(self, record: Record, verdict: CreateVerdict) -> None:
+        """Tell gate, queue and user what the verdict means for those who come next."""
+        run, now = self._run, self._run.tools.clock()
+        gate, generating = run.tools.gate, run.board.generating
+        match verdict:
+            case Accepted():
+                gate.accepted(now, generating)
+                self._answered()
+                self._accepted += 1
+            case Refused(failure=failure):
+                gate.ended(now)
+                self._answered()
+                run.say(Topic.NOTE, f"{record.id}: {failure.message}", Level.ERROR, record)
+            case Throttled(message=message, retry_after=header):
+                gate.throttled(now, generating, parse_retry_after(header, now_utc=run.tools.wall()))
+                self._answered()
+                run.board.queue(record)
+                run.say(Topic.THROTTLED, message, Level.DEBUG, record)
+            case Halted(reason=reason, message=message, retry_after=header):
+                gate.ended(now)
+                run.board.queue(record)
+                self._halted(reason, message, parse_retry_after(header, now_utc=run.tools.wall()))
+            case NotAccepted(message=message, reached=reached):
+                gate.ended(now)
+                await self._not_accepted(record, message, now, reached=reached)
+            case Unknown(message=message):
+                gate.ended(now)
+                run.board.doubts.add(record.key)
+                run.say(Topic.IN_DOUBT, f"{record.id}: {message}", Level.WARNING, record)
+            case unreachable:
+                assert_never(unreachable)
+
+    def _answered(self) -> None:
+        self._reached, self._silent_since, self._outages = True, None, 0
+
+    def _halted(self, reason: StopReason, message: str, retry_after_s: float | None) -> None:
+        run = self._run
+        if reason is StopReason.QUOTA and run.settings.wait_for_quota:
+            pause = QUOTA_PAUSE_S if retry_after_s is None else retry_after_s
+            self._paused_until = max(self._paused_until, run.tools.clock() + pause)
+            run.say(Topic.WAITING, f"{message}; trying again in {pause:.0f} s", Level.WARNING)
+            return
+        run.halt(reason, message)
+
+    async def _not_accepted(self, record: Record, message: str, now: float, *, reached: bool) -> None:
+        """Try again later. An outage is nobody's fault; a refusal while others get through is the row's."""
+        run = self._run
+        run.say(Topic.CREATE_NOT_ACCEPTED, f"{record.id}: {message}", Level.DEBUG, record)
+        self._reached = self._reached or reached
+        if reached and self._own_fault(record):
+            failure = Failure("not_accepted", f"{message}; given up after {self._policy.limit} refusals")
+            await run.commit(
+                record, record.evolve(State.FAILED, failure=failure, finished_at=run.tools.wall())
+            )
+            return
+        self._pause(now)
+        if self._silent_since is None:
+            self._silent_since = now
+        own = run.board.refusals[record.key]
+        run.board.queue(record, now + retry.wait_s(self._policy, max(own, 1)))
+        if now - self._silent_since >= retry.outage_limit_s(ever_reached=self._reached):
+            run.halt(StopReason.UNREACHABLE, message)
+
+    def _own_fault(self, record: Record) -> bool:
+        """Count a refusal against the row only when another row got through since its last one."""
+        before = self._accepted_at_refusal.get(record.key, self._accepted)
+        self._accepted_at_refusal[record.key] = self._accepted
+        if self._accepted > before:
+            self._run.board.refusals[record.key] += 1
+        return retry.gives_up(self._policy, self._run.board.refusals[record.key])
+
+    def _pause(self, now: float) -> None:
+        """After two refusals with nothing accepted between them, let one create at a time find out."""
+        if now < self._paused_until:
+            return
+        self._outages += 1
+        if self._outages > 1:
+            self._paused_until = now + retry.wait_s(self._policy, self._outages - 1)

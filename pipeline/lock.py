@@ -1,0 +1,56 @@
+"""One run at a time in an output folder. The operating system lets go when its holder dies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from typing import TYPE_CHECKING, Final
+
+from filelock import FileLock, Timeout
+
+from pipeline.errors import Held, StoreTrouble
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LOCK_NAME: Final = ".lock"
+HOLDER_NAME: Final = ".holder.json"
+
+
+@contextlib.contextmanager
+def hold(folder: Path, *, what: str, since: str) -> Iterator[None]:
+    """Hold `folder` (made if need be) while the body runs.
+
+    Raises `Held`, naming the holder, when another process has it, and `StoreTrouble` when the folder
+    cannot be made or written. A lock that a dead process left is no obstacle: the kernel has freed it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK_NAME, timeout=0, mode=0o644)
+        lock.acquire()
+    except Timeout as error:
+        raise Held(f"{folder} is held by {_holder(folder)}; wait for it, or stop it") from error
+    except OSError as error:
+        raise StoreTrouble(
+            f"the output folder {folder} cannot be written: {error.strerror or error}"
+        ) from error
+    try:
+        with contextlib.suppress(OSError):
+            words = {"pid": os.getpid(), "host": socket.gethostname(), "what": what, "since": since}
+            (folder / HOLDER_NAME).write_text(json.dumps(words), encoding="utf-8")
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / HOLDER_NAME).unlink()
+        lock.release()
+
+
+def _holder(folder: Path) -> str:
+    try:
+        facts = json.loads((folder / HOLDER_NAME).read_text(encoding="utf-8"))
+        return f"process {facts['pid']} on {facts['host']} ({facts['what']}, since {facts['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"

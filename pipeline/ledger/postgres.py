@@ -10,6 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from pipeline.ledger.store import Cursor
 
-_DIALECT: Final = make_url("postgresql+psycopg://").get_dialect()(paramstyle="format")
+_DIALECT: Final = create_engine("postgresql+psycopg://", paramstyle="format").dialect
 _MIGRATION_LOCK: Final = 0x7665_6F62
 _FIRST_WAIT_S: Final = 0.1
 _LONGEST_WAIT_S: Final = 5.0

@@ -10,7 +10,7 @@ import json
 import re
 from bisect import bisect_right
 from contextlib import suppress
-from json.decoder import JSONDecodeError, scanstring
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from pipeline.manifest.problems import VIRTUAL, Report, Unreadable, pack, show, unpack
@@ -76,6 +76,8 @@ def _bounded_int(digits: str) -> int:
         raise _NotPlain
     return int(digits)
 
+
+_read_string = json.JSONDecoder().raw_decode
 
 _decode = json.JSONDecoder(
     object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_bounded_int
@@ -190,7 +192,7 @@ class _Parser:
 
     def _string(self) -> str:
         try:
-            text, self._pos = scanstring(self._text, self._pos + 1, True)
+            text, self._pos = _read_string(self._text, self._pos)
         except JSONDecodeError as error:
             self._pos = error.pos
             self._stop("text in quotes that is not right", error.msg, "check its end and its backslashes")

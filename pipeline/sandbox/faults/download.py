@@ -1,0 +1,98 @@
+"""Carries out the faults of the CDN: one branch each way in which a download can go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from pipeline.sandbox.faults import wire
+from pipeline.sandbox.files import etag_of, file_headers, send_file, span_of
+
+if TYPE_CHECKING:
+    from pipeline.sandbox.faults.desk import Fault
+
+
+async def play_download(
+    request: web.Request, fault: Fault, data: bytes, closing: asyncio.Event
+) -> web.StreamResponse:
+    """Answer the request for `data` as `fault` wants."""
+    plain = _plain(request, fault, data)
+    if plain is not None:
+        return plain
+    match fault.name:
+        case "cdn-cut" | "cdn-stall":
+            return await _part(request, fault, data, closing)
+        case "cdn-trickle":
+            return await send_file(request, data, etag_of(data), fault.number(200))
+        case "cdn-wrong-length":
+            return await _short(request, data, round(fault.number(1000)))
+        case "cdn-changed":
+            other = data[:-8] + bytes(byte ^ 0x55 for byte in data[-8:])
+            return await send_file(request, other, etag_of(other))
+        case "cdn-corrupt":
+            noise = bytes(byte ^ 0xA5 for byte in data[:4096])
+            wrong = (noise * (len(data) // max(1, len(noise)) + 1))[: len(data)]
+            return await send_file(request, wrong, etag_of(wrong))
+        case "cdn-redirect":
+            return await _redirect_once(request, data)
+    raise AssertionError(f"no one plays {fault.name}")
+
+
+def _plain(request: web.Request, fault: Fault, data: bytes) -> web.Response | None:
+    match fault.name:
+        case "cdn-error":
+            return web.Response(status=round(fault.number(500)), text="<Error><Code>Trouble</Code></Error>")
+        case "cdn-html":
+            return wire.html(200, "Just a moment...")
+        case "cdn-empty":
+            return web.Response(body=b"", content_type="video/mp4")
+        case "cdn-reset":
+            return wire.reset(request)
+        case "cdn-no-range":
+            return web.Response(body=data, content_type="video/mp4")
+        case "cdn-gzip":
+            packed = gzip.compress(data, compresslevel=1, mtime=0)
+            headers = {
+                "Content-Encoding": "gzip",
+                "ETag": f'"{len(packed)}-gzip"',
+                "Content-Type": "video/mp4",
+            }
+            return web.Response(body=packed, headers=headers)
+        case "cdn-redirect-loop":
+            return web.Response(status=302, headers={"Location": request.path_qs})
+        case "cdn-redirect-private":
+            target = fault.text("http://169.254.169.254/latest/meta-data/")
+            return web.Response(status=302, headers={"Location": target})
+    return None
+
+
+async def _part(
+    request: web.Request, fault: Fault, data: bytes, closing: asyncio.Event
+) -> web.StreamResponse:
+    etag = etag_of(data)
+    status, first, end = span_of(request, len(data), etag)
+    response = web.StreamResponse(status=status, headers=file_headers(status, first, end, len(data), etag))
+    await response.prepare(request)
+    await response.write(data[first : first + round((end - first) * fault.number(0.5))])
+    if fault.name == "cdn-stall":
+        await closing.wait()
+    wire.close(request)
+    return response
+
+
+async def _short(request: web.Request, data: bytes, missing: int) -> web.StreamResponse:
+    response = web.StreamResponse(headers=file_headers(200, 0, len(data) + missing, len(data), etag_of(data)))
+    await response.prepare(request)
+    await response.write(data)
+    wire.close(request)
+    return response
+
+
+async def _redirect_once(request: web.Request, data: bytes) -> web.StreamResponse:
+    if "hop" in request.query:
+        return await send_file(request, data, etag_of(data))
+    mark = "&hop=1" if request.query_string else "?hop=1"
+    return web.Response(status=302, headers={"Location": request.path_qs + mark})

@@ -1,0 +1,120 @@
+"""Sets the job's prompt in type, for the still band under the moving picture. Pure: words in, pixels out."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from PIL import Image, ImageDraw, ImageFont
+
+if TYPE_CHECKING:
+    from pipeline.sandbox.film.shape import Label
+
+INK: Final = (13, 13, 30)
+PAPER: Final = (248, 240, 230)
+QUIET: Final = (158, 150, 178)
+ACCENT: Final = (255, 158, 112)
+WIDE_FONTS: Final = ("NotoSansCJK-Regular.ttc", "DejaVuSans.ttf", "Arial Unicode.ttf", "Arial.ttf")
+"""Tried in turn for prompts beyond Latin; none of them need be there."""
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def band(width: int, height: int, label: Label) -> Image.Image:
+    """The caption as an RGB picture of that size; what does not fit is shortened with an ellipsis."""
+    image = Image.new("RGB", (width, height), INK)
+    draw = ImageDraw.Draw(image)
+    margin = round(min(width * 0.055, height * 0.36))
+    text_width = width - 2 * margin
+    small = font_for(label.details, max(12, round(height * 0.078 if width > height * 3 else width * 0.026)))
+    top = round(height * 0.17)
+    draw.rectangle((margin, top, margin + round(margin * 0.5), top + max(2, height // 70)), fill=ACCENT)
+    room = height - top - round(height * 0.32)
+    lines, font = _fit(label.prompt, text_width, room - round(height * 0.04), width)
+    y = top + round(height * 0.08)
+    for line in lines:
+        draw.text((margin, y), line, font=font, fill=PAPER)
+        y += _line_height(font)
+    foot = height - round(height * 0.2)
+    draw.text((margin, foot), shorten(label.details, text_width, small), font=small, fill=QUIET)
+    return image
+
+
+def wrap(text: str, width: int, font: Font, most: int) -> list[str]:
+    """`text` in at most `most` lines of `width` pixels; a word too long for a line is broken."""
+    lines: list[str] = []
+    rest = " ".join(text.split())
+    while rest and len(lines) < most:
+        if len(lines) == most - 1:
+            return [*lines, shorten(rest, width, font)]
+        cut = _fitting(rest, width, font)
+        space = rest.rfind(" ", 0, cut + 1) if cut < len(rest) else -1
+        cut = space if space > 0 else cut
+        lines.append(rest[:cut].rstrip())
+        rest = rest[cut:].lstrip()
+    return lines
+
+
+def shorten(text: str, width: int, font: Font) -> str:
+    """`text` if it fits `width` pixels, else as much of it as fits with an ellipsis."""
+    cut = _fitting(text, width, font)
+    if cut >= len(text):
+        return text
+    while cut > 1 and font.getlength(text[:cut].rstrip() + "…") > width:
+        cut -= 1
+    return text[:cut].rstrip(" ,.;:") + "…"
+
+
+@lru_cache(maxsize=64)
+def _named(name: str, size: int) -> Font | None:
+    try:
+        return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
+    except OSError:
+        return None
+
+
+def font_for(text: str, size: int) -> Font:
+    """Pillow's own typeface, or a wider one of the system's for text beyond Latin."""
+    names = (
+        ("",) if all(ord(letter) < 0x250 or letter in "–—‘’“”…·" for letter in text) else (*WIDE_FONTS, "")
+    )
+    found = (_named(name, size) for name in names)
+    return next(font for font in found if font is not None)
+
+
+def _fit(text: str, width: int, room: int, full_width: int) -> tuple[list[str], Font]:
+    """The prompt in the largest type that shows all of it, else in the smallest, shortened."""
+    sizes = (
+        [round(full_width * share) for share in _SIZES]
+        if full_width > room * 3
+        else [round(full_width * share * 1.75) for share in _SIZES]
+    )
+    lines: list[str] = []
+    font = font_for(text, sizes[-1])
+    for size in sizes:
+        font = font_for(text, max(12, size))
+        most = max(1, room // _line_height(font))
+        lines = wrap(text, width, font, most)
+        if not lines or not lines[-1].endswith("…"):
+            break
+    return lines, font
+
+
+_SIZES: Final = (0.034, 0.028, 0.023)
+
+
+def _line_height(font: Font) -> int:
+    size = font.size if isinstance(font, ImageFont.FreeTypeFont) else 12
+    return max(1, round(size * 1.28))
+
+
+def _fitting(text: str, width: int, font: Font) -> int:
+    """How many letters of `text` fit into `width` pixels (at least one, so that wrapping ends)."""
+    low, high = 1, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if font.getlength(text[:middle]) <= width:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -1,0 +1,71 @@
+"""Plays the clip's sound: a soft chord that swells, synthesised and encoded once a length."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING, Final
+
+import av
+import av.filter
+
+from pipeline.sandbox.film.packets import Piece, open_scratch, pieces_of
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+
+RATE: Final = 48_000
+CHORD_HZ: Final = (110.0, 164.81, 220.0, 277.18, 329.63)
+"""A major, spread over two octaves; each voice is detuned between left and right."""
+
+
+def soundtrack(seconds: float) -> tuple[Piece, ...]:
+    """AAC packets, stereo at 48 kHz, that last `seconds` and fade in and out."""
+    container = open_scratch()
+    stream = container.add_stream("aac", rate=RATE)
+    stream.bit_rate = 128_000
+    stream.layout = "stereo"
+    pieces: list[Piece] = []
+    for frame in _frames(seconds):
+        pieces += pieces_of(stream.encode(frame))
+    pieces += pieces_of(stream.encode(None))
+    return tuple(pieces)
+
+
+def _frames(seconds: float) -> list[AudioFrame]:
+    graph = av.filter.Graph()
+    source = graph.add("aevalsrc", f"exprs={_voice(0.0)}|{_voice(0.7)}:s={RATE}:d={seconds:.6f}")
+    fade = min(0.8, seconds / 4)
+    chain = [
+        source,
+        graph.add("lowpass", "f=1400"),
+        graph.add("afade", f"t=in:d={fade:.3f}"),
+        graph.add("afade", f"t=out:st={seconds - fade:.3f}:d={fade:.3f}"),
+        graph.add("aformat", f"sample_fmts=fltp:sample_rates={RATE}:channel_layouts=stereo"),
+        graph.add("asetnsamples", "n=1024:p=0"),
+        graph.add("abuffersink"),
+    ]
+    for one, next_one in zip(chain, chain[1:], strict=False):
+        one.link_to(next_one)
+    graph.configure()
+    return _drained(graph)
+
+
+def _drained(graph: av.filter.Graph) -> list[AudioFrame]:
+    frames: list[AudioFrame] = []
+    while True:
+        try:
+            frame = graph.pull()
+        except (av.EOFError, av.BlockingIOError):
+            return frames
+        frame.time_base = Fraction(1, RATE)
+        frames.append(frame)  # type: ignore[arg-type]
+
+
+def _voice(detune_hz: float) -> str:
+    """One channel as an ffmpeg expression of `t`; commas are escaped for the filter's own parser."""
+    notes = (
+        f"{0.09 / (1 + index * 0.35):.4f}*sin(2*PI*{hertz + detune_hz * (index % 2):.2f}*t)"
+        f"*(0.6+0.4*sin(2*PI*{0.25 + 0.0625 * index:.4f}*t+{index}))"
+        for index, hertz in enumerate(CHORD_HZ)
+    )
+    return "+".join(notes)

@@ -1,0 +1,115 @@
+"""Owns the sandbox as a running thing: two ports, one vendor, started and stopped by `async with`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from aiohttp import web
+
+from pipeline.sandbox.accounts import Accounts
+from pipeline.sandbox.cdn import FOLDER, Cdn
+from pipeline.sandbox.faults.desk import FaultDesk
+from pipeline.sandbox.faults.play import Players
+from pipeline.sandbox.faults.table import STAGES
+from pipeline.sandbox.film import Studio
+from pipeline.sandbox.gate import make_gate
+from pipeline.sandbox.generations import PATH, Generations
+from pipeline.sandbox.options import SandboxOptions
+from pipeline.sandbox.pages import Pages
+from pipeline.sandbox.vendor import Vendor
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from pipeline.sandbox.book import Book
+    from pipeline.sandbox.faults.desk import Fault
+
+
+class Sandbox:
+    """A stand-in for the vendor on loopback: `async with Sandbox(options) as box`, then talk to `box.url`."""
+
+    def __init__(self, options: SandboxOptions | None = None) -> None:
+        self.options = options if options is not None else SandboxOptions()
+        self._desk = FaultDesk(self.options.seed, STAGES)
+        self._vendor = Vendor(self.options, self._desk)
+        self._runners: list[web.AppRunner] = []
+        self._port = 0
+        self._cdn_port = 0
+
+    @property
+    def book(self) -> Book:
+        """What the vendor knows."""
+        return self._vendor.book
+
+    @property
+    def url(self) -> str:
+        """The API's base URL."""
+        return _url(self.options.host, self._port)
+
+    @property
+    def cdn_url(self) -> str:
+        """The CDN's base URL."""
+        return _url(self.options.host, self._cdn_port)
+
+    def add_fault(self, fault: Fault) -> None:
+        """Misbehave in that way from now on. Raises `ValueError` for an unknown name."""
+        self._desk.add(fault)
+
+    async def __aenter__(self) -> Self:
+        """Raises `OSError` when a port is taken."""
+        self._players = Players()
+        self._studio = Studio()
+        self._cdn = Cdn(self._vendor, self._studio, self._players)
+        try:
+            self._cdn_port = await self._serve(self._cdn_app(), self.options.cdn_port)
+            self._cdn.base = self.cdn_url
+            self._port = await self._serve(self._api_app(), self.options.port)
+        except OSError:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    async def _stop(self) -> None:
+        self._players.closing.set()
+        for runner in reversed(self._runners):
+            await runner.cleanup()
+        self._runners.clear()
+        self._studio.close()
+
+    def _api_app(self) -> web.Application:
+        generations = Generations(self._vendor, self._cdn, self._players)
+        accounts = Accounts(self._vendor, self._players)
+        pages = Pages(self._vendor)
+        app = web.Application(middlewares=[make_gate(self._vendor)], client_max_size=16 * 1024**2)
+        app.router.add_post(PATH, generations.create)
+        app.router.add_get(PATH, generations.status)
+        app.router.add_get("/v2/logs", accounts.logs)
+        app.router.add_get("/v2/billing", accounts.billing)
+        app.router.add_get("/v2/billing/transactions", accounts.transactions)
+        app.router.add_get("/v1/models", accounts.models)
+        app.router.add_get("/docs-json", accounts.docs)
+        app.router.add_get("/images/{name}.jpg", pages.image)
+        app.router.add_get("/", pages.index)
+        return app
+
+    def _cdn_app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get(f"{FOLDER}{{name}}", self._cdn.serve)
+        return app
+
+    async def _serve(self, app: web.Application, port: int) -> int:
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+        await runner.setup()
+        self._runners.append(runner)
+        site = web.TCPSite(runner, self.options.host, port, backlog=1024)
+        await site.start()
+        return int(runner.addresses[0][1])
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from decimal import ROUND_CEILING, Decimal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, assert_never
 
-from pipeline.model import MAYBE_PAID, PAID
+from pipeline.model import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,20 +36,10 @@ class Budget:
 
     @classmethod
     def of(cls, limit_usd: float | None, records: Iterable[Record]) -> Budget:
-        """Return the budget that `records`, all of this manifest's ledger, leave of `limit_usd`.
-
-        What a row has cost counts in any state; one that is or may be paid and whose cost is not known
-        counts what was reserved for it. A create without an answer counts both: the cost it has is that of
-        an earlier try. A failed row without a cost was not charged.
-        """
+        """Return the budget that `records`, all of this manifest's ledger, leave of `limit_usd`."""
         budget = cls(limit_usd)
         for record in records:
-            if record.usd_spent is not None:
-                budget._spend(record.key, _ceil(record.usd_spent))
-            unanswered = record.state in MAYBE_PAID - PAID
-            known = record.usd_spent is not None and not unanswered
-            if record.state in MAYBE_PAID and record.reserved_usd is not None and not known:
-                budget._hold(record.key, _ceil(record.reserved_usd))
+            budget.update(record)
         return budget
 
     @property
@@ -99,6 +89,29 @@ class Budget:
     def release(self, key: str) -> None:
         """Give back what is reserved for `key`: it was not accepted, or failed and is not charged."""
         self._reserved_sum -= self._reserved.pop(key, 0)
+
+    def update(self, record: Record) -> None:
+        """Let what the ledger says of a row replace all that was counted for it.
+
+        A cost counts in any state. A create without an answer also counts what was reserved: a cost it has
+        is that of an earlier try. A generation that is not finished counts at least what was reserved: the
+        charge is made when it completes. A failed row without a cost was not charged.
+        """
+        spent = None if record.usd_spent is None else _ceil(record.usd_spent)
+        held = 0 if record.reserved_usd is None else _ceil(record.reserved_usd)
+        self.release(record.key)
+        self._spend(record.key, spent or 0)
+        match record.state:
+            case State.SUBMITTING | State.IN_DOUBT:
+                self._hold(record.key, held)
+            case State.GENERATING:
+                self._hold(record.key, max(0, held - (spent or 0)))
+            case State.READY | State.DONE:
+                self._hold(record.key, held if spent is None else 0)
+            case State.PENDING | State.FAILED:
+                pass
+            case _:
+                assert_never(record.state)
 
     def _hold(self, key: str, price: int) -> None:
         self._reserved_sum += price - self._reserved.get(key, 0)

@@ -33,6 +33,7 @@ class Settings(BaseModel):
     downloads: Annotated[int, Field(ge=1, le=1000)] = 8
     poll_interval: PositiveSeconds = 10.0
     timeout: PositiveSeconds = 1800.0
+    request_timeout: PositiveSeconds = 60.0
     reconcile_after: Seconds | None = None
     reconcile_wait: Seconds | None = None
     generation_retries: Annotated[int, Field(ge=0, le=20)] = 1

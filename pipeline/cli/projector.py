@@ -1,0 +1,81 @@
+"""Keeps results.csv true while a run goes on, and writes CSV and report at its end.
+
+Both are projections of the records: never a second truth, rewritten whole and atomically.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from pipeline import report, results
+from pipeline.cli.places import CSV_NAME, REPORT_NAME
+from pipeline.errors import StoreTrouble
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pipeline.events import Event
+    from pipeline.model import Record
+    from pipeline.storage import Store
+
+SHORTEST_GAP_S: Final = 1.0
+SHARE: Final = 20.0
+"""A rewrite may take a twentieth of the time, so that a huge batch does not spend its night on its CSV."""
+
+
+class Projector:
+    """An observer that notices change, and the task that writes it down."""
+
+    def __init__(self, store: Store, *, title: str, manifest: str) -> None:
+        self._store = store
+        self._title = title
+        self._manifest = manifest
+        self._changed = True
+
+    def moved(self, before: Record, after: Record) -> None:
+        self._changed = True
+
+    def said(self, event: Event) -> None:
+        """Nothing said changes the results."""
+
+    async def keep_up(self, records: Callable[[], Sequence[Record]]) -> None:
+        """Rewrite the CSV after changes, until cancelled. A full disk is noticed where videos are saved."""
+        while True:
+            began = time.monotonic()
+            if self._changed:
+                self._changed = False
+                await self._write_csv(records())
+            await anyio.sleep(max(SHORTEST_GAP_S, SHARE * (time.monotonic() - began)))
+
+    async def _write_csv(self, records: Sequence[Record]) -> bool:
+        data = await anyio.to_thread.run_sync(results.csv_bytes, records)
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._store.write_bytes(CSV_NAME, data, durable=False)
+        except StoreTrouble:
+            self._changed = True
+            return False
+        return True
+
+    async def finish(self, records: Sequence[Record], *, next_command: str = "") -> bool:
+        """Write CSV and report as they are now; return whether both are in their place."""
+        if not await self._write_csv(records):
+            return False
+
+        def page() -> bytes:
+            return report.render(
+                records,
+                title=self._title,
+                manifest=self._manifest,
+                generated_at=time.time(),
+                next_command=next_command,
+            ).encode()
+
+        try:
+            await self._store.write_bytes(REPORT_NAME, await anyio.to_thread.run_sync(page), durable=False)
+        except StoreTrouble:
+            return False
+        return True

@@ -1,0 +1,98 @@
+"""`veobatch run`: its options, and nothing of how they are carried out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+_SETTINGS_HELP = {
+    "concurrency": "Generations in flight at the vendor, at most.  [default: 20]",
+    "downloads": "Downloads at once.  [default: 8]",
+    "poll_interval": "The pace of looks before anything is learned, in seconds.  [default: 10]",
+    "timeout": "A generation's deadline in seconds; then it is left for the next run.  [default: 1800]",
+    "request_timeout": "How long an API request may take, in seconds.  [default: 60]",
+    "reconcile_after": "How long a row's absence from the vendor's log leaves it in doubt, in seconds."
+    "  [default: the deadline and 900 more]",
+    "reconcile_wait": "How long a run that has nothing else left stays for rows in doubt, in seconds."
+    "  [default: until they are settled]",
+    "generation_retries": "How often a generation that failed by a fault (not charged) is made again."
+    "  [default: 1]",
+    "max_cost": "The most this manifest may cost in USD, over all its runs.",
+    "assume_price": "The price in USD of a row whose price is unknown, for --max-cost.",
+    "name": "How video files are named: {id}, {index:04d}, {model}, ...  [default: {id}]",
+    "max_video_bytes": "The largest video that is saved.  [default: 2 GiB]",
+}
+_TYPES: dict[str, type] = {
+    "concurrency": int,
+    "downloads": int,
+    "generation_retries": int,
+    "max_video_bytes": int,
+    "name": str,
+}
+
+
+def _settings_options(function: Any) -> Any:
+    for name, words in reversed(_SETTINGS_HELP.items()):
+        flag = f"--{name.replace('_', '-')}"
+        kind = _TYPES.get(name, float)
+        function = click.option(flag, name, type=kind, help=words, envvar=f"VEOBATCH_{name.upper()}")(
+            function
+        )
+    return function
+
+
+@click.command("run")
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option("--output", metavar="DIR|URL", help="Where videos go.  [default: output/<manifest's name>]")
+@click.option("--sandbox", is_flag=True, help="Run against the embedded stand-in: free, no key, no network.")
+@click.option(
+    "--sandbox-speed", type=float, default=20.0, show_default=True, help="How much faster it renders."
+)
+@click.option("--base-url", metavar="URL", help="The API's address.")
+@_settings_options
+@click.option("--retry-failed", is_flag=True, help="Try failed rows again.")
+@click.option(
+    "--only", "only", metavar="CODE", multiple=True, help="With --retry-failed: only this error code."
+)
+@click.option(
+    "--resubmit-in-doubt", is_flag=True, help="Submit rows in doubt again, even if that pays twice."
+)
+@click.option("--wait-for-quota", is_flag=True, default=None, help="Wait out a quota instead of stopping.")
+@click.option("--no-media", is_flag=True, help="Neither check the videos' streams nor make posters.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask before spending money.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON summary on standard output.")
+@click.option("--quiet", "-q", is_flag=True, help="Say only what went wrong.")
+@click.option("--verbose", "-v", count=True, help="Say more; twice: everything.")
+def command(manifest: Path, **options: Any) -> int:
+    """Animate every row of MANIFEST and save the videos; run it again to continue.
+
+    Exit codes: 0 every job done, 1 finished but some failed, 2 usage or manifest, 3 stopped early and
+    resumable, 130 interrupted and resumable.
+    """
+    from pipeline.cli.running import Request, run
+
+    names = set(_SETTINGS_HELP) | {"wait_for_quota"}
+    context = click.get_current_context()
+    flags: dict[str, Any] = {}
+    environment: dict[str, Any] = {}
+    for name in names:
+        source = context.get_parameter_source(name)
+        place = environment if source is click.core.ParameterSource.ENVIRONMENT else flags
+        place[name] = options.pop(name)
+    if options.pop("no_media"):
+        flags["media"] = False
+    only = options.pop("only")
+    if only and not options["retry_failed"]:
+        raise click.UsageError("--only CODE chooses among failed rows: give --retry-failed too")
+    request = Request(
+        manifest=manifest,
+        flags=flags,
+        environment=environment,
+        only=frozenset(only),
+        argv=tuple(sys.argv[1:]),
+        **options,
+    )
+    return run(request)

@@ -29,6 +29,7 @@ from pipeline.cdn import (
 )
 from pipeline.errors import StoreTrouble
 from pipeline.model import Artifact, Failure
+from pipeline.storage import Flaky
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -125,29 +126,33 @@ class Downloader:
         url = record.video_url
         async with self._store.part(f"videos/{record.file_stem}.mp4") as part:
             while True:
-                stale = True
                 try:
                     await self._transfer(part, url)
                     return await self._keep(part, record)
                 except TooLarge as error:
                     return NotNow(str(error))
-                except films.NotPlayable as error:
-                    if effort.proven(await part.digest()):
-                        return NotAVideo(Failure("not_a_video", str(error)))
-                    await part.discard()
-                    reason = str(error)
-                except Changed as error:
-                    await part.discard()
-                    reason, stale = str(error), False
-                except (Trouble, Refused) as error:
-                    reason, stale = str(error), isinstance(error, Expired | Refused)
-                    effort.note(error)
-                wait_s = effort.wait_s(part.held_bytes, anyio.current_time())
-                if wait_s is None:
-                    return NotNow(reason)
-                await self._sleep(wait_s)
+                except (films.NotPlayable, Trouble, Refused, Flaky) as error:
+                    next_step = await self._recover(error, part, effort)
+                    stale = isinstance(error, films.NotPlayable | Expired | Refused)
+                if not isinstance(next_step, float):
+                    return next_step
+                await self._sleep(next_step)
                 if stale:
                     url = await refresh() or url
+
+    async def _recover(self, error: Exception, part: Part, effort: Effort) -> NotAVideo | NotNow | float:
+        """Decide what a setback means: the outcome, or the seconds to wait before the next try."""
+        if isinstance(error, films.NotPlayable) and effort.proven(await part.digest()):
+            return NotAVideo(Failure("not_a_video", str(error)))
+        if isinstance(error, films.NotPlayable | Changed | Flaky):
+            await part.discard()
+        effort.note(error)
+        wait_s = effort.wait_s(part.held_bytes, anyio.current_time())
+        if wait_s is not None:
+            return wait_s
+        if isinstance(error, Flaky):
+            raise StoreTrouble(str(error)) from error
+        return NotNow(str(error))
 
     async def intact(self, artifact: Artifact) -> bool:
         """Whether the saved file is there and unaltered: its size first, then its sha256, in a thread."""
@@ -206,12 +211,12 @@ class Effort:
     asked_wait_s: float = 0.0
     fetches: Counter[str] = field(default_factory=Counter)
 
-    def note(self, error: Trouble | Refused) -> None:
+    def note(self, error: Exception) -> None:
         """Take in what kind of trouble it was. A refused URL is not going to improve: it weighs more."""
         self.silent = isinstance(error, Unreachable)
         if isinstance(error, Refused):
             self.tries += self.limits.tries // 4
-        elif error.retry_after_s:
+        elif isinstance(error, Trouble) and error.retry_after_s:
             self.asked_wait_s = error.retry_after_s
 
     def proven(self, digest: str) -> bool:
@@ -244,7 +249,7 @@ class Pour:
 
     def __init__(self, body: Body, part: Part, limits: DownloadLimits) -> None:
         self._body, self._part, self._limits = body, part, limits
-        self._store_trouble: StoreTrouble | None = None
+        self._store_trouble: StoreTrouble | Flaky | None = None
 
     async def run(self, first: bytes) -> None:
         """Write all that comes. What arrived before a cut is written before the cut is raised."""
@@ -263,7 +268,7 @@ class Pour:
             async for batch in receive:
                 try:
                     await self._part.write(batch)
-                except StoreTrouble as error:
+                except (StoreTrouble, Flaky) as error:
                     self._store_trouble = error
                     return
 

@@ -6,31 +6,39 @@ the vendor, the ledger or any key but the object store's own.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import os
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import UsageError
-from pipeline.storage.base import Part, Published, Store
+from pipeline.storage.base import Flaky, Part, Published, Store
 from pipeline.storage.local import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LocalStore", "Part", "Published", "Store", "is_object_url", "open_store"]
-
-OBJECT_SCHEMES: Final = ("s3://", "s3a://", "gs://", "az://", "azure://", "abfs://", "abfss://", "memory://")
+__all__ = ["Flaky", "LocalStore", "Part", "Published", "Store", "is_object_url", "open_store"]
 
 
 def is_object_url(output: str) -> bool:
     """Whether `--output` names an object store rather than a folder."""
-    return "://" in output
+    return "://" in output and not output.startswith("file://")
 
 
 def open_store(output: str, *, environ: Mapping[str, str] | None = None) -> Store:
     """Open the place that `output` names: a folder's path, or a URL of an object store.
 
-    Nothing is created and nothing is asked yet. Raises `UsageError` for a URL that no store serves,
-    or when the extra `cloud` is not installed.
+    `s3://bucket/prefix`, `gs://...` and `az://...` find credentials and endpoint in the environment, as
+    the vendors' own tools do (`AWS_ENDPOINT_URL` for an S3 that is not Amazon's). Nothing is created and
+    nothing is asked yet. Raises `UsageError` for a URL that no store serves, or when the extra `cloud`
+    is not installed.
     """
     if not is_object_url(output):
-        return LocalStore(output)
-    raise UsageError(f"--output {output}: not yet")
+        return LocalStore(unquote(urlsplit(output).path) if output.startswith("file://") else output)
+    try:
+        from pipeline.storage.objects import open_objects
+    except ImportError as error:
+        raise UsageError(
+            f"--output {output}: object stores need one more package: pip install 'veobatch[cloud]'"
+        ) from error
+    return open_objects(output, os.environ if environ is None else environ)

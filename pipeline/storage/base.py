@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class Flaky(Exception):
+    """The store did not do what was asked, but may if it is asked again; the message says what happened."""
+
+
 @dataclass(frozen=True, slots=True)
 class Published:
     """A part that now lies under its final name. `note` is said to the user when not empty."""
@@ -67,7 +71,8 @@ class Part(Protocol):
 class Store(Protocol):
     """A place for videos, posters, the CSV and the report. Paths are relative, with `/`.
 
-    Every method raises `StoreTrouble` when the place is full, read-only, gone or forbidden.
+    Every method raises `StoreTrouble` when the place is full, read-only, gone or forbidden, and `Flaky`
+    when asking again may help (object stores only).
     """
 
     @property
@@ -89,10 +94,6 @@ class Store(Protocol):
 
     async def fingerprint(self, path: str, size_bytes: int) -> str | None:
         """The sha256 (hex) of the file at `path` if it has that size, else None."""
-        ...
-
-    async def sweep(self) -> None:
-        """Clear away what a killed run left that no later run can use."""
         ...
 
     async def aclose(self) -> None:

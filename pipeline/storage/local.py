@@ -58,9 +58,6 @@ class LocalStore:
     async def fingerprint(self, path: str, size_bytes: int) -> str | None:
         return await self.run(lambda: files.sha256_of(self.at(path), size_bytes))
 
-    async def sweep(self) -> None:
-        """Nothing to clear: every partial file serves the next run."""
-
     async def aclose(self) -> None:
         """Nothing is held open between calls."""
 

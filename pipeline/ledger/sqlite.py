@@ -97,7 +97,7 @@ class SqliteStore(Store):
             raise LedgerTrouble(f"{self._path}: there is no ledger here")
         if self._path.stat().st_size == 0:
             raise LedgerTrouble(f"{self._path}: {_DAMAGED}")
-        uri = f"{self._path.resolve().as_uri()}?mode={'ro' if read_only else 'rw'}"
+        uri = f"{self._path.resolve().as_uri()}?{self._mode(read_only=read_only)}"
         connection = sqlite3.connect(
             uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
         )
@@ -105,6 +105,14 @@ class SqliteStore(Store):
         for pragma in ("synchronous = FULL", "fullfsync = ON", f"wal_autocheckpoint = {_WAL_PAGES}"):
             connection.execute(f"PRAGMA {pragma}")
         return connection
+
+    def _mode(self, *, read_only: bool) -> str:
+        # A reader too keeps an index of the log beside the file: SQLite sweeps it away again only after
+        # one that may write. Where it may not, and there is no log, it can be told that nobody writes.
+        if not read_only or (_may_write(self._path) and _may_write(self._path.parent)):
+            return "mode=rw"
+        logged = self._path.with_name(f"{self._path.name}-wal").exists()
+        return "mode=ro" if logged else "mode=ro&immutable=1"
 
     def _checked(self) -> int:
         """Return the version of the ledger, once it proved to be one, whole, and not newer than we are."""
@@ -158,6 +166,10 @@ class SqliteStore(Store):
             raise LedgerTrouble(f"{self._path}: the ledger cannot be opened: {error.strerror}") from error
 
 
+def _may_write(path: Path) -> bool:
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
 def _create_if_missing(path: Path) -> None:
     """Put a whole, empty ledger at `path` in one step: a kill leaves either none or one that opens."""
     if path.exists():
@@ -171,6 +183,10 @@ def _create_if_missing(path: Path) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
             _migrate(connection, 0, statements(_DIALECT).version_add)
         _publish(new, path)
+    except (sqlite3.Error, FileExistsError, FileNotFoundError):
+        # Another process may have been first, and may have swept our file away: its ledger is used then.
+        if not path.exists():
+            raise
     finally:
         new.unlink(missing_ok=True)
     for left_by_a_kill in path.parent.glob(f"{path.name}.*.new*"):
@@ -178,16 +194,12 @@ def _create_if_missing(path: Path) -> None:
 
 
 def _publish(new: Path, path: Path) -> None:
-    # Another process may have been first, and may have swept our file away: then its ledger is used.
-    with contextlib.suppress(FileExistsError):
-        try:
-            os.link(new, path)
-        except FileNotFoundError:
-            if not path.exists():
-                raise
-        except OSError:  # no hard links here (FAT, some network shares)
-            if not path.exists():
-                new.replace(path)
+    try:
+        os.link(new, path)
+    except (FileExistsError, FileNotFoundError):
+        raise
+    except OSError:  # no hard links here (FAT, some network shares)
+        new.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

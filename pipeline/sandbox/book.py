@@ -42,8 +42,9 @@ WALK: Final = ((0.04, Status.WAITING), (0.12, Status.QUEUED), (0.2, Status.ACTIV
 class Generation:
     """One accepted create. `created_at` is seconds since the epoch, `render_s` real seconds, money USD.
 
-    `correlation_id` is the client's, or "" when it sent none that is valid. `faults` are those that stay with it
-    for good (how its rendering ends, how its log row shows), `polls` how often its status was asked for.
+    `correlation_id` is the client's, or "" when it sent none that is valid. `faults` are those that stay
+    with it for good (how its rendering ends, how its log row shows), `polls` how often its status was
+    asked for, `downloads` how often its file was.
     """
 
     id: str
@@ -98,8 +99,9 @@ class Generation:
 class Book:
     """Everything that happened, for tests and for the log, billing and index pages.
 
-    `requests` counts the API's by (method, path), `cdn_requests` the CDN's; `leaked_keys` holds the CDN paths that
-    were asked for with an Authorization header; `rejected` counts refused creates by HTTP status.
+    `requests` counts the API's by (method, path), `cdn_requests` the CDN's. `leaked_keys` holds the CDN
+    paths that were asked for with an Authorization header. `rejected` counts refused creates by HTTP
+    status, `struck` the faults that struck by name. `downloads` are those that run now.
     """
 
     generations: list[Generation] = field(default_factory=list)

@@ -6,10 +6,12 @@ The two other models and all prices are made up. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Kind = Literal["string", "integer", "number", "boolean"]
 PYTHON_TYPES: Final[Mapping[Kind, tuple[type, ...]]] = {
@@ -75,6 +77,8 @@ class Model:
         """All that is wrong with `body`, each problem naming its field; unknown fields are let through."""
         found: list[str] = []
         for field in self.fields:
+            if field.name == "model" and body.get("model") in self.aliases:
+                continue
             if field.name not in body:
                 found += [f"{field.name} is required"] if field.required else []
             elif (problem := field.problem(body[field.name])) is not None:
@@ -102,7 +106,7 @@ def _is_uri(text: str) -> bool:
         parts = urlsplit(text)
     except ValueError:
         return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname) or text.startswith("data:image/")
+    return (parts.scheme in ("http", "https") and bool(parts.hostname)) or text.startswith("data:image/")
 
 
 _PROMPT: Final = Field(
@@ -113,15 +117,15 @@ _ASPECT: Final = Field(
 )
 
 
-def _model_field(model: str, aliases: tuple[str, ...] = ()) -> Field:
-    return Field("model", "string", "The model's id.", required=True, enum=(model, *aliases))
+def _model_field(model: str) -> Field:
+    return Field("model", "string", "The model's id.", required=True, enum=(model,))
 
 
 VEO: Final = Model(
     "google/veo-3.1-i2v-fast",
     "Veo 3.1 Fast image-to-video",
     (
-        _model_field("google/veo-3.1-i2v-fast", ("veo-3.1-i2v-fast",)),
+        _model_field("google/veo-3.1-i2v-fast"),
         _PROMPT,
         Field("image_url", "string", "URL of the image to animate, 720p or more.", required=True, uri=True),
         _ASPECT,

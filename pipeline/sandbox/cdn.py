@@ -47,7 +47,8 @@ class Cdn:
         if lifetime_s is None:
             return self.base + path
         until = f"{time.time() + self._vendor.real_s(lifetime_s):.3f}"
-        query = f"X-Amz-Expires={lifetime_s:g}&X-Sandbox-Until={until}&X-Amz-Signature={self._signature(path + until)}"
+        signature = self._signature(path + until)
+        query = f"X-Amz-Expires={lifetime_s:g}&X-Sandbox-Until={until}&X-Amz-Signature={signature}"
         return f"{self.base}{path}?{query}"
 
     async def serve(self, request: web.Request) -> web.StreamResponse:

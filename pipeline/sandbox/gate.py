@@ -14,6 +14,8 @@ from aiohttp import web
 from pipeline.sandbox.answers import refusal
 
 if TYPE_CHECKING:
+    from aiohttp.typedefs import Middleware
+
     from pipeline.sandbox.vendor import Vendor
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -48,7 +50,7 @@ class Pace:
         return 0.0
 
 
-def make_gate(vendor: Vendor) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+def make_gate(vendor: Vendor) -> Middleware:
     """The middleware in front of every API route."""
     rate = vendor.options.rate_limit
     pace = Pace(max(1, round(rate)), vendor.real_s(max(1.0, 1 / rate))) if rate is not None else None
@@ -57,9 +59,8 @@ def make_gate(vendor: Vendor) -> Callable[[web.Request, Handler], Awaitable[web.
     @web.middleware
     async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
         vendor.book.requests[request.method, request.path] += 1
-        response = _stopped(request, vendor, pace, logs)
-        if response is None:
-            response = await _handled(request, handler)
+        stopped = _stopped(request, vendor, pace, logs)
+        response = stopped if stopped is not None else await _handled(request, handler)
         echo = correlation_id(request)
         if echo and not response.prepared:
             response.headers["x-client-request-id"] = echo

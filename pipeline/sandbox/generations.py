@@ -82,7 +82,8 @@ class Generations:
         problems = model.problems(body)
         if problems:
             return self._refuse(request, 400, "; ".join(problems))
-        return self._limited(request, model, body) or self._accepted(model, body, subject)
+        limited = self._limited(request, model, body)
+        return limited if limited is not None else self._accepted(model, body, subject)
 
     def _limited(self, request: web.Request, model: Model, body: dict[str, Any]) -> web.Response | None:
         book, options = self._vendor.book, self._vendor.options

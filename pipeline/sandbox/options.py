@@ -24,12 +24,21 @@ _CHOICES: Final = {
 class SandboxOptions:
     """How the stand-in behaves. Vendor times (`_s`) are real seconds divided by `speed`; money is USD.
 
-    `key`: the only key that is let in; None lets in any but an empty one. `durations`: see
-    `durations.parse_durations`. `concurrency_limit`: generations in flight beyond which create answers 429.
-    `rate_limit`: API requests a vendor's second beyond which any answers 429. `log_rows`: whether a row shows in the
-    log once its generation is finished, or once it was accepted, in either case `log_lag_s` later, or
-    never. `url_lifetime_s`: video URLs are signed and expire; None gives plain ones. `video`: "small"
-    makes tiny clips without words on them, for thousands of them. `cdn_bytes_per_s` (real seconds) bounds one download.
+    - `port`, `cdn_port`: 0 picks a free one.
+    - `key`: the only key that is let in; None lets in any but an empty one.
+    - `durations`: how long generations render, see `durations.parse_durations`.
+    - `balance_usd`: create answers 403 once it does not cover what was charged and what is in flight.
+    - `concurrency_limit`: generations in flight beyond which create answers 429.
+    - `rate_limit`: requests a vendor's second beyond which the API answers 429; `log_rate_limit`: requests
+      a vendor's minute that the log takes.
+    - `log_rows`: whether a row shows in the log once its generation is finished, or once it was accepted,
+      in either case `log_lag_s` later, or never.
+    - `url_lifetime_s`: video URLs are signed and expire; None gives plain ones.
+    - `price_720p_usd`, `price_1080p_usd`: the Veo model's price a second.
+    - `id_style`: what generation ids look like; "hostile" ones break whoever splits, pastes or saves them.
+    - `video`: "small" makes tiny clips without words on them, for thousands of them.
+    - `create_status`: what an accepted create answers.
+    - `cdn_bytes_per_s`: the most that one download gets, in real seconds.
     """
 
     host: str = "127.0.0.1"

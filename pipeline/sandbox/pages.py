@@ -43,8 +43,9 @@ class Pages:
             f"<tr><td><code>{kind.name}</code><td>{escape(kind.does)}" for kind in FAULTS.values()
         )
         page = (
-            f"<!doctype html><html lang=en><meta charset=utf-8><title>veobatch sandbox</title><style>{STYLE}</style>"
-            f"<h1>veobatch sandbox</h1><p>A stand-in for the video API. Nothing here is real but the MP4s.</p>"
+            f"<!doctype html><html lang=en><meta charset=utf-8><title>veobatch sandbox</title>"
+            f"<style>{STYLE}</style><h1>veobatch sandbox</h1>"
+            f"<p>A stand-in for the video API. Nothing here is real but the MP4s.</p>"
             f"<table>{rows}</table><h2>Faults it knows</h2><table>{faults}</table></html>"
         )
         return web.Response(text=page, content_type="text/html")

@@ -32,7 +32,7 @@ class Vendor:
     def __init__(self, options: SandboxOptions, desk: FaultDesk) -> None:
         self.options = options
         self.desk = desk
-        self.book = Book()
+        self.book = Book(struck=desk.struck)
         self.random = random.Random(options.seed)
         self._draw = parse_durations(options.durations)
         self._arrivals = 0

@@ -28,8 +28,9 @@ class Fault:
     """One way to misbehave, asked for by its name in `FAULTS`.
 
     It concerns the jobs whose prompt or correlation id contains `match` ("" is all of them), or only the
-    `nth` create (from 1); `share` of its chances it takes (seeded), at most `times` a job (None: always), once the
-    first `after` chances of each job went by, and at most `total` times in all. `value` is the fault's own parameter, where it has one.
+    `nth` create (from 1). Of its chances it takes a `share` (seeded), at most `times` a job (None: always),
+    once the first `after` chances of each job went by, and at most `total` times in all. A job is a body:
+    the same body created again is the same job. `value` is the fault's own parameter, where it has one.
     """
 
     name: str
@@ -52,7 +53,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whom a request is about. `key` tells jobs apart, `nth` is the create's number (from 1), 0 if unknown."""
+    """Whom a request is about. `key` tells jobs apart, `nth` is the create's number, from 1."""
 
     key: str
     prompt: str = ""
@@ -67,6 +68,7 @@ class FaultDesk:
     seed: int
     stages: Mapping[str, Stage]
     faults: list[Fault] = field(default_factory=list)
+    struck: Counter[str] = field(default_factory=Counter)
     _chances: Counter[tuple[int, str]] = field(default_factory=Counter)
     _strikes: Counter[tuple[int, str]] = field(default_factory=Counter)
     _totals: Counter[int] = field(default_factory=Counter)
@@ -108,6 +110,7 @@ class FaultDesk:
             return False
         self._strikes[place] += 1
         self._totals[index] += 1
+        self.struck[fault.name] += 1
         return True
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,8 @@ from pipeline.sandbox.faults import wire
 from pipeline.sandbox.files import etag_of, file_headers, send_file, span_of
 
 if TYPE_CHECKING:
+    import asyncio
+
     from pipeline.sandbox.faults.desk import Fault
 
 

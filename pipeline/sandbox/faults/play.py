@@ -37,7 +37,7 @@ class Players:
         self.closing = asyncio.Event()
 
     async def create(self, request: web.Request, fault: Fault, accept: Honest) -> web.StreamResponse:
-        """Answer a create as `fault` wants; `accept` is the honest answer, with the generation in the book."""
+        """Answer a create as `fault` wants; `accept` gives the honest answer and books it."""
         refused = _refused_create(request, fault)
         if refused is not None:
             return refused
@@ -101,10 +101,8 @@ def _refused_create(request: web.Request, fault: Fault) -> web.Response | None:
         case "bad-request":
             return refusal(request, 400, fault.text("image_url must be a reachable image of 720p or more"))
         case "unprocessable":
-            return reply(
-                {"detail": [{"loc": ["body", "prompt"], "msg": "prompt is too long", "type": "value_error"}]},
-                422,
-            )
+            problem = {"loc": ["body", "prompt"], "msg": "prompt is too long", "type": "value_error"}
+            return reply({"detail": [problem]}, 422)
         case "unauthorized":
             return refusal(request, 401, "Unauthorized")
         case "out-of-credits":

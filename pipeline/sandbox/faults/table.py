@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pipeline.sandbox.faults.desk import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ FAULTS: Final[Mapping[str, FaultKind]] = {
         unauthorized="401 although the key is right; not accepted",
         out_of_credits="403 out of credits; not accepted",
         not_found="404; not accepted",
-        throttled="429; `value`: Retry-After in seconds or as a date; not accepted",
+        throttled="429; `value`: Retry-After in seconds, a date or date:SECONDS; not accepted",
         quota="429 that names the free tier's hourly limit; not accepted",
         server_error="500; not accepted",
         unavailable="503 with an HTML page; not accepted",
@@ -50,7 +52,7 @@ FAULTS: Final[Mapping[str, FaultKind]] = {
     ),
     **_kinds(
         Stage.STATUS,
-        status_throttled="429; `value`: Retry-After in seconds or as a date",
+        status_throttled="429; `value`: Retry-After in seconds, a date or date:SECONDS",
         status_error="`value` (500) with the vendor's error body",
         status_gateway="`value` (502) with an HTML page",
         status_reset="reset instead of an answer",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import struct
+import time
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
 if TYPE_CHECKING:
+    import asyncio
+
     from pipeline.sandbox.faults.desk import Fault
 
 PAGE: Final = (
@@ -61,9 +64,13 @@ async def silence(closing: asyncio.Event) -> web.Response:
 
 
 def retry_after(fault: Fault) -> dict[str, str]:
-    """The header that the fault's `value` asks for, if it has one."""
-    return (
-        {}
-        if fault.value is None
-        else {"Retry-After": f"{fault.value:g}" if isinstance(fault.value, float | int) else fault.value}
-    )
+    """The header that the fault's `value` asks for: seconds, a date, or "date:SECONDS" from now."""
+    match fault.value:
+        case None:
+            return {}
+        case str(text) if text.startswith("date:"):
+            return {"Retry-After": formatdate(time.time() + float(text[5:]), usegmt=True)}
+        case str(text):
+            return {"Retry-After": text}
+        case seconds:
+            return {"Retry-After": f"{seconds:g}"}

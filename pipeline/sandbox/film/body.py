@@ -87,7 +87,8 @@ def _later_pieces(picture: Picture, noisy: Image.Image) -> list[Piece]:
 
 def to_frame(image: Image.Image, pts: int) -> av.VideoFrame:
     """The picture as a frame in the encoder's own format, with HD colours."""
-    frame = av.VideoFrame.from_image(image).reformat(format="yuv420p", dst_colorspace="ITU709")
+    rgb: av.VideoFrame = av.VideoFrame.from_image(image)  # type: ignore[no-untyped-call]  # PyAV has no stub for it
+    frame = rgb.reformat(format="yuv420p", dst_colorspace="ITU709")
     frame.pts = pts
     return frame
 
@@ -112,7 +113,7 @@ def _as_decoded(image: Image.Image, picture: Picture) -> av.VideoFrame:
         stream = add_video_stream(container, picture)
         container.mux([*stream.encode(to_frame(image, 0)), *stream.encode(None)])
     memory.seek(0)
-    with av.open(memory) as container:
+    with av.open(memory, "r") as container:
         return next(container.decode(video=0))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
+from zlib import crc32
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 INK: Final = (13, 13, 30)
 PAPER: Final = (248, 240, 230)
 QUIET: Final = (158, 150, 178)
-ACCENT: Final = (255, 158, 112)
+ACCENTS: Final = ((255, 158, 112), (250, 202, 96), (240, 112, 128), (166, 142, 250), (92, 200, 190))
 WIDE_FONTS: Final = ("NotoSansCJK-Regular.ttc", "DejaVuSans.ttf", "Arial Unicode.ttf", "Arial.ttf")
 """Tried in turn for prompts beyond Latin; none of them need be there."""
 
@@ -28,7 +29,10 @@ def band(width: int, height: int, label: Label) -> Image.Image:
     text_width = width - 2 * margin
     small = font_for(label.details, max(12, round(height * 0.078 if width > height * 3 else width * 0.026)))
     top = round(height * 0.17)
-    draw.rectangle((margin, top, margin + round(margin * 0.5), top + max(2, height // 70)), fill=ACCENT)
+    draw.rectangle(
+        (margin, top, margin + round(margin * 0.5), top + max(2, height // 70)),
+        fill=ACCENTS[crc32(label.prompt.encode()) % len(ACCENTS)],
+    )
     room = height - top - round(height * 0.32)
     lines, font = _fit(label.prompt, text_width, room - round(height * 0.04), width)
     y = top + round(height * 0.08)

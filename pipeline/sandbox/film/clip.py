@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import io
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 
@@ -51,7 +51,7 @@ def _index_bytes(shape: Shape, label: Label, sound: Sequence[Piece]) -> int:
     return 4096 + words + 32 * (shape.frames + len(sound))
 
 
-def _starts_at(packet: av.Packet) -> float:
+def _starts_at(packet: av.Packet[Any]) -> float:
     return float((packet.dts or 0) * packet.time_base)
 
 
@@ -80,7 +80,7 @@ def _looped(opening: Piece, later: Sequence[Piece], shape: Shape) -> Iterator[Pi
         yield Piece(piece.data, index, 1, key=index % frames == 0)
 
 
-def _packet(piece: Piece, stream: Stream, time_base: Fraction) -> av.Packet:
+def _packet(piece: Piece, stream: Stream, time_base: Fraction) -> av.Packet[Any]:
     packet = av.Packet(piece.data)
     packet.stream = stream
     packet.time_base = time_base

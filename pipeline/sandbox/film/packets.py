@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 
@@ -24,7 +24,7 @@ class Piece:
     key: bool
 
 
-def pieces_of(packets: Iterable[av.Packet]) -> list[Piece]:
+def pieces_of(packets: Iterable[av.Packet[Any]]) -> list[Piece]:
     return [
         Piece(bytes(packet), packet.pts or 0, packet.duration or 0, packet.is_keyframe) for packet in packets
     ]

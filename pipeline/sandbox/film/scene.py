@@ -25,12 +25,17 @@ class Palette:
 
     sky: tuple[Rgb, Rgb, Rgb]
     sun: Rgb
+    glow: Rgb
     far: Rgb
     near: Rgb
 
 
 DUSK: Final = Palette(
-    ((18, 20, 54), (112, 52, 116), (255, 158, 112)), (255, 226, 178), (232, 112, 120), (22, 20, 58)
+    ((18, 20, 54), (112, 52, 116), (255, 158, 112)),
+    (255, 226, 178),
+    (240, 106, 96),
+    (232, 112, 120),
+    (22, 20, 58),
 )
 WAVES: Final = 7
 
@@ -66,16 +71,18 @@ def _sky(width: int, height: int, palette: Palette) -> Image.Image:
 
 @lru_cache(maxsize=8)
 def _sun(size: int, palette: Palette) -> tuple[Image.Image, Image.Image]:
-    """The sun with its glow: a picture of one colour, and the mask through which it shines."""
+    """The sun within its glow: their colours, and the mask through which they shine."""
     mask = Image.new("L", (size, size), 0)
     draw = ImageDraw.Draw(mask)
-    draw.ellipse((size * 0.18, size * 0.18, size * 0.82, size * 0.82), fill=62)
-    mask = mask.filter(ImageFilter.GaussianBlur(size * 0.1))
+    draw.ellipse((size * 0.22, size * 0.22, size * 0.78, size * 0.78), fill=105)
+    mask = mask.filter(ImageFilter.GaussianBlur(size * 0.09))
     disc = Image.new("L", (size * 2, size * 2), 0)
     ImageDraw.Draw(disc).ellipse((size * 0.72, size * 0.72, size * 1.28, size * 1.28), fill=255)
     disc = disc.resize((size, size), Image.Resampling.LANCZOS)
     mask.paste(disc, (0, 0), disc)
-    return Image.new("RGB", (size, size), palette.sun), mask
+    colours = Image.new("RGB", (size, size), palette.glow)
+    colours.paste(palette.sun, (0, 0), disc)
+    return colours, mask
 
 
 def _paste_sun(image: Image.Image, phase: float, palette: Palette) -> None:
@@ -104,7 +111,9 @@ def _wave_mask(width: int, height: int, index: int, phase: float) -> Image.Image
     points = [(x, height * _crest(x / width, index, phase)) for x in range(0, width + step, step)]
     mask = Image.new("L", (width, height), 0)
     opacity = 150 + round(105 * index / (WAVES - 1))
-    ImageDraw.Draw(mask).polygon([*points, (width, height), (0, height)], fill=opacity)
+    draw = ImageDraw.Draw(mask)
+    draw.line([(x, y - 0.5) for x, y in points], fill=opacity // 2)
+    draw.polygon([*points, (width, height), (0, height)], fill=opacity)
     return mask
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
@@ -44,7 +45,7 @@ def _frames(seconds: float) -> list[AudioFrame]:
         graph.add("asetnsamples", "n=1024:p=0"),
         graph.add("abuffersink"),
     ]
-    for one, next_one in zip(chain, chain[1:], strict=False):
+    for one, next_one in itertools.pairwise(chain):
         one.link_to(next_one)
     graph.configure()
     return _drained(graph)

@@ -1,0 +1,150 @@
+"""The door `veobatch sandbox`: the stand-in API as a server of its own, until it is told to stop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from pipeline.sandbox import Fault, SandboxOptions
+
+FAULT_FORM = "NAME[:match|share][*TIMES][=VALUE]"
+
+
+def show_faults(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    """Print the table of faults and leave."""
+    if not wanted or context.resilient_parsing:
+        return
+    from pipeline.sandbox import FAULTS
+
+    stage = ""
+    for kind in FAULTS.values():
+        if kind.stage != stage:
+            stage = kind.stage
+            click.echo(f"\n{stage}:")
+        click.echo(f"  {kind.name:24}{kind.does}")
+    context.exit()
+
+
+def parse_fault(text: str) -> Fault:
+    """`NAME[:match|share][*TIMES][=VALUE]`: a number from 0 to 1 after the colon is a share, else a match.
+
+    Raises `click.BadParameter` for a name that no fault has.
+    """
+    from pipeline.sandbox import FAULTS, Fault
+
+    name, _, whom = text.partition(":")
+    rest = whom or name
+    rest, _, value = rest.partition("=")
+    rest, _, times = rest.partition("*")
+    name, whom = (name, rest) if whom else (rest, "")
+    if name not in FAULTS:
+        raise click.BadParameter(f"no fault is called {name!r}; --list-faults names them all")
+    if times and not times.isdecimal():
+        raise click.BadParameter(f"{text!r}: after the star comes a whole number")
+    share = _share(whom)
+    return Fault(
+        name,
+        match="" if share is not None else whom,
+        share=1.0 if share is None else share,
+        times=int(times) if times else None,
+        value=value or None,
+    )
+
+
+def _share(text: str) -> float | None:
+    try:
+        share = float(text)
+    except ValueError:
+        return None
+    return share if 0 <= share <= 1 else None
+
+
+@click.command("sandbox")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 picks a free one."
+)
+@click.option(
+    "--cdn-port", type=click.IntRange(0, 65535), default=0, help="The CDN's port. Default: a free one."
+)
+@click.option("--speed", type=float, default=1.0, show_default=True, help="20 renders twenty times faster.")
+@click.option("--key", help="Let in this key only. Default: any key.")
+@click.option("--seed", type=int, default=1, show_default=True, help="The same seed renders alike.")
+@click.option(
+    "--durations",
+    default="lognormal",
+    show_default=True,
+    help="How long clips render: lognormal[:MEDIAN[,SIGMA]], two-modes, uniform[:LOW,HIGH] or fixed:SECONDS.",
+)
+@click.option(
+    "--balance", "balance_usd", type=float, default=1000.0, show_default=True, help="Credits, in USD."
+)
+@click.option("--limit", "concurrency_limit", type=int, help="429 beyond so many generations at once.")
+@click.option(
+    "--url-lifetime", "url_lifetime_s", type=float, help="Sign video URLs; they expire after so many seconds."
+)
+@click.option("--small", is_flag=True, help="Tiny clips without words on them, for thousands of them.")
+@click.option("--fault", "faults", multiple=True, metavar=FAULT_FORM, help="Misbehave. May be given again.")
+@click.option(
+    "--list-faults",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=show_faults,
+    help="List all faults.",
+)
+def command(faults: tuple[str, ...], small: bool, **values: object) -> None:
+    """Serve the stand-in API: free, offline, with faults by name.
+
+    The first line on stdout is its URL. Ctrl-C or SIGTERM stops it.
+
+    \b
+    Faults:  --fault throttled:0.1            one create in ten is throttled
+             --fault "error:cat*1"            the job with "cat" in its prompt fails, once
+             --fault "cdn-cut*2=0.3"          each download is cut at 30 %, twice
+    """
+    from pipeline.sandbox import SandboxOptions
+
+    wanted = [parse_fault(text) for text in faults]
+    try:
+        options = SandboxOptions(**values, video="small" if small else "rendered")  # type: ignore[arg-type]  # click's
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    _serve(options, wanted)
+
+
+def _serve(options: SandboxOptions, faults: list[Fault]) -> None:
+    import asyncio
+
+    try:
+        asyncio.run(_until_stopped(options, faults))
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot listen on {options.host}:{options.port}: {error.strerror}"
+        ) from error
+
+
+async def _until_stopped(options: SandboxOptions, faults: list[Fault]) -> None:
+    import asyncio
+    import signal
+
+    from pipeline.sandbox import Sandbox
+
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with Sandbox(options) as box:
+        for fault in faults:
+            box.add_fault(fault)
+        _greet(box.url, box.cdn_url, options)
+        await stop.wait()
+
+
+def _greet(url: str, cdn_url: str, options: SandboxOptions) -> None:
+    click.echo(url)
+    click.echo(f"  videos from {cdn_url}, rendered at {options.speed:g} times the usual speed")
+    click.echo("  point veobatch at it:")
+    click.echo(f"    AIMLAPI_API_KEY={options.key or 'anything'} veobatch run MANIFEST --base-url {url}")
+    click.echo("  Ctrl-C stops it")

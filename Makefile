@@ -1,0 +1,64 @@
+# make run and make test need Python 3.11+, pip and make, and nothing else.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+JOB    ?= jobs/quick.yaml
+LIVE   ?=
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format lint types bench clean
+
+help: ## show this
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@echo
+	@echo 'make run LIVE=1 JOB=jobs/mona-lisa.yaml   spends money: the real API, with AIMLAPI_API_KEY'
+
+# The core alone: what a user of the command needs.
+$(VENV)/.core: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'veobatch needs Python 3.11 or newer: make run PYTHON=python3.12'; exit 1; }
+	@echo 'making the environment in $(VENV) ...'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+# And what its tests and checks need.
+$(VENV)/.dev: $(VENV)/.core
+	@echo 'adding what tests and checks need ...'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+run: $(VENV)/.core ## animate a small manifest against the embedded sandbox, free (LIVE=1: for real)
+ifeq ($(LIVE),)
+	@$(BIN)/veobatch run $(JOB) --sandbox $(ARGS)
+else
+	@$(BIN)/veobatch run $(if $(filter file,$(origin JOB)),jobs/mona-lisa.yaml,$(JOB)) $(ARGS)
+endif
+
+test: $(VENV)/.dev ## run the whole test suite
+	@$(BIN)/python -m pytest -q -n $${TEST_WORKERS:-2} $(ARGS)
+
+check: $(VENV)/.dev ## what CI runs: format, lint, strict types, tests, coverage
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@rm -f .coverage .coverage.*
+	@$(MAKE) --no-print-directory test ARGS='--cov --cov-report=term:skip-covered $(ARGS)'
+
+format: $(VENV)/.dev ## format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lint: $(VENV)/.dev ## lint only
+	@$(BIN)/ruff check .
+
+types: $(VENV)/.dev ## strict types only
+	@$(BIN)/mypy
+
+bench: $(VENV)/.dev ## measure, print tables, write benchmarks/results.json
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## remove the environment, caches and sandbox output
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage .coverage.*
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -60,7 +60,7 @@ def headline(totals: Summary, *, live: bool = False) -> tuple[str, str]:
 
 def figures(totals: Summary, records: Iterable[Record]) -> list[Figure]:
     """Return the numbers at the top of the page, only those that are known."""
-    out = [Figure(str(totals.counts.get(State.DONE, 0)), "videos", f"of {totals.total:,} rows")]
+    out = [Figure(f"{totals.counts.get(State.DONE, 0):,}", "videos", f"of {totals.total:,} rows")]
     if totals.video_s:
         out.append(Figure(span(totals.video_s), "of footage", size(totals.saved_bytes)))
     detail = "confirmed by the vendor"

@@ -1,0 +1,63 @@
+"""Words a terminal can take: no control characters from outside, no wider than the window.
+
+Pure text; knows no stream.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Final
+
+# Escape sequences in a vendor's message could clear the screen, and bidirectional overrides could make
+# a line read as another one.
+_CONTROL: Final = dict.fromkeys(
+    (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "�"
+)
+_ONE_LINE: Final = _CONTROL | {9: " ", 10: " ", 13: " ", 0x2028: " ", 0x2029: " "}
+
+
+def one_line(text: str) -> str:
+    """Return `text` on one line, without anything that could move a terminal's cursor."""
+    return text.translate(_ONE_LINE).encode("utf-8", "replace").decode()
+
+
+def clock_words(seconds: float) -> str:
+    """Return a duration as people say it: `45 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 89.5:
+        return f"{max(0.0, seconds):.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def columns(text: str) -> int:
+    """Return how many columns of a terminal `text` takes."""
+    return sum(_width(char) for char in text)
+
+
+def fitted(text: str, width: int) -> str:
+    """Return `text` cut to `width` columns, with an ellipsis where something was cut."""
+    if columns(text) <= width:
+        return text
+    out, used = [], 0
+    for char in text:
+        used += _width(char)
+        if used > width - 1:
+            break
+        out.append(char)
+    return "".join(out) + "…"
+
+
+def joined(parts: list[str], width: int, between: str = " · ") -> str:
+    """Return as many of `parts` as fit into `width`; the first ones matter most."""
+    out = ""
+    for part in parts:
+        longer = f"{out}{between}{part}" if out else part
+        if columns(longer) <= width:
+            out = longer
+    return out or fitted(parts[0], width) if parts else ""
+
+
+def _width(char: str) -> int:
+    if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1

@@ -1,0 +1,230 @@
+"""A lost database connection pauses; it does not fail jobs, and it makes no step twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.errors import Conflict, LedgerTrouble
+from pipeline.ledger import Ledger, writer
+from pipeline.model import State
+from tests.edge.ledgers import PASSWORD, PostgresServer, free_port, job, server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from pipeline.model import Record
+
+
+class CuttingProxy:
+    """Stands between ledger and server; `cut` says where the connection of the next COMMIT breaks."""
+
+    def __init__(self, upstream: int) -> None:
+        self.upstream = upstream
+        self.port = 0
+        self.cut = ""
+        self.has_cut = asyncio.Event()
+        self.lets_in = asyncio.Event()
+        self.lets_in.set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self.lets_in.wait()
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.upstream)
+        answers = asyncio.create_task(self._pass_on(up_reader, writer))
+        try:
+            while data := await reader.read(65536):
+                cut = self.cut if b"COMMIT" in data else ""
+                if cut:
+                    answers.cancel()
+                    await asyncio.wait([answers])
+                    self.cut = ""
+                    self.lets_in.clear()
+                if cut != "before":
+                    up_writer.write(data)
+                if cut == "after":
+                    await up_reader.readuntil(b"COMMIT\0")
+                if cut:
+                    self.has_cut.set()
+                    break
+        finally:
+            answers.cancel()
+            for end in (up_writer, writer):
+                end.close()
+                with contextlib.suppress(ConnectionError):
+                    await end.wait_closed()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[CuttingProxy]:
+    made = CuttingProxy(server().port)
+    listening = await asyncio.start_server(made.serve, "127.0.0.1", 0)
+    made.port = listening.sockets[0].getsockname()[1]
+    async with listening:
+        yield made
+
+
+@pytest.fixture
+def own_server() -> Iterator[PostgresServer]:
+    """A server that the test may stop and start."""
+    made = PostgresServer(free_port())
+    made.initialise()
+    made.start()
+    yield made
+    made.stop()
+
+
+async def test_a_commit_whose_answer_is_lost_counts_once(proxy: CuttingProxy) -> None:
+    database = server().new_database()
+    pauses: list[str] = []
+    async with await Ledger.open(server().url(database, proxy.port), on_pause=pauses.append) as ledger:
+        rows = [job(f"r{n}", n) for n in range(5)]
+        await ledger.add(rows)
+        proxy.cut = "after"
+        commits = [asyncio.create_task(ledger.commit(row, row.evolve(State.SUBMITTING))) for row in rows]
+        await proxy.has_cut.wait()
+        proxy.lets_in.set()
+        assert [record.version for record in await asyncio.gather(*commits)] == [1] * 5
+        for row in rows:
+            assert [line.version for line in await ledger.history(row.key)] == [1]
+    assert "the connection to the database is lost" in pauses[0]
+    assert "is back" in pauses[1]
+    assert PASSWORD not in "".join(pauses)
+
+
+async def test_a_lost_step_that_another_has_made_meanwhile_is_a_conflict(proxy: CuttingProxy) -> None:
+    """Even one that is the same in every column: else both would go on and pay."""
+    database = server().new_database()
+    async with (
+        await Ledger.open(server().url(database, proxy.port)) as ledger,
+        await Ledger.open(server().url(database)) as other,
+    ):
+        row = job("mona")
+        await ledger.add([row])
+        step = row.evolve(State.SUBMITTING, correlation_id="same")
+        proxy.cut = "before"
+        commit = asyncio.create_task(ledger.commit(row, step))
+        await proxy.has_cut.wait()
+        assert await other.commit(row, step) == step
+        proxy.lets_in.set()
+        with pytest.raises(Conflict):
+            await commit
+        assert len(await ledger.history(row.key)) == 1
+
+
+async def test_rows_whose_adding_got_no_answer_are_there_once(proxy: CuttingProxy) -> None:
+    database = server().new_database()
+    async with await Ledger.open(server().url(database, proxy.port)) as ledger:
+        rows = [job(f"r{n}", n) for n in range(3)]
+        proxy.cut = "after"
+        adding = asyncio.create_task(ledger.add(rows))
+        await proxy.has_cut.wait()
+        proxy.lets_in.set()
+        await adding
+        assert await ledger.load() == rows
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["fast", "immediate"])
+async def test_a_server_that_restarts_in_mid_run_costs_only_time(
+    own_server: PostgresServer, how: signal.Signals
+) -> None:
+    paused = asyncio.Event()
+    async with await Ledger.open(own_server.url("postgres"), on_pause=lambda _: paused.set()) as ledger:
+        rows = [job(f"r{n}", n) for n in range(8)]
+        await ledger.add(rows)
+        ends = asyncio.Event()
+
+        async def go_on(record: Record) -> Record:
+            while not ends.is_set():
+                to = State.PENDING if record.state is State.SUBMITTING else State.SUBMITTING
+                record = await ledger.commit(record, record.evolve(to))
+            return record
+
+        running = [asyncio.create_task(go_on(row)) for row in rows]
+        await ledger.meta_set("first", "steps")
+        await asyncio.to_thread(own_server.stop, how)
+        await paused.wait()
+        await asyncio.to_thread(own_server.start)
+        await ledger.meta_set("back", "again")
+        ends.set()
+        records = await asyncio.gather(*running)
+        assert await ledger.load() == records
+        for record in records:
+            versions = [line.version for line in await ledger.history(record.key)]
+            assert versions == list(range(1, record.version + 1))
+
+
+async def test_closing_without_a_database_gives_up(
+    own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "_GRACE_S", 0.2)
+    ledger = await Ledger.open(own_server.url("postgres"))
+    row = job("mona")
+    await ledger.add([row])
+    await asyncio.to_thread(own_server.stop)
+    commit = asyncio.create_task(ledger.commit(row, row.evolve(State.SUBMITTING)))
+    await asyncio.sleep(0)
+    await ledger.close()
+    with pytest.raises(LedgerTrouble, match="the database cannot be reached"):
+        await commit
+
+
+async def test_no_word_of_ours_holds_the_password() -> None:
+    database = server().new_database()
+    wrong = "wr0ng:p@ss"
+    nowhere = f"postgresql://keeper:{PASSWORD}@127.0.0.1:notaport/db"
+    for url in (
+        server().url(database, password=wrong),
+        server().url(database, port=free_port(), password=wrong),
+        server().url("missing", password=PASSWORD),
+        nowhere,
+    ):
+        with pytest.raises(LedgerTrouble) as caught:
+            await Ledger.open(url)
+        words = "".join(_chain(caught.value))
+        assert PASSWORD not in words
+        assert wrong not in words
+
+
+def _chain(error: BaseException | None) -> Iterator[str]:
+    while error is not None:
+        yield repr(error)
+        error = error.__cause__ or error.__context__
+
+
+async def test_a_newer_ledger_is_left_alone() -> None:
+    url = server().url(server().new_database())
+    async with await Ledger.open(url) as ledger:
+        await ledger.add([job("mona")])
+    import psycopg
+
+    with psycopg.connect(url) as connection:
+        connection.execute("INSERT INTO veobatch_schema_version VALUES (7, 0.0)")
+    connection.close()
+    with pytest.raises(LedgerTrouble, match=r"newer veobatch \(ledger version 7"):
+        await Ledger.open(url)
+
+
+async def test_many_that_make_the_tables_at_once_share_them() -> None:
+    url = server().url(server().new_database())
+    opened = await asyncio.gather(*(Ledger.open(url) for _ in range(6)))
+    assert len({ledger.identity for ledger in opened}) == 1
+    for ledger in opened:
+        await ledger.close()
+
+
+async def test_the_connection_asks_for_durable_commits() -> None:
+    database = server().new_database()
+    server().ask(f"ALTER DATABASE {database} SET synchronous_commit = off")
+    async with await Ledger.open(server().url(database)) as ledger:
+        cursor = ledger._store.cursor(reading=False)
+        cursor.execute("SHOW synchronous_commit")
+        assert cursor.fetchone() == ("on",)

@@ -47,8 +47,9 @@ def refusal(
 def generation_body(generation: Generation, status: Status, video_url: str | None) -> dict[str, Any]:
     """What create and status answer; `video_url` is given once there is one."""
     done = status is Status.COMPLETED
+    name = "generation_id" if generation.fault("id-as-generation-id") is not None else "id"
     return {
-        "generation_id" if generation.fault("id-as-generation-id") is not None else "id": generation.id,
+        name: int(generation.id) if generation.id_is_integer else generation.id,
         "status": status.value,
         "video": {"url": video_url} if video_url is not None else None,
         "error": generation_error(generation) if status is Status.ERROR else None,

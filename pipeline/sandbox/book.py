@@ -58,6 +58,7 @@ class Generation:
     price_usd: float
     faults: tuple[Fault, ...] = ()
     fails: bool = False
+    id_is_integer: bool = False
     polls: int = 0
     downloads: int = 0
 

@@ -8,12 +8,12 @@ from typing import Final, Literal
 
 from pipeline.sandbox.durations import parse_durations
 
-IdStyle = Literal["uuid-model", "uuid", "number", "token", "hostile"]
+IdStyle = Literal["uuid-model", "uuid", "number", "integer", "token", "hostile"]
 LogRows = Literal["finished", "accepted", "never"]
 Video = Literal["rendered", "small"]
 
 _CHOICES: Final = {
-    "id_style": ("uuid-model", "uuid", "number", "token", "hostile"),
+    "id_style": ("uuid-model", "uuid", "number", "integer", "token", "hostile"),
     "log_rows": ("finished", "accepted", "never"),
     "video": ("rendered", "small"),
     "create_status": (200, 201),
@@ -35,7 +35,8 @@ class SandboxOptions:
       in either case `log_lag_s` later, or never.
     - `url_lifetime_s`: video URLs are signed and expire; None gives plain ones.
     - `price_720p_usd`, `price_1080p_usd`: the Veo model's price a second.
-    - `id_style`: what generation ids look like; "hostile" ones break whoever splits, pastes or saves them.
+    - `id_style`: what generation ids look like; "integer" ones are JSON numbers, "hostile" ones break
+      whoever splits, pastes or saves them.
     - `video`: "small" makes tiny clips without words on them, for thousands of them.
     - `create_status`: what an accepted create answers.
     - `cdn_bytes_per_s`: the most that one download gets, in real seconds.

@@ -72,6 +72,7 @@ class Vendor:
             render_s=self._render_s(faults),
             price_usd=self.price_usd(model, body),
             faults=faults,
+            id_is_integer=self.options.id_style == "integer",
             fails=any(fault.name in FAILING for fault in faults),
         )
         self.book.accept(generation)
@@ -91,7 +92,7 @@ class Vendor:
         match self.options.id_style:
             case "uuid":
                 return str(uuid)
-            case "number":
+            case "number" | "integer":
                 return str(400_000_000 + number * 17)
             case "token":
                 token = "".join(self.random.choices(TOKEN_LETTERS, k=21))

@@ -18,6 +18,9 @@ ACCENTS: Final = ((255, 158, 112), (250, 202, 96), (240, 112, 128), (166, 142, 2
 WIDE_FONTS: Final = ("NotoSansCJK-Regular.ttc", "DejaVuSans.ttf", "Arial Unicode.ttf", "Arial.ttf")
 """Tried in turn for prompts beyond Latin; none of them need be there."""
 
+TYPE_SIZES: Final = (0.034, 0.028, 0.023, 0.0195)
+"""The prompt's type as shares of the picture's width, the largest first."""
+
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -26,21 +29,15 @@ def band(width: int, height: int, label: Label) -> Image.Image:
     image = Image.new("RGB", (width, height), INK)
     draw = ImageDraw.Draw(image)
     margin = round(min(width * 0.055, height * 0.36))
-    text_width = width - 2 * margin
+    across = width - 2 * margin
+    rule, text_top, foot = (round(height * share) for share in (0.14, 0.21, 0.83))
+    accent = ACCENTS[crc32(label.prompt.encode()) % len(ACCENTS)]
+    draw.rectangle((margin, rule, margin + round(margin * 0.5), rule + max(2, height // 70)), fill=accent)
+    lines, font = _fit(label.prompt, across, foot - text_top, width if width > height * 3 else width * 1.75)
+    for number, line in enumerate(lines):
+        draw.text((margin, text_top + number * _line_height(font)), line, font=font, fill=PAPER)
     small = font_for(label.details, max(12, round(height * 0.078 if width > height * 3 else width * 0.026)))
-    top = round(height * 0.17)
-    draw.rectangle(
-        (margin, top, margin + round(margin * 0.5), top + max(2, height // 70)),
-        fill=ACCENTS[crc32(label.prompt.encode()) % len(ACCENTS)],
-    )
-    room = height - top - round(height * 0.32)
-    lines, font = _fit(label.prompt, text_width, room - round(height * 0.04), width)
-    y = top + round(height * 0.08)
-    for line in lines:
-        draw.text((margin, y), line, font=font, fill=PAPER)
-        y += _line_height(font)
-    foot = height - round(height * 0.2)
-    draw.text((margin, foot), shorten(label.details, text_width, small), font=small, fill=QUIET)
+    draw.text((margin, foot), shorten(label.details, across, small), font=small, fill=QUIET)
     return image
 
 
@@ -66,6 +63,8 @@ def shorten(text: str, width: int, font: Font) -> str:
         return text
     while cut > 1 and font.getlength(text[:cut].rstrip() + "…") > width:
         cut -= 1
+    space = text.rfind(" ", 0, cut + 1)
+    cut = space if space > cut - 16 and space > 0 else cut
     return text[:cut].rstrip(" ,.;:") + "…"
 
 
@@ -86,25 +85,16 @@ def font_for(text: str, size: int) -> Font:
     return next(font for font in found if font is not None)
 
 
-def _fit(text: str, width: int, room: int, full_width: int) -> tuple[list[str], Font]:
+def _fit(text: str, width: int, room: int, scale: float) -> tuple[list[str], Font]:
     """The prompt in the largest type that shows all of it, else in the smallest, shortened."""
-    sizes = (
-        [round(full_width * share) for share in _SIZES]
-        if full_width > room * 3
-        else [round(full_width * share * 1.75) for share in _SIZES]
-    )
     lines: list[str] = []
-    font = font_for(text, sizes[-1])
-    for size in sizes:
-        font = font_for(text, max(12, size))
-        most = max(1, room // _line_height(font))
-        lines = wrap(text, width, font, most)
+    font = font_for(text, 12)
+    for share in TYPE_SIZES:
+        font = font_for(text, max(12, round(scale * share)))
+        lines = wrap(text, width, font, max(1, room // _line_height(font)))
         if not lines or not lines[-1].endswith("…"):
             break
     return lines, font
-
-
-_SIZES: Final = (0.034, 0.028, 0.023)
 
 
 def _line_height(font: Font) -> int:

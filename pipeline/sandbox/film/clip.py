@@ -13,12 +13,11 @@ from pipeline.sandbox.film.body import add_video_stream, to_frame
 from pipeline.sandbox.film.caption import band
 from pipeline.sandbox.film.packets import Piece, pieces_of
 from pipeline.sandbox.film.scene import LOOP_S
-from pipeline.sandbox.film.sound import RATE
+from pipeline.sandbox.film.sound import RATE, add_audio_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from av.container import OutputContainer
     from av.stream import Stream
     from av.video.stream import VideoStream
 
@@ -35,7 +34,7 @@ def make_clip(shape: Shape, label: Label, body: Body, sound: Sequence[Piece]) ->
         container.metadata["comment"] = f"generation_id={label.generation_id}"
         container.metadata["description"] = f"{label.model} {label.details}".strip()
         video = add_video_stream(container, shape.picture)
-        audio = _add_audio_stream(container) if sound else None
+        audio = add_audio_stream(container, shape.picture.audio_bit_rate) if sound else None
         opening = _opening(video, shape, label, body)
         frame, tick = Fraction(1, shape.picture.fps), Fraction(1, RATE)
         pictures = (_packet(piece, video, frame) for piece in _looped(opening, body.later, shape))
@@ -53,13 +52,6 @@ def _index_bytes(shape: Shape, label: Label, sound: Sequence[Piece]) -> int:
 
 def _starts_at(packet: av.Packet[Any]) -> float:
     return float((packet.dts or 0) * packet.time_base)
-
-
-def _add_audio_stream(container: OutputContainer) -> Stream:
-    stream = container.add_stream("aac", rate=RATE)
-    stream.bit_rate = 128_000
-    stream.layout = "stereo"
-    return stream
 
 
 def _opening(video: VideoStream, shape: Shape, label: Label, body: Body) -> Piece:

@@ -22,6 +22,11 @@ class Picture:
     captioned: bool
 
     @property
+    def audio_bit_rate(self) -> int:
+        """Bits a second of the sound that goes with it."""
+        return 128_000 if self.captioned else 24_000
+
+    @property
     def band_top(self) -> int:
         if not self.captioned:
             return self.height

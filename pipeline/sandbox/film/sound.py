@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from fractions import Fraction
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import av
@@ -13,18 +13,25 @@ from pipeline.sandbox.film.packets import Piece, open_scratch, pieces_of
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.container import OutputContainer
 
 RATE: Final = 48_000
 CHORD_HZ: Final = (110.0, 164.81, 220.0, 277.18, 329.63)
 """A major, spread over two octaves; each voice is detuned between left and right."""
 
 
-def soundtrack(seconds: float) -> tuple[Piece, ...]:
-    """AAC packets, stereo at 48 kHz, that last `seconds` and fade in and out."""
-    container = open_scratch()
+def add_audio_stream(container: OutputContainer, bit_rate: int) -> AudioStream:
+    """A stream whose encoder makes, and whose header fits, the packets of `soundtrack`."""
     stream = container.add_stream("aac", rate=RATE)
-    stream.bit_rate = 128_000
+    stream.bit_rate = bit_rate
     stream.layout = "stereo"
+    return stream
+
+
+def soundtrack(seconds: float, bit_rate: int) -> tuple[Piece, ...]:
+    """AAC packets, stereo at 48 kHz, that last `seconds` and fade in and out."""
+    stream = add_audio_stream(open_scratch(), bit_rate)
     pieces: list[Piece] = []
     for frame in _frames(seconds):
         pieces += pieces_of(stream.encode(frame))
@@ -34,10 +41,9 @@ def soundtrack(seconds: float) -> tuple[Piece, ...]:
 
 def _frames(seconds: float) -> list[AudioFrame]:
     graph = av.filter.Graph()
-    source = graph.add("aevalsrc", f"exprs={_voice(0.0)}|{_voice(0.7)}:s={RATE}:d={seconds:.6f}")
     fade = min(0.8, seconds / 4)
     chain = [
-        source,
+        graph.add("aevalsrc", f"exprs={_voice(0.0)}|{_voice(0.7)}:s={RATE}:d={seconds:.6f}"),
         graph.add("lowpass", "f=1400"),
         graph.add("afade", f"t=in:d={fade:.3f}"),
         graph.add("afade", f"t=out:st={seconds - fade:.3f}:d={fade:.3f}"),
@@ -45,8 +51,8 @@ def _frames(seconds: float) -> list[AudioFrame]:
         graph.add("asetnsamples", "n=1024:p=0"),
         graph.add("abuffersink"),
     ]
-    for one, next_one in itertools.pairwise(chain):
-        one.link_to(next_one)
+    for one, following in pairwise(chain):
+        one.link_to(following)
     graph.configure()
     return _drained(graph)
 

@@ -65,7 +65,7 @@ class _Stock:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._bodies: dict[Picture, Body] = {}
-        self._sounds: dict[tuple[float, bool], tuple[Piece, ...]] = {}
+        self._sounds: dict[tuple[float, int], tuple[Piece, ...]] = {}
 
     def prepare(self, shape: Shape) -> tuple[Body, tuple[Piece, ...]]:
         from pipeline.sandbox.film.body import encode_body
@@ -74,9 +74,9 @@ class _Stock:
         with self._lock:
             if shape.picture not in self._bodies:
                 self._bodies[shape.picture] = encode_body(shape.picture)
-            key = (shape.seconds, shape.picture.captioned)
+            key = (shape.seconds, shape.picture.audio_bit_rate)
             if shape.audio and key not in self._sounds:
-                self._sounds[key] = soundtrack(shape.seconds)
+                self._sounds[key] = soundtrack(*key)
             return self._bodies[shape.picture], self._sounds[key] if shape.audio else ()
 
 

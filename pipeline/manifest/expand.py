@@ -20,12 +20,9 @@ if TYPE_CHECKING:
 ROWS: Final = 200_000
 """How many rows a matrix may become. Twice the largest batch that was ever measured."""
 
-_PLURALS: Final = {
-    "images": "image_url",
-    "image_urls": "image_url",
-    "prompts": "prompt",
-    "image": "image_url",
-}
+AXES: Final = {"image": "image_url", "images": "image_url", "prompts": "prompt"}
+"""Other names for the two lists that every matrix has."""
+
 _REFERENCE: Final = re.compile(r"\$?\$\{([^{}\n]{0,80})\}")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
@@ -110,7 +107,7 @@ def matrix_rows(section: Map, report: Report) -> Iterator[tuple[dict[str, Member
 def _axes(members: Mapping[str, Member], report: Report) -> dict[str, list[Member]]:
     axes: dict[str, list[Member]] = {}
     for name, member in members.items():
-        field = _PLURALS.get(name, name)
+        field = AXES.get(name, name)
         if field in axes:
             report.problem(
                 member.name_at, f"{field} is given twice", f"{name} is the same", "keep one of them"
@@ -139,7 +136,7 @@ def _excludes(excluded: Member | None, axes: Mapping[str, Any], report: Report) 
                 excluded.value_at, "exclude with no mapping in it", why, "write - {image_url: ...}"
             )
             continue
-        pattern = {_PLURALS.get(name, name): member for name, member in item.members().items()}
+        pattern = {AXES.get(name, name): member for name, member in item.members().items()}
         for name in pattern.keys() - axes.keys():
             what = f"exclude names {show(name)}"
             report.problem(

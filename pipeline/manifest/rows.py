@@ -125,34 +125,39 @@ class Rows:
             self._report.problem(member.value_at, *words)
             return KNOWN_MODEL
         name = str(member.value)
+        if name in self.models or name == KNOWN_MODEL:
+            self.models.add(name)
+            return name
         self.models.add(name)
+        rules = self._rules.get(name)
+        if rules is None:
+            why = "its own rules are not known here, so its fields are sent as they stand"
+            self._report.warning(member.value_at, f"model {show(name)} is not checked", why)
+        elif not rules.listed:
+            close = nearest(name, (KNOWN_MODEL,))
+            meant = f"did you mean `{close}`?" if close else "see the vendor's list of models"
+            self._report.problem(
+                member.value_at, f"model {show(name)}", "the vendor has none of that name", meant
+            )
         return name
 
     def _allowed(self, name: str, member: Member, rules: ModelRules, in_params: set[str]) -> bool:
-        if name in rules.fields:
+        """Say whether the field is known, or may be the model's own, which has its place under `params:`."""
+        if name in rules.fields and (name in UNKNOWN.fields or name in in_params):
             return True
-        close = nearest(name, (*rules.fields, "id", "params"))
+        what, why = f"unknown field {show(name)}", f"{rules.model} takes no such field"
+        close = nearest(name, (*rules.fields, "id", "params")) if name not in rules.fields else None
         meant = f"did you mean `{close}`?" if close else ""
         if rules.closed or (rules is not UNKNOWN and close):
-            allowed = ", ".join(rules.fields)
-            why = f"{rules.model} takes no such field"
-            self._report.problem(
-                member.name_at, f"unknown field {show(name)}", why, meant or f"it takes {allowed}"
-            )
+            allowed = f"it takes {', '.join(rules.fields)}"
+            self._report.problem(member.name_at, what, why, meant or allowed)
             return False
         if name not in in_params:
-            instead = meant or f"write params: {{{name}: ...}}"
-            self._report.problem(
-                member.name_at,
-                f"unknown field {show(name)}",
-                "a model's own fields go under `params:`",
-                instead,
-            )
+            why = "a model's own fields go under `params:`"
+            self._report.problem(member.name_at, what, why, meant or f"write params: {{{name}: ...}}")
             return False
         if rules is not UNKNOWN:
-            self._report.warning(
-                member.name_at, f"{show(name)} is not in the schema of {rules.model}", "", meant
-            )
+            self._report.warning(member.name_at, what, f"the schema of {rules.model} has none of that name")
         return True
 
     def _checked(self, name: str, member: Member, rule: FieldRule) -> Any:

@@ -194,12 +194,14 @@ _CHECKS: Final[Mapping[Kind, Any]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class ModelRules:
-    """What one model takes. `closed` says that a field without a rule is refused for certain."""
+    """What one model takes. `closed` says that a field without a rule is refused for certain, `listed`
+    that the vendor has (or may have) such a model at all."""
 
     model: str
     fields: Mapping[str, FieldRule]
     required: tuple[str, ...] = ()
     closed: bool = False
+    listed: bool = True
     defaults: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -1,0 +1,120 @@
+"""`veobatch estimate`: what a manifest will cost, by row and in all, and what is on the account."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.model import Job
+    from pipeline.pricing import Quote
+
+_ROWS_SHOWN = 40
+
+
+@click.command()
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One object on stdout, for scripts.")
+@click.option("--base-url", metavar="URL", help="The API whose prices are asked for.")
+def command(manifest: Path, as_json: bool, base_url: str | None) -> int:
+    """Price MANIFEST from the live catalogue: each row, each model, in all. Spends nothing.
+
+    A price that is not known is called unknown. The balance needs a key; prices do not.
+    """
+    import anyio
+
+    jobs, quote, balance, notes = anyio.run(_estimate, manifest, base_url)
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+    if as_json:
+        _print_json(quote, balance)
+    else:
+        _print_text(jobs, quote, balance)
+    return 0
+
+
+async def _estimate(
+    path: Path, base_url: str | None
+) -> tuple[Sequence[Job], Quote, float | None, tuple[str, ...]]:
+    import os
+
+    import aiohttp
+
+    from pipeline.api.catalogue import Catalogue
+    from pipeline.api.client import USER_AGENT, Api, normalise_base_url
+    from pipeline.cli.access import find_base_url, find_key
+    from pipeline.cli.loading import cache_dir, load_checked, priced
+
+    url = normalise_base_url(find_base_url(base_url, os.environ))
+    async with aiohttp.ClientSession(headers={"User-Agent": USER_AGENT}) as session:
+        catalogue = Catalogue(session, url, cache_dir())
+        loaded = await load_checked(path, catalogue)
+        quote, notes = await priced(loaded, catalogue)
+    key = find_key(os.environ)
+    balance = None
+    if key is not None:
+        async with Api(url, key, timeout_s=10.0) as api:
+            balance = await api.balance()
+        notes += () if balance is not None else ("the balance could not be read",)
+    return loaded.manifest.jobs, quote, balance, notes
+
+
+def _print_json(quote: Quote, balance: float | None) -> None:
+    import json
+
+    by_model: dict[str, Any] = {
+        model: {"rows": share.rows, "total_usd": share.total_usd, "unknown_rows": share.unknown_rows}
+        for model, share in quote.by_model.items()
+    }
+    click.echo(
+        json.dumps(
+            {
+                "rows": quote.rows,
+                "total_usd": quote.total_usd,
+                "unknown_rows": quote.unknown_rows,
+                "balance_usd": balance,
+                "by_model": by_model,
+            }
+        )
+    )
+
+
+def _print_text(jobs: Sequence[Job], quote: Quote, balance: float | None) -> None:
+    for job, price in list(zip(jobs, quote.prices, strict=True))[:_ROWS_SHOWN]:
+        click.echo(f"{_usd(price):>12}  {job.id}  {_short(job.prompt)}")
+    if len(jobs) > _ROWS_SHOWN:
+        click.echo(f"{'...':>12}  and {len(jobs) - _ROWS_SHOWN:,} more rows")
+    click.echo("")
+    for model, share in quote.by_model.items():
+        unknown = f", {share.unknown_rows:,} of them unknown" if share.unknown_rows else ""
+        click.echo(f"{_usd(share.total_usd):>12}  {model}: {share.rows:,} rows{unknown}")
+    click.echo(f"{_usd(quote.total_usd):>12}  in all{_without(quote)}")
+    if balance is not None:
+        click.echo(f"{_usd(balance):>12}  on the account{_short_by(quote, balance)}")
+
+
+def _usd(amount: float | None) -> str:
+    return "unknown" if amount is None else f"{amount:,.2f} USD"
+
+
+def _without(quote: Quote) -> str:
+    """Say what the total leaves out: a sum of known prices is not the price of everything."""
+    if quote.unknown_rows and quote.total_usd is not None:
+        return f", and {quote.unknown_rows:,} rows whose price is unknown"
+    return ""
+
+
+def _short_by(quote: Quote, balance: float) -> str:
+    missing = (quote.total_usd or 0) - balance
+    return f", {missing:,.2f} USD too little" if missing > 0 else ""
+
+
+def _short(text: str, width: int = 60) -> str:
+    from pipeline.manifest.problems import printable
+
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= width else line[: width - 3] + "..."

@@ -1,0 +1,97 @@
+"""Problems for people and for editors: colour and the line on a terminal, plain lines or JSON elsewhere."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pipeline.manifest import Problem
+
+_WIDTH: Final = 100
+_LIMIT: Final = 4_000
+_LEAD: Final = 40
+"""How much of a long line is shown before the caret."""
+
+
+def colourful(stream: TextIO) -> bool:
+    """Say whether `stream` is a terminal whose user has not asked for plain text (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def listed(problems: Sequence[Problem], count: int, *, colour: bool, label: str = "error") -> str:
+    """Return all problems as text of at most 4,000 characters, ending in how many were left out."""
+    from pipeline.manifest.problems import capped
+
+    if not colour:
+        return capped([str(problem) for problem in problems], count, _LIMIT)
+    sources = _source_lines(problems)
+    return _whole([_coloured(problem, sources.get(problem.line, ""), label) for problem in problems], count)
+
+
+def as_json(problems: Iterable[Problem]) -> list[dict[str, Any]]:
+    """Return problems as objects that an editor can place."""
+    return [
+        {
+            "file": problem.file,
+            "line": problem.line,
+            "column": problem.column,
+            "what": problem.what,
+            "why": problem.why,
+            "instead": problem.instead,
+            "message": str(problem),
+        }
+        for problem in problems
+    ]
+
+
+def _whole(blocks: list[str], count: int) -> str:
+    """Join whole blocks while they fit: half a colour code would colour the rest of the terminal."""
+    taken: list[str] = []
+    used = len(f"... and {count} more")
+    for block in blocks:
+        used += len(block) + 1
+        if used > _LIMIT:
+            break
+        taken.append(block)
+    left = count - len(taken)
+    return "\n".join([*taken, f"... and {left} more"] if left else taken)
+
+
+def _source_lines(problems: Iterable[Problem]) -> dict[int, str]:
+    """Return the lines that problems point at; none when the file cannot be read as text."""
+    wanted = {problem.line: problem.file for problem in problems}
+    lines: dict[int, str] = {}
+    try:
+        for file in set(wanted.values()):
+            with open(file, encoding="utf-8-sig", newline="\n") as stream:  # noqa: PTH123 - a Problem holds text
+                for number, line in enumerate(stream, 1):
+                    if number in wanted:
+                        lines[number] = line.rstrip("\r\n")
+    except (OSError, ValueError):
+        return {}
+    return lines
+
+
+def _coloured(problem: Problem, source: str, label: str) -> str:
+    from pipeline.manifest.problems import printable
+
+    place = click.style(f"{printable(problem.file)}:{problem.line}:{problem.column}:", bold=True)
+    tone = "red" if label == "error" else "yellow"
+    head = f"{place} {click.style(f'{label}:', fg=tone, bold=True)} {problem.what}"
+    if problem.why:
+        head += f", {problem.why}"
+    parts = [head]
+    if source.strip():
+        cut = max(0, problem.column - 1 - _LEAD) if len(source) > _WIDTH else 0
+        shown = printable(source[cut : cut + _WIDTH].replace("\t", " "))
+        gutter = f"{problem.line:>5} | "
+        caret = " " * (len(gutter) + problem.column - 1 - cut) + "^"
+        parts += [click.style(gutter, fg="blue") + shown, click.style(caret, fg=tone, bold=True)]
+    if problem.instead:
+        parts.append(click.style(f"      = {problem.instead}", fg="green"))
+    return "\n".join(parts)

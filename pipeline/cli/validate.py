@@ -1,0 +1,112 @@
+"""`veobatch validate`: all problems of a manifest at once. Spends nothing, submits nothing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pipeline.cli.loading import FirstLook, Loaded
+    from pipeline.manifest import ManifestProblems
+
+
+@click.command()
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One object on stdout, for editors and scripts.")
+@click.option("--check-images", is_flag=True, help="Look at the head of every image: type, size, shape.")
+@click.option("--allow-private-images", is_flag=True, help="Let --check-images go to private addresses.")
+@click.option("--base-url", metavar="URL", help="The API, for models that are not built in.")
+def command(
+    manifest: Path, as_json: bool, check_images: bool, allow_private_images: bool, base_url: str | None
+) -> int:
+    """Find every problem of MANIFEST, each with its line and column.
+
+    Exits with 0 when there is none and with 2 when there is one. Models other than
+    google/veo-3.1-i2v-fast are checked against the vendor's catalogue when it can be reached.
+    """
+    from pipeline.manifest import ManifestProblems
+
+    try:
+        loaded = _load(manifest, base_url, check_images, allow_private_images)
+    except ManifestProblems as found:
+        _refuse(manifest, found, as_json)
+        return 2
+    _accept(loaded, as_json)
+    return 0
+
+
+def _load(path: Path, base_url: str | None, check_images: bool, allow_private: bool) -> Loaded:
+    """Load the manifest; the network is touched (and its libraries imported) only when it is needed."""
+    from pipeline.cli.loading import first_look
+
+    first = first_look(path)
+    if not first.others and (first.manifest is None or not check_images):
+        return first.loaded()
+    import anyio
+
+    return anyio.run(_look_outside, first, base_url, check_images, allow_private)
+
+
+async def _look_outside(
+    first: FirstLook, base_url: str | None, check_images: bool, allow_private: bool
+) -> Loaded:
+    import os
+
+    import aiohttp
+
+    from pipeline.api.catalogue import Catalogue
+    from pipeline.api.client import USER_AGENT, normalise_base_url
+    from pipeline.cli.access import find_base_url
+    from pipeline.cli.loading import cache_dir, second_look, with_images
+
+    url = normalise_base_url(find_base_url(base_url, os.environ))
+    async with aiohttp.ClientSession(headers={"User-Agent": USER_AGENT}) as session:
+        loaded = await second_look(first, Catalogue(session, url, cache_dir(), timeout_s=5.0))
+    return await with_images(loaded, allow_private) if check_images else loaded
+
+
+def _refuse(path: Path, found: ManifestProblems, as_json: bool) -> None:
+    from pipeline.cli.problems import as_json as objects
+    from pipeline.cli.problems import colourful, listed
+
+    if as_json:
+        _print({"ok": False, "file": str(path), "count": found.count, "problems": objects(found.problems)})
+    click.echo(listed(found.problems, found.count, colour=colourful(sys.stderr)), err=True)
+
+
+def _accept(loaded: Loaded, as_json: bool) -> None:
+    from pipeline.cli.problems import as_json as objects
+    from pipeline.cli.problems import colourful, listed
+
+    manifest = loaded.manifest
+    if manifest.warnings:
+        colour = colourful(sys.stderr)
+        text = listed(manifest.warnings, len(manifest.warnings), colour=colour, label="warning")
+        click.echo(text, err=True)
+    for note in loaded.notes:
+        click.echo(f"note: {note}", err=True)
+    if as_json:
+        _print(
+            {
+                "ok": True,
+                "file": str(manifest.path),
+                "rows": len(manifest.jobs),
+                "models": sorted({job.model for job in manifest.jobs}),
+                "count": 0,
+                "problems": [],
+                "warnings": objects(manifest.warnings),
+                "notes": list(loaded.notes),
+            }
+        )
+    else:
+        jobs = f"{len(manifest.jobs):,} job{'' if len(manifest.jobs) == 1 else 's'}"
+        click.echo(f"{manifest.path}: {jobs}, no problems")
+
+
+def _print(value: dict[str, Any]) -> None:
+    import json
+
+    click.echo(json.dumps(value, ensure_ascii=True))

@@ -1,0 +1,9 @@
+"""The images that jobs start from: reachable, an image, large enough, shaped as asked.
+
+`head` reads type and size from an image's first bytes, `addresses` keeps requests away from private
+networks, `check` asks for the bytes and finds the words. Knows no key: images are on other people's hosts.
+"""
+
+from pipeline.images.check import ImageFindings, check_images
+
+__all__ = ["ImageFindings", "check_images"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
 import re
 import threading
@@ -37,6 +38,9 @@ _LOOSE_SECRETS = re.compile(
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"(bearer\s+)[^\s\"',]+", re.IGNORECASE)
+
+# Legal in JSON, but a line's end to some who read line by line.
+_LINE_ENDS: Final = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 
 
 class Redactor:
@@ -119,7 +123,7 @@ class Logbook:
                 self._file.close()
                 return
             facts = self._moved(*item) if len(item) == 3 else self._said(*item)
-            self._file.write(json.dumps(facts, ensure_ascii=False, allow_nan=True))
+            self._file.write(json.dumps(facts, ensure_ascii=False).translate(_LINE_ENDS))
             if facts["level"] in _LOUD or time.monotonic() - flushed_at >= _FLUSH_S:
                 self._file.flush()
                 flushed_at = time.monotonic()
@@ -170,6 +174,7 @@ class RotatingFile:
         self._backups = backups
         self._file: IO[bytes] | None = None
         self._size = 0
+        self._whole = 0
         self._unflushed = 0
         self.lost = 0
         self._lost_said = 0
@@ -192,6 +197,7 @@ class RotatingFile:
             self._drop()
             return
         self._unflushed = 0
+        self._whole = self._size
         if self.lost > self._lost_said:
             self._lost_said, lost = self.lost, self.lost - self._lost_said
             self.write(
@@ -210,8 +216,18 @@ class RotatingFile:
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("ab")
-            self._size = self._file.tell()
+            self._size = self._whole = self._file.tell()
+            if self._torn():
+                self._size += self._file.write(b"\n")
         return self._file
+
+    def _torn(self) -> bool:
+        """Say whether the file ends inside a line, as a killed run leaves it."""
+        if self._size == 0:
+            return False
+        with self._path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
 
     def _rotate(self) -> None:
         for number in range(self._backups - 1, 0, -1):
@@ -225,9 +241,13 @@ class RotatingFile:
 
     def _drop(self) -> None:
         """Give up the lines that sit in the buffer, and the file: the next line opens it again."""
+        opened = self._file is not None
         self.lost += max(1, self._unflushed)
         self._unflushed = 0
         self._shut()
+        if opened:
+            with contextlib.suppress(OSError):
+                os.truncate(self._path, self._whole)
 
     def _shut(self) -> None:
         file, self._file = self._file, None

@@ -8,15 +8,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from pipeline.cli.words import fitted, joined
+from pipeline.cli.words import joined
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tqdm import tqdm
-
-_WIDE: Final = 60
-"""Below so many columns, the bars say less."""
 
 _COLOURS: Final = ("blue", "cyan", "green")
 _NAMES: Final = ("submitted", "rendered", "saved")
@@ -42,13 +39,12 @@ class Bars:
         ]
         self._facts = self._bar(None, len(_NAMES), "", "")
 
-    def draw(self, counts: Sequence[int], pace: str, facts: list[str]) -> None:
-        """Show one count a bar, the pace beside the last one, and as many facts as fit under them."""
+    def draw(self, counts: Sequence[int], facts: list[str]) -> None:
+        """Show one count a bar, and under them as many of `facts` as fit, the first ones first."""
         self._watch_width()
         for bar, count in zip(self._bars, counts, strict=True):
             bar.n = count
             bar.bar_format = self._format(count, int(bar.total or 0))
-        self._bars[-1].set_postfix_str(pace if self._width >= _WIDE else "", refresh=False)
         self._facts.set_description_str(joined(facts, self._width - 1), refresh=False)
         for bar in (*self._bars, self._facts):
             bar.refresh()
@@ -84,7 +80,7 @@ class Bars:
 
     def _format(self, count: int, total: int) -> str:
         counted = f"{count:>{len(str(total))}}/{total}"
-        return f"{{desc}} {{bar}} {fitted(counted, 20)} {{postfix}}"
+        return f"{{desc}} {{bar}} {counted}"
 
     def _columns(self) -> int:
         try:

@@ -183,8 +183,8 @@ class Progress:
     def _draw(self, bars: Bars) -> None:
         self._drawn = self._clock()
         tally = self.tally
-        facts = [*self._time_left(), *tally.troubles(), *self._money()]
-        bars.draw((tally.submitted, tally.rendered, tally.saved), self._pace(), facts or [""])
+        facts = [*self._time_left(), *tally.troubles(), *self._money(), *self._pace()]
+        bars.draw((tally.submitted, tally.rendered, tally.saved), facts or [""])
 
     def _line(self) -> None:
         tally = self.tally
@@ -194,11 +194,11 @@ class Progress:
             self._last = words
             self.say(words)
 
-    def _pace(self) -> str:
+    def _pace(self) -> list[str]:
         minutes = (self._clock() - self._began) / 60
         if self.tally.saved_now < 2 or minutes <= 0:
-            return ""
-        return f"{self.tally.saved_now / minutes:.3g}/min"
+            return []
+        return [f"{self.tally.saved_now / minutes:.3g}/min"]
 
     def _money(self) -> list[str]:
         if not self.tally.usd and not self._estimate:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random as randomness
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-    from pipeline.model import Record
+    from pipeline.model import Media, Record
     from pipeline.storage import Part, Store
 
 BATCH_BYTES: Final = 1024 * 1024
@@ -92,6 +92,10 @@ class NotNow:
 Outcome = Saved | NotAVideo | NotNow
 
 
+class Damaged(films.NotPlayable):
+    """It plays, but not all of it: another fetch may bring it whole."""
+
+
 class TooLarge(Exception):
     """The video is larger than the user allows."""
 
@@ -128,7 +132,7 @@ class Downloader:
             while True:
                 try:
                     await self._transfer(part, url)
-                    return await self._keep(part, record)
+                    return await self._keep(part, record, effort)
                 except TooLarge as error:
                     return NotNow(str(error))
                 except (films.NotPlayable, Trouble, Refused, Flaky) as error:
@@ -142,8 +146,12 @@ class Downloader:
 
     async def _recover(self, error: Exception, part: Part, effort: Effort) -> NotAVideo | NotNow | float:
         """Decide what a setback means: the outcome, or the seconds to wait before the next try."""
-        if isinstance(error, films.NotPlayable) and effort.proven(await part.digest()):
-            return NotAVideo(Failure("not_a_video", str(error)))
+        if isinstance(error, films.NotPlayable):
+            proven = effort.proven(await part.digest())
+            if proven and isinstance(error, Damaged):
+                return NotNow(f"each fetch brought other bytes, all of them damaged: {error}")
+            if proven:
+                return NotAVideo(Failure("not_a_video", f"what was delivered is no whole video: {error}"))
         if isinstance(error, films.NotPlayable | Changed | Flaky):
             await part.discard()
         effort.note(error)
@@ -179,8 +187,12 @@ class Downloader:
             await part.begin(body.origin.to_text())
         await Pour(body, part, limits).run(first)
 
-    async def _keep(self, part: Part, record: Record) -> Saved:
-        """Look into the whole file, then publish it. Raises `NotPlayable`."""
+    async def _keep(self, part: Part, record: Record, effort: Effort) -> Saved:
+        """Look into the whole file, then publish it. Raises `NotPlayable`.
+
+        A file that plays but is damaged in places is fetched once more: if the same bytes come again,
+        that is what the vendor made, and it is kept with a warning.
+        """
         size_bytes, media = part.held_bytes, self._media
 
         def examine(source: Path | BinaryIO) -> films.Look | None:
@@ -188,12 +200,14 @@ class Downloader:
             return films.look(source) if media else None
 
         look = await part.inspect(examine)
+        if look is not None and look.faults and not effort.fetches[await part.digest()]:
+            raise Damaged(look.faults)
         poster_path = ""
         if look is not None:
             poster_path = f"posters/{record.file_stem}.jpg"
             await self._store.write_bytes(poster_path, look.poster, durable=False)
         published = await part.publish()
-        found = None if look is None else films.checked(look.media, json.loads(record.body))
+        found = None if look is None else _described(look, record)
         artifact = Artifact(published.path, published.size_bytes, published.sha256, found, poster_path)
         return Saved(artifact, published.note)
 
@@ -307,6 +321,12 @@ class Pour:
         return problem
 
 
+def _described(look: films.Look, record: Record) -> Media:
+    """What the look found, with warnings on all that differs from what the row asked for."""
+    media = films.checked(look.media, json.loads(record.body))
+    return replace(media, warnings=(*media.warnings, look.faults)) if look.faults else media
+
+
 async def _first_chunk(body: Body, limits: DownloadLimits) -> bytes:
     """The first bytes, before anything that is held is given up for them. Raises `Trouble`."""
     first = b""
@@ -321,7 +341,7 @@ async def _first_chunk(body: Body, limits: DownloadLimits) -> bytes:
             raise Trouble(f"cut off before the first byte ({type(error).__name__})") from error
     if not first:
         raise Trouble("the server sent an empty file")
-    if body.page and first[4:8] != b"ftyp":
+    if body.page and not films.begins_like_mp4(first):
         raise Trouble("the server sent a web page instead of a video")
     return first
 

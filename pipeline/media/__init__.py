@@ -1,0 +1,21 @@
+"""Is this a playable video, how long, how large, with sound; and one picture of it.
+
+Owns everything about PyAV and the MP4 format. It blocks: call it in a thread (libav releases the GIL
+while it works). It knows no network, no rows and no file names.
+"""
+
+from pipeline.media.asked import checked, compare
+from pipeline.media.boxes import NotPlayable, begins_like_mp4, outline
+from pipeline.media.looking import Look, look, poster, probe
+
+__all__ = [
+    "Look",
+    "NotPlayable",
+    "begins_like_mp4",
+    "checked",
+    "compare",
+    "look",
+    "outline",
+    "poster",
+    "probe",
+]

@@ -112,6 +112,7 @@ class Ledger:
     async def commit(self, before: Record, after: Record) -> Record:
         """Make one step, if the record is still as `before` says (its version and state); return `after`.
 
+        Position and line are not written: they change by `place` alone.
         Raises `Conflict` when someone else has moved it, `IllegalTransition` for a step that is not
         allowed and `ValueError` for one that is not from one version of a record to its next.
         """
@@ -183,6 +184,6 @@ def _move(batch: str, before: Record, after: Record) -> Move:
     if now is not was and now not in LEGAL[was]:
         raise IllegalTransition(before.key, was, now)
     cas = (batch, before.key, before.version, was.value)
-    whole = not rows.same_job(before, after)
-    values = rows.fixed(after) + rows.moving(after) if whole else rows.moving(after)
+    whole = rows.content(before) != rows.content(after)
+    values = rows.content(after) + rows.moving(after) if whole else rows.moving(after)
     return Move(after, whole, values + cas, (after.key, after.version, was.value, now.value))

@@ -25,6 +25,10 @@ PLAIN_TYPES: Final = {field.name: str(field.type) for field in fields(Record) if
 FIXED: Final = _NAMES[:_N_FIXED]
 """Columns that a step seldom changes: what the job is, and where it stands in the manifest."""
 
+CONTENT: Final = tuple(name for name in FIXED if name not in ("key", "position", "line"))
+"""Those of them that a step may change. Where a row stands changes by `place` alone: a step made from
+a record of before must not take an old place back."""
+
 _PLAIN: Final = _NAMES[_N_FIXED:]
 _FAILURE: Final = ("failure_code", "failure_message", "failure_retryable")
 _ARTIFACT: Final = ("artifact_path", "artifact_bytes", "artifact_sha256", "artifact_poster")
@@ -45,6 +49,7 @@ _NO_MEDIA: Final = (None,) * len(_MEDIA)
 # `_value_` is the plain text: drivers take an exact str by a much shorter way than a subclass of it.
 _plain_of: Final = attrgetter("state._value_", *_PLAIN[1:])
 _fixed_of: Final = attrgetter(*FIXED)
+_content_of: Final = attrgetter(*CONTENT)
 _SHARED: Final = tuple(map(_NAMES.index, ("id", "model", "image_url", "prompt", "file_stem")))
 
 _STATES: Final = {state.value: state for state in State}
@@ -66,9 +71,9 @@ def fixed(record: Record) -> Row:
     return tuple(_fixed_of(record))
 
 
-def same_job(before: Record, after: Record) -> bool:
-    """Tell whether a step leaves alone what the job is, so that only `MOVING` needs writing."""
-    return bool(_fixed_of(before) == _fixed_of(after))
+def content(record: Record) -> Row:
+    """Return the values of `CONTENT`."""
+    return tuple(_content_of(record))
 
 
 def moving(record: Record) -> Row:

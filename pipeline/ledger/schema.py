@@ -28,7 +28,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateTable
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from pipeline.ledger.rows import FIXED, MOVING, PLAIN_TYPES
+from pipeline.ledger.rows import CONTENT, FIXED, MOVING, PLAIN_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -142,7 +142,7 @@ class Statements:
     """SQL texts with positional parameters, in the order given by each comment."""
 
     step: str  # the MOVING values of `after`; batch, key, version and state of `before`
-    step_all: str  # the FIXED and MOVING values of `after`; then as `step`
+    step_all: str  # the CONTENT and MOVING values of `after`; then as `step`
     log: str  # batch, key, version, before, after, at, stamp
     add: str  # batch, the FIXED and MOVING values
     place: str  # position, batch, key
@@ -182,7 +182,7 @@ def statements(dialect: Dialect) -> Statements:
 
     return Statements(
         step=text(_set(MOVING).where(unmoved), [*MOVING, *cas]),
-        step_all=text(_set((*FIXED, *MOVING)).where(unmoved), [*FIXED, *MOVING, *cas]),
+        step_all=text(_set((*CONTENT, *MOVING)).where(unmoved), [*CONTENT, *MOVING, *cas]),
         log=text(_insert(dialect, transitions, transitions.c.keys()), transitions.c.keys()),
         add=text(_insert(dialect, records, new), new),
         place=text(_set(["position"]).where(one), ["position", *at]),

@@ -1,0 +1,105 @@
+"""Records as rows, and the statements that write them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import create_engine
+
+from pipeline.ledger import rows
+from pipeline.ledger.schema import VERSION, migrations, records, statements
+from pipeline.model import Artifact, Failure, Media, Record, State
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+whole = st.integers(0, 2**31 - 1)
+number = st.floats(allow_nan=False)
+
+failures = st.builds(Failure, text, text, st.booleans())
+media = st.builds(
+    Media, number, whole, whole, number, st.booleans(), text, text, st.lists(text, max_size=3).map(tuple)
+)
+artifacts = st.builds(Artifact, text, st.integers(0, 2**63 - 1), text, st.none() | media, text)
+any_record = st.builds(
+    Record,
+    key=text,
+    id=text,
+    fingerprint=text,
+    position=st.integers(-1, 2**31 - 1),
+    model=text,
+    body=text,
+    image_url=text,
+    prompt=text,
+    state=st.sampled_from(State),
+    version=whole,
+    submitted_at=st.none() | number,
+    usd_spent=st.none() | number,
+    failure=st.none() | failures,
+    artifact=st.none() | artifacts,
+)
+
+
+@given(any_record)
+def test_a_record_survives_its_row(record: Record) -> None:
+    row = rows.fixed(record) + rows.moving(record)
+    assert len(row) == len(rows.FIXED + rows.MOVING)
+    assert list(rows.read([row])) == [record]
+
+
+@given(any_record)
+def test_a_row_holds_nothing_but_what_drivers_take_straight(record: Record) -> None:
+    row = rows.fixed(record) + rows.moving(record)
+    assert {type(value) for value in row} <= {str, int, float, bool, type(None)}
+
+
+def test_texts_that_rows_share_are_kept_once() -> None:
+    made = [Record(f"k{n}", f"k{n}", "f", n, "m" * n, "b", "https://e/i", "prompt") for n in (3, 3)]
+    a, b = rows.read([tuple(str(v)[:] if isinstance(v, str) else v for v in _row(record)) for record in made])
+    assert a.model is b.model
+    assert a.prompt is b.prompt
+
+
+def _row(record: Record) -> rows.Row:
+    return rows.fixed(record) + rows.moving(record)
+
+
+@pytest.mark.parametrize(
+    ("kept", "given_text"), [("fine", "fine"), ("a ? b", "a \ud800 b"), ("a \ufffd b", "a \0 b")]
+)
+def test_text_is_made_storable(kept: str, given_text: str) -> None:
+    assert rows.cleaned((1, None, given_text)) == (1, None, kept)
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "postgresql+psycopg://"])
+def test_statements_compile_with_their_parameters_in_order(url: str) -> None:
+    paramstyle = "qmark" if url == "sqlite://" else "format"
+    sql = statements(create_engine(url, paramstyle=paramstyle).dialect)
+    sign = "?" if paramstyle == "qmark" else "%s"
+    assert sql.step.count(sign) == len(rows.MOVING) + 4
+    assert sql.add.count(sign) == len(rows.FIXED + rows.MOVING) + 1
+
+
+def test_the_tables_of_version_1_are_never_changed_again() -> None:
+    """A new column needs a new version, with statements that add it to the ledgers people have."""
+    assert VERSION == 1
+    assert [version for version, _ in migrations(create_engine("sqlite://").dialect, 0)] == [1]
+    assert migrations(create_engine("sqlite://").dialect, 1) == []
+    assert " ".join(column.name for column in records.columns) == COLUMNS_OF_VERSION_1
+
+
+COLUMNS_OF_VERSION_1 = (
+    "batch key id fingerprint position model body image_url prompt file_stem line state version "
+    "intent attempts faults correlation_id generation_id video_url submitted_at doubted_at "
+    "accepted_at not_yet_at finished_at downloaded_at polls reserved_usd usd_spent credits_used "
+    "failure_code failure_message failure_retryable artifact_path artifact_bytes artifact_sha256 "
+    "artifact_poster media_duration_s media_width media_height media_fps media_has_audio "
+    "media_video_codec media_audio_codec media_warnings lease lease_until worker"
+)
+
+
+def test_the_names_alone_import_no_database() -> None:
+    words = "import sys, pipeline.ledger; print('sqlalchemy' in sys.modules, 'psycopg' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", words], text=True) == "False False\n"

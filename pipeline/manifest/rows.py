@@ -87,7 +87,7 @@ class Rows:
         fields = {**self._defaults, **self._params, **row, **own_params}
         in_params = self._params.keys() | own_params.keys()
         model = self._model(fields)
-        rules = VEO if model == KNOWN_MODEL else self._rules.get(model, UNKNOWN)
+        rules = self._rules_of(model)
         body = {"model": model}
         for name, member in fields.items():
             if name != "model" and self._allowed(name, member, rules, in_params):
@@ -140,6 +140,12 @@ class Rows:
                 member.value_at, f"model {show(name)}", "the vendor has none of that name", meant
             )
         return name
+
+    def _rules_of(self, model: str) -> ModelRules:
+        if model == KNOWN_MODEL:
+            return VEO
+        rules = self._rules.get(model, UNKNOWN)
+        return rules if rules.listed else UNKNOWN
 
     def _allowed(self, name: str, member: Member, rules: ModelRules, in_params: set[str]) -> bool:
         """Say whether the field is known, or may be the model's own, which has its place under `params:`."""
@@ -208,7 +214,8 @@ class Rows:
         return row_id
 
     def _fingerprint(self, rules: ModelRules, body: dict[str, Any], at: int) -> str:
-        text = _canonical(rules.normal(body))
+        # Only built-in defaults are written out: a job's identity must not hang on what a catalogue says today.
+        text = _canonical(VEO.normal(body) if rules is VEO else body)
         self._bytes_left -= len(text)
         if self._bytes_left < 0:
             self._report.problem(
@@ -233,7 +240,7 @@ def _shown(value: Node) -> str:
 
 
 def _trap_words(name: str, trap: Trap) -> Words:
-    why = f"without quotes YAML reads it as {trap.reads_as}"
+    why = f"YAML reads that as {trap.reads_as}"
     return f"{trap.text} in {name} without quotes", why, f'write "{trap.text}" or a plain value'
 
 

@@ -77,7 +77,7 @@ class FieldRule:
         return self.kind in {Kind.TEXT, Kind.URL}
 
     def _trapped(self, name: str, trap: Trap) -> Words:
-        why = f"without quotes YAML reads it as {trap.reads_as}"
+        why = f"YAML reads that as {trap.reads_as}"
         if self.kind is Kind.BOOLEAN:
             return (
                 f"{name} is {trap.text}",

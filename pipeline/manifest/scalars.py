@@ -16,8 +16,8 @@ _WORDS: Final[dict[str, Scalar]] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
-_YES: Final = frozenset({"yes", "on", "y"})
-_NO: Final = frozenset({"no", "off", "n"})
+_YES: Final = frozenset({"yes", "on"})
+_NO: Final = frozenset({"no", "off"})
 _LONGEST_WORD: Final = 5
 
 _INTEGER: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")

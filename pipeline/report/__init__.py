@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
+from pipeline.model import State
 from pipeline.report import charts, data, story
 from pipeline.results import iso, listed, summary
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from pipeline.model import Record
 
-__all__ = ["parts", "render"]
+__all__ = ["parts", "render", "shown"]
 
 PARTS: Final = ("top", "troubles", "charts")
 """The sections a live page replaces as a whole; each is a template of its own."""
@@ -43,7 +45,7 @@ def render(
     `next_command` is shown as what to do next. A `live` page listens to `./events` and keeps itself
     up to date; any other one never speaks to anybody.
     """
-    rows = listed(records)
+    rows = shown(records, live=live)
     style, script = _source("page.css"), _source("page.js")
     return _template("page.html").render(
         **_facts(rows, live),
@@ -60,8 +62,17 @@ def render(
 
 def parts(records: Sequence[Record], *, live: bool = True) -> dict[str, str]:
     """Return the HTML of the sections that change while a run goes on, by their names in `PARTS`."""
-    facts = _facts(listed(records), live)
+    facts = _facts(shown(records, live=live), live)
     return {name: _template(f"{name}.html").render(**facts) for name in PARTS}
+
+
+def shown(records: Sequence[Record], *, live: bool = False) -> list[Record]:
+    """Return the rows of the page. While a run goes on, a create on its way is a matter of seconds: it
+    still waits its turn, and is in doubt only once its answer was given up."""
+    rows = listed(records)
+    if not live:
+        return rows
+    return [replace(row, state=State.PENDING) if row.state is State.SUBMITTING else row for row in rows]
 
 
 def _facts(rows: Sequence[Record], live: bool) -> dict[str, object]:

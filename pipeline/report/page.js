@@ -234,7 +234,7 @@
       chip.setAttribute("aria-pressed", String(view.state === name));
       chip.dataset.state = name;
       if (name) chip.append(make("i"));
-      chip.append(name ? NAMES[name] : "All", make("small", "", (name ? counts[name] : rows.size).toLocaleString()));
+      chip.append(name ? NAMES[name] : "All", " ", make("small", "", (name ? counts[name] : rows.size).toLocaleString()));
       return chip;
     }));
   }

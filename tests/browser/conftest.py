@@ -1,0 +1,115 @@
+"""A headless Chromium and a folder with real videos for it to show."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Error, Page, sync_playwright
+
+from pipeline.model import Artifact
+from pipeline.report import render
+from pipeline.results import csv_bytes
+from tests.unit.projection_rows import MEDIA, T0, done
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from pipeline.model import Record
+
+CLIPS = 3
+
+
+def _executable() -> str | None:
+    """Return the browser of this machine: the one that was named, an installed one, or Playwright's own."""
+    named = os.environ.get("PLAYWRIGHT_CHROMIUM_EXECUTABLE_PATH")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return named or next((found for name in names if (found := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    arguments = ["--disable-background-networking", "--disable-component-update", "--no-first-run"]
+    if os.geteuid() == 0:
+        arguments.append("--no-sandbox")
+    with sync_playwright() as playwright:
+        try:
+            chromium = playwright.chromium.launch(executable_path=_executable(), args=arguments)
+        except Error as error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(f"no Chromium on this machine: {error}")
+        yield chromium
+        chromium.close()
+
+
+@dataclass
+class Watched:
+    """A page with everything it said and asked for."""
+
+    page: Page
+    said: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def watched(browser: Browser) -> Iterator[Watched]:
+    """A page that fails the test when the console says anything, or another host is asked for anything."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(30_000)
+    got = Watched(context.new_page())
+    got.page.on("console", lambda message: got.said.append(f"{message.type}: {message.text}"))
+    got.page.on("pageerror", lambda error: got.said.append(f"error: {error}"))
+    got.page.on("request", lambda request: got.asked.append(request.url))
+    yield got
+    context.close()
+    assert got.said == []
+    assert [url for url in got.asked if not url.startswith(("file://", "http://127.0.0.1:"))] == []
+
+
+def write_clip(path: Path, colour: int) -> None:
+    """Write two seconds of H.264 that a browser plays, and its poster beside it as `.jpg`."""
+    from PIL import Image
+
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 160, 90, "yuv420p"
+        for number in range(24):
+            picture = np.full((90, 160, 3), (colour * 70 % 256, 6 * number, 120), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    Image.fromarray(picture).save(path.with_suffix(".jpg"))
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of `CLIPS` real videos, with names that a URL has to escape."""
+    folder = tmp_path_factory.mktemp("clips") / "videos"
+    folder.mkdir()
+    for number in range(CLIPS):
+        write_clip(folder / f"clip #{number} 100%.mp4", number)
+    return folder
+
+
+def filmed(index: int, **changes: Any) -> Record:
+    """A done row whose video is one of `clips`."""
+    stem = f"videos/clip #{index % CLIPS} 100%"
+    artifact = Artifact(f"{stem}.mp4", 2_000_000, "ab" * 32, replace(MEDIA, duration_s=2.0), f"{stem}.jpg")
+    return done(index, **({"artifact": artifact} | changes))
+
+
+def write_report(folder: Path, clips: Path, rows: Sequence[Record], **facts: Any) -> str:
+    """Write a report beside the clips; return the address it has on disk."""
+    target = folder / "videos"
+    if not target.exists():
+        target.symlink_to(clips, target_is_directory=True)
+    page = folder / "report.html"
+    page.write_text(render(rows, title="overnight", manifest="overnight.yaml", generated_at=T0, **facts))
+    (folder / "results.csv").write_bytes(csv_bytes(rows))
+    return page.as_uri()

@@ -1,0 +1,239 @@
+"""The morning page in a real browser, opened from disk as people open it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from pipeline.model import State
+from tests.browser.conftest import filmed, write_report
+from tests.unit.projection_rows import failed, row
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from playwright.sync_api import Page
+
+    from pipeline.model import Record
+    from tests.browser.conftest import Watched
+
+pytestmark = pytest.mark.browser
+
+HOSTILE = '<script>window.hacked = 1</script><img src="x" onerror="window.hacked = 2"> "quotes" \'too\''
+ARABIC = "مرحبا! المرأة تبتسم وتلوّح بيدها."
+
+
+def batch() -> list[Record]:
+    return [
+        filmed(0, prompt="The woman puts on glasses.", usd_spent=1.2),
+        filmed(1, prompt=HOSTILE, usd_spent=4.8),
+        filmed(2, prompt=ARABIC, usd_spent=2.4),
+        failed(3, f"image too small {HOSTILE}", prompt="A cat yawns."),
+        row(4, State.IN_DOUBT, prompt="Waves."),
+        row(5, prompt="Later."),
+    ]
+
+
+@pytest.fixture
+def page(watched: Watched, tmp_path: Path, clips: Path) -> Page:
+    watched.page.goto(write_report(tmp_path, clips, batch(), next_command="veobatch run x --retry-failed"))
+    return watched.page
+
+
+def ids(page: Page) -> list[str]:
+    return page.locator(".card .meta bdi").all_inner_texts()
+
+
+def plays(page: Page, index: int) -> None:
+    """Wait until the time of a video moves on; the page's policy forbids Playwright's own waiting for it."""
+    page.locator(".card video").nth(index).evaluate(
+        """video => new Promise((resolve) => {
+          const look = () => video.currentTime > 0.2 ? resolve() : requestAnimationFrame(look);
+          look();
+        })"""
+    )
+
+
+def test_the_gallery_is_filled(page: Page) -> None:
+    expect(page.locator("h1")).to_contain_text("3 of 6 videos are here.")
+    assert ids(page) == [f"job-{index}" for index in range(6)]
+    poster = page.locator(".card img").first
+    poster.scroll_into_view_if_needed()
+    expect(poster).to_have_js_property("complete", True)
+    assert poster.evaluate("image => image.naturalWidth") == 160
+    expect(page.locator("#count")).to_have_text("6 rows")
+
+
+def test_a_video_plays_where_it_is_clicked(page: Page) -> None:
+    page.locator(".card .play").first.click()
+    video = page.locator(".card video").first
+    expect(video).to_be_focused()
+    plays(page, 0)
+    assert video.evaluate("video => video.videoWidth") == 160
+    page.locator(".card .play").first.click()
+    plays(page, 1)
+    assert video.evaluate("video => video.paused"), "one at a time"
+
+
+def test_filters(page: Page) -> None:
+    page.get_by_role("button", name="failed 1").click()
+    assert ids(page) == ["job-3"]
+    expect(page.get_by_role("button", name="failed 1")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator(".card .words")).to_contain_text("image too small <script>")
+    page.get_by_role("button", name="All 6").click()
+    page.get_by_role("searchbox").fill("GLASSES woman")
+    assert ids(page) == ["job-0"]
+    expect(page.locator("#count")).to_have_text("1 of 6")
+    page.get_by_role("searchbox").fill("nothing like it")
+    expect(page.locator("#none")).to_be_visible()
+    page.get_by_role("button", name="Show all").click()
+    assert len(ids(page)) == 6
+    page.get_by_role("searchbox").fill("gen-2")
+    assert ids(page) == ["job-2"]
+
+
+def test_sorts(page: Page) -> None:
+    page.get_by_label("Sort").select_option("usd")
+    assert ids(page)[:3] == ["job-1", "job-2", "job-0"]
+    page.get_by_label("Sort").select_option("failures")
+    assert ids(page)[:3] == ["job-3", "job-4", "job-0"]
+    page.get_by_label("Sort").select_option("saved")
+    assert ids(page)[:3] == ["job-2", "job-1", "job-0"]
+
+
+def test_failures_come_first_in_the_vendors_words(page: Page) -> None:
+    trouble = page.locator(".trouble").first
+    expect(trouble.locator("q")).to_have_text(f"image too small {HOSTILE}")
+    trouble.locator("summary").click()
+    expect(trouble).to_contain_text("line 16")
+    assert trouble.evaluate("node => node.compareDocumentPosition(document.getElementById('grid')) & 4") == 4
+    trouble.get_by_role("button", name="job-3").click()
+    expect(page.get_by_role("dialog")).to_contain_text("A cat yawns.")
+
+
+def test_hostile_and_right_to_left_text_is_harmless(page: Page) -> None:
+    expect(page.locator(".card .prompt").nth(1)).to_have_text(HOSTILE)
+    assert page.evaluate("window.hacked") is None
+    arabic = page.locator(".card .prompt").nth(2)
+    expect(arabic).to_have_text(ARABIC)
+    assert arabic.evaluate("node => getComputedStyle(node).direction") == "rtl"
+    assert page.locator(".card .meta").nth(2).evaluate("node => getComputedStyle(node).direction") == "ltr"
+
+
+def test_details_show_every_parameter_and_copy_the_id(page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Details of job-1").click()
+    dialog = page.get_by_role("dialog")
+    for words in ("resolution", "1080p", "$4.80", "gen-1", "vb-1-1", "1920 × 1080", "Manifest line"):
+        expect(dialog).to_contain_text(words)
+    dialog.get_by_role("button", name="Copy").first.click()
+    expect(page.locator("#said")).to_have_text("Copied gen-1")
+    assert page.evaluate("navigator.clipboard.readText()") == "gen-1"
+    page.keyboard.press("ArrowRight")
+    expect(dialog.get_by_role("heading")).to_have_text("job-2")
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(page.get_by_role("button", name="Details of job-1")).to_be_focused()
+
+
+def test_everything_is_reached_by_keyboard(page: Page) -> None:
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the videos")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("/")
+    expect(page.get_by_role("searchbox")).to_be_focused()
+    for _ in range(6):
+        page.keyboard.press("Tab")
+    expect(page.get_by_label("Sort")).to_be_focused()
+    page.keyboard.press("Tab")
+    play = page.locator(".card .play")
+    expect(play.nth(0)).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(play.nth(1)).to_be_focused()
+    assert play.nth(1).evaluate("node => getComputedStyle(node).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    plays(page, 0)
+
+
+def test_a_screen_reader_is_told_what_is_there(page: Page) -> None:
+    cards = page.get_by_role("list", name="Videos").get_by_role("listitem")
+    expect(cards).to_have_count(6)
+    expect(cards.nth(2)).to_have_attribute("aria-posinset", "3")
+    expect(cards.nth(2)).to_have_attribute("aria-setsize", "6")
+    expect(page.get_by_role("img", name="Timeline.")).to_have_count(1)
+    expect(page.get_by_role("img", name="3 done, 1 failed, 1 in doubt, 1 pending")).to_have_count(1)
+    controls = "[...document.querySelectorAll('button, a, input, select')]"
+    named = "(node) => node.ariaLabel || node.textContent.trim() || node.labels?.length"
+    assert page.evaluate(f"{controls}.every({named})")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_it_fits_the_window_and_can_be_read(page: Page, width: int, scheme: str) -> None:
+    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    page.set_viewport_size({"width": width, "height": 844})
+    page.reload()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert (
+        page.evaluate(CONTRAST, ["h1", ".rest", ".card .prompt", ".card .meta", ".figures span", "q"]) == []
+    )
+
+
+# Returns the selectors whose text has less than the 4.5 : 1 of WCAG 2 against the page.
+CONTRAST = """(selectors) => {
+  const light = (colour) => {
+    const parts = colour.match(/[\\d.]+/g).slice(0, 3).map((c) => c / 255);
+    const linear = parts.map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+  };
+  const paper = light(getComputedStyle(document.body).backgroundColor);
+  return selectors.filter((selector) => {
+    const ink = light(getComputedStyle(document.querySelector(selector)).color);
+    return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05) < 4.5;
+  });
+}"""
+
+
+def test_ten_thousand_rows_are_usable_in_time(watched: Watched, tmp_path: Path, clips: Path) -> None:
+    page = watched.page
+    address = write_report(tmp_path, clips, [filmed(index) for index in range(10_000)])
+    began = time.monotonic()
+    page.goto(address)
+    page.locator(".card .play").first.wait_for()
+    page.get_by_role("searchbox").fill("job-9999")
+    expect(page.locator("#count")).to_have_text("1 of 10,000")
+    assert time.monotonic() - began < 10
+    page.get_by_role("searchbox").fill("")
+    page.locator("#grid").evaluate("grid => scrollTo(0, grid.offsetTop + grid.offsetHeight)")
+    page.locator(".card", has_text="job-9999").wait_for()
+    assert page.locator(".card").count() < 100
+
+
+def test_the_focus_is_never_pulled_away(watched: Watched, tmp_path: Path, clips: Path) -> None:
+    page = watched.page
+    page.goto(write_report(tmp_path, clips, [filmed(index) for index in range(500)]))
+    page.locator(".card .play").first.focus()
+    page.keyboard.press("End")
+    expect(page.locator(".card:focus-within")).to_have_attribute("aria-posinset", "500")
+    page.evaluate("scrollTo(0, 0)")
+    page.locator('.card[aria-posinset="1"]').wait_for()
+    expect(page.locator(".card:focus-within")).to_have_attribute("aria-posinset", "500")
+
+
+def test_an_empty_batch_is_a_page_too(watched: Watched, tmp_path: Path, clips: Path) -> None:
+    watched.page.goto(write_report(tmp_path, clips, []))
+    expect(watched.page.locator("h1")).to_contain_text("Nothing here yet.")
+
+
+def test_a_file_that_will_not_play_says_so(watched: Watched, tmp_path: Path, clips: Path) -> None:
+    page = watched.page
+    artifact = filmed(0).artifact
+    assert artifact is not None
+    broken = type(artifact)("broken.mp4", 3, "00", artifact.media)
+    (tmp_path / "broken.mp4").write_bytes(b"no!")
+    page.goto(write_report(tmp_path, clips, [filmed(0, artifact=broken)]))
+    page.locator(".card .play").click()
+    expect(page.get_by_role("link", name="Open it")).to_be_visible()

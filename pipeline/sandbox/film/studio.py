@@ -18,7 +18,7 @@ KEPT_BYTES: Final = 96 * 1024**2
 
 
 class Studio:
-    """Makes clips off the loop. Use it from one loop; `close` waits for the frame in work."""
+    """Makes clips off the loop. Use it from one loop; `close` drops what has not begun."""
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sandbox-studio")
@@ -47,7 +47,7 @@ class Studio:
             self._executor.submit(_STOCK.prepare, shape)
 
     def close(self) -> None:
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _keep(self, key: tuple[Shape, Label], done: asyncio.Future[bytes]) -> None:
         self._making.pop(key, None)

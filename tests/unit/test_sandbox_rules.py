@@ -1,0 +1,234 @@
+"""The sandbox's pure parts: durations, options, fault desk, catalogue, captions."""
+
+from __future__ import annotations
+
+import ast
+import random
+import statistics
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pipeline.sandbox
+from pipeline.sandbox import FAULTS, Fault, Generation, SandboxOptions
+from pipeline.sandbox.catalogue import MODELS, VEO, find_model
+from pipeline.sandbox.durations import parse_durations
+from pipeline.sandbox.faults import FaultDesk, Stage, Subject
+from pipeline.sandbox.film.caption import font_for, shorten, wrap
+from pipeline.sandbox.film.shape import Shape
+
+GOOD: dict[str, Any] = {"model": VEO.id, "prompt": "A cat yawns.", "image_url": "https://example.com/cat.jpg"}
+STAGES = {name: kind.stage for name, kind in FAULTS.items()}
+
+
+def desk(*faults: Fault, seed: int = 1) -> FaultDesk:
+    made = FaultDesk(seed, STAGES)
+    for fault in faults:
+        made.add(fault)
+    return made
+
+
+def test_the_sandbox_imports_nothing_else_of_the_project() -> None:
+    room = Path(pipeline.sandbox.__file__).parent
+    for path in room.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                ours = name == "pipeline" or name.startswith("pipeline.")
+                assert not ours or name.startswith("pipeline.sandbox"), f"{path}: {name}"
+
+
+@pytest.mark.parametrize(
+    ("text", "median", "low", "high"),
+    [
+        ("lognormal", 75, 20, 300),
+        ("lognormal:10,0.1", 10, 5, 20),
+        ("two-modes", 57, 5, 200),
+        ("uniform", 165, 30, 300),
+        ("uniform:1,3", 2, 1, 3),
+        ("fixed:42", 42, 42, 42),
+    ],
+)
+def test_durations_follow_their_names(text: str, median: float, low: float, high: float) -> None:
+    draw, source = parse_durations(text), random.Random(3)
+    drawn = [draw(source) for _ in range(3000)]
+    assert statistics.median(drawn) == pytest.approx(median, rel=0.06)
+    assert low <= min(drawn)
+    assert max(drawn) <= high
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "fixed", "fixed:x", "fixed:-1", "fixed:nan", "fixed:inf", "lognormal:0", "normal", "uniform:1"],
+)
+def test_unknown_durations_are_refused_with_the_names_there_are(text: str) -> None:
+    with pytest.raises(ValueError, match="lognormal"):
+        parse_durations(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("speed", 0.0),
+        ("speed", float("inf")),
+        ("id_style", "hash"),
+        ("video", "huge"),
+        ("create_status", 202),
+        ("balance_usd", -1.0),
+        ("key", "with space"),
+        ("key", ""),
+        ("durations", "soon"),
+        ("concurrency_limit", 0),
+        ("url_lifetime_s", -3.0),
+        ("log_rows", "sometimes"),
+    ],
+)
+def test_a_wrong_option_is_named(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name):
+        SandboxOptions(**{name: value})  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_a_fault_strikes_only_whom_it_concerns() -> None:
+    faults = desk(Fault("server-error", match="cat"))
+    assert faults.pick(Stage.CREATE, Subject("1", "a cat", "x")) is not None
+    assert faults.pick(Stage.CREATE, Subject("2", "a dog", "job-cat-1")) is not None
+    assert faults.pick(Stage.CREATE, Subject("3", "a dog", "x")) is None
+    assert faults.pick(Stage.STATUS, Subject("1", "a cat", "x")) is None
+
+
+def test_a_fault_strikes_so_often_a_job_after_so_many_chances() -> None:
+    faults = desk(Fault("status-reset", times=2, after=1))
+    for key in ("one", "two"):
+        struck = [faults.pick(Stage.STATUS, Subject(key)) is not None for _ in range(5)]
+        assert struck == [False, True, True, False, False]
+    assert faults.struck["status-reset"] == 4
+
+
+def test_a_fault_strikes_so_often_in_all_and_the_nth_create() -> None:
+    faults = desk(Fault("quota", total=2), Fault("throttled", nth=3))
+    names = [faults.pick(Stage.CREATE, Subject(str(nth), nth=nth)) for nth in range(1, 6)]
+    assert [fault.name if fault else "" for fault in names] == ["quota", "quota", "throttled", "", ""]
+
+
+def test_a_share_is_seeded_and_independent_of_arrival_order() -> None:
+    subjects = [Subject(f"job {number}") for number in range(400)]
+    one, other = desk(Fault("cdn-cut", share=0.25)), desk(Fault("cdn-cut", share=0.25))
+    forwards = {s.key for s in subjects if one.pick(Stage.CDN, s)}
+    backwards = {s.key for s in reversed(subjects) if other.pick(Stage.CDN, s)}
+    assert forwards == backwards
+    assert 60 < len(forwards) < 140
+    assert forwards != {
+        s.key for s in subjects if desk(Fault("cdn-cut", share=0.25), seed=2).pick(Stage.CDN, s)
+    }
+
+
+def test_a_fault_that_no_one_knows_is_refused() -> None:
+    with pytest.raises(ValueError, match="cdn-cut"):
+        desk(Fault("cdn-cutt"))
+    with pytest.raises(ValueError, match="share"):
+        desk(Fault("cdn-cut", share=1.5))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("prompt", None),
+        ("prompt", 3),
+        ("prompt", ""),
+        ("image_url", "not a url"),
+        ("image_url", "file:///etc/passwd"),
+        ("image_url", "http://"),
+        ("duration", 5),
+        ("duration", "8"),
+        ("duration", True),
+        ("duration", 8.0),
+        ("resolution", "4k"),
+        ("aspect_ratio", "1:1"),
+        ("generate_audio", "yes"),
+        ("generate_audio", 1),
+        ("provider", "openai"),
+    ],
+)
+def test_a_wrong_field_is_named(field: str, value: object) -> None:
+    (problem,) = VEO.problems({**GOOD, field: value})
+    assert problem.startswith(field)
+
+
+def test_missing_fields_are_all_named() -> None:
+    assert VEO.problems({"model": VEO.id}) == ["prompt is required", "image_url is required"]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {},
+        {"duration": 4, "resolution": "720p", "aspect_ratio": "9:16", "generate_audio": False},
+        {"provider": "Google"},
+        {"provider": "AUTO"},
+        {"a_field_of_tomorrow": [1]},
+        {"image_url": "data:image/png;base64,AAAA"},
+    ],
+)
+def test_a_right_body_has_no_problem(extra: dict[str, Any]) -> None:
+    assert VEO.problems({**GOOD, **extra}) == []
+
+
+def test_models_are_found_by_id_and_alias() -> None:
+    for model in MODELS:
+        assert [find_model(name) for name in (model.id, *model.aliases)] == [model] * (1 + len(model.aliases))
+    assert find_model("google/veo-9") is None
+
+
+@pytest.mark.parametrize(
+    ("fails", "render_s", "walk"),
+    [
+        (False, 100.0, ["waiting", "queued", "active", "generating", "generating", "completed", "completed"]),
+        (True, 100.0, ["waiting", "queued", "active", "generating", "generating", "error", "error"]),
+        (False, 0.0, ["completed"] * 7),
+        (False, inf, ["generating"] * 7),
+    ],
+)
+def test_the_status_follows_from_the_time(fails: bool, render_s: float, walk: list[str]) -> None:
+    born = 1_000_000.0
+    one = Generation("id", 0, "", GOOD, VEO.id, "r", born, render_s, 1.2, fails=fails)
+    assert [one.status_at(born + age) for age in (0.0, 5, 15, 25, 99.9, 100, 10_000)] == walk
+
+
+@pytest.mark.parametrize(
+    ("resolution", "aspect", "size", "band_top"),
+    [
+        ("1080p", "16:9", (1920, 1080), 800),
+        ("1080p", "9:16", (1080, 1920), 1424),
+        ("720p", "16:9", (1280, 720), 528),
+        ("720p", "9:16", (720, 1280), 944),
+    ],
+)
+def test_shapes_have_the_asked_size_and_a_band_on_a_macroblock(
+    resolution: str, aspect: str, size: tuple[int, int], band_top: int
+) -> None:
+    picture = Shape.asked(resolution, aspect, 8, True, small=False).picture
+    assert (picture.width, picture.height) == size
+    assert picture.band_top == band_top
+
+
+@given(st.text(max_size=200), st.integers(60, 400), st.integers(1, 5))
+def test_wrapped_text_always_fits(text: str, width: int, most: int) -> None:
+    font = font_for("", 20)
+    lines = wrap(text, width, font, most)
+    assert len(lines) <= most
+    assert all(font.getlength(line) <= width for line in lines)
+
+
+def test_wrapping_keeps_words_and_shortening_says_so() -> None:
+    font = font_for("", 20)
+    assert wrap("one two three", 10_000, font, 3) == ["one two three"]
+    assert (
+        " ".join(wrap("the quick brown fox jumps over it", 130, font, 9))
+        == "the quick brown fox jumps over it"
+    )
+    assert shorten("the quick brown fox", 120, font).endswith("…")

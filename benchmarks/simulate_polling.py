@@ -1,0 +1,231 @@
+"""Looks and delay on a virtual clock: the real `polling` code against fixed clocks, backoff, and the optimum.
+
+Run as `python -m benchmarks.simulate_polling`; `run()` gives the same as data that JSON can hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from bisect import bisect_right
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from itertools import pairwise
+from math import ceil, exp
+from random import Random
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Final
+
+from pipeline.polling import DurationLearner, PollQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Draw = Callable[[Random], float]
+
+INTERVAL_S: Final = 10.0
+KIND: Final = "any"
+
+
+def lognormal(random: Random) -> float:
+    """Median 75 s, sigma 0.25."""
+    return 75.0 * exp(random.gauss(0.0, 0.25))
+
+
+def two_modes(random: Random) -> float:
+    """70% near 55 s, 30% near 140 s, each within some 12%."""
+    return (55.0 if random.random() < 0.7 else 140.0) * exp(random.gauss(0.0, 0.12))
+
+
+def uniform(random: Random) -> float:
+    """Anything from 30 s to 300 s."""
+    return random.uniform(30.0, 300.0)
+
+
+DISTRIBUTIONS: Final[dict[str, Draw]] = {"lognormal": lognormal, "two modes": two_modes, "uniform": uniform}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a batch cost: mean looks a job, mean seconds from finished to noticed, and when all was over."""
+
+    looks: float
+    delay_s: float
+    makespan_s: float
+
+    def against(self, other: Outcome) -> Outcome:
+        """Return looks and delay as shares of another's."""
+        return Outcome(self.looks / other.looks, self.delay_s / other.delay_s, 1.0)
+
+    @property
+    def product(self) -> float:
+        """Looks times delay, which no schedule can push below a bound (Keller 1974)."""
+        return self.looks * self.delay_s
+
+
+def simulate(
+    durations: Sequence[float],
+    in_flight: int,
+    *,
+    seed: int = 0,
+    interval_s: float = INTERVAL_S,
+    learner: DurationLearner | None = None,
+    latency_s: float = 0.0,
+) -> Outcome:
+    """Run one batch through the real queue; a slot is refilled when the end of its generation is noticed."""
+    queue = PollQueue(learner or DurationLearner(interval_s), interval_s=interval_s, random=Random(seed))
+    born: dict[str, float] = {}
+    waiting = iter(enumerate(durations))
+    looks, delay, now = 0, 0.0, 0.0
+
+    def refill(at: float) -> None:
+        for i, _ in waiting:
+            born[str(i)] = at
+            queue.add(str(i), KIND, now=at)
+            return
+
+    for _ in range(min(in_flight, len(durations))):
+        refill(0.0)
+    while (due := queue.next_due()) is not None:
+        now = max(now, due)
+        key = queue.pop_due(now)
+        if key is None:
+            continue
+        looks += 1
+        end = born[key] + durations[int(key)]
+        if now < end:
+            queue.not_yet(key, now=now + latency_s)
+            continue
+        delay += now + latency_s - end
+        queue.finished(key, now=now + latency_s)
+        refill(now + latency_s)
+    return Outcome(looks / len(durations), delay / len(durations), now)
+
+
+def scheduled(durations: Sequence[float], in_flight: int, next_age: Callable[[float], float]) -> Outcome:
+    """Run one batch on a fixed schedule: `next_age` gives the age of the look after one at an age."""
+    slots = [0.0] * in_flight
+    heapify(slots)
+    looks, delay = 0, 0.0
+    for duration in durations:
+        age = 0.0
+        while age < duration:
+            age = next_age(age)
+            looks += 1
+        delay += age - duration
+        heappush(slots, heappop(slots) + age)
+    return Outcome(looks / len(durations), delay / len(durations), max(slots))
+
+
+def every(interval_s: float) -> Callable[[float], float]:
+    """Return the fixed clock."""
+    return lambda age: age + interval_s
+
+
+def backoff(first_s: float = 1.0, factor: float = 1.5, cap_s: float = 30.0) -> Callable[[float], float]:
+    """Return exponential backoff as a schedule of ages."""
+    ages, wait = [0.0], first_s
+    while ages[-1] < 10_000.0:
+        ages.append(ages[-1] + wait)
+        wait = min(wait * factor, cap_s)
+    return lambda age: ages[bisect_right(ages, age)]
+
+
+def optimum(
+    draw: Draw, price: float, *, step_s: float = 1.0, sample: int = 40_000
+) -> Callable[[float], float]:
+    """Return the best schedule for a known distribution, a second of delay priced at `price` looks.
+
+    By dynamic programming on a grid, over the empirical distribution of `sample` draws.
+    """
+    random = Random(1)
+    draws = sorted(draw(random) for _ in range(sample))
+    size = ceil(draws[-1] / step_s) + 2
+    survival = [1.0 - bisect_right(draws, i * step_s) / sample for i in range(size)]
+    area = [0.0]
+    for s, t in pairwise(survival):
+        area.append(area[-1] + (s + t) / 2.0 * step_s)
+    cost = [0.0] * size
+    nexts = [size] * size
+    for i in range(size - 2, -1, -1):
+        best, at = min(
+            (price * (survival[i] * (j - i) * step_s - (area[j] - area[i])) + cost[j], j)
+            for j in range(i + 1, size)
+            if j == i + 1 or nexts[i + 1] >= j
+        )
+        cost[i], nexts[i] = best + survival[i], at
+    return lambda age: nexts[min(round(age / step_s), size - 2)] * step_s
+
+
+def compare(name: str, jobs: int, in_flight: int, seeds: Sequence[int]) -> dict[str, Any]:
+    """Measure every client on the same jobs; shares are of the fixed 10 s clock, means over `seeds`."""
+    draw = DISTRIBUTIONS[name]
+    mean = fmean(draw(Random(seed)) for seed in range(20_000))
+    best = optimum(draw, (mean / INTERVAL_S + 0.5) / (INTERVAL_S / 2.0))
+    clients: dict[str, Callable[[Sequence[float], int], Outcome]] = {
+        "fixed 10 s": lambda d, _: scheduled(d, in_flight, every(10.0)),
+        "fixed 15 s": lambda d, _: scheduled(d, in_flight, every(15.0)),
+        "backoff 1 s x 1.5, cap 30 s": lambda d, _: scheduled(d, in_flight, backoff()),
+        "veobatch": lambda d, seed: simulate(d, in_flight, seed=seed),
+        "veobatch, 100 remembered": lambda d, seed: simulate(
+            d, in_flight, seed=seed, learner=remembering(draw, seed)
+        ),
+        "optimum (known distribution)": lambda d, _: scheduled(d, in_flight, best),
+    }
+    rows: dict[str, Any] = {}
+    batches = [_batch(draw, jobs, seed) for seed in seeds]
+    base = [clients["fixed 10 s"](batch, 0) for batch in batches]
+    for client, measure in clients.items():
+        seen = [measure(batch, seed) for batch, seed in zip(batches, seeds, strict=True)]
+        shares = [one.against(other) for one, other in zip(seen, base, strict=True)]
+        rows[client] = {
+            "looks": fmean(one.looks for one in seen),
+            "delay_s": fmean(one.delay_s for one in seen),
+            "looks_share": fmean(share.looks for share in shares),
+            "delay_share": fmean(share.delay_s for share in shares),
+            "product_share": fmean(share.product for share in shares),
+            "product_share_worst": max(share.product for share in shares),
+        }
+    return rows
+
+
+def remembering(draw: Draw, seed: int, jobs: int = 100) -> DurationLearner:
+    """Return a learner with the memory of an earlier run of `jobs` jobs."""
+    earlier, learner = DurationLearner(INTERVAL_S), DurationLearner(INTERVAL_S)
+    simulate(_batch(draw, jobs, seed + 10_000), 20, seed=seed, learner=earlier)
+    learner.restore(json.loads(json.dumps(earlier.dump())))
+    return learner
+
+
+def _batch(draw: Draw, jobs: int, seed: int) -> list[float]:
+    random = Random(seed * 7919 + 13)
+    return [draw(random) for _ in range(jobs)]
+
+
+def run(jobs: int = 300, in_flight: Sequence[int] = (60, 20, 300), seeds: int = 10) -> dict[str, Any]:
+    """Return, by distribution and generations in flight, what each client costs."""
+    return {
+        f"{name}, {jobs} jobs, {flight} in flight": compare(name, jobs, flight, range(seeds))
+        for name in DISTRIBUTIONS
+        for flight in in_flight
+    }
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=300)
+    parser.add_argument("--in-flight", type=int, nargs="*", default=[60, 20, 300])
+    parser.add_argument("--seeds", type=int, default=10)
+    arguments = parser.parse_args()
+    for title, rows in run(arguments.jobs, arguments.in_flight, arguments.seeds).items():
+        print(f"\n{title}\n{'':30}  looks  delay s | of fixed 10 s: looks delay product (worst seed)")
+        for client, row in rows.items():
+            print(
+                f"{client:30} {row['looks']:6.2f} {row['delay_s']:8.2f} | {row['looks_share']:19.2f} "
+                f"{row['delay_share']:6.2f} {row['product_share']:7.3f} ({row['product_share_worst']:.3f})"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""What looks have shown of one kind of generation: ends, and generations at risk, by age.
+
+It owns the counts; what they mean for the next look is not its matter. It is a count of occurrences against
+exposure: each look adds the stretch of age over which a generation was seen to run, and an end is spread over
+the stretch in which it must have happened, in proportion to what is known of ends there. A generation in
+flight thus counts for exactly what is known of it (it is censored at its last look), and the quotient is the
+estimate of Kaplan and Meier (1958), weighted by recency.
+"""
+
+from __future__ import annotations
+
+from array import array
+from math import exp, inf, log
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+FIRST_S: Final = 0.01
+STEP: Final = 0.02
+SIZE: Final = 780
+"""The grid of ages is logarithmic: from 0.01 s in steps of 2% to some 16 hours; what is older is in the
+last bin."""
+
+EDGES: Final = array("d", [0.0] + [FIRST_S * exp(STEP * i) for i in range(SIZE)])
+"""Bin `b` holds the ages from `EDGES[b]` to `EDGES[b + 1]`, in seconds."""
+
+HEAVY: Final = 1e6
+"""The weight at which counts are brought back to a weight of one, long before floats run out."""
+
+
+def bin_of(age_s: float) -> int:
+    """Return the bin of an age."""
+    if age_s < FIRST_S:
+        return 0
+    return min(int(log(age_s / FIRST_S) / STEP) + 1, SIZE - 1)
+
+
+class Evidence:
+    """Counts of one kind. `weight` is what a look of today weighs: it grows, so that older ones fade."""
+
+    __slots__ = ("density", "ends", "enters", "finishes", "looks", "running", "weight")
+
+    def __init__(self) -> None:
+        self.ends = array("d", bytes(8 * SIZE))
+        self.enters = array("d", bytes(8 * (SIZE + 1)))
+        self.density: Sequence[float] = ()
+        self.weight = 1.0
+        self.finishes = 0
+        self.looks = 0
+        self.running = 0
+
+    def survived(self, from_s: float, to_s: float) -> None:
+        """A generation that ran at age `from_s` still ran at `to_s`."""
+        self.looks += 1
+        self.enters[bin_of(from_s)] += self.weight
+        self.enters[bin_of(to_s)] -= self.weight
+
+    def ended(self, from_s: float, to_s: float, half_life: float) -> None:
+        """A generation ended at an age in (`from_s`, `to_s`]; after `half_life` such, counts are halved."""
+        self.looks += 1
+        self.finishes += 1
+        self.enters[bin_of(from_s)] += self.weight
+        for b, share in self._spread(from_s, to_s):
+            self.ends[b] += self.weight * share
+            self.enters[b + 1] -= self.weight * share
+        self.weight *= 2.0 ** (1.0 / half_life)
+        if self.weight > HEAVY:
+            self.fade(1.0 / self.weight)
+            self.weight = 1.0
+
+    def fade(self, share: float) -> None:
+        """Let everything so far count `share` of what it did."""
+        self.ends = array("d", [value * share for value in self.ends])
+        self.enters = array("d", [value * share for value in self.enters])
+
+    def total(self) -> float:
+        """Return how many ends are counted, in looks of today."""
+        return sum(self.ends) / self.weight
+
+    def dump(self) -> dict[str, Any]:
+        """Return the counts as JSON can hold them, in looks of today."""
+        return {"ends": _sparse(self.ends, self.weight), "enters": _sparse(self.enters, self.weight)}
+
+    @classmethod
+    def restored(cls, data: Mapping[str, Any], most: float) -> Evidence:
+        """Return what `dump` gave, counting for at most `most` ends.
+
+        Raises `ValueError`, `TypeError`, `KeyError` or `AttributeError` when it is nothing of the kind.
+        """
+        evidence = cls()
+        _fill(evidence.ends, data["ends"])
+        _fill(evidence.enters, data["enters"])
+        total = evidence.total()
+        if min(evidence.ends) < 0.0 or not 0.0 < total < inf or min(_sums(evidence.enters)) < -1e-6 * total:
+            raise ValueError("no counts of ends and of generations at risk")
+        evidence.fade(min(1.0, most / total))
+        evidence.finishes = round(min(total, most))
+        return evidence
+
+    def _spread(self, from_s: float, to_s: float) -> list[tuple[int, float]]:
+        first, last = bin_of(from_s), bin_of(to_s)
+        if first == last:
+            return [(first, 1.0)]
+        known = self.density[first : last + 1]
+        widths = [min(EDGES[b + 1], to_s) - max(EDGES[b], from_s) for b in range(first, last + 1)]
+        widths[-1] = max(widths[-1], 0.0)
+        parts = [w * d for w, d in zip(widths, known, strict=False)]
+        total = sum(parts)
+        if total <= 0.0:
+            parts, total = widths, sum(widths)
+        return [(first + i, part / total) for i, part in enumerate(parts) if part > 0.0]
+
+
+def _sparse(counts: Sequence[float], weight: float) -> dict[str, float]:
+    return {str(b): round(value / weight, 6) for b, value in enumerate(counts) if abs(value) > 1e-6 * weight}
+
+
+def _fill(counts: array[float], data: Mapping[str, Any]) -> None:
+    for name, value in data.items():
+        b = int(name)
+        if not 0 <= b < len(counts) or not abs(float(value)) < inf:
+            raise ValueError(f"bin {name} holds {value}")
+        counts[b] = float(value)
+
+
+def _sums(steps: Sequence[float]) -> list[float]:
+    sums, total = [], 0.0
+    for step in steps:
+        total += step
+        sums.append(total)
+    return sums

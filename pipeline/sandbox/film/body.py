@@ -42,9 +42,9 @@ X264: Final = ":".join(
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The loop's first frame as RGB (its band is still empty) and the packets of all later frames."""
+    """The loop's first frame without its band, and the packets of all later frames."""
 
-    opening: Image.Image
+    opening: av.VideoFrame
     later: tuple[Piece, ...]
 
 
@@ -61,67 +61,81 @@ def add_video_stream(container: OutputContainer, picture: Picture) -> VideoStrea
 
 def encode_body(picture: Picture) -> Body:
     """Paint and encode one loop. Takes a second or two at 1080p: call it in a thread."""
-    first = _scene(picture, 0.0)
-    opening = Image.new("RGB", (picture.width, picture.height))
-    opening.paste(first)
-    noisy = opening.copy()
-    if picture.captioned:
-        noisy.paste(_noise(picture.width, picture.height - picture.band_top), (0, picture.band_top))
-    return Body(opening, tuple(_later_pieces(picture, noisy)))
-
-
-def _later_pieces(picture: Picture, noisy: Image.Image) -> list[Piece]:
-    still = _as_decoded(noisy, picture)
+    opening = _scene(picture, 0.0)
+    noisy = stacked(picture, opening, _noise(picture))
+    still = _band_of(_as_decoded(noisy, picture), picture)
     stream = add_video_stream(open_scratch(), picture)
     frames = LOOP_S * picture.fps
-    pieces = pieces_of(stream.encode(to_frame(noisy, 0)))
+    pieces = pieces_of(stream.encode(noisy))
     for index in range(1, frames):
-        canvas = Image.new("RGB", (picture.width, picture.height))
-        canvas.paste(_scene(picture, index / frames))
-        frame = to_frame(canvas, index)
-        _copy_band(still, frame, picture)
+        frame = stacked(picture, _scene(picture, index / frames), still)
+        frame.pts = index
         pieces += pieces_of(stream.encode(frame))
     pieces += pieces_of(stream.encode(None))
-    return pieces[1:]
+    return Body(opening, tuple(pieces[1:]))
 
 
-def to_frame(image: Image.Image, pts: int) -> av.VideoFrame:
-    """The picture as a frame in the encoder's own format, with HD colours."""
+def to_frame(image: Image.Image, width: int, height: int) -> av.VideoFrame:
+    """The image in the encoder's own format, brought to that size, with HD colours."""
     rgb: av.VideoFrame = av.VideoFrame.from_image(image)  # type: ignore[no-untyped-call]  # PyAV has no stub for it
-    frame = rgb.reformat(format="yuv420p", dst_colorspace="ITU709")
-    frame.pts = pts
-    return frame
+    return rgb.reformat(width, height, "yuv420p", dst_colorspace="ITU709")
 
 
-def _scene(picture: Picture, phase: float) -> Image.Image:
-    """The scene at half size, brought up smoothly: a quarter of the painting, and edges without steps."""
-    width, height = picture.width, picture.band_top
-    half = paint(width // 2, height // 2, phase)
-    return half.resize((width, height), Image.Resampling.BILINEAR)
+def stacked(picture: Picture, scene: av.VideoFrame, band: av.VideoFrame | None) -> av.VideoFrame:
+    """A whole frame: the scene above, the band (if the picture has one) below. Its `pts` is 0."""
+    whole = av.VideoFrame(picture.width, picture.height, "yuv420p")
+    _copy(scene, whole, 0, 0, picture.band_top)
+    if band is not None:
+        _copy(band, whole, 0, picture.band_top, band.height)
+    whole.pts = 0
+    return whole
 
 
-def _noise(width: int, height: int) -> Image.Image:
+def _scene(picture: Picture, phase: float) -> av.VideoFrame:
+    """The scene, painted at half size and brought up: a quarter of the work, and edges without steps."""
+    half = paint(picture.width // 2, picture.band_top // 2, phase)
+    return to_frame(half, picture.width, picture.band_top)
+
+
+def _noise(picture: Picture) -> av.VideoFrame | None:
+    width, height = picture.width, picture.height - picture.band_top
+    if height == 0:
+        return None
     data = random.Random(7).randbytes((width // 2) * (height // 2))
     small = Image.frombytes("L", (width // 2, height // 2), data)
-    return small.resize((width, height), Image.Resampling.NEAREST).convert("RGB")
+    return to_frame(small.resize((width, height), Image.Resampling.NEAREST).convert("RGB"), width, height)
 
 
-def _as_decoded(image: Image.Image, picture: Picture) -> av.VideoFrame:
-    """What a decoder makes of the picture as a clip's first frame."""
+def _as_decoded(frame: av.VideoFrame, picture: Picture) -> av.VideoFrame:
+    """What a decoder makes of the frame as a clip's first."""
     memory = io.BytesIO()
     with av.open(memory, "w", format="mp4") as container:
         stream = add_video_stream(container, picture)
-        container.mux([*stream.encode(to_frame(image, 0)), *stream.encode(None)])
+        container.mux([*stream.encode(frame), *stream.encode(None)])
     memory.seek(0)
     with av.open(memory, "r") as container:
         return next(container.decode(video=0))
 
 
-def _copy_band(source: av.VideoFrame, target: av.VideoFrame, picture: Picture) -> None:
+def _band_of(whole: av.VideoFrame, picture: Picture) -> av.VideoFrame | None:
+    height = picture.height - picture.band_top
+    if height == 0:
+        return None
+    band = av.VideoFrame(picture.width, height, "yuv420p")
+    _copy(whole, band, picture.band_top, 0, height)
+    return band
+
+
+def _copy(source: av.VideoFrame, target: av.VideoFrame, top: int, to: int, height: int) -> None:
+    """Copy `height` rows from row `top` of one frame to row `to` of another of its width; all are even."""
     for index, (one, other) in enumerate(zip(source.planes, target.planes, strict=True)):
-        top = picture.band_top if index == 0 else picture.band_top // 2
-        width = picture.width if index == 0 else picture.width // 2
+        scale = 1 if index == 0 else 2
         give, take = memoryview(one), memoryview(other)
-        for row in range(top, other.height):
-            start = row * other.line_size
-            take[start : start + width] = give[row * one.line_size : row * one.line_size + width]
+        rows = zip(
+            range(top // scale, (top + height) // scale),
+            range(to // scale, (to + height) // scale),
+            strict=True,
+        )
+        for row, to_row in rows:
+            start, to_start = row * one.line_size, to_row * other.line_size
+            take[to_start : to_start + other.width] = give[start : start + other.width]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import av
 
-from pipeline.sandbox.film.body import add_video_stream, to_frame
+from pipeline.sandbox.film.body import add_video_stream, stacked, to_frame
 from pipeline.sandbox.film.caption import band
 from pipeline.sandbox.film.packets import Piece, pieces_of
 from pipeline.sandbox.film.scene import LOOP_S
@@ -56,11 +56,12 @@ def _starts_at(packet: av.Packet[Any]) -> float:
 
 def _opening(video: VideoStream, shape: Shape, label: Label, body: Body) -> Piece:
     picture = shape.picture
-    image = body.opening
+    words = None
     if picture.captioned:
-        image = image.copy()
-        image.paste(band(picture.width, picture.height - picture.band_top, label), (0, picture.band_top))
-    (piece,) = pieces_of([*video.encode(to_frame(image, 0)), *video.encode(None)])
+        height = picture.height - picture.band_top
+        words = to_frame(band(picture.width, height, label), picture.width, height)
+    frame = stacked(picture, body.opening, words)
+    (piece,) = pieces_of([*video.encode(frame), *video.encode(None)])
     return piece
 
 

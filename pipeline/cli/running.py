@@ -10,7 +10,7 @@ import os
 import random
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -18,7 +18,7 @@ import anyio
 from pipeline.api import Api, ApiKey
 from pipeline.budget import Budget
 from pipeline.cli.access import find_base_url, need_key
-from pipeline.cli.ending import Closing
+from pipeline.cli.ending import Ending
 from pipeline.cli.places import LOG_NAME, Place, place_of
 from pipeline.cli.progress import Progress
 from pipeline.cli.projector import Projector
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 SANDBOX_HINT: Final = "To try without a key, free and offline: add --sandbox."
 SANDBOX: Final = "sandbox"
+SANDBOX_KEY: Final = "any-key-will-do"
 USUAL_INTERVAL_S: Final = 10.0
 
 
@@ -86,7 +87,7 @@ def run(request: Request) -> int:
     settings = settings_of(request, manifest)
     place = place_of(request.manifest, request.output)
     store = open_store(place.output)
-    key = ApiKey(SANDBOX, "--sandbox") if request.sandbox else need_key(os.environ, hint=SANDBOX_HINT)
+    key = ApiKey(SANDBOX_KEY, "--sandbox") if request.sandbox else need_key(os.environ, hint=SANDBOX_HINT)
     base_url = "" if request.sandbox else find_base_url(request.base_url, os.environ)
     return anyio.run(_run, Batch(request, manifest, settings, place, store, key, base_url))
 
@@ -143,12 +144,13 @@ async def _run(batch: Batch) -> int:
         outcome, exit_code = await _drive(engine, progress, projector)
         if not request.sandbox:
             write_memory(remembered, learner.dump())
-        projected = await projector.finish(outcome.records)
-        closing = Closing(request, place, outcome, time.monotonic() - began)
-        code = exit_code or _exit_code(outcome, projected=projected)
-        observer.said(Event(Topic.ENDED, f"exit {int(code)}: {outcome.message or 'all done'}"))
-    closing.show(code)
-    return int(code)
+        code = exit_code or _exit_code(outcome)
+        ending = Ending(request.argv, place, outcome, time.monotonic() - began, code)
+        if not await projector.finish(outcome.records, next_command=ending.next_command()):
+            ending = replace(ending, code=exit_code or ExitCode.RESUMABLE)
+        observer.said(Event(Topic.ENDED, f"exit {int(ending.code)}: {outcome.message or 'all done'}"))
+    ending.show(as_json=request.as_json, quiet=request.quiet)
+    return int(ending.code)
 
 
 async def _drive(engine: Engine, progress: Progress, projector: Projector) -> tuple[Outcome, ExitCode | None]:
@@ -255,9 +257,9 @@ def _price_of(settings: Settings) -> Callable[[Record], float | None]:
     return lambda record: settings.assume_price
 
 
-def _exit_code(outcome: Outcome, *, projected: bool) -> ExitCode:
+def _exit_code(outcome: Outcome) -> ExitCode:
     """Choose among 0, 1 and 3: what can go on wins over what failed."""
-    if outcome.stop is not None or outcome.open_rows or not projected:
+    if outcome.stop is not None or outcome.open_rows:
         return ExitCode.RESUMABLE
     failed = any(record.state is State.FAILED and record.position >= 0 for record in outcome.records)
     return ExitCode.SOME_FAILED if failed else ExitCode.DONE

@@ -94,7 +94,6 @@ class Reconciler:
             run.board.doubts.discard(record.key)
             return
         run.board.doubts.discard(record.key)
-        run.tools.budget.update(after)
         if after.state is State.GENERATING:
             self._track(after)
             run.say(Topic.RECONCILED, f"{record.id}: found in the vendor's log", Level.INFO, record)

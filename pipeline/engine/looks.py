@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Any
+
+import anyio
 
 from pipeline import retry
 from pipeline.api import Look, Phase
@@ -36,6 +40,8 @@ class Looks:
         self._key_refusals = 0
         self._strange: set[str] = set()
         self._deadlines: dict[str, float] = {}
+        self._earlier = anyio.Event()
+        self._asleep_until = 0.0
 
     def backlog(self) -> int:
         """Return how many generations an earlier run left to look at."""
@@ -64,10 +70,25 @@ class Looks:
         run, now = self._run, self._run.tools.clock()
         since = record.accepted_at or record.submitted_at or run.tools.wall()
         age_s = max(0.0, run.tools.wall() - since)
-        run.tools.polling.add(record.key, kind_of(record.model, record.body), now=now, age_s=age_s)
+        run.tools.polling.add(
+            record.key, kind_of(record.model, json.loads(record.body)), now=now, age_s=age_s
+        )
         self._deadlines[record.key] = max(run.started_at, now - age_s) + run.settings.timeout
         run.board.tracked += 1
-        run.ring()
+        self._rouse()
+
+    def _rouse(self) -> None:
+        """Wake the dispatcher when a look has become due before it meant to wake."""
+        when = self._run.tools.polling.next_due()
+        if when is not None and when < self._asleep_until:
+            self._earlier.set()
+
+    async def _sleep(self, now: float, wait_s: float) -> None:
+        """Sleep until the next look is due, or an earlier one is planned."""
+        self._earlier, self._asleep_until = anyio.Event(), now + wait_s
+        with anyio.move_on_after(None if wait_s == inf else wait_s):
+            await self._earlier.wait()
+        self._asleep_until = 0.0
 
     async def dispatch(self, due: MemoryObjectSendStream[str]) -> None:
         """Hand out the generations whose look is due, as fast as the account takes looks."""
@@ -77,9 +98,9 @@ class Looks:
                 now = run.tools.clock()
                 when = polling.next_due()
                 if when is None or when > now:
-                    await run.changed(None if when is None else when - now)
+                    await self._sleep(now, inf if when is None else when - now)
                 elif (wait := pace.may_look(now)) > 0:
-                    await run.changed(wait)
+                    await anyio.sleep(wait)
                 elif (key := polling.pop_due(now)) is not None:
                     await due.send(key)
 
@@ -114,6 +135,7 @@ class Looks:
         run.board.not_yet_at[record.key] = run.tools.wall()
         if not self._overdue(record, now):
             run.tools.polling.not_yet(record.key, now=now)
+            self._rouse()
 
     def _nothing_seen(self, record: Record, trouble: LookTrouble) -> None:
         """A look that failed is not a look: it comes again soon, paced, until the deadline."""
@@ -128,6 +150,7 @@ class Looks:
             self._key_refusals = 0
         if not self._overdue(record, now):
             run.tools.polling.look_failed(record.key, now=now, retry_after_s=retry_after_s)
+            self._rouse()
 
     def _key_refused(self, trouble: LookTrouble) -> None:
         run = self._run
@@ -189,7 +212,6 @@ class Looks:
         run = self._run
         failed = replace(ended_badly(record, look, run.tools.wall()), **learned)
         failed = await run.commit(record, failed)
-        run.tools.budget.update(failed)
         failure = failed.failure
         retryable = failure is not None and failure.retryable
         allowed = run.settings.generation_retries

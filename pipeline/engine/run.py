@@ -20,7 +20,7 @@ from pipeline.engine.saves import Saves
 from pipeline.engine.submits import Submits
 from pipeline.errors import StopReason, StopRun
 from pipeline.events import Event, Level, Topic
-from pipeline.model import State
+from pipeline.model import MAYBE_PAID, State
 from pipeline.stages.submit import Submitter
 
 if TYPE_CHECKING:
@@ -91,8 +91,17 @@ class Run:
     def moved(self, before: Record, after: Record) -> None:
         """A step is durable: show it to the board and to those who watch."""
         self.board.records[after.key] = after
+        self._account(after)
         self.observer.moved(before, after)
         self.ring()
+
+    def _account(self, record: Record) -> None:
+        """Settle what the row has cost, or give back what was reserved for it."""
+        budget = self.tools.budget
+        if record.usd_spent is not None:
+            budget.settle(record.key, record.usd_spent)
+        elif record.state not in MAYBE_PAID:
+            budget.release(record.key)
 
     def halt(self, reason: StopReason, message: str) -> None:
         """Stop submitting and finish what is paid."""

@@ -96,7 +96,6 @@ class Submits:
         finally:
             board.submitting -= 1
         board.generating += isinstance(verdict, Accepted)
-        run.tools.budget.update(after)
         run.moved(record, after)
         await self._heed(after, verdict)
         if isinstance(verdict, Accepted):
@@ -110,7 +109,6 @@ class Submits:
         current = await run.tools.ledger.get(record.key)
         if current is not None:
             run.board.records[record.key] = current
-            run.tools.budget.update(current)
             run.board.left[record.key] = f"another process has it ({current.state})"
         run.ring()
 

@@ -1,0 +1,17 @@
+"""`veobatch report`: the projections again, from the ledger."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("report")
+@click.argument("target", metavar="MANIFEST|DIR")
+@click.option(
+    "--output", metavar="DIR|URL", help="Where the batch lives, when not in output/<manifest's name>."
+)
+def command(target: str, output: str | None) -> int:
+    """Write results.csv and report.html again. Asks nobody and submits nothing."""
+    from pipeline.cli.looking import write_report
+
+    return write_report(target, output)

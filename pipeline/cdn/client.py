@@ -94,6 +94,15 @@ class Body:
     length: int | None
     page: bool
 
+    def leftover(self) -> bytes:
+        """What had arrived when the connection was cut, and was not read yet.
+
+        aiohttp raises the cut ahead of the bytes it still holds; a short transfer would never get on.
+        """
+        content = self.response.content
+        content.set_exception(None)  # type: ignore[arg-type]  # the only public way to the bytes behind it
+        return content.read_nowait() if self.origin.resumable else b""
+
 
 @dataclass(frozen=True, slots=True)
 class Complete:

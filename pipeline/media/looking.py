@@ -231,7 +231,7 @@ def _duration_s(container: InputContainer, stream: VideoStream) -> float:
 
 
 def _brightness(frame: VideoFrame) -> float:
-    small = frame.reformat(width=32, height=18, format="gray", interpolation="FAST_BILINEAR")
+    small = frame.reformat(width=32, height=18, format="gray", interpolation="FAST_BILINEAR", threads=1)
     light = bytes(small.planes[0])
     return sum(light) / len(light)
 
@@ -240,7 +240,8 @@ def _jpeg(frame: VideoFrame) -> bytes:
     from PIL import Image
 
     height = max(2, round(frame.height * POSTER_WIDTH / frame.width / 2) * 2)
-    plane = frame.reformat(width=POSTER_WIDTH, height=height, format="rgb24", interpolation="AREA").planes[0]
+    small = frame.reformat(width=POSTER_WIDTH, height=height, format="rgb24", interpolation="AREA", threads=1)
+    plane = small.planes[0]
     image = Image.frombuffer("RGB", (POSTER_WIDTH, height), bytes(plane), "raw", "RGB", plane.line_size, 1)
     out = io.BytesIO()
     image.save(out, "JPEG", quality=82)

@@ -146,14 +146,13 @@ class Downloader:
 
     async def _recover(self, error: Exception, part: Part, effort: Effort) -> NotAVideo | NotNow | float:
         """Decide what a setback means: the outcome, or the seconds to wait before the next try."""
-        if isinstance(error, films.NotPlayable):
-            proven = effort.proven(await part.digest())
-            if proven and isinstance(error, Damaged):
-                return NotNow(f"each fetch brought other bytes, all of them damaged: {error}")
-            if proven:
-                return NotAVideo(Failure("not_a_video", f"what was delivered is no whole video: {error}"))
+        proven = isinstance(error, films.NotPlayable) and effort.proven(await part.digest())
         if isinstance(error, films.NotPlayable | Changed | Flaky):
             await part.discard()
+        if proven and isinstance(error, Damaged):
+            return NotNow(f"each fetch brought other bytes, all of them damaged: {error}")
+        if proven:
+            return NotAVideo(Failure("not_a_video", f"what was delivered is no whole video: {error}"))
         effort.note(error)
         wait_s = effort.wait_s(part.held_bytes, anyio.current_time())
         if wait_s is not None:
@@ -309,6 +308,8 @@ class Pour:
                     elif meter.add(len(chunk), anyio.current_time()):
                         patience.deadline = meter.deadline
             except (aiohttp.ClientError, OSError) as error:
+                batch.append(rest := self._body.leftover())
+                held += len(rest)
                 problem = Trouble(f"cut off after {held} bytes ({type(error).__name__})")
             except anyio.BrokenResourceError:
                 return None
@@ -337,6 +338,7 @@ async def _first_chunk(body: Body, limits: DownloadLimits) -> bytes:
     except TimeoutError as error:
         raise Trouble("the server began an answer and then sent nothing") from error
     except (aiohttp.ClientError, OSError) as error:
+        first += body.leftover()
         if not first:
             raise Trouble(f"cut off before the first byte ({type(error).__name__})") from error
     if not first:

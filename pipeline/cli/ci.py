@@ -31,7 +31,8 @@ MOST_ANNOTATIONS: Final = 10
 _SUMMARY_ROWS: Final = 100
 _LONGEST_WORDS: Final = 2000
 _NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~])")
+# An underscore inside a word is no emphasis, so that codes stay as people search for them.
+_MARKDOWN = re.compile(r"([\\`*\[\]|~]|(?<!\w)_|_(?!\w))")
 
 
 def on_github(environ: Mapping[str, str]) -> bool:

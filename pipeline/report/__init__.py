@@ -39,11 +39,12 @@ def render(
     generated_at: float,
     next_command: str = "",
     live: bool = False,
+    since: str = "",
 ) -> str:
     """Return the page. `generated_at` is seconds since the epoch; `title` is what the batch is called.
 
     `next_command` is shown as what to do next. A `live` page listens to `./events` and keeps itself
-    up to date; any other one never speaks to anybody.
+    up to date; any other one never speaks to anybody. `since` is what it tells the server to have seen.
     """
     rows = shown(records, live=live)
     style, script = _source("page.css"), _source("page.js")
@@ -56,7 +57,7 @@ def render(
         style=style,
         script=script,
         policy=_policy(style, script, live),
-        payload=data.embed({"fields": data.FIELDS, "rows": data.rows(rows), "live": live}),
+        payload=data.embed({"fields": data.FIELDS, "rows": data.rows(rows), "live": live, "since": since}),
     )
 
 
@@ -98,7 +99,8 @@ def _policy(style: str, script: str, live: bool) -> str:
             "default-src 'none'",
             f"script-src {_hash(script)}",
             f"style-src {_hash(style)}",
-            "img-src 'self'",
+            # `data:` for the page's own icon, without which browsers ask the host for one.
+            "img-src 'self' data:",
             "media-src 'self'",
             *(("connect-src 'self'",) if live else ()),
             "base-uri 'none'",

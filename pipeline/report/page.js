@@ -217,9 +217,10 @@
     byId("count").textContent = view.list.length === rows.size ? shown + (rows.size === 1 ? " row" : " rows") : shown + " of " + rows.size.toLocaleString();
     byId("none").hidden = view.list.length > 0;
     measure();
+    paint();
   }
   function again() {
-    for (const node of cards.values()) node.remove();
+    grid.replaceChildren();
     cards.clear();
     select();
   }
@@ -377,7 +378,7 @@
   // Live: rows come as they change, the drawn sections as a whole; both were made by our own server.
   function listen() {
     const pulse = byId("pulse");
-    const events = new EventSource("events");
+    const events = new EventSource("events?since=" + encodeURIComponent(data.since));
     events.addEventListener("open", () => { pulse.className = "pulse"; pulse.textContent = "live"; });
     events.addEventListener("error", () => { pulse.className = "pulse lost"; pulse.textContent = "connection lost, trying again"; });
     events.addEventListener("rows", (event) => {
@@ -394,6 +395,7 @@
     events.addEventListener("parts", (event) => {
       for (const [name, html] of Object.entries(JSON.parse(event.data))) replace(byId(name), html);
     });
+    events.addEventListener("pulse", (event) => { pulse.className = "pulse"; pulse.textContent = JSON.parse(event.data); });
     events.addEventListener("ended", () => {
       events.close();
       pulse.className = "pulse ended";

@@ -77,7 +77,7 @@ def test_hostile_text_stays_text() -> None:
     hostile = Elements(html)
     assert hostile.names == plain.names
     assert hostile.handlers == []
-    assert hostile.sources == ["#videos", "results.csv", "results.csv"]
+    assert hostile.sources == [plain.sources[0], "#videos", "results.csv", "results.csv"]
     got = payload(html)
     first = dict(zip(got["fields"], got["rows"][0], strict=True))
     assert first["prompt"] == HOSTILE.replace("\ud800", "?")

@@ -1,0 +1,72 @@
+"""Who may see the live page: the place it listens at, the token, and the hosts it answers to.
+
+Pure decisions over a request's own words. A page bound to loopback trusts this machine, but not the
+other sites in its browser: a name that is rebound to 127.0.0.1 is refused by its `Host`.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from pipeline.errors import UsageError
+
+LOOPBACK: Final = "127.0.0.1"
+_LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """Where to listen; port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can connect."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def parse_bind(text: str) -> Bind:
+    """Read `[HOST:]PORT`, an IPv6 host in brackets; loopback when no host is given.
+
+    Raises `UsageError` for anything else.
+    """
+    host, _, port = text.strip().rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    if not port.isdecimal() or int(port) > 65535 or (":" in host and not _is_address(host)):
+        raise UsageError(f"--serve takes [HOST:]PORT, not {text!r}")
+    return Bind(host or LOOPBACK, int(port))
+
+
+def right_host(bind: Bind, host: str) -> bool:
+    """Say whether a request's `Host` header is one this server goes by."""
+    if not bind.local:
+        return True
+    try:
+        name = urlsplit(f"//{host}").hostname
+    except ValueError:
+        return False
+    return name is not None and (name in _LOCAL_NAMES or name == bind.host)
+
+
+def right_token(token: str, *said: str | None) -> bool:
+    """Say whether one of `said` is `token`, in a time that does not tell how much of it was right."""
+    return any(word is not None and hmac.compare_digest(word.encode(), token.encode()) for word in said)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

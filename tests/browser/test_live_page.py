@@ -1,0 +1,94 @@
+"""The live page in a real browser, while a run goes on in another thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+from pipeline.live import Bind, Feed, LivePage
+from pipeline.model import State
+from tests.browser.conftest import filmed
+from tests.unit.projection_rows import failed, row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pipeline.model import Record
+    from tests.browser.conftest import Watched
+
+pytestmark = pytest.mark.browser
+
+
+class Going:
+    """A run that goes on in a thread of its own, with its page."""
+
+    def __init__(self, root: Path, records: list[Record]) -> None:
+        self._root = root
+        self._records = records
+        self._up = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self._thread.start()
+        assert self._up.wait(20)
+
+    def move(self, before: Record, after: Record) -> None:
+        self._loop.call_soon_threadsafe(self._feed.moved, before, after)
+
+    def end(self) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._over.set)
+            self._thread.join(20)
+
+    async def _run(self) -> None:
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        self._feed = Feed(self._records)
+        served = LivePage(
+            self._feed, Bind("127.0.0.1", 0), title="t", manifest="m", root=self._root, eta=lambda: 754.0
+        )
+        async with served:
+            self.url = served.url
+            self._up.set()
+            await self._over.wait()
+
+
+@pytest.fixture
+def going(tmp_path: Path, clips: Path) -> Iterator[Going]:
+    # A copy, since the server follows no link out of the folder.
+    (tmp_path / "videos").mkdir()
+    for clip in clips.iterdir():
+        (tmp_path / "videos" / clip.name).write_bytes(clip.read_bytes())
+    run = Going(tmp_path, [row(0), row(1), row(2)])
+    yield run
+    run.end()
+
+
+def test_the_page_follows_the_run(watched: Watched, going: Going) -> None:
+    page = watched.page
+    page.goto(going.url)
+    expect(page.locator("#pulse")).to_have_text("live, 12 min 34 s left")
+    expect(page.locator("h1")).to_contain_text("No video is here yet. 3 wait their turn.")
+
+    going.move(row(0), filmed(0))
+    expect(page.locator("h1")).to_contain_text("1 of 3 videos are here.")
+    going.move(row(1), failed(1, "no <b>face</b> found"))
+    expect(page.locator(".trouble q")).to_have_text("no <b>face</b> found")
+    going.move(row(2), row(2, State.SUBMITTING))
+    expect(page.get_by_role("button", name="pending 1")).to_be_visible()
+
+    page.get_by_role("button", name="Play job-0").click()
+    page.locator(".card video").evaluate(
+        """video => new Promise((resolve) => {
+          const look = () => video.currentTime > 0.2 ? resolve() : requestAnimationFrame(look);
+          look();
+        })"""
+    )
+    going.move(row(2), filmed(2))
+    expect(page.locator("h1")).to_contain_text("2 of 3 videos are here.")
+    expect(page.locator(".card video")).to_have_count(1)
+
+    going.end()
+    expect(page.locator("#pulse")).to_have_text("the run has ended")

@@ -14,11 +14,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+import click
 
-from pipeline.api import Api, ApiKey
+from pipeline.api import Api, ApiKey, normalise_base_url
+from pipeline.api.catalogue import Catalogue
 from pipeline.budget import Budget
 from pipeline.cli.access import find_base_url, need_key
 from pipeline.cli.ending import Ending
+from pipeline.cli.loading import cache_dir, first_look, second_look, with_images
+from pipeline.cli.money import agreed, estimate, price_list
 from pipeline.cli.places import LOG_NAME, Place, place_of
 from pipeline.cli.progress import Progress
 from pipeline.cli.projector import Projector
@@ -29,9 +33,9 @@ from pipeline.events import Event, Level, Observers, Topic
 from pipeline.ledger import Ledger
 from pipeline.lock import hold
 from pipeline.logbook import Logbook
-from pipeline.manifest import load
 from pipeline.memory import memory_path, read_memory, write_memory
 from pipeline.model import State, Transition
+from pipeline.names import check_template
 from pipeline.pacing import CreateGate, LookPace
 from pipeline.plan import Plan, Retry, make_plan
 from pipeline.polling import DurationLearner, PollQueue
@@ -41,13 +45,13 @@ from pipeline.stages.download import Downloader, DownloadLimits
 from pipeline.storage import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
+    from pipeline.cli.loading import FirstLook, Loaded
+    from pipeline.cli.money import Estimate, Prices
     from pipeline.engine import Outcome
     from pipeline.events import Observer
-    from pipeline.manifest import Manifest
-    from pipeline.model import Record
     from pipeline.storage import Store
 
 SANDBOX_HINT: Final = "To try without a key, free and offline: add --sandbox."
@@ -83,23 +87,25 @@ class Request:
 
 def run(request: Request) -> int:
     """Carry out `veobatch run`; return the exit code. Raises `VeobatchError` before anything is touched."""
-    manifest = load(request.manifest)
-    settings = settings_of(request, manifest)
+    first = first_look(request.manifest)
+    manifest = first.manifest if first.others else first.loaded().manifest
+    settings = settings_of(request, manifest.run if manifest else {})
+    check_template(settings.name)
     place = place_of(request.manifest, request.output)
     store = open_store(place.output)
     key = ApiKey(SANDBOX_KEY, "--sandbox") if request.sandbox else need_key(os.environ, hint=SANDBOX_HINT)
-    base_url = "" if request.sandbox else find_base_url(request.base_url, os.environ)
-    return anyio.run(_run, Batch(request, manifest, settings, place, store, key, base_url))
+    base_url = "" if request.sandbox else normalise_base_url(find_base_url(request.base_url, os.environ))
+    return anyio.run(_run, Batch(request, first, settings, place, store, key, base_url))
 
 
-def settings_of(request: Request, manifest: Manifest) -> Settings:
+def settings_of(request: Request, manifest_run: Mapping[str, Any]) -> Settings:
     """Flags > environment > the manifest's `run:` > defaults; a faster sandbox is looked at sooner."""
     speed = max(1.0, request.sandbox_speed) if request.sandbox else 1.0
     return resolve(
         [
             ("the command line", request.flags),
             ("the environment", request.environment),
-            (f"{request.manifest}: run", manifest.run),
+            (f"{request.manifest}: run", manifest_run),
             ("defaults", {"poll_interval": USUAL_INTERVAL_S / speed}),
         ]
     )
@@ -110,7 +116,7 @@ class Batch:
     """Everything that is decided before the loop starts."""
 
     request: Request
-    manifest: Manifest
+    first: FirstLook
     settings: Settings
     place: Place
     store: Store
@@ -120,29 +126,37 @@ class Batch:
 
 async def _run(batch: Batch) -> int:
     async with AsyncExitStack() as stack:
-        request, place = batch.request, batch.place
-        stack.enter_context(hold(place.home, what=f"veobatch run {request.manifest}", since=iso(time.time())))
-        base_url = batch.base_url or await _sandbox(stack, batch)
-        ledger = await stack.enter_async_context(await Ledger.open(place.ledger))
+        request, place, settings = batch.request, batch.place, batch.settings
         stack.push_async_callback(batch.store.aclose)
+        base_url = batch.base_url or await _sandbox(stack, batch)
+        api = await stack.enter_async_context(Api(base_url, batch.key, timeout_s=settings.request_timeout))
+        catalogue = Catalogue(api.plain, base_url, None if request.sandbox else cache_dir())
+        loaded = await _loaded(batch, catalogue)
+        stack.enter_context(hold(place.home, what=f"veobatch run {request.manifest}", since=iso(time.time())))
+        ledger = await stack.enter_async_context(await Ledger.open(place.ledger))
         await _same_vendor(ledger, sandbox=request.sandbox, home=place.home)
         log = stack.enter_context(Logbook(place.home / LOG_NAME, [batch.key.secret]))
-        plan = await _planned(ledger, batch)
-        api = await stack.enter_async_context(_api(base_url, batch))
-        learner = DurationLearner(batch.settings.poll_interval)
-        remembered = memory_path(base_url)
-        if not request.sandbox:
+        plan = await _planned(ledger, batch, loaded)
+        prices = await price_list(plan.records, loaded, catalogue, settings.assume_price)
+        cost = await estimate(plan.records, prices, api)
+        if not request.sandbox and not agreed(cost, assume_yes=request.yes):
+            click.echo("nothing was submitted", err=True)
+            return int(ExitCode.RESUMABLE)
+        learner = DurationLearner(settings.poll_interval)
+        remembered = None if request.sandbox else memory_path(base_url)
+        if remembered is not None:
             learner.restore(read_memory(remembered))
         progress = Progress(
-            len(batch.manifest.jobs), known=plan.records, quiet=request.quiet, verbose=request.verbose
+            len(loaded.manifest.jobs), known=plan.records, quiet=request.quiet, verbose=request.verbose
         )
         projector = Projector(batch.store, title=request.manifest.stem, manifest=str(request.manifest))
         observer = Observers(log, progress, projector)
-        _tell_plan(plan, observer)
-        engine = Engine(plan.records, _tools(api, ledger, learner, plan, batch), batch.settings, observer)
+        _tell_start(plan, loaded, cost, observer)
+        tools = _tools(api, ledger, learner, prices, plan, batch)
+        engine = Engine(plan.records, tools, settings, observer)
         began = time.monotonic()
         outcome, exit_code = await _drive(engine, progress, projector)
-        if not request.sandbox:
+        if remembered is not None:
             write_memory(remembered, learner.dump())
         code = exit_code or _exit_code(outcome)
         ending = Ending(request.argv, place, outcome, time.monotonic() - began, code)
@@ -151,6 +165,14 @@ async def _run(batch: Batch) -> int:
         observer.said(Event(Topic.ENDED, f"exit {int(ending.code)}: {outcome.message or 'all done'}"))
     ending.show(as_json=request.as_json, quiet=request.quiet)
     return int(ending.code)
+
+
+async def _loaded(batch: Batch, catalogue: Catalogue) -> Loaded:
+    """Check the manifest's other models by the catalogue, and its images when asked to."""
+    loaded = await second_look(batch.first, catalogue)
+    if batch.settings.check_images:
+        loaded = await with_images(loaded, batch.settings.allow_private_images)
+    return loaded
 
 
 async def _drive(engine: Engine, progress: Progress, projector: Projector) -> tuple[Outcome, ExitCode | None]:
@@ -181,10 +203,6 @@ async def _sandbox(stack: AsyncExitStack, batch: Batch) -> str:
     return str(box.url)
 
 
-def _api(base_url: str, batch: Batch) -> Api:
-    return Api(base_url, batch.key, timeout_s=batch.settings.request_timeout)
-
-
 async def _same_vendor(ledger: Ledger, *, sandbox: bool, home: Path) -> None:
     """Keep free clips and paid ones apart: a ledger belongs to the sandbox or to the API for good."""
     was = await ledger.meta_get("vendor")
@@ -196,11 +214,11 @@ async def _same_vendor(ledger: Ledger, *, sandbox: bool, home: Path) -> None:
         raise UsageError(f"{home} holds clips made {made}: give another --output, or move that folder away")
 
 
-async def _planned(ledger: Ledger, batch: Batch) -> Plan:
+async def _planned(ledger: Ledger, batch: Batch, loaded: Loaded) -> Plan:
     """Compare manifest and ledger, and make what follows from it durable."""
     request = batch.request
     plan = make_plan(
-        batch.manifest.jobs,
+        loaded.manifest.jobs,
         await ledger.load(),
         name_template=batch.settings.name,
         retry=request.retry,
@@ -216,8 +234,12 @@ async def _planned(ledger: Ledger, batch: Batch) -> Plan:
     return plan
 
 
-def _tell_plan(plan: Plan, observer: Observer) -> None:
-    """Say what is unusual about this start: edits, removed rows, doubts."""
+def _tell_start(plan: Plan, loaded: Loaded, cost: Estimate, observer: Observer) -> None:
+    """Say what this start is about to do, and what is unusual about it: warnings, edits, doubts."""
+    for words in (*map(str, loaded.manifest.warnings), *loaded.notes):
+        observer.said(Event(Topic.NOTE, words, Level.WARNING))
+    if cost.rows:
+        observer.said(Event(Topic.PLANNED, cost.words(), Level.WARNING))
     for old, new in plan.edited:
         kept = " (its video is kept)" if old.artifact else ""
         words = f"line {new.line}: {new.id} was edited: it is a new job; the old one stays as it is{kept}"
@@ -235,7 +257,9 @@ def _tell_plan(plan: Plan, observer: Observer) -> None:
         observer.said(Event(Topic.IN_DOUBT, words, Level.WARNING))
 
 
-def _tools(api: Api, ledger: Ledger, learner: DurationLearner, plan: Plan, batch: Batch) -> Tools:
+def _tools(
+    api: Api, ledger: Ledger, learner: DurationLearner, prices: Prices, plan: Plan, batch: Batch
+) -> Tools:
     settings, chance = batch.settings, random.Random()
     limits = DownloadLimits(max_bytes=settings.max_video_bytes)
     return Tools(
@@ -246,15 +270,11 @@ def _tools(api: Api, ledger: Ledger, learner: DurationLearner, plan: Plan, batch
         gate=CreateGate(settings.concurrency, interval_s=settings.poll_interval, random=chance),
         pace=LookPace(),
         budget=Budget.of(settings.max_cost, plan.records),
-        price_of=_price_of(settings),
+        price_of=prices.of,
         clock=time.monotonic,
         wall=time.time,
         random=chance,
     )
-
-
-def _price_of(settings: Settings) -> Callable[[Record], float | None]:
-    return lambda record: settings.assume_price
 
 
 def _exit_code(outcome: Outcome) -> ExitCode:

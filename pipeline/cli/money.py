@@ -1,0 +1,90 @@
+"""What a run is going to cost, said before it starts, and asked once where somebody is there to answer."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.cli.loading import priced
+from pipeline.model import State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pipeline.api import Api
+    from pipeline.api.catalogue import Catalogue
+    from pipeline.cli.loading import Loaded
+    from pipeline.model import Record
+
+MAY_BE_SUBMITTED = frozenset({State.PENDING, State.SUBMITTING, State.IN_DOUBT, State.GENERATING})
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """USD by the key of a record; a key that is missing has no known price, unless one is assumed."""
+
+    by_key: Mapping[str, float] = field(default_factory=dict)
+    assumed: float | None = None
+
+    def of(self, record: Record) -> float | None:
+        return self.by_key.get(record.key, self.assumed)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What is about to be submitted. `usd` counts the rows whose price is known."""
+
+    rows: int
+    usd: float
+    unknown_rows: int
+    balance_usd: float | None
+
+    def words(self) -> str:
+        """Return one line for a person."""
+        if self.rows == self.unknown_rows:
+            cost = "the price is unknown"
+        else:
+            cost = f"${self.usd:,.2f}"
+            cost += f" and {self.unknown_rows} of unknown price" if self.unknown_rows else ""
+        balance = "" if self.balance_usd is None else f"; ${self.balance_usd:,.2f} on the account"
+        return f"{self.rows} to submit: {cost}{balance}"
+
+
+async def price_list(
+    records: Sequence[Record], loaded: Loaded, catalogue: Catalogue, assumed: float | None
+) -> Prices:
+    """Price the manifest's rows from the catalogue; asks nothing when no row can still be submitted."""
+    if not any(record.state in MAY_BE_SUBMITTED and record.position >= 0 for record in records):
+        return Prices(assumed=assumed)
+    quote, _ = await priced(loaded, catalogue)
+    pairs = zip(loaded.manifest.jobs, quote.prices, strict=True)
+    return Prices({job.key: price for job, price in pairs if price is not None}, assumed)
+
+
+async def estimate(records: Sequence[Record], prices: Prices, api: Api) -> Estimate:
+    """Return what the pending rows will cost, and the balance when there are any."""
+    known = [prices.of(r) for r in records if r.state is State.PENDING and r.position >= 0]
+    return Estimate(
+        rows=len(known),
+        usd=sum(price for price in known if price is not None),
+        unknown_rows=sum(price is None for price in known),
+        balance_usd=await api.balance() if known else None,
+    )
+
+
+def agreed(estimate: Estimate, *, assume_yes: bool) -> bool:
+    """Ask once whether to spend, when there is something to spend and a terminal to ask on.
+
+    The loop's own handling of Ctrl-C is put aside meanwhile: it would wait for the answer first.
+    """
+    if assume_yes or not estimate.rows or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return True
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return click.confirm(f"{estimate.words()}. Go on?", default=True, err=True)
+    finally:
+        signal.signal(signal.SIGINT, handler)

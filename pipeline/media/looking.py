@@ -67,6 +67,8 @@ def look(source: Path | BinaryIO, *, poster: bool = True) -> Look:
     import av
 
     try:
+        if not isinstance(source, Path):
+            source.seek(0)
         name = str(source) if isinstance(source, Path) else source
         with av.open(name, "r", options=dict(QUICK_OPEN)) as container:
             return _Looking(container, thorough=isinstance(source, Path)).run(poster)

@@ -84,12 +84,12 @@ class Unfinished:
         asked = "&".join(
             f"{quote(name, safe='-_.~')}={quote(query[name], safe='-_.~')}" for name in sorted(query)
         )
-        headers = self._signed(method, path, asked, datetime.now(UTC))
+        headers = self.signed(method, path, asked, datetime.now(UTC))
         url = URL(f"{self.endpoint}{path}?{asked}", encoded=True)
         async with session.request(method, url, headers=headers, allow_redirects=False) as response:
             return await response.text() if response.status == 200 else ""
 
-    def _signed(self, method: str, path: str, query: str, now: datetime) -> dict[str, str]:
+    def signed(self, method: str, path: str, query: str, now: datetime) -> dict[str, str]:
         """The headers of a request without a body, signed for `now`."""
         base = urlsplit(self.endpoint)
         stamp = now.strftime("%Y%m%dT%H%M%SZ")

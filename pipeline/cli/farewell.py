@@ -57,7 +57,7 @@ def reason(row: Record) -> str:
     """Return a failure as `code: the vendor's words`, on one line and of bounded length."""
     if row.failure is None:
         return "no reason was recorded"
-    return fitted(one_line(f"{row.failure.code}: {row.failure.message}"), _LONGEST_REASON)
+    return fitted(one_line(f"{row.failure.code}: {row.failure.message}".rstrip(" :")), _LONGEST_REASON)
 
 
 def name_of(row: Record) -> str:

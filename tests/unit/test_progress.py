@@ -1,0 +1,254 @@
+"""What is said while a run goes on and at its end, on a stream that is no terminal."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pipeline.cli.farewell import FAILURES, closing_words
+from pipeline.cli.progress import Progress, Tally, wants_bars
+from pipeline.cli.words import clock_words, columns, fitted, joined, one_line
+from pipeline.events import Event, Level, Topic
+from pipeline.model import Failure, State
+from pipeline.results import summary
+from tests.unit.projection_rows import done, failed, row
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Shown:
+    """A `Progress` on a plain stream, with a clock that a test moves."""
+
+    def __init__(self, total: int = 3, **facts: Any) -> None:
+        self.clock = Clock()
+        self.stream = io.StringIO()
+        self.progress = Progress(total, self.stream, environ={}, clock=self.clock, **facts)
+
+    def wait(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.progress.tick()
+
+    @property
+    def lines(self) -> list[str]:
+        return self.stream.getvalue().splitlines()
+
+
+def test_a_plain_line_comes_after_ten_seconds_and_then_every_half_minute() -> None:
+    shown = Shown()
+    with shown.progress:
+        shown.wait(9.9)
+        assert shown.lines == []
+        shown.wait(0.1)
+        assert shown.lines == ["submitted 0/3, rendered 0, saved 0"]
+        shown.progress.moved(row(0), done(0))
+        shown.wait(29.9)
+        assert len(shown.lines) == 1
+        shown.wait(0.1)
+        assert shown.lines[1:] == ["submitted 1/3, rendered 1, saved 1, $1.20"]
+        shown.wait(30)
+        assert len(shown.lines) == 2, "nothing new"
+        shown.progress.moved(row(1), done(1))
+    assert shown.lines[-1] == "submitted 2/3, rendered 2, saved 2, $2.40"
+
+
+def test_a_long_run_does_not_fill_its_log() -> None:
+    shown = Shown(100_000)
+    for index in range(10_000):
+        shown.progress.moved(row(index), done(index))
+        shown.wait(4)
+    assert len(shown.lines) < 250
+
+
+def test_a_continued_run_counts_from_where_it_was() -> None:
+    shown = Shown(known=[done(0), row(1, State.GENERATING), row(2)])
+    with shown.progress:
+        shown.progress.moved(row(1, State.GENERATING), done(1))
+    assert shown.lines == ["submitted 2/3, rendered 2, saved 2, $2.40"]
+
+
+def test_money_and_time_are_told_when_they_are_known() -> None:
+    shown = Shown(eta=lambda: 3900.0, estimate_usd=3.6)
+    with shown.progress:
+        shown.progress.moved(row(0), row(0, State.GENERATING, reserved_usd=1.2))
+    assert shown.lines == ["submitted 1/3, rendered 0, saved 0, $1.20 of $3.60, 1 h 05 min left"]
+
+
+def test_a_create_on_its_way_is_neither_submitted_nor_in_doubt() -> None:
+    tally = Tally(1)
+    tally.moved(row(0), row(0, State.SUBMITTING, reserved_usd=1.2))
+    assert (tally.submitted, tally.troubles(), tally.usd) == (0, [], 0.0)
+
+
+def test_removed_rows_are_not_counted() -> None:
+    assert Tally(1, [done(5, position=-1)]).saved == 0
+
+
+@pytest.mark.parametrize(
+    ("facts", "levels"),
+    [
+        ({"quiet": True}, {"error"}),
+        ({}, {"error", "warning"}),
+        ({"verbose": 1}, {"error", "warning", "info"}),
+        ({"verbose": 2}, {"error", "warning", "info", "debug"}),
+    ],
+)
+def test_how_much_is_said(facts: dict[str, Any], levels: set[str]) -> None:
+    shown = Shown(**facts)
+    for level in Level:
+        shown.progress.said(Event(Topic.NOTE, level.value, level))
+    assert set(shown.lines) == levels
+
+
+def test_quiet_says_nothing_of_the_rest() -> None:
+    shown = Shown(quiet=True)
+    with shown.progress:
+        shown.progress.moved(row(0), failed(0))
+        shown.progress.said(Event(Topic.THROTTLED, "429"))
+        shown.wait(1000)
+    assert shown.lines == []
+
+
+def test_failures_are_told_at_once_but_not_without_end() -> None:
+    shown = Shown(100)
+    for index in range(50):
+        shown.progress.moved(row(index), failed(index, "no\x1b[2J\nface"))
+    assert shown.lines[0] == "failed job-0 (line 4): refused: no�[2J face"
+    assert len(shown.lines) == 21
+    assert "at the end" in shown.lines[-1]
+
+
+def test_a_stream_that_cannot_hold_a_letter_gets_another_one() -> None:
+    raw = io.BytesIO()
+    progress = Progress(1, io.TextIOWrapper(raw, encoding="ascii"), environ={})
+    progress.say("Ω")
+    assert raw.getvalue() == b"?\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("environ", "bars"),
+    [
+        ({}, True),
+        ({"TERM": "dumb"}, False),
+        ({"CI": "true"}, False),
+        ({"CI": "1"}, False),
+        ({"CI": "false"}, True),
+    ],
+)
+def test_who_gets_bars(environ: dict[str, str], bars: bool) -> None:
+    assert wants_bars(Terminal(), environ) is bars
+    assert not wants_bars(io.StringIO(), environ)
+
+
+def test_the_last_words_tell_everything() -> None:
+    rows = [*(done(index, 80.0 + index) for index in range(5)), failed(5, "too\nsmall"), row(6)]
+    rows.append(row(7, State.IN_DOUBT, correlation_id="vb-7-1", reserved_usd=1.2))
+    words = closing_words(
+        summary(rows),
+        rows,
+        {"page": "out/report.html", "table": "out/results.csv"},
+        "veobatch run x.yaml",
+        wall_s=342.0,
+        stopped="out of credits",
+        left={"job-6@f6": "the deadline passed"},
+    )
+    assert words.splitlines() == [
+        "Stopped early: out of credits",
+        "5 of 8 videos are here. 1 failed, 1 is in doubt and 1 waits for the next run.",
+        "$6.00 spent; $1.20 set aside for rows that are not settled; 6 min in all; 40 s of footage, 10.0 MB.",
+        "",
+        "Slowest to render:",
+        "    1 min 24 s  job-4 (line 20)",
+        "    1 min 23 s  job-3 (line 16)",
+        "    1 min 22 s  job-2 (line 12)",
+        "",
+        "Failed:",
+        "  job-5 (line 24): refused: too small",
+        "",
+        "In doubt (sent, but no answer came: they may be paid):",
+        "  job-7 (line 32): correlation id vb-7-1",
+        "",
+        "Left for the next run:",
+        "  job-6 (line 28): the deadline passed",
+        "",
+        "Page   out/report.html",
+        "Table  out/results.csv",
+        "",
+        "Next: veobatch run x.yaml",
+    ]
+
+
+def test_the_last_words_are_bounded() -> None:
+    rows = [failed(index, "x" * 5000) for index in range(1000)]
+    words = closing_words(summary(rows), rows, {"table": "out/results.csv"})
+    assert f"  … and {1000 - FAILURES} more in out/results.csv" in words
+    assert len(words) < 20_000
+
+
+def test_prices_that_are_not_known_are_named() -> None:
+    assumed = [replace(done(0), usd_spent=None)]
+    unknown = [replace(done(0), usd_spent=None, reserved_usd=None)]
+    assert "$1.20 spent ($1.20 of it estimated)" in closing_words(summary(assumed), assumed, {})
+    assert "$0.00 spent (the price of 1 is unknown)" in closing_words(summary(unknown), unknown, {})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-1, "0 s"),
+        (0.4, "0 s"),
+        (89, "89 s"),
+        (90, "2 min"),
+        (3569, "59 min"),
+        (3599, "1 h 00 min"),
+        (7500, "2 h 05 min"),
+    ],
+)
+def test_times_on_a_clock(seconds: float, words: str) -> None:
+    assert clock_words(seconds) == words
+
+
+def test_nothing_moves_the_cursor() -> None:
+    assert one_line("a\x1b[2Jb\rc\nd\te\x9bf\u202eg\ud800") == "a�[2Jb c d e�f�g?"
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "shown"),
+    [
+        ("hello", 5, "hello"),
+        ("hello", 4, "hel…"),
+        ("日本語", 6, "日本語"),
+        ("日本語", 5, "日本…"),
+        ("e\u0301e\u0301", 2, "e\u0301e\u0301"),
+    ],
+)
+def test_text_is_cut_by_columns(text: str, width: int, shown: str) -> None:
+    assert fitted(text, width) == shown
+    assert columns(shown) <= width
+
+
+def test_the_first_facts_matter_most() -> None:
+    assert joined(["12 min left", "3 failed", "$1"], 40) == "12 min left · 3 failed · $1"
+    assert joined(["12 min left", "300000 failed", "$1"], 18) == "12 min left · $1"
+    assert joined(["12 min left"], 5) == "12 m…"
+    assert joined([], 5) == ""
+
+
+def test_a_failure_without_words_is_told() -> None:
+    rows = [row(0, State.FAILED), row(1, State.FAILED, failure=Failure("timeout", ""))]
+    words = closing_words(summary(rows), rows, {})
+    assert "job-0 (line 4): no reason was recorded" in words
+    assert "job-1 (line 8): timeout" in words

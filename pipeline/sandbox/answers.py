@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from pipeline.sandbox.book import CREDITS_PER_USD, Status
+from pipeline.sandbox.book import CREDITS_PER_USD, FINAL, Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,13 +48,25 @@ def generation_body(generation: Generation, status: Status, video_url: str | Non
     """What create and status answer; `video_url` is given once there is one."""
     done = status is Status.COMPLETED
     name = "generation_id" if generation.fault("id-as-generation-id") is not None else "id"
+    video: Any = {"url": video_url} if video_url is not None else None
+    error = generation_error(generation) if status is Status.ERROR else None
+    samples = generation.fault("sample-objects")
+    if samples is not None and status not in FINAL:
+        video, error = sample_objects(empty=samples.value == "empty")
     return {
         name: int(generation.id) if generation.id_is_integer else generation.id,
         "status": status.value,
-        "video": {"url": video_url} if video_url is not None else None,
-        "error": generation_error(generation) if status is Status.ERROR else None,
+        "video": video,
+        "error": error,
         "meta": {"usage": {"credits_used": generation.credits}} if done else None,
     }
+
+
+def sample_objects(*, empty: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """A `video` and an `error` that mean nothing, as some models show them until the end."""
+    if empty:
+        return {}, {}
+    return {"url": "https://cdn.example.com/generations/sample.mp4"}, {"name": "string", "message": "string"}
 
 
 def generation_error(generation: Generation) -> Any:

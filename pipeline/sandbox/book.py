@@ -34,6 +34,7 @@ class Status(StrEnum):
     ERROR = "error"
 
 
+FINAL: Final = frozenset({Status.COMPLETED, Status.ERROR})
 WALK: Final = ((0.04, Status.WAITING), (0.12, Status.QUEUED), (0.2, Status.ACTIVE), (1.0, Status.GENERATING))
 """Until which share of its rendering a generation shows which status."""
 

@@ -181,6 +181,7 @@ ENDS: Final[dict[str, Callable[[dict[str, Any]], bool]]] = {
     "content-refusal": lambda told: told["status"] == "error" and "safety" in told["error"]["message"],
     "completed-without-url": lambda told: told["status"] == "completed" and told["video"] is None,
     "id-as-generation-id": lambda told: "id" not in told and told["generation_id"] != "",
+    "sample-objects": lambda told: told["status"] == "completed" and told["error"] is None,
     "never-finishes": lambda told: told["status"] == "generating",
     "slow": lambda told: told["status"] == "completed",
 }
@@ -195,6 +196,18 @@ async def test_a_generation_ends_as_it_was_asked_to(name: str) -> None:
         assert ENDS[name](told), told
         spared = (await create(box, prompt="a dog")).json()
         assert (await status(box, spared["id"])).json()["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("value", "video"), [(None, {"url": "https://cdn.example.com/generations/sample.mp4"}), ("empty", {})]
+)
+async def test_sample_objects_show_from_create_on(value: str | None, video: dict[str, str]) -> None:
+    async with Sandbox(at_once(durations="fixed:500")) as box:
+        box.add_fault(Fault("sample-objects", value=value))
+        made = (await create(box)).json()
+        told = (await status(box, made["id"])).json()
+        assert made["video"] == told["video"] == video
+        assert told["status"] == "waiting"
 
 
 async def test_a_slow_generation_renders_so_much_longer() -> None:
@@ -349,7 +362,7 @@ async def test_silent_clients_do_not_keep_the_sandbox_open() -> None:
             if box.book.struck:
                 break
             await asyncio.sleep(0)
-    assert (await waiting).status in (0, 503)
+    assert (await waiting).status == 503
 
 
 async def test_an_unknown_path_is_told_apart_from_an_unknown_generation() -> None:

@@ -121,6 +121,18 @@ async def test_the_index_comes_first_and_the_bytes_are_always_the_same() -> None
     assert 0 < made[0].index(b"moov") < made[0].index(b"mdat")
 
 
+async def test_one_picture_a_loop_is_a_place_to_seek_to(studio: Studio) -> None:
+    shape = Shape.asked("720p", "16:9", 6, False, small=False)
+    data = await studio.clip(shape, SHORT)
+    assert b"stss" in data  # without this table a player takes every frame for one
+    with av.open(io.BytesIO(data), "r") as container:
+        keys = [
+            packet.pts for packet in container.demux(video=0) if packet.is_keyframe and packet.pts is not None
+        ]
+        step = container.streams.video[0].time_base
+    assert [float(pts * step) for pts in keys if step is not None] == [0.0, 4.0]
+
+
 async def test_a_small_clip_is_small_and_still_whole(studio: Studio) -> None:
     shape = Shape.asked("1080p", "9:16", 8, True, small=True)
     data = await studio.clip(shape, LONG)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from pipeline.sandbox.answers import refusal, reply
+from pipeline.sandbox.answers import refusal, reply, sample_objects
 from pipeline.sandbox.faults import wire
 from pipeline.sandbox.faults.download import play_download
 
@@ -48,7 +48,7 @@ class Players:
             return honest
         match fault.name:
             case "gateway-accepted":
-                return wire.html(round(fault.number(502)), "Bad Gateway")
+                return wire.gateway(round(fault.number(502)))
             case "hang-accepted":
                 return await wire.silence(self.closing)
             case "slow-answer":
@@ -66,7 +66,7 @@ class Players:
             case "status-error":
                 return refusal(request, round(fault.number(500)), "Internal server error")
             case "status-gateway":
-                return wire.html(round(fault.number(502)), "Bad Gateway")
+                return wire.gateway(round(fault.number(502)))
             case "status-not-found":
                 return refusal(request, 404, "The generation was not found")
             case "status-unauthorized":
@@ -116,9 +116,9 @@ def _refused_create(request: web.Request, fault: Fault) -> web.Response | None:
         case "server-error":
             return refusal(request, 500, "Internal server error")
         case "unavailable":
-            return wire.html(503, "Service Unavailable")
+            return wire.gateway(503)
         case "gateway-lost":
-            return wire.html(round(fault.number(502)), "Bad Gateway")
+            return wire.gateway(round(fault.number(502)))
         case "cut-before":
             return wire.reset(request)
     return None
@@ -146,8 +146,7 @@ def _reworded(fault: Fault, honest: web.Response) -> web.Response:
         case "status-unknown" if not final:
             body["status"] = fault.text("reticulating")
         case "status-samples" if not final:
-            body["video"] = {"url": "https://cdn.example.com/generations/sample.mp4"}
-            body["error"] = {"name": "string", "message": "string"}
+            body["video"], body["error"] = sample_objects(empty=fault.value == "empty")
         case "status-other-names":
             names = OTHER_NAMES[body["status"]]
             body["status"] = names[len(str(body.get("id", body.get("generation_id")))) % len(names)]

@@ -6,6 +6,7 @@ import socket
 import struct
 import time
 from email.utils import formatdate
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -23,6 +24,11 @@ GARBAGE: Final = b'\x1f\x8b{"id": "tru\xff\xfe\x00ncated'
 
 def html(status: int, title: str) -> web.Response:
     return web.Response(status=status, text=PAGE.format(title), content_type="text/html")
+
+
+def gateway(status: int) -> web.Response:
+    """The page of a gateway in front of the vendor."""
+    return html(status, HTTPStatus(status).phrase)
 
 
 def garbage() -> web.Response:

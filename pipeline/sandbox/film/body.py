@@ -5,10 +5,11 @@ the frame before. A clip is then one freshly encoded first frame, with its own w
 by those same packets: they say of the band nothing but "as before", so the words stand still through the
 loop, and a clip costs one encoded frame instead of two hundred.
 
-That holds because of three choices. While the body is encoded the band is full of noise, so no motion
-vector finds anything in it but itself. From the second frame on its source is what a decoder makes of the
-first, so nothing is left to correct. And the quantiser is constant with all look-ahead off, so the rows above
-the band are encoded alike whatever the band holds.
+From the body's second frame on, the band's source is what a decoder makes of the first, so nothing is
+left to correct in it. The quantiser is constant and all look-ahead off, so the rows above the band are
+encoded alike whatever the band holds. And as a precaution the body's band is full of noise, in which a
+motion vector finds nothing but itself. Measured over a loop at 1080p: the words do not change at all, the
+band's first 16 rows, which are kept blank, by 2 luma steps at most (5 without the noise).
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def add_video_stream(container: OutputContainer, picture: Picture) -> VideoStrea
     stream.pix_fmt = "yuv420p"
     stream.time_base = Fraction(1, picture.fps)
     stream.codec_context.time_base = Fraction(1, picture.fps)
-    stream.options = {"preset": "veryfast", "profile": "high", "x264-params": X264}
+    stream.options = {"preset": "veryfast", "x264-params": X264}
     return stream
 
 

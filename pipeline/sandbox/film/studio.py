@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pipeline.sandbox.film.packets import Piece
     from pipeline.sandbox.film.shape import Label, Picture, Shape
 
-KEPT_BYTES: Final = 96 * 1024**2
+KEPT_BYTES: Final = 32 * 1024**2
 """Finished files that are kept for the next request or range; an older one is made again, byte for byte."""
 
 

@@ -28,6 +28,7 @@ def page(rows: list[Any], **changes: Any) -> str:
 def payload(html: str) -> dict[str, Any]:
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
     assert found is not None
+    assert not set("<>&\u2028\u2029") & set(found[1]), "nothing in it may end the element or a line"
     got: dict[str, Any] = json.loads(found[1])
     return got
 

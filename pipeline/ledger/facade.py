@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import anyio
 from anyio import to_thread
 
-from pipeline.errors import Conflict, LedgerTrouble
+from pipeline.errors import Conflict, LedgerTrouble, UsageError
 from pipeline.ledger import rows
 from pipeline.model import LEGAL, IllegalTransition, Transition
 
@@ -59,7 +59,8 @@ class Ledger:
         called, in the event loop, with words for the user when a lost database connection makes the
         ledger wait, and again when it goes on: nothing fails in between. Raises `LedgerTrouble` when the
         ledger is missing, damaged, none of ours, from a newer version, or cannot be opened;
-        `StoreTrouble` when the disk is full.
+        `StoreTrouble` when the disk is full; `UsageError` for a kind of database that is not known, or
+        whose driver is not installed.
         """
         import asyncio
 
@@ -168,9 +169,13 @@ def _open_store(where: str | Path, batch: str, read_only: bool, on_pause: Callab
         from pipeline.ledger.postgres import PostgresStore
 
         return PostgresStore(text, batch, read_only=read_only, on_pause=on_pause)
+    path = text.removeprefix("sqlite:///")
+    if "://" in path:  # not the whole of it in our words: it may hold a password
+        scheme = path.partition(":")[0]
+        raise UsageError(f"a ledger is a path, sqlite:///path or postgresql://..., not {scheme}://...")
     from pipeline.ledger.sqlite import SqliteStore
 
-    return SqliteStore(Path(text.removeprefix("sqlite:///")), batch, read_only=read_only)
+    return SqliteStore(Path(path), batch, read_only=read_only)
 
 
 def _move(batch: str, before: Record, after: Record) -> Move:

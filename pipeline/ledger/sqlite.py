@@ -142,10 +142,11 @@ class SqliteStore(Store):
         return False
 
     def trouble(self, error: Exception) -> VeobatchError:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        if code == sqlite3.SQLITE_FULL:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        # The index of the log is a file too, and the first to find no room when a ledger is opened.
+        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE):
             return StoreTrouble(f"{self._path}: {_FULL}")
-        return LedgerTrouble(f"{self._path}: {_WORDS.get(code, _UNKNOWN)} ({error})")
+        return LedgerTrouble(f"{self._path}: {_WORDS.get(code & 0xFF, _UNKNOWN)} ({error})")
 
     def give_up(self) -> None:
         """Do nothing: a file is never waited for longer than `_BUSY_S`."""

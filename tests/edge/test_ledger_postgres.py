@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.errors import Conflict, LedgerTrouble
+from pipeline.errors import Conflict, LedgerTrouble, UsageError
 from pipeline.ledger import Ledger, writer
 from pipeline.model import State
 from tests.edge.ledgers import PASSWORD, PostgresServer, free_port, job, server
@@ -228,3 +229,16 @@ async def test_the_connection_asks_for_durable_commits() -> None:
         cursor = ledger._store.cursor(reading=False)
         cursor.execute("SHOW synchronous_commit")
         assert cursor.fetchone() == ("on",)
+
+
+async def test_without_the_driver_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.delitem(sys.modules, "pipeline.ledger.postgres", raising=False)
+    with pytest.raises(UsageError, match=r"pip install 'veobatch\[postgres\]'"):
+        await Ledger.open("postgresql://keeper@127.0.0.1/db")
+
+
+async def test_databases_of_another_kind_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"not mysql://\.\.\.$") as caught:
+        await Ledger.open(f"mysql://keeper:{PASSWORD}@127.0.0.1/db")
+    assert PASSWORD not in str(caught.value)

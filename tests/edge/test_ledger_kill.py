@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 N_ROWS = 16
-N_KILLS = 8
+N_KILLS = 5
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -36,7 +36,7 @@ async def test_what_was_committed_outlives_kill_9(where: str) -> None:
     await _fill(where)
     said: dict[str, int] = {}
     for _ in range(N_KILLS):
-        _killed_after(run("commit_for_ever", where), random.randint(1, 3000), said)
+        _killed_after(run("commit_for_ever", where), random.randint(1, 2000), said)
         async with await Ledger.open(where) as ledger:
             for record in await ledger.load():
                 assert record.version >= said.get(record.key, 0)
@@ -65,7 +65,7 @@ def _killed_after(child: subprocess.Popen[str], n_lines: int, said: dict[str, in
 @pytest.mark.crash
 async def test_of_two_processes_exactly_one_makes_each_step(where: str) -> None:
     await _fill(where)
-    until = 30
+    until = 15
     won: list[list[str]] = [[], []]
     children = [run("contend", where, str(until)) for _ in won]
     readers = [

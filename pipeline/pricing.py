@@ -24,6 +24,7 @@ _MEASURE: Final = re.compile(r"(?:per[ _-])?(?:(?:output|generated|video)[ _-])?
 _PER_SECOND: Final = frozenset({"second", "sec", "s"})
 _PER_MINUTE: Final = frozenset({"minute", "min"})
 _PER_CLIP: Final = frozenset({"generation", "video", "request", "call", "clip"})
+_SAYS_NOTHING: Final = frozenset({"", "time", "duration", "length", "count", "quantity", "unit", "units"})
 _SPELLINGS: Final = {"audio": "generate_audio", "seconds": "duration"}
 """Names of dimensions that the request spells differently."""
 
@@ -156,16 +157,22 @@ def _cost(unit: Mapping[str, Any], asked: Mapping[str, Any]) -> Decimal | None:
 def _amount(unit: Mapping[str, Any], asked: Mapping[str, Any]) -> Decimal | None:
     """Return how much of what `unit` measures the job uses."""
     seconds = _number(asked.get("duration"))
+    measure = _measure(unit)
+    if measure in _PER_SECOND:
+        return seconds
+    if measure in _PER_MINUTE:
+        return None if seconds is None else seconds / 60
+    return Decimal(1) if measure in _PER_CLIP else None
+
+
+def _measure(unit: Mapping[str, Any]) -> str:
+    """Return the word for what is counted; a name counts only where the measure says no more than `time`."""
     for key in ("unit", "measure", "name"):
-        match = _MEASURE.fullmatch(str(unit.get(key) or "").lower())
-        measure = match[1] if match else ""
-        if measure in _PER_SECOND:
-            return seconds
-        if measure in _PER_MINUTE:
-            return None if seconds is None else seconds / 60
-        if measure in _PER_CLIP:
-            return Decimal(1)
-    return None
+        word = str(unit.get(key) or "").lower()
+        if word not in _SAYS_NOTHING:
+            match = _MEASURE.fullmatch(word)
+            return match[1] if match else ""
+    return ""
 
 
 def _number(value: Any) -> Decimal | None:

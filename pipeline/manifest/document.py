@@ -1,4 +1,4 @@
-"""The sections of a manifest: `version`, `defaults`, `run`, `jobs`, or a bare list of jobs."""
+"""The sections of a manifest, or a bare list of jobs. A section `x-...` is its author's, for anchors."""
 
 from __future__ import annotations
 
@@ -56,6 +56,8 @@ def _read_sections(root: Map, report: Report, rules: Mapping[str, ModelRules]) -
 
 def _refuse_unknown(sections: Mapping[str, Member], report: Report) -> None:
     for name in sections.keys() - set(SECTIONS):
+        if name.startswith("x-"):
+            continue
         close = nearest(name, SECTIONS)
         instead = f"did you mean `{close}`?" if close else f"a manifest has {', '.join(SECTIONS)}"
         if name in VEO.fields:
@@ -130,6 +132,6 @@ def _read_run(section: Map | None, report: Report) -> dict[str, Any]:
             shown = members[name].value
             word = shown.text if isinstance(shown, Trap) else show(values[name])
             report.problem(
-                members[name].value_at, f"run.{name} is {word}", str(item["msg"]), "change the value"
+                members[name].value_at, f"run.{name} is {word}", str(item["msg"]).lower(), "change the value"
             )
     return values

@@ -80,9 +80,11 @@ def matrix_rows(section: Map, report: Report) -> Iterator[tuple[dict[str, Member
     """
     members = section.members()
     excluded = members.pop("exclude", None)
+    before = report.count
     axes = _axes(members, report)
-    if not axes:
+    if not members:
         report.problem(section.at, "the matrix is empty", "", "write images: [...] and prompts: [...]")
+    if report.count > before:
         return
     count = math.prod(len(values) for values in axes.values())
     if count > ROWS:

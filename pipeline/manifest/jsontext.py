@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
+_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _LITERALS: Final = {"true": True, "false": False, "null": None}
 _DIGITS: Final = 18
@@ -81,18 +82,18 @@ _read_string = json.JSONDecoder().raw_decode
 
 _decode = json.JSONDecoder(
     object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_bounded_int
-).decode
+).raw_decode
 
 
 def _fast(line: str, number: int) -> Map | None:
     """Return the row with places that `_Locator` finds when asked, None when the line needs care."""
-    if line.count("{") + line.count("[") > DEPTH:
+    if line.count("{") + line.count("[") > DEPTH or _SURROGATE.search(line):
         return None
     try:
-        members = _decode(line)
+        members, end = _decode(line)
     except ValueError:
         return None
-    if type(members) is not dict:
+    if type(members) is not dict or (end < len(line) and not line[end:].isspace()):
         return None
     first = number << 32 | VIRTUAL
     count = 2 * len(members)
@@ -196,6 +197,8 @@ class _Parser:
         except JSONDecodeError as error:
             self._pos = error.pos
             self._stop("text in quotes that is not right", error.msg, "check its end and its backslashes")
+        if not str(text).isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+            self._stop("half of a character", "a surrogate stands alone", "write the character itself")
         return str(text)
 
     def _word(self) -> Node:

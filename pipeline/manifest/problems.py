@@ -15,7 +15,7 @@ MESSAGE_CHARS: Final = 4_000
 """A message longer than this is scrolled past, not read."""
 
 KEPT: Final = 1_000
-"""How many problems are kept; the others are counted. A file with more is wrong in one and the same way."""
+"""How many problems are looked for. A file with more is wrong in one and the same way."""
 
 _LINE_BITS: Final = 32
 
@@ -52,7 +52,7 @@ class Problem:
 class ManifestProblems(ManifestError):
     """The manifest is wrong. `problems` holds what was found, in the file's order.
 
-    `count` may exceed `len(problems)`. `models` are the models that the rows named as far as they
+    `models` are the models that the rows named as far as they
     could be read, so that a caller may fetch their rules and look again.
     """
 
@@ -66,7 +66,7 @@ class ManifestProblems(ManifestError):
 
 
 class Unreadable(Exception):
-    """Nothing after this place can be read; the report says why."""
+    """Nothing more can or should be read; the report says why."""
 
 
 class Report:
@@ -83,11 +83,13 @@ class Report:
         self._warnings: dict[tuple[int, str], Problem] = {}
 
     def problem(self, at: int, what: str, why: str = "", instead: str = "") -> None:
+        """Add a problem; raises `Unreadable` when there are so many that looking on helps no one."""
         if (at, what) in self._problems:
             return
+        if self.count >= KEPT:
+            raise Unreadable
         self.count += 1
-        if len(self._problems) < KEPT:
-            self._problems[at, what] = Problem(self.file, *unpack(self.locate(at)), what, why, instead)
+        self._problems[at, what] = Problem(self.file, *unpack(self.locate(at)), what, why, instead)
 
     def warning(self, at: int, what: str, why: str = "", instead: str = "") -> None:
         if len(self._warnings) < KEPT and (at, what) not in self._warnings:
@@ -137,3 +139,8 @@ def show(value: Any, limit: int = 60) -> str:
         text = json.dumps(value)
         return text[:limit]
     return "a list" if isinstance(value, list) else "a mapping"
+
+
+def show_bare(text: str, limit: int = 60) -> str:
+    """Return unquoted `text` on one line, short enough for a message."""
+    return printable(text[:limit]) + ("..." if len(text) > limit else "")

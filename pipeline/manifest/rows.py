@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.manifest.expand import filled
-from pipeline.manifest.problems import Report, show
+from pipeline.manifest.problems import Report, Unreadable, show, show_bare
 from pipeline.manifest.rules import KNOWN_MODEL, UNKNOWN, VEO, FieldRule, Kind, ModelRules, Words, nearest
 from pipeline.manifest.tree import Map, Member, Node, Seq, TooMuch, Trap, Trapped, plain
 from pipeline.model import Job
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ID_CHARS: Final = 200
 _FINGERPRINT_CHARS: Final = 12
-_BODY_BYTES: Final = 256 * 1024 * 1024
+_BODY_CHARS: Final = 128 * 1024 * 1024
 """How much JSON all bodies together may be; aliases can make a small file ask for terabytes."""
 
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
@@ -50,7 +50,7 @@ class Rows:
         self._defaults = dict(defaults)
         self._params = self._members(self._defaults.pop("params", None))
         self._given: dict[str, int] = {}
-        self._bytes_left = _BODY_BYTES
+        self._chars_left = _BODY_CHARS
         self.models: set[str] = set()
         self.drafts: list[Draft] = []
 
@@ -214,13 +214,13 @@ class Rows:
         return row_id
 
     def _fingerprint(self, rules: ModelRules, body: dict[str, Any], at: int) -> str:
-        # Only built-in defaults are written out: a job's identity must not hang on what a catalogue says today.
+        # Only built-in defaults are written out: a job's identity must not hang on what a catalogue says.
         text = _canonical(VEO.normal(body) if rules is VEO else body)
-        self._bytes_left -= len(text)
-        if self._bytes_left < 0:
-            self._report.problem(
-                at, "the jobs are more than 256 MB", "aliases multiply them", "split the manifest"
-            )
+        self._chars_left -= len(text)
+        if self._chars_left < 0:
+            why = "aliases and defaults multiply them"
+            self._report.problem(at, "the jobs are more than 128 MB", why, "split the manifest")
+            raise Unreadable
         return hashlib.sha256(text.encode("ascii")).hexdigest()[:_FINGERPRINT_CHARS]
 
 
@@ -236,12 +236,16 @@ def _scalar(value: Node) -> Any:
 
 
 def _shown(value: Node) -> str:
-    return value.text if isinstance(value, Trap) else show(_scalar(value))
+    return show_bare(value.text) if isinstance(value, Trap) else show(_scalar(value))
 
 
 def _trap_words(name: str, trap: Trap) -> Words:
     why = f"YAML reads that as {trap.reads_as}"
-    return f"{trap.text} in {name} without quotes", why, f'write "{trap.text}" or a plain value'
+    return (
+        f"{show_bare(trap.text)} in {name} without quotes",
+        why,
+        f'write "{show_bare(trap.text)}" or a plain value',
+    )
 
 
 def _id_trouble(value: Any) -> Words | None:

@@ -10,10 +10,11 @@ import difflib
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from pipeline.manifest.problems import show
+from pipeline.manifest.problems import show, show_bare
 from pipeline.manifest.tree import Trap
 
 if TYPE_CHECKING:
@@ -80,13 +81,13 @@ class FieldRule:
         why = f"YAML reads that as {trap.reads_as}"
         if self.kind is Kind.BOOLEAN:
             return (
-                f"{name} is {trap.text}",
+                f"{name} is {show_bare(trap.text)}",
                 f"it means {trap.reads_as} to some readers only",
                 "write true or false",
             )
         if self.kind in {Kind.INTEGER, Kind.NUMBER}:
-            return f"{name} is {trap.text}", why, f"write {self._example()}"
-        return f"{name} is {trap.text} without quotes", why, f'write "{trap.text}"'
+            return f"{name} is {show_bare(trap.text)}", why, f"write {self._example()}"
+        return f"{name} is {show_bare(trap.text)} without quotes", why, f'write "{show_bare(trap.text)}"'
 
     def _mistyped(self, name: str, value: Any) -> Words:
         what = f"{name} is {show(value)}"
@@ -130,6 +131,7 @@ _TYPES: Final[Mapping[Kind, frozenset[type]]] = MappingProxyType(
     }
 )
 _ARTICLE: Final = {Kind.LIST: "a list", Kind.OBJECT: "a mapping"}
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _URL: Final = re.compile(
     r"https?://(?:[^\s/?#@\\]*@)?(?:\[[0-9a-fA-F:.]+\]|[^\s/?#@:\\\[\]\"<>]+)(?::[0-9]{1,5})?(?:[/?#][^\s\x00-\x1f\x7f]*)?",
     re.IGNORECASE,
@@ -137,6 +139,8 @@ _URL: Final = re.compile(
 
 
 def _text_trouble(rule: FieldRule, name: str, value: str) -> Words | None:
+    if _CONTROL.search(value):
+        return f"{name} is {show(value)}", "it holds a control character", "remove that character"
     if rule.min_size and not value.strip():
         return f"{name} is blank", "the model needs words", "write some"
     if rule.min_size is not None and len(value) < rule.min_size:
@@ -203,16 +207,19 @@ class ModelRules:
     closed: bool = False
     listed: bool = True
     defaults: Mapping[str, Any] = field(init=False)
+    folded: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         filled = {name: rule.default for name, rule in self.fields.items() if rule.default is not None}
         object.__setattr__(self, "defaults", MappingProxyType(filled))
+        folded = tuple(name for name, rule in self.fields.items() if rule.fold)
+        object.__setattr__(self, "folded", folded)
 
     def normal(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return `body` with the model's defaults written out: two bodies that ask for the same agree."""
         whole = {**self.defaults, **body}
-        for name, rule in self.fields.items():
-            if rule.fold and isinstance(whole.get(name), str):
+        for name in self.folded:
+            if isinstance(whole.get(name), str):
                 whole[name] = whole[name].lower()
         return whole
 
@@ -263,8 +270,13 @@ def listed(words: Iterable[str]) -> str:
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
     """Return the name that `word` was probably meant to be."""
+    return _nearest(word[:60], tuple(names))
+
+
+@lru_cache(maxsize=1024)
+def _nearest(word: str, names: tuple[str, ...]) -> str | None:
     folded = {name.lower().replace("-", "_"): name for name in names}
-    close = difflib.get_close_matches(word[:60].lower().replace("-", "_").strip(), folded, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word.lower().replace("-", "_").strip(), folded, n=1, cutoff=0.6)
     return folded[close[0]] if close else None
 
 

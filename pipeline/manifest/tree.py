@@ -7,7 +7,7 @@ manifest of 100,000 rows in some 50 MB. A `Trap` is a scalar that people and YAM
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 DEPTH: Final = 40
 """How deep a manifest may nest. Jobs with params need five or six levels."""
@@ -44,8 +44,8 @@ class Map:
 
     def members(self) -> dict[str, Member]:
         """Return name -> member; of a repeated name, the last."""
-        rows = zip(self.names, self.values, self.name_ats, self.value_ats, strict=True)
-        return {name: Member(value, name_at, value_at) for name, value, name_at, value_at in rows}
+        members = map(Member, self.values, self.name_ats, self.value_ats)
+        return dict(zip(self.names, members, strict=True))
 
 
 class Seq:
@@ -68,8 +68,7 @@ Node: TypeAlias = Map | Seq | Scalar | dict[str, Any] | list[Any]
 """Plain dicts and lists come from a JSON line that was read the fast way."""
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """A value of a mapping with the places of its name and itself."""
 
     value: Node

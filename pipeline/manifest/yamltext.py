@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 _TEXT_TAGS: Final = frozenset({"!", "tag:yaml.org,2002:str"})
 _LOADER: Final[Any] = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
-_MERGED: Final = 1_000
+_MERGED: Final = 100
 """How many members merge keys may give one mapping; a job has some ten."""
+
+_MERGED_IN_ALL: Final = 1_000_000
 
 
 def read_yaml(text: str, report: Report) -> Node:
@@ -56,7 +58,7 @@ def _syntax(text: str, line: int, error: yaml.MarkedYAMLError) -> tuple[str, str
     if "mapping values are not allowed" in said:
         why = "text with a colon and a space in it needs quotes"
         return "a second `: ` in one line", why, 'write prompt: "one: two"'
-    if "cannot start any token" in said:
+    if "cannot start any token" in said or "alphabetic or numeric" in said:
         return "not YAML", said, "put the text in quotes"
     return "not YAML", said, "check the quotes, brackets and indentation here"
 
@@ -69,6 +71,7 @@ class _Builder:
         self._report = report
         self._anchors: dict[str, Node] = {}
         self._open_anchors: list[str | None] = []
+        self._merges_left = _MERGED_IN_ALL
 
     def document(self) -> Node:
         self._next()  # StreamStart
@@ -196,15 +199,18 @@ class _Builder:
                 )
             else:
                 whole.add(name, name_at, value, value_at)
+        taken = set(whole.names)
         for source, at in merged:
             if not isinstance(source, Map):
                 self._report.problem(at, "`<<` with no mapping", "it merges mappings", "write <<: *name")
                 continue
             for name, member in source.members().items():
-                if name not in whole.names:
+                if name not in taken:
+                    taken.add(name)
                     whole.add(name, member.name_at, member.value, member.value_at)
-            if len(whole.names) > _MERGED:
-                self._stop(at, f"more than {_MERGED} members merged", "no job has that many", "merge fewer")
+            self._merges_left -= len(source.names)
+            if len(taken) > _MERGED or self._merges_left < 0:
+                self._stop(at, "too much is merged", f"{_MERGED} members are the most", "merge fewer")
         return whole
 
     def _stop(self, at: int, what: str, why: str, instead: str) -> None:

@@ -1,0 +1,247 @@
+"""What a manifest that holds becomes: bodies, ids, places, in every format."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipeline.manifest import KNOWN_MODEL, FieldRule, Manifest, ManifestProblems, ModelRules, load
+from pipeline.manifest.rules import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Write = Callable[..., Manifest]
+
+CAT, DOG = "https://example.com/cat.jpg", "https://example.com/dog.jpg"
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Write:
+    def read(text: str, suffix: str = ".yaml", **rules: ModelRules) -> Manifest:
+        path = tmp_path / f"batch{suffix}"
+        path.write_text(text, encoding="utf-8", newline="")
+        return load(path, rules={rule.model: rule for rule in rules.values()})
+
+    return read
+
+
+def bodies(manifest: Manifest) -> list[dict[str, Any]]:
+    return [dict(job.body) for job in manifest.jobs]
+
+
+def test_defaults_are_merged_under_jobs_and_pairs(read: Write) -> None:
+    manifest = read(f"""
+version: 1
+defaults: {{duration: 8, resolution: 1080p}}
+run:
+  concurrency: 20
+  max_cost: 50.00
+jobs:
+  - id: take-two
+    image_url: {CAT}
+    prompt: "She laughs."
+    duration: 4
+  - [{DOG}, "The dog barks."]
+""")
+    assert bodies(manifest) == [
+        {
+            "model": KNOWN_MODEL,
+            "duration": 4,
+            "resolution": "1080p",
+            "image_url": CAT,
+            "prompt": "She laughs.",
+        },
+        {
+            "model": KNOWN_MODEL,
+            "duration": 8,
+            "resolution": "1080p",
+            "image_url": DOG,
+            "prompt": "The dog barks.",
+        },
+    ]
+    assert manifest.run == {"concurrency": 20, "max_cost": 50.0}
+    assert [(job.line, job.column) for job in manifest.jobs] == [(8, 5), (12, 5)]
+    assert [job.index for job in manifest.jobs] == [0, 1]
+    assert manifest.jobs[0].id == "take-two"
+
+
+def test_a_list_is_a_manifest_and_has_the_built_in_model(read: Write) -> None:
+    assert bodies(read(f"- [{CAT}, hello]\n")) == [
+        {"model": KNOWN_MODEL, "image_url": CAT, "prompt": "hello"}
+    ]
+
+
+def test_every_format_reads_the_same_jobs(read: Write) -> None:
+    rows: list[dict[str, Any]] = [
+        {"image_url": CAT, "prompt": 'two\nlines, and "quotes"', "duration": 6, "generate_audio": False},
+        {"id": "b", "image_url": DOG, "prompt": "😀 häh"},
+    ]
+    quoted = (
+        "image_url,prompt,duration,generate_audio,id\r\n"
+        '{},"two\nlines, and ""quotes""",6,false,\r\n'
+        "{},😀 häh,,,b\r\n"
+    )
+    texts = {
+        ".yaml": json.dumps(rows, ensure_ascii=False),
+        ".json": json.dumps({"jobs": rows}, indent="\t"),
+        ".jsonl": "\n".join(json.dumps(row) for row in rows) + "\n\n",
+        ".csv": "\ufeff" + quoted.format(CAT, DOG),
+        ".tsv": quoted.replace(",", "\t").replace("lines\t and", "lines, and").format(CAT, DOG),
+    }
+    read_as = {suffix: read(text, suffix) for suffix, text in texts.items()}
+    for suffix, manifest in read_as.items():
+        assert bodies(manifest) == [
+            {"model": KNOWN_MODEL, **{k: v for k, v in r.items() if k != "id"}} for r in rows
+        ], suffix
+        assert [job.key for job in manifest.jobs] == [job.key for job in read_as[".yaml"].jobs], suffix
+    assert [job.line for job in read_as[".csv"].jobs] == [2, 4]
+    assert [job.line for job in read_as[".jsonl"].jobs] == [1, 2]
+
+
+def test_ids_survive_reordering_and_extending(read: Write) -> None:
+    rows = [
+        [CAT, "a"],
+        [CAT, "b"],
+        [DOG, "a"],
+        [CAT, "a"],
+        [CAT, "a"],
+        {"id": "x", "image_url": CAT, "prompt": "a"},
+    ]
+    before = sorted(job.key for job in read(json.dumps(rows)).jobs)
+    for seed in range(5):
+        shuffled = rows[:]
+        random.Random(seed).shuffle(shuffled)
+        after = sorted(job.key for job in read(json.dumps([[DOG, "new"], *shuffled])).jobs)
+        assert set(before) < set(after)
+    assert sum(key.endswith("-2@" + key.partition("@")[2]) for key in before) == 1
+
+
+def test_an_automatic_id_makes_way_for_a_given_one(read: Write) -> None:
+    taken = read(json.dumps([[CAT, "a"]])).jobs[0].id
+    jobs = read(json.dumps([[CAT, "a"], {"id": taken, "image_url": DOG, "prompt": "b"}])).jobs
+    assert [job.id for job in jobs] == [f"{taken}-2", taken]
+
+
+def test_writing_out_a_default_is_no_edit(read: Write) -> None:
+    plain = read(json.dumps([{"id": "a", "image_url": CAT, "prompt": "x"}])).jobs[0]
+    spelled = {
+        "id": "a",
+        "image_url": CAT,
+        "prompt": "x",
+        "duration": 8,
+        "provider": "AUTO",
+        "model": KNOWN_MODEL,
+    }
+    job = read(json.dumps([spelled])).jobs[0]
+    assert job.key == plain.key
+    assert job.body["provider"] == "AUTO"
+    assert "duration" not in plain.body
+    edited = read(json.dumps([{**spelled, "duration": 6}])).jobs[0]
+    assert edited.key != plain.key
+
+
+def test_other_models_take_params_and_need_not_have_an_image(read: Write) -> None:
+    manifest = read("""
+defaults: {model: other/t2v, params: {seed: 1, deep: {list: [1, 2.5, null]}}}
+jobs:
+  - {prompt: hello, params: {seed: 2}}
+""")
+    assert bodies(manifest) == [
+        {"model": "other/t2v", "prompt": "hello", "seed": 2, "deep": {"list": [1, 2.5, None]}}
+    ]
+    assert "not checked" in str(manifest.warnings[0])
+
+
+def test_the_identity_of_other_models_does_not_hang_on_their_rules(read: Write) -> None:
+    text = "- {model: other/t2v, prompt: hello}\n"
+    fields = {"prompt": FieldRule(Kind.TEXT), "seed": FieldRule(Kind.INTEGER, default=7)}
+    assert read(text).jobs[0].key == read(text, known=ModelRules("other/t2v", fields)).jobs[0].key
+
+
+def test_aliases_are_shared_across_jobs(read: Write) -> None:
+    manifest = read(f"""
+x-base: &base {{image_url: {CAT}, duration: 4}}
+jobs:
+  - &first {{<<: *base, prompt: one}}
+  - {{<<: *base, prompt: two, duration: 6}}
+  - *first
+""")
+    assert [(job.prompt, job.body["duration"], job.id[-2:] == "-2") for job in manifest.jobs] == [
+        ("one", 4, False),
+        ("two", 6, False),
+        ("one", 4, True),
+    ]
+
+
+def test_vars_are_filled_in_once_and_can_be_escaped(read: Write) -> None:
+    manifest = read(
+        f"vars: {{a: 'A ${{b}}', b: B}}\njobs:\n  - [{CAT}, '${{a}} and ${{b}}, not $${{b}} for $5']\n"
+    )
+    assert manifest.jobs[0].prompt == "A ${b} and B, not ${b} for $5"
+
+
+def test_without_vars_a_prompt_is_sent_as_it_stands(read: Write) -> None:
+    manifest = read(f"- [{CAT}, 'costs ${{x}}']\n")
+    assert manifest.jobs[0].prompt == "costs ${x}"
+    assert len(manifest.warnings) == 1
+
+
+def test_a_matrix_is_every_image_with_every_prompt(read: Write) -> None:
+    manifest = read(f"""
+jobs:
+  - [{CAT}, alone]
+matrix:
+  images: [{CAT}, {DOG}]
+  prompts:
+    - one
+    - two
+  duration: [4, 6]
+  exclude:
+    - {{image_url: {CAT}, prompt: two}}
+    - {{images: {DOG}, duration: 6}}
+    - prompt: three
+""")
+    assert [(j.image_url, j.body.get("duration"), j.prompt, j.line) for j in manifest.jobs] == [
+        (CAT, None, "alone", 3),
+        (CAT, 4, "one", 7),
+        (CAT, 6, "one", 7),
+        (DOG, 4, "one", 7),
+        (DOG, 4, "two", 8),
+    ]
+    assert [(w.line, w.what) for w in manifest.warnings] == [(13, "this exclude matches no row")]
+
+
+def test_other_models_are_checked_by_their_rules(read: Write) -> None:
+    fields = {
+        "prompt": FieldRule(Kind.TEXT, min_size=1),
+        "seed": FieldRule(Kind.INTEGER, minimum=0),
+        "negative_prompt": FieldRule(Kind.TEXT),
+    }
+    rules = ModelRules("other/t2v", fields, required=("prompt",))
+    with pytest.raises(ManifestProblems) as caught:
+        read("- {model: other/t2v, params: {seed: -1, negativ_prompt: x}}\n", known=rules)
+    words = str(caught.value)
+    assert ":1:37: seed is -1, the least is 0" in words
+    assert "did you mean `negative_prompt`?" in words
+    assert "prompt is missing" in words
+    assert caught.value.models == {"other/t2v"}
+    with pytest.raises(ManifestProblems, match="the vendor has none of that name"):
+        read("- {model: other/t2v, prompt: x}\n", known=ModelRules("other/t2v", {}, listed=False))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_line_ends_and_byte_order_marks_are_taken(read: Write, end: str) -> None:
+    text = f"\ufeffjobs:\n  - image_url: {CAT}\n    prompt: x\n"
+    assert read(text.replace("\n", end)).jobs[0].line == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["yes we can", "16:9 is wide", "no", "12:30", "1e3", "2024-01-01", "0x10", "true"]
+)
+def test_quoted_text_is_text(read: Write, text: str) -> None:
+    assert read(f'- [{CAT}, "{text}"]\n').jobs[0].prompt == text

@@ -81,9 +81,9 @@ def safe_stem(text: str) -> str:
     Letters of every script stay, in NFC; the rest becomes `_`. What had to be cut short ends in a hash
     of the whole, so that two long texts with one beginning stay two names.
     """
-    kept = "".join(_safe_char(char) for char in unicodedata.normalize("NFC", text))
-    stem = unicodedata.normalize("NFC", kept).lstrip(".-_ ").rstrip(". ")
-    if stem.partition(".")[0].rstrip().casefold() in _RESERVED:
+    kept = "".join(_safe_char(char) for char in unicodedata.normalize("NFC", text.rstrip(". ")))
+    stem = unicodedata.normalize("NFC", kept).lstrip(".-_").rstrip(".")
+    if stem.partition(".")[0].casefold() in _RESERVED:
         stem = f"_{stem}"
     if len(stem.encode()) > MAX_STEM_BYTES:
         stem = _shorten(stem, text)
@@ -143,7 +143,7 @@ def _cut(text: str, limit_bytes: int) -> str:
     """The longest beginning that fits, without half a character and without a mark torn off its letter."""
     while len(text.encode()) > limit_bytes:
         text = text[: max(limit_bytes // 4, len(text) - max(1, (len(text.encode()) - limit_bytes) // 4))]
-    return text.rstrip(". ")
+    return text.rstrip(".")
 
 
 def _hash(text: str) -> str:

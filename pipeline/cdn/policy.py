@@ -56,7 +56,7 @@ def zone_of(address: str) -> Zone:
         return Zone.FORBIDDEN
     if ip.is_global:
         return Zone.PUBLIC
-    return Zone.PRIVATE if ip.is_private and not ip.is_reserved else Zone.FORBIDDEN
+    return Zone.FORBIDDEN if ip.is_reserved else Zone.PRIVATE
 
 
 def first_hop(text: str) -> Hop:

@@ -6,7 +6,7 @@ while it works). It knows no network, no rows and no file names.
 
 from pipeline.media.asked import checked, compare
 from pipeline.media.boxes import NotPlayable, begins_like_mp4, outline
-from pipeline.media.looking import Look, look, poster, probe
+from pipeline.media.looking import Look, look, poster, preload, probe
 
 __all__ = [
     "Look",
@@ -17,5 +17,6 @@ __all__ = [
     "look",
     "outline",
     "poster",
+    "preload",
     "probe",
 ]

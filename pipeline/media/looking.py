@@ -48,6 +48,14 @@ class Look:
     faults: str = ""
 
 
+def preload() -> None:
+    """Import what a look needs. Loading libav holds the GIL for 100 ms: better before the work than in it."""
+    import av  # noqa: F401
+    from PIL import Image
+
+    Image.preinit()
+
+
 def probe(source: Path | BinaryIO) -> Media:
     """Open, index and decode enough of the file to know that it plays. Raises `NotPlayable`."""
     return look(source, poster=False).media

@@ -115,6 +115,8 @@ class Downloader:
     ) -> None:
         if "Authorization" in session.headers or session.auth is not None:
             raise ValueError("the session for downloads must not carry an Authorization header")
+        if media:
+            films.preload()
         self._session, self._store = session, store
         self._limits = limits or DownloadLimits()
         self._media = media

@@ -10,7 +10,7 @@ import hashlib
 import os
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 T = TypeVar("T")
-
-SPARE_BYTES: Final = 8 * 1024 * 1024
-"""Room that downloads leave on the disk for the ledger, which must be able to say that it is full."""
 
 
 class LocalStore:

@@ -1,0 +1,142 @@
+"""How long a download goes on, and what a CDN's headers mean: tables, no sockets."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.cdn import Expired, Origin, Refused, StallMeter, Unreachable
+from pipeline.cdn.headers import Span, declares_page, encoded, span_of, unsatisfied_total
+from pipeline.stages.download import DownloadLimits, Effort
+
+LIMITS = DownloadLimits(tries=4, patience_s=60, first_wait_s=1, longest_wait_s=8, proofs=3, full_fetches=5)
+
+
+def effort() -> Effort:
+    return Effort(LIMITS, random=lambda: 1.0)
+
+
+def test_waits_grow_with_jitter_until_the_tries_are_used_up() -> None:
+    it = effort()
+    assert [it.wait_s(0, 0.0) for _ in range(4)] == [2.0, 4.0, 8.0, None]
+    assert Effort(LIMITS, random=lambda: 0.0).wait_s(0, 0.0) == 1.0
+
+
+def test_progress_is_never_out_of_tries() -> None:
+    it = effort()
+    assert all(it.wait_s(held, 0.0) == 1.0 for held in range(1, 100))
+
+
+def test_starting_over_for_ever_is_not_progress() -> None:
+    it = effort()
+    waits = [it.wait_s(held, 0.0) for held in (500, 400, 500, 300, 500)]
+    assert waits[0] is not None
+    assert waits[-1] is None
+
+
+def test_silence_is_borne_as_long_as_patience_lasts() -> None:
+    it = effort()
+    for second in range(60):
+        it.note(Unreachable("no answer"))
+        assert it.wait_s(0, float(second)) is not None
+    it.note(Unreachable("no answer"))
+    assert it.wait_s(0, 60.0) is None
+
+
+def test_an_answer_ends_the_silence() -> None:
+    it = effort()
+    for second in range(10):
+        it.note(Unreachable("no answer"))
+        it.wait_s(0, float(second))
+    it.note(Expired("403"))
+    assert it.wait_s(0, 11.0) is None
+
+
+def test_a_refused_url_is_not_asked_for_long() -> None:
+    it = effort()
+    it.note(Refused("no"))
+    assert it.wait_s(0, 0.0) is not None
+    it.note(Refused("no"))
+    assert it.wait_s(0, 0.0) is None
+
+
+def test_what_the_server_asks_to_wait_is_waited_within_bounds() -> None:
+    it = effort()
+    it.note(Expired("429", retry_after_s=5))
+    assert it.wait_s(0, 0.0) == 5
+    it.note(Expired("429", retry_after_s=500))
+    assert it.wait_s(0, 0.0) == 8
+
+
+def test_the_same_bytes_thrice_are_a_proof_and_other_bytes_five_times() -> None:
+    it = effort()
+    assert [it.proven("a") for _ in range(3)] == [False, False, True]
+    it = effort()
+    assert [it.proven(name) for name in "abcde"] == [False, False, False, False, True]
+
+
+def test_a_stall_is_a_rate_over_a_window() -> None:
+    meter = StallMeter(window_s=10, floor_bytes_s=100, since=0.0)
+    assert meter.deadline == 10
+    assert not meter.add(999, 9.0)
+    assert meter.add(1, 9.5)
+    assert meter.deadline == 19.5
+    assert not meter.add(10**9, 10.0)  # no timer is moved more often than four times a window
+    assert meter.add(1, 12.0)
+
+
+ME = Origin("https://cdn/a", etag='"e"', last_modified="Mon", total_bytes=10)
+PAIRS = [
+    (ME, ME, True),
+    (ME, Origin("https://other/b", etag='"e"', total_bytes=10), True),
+    (ME, Origin("https://cdn/a", etag='"f"', total_bytes=10), False),
+    (ME, Origin("https://cdn/a", etag='"e"', total_bytes=11), False),
+    (ME, Origin("https://cdn/a"), True),
+    (ME, Origin("https://other/b"), False),
+    (Origin("p", etag='W/"e"'), Origin("p", etag='W/"e"'), True),
+    (Origin("p", etag='W/"e"'), Origin("q", etag='W/"e"'), False),
+    (Origin("p"), Origin("p", resumable=False), False),
+]
+
+
+@pytest.mark.parametrize(("mine", "theirs", "same"), PAIRS)
+def test_which_bytes_may_be_put_together(mine: Origin, theirs: Origin, same: bool) -> None:
+    assert mine.agrees(theirs) is same
+
+
+def test_validators_that_are_strong_enough() -> None:
+    assert Origin("p", etag='"e"', last_modified="Mon").if_range == '"e"'
+    assert Origin("p", etag='W/"e"', last_modified="Mon").if_range == ""
+    assert Origin("p", last_modified="Mon").if_range == "Mon"
+
+
+def test_an_origin_survives_being_written_down() -> None:
+    assert Origin.from_text(ME.to_text()) == ME
+    assert Origin.from_text("") is None
+
+
+RANGES = [
+    (200, {"Content-Length": "10"}, Span(0, 10, 10)),
+    (200, {}, Span(0, None, None)),
+    (206, {"Content-Range": "bytes 4-9/10"}, Span(4, 6, 10)),
+    (206, {"Content-Range": "Bytes 4-9/*"}, Span(4, 6, None)),
+    (206, {"Content-Range": "bytes 9-4/10"}, None),
+    (206, {"Content-Range": "bytes 4-10/10"}, None),
+    (206, {"Content-Range": "items 4-9/10"}, None),
+    (206, {}, None),
+    (200, {"Content-Length": "ten"}, Span(0, None, None)),
+]
+
+
+@pytest.mark.parametrize(("status", "headers", "span"), RANGES)
+def test_what_an_answer_carries(status: int, headers: dict[str, str], span: Span | None) -> None:
+    assert span_of(status, headers) == span
+
+
+def test_other_headers() -> None:
+    assert unsatisfied_total({"Content-Range": "bytes */12"}) == 12
+    assert unsatisfied_total({}) is None
+    assert encoded({"Content-Encoding": "gzip"})
+    assert not encoded({"Content-Encoding": "identity"})
+    assert declares_page({"Content-Type": "text/html; charset=utf-8"})
+    assert not declares_page({"Content-Type": "video/mp4"})
+    assert not declares_page({})

@@ -1,0 +1,157 @@
+"""What one look into a file finds: facts, faults and a picture."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image
+
+from pipeline.media import NotPlayable, checked, compare, look, outline, poster, probe
+from pipeline.media.boxes import prefix_length, units_fit
+from pipeline.model import Media
+from tests.edge.films import film, padded, scrambled
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILM = film(seconds=2)
+
+
+def saved(folder: Path, data: bytes) -> Path:
+    path = folder / "film.mp4"
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("faststart", [True, False])
+@pytest.mark.parametrize("size", [0, 6 * 2**20], ids=["short", "large"])
+def test_facts(tmp_path: Path, faststart: bool, size: int) -> None:
+    data = film(seconds=2, width=180, height=320, faststart=faststart)
+    data = padded(data, size) if size else data
+    expected = Media(2.0, 180, 320, 24.0, True, "h264", "aac")
+    found = look(saved(tmp_path, data))
+    assert found.media == expected
+    assert found.faults == ""
+    assert look(io.BytesIO(data)).media == expected
+    outline(io.BytesIO(data), len(data))
+
+
+def test_a_film_without_sound(tmp_path: Path) -> None:
+    media = probe(saved(tmp_path, film(seconds=2, sound=False)))
+    assert (media.has_audio, media.audio_codec) == (False, "")
+
+
+@pytest.mark.parametrize("size", [0, 6 * 2**20], ids=["short", "large"])
+@pytest.mark.parametrize("dark", [0, 20, 30])
+def test_the_poster_is_480_wide_and_not_black(tmp_path: Path, dark: int, size: int) -> None:
+    data = film(seconds=2, dark_frames=dark)
+    picture = Image.open(io.BytesIO(poster(saved(tmp_path, padded(data, size) if size else data))))
+    assert picture.format == "JPEG"
+    assert picture.size == (480, 270)
+    assert len(set(picture.convert("L").tobytes())) > 40
+
+
+def test_a_black_film_still_has_a_poster(tmp_path: Path) -> None:
+    assert poster(saved(tmp_path, film(seconds=2, dark_frames=48)))
+
+
+def test_the_poster_of_an_upright_film(tmp_path: Path) -> None:
+    data = film(seconds=2, width=180, height=320)
+    assert Image.open(io.BytesIO(poster(saved(tmp_path, data)))).size == (480, 854)
+
+
+@pytest.mark.parametrize("start", [0.0, 0.2, 0.4, 0.6, 0.8])
+@pytest.mark.parametrize("size", [0, 6 * 2**20], ids=["short", "large"])
+def test_damage_is_found(tmp_path: Path, start: float, size: int) -> None:
+    data = film(seconds=4, bit_rate=1_000_000)
+    first = data.index(b"mdat") + 4
+    at = first + int((len(data) - first - 61_000) * start)
+    spoiled = data[:at] + bytes(60_000) + data[at + 60_000 :]
+    spoiled = padded(spoiled, size) if size else spoiled
+    assert look(saved(tmp_path, spoiled)).faults
+
+
+def test_noise_in_the_pictures_is_found(tmp_path: Path) -> None:
+    assert look(saved(tmp_path, scrambled(FILM))).faults
+
+
+PLAYS_NOT = {
+    "empty": b"",
+    "text": b"not a film at all, whatever its name says",
+    "picture": b"\x89PNG\r\n\x1a\n" + bytes(100),
+    "head": FILM[:40],
+    "half": FILM[: len(FILM) // 2],
+    "one byte short": FILM[:-1],
+    "zeros": bytes(1000),
+    "no index": FILM[FILM.index(b"mdat") - 4 :],
+    "a box without end": FILM[:32] + b"\0\0\0\3moov",
+}
+
+
+@pytest.mark.parametrize("data", PLAYS_NOT.values(), ids=PLAYS_NOT.keys())
+def test_what_is_no_whole_film_is_told_from_its_outline(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(NotPlayable):
+        outline(saved(tmp_path, data), len(data))
+    with pytest.raises(NotPlayable):
+        outline(io.BytesIO(data), len(data))
+
+
+@pytest.mark.parametrize("name", ["empty", "text", "picture", "head", "zeros", "no index"])
+def test_what_does_not_play_is_said_in_words(tmp_path: Path, name: str) -> None:
+    with pytest.raises(NotPlayable, match=r".{10}"):
+        probe(saved(tmp_path, PLAYS_NOT[name]))
+
+
+def test_sound_alone_is_no_video(tmp_path: Path) -> None:
+    """A WAV header: libav opens it, and there is nothing to see."""
+    wav = (
+        b"RIFF\x24\x08\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x40\x1f\0\0\x80\x3e\0\0\2\0\x10\0data\0\x08\0\0"
+        + bytes(2048)
+    )
+    with pytest.raises(NotPlayable, match="no video"):
+        probe(saved(tmp_path, wav))
+
+
+def test_units_inside_a_packet() -> None:
+    good = b"\0\0\0\2\x65\1\0\0\0\1\x41"
+    assert units_fit(memoryview(good), 4)
+    assert not units_fit(memoryview(good[:-1]), 4)
+    assert not units_fit(memoryview(bytes(20)), 4)
+    assert not units_fit(memoryview(b"\0\0\0\2\xe5\1"), 4)
+    assert prefix_length("h264", b"\1\x64\0\x1f\xff") == 4
+    assert prefix_length("hevc", b"\1" + bytes(20) + b"\3") == 4
+    assert prefix_length("vp9", b"\1\x64\0\x1f\xff") == 0
+    assert prefix_length("h264", None) == 0
+
+
+VEO = {"model": "google/veo-3.1-i2v-fast"}
+AS_ASKED = Media(8.0, 1920, 1080, 24.0, True)
+
+DIFFERENCES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    (VEO, {}, ""),
+    (VEO, {"duration_s": 8.5}, ""),
+    (VEO, {"duration_s": 7.4}, "7.4 s long, 8 s asked"),
+    (VEO, {"width": 1280, "height": 720}, "1280x720, 1080p asked"),
+    (VEO, {"width": 1080, "height": 1920}, ""),
+    (VEO, {"has_audio": False}, "no sound, sound asked"),
+    ({**VEO, "generate_audio": False}, {}, "with sound, none asked"),
+    ({**VEO, "aspect_ratio": "9:16"}, {}, "1920x1080, 9:16 asked"),
+    ({**VEO, "aspect_ratio": "16:9"}, {}, ""),
+    ({**VEO, "duration": 4}, {"duration_s": 4.0}, ""),
+    ({"model": "other"}, {"duration_s": 3.0, "has_audio": False, "width": 10, "height": 20}, ""),
+    ({"model": "other", "duration": "5"}, {"duration_s": 5.2}, ""),
+    ({"model": "other", "duration": "long", "resolution": "fine", "aspect_ratio": "auto"}, {}, ""),
+    ({"model": "other", "resolution": "4k"}, {}, "1920x1080, 4k asked"),
+    ({"model": "other", "resolution": None, "aspect_ratio": None, "duration": None}, {}, ""),
+    ({"model": "other", "aspect_ratio": "1:0"}, {}, ""),
+]
+
+
+@pytest.mark.parametrize(("body", "found", "words"), DIFFERENCES)
+def test_what_differs_from_what_was_asked(body: dict[str, Any], found: dict[str, Any], words: str) -> None:
+    media = replace(AS_ASKED, **found)
+    assert "; ".join(compare(media, body)) == words
+    assert checked(media, body).warnings == compare(media, body)

@@ -134,11 +134,11 @@ def server() -> PostgresServer:
     made = PostgresServer(free_port())
     made.initialise()
     made.start()
-    atexit.register(_end, made)
+    atexit.register(end, made)
     return made
 
 
-def _end(server: PostgresServer) -> None:
+def end(server: PostgresServer) -> None:
     server.stop(signal.SIGQUIT)
     shutil.rmtree(server.folder)
 

@@ -13,7 +13,7 @@ import pytest
 from pipeline.errors import Conflict, LedgerTrouble, UsageError
 from pipeline.ledger import Ledger, writer
 from pipeline.model import State
-from tests.edge.ledgers import PASSWORD, PostgresServer, free_port, job, server
+from tests.edge.ledgers import PASSWORD, PostgresServer, end, free_port, job, server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -80,7 +80,7 @@ def own_server() -> Iterator[PostgresServer]:
     made.initialise()
     made.start()
     yield made
-    made.stop()
+    end(made)
 
 
 async def test_a_commit_whose_answer_is_lost_counts_once(proxy: CuttingProxy) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.polling.estimate import FIRST_GUESS, Estimate, estimate
 from pipeline.polling.evidence import FIRST_S, SIZE, STEP, Evidence
-from pipeline.polling.plan import Plan, best_plan, fixed_plan
+from pipeline.polling.plan import CAP, Plan, best_plan, fixed_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +29,11 @@ VERSION: Final = 1
 MEMORY: Final = 100.0
 """How many ends a memory of earlier runs counts for at most, so that this run's soon outweigh it."""
 
+UNCONFIRMED: Final = 3.0
+CONFIRMED: Final = 10
+"""No wait is longer than this, in poll intervals, until so many ends of this run bear a memory out: when all
+start at once, and twice as fast as remembered, each would else be looked at late once."""
+
 KINDS: Final = 256
 """How many kinds a memory holds at most, those seen most lately."""
 
@@ -42,7 +47,16 @@ DISBELIEF: Final = 0.05
 class _Kind:
     """One kind: its evidence, what it amounts to, and how well that has foretold the looks of late."""
 
-    __slots__ = ("doubt", "estimate", "evidence", "mean_s", "plan", "thought_ends", "thought_looks")
+    __slots__ = (
+        "doubt",
+        "estimate",
+        "evidence",
+        "mean_s",
+        "plan",
+        "remembered",
+        "thought_ends",
+        "thought_looks",
+    )
 
     def __init__(self, evidence: Evidence, plan: Plan, mean_s: float) -> None:
         self.evidence = evidence
@@ -50,8 +64,14 @@ class _Kind:
         self.mean_s = mean_s
         self.estimate: Estimate | None = None
         self.doubt = 0.0
+        self.remembered = evidence.finishes
         self.thought_ends = 0
         self.thought_looks = 0
+
+    def cap(self) -> float:
+        """Return the longest wait to plan, in poll intervals."""
+        confirmed = self.evidence.finishes - self.remembered
+        return UNCONFIRMED if self.remembered and confirmed < CONFIRMED else CAP
 
     def is_due(self) -> bool:
         """Say whether enough has been seen since the last plan for another one."""
@@ -157,7 +177,7 @@ class DurationLearner:
         known.estimate = estimate(known.evidence, known.mean_s, self._interval_s)
         known.mean_s = known.estimate.mean_s
         known.evidence.density = known.estimate.density
-        known.plan = best_plan(known.estimate, self._interval_s)
+        known.plan = best_plan(known.estimate, self._interval_s, known.cap())
 
 
 def _log_chance(risk: float, *, ended: bool) -> float:

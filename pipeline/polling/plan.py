@@ -54,8 +54,8 @@ def fixed_plan(interval_s: float) -> Plan:
     return Plan((0.0,), (interval_s,), interval_s)
 
 
-def best_plan(known: Estimate, interval_s: float) -> Plan:
-    """Return the plan that spends the least on looks and delay together.
+def best_plan(known: Estimate, interval_s: float, cap: float = CAP) -> Plan:
+    """Return the plan that spends the least on looks and delay together, waiting `cap` intervals at most.
 
     A second of delay is priced at what the fixed clock pays for it: its looks a job (mean / interval + 1/2)
     for its mean delay (interval / 2). At that price the optimum has fewer looks and less delay than the fixed
@@ -74,7 +74,7 @@ def best_plan(known: Estimate, interval_s: float) -> Plan:
     top = last
     for i in range(last - 1, -1, -1):
         slope, age = slopes[i], ages[i]
-        limit = bisect_right(ages, age + CAP * interval_s, i + 1, top + 1)
+        limit = bisect_right(ages, age + cap * interval_s, i + 1, top + 1)
         best, top = min((slope * ages[j] + costs[j], j) for j in range(i + 1, max(limit, i + 2)))
         costs[i] = best - slope * age + slope / price
         nexts[i] = ages[top]

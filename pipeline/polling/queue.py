@@ -23,7 +23,7 @@ JITTER: Final = 0.1
 """How far a wait (of one interval at most) is scattered to either side, so that generations of one age do
 not look at the same instant."""
 
-SCOUTS: Final = 0.08
+SCOUTS: Final = 0.05
 """The share of generations whose first look comes at a random earlier age: they find out in time when
 durations have become shorter than anyone remembers."""
 

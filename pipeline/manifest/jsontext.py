@@ -192,12 +192,14 @@ class _Parser:
         return found == bracket
 
     def _string(self) -> str:
+        start = self._pos
         try:
-            text, self._pos = _read_string(self._text, self._pos)
+            text, self._pos = _read_string(self._text, start)
         except JSONDecodeError as error:
             self._pos = error.pos
             self._stop("text in quotes that is not right", error.msg, "check its end and its backslashes")
         if not str(text).isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+            self._pos = start
             self._stop("half of a character", "a surrogate stands alone", "write the character itself")
         return str(text)
 

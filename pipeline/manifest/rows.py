@@ -92,7 +92,7 @@ class Rows:
         for name, member in fields.items():
             if name != "model" and self._allowed(name, member, rules, in_params):
                 body[name] = self._checked(name, member, rules.fields.get(name, _ANY))
-        meant = {nearest(name, rules.required) for name in fields.keys() - rules.fields.keys()}
+        meant = {nearest(name, rules.fields) for name in fields.keys() - rules.fields.keys()}
         for name in rules.required:
             if name not in fields and name not in meant:
                 self._report.problem(at, f"{name} is missing", "the model needs it", f"add {name}: ...")

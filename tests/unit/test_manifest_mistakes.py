@@ -1,0 +1,71 @@
+"""Every kind of mistake is found at its place, in few words, quickly, and all of a file's at once."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.manifest import ManifestProblems, load
+from tests.unit.manifest_mistakes import MISTAKES, ROW, Mistake
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FAR_TOO_LONG_S = 5.0
+
+
+def problems_of(path: Path, content: bytes) -> ManifestProblems:
+    path.write_bytes(content)
+    with pytest.raises(ManifestProblems) as caught:
+        load(path)
+    return caught.value
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
+def test_mistake(mistake: Mistake, tmp_path: Path) -> None:
+    began = time.perf_counter()
+    path = tmp_path / f"batch{mistake.suffix}"
+    words = str(problems_of(path, mistake.content))
+    assert words.startswith(f"{path}:{mistake.place}: "), words
+    for word in mistake.words:
+        assert word in words
+    assert len(words) <= 4000
+    assert time.perf_counter() - began < FAR_TOO_LONG_S
+
+
+def test_all_mistakes_of_a_file_at_once(tmp_path: Path) -> None:
+    text = f"""defaults: {{aspect_ratio: 16:9}}
+run: {{concurrency: no}}
+vesion: 1
+jobs:
+  - image_url: cat.png
+    promt: x
+  - [a]
+  - {{image_url: https://a.b/c, prompt: "x", duration: 5, generate_audio: on}}
+{ROW.replace("jobs:", "").strip(chr(10))}
+    resolution: 720
+"""
+    found = problems_of(tmp_path / "batch.yaml", text.encode())
+    assert [problem.line for problem in found.problems] == [1, 2, 3, 5, 6, 7, 8, 8, 11]
+
+
+def test_a_wrong_default_is_told_once(tmp_path: Path) -> None:
+    rows = "".join(f"  - [https://a.b/{n}, x]\n" for n in range(50))
+    found = problems_of(tmp_path / "batch.yaml", f"defaults: {{duration: 5}}\njobs:\n{rows}".encode())
+    assert len(found.problems) == 1
+
+
+@pytest.mark.parametrize("name", ["missing.yaml", "folder", "two\nlines.yaml", "x" * 300])
+def test_files_that_cannot_be_read(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ManifestProblems) as caught:
+        load(tmp_path / name)
+    assert ":1:1: " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_message_cannot_disturb_a_terminal(tmp_path: Path) -> None:
+    found = problems_of(tmp_path / "batch.yaml", b'- {"\\e[31mred\\u202e": 1}\n')
+    assert str(found).isprintable() or all(line.isprintable() for line in str(found).splitlines())

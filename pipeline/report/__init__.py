@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
 from pipeline.model import State
-from pipeline.report import charts, data, story
+from pipeline.report import axis, charts, data, story
 from pipeline.results import iso, listed, summary
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def render(
     up to date; any other one never speaks to anybody. `since` is what it tells the server to have seen.
     """
     rows = shown(records, live=live)
-    style, script = _source("page.css"), _source("page.js")
+    style, script = _source("page.css"), _script(live=live)
     return _template("page.html").render(
         **_facts(rows, live),
         title=title,
@@ -89,7 +89,7 @@ def _facts(rows: Sequence[Record], live: bool) -> dict[str, object]:
         "more_troubles": len(troubles) - story.GROUPS,
         "timeline": charts.timeline(rows),
         "distribution": charts.distribution(rows),
-        "width": charts.WIDTH,
+        "width": axis.WIDTH,
     }
 
 
@@ -118,6 +118,14 @@ def _hash(source: str) -> str:
 @lru_cache
 def _source(name: str) -> str:
     return files(__name__).joinpath(name).read_text("utf-8")
+
+
+@lru_cache
+def _script(*, live: bool) -> str:
+    """Return the page's script: its files in one scope of their own, then the call that starts it."""
+    names = ("dom.js", "gallery.js", "detail.js", *(("live.js",) if live else ()))
+    body = "\n".join(_source(name) for name in names)
+    return f'"use strict";\n(() => {{\n{body}\nstart();\n{"listen();" if live else ""}\n}})();\n'
 
 
 @lru_cache

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from pipeline.report.axis import WIDTH, Tick, TimeAxis, round_step, ticks_between
 from pipeline.report.story import span
 from pipeline.results import rendering_s
 
@@ -17,22 +18,11 @@ if TYPE_CHECKING:
 
     from pipeline.model import Record
 
-WIDTH: Final = 1000.0
 LANES: Final = 240
 """How many jobs the timeline draws one by one; of more, it takes an even sample and says so."""
 
 _BINS: Final = 28
 _BAR_HEIGHT: Final = 200.0
-_STEPS_S: Final = (
-    *(0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600),
-    *(7200, 14400, 21600, 43200, 86400, 172800, 604800),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    at: float
-    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +40,7 @@ class Timeline:
     height: float
     lanes: tuple[Lane, ...]
     ticks: tuple[Tick, ...]
+    pauses: tuple[Tick, ...]
     of: int
     words: str
 
@@ -80,14 +71,15 @@ def timeline(records: Iterable[Record]) -> Timeline | None:
     if not sent:
         return None
     shown = sent if len(sent) <= LANES else [sent[i * len(sent) // LANES] for i in range(LANES)]
-    begin = sent[0].submitted_at or 0.0
-    end = max(max(_moments(record)) for record in sent)
-    scale = WIDTH / max(end - begin, 1e-9)
+    moments = [_moments(record) for record in sent]
+    axis = TimeAxis((known[0], max(known)) for known in moments)
     pitch = min(14.0, max(1.6, 380.0 / len(shown)))
-    lanes = tuple(_lane(record, begin, scale, i * pitch, pitch) for i, record in enumerate(shown))
-    words = f"{len(sent):,} jobs were sent over {span(max(_moments(r)[0] for r in sent) - begin)}"
-    words += f"; the last thing happened after {span(end - begin)}."
-    return Timeline(len(shown) * pitch, lanes, ticks(end - begin), len(sent), words)
+    lanes = tuple(_lane(record, axis, i * pitch, pitch) for i, record in enumerate(shown))
+    words = (
+        f"{len(sent):,} {'job was' if len(sent) == 1 else 'jobs were'} sent; the vendor and we were at work "
+    )
+    words += f"for {span(axis.length_s)}."
+    return Timeline(len(shown) * pitch, lanes, axis.ticks(), axis.pauses(), len(sent), words)
 
 
 def distribution(records: Iterable[Record]) -> Distribution | None:
@@ -110,43 +102,13 @@ def distribution(records: Iterable[Record]) -> Distribution | None:
     words = f"Half of {len(times):,} renderings took no more than {span(middle)}, "
     words += f"nine in ten no more than {span(late)}."
     marks = [Tick(WIDTH * (taken - low) / reach, span(taken)) for taken in (middle, late)]
-    return Distribution(bars, _ticks_between(low, low + reach), marks[0], marks[1], _BAR_HEIGHT, words)
-
-
-def ticks(length_s: float, most: int = 8) -> tuple[Tick, ...]:
-    """Return round moments between 0 and `length_s`, at most `most` and one more, placed on the axis."""
-    return _ticks_between(0.0, length_s, most)
-
-
-def _ticks_between(low: float, high: float, most: int = 8) -> tuple[Tick, ...]:
-    length = high - low
-    if length <= 0:
-        return (Tick(0.0, _label(low)),)
-    step = _step(length / most)
-    first = math.ceil(low / step - 1e-9)
-    count = int(high / step + 1e-9) - first + 1
-    moments = ((first + i) * step for i in range(count))
-    return tuple(Tick(WIDTH * (moment - low) / length, _label(moment)) for moment in moments)
+    return Distribution(bars, ticks_between(low, low + reach), marks[0], marks[1], _BAR_HEIGHT, words)
 
 
 def _binning(times: Sequence[float]) -> tuple[float, float]:
     low, high = times[0], times[-1]
-    step = _step(max((high - low) / _BINS, high / 200, 0.1))
+    step = round_step(max((high - low) / _BINS, high / 200, 0.1))
     return math.floor(low / step) * step, step
-
-
-def _step(at_least: float) -> float:
-    return next((step for step in _STEPS_S if step >= at_least), at_least)
-
-
-def _label(seconds: float) -> str:
-    if seconds == 0:
-        return "0"
-    if seconds < 120 and seconds % 60:
-        return f"{seconds:g} s"
-    if seconds < 7200 and seconds % 3600:
-        return f"{seconds / 60:g} min"
-    return f"{seconds / 3600:g} h" if seconds < 172800 else f"{seconds / 86400:g} d"
 
 
 def _bar_words(low: float, step: float, count: int) -> str:
@@ -164,8 +126,8 @@ def _moments(record: Record) -> list[float]:
     return [moment for moment in known if moment is not None]
 
 
-def _lane(record: Record, begin: float, scale: float, y: float, pitch: float) -> Lane:
-    at = record.submitted_at or begin
+def _lane(record: Record, axis: TimeAxis, y: float, pitch: float) -> Lane:
+    at = record.submitted_at or 0.0
     pieces: list[tuple[str, float, float]] = []
     for kind, until in (
         ("sent", record.accepted_at),
@@ -174,7 +136,8 @@ def _lane(record: Record, begin: float, scale: float, y: float, pitch: float) ->
         ("saved", record.downloaded_at),
     ):
         if until is not None and until > at:
-            pieces.append((kind, (at - begin) * scale, max(0.8, (until - at) * scale)))
+            begin = axis.place(at)
+            pieces.append((kind, begin, max(0.8, axis.place(until) - begin)))
             at = until
     taken = rendering_s(record)
     words = f"{record.id}: {record.state.value}" + (

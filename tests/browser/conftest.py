@@ -33,8 +33,9 @@ def _executable() -> str | None:
     return named or next((found for name in names if (found := shutil.which(name))), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """A browser for the tests of one file; no longer, since its loop would be in the way of async tests."""
     arguments = ["--disable-background-networking", "--disable-component-update", "--no-first-run"]
     if os.geteuid() == 0:
         arguments.append("--no-sandbox")

@@ -7,13 +7,14 @@ import hashlib
 import json
 import re
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
 from pipeline.model import Failure, Media, State
-from pipeline.report import charts, data, parts, render, story
+from pipeline.report import axis, charts, data, parts, render, story
 from pipeline.results import summary
 from tests.unit.projection_rows import T0, done, failed, row
 
@@ -197,6 +198,24 @@ def test_the_timeline_draws_each_job_from_create_to_file() -> None:
     assert begin + width == pytest.approx(1000)
 
 
+def test_the_night_between_two_runs_is_left_out() -> None:
+    later = done(1, submitted_at=T0 + 80_000, accepted_at=T0 + 80_001, not_yet_at=T0 + 80_050)
+    later = replace(later, finished_at=T0 + 80_060, downloaded_at=T0 + 80_100)
+    timeline = charts.timeline([done(0, 98.0), later])
+    assert timeline is not None
+    first, second = timeline.lanes
+    assert [pause.label for pause in timeline.pauses] == ["22 h 12 min later"]
+    assert first.pieces[-1][1] + first.pieces[-1][2] == pytest.approx(470)
+    assert second.pieces[0][1] == pytest.approx(530)
+    assert [tick.label for tick in timeline.ticks].count("0") == 2
+
+
+def test_a_short_wait_is_drawn_as_it_was() -> None:
+    timeline = charts.timeline([done(0), done(350)])
+    assert timeline is not None
+    assert timeline.pauses == ()
+
+
 def test_a_big_timeline_is_an_even_sample() -> None:
     timeline = charts.timeline([done(index) for index in range(5000)])
     assert timeline is not None
@@ -213,7 +232,7 @@ def test_the_distribution_counts_every_rendering_once() -> None:
         drawn.words
         == "Half of 100 renderings took no more than 1 min 50 s, nine in ten no more than 2 min 30 s."
     )
-    assert 0 <= drawn.median.at < drawn.late.at <= charts.WIDTH
+    assert 0 <= drawn.median.at < drawn.late.at <= axis.WIDTH
 
 
 @pytest.mark.parametrize("rows", [[], [row(0)], [done(0)], [done(0, 0.0)], [done(0, 90.0), done(1, 90.0)]])
@@ -222,9 +241,16 @@ def test_charts_of_very_little(rows: list[Any]) -> None:
 
 
 def test_ticks_are_round_and_few() -> None:
-    assert [tick.label for tick in charts.ticks(307)] == ["0", "1 min", "2 min", "3 min", "4 min", "5 min"]
+    assert [tick.label for tick in axis.ticks_between(0, 307)] == [
+        "0",
+        "1 min",
+        "2 min",
+        "3 min",
+        "4 min",
+        "5 min",
+    ]
     for length in (0.5, 7, 100, 5000, 90_000, 10**7):
-        assert 2 <= len(charts.ticks(length)) <= 10
+        assert 2 <= len(axis.ticks_between(0, length)) <= 10
 
 
 def test_the_parts_of_a_live_page_are_those_of_the_page() -> None:
@@ -254,3 +280,14 @@ def test_ten_thousand_rows_are_written_in_time() -> None:
     began = time.monotonic()
     page(rows)
     assert time.monotonic() - began < 5
+
+
+def test_many_runs_still_fit_the_width() -> None:
+    timeline = charts.timeline([done(index * 100_000) for index in range(60)])
+    assert timeline is not None
+    assert len(timeline.pauses) == 59
+    assert all(
+        0 <= begin <= begin + width <= axis.WIDTH + 1
+        for lane in timeline.lanes
+        for _, begin, width in lane.pieces
+    )

@@ -1,0 +1,54 @@
+// Everything from the manifest and the vendor enters the page through textContent, never as markup.
+function make(tag, className, text) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+function bidi(tag, className, text) {
+  const node = make(tag, className, text);
+  node.dir = "auto";
+  return node;
+}
+function action(text, run, label) {
+  const button = make("button", "quiet", text);
+  button.type = "button";
+  if (label) button.setAttribute("aria-label", label);
+  button.addEventListener("click", run);
+  return button;
+}
+function icon() {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", "0 0 48 48");
+  svg.setAttribute("aria-hidden", "true");
+  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  path.setAttribute("d", "M15 9.5v29a1.5 1.5 0 0 0 2.3 1.3l22-14.5a1.5 1.5 0 0 0 0-2.6l-22-14.5A1.5 1.5 0 0 0 15 9.5z");
+  path.setAttribute("fill", "currentColor");
+  svg.append(path);
+  return svg;
+}
+
+const say = (text) => { byId("said").textContent = text; };
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const area = make("textarea", "unseen");
+    area.value = text;
+    (detail.open ? detail : document.body).append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+  say("Copied " + text);
+}
+
+const money = (usd) => "$" + usd.toFixed(usd > 0 && usd < 0.01 ? 4 : 2);
+function span(seconds) {
+  if (seconds < 59.5) return seconds < 10 ? seconds.toFixed(1) + " s" : Math.round(seconds) + " s";
+  const whole = Math.round(seconds);
+  if (whole < 3600) return Math.floor(whole / 60) + " min " + (whole % 60) + " s";
+  return Math.floor(whole / 3600) + " h " + Math.floor((whole % 3600) / 60) + " min";
+}
+const clip = (seconds) => Math.floor(Math.round(seconds) / 60) + ":" + String(Math.round(seconds) % 60).padStart(2, "0");
+const when = (time) => time === null ? null : new Date(time * 1000).toLocaleString();

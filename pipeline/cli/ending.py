@@ -79,6 +79,13 @@ class Ending:
             left=outcome.left,
         )
 
+    def headline(self) -> str:
+        """Return the shortest word on how it ended, for a subject line."""
+        counts = summary(self.outcome.records).counts
+        told = ", ".join(f"{counts[state]} {state.value}" for state in State if counts.get(state))
+        reason = f" (stopped: {self.outcome.stop.value})" if self.outcome.stop else ""
+        return (told or "no rows") + reason
+
     def next_command(self) -> str:
         """Return the command that goes on from here, or nothing when there is nothing to do."""
         outcome = self.outcome

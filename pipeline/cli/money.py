@@ -36,12 +36,16 @@ class Prices:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What is about to be submitted. `usd` counts the rows whose price is known."""
+    """What is about to be submitted. `usd` counts the rows whose price is known.
+
+    `batch_usd` is what the whole batch comes to, with what its rows have cost already; None when unknown.
+    """
 
     rows: int
     usd: float
     unknown_rows: int
     balance_usd: float | None
+    batch_usd: float | None = None
 
     def words(self) -> str:
         """Return one line for a person."""
@@ -68,12 +72,20 @@ async def price_list(
 async def estimate(records: Sequence[Record], prices: Prices, api: Api) -> Estimate:
     """Return what the pending rows will cost, and the balance when there are any."""
     known = [prices.of(r) for r in records if r.state is State.PENDING and r.position >= 0]
+    all_rows = [_cost(r, prices) for r in records if r.position >= 0 and r.state is not State.FAILED]
+    whole = None if None in all_rows or not all_rows else sum(cost for cost in all_rows if cost is not None)
     return Estimate(
         rows=len(known),
         usd=sum(price for price in known if price is not None),
         unknown_rows=sum(price is None for price in known),
         balance_usd=await api.balance() if known else None,
+        batch_usd=whole,
     )
+
+
+def _cost(record: Record, prices: Prices) -> float | None:
+    known = record.usd_spent if record.usd_spent is not None else record.reserved_usd
+    return prices.of(record) if known is None else known
 
 
 def agreed(estimate: Estimate, *, assume_yes: bool) -> bool:

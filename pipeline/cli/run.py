@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,19 @@ def _settings_options(function: Any) -> Any:
 )
 @click.option("--wait-for-quota", is_flag=True, default=None, help="Wait out a quota instead of stopping.")
 @click.option("--no-media", is_flag=True, help="Neither check the videos' streams nor make posters.")
+@click.option(
+    "--check-images", is_flag=True, default=None, help="Look at every image before anything is spent."
+)
+@click.option(
+    "--allow-private-images", is_flag=True, default=None, help="Let images lie on private addresses."
+)
+@click.option(
+    "--serve", metavar="[HOST:]PORT", help="Serve the report while the run goes on; 0: any free port."
+)
+@click.option(
+    "--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write a JUnit file at the end."
+)
+@click.option("--notify", metavar="URL", multiple=True, help="Send a message at the end (apprise URL).")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before spending money.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON summary on standard output.")
 @click.option("--quiet", "-q", is_flag=True, help="Say only what went wrong.")
@@ -72,9 +86,11 @@ def command(manifest: Path, **options: Any) -> int:
     Exit codes: 0 every job done, 1 finished but some failed, 2 usage or manifest, 3 stopped early and
     resumable, 130 interrupted and resumable.
     """
-    from pipeline.cli.running import Request, run
+    from pipeline.cli.request import Request
+    from pipeline.cli.running import run
+    from pipeline.errors import StopRun
 
-    names = set(_SETTINGS_HELP) | {"wait_for_quota"}
+    names = (*_SETTINGS_HELP, "wait_for_quota", "check_images", "allow_private_images")
     context = click.get_current_context()
     flags: dict[str, Any] = {}
     environment: dict[str, Any] = {}
@@ -95,4 +111,14 @@ def command(manifest: Path, **options: Any) -> int:
         argv=tuple(sys.argv[1:]),
         **options,
     )
-    return run(request)
+    try:
+        return run(request)
+    except StopRun as trouble:
+        if options["as_json"]:
+            said = {
+                "exit_code": int(trouble.exit_code),
+                "stop": trouble.reason.value,
+                "message": str(trouble),
+            }
+            click.echo(json.dumps(said))
+        raise

@@ -1,0 +1,59 @@
+"""What the user asked for, as the options say it, and as it stands once it is checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pipeline.plan import Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pipeline.api import ApiKey
+    from pipeline.cli.loading import FirstLook
+    from pipeline.cli.places import Place
+    from pipeline.settings import Settings
+    from pipeline.storage import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked for, as the options say it."""
+
+    manifest: Path
+    argv: tuple[str, ...] = ()
+    output: str | None = None
+    sandbox: bool = False
+    sandbox_speed: float = 20.0
+    base_url: str | None = None
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    retry_failed: bool = False
+    only: frozenset[str] = frozenset()
+    resubmit_in_doubt: bool = False
+    serve: str | None = None
+    junit: Path | None = None
+    notify: tuple[str, ...] = ()
+    yes: bool = False
+    as_json: bool = False
+    quiet: bool = False
+    verbose: int = 0
+
+    @property
+    def retry(self) -> Retry:
+        return Retry(self.retry_failed, self.only)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Everything that is decided before the loop starts."""
+
+    request: Request
+    first: FirstLook
+    settings: Settings
+    place: Place
+    store: Store
+    key: ApiKey
+    base_url: str

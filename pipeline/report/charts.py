@@ -76,9 +76,9 @@ def timeline(records: Iterable[Record]) -> Timeline | None:
     pitch = min(14.0, max(1.6, 380.0 / len(shown)))
     lanes = tuple(_lane(record, axis, i * pitch, pitch) for i, record in enumerate(shown))
     words = (
-        f"{len(sent):,} {'job was' if len(sent) == 1 else 'jobs were'} sent; the vendor and we were at work "
+        f"{len(sent):,} {'job was' if len(sent) == 1 else 'jobs were'} sent; from the first create to the "
     )
-    words += f"for {span(axis.length_s)}."
+    words += f"last file it took {span(axis.length_s)}{', pauses left out' if axis.pauses() else ''}."
     return Timeline(len(shown) * pitch, lanes, axis.ticks(), axis.pauses(), len(sent), words)
 
 

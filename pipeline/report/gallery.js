@@ -68,6 +68,7 @@ function stage(row) {
     image.loading = "lazy";
     image.decoding = "async";
     image.alt = "";
+    image.addEventListener("error", () => image.remove());
     image.src = row[at.poster];
     play.append(image);
   }

@@ -1,0 +1,144 @@
+"""Stopping and not starting: signals, locks, wrong usage. Whoever stops finds all of it again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from math import inf
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.edge.vendor_double import at_work, ended, film
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.edge.vendor_double import Desk, Double
+
+
+async def until_made(vendor: Double, count: int) -> None:
+    async with asyncio.timeout(30):
+        while len(vendor.made) < count:
+            await asyncio.sleep(0.01)
+
+
+async def assert_resumes(vendor: Double, desk: Desk, prompts: list[str]) -> None:
+    result = await desk.run()
+    assert result.code == 0, result.said
+    assert vendor.paid() == dict.fromkeys(prompts, 1)
+    for row in desk.rows():
+        assert desk.video(row).read_bytes() == film(row["prompt"])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_the_first_signal_finishes_what_is_paid(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    prompts = [f"job {number}" for number in range(12)]
+    async with at_work(tmp_path, render_s=1.5) as (vendor, desk):
+        desk.write(prompts)
+        process = await desk.start("--concurrency", "3")
+        await until_made(vendor, 4)
+        process.send_signal(number)
+        result = await ended(process)
+        assert result.code == code, result.said
+        assert "once more" in result.err
+        n_made = len(vendor.made)
+        assert 4 <= n_made <= 4 + 3
+        assert desk.states() == {"done": n_made, "pending": 12 - n_made}
+        await assert_resumes(vendor, desk, prompts)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_the_second_signal_stops_at_once(tmp_path: Path, number: signal.Signals) -> None:
+    prompts = [f"job {number}" for number in range(6)]
+    async with at_work(tmp_path, render_s=inf) as (vendor, desk):
+        desk.write(prompts)
+        process = await desk.start("--concurrency", "3")
+        await until_made(vendor, 3)
+        process.send_signal(number)
+        assert process.stderr is not None
+        async with asyncio.timeout(20):
+            while b"once more" not in await process.stderr.readline():
+                pass
+        process.send_signal(number)
+        result = await ended(process, 20)
+        assert result.code == (130 if number is signal.SIGINT else 143), result.said
+        assert desk.states() == {"generating": 3, "pending": 3}
+        vendor.render_s = 0.1
+        for made in vendor.made:
+            made.ends_at = 0.0
+        await assert_resumes(vendor, desk, prompts)
+
+
+async def test_a_second_run_names_the_first_and_touches_nothing(tmp_path: Path) -> None:
+    async with at_work(tmp_path, render_s=inf) as (vendor, desk):
+        desk.write(["one", "two"])
+        process = await desk.start()
+        await until_made(vendor, 2)
+        requests, files = len(vendor.requests), desk.files()
+        result = await desk.run("--concurrency", "1", "--poll-interval", "1000")
+        assert result.code == 3, result.said
+        assert str(process.pid) in result.err
+        assert desk.files() == files
+        assert len([r for r in vendor.requests[requests:] if r.method == "POST"]) == 0
+        process.kill()
+        await ended(process)
+        for made in vendor.made:
+            made.ends_at = 0.0
+        await assert_resumes(vendor, desk, ["one", "two"])
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--concurrency", "0"),
+        ("--poll-interval", "-1"),
+        ("--timeout", "nan"),
+        ("--base-url", "ftp://example.com"),
+        ("--only", "refused"),
+        ("--no-such-option",),
+    ],
+)
+async def test_wrong_usage_touches_nothing(tmp_path: Path, args: tuple[str, ...]) -> None:
+    async with at_work(tmp_path) as (vendor, desk):
+        desk.write(["one"])
+        files = desk.files()
+        result = await desk.run(*args)
+        assert result.code == 2, result.said
+        assert "Traceback" not in result.err
+        assert desk.files() == files
+        assert not vendor.requests
+
+
+async def test_a_manifest_that_is_wrong_touches_nothing(tmp_path: Path) -> None:
+    async with at_work(tmp_path) as (vendor, desk):
+        desk.write(["one", {"prompt": "two", "duration": 5}, {"promt": "three"}])
+        files = desk.files()
+        result = await desk.run()
+        assert result.code == 2, result.said
+        assert "batch.json:1:" in result.err
+        assert desk.files() == files
+        assert not vendor.requests
+        assert (await desk.run(manifest="missing.yaml")).code == 2
+
+
+async def test_a_damaged_ledger_is_said_and_left_alone(tmp_path: Path) -> None:
+    async with at_work(tmp_path) as (vendor, desk):
+        desk.write(["one"])
+        assert (await desk.run()).code == 0
+        ledger = desk.output / "ledger.sqlite3"
+        whole = ledger.read_bytes()
+        ledger.write_bytes(b"not a database at all" * 400)
+        requests = len(vendor.requests)
+        result = await desk.run("--json")
+        assert result.code == 3, result.said
+        assert "Traceback" not in result.err
+        assert "ledger" in result.err
+        assert len(vendor.requests) == requests
+        ledger.write_bytes(whole)
+        result = await desk.run("--json")
+        assert result.code == 0, result.said
+        assert json.loads(result.out)["exit_code"] == 0

@@ -17,6 +17,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import aiohttp
 import anyio
 from anyio import to_thread
+from yarl import URL
 
 from pipeline.manifest.openapi import rules_from_openapi
 from pipeline.manifest.rules import KNOWN_MODEL, ModelRules
@@ -129,13 +130,15 @@ class Catalogue:
             headers["If-None-Match"] = kept.etag
         try:
             timeout = aiohttp.ClientTimeout(total=self.timeout_s)
-            async with self.session.get(url, headers=headers, timeout=timeout) as response:
+            async with self.session.get(URL(url, encoded=True), headers=headers, timeout=timeout) as response:
                 if response.status == 304 and kept is not None:
                     return _Answer(kept.document)
                 if response.status != 200:
                     return _or_kept(kept, f"HTTP {response.status}")
                 body = await _bounded(response)
                 document = json.loads(body)
+                if document is None:
+                    return _or_kept(kept, "its answer is empty")
                 await to_thread.run_sync(self._keep, url, response.headers.get("ETag", ""), document)
                 return _Answer(document)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

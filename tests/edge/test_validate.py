@@ -1,0 +1,201 @@
+"""`validate`, `estimate` and `schema` as they are called: exit codes, streams, JSON, terminals."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import jsonschema
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from pipeline.cli import cli
+from pipeline.manifest import ManifestProblems, load
+from tests.unit.manifest_mistakes import MISTAKES, ROW, Mistake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Call = Callable[..., Result]
+
+ROOT = Path(__file__).parents[2]
+JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
+KEYS = ("AIMLAPI_API_KEY", "AIML_API_KEY", "AIMLAPI_KEY", "AIMLAPI_API_BASE", "AIML_API_BASE")
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    """Call the command in this process, where a request to anywhere fails the test."""
+
+    def refuse(*_: Any) -> NoReturn:
+        pytest.fail("a request was made")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in KEYS:
+        monkeypatch.delenv(name, raising=False)
+
+    def call(*arguments: str) -> Result:
+        return CliRunner().invoke(cli, arguments, standalone_mode=False)
+
+    return call
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
+def test_a_broken_manifest_is_refused(call: Call, mistake: Mistake, tmp_path: Path) -> None:
+    path = tmp_path / f"batch{mistake.suffix}"
+    path.write_bytes(mistake.content)
+    result = call("validate", str(path))
+    assert result.exception is None
+    assert result.return_value == 2
+    assert result.stderr.startswith(f"{path}:{mistake.place}: ")
+    assert len(result.output) <= 4001
+    assert result.stdout == ""
+
+
+def test_json_holds_every_problem_for_editors(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "batch.yaml"
+    path.write_text(ROW + "    duration: 7\n    promt: x\n")
+    result = call("validate", str(path), "--json")
+    assert result.return_value == 2
+    answer = json.loads(result.stdout)
+    assert not answer["ok"]
+    assert [(p["line"], p["column"], p["what"]) for p in answer["problems"]] == [
+        (4, 15, "duration is 7"),
+        (5, 5, 'unknown field "promt"'),
+    ]
+    assert answer["problems"][1]["instead"] == "did you mean `prompt`?"
+
+
+def test_a_manifest_that_holds(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "batch.yaml"
+    path.write_text(ROW)
+    plain, asked = call("validate", str(path)), call("validate", str(path), "--json")
+    assert (plain.return_value, plain.stdout) == (0, f"{path}: 1 job, no problems\n")
+    assert asked.return_value == 0
+    assert json.loads(asked.stdout)["rows"] == 1
+
+
+def test_another_model_without_a_catalogue_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "batch.yaml"
+    path.write_text("- {model: other/t2v, prompt: x, params: {seed: 1}}\n")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        base = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+        result = CliRunner().invoke(cli, ["validate", str(path), "--base-url", base], standalone_mode=False)
+    assert result.return_value == 0
+    assert "not checked" in result.stderr
+    assert "the catalogue" in result.stderr
+
+
+def test_on_a_terminal_the_line_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "batch.yaml"
+    path.write_text(ROW + "    aspect_ratio: 16:9\n")
+    shown = on_a_terminal(path, {})
+    assert "\x1b[" in shown
+    bare = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert "    4 |     aspect_ratio: 16:9" in bare
+    caret = next(line for line in bare.splitlines() if line.strip() == "^")
+    assert caret.index("^") == len("    4 | ") + 18
+    assert "\x1b[" not in on_a_terminal(path, {"NO_COLOR": "1"})
+
+
+def on_a_terminal(path: Path, environ: dict[str, str]) -> str:
+    """Return what `validate` writes to a terminal."""
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "pipeline", "validate", str(path)]
+    env = {key: value for key, value in os.environ.items() if key != "NO_COLOR"} | {"TERM": "xterm"} | environ
+    done = subprocess.run(command, cwd=ROOT, env=env, stderr=follower, stdout=follower, check=False)
+    os.close(follower)
+    assert done.returncode == 2
+    shown = b""
+    try:
+        while piece := os.read(leader, 65536):
+            shown += piece
+    except OSError:
+        pass  # Linux ends a terminal that nobody writes to with an error
+    os.close(leader)
+    return shown.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.name)
+def test_the_examples_hold_and_name_the_schema(path: Path) -> None:
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    named = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", first)
+    assert named is not None
+    published = json.loads((path.parent / named[1]).read_text(encoding="utf-8"))
+    validator(published).validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    assert load(path).jobs
+
+
+def test_the_published_schema_is_the_printed_one(call: Call) -> None:
+    printed = call("schema").stdout
+    assert printed == (ROOT / "jobs" / "manifest.schema.json").read_text(encoding="utf-8")
+    jsonschema.Draft202012Validator.check_schema(json.loads(printed))
+
+
+def validator(schema: Any) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(schema)
+
+
+GOOD = [
+    [["https://a.b/c", "x"]],
+    {"jobs": [{"image_url": "https://a.b/c", "prompt": "x", "provider": "Google", "duration": 4}]},
+    {"defaults": {"duration": 4}, "vars": None, "matrix": {"images": ["https://a.b/c"], "prompts": ["x"]}},
+    {"run": {"concurrency": 3, "max_cost": 5, "timeout": 3.5}, "jobs": [["https://a.b/c", "x"]]},
+    {"version": 1, "jobs": [{"model": "other/x", "prompt": "x", "params": {"seed": [1, None]}}]},
+    {"jobs": [{"id": "a", "image_url": "HTTP://a.b", "prompt": " x "}]},
+]
+BAD: list[Any] = [
+    [],
+    "x",
+    {},
+    {"jobs": []},
+    {"jobs": [["x"]]},
+    {"jobs": [["a", "b", "c"]]},
+    {"jobs": [["/home/me/cat.png", "x"]]},
+    {"jobs": [{"image_url": "https://a.b/c", "prompt": " "}]},
+    {"jobs": [{"image_url": "https://a.b/c", "prompt": "x", "duration": 5}]},
+    {"jobs": [{"image_url": "https://a.b/c", "prompt": "x", "duration": "8"}]},
+    {"jobs": [{"image_url": "https://a.b/c", "prompt": "x", "provider": "goggle"}]},
+    {"jobs": [{"image_url": "https://a.b/c", "prompt": "x", "generate_audio": "yes"}]},
+    {"jobs": [{"image_url": "https://a.b/c", "promt": "x"}]},
+    {"jobs": [{"image_url": "https://a.b/c", "prompt": "x", "params": {"x": 1}}]},
+    {"jobs": [{"id": 3, "image_url": "https://a.b/c", "prompt": "x"}]},
+    {"job": [["https://a.b/c", "x"]]},
+    {"version": 2, "jobs": [["https://a.b/c", "x"]]},
+    {"run": {"concurrency": 0}, "jobs": [["https://a.b/c", "x"]]},
+    {"run": {"concurency": 3}, "jobs": [["https://a.b/c", "x"]]},
+    {"vars": {"a": 1}, "jobs": [["https://a.b/c", "x"]]},
+    {"jobs": [{"model": "other/x", "seed": 1}]},
+]
+
+
+@pytest.mark.parametrize(("manifest", "holds"), [(m, True) for m in GOOD] + [(m, False) for m in BAD])
+def test_schema_and_validator_agree(call: Call, manifest: Any, holds: bool, tmp_path: Path) -> None:
+    schema = json.loads(call("schema").stdout)
+    path = tmp_path / "batch.json"
+    path.write_text(json.dumps(manifest))
+    assert validator(schema).is_valid(manifest) is holds
+    try:
+        load(path)
+    except ManifestProblems:
+        assert not holds
+    else:
+        assert holds
+
+
+@pytest.mark.parametrize("command", ["validate", "estimate", "schema"])
+def test_help_is_there(call: Call, command: str) -> None:
+    assert call(command, "--help").exit_code == 0

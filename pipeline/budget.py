@@ -95,7 +95,7 @@ class Budget:
 
         A cost counts in any state. A create without an answer also counts what was reserved: a cost it has
         is that of an earlier try. A generation that is not finished counts at least what was reserved: the
-        charge is made when it completes. A failed row without a cost was not charged.
+        charge is made when it completes. A failed row holds a reservation only when it failed after that.
         """
         spent = None if record.usd_spent is None else _ceil(record.usd_spent)
         held = 0 if record.reserved_usd is None else _ceil(record.reserved_usd)
@@ -106,7 +106,7 @@ class Budget:
                 self._hold(record.key, held)
             case State.GENERATING:
                 self._hold(record.key, max(0, held - (spent or 0)))
-            case State.READY | State.DONE:
+            case State.READY | State.DONE | State.FAILED:
                 self._hold(record.key, held if spent is None else 0)
             case State.PENDING | State.FAILED:
                 pass

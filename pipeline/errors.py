@@ -28,6 +28,7 @@ class StopReason(StrEnum):
     QUOTA = "quota"
     BUDGET = "budget"
     DEADLINE = "deadline"
+    UNFINISHED = "unfinished"
     DISK = "disk"
     LEDGER = "ledger"
     IN_DOUBT = "in_doubt"

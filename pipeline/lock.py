@@ -33,14 +33,15 @@ def hold(folder: Path, *, what: str, since: str) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise Held(f"{folder} is held by {_holder(folder)}; wait for it, or stop it") from error
+    except NotImplementedError as error:
+        raise StoreTrouble(f"{folder} is on a file system without locks: choose another --output") from error
     except OSError as error:
-        raise StoreTrouble(
-            f"the output folder {folder} cannot be written: {error.strerror or error}"
-        ) from error
+        words = error.strerror or str(error)
+        raise StoreTrouble(f"the output folder {folder} cannot be written: {words}") from error
     try:
         with contextlib.suppress(OSError):
-            words = {"pid": os.getpid(), "host": socket.gethostname(), "what": what, "since": since}
-            (folder / HOLDER_NAME).write_text(json.dumps(words), encoding="utf-8")
+            holder = {"pid": os.getpid(), "host": socket.gethostname(), "what": what, "since": since}
+            (folder / HOLDER_NAME).write_text(json.dumps(holder), encoding="utf-8")
         yield
     finally:
         with contextlib.suppress(OSError):

@@ -39,7 +39,8 @@ LEGAL: Final[Mapping[State, frozenset[State]]] = {
 """The one table of legal transitions; staying in a state (to add facts to it) is always legal.
 
 PENDING -> GENERATING and FAILED -> GENERATING are adoptions of a generation that exists already (and a
-paid one that is fetched again); PENDING -> FAILED is a row that was refused too often; DONE -> READY/GENERATING is a saved file that has gone missing."""
+paid one that is fetched again); PENDING -> FAILED is a row that was refused too often;
+DONE -> READY/GENERATING is a saved file that has gone missing."""
 
 PAID: Final = frozenset({State.GENERATING, State.READY, State.DONE})
 """States in which the vendor has accepted the job for certain."""

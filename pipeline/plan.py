@@ -109,11 +109,12 @@ def new_record(job: Job, stem: str) -> Record:
 
 def _first_step(record: Record, retry: Retry, *, resubmit_in_doubt: bool) -> Record | None:
     """Return what a record becomes before anything moves, or None when it stays."""
+    resubmits = resubmit_in_doubt and record.position >= 0
     match record.state:
         case State.SUBMITTING:
-            return resubmitted(record) if resubmit_in_doubt else interrupted(record)
+            return resubmitted(record) if resubmits else interrupted(record)
         case State.IN_DOUBT:
-            return resubmitted(record) if resubmit_in_doubt else None
+            return resubmitted(record) if resubmits else None
         case State.FAILED:
             return tried_again(record) if record.position >= 0 and retry.covers(record.failure) else None
         case State.PENDING | State.GENERATING | State.READY | State.DONE:

@@ -33,7 +33,7 @@ class RetryPolicy:
 
 def policy(poll_interval_s: float) -> RetryPolicy:
     """Return the policy at this pace: 1 s to 60 s with the usual interval of 10 s."""
-    return RetryPolicy(limit=6, first_s=poll_interval_s / 10, longest_s=poll_interval_s * 6)
+    return RetryPolicy(limit=8, first_s=poll_interval_s / 10, longest_s=poll_interval_s * 6)
 
 
 def wait_s(policy: RetryPolicy, attempt: int) -> float:

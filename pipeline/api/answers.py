@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
@@ -131,11 +131,11 @@ class LogRow:
 
 @dataclass(frozen=True, slots=True)
 class LogPage:
-    """A page of the log; `more` says whether another follows."""
+    """A page of the log: our reading of its rows, how many there were, and whether another page follows."""
 
     rows: tuple[LogRow, ...]
+    length: int
     more: bool
-    total: int | None = field(default=None)
 
 
 class UnreadableAnswerError(ValueError):
@@ -192,7 +192,10 @@ def video_url(payload: Mapping[str, object]) -> str:
 
 def _without_video(payload: Mapping[str, object]) -> Failure:
     _, words = error_words(payload.get("error"))
-    kept = json.dumps(payload, ensure_ascii=False)[:KEPT_BODY_CHARS]
+    try:
+        kept = json.dumps(payload)[:KEPT_BODY_CHARS]
+    except RecursionError:
+        kept = "(nested too deeply to be shown)"
     said = f"{words}; " if words else ""
     return Failure("no_video", f"{said}completed without a video URL; the vendor's answer: {kept}")
 
@@ -256,7 +259,7 @@ def vendor_words(body: bytes) -> str:
     return (words or excerpt(body, 500))[:KEPT_BODY_CHARS]
 
 
-def parse_log(body: bytes, *, limit: int, offset: int) -> LogPage:
+def parse_log(body: bytes, *, offset: int) -> LogPage:
     """Read a page of `/v2/logs`; raises `UnreadableAnswerError` when there is no list of rows in it."""
     payload = parse_object(body)
     items = _rows(payload)
@@ -270,8 +273,8 @@ def parse_log(body: bytes, *, limit: int, offset: int) -> LogPage:
     elif isinstance(total, int):
         more = offset + len(items) < total
     else:
-        more = len(items) >= limit
-    return LogPage(rows, more and bool(items), total if isinstance(total, int) else None)
+        more = True  # nobody says where the log ends: an empty page does
+    return LogPage(rows, len(items), more and bool(items))
 
 
 def _rows(payload: Mapping[str, object]) -> list[object]:
@@ -281,7 +284,9 @@ def _rows(payload: Mapping[str, object]) -> list[object]:
         if isinstance(value, list):
             return value
     for value in payload.values():
-        if isinstance(value, list):
+        if isinstance(value, list) and (
+            any(isinstance(item, dict) for item in value) or "pagination" in payload
+        ):
             return value
     raise UnreadableAnswerError("a log without rows")
 
@@ -334,9 +339,11 @@ def _identity(value: object) -> str:
 
 
 def _text(value: object) -> str:
-    """A string that every file and database can hold: JSON may spell lone surrogates and NUL."""
-    if not isinstance(value, str):
-        return ""
+    return clean(value) if isinstance(value, str) else ""
+
+
+def clean(value: str) -> str:
+    """Return a string that every file and database can hold: JSON may spell lone surrogates and NUL."""
     if value.isprintable():
         return value
     return value.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")

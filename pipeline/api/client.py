@@ -6,6 +6,7 @@ leaves in one place, `Api._headers`, towards the base URL's host alone, and redi
 
 from __future__ import annotations
 
+import re
 import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
@@ -28,6 +29,7 @@ from pipeline.api.answers import (
     Throttled,
     Unknown,
     UnreadableAnswerError,
+    clean,
     excerpt,
     parse_log,
     parse_look,
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 CONNECT_TIMEOUT_S: Final = 20.0
 QUOTA_RETRY_AFTER_S: Final = 600.0
+
+SHORTEST_SECRET: Final = 5
+"""A shorter key is a test's, and taking it out of every answer would take the answers apart."""
 
 USER_AGENT: Final = f"veobatch/{__version__}"
 
@@ -64,11 +69,11 @@ def normalise_base_url(text: str) -> str:
 
     Raises `UsageError` when it is no http(s) address with a host.
     """
-    bare = text.strip().rstrip("/")
-    for version in ("/v1", "/v2"):
-        bare = bare.removesuffix(version).rstrip("/")
+    bare = text.strip()
+    while (shorter := re.sub(r"(/v[12])?/*$", "", bare, count=1, flags=re.IGNORECASE)) != bare:
+        bare = shorter
     try:
-        url = URL(bare)
+        url = URL(bare) if bare.isprintable() and " " not in bare else URL()
     except ValueError:
         url = URL()
     if url.scheme not in ("http", "https") or not url.host or url.user or url.query_string or url.fragment:
@@ -92,6 +97,7 @@ class Api:
         self._connections = connections
         self._generations = f"{self.base_url}/v2/video/generations"
         self._headers = {"Authorization": f"Bearer {key.secret}"}
+        self._secret = key.secret if len(key.secret) >= SHORTEST_SECRET else ""
         self._creates: aiohttp.ClientSession
         self._looks: aiohttp.ClientSession
         self.plain: aiohttp.ClientSession
@@ -133,6 +139,7 @@ class Api:
 
     async def create(self, body: str, correlation_id: str) -> CreateVerdict:
         """Send one create; return what its answer, or the lack of one, proves. The network never raises."""
+        data = body.encode("utf-8", "replace")
         headers = {
             **self._headers,
             "Content-Type": "application/json",
@@ -142,13 +149,13 @@ class Api:
         try:
             async with self._creates.post(
                 self._generations,
-                data=body.encode(),
+                data=data,
                 headers=headers,
                 allow_redirects=False,
                 trace_request_ctx=wire,
             ) as response:
                 wire.status, wire.headers = response.status, response.headers
-                return self._judge(response.status, response.headers, await _read(response))
+                return self._judge(response.status, response.headers, await self._read(response))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return self._judge_silence(wire, error)
 
@@ -177,6 +184,14 @@ class Api:
             return Refused(Failure("refused", words))
         return Unknown(words)
 
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        """Read a body; a vendor that repeats the key in it must not make us write the key down."""
+        body = await _read(response)
+        return body.replace(self._secret.encode(), b"***") if self._secret else body
+
+    def _without_key(self, words: str) -> str:
+        return words.replace(self._secret, "***") if self._secret else words
+
     def _halt(self, status: int, words: str) -> Halted:
         if status == 401:
             return Halted(StopReason.KEY, f"the key read from {self.key.source} was refused: {words}")
@@ -184,19 +199,20 @@ class Api:
 
     def _judge_silence(self, wire: _Wire, error: Exception) -> CreateVerdict:
         """No whole answer came: what was sent before that decides what it proves."""
-        words = _network_words(error)
+        words = self._without_key(_network_words(error))
         if not wire.connected:
             return NotAccepted(f"no connection to {self.base_url}: {words}", reached=False)
-        if wire.status and 200 <= wire.status < 300:
-            return _read_acceptance(wire.headers, b"")
+        if wire.status:
+            return self._judge(wire.status, wire.headers, b"")
         return Unknown(f"the answer never came: {words}")
 
     async def look(self, generation_id: str) -> Look | LookTrouble:
         """Ask for a generation's status. Whatever goes wrong is a value: a failed look costs only time."""
-        url = URL(f"{self._generations}?generation_id={quote(generation_id, safe='')}", encoded=True)
+        identity = quote(generation_id.encode("utf-8", "replace"), safe="")
+        url = URL(f"{self._generations}?generation_id={identity}", encoded=True)
         try:
             async with self._looks.get(url, headers=self._headers, allow_redirects=False) as response:
-                body = await _read(response)
+                body = await self._read(response)
                 if 200 <= response.status < 300:
                     return parse_look(parse_object(body), response.headers)
                 words = f"HTTP {response.status}: {vendor_words(body)}"
@@ -204,7 +220,7 @@ class Api:
         except UnreadableAnswerError as error:
             return LookTrouble(200, f"an unreadable answer: {error}")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            return LookTrouble(0, _network_words(error))
+            return LookTrouble(0, self._without_key(_network_words(error)))
 
     async def log_page(self, window: Mapping[str, str], *, limit: int, offset: int) -> LogPage | LookTrouble:
         """Read one page of the request log; `window` is `{period}` or `{start, end}`."""
@@ -213,7 +229,7 @@ class Api:
         if isinstance(answer, LookTrouble):
             return answer
         try:
-            return parse_log(answer, limit=limit, offset=offset)
+            return parse_log(answer, offset=offset)
         except UnreadableAnswerError as error:
             return LookTrouble(200, f"an unreadable log: {error}")
 
@@ -232,13 +248,13 @@ class Api:
         url = URL(self.base_url + path, encoded=True)
         try:
             async with self._looks.get(url, headers=self._headers, allow_redirects=False) as response:
-                body = await _read(response)
+                body = await self._read(response)
                 if 200 <= response.status < 300:
                     return body
                 words = f"HTTP {response.status}: {vendor_words(body)}"
                 return LookTrouble(response.status, words, response.headers.get("Retry-After"))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            return LookTrouble(0, _network_words(error))
+            return LookTrouble(0, self._without_key(_network_words(error)))
 
 
 def is_quota(words: str, retry_after: str | None) -> bool:
@@ -279,7 +295,7 @@ def _read_acceptance(headers: Mapping[str, str], body: bytes) -> CreateVerdict:
     For a video `x-inference-id` carries the id that create returned (vendor's documentation), which saves
     an answer whose body was cut or garbled.
     """
-    inference_id = headers.get("x-inference-id", "").strip()
+    inference_id = clean(headers.get("x-inference-id", "")).strip()
     try:
         look = parse_look(parse_object(body), headers)
     except UnreadableAnswerError:

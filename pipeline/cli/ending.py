@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,10 +44,13 @@ class Ending:
 
     def show(self, *, as_json: bool, quiet: bool) -> None:
         """Print one JSON object, or words; a quiet run that is done says nothing."""
-        if as_json:
-            click.echo(json.dumps(self.to_json()))
-        elif not quiet or self.code is not ExitCode.DONE:
-            click.echo(self.words())
+        words = json.dumps(self.to_json()) if as_json else self.words()
+        if quiet and not as_json and self.code is ExitCode.DONE:
+            return
+        try:
+            click.echo(words)
+        except BrokenPipeError:  # nobody listens: the exit code still says how the run ended
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def to_json(self) -> dict[str, Any]:
         outcome = self.outcome

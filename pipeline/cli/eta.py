@@ -24,9 +24,10 @@ _ENOUGH: Final = 3
 """Renderings to have seen before a word is said."""
 
 _KEPT: Final = 2000
-_PLAYED: Final = 1000
+_PLAYED: Final = 400
 """Rows played one by one; the bulk before them takes its average share of the slots."""
 
+_PLAYS: Final = 5
 _AGAIN_S: Final = 1.0
 _GOLDEN: Final = 0.6180339887498949
 _OPEN: Final = frozenset({State.PENDING, State.SUBMITTING})
@@ -106,30 +107,37 @@ def rest_s(seen: Sequence[float], ages: Sequence[float], open_rows: int, slots: 
     """Return the expected seconds until everything is rendered.
 
     `seen` are observed rendering times, sorted; `ages` how long the running ones have run; `open_rows`
-    wait for one of `slots`. The draws are spread evenly over `seen` instead of at random, so that the
-    same state gives the same answer.
+    wait for one of `slots`. The rest is played `_PLAYS` times with draws that are spread evenly instead
+    of at random, so that the same state gives the same answer.
     """
+    plays = [_play(seen, ages, open_rows, slots, offset / _PLAYS) for offset in range(_PLAYS)]
+    return statistics.fmean(plays)
+
+
+def _play(seen: Sequence[float], ages: Sequence[float], open_rows: int, slots: int, offset: float) -> float:
+    left = [_remaining(seen, age, (offset + i * _GOLDEN) % 1.0) for i, age in enumerate(ages)]
+    # The quick ones are seen first: without the running ones, everything would seem to be quick.
+    times = sorted([*seen, *(age + rest for age, rest in zip(ages, left, strict=True))])
     bulk = max(0, open_rows - _PLAYED)
-    mean = statistics.fmean(seen)
-    free = sorted(_remaining(seen, age, (i * _GOLDEN) % 1.0) for i, age in enumerate(ages))
-    if len(free) < slots:
-        free = [0.0] * (slots - len(free)) + free
-    heapq.heapify(free)
+    free = sorted(left) if len(left) >= slots else [0.0] * (slots - len(left)) + sorted(left)
     last = max(free)
     for i in range(open_rows - bulk):
-        start = free[0]
-        ends = start + seen[int(len(seen) * ((0.5 + i * _GOLDEN) % 1.0))]
-        last = max(last, ends)
         # More may be running than the slots of now, after the vendor let fewer in.
         if len(free) > slots:
             heapq.heappop(free)
+        ends = free[0] + times[int(len(times) * ((offset + (i + 0.5) * _GOLDEN) % 1.0))]
         heapq.heapreplace(free, ends)
-    return last + bulk * mean / slots
+        last = max(last, ends)
+    return last + bulk * statistics.fmean(times) / slots
 
 
 def _remaining(seen: Sequence[float], age: float, share: float) -> float:
-    """Return what is left of a rendering that has run for `age`, at an even `share` of what may be."""
+    """Return what is left of a rendering that has run for `age`, at an even `share` of what may be.
+
+    Beyond all that was seen, the times above are taken to spread as far as those below.
+    """
     first = bisect_right(seen, age)
-    if first == len(seen):
-        return 0.1 * age
-    return seen[first + int((len(seen) - first) * share)] - age
+    if len(seen) - first > len(seen) // 20:
+        return seen[first + int((len(seen) - first) * share)] - age
+    mirrored = age - seen[int(first * share) if first < len(seen) else int(len(seen) * share)]
+    return max(0.05 * age, mirrored)

@@ -13,12 +13,13 @@ import click
 from pipeline import results
 from pipeline.cli.places import CSV_NAME, REPORT_NAME, Place, existing_place, place_of
 from pipeline.cli.projector import Projector
+from pipeline.cli.start import plan_batch
 from pipeline.errors import ExitCode, StoreTrouble, UsageError
 from pipeline.ledger import Ledger
 from pipeline.lock import hold
 from pipeline.manifest import load
 from pipeline.model import PAID, State
-from pipeline.plan import make_plan
+from pipeline.plan import Retry
 from pipeline.storage import open_store
 
 if TYPE_CHECKING:
@@ -95,14 +96,13 @@ def adopt(manifest: Path, job: str, generation_id: str, output: str | None) -> i
 
 
 async def _adopt(manifest: Path, job: str, generation_id: str, place: Place) -> int:
-    jobs = load(manifest).jobs
-    if not any(candidate.id == job for candidate in jobs):
+    checked = load(manifest)
+    if not any(candidate.id == job for candidate in checked.jobs):
         raise UsageError(f"{manifest} has no row with the id {job!r}")
     with hold(place.home, what=f"veobatch adopt {manifest}", since=results.iso(time.time())):
         async with await Ledger.open(place.ledger) as ledger:
-            plan = make_plan(jobs, await ledger.load())
-            if plan.added:
-                await ledger.add(plan.added)
+            name = checked.run.get("name", "{id}")
+            plan = await plan_batch(ledger, checked, name, Retry())
             record = _adopter(plan.records, job, generation_id)
             await ledger.commit(record, _adopted(record, generation_id))
     click.echo(f"{job} has taken over {generation_id}; run the manifest to fetch it")

@@ -44,7 +44,12 @@ def existing_place(target: str, output: str | None) -> Place:
     Raises `UsageError` when there is no ledger there.
     """
     path = Path(target)
-    place = Place(path, str(path)) if path.is_dir() else place_of(path, output)
+    if not path.is_dir():
+        place = place_of(path, output)
+    elif output is None or "://" in output:
+        place = Place(path, output or str(path))
+    else:
+        raise UsageError(f"{target} is a batch's folder already: --output {output} is one too many")
     if not place.ledger.exists():
         raise UsageError(f"no batch at {place.home}: there is no {LEDGER_NAME} in it; has it been run?")
     return place

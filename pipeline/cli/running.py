@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import time
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 SANDBOX_HINT: Final = "To try without a key, free and offline: add --sandbox."
 SANDBOX_KEY: Final = "any-key-will-do"
 USUAL_INTERVAL_S: Final = 10.0
+SWITCH_INTERVAL_S: Final = 0.0001
+"""A loop that is busy in short bursts starves the ledger's thread of the interpreter lock at the default 5 ms."""
 
 
 def run(request: Request) -> int:
@@ -70,6 +73,7 @@ def run(request: Request) -> int:
     store = open_store(place.output)
     key = ApiKey(SANDBOX_KEY, "--sandbox") if request.sandbox else need_key(os.environ, hint=SANDBOX_HINT)
     base_url = "" if request.sandbox else normalise_base_url(find_base_url(request.base_url, os.environ))
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     return anyio.run(_run, Batch(request, first, settings, place, store, key, base_url))
 
 
@@ -101,7 +105,10 @@ async def _run(batch: Batch) -> int:
         ledger = await stack.enter_async_context(await Ledger.open(place.ledger))
         await same_vendor(ledger, sandbox=request.sandbox, home=place.home)
         log = stack.enter_context(Logbook(place.home / LOG_NAME, [batch.key.secret]))
-        plan = await plan_batch(ledger, batch, loaded)
+        resubmit = request.resubmit_in_doubt
+        plan = await plan_batch(
+            ledger, loaded.manifest, settings.name, request.retry, resubmit_in_doubt=resubmit
+        )
         prices = await price_list(plan.records, loaded, catalogue, settings.assume_price)
         cost = await estimate(plan.records, prices, api)
         if not request.sandbox and not agreed(cost, assume_yes=request.yes):
@@ -156,7 +163,7 @@ def _tools(
         downloader=Downloader(session=api.plain, store=batch.store, limits=limits, media=settings.media),
         polling=PollQueue(learner, interval_s=settings.poll_interval, random=chance),
         gate=CreateGate(settings.concurrency, interval_s=settings.poll_interval, random=chance),
-        pace=LookPace(),
+        pace=LookPace(interval_s=settings.poll_interval),
         budget=Budget.of(settings.max_cost, plan.records),
         price_of=prices.of,
         clock=time.monotonic,

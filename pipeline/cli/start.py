@@ -12,7 +12,7 @@ from pipeline.cli.loading import second_look, with_images
 from pipeline.errors import UsageError
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State, Transition
-from pipeline.plan import Plan, make_plan
+from pipeline.plan import Plan, Retry, make_plan
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.cli.request import Batch
     from pipeline.events import Observer
     from pipeline.ledger import Ledger
+    from pipeline.manifest import Manifest
 
 SANDBOX: Final = "sandbox"
 
@@ -56,15 +57,16 @@ async def same_vendor(ledger: Ledger, *, sandbox: bool, home: Path) -> None:
         raise UsageError(f"{home} holds clips made {made}: give another --output, or move that folder away")
 
 
-async def plan_batch(ledger: Ledger, batch: Batch, loaded: Loaded) -> Plan:
-    """Compare manifest and ledger, and make what follows from it durable."""
-    request = batch.request
+async def plan_batch(
+    ledger: Ledger, manifest: Manifest, name: str, retry: Retry, *, resubmit_in_doubt: bool = False
+) -> Plan:
+    """Compare manifest and ledger, and make what follows from it durable. `name` is the files' template."""
     plan = make_plan(
-        loaded.manifest.jobs,
+        manifest.jobs,
         await ledger.load(),
-        name_template=batch.settings.name,
-        retry=request.retry,
-        resubmit_in_doubt=request.resubmit_in_doubt,
+        name_template=name,
+        retry=retry,
+        resubmit_in_doubt=resubmit_in_doubt,
     )
     if plan.added:
         await ledger.add(plan.added)
@@ -72,7 +74,7 @@ async def plan_batch(ledger: Ledger, batch: Batch, loaded: Loaded) -> Plan:
         positions = {key: position for key, (position, _) in plan.places.items()}
         await ledger.place(positions, {key: line for key, (_, line) in plan.places.items()})
     await ledger.commit_many([Transition(before, after) for before, after in plan.steps])
-    await ledger.meta_set("manifest", json.dumps(str(request.manifest)))
+    await ledger.meta_set("manifest", json.dumps(str(manifest.path)))
     return plan
 
 

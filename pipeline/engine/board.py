@@ -46,7 +46,7 @@ class Board:
     pending: list[tuple[float, int, str]] = field(default_factory=list)
     doubts: set[str] = field(default_factory=set)
     left: dict[str, str] = field(default_factory=dict)
-    refusals: Counter[str] = field(default_factory=Counter)
+    overdue: set[str] = field(default_factory=set)
     polls: Counter[str] = field(default_factory=Counter)
     not_yet_at: dict[str, float] = field(default_factory=dict)
     submitting: int = 0
@@ -54,6 +54,7 @@ class Board:
     tracked: int = 0
     saving: int = 0
     checking: int = 0
+    impatient: bool = False
     stop: StopReason | None = None
     message: str = ""
 
@@ -114,5 +115,7 @@ class Board:
             stop, message = StopReason.IN_DOUBT, f"{len(self.doubts)} row(s) in doubt"
         if stop is None and self.left:
             key, why = next(iter(self.left.items()))
-            stop, message = StopReason.DEADLINE, f"{self.records[key].id}: {why}"
+            stop = StopReason.DEADLINE if self.overdue else StopReason.UNFINISHED
+            more = f", and {len(self.left) - 1} more" if len(self.left) > 1 else ""
+            message = f"{self.records[key].id}: {why}{more}"
         return Outcome(tuple(self.records.values()), stop, message, dict(self.left))

@@ -21,7 +21,7 @@ LONGEST_GAP: Final = 3.0
 """Passes come after 0.3 poll intervals, then further apart, up to 3: a log row comes with its generation's
 end and late, so asking faster than the generations are looked at finds nothing more."""
 
-PATIENT: Final = frozenset({StopReason.INTERRUPTED, StopReason.KEY, StopReason.LEDGER})
+NO_STAYING: Final = frozenset({StopReason.INTERRUPTED, StopReason.KEY, StopReason.LEDGER})
 """Reasons to stop after which no run stays for its rows in doubt; they are the next run's."""
 
 
@@ -125,7 +125,8 @@ class Reconciler:
             await run.changed(None if rest is None else max(rest, 0.05))
 
     def _worth_waiting(self) -> bool:
-        return bool(self._run.board.doubts) and self._run.board.stop not in PATIENT
+        board = self._run.board
+        return bool(board.doubts) and not board.impatient and board.stop not in NO_STAYING
 
     def _say_waiting(self) -> None:
         run = self._run

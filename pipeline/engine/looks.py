@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 from dataclasses import replace
 from math import inf
@@ -40,6 +41,10 @@ class Looks:
         self._key_refusals = 0
         self._strange: set[str] = set()
         self._deadlines: dict[str, float] = {}
+        self._by_deadline: list[tuple[float, str]] = []
+        self._looking: set[str] = set()
+        self._last_looks: set[str] = set()
+        self._sooner = anyio.Event()
         self._earlier = anyio.Event()
         self._asleep_until = 0.0
 
@@ -55,8 +60,10 @@ class Looks:
 
     def track(self, record: Record) -> None:
         """Count a generation as in flight and plan its looks."""
-        self._run.board.generating += 1
-        self._follow(record)
+        run = self._run
+        run.board.generating += 1
+        since = record.accepted_at or record.submitted_at or run.tools.wall()
+        self._follow(record, max(0.0, run.tools.wall() - since))
 
     async def begin(self, record: Record, look: Look) -> None:
         """Follow a generation that was just accepted (and counted); its answer may say all already."""
@@ -64,16 +71,16 @@ class Looks:
             self._run.board.generating -= 1
             await self._ended(record, look)
         else:
-            self._follow(record)
+            self._follow(record, 0.0)
 
-    def _follow(self, record: Record) -> None:
+    def _follow(self, record: Record, age_s: float) -> None:
         run, now = self._run, self._run.tools.clock()
-        since = record.accepted_at or record.submitted_at or run.tools.wall()
-        age_s = max(0.0, run.tools.wall() - since)
         run.tools.polling.add(
             record.key, kind_of(record.model, json.loads(record.body)), now=now, age_s=age_s
         )
-        self._deadlines[record.key] = max(run.started_at, now - age_s) + run.settings.timeout
+        deadline = self._deadlines[record.key] = max(run.started_at, now - age_s) + run.settings.timeout
+        heapq.heappush(self._by_deadline, (deadline, record.key))
+        self._sooner.set()
         run.board.tracked += 1
         self._rouse()
 
@@ -102,6 +109,25 @@ class Looks:
                 elif (wait := pace.may_look(now)) > 0:
                     await anyio.sleep(wait)
                 elif (key := polling.pop_due(now)) is not None:
+                    self._looking.add(key)
+                    await due.send(key)
+
+    async def expire(self, due: MemoryObjectSendStream[str]) -> None:
+        """Give each generation whose deadline comes one last look, whenever its next one was planned."""
+        clock = self._run.tools.clock
+        async with due:
+            while True:
+                self._sooner = anyio.Event()
+                when = self._by_deadline[0][0] if self._by_deadline else inf
+                if when > (now := clock()):
+                    with anyio.move_on_after(None if when == inf else when - now):
+                        await self._sooner.wait()
+                    continue
+                deadline, key = heapq.heappop(self._by_deadline)
+                if self._deadlines.get(key) == deadline and key not in self._looking:
+                    self._run.tools.polling.drop(key, now=now)
+                    self._last_looks.add(key)
+                    self._looking.add(key)
                     await due.send(key)
 
     async def work(self, due: MemoryObjectReceiveStream[str]) -> None:
@@ -114,6 +140,7 @@ class Looks:
         run, board = self._run, self._run.board
         record = board.records[key]
         answer = await run.tools.api.look(record.generation_id)
+        self._looking.discard(key)
         board.polls[key] += 1
         if isinstance(answer, LookTrouble):
             self._nothing_seen(record, answer)
@@ -159,8 +186,9 @@ class Looks:
             return
         source = run.tools.api.key.source
         run.halt(StopReason.KEY, f"the key read from {source} was refused: {trouble.message}")
-        for key in list(self._deadlines):
-            self._deadlines[key] = 0.0
+        self._by_deadline = [(0.0, key) for key in self._deadlines]
+        self._deadlines = dict.fromkeys(self._deadlines, 0.0)
+        self._sooner.set()
 
     def _overdue(self, record: Record, now: float) -> bool:
         """Leave a generation past its deadline for the next run: *not yet* is never *failed*."""
@@ -169,14 +197,18 @@ class Looks:
             return False
         self._untrack(record, finished=False)
         run.board.generating -= 1
-        status = "the key was refused" if run.board.stop is StopReason.KEY else "not finished by its deadline"
+        refused = run.board.stop is StopReason.KEY
+        status = "the key was refused" if refused else "not finished by its deadline"
+        run.board.overdue.add(record.key)
         run.board.left[record.key] = f"{status}; the next run goes on with it"
         run.ring()
         return True
 
     def _untrack(self, record: Record, *, finished: bool) -> None:
         run, now = self._run, self._run.tools.clock()
-        if finished:
+        if record.key in self._last_looks:
+            self._last_looks.discard(record.key)
+        elif finished:
             run.tools.polling.finished(record.key, now=now)
         else:
             run.tools.polling.drop(record.key, now=now)

@@ -20,7 +20,7 @@ from pipeline.engine.saves import Saves
 from pipeline.engine.submits import Submits
 from pipeline.errors import StopReason, StopRun
 from pipeline.events import Event, Level, Topic
-from pipeline.model import MAYBE_PAID, State
+from pipeline.model import State
 from pipeline.stages.submit import Submitter
 
 if TYPE_CHECKING:
@@ -91,17 +91,9 @@ class Run:
     def moved(self, before: Record, after: Record) -> None:
         """A step is durable: show it to the board and to those who watch."""
         self.board.records[after.key] = after
-        self._account(after)
+        self.tools.budget.update(after)
         self.observer.moved(before, after)
         self.ring()
-
-    def _account(self, record: Record) -> None:
-        """Settle what the row has cost, or give back what was reserved for it."""
-        budget = self.tools.budget
-        if record.usd_spent is not None:
-            budget.settle(record.key, record.usd_spent)
-        elif record.state not in MAYBE_PAID:
-            budget.release(record.key)
 
     def halt(self, reason: StopReason, message: str) -> None:
         """Stop submitting and finish what is paid."""
@@ -138,7 +130,7 @@ class Engine:
         doubts = Reconciler(run, looks.track)
         with self._scope:
             async with ready_in, due_in, create_task_group() as pools:
-                saves.retry_group = pools
+                saves.spawn = lambda *work: pools.start_soon(self._guarded, *work)
                 for _ in range(min(settings.concurrency, MAX_SUBMITTERS)):
                     pools.start_soon(self._guarded, submits.work)
                 for _ in range(min(max(settings.concurrency, looks.backlog()), MAX_LOOKERS)):
@@ -146,6 +138,7 @@ class Engine:
                 for _ in range(settings.downloads):
                     pools.start_soon(self._guarded, saves.work, ready_out.clone())
                 pools.start_soon(self._guarded, looks.dispatch, due_in)
+                pools.start_soon(self._guarded, looks.expire, due_in.clone())
                 pools.start_soon(self._guarded, doubts.work)
                 await saves.take_up(CHECKERS)
                 looks.take_up()
@@ -166,7 +159,10 @@ class Engine:
 
     def stop(self, message: str) -> None:
         """Submit no more; finish and save what is paid. Safe to call from a signal's task."""
-        self._run.halt(StopReason.INTERRUPTED, message)
+        self._run.board.impatient = True
+        self._run.board.halt(StopReason.INTERRUPTED, message)
+        self._run.say(Topic.STOPPING, message, Level.WARNING)
+        self._run.ring()
 
     def abandon(self) -> None:
         """Stop at once: creates in flight get a moment to learn their outcome, the rest is resumable."""

@@ -16,9 +16,8 @@ from pipeline.pacing import parse_retry_after
 from pipeline.stages.download import NotAVideo, NotNow, Saved
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from anyio.abc import TaskGroup
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
     from pipeline.engine.run import Run
@@ -37,7 +36,7 @@ class Saves:
         self._rounds: dict[str, int] = {}
         self._policy = retry.policy(run.settings.poll_interval * 5)
         self._store_failed = False
-        self.retry_group: TaskGroup
+        self.spawn: Callable[..., object]
 
     def push(self, record: Record) -> None:
         """Queue a ready record for saving."""
@@ -54,12 +53,16 @@ class Saves:
                 self.push(record)
         shared = iter(done)
         for _ in range(min(checkers, len(done))):
-            self.retry_group.start_soon(self._check_some, shared)
+            self.spawn(self._check_some, shared)
 
     async def _check_some(self, shared: Iterator[Record]) -> None:
         for record in shared:
             try:
                 await self._check(record)
+            except Conflict:
+                self._run.board.left[record.key] = "another process has it"
+            except StoreTrouble as trouble:
+                self._unwritable(record, trouble)
             finally:
                 self._run.board.checking -= 1
                 self._run.ring()
@@ -95,14 +98,14 @@ class Saves:
         try:
             result = await run.tools.downloader.download(record, partial(self._fresh_url, record.key))
         except StoreTrouble as trouble:
-            self._store_failed = True
-            run.board.left[record.key] = str(trouble)
-            run.halt(StopReason.DISK, str(trouble))
+            self._unwritable(record, trouble)
             return
         record = run.board.records[record.key]
+        run.board.left.pop(record.key, None)
         match result:
-            case Saved(artifact=artifact):
-                run.board.left.pop(record.key, None)
+            case Saved(artifact=artifact, note=note):
+                if note:
+                    run.say(Topic.NOTE, f"{record.id}: {note}", Level.WARNING, record)
                 now = run.tools.wall()
                 await run.commit(
                     record, record.evolve(State.DONE, artifact=artifact, downloaded_at=now, failure=None)
@@ -112,6 +115,12 @@ class Saves:
                 await run.commit(record, record.evolve(State.FAILED, failure=failure))
             case NotNow(reason=reason):
                 self._later(record, reason)
+
+    def _unwritable(self, record: Record, trouble: StoreTrouble) -> None:
+        """The place itself will not take or give bytes: what is ready stays so, for the next run."""
+        self._store_failed = True
+        self._run.board.left[record.key] = str(trouble)
+        self._run.halt(StopReason.DISK, str(trouble))
 
     def _later(self, record: Record, reason: str) -> None:
         """Take the row up again after a pause, a few times; then leave it to the next run."""
@@ -124,7 +133,7 @@ class Saves:
         wait = retry.wait_s(self._policy, tried)
         run.say(Topic.DOWNLOAD_RETRIED, f"{record.id}: {reason}; again in {wait:.0f} s", Level.INFO, record)
         run.board.saving += 1
-        self.retry_group.start_soon(self._push_after, record, wait)
+        self.spawn(self._push_after, record, wait)
 
     async def _push_after(self, record: Record, wait_s: float) -> None:
         await anyio.sleep(wait_s)

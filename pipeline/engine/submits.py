@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from math import inf
 from typing import TYPE_CHECKING, assert_never
 
@@ -34,7 +35,9 @@ class Submits:
         self._turn = anyio.Lock()
         self._policy = retry.policy(run.settings.poll_interval)
         self._accepted = 0
-        self._accepted_at_refusal: dict[str, int] = {}
+        self._refusals: Counter[str] = Counter()
+        self._first_refusal: dict[str, int] = {}
+        self._refused_since: set[str] = set()
         self._reached = False
         self._silent_since: float | None = None
         self._outages = 0
@@ -146,6 +149,7 @@ class Submits:
 
     def _answered(self) -> None:
         self._reached, self._silent_since, self._outages = True, None, 0
+        self._refused_since.clear()
 
     def _halted(self, reason: StopReason, message: str, retry_after_s: float | None) -> None:
         run = self._run
@@ -161,27 +165,33 @@ class Submits:
         run = self._run
         run.say(Topic.CREATE_NOT_ACCEPTED, f"{record.id}: {message}", Level.DEBUG, record)
         self._reached = self._reached or reached
-        if reached and self._own_fault(record):
-            failure = Failure("not_accepted", f"{message}; given up after {self._policy.limit} refusals")
-            await run.commit(
-                record, record.evolve(State.FAILED, failure=failure, finished_at=run.tools.wall())
-            )
-            return
-        self._pause(now)
         if self._silent_since is None:
             self._silent_since = now
-        own = run.board.refusals[record.key]
-        run.board.queue(record, now + retry.wait_s(self._policy, max(own, 1)))
+        if reached:
+            self._refusals[record.key] += 1
+            self._first_refusal.setdefault(record.key, self._accepted)
+            self._refused_since.add(record.key)
+        if retry.gives_up(self._policy, self._refusals[record.key]):
+            await self._give_up(record, message)
+            return
+        self._pause(now)
+        wait = retry.wait_s(self._policy, max(self._refusals[record.key], 1))
+        run.board.queue(record, now + wait)
         if now - self._silent_since >= retry.outage_limit_s(ever_reached=self._reached):
             run.halt(StopReason.UNREACHABLE, message)
 
-    def _own_fault(self, record: Record) -> bool:
-        """Count a refusal against the row only when another row got through since its last one."""
-        before = self._accepted_at_refusal.get(record.key, self._accepted)
-        self._accepted_at_refusal[record.key] = self._accepted
-        if self._accepted > before:
-            self._run.board.refusals[record.key] += 1
-        return retry.gives_up(self._policy, self._run.board.refusals[record.key])
+    async def _give_up(self, record: Record, message: str) -> None:
+        """Enough refusals. Blame the row when others got through meanwhile, or none but it is refused."""
+        run = self._run
+        words = f"{message}; given up after {self._policy.limit} refusals"
+        others = self._accepted > self._first_refusal[record.key]
+        if others or (self._accepted and self._refused_since == {record.key}):
+            failure = Failure("not_accepted", words)
+            run.say(Topic.NOTE, f"{record.id}: {words}", Level.ERROR, record)
+            failed = record.evolve(State.FAILED, failure=failure, finished_at=run.tools.wall())
+            await run.commit(record, failed)
+        else:
+            run.board.left[record.key] = f"{words}; the next run tries again"
 
     def _pause(self, now: float) -> None:
         """After two refusals with nothing accepted between them, let one create at a time find out."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.api.answers import Phase
 from pipeline.model import State
+from pipeline.plan import PAID_FAILURES
 
 if TYPE_CHECKING:
     from pipeline.api.answers import Look
@@ -31,15 +32,20 @@ def completed(record: Record, look: Look, now: float) -> Record:
 
 
 def ended_badly(record: Record, look: Look, now: float) -> Record:
-    """Return a generating record whose generation failed: the vendor never charges for that."""
+    """Return a generating record whose generation failed.
+
+    The vendor never charges for that, unless it calls the generation completed and shows no video.
+    """
     if look.failure is None:
         raise ValueError(f"{look.status} is not a failed generation")
+    charged = look.failure.code in PAID_FAILURES
+    usd = record.usd_spent if look.usd_spent is None else look.usd_spent
     return record.evolve(
         State.FAILED,
         failure=look.failure,
         finished_at=now,
         faults=record.faults + 1,
-        reserved_usd=None,
-        usd_spent=None,
-        credits_used=None,
+        reserved_usd=record.reserved_usd if charged and usd is None else None,
+        usd_spent=usd if charged else None,
+        credits_used=look.credits_used if charged else None,
     )

@@ -77,10 +77,15 @@ async def read_log(
                 found[row.client_request_id] = row
         if not page.more:
             return LogPass(found, complete=True)
-        if missing <= found.keys():
+        if all(_tells(found.get(name)) for name in missing):
             return LogPass(found, complete=False)
-        offset += len(page.rows)
+        offset += page.length
     return LogPass(found, complete=False, trouble=f"more than {MAX_PAGES} pages")
+
+
+def _tells(row: LogRow | None) -> bool:
+    """Say whether a row settles its create, so that no further page is needed."""
+    return row is not None and (bool(row.inference_id) or row.succeeded is False)
 
 
 def _better(row: LogRow, other: LogRow | None) -> bool:

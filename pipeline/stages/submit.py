@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, assert_never
 
 import anyio
 
 from pipeline.api.answers import Accepted, Halted, NotAccepted, Refused, Throttled, Unknown
+from pipeline.errors import LedgerTrouble
 from pipeline.model import Failure, Record, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pipeline.api import Api, CreateVerdict
     from pipeline.ledger import Ledger
 
 HURRY_S: Final = 3.0
 """How long a create in flight may still wait for its answer once the user wants out."""
-
-COMMIT_S: Final = 30.0
 
 _OUTSIDE_ALPHABET: Final = re.compile(r"[^A-Za-z0-9_-]+")
 
@@ -66,18 +66,24 @@ class Submitter:
             failure=None,
         )
         verdict: CreateVerdict = Unknown("stopped before the answer came")
+        with self._shielded():
+            sent = await self._ledger.commit(record, sent)
+            verdict = await self._api.create(sent.body, sent.correlation_id)
+        with self._shielded():
+            return await self._ledger.commit(sent, settled(sent, verdict, self._wall())), verdict
+        raise LedgerTrouble(f"{record.id}: the ledger did not take the create's outcome in time")
+
+    @contextmanager
+    def _shielded(self) -> Iterator[None]:
+        """Keep cancellation out; `hurry` bounds for how long."""
         with anyio.CancelScope(shield=True) as shield:
             self._shields.add(shield)
             if self._hurried:
                 shield.deadline = anyio.current_time() + HURRY_S
             try:
-                sent = await self._ledger.commit(record, sent)
-                verdict = await self._api.create(sent.body, sent.correlation_id)
+                yield
             finally:
                 self._shields.discard(shield)
-        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + COMMIT_S):
-            return await self._ledger.commit(sent, settled(sent, verdict, self._wall())), verdict
-        return sent, verdict
 
     def hurry(self) -> None:
         """Bound the wait of every create in flight: the user wants out."""

@@ -17,9 +17,15 @@ FIRST_WAIT: Final = 0.1
 LONGEST_WAIT: Final = 6.0
 """Waits between refused probes, in poll intervals: the first, doubled up to the longest."""
 
+FEW: Final = 4
+"""Below so many in flight the longest wait grows, so that refused probes stay few a generation."""
+
 SLOWER: Final = 1.5
 FASTER: Final = 0.9
 """What a refusal and an acceptance do to the gap between creates where the account seems to limit a rate."""
+
+MEMORY: Final = 0.1
+"""Weight of the latest acceptance in the mean gap between acceptances, which a rate's gap cannot exceed."""
 
 ROUNDS: Final = 2
 """A refused probe may also be repeated after so many times the limit was refilled, doubled with each refusal:
@@ -49,6 +55,7 @@ class CreateGate:
         self._gap_s = 0.0
         self._last_start = -inf
         self._accepted_at = -inf
+        self._mean_gap_s = 0.0
         self._climbs = 0
         self._refused_level = -1
         self._misses = 0
@@ -93,6 +100,8 @@ class CreateGate:
             self._outgrown(now)
         else:
             self._climbs = 0
+        if self._accepted_at > -inf:
+            self._mean_gap_s += MEMORY * (now - self._accepted_at - self._mean_gap_s)
         self._accepted_at = now
 
     def throttled(self, now: float, in_flight: int, retry_after_s: float | None = None) -> None:
@@ -106,13 +115,13 @@ class CreateGate:
         if echo:
             return
         self._echoes = self._outstanding
-        wait = self._wait_s()
         self._misses += in_flight < self._limit < self._ceiling
-        if self._misses > 1 or in_flight == 0:
-            self._closed_until = max(self._closed_until, now + wait)
         settled = in_flight == self._refused_level and self._refills > 0
         self._gap_s *= 0.5 if settled else SLOWER
         self._limit = max(1, min(self._limit, in_flight))
+        wait = self._wait_s()
+        if self._misses > 1 or in_flight == 0:
+            self._closed_until = max(self._closed_until, now + wait)
         self._probe_at = now + wait
         self._refills = 0
         self._strikes = min(self._strikes + 1, 16)
@@ -132,7 +141,8 @@ class CreateGate:
             return
         self._climbs += 1
         if self._climbs > 1:
-            self._gap_s = min(max(self._gap_s, now - self._accepted_at), LONGEST_WAIT * self._interval_s)
+            gap = min(now - self._accepted_at, self._mean_gap_s, LONGEST_WAIT * self._interval_s)
+            self._gap_s = max(self._gap_s, gap)
             self._strikes = 0
         self._strikes = max(0, self._strikes - 2)
         self._probe_at = now + self._wait_s() if self._strikes else now
@@ -143,7 +153,8 @@ class CreateGate:
         return self._probe_at
 
     def _wait_s(self) -> float:
-        wait = min(FIRST_WAIT * 2.0**self._strikes, LONGEST_WAIT) * self._interval_s
+        longest = LONGEST_WAIT * max(1.0, FEW / self._limit)
+        wait = min(FIRST_WAIT * 2.0**self._strikes, longest) * self._interval_s
         return wait * (0.75 + 0.25 * self._random.random())
 
     def _resolve(self) -> bool:

@@ -11,11 +11,11 @@ from typing import Final
 
 SLOWER: Final = 1.4
 FASTER: Final = 0.99
-"""What a burst of refusals and one answered call do to the gap: at the limit, one call in some 35 is refused."""
+"""What a burst of refusals and one answered call do to the gap: at the limit, one call in 35 is refused."""
 
 FIRST_WAIT: Final = 0.1
 LONGEST_WAIT: Final = 6.0
-"""How long no call is made after a refusal that names no time, in poll intervals; doubled while they go on."""
+"""How long no call is made after a refusal that names no time, in poll intervals; doubled each time."""
 
 MEMORY: Final = 0.05
 """Weight of the latest call in the mean gap between calls."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from pipeline.polling.forecast import time_left_s
 from pipeline.polling.kinds import kind_of
 from pipeline.polling.learner import DurationLearner
 from pipeline.polling.queue import PollQueue
 
-__all__ = ["DurationLearner", "PollQueue", "kind_of"]
+__all__ = ["DurationLearner", "PollQueue", "kind_of", "time_left_s"]

@@ -81,35 +81,57 @@ class Estimate:
         return max(0.0, at - age_s)
 
 
-def estimate(evidence: Evidence, mean_s: float, interval_s: float) -> Estimate:
+@dataclass(frozen=True, slots=True)
+class Stance:
+    """How to judge ages of which little was seen.
+
+    `prior` is how many generations a constant hazard counts for; `persistence` how far, in logarithm of age,
+    the hazard at the frontier is believed to last beyond it; the frontier is the oldest age at which
+    `crowd` generations were at risk.
+    """
+
+    prior: float
+    persistence: float
+    crowd: float
+
+
+WARY: Final = Stance(prior=PRIOR, persistence=PERSISTENCE, crowd=0.5)
+"""For looks: where nobody has been, the fixed clock is the safe bet."""
+
+PLAIN: Final = Stance(prior=0.5, persistence=10.0, crowd=4.0)
+"""For forecasts: what was seen goes on; the prior's long tail would decide when the last job ends."""
+
+
+def estimate(evidence: Evidence, mean_s: float, interval_s: float, stance: Stance = WARY) -> Estimate:
     """Return the estimate that `evidence` gives; `mean_s` is the mean believed until now."""
-    at_risk, oldest, frontier = _at_risk(evidence)
+    at_risk, oldest, frontier = _at_risk(evidence, stance.crowd)
     size = min(oldest + BEYOND, SIZE)
     widths = [EDGES[b + 1] - EDGES[b] for b in range(size)]
     ends = [value / evidence.weight for value in evidence.ends[:size]]
     reach = _reach(sum(ends))
     smooth_ends = _smooth(ends, reach)
     smooth_time = _smooth([y * w for y, w in zip(at_risk, widths, strict=False)], reach)
-    smooth_prior = [PRIOR * w for w in _smooth(widths, reach)]
+    smooth_prior = [stance.prior * w for w in _smooth(widths, reach)]
     hazard = [
         (d + p / mean_s) / (t + p) for d, t, p in zip(smooth_ends, smooth_time, smooth_prior, strict=True)
     ]
+    level = hazard[frontier] if stance is WARY else max(hazard[frontier], 1.0 / mean_s)
     for b in range(frontier + 1, size):
-        lasting = exp((frontier - b) * STEP / PERSISTENCE)
-        guess = (hazard[frontier] * mean_s) ** lasting / mean_s
+        lasting = exp((frontier - b) * STEP / stance.persistence)
+        guess = (level * mean_s) ** lasting / mean_s
         hazard[b] += (guess - 1.0 / mean_s) * smooth_prior[b] / (smooth_time[b] + smooth_prior[b])
     tail_s = min(mean_s, max(FIRST_GUESS * interval_s, 0.5 * EDGES[frontier]))
-    return _integrated(hazard, widths, tail_s)
+    return _integrated(hazard, widths, tail_s if stance is WARY else min(tail_s, 1.0 / level))
 
 
-def _at_risk(evidence: Evidence) -> tuple[list[float], int, int]:
-    """Return generations at risk by bin, the last bin that has any, and the last that has half a one."""
+def _at_risk(evidence: Evidence, crowd: float) -> tuple[list[float], int, int]:
+    """Return generations at risk by bin, how many bins have any, and the last that has a crowd."""
     counts = [max(0.0, value / evidence.weight) for value in accumulate(evidence.enters[:SIZE])]
     oldest = frontier = 0
     for b, count in enumerate(counts):
         if count > 1e-3:
             oldest = b
-            if count >= 0.5:
+            if count >= crowd:
                 frontier = b
     return counts, oldest + 1, frontier
 

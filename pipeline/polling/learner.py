@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import expm1, log
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.polling.estimate import FIRST_GUESS, Estimate, estimate
+from pipeline.polling.estimate import FIRST_GUESS, PLAIN, Estimate, estimate
 from pipeline.polling.evidence import FIRST_S, SIZE, STEP, Evidence
 from pipeline.polling.plan import CAP, Plan, best_plan, fixed_plan
 
@@ -51,6 +51,7 @@ class _Kind:
         "doubt",
         "estimate",
         "evidence",
+        "forecast",
         "mean_s",
         "plan",
         "remembered",
@@ -63,6 +64,7 @@ class _Kind:
         self.plan = plan
         self.mean_s = mean_s
         self.estimate: Estimate | None = None
+        self.forecast: Estimate | None = None
         self.doubt = 0.0
         self.remembered = evidence.finishes
         self.thought_ends = 0
@@ -124,9 +126,13 @@ class DurationLearner:
         return None if known is None else known.remaining_s(age_s)
 
     def known(self, kind: str) -> Estimate | None:
-        """Return the present estimate for `kind`; None before its first end was seen."""
+        """Return the estimate for forecasts of `kind`; None before its first end was seen."""
         known = self._kinds.get(kind)
-        return known.estimate if known is not None and known.evidence.finishes else None
+        if known is None or not known.evidence.finishes:
+            return None
+        if known.forecast is None:
+            known.forecast = estimate(known.evidence, known.mean_s, self._interval_s, PLAIN)
+        return known.forecast
 
     def dump(self) -> dict[str, Any]:
         """Return what was learned, for `restore` in a later run; JSON can hold it."""
@@ -175,6 +181,7 @@ class DurationLearner:
         known.thought_ends = known.evidence.finishes
         known.thought_looks = known.evidence.looks
         known.estimate = estimate(known.evidence, known.mean_s, self._interval_s)
+        known.forecast = None
         known.mean_s = known.estimate.mean_s
         known.evidence.density = known.estimate.density
         known.plan = best_plan(known.estimate, self._interval_s, known.cap())

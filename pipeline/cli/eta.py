@@ -10,6 +10,7 @@ import heapq
 import statistics
 import time
 from bisect import bisect_right, insort
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from pipeline.model import Record, State
@@ -50,11 +51,13 @@ class Eta:
         self._open: set[str] = set()
         self._saving = 0.0
         self._seen: list[float] = []
-        self._order: list[float] = []
+        self._order: deque[float] = deque()
         self._told: tuple[float, float | None] = (float("-inf"), None)
         self._let_in = 0
         for record in records:
             self._place(record)
+            if record.state is State.DONE:
+                self._learn(record)
 
     def moved(self, before: Record, after: Record) -> None:
         self._place(after)
@@ -84,14 +87,18 @@ class Eta:
             self._open.add(key)
 
     def _learn(self, record: Record) -> None:
-        """Only renderings of this run count: what waited overnight says nothing about the vendor."""
+        """Take note of a rendering, unless it was over long before it was noticed, as after a night off."""
         taken = rendering_s(record)
-        if taken is None or (record.submitted_at or 0.0) < self._began:
+        if taken is None or record.finished_at is None:
+            return
+        seen_running = record.submitted_at if record.not_yet_at is None else record.not_yet_at
+        fresh = (record.submitted_at or 0.0) >= self._began
+        if not fresh and record.finished_at - (seen_running or 0.0) > taken / 4:
             return
         insort(self._seen, taken)
         self._order.append(taken)
         if len(self._order) > _KEPT:
-            self._seen.remove(self._order.pop(0))
+            self._seen.remove(self._order.popleft())
 
     def _estimate(self, now: float) -> float | None:
         if not self._rendering and not self._open:

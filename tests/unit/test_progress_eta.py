@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.cli.eta import Eta, rest_s
 from pipeline.model import State
-from tests.unit.projection_rows import T0, row
+from tests.unit.projection_rows import T0, done, row
 
 
 def errors_of_a_run(durations: list[float], slots: int) -> list[float]:
@@ -66,6 +66,15 @@ def test_nothing_is_said_before_anything_is_known() -> None:
 
 def test_a_batch_that_is_done_has_nothing_left() -> None:
     assert Eta([row(0, State.DONE)], 2, wall=lambda: T0)() == 0.0
+
+
+def test_a_continued_run_knows_what_the_one_before_saw() -> None:
+    before = [done(index, 90.0) for index in range(5)]
+    forgotten = [done(index, 40_000.0, not_yet_at=None) for index in range(5, 10)]
+    eta = Eta([*before, *forgotten, row(10), row(11)], 2, wall=lambda: T0 + 90_000)
+    sent = row(10, State.SUBMITTING, submitted_at=T0 + 90_000)
+    eta.moved(sent, sent.evolve(State.GENERATING))
+    assert eta() == pytest.approx(180, abs=5), "one after the other, as the vendor lets in one"
 
 
 def test_a_hundred_thousand_rows_take_their_share_of_the_slots() -> None:

@@ -57,7 +57,7 @@ SANDBOX_HINT: Final = "To try without a key, free and offline: add --sandbox."
 SANDBOX_KEY: Final = "any-key-will-do"
 USUAL_INTERVAL_S: Final = 10.0
 SWITCH_INTERVAL_S: Final = 0.0001
-"""A loop that is busy in short bursts starves the ledger's thread of the interpreter lock at the default 5 ms."""
+"""At the default of 5 ms a loop that is busy in short bursts starves the ledger's thread of the GIL."""
 
 
 def run(request: Request) -> int:
@@ -156,7 +156,8 @@ def _tools(
     api: Api, ledger: Ledger, learner: DurationLearner, prices: Prices, plan: Plan, batch: Batch
 ) -> Tools:
     settings, chance = batch.settings, random.Random()
-    limits = DownloadLimits(max_bytes=settings.max_video_bytes)
+    pace = settings.poll_interval
+    limits = DownloadLimits(max_bytes=settings.max_video_bytes, first_wait_s=pace / 40, longest_wait_s=pace)
     return Tools(
         api=api,
         ledger=ledger,

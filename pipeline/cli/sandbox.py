@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from pipeline.sandbox import Fault, SandboxOptions
+    from pipeline.sandbox import Fault, Sandbox, SandboxOptions
 
 FAULT_FORM = "NAME[:match|share][*TIMES][=VALUE]"
 
@@ -86,6 +87,12 @@ def _share(text: str) -> float | None:
     "--url-lifetime", "url_lifetime_s", type=float, help="Sign video URLs; they expire after so many seconds."
 )
 @click.option("--small", is_flag=True, help="Tiny clips without words on them, for thousands of them.")
+@click.option(
+    "--journal",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Remember generations in FILE, and go on with those that it holds.",
+)
 @click.option("--fault", "faults", multiple=True, metavar=FAULT_FORM, help="Misbehave. May be given again.")
 @click.option(
     "--list-faults",
@@ -138,13 +145,17 @@ async def _until_stopped(options: SandboxOptions, faults: list[Fault]) -> None:
     async with Sandbox(options) as box:
         for fault in faults:
             box.add_fault(fault)
-        _greet(box.url, box.cdn_url, options)
+        _greet(box, options)
         await stop.wait()
 
 
-def _greet(url: str, cdn_url: str, options: SandboxOptions) -> None:
-    click.echo(url)
-    click.echo(f"  videos from {cdn_url}, rendered at {options.speed:g} times the usual speed")
+def _greet(box: Sandbox, options: SandboxOptions) -> None:
+    click.echo(box.url)
+    click.echo(f"  videos from {box.cdn_url}, rendered at {options.speed:g} times the usual speed")
     click.echo("  point veobatch at it:")
-    click.echo(f"    AIMLAPI_API_KEY={options.key or 'anything'} veobatch run MANIFEST --base-url {url}")
+    click.echo(f"    AIMLAPI_API_KEY={options.key or 'anything'} veobatch run MANIFEST --base-url {box.url}")
+    if options.journal is not None:
+        click.echo(f"  remembers in {options.journal}: {len(box.book.generations)} generations so far")
+    for note in box.notes:
+        click.echo(f"  {note}")
     click.echo("  Ctrl-C stops it")

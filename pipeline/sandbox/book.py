@@ -15,7 +15,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pipeline.sandbox.faults.desk import Fault
 
@@ -116,6 +116,7 @@ class Book:
     downloads: int = 0
     downloads_peak: int = 0
     _by_id: dict[str, Generation] = field(default_factory=dict)
+    _by_number: dict[int, Generation] = field(default_factory=dict)
     _finishing: list[tuple[float, int]] = field(default_factory=list)
     _charged_usd: float = 0.0
     _held_usd: float = 0.0
@@ -143,8 +144,16 @@ class Book:
         """Create requests that arrived, whatever became of them."""
         return self.requests["POST", "/v2/video/generations"]
 
+    @property
+    def next_number(self) -> int:
+        """The number of the generation that is accepted next; none is given twice."""
+        return self.generations[-1].number + 1 if self.generations else 0
+
     def find(self, generation_id: str) -> Generation | None:
         return self._by_id.get(generation_id)
+
+    def numbered(self, number: int) -> Generation | None:
+        return self._by_number.get(number)
 
     def created_by(self, correlation_id: str) -> list[Generation]:
         """All generations accepted with that correlation id: more than one is a double payment."""
@@ -153,18 +162,29 @@ class Book:
     def accept(self, generation: Generation) -> None:
         """Enter a new generation."""
         self.settle()
+        self._enter(generation)
+        self.peak_in_flight = max(self.peak_in_flight, len(self._finishing))
+
+    def restore(self, generations: Iterable[Generation]) -> None:
+        """Enter generations that were accepted earlier; one whose id or number is taken is left out."""
+        for generation in sorted(generations, key=lambda one: one.number):
+            if generation.number >= self.next_number and generation.id not in self._by_id:
+                self._enter(generation)
+        self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
+
+    def _enter(self, generation: Generation) -> None:
         self.generations.append(generation)
         self._by_id[generation.id] = generation
+        self._by_number[generation.number] = generation
         heapq.heappush(self._finishing, (generation.finishes_at, generation.number))
         self._held_usd += generation.price_usd
-        self.peak_in_flight = max(self.peak_in_flight, len(self._finishing))
 
     def settle(self) -> None:
         """Charge what has completed by now."""
         now = time.time()
         while self._finishing and self._finishing[0][0] <= now:
             _, number = heapq.heappop(self._finishing)
-            generation = self.generations[number]
+            generation = self._by_number[number]
             self._held_usd = max(0.0, self._held_usd - generation.price_usd)
             if not generation.fails:
                 self._charged_usd += generation.price_usd

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.sandbox.vendor import Vendor
 
 FOLDER: Final = "/generations/sandbox/"
+NUMBER: Final = re.compile(r"[0-9]{1,12}")
 
 
 class Cdn:
@@ -90,10 +92,9 @@ class Cdn:
 
     def _found(self, request: web.Request) -> Generation | None:
         number, _, signature = request.match_info["name"].removesuffix(".mp4").partition("-")
-        generations = self._vendor.book.generations
-        if not number.isdecimal() or int(number) >= len(generations):
+        generation = self._vendor.book.numbered(int(number)) if NUMBER.fullmatch(number) else None
+        if generation is None:
             return None
-        generation = generations[int(number)]
         genuine = signature == self._signature(generation.id)[:24]
         return generation if genuine and generation.status is Status.COMPLETED else None
 

@@ -54,7 +54,7 @@ class Generations:
         wanted = request.query.get("generation_id")
         if not wanted:
             return refusal(request, 400, "generation_id is required")
-        generation = self._vendor.book.find(wanted)
+        generation = self._vendor.find(wanted)
         if generation is None:
             return refusal(request, 404, f"Generation {wanted} was not found")
         generation.polls += 1
@@ -83,7 +83,7 @@ class Generations:
         if problems:
             return self._refuse(request, 400, "; ".join(problems))
         limited = self._limited(request, model, body)
-        return limited if limited is not None else self._accepted(model, body, subject)
+        return limited if limited is not None else self._accepted(request, model, body, subject)
 
     def _limited(self, request: web.Request, model: Model, body: dict[str, Any]) -> web.Response | None:
         book, options = self._vendor.book, self._vendor.options
@@ -94,8 +94,13 @@ class Generations:
             return self._refuse(request, 429, "Too many generations at once for this account.")
         return None
 
-    def _accepted(self, model: Model, body: dict[str, Any], subject: Subject) -> web.Response:
-        generation = self._vendor.accept(model, body, subject)
+    def _accepted(
+        self, request: web.Request, model: Model, body: dict[str, Any], subject: Subject
+    ) -> web.Response:
+        try:
+            generation = self._vendor.accept(model, body, subject)
+        except OSError as error:
+            return self._refuse(request, 503, f"The sandbox cannot write its journal: {error.strerror}")
         self._cdn.warm(shape_of(model, body, small=self._vendor.options.video == "small"))
         answer = generation_body(generation, Status.QUEUED, None)
         return reply(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pipeline.sandbox.durations import parse_durations
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 IdStyle = Literal["uuid-model", "uuid", "number", "integer", "token", "hostile"]
 LogRows = Literal["finished", "accepted", "never"]
@@ -39,6 +42,8 @@ class SandboxOptions:
       whoever splits, pastes or saves them.
     - `video`: "small" makes tiny clips without words on them, for thousands of them.
     - `create_status`: what an accepted create answers.
+    - `journal`: the file that accepted generations are remembered in, so that the next sandbox goes on with
+      them; the file and its folder are made once there is one. None remembers nothing.
     - `cdn_bytes_per_s`: the most that one download gets, in real seconds.
     """
 
@@ -62,6 +67,7 @@ class SandboxOptions:
     video: Video = "rendered"
     create_status: Literal[200, 201] = 200
     cdn_bytes_per_s: float | None = None
+    journal: Path | None = None
 
     def __post_init__(self) -> None:
         """Raises `ValueError` that names the option and what it may be."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Self
 
 from aiohttp import web
@@ -51,12 +52,18 @@ class Sandbox:
         """The CDN's base URL."""
         return _url(self.options.host, self._cdn_port)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is wrong with the journal, in words for a person; empty when nothing is."""
+        return self._vendor.notes
+
     def add_fault(self, fault: Fault) -> None:
         """Misbehave in that way from now on. Raises `ValueError` for an unknown name."""
         self._desk.add(fault)
 
     async def __aenter__(self) -> Self:
         """Raises `OSError` when a port is taken."""
+        await asyncio.to_thread(self._vendor.recall)
         self._players = Players()
         self._studio = Studio()
         self._cdn = Cdn(self._vendor, self._studio, self._players)
@@ -79,6 +86,7 @@ class Sandbox:
         for runner in reversed(self._runners):
             await runner.cleanup()
         self._runners.clear()
+        self._vendor.close()
         self._studio.close()
 
     def _api_app(self) -> web.Application:

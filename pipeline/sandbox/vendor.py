@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from pipeline.sandbox.book import Book, Generation
+from pipeline.sandbox.catalogue import find_model
 from pipeline.sandbox.durations import parse_durations
 from pipeline.sandbox.faults.desk import Stage, Subject
 from pipeline.sandbox.film.shape import Label, Shape
+from pipeline.sandbox.journal import Journal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,9 +35,31 @@ class Vendor:
         self.options = options
         self.desk = desk
         self.book = Book(struck=desk.struck)
-        self.random = random.Random(options.seed)
+        self._journal = Journal(options.journal) if options.journal is not None else None
         self._draw = parse_durations(options.durations)
         self._arrivals = 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know about the journal."""
+        return tuple(self._journal.notes) if self._journal is not None else ()
+
+    def recall(self) -> None:
+        """Take what the journal holds into the book, as far as it is not there yet."""
+        if self._journal is not None:
+            self.book.restore(one for one in self._journal.read_on() if _known(one))
+
+    def find(self, generation_id: str) -> Generation | None:
+        """The generation of that id; one that the journal got from another sandbox since counts too."""
+        found = self.book.find(generation_id)
+        if found is None:
+            self.recall()
+            found = self.book.find(generation_id)
+        return found
+
+    def close(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
 
     def real_s(self, vendor_s: float) -> float:
         """Vendor's seconds in real ones."""
@@ -58,28 +82,35 @@ class Vendor:
         return round(a_second * float(model.value(body, "duration", 8)), 6)
 
     def accept(self, model: Model, body: Mapping[str, Any], subject: Subject) -> Generation:
-        """Enter the generation into the book and begin to render it."""
+        """Enter the generation into journal and book and begin to render it.
+
+        Raises `OSError` when the journal cannot be written: then it was not accepted.
+        """
+        self.recall()
         faults = self.desk.pick_all(Stage.GENERATION, subject) + self.desk.pick_all(Stage.LOG_ROW, subject)
-        number = len(self.book.generations)
+        number = self.book.next_number
+        chance = random.Random(f"{self.options.seed}/{number}")  # alike after a restart
         generation = Generation(
-            id=self._new_id(model.id, number),
+            id=self._new_id(model.id, number, chance),
             number=number,
             correlation_id=subject.correlation_id,
             body=body,
             model=model.id,
-            request_id=str(UUID(int=self.random.getrandbits(128), version=4)),
+            request_id=str(UUID(int=chance.getrandbits(128), version=4)),
             created_at=time.time(),
-            render_s=self._render_s(faults),
+            render_s=self._render_s(faults, chance),
             price_usd=self.price_usd(model, body),
             faults=faults,
             id_is_integer=self.options.id_style == "integer",
             fails=any(fault.name in FAILING for fault in faults),
         )
+        if self._journal is not None:
+            self._journal.append(generation)
         self.book.accept(generation)
         return generation
 
-    def _render_s(self, faults: tuple[Fault, ...]) -> float:
-        drawn_s = self._draw(self.random)
+    def _render_s(self, faults: tuple[Fault, ...], chance: random.Random) -> float:
+        drawn_s = self._draw(chance)
         for fault in faults:
             if fault.name == "never-finishes":
                 return inf
@@ -87,20 +118,26 @@ class Vendor:
                 drawn_s *= fault.number(10.0)
         return self.real_s(drawn_s)
 
-    def _new_id(self, model: str, number: int) -> str:
-        uuid = UUID(int=self.random.getrandbits(128), version=4)
+    def _new_id(self, model: str, number: int, chance: random.Random) -> str:
+        uuid = UUID(int=chance.getrandbits(128), version=4)
         match self.options.id_style:
             case "uuid":
                 return str(uuid)
             case "number" | "integer":
                 return str(400_000_000 + number * 17)
             case "token":
-                token = "".join(self.random.choices(TOKEN_LETTERS, k=21))
+                token = "".join(chance.choices(TOKEN_LETTERS, k=21))
                 return "-" + token[1:] if number % 3 == 0 else token
             case "hostile":
                 return f"../../{uuid.hex[:6]}:a/b?c=%2e#d+&e {number}"
             case "uuid-model":
                 return f"{uuid}:{model}"
+
+
+def _known(generation: Generation) -> bool:
+    """Whether the generation is one that this sandbox could have accepted."""
+    model = find_model(generation.model)
+    return model is not None and not model.problems(generation.body)
 
 
 def shape_of(model: Model, body: Mapping[str, Any], *, small: bool) -> Shape:
@@ -117,6 +154,6 @@ def shape_of(model: Model, body: Mapping[str, Any], *, small: bool) -> Shape:
 def label_of(generation: Generation, shape: Shape) -> Label:
     """What the clip says about itself."""
     sound = "sound" if shape.audio else "silent"
-    picture = f"{shape.picture.width} × {shape.picture.height}"
+    picture = f"{shape.picture.width} x {shape.picture.height}"
     details = f"sandbox · {generation.model} · {shape.seconds:g} s · {picture} · {sound}"
     return Label(generation.prompt, generation.id, generation.model, details)

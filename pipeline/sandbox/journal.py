@@ -1,0 +1,153 @@
+"""Owns what a sandbox remembers over a restart: one line of JSON for each accepted generation.
+
+A generation's status, its charge and its row in the log follow from its line and from the time, so nothing
+else is written; time goes on while no sandbox runs. What a line does not hold starts anew: counters of
+requests, of faults that struck, of polls and downloads. One sandbox at a time writes to a file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+
+from pipeline.sandbox.book import Generation
+from pipeline.sandbox.faults.desk import Fault
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEADER: Final = b'{"journal":"veobatch sandbox","version":1}\n'
+LATEST: Final = 1e11
+"""Seconds since the epoch; a later time is none that a calendar holds."""
+
+_APPEND: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+_KINDS: Final[dict[str, type | tuple[type, ...]]] = {
+    "id": str,
+    "number": int,
+    "correlation_id": str,
+    "body": dict,
+    "model": str,
+    "request_id": str,
+    "created_at": (int, float),
+    "render_s": (int, float, type(None)),
+    "price_usd": (int, float),
+    "faults": list,
+    "fails": bool,
+    "id_is_integer": bool,
+}
+
+
+class Journal:
+    """The file at `path`. It and its folder are made by the first `append`, not before."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.notes: list[str] = []
+        """What a person should know about the file's state, in the order it was found."""
+        self._file: int | None = None
+        self._whole_bytes = 0
+        self._foreign = False
+        self._unread: OSError | None = None
+
+    def read_on(self) -> list[Generation]:
+        """The generations whose lines were added since the last call; the first call reads all.
+
+        A last line without its end was never answered and does not count. A damaged line is left out, a
+        file that is no journal is as good as none, one that cannot be read takes nothing: see `notes`.
+        """
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._whole_bytes)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            self._unread = error
+            self._note(f"{self.path} cannot be read ({error.strerror}): no generation will be accepted")
+            return []
+        self._unread = None
+        if self._whole_bytes == 0:
+            self._foreign = not (data.startswith(HEADER) or HEADER.startswith(data))
+        if self._foreign:
+            self._note(f"{self.path} is no sandbox's journal: the sandbox starts anew")
+            return []
+        whole = data[: data.rfind(b"\n") + 1]
+        lines = whole.removeprefix(HEADER).splitlines() if self._whole_bytes == 0 else whole.splitlines()
+        self._whole_bytes += len(whole)
+        found = [one for one in map(_parsed, lines) if one is not None]
+        if len(found) < len(lines):
+            self._note(f"{self.path}: {len(lines) - len(found)} damaged line(s) were left out")
+        return found
+
+    def append(self, generation: Generation) -> None:
+        """Hand the generation's line to the operating system, so that it outlives this process.
+
+        Raises `OSError` when that does not work; then the generation is not in the file.
+        """
+        line = json.dumps(_entry(generation), separators=(",", ":")).encode() + b"\n"
+        if self._file is None:
+            self._file = self._open()
+        rest = line if self._whole_bytes else HEADER + line
+        try:
+            while rest:
+                written = os.write(self._file, rest)
+                rest = rest[written:]
+        except OSError:
+            self.close()  # opening it again removes what was written of the line
+            raise
+        self._whole_bytes += len(line) if self._whole_bytes else len(HEADER + line)
+
+    def close(self) -> None:
+        """Let go of the file; `append` would open it again."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _open(self) -> int:
+        """Open the file behind its last whole line; what is no journal is moved aside, not lost."""
+        if self._unread is not None:  # what could not be read must not be cut off
+            raise OSError(self._unread.errno, self._unread.strerror)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self._foreign:
+            self.path.replace(self.path.with_name(self.path.name + ".damaged"))
+            self._foreign = False
+        file = os.open(self.path, _APPEND, 0o644)
+        try:
+            os.ftruncate(file, self._whole_bytes)
+        except OSError:
+            os.close(file)
+            raise
+        return file
+
+    def _note(self, words: str) -> None:
+        if words not in self.notes:
+            self.notes.append(words)
+
+
+def _entry(generation: Generation) -> dict[str, Any]:
+    """The line's content; a rendering without an end is null, since JSON knows no infinity."""
+    entry = {name: getattr(generation, name) for name in _KINDS}
+    entry["render_s"] = None if generation.render_s == inf else generation.render_s
+    entry["faults"] = [asdict(fault) for fault in generation.faults]
+    return entry
+
+
+def _parsed(line: bytes) -> Generation | None:
+    """The line's generation, or None when the line is damaged."""
+    try:
+        entry = json.loads(line)
+        for name, kind in _KINDS.items():
+            if not isinstance(entry[name], kind):
+                return None
+        facts = {name: entry[name] for name in _KINDS}
+        if facts["render_s"] is None:
+            facts["render_s"] = inf
+        facts["faults"] = tuple(Fault(**fault) for fault in facts["faults"])
+        made = Generation(**facts)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    sane = 0 <= made.created_at < LATEST and 0 <= made.price_usd < inf and made.render_s >= 0
+    return made if sane else None

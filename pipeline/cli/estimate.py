@@ -91,7 +91,7 @@ def _print_text(jobs: Sequence[Job], quote: Quote, balance: float | None) -> Non
     click.echo("")
     for model, share in quote.by_model.items():
         unknown = f", {share.unknown_rows:,} of them unknown" if share.unknown_rows else ""
-        click.echo(f"{_usd(share.total_usd):>12}  {model}: {share.rows:,} rows{unknown}")
+        click.echo(f"{_usd(share.total_usd):>12}  {model}: {_rows(share.rows)}{unknown}")
     click.echo(f"{_usd(quote.total_usd):>12}  in all{_without(quote)}")
     if balance is not None:
         click.echo(f"{_usd(balance):>12}  on the account{_short_by(quote, balance)}")
@@ -101,10 +101,14 @@ def _usd(amount: float | None) -> str:
     return "unknown" if amount is None else f"{amount:,.2f} USD"
 
 
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
 def _without(quote: Quote) -> str:
     """Say what the total leaves out: a sum of known prices is not the price of everything."""
     if quote.unknown_rows and quote.total_usd is not None:
-        return f", and {quote.unknown_rows:,} rows whose price is unknown"
+        return f", and {_rows(quote.unknown_rows)} whose price is unknown"
     return ""
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _TEXT_TAGS: Final = frozenset({"!", "tag:yaml.org,2002:str"})
 _LOADER: Final[Any] = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+_CUT: Final = re.compile(r"(?<=[^\s])[ \t]+#(?=[^\s#!-])")
 _MERGED: Final = 100
 """How many members merge keys may give one mapping; a job has some ten."""
 
@@ -34,7 +35,7 @@ def read_yaml(text: str, report: Report) -> Node:
     try:
         loader = _LOADER(text)
         try:
-            return _Builder(loader.get_event, report).document()
+            return _Builder(loader.get_event, report, _cut_lines(text)).document()
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
@@ -47,6 +48,17 @@ def read_yaml(text: str, report: Report) -> Node:
         at = pack(before.count("\n") + 1, len(before) - before.rfind("\n"))
         report.problem(at, "not text that YAML can hold", str(error.reason), "remove that character")
         raise Unreadable from error
+
+
+def _cut_lines(text: str) -> dict[int, int]:
+    """Return line -> column (from 0) where text may end because of a `#` that was meant as text.
+
+    A comment has a space after its #; `The #1 fan` has none.
+    """
+    if not _CUT.search(text):
+        return {}
+    found = ((number, _CUT.search(line)) for number, line in enumerate(text.split("\n")))
+    return {number: match.start() for number, match in found if match}
 
 
 def _syntax(text: str, line: int, error: yaml.MarkedYAMLError) -> tuple[str, str, str]:
@@ -66,9 +78,10 @@ def _syntax(text: str, line: int, error: yaml.MarkedYAMLError) -> tuple[str, str
 class _Builder:
     """Turns events into a tree; `stack` holds the open containers, the innermost last."""
 
-    def __init__(self, next_event: Callable[[], Any], report: Report) -> None:
+    def __init__(self, next_event: Callable[[], Any], report: Report, cut_lines: dict[int, int]) -> None:
         self._next = next_event
         self._report = report
+        self._cut_lines = cut_lines
         self._anchors: dict[str, Node] = {}
         self._open_anchors: list[str | None] = []
         self._merges_left = _MERGED_IN_ALL
@@ -105,6 +118,8 @@ class _Builder:
                         self._anchors[event.anchor] = text
                     continue
                 value = self._scalar(event, at) if event.tag or not event.implicit[0] else resolve(text)
+                if self._cut_lines and event.implicit[0]:
+                    self._warn_of_cut(event, at)
                 if event.anchor:
                     self._anchors[event.anchor] = value
             elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
@@ -137,6 +152,12 @@ class _Builder:
             else:
                 top.add(name, name_at, value, at)
                 name = None
+
+    def _warn_of_cut(self, event: Any, at: int) -> None:
+        end = event.end_mark
+        if event.value and self._cut_lines.get(end.line) == end.column:
+            why = "a # after a space begins a comment"
+            self._report.warning(at, "the text ends before its #", why, "put the whole text in quotes")
 
     def _scalar(self, event: Any, at: int) -> Node:
         if event.tag is None or event.tag in _TEXT_TAGS:

@@ -52,6 +52,7 @@ class Vendor:
     docs: Any = field(default_factory=lambda: DOCS)
     status: int = 200
     body: str | None = None
+    balance: float | None = None
     seen: list[tuple[str, str | None, str | None]] = field(default_factory=list)
 
     def add(self, name: str, *aliases: str, **more: Any) -> None:
@@ -63,6 +64,8 @@ class Vendor:
         self.seen.append((request.path_qs, asked, request.headers.get("Authorization")))
         if self.status != 200:
             return web.Response(status=self.status)
+        if request.path == "/v2/billing":
+            return web.json_response({"current_balance": self.balance, "currency": "USD"})
         if self.body is not None:
             return web.Response(text=self.body, content_type="application/json")
         document = (
@@ -227,9 +230,8 @@ async def test_rows_are_checked_against_the_models_own_schema(tmp_path: Path) ->
 
 async def test_a_quote_is_made_of_live_prices_and_says_what_it_does_not_know(tmp_path: Path) -> None:
     path = tmp_path / "batch.yaml"
-    path.write_text(
-        "- [https://example.com/a.jpg, x]\n- {model: t2v, prompt: x}\n- {model: t2v, prompt: x, duration: 10}\n"
-    )
+    own = "- {model: t2v, prompt: x}\n- {model: t2v, prompt: x, duration: 10}\n"
+    path.write_text(f"- [https://example.com/a.jpg, x]\n{own}")
     vendor = Vendor()
     vendor.add(MODEL, ALIAS)
     async with serving(vendor), aiohttp.ClientSession() as session:

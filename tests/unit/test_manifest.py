@@ -245,3 +245,16 @@ def test_line_ends_and_byte_order_marks_are_taken(read: Write, end: str) -> None
 )
 def test_quoted_text_is_text(read: Write, text: str) -> None:
     assert read(f'- [{CAT}, "{text}"]\n').jobs[0].prompt == text
+
+
+def test_a_prompt_cut_off_by_a_hash_is_a_warning(read: Write) -> None:
+    manifest = read(f"""# comment
+- image_url: {CAT}
+  prompt: The #1 fan cheers  # a comment
+- image_url: {CAT}
+  prompt: "The #1 fan"   #comment
+- image_url: {CAT}#part
+  prompt: A fan # a comment
+""")
+    assert [(w.line, w.column) for w in manifest.warnings] == [(3, 11)]
+    assert manifest.jobs[0].prompt == "The"

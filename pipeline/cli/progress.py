@@ -120,6 +120,7 @@ class Progress:
         self._failures = 0
         self._bars: Bars | None = None
         self._environ = environ
+        self._closed = False
 
     def __enter__(self) -> Progress:
         if self._loudness >= 0 and self.tally.total and wants_bars(self._stream, self._environ):
@@ -136,6 +137,7 @@ class Progress:
             self._bars = None
         elif self._loudness >= 0:
             self._line()
+        self._closed = True
 
     def moved(self, before: Record, after: Record) -> None:
         self.tally.moved(before, after)
@@ -164,6 +166,8 @@ class Progress:
     def tick(self) -> None:
         """Show what is due; cheap when nothing is."""
         now = self._clock()
+        if self._closed:
+            return
         if self._bars is not None:
             if now - self._drawn >= _REDRAW_S:
                 self._draw(self._bars)
@@ -207,5 +211,6 @@ class Progress:
         return [f"${self.tally.usd:,.2f}{of}"]
 
     def _time_left(self) -> list[str]:
-        left = self._eta() if self._eta is not None else None
+        over = self.tally.saved + self.tally.failed >= self.tally.total
+        left = self._eta() if self._eta is not None and not over else None
         return [] if left is None else [f"{clock_words(left)} left"]

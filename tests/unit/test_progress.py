@@ -82,6 +82,23 @@ def test_money_and_time_are_told_when_they_are_known() -> None:
     assert shown.lines == ["submitted 1/3, rendered 0, saved 0, $1.20 of $3.60, 1 h 05 min left"]
 
 
+def test_no_time_is_left_when_all_is_done() -> None:
+    shown = Shown(1, eta=lambda: 3.0)
+    with shown.progress:
+        shown.progress.moved(row(0), done(0))
+    assert shown.lines == ["submitted 1/1, rendered 1, saved 1, $1.20"]
+
+
+def test_after_the_end_only_events_are_told() -> None:
+    shown = Shown()
+    with shown.progress:
+        pass
+    shown.progress.moved(row(0), done(0))
+    shown.progress.said(Event(Topic.NOTE, "the page is not written", Level.WARNING))
+    shown.wait(1000)
+    assert shown.lines == ["submitted 0/3, rendered 0, saved 0", "the page is not written"]
+
+
 def test_a_create_on_its_way_is_neither_submitted_nor_in_doubt() -> None:
     tally = Tally(1)
     tally.moved(row(0), row(0, State.SUBMITTING, reserved_usd=1.2))

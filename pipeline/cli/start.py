@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
+import click
+
 from pipeline.cli.loading import second_look, with_images
 from pipeline.errors import UsageError
 from pipeline.events import Event, Level, Topic
@@ -30,11 +32,17 @@ SANDBOX: Final = "sandbox"
 
 
 async def start_sandbox(stack: AsyncExitStack, batch: Batch) -> str:
-    """Start the stand-in inside this process; return its URL."""
+    """Start the stand-in inside this process, where an earlier run's left off; return its URL."""
     from pipeline.sandbox import Sandbox, SandboxOptions
 
-    options = SandboxOptions(speed=batch.request.sandbox_speed)
+    options = SandboxOptions(
+        speed=batch.request.sandbox_speed,
+        balance_usd=1_000_000.0,  # for all runs of the batch: the journal remembers what they were charged
+        journal=batch.place.home / "sandbox.jsonl",
+    )
     box = await stack.enter_async_context(Sandbox(options))
+    for note in box.notes:
+        click.echo(note, err=True)
     return str(box.url)
 
 

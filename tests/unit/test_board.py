@@ -1,0 +1,164 @@
+"""What is alive in a run: turns, counts and the last word, without a loop."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from pipeline.engine.board import Board, Outcome
+from pipeline.errors import StopReason
+from pipeline.model import Failure, Record, State
+from tests.unit.samples import record
+
+
+def test_pending_rows_take_turns_in_the_manifests_order() -> None:
+    board = Board.of([record(name=name, index=index) for index, name in [(2, "c"), (0, "a"), (1, "b")]])
+    order = []
+    while (found := board.next_pending(0.0)[0]) is not None:
+        board.take(found)
+        order.append(found.id)
+    assert order == ["a", "b", "c"]
+    assert board.next_pending(0.0) == (None, None)
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.PENDING])
+def test_only_pending_rows_wait(state: State) -> None:
+    assert Board.of([record(state)]).next_pending(0.0) == (None, None)
+
+
+def test_a_row_that_left_the_manifest_is_not_submitted() -> None:
+    board = Board.of([record(index=-1)])
+    assert board.next_pending(0.0) == (None, None)
+    assert not board.busy()
+
+
+def test_a_row_that_has_to_wait_lets_others_by() -> None:
+    first, second = record(name="a", index=0), record(name="b", index=1)
+    board = Board.of([first, second])
+    board.take(first)
+    board.queue(first, not_before=10.0)
+    assert board.next_pending(5.0) == (second, None)
+    board.take(second)
+    assert board.next_pending(5.0) == (None, 10.0)
+    assert board.next_pending(10.0) == (first, None)
+
+
+def test_a_row_that_moved_on_loses_its_turn() -> None:
+    first, second = record(name="a", index=0), record(name="b", index=1)
+    board = Board.of([first, second])
+    board.records[first.key] = first.evolve(State.FAILED)
+    assert board.next_pending(0.0) == (second, None)
+
+
+def test_the_first_reason_to_stop_is_kept() -> None:
+    board = Board.of([])
+    assert board.halt(StopReason.CREDITS, "empty")
+    assert not board.halt(StopReason.DISK, "full")
+    assert (board.stop, board.message) == (StopReason.CREDITS, "empty")
+
+
+@pytest.mark.parametrize("count", ["submitting", "tracked", "saving", "checking"])
+def test_whatever_is_alive_keeps_the_run_alive(count: str) -> None:
+    board = Board.of([])
+    assert not board.busy()
+    setattr(board, count, 1)
+    assert board.busy()
+    board.halt(StopReason.KEY, "")
+    assert board.busy()
+
+
+def test_waiting_rows_keep_a_run_alive_only_while_it_submits() -> None:
+    board = Board.of([record()])
+    assert board.busy()
+    board.halt(StopReason.BUDGET, "")
+    assert not board.busy()
+
+
+def test_what_looks_have_learned_is_written_once() -> None:
+    row = record(State.GENERATING, polls=2)
+    board = Board.of([row])
+    board.polls[row.key] += 3
+    board.not_yet_at[row.key] = 9.0
+    assert board.looked(row) == {"polls": 5, "not_yet_at": 9.0}
+    assert board.looked(row) == {"polls": 2}
+
+
+def outcome(*records: Record, **facts: object) -> Outcome:
+    board = Board.of(records)
+    for name, value in facts.items():
+        setattr(board, name, value)
+    return board.outcome()
+
+
+def test_a_run_in_which_all_is_final_was_not_stopped() -> None:
+    ended = outcome(record(State.DONE, "a"), record(State.FAILED, "b", failure=Failure("x", "y")))
+    assert (ended.stop, ended.message, ended.open_rows) == (None, "", ())
+
+
+def test_rows_in_doubt_are_a_reason_of_their_own() -> None:
+    row = record(State.IN_DOUBT)
+    assert outcome(row, doubts={row.key}).stop is StopReason.IN_DOUBT
+    assert outcome(row, doubts={row.key}, stop=StopReason.KEY).stop is StopReason.KEY
+
+
+def test_a_row_left_for_the_next_run_is_named() -> None:
+    row = record(State.READY, "late")
+    ended = outcome(row, left={row.key: "not now"})
+    assert ended.stop is not None
+    assert ended.message == "late: not now"
+    assert ended.open_rows == (row,)
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_which_rows_are_open(state: State) -> None:
+    assert bool(outcome(record(state)).open_rows) is (state not in (State.DONE, State.FAILED))
+
+
+def test_a_removed_row_that_was_never_sent_is_nobodys_business() -> None:
+    assert outcome(record(State.PENDING, index=-1)).open_rows == ()
+    assert outcome(record(State.READY, index=-1)).open_rows != ()
+
+
+class Turns(RuleBasedStateMachine):
+    """Rows queued, taken and moved at random: every pending row waits exactly until its time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.board = Board.of([record(name=f"r{index}", index=index) for index in range(6)])
+        self.waits = dict.fromkeys(self.board.records, 0.0)
+        self.now = 0.0
+
+    @rule(seconds=st.floats(0, 5))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(wait=st.floats(0, 10), index=st.integers(0, 5))
+    def comes_back(self, wait: float, index: int) -> None:
+        row = list(self.board.records.values())[index]
+        if row.key not in self.waits:
+            self.board.records[row.key] = record(name=row.id, index=index)
+            self.waits[row.key] = self.now + wait
+            self.board.queue(self.board.records[row.key], self.now + wait)
+
+    @precondition(lambda self: self.board.next_pending(self.now)[0] is not None)
+    @rule()
+    def is_taken(self) -> None:
+        row, when = self.board.next_pending(self.now)
+        assert row is not None
+        assert when is None
+        assert self.waits.pop(row.key) <= self.now
+        self.board.take(row)
+        self.board.records[row.key] = row.evolve(State.SUBMITTING)
+
+    @invariant()
+    def nobody_is_forgotten(self) -> None:
+        row, when = self.board.next_pending(self.now)
+        ready = [key for key, wait in self.waits.items() if wait <= self.now]
+        assert (row is not None) is bool(ready)
+        if row is None and self.waits:
+            assert when == min(self.waits.values())
+        assert self.board.busy() is bool(self.waits)
+
+
+TestTurns = Turns.TestCase

@@ -1,0 +1,104 @@
+"""One run at a time in a folder, in words that name who has it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.errors import ExitCode, Held, StopReason, StoreTrouble
+from pipeline.lock import HOLDER_NAME, LOCK_NAME, hold
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from pipeline.lock import hold
+with hold(Path(sys.argv[1]), what="veobatch run night.yaml", since="2026-08-01T00:00:00Z"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(folder: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_run_is_told_who_is_first_and_touches_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with holder(folder) as process:
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        with pytest.raises(Held) as caught, hold(folder, what="me", since="now"):
+            pytest.fail("two at once")
+        assert str(process.pid) in str(caught.value)
+        assert "veobatch run night.yaml" in str(caught.value)
+        assert "2026-08-01T00:00:00Z" in str(caught.value)
+        assert caught.value.exit_code is ExitCode.RESUMABLE
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def test_a_lock_of_the_dead_is_no_obstacle(tmp_path: Path) -> None:
+    with holder(tmp_path) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert (tmp_path / HOLDER_NAME).exists()
+        with hold(tmp_path, what="me", since="now"):
+            assert json.loads((tmp_path / HOLDER_NAME).read_text())["pid"] == os.getpid()
+
+
+def test_the_folder_is_made_and_let_go(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    for _ in range(2):
+        with hold(folder, what="me", since="now"):
+            assert (folder / LOCK_NAME).exists()
+        assert not (folder / HOLDER_NAME).exists()
+
+
+def test_it_is_let_go_when_the_body_fails(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), hold(tmp_path, what="me", since="now"):
+        raise KeyError
+    with hold(tmp_path, what="me", since="now"):
+        pass
+
+
+@pytest.mark.parametrize("words", ["", "not json", "[]", "{}", '{"pid": 1}', "\udcff"])
+def test_a_holder_that_left_no_readable_word_is_just_another_process(tmp_path: Path, words: str) -> None:
+    with hold(tmp_path, what="me", since="now"):
+        (tmp_path / HOLDER_NAME).write_bytes(words.encode("utf-8", "surrogateescape"))
+        with pytest.raises(Held, match="another process"), hold(tmp_path, what="you", since="now"):
+            pytest.fail("two at once")
+
+
+def test_a_folder_that_cannot_be_is_trouble_of_the_output(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(StoreTrouble, match="file") as caught,
+        hold(tmp_path / "file" / "x", what="", since=""),
+    ):
+        pytest.fail("held a folder inside a file")
+    assert caught.value.reason is StopReason.DISK
+
+
+def test_a_file_system_without_locks_is_trouble_of_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def acquire(_: object) -> None:
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", acquire)
+    with pytest.raises(StoreTrouble), hold(tmp_path, what="", since=""):
+        pytest.fail("held without a lock")

@@ -1,0 +1,189 @@
+"""One create: the id it is known by, what each verdict makes of its row, and what stopping leaves behind."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.api import (
+    Accepted,
+    Api,
+    ApiKey,
+    CreateVerdict,
+    Halted,
+    Look,
+    NotAccepted,
+    Phase,
+    Refused,
+    Throttled,
+    Unknown,
+)
+from pipeline.errors import Conflict, StopReason
+from pipeline.ledger import Ledger
+from pipeline.model import Failure, Record, State
+from pipeline.stages import submit
+from pipeline.stages.submit import Submitter, accepted, correlation_id, settled
+from tests.unit.samples import job, record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IDENTITY = "a1b2c3d4e5"
+SENT = record(State.SUBMITTING, reserved_usd=1.2, attempts=2, usd_spent=0.5)
+LOOK = Look(Phase.RUNNING, "queued", "g")
+
+VERDICTS: list[tuple[CreateVerdict, State, int, float | None]] = [
+    (Accepted("g", LOOK), State.GENERATING, 3, 1.2),
+    (Refused(Failure("refused", "no")), State.FAILED, 3, None),
+    (NotAccepted("busy", reached=True), State.PENDING, 3, None),
+    (NotAccepted("no route", reached=False), State.PENDING, 3, None),
+    (Throttled("slow down", None), State.PENDING, 2, None),
+    (Halted(StopReason.CREDITS, "empty"), State.PENDING, 2, None),
+    (Halted(StopReason.KEY, "wrong"), State.PENDING, 2, None),
+    (Unknown("reset"), State.IN_DOUBT, 3, 1.2),
+]
+
+
+@pytest.mark.parametrize(("verdict", "state", "attempts", "reserved"), VERDICTS)
+def test_what_a_verdict_makes_of_a_row(
+    verdict: CreateVerdict, state: State, attempts: int, reserved: float | None
+) -> None:
+    after = settled(SENT, verdict, 50.0)
+    assert (after.state, after.attempts, after.reserved_usd) == (state, attempts, reserved)
+    assert (after.version, after.correlation_id) == (SENT.version + 1, SENT.correlation_id)
+    assert after.usd_spent == SENT.usd_spent
+
+
+def test_an_accepted_row_begins_anew_with_its_generation() -> None:
+    old = replace(SENT, failure=Failure("x", "y"), video_url="http://old", finished_at=1.0, not_yet_at=2.0)
+    after = settled(old, Accepted("-weird/id:a", LOOK), 50.0)
+    assert (after.generation_id, after.accepted_at) == ("-weird/id:a", 50.0)
+    assert (after.failure, after.video_url, after.finished_at, after.not_yet_at) == (None, "", None, None)
+
+
+def test_a_refused_row_says_why_and_when() -> None:
+    after = settled(SENT, Refused(Failure("refused", "the vendor's words")), 50.0)
+    assert (after.failure, after.finished_at) == (Failure("refused", "the vendor's words"), 50.0)
+
+
+def test_a_doubt_knows_its_moment_and_its_reason() -> None:
+    after = settled(SENT, Unknown("reset by peer"), 50.0)
+    assert (after.doubted_at, after.failure) == (50.0, Failure("in_doubt", "reset by peer"))
+
+
+def test_a_row_found_in_the_log_was_counted_when_it_was_doubted() -> None:
+    assert accepted(record(State.IN_DOUBT, attempts=1), "g", 5.0).attempts == 1
+    assert accepted(record(State.SUBMITTING, attempts=1), "g", 5.0).attempts == 2
+
+
+NAMES = st.text(max_size=200) | st.sampled_from(["", "-", "..", "ü" * 300, "../../x", "a b\n", "\ud800"])
+
+
+@given(NAMES, st.text(max_size=30), st.integers(1, 10**6))
+def test_a_correlation_id_is_one_the_vendor_keeps(name: str, content: str, intent: int) -> None:
+    row = replace(record(name="row"), id=name, key=f"{name}@{content}")
+    made = correlation_id(IDENTITY, row, intent)
+    assert re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", made)
+    assert made == correlation_id(IDENTITY, row, intent)
+
+
+@given(st.lists(st.tuples(NAMES, st.integers(1, 3)), unique=True, min_size=2, max_size=20))
+def test_each_create_has_a_correlation_id_of_its_own(creates: list[tuple[str, int]]) -> None:
+    made = {
+        correlation_id(IDENTITY, replace(record(), id=name, key=f"{name}@f"), intent)
+        for name, intent in creates
+    }
+    assert len(made) == len(creates)
+
+
+def test_two_batches_never_share_a_correlation_id() -> None:
+    assert correlation_id("a" * 10, record(), 1) != correlation_id("b" * 10, record(), 1)
+    assert correlation_id(IDENTITY, record(name="take-two"), 1).startswith(f"vb.{IDENTITY}.take-two.")
+
+
+class Vendor(Api):
+    """An API whose create does what the test says; `seen` is what the ledger held when it was called."""
+
+    def __init__(self, ledger: Ledger, verdict: CreateVerdict | None) -> None:
+        super().__init__("http://127.0.0.1:9", ApiKey("secret", "VAR"))
+        self.ledger, self.verdict = ledger, verdict
+        self.seen: list[Record | None] = []
+        self.asked = anyio.Event()
+
+    async def create(self, body: str, correlation_id: str) -> CreateVerdict:
+        self.seen.append(await self.ledger.get(job().key))
+        self.asked.set()
+        if self.verdict is None:
+            await anyio.sleep_forever()
+        assert self.verdict is not None
+        return self.verdict
+
+
+async def test_the_intent_is_durable_before_the_create_leaves(tmp_path: Path) -> None:
+    async with await Ledger.open(tmp_path / "l.sqlite3") as ledger:
+        row = record()
+        await ledger.add([row])
+        vendor = Vendor(ledger, Accepted("g", LOOK))
+        after, verdict = await Submitter(vendor, ledger, wall=lambda: 77.0).submit(row, 1.5)
+        [seen] = vendor.seen
+        assert seen is not None
+        assert (seen.state, seen.intent, seen.submitted_at, seen.reserved_usd) == (
+            State.SUBMITTING,
+            1,
+            77.0,
+            1.5,
+        )
+        assert seen.correlation_id == correlation_id(ledger.identity, row, 1)
+        assert await ledger.get(row.key) == after
+        assert (after.state, verdict) == (State.GENERATING, vendor.verdict)
+
+
+async def test_a_row_that_someone_else_took_is_not_sent(tmp_path: Path) -> None:
+    async with await Ledger.open(tmp_path / "l.sqlite3") as ledger:
+        row = record()
+        await ledger.add([row])
+        await ledger.commit(row, row.evolve(State.SUBMITTING))
+        vendor = Vendor(ledger, Accepted("g", LOOK))
+        with pytest.raises(Conflict):
+            await Submitter(vendor, ledger, wall=lambda: 77.0).submit(row, None)
+        assert vendor.seen == []
+
+
+async def test_a_create_is_waited_for_when_the_run_is_cancelled(tmp_path: Path) -> None:
+    """Its answer is worth more than a quick exit: without it the row is in doubt."""
+    async with await Ledger.open(tmp_path / "l.sqlite3") as ledger:
+        row = record()
+        await ledger.add([row])
+        vendor = Vendor(ledger, Accepted("g", LOOK))
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await Submitter(vendor, ledger, wall=lambda: 77.0).submit(row, None)
+        kept = await ledger.get(row.key)
+        assert kept is not None
+        assert (kept.state, kept.generation_id) == (State.GENERATING, "g")
+
+
+async def test_in_a_hurry_a_silent_create_is_left_in_doubt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submit, "HURRY_S", 0.05)
+    async with await Ledger.open(tmp_path / "l.sqlite3") as ledger:
+        row = record()
+        await ledger.add([row])
+        vendor = Vendor(ledger, None)
+        submitter = Submitter(vendor, ledger, wall=lambda: 77.0)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(submitter.submit, row, None)
+            await vendor.asked.wait()
+            submitter.hurry()
+            tasks.cancel_scope.cancel()
+        kept = await ledger.get(row.key)
+        assert kept is not None
+        assert kept.state is State.IN_DOUBT
+        assert kept.correlation_id

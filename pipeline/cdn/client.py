@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-READ_BUFFER_BYTES: Final = 1024 * 1024
-"""How much a connection may hold unread. Below this aiohttp stops and starts the socket every 128 KiB."""
+READ_BUFFER_BYTES: Final = 256 * 1024
+"""Half of what a connection may hold unread. aiohttp's 64 KiB stops and starts the socket all the time;
+1 MiB is no faster and costs eight downloads 40 MB more."""
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _EXPIRED: Final = frozenset({401, 403, 404, 410})
@@ -195,7 +196,7 @@ async def _ask(
     token = _VISIT.set(visit)
     try:
         async with asyncio.timeout(answer_s):
-            return await session.get(
+            response = await session.get(
                 url, headers=_wanted(held, offset), allow_redirects=False, read_bufsize=READ_BUFFER_BYTES
             )
     except TimeoutError as error:
@@ -204,6 +205,20 @@ async def _ask(
         raise Unreachable(f"{url.host}: {_words(error)}") from error
     finally:
         _VISIT.reset(token)
+    try:
+        _check_peer(visit, response)
+    except Refused:
+        response.close()
+        raise
+    return response
+
+
+def _check_peer(visit: Visit, response: aiohttp.ClientResponse) -> None:
+    """Look at who is at the other end, for sessions whose names were not resolved under guard."""
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        peer = connection.transport.get_extra_info("peername")
+        visit.zones.update(zone_of(address) for address in allow(visit.hop, [peer[0]]))
 
 
 def _wanted(held: Origin | None, offset: int) -> dict[str, str]:

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from pipeline.model import Media, Record
     from pipeline.storage import Part, Store
 
+BATCH_S: Final = 0.5
+"""How long a batch may grow: what a slow line has brought should survive a kill."""
 BATCH_BYTES: Final = 1024 * 1024
 """What is gathered before a thread writes it: at 64 KiB the hand-over costs more than the write."""
 
@@ -50,21 +52,21 @@ class DownloadLimits:
     """How hard one download tries before it is left for the next run.
 
     `tries` counts answers in a row that brought no new byte; a transfer that moves on is never out of
-    tries. Without any answer, tries go on until `patience_s` have passed: an outage of a minute is
-    nothing. `proofs` full fetches of the same bytes prove what the vendor's file is; after
-    `full_fetches` in all, the bytes are what they are.
+    tries. Without any answer, `patience_s` alone decides. `proofs` full fetches of the same bytes prove
+    what the vendor's file is; after `full_fetches` in all, the bytes are what they are. A transfer under
+    `stall_bytes_s` over `stall_window_s` is given up, and taken up again where it was.
     """
 
     max_bytes: int = 2 * 1024**3
-    tries: int = 12
-    patience_s: float = 90.0
+    tries: int = 8
+    patience_s: float = 60.0
     proofs: int = 3
     full_fetches: int = 6
     stall_window_s: float = 10.0
     stall_bytes_s: float = 1000.0
-    answer_s: float = 30.0
+    answer_s: float = 20.0
     first_wait_s: float = 0.25
-    longest_wait_s: float = 10.0
+    longest_wait_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ class Downloader:
         if wait_s is not None:
             return wait_s
         if isinstance(error, Flaky):
-            raise StoreTrouble(str(error)) from error
+            raise error
         return NotNow(str(error))
 
     async def intact(self, artifact: Artifact) -> bool:
@@ -250,8 +252,10 @@ class Effort:
             self.silent_since = None
         elif self.silent_since is None:
             self.silent_since = now
-        patient = self.silent_since is not None and now - self.silent_since < self.limits.patience_s
-        if self.tries >= self.limits.tries and not patient:
+        if self.silent_since is not None:
+            if now - self.silent_since >= self.limits.patience_s:
+                return None
+        elif self.tries >= self.limits.tries:
             return None
         most = min(self.limits.longest_wait_s, self.limits.first_wait_s * 2.0 ** min(self.tries, 30))
         wait_s = max(most * (0.5 + self.random() / 2), min(self.asked_wait_s, self.limits.longest_wait_s))
@@ -260,15 +264,15 @@ class Effort:
 
 
 class Pour:
-    """Network to store: one task reads, one writes, at most one batch waits between them."""
+    """Network to store: one task gathers a batch while the other writes the one before it."""
 
     def __init__(self, body: Body, part: Part, limits: DownloadLimits) -> None:
         self._body, self._part, self._limits = body, part, limits
-        self._store_trouble: StoreTrouble | Flaky | None = None
+        self._store_trouble: StoreTrouble | None = None
 
     async def run(self, first: bytes) -> None:
         """Write all that comes. What arrived before a cut is written before the cut is raised."""
-        send, receive = anyio.create_memory_object_stream[list[bytes]](1)
+        send, receive = anyio.create_memory_object_stream[list[bytes]](0)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._write, receive)
             async with send:
@@ -283,7 +287,7 @@ class Pour:
             async for batch in receive:
                 try:
                     await self._part.write(batch)
-                except (StoreTrouble, Flaky) as error:
+                except StoreTrouble as error:
                     self._store_trouble = error
                     return
 
@@ -292,6 +296,7 @@ class Pour:
         limits, content = self._limits, self._body.response.content
         meter = StallMeter(limits.stall_window_s, limits.stall_bytes_s, anyio.current_time())
         batch, gathered, held = [first], len(first), self._body.start + len(first)
+        sent_at = meter.since
         problem: Exception | None = None
         with anyio.CancelScope(deadline=meter.deadline) as patience:
             try:
@@ -301,13 +306,14 @@ class Pour:
                     held += len(chunk)
                     if held > limits.max_bytes:
                         return _too_large(limits)
-                    if gathered >= BATCH_BYTES:
+                    now = anyio.current_time()
+                    if meter.add(len(chunk), now):
+                        patience.deadline = meter.deadline
+                    if gathered >= BATCH_BYTES or now - sent_at >= BATCH_S:
                         patience.deadline = float("inf")  # a slow disk is not a stalled server
                         await send.send(batch)
-                        batch, gathered = [], 0
-                        meter.renew(anyio.current_time())
-                        patience.deadline = meter.deadline
-                    elif meter.add(len(chunk), anyio.current_time()):
+                        batch, gathered, sent_at = [], 0, anyio.current_time()
+                        meter.since += sent_at - now
                         patience.deadline = meter.deadline
             except (aiohttp.ClientError, OSError) as error:
                 batch.append(rest := self._body.leftover())

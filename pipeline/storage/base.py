@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
+from pipeline.errors import StoreTrouble
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractAsyncContextManager
@@ -13,8 +15,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Flaky(Exception):
-    """The store did not do what was asked, but may if it is asked again; the message says what happened."""
+class Flaky(StoreTrouble):
+    """The store did not do what was asked, but may if it is asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +73,8 @@ class Part(Protocol):
 class Store(Protocol):
     """A place for videos, posters, the CSV and the report. Paths are relative, with `/`.
 
-    Every method raises `StoreTrouble` when the place is full, read-only, gone or forbidden, and `Flaky`
-    when asking again may help (object stores only).
+    Every method raises `StoreTrouble` when the place is full, read-only, gone or forbidden, as its
+    subclass `Flaky` when asking again may help (object stores only).
     """
 
     @property

@@ -147,8 +147,11 @@ class ObjectStore:
             return None
         sha = hashlib.sha256()
         found = await self.ask(obstore.get_async(self.backend, path))
-        async for chunk in found.stream(min_chunk_size=1024 * 1024):
-            await anyio.to_thread.run_sync(sha.update, chunk)
+        try:
+            async for chunk in found.stream(min_chunk_size=1024 * 1024):
+                await anyio.to_thread.run_sync(sha.update, chunk)
+        except (BaseError, OSError) as error:
+            raise Flaky(f"{self._url}: {_first_line(error)}") from error
         return sha.hexdigest()
 
     async def aclose(self) -> None:
@@ -241,7 +244,7 @@ class ObjectPart:
 
     async def close(self) -> None:
         """Leave nothing: an upload cannot be taken up by another process. Trouble here is only untidy."""
-        with anyio.move_on_after(CLOSE_S), suppress(StoreTrouble, Flaky):
+        with anyio.move_on_after(CLOSE_S), suppress(StoreTrouble):
             await self.discard()
 
     def _hashed(self, chunks: Sequence[bytes]) -> bytes:

@@ -218,6 +218,7 @@ class Cutter:
     def __init__(self, endpoint: str, cuts: int) -> None:
         self.target = int(endpoint.rpartition(":")[2])
         self.cuts, self.made = cuts, 0
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> str:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -225,10 +226,17 @@ class Cutter:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
         back = asyncio.create_task(self._pump(up_reader, writer))
+        self._tasks.add(back)
         passed = 0
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):

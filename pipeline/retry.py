@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tenacity import RetryCallState, Retrying, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, wait_exponential, wait_random
 
 if TYPE_CHECKING:
     from tenacity.wait import wait_base
@@ -40,10 +40,8 @@ def wait_s(policy: RetryPolicy, attempt: int) -> float:
     """Return how long to wait after the `attempt`-th failure (from 1): exponential, with jitter."""
     state = RetryCallState(_NO_RETRYING, None, (), {})
     state.attempt_number = max(1, min(attempt, 64))
-    wait: wait_base = wait_exponential_jitter(
-        initial=policy.first_s, max=policy.longest_s, jitter=policy.first_s
-    )
-    return wait(state)
+    backoff: wait_base = wait_exponential(multiplier=policy.first_s, max=policy.longest_s)
+    return min(backoff(state) + wait_random(0, policy.first_s)(state), policy.longest_s)
 
 
 _NO_RETRYING: Final = Retrying()

@@ -215,14 +215,14 @@ def generation_failure(error: object, status: str) -> Failure:
 def error_words(error: object) -> tuple[str, str]:
     """Return (name, message) of an error in any of the shapes seen: object, `detail` list, string."""
     if isinstance(error, str):
-        return "", error.strip()[:KEPT_BODY_CHARS]
+        return "", clean(error.strip()[:KEPT_BODY_CHARS])
     if not isinstance(error, dict) or not error:
         return "", ""
     name = _text(error.get("name")) or _text(error.get("code"))
     message = _text(error.get("message")) or _detail_words(error.get("detail"))
     if not name and not message:
-        message = json.dumps(error, ensure_ascii=False)
-    return name.strip()[:200], message.strip()[:KEPT_BODY_CHARS]
+        message = json.dumps(error)
+    return clean(name.strip()[:200]), clean(message.strip()[:KEPT_BODY_CHARS])
 
 
 def _detail_words(detail: object) -> str:
@@ -256,7 +256,7 @@ def vendor_words(body: bytes) -> str:
     parts.append(_detail_words(payload.get("detail")))
     parts += [json.dumps(payload[extra]) for extra in ("errors", "issues") if payload.get(extra)]
     words = "; ".join(part for part in parts if part)
-    return (words or excerpt(body, 500))[:KEPT_BODY_CHARS]
+    return clean(words or excerpt(body, 500))[:KEPT_BODY_CHARS]
 
 
 def parse_log(body: bytes, *, offset: int) -> LogPage:

@@ -70,7 +70,7 @@ class Money(RuleBasedStateMachine):
     def restart(self) -> None:
         done = [record(key, State.DONE, 5.0, usd) for key, usd in self.charged.items()]
         open_rows = [record(key, State.IN_DOUBT, usd) for key, usd in self.reserved.items()]
-        failed = [record(f"failed-{n}", State.FAILED, 3.0) for n in range(3)]
+        failed = [record(f"failed-{n}", State.FAILED, None) for n in range(3)]
         self.budget = Budget.of(10.0, [*done, *open_rows, *failed])
 
     @invariant()
@@ -146,7 +146,8 @@ def test_reserving_again_replaces() -> None:
         (State.DONE, 2.0, None, 2.0),
         (State.DONE, 2.0, 1.5, 1.5),
         (State.DONE, None, None, 0.0),
-        (State.FAILED, 2.0, None, 0.0),
+        (State.FAILED, 2.0, None, 2.0),
+        (State.FAILED, None, None, 0.0),
         (State.FAILED, 2.0, 1.5, 1.5),
     ],
 )

@@ -32,6 +32,9 @@ _COOKIE: Final = "veobatch-token"
 _FOLDERS: Final = frozenset({"videos", "posters"})
 _GAP_S: Final = 0.5
 _ALIVE_S: Final = 10.0
+_LINGER_S: Final = 2.0
+"""How long to stay for the pages that are open, which fetch the last posters only now."""
+
 _SHARE: Final = 10.0
 """Drawing the sections anew may take a tenth of the time, so that a huge batch is not slowed by its page."""
 
@@ -73,6 +76,7 @@ class LivePage:
         self._drawn_at = 0.0
         self._took_s = 0.0
         self._drawing = asyncio.Lock()
+        self._listeners = 0
         self.url = ""
 
     async def __aenter__(self) -> LivePage:
@@ -100,7 +104,11 @@ class LivePage:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._feed.end()
-        await self._runner.cleanup()
+        try:
+            if self._listeners and error is None:
+                await asyncio.sleep(_LINGER_S)
+        finally:
+            await self._runner.cleanup()
 
     def _address(self) -> str:
         port = self._runner.addresses[0][1]
@@ -185,6 +193,14 @@ class LivePage:
         response = web.StreamResponse(headers={**_HEADERS, "Content-Type": "text/event-stream"})
         await response.prepare(request)
         await response.write(b"retry: 2000\n\n")
+        self._listeners += 1
+        try:
+            await self._tell(response, seen)
+        finally:
+            self._listeners -= 1
+        return response
+
+    async def _tell(self, response: web.StreamResponse, seen: str) -> None:
         drawn: dict[str, str] = {}
         while True:
             over = self._feed.over
@@ -200,7 +216,7 @@ class LivePage:
                 await response.write(_event("parts", news))
             if over:
                 await response.write(_event("ended", "ended"))
-                return response
+                return
             await response.write(_event("pulse", self._pulse()))
             behind = self._parts[0] != self._feed.mark
             await self._feed.changes(_GAP_S if behind else _ALIVE_S)
@@ -222,7 +238,9 @@ class LivePage:
 
     def _pulse(self) -> str:
         left = self._eta() if self._eta is not None else None
-        return "live" if left is None else f"live, {story.span(left)} left"
+        if left is None:
+            return "live"
+        return f"live, {story.span(left) if left >= 10 else f'{left:.0f} s'} left"
 
 
 def _event(name: str, value: object, mark: str = "") -> bytes:

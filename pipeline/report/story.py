@@ -68,7 +68,15 @@ def figures(totals: Summary, records: Iterable[Record]) -> list[Figure]:
         detail = f"${totals.usd_assumed:,.2f} of it estimated"
     elif totals.unpriced:
         detail = f"{totals.unpriced} of unknown price"
-    out.append(Figure(money(totals.usd), "spent", detail if totals.usd or totals.unpriced else "nothing yet"))
+    elif totals.usd_open:
+        detail = f"{money(totals.usd_open)} more set aside"
+    out.append(
+        Figure(
+            money(totals.usd),
+            "spent",
+            detail if totals.usd or totals.unpriced or totals.usd_open else "nothing yet",
+        )
+    )
     times = sorted(taken for row in records if (taken := rendering_s(row)) is not None)
     if times:
         out.append(Figure(span(statistics.median(times)), "median rendering", f"slowest {span(times[-1])}"))

@@ -168,6 +168,17 @@ def test_spans_read_well(seconds: float, words: str) -> None:
     assert story.span(seconds) == words
 
 
+def test_money_is_told_as_well_as_it_is_known() -> None:
+    def spent(rows: list[Any]) -> tuple[str, str]:
+        return next((f.value, f.detail) for f in story.figures(summary(rows), rows) if f.label == "spent")
+
+    assert spent([row(0)]) == ("$0.00", "nothing yet")
+    assert spent([done(0)]) == ("$1.20", "confirmed by the vendor")
+    assert spent([done(0), row(1, State.GENERATING, reserved_usd=2.4)]) == ("$1.20", "$2.40 more set aside")
+    assert spent([done(0), done(1, usd_spent=None)]) == ("$2.40", "$1.20 of it estimated")
+    assert spent([done(0, usd_spent=None, reserved_usd=None)]) == ("$0.00", "1 of unknown price")
+
+
 def test_a_small_amount_is_not_hidden() -> None:
     assert [story.money(usd) for usd in (0, 0.0042, 0.42, 1234.5)] == [
         "$0.00",

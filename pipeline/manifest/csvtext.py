@@ -7,6 +7,7 @@ false for `generate_audio`, a JSON object for `params`.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from typing import Final
 
@@ -22,7 +23,7 @@ _SWITCH: Final = {"true": True, "false": False}
 
 def read_csv(text: str, report: Report) -> Seq:
     """Return the rows of a CSV file. Raises `Unreadable`, with the reason in `report`."""
-    lines = text.splitlines(keepends=True)
+    lines = list(io.StringIO(text, newline=""))
     header_line = next((line for line in lines if line.strip()), "")
     delimiter = max(",;\t", key=header_line.count) if header_line else ","
     report.locate = _Locator(lines, delimiter)

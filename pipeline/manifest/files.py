@@ -52,9 +52,9 @@ def load(path: Path, *, rules: Mapping[str, ModelRules] | None = None) -> Manife
     """
     report = Report(str(path))
     try:
-        text = _text(_bytes(path, report), report)
         with _collection_paused():
-            root = _READERS.get(path.suffix.lower(), read_yaml)(text, report)
+            read = _READERS.get(path.suffix.lower(), read_yaml)
+            root = read(_text(_bytes(path, report), report), report)
             rows, run = read_document(root, report, rules or {})
     except Unreadable:
         raise report.error() from None

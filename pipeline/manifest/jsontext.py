@@ -11,6 +11,7 @@ import re
 from bisect import bisect_right
 from contextlib import suppress
 from json import JSONDecodeError
+from sys import intern
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from pipeline.manifest.problems import VIRTUAL, Report, Unreadable, pack, show, unpack
@@ -41,6 +42,7 @@ def read_jsonl(text: str, report: Report) -> Seq:
     """Return the rows of a JSON Lines file; a line that is no JSON goes into `report`, the others go on."""
     rows = Seq(pack(1, 1))
     lines = text.split("\n")
+    del text  # of a bulk manifest one copy is enough
     report.locate = _Locator(lines)
     for number, line in enumerate(lines, 1):
         if line and not line.isspace():
@@ -95,14 +97,8 @@ def _fast(line: str, number: int) -> Map | None:
         return None
     if type(members) is not dict or (end < len(line) and not line[end:].isspace()):
         return None
-    first = number << 32 | VIRTUAL
-    count = 2 * len(members)
-    row = Map(number << 32 | 1)
-    row.names = list(members)
-    row.values = list(members.values())
-    row.name_ats = list(range(first, first + count, 2))
-    row.value_ats = list(range(first + 1, first + count, 2))
-    return row
+    names = [intern(name) for name in members]
+    return Map.counted(number << 32 | 1, names, list(members.values()), number << 32 | VIRTUAL)
 
 
 class _Locator:

@@ -7,7 +7,7 @@ manifest of 100,000 rows in some 50 MB. A `Trap` is a scalar that people and YAM
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 DEPTH: Final = 40
 """How deep a manifest may nest. Jobs with params need five or six levels."""
@@ -35,6 +35,17 @@ class Map:
         self.values: list[Node] = []
         self.name_ats: list[int] = []
         self.value_ats: list[int] = []
+
+    @classmethod
+    def counted(cls, at: int, names: list[str], values: list[Any], first: int) -> Map:
+        """Return a whole mapping whose places are counted from `first`: each name, then its value."""
+        whole = cls(at)
+        whole.names, whole.values = names, values
+        end = first + 2 * len(names)
+        # Nothing is added to it any more, and a range is a tenth of the list.
+        whole.name_ats = cast("list[int]", range(first, end, 2))
+        whole.value_ats = cast("list[int]", range(first + 1, end + 1, 2))
+        return whole
 
     def add(self, name: str, name_at: int, value: Node, value_at: int) -> None:
         self.names.append(name)

@@ -7,6 +7,7 @@ builder is a loop, not a recursion, and shares what an alias names instead of co
 from __future__ import annotations
 
 import re
+from sys import intern
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 _TEXT_TAGS: Final = frozenset({"!", "tag:yaml.org,2002:str"})
 _LOADER: Final[Any] = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+_SHORT: Final = 16
+"""Scalars up to this length are mostly choices; the same ones are kept once."""
+
 _CUT: Final = re.compile(r"(?<=[^\s])[ \t]+#(?=[^\s#!-])")
 _MERGED: Final = 100
 """How many members merge keys may give one mapping; a job has some ten."""
@@ -32,19 +36,22 @@ def read_yaml(text: str, report: Report) -> Node:
 
     Raises `Unreadable`, with the reason in `report`, where reading must end.
     """
+    cut_lines = _cut_lines(text)
+    data = text.encode("utf-8")
+    del text  # of a bulk manifest one copy is enough
     try:
-        loader = _LOADER(text)
+        loader = _LOADER(data)
         try:
-            return _Builder(loader.get_event, report, _cut_lines(text)).document()
+            return _Builder(loader.get_event, report, cut_lines).document()
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = pack(mark.line + 1, mark.column + 1) if mark else pack(1, 1)
-        report.problem(at, *_syntax(text, mark.line if mark else 0, error))
+        report.problem(at, *_syntax(data.decode("utf-8"), mark.line if mark else 0, error))
         raise Unreadable from error
     except yaml.reader.ReaderError as error:
-        before = text[: error.position] if isinstance(error.position, int) else ""
+        before = data[: error.position].decode("utf-8", "ignore")
         at = pack(before.count("\n") + 1, len(before) - before.rfind("\n"))
         report.problem(at, "not text that YAML can hold", str(error.reason), "remove that character")
         raise Unreadable from error
@@ -113,11 +120,15 @@ class _Builder:
             if kind is yaml.ScalarEvent:
                 text = event.value
                 if name is None and top.__class__ is Map:
-                    name, name_at = text, at
+                    name, name_at = intern(text), at
                     if event.anchor:
                         self._anchors[event.anchor] = text
                     continue
-                value = self._scalar(event, at) if event.tag or not event.implicit[0] else resolve(text)
+                if len(text) <= _SHORT:
+                    text = intern(text)
+                value = (
+                    self._scalar(text, event.tag, at) if event.tag or not event.implicit[0] else resolve(text)
+                )
                 if self._cut_lines and event.implicit[0]:
                     self._warn_of_cut(event, at)
                 if event.anchor:
@@ -159,13 +170,11 @@ class _Builder:
             why = "a # after a space begins a comment"
             self._report.warning(at, "the text ends before its #", why, "put the whole text in quotes")
 
-    def _scalar(self, event: Any, at: int) -> Node:
-        if event.tag is None or event.tag in _TEXT_TAGS:
-            return str(event.value)
-        self._report.problem(
-            at, f"the tag {show(event.tag)}", "tags are not followed", "write the value without a tag"
-        )
-        return str(event.value)
+    def _scalar(self, text: str, tag: str | None, at: int) -> str:
+        if tag is not None and tag not in _TEXT_TAGS:
+            what = f"the tag {show(tag)}"
+            self._report.problem(at, what, "tags are not followed", "write the value without a tag")
+        return text
 
     def _opened(self, event: Any, at: int, depth: int) -> Map | Seq:
         if depth >= DEPTH:

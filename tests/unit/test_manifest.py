@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import tempfile
+import tracemalloc
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +16,6 @@ from pipeline.manifest.rules import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     Write = Callable[..., Manifest]
 
@@ -258,3 +260,23 @@ def test_a_prompt_cut_off_by_a_hash_is_a_warning(read: Write) -> None:
 """)
     assert [(w.line, w.column) for w in manifest.warnings] == [(3, 11)]
     assert manifest.jobs[0].prompt == "The"
+
+
+def test_unusual_line_separators_do_not_end_a_csv_row(read: Write) -> None:
+    manifest = read(f"image_url,prompt\n{CAT},one\u2028two\x85three\n{DOG},four\r\n", ".csv")
+    assert [(job.prompt, job.line) for job in manifest.jobs] == [("one\u2028two\x85three", 2), ("four", 3)]
+
+
+def test_a_large_manifest_stays_small() -> None:
+    """The bound is for 100,000 rows in 300 MB; a tenth of it, traced, with room to spare."""
+    rows = "".join(f"- [https://example.com/{n}.jpg, Scene {n} of a long night]\n" for n in range(10_000))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "batch.yaml"
+        path.write_text(rows, encoding="utf-8")
+        tracemalloc.start()
+        try:
+            assert len(load(path).jobs) == 10_000
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak < 20 * 1024 * 1024

@@ -9,9 +9,9 @@ from __future__ import annotations
 from math import inf
 from typing import Final
 
-SLOWER: Final = 1.4
-FASTER: Final = 0.99
-"""What a burst of refusals and one answered call do to the gap: at the limit, one call in 35 is refused."""
+SLOWER: Final = 1.25
+FASTER: Final = 0.98
+"""What a burst of refusals and one answered call do to the gap: at the limit, one call in 12 is refused."""
 
 FIRST_WAIT: Final = 0.1
 LONGEST_WAIT: Final = 6.0
@@ -66,7 +66,7 @@ class LookPace:
         """
         if now >= self._closed_until:
             self._gap_s = max(self._gap_s, self._seen_gap_s, 1e-4 * self._interval_s) * SLOWER
-            self._gap_s = min(self._gap_s, LONGEST_WAIT * self._interval_s)
+            self._gap_s = min(self._gap_s, self._interval_s)
             wait = min(FIRST_WAIT * 2.0**self._strikes, LONGEST_WAIT) * self._interval_s
             self._strikes = min(self._strikes + 1, 16)
             self._closed_until = now + (wait if retry_after_s is None else 0.0)

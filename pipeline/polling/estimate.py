@@ -153,8 +153,11 @@ def _reach(ends: float) -> int:
 
 def _smooth(values: list[float], reach: int) -> list[float]:
     """Return three passes of a moving sum, which is close to a Gaussian kernel and linear in time."""
+    size = len(values)
+    reach = min(reach, size - 1)
     for _ in range(3):
         sums = list(accumulate(values, initial=0.0))
-        last = len(values)
-        values = [sums[min(last, b + reach + 1)] - sums[max(0, b - reach)] for b in range(last)]
+        upper = sums[reach + 1 :] + sums[-1:] * reach
+        lower = [0.0] * reach + sums[: size - reach]
+        values = [high - low for high, low in zip(upper, lower, strict=True)]
     return values

@@ -20,8 +20,9 @@ HALF_LIFE: Final = 500.0
 """After how many ends (or twice the generations in flight, if that is more) what was counted counts half."""
 
 FEWEST_ENDS: Final = 5
+MOST_ENDS: Final = 50
 FEWEST_LOOKS: Final = 10
-"""Think again after so many ends or looks, and later after a share of what there is."""
+"""Think again after so many ends or looks; after more of them the more there are."""
 
 GRID: Final = [FIRST_S, STEP, SIZE]
 VERSION: Final = 1
@@ -79,7 +80,7 @@ class _Kind:
         """Say whether enough has been seen since the last plan for another one."""
         seen = self.evidence
         ends, looks = seen.finishes - self.thought_ends, seen.looks - self.thought_looks
-        few = max(FEWEST_ENDS, seen.running // 50, min(20, seen.finishes // 20))
+        few = max(FEWEST_ENDS, seen.running // 25, min(MOST_ENDS, seen.finishes // 20))
         return ends >= few or looks >= max(FEWEST_LOOKS, seen.looks // 20, seen.running // 10)
 
 

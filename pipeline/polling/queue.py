@@ -33,7 +33,7 @@ SLACK: Final = 0.3
 HASTE: Final = 0.05
 """A look is brought forward when a newer plan has it earlier by this much, in poll intervals."""
 
-STRIDE: Final = 8
+STRIDE: Final = 4
 """How many waiting looks are held against a new plan at each step; a small heap is done in one go."""
 
 SMALL: Final = 256
@@ -187,6 +187,8 @@ class PollQueue:
         if self._latest.get(kind) is not plan:
             self._latest[kind] = plan
             self._swept = 0
+        if self._swept >= len(self._heap):
+            return
         stop = self._swept + (STRIDE if len(self._heap) > SMALL else 2 * SMALL)
         for due, key in self._heap[self._swept : stop]:
             entry = self._entries.get(key)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.edge.vendor_double import PAGE, Script, at_work, film
+from tests.edge.vendor_double import PAGE, Create, Script, at_work, film
 from tests.edge.vendor_double.script import (
     cut_in_head,
     cut_inside,
@@ -170,9 +170,7 @@ async def test_bad_rows_cost_only_themselves(tmp_path: Path) -> None:
         assert told["exit_code"] == 1
 
 
-def _refused(status: int) -> object:
-    from tests.edge.vendor_double import Create
-
+def _refused(status: int) -> Create:
     return Create(accept=False, reply=trouble(status, f"the words of {status}"))
 
 

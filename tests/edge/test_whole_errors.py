@@ -1,12 +1,13 @@
-"""Every row of the vendor's error table, and every place at which a connection can be cut, on a real socket."""
+"""Every row of the vendor's error table, and every place where a connection can be cut, on real sockets."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from tests.edge.vendor_double import PAGE, Create, Script, at_work, film
+from tests.edge.vendor_double import PAGE, Create, Script, at_work, ended, film
 from tests.edge.vendor_double.script import (
     cut_in_head,
     cut_inside,
@@ -126,12 +127,8 @@ async def test_an_api_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> Non
         await vendor.api.close()
         desk.write(["one", "two"])
         process = await desk.start()
-        import asyncio
-
         await asyncio.sleep(3)
         await vendor.api.open()
-        from tests.edge.vendor_double import ended
-
         result = await ended(process)
         assert result.code == 0, result.said
         assert vendor.paid() == {"one": 1, "two": 1}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.edge.vendor_double import KEY, LOST, Create, Double, Script, at_work, ended, film
-from tests.edge.vendor_double.script import trouble
+from tests.edge.vendor_double import KEY, LOST, Create, Double, Script, at_work, ended, film, until
+from tests.edge.vendor_double.script import json_reply, trouble
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,7 +106,7 @@ async def test_a_quota_stops_and_a_later_run_goes_on(tmp_path: Path) -> None:
 
 
 async def test_a_wrong_key_fails_no_row_and_shows_nowhere(tmp_path: Path) -> None:
-    async with at_work(tmp_path) as (vendor, desk):
+    async with at_work(tmp_path) as (_, desk):
         desk.write(["one", "two"])
         desk.key, desk.key_name = "sk-a-wrong-key-0815", "AIML_API_KEY"
         result = await desk.run()
@@ -128,7 +127,7 @@ async def test_the_key_is_shown_nowhere_even_by_a_vendor_that_repeats_it(tmp_pat
         vendor.script("doubted", creates=[Create(accept=True, reply=trouble(502, words))])
         vendor.script("ended", ending=ending)
         vendor.script("no url", ending={"status": "completed", "video": None, "note": words})
-        vendor.script("unknown", looks=[_status(KEY)])
+        vendor.script("unknown", looks=[json_reply(200, {"status": KEY})])
         vendor.script("looked", looks=[trouble(500, words)])
         vendor.script("busy", creates=[Create(accept=False, reply=trouble(503, words))])
         vendor.script("slow", creates=[Create(accept=False, reply=trouble(429, words))])
@@ -141,12 +140,6 @@ async def test_the_key_is_shown_nowhere_even_by_a_vendor_that_repeats_it(tmp_pat
         result = await desk.run("-vv", "--json")
         assert result.code == 3, result.said
         assert_unseen(desk, KEY, result.out, result.err)
-
-
-def _status(status: str) -> object:
-    from tests.edge.vendor_double.script import json_reply
-
-    return json_reply(200, {"status": status})
 
 
 def assert_unseen(desk: Desk, key: str, *outputs: str) -> None:
@@ -163,8 +156,7 @@ async def test_a_network_that_is_gone_for_a_while(tmp_path: Path, seconds: float
         vendor.cdn.padding, vendor.cdn.bytes_per_s = 100_000, 100_000
         desk.write(prompts)
         process = await desk.start("--concurrency", "4", "--reconcile-after", "5")
-        while len(vendor.made) < 8:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(vendor.made) >= 8)
         await vendor.blackout(seconds)
         result = await ended(process)
         assert result.code == 0, result.said

@@ -10,18 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.edge.vendor_double import at_work, ended, film
+from tests.edge.vendor_double import at_work, ended, film, until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.edge.vendor_double import Desk, Double
-
-
-async def until_made(vendor: Double, count: int) -> None:
-    async with asyncio.timeout(30):
-        while len(vendor.made) < count:
-            await asyncio.sleep(0.01)
 
 
 async def assert_resumes(vendor: Double, desk: Desk, prompts: list[str]) -> None:
@@ -40,7 +34,7 @@ async def test_the_first_signal_finishes_what_is_paid(
     async with at_work(tmp_path, render_s=1.5) as (vendor, desk):
         desk.write(prompts)
         process = await desk.start("--concurrency", "3")
-        await until_made(vendor, 4)
+        await until(lambda: len(vendor.made) >= 4)
         process.send_signal(number)
         result = await ended(process)
         assert result.code == code, result.said
@@ -57,7 +51,7 @@ async def test_the_second_signal_stops_at_once(tmp_path: Path, number: signal.Si
     async with at_work(tmp_path, render_s=inf) as (vendor, desk):
         desk.write(prompts)
         process = await desk.start("--concurrency", "3")
-        await until_made(vendor, 3)
+        await until(lambda: len(vendor.made) >= 3)
         process.send_signal(number)
         assert process.stderr is not None
         async with asyncio.timeout(20):
@@ -77,7 +71,7 @@ async def test_a_second_run_names_the_first_and_touches_nothing(tmp_path: Path) 
     async with at_work(tmp_path, render_s=inf) as (vendor, desk):
         desk.write(["one", "two"])
         process = await desk.start()
-        await until_made(vendor, 2)
+        await until(lambda: len(vendor.made) >= 2)
         requests, files = len(vendor.requests), desk.files()
         result = await desk.run("--concurrency", "1", "--poll-interval", "1000")
         assert result.code == 3, result.said

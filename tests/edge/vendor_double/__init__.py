@@ -3,7 +3,7 @@
 What both agree on is the vendor's; where only one of them lets us pass, one of them is wrong.
 """
 
-from tests.edge.vendor_double.command import IMAGE, Desk, Ended, at_work, ended
+from tests.edge.vendor_double.command import IMAGE, Desk, Ended, at_work, ended, until
 from tests.edge.vendor_double.films import film
 from tests.edge.vendor_double.script import LOST, PAGE, RUNNING, Create, Script
 from tests.edge.vendor_double.vendor import KEY, Double, Made
@@ -26,4 +26,5 @@ __all__ = [
     "at_work",
     "ended",
     "film",
+    "until",
 ]

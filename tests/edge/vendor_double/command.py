@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tests.edge.vendor_double.vendor import KEY, Double
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
 ROOT = Path(__file__).resolve().parents[3]
 IMAGE = "https://example.com/image.jpg"
@@ -114,3 +114,12 @@ async def at_work(folder: Path, *, render_s: float = 0.3) -> AsyncIterator[tuple
     """A vendor that is open, and the desk of someone who uses it."""
     async with Double(render_s=render_s) as vendor:
         yield vendor, Desk(folder, vendor.api.url)
+
+
+async def until(true: Callable[[], bool], within_s: float = 30.0) -> None:
+    """Wait for something that the vendor sees and cannot announce."""
+    async with asyncio.timeout(within_s):
+        while True:
+            if true():
+                return
+            await asyncio.sleep(0.005)

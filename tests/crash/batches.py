@@ -1,0 +1,125 @@
+"""A batch that is killed and started again, and what must be true of it whenever it lies there dead."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import os
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pipeline.sandbox import Sandbox
+
+ROOT = Path(__file__).resolve().parents[2]
+OPTIONS = ("--poll-interval", "0.1", "--reconcile-after", "5")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A folder with a manifest of `n_jobs` rows, and the vendor that the command talks to."""
+
+    folder: Path
+    box: Sandbox
+    n_jobs: int
+    options: Sequence[str] = OPTIONS
+
+    def __post_init__(self) -> None:
+        rows = [
+            {
+                "id": f"row-{number}",
+                "image_url": f"{self.box.url}/images/a.jpg",
+                "prompt": self.prompt(number),
+            }
+            for number in range(self.n_jobs)
+        ]
+        shape = {"duration": 4, "resolution": "720p"}
+        manifest = {"defaults": shape, "jobs": rows}
+        (self.folder / "batch.json").write_text(json.dumps(manifest), encoding="utf-8")
+
+    @staticmethod
+    def prompt(number: int) -> str:
+        return f"Scene {number} of the night."
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "output" / "batch"
+
+    async def start(self, *module: str) -> asyncio.subprocess.Process:
+        """Start the command, or one that will die; what it says goes to a file."""
+        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "TMPDIR")}
+        home = {"HOME": str(self.folder / "home"), "XDG_CACHE_HOME": str(self.folder / "home")}
+        args = ("-m", *(module or ("pipeline",)), "run", "batch.json", "--base-url", self.box.url)
+        with (self.folder / "said.txt").open("ab") as said:
+            return await asyncio.create_subprocess_exec(
+                sys.executable,
+                *(*args, *self.options),
+                cwd=self.folder,
+                env={**kept, **home, "PYTHONPATH": str(ROOT), "AIMLAPI_API_KEY": "sk-test"},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+            )
+
+    async def finish(self, within_s: float = 90.0) -> int:
+        """Start it once more, and let it end by itself."""
+        process = await self.start()
+        try:
+            async with asyncio.timeout(within_s):
+                return await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise AssertionError(f"not ended within {within_s} s\n{self.said()}") from None
+
+    def said(self) -> str:
+        return (self.folder / "said.txt").read_text(encoding="utf-8")[-6000:]
+
+    def paid(self) -> Counter[str]:
+        """How often each row's prompt was accepted by the vendor."""
+        return Counter(generation.prompt for generation in self.box.book.generations)
+
+    def assert_sound(self) -> None:
+        """Nothing was paid twice, and whatever has its final name is a whole film."""
+        twice = {prompt: count for prompt, count in self.paid().items() if count > 1}
+        assert not twice, self.said()
+        for path in (self.output / "videos").glob("*.mp4"):
+            assert prompt_of(path) == self.prompt(int(path.stem.removeprefix("row-")))
+
+    def assert_all_done(self) -> None:
+        """Every row was paid exactly once and has its own film."""
+        self.assert_sound()
+        assert len(self.paid()) == self.n_jobs
+        with (self.output / "results.csv").open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["status"] for row in rows] == ["done"] * self.n_jobs
+        for row in rows:
+            assert prompt_of(self.output / row["video_path"]) == row["prompt"]
+        assert not list((self.output / "videos").glob("*.part"))
+        assert not list((self.output / "videos").glob("*.kept-*"))
+        assert not self.box.book.leaked_keys
+
+
+async def until(true: Callable[[], bool], within_s: float = 60.0) -> None:
+    """Wait for something that the vendor sees and cannot announce."""
+    async with asyncio.timeout(within_s):
+        while True:
+            if true():
+                return
+            await asyncio.sleep(0.001)
+
+
+def prompt_of(path: Path) -> str:
+    """Decode a film to its end; return the prompt that its metadata names."""
+    with av.open(str(path)) as film:
+        assert sum(1 for _ in film.decode(video=0)) > 0
+        words = [value for value in film.metadata.values() if value.startswith("Scene ")]
+    return words[0]

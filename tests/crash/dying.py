@@ -1,0 +1,46 @@
+"""The command, in a process that dies at a chosen commit: `python -m tests.crash.dying after 3 run ...`.
+
+`before N` is killed when it is about to make its N-th commit, `after N` as soon as that is durable and
+before anyone has heard of it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main() -> None:
+    """Arm the ledger, then be the command."""
+    from pipeline.cli import main as command
+    from pipeline.ledger.store import Store
+
+    _, moment, number, *sys.argv[1:] = sys.argv
+    make = Store.apply
+    left = int(number)
+
+    def apply(store: Store, moves: Sequence[Any]) -> list[Any]:
+        nonlocal left
+        left -= bool(moves)
+        if left == 0 and moves and moment == "before":
+            die()
+        made = make(store, moves)
+        if left == 0 and moves:
+            die()
+        return made
+
+    setattr(Store, make.__name__, apply)  # the one place where a commit can be met from outside
+    command()
+
+
+if __name__ == "__main__":
+    main()

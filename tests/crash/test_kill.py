@@ -1,0 +1,118 @@
+"""kill -9 at every commit and at random moments: no job is paid twice, none is lost, each file is whole.
+
+`VEOBATCH_CRASH_SEEDS="1 2 3"` runs the large variant, 80 jobs and 30 kills, with each of the seeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.sandbox import Fault, Sandbox, SandboxOptions
+from tests.crash.batches import OPTIONS, Batch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.crash
+
+SEEDS = [int(seed) for seed in os.environ.get("VEOBATCH_CRASH_SEEDS", "").split()]
+N_JOBS, N_KILLS = (80, 30) if SEEDS else (24, 8)
+QUICK = SandboxOptions(speed=100.0, video="small", id_style="hostile")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("moment", "first"), [("after", 1), ("before", 2)])
+async def test_killed_at_every_commit(tmp_path: Path, moment: str, first: int) -> None:
+    """Each life makes a commit or a few and dies, right after the last or right before the next.
+
+    Lives grow longer, since one that always dies between its intent and its create gets nowhere.
+    """
+    n_jobs = 6 if SEEDS else 2
+    async with Sandbox(QUICK) as box:
+        options = (*OPTIONS, "--concurrency", "1", "--downloads", "1")
+        batch = Batch(tmp_path, box, n_jobs, options)
+        lives = 0
+        while True:
+            process = await batch.start("tests.crash.dying", moment, str(first + lives // 3))
+            lives += 1
+            async with asyncio.timeout(60):
+                code = await process.wait()
+            batch.assert_sound()
+            if code != -9:
+                break
+            assert lives < 20 * n_jobs, batch.said()
+        assert code == 0, batch.said()
+        assert lives > 2 * n_jobs
+        batch.assert_all_done()
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seed", SEEDS or [None])
+async def test_killed_at_random(tmp_path: Path, seed: int | None) -> None:
+    """Killed after so many requests or so many milliseconds, again and again."""
+    seed = random.randrange(10**6) if seed is None else seed
+    chance = random.Random(seed)
+    options = SandboxOptions(
+        speed=100.0, seed=seed, video="small", id_style="hostile", cdn_bytes_per_s=60_000.0
+    )
+    async with Sandbox(options) as box:
+        box.add_fault(Fault("gateway-accepted", share=0.05, total=4))
+        box.add_fault(Fault("cut-accepted", share=0.05, total=4))
+        batch = Batch(tmp_path, box, N_JOBS, (*OPTIONS, "--concurrency", "10", "--downloads", "4"))
+        kills = 0
+        while kills < N_KILLS:
+            process = await batch.start()
+            if not await killed(process, box, chance):
+                break
+            kills += 1
+            batch.assert_sound()
+        code = await batch.finish()
+        assert code == 0, f"seed {seed}, {kills} kills\n{batch.said()}"
+        batch.assert_all_done()
+        assert await batch.finish() == 0
+
+
+async def killed(process: asyncio.subprocess.Process, box: Sandbox, chance: random.Random) -> bool:
+    """Kill a process after some requests or a short while beyond; say whether it was still alive."""
+    enough = asked(box) + chance.randint(1, 24)
+    await until(lambda: asked(box) >= enough or process.returncode is not None)
+    await asyncio.sleep(chance.choice([0.0, chance.uniform(0.0, 0.05), chance.uniform(0.0, 0.6)]))
+    if process.returncode is not None:
+        return False
+    process.kill()
+    return await process.wait() == -9
+
+
+def asked(box: Sandbox) -> int:
+    return box.book.requests.total() + box.book.cdn_requests.total()
+
+
+@pytest.mark.timeout(600)
+async def test_killed_during_downloads(tmp_path: Path) -> None:
+    """Every life ends while bytes are on their way; the next one goes on with them."""
+    options = SandboxOptions(speed=1000.0, video="small", cdn_bytes_per_s=20_000.0)
+    async with Sandbox(options) as box:
+        batch = Batch(tmp_path, box, 6, (*OPTIONS, "--downloads", "3"))
+        chance = random.Random(7)
+        for _ in range(20 if SEEDS else 5):
+            process = await batch.start()
+            await until(partial(downloading, box, process))
+            await asyncio.sleep(chance.uniform(0.0, 0.3))
+            if process.returncode is not None:
+                break
+            process.kill()
+            await process.wait()
+            batch.assert_sound()
+            await until(lambda: not box.book.downloads)
+        assert await batch.finish() == 0, batch.said()
+        batch.assert_all_done()
+
+
+def downloading(box: Sandbox, process: asyncio.subprocess.Process) -> bool:
+    return box.book.downloads > 0 or process.returncode is not None

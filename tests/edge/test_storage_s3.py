@@ -235,20 +235,30 @@ class Cutter:
         assert task is not None
         self._tasks.add(task)
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        back = asyncio.create_task(self._pump(up_reader, writer))
-        self._tasks.add(back)
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._pass_on(reader, up_writer, writer))
+                both.create_task(self._pump(up_reader, writer))
+        finally:
+            for end in (up_writer, writer):
+                end.close()
+                with contextlib.suppress(ConnectionError):
+                    await end.wait_closed()
+
+    async def _pass_on(
+        self, reader: asyncio.StreamReader, up: asyncio.StreamWriter, back: asyncio.StreamWriter
+    ) -> None:
         passed = 0
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
                 passed += len(data)
                 if passed > 2**20 and self.made < self.cuts:
                     self.made += 1
-                    writer.transport.abort()
+                    back.transport.abort()
                     break
-                up_writer.write(data)
-                await up_writer.drain()
-        up_writer.close()
-        await back
+                up.write(data)
+                await up.drain()
+        up.close()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):

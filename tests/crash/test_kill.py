@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.sandbox import Fault, Sandbox, SandboxOptions
-from tests.crash.batches import OPTIONS, Batch
+from tests.crash.batches import OPTIONS, Batch, until
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -84,18 +84,30 @@ function stage(row) {
   return box;
 }
 
+// Parameters on one line: those that everybody knows by their value alone.
+const KNOWN = {
+  duration: (value) => value + " s",
+  resolution: (value) => value,
+  aspect_ratio: (value) => value,
+  generate_audio: (value) => value === "true" ? "sound" : "silent",
+};
+function brief(row) {
+  return row[at.params].map(([name, value]) => KNOWN[name] ? KNOWN[name](value) : name + " " + value).join(" · ");
+}
+
 function card(row) {
   const item = make("article", "card");
   item.setAttribute("role", "listitem");
   const meta = make("p", "meta");
   meta.append(make("bdi", "", row[at.id]));
   if (row[at.usd] !== null) meta.append(make("span", "", money(row[at.usd])));
-  if (row[at.height]) meta.append(make("span", "", Math.min(row[at.width], row[at.height]) + "p"));
-  if (row[at.rendering] !== null) meta.append(make("span", "", span(row[at.rendering])));
+  if (row[at.rendering] !== null) meta.append(make("span", "", "took " + span(row[at.rendering])));
   const acts = make("p", "acts");
   acts.append(action("Details", () => show(row[at.key]), "Details of " + row[at.id]));
   acts.append(action("Copy id", () => copy(row[at.generation] || row[at.id]), "Copy id of " + row[at.id]));
-  item.append(stage(row), bidi("p", "prompt", row[at.prompt]), meta, acts);
+  const params = bidi("p", "params", brief(row));
+  params.title = params.textContent;
+  item.append(stage(row), bidi("p", "prompt", row[at.prompt]), meta, params, acts);
   return item;
 }
 
@@ -137,7 +149,7 @@ function measure() {
   const width = grid.clientWidth, gap = 1.5 * rem;
   const columns = Math.max(1, Math.floor((width + gap) / (17 * rem + gap)));
   const each = (width - gap * (columns - 1)) / columns;
-  shape = { columns, gap, width: each, height: each * 9 / 16 + 8.1 * rem };
+  shape = { columns, gap, width: each, height: each * 9 / 16 + 9.3 * rem };
   grid.style.height = Math.ceil(view.list.length / columns) * (shape.height + gap) + "px";
   repaint();
 }

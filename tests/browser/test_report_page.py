@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
@@ -65,6 +68,9 @@ def test_the_gallery_is_filled(page: Page) -> None:
     expect(poster).to_have_js_property("complete", True)
     assert poster.evaluate("image => image.naturalWidth") == 160
     expect(page.locator("#count")).to_have_text("6 rows")
+    first = page.locator(".card").first
+    for words in ("$1.20", "took 1 min 30 s", "8 s · 1080p", "0:02"):
+        expect(first).to_contain_text(words)
 
 
 def test_a_video_plays_where_it_is_clicked(page: Page) -> None:
@@ -237,3 +243,21 @@ def test_a_file_that_will_not_play_says_so(watched: Watched, tmp_path: Path, cli
     page.goto(write_report(tmp_path, clips, [filmed(0, artifact=broken)]))
     page.locator(".card .play").click()
     expect(page.get_by_role("link", name="Open it")).to_be_visible()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
+        """Say nothing."""
+
+
+def test_any_static_host_will_do(watched: Watched, tmp_path: Path, clips: Path) -> None:
+    write_report(tmp_path, clips, batch())
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as host:
+        thread = threading.Thread(target=host.serve_forever)
+        thread.start()
+        watched.page.goto(f"http://127.0.0.1:{host.server_address[1]}/report.html")
+        watched.page.locator(".card .play").first.click()
+        plays(watched.page, 0)
+        watched.page.context.close()
+        host.shutdown()
+        thread.join()

@@ -83,6 +83,32 @@ async def read_log(
     return LogPass(found, complete=False, trouble=f"more than {MAX_PAGES} pages")
 
 
+@dataclass(frozen=True, slots=True)
+class WholeLog:
+    """Every row of the log since some moment; `trouble` says why it is not whole, if it is not."""
+
+    rows: tuple[LogRow, ...]
+    trouble: str = ""
+
+
+async def read_whole_log(api: Api, oldest: float, now: float, *, gap_s: float = REQUEST_GAP_S) -> WholeLog:
+    """Read every row since `oldest` (epoch seconds); never raises for the network."""
+    reach = window(oldest, now)
+    rows: list[LogRow] = []
+    offset = 0
+    for number in range(MAX_PAGES):
+        if number:
+            await anyio.sleep(gap_s)
+        page = await api.log_page(reach, limit=PAGE_ROWS, offset=offset)
+        if isinstance(page, LookTrouble):
+            return WholeLog(tuple(rows), page.message)
+        rows += page.rows
+        if not page.more:
+            return WholeLog(tuple(rows))
+        offset += page.length
+    return WholeLog(tuple(rows), f"more than {MAX_PAGES} pages")
+
+
 def _tells(row: LogRow | None) -> bool:
     """Say whether a row settles its create, so that no further page is needed."""
     return row is not None and (bool(row.inference_id) or row.succeeded is False)

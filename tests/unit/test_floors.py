@@ -20,11 +20,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("api", "ledger", "storage", "media", "cdn", "images", "lock", "memory"),
     ("stages",),
     ("engine",),
-    ("results", "report", "logbook", "live"),
+    ("results", "costs", "report", "logbook", "live"),
     ("cli",),
 )
 SAME_FLOOR_ALLOWED = {
     ("manifest", "pricing"),
+    ("results", "costs"),
     ("results", "report"),
     ("results", "logbook"),
     ("report", "live"),

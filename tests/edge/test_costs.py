@@ -1,0 +1,50 @@
+"""`veobatch costs` against the sandbox's own log, over real sockets."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from pipeline.ledger import Ledger
+from pipeline.sandbox import Sandbox, SandboxOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MANIFEST = """
+defaults: {duration: 4, resolution: 720p}
+jobs:
+  - [https://example.com/a.jpg, "A."]
+  - [https://example.com/b.jpg, "B."]
+"""
+
+
+async def call(place: Path, *words: str) -> tuple[int, str]:
+    environ = os.environ | {"AIMLAPI_API_KEY": "key-for-costs", "XDG_CACHE_HOME": str(place / "cache")}
+    command = [sys.executable, "-m", "pipeline", *words]
+    done = await anyio.run_process(command, cwd=place, env=environ, check=False)
+    return done.returncode, done.stdout.decode()
+
+
+async def test_costs_agree_with_the_log_until_the_ledger_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "two.yaml").write_text(MANIFEST, encoding="utf-8")
+    options = SandboxOptions(speed=200, durations="fixed:20", video="small", log_lag_s=0)
+    async with Sandbox(options) as box:
+        common = ("two.yaml", "--base-url", box.url)
+        code, said = await call(tmp_path, "run", *common, "--poll-interval", "0.1", "--no-media", "--quiet")
+        assert code == 0, said
+        code, said = await call(tmp_path, "costs", *common, "--json")
+        told = json.loads(said)
+        assert (code, told["differences"]) == (0, [])
+        assert told["actual_usd"] == pytest.approx(box.book.charged_usd)
+        async with await Ledger.open(tmp_path / "output/two/ledger.sqlite3") as ledger:
+            record = (await ledger.load())[0]
+            await ledger.commit(record, record.evolve(usd_spent=9.0))
+        code, said = await call(tmp_path, "costs", *common)
+        assert code == 1
+        assert "the ledger says $9.00, the log $0.40" in said

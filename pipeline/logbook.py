@@ -21,7 +21,7 @@ from pipeline.events import Event, Level
 from pipeline.results import iso
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -98,6 +98,10 @@ class Logbook:
     def lost(self) -> int:
         """Lines that the disk did not take."""
         return self._file.lost
+
+    def know(self, records: Iterable[Record]) -> None:
+        """Take note of the rows that a run begins with, so that events about them carry every id."""
+        self._ids.update({r.key: (r.id, r.generation_id, r.correlation_id) for r in records})
 
     def moved(self, before: Record, after: Record) -> None:
         self._queue.put((self._clock(), before, after))

@@ -55,6 +55,15 @@ def test_a_step_and_an_event_carry_every_id(tmp_path: Path) -> None:
     ]
 
 
+def test_events_about_rows_of_an_earlier_run_carry_every_id(tmp_path: Path) -> None:
+    known = row(0, State.GENERATING, generation_id="gen-0", correlation_id="vb-0-1")
+    with Logbook(tmp_path / "run.log") as log:
+        log.know([known])
+        log.said(Event(Topic.LOOK_FAILED, "a look failed", key=known.key))
+    (line,) = lines(tmp_path / "run.log")
+    assert (line["job"], line["generation_id"], line["correlation_id"]) == ("job-0", "gen-0", "vb-0-1")
+
+
 def test_a_failure_is_a_warning_with_its_reason(tmp_path: Path) -> None:
     before = row(0, State.SUBMITTING)
     with Logbook(tmp_path / "run.log") as log:

@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PART_BYTES: Final = 5 * 1024 * 1024
-"""The least S3 takes as a part. 10,000 parts make 50 GB; eight uploads at once hold about 120 MB."""
-PARTS_AT_ONCE: Final = 2
+"""The least S3 takes as a part; 10,000 parts make 50 GB."""
+PARTS_AT_ONCE: Final = 1
+"""One on its way while the next fills: eight uploads at once hold about 80 MB, whatever their size."""
 READ_BYTES: Final = 256 * 1024
 CLOSE_S: Final = 30.0
 REQUEST_S: Final = timedelta(seconds=120)

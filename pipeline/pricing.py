@@ -60,6 +60,8 @@ def price_usd(
         return None
     if defaults is None and body.get("model") == VEO.model:
         defaults = VEO.defaults
+    if pricing.get("currency", "USD") != "USD":
+        return None
     asked = {**(defaults or {}), **body}
     match pricing.get("kind"):
         case "fixed":
@@ -118,7 +120,8 @@ def _variant(pricing: Mapping[str, Any], asked: Mapping[str, Any]) -> float | No
         return None
     most = max(len(v.get("when") or {}) for v in fitting)
     best = [v for v in fitting if len(v.get("when") or {}) == most]
-    costs = {_cost(v, asked) for v in best}
+    shared = {name: pricing[name] for name in ("unit", "measure", "per") if name in pricing}
+    costs = {_cost({**shared, **v}, asked) for v in best}
     only = costs.pop() if len(costs) == 1 else None
     return None if only is None else float(only)
 

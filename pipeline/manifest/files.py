@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import stat
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -77,11 +78,16 @@ def _collection_paused() -> Iterator[None]:
 
 def _bytes(path: Path, report: Report) -> bytes:
     try:
-        if path.is_dir():
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
             return _refuse(report, "this is a directory", "a manifest is a file", "name the file in it")
-        if path.stat().st_size > FILE_BYTES:
+        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+            return _refuse(report, "this is no file", "a device or socket has no end", "name a file")
+        with path.open("rb") as file:
+            data = file.read(FILE_BYTES + 1)
+        if len(data) > FILE_BYTES:
             return _refuse(report, "the file is larger than 512 MB", "it would not fit", "split it")
-        return path.read_bytes()
+        return data
     except FileNotFoundError:
         return _refuse(report, "there is no such file", "", "check the path")
     except (OSError, ValueError) as error:

@@ -57,7 +57,7 @@ def test_a_wrong_default_is_told_once(tmp_path: Path) -> None:
     assert len(found.problems) == 1
 
 
-@pytest.mark.parametrize("name", ["missing.yaml", "folder", "two\nlines.yaml", "x" * 300])
+@pytest.mark.parametrize("name", ["missing.yaml", "folder", "two\nlines.yaml", "x" * 300, "/dev/zero"])
 def test_files_that_cannot_be_read(name: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(ManifestProblems) as caught:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import queue
 import re
@@ -163,10 +164,15 @@ class Logbook:
         line["message"] = self._redact(message)
         if facts:
             line["facts"] = {
-                self._redact(name): self._redact(value) if isinstance(value, str) else value
+                self._redact(name): self._redact(value) if isinstance(value, str) else _plain(value)
                 for name, value in facts.items()
             }
         return line
+
+
+def _plain(value: object) -> object:
+    """Return what JSON can hold; it has no word for infinity."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class RotatingFile:

@@ -159,3 +159,4 @@ def test_text_that_utf8_cannot_hold_is_written(tmp_path: Path) -> None:
         log.said(Event(Topic.NOTE, "a\ud800b\u2028c\n", facts={"n": float("nan")}))
     (line,) = lines(tmp_path / "run.log")
     assert line["message"] == "a?b\u2028c\n"
+    assert line["facts"] == {"n": "nan"}

@@ -1,0 +1,188 @@
+"""Makes the README's pictures from a real run: `python -m docs.make_pictures`.
+
+The command runs in a pseudo-terminal and is read back through a terminal emulator; what a person would have
+seen becomes an animated SVG, and the report that the run left behind becomes a PNG, seen by a headless
+browser. Needs the extra `dev` and a Chromium.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from html import escape
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+import pexpect
+import pyte
+from PIL import Image
+
+ROOT: Final = Path(__file__).parents[1]
+PICTURES: Final = ROOT / "docs" / "pictures"
+COMMAND: Final = "veobatch run jobs/quick.yaml --sandbox"
+COLUMNS: Final = 80
+ROWS: Final = 30
+FRAME_S: Final = 0.25
+LAST_FRAME_S: Final = 6.0
+
+CELL: Final = 8.4
+LINE: Final = 18.0
+MARGIN: Final = 16.0
+BAR: Final = 28.0
+INK: Final = "#d6deeb"
+PAPER: Final = "#0f1720"
+COLOURS: Final = {
+    "default": INK, "red": "#ff6b6b", "green": "#7fd88f", "brown": "#f2c66d", "yellow": "#f2c66d",
+    "blue": "#82aaff", "magenta": "#c792ea", "cyan": "#7fdbca", "white": "#ffffff", "black": "#5f6b7a",
+}  # fmt: skip
+
+BLOCKS: Final = "█▉▊▋▌▍▎▏"
+"""Drawn as rectangles: side by side, a font's blocks show their seams."""
+
+Row = tuple[tuple[int, str, str, bool], ...]
+"""Runs of one look: the column it begins at, its text, its colour, and whether it is bold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What the screen showed from `at_s` seconds on."""
+
+    at_s: float
+    rows: tuple[Row, ...]
+
+
+def watch(folder: Path) -> list[Frame]:
+    """Run the command in `folder` and return each different screen; raises when it does not exit with 0."""
+    screen = pyte.Screen(COLUMNS, ROWS)
+    stream = pyte.Stream(screen)
+    stream.feed(f"$ {COMMAND}\r\n")
+    environ = {k: v for k, v in os.environ.items() if k not in ("CI", "NO_COLOR", "GITHUB_ACTIONS")}
+    environ |= {"TERM": "xterm-256color", "PATH": f"{Path(sys.executable).parent}:{environ['PATH']}"}
+    child = pexpect.spawn(
+        COMMAND, cwd=folder, env=environ, dimensions=(ROWS, COLUMNS), encoding="utf-8", timeout=120
+    )
+    frames = [Frame(0.0, rows_of(screen))]
+    began, seen = time.monotonic(), time.monotonic()
+    while True:
+        try:
+            stream.feed(child.read_nonblocking(4096, timeout=0.1))
+        except pexpect.TIMEOUT:
+            pass
+        except pexpect.EOF:
+            break
+        if time.monotonic() - seen >= FRAME_S:
+            seen = time.monotonic()
+            frames.append(Frame(seen - began, rows_of(screen)))
+    child.close()
+    if child.exitstatus:
+        raise SystemExit(f"{COMMAND} exited with {child.exitstatus}")
+    frames.append(Frame(time.monotonic() - began, rows_of(screen)))
+    return [next(same) for _, same in groupby(frames, key=lambda frame: frame.rows)]
+
+
+def rows_of(screen: pyte.Screen) -> tuple[Row, ...]:
+    """Return what `screen` shows now, without the blank end of its lines."""
+    rows = []
+    for y in range(ROWS):
+        cells = [screen.buffer[y][x] for x in range(COLUMNS)]
+        while cells and cells[-1].data == " ":
+            cells.pop()
+        runs, x = [], 0
+        for (colour, bold), group in groupby(cells, key=lambda cell: (cell.fg, cell.bold)):
+            text = "".join(cell.data for cell in group)
+            runs.append((x, text, COLOURS.get(colour, f"#{colour}"), bold))
+            x += len(text)
+        rows.append(tuple(runs))
+    return tuple(rows)
+
+
+def svg(frames: list[Frame]) -> str:
+    """Return the recording; whoever wants no motion, or cannot show any, sees the last frame."""
+    lines = max(y + 1 for frame in frames for y, row in enumerate(frame.rows) if row)
+    width, height = COLUMNS * CELL + 2 * MARGIN, BAR + lines * LINE + 2 * MARGIN
+    whole_s = frames[-1].at_s + LAST_FRAME_S
+    ends = [*(frame.at_s for frame in frames[1:]), whole_s]
+    styles, groups = [], []
+    for n, (frame, end) in enumerate(zip(frames, ends, strict=True)):
+        start, stop = 100 * frame.at_s / whole_s, 100 * end / whole_s
+        last = n == len(frames) - 1
+        styles.append(
+            f"#f{n}{{animation:a{n} {whole_s:.2f}s step-end infinite}}@keyframes a{n}{{0%{{visibility:"
+            f"{'visible' if not n else 'hidden'}}}{start:.3f}%{{visibility:visible}}"
+            + ("" if last else f"{stop:.3f}%{{visibility:hidden}}")
+            + "}"
+        )
+        hidden = "" if last else ' visibility="hidden"'
+        groups.append(f'<g id="f{n}"{hidden}>{"".join(map(line_svg, range(lines), frame.rows))}</g>')
+    dots = "".join(
+        f'<circle cx="{MARGIN + 6 + 18 * n}" cy="{BAR / 2 + 4}" r="5" fill="{colour}"/>'
+        for n, colour in enumerate(("#ff6b6b", "#f2c66d", "#7fd88f"))
+    )
+    motion = f"@media (prefers-reduced-motion:no-preference){{{''.join(styles)}}}"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}"'
+        f' role="img" aria-label="{escape(COMMAND)}, from the first bar to the closing words">'
+        f"<style>text{{font:14px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;"
+        f"white-space:pre}}.b{{font-weight:bold}}{motion}</style>"
+        f'<rect width="100%" height="100%" rx="8" fill="{PAPER}"/>{dots}{"".join(groups)}</svg>\n'
+    )
+
+
+def line_svg(y: int, row: Row) -> str:
+    """Return one line's runs, each held to its columns whatever font there is."""
+    out = []
+    for x, text, colour, bold in row:
+        blank = len(text) - len(text.lstrip(" "))
+        shown = text.strip(" ")
+        if not shown:
+            continue
+        left, top = MARGIN + (x + blank) * CELL, BAR + MARGIN + y * LINE
+        if set(shown) <= set(BLOCKS):
+            wide = CELL * sum(1 - BLOCKS.index(block) / 8 for block in shown)
+            place = f'x="{left:.1f}" y="{top + 3:.1f}" width="{wide:.1f}" height="{LINE - 5:.1f}"'
+            out.append(f'<rect {place} fill="{colour}"/>')
+            continue
+        look = ' class="b"' if bold else ""
+        out.append(
+            f'<text x="{left:.1f}" y="{top + 0.75 * LINE:.1f}" textLength="{len(shown) * CELL:.1f}" fill="{colour}"{look}>'
+            f"{escape(shown)}</text>"
+        )
+    return "".join(out)
+
+
+def screenshot(report: Path, picture: Path) -> None:
+    """Save what a browser shows of `report`, in few enough colours for a page to load quickly."""
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    browser_path = next((found for name in names if (found := shutil.which(name))), None)
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=arguments)
+        page = browser.new_page(viewport={"width": 1080, "height": 1000}, color_scheme="light")
+        page.goto(report.as_uri())
+        page.wait_for_load_state("networkidle")
+        page.screenshot(path=picture)
+        browser.close()
+    with Image.open(picture) as whole:
+        few = whole.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    few.save(picture, optimize=True)
+
+
+def main() -> None:
+    """Make both pictures anew."""
+    PICTURES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copytree(ROOT / "jobs", folder / "jobs")
+        (PICTURES / "run.svg").write_text(svg(watch(folder)), encoding="utf-8")
+        screenshot(folder / "output" / "quick" / "report.html", PICTURES / "report.png")
+
+
+if __name__ == "__main__":
+    main()

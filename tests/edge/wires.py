@@ -1,0 +1,124 @@
+"""A server of bare bytes: it reads a request and does exactly what the test says with the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A request as it came: its first line, its headers (names in lower case), its body."""
+
+    line: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def target(self) -> str:
+        return self.line.split()[1]
+
+
+@dataclass
+class Wire:
+    """Answers each connection by `act`, after a whole request was read (or at once, if `early`)."""
+
+    act: Callable[[asyncio.StreamWriter], Awaitable[None]]
+    early: bool = False
+    heard: list[Heard] = field(default_factory=list)
+    connections: int = 0
+    port: int = 0
+
+    async def __aenter__(self) -> Self:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # lets the transports close
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self.connections += 1
+        try:
+            await self._converse(reader, writer)
+            writer.close()
+            await writer.wait_closed()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.transport.abort()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not writer.is_closing():
+            if self.early:
+                await self.act(writer)
+                return
+            self.heard.append(await _request(reader))
+            await self.act(writer)
+
+
+async def _request(reader: asyncio.StreamReader) -> Heard:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
+    body = await reader.readexactly(int(headers.get("content-length", "0")))
+    return Heard(head[0], headers, body)
+
+
+def says(status: int, body: bytes | dict[str, Any] = b"", **headers: str) -> Callable[..., Awaitable[None]]:
+    """Answer whole and keep the connection open; `_` in a header's name stands for `-`."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = {"Content-Length": str(len(data))} | {
+        name.replace("_", "-"): value for name, value in headers.items()
+    }
+
+    async def act(writer: asyncio.StreamWriter) -> None:
+        writer.write(raw(status, lines) + data)
+        await writer.drain()
+
+    return act
+
+
+def sends(data: bytes, *, reset: bool = False) -> Callable[..., Awaitable[None]]:
+    """Send these bytes and end the connection, properly or by a reset."""
+
+    async def act(writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        await writer.drain()
+        if reset:
+            await asyncio.sleep(0.02)  # what was sent has to arrive before the reset overtakes it
+            writer.transport.abort()
+        writer.close()
+
+    return act
+
+
+async def hangs(_: asyncio.StreamWriter) -> None:
+    """Never answer."""
+    await asyncio.Event().wait()
+
+
+def raw(status: int, headers: dict[str, str]) -> bytes:
+    """The head of an answer."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {status} Said\r\n{lines}\r\n".encode("latin-1")

@@ -41,6 +41,9 @@ KINDS: Final = 256
 DOUBT: Final = 6.0
 """Disbelieve once the looks of late are exp(6) = 400 times likelier under a constant hazard."""
 
+NEW_DOUBT: Final = 3.0
+"""The same for a memory that no end of this run has borne out yet."""
+
 DISBELIEF: Final = 0.05
 """What evidence counts for once it is disbelieved."""
 
@@ -73,8 +76,11 @@ class _Kind:
 
     def cap(self) -> float:
         """Return the longest wait to plan, in poll intervals."""
-        confirmed = self.evidence.finishes - self.remembered
-        return UNCONFIRMED if self.remembered and confirmed < CONFIRMED else CAP
+        return UNCONFIRMED if self.is_hearsay() else CAP
+
+    def is_hearsay(self) -> bool:
+        """Say whether most of what is believed is the memory of an earlier run."""
+        return self.remembered > 0 and self.evidence.finishes - self.remembered < CONFIRMED
 
     def is_due(self) -> bool:
         """Say whether enough has been seen since the last plan for another one."""
@@ -170,7 +176,7 @@ class DurationLearner:
             constant = (to_s - from_s) / known.mean_s
             known.doubt += _log_chance(constant, ended=ended) - _log_chance(believed, ended=ended)
             known.doubt = max(0.0, known.doubt)
-            if known.doubt > DOUBT:
+            if known.doubt > (NEW_DOUBT if known.is_hearsay() else DOUBT):
                 known.evidence.fade(DISBELIEF)
                 known.doubt = 0.0
                 self._think(known)

@@ -1,0 +1,305 @@
+"""The gates: tables for each rule, and hidden limits on a virtual clock."""
+
+from __future__ import annotations
+
+from math import inf
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from benchmarks.simulate_limit import SETTINGS, simulate
+from pipeline.pacing import CreateGate, LookPace, parse_retry_after
+
+OCT_21_2015 = 1445412480.0
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0.0),
+        ("7", 7.0),
+        (" 120 ", 120.0),
+        ("1.5", 1.5),
+        ("Wed, 21 Oct 2015 07:28:30 GMT", 30.0),
+        ("Wed, 21 Oct 2015 07:28:30 -0000", 30.0),
+        ("Wed, 21 Oct 2015 07:00:00 GMT", 0.0),
+        ("Wednesday, 21-Oct-15 07:28:30 GMT", 30.0),
+        (None, None),
+        ("", None),
+        ("-3", None),
+        ("soon", None),
+        ("1.2.3", None),
+        ("nan", None),
+        ("٣", None),
+        ("9" * 100, None),
+        ("Wed, 99 Oct 2015 99:28:30 GMT", None),
+    ],
+)
+def test_retry_after(value: str | None, seconds: float | None) -> None:
+    assert parse_retry_after(value, now_utc=OCT_21_2015) == seconds
+
+
+@given(st.text(max_size=80))
+def test_retry_after_survives_anything(value: str) -> None:
+    found = parse_retry_after(value, now_utc=OCT_21_2015)
+    assert found is None or found >= 0.0
+
+
+def filled(ceiling: int, limit: int, interval_s: float = 10.0) -> CreateGate:
+    """A gate whose account took `limit` and refused the next."""
+    gate = CreateGate(ceiling, interval_s=interval_s, random=Random(1))
+    for i in range(limit):
+        assert gate.may_start(0.0, i) == 0.0
+        gate.started(0.0)
+        gate.accepted(0.0, i + 1)
+    gate.started(0.0)
+    gate.throttled(0.0, limit)
+    return gate
+
+
+def test_the_ceiling_is_never_passed() -> None:
+    gate = CreateGate(3)
+    assert gate.may_start(0.0, 3) == inf
+    gate.started(0.0)
+    assert gate.may_start(0.0, 2) == inf
+    assert gate.may_start(0.0, 1) == 0.0
+
+
+def test_the_first_creates_start_slowly() -> None:
+    gate = CreateGate(40)
+    out = 0
+    while gate.may_start(0.0, 0) == 0.0:
+        gate.started(0.0)
+        out += 1
+    assert out == 4
+    for done in range(out):
+        gate.accepted(1.0, done + 1)
+    again = 0
+    while gate.may_start(1.0, out) == 0.0:
+        gate.started(1.0)
+        again += 1
+    assert again == 6
+
+
+def test_a_refusal_is_the_limit_and_a_freed_slot_is_refilled_at_once() -> None:
+    gate = filled(40, 12)
+    assert gate.limit == 12
+    assert 0.0 < gate.may_start(0.1, 12) <= 1.0
+    assert gate.may_start(0.1, 11) == 0.0
+
+
+def test_beyond_the_limit_there_is_one_probe_at_a_time() -> None:
+    gate = filled(40, 12)
+    assert gate.may_start(5.0, 12) == 0.0
+    gate.started(5.0)
+    assert gate.may_start(5.0, 12) == inf
+    gate.ended(5.1)
+    assert gate.may_start(5.1, 12) == 0.0
+
+
+def test_refused_probes_come_ever_more_seldom() -> None:
+    gate, now, waits = filled(40, 12), 0.0, []
+    for _ in range(12):
+        wait = gate.may_start(now, 12)
+        waits.append(wait)
+        now += wait
+        assert gate.may_start(now, 12) == 0.0
+        gate.started(now)
+        gate.throttled(now, 12)
+    assert waits[:6] == sorted(waits[:6])
+    assert 45.0 <= max(waits) <= 60.0
+
+
+def test_a_burst_of_refusals_is_one_refusal() -> None:
+    gate = CreateGate(40, random=Random(1))
+    for i in range(8):
+        gate.started(0.0)
+        gate.accepted(0.0, i + 1)
+    for _ in range(8):
+        gate.started(0.0)
+    for _ in range(8):
+        gate.throttled(0.5, 8)
+    assert gate.outstanding == 0
+    assert gate.limit == 8
+    assert gate.may_start(0.5, 8) <= 1.0
+
+
+@pytest.mark.parametrize("in_flight", [0, 5, 12])
+def test_retry_after_is_honoured_to_the_instant(in_flight: int) -> None:
+    gate = filled(40, 12)
+    gate.started(1.0)
+    gate.throttled(1.0, 12, 33.0)
+    assert gate.may_start(1.0, in_flight) == 33.0
+    assert gate.may_start(33.9, in_flight) == pytest.approx(0.1)
+    assert gate.may_start(34.0, in_flight) == 0.0
+
+
+def test_with_nothing_in_flight_a_refusal_still_waits() -> None:
+    gate = CreateGate(4, random=Random(1))
+    gate.started(0.0)
+    gate.throttled(0.0, 0)
+    assert gate.limit == 1
+    assert 0.0 < gate.may_start(0.0, 0) <= 1.0
+
+
+def test_the_limit_grows_again_with_the_account() -> None:
+    gate, now = filled(40, 12), 0.0
+    for level in range(13, 41):
+        now += gate.may_start(now, level - 1)
+        gate.started(now)
+        gate.accepted(now, level)
+        assert gate.limit == level
+    assert now < 60.0
+
+
+def test_every_wait_scales_with_the_interval() -> None:
+    slow, fast = filled(40, 12, interval_s=10.0), filled(40, 12, interval_s=0.5)
+    assert fast.may_start(0.0, 12) == pytest.approx(slow.may_start(0.0, 12) / 20.0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "used", "refused"),
+    [
+        ("12 in flight", 0.93, 0.3),
+        ("12 in flight, Retry-After", 0.93, 0.3),
+        ("30, then 12 after 120 s", 0.90, 0.35),
+        ("25 in flight, 1 a second", 0.85, 0.35),
+        ("12, then 30 after 300 s", 0.75, 0.4),
+        ("1 in flight", 0.90, 0.8),
+    ],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_hidden_limit_is_found_and_used(setting: str, used: float, refused: float, seed: int) -> None:
+    found = simulate(SETTINGS[setting](), seed=seed)
+    assert found["used"] >= used
+    assert found["refused_a_job"] <= refused
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_limit_is_found_at_twenty_times_the_speed(seed: int) -> None:
+    found = simulate(
+        SETTINGS["12 in flight"](), interval_s=0.5, median_s=3.75, latency_s=0.02, notice_s=0.15, seed=seed
+    )
+    assert found["used"] >= 0.93
+    assert found["refused_a_job"] <= 0.3
+
+
+@pytest.mark.parametrize(
+    ("setting", "makespan_s", "refused"),
+    [
+        ("no limit", 620.0, 0.0),
+        ("2 creates a second", 640.0, 0.1),
+        ("2 creates a second, Retry-After", 640.0, 0.1),
+        ("10 a minute, 10 at once", 1600.0, 0.8),
+        ("1 create in 5 s", 3400.0, 0.9),
+    ],
+)
+def test_a_limit_of_the_rate_is_no_limit_in_flight(setting: str, makespan_s: float, refused: float) -> None:
+    found = simulate(SETTINGS[setting](), seed=1)
+    assert found["makespan_s"] <= makespan_s
+    assert found["refused_a_job"] <= refused
+
+
+class Creating(RuleBasedStateMachine):
+    """Any order of answers: the gate never passes its ceiling, and always opens again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = CreateGate(6, random=Random(3))
+        self.now = 0.0
+        self.in_flight = 0
+        self.out = 0
+        self.shut_until = 0.0
+
+    @rule(wait_s=st.floats(0.0, 30.0))
+    def start(self, wait_s: float) -> None:
+        self.now += wait_s
+        if self.gate.may_start(self.now, self.in_flight) == 0.0:
+            assert self.now >= self.shut_until
+            self.gate.started(self.now)
+            self.out += 1
+
+    @rule(how=st.sampled_from(["accepted", "throttled", "told", "ended"]))
+    def answer(self, how: str) -> None:
+        if not self.out:
+            return
+        self.out -= 1
+        if how == "accepted":
+            self.in_flight += 1
+            self.gate.accepted(self.now, self.in_flight)
+        elif how == "ended":
+            self.gate.ended(self.now)
+        else:
+            told = 20.0 if how == "told" else None
+            self.shut_until = max(self.shut_until, self.now + (told or 0.0))
+            self.gate.throttled(self.now, self.in_flight, told)
+
+    @rule()
+    def finish(self) -> None:
+        self.in_flight = max(0, self.in_flight - 1)
+
+    @invariant()
+    def holds(self) -> None:
+        assert self.in_flight + self.out <= 6
+        assert 1 <= self.gate.limit <= 6
+        assert self.gate.outstanding == self.out
+
+    @invariant()
+    def opens_again(self) -> None:
+        if self.in_flight + self.out < 6 and self.out == 0:
+            wait = self.gate.may_start(self.now, self.in_flight)
+            assert wait < inf
+            assert self.gate.may_start(self.now + wait + 1e-6, self.in_flight) == 0.0
+
+
+TestCreating = Creating.TestCase
+TestCreating.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
+
+
+def test_looks_are_free_until_one_is_refused() -> None:
+    pace = LookPace()
+    assert all(pace.may_look(i * 1e-6) == 0.0 for i in range(1000))
+
+
+def test_a_refused_look_closes_the_pace_as_long_as_told() -> None:
+    pace = LookPace()
+    assert pace.may_look(0.0) == 0.0
+    pace.throttled(0.0, 17.0)
+    pace.throttled(0.1, 3.0)
+    assert pace.may_look(0.1) == pytest.approx(16.9)
+    assert pace.may_look(17.0) == 0.0
+
+
+def test_refusals_at_once_slow_the_pace_once() -> None:
+    once, often = LookPace(), LookPace()
+    for pace, times in ((once, 1), (often, 30)):
+        for i in range(100):
+            pace.may_look(i * 0.01)
+        for _ in range(times):
+            pace.throttled(1.0)
+    assert often.gap_s == once.gap_s > 0.0
+
+
+def test_the_pace_finds_a_hidden_rate_and_forgets_it() -> None:
+    pace, now, tokens, refused, passed, seen = LookPace(), 0.0, 5.0, 0, 0, 0.0
+    while now < 600.0:
+        now += pace.may_look(now) + 1e-3
+        if pace.may_look(now) > 0.0:
+            continue
+        tokens = min(5.0, tokens + (now - seen) * 5.0)
+        seen = now
+        if tokens >= 1.0:
+            tokens -= 1.0
+            passed += 1
+            pace.ok(now)
+        else:
+            refused += 1
+            pace.throttled(now)
+    assert passed > 0.7 * 600.0 * 5.0
+    assert refused < 0.12 * passed
+    for _ in range(2000):
+        pace.ok(now)
+    assert pace.gap_s == 0.0

@@ -1,0 +1,307 @@
+"""What is learned of rendering times: bounds on a virtual clock, drift, memory, forecasts."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from math import exp, inf
+from random import Random
+from statistics import fmean
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.simulate_night import bytes_tracked, measure
+from benchmarks.simulate_polling import DISTRIBUTIONS, every, remembering, scheduled, simulate
+from pipeline.polling import DurationLearner, PollQueue, time_left_s
+from pipeline.polling.evidence import EDGES, SIZE, Evidence, bin_of
+from pipeline.polling.plan import CAP, FLOOR, best_plan
+
+KIND = "any"
+
+
+def durations(name: str, jobs: int, seed: int, factor: float = 1.0) -> list[float]:
+    random = Random(seed)
+    return [factor * DISTRIBUTIONS[name](random) for _ in range(jobs)]
+
+
+@pytest.mark.parametrize(("name", "product"), [("lognormal", 0.52), ("two modes", 0.50), ("uniform", 0.85)])
+@pytest.mark.parametrize("in_flight", [60, 20])
+def test_looks_and_delay_are_both_better_than_the_fixed_clock(
+    name: str, product: float, in_flight: int
+) -> None:
+    shares = []
+    for seed in range(4):
+        batch = durations(name, 300, seed)
+        share = simulate(batch, in_flight, seed=seed).against(scheduled(batch, 60, every(10.0)))
+        assert share.looks <= 0.98
+        assert share.delay_s <= 1.05
+        shares.append(share)
+    assert fmean(share.product for share in shares) <= product - 0.02
+    assert fmean(share.delay_s for share in shares) <= 0.96
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_all_at_once_is_no_worse_than_the_fixed_clock(name: str) -> None:
+    batch = durations(name, 300, 2)
+    share = simulate(batch, 300, seed=2).against(scheduled(batch, 300, every(10.0)))
+    assert share.looks <= 1.0
+    assert share.delay_s <= 1.1
+    assert share.product <= 0.9
+
+
+def test_every_constant_scales_with_the_interval() -> None:
+    batch = durations("lognormal", 200, 1)
+    slow = simulate(batch, 60, seed=1)
+    fast = simulate([d / 20.0 for d in batch], 60, seed=1, interval_s=0.5)
+    assert fast.looks == pytest.approx(slow.looks, rel=0.07)
+    assert fast.delay_s * 20.0 == pytest.approx(slow.delay_s, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["lognormal", "two modes"])
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+@pytest.mark.parametrize(("jobs", "in_flight"), [(60, 60), (100, 30), (30, 1)])
+def test_a_memory_that_is_wrong_by_two_costs_little(
+    name: str, factor: float, jobs: int, in_flight: int
+) -> None:
+    shares = []
+    for seed in range(2):
+        batch = durations(name, jobs, seed, factor)
+        ours = simulate(batch, in_flight, seed=seed, learner=remembering(DISTRIBUTIONS[name], seed))
+        shares.append(ours.against(scheduled(batch, in_flight, every(10.0))))
+    assert fmean(share.looks for share in shares) <= 1.2
+    assert fmean(share.delay_s for share in shares) <= 1.3
+
+
+def test_a_change_in_the_middle_of_a_run_costs_little() -> None:
+    for factor in (0.5, 2.0):
+        batch = durations("lognormal", 150, 1) + durations("lognormal", 150, 2, factor)
+        share = simulate(batch, 50, seed=1).against(scheduled(batch, 50, every(10.0)))
+        assert share.looks <= 1.0
+        assert share.delay_s <= 1.2
+
+
+def test_a_memory_that_is_right_helps_from_the_start() -> None:
+    cold, warm = [], []
+    for seed in range(4):
+        batch = durations("lognormal", 60, seed)
+        cold.append(simulate(batch, 20, seed=seed).product)
+        warm.append(
+            simulate(batch, 20, seed=seed, learner=remembering(DISTRIBUTIONS["lognormal"], seed)).product
+        )
+    assert fmean(warm) < 0.95 * fmean(cold)
+
+
+def learned(seconds: float, ends: int = 80, interval_s: float = 10.0) -> DurationLearner:
+    learner, random = DurationLearner(interval_s), Random(1)
+    for _ in range(ends):
+        end = seconds * exp(random.gauss(0.0, 0.05))
+        learner.survived(KIND, 0.0, end - 1.0)
+        learner.ended(KIND, end - 1.0, end)
+    return learner
+
+
+def test_what_remains_is_none_at_first_and_then_about_right() -> None:
+    assert DurationLearner().remaining_s(KIND, 0.0) is None
+    learner = learned(100.0)
+    assert learner.remaining_s("another", 0.0) is None
+    assert learner.remaining_s(KIND, 0.0) == pytest.approx(100.0, rel=0.1)
+    assert learner.remaining_s(KIND, 50.0) == pytest.approx(50.0, rel=0.15)
+    late = learner.remaining_s(KIND, 5000.0)
+    assert late is not None
+    assert 0.0 < late < 1000.0
+
+
+def test_a_memory_is_the_same_after_json() -> None:
+    learner = learned(100.0)
+    data = json.loads(json.dumps(learner.dump()))
+    heir = DurationLearner()
+    heir.restore(data)
+    assert heir.remaining_s(KIND, 30.0) == pytest.approx(learner.remaining_s(KIND, 30.0), rel=0.1)
+    assert len(json.dumps(data)) < 20_000
+
+
+def test_running_generations_are_remembered_as_far_as_they_were_seen() -> None:
+    learner = DurationLearner()
+    queue = PollQueue(learner, interval_s=10.0, random=Random(1))
+    for i in range(50):
+        queue.add(str(i), KIND, now=0.0)
+    now = 0.0
+    while now < 60.0:
+        now = queue.next_due() or inf
+        key = queue.pop_due(now)
+        if key is not None:
+            queue.not_yet(key, now=now)
+    queue.finished(next(iter(queue._entries)), now=now)
+    remaining = learner.remaining_s(KIND, 0.0)
+    assert remaining is not None
+    assert remaining > now
+
+
+GOOD = learned(100.0).dump()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"version": 99},
+        {"version": 1, "grid": [1, 2, 3], "kinds": {}},
+        {**GOOD, "kinds": []},
+        {**GOOD, "kinds": {KIND: 3}},
+        {**GOOD, "kinds": {KIND: {"ends": {}, "enters": {}}}},
+        {**GOOD, "kinds": {KIND: {"ends": {"5": -1.0}, "enters": {}}}},
+        {**GOOD, "kinds": {KIND: {"ends": {"x": 1.0}, "enters": {}}}},
+        {**GOOD, "kinds": {KIND: {"ends": {"5": None}, "enters": {}}}},
+        {**GOOD, "kinds": {KIND: {"ends": {"5": 1.0}, "enters": {"3": -5.0}}}},
+        {**GOOD, "kinds": {KIND: {"ends": {"99999": 1.0}, "enters": {}}}},
+        {**GOOD, "kinds": {KIND: {"ends": {"5": float("nan")}, "enters": {}}}},
+        {**GOOD, "kinds": {KIND: {"ends": {"5": 1e400}, "enters": {}}}},
+    ],
+)
+def test_a_bad_memory_is_ignored(data: dict[str, Any]) -> None:
+    learner = DurationLearner()
+    learner.restore(data)
+    assert learner.remaining_s(KIND, 0.0) is None
+
+
+values = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3))
+junk = st.recursive(
+    values, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner)
+)
+counts = st.dictionaries(st.integers(-2, SIZE + 2).map(str), values, max_size=6)
+
+
+@given(junk | st.fixed_dictionaries({"ends": counts, "enters": counts}))
+@settings(max_examples=60, deadline=None)
+def test_any_memory_leaves_a_working_plan(kind: Any) -> None:
+    learner = DurationLearner()
+    learner.restore({**GOOD, "kinds": {KIND: kind}})
+    at = learner.plan(KIND).next_age(7.0)
+    assert 7.0 + FLOOR * 10.0 * 0.999 <= at <= 7.0 + CAP * 10.0
+
+
+looks = st.lists(
+    st.tuples(st.floats(0.0, 2000.0), st.floats(0.0, 300.0), st.booleans()), min_size=1, max_size=80
+)
+
+
+@given(looks, st.floats(0.01, 60.0))
+@settings(max_examples=50, deadline=None)
+def test_whatever_is_seen_a_plan_keeps_its_bounds_and_its_order(
+    seen: list[tuple[float, float, bool]], interval_s: float
+) -> None:
+    learner = DurationLearner(interval_s)
+    for from_s, more_s, ended in seen:
+        (learner.ended if ended else learner.survived)(KIND, from_s, from_s + more_s)
+    plan = learner.plan(KIND)
+    ages = [0.0, 0.3, *(interval_s * step / 3.0 for step in range(60)), 1e4, 1e6]
+    nexts = [plan.next_age(age) for age in sorted(ages)]
+    for age, at in zip(sorted(ages), nexts, strict=True):
+        assert age + FLOOR * interval_s * 0.999 <= at <= age + CAP * interval_s * 1.001
+    assert all(later >= sooner - 1e-6 for sooner, later in pairwise(nexts))
+    remaining = learner.remaining_s(KIND, 5.0)
+    assert remaining is None or 0.0 <= remaining < inf
+
+
+@given(st.floats(0.0, 1e6))
+def test_an_age_is_in_its_bin(age_s: float) -> None:
+    b = bin_of(age_s)
+    assert 0 <= b < SIZE
+    assert EDGES[b] <= age_s * (1 + 1e-9)
+    assert b == SIZE - 1 or age_s <= EDGES[b + 1] * (1 + 1e-9)
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 500.0), st.floats(0.001, 50.0)), min_size=1, max_size=30))
+def test_an_end_counts_for_one_and_risk_is_never_negative(ends: list[tuple[float, float]]) -> None:
+    evidence = Evidence()
+    for from_s, more_s in ends:
+        evidence.ended(from_s, from_s + more_s, 1e9)
+    assert evidence.total() == pytest.approx(len(ends))
+    total = 0.0
+    for step in evidence.enters:
+        total += step
+        assert total > -1e-6
+    assert total == pytest.approx(0.0, abs=1e-6)
+
+
+def test_counts_never_overflow() -> None:
+    evidence = Evidence()
+    for _ in range(3000):
+        evidence.ended(9.0, 10.0, 20.0)
+    assert evidence.total() == pytest.approx(20.0 / 0.693, rel=0.05)
+
+
+def test_a_sure_thing_takes_few_looks() -> None:
+    learner = learned(100.0, ends=300)
+    known = learner.known(KIND)
+    assert known is not None
+    age, times = 0.0, 0
+    plan = best_plan(known, 10.0)
+    while age < 100.0:
+        age, times = plan.next_age(age), times + 1
+    assert times <= 6
+
+
+def forecast_errors(name: str, jobs: int, in_flight: int, seed: int) -> list[float]:
+    """Return the error of the forecast total against the real one, after each finish from a third on."""
+    batch, now, started = durations(name, jobs, seed), 0.0, 0
+    learner = DurationLearner()
+    queue = PollQueue(learner, interval_s=10.0, random=Random(seed))
+    born: dict[str, float] = {}
+    forecasts: list[tuple[float, float]] = []
+    while started < jobs or len(queue):
+        while started < jobs and len(queue) < in_flight:
+            born[str(started)] = now
+            queue.add(str(started), KIND, now=now)
+            started += 1
+        now = max(now, queue.next_due() or now)
+        key = queue.pop_due(now)
+        if key is None:
+            continue
+        if now < born[key] + batch[int(key)]:
+            queue.not_yet(key, now=now)
+            continue
+        queue.finished(key, now=now)
+        if (jobs - started + len(queue)) % 5 == 0 and len(queue):
+            pending = {KIND: jobs - started}
+            left = time_left_s(learner, queue.in_flight(now), pending, in_flight, notice_s=3.0)
+            forecasts.append((now, inf if left is None else left))
+    return [abs(at + left - now) / now for at, left in forecasts if at > now / 3.0]
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_the_forecast_is_right_within_a_fifth_from_a_third_on(name: str) -> None:
+    errors = forecast_errors(name, 160, 30, 1)
+    assert len(errors) > 10
+    assert max(errors) <= 0.2
+
+
+def test_a_forecast_of_many_is_the_forecast_of_few_scaled() -> None:
+    learner = learned(100.0)
+    few = time_left_s(learner, [], {KIND: 500}, 10)
+    many = time_left_s(learner, [], {KIND: 500_000}, 10_000)
+    assert few is not None
+    assert many is not None
+    assert many == pytest.approx(few, rel=0.05)
+
+
+def test_a_forecast_needs_some_knowledge() -> None:
+    assert time_left_s(DurationLearner(), [], {KIND: 0}, 4) == 0.0
+    assert time_left_s(DurationLearner(), [(KIND, 3.0)], {}, 4) is None
+    both = time_left_s(learned(100.0), [("new", 0.0)], {KIND: 3}, 4)
+    assert both is not None
+    assert 80.0 < both < 150.0
+
+
+def test_a_night_with_outages_ends_with_everything_found() -> None:
+    found = measure(2_000)
+    assert found["looks_a_job"] < 10.0
+    assert found["refused_creates_a_job"] < 0.3
+    assert found["delay_s"] < 8.0
+
+
+def test_a_tracked_generation_is_small() -> None:
+    assert bytes_tracked(10_000) < 500.0

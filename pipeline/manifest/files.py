@@ -78,20 +78,22 @@ def _collection_paused() -> Iterator[None]:
 
 def _bytes(path: Path, report: Report) -> bytes:
     try:
-        mode = path.stat().st_mode
+        info = path.stat()
+        mode = info.st_mode
         if stat.S_ISDIR(mode):
             return _refuse(report, "this is a directory", "a manifest is a file", "name the file in it")
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
             return _refuse(report, "this is no file", "a device or socket has no end", "name a file")
         with path.open("rb") as file:
-            data = file.read(FILE_BYTES + 1)
-        if len(data) > FILE_BYTES:
-            return _refuse(report, "the file is larger than 512 MB", "it would not fit", "split it")
-        return data
+            # Room is taken for as many bytes as are asked for, so a pipe alone is asked for the most.
+            data = file.read(min(info.st_size if stat.S_ISREG(mode) else FILE_BYTES, FILE_BYTES) + 1)
     except FileNotFoundError:
         return _refuse(report, "there is no such file", "", "check the path")
     except (OSError, ValueError) as error:
         return _refuse(report, "the file cannot be read", str(error), "check the path and its permissions")
+    if len(data) > FILE_BYTES:
+        return _refuse(report, "the file is larger than 512 MB", "it would not fit", "split it")
+    return data
 
 
 def _text(data: bytes, report: Report) -> str:

@@ -105,11 +105,14 @@ class _Builder:
         return root
 
     def _value(self) -> Node:
-        """Read one value, whatever its depth, in one loop: the hot one of a bulk manifest."""
+        """Read one value, whatever its depth, in one loop: the hot one of a bulk manifest.
+
+        `name` is the member of the innermost mapping that waits for its value; `names` are those outside.
+        """
         stack: list[Map | Seq] = []
+        names: list[tuple[str | None, int]] = []
         name: str | None = None
         name_at = 0
-        names: list[tuple[str | None, int]] = []
         while True:
             event = self._next()
             kind = event.__class__
@@ -117,34 +120,19 @@ class _Builder:
             at = (mark.line + 1) << 32 | (mark.column + 1)
             top = stack[-1] if stack else None
             value: Node
+            if name is None and top.__class__ is Map and kind is not yaml.MappingEndEvent:
+                name, name_at = self._name(event, kind, at), at
+                continue
             if kind is yaml.ScalarEvent:
-                text = event.value
-                if name is None and top.__class__ is Map:
-                    name, name_at = intern(text), at
-                    if event.anchor:
-                        self._anchors[event.anchor] = text
-                    continue
-                if len(text) <= _SHORT:
-                    text = intern(text)
-                value = (
-                    self._scalar(text, event.tag, at) if event.tag or not event.implicit[0] else resolve(text)
-                )
-                if self._cut_lines and event.implicit[0]:
-                    self._warn_of_cut(event, at)
-                if event.anchor:
-                    self._anchors[event.anchor] = value
-            elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
-                done = stack.pop()
-                value, at = self._closed(done), done.at
-                name, name_at = names.pop()
-                top = stack[-1] if stack else None
+                value = self._scalar(event, at)
             elif kind is yaml.AliasEvent:
                 value = self._alias(event.anchor, at)
+            elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+                value = self._closed(stack.pop())
+                at = value.at
+                name, name_at = names.pop()
+                top = stack[-1] if stack else None
             else:
-                if name is None and isinstance(top, Map):
-                    self._stop(
-                        at, "a key that is no text", "keys are the names of fields", "write name: value"
-                    )
                 stack.append(self._opened(event, at, len(stack)))
                 names.append((name, name_at))
                 name = None
@@ -152,29 +140,45 @@ class _Builder:
             if top is None:
                 return value
             if isinstance(top, Seq):
-                top.items.append(value)
-                top.ats.append(at)
-            elif name is None:
-                if not isinstance(value, str):
-                    self._stop(
-                        at, "a key that is no text", "keys are the names of fields", "write name: value"
-                    )
-                name, name_at = str(value), at
+                top.add(value, at)
             else:
-                top.add(name, name_at, value, at)
+                top.add(name or "", name_at, value, at)
                 name = None
+
+    def _name(self, event: Any, kind: type, at: int) -> str:
+        """Return the name of a member: text as it is written, whatever its type would be as a value."""
+        value: Node = None
+        if kind is yaml.ScalarEvent:
+            value = intern(event.value)
+            if event.anchor:
+                self._anchors[event.anchor] = value
+        elif kind is yaml.AliasEvent:
+            value = self._alias(event.anchor, at)
+        if not isinstance(value, str):
+            self._stop(at, "a key that is no text", "keys are the names of fields", "write name: value")
+        return str(value)
+
+    def _scalar(self, event: Any, at: int) -> Node:
+        text = event.value
+        if len(text) <= _SHORT:
+            text = intern(text)
+        value: Node = text
+        if event.implicit[0] and not event.tag:
+            value = resolve(text)
+            if self._cut_lines:
+                self._warn_of_cut(event, at)
+        elif event.tag and event.tag not in _TEXT_TAGS:
+            what = f"the tag {show(event.tag)}"
+            self._report.problem(at, what, "tags are not followed", "write the value without a tag")
+        if event.anchor:
+            self._anchors[event.anchor] = value
+        return value
 
     def _warn_of_cut(self, event: Any, at: int) -> None:
         end = event.end_mark
         if event.value and self._cut_lines.get(end.line) == end.column:
             why = "a # after a space begins a comment"
             self._report.warning(at, "the text ends before its #", why, "put the whole text in quotes")
-
-    def _scalar(self, text: str, tag: str | None, at: int) -> str:
-        if tag is not None and tag not in _TEXT_TAGS:
-            what = f"the tag {show(tag)}"
-            self._report.problem(at, what, "tags are not followed", "write the value without a tag")
-        return text
 
     def _opened(self, event: Any, at: int, depth: int) -> Map | Seq:
         if depth >= DEPTH:

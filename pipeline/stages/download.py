@@ -58,10 +58,10 @@ class DownloadLimits:
     """
 
     max_bytes: int = 2 * 1024**3
-    tries: int = 8
+    tries: int = 6
     patience_s: float = 60.0
-    proofs: int = 3
-    full_fetches: int = 6
+    proofs: int = 4
+    full_fetches: int = 7
     stall_window_s: float = 10.0
     stall_bytes_s: float = 1000.0
     answer_s: float = 20.0

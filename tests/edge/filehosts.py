@@ -167,6 +167,37 @@ class Silent(Host):
         await self.behave(ask)
 
 
+class CutsFirst(Host):
+    """Sends the head and resets the connection before the first byte."""
+
+    async def answer(self, ask: Ask) -> None:
+        cut = self.misbehaves()
+        await self.behave(ask, most=0 if cut else None, cut=cut)
+
+
+class Hesitates(Host):
+    """Sends the head and then nothing, with the connection open."""
+
+    async def answer(self, ask: Ask) -> None:
+        if not self.misbehaves():
+            await self.behave(ask)
+            return
+        await self.behave(ask, most=0)
+        await asyncio.Event().wait()
+
+
+class Shrinks(Host):
+    """Cuts the first transfer near the end, then has a shorter file."""
+
+    async def answer(self, ask: Ask) -> None:
+        if self.misbehaves():
+            whole, self.data = self.data, self.data + bytes(1000)
+            await self.behave(ask, most=len(whole) + 500)
+            self.data = whole
+        else:
+            await self.behave(ask)
+
+
 class Statuses(Host):
     """Answers with an error status first."""
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 QUICK = DownloadLimits(
+    proofs=3,
     first_wait_s=0.001,
     longest_wait_s=0.002,
     stall_window_s=0.3,
@@ -87,6 +88,9 @@ FAULTS: list[hosts.Host] = [
     hosts.Stalls(FILM),
     hosts.Trickles(FILM),
     hosts.Silent(FILM),
+    hosts.CutsFirst(FILM, faults=2),
+    hosts.Hesitates(FILM),
+    hosts.Shrinks(FILM),
     hosts.Statuses(FILM, faults=3),
     hosts.ShowsPages(FILM, faults=3),
     hosts.SendsNothing(FILM, faults=3),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.errors import StopReason, StoreTrouble
+from pipeline.errors import StopReason, StoreTrouble, UsageError
 from pipeline.stages.download import Saved
 from pipeline.storage import LocalStore, files, open_store
 from tests.edge import filehosts as hosts
@@ -220,3 +221,25 @@ async def test_a_file_where_a_folder_should_be_is_said(tmp_path: Path) -> None:
     async with hosts.Host(FILM) as host, rig(tmp_path) as it:
         with pytest.raises(StoreTrouble, match="videos"):
             await it.fetch(host.url)
+
+
+async def test_a_small_file_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path)
+    await store.write_bytes("results.csv", b"old")
+
+    def full(file: int, chunk: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "write_all", full)
+    with pytest.raises(StoreTrouble, match="the disk is full"):
+        await store.write_bytes("results.csv", b"new")
+    assert await store.read_bytes("results.csv") == b"old"
+    assert names(tmp_path) == ["results.csv"]
+
+
+def test_an_object_store_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pipeline.storage.objects", None)
+    with pytest.raises(UsageError, match=r"veobatch\[cloud\]"):
+        open_store("s3://films/x")

@@ -94,7 +94,7 @@ class Ending:
     def next_command(self) -> str:
         """Return the command that goes on from here, or nothing when there is nothing to do."""
         outcome = self.outcome
-        again = shlex.join(["veobatch", *self.argv])
+        again = shlex.join(["veobatch", *(word for word in self.argv if word != "--resubmit-in-doubt")])
         if outcome.stop is not None or outcome.open_rows:
             return again + (NEXT_WORDS.get(outcome.stop, "") if outcome.stop else "")
         failed = any(r.state is State.FAILED and r.position >= 0 for r in outcome.records)

@@ -114,6 +114,7 @@ async def _run(batch: Batch) -> int:
         if not request.sandbox and not agreed(cost, assume_yes=request.yes):
             click.echo("nothing was submitted", err=True)
             return int(ExitCode.RESUMABLE)
+        log.know(plan.records)
         bystanders = Bystanders(batch, plan, cost, log)
         tell_start(plan, loaded, cost, bystanders.observer)
         learner = DurationLearner(settings.poll_interval)

@@ -39,8 +39,8 @@ class LocalStore:
     @asynccontextmanager
     async def part(self, path: str) -> AsyncIterator[Part]:
         part = LocalPart(self, path)
-        await part.open()
         try:
+            await part.open()
             yield part
         finally:
             with anyio.CancelScope(shield=True):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
 
@@ -327,3 +328,35 @@ class Expires(Host):
             await self.behave(ask)
         else:
             await self.reply(ask, self.status, {}, b"<Error>expired</Error>")
+
+
+class Gauntlet(Host):
+    """Puts every path through all faults, one after the other, each path in an order of its own."""
+
+    async def answer(self, ask: Ask) -> None:
+        left = self._left.setdefault(ask.path.partition("?")[0], self._faults(len(self._left)))
+        if left:
+            await left.pop()(ask)
+        else:
+            await self.behave(ask)
+
+    async def __aenter__(self) -> Self:
+        self._left: dict[str, list[Callable[[Ask], Awaitable[None]]]] = {}
+        return await super().__aenter__()
+
+    def _faults(self, number: int) -> list[Callable[[Ask], Awaitable[None]]]:
+        faults: list[Callable[[Ask], Awaitable[None]]] = [
+            self._cut,
+            lambda ask: self.reply(ask, 403, {}, b"expired"),
+            lambda ask: self.reply(ask, 404, {}, b"not yet"),
+            self._cut,
+            lambda ask: self.reply(ask, 500, {}, b"oops"),
+            lambda ask: self.reply(ask, 200, {"Content-Type": "text/html"}, b"<html>"),
+            lambda ask: self.reply(ask, 200, {}, self.data[: len(self.data) // 2]),
+            lambda ask: self.reply(ask, 200, {}, bytes(len(self.data))),
+            self._cut,
+        ]
+        return faults[number % 9 :] + faults[: number % 9]
+
+    async def _cut(self, ask: Ask) -> None:
+        await self.behave(ask, most=len(self.data) // 3, cut=True)

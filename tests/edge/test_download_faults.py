@@ -354,3 +354,18 @@ async def test_a_page_in_answer_to_a_range_does_not_cost_what_is_held(tmp_path: 
         assert isinstance(await it.fetch(host.url), Saved)
     assert [ask.first for ask in host.asked] == [0, len(FILM) // 2, len(FILM) // 2]
     assert it.video() == FILM
+
+
+async def test_rows_side_by_side_through_every_fault(tmp_path: Path) -> None:
+    outcomes: dict[int, Outcome] = {}
+    async with hosts.Gauntlet(FILM) as host, rig(tmp_path) as it:
+
+        async def one(number: int) -> None:
+            outcomes[number] = await it.fetch(f"http://127.0.0.1:{host.port}/{number}.mp4", str(number))
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(18):
+                tasks.start_soon(one, number)
+    assert all(isinstance(outcome, Saved) for outcome in outcomes.values()), outcomes
+    assert all(it.video(str(number)) == FILM for number in outcomes)
+    assert len(it.files()) == 2 * 18

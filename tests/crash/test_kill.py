@@ -31,7 +31,7 @@ QUICK = SandboxOptions(speed=100.0, video="small", id_style="hostile")
 async def test_killed_at_every_commit(tmp_path: Path, moment: str, first: int) -> None:
     """Each life makes a commit or a few and dies, right after the last or right before the next.
 
-    Lives grow longer, since one that always dies between its intent and its create gets nowhere.
+    Those that die after a commit grow longer: always dying between intent and create gets nowhere.
     """
     n_jobs = 6 if SEEDS else 2
     async with Sandbox(QUICK) as box:
@@ -39,7 +39,8 @@ async def test_killed_at_every_commit(tmp_path: Path, moment: str, first: int) -
         batch = Batch(tmp_path, box, n_jobs, options)
         lives = 0
         while True:
-            process = await batch.start("tests.crash.dying", moment, str(first + lives // 3))
+            number = first + (lives // 3 if moment == "after" else 0)
+            process = await batch.start("tests.crash.dying", moment, str(number))
             lives += 1
             async with asyncio.timeout(60):
                 code = await process.wait()

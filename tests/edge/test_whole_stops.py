@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.edge.vendor_double import at_work, ended, film, until
+from tests.edge.vendor_double import LOST, Create, at_work, ended, film, until
+from tests.edge.vendor_double.script import silence, trouble
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +68,55 @@ async def test_the_second_signal_stops_at_once(tmp_path: Path, number: signal.Si
         await assert_resumes(vendor, desk, prompts)
 
 
+async def test_stopping_while_answers_are_out_and_rows_in_doubt(tmp_path: Path) -> None:
+    """A run that waits for the log, or for an answer that never comes, stops when it is told to."""
+    async with at_work(tmp_path, render_s=0.1) as (vendor, desk):
+        vendor.script("doubt", creates=[LOST["502 accepted"]], in_log=False)
+        vendor.script("silent", creates=[Create(accept=True, reply=silence(100.0))])
+        desk.write(["doubt", "silent", "good", "good"])
+        process = await desk.start()
+        await until(lambda: len(vendor.cdn.requests) >= 2)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        async with asyncio.timeout(20):
+            while b"once more" not in await process.stderr.readline():
+                pass
+        process.send_signal(signal.SIGINT)
+        result = await ended(process, 20)
+        assert result.code == 130, result.said
+        assert desk.states() == {"done": 2, "in_doubt": 2}
+        vendor.scripts["doubt"].in_log = True
+        result = await desk.run()
+        assert result.code == 0, result.said
+        assert vendor.created == {"doubt": 1, "silent": 1, "good": 2}
+
+
+async def test_one_signal_is_enough_where_only_the_log_is_waited_for(tmp_path: Path) -> None:
+    async with at_work(tmp_path, render_s=0.1) as (vendor, desk):
+        vendor.script("doubt", creates=[LOST["accepted then cut"]], in_log=False)
+        desk.write(["doubt"])
+        process = await desk.start()
+        await until(lambda: sum(request.path == "/v2/logs" for request in vendor.requests) >= 2)
+        process.send_signal(signal.SIGTERM)
+        result = await ended(process, 20)
+        assert result.code == 143, result.said
+        assert desk.states() == {"in_doubt": 1}
+
+
+async def test_a_long_pause_of_the_vendor_can_be_stopped(tmp_path: Path) -> None:
+    async with at_work(tmp_path, render_s=0.1) as (vendor, desk):
+        refused = Create(accept=False, reply=trouble(429, "slow down", Retry_After="300"))
+        vendor.script("one", creates=[refused])
+        desk.write(["one"])
+        process = await desk.start()
+        await until(lambda: vendor.created["one"] == 1)
+        await asyncio.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        result = await ended(process, 20)
+        assert result.code == 130, result.said
+        assert desk.states() == {"pending": 1}
+
+
 async def test_a_second_run_names_the_first_and_touches_nothing(tmp_path: Path) -> None:
     async with at_work(tmp_path, render_s=inf) as (vendor, desk):
         desk.write(["one", "two"])
@@ -117,6 +167,23 @@ async def test_a_manifest_that_is_wrong_touches_nothing(tmp_path: Path) -> None:
         assert desk.files() == files
         assert not vendor.requests
         assert (await desk.run(manifest="missing.yaml")).code == 2
+
+
+@pytest.mark.parametrize("place", ["a file", "a file/below", "with blanks \u00e9"])
+async def test_places_for_the_output(tmp_path: Path, place: str) -> None:
+    async with at_work(tmp_path, render_s=0.05) as (vendor, desk):
+        (tmp_path / "a file").write_text("mine")
+        desk.write(["one"])
+        result = await desk.run("--output", str(tmp_path / place))
+        assert "Traceback" not in result.err
+        if place.startswith("a file"):
+            assert result.code in (2, 3), result.said
+            assert not vendor.made
+            assert (tmp_path / "a file").read_text() == "mine"
+        else:
+            assert result.code == 0, result.said
+            assert (tmp_path / place / "results.csv").exists()
+            assert not (tmp_path / "output").exists()
 
 
 async def test_a_damaged_ledger_is_said_and_left_alone(tmp_path: Path) -> None:

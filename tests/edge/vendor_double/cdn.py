@@ -29,6 +29,7 @@ class Cdn:
         self.url_life_s = inf
         self.bytes_per_s = inf
         self.padding = 0
+        self.signature = ""
         self.requests: list[Request] = []
         self.leaked: list[Request] = []
         self.open = 0
@@ -38,10 +39,15 @@ class Cdn:
         """Hand out a fresh URL; it is good from now on for `url_life_s`."""
         self._minted.append((made.number, time.time()))
         token = len(self._minted) - 1
-        return f"{self.server.url}/films/{made.number}/{token}.mp4?X-Amz-Signature=s3cr3t{token}"
+        signature = self.signature or f"X-Amz-Signature=s3cr3t{token}"
+        return f"{self.server.url}/films/{made.number}/{token}.mp4?{signature}"
 
     def film_of(self, made: Made) -> bytes:
         return made.script.film or film(made.prompt, self.padding)
+
+    @staticmethod
+    def etag(whole: bytes) -> str:
+        return f'"{hashlib.md5(whole, usedforsecurity=False).hexdigest()}"'
 
     async def _answer(self, exchange: Exchange) -> None:
         self.requests.append(exchange.request)
@@ -70,7 +76,7 @@ class Cdn:
             await self._serve(exchange, self.film_of(made))
 
     async def _serve(self, exchange: Exchange, whole: bytes) -> None:
-        etag = f'"{hashlib.md5(whole, usedforsecurity=False).hexdigest()}"'
+        etag = self.etag(whole)
         headers = {"Content-Type": "video/mp4", "ETag": etag, "Accept-Ranges": "bytes"}
         asked = exchange.request.headers
         match = _RANGE.fullmatch(asked.get("range", ""))

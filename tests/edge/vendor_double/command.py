@@ -66,9 +66,12 @@ class Desk:
 
     async def start(self, *args: str, manifest: str = "batch.json") -> asyncio.subprocess.Process:
         where = ("--base-url", self.base_url) if self.base_url else ()
+        return await self._start("run", manifest, *where, *self.options, *args)
+
+    async def _start(self, *args: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "pipeline", "run", manifest, *where, *self.options, *args),
+            *("-m", "pipeline", *args),
             cwd=self.folder,
             env=self.env(),
             stdin=asyncio.subprocess.DEVNULL,
@@ -78,6 +81,10 @@ class Desk:
 
     async def run(self, *args: str, manifest: str = "batch.json", within_s: float = 60.0) -> Ended:
         return await ended(await self.start(*args, manifest=manifest), within_s)
+
+    async def command(self, *args: str, within_s: float = 60.0) -> Ended:
+        """Run another of the commands."""
+        return await ended(await self._start(*args), within_s)
 
     def rows(self) -> list[dict[str, str]]:
         with (self.output / "results.csv").open(newline="", encoding="utf-8-sig") as file:

@@ -81,9 +81,6 @@ class Exchange:
         self.writer.transport.abort()
 
 
-Handler = "Callable[[Exchange], Awaitable[None]]"
-
-
 class Server:
     """Listens on loopback; may go away in mid-sentence and come back on the same port."""
 
@@ -111,6 +108,7 @@ class Server:
             self._listener = None
         for writer in list(self._writers):
             Exchange(_NO_REQUEST, writer).reset()
+        await asyncio.sleep(0)  # a handler that has not begun could not tidy up after itself
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

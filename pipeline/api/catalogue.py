@@ -12,7 +12,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urljoin
 
 import aiohttp
 import anyio
@@ -58,6 +58,7 @@ class Catalogue:
     cache_dir: Path | None = None
     timeout_s: float = 10.0
     _whole: list[dict[str, Any]] | None = field(default=None, init=False)
+    _silent: dict[str, str] = field(default_factory=dict, init=False)
     _lock: anyio.Lock = field(default_factory=anyio.Lock, init=False)
 
     async def look_up(self, models: Iterable[str], *, with_rules: bool = True) -> dict[str, Listing]:
@@ -75,8 +76,7 @@ class Catalogue:
         return found
 
     async def _listing(self, model: str, with_rules: bool) -> Listing:
-        url = f"{self.base_url}/v1/models?id={quote(model, safe='')}&include=pricing,capabilities"
-        answer = await self._get(url)
+        answer = await self._get(self._models_url(f"id={quote(model, safe='')}&"))
         if answer.document is None:
             return Listing(model, notes=(f"the catalogue has no word on {model}: {answer.trouble}",))
         entry = _named(_entries(answer.document), model)
@@ -106,8 +106,11 @@ class Catalogue:
         link = info.get("docsJson") if isinstance(info, dict) else None
         if not isinstance(link, str) or not link:
             return None, "the catalogue names none"
-        url = urljoin(f"{self.base_url}/", link)
-        if urlsplit(url).scheme not in {"http", "https"}:
+        try:
+            url = URL(urljoin(f"{self.base_url}/", link))
+        except ValueError:
+            url = URL()
+        if url.scheme not in {"http", "https"} or not url.host:
             return None, "its address is not on the web"
         answer = await self._get(url)
         if answer.document is None:
@@ -115,22 +118,28 @@ class Catalogue:
         found = rules_from_openapi(answer.document, str(entry.get("id", model)))
         return found, "" if found else "its document describes no create request"
 
+    def _models_url(self, query: str = "") -> URL:
+        return URL(f"{self.base_url}/v1/models?{query}include=pricing,capabilities", encoded=True)
+
     async def _everything(self) -> list[dict[str, Any]]:
         """Return the whole catalogue, asked once: the lookup by id may not know aliases."""
         async with self._lock:
             if self._whole is None:
-                answer = await self._get(f"{self.base_url}/v1/models?include=pricing,capabilities")
+                answer = await self._get(self._models_url())
                 self._whole = _entries(answer.document)
             return self._whole
 
-    async def _get(self, url: str) -> _Answer:
-        kept = await to_thread.run_sync(self._read_kept, url)
+    async def _get(self, url: URL) -> _Answer:
+        """Return what stands at `url`; a host that did not answer once is not waited for again."""
+        kept = await to_thread.run_sync(self._read_kept, str(url))
+        if url.host in self._silent:
+            return _or_kept(kept, self._silent[url.host])
         headers = {"Accept": "application/json"}
         if kept is not None and kept.etag:
             headers["If-None-Match"] = kept.etag
         try:
             timeout = aiohttp.ClientTimeout(total=self.timeout_s)
-            async with self.session.get(URL(url, encoded=True), headers=headers, timeout=timeout) as response:
+            async with self.session.get(url, headers=headers, timeout=timeout) as response:
                 if response.status == 304 and kept is not None:
                     return _Answer(kept.document)
                 if response.status != 200:
@@ -139,10 +148,12 @@ class Catalogue:
                 document = json.loads(body)
                 if document is None:
                     return _or_kept(kept, "its answer is empty")
-                await to_thread.run_sync(self._keep, url, response.headers.get("ETag", ""), document)
+                await to_thread.run_sync(self._keep, str(url), response.headers.get("ETag", ""), document)
                 return _Answer(document)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return _or_kept(kept, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+            trouble = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            self._silent[url.host or ""] = trouble
+            return _or_kept(kept, trouble)
         except (ValueError, RecursionError):
             return _or_kept(kept, "its answer is no JSON")
 

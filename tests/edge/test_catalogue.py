@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import anyio
 import pytest
 from aiohttp import web
 
@@ -52,6 +53,7 @@ class Vendor:
     docs: Any = field(default_factory=lambda: DOCS)
     status: int = 200
     body: str | None = None
+    silent: bool = False
     balance: float | None = None
     seen: list[tuple[str, str | None, str | None]] = field(default_factory=list)
 
@@ -62,6 +64,8 @@ class Vendor:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         asked = request.headers.get("If-None-Match")
         self.seen.append((request.path_qs, asked, request.headers.get("Authorization")))
+        if self.silent:
+            await anyio.sleep_forever()
         if self.status != 200:
             return web.Response(status=self.status)
         if request.path == "/v2/billing":
@@ -85,7 +89,7 @@ class Vendor:
 async def serving(vendor: Vendor) -> AsyncIterator[Vendor]:
     app = web.Application()
     app.router.add_get("/{any:.*}", vendor.answer)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, handler_cancellation=True)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -184,6 +188,16 @@ async def test_an_answer_that_is_none_is_a_note(status: int, body: str | None) -
     assert not found.reached
     assert found.notes
     assert found.rules is None
+
+
+async def test_a_host_that_is_silent_is_waited_for_once() -> None:
+    vendor = Vendor(silent=True)
+    async with serving(vendor), aiohttp.ClientSession() as session:
+        catalogue = Catalogue(session, vendor.base_url, timeout_s=0.2)
+        found = await catalogue.look_up(f"model-{n}" for n in range(100))
+    assert len(vendor.seen) <= 8
+    assert len(found) == 100
+    assert all(listing.notes and not listing.reached for listing in found.values())
 
 
 @pytest.mark.parametrize("body", ["null", "[]", '{"data": 3}', '{"data": [3, {"id": 4}]}', '"x"'])

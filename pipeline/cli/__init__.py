@@ -25,6 +25,10 @@ COMMANDS: Final = {
 }
 
 
+BROKEN_PIPE: Final = 141
+"""What a shell reports of a program that SIGPIPE ended."""
+
+
 class Commands(click.Group):
     """A group whose help needs no command's module."""
 
@@ -67,12 +71,22 @@ def _run() -> int:
         error.show()
         return int(ExitCode.USAGE)
     except VeobatchError as error:
-        click.echo(f"veobatch: {error}", err=True)
+        click.echo(_told(error), err=True)
         return int(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("veobatch: interrupted", err=True)
         return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return int(ExitCode.DONE)
+        return BROKEN_PIPE
     return result if isinstance(result, int) else int(ExitCode.DONE)
+
+
+def _told(error: VeobatchError) -> str:
+    """Return an error's words; a manifest's problems as `validate` shows them, each at its place."""
+    from pipeline.cli.problems import colourful, listed
+    from pipeline.manifest import ManifestProblems
+
+    if isinstance(error, ManifestProblems):
+        return listed(error.problems, error.count, colour=colourful(sys.stderr))
+    return f"veobatch: {error}"

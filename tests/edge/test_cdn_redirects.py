@@ -133,6 +133,8 @@ async def test_a_name_is_resolved_again_for_each_request() -> None:
             with pytest.raises(Refused):
                 async with open_body(session, url, None, 0, 2.0):
                     pass
+            assert session.connector is not None
+            assert session.connector.force_close  # a kept connection would need no name
     assert len(host.asked) == 1
 
 

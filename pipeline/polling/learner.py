@@ -16,7 +16,7 @@ from pipeline.polling.plan import CAP, Plan, best_plan, fixed_plan
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-HALF_LIFE: Final = 500.0
+HALF_LIFE: Final = 1000.0
 """After how many ends (or twice the generations in flight, if that is more) what was counted counts half."""
 
 FEWEST_ENDS: Final = 5

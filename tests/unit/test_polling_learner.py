@@ -123,6 +123,14 @@ def test_a_memory_is_the_same_after_json() -> None:
     assert len(json.dumps(data)) < 20_000
 
 
+def test_a_long_memory_counts_for_a_hundred_ends() -> None:
+    evidence = Evidence()
+    for _ in range(500):
+        evidence.ended(90.0, 100.0, 1e9)
+    assert Evidence.restored(evidence.dump(), 100.0).total() == pytest.approx(100.0, rel=1e-3)
+    assert Evidence.restored(evidence.dump(), 900.0).total() == pytest.approx(500.0, rel=1e-3)
+
+
 def test_running_generations_are_remembered_as_far_as_they_were_seen() -> None:
     learner = DurationLearner()
     queue = PollQueue(learner, interval_s=10.0, random=Random(1))

@@ -125,6 +125,17 @@ def test_what_is_being_looked_at_does_not_come_again() -> None:
     assert queue.next_due() is not None
 
 
+def test_what_is_being_looked_at_does_not_come_back_when_the_heap_is_cleaned() -> None:
+    queue = a_queue()
+    queue.add("one", "any", now=0.0)
+    assert queue.pop_due(queue.next_due() or 0.0) == "one"
+    for i in range(500):
+        queue.add(str(i), "any", now=20.0)
+        queue.drop(str(i), now=20.0)
+    assert queue.next_due() is None
+    assert queue.pop_due(1e6) is None
+
+
 def test_without_knowledge_the_clock_is_the_interval() -> None:
     queue = a_queue(interval_s=3.0)
     for i in range(8):

@@ -149,7 +149,8 @@ def line_svg(y: int, row: Row) -> str:
             continue
         look = ' class="b"' if bold else ""
         out.append(
-            f'<text x="{left:.1f}" y="{top + 0.75 * LINE:.1f}" textLength="{len(shown) * CELL:.1f}" fill="{colour}"{look}>'
+            f'<text x="{left:.1f}" y="{top + 0.75 * LINE:.1f}"'
+            f' textLength="{len(shown) * CELL:.1f}" fill="{colour}"{look}>'
             f"{escape(shown)}</text>"
         )
     return "".join(out)

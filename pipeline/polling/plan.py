@@ -48,6 +48,11 @@ class Plan:
         at = nexts[i - 1] + (nexts[i] - nexts[i - 1]) * (age_s - low) / (ages[i] - low)
         return min(max(at, age_s + FLOOR * self.interval_s), age_s + CAP * self.interval_s)
 
+    def hastens(self, other: Plan, intervals: float) -> bool:
+        """Say whether some look comes sooner than with `other`, by that many poll intervals or more."""
+        least_s = intervals * self.interval_s
+        return any(other.next_age(age) - self.next_age(age) >= least_s for age in self.ages)
+
 
 def fixed_plan(interval_s: float) -> Plan:
     """Return the plan of those who know nothing: one look every `interval_s`."""

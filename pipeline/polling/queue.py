@@ -184,9 +184,11 @@ class PollQueue:
     def _sweep(self, kind: str, now: float) -> None:
         """Bring waiting looks forward to where a newer plan has them, a few at a time."""
         plan = self._learner.plan(kind)
-        if self._latest.get(kind) is not plan:
+        latest = self._latest.get(kind)
+        if latest is not plan:
             self._latest[kind] = plan
-            self._swept = 0
+            if latest is None or len(self._heap) <= SMALL or plan.hastens(latest, SLACK):
+                self._swept = 0
         if self._swept >= len(self._heap):
             return
         stop = self._swept + (STRIDE if len(self._heap) > SMALL else 2 * SMALL)

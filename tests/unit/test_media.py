@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,18 @@ def test_damage_is_found(tmp_path: Path, start: float, size: int) -> None:
     spoiled = data[:at] + bytes(60_000) + data[at + 60_000 :]
     spoiled = padded(spoiled, size) if size else spoiled
     assert look(saved(tmp_path, spoiled)).faults
+
+
+def test_many_a_single_flipped_byte_is_found(tmp_path: Path) -> None:
+    dice = random.Random(3)
+    first = FILM.index(b"mdat") + 4
+    found = 0
+    for _ in range(20):
+        at = dice.randrange(first, len(FILM))
+        spoiled = bytearray(FILM)
+        spoiled[at] ^= dice.randrange(1, 256)
+        found += bool(look(saved(tmp_path, bytes(spoiled))).faults)
+    assert found >= 10
 
 
 def test_noise_in_the_pictures_is_found(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ def read_document(root: Node, report: Report, rules: Mapping[str, ModelRules]) -
     rows = Rows(report, rules, {})
     if isinstance(root, Seq):
         _add_all(root, rows, report)
+    elif report.partial:
+        pass
     elif root is None:
         report.problem(pack(1, 1), "the manifest is empty", "it has no jobs", "write jobs: and list them")
     else:
@@ -44,7 +46,7 @@ def _read_sections(root: Map, report: Report, rules: Mapping[str, ModelRules]) -
         _add_all(jobs.value, rows, report)
     elif jobs is not None:
         report.problem(jobs.value_at, "jobs is no list", "every job is an item", "start each job with `- `")
-    elif "matrix" not in sections:
+    elif "matrix" not in sections and not report.partial:
         report.problem(root.at, "`jobs:` is missing", "there is nothing to do", "write jobs: and list them")
     if matrix is not None:
         for fields, at in matrix_rows(matrix, report):

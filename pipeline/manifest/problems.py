@@ -72,12 +72,14 @@ class Unreadable(Exception):
 class Report:
     """Collects the problems and warnings of one file; the same words at the same place count once.
 
+    `partial` says that the text could not be read to its end, so that what is missing may not be.
     `locate` turns a virtual place into a real one, for formats whose places are found when asked.
     """
 
     def __init__(self, file: str) -> None:
         self.file = file
         self.count = 0
+        self.partial = False
         self.locate: Callable[[int], int] = int
         self._problems: dict[tuple[int, str], Problem] = {}
         self._warnings: dict[tuple[int, str], Problem] = {}

@@ -39,17 +39,19 @@ def read_yaml(text: str, report: Report) -> Node:
     cut_lines = _cut_lines(text)
     data = text.encode("utf-8")
     del text  # of a bulk manifest one copy is enough
+    builder = _Builder(report, cut_lines)
     try:
         loader = _LOADER(data)
         try:
-            return _Builder(loader.get_event, report, cut_lines).document()
+            return builder.document(loader.get_event)
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = pack(mark.line + 1, mark.column + 1) if mark else pack(1, 1)
         report.problem(at, *_syntax(data.decode("utf-8"), mark.line if mark else 0, error))
-        raise Unreadable from error
+        report.partial = True
+        return builder.salvaged()
     except yaml.reader.ReaderError as error:
         before = data[: error.position].decode("utf-8", "ignore")
         at = pack(before.count("\n") + 1, len(before) - before.rfind("\n"))
@@ -83,17 +85,25 @@ def _syntax(text: str, line: int, error: yaml.MarkedYAMLError) -> tuple[str, str
 
 
 class _Builder:
-    """Turns events into a tree; `stack` holds the open containers, the innermost last."""
+    """Turns events into a tree.
 
-    def __init__(self, next_event: Callable[[], Any], report: Report, cut_lines: dict[int, int]) -> None:
-        self._next = next_event
+    `_stack` holds the open containers, the innermost last, and `_names` what each of them is called in the
+    one around it.
+    """
+
+    def __init__(self, report: Report, cut_lines: dict[int, int]) -> None:
+        self._next: Callable[[], Any] = lambda: None
+        self._stack: list[Map | Seq] = []
+        self._names: list[tuple[str | None, int]] = []
         self._report = report
         self._cut_lines = cut_lines
         self._anchors: dict[str, Node] = {}
         self._open_anchors: list[str | None] = []
         self._merges_left = _MERGED_IN_ALL
 
-    def document(self) -> Node:
+    def document(self, next_event: Callable[[], Any]) -> Node:
+        """Return the tree of the only document. Raises yaml's errors, and `Unreadable` beyond a bound."""
+        self._next = next_event
         self._next()  # StreamStart
         if isinstance(self._next(), yaml.StreamEndEvent):
             return None
@@ -101,7 +111,23 @@ class _Builder:
         self._next()  # DocumentEnd
         after = self._next()
         if not isinstance(after, yaml.StreamEndEvent):
-            self._stop(_at(after), "a second document", "a manifest is one document", "remove the `---`")
+            why = "a manifest is one document"
+            self._report.problem(_at(after), "a second document", why, "remove the `---`")
+        return root
+
+    def salvaged(self) -> Node:
+        """Return what was whole when reading ended: the sections, and all rows but the one it ended in."""
+        if not self._stack:
+            return None
+        root = self._stack[0]
+        rows = self._stack[1] if isinstance(root, Map) and len(self._stack) > 1 else root
+        if isinstance(rows, Seq):
+            if rows is self._stack[-1] and rows.items:
+                rows.items.pop()
+                rows.ats.pop()
+            if isinstance(root, Map):
+                name, name_at = self._names[1]
+                root.add(name or "", name_at, rows, rows.at)
         return root
 
     def _value(self) -> Node:
@@ -109,8 +135,7 @@ class _Builder:
 
         `name` is the member of the innermost mapping that waits for its value; `names` are those outside.
         """
-        stack: list[Map | Seq] = []
-        names: list[tuple[str | None, int]] = []
+        stack, names = self._stack, self._names
         name: str | None = None
         name_at = 0
         while True:

@@ -51,7 +51,7 @@ MISTAKES: Final = (
     _bad("a second document", f"{ROW}---\n{ROW}", "4:1", "second document"),
     _bad("a duplicate key", f"{ROW}    prompt: again\n", "4:5", '"prompt" is given twice', "line 3"),
     _bad("a duplicate section", ROW + ROW, "4:1", '"jobs" is given twice'),
-    _bad("an unclosed list", "jobs: [a, b\n", "2:1", "not YAML"),
+    _bad("an unclosed list", "jobs:\n  - [a, b\n", "3:1", "not YAML"),
     _bad("an unclosed quote", 'jobs:\n  - ["a, b]\n', "3:1", "not YAML"),
     _bad("bad indentation", "jobs:\n  - prompt: a\n   id: b\n", "3:4", "indentation"),
     _prompt("a colon in a prompt", "one: two", "3:16", "colon", "quotes"),

@@ -51,6 +51,21 @@ jobs:
     assert [problem.line for problem in found.problems] == [1, 2, 3, 5, 6, 7, 8, 8, 11]
 
 
+def test_what_stands_before_a_syntax_error_is_checked_too(tmp_path: Path) -> None:
+    row = "{image_url: https://a.b/c, prompt: x, duration: 7}"
+    sections = f"defaults: {{duration: 5}}\njobs:\n  - [https://a.b/c, x]\n  - {row}\n  - prompt: one: two\n"
+    found = problems_of(tmp_path / "batch.yaml", sections.encode())
+    assert [(p.line, p.what) for p in found.problems] == [
+        (1, "duration is 5"),
+        (4, "duration is 7"),
+        (5, "a second `: ` in one line"),
+    ]
+    found = problems_of(tmp_path / "batch.yaml", f"- {row}\n- [a, b\n".encode())
+    assert [p.line for p in found.problems] == [1, 3]
+    found = problems_of(tmp_path / "batch.yaml", f"- {row}\n---\n- {row}\n".encode())
+    assert [p.line for p in found.problems] == [1, 2]
+
+
 def test_a_wrong_default_is_told_once(tmp_path: Path) -> None:
     rows = "".join(f"  - [https://a.b/{n}, x]\n" for n in range(50))
     found = problems_of(tmp_path / "batch.yaml", f"defaults: {{duration: 5}}\njobs:\n{rows}".encode())

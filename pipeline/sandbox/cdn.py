@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 import time
 from typing import TYPE_CHECKING, Final
@@ -44,7 +45,7 @@ class Cdn:
 
     def url_of(self, generation: Generation) -> str:
         """Where the clip lies from now on; signed and bound to expire if the options say so."""
-        path = f"{FOLDER}{generation.number}-{self._signature(generation.id)[:24]}.mp4"
+        path = f"{FOLDER}{generation.number}-{self._mark(generation)}.mp4"
         lifetime_s = self._vendor.options.url_lifetime_s
         if lifetime_s is None:
             return self.base + path
@@ -95,7 +96,7 @@ class Cdn:
         generation = self._vendor.book.numbered(int(number)) if NUMBER.fullmatch(number) else None
         if generation is None:
             return None
-        genuine = signature == self._signature(generation.id)[:24]
+        genuine = signature == self._mark(generation)
         return generation if genuine and generation.status is Status.COMPLETED else None
 
     def _signed(self, request: web.Request) -> bool:
@@ -105,6 +106,11 @@ class Cdn:
         given = request.query.get("X-Amz-Signature", "")
         genuine = hmac.compare_digest(given.encode(), self._signature(request.path + until).encode())
         return genuine and time.time() <= float(until)
+
+    def _mark(self, generation: Generation) -> str:
+        """Of what was asked for, too: ids are seeded, and an old URL must not find another batch's clip."""
+        asked = [generation.id, generation.correlation_id, generation.body]
+        return self._signature(json.dumps(asked, sort_keys=True))[:24]
 
     def _signature(self, text: str) -> str:
         return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()

@@ -1,14 +1,15 @@
 """Owns what a sandbox remembers over a restart: one line of JSON for each accepted generation.
 
 A generation's status, its charge and its row in the log follow from its line and from the time, so nothing
-else is written; time goes on while no sandbox runs. What a line does not hold starts anew: counters of
-requests, of faults that struck, of polls and downloads. One sandbox at a time writes to a file.
+else is written but the CDN's port; time goes on while no sandbox runs. What a line does not hold starts
+anew: counters of requests, of faults that struck, of polls and downloads. One sandbox at a time writes.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import asdict
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HEADER: Final = b'{"journal":"veobatch sandbox","version":1}\n'
+PORT_LINE: Final = re.compile(rb'\{"cdn_port":([0-9]{1,5})\}')
 LATEST: Final = 1e11
 """Seconds since the epoch; a later time is none that a calendar holds."""
 
@@ -47,6 +49,9 @@ class Journal:
         self.path = path
         self.notes: list[str] = []
         """What a person should know about the file's state, in the order it was found."""
+        self.cdn_port = 0
+        """Where the CDN last listened; 0 until a line says so. URLs that were handed out point there."""
+        self._port = 0
         self._file: int | None = None
         self._whole_bytes = 0
         self._foreign = False
@@ -63,6 +68,7 @@ class Journal:
                 file.seek(self._whole_bytes)
                 data = file.read()
         except FileNotFoundError:
+            self._unread = None
             return []
         except OSError as error:
             self._unread = error
@@ -77,10 +83,22 @@ class Journal:
         whole = data[: data.rfind(b"\n") + 1]
         lines = whole.removeprefix(HEADER).splitlines() if self._whole_bytes == 0 else whole.splitlines()
         self._whole_bytes += len(whole)
-        found = [one for one in map(_parsed, lines) if one is not None]
-        if len(found) < len(lines):
-            self._note(f"{self.path}: {len(lines) - len(found)} damaged line(s) were left out")
+        found: list[Generation] = []
+        damaged = 0
+        for line in lines:
+            if port := PORT_LINE.fullmatch(line):
+                self.cdn_port = self._port = int(port[1])
+            elif (generation := _parsed(line)) is not None:
+                found.append(generation)
+            else:
+                damaged += 1
+        if damaged:
+            self._note(f"{self.path}: {damaged} damaged line(s) were left out")
         return found
+
+    def listens(self, cdn_port: int) -> None:
+        """From now on the CDN listens there; the next `append` writes it down if it is news."""
+        self.cdn_port = cdn_port
 
     def append(self, generation: Generation) -> None:
         """Hand the generation's line to the operating system, so that it outlives this process.
@@ -90,7 +108,11 @@ class Journal:
         line = json.dumps(_entry(generation), separators=(",", ":")).encode() + b"\n"
         if self._file is None:
             self._file = self._open()
-        rest = line if self._whole_bytes else HEADER + line
+        if self.cdn_port != self._port:
+            line = b'{"cdn_port":%d}\n' % self.cdn_port + line
+        if self._whole_bytes == 0:
+            line = HEADER + line
+        rest = line
         try:
             while rest:
                 written = os.write(self._file, rest)
@@ -98,7 +120,8 @@ class Journal:
         except OSError:
             self.close()  # opening it again removes what was written of the line
             raise
-        self._whole_bytes += len(line) if self._whole_bytes else len(HEADER + line)
+        self._whole_bytes += len(line)
+        self._port = self.cdn_port
 
     def close(self) -> None:
         """Let go of the file; `append` would open it again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Self
 
 from aiohttp import web
@@ -68,7 +69,8 @@ class Sandbox:
         self._studio = Studio()
         self._cdn = Cdn(self._vendor, self._studio, self._players)
         try:
-            self._cdn_port = await self._serve(self._cdn_app(), self.options.cdn_port)
+            self._cdn_port = await self._serve_cdn()
+            self._vendor.listens(self._cdn_port)
             self._cdn.base = self.cdn_url
             self._port = await self._serve(self._api_app(), self.options.port)
         except OSError:
@@ -109,6 +111,13 @@ class Sandbox:
         app = web.Application()
         app.router.add_get(f"{FOLDER}{{name}}", self._cdn.serve)
         return app
+
+    async def _serve_cdn(self) -> int:
+        """Listen where an earlier sandbox's URLs point to, if that port is free and no other asked for."""
+        if self.options.cdn_port == 0 and self._vendor.cdn_port != 0:
+            with contextlib.suppress(OSError, OverflowError):
+                return await self._serve(self._cdn_app(), self._vendor.cdn_port)
+        return await self._serve(self._cdn_app(), self.options.cdn_port)
 
     async def _serve(self, app: web.Application, port: int) -> int:
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)

@@ -57,6 +57,16 @@ class Vendor:
             found = self.book.find(generation_id)
         return found
 
+    @property
+    def cdn_port(self) -> int:
+        """Where URLs that were handed out earlier point to; 0 if there are none."""
+        return self._journal.cdn_port if self._journal is not None else 0
+
+    def listens(self, cdn_port: int) -> None:
+        """The CDN listens there: the next sandbox will try to as well."""
+        if self._journal is not None:
+            self._journal.listens(cdn_port)
+
     def close(self) -> None:
         if self._journal is not None:
             self._journal.close()
@@ -156,4 +166,5 @@ def label_of(generation: Generation, shape: Shape) -> Label:
     sound = "sound" if shape.audio else "silent"
     picture = f"{shape.picture.width} x {shape.picture.height}"
     details = f"sandbox · {generation.model} · {shape.seconds:g} s · {picture} · {sound}"
-    return Label(generation.prompt, generation.id, generation.model, details)
+    prompt = generation.prompt.encode("utf-8", "replace").decode()  # JSON may hold half a surrogate pair
+    return Label(prompt, generation.id, generation.model, details)

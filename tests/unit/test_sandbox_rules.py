@@ -18,8 +18,9 @@ from pipeline.sandbox import FAULTS, Fault, Generation, SandboxOptions
 from pipeline.sandbox.catalogue import MODELS, VEO, find_model
 from pipeline.sandbox.durations import parse_durations
 from pipeline.sandbox.faults import FaultDesk, Stage, Subject
-from pipeline.sandbox.film.caption import font_for, shorten, wrap
+from pipeline.sandbox.film.caption import shorten, wrap
 from pipeline.sandbox.film.shape import Shape
+from pipeline.sandbox.film.typeface import legible
 
 GOOD: dict[str, Any] = {"model": VEO.id, "prompt": "A cat yawns.", "image_url": "https://example.com/cat.jpg"}
 STAGES = {name: kind.stage for name, kind in FAULTS.items()}
@@ -218,14 +219,14 @@ def test_shapes_have_the_asked_size_and_a_band_on_a_macroblock(
 
 @given(st.text(max_size=200), st.integers(60, 400), st.integers(1, 5))
 def test_wrapped_text_always_fits(text: str, width: int, most: int) -> None:
-    font = font_for("", 20)
+    font = legible("", 20)[1]
     lines = wrap(text, width, font, most)
     assert len(lines) <= most
     assert all(font.getlength(line) <= width for line in lines)
 
 
 def test_wrapping_keeps_words_and_shortening_says_so() -> None:
-    font = font_for("", 20)
+    font = legible("", 20)[1]
     assert wrap("one two three", 10_000, font, 3) == ["one two three"]
     assert (
         " ".join(wrap("the quick brown fox jumps over it", 130, font, 9))

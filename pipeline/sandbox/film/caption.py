@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.sandbox.film.typeface import legible
+
 if TYPE_CHECKING:
     from pipeline.sandbox.film.shape import Label
+    from pipeline.sandbox.film.typeface import Font
 
 INK: Final = (13, 13, 30)
 PAPER: Final = (248, 240, 230)
 QUIET: Final = (158, 150, 178)
 ACCENTS: Final = ((255, 158, 112), (250, 202, 96), (240, 112, 128), (166, 142, 250), (92, 200, 190))
-WIDE_FONTS: Final = ("NotoSansCJK-Regular.ttc", "DejaVuSans.ttf", "Arial Unicode.ttf", "Arial.ttf")
-"""Tried in turn for prompts beyond Latin; none of them need be there."""
-
 TYPE_SIZES: Final = (0.034, 0.028, 0.023, 0.0195)
 """The prompt's type as shares of the picture's width, the largest first."""
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def band(width: int, height: int, label: Label) -> Image.Image:
@@ -36,8 +33,9 @@ def band(width: int, height: int, label: Label) -> Image.Image:
     lines, font = _fit(label.prompt, across, foot - text_top, width if width > height * 3 else width * 1.75)
     for number, line in enumerate(lines):
         draw.text((margin, text_top + number * _line_height(font)), line, font=font, fill=PAPER)
-    small = font_for(label.details, max(12, round(height * 0.078 if width > height * 3 else width * 0.026)))
-    draw.text((margin, foot), shorten(label.details, across, small), font=small, fill=QUIET)
+    size = max(12, round(height * 0.078 if width > height * 3 else width * 0.026))
+    details, small = legible(label.details, size)
+    draw.text((margin, foot), shorten(details, across, small), font=small, fill=QUIET)
     return image
 
 
@@ -68,30 +66,11 @@ def shorten(text: str, width: int, font: Font) -> str:
     return text[:cut].rstrip(" ,.;:") + "…"
 
 
-@lru_cache(maxsize=64)
-def _named(name: str, size: int) -> Font | None:
-    try:
-        return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
-    except OSError:
-        return None
-
-
-def font_for(text: str, size: int) -> Font:
-    """Pillow's own typeface, or a wider one of the system's for text beyond Latin."""
-    names = (
-        ("",) if all(ord(letter) < 0x250 or letter in "–—‘’“”…·" for letter in text) else (*WIDE_FONTS, "")
-    )
-    found = (_named(name, size) for name in names)
-    return next(font for font in found if font is not None)
-
-
 def _fit(text: str, width: int, room: int, scale: float) -> tuple[list[str], Font]:
     """The prompt in the largest type that shows all of it, else in the smallest, shortened."""
-    lines: list[str] = []
-    font = font_for(text, 12)
     for share in TYPE_SIZES:
-        font = font_for(text, max(12, round(scale * share)))
-        lines = wrap(text, width, font, max(1, room // _line_height(font)))
+        shown, font = legible(text, max(12, round(scale * share)))
+        lines = wrap(shown, width, font, max(1, room // _line_height(font)))
         if not lines or not lines[-1].endswith("…"):
             break
     return lines, font

@@ -28,7 +28,7 @@ root, the rate at which the error of such an estimate falls fastest."""
 KERNEL_AT: Final = 60.0
 KERNEL_MOST: Final = 0.12
 
-PERSISTENCE: Final = 0.08
+PERSISTENCE: Final = 0.12
 """How far (in logarithm of age) beyond the oldest generation seen its hazard is believed to persist."""
 
 BEYOND: Final = 40

@@ -108,7 +108,7 @@ class Budget:
                 self._hold(record.key, max(0, held - (spent or 0)))
             case State.READY | State.DONE | State.FAILED:
                 self._hold(record.key, held if spent is None else 0)
-            case State.PENDING | State.FAILED:
+            case State.PENDING:
                 pass
             case _:
                 assert_never(record.state)

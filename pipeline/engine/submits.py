@@ -10,7 +10,7 @@ import anyio
 
 from pipeline import retry
 from pipeline.api import Accepted, Halted, NotAccepted, Refused, Throttled, Unknown
-from pipeline.errors import Conflict, StopReason
+from pipeline.errors import Conflict, StopReason, StopRun
 from pipeline.events import Level, Topic
 from pipeline.model import Failure, State
 from pipeline.pacing import parse_retry_after
@@ -96,6 +96,9 @@ class Submits:
         except Conflict:
             await self._lost(record)
             return
+        except StopRun:
+            board.records[record.key] = self._submitter.unsettled.get(record.key, record)
+            raise
         finally:
             board.submitting -= 1
         board.generating += isinstance(verdict, Accepted)
@@ -112,6 +115,7 @@ class Submits:
         current = await run.tools.ledger.get(record.key)
         if current is not None:
             run.board.records[record.key] = current
+            run.tools.budget.update(current)
             run.board.left[record.key] = f"another process has it ({current.state})"
         run.ring()
 

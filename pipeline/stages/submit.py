@@ -49,6 +49,8 @@ class Submitter:
         self._wall = wall
         self._shields: set[anyio.CancelScope] = set()
         self._hurried = False
+        self.unsettled: dict[str, Record] = {}
+        """Creates whose intent is on disk and whose outcome is not, by the row's key."""
 
     async def submit(self, record: Record, price_usd: float | None) -> tuple[Record, CreateVerdict]:
         """Send `record`, pending, to the vendor; return the record as committed and the verdict.
@@ -68,9 +70,12 @@ class Submitter:
         verdict: CreateVerdict = Unknown("stopped before the answer came")
         with self._shielded():
             sent = await self._ledger.commit(record, sent)
+            self.unsettled[record.key] = sent
             verdict = await self._api.create(sent.body, sent.correlation_id)
         with self._shielded():
-            return await self._ledger.commit(sent, settled(sent, verdict, self._wall())), verdict
+            after = await self._ledger.commit(sent, settled(sent, verdict, self._wall()))
+            self.unsettled.pop(record.key, None)
+            return after, verdict
         raise LedgerTrouble(f"{record.id}: the ledger did not take the create's outcome in time")
 
     @contextmanager

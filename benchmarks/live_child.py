@@ -1,0 +1,56 @@
+"""The real command `veobatch`, in a process that writes down what CPU and memory it has taken so far.
+
+    python -m benchmarks.live_child SAMPLES[,uvloop][,unsynced] run manifest.jsonl --base-url ...
+
+SAMPLES is the file for the samples: a line each 50 ms, with the time (s since the epoch), the CPU spent (s)
+and the largest resident set until then (MB). `uvloop` runs it on that loop; `unsynced` takes from the ledger
+its promise that a step is on the disk, to see what the promise costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import resource
+import sqlite3
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, cast
+
+RSS_UNIT = 1024 * 1024 if sys.platform == "darwin" else 1024
+
+
+class Unsynced(sqlite3.Connection):
+    """A connection that never waits for the disk."""
+
+    def execute(self, sql: str, /, *args: Any) -> sqlite3.Cursor:
+        return super().execute(sql.replace("synchronous = FULL", "synchronous = OFF"), *args)
+
+
+def sample(path: Path) -> None:
+    """Write a line each 50 ms as long as the process lives."""
+    with path.open("w", buffering=1) as file:
+        while True:
+            rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / RSS_UNIT
+            file.write(f"{time.time():.4f} {time.process_time():.6f} {rss:.1f}\n")
+            time.sleep(0.05)
+
+
+def main() -> None:
+    samples, *how = sys.argv.pop(1).split(",")
+    if "uvloop" in how:
+        import uvloop
+
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    if "unsynced" in how:
+        cast("Any", sqlite3).connect = functools.partial(sqlite3.connect, factory=Unsynced)
+    threading.Thread(target=sample, args=[Path(samples)], daemon=True).start()
+    from pipeline.cli import main as veobatch
+
+    veobatch()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""What a look costs: CPU and requests a second beside a bare loop over the same library; memory in flight.
+
+`python -m benchmarks.live_cost` prints the numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import tracemalloc
+from importlib.util import find_spec
+from random import Random
+from statistics import median
+from typing import Any, Final
+
+from benchmarks.ledger import row
+from benchmarks.live import Command, client, scratch, serving, wait_for
+from benchmarks.simulate_night import bytes_tracked
+from pipeline.engine.board import Board
+from pipeline.model import Record, State
+from pipeline.polling import DurationLearner, PollQueue
+
+WORKERS: Final = 128
+"""As many as the real engine looks with."""
+
+CPU_BOUND: Final = 1.5
+BYTES_BOUND: Final = 1000
+RSS_BOUND_MB: Final = 300
+
+
+def bare(seconds: float, *how: str) -> dict[str, float]:
+    """Time the bare loop: requests a second, and CPU a request in microseconds."""
+    with serving("live_wire") as server:
+        told = json.loads(client(server.url, "bare", str(WORKERS), str(seconds), *how))
+    return {
+        "requests_per_s": told["requests"] / told["wall_s"],
+        "cpu_us": 1e6 * told["cpu_s"] / told["requests"],
+    }
+
+
+def looking(seconds: float, *how: str, jobs: int = 400, interval_s: float = 0.01) -> dict[str, float]:
+    """Time the real command with everything on while it looks at generations that never finish."""
+    words = ["--concurrency", str(jobs), "--poll-interval", str(interval_s), "--timeout", "600"]
+    with scratch() as folder, serving("live_wire") as server:
+        command = Command(folder, server.url, jobs, *words, how=how)
+        try:
+            wait_for(server, "creates", jobs)
+            time.sleep(1.0)
+            began = server.seen()
+            time.sleep(seconds)
+            ended = server.seen()
+            time.sleep(0.2)
+            cpu_s = command.cpu_between(began["now"], ended["now"])
+        finally:
+            command.kill()
+    looks = ended["looks"] - began["looks"]
+    wall_s = ended["now"] - began["now"]
+    return {"requests_per_s": looks / wall_s, "cpu_us": 1e6 * cpu_s / looks, "cpu_share": cpu_s / wall_s}
+
+
+def looks(seconds: float = 4.0, rounds: int = 3) -> dict[str, Any]:
+    """Return the medians of each, taken in turns, and the ratios of neighbours."""
+    loops = ["", "uvloop"] if find_spec("uvloop") else [""]
+    each: dict[str, list[dict[str, float]]] = {}
+    for _ in range(rounds):
+        for loop in loops:
+            how = (loop,) if loop else ()
+            name = f", {loop}" if loop else ""
+            each.setdefault(f"bare loop{name}", []).append(bare(seconds, *how))
+            each.setdefault(f"veobatch{name}", []).append(looking(seconds, *how))
+    rows = {who: {key: median(one[key] for one in found) for key in found[0]} for who, found in each.items()}
+    pairs = zip(each["veobatch"], each["bare loop"], strict=True)
+    return {"rows": rows, "cpu_ratio": median(mine["cpu_us"] / other["cpu_us"] for mine, other in pairs)}
+
+
+def bytes_in_flight(generations: int) -> dict[str, float]:
+    """Return the bytes of each generation in flight: the queue alone, and with its record on the board.
+
+    The record holds the manifest's text (the prompt, the URL, the body), the ids and the times.
+    """
+    tracemalloc.start()
+    records = [in_flight(n) for n in range(generations)]
+    whole = tracemalloc.get_traced_memory()[0]
+    board = Board.of(records)
+    queue = PollQueue(DurationLearner(10.0), interval_s=10.0, random=Random(1))
+    for n, key in enumerate(board.records):
+        queue.add(key, "google/veo-3.1-i2v-fast|1080p|8", now=n * 1e-3)
+        board.polls[key] += 1
+        board.not_yet_at[key] = 1.5e9 + n
+    size = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    return {
+        "queue": bytes_tracked(generations),
+        "queue_and_board": (size - whole) / generations,
+        "with_record": size / generations,
+    }
+
+
+def in_flight(n: int) -> Record:
+    """Return a record as it stands while its generation renders, with strings of its own."""
+    record = row("take", n)
+    return record.evolve(
+        State.GENERATING,
+        intent=1,
+        attempts=1,
+        correlation_id=f"vb.0123456789ab.{record.id}.0123456789abcdef.1",
+        generation_id=f"812dcc2d-05ba-4ea4-bd79-{n:012}:google/veo-3.1-i2v-fast",
+        submitted_at=1.5e9 + n,
+        accepted_at=1.5e9 + n + 0.5,
+    )
+
+
+def resident(jobs: int = 3000) -> dict[str, float]:
+    """Return the resident set (MB) of the real command with so many generations in flight."""
+    words = ["--concurrency", str(jobs), "--poll-interval", "10"]
+    with scratch() as folder, serving("live_wire") as server:
+        began = time.monotonic()
+        command = Command(folder, server.url, jobs, *words)
+        try:
+            wait_for(server, "creates", jobs)
+            accepted_s = time.monotonic() - began
+            wait_for(server, "looks", jobs)
+            time.sleep(0.2)
+            last = command.samples()[-1]
+        finally:
+            command.kill()
+    return {"jobs": jobs, "rss_mb": last.rss_mb, "all_accepted_s": accepted_s}
+
+
+def run(seconds: float = 4.0, rounds: int = 3, flights: tuple[int, ...] = (3000,)) -> dict[str, Any]:
+    return {
+        "looks": looks(seconds, rounds),
+        "bytes": {str(size): bytes_in_flight(size) for size in (10_000, 100_000)},
+        "resident": [resident(jobs) for jobs in flights],
+        "bounds": {"cpu_ratio": CPU_BOUND, "bytes": BYTES_BOUND, "rss_mb": RSS_BOUND_MB},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--flights", type=int, nargs="*", default=[3000])
+    args = parser.parse_args()
+    print(json.dumps(run(args.seconds, args.rounds, tuple(args.flights)), indent=1))
+
+
+if __name__ == "__main__":
+    main()

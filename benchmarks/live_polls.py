@@ -1,0 +1,124 @@
+"""Delay and looks, live: the real command beside fixed clocks and backoff, over real sockets, scaled 1:20.
+
+Delay is from the end of a generation (by the sandbox's own book) to the status request that was told of it.
+All times in the results are the vendor's seconds. `python -m benchmarks.live_polls` prints the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from concurrent.futures import ThreadPoolExecutor
+from statistics import fmean, median
+from typing import Any, Final
+
+from benchmarks.live import INTERVAL_S, SPEED, Command, client, sandbox_options, scratch, serving
+from benchmarks.simulate_polling import DISTRIBUTIONS, optimum, scheduled
+from benchmarks.simulate_polling import INTERVAL_S as UNSCALED_S
+
+SANDBOX_NAMES: Final = {
+    "lognormal": "lognormal:75,0.25",
+    "two modes": "two-modes",
+    "uniform": "uniform:30,300",
+}
+OTHERS: Final = {
+    "fixed 15 s": f"fixed:{15.0 / SPEED}",
+    "backoff 1 s x 1.5, cap 30 s": f"backoff:{1.0 / SPEED},1.5,{30.0 / SPEED}",
+}
+BOUNDS: Final = {"lognormal": 0.52, "two modes": 0.50, "uniform": 0.85}
+"""The product of looks and delay, as a share of the fixed clock's, that must not be exceeded."""
+
+
+def outcome(seen: dict[str, Any]) -> dict[str, float]:
+    """Return looks a job, delay and makespan from what a sandbox saw; times in vendor's seconds."""
+    rows = seen["generations"]
+    delays = [told - created - render for created, render, _, told in rows]
+    begun = min(created for created, *_ in rows)
+    return {
+        "looks": fmean(polls for *_, polls, _ in rows),
+        "delay_s": SPEED * fmean(delays),
+        "makespan_s": SPEED * (max(told for *_, told in rows) - begun),
+    }
+
+
+def durations(seen: dict[str, Any]) -> list[float]:
+    """Return how long each generation rendered, in vendor's seconds, in the order of their creates."""
+    return [SPEED * render for _, render, *_ in seen["generations"]]
+
+
+def ours(options: str, jobs: int, at_once: int, how: tuple[str, ...] = ()) -> tuple[dict[str, Any], float]:
+    """Run one batch with the real command; return what the sandbox saw, and the CPU it took in seconds."""
+    words = ["--concurrency", str(at_once), "--poll-interval", str(INTERVAL_S)]
+    with scratch() as folder, serving("live_server", options) as server:
+        command = Command(folder, server.url, jobs, *words, how=how)
+        command.ended()
+        return server.seen(), command.samples()[-1].cpu_s
+
+
+def theirs(options: str, jobs: int, at_once: int, clock: str) -> dict[str, Any]:
+    """Run one batch with a plain client; return what the sandbox saw."""
+    with serving("live_server", options) as server:
+        client(server.url, str(jobs), str(at_once), clock)
+        return server.seen()
+
+
+def one_round(name: str, jobs: int, at_once: int, seed: int, *, others: bool) -> dict[str, dict[str, float]]:
+    """Run every client once on the same durations."""
+    options = sandbox_options(durations=SANDBOX_NAMES[name], seed=seed)
+    fixed = theirs(options, jobs, at_once, f"fixed:{INTERVAL_S}")
+    mine, _ = ours(options, jobs, at_once)
+    found = {"fixed 10 s": outcome(fixed), "veobatch": outcome(mine)}
+    if others:
+        with ThreadPoolExecutor() as pool:
+            waiting = {who: pool.submit(theirs, options, jobs, at_once, how) for who, how in OTHERS.items()}
+            found |= {who: outcome(one.result()) for who, one in waiting.items()}
+    found["optimum (known distribution)"] = best(name, durations(fixed), at_once)
+    return found
+
+
+def best(name: str, taken: list[float], at_once: int) -> dict[str, float]:
+    """Return what the best schedule for the known distribution makes of the same durations, by arithmetic."""
+    price = (fmean(taken) / UNSCALED_S + 0.5) / (UNSCALED_S / 2.0)
+    limit = scheduled(taken, at_once, optimum(DISTRIBUTIONS[name], price))
+    return {"looks": limit.looks, "delay_s": limit.delay_s, "makespan_s": limit.makespan_s}
+
+
+def shares(found: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Add each client's looks, delay and their product as shares of the fixed clock's."""
+    base = found["fixed 10 s"]
+    for row in found.values():
+        row["looks_share"] = row["looks"] / base["looks"]
+        row["delay_share"] = row["delay_s"] / base["delay_s"]
+        row["product_share"] = row["looks_share"] * row["delay_share"]
+    return found
+
+
+def run(jobs: int = 300, at_once: int = 60, rounds: int = 1, names: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return, by distribution and client, the medians over the rounds, and each round's product."""
+    results: dict[str, Any] = {}
+    for name in names or tuple(SANDBOX_NAMES):
+        seen = [
+            shares(one_round(name, jobs, at_once, seed, others=seed == 1)) for seed in range(1, rounds + 1)
+        ]
+        rows = {who: _medians([one[who] for one in seen if who in one]) for who in seen[0]}
+        products = [one["veobatch"]["product_share"] for one in seen]
+        results[name] = {"clients": rows, "products": products, "bound": BOUNDS[name]}
+    return results
+
+
+def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {name: median(row[name] for row in rows) for name in rows[0]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=300)
+    parser.add_argument("--at-once", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--names", nargs="*", default=[], choices=list(SANDBOX_NAMES))
+    args = parser.parse_args()
+    print(json.dumps(run(args.jobs, args.at_once, args.rounds, tuple(args.names)), indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -6,6 +6,7 @@ the caller's to get), the ledger, or other rows.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random as randomness
 from collections import Counter
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 BATCH_S: Final = 0.5
 """How long a batch may grow: what a slow line has brought should survive a kill."""
-BATCH_BYTES: Final = 1024 * 1024
+BATCH_BYTES: Final = 2 * 1024 * 1024
 """What is gathered before a thread writes it: at 64 KiB the hand-over costs more than the write."""
 
 
@@ -294,7 +295,8 @@ class Pour:
     async def _read(self, first: bytes, send: MemoryObjectSendStream[list[bytes]]) -> Exception | None:
         """Read to the end of the body; what went wrong comes back as a value, so that nothing is lost."""
         limits, content = self._limits, self._body.response.content
-        meter = StallMeter(limits.stall_window_s, limits.stall_bytes_s, anyio.current_time())
+        clock = asyncio.get_running_loop().time
+        meter = StallMeter(limits.stall_window_s, limits.stall_bytes_s, clock())
         batch, gathered, held = [first], len(first), self._body.start + len(first)
         sent_at = meter.since
         problem: Exception | None = None
@@ -306,13 +308,13 @@ class Pour:
                     held += len(chunk)
                     if held > limits.max_bytes:
                         return _too_large(limits)
-                    now = anyio.current_time()
+                    now = clock()
                     if meter.add(len(chunk), now):
                         patience.deadline = meter.deadline
                     if gathered >= BATCH_BYTES or now - sent_at >= BATCH_S:
                         patience.deadline = float("inf")  # a slow disk is not a stalled server
                         await send.send(batch)
-                        batch, gathered, sent_at = [], 0, anyio.current_time()
+                        batch, gathered, sent_at = [], 0, clock()
                         meter.since += sent_at - now
                         patience.deadline = meter.deadline
             except (aiohttp.ClientError, OSError) as error:

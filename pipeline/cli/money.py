@@ -46,6 +46,7 @@ class Estimate:
     unknown_rows: int
     balance_usd: float | None
     batch_usd: float | None = None
+    free: bool = False
 
     def words(self) -> str:
         """Return one line for a person."""
@@ -55,6 +56,8 @@ class Estimate:
             cost = f"${self.usd:,.2f}"
             cost += f" and {self.unknown_rows} of unknown price" if self.unknown_rows else ""
         balance = "" if self.balance_usd is None else f"; ${self.balance_usd:,.2f} on the account"
+        if self.free:
+            balance = " of the sandbox's play money: nothing is spent"
         return f"{self.rows} to submit: {cost}{balance}"
 
 
@@ -69,8 +72,8 @@ async def price_list(
     return Prices({job.key: price for job, price in pairs if price is not None}, assumed)
 
 
-async def estimate(records: Sequence[Record], prices: Prices, api: Api) -> Estimate:
-    """Return what the pending rows will cost, and the balance when there are any."""
+async def estimate(records: Sequence[Record], prices: Prices, api: Api | None) -> Estimate:
+    """Return what the pending rows will cost, and the balance when there are any. No `api`: play money."""
     known = [prices.of(r) for r in records if r.state is State.PENDING and r.position >= 0]
     all_rows = [_cost(r, prices) for r in records if r.position >= 0 and r.state is not State.FAILED]
     whole = None if None in all_rows or not all_rows else sum(cost for cost in all_rows if cost is not None)
@@ -78,8 +81,9 @@ async def estimate(records: Sequence[Record], prices: Prices, api: Api) -> Estim
         rows=len(known),
         usd=sum(price for price in known if price is not None),
         unknown_rows=sum(price is None for price in known),
-        balance_usd=await api.balance() if known else None,
+        balance_usd=await api.balance() if known and api is not None else None,
         batch_usd=whole,
+        free=api is None,
     )
 
 

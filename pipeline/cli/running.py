@@ -56,6 +56,10 @@ if TYPE_CHECKING:
 SANDBOX_HINT: Final = "To try without a key, free and offline: add --sandbox."
 SANDBOX_KEY: Final = "any-key-will-do"
 USUAL_INTERVAL_S: Final = 10.0
+SANDBOX_DOUBT_S: Final = 600.0
+SHORTEST_DOUBT_S: Final = 10.0
+"""How long a row's absence from the sandbox's log proves nothing: its renderings and its log's lag, at
+speed 1, and a margin at any speed."""
 SWITCH_INTERVAL_S: Final = 0.0001
 """At the default of 5 ms a loop that is busy in short bursts starves the ledger's thread of the GIL."""
 
@@ -78,14 +82,18 @@ def run(request: Request) -> int:
 
 
 def settings_of(request: Request, manifest_run: Mapping[str, Any]) -> Settings:
-    """Flags > environment > the manifest's `run:` > defaults; a faster sandbox is looked at sooner."""
-    speed = max(1.0, request.sandbox_speed) if request.sandbox else 1.0
+    """Flags > environment > the manifest's `run:` > defaults; the sandbox, being fast, has its own."""
+    defaults: dict[str, Any] = {}
+    if request.sandbox:
+        speed = max(1.0, request.sandbox_speed)
+        settled_s = max(SANDBOX_DOUBT_S / speed, SHORTEST_DOUBT_S)
+        defaults = {"poll_interval": USUAL_INTERVAL_S / speed, "reconcile_after": settled_s}
     return resolve(
         [
             ("the command line", request.flags),
             ("the environment", request.environment),
             (f"{request.manifest}: run", manifest_run),
-            ("defaults", {"poll_interval": USUAL_INTERVAL_S / speed}),
+            ("defaults", defaults),
         ]
     )
 
@@ -110,7 +118,7 @@ async def _run(batch: Batch) -> int:
             ledger, loaded.manifest, settings.name, request.retry, resubmit_in_doubt=resubmit
         )
         prices = await price_list(plan.records, loaded, catalogue, settings.assume_price)
-        cost = await estimate(plan.records, prices, api)
+        cost = await estimate(plan.records, prices, None if request.sandbox else api)
         if not request.sandbox and not agreed(cost, assume_yes=request.yes):
             click.echo("nothing was submitted", err=True)
             return int(ExitCode.RESUMABLE)

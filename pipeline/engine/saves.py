@@ -96,6 +96,9 @@ class Saves:
             run.board.left[record.key] = "not saved: the output cannot be written"
             return
         try:
+            if self._rounds.get(record.key):
+                await self._fresh_url(record.key)
+                record = run.board.records[record.key]
             result = await run.tools.downloader.download(record, partial(self._fresh_url, record.key))
         except StoreTrouble as trouble:
             self._unwritable(record, trouble)

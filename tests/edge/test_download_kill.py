@@ -14,7 +14,7 @@ from tests.edge import filehosts as hosts
 from tests.edge.films import film, padded
 
 ROWS = 4
-FILM = padded(film(seconds=2), 6 * 2**20)
+FILM = padded(film(seconds=2), 12 * 2**20)
 ROOT = Path(__file__).parents[2]
 
 
@@ -64,7 +64,7 @@ async def test_killed_at_random_and_started_again_until_done(tmp_path: Path, see
                 cwd=ROOT,
             )
             if kills < 3:
-                until = host.count + dice.randrange(40, 100)
+                until = host.count + dice.randrange(150, 230)
                 async with host.pieces:
                     while host.count < until:
                         await host.pieces.wait()

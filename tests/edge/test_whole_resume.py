@@ -112,6 +112,8 @@ async def test_dead_urls_are_asked_for_again(tmp_path: Path) -> None:
         vendor.scripts["nothing"] = Script(cdn=[raw(200, b"", "video/mp4")])
         vendor.scripts["rubbish once"] = Script(cdn=[raw(200, b"\xaa" * 9000, "video/mp4")])
         vendor.scripts["short once"] = Script(cdn=[raw(200, film("short once")[:900], "video/mp4")])
+        every = [script.cdn[0] for script in vendor.scripts.values()]
+        vendor.scripts["all of them"] = Script(cdn=every)
         desk.write(list(vendor.scripts))
         result = await desk.run("--concurrency", "20")
         assert result.code == 0, result.said

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
+import sys
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -115,6 +117,30 @@ async def test_a_long_pause_of_the_vendor_can_be_stopped(tmp_path: Path) -> None
         result = await ended(process, 20)
         assert result.code == 130, result.said
         assert desk.states() == {"pending": 1}
+
+
+async def test_a_reader_that_goes_away_stops_nothing(tmp_path: Path) -> None:
+    """The pipe behind the command is closed in mid-run: what is paid is finished all the same."""
+    prompts = [f"job {number}" for number in range(6)]
+    async with at_work(tmp_path, render_s=0.5) as (vendor, desk):
+        desk.write(prompts)
+        desk.options = (*desk.options, "--concurrency", "2", "-vv")
+        where = ("--base-url", desk.base_url, *desk.options)
+        reading, writing = os.pipe()
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "pipeline", "run", "batch.json", *where),
+            cwd=desk.folder,
+            env=desk.env(),
+            stdout=writing,
+            stderr=writing,
+        )
+        os.close(writing)
+        await until(lambda: len(vendor.made) >= 2)
+        os.close(reading)
+        async with asyncio.timeout(60):
+            assert await process.wait() == 0
+        assert desk.states() == {"done": 6}
+        assert vendor.paid() == dict.fromkeys(prompts, 1)
 
 
 async def test_a_second_run_names_the_first_and_touches_nothing(tmp_path: Path) -> None:

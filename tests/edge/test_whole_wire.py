@@ -123,6 +123,16 @@ async def test_a_key_that_is_revoked_in_mid_run(tmp_path: Path) -> None:
         assert vendor.paid() == dict.fromkeys(prompts, 1)
 
 
+async def test_a_catalogue_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
+    async with at_work(tmp_path, render_s=0.1) as (vendor, desk):
+        vendor.prices_take_s = 50.0
+        desk.write(["one"])
+        process = await desk.start()
+        await until(lambda: bool(vendor.made), within_s=45)
+        result = await ended(process)
+        assert result.code == 0, result.said
+
+
 async def test_cuts_of_a_download_cost_the_missing_bytes(tmp_path: Path) -> None:
     async with at_work(tmp_path, render_s=0.1) as (vendor, desk):
         vendor.cdn.padding = 400_000

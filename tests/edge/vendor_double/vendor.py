@@ -70,7 +70,7 @@ class Double:
         self.log_lag_s = 0.0
         self.log_page_rows = 100
         self.log_noise = 0
-        self.images = "https://example.com/image.jpg"
+        self.prices_take_s = 0.0
         self.api = Server(self._answer)
         self.cdn = Cdn(self)
         self._ids: dict[str, Made] = {}
@@ -109,7 +109,10 @@ class Double:
     async def _answer(self, exchange: Exchange) -> None:
         request = exchange.request
         self.requests.append(request)
-        if request.headers.get("authorization") != f"Bearer {self.key}":
+        if request.path == "/v1/models":
+            await asyncio.sleep(self.prices_take_s)
+            await exchange.send_json(404, error_body(404, "no such model", request.path))
+        elif request.headers.get("authorization") != f"Bearer {self.key}":
             await exchange.send_json(401, error_body(401, "Invalid API key provided", request.path))
         elif request.path == GENERATIONS and request.method == "POST":
             await self._create(exchange)
@@ -118,6 +121,7 @@ class Double:
         elif request.path == "/v2/logs":
             await self._log(exchange)
         elif request.path == "/v2/billing":
+            await asyncio.sleep(self.prices_take_s)
             await exchange.send_json(200, {"current_balance": 100.0, "currency": "USD"})
         else:
             await exchange.send_json(404, error_body(404, f"Cannot {request.method} {request.path}"))

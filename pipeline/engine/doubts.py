@@ -12,7 +12,7 @@ from pipeline.stages.reconcile import judged, read_log, settles_at
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pipeline.engine.run import Run
+    from pipeline.engine.shared import Run
     from pipeline.model import Record
     from pipeline.stages.reconcile import LogPass
 

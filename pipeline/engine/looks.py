@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-    from pipeline.engine.run import Run
+    from pipeline.engine.shared import Run
     from pipeline.model import Record
 
 KEY_REFUSALS = 3

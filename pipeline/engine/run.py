@@ -7,8 +7,7 @@ is saved. Every stream is bounded by the number of rows, so that handing on neve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 from anyio import create_memory_object_stream, create_task_group
@@ -17,94 +16,23 @@ from pipeline.engine.board import Board, Outcome
 from pipeline.engine.doubts import Reconciler
 from pipeline.engine.looks import Looks
 from pipeline.engine.saves import Saves
+from pipeline.engine.shared import Run, Tools
 from pipeline.engine.submits import Submits
 from pipeline.errors import StopReason, StopRun
-from pipeline.events import Event, Level, Topic
-from pipeline.model import State
+from pipeline.events import Level, Topic
 from pipeline.stages.submit import Submitter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-    from random import Random
 
-    from pipeline.api import Api
-    from pipeline.budget import Budget
     from pipeline.events import Observer
-    from pipeline.ledger import Ledger
     from pipeline.model import Record
-    from pipeline.pacing import CreateGate, LookPace
-    from pipeline.polling import PollQueue
     from pipeline.settings import Settings
-    from pipeline.stages.download import Downloader
 
-MAX_SUBMITTERS = 64
-MAX_LOOKERS = 128
-CHECKERS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What a run works with: the edges, the rules' state, and the two clocks (monotonic, epoch)."""
-
-    api: Api
-    ledger: Ledger
-    downloader: Downloader
-    polling: PollQueue
-    gate: CreateGate
-    pace: LookPace
-    budget: Budget
-    price_of: Callable[[Record], float | None]
-    clock: Callable[[], float]
-    wall: Callable[[], float]
-    random: Random
-
-
-class Run:
-    """What the pools of one run share: the board, the tools, and the bell that wakes who waits."""
-
-    def __init__(self, board: Board, tools: Tools, settings: Settings, observer: Observer) -> None:
-        self.board = board
-        self.tools = tools
-        self.settings = settings
-        self.observer = observer
-        self.started_at = tools.clock()
-        self._bell = anyio.Event()
-
-    def ring(self) -> None:
-        """Something changed: let everyone who waits look again."""
-        self._bell.set()
-        self._bell = anyio.Event()
-
-    async def changed(self, within_s: float | None = None) -> None:
-        """Wait until something changes, at most `within_s` seconds."""
-        bell = self._bell
-        with anyio.move_on_after(within_s):
-            await bell.wait()
-
-    async def commit(self, before: Record, after: Record) -> Record:
-        """Make a step durable, then known. Raises `Conflict` or a `StopRun`."""
-        with anyio.CancelScope(shield=True):
-            record = await self.tools.ledger.commit(before, after)
-        self.moved(before, record)
-        return record
-
-    def moved(self, before: Record, after: Record) -> None:
-        """A step is durable: show it to the board and to those who watch."""
-        self.board.records[after.key] = after
-        self.tools.budget.update(after)
-        self.observer.moved(before, after)
-        self.ring()
-
-    def halt(self, reason: StopReason, message: str) -> None:
-        """Stop submitting and finish what is paid."""
-        if self.board.halt(reason, message):
-            self.say(Topic.STOPPING, message, Level.WARNING)
-        self.ring()
-
-    def say(
-        self, topic: Topic, message: str, level: Level = Level.INFO, record: Record | None = None
-    ) -> None:
-        self.observer.said(Event(topic, message, level, record.key if record else ""))
+MAX_SUBMITTERS: Final = 64
+MAX_LOOKERS: Final = 128
+CHECKERS: Final = 4
+"""Saved files that are hashed at once when a run begins."""
 
 
 class Engine:
@@ -116,7 +44,6 @@ class Engine:
         self._run = Run(Board.of(records), tools, settings, observer)
         self._submitter = Submitter(tools.api, tools.ledger, wall=tools.wall)
         self._scope = anyio.CancelScope()
-        self._ended = False
 
     async def run(self) -> Outcome:
         """Do all there is to do; return how it ended. Only bugs raise: a run's trouble is in the outcome."""
@@ -128,7 +55,7 @@ class Engine:
         looks = Looks(run, saves.push)
         submits = Submits(run, self._submitter, looks)
         doubts = Reconciler(run, looks.track)
-        with self._scope:
+        with self._scope, ready_out, due_out:
             async with ready_in, due_in, create_task_group() as pools:
                 saves.spawn = lambda *work: pools.start_soon(self._guarded, *work)
                 for _ in range(min(settings.concurrency, MAX_SUBMITTERS)):
@@ -144,9 +71,6 @@ class Engine:
                 looks.take_up()
                 await doubts.until_settled()
                 pools.cancel_scope.cancel()
-        ready_out.close()
-        due_out.close()
-        self._ended = True
         return board.outcome()
 
     async def _guarded(self, work: Callable[..., Awaitable[None]], *args: object) -> None:
@@ -172,11 +96,3 @@ class Engine:
     def records(self) -> list[Record]:
         """Return every record as it stands now, in the manifest's order."""
         return list(self._run.board.records.values())
-
-    def in_flight(self) -> int:
-        """Return how many generations are accepted and not finished."""
-        return self._run.board.generating
-
-    def pending(self) -> int:
-        """Return how many rows wait to be submitted."""
-        return sum(record.state is State.PENDING for record in self._run.board.records.values())

@@ -18,7 +18,7 @@ from pipeline.pacing import parse_retry_after
 if TYPE_CHECKING:
     from pipeline.api import CreateVerdict
     from pipeline.engine.looks import Looks
-    from pipeline.engine.run import Run
+    from pipeline.engine.shared import Run
     from pipeline.model import Record
     from pipeline.stages.submit import Submitter
 

@@ -1,0 +1,91 @@
+"""What the pools of a run share: its tools, its board, and the bell that wakes who waits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+
+from pipeline.events import Event, Level, Topic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from random import Random
+
+    from pipeline.api import Api
+    from pipeline.budget import Budget
+    from pipeline.engine.board import Board
+    from pipeline.errors import StopReason
+    from pipeline.events import Observer
+    from pipeline.ledger import Ledger
+    from pipeline.model import Record
+    from pipeline.pacing import CreateGate, LookPace
+    from pipeline.polling import PollQueue
+    from pipeline.settings import Settings
+    from pipeline.stages.download import Downloader
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a run works with: the edges, the rules' state, and the two clocks (monotonic, epoch)."""
+
+    api: Api
+    ledger: Ledger
+    downloader: Downloader
+    polling: PollQueue
+    gate: CreateGate
+    pace: LookPace
+    budget: Budget
+    price_of: Callable[[Record], float | None]
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+    random: Random
+
+
+class Run:
+    """What the pools of one run share: the board, the tools, and the bell that wakes who waits."""
+
+    def __init__(self, board: Board, tools: Tools, settings: Settings, observer: Observer) -> None:
+        self.board = board
+        self.tools = tools
+        self.settings = settings
+        self.observer = observer
+        self.started_at = tools.clock()
+        self._bell = anyio.Event()
+
+    def ring(self) -> None:
+        """Something changed: let everyone who waits look again."""
+        self._bell.set()
+        self._bell = anyio.Event()
+
+    async def changed(self, within_s: float | None = None) -> None:
+        """Wait until something changes, at most `within_s` seconds."""
+        bell = self._bell
+        with anyio.move_on_after(within_s):
+            await bell.wait()
+
+    async def commit(self, before: Record, after: Record) -> Record:
+        """Make a step durable, then known. Raises `Conflict` or a `StopRun`."""
+        with anyio.CancelScope(shield=True):
+            record = await self.tools.ledger.commit(before, after)
+        self.moved(before, record)
+        return record
+
+    def moved(self, before: Record, after: Record) -> None:
+        """A step is durable: show it to the board and to those who watch."""
+        self.board.records[after.key] = after
+        self.tools.budget.update(after)
+        self.observer.moved(before, after)
+        self.ring()
+
+    def halt(self, reason: StopReason, message: str) -> None:
+        """Stop submitting and finish what is paid."""
+        if self.board.halt(reason, message):
+            self.say(Topic.STOPPING, message, Level.WARNING)
+        self.ring()
+
+    def say(
+        self, topic: Topic, message: str, level: Level = Level.INFO, record: Record | None = None
+    ) -> None:
+        self.observer.said(Event(topic, message, level, record.key if record else ""))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 async def test_every_slot_is_used_and_none_more(tmp_path: Path) -> None:
-    async with House(tmp_path, vendor(id_style="hostile")) as house:
+    async with House(tmp_path, vendor(id_style="hostile", durations="fixed:40")) as house:
         outcome = await house.run(24, concurrency=6, downloads=3)
         assert states(outcome) == {State.DONE: 24}
         assert (outcome.stop, outcome.open_rows, outcome.left) == (None, (), {})
@@ -72,7 +72,7 @@ async def test_a_look_that_hangs_keeps_nobody_else_waiting(tmp_path: Path) -> No
 async def test_an_account_that_allows_less_is_neither_hammered_nor_blamed_on_rows(
     tmp_path: Path, limit: int
 ) -> None:
-    async with House(tmp_path, vendor(concurrency_limit=limit)) as house:
+    async with House(tmp_path, vendor(concurrency_limit=limit, durations="fixed:25")) as house:
         outcome = await house.run(9, concurrency=9)
         assert states(outcome) == {State.DONE: 9}
         assert house.book.peak_in_flight == limit
@@ -110,7 +110,11 @@ async def test_statuses_that_say_nothing_cost_nothing_but_time(tmp_path: Path) -
         "status-empty", "status-unknown", "status-not-found", "status-throttled",
     )  # fmt: skip
     faults = [Fault(name, match=f"number {index}.", times=2) for index, name in enumerate(names)]
-    always = [Fault("status-samples"), Fault("status-other-names", share=0.5)]
+    always = [
+        Fault("slow", match="number 7.", value=20.0),
+        Fault("status-samples"),
+        Fault("status-other-names", share=0.5),
+    ]
     async with House(tmp_path, vendor(), *faults, *always) as house:
         outcome = await house.run(len(names), concurrency=5)
         assert states(outcome) == {State.DONE: len(names)}

@@ -1,0 +1,144 @@
+"""How much memory one process takes with thousands of generations in flight, and how soon they are.
+
+    python -m benchmarks.memory                 3,000 generations, all of them in flight at once
+    python -m benchmarks.memory --rows 10000
+
+The stand-in vendor runs in a process of its own; what is measured is the client alone. Prints, last, one
+line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.api import Api, ApiKey
+from pipeline.budget import Budget
+from pipeline.engine import Engine, Tools
+from pipeline.ledger import Ledger
+from pipeline.model import Job, Record, State
+from pipeline.pacing import CreateGate, LookPace
+from pipeline.plan import new_record
+from pipeline.polling import DurationLearner, PollQueue
+from pipeline.settings import Settings
+from pipeline.stages.download import Downloader
+from pipeline.storage import LocalStore
+
+if TYPE_CHECKING:
+    from pipeline.events import Event
+
+MODEL = "google/veo-3.1-i2v-fast"
+MIB = 2**20
+
+
+@dataclass
+class Peak:
+    """Watches a run: the most that was in flight, and when all of it was."""
+
+    rows: int
+    began: float
+    in_flight: int = 0
+    most: int = 0
+    all_after_s: float = 0.0
+    at_peak_mib: float = 0.0
+
+    def moved(self, before: Record, after: Record) -> None:
+        self.in_flight += (after.state is State.GENERATING) - (before.state is State.GENERATING)
+        if self.in_flight > self.most:
+            self.most = self.in_flight
+            if self.most == self.rows:
+                self.all_after_s = time.monotonic() - self.began
+                self.at_peak_mib = rss_mib()
+
+    def said(self, event: Event) -> None:
+        """Only moves count."""
+
+
+def rss_mib() -> float:
+    """The most memory this process has held so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (MIB if sys.platform == "darwin" else 1024)
+
+
+def row(index: int) -> Record:
+    prompt = f"Take {index}: the woman in the painting slowly turns her head, smiles and puts on her glasses."
+    image_url = f"https://images.example.com/library/2026/paintings/{index:06d}.jpg"
+    body = {"model": MODEL, "prompt": prompt, "image_url": image_url, "duration": 4, "resolution": "720p"}
+    return new_record(Job(f"row-{index}", f"f{index}", index, MODEL, body, line=index + 1), f"row-{index}")
+
+
+def serve(render_s: float) -> tuple[subprocess.Popen[str], str]:
+    """Start the stand-in; return its process and its URL."""
+    command = [sys.executable, "-m", "pipeline", "sandbox", "--port", "0", "--small"]
+    command += ["--durations", f"fixed:{render_s}", "--balance", "1e9"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, next(word for word in process.stdout.readline().split() if word.startswith("http"))
+
+
+async def measure(url: str, rows: int, folder: Path, interval_s: float) -> dict[str, float | int]:
+    settings = Settings(concurrency=rows, poll_interval=interval_s, media=False)
+    before, began, chance = rss_mib(), time.monotonic(), random.Random(1)
+    watch = Peak(rows, began)
+    async with (
+        Api(url, ApiKey("any-key", "none")) as api,
+        await Ledger.open(folder / "ledger.sqlite3") as ledger,
+    ):
+        records = [row(index) for index in range(rows)]
+        await ledger.add(records)
+        tools = Tools(
+            api=api,
+            ledger=ledger,
+            downloader=Downloader(session=api.plain, store=LocalStore(folder), media=False),
+            polling=PollQueue(DurationLearner(interval_s), interval_s=interval_s, random=chance),
+            gate=CreateGate(rows, interval_s=interval_s, random=chance),
+            pace=LookPace(interval_s=interval_s),
+            budget=Budget.of(None, records),
+            price_of=lambda _: None,
+            clock=time.monotonic,
+            wall=time.time,
+            random=chance,
+        )
+        outcome = await Engine(records, tools, settings, watch).run()
+    return {
+        "rows": rows,
+        "done": sum(record.state is State.DONE for record in outcome.records),
+        "in_flight_peak": watch.most,
+        "all_in_flight_after_s": round(watch.all_after_s, 2),
+        "wall_s": round(time.monotonic() - began, 2),
+        "polls": sum(record.polls for record in outcome.records),
+        "rss_before_mib": round(before, 1),
+        "rss_all_in_flight_mib": round(watch.at_peak_mib, 1),
+        "rss_peak_mib": round(rss_mib(), 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=3000)
+    parser.add_argument("--render-s", type=float, default=30.0, help="how long each generation renders")
+    parser.add_argument("--interval-s", type=float, default=10.0, help="the poll interval")
+    asked = parser.parse_args()
+    process, url = serve(asked.render_s)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(asyncio.run(measure(url, asked.rows, Path(folder), asked.interval_s))))
+    finally:
+        process.terminate()
+        process.wait()
+
+
+if __name__ == "__main__":
+    main()

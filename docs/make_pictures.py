@@ -2,7 +2,7 @@
 
 The command runs in a pseudo-terminal and is read back through a terminal emulator; what a person would have
 seen becomes an animated SVG, and the report that the run left behind becomes a PNG, seen by a headless
-browser. Needs the extra `dev` and a Chromium.
+browser. A second page is that of a night on which not all went well. Needs the extra `dev` and a Chromium.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ COLUMNS: Final = 80
 ROWS: Final = 30
 FRAME_S: Final = 0.25
 LAST_FRAME_S: Final = 6.0
+NIGHT: Final = ("content-refusal:secret", "bad-request:astronaut", "cdn-corrupt:hare", "throttled:0.2*6")
 
 CELL: Final = 8.4
 LINE: Final = 18.0
@@ -56,15 +57,20 @@ class Frame:
     rows: tuple[Row, ...]
 
 
+def surroundings() -> dict[str, str]:
+    """Return the environment of a person at a terminal, with this Python's `veobatch` on the path."""
+    away = ("CI", "NO_COLOR", "GITHUB_ACTIONS")
+    environ = {name: value for name, value in os.environ.items() if name not in away}
+    return environ | {"TERM": "xterm-256color", "PATH": f"{Path(sys.executable).parent}:{environ['PATH']}"}
+
+
 def watch(folder: Path) -> list[Frame]:
     """Run the command in `folder` and return each different screen; raises when it does not exit with 0."""
     screen = pyte.Screen(COLUMNS, ROWS)
     stream = pyte.Stream(screen)
     stream.feed(f"$ {COMMAND}\r\n")
-    environ = {k: v for k, v in os.environ.items() if k not in ("CI", "NO_COLOR", "GITHUB_ACTIONS")}
-    environ |= {"TERM": "xterm-256color", "PATH": f"{Path(sys.executable).parent}:{environ['PATH']}"}
     child = pexpect.spawn(
-        COMMAND, cwd=folder, env=environ, dimensions=(ROWS, COLUMNS), encoding="utf-8", timeout=120
+        COMMAND, cwd=folder, env=surroundings(), dimensions=(ROWS, COLUMNS), encoding="utf-8", timeout=120
     )
     frames = [Frame(0.0, rows_of(screen))]
     began, seen = time.monotonic(), time.monotonic()
@@ -156,7 +162,7 @@ def line_svg(y: int, row: Row) -> str:
     return "".join(out)
 
 
-def screenshot(report: Path, picture: Path) -> None:
+def screenshot(report: Path, picture: Path, height: int) -> None:
     """Save what a browser shows of `report`, in few enough colours for a page to load quickly."""
     from playwright.sync_api import sync_playwright
 
@@ -165,7 +171,7 @@ def screenshot(report: Path, picture: Path) -> None:
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=arguments)
-        page = browser.new_page(viewport={"width": 1080, "height": 1000}, color_scheme="light")
+        page = browser.new_page(viewport={"width": 1080, "height": height}, color_scheme="light")
         page.goto(report.as_uri())
         page.wait_for_load_state("networkidle")
         page.screenshot(path=picture)
@@ -175,6 +181,29 @@ def screenshot(report: Path, picture: Path) -> None:
     few.save(picture, optimize=True)
 
 
+def bad_night(folder: Path) -> None:
+    """Run the large manifest in `folder` against a sandbox that has a bad night; some of its rows fail."""
+    faults = " ".join(f"--fault {fault}" for fault in NIGHT)
+    served = pexpect.spawn(
+        f"veobatch sandbox --port 0 --speed 40 {faults}", env=surroundings(), encoding="utf-8", timeout=60
+    )
+    served.expect(r"http://[0-9.:]+")
+    environ = surroundings() | {
+        "AIMLAPI_API_KEY": "any",
+        "AIMLAPI_API_BASE": str(served.after),
+        "VEOBATCH_POLL_INTERVAL": "0.25",
+        "XDG_CACHE_HOME": str(folder / "cache"),
+    }
+    night = pexpect.spawn("veobatch run jobs/overnight.yaml", cwd=folder, env=environ, timeout=120)
+    night.expect_exact("Go on?")
+    night.sendline("y")
+    night.expect(pexpect.EOF)
+    night.close()
+    served.terminate(force=True)
+    if night.exitstatus != 1:
+        raise SystemExit(f"the bad night ended with {night.exitstatus}")
+
+
 def main() -> None:
     """Make both pictures anew."""
     PICTURES.mkdir(exist_ok=True)
@@ -182,7 +211,9 @@ def main() -> None:
         folder = Path(name)
         shutil.copytree(ROOT / "jobs", folder / "jobs")
         (PICTURES / "run.svg").write_text(svg(watch(folder)), encoding="utf-8")
-        screenshot(folder / "output" / "quick" / "report.html", PICTURES / "report.png")
+        screenshot(folder / "output" / "quick" / "report.html", PICTURES / "report.png", 1000)
+        bad_night(folder)
+        screenshot(folder / "output" / "overnight" / "report.html", PICTURES / "night.png", 1500)
 
 
 if __name__ == "__main__":

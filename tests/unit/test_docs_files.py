@@ -116,8 +116,9 @@ def test_the_recording_shows_the_run_to_its_end() -> None:
     assert path.stat().st_size < 200_000
 
 
-def test_the_screenshot_is_small() -> None:
-    path = DOCS / "pictures" / "report.png"
+@pytest.mark.parametrize("name", ["report.png", "night.png"])
+def test_screenshots_are_small(name: str) -> None:
+    path = DOCS / "pictures" / name
     with Image.open(path) as picture:
         assert picture.width >= 1000
     assert path.stat().st_size < 200_000

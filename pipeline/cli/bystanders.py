@@ -6,7 +6,7 @@ import os
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 import anyio
 import click
@@ -16,6 +16,7 @@ from pipeline.cli.eta import Eta
 from pipeline.cli.progress import Progress
 from pipeline.cli.projector import Projector
 from pipeline.cli.signals import Signals
+from pipeline.cli.streams import Unbreakable
 from pipeline.events import Observers
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Bystanders:
         self._eta = Eta(plan.records, batch.settings.concurrency)
         self._progress = Progress(
             rows,
+            cast("TextIO", Unbreakable(sys.stderr)),
             known=plan.records,
             quiet=request.quiet,
             verbose=request.verbose,
@@ -63,7 +65,7 @@ class Bystanders:
             tasks.start_soon(self.projector.keep_up, engine.records)
             tasks.start_soon(self._tick)
             if on_github(os.environ) and not self._batch.request.quiet:
-                stack.enter_context(group("veobatch: progress", sys.stderr))
+                stack.enter_context(group("veobatch: progress", cast("TextIO", Unbreakable(sys.stderr))))
             stack.enter_context(self._progress)
             outcome = await engine.run()
             tasks.cancel_scope.cancel()

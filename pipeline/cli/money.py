@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+import anyio
 import click
 
 from pipeline.cli.loading import priced
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from pipeline.api.catalogue import Catalogue
     from pipeline.cli.loading import Loaded
     from pipeline.model import Record
+
+BALANCE_S: Final = 4.0
+"""The balance is good to know and not worth waiting for."""
 
 MAY_BE_SUBMITTED = frozenset({State.PENDING, State.SUBMITTING, State.IN_DOUBT, State.GENERATING})
 
@@ -81,10 +85,16 @@ async def estimate(records: Sequence[Record], prices: Prices, api: Api | None) -
         rows=len(known),
         usd=sum(price for price in known if price is not None),
         unknown_rows=sum(price is None for price in known),
-        balance_usd=await api.balance() if known and api is not None else None,
+        balance_usd=await _balance(api) if known and api is not None else None,
         batch_usd=whole,
         free=api is None,
     )
+
+
+async def _balance(api: Api) -> float | None:
+    with anyio.move_on_after(BALANCE_S):
+        return await api.balance()
+    return None
 
 
 def _cost(record: Record, prices: Prices) -> float | None:

@@ -19,6 +19,7 @@ import click
 from pipeline.api import Api, ApiKey, normalise_base_url
 from pipeline.api.catalogue import Catalogue
 from pipeline.budget import Budget
+from pipeline.cdn import open_session
 from pipeline.cli.access import find_base_url, need_key
 from pipeline.cli.aftermath import tell
 from pipeline.cli.bystanders import Bystanders
@@ -49,6 +50,8 @@ from pipeline.storage import open_store
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    import aiohttp
+
     from pipeline.cli.money import Prices
     from pipeline.engine import Outcome
     from pipeline.plan import Plan
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
 SANDBOX_HINT: Final = "To try without a key, free and offline: add --sandbox."
 SANDBOX_KEY: Final = "any-key-will-do"
 USUAL_INTERVAL_S: Final = 10.0
+CATALOGUE_S: Final = 6.0
 SANDBOX_DOUBT_S: Final = 600.0
 SHORTEST_DOUBT_S: Final = 10.0
 """How long a row's absence from the sandbox's log proves nothing: its renderings and its log's lag, at
@@ -105,7 +109,9 @@ async def _run(batch: Batch) -> int:
         base_url = batch.base_url or await start_sandbox(stack, batch)
         timeout_s = batch.settings.request_timeout
         api = await stack.enter_async_context(Api(base_url, batch.key, timeout_s=timeout_s))
-        catalogue = Catalogue(api.plain, base_url, None if request.sandbox else cache_dir())
+        catalogue = Catalogue(
+            api.plain, base_url, None if request.sandbox else cache_dir(), timeout_s=CATALOGUE_S
+        )
         loaded = await load_batch(batch, catalogue)
         settings = settings_of(request, loaded.manifest.run)
         batch = replace(batch, settings=settings)
@@ -123,11 +129,12 @@ async def _run(batch: Batch) -> int:
             click.echo("nothing was submitted", err=True)
             return int(ExitCode.RESUMABLE)
         log.know(plan.records)
+        cdn = await stack.enter_async_context(open_session())
         bystanders = Bystanders(batch, plan, cost, log)
         tell_start(plan, loaded, cost, bystanders.observer)
         learner = DurationLearner(settings.poll_interval)
         with _remembering(learner, base_url, wanted=not request.sandbox):
-            tools = _tools(api, ledger, learner, prices, plan, batch)
+            tools = _tools(api, cdn, ledger, learner, prices, plan, batch)
             ending = await _driven(
                 Engine(plan.records, tools, settings, bystanders.observer), bystanders, batch
             )
@@ -162,7 +169,13 @@ def _remembering(learner: DurationLearner, base_url: str, *, wanted: bool) -> It
 
 
 def _tools(
-    api: Api, ledger: Ledger, learner: DurationLearner, prices: Prices, plan: Plan, batch: Batch
+    api: Api,
+    cdn: aiohttp.ClientSession,
+    ledger: Ledger,
+    learner: DurationLearner,
+    prices: Prices,
+    plan: Plan,
+    batch: Batch,
 ) -> Tools:
     settings, chance = batch.settings, random.Random()
     pace = settings.poll_interval
@@ -170,7 +183,7 @@ def _tools(
     return Tools(
         api=api,
         ledger=ledger,
-        downloader=Downloader(session=api.plain, store=batch.store, limits=limits, media=settings.media),
+        downloader=Downloader(session=cdn, store=batch.store, limits=limits, media=settings.media),
         polling=PollQueue(learner, interval_s=settings.poll_interval, random=chance),
         gate=CreateGate(settings.concurrency, interval_s=settings.poll_interval, random=chance),
         pace=LookPace(interval_s=settings.poll_interval),

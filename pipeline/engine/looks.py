@@ -243,7 +243,6 @@ class Looks:
         """A failed generation is not charged: a provider's fault is worth another one, a refusal is not."""
         run = self._run
         failed = replace(ended_badly(record, look, run.tools.wall()), **learned)
-        failed = await run.commit(record, failed)
         failure = failed.failure
         retryable = failure is not None and failure.retryable
         allowed = run.settings.generation_retries
@@ -251,6 +250,8 @@ class Looks:
         if retry.generates_again(retryable=retryable, faults=failed.faults - 1, generation_retries=allowed):
             run.say(Topic.NOTE, f"{words}; generating it again", Level.WARNING, record)
             again = failed.evolve(State.PENDING, failure=None, generation_id="", finished_at=None)
-            run.board.queue(await run.commit(failed, again))
+            await run.commit_both(record, failed, again)
+            run.board.queue(again)
         else:
+            await run.commit(record, failed)
             run.say(Topic.NOTE, words, Level.ERROR, record)

@@ -116,8 +116,8 @@ class Saves:
             case NotAVideo(failure=failure):
                 run.say(Topic.NOTE, f"{record.id}: {failure.message}", Level.ERROR, record)
                 await run.commit(record, record.evolve(State.FAILED, failure=failure))
-            case NotNow(reason=reason):
-                self._later(record, reason)
+            case NotNow(reason=reason, again=again):
+                self._later(record, reason, ROUNDS if again else 0)
 
     def _unwritable(self, record: Record, trouble: StoreTrouble) -> None:
         """The place itself will not take or give bytes: what is ready stays so, for the next run."""
@@ -125,12 +125,12 @@ class Saves:
         self._run.board.left[record.key] = str(trouble)
         self._run.halt(StopReason.DISK, str(trouble))
 
-    def _later(self, record: Record, reason: str) -> None:
+    def _later(self, record: Record, reason: str, rounds: int) -> None:
         """Take the row up again after a pause, a few times; then leave it to the next run."""
         run = self._run
         tried = self._rounds[record.key] = self._rounds.get(record.key, 0) + 1
         run.board.left[record.key] = reason
-        if tried >= ROUNDS or run.board.stop is StopReason.DISK:
+        if tried >= rounds or run.board.stop is StopReason.DISK:
             run.say(Topic.NOTE, f"{record.id}: {reason}; the next run fetches it", Level.WARNING, record)
             return
         wait = retry.wait_s(self._policy, tried)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from pipeline.errors import Conflict
 from pipeline.events import Event, Level, Topic
+from pipeline.model import Transition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +73,16 @@ class Run:
             record = await self.tools.ledger.commit(before, after)
         self.moved(before, record)
         return record
+
+    async def commit_both(self, before: Record, between: Record, after: Record) -> None:
+        """Make two steps of one record durable together: a kill finds both or neither."""
+        steps = [Transition(before, between), Transition(between, after)]
+        with anyio.CancelScope(shield=True):
+            for made in await self.tools.ledger.commit_many(steps):
+                if isinstance(made, Conflict):
+                    raise made
+        self.moved(before, between)
+        self.moved(between, after)
 
     def moved(self, before: Record, after: Record) -> None:
         """A step is durable: show it to the board and to those who watch."""

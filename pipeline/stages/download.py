@@ -87,9 +87,13 @@ class NotAVideo:
 
 @dataclass(frozen=True, slots=True)
 class NotNow:
-    """It could not be fetched now; what has arrived is kept, and the row stays ready."""
+    """It could not be fetched now; what has arrived is kept, and the row stays ready.
+
+    `again` says whether another try in this run may do better.
+    """
 
     reason: str
+    again: bool = True
 
 
 Outcome = Saved | NotAVideo | NotNow
@@ -139,7 +143,7 @@ class Downloader:
                     await self._transfer(part, url)
                     return await self._keep(part, record, effort)
                 except TooLarge as error:
-                    return NotNow(str(error))
+                    return NotNow(str(error), again=False)
                 except (films.NotPlayable, Trouble, Refused, Flaky) as error:
                     next_step = await self._recover(error, part, effort)
                     stale = isinstance(error, films.NotPlayable | Expired | Refused)

@@ -16,6 +16,7 @@ from pipeline.cli import COMMANDS
 from pipeline.errors import ExitCode
 from pipeline.manifest import load
 from pipeline.results import COLUMNS
+from tests.unit.test_floors import FLOORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,6 +85,15 @@ def test_manifests_load(page: Path, tmp_path: Path) -> None:
             path = tmp_path / "manifest.yaml"
             path.write_text(text, encoding="utf-8")
             assert load(path).jobs
+
+
+@pytest.mark.parametrize("language", ["csv", "jsonl"])
+def test_bulk_manifests_load(language: str, tmp_path: Path) -> None:
+    (text,) = blocks(ROOT / "docs" / "reference" / "manifest.md", frozenset({language}))
+    path = tmp_path / f"manifest.{language}"
+    path.write_text(text, encoding="utf-8")
+    manifest = load(path)
+    assert (len(manifest.jobs), manifest.warnings) == (2, ())
 
 
 def test_the_manual_s_matrix_has_as_many_rows_as_it_says(tmp_path: Path) -> None:
@@ -155,6 +165,21 @@ def test_the_readme_names_every_exit_code() -> None:
     rows = table_under(ROOT / "README.md", "Exit codes")
     codes = [int(code) for row in rows for code in row[0].split(",")]
     assert codes == [int(code) for code in ExitCode]
+
+
+def test_contributors_are_shown_every_room() -> None:
+    rows = table_under(ROOT / "CONTRIBUTING.md", "The house")
+    shown = [room.strip("/") for row in rows for room in INLINE.findall(row[1])]
+    assert sorted(shown) == sorted([room for floor in FLOORS for room in floor] + ["sandbox"])
+
+
+def test_rooms_that_decisions_name_exist() -> None:
+    text = (ROOT / "docs" / "decisions" / "0015-rooms-beside-the-plan.md").read_text(encoding="utf-8")
+    rooms = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert len(rooms) >= 10
+    for room in rooms:
+        place = ROOT / "pipeline" / room
+        assert place.is_dir() or place.with_suffix(".py").exists(), room
 
 
 def test_the_changelog_has_this_version() -> None:

@@ -84,8 +84,8 @@ class Batch:
         return (self.folder / "said.txt").read_text(encoding="utf-8")[-6000:]
 
     def paid(self) -> Counter[str]:
-        """How often each row's prompt was accepted by the vendor."""
-        return Counter(generation.prompt for generation in self.box.book.generations)
+        """How often each row's prompt was accepted by the vendor and will be charged."""
+        return Counter(one.prompt for one in self.box.book.generations if not one.fails)
 
     def assert_sound(self) -> None:
         """Nothing was paid twice, and whatever has its final name is a whole film."""

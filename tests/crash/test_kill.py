@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.crash
 
 SEEDS = [int(seed) for seed in os.environ.get("VEOBATCH_CRASH_SEEDS", "").split()]
+BUSY = ("--concurrency", "10", "--downloads", "4", "--generation-retries", "3")
 N_JOBS, N_KILLS = (80, 30) if SEEDS else (24, 8)
 QUICK = SandboxOptions(speed=100.0, video="small", id_style="hostile")
 
@@ -65,7 +66,8 @@ async def test_killed_at_random(tmp_path: Path, seed: int | None) -> None:
     async with Sandbox(options) as box:
         box.add_fault(Fault("gateway-accepted", share=0.05, total=4))
         box.add_fault(Fault("cut-accepted", share=0.05, total=4))
-        batch = Batch(tmp_path, box, N_JOBS, (*OPTIONS, "--concurrency", "10", "--downloads", "4"))
+        box.add_fault(Fault("error", share=0.1, times=1))
+        batch = Batch(tmp_path, box, N_JOBS, (*OPTIONS, *BUSY))
         kills = 0
         while kills < N_KILLS:
             process = await batch.start()
@@ -80,8 +82,12 @@ async def test_killed_at_random(tmp_path: Path, seed: int | None) -> None:
 
 
 async def killed(process: asyncio.subprocess.Process, box: Sandbox, chance: random.Random) -> bool:
-    """Kill a process after some requests or a short while beyond; say whether it was still alive."""
-    enough = asked(box) + chance.randint(1, 24)
+    """Kill a process after some requests, or a while after its start; say whether it was still alive."""
+    if chance.random() < 0.2:
+        await asyncio.sleep(chance.uniform(0.1, 1.5))
+        enough = 0
+    else:
+        enough = asked(box) + chance.randint(1, 24)
     await until(lambda: asked(box) >= enough or process.returncode is not None)
     await asyncio.sleep(chance.choice([0.0, chance.uniform(0.0, 0.05), chance.uniform(0.0, 0.6)]))
     if process.returncode is not None:

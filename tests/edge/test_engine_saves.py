@@ -10,7 +10,7 @@ from pipeline.errors import Conflict, StopReason, StoreTrouble
 from pipeline.model import Record, State
 from pipeline.sandbox import Fault
 from pipeline.stages.download import Downloader
-from tests.edge.engines import House, states, vendor
+from tests.edge.engines import HURRIED, House, states, vendor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,10 +87,11 @@ async def test_a_file_that_cannot_be_had_now_stays_ready_for_the_next_run(
 
 
 async def test_a_row_that_came_late_and_then_was_no_video_leaves_nothing_open(tmp_path: Path) -> None:
-    faults = (Fault("cdn-error", times=3, value=503), Fault("cdn-corrupt"))
+    faults = (Fault("cdn-error", times=HURRIED.tries, value=503), Fault("cdn-corrupt"))
     async with House(tmp_path, vendor(), *faults) as house:
         outcome = await house.run(1, poll_interval=0.05)
         assert states(outcome) == {State.FAILED: 1}
+        assert "again in" in house.spy.words()
         assert (outcome.stop, outcome.left) == (None, {})
 
 
@@ -120,12 +121,13 @@ async def test_a_place_that_cannot_be_read_ends_the_run_in_words(tmp_path: Path)
         async def intact(self, _: Any) -> bool:
             raise StoreTrouble("input/output error")
 
-    async with House(tmp_path) as house:
-        await house.run(2)
+    async with House(tmp_path, vendor(), Fault("slow", match="number 1.", value=8.0)) as house:
+        early = await house.run(2, timeout=0.4)
+        assert states(early) == {State.DONE: 1, State.GENERATING: 1}
         house.downloader = Unreadable
         outcome = await house.run()
-        assert outcome.stop is StopReason.DISK
-        assert states(outcome) == {State.DONE: 2}
+        assert (outcome.stop, outcome.message) == (StopReason.DISK, "input/output error")
+        assert states(outcome) == {State.DONE: 1, State.READY: 1}
 
 
 async def test_a_saved_row_that_someone_else_moved_meanwhile_is_left_to_them(tmp_path: Path) -> None:

@@ -82,7 +82,9 @@ def test_a_row_found_in_the_log_was_counted_when_it_was_doubted() -> None:
     assert accepted(record(State.SUBMITTING, attempts=1), "g", 5.0).attempts == 2
 
 
-NAMES = st.text(max_size=200) | st.sampled_from(["", "-", "..", "ü" * 300, "../../x", "a b\n", "\ud800"])
+NAMES = st.text(max_size=200) | st.sampled_from(
+    ["", "-", "..", "ü" * 300, "../../x", "a b\n", "\ud800", "a" * 300]
+)
 
 
 @given(NAMES, st.text(max_size=30), st.integers(1, 10**6))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipeline.errors import UsageError
+from pipeline.names import check_template
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,6 +46,15 @@ class Settings(BaseModel):
     max_video_bytes: Annotated[int, Field(ge=1)] = 2 * 1024**3
     check_images: bool = False
     allow_private_images: bool = False
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, template: str) -> str:
+        try:
+            check_template(template)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return template
 
     @property
     def doubt_s(self) -> float:

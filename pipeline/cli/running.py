@@ -39,7 +39,6 @@ from pipeline.lock import hold
 from pipeline.logbook import Logbook
 from pipeline.memory import memory_path, read_memory, write_memory
 from pipeline.model import State
-from pipeline.names import check_template
 from pipeline.pacing import CreateGate, LookPace
 from pipeline.polling import DurationLearner, PollQueue
 from pipeline.results import iso
@@ -73,7 +72,6 @@ def run(request: Request) -> int:
     first = first_look(request.manifest)
     manifest = first.manifest if first.others else first.loaded().manifest
     settings = settings_of(request, manifest.run if manifest else {})
-    check_template(settings.name)
     check(request.notify)
     if request.serve is not None:
         parse_bind(request.serve)

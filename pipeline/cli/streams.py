@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ class Unbreakable:
             try:
                 self._stream.write(text)
             except (OSError, ValueError):
-                self._broken = True
+                self._break()
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -32,7 +34,13 @@ class Unbreakable:
             try:
                 self._stream.flush()
             except (OSError, ValueError):
-                self._broken = True
+                self._break()
+
+    def _break(self) -> None:
+        """Lead what is still in the stream's buffer nowhere, so that the interpreter can end in peace."""
+        self._broken = True
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
     def isatty(self) -> bool:
         try:

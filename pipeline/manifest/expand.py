@@ -38,6 +38,9 @@ def read_vars(section: Map | None, report: Report) -> dict[str, str] | None:
             report.problem(member.name_at, f"the variable {show(name)}", why, "write name: text")
         elif isinstance(member.value, str):
             texts[name] = member.value
+            if any(not match[0].startswith("$$") for match in _REFERENCE.finditer(member.value)):
+                why = "variables are not looked up in variables"
+                report.problem(member.value_at, f"the variable {name} holds a variable", why, "write it out")
         else:
             report.problem(
                 member.value_at, f"the variable {name} is no text", "", 'write it in quotes: "..."'

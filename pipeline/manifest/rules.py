@@ -133,7 +133,9 @@ _TYPES: Final[Mapping[Kind, frozenset[type]]] = MappingProxyType(
 _ARTICLE: Final = {Kind.LIST: "a list", Kind.OBJECT: "a mapping"}
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _URL: Final = re.compile(
-    r"https?://(?:[^\s/?#@\\]*@)?(?:\[[0-9a-fA-F:.]+\]|[^\s/?#@:\\\[\]\"<>]+)(?::[0-9]{1,5})?(?:[/?#][^\s\x00-\x1f\x7f]*)?",
+    r"https?://(?:[^\s/?#@\\]*@)?(?:\[[0-9a-fA-F:.]+\]|[^\s/?#@:\\\[\]\"<>]+)"
+    r"(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
+    r"(?:[/?#][^\s\x00-\x1f\x7f]*)?",
     re.IGNORECASE,
 )
 

@@ -194,6 +194,9 @@ class Downloader:
         if body.start == 0:
             await part.begin(body.origin.to_text())
         await Pour(body, part, limits).run(first)
+        total = body.origin.total_bytes
+        if total is not None and part.held_bytes < total:  # a 206 may be shorter than what was asked for
+            raise Trouble(f"the answer ended after {part.held_bytes} of {total} bytes")
 
     async def _keep(self, part: Part, record: Record, effort: Effort) -> Saved:
         """Look into the whole file, then publish it. Raises `NotPlayable`.

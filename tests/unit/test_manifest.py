@@ -181,10 +181,14 @@ jobs:
 
 
 def test_vars_are_filled_in_once_and_can_be_escaped(read: Write) -> None:
-    manifest = read(
-        f"vars: {{a: 'A ${{b}}', b: B}}\njobs:\n  - [{CAT}, '${{a}} and ${{b}}, not $${{b}} for $5']\n"
-    )
-    assert manifest.jobs[0].prompt == "A ${b} and B, not ${b} for $5"
+    manifest = read(f"vars: {{a: A, b: B}}\njobs:\n  - [{CAT}, '${{a}} and ${{b}}, not $${{b}} for $5']\n")
+    assert manifest.jobs[0].prompt == "A and B, not ${b} for $5"
+
+
+def test_a_variable_in_a_variable_is_refused_at_its_place(read: Write) -> None:
+    with pytest.raises(ManifestProblems) as caught:
+        read(f"vars: {{a: 'A ${{b}}', b: B}}\njobs:\n  - [{CAT}, '${{a}}']\n")
+    assert [(problem.line, problem.column) for problem in caught.value.problems] == [(1, 11)]
 
 
 def test_without_vars_a_prompt_is_sent_as_it_stands(read: Write) -> None:

@@ -115,3 +115,15 @@ async def test_doubts_of_an_earlier_run_are_settled_by_the_next(tmp_path: Path) 
         again = await house.run(reconcile_after=600)
         assert states(again) == {State.DONE: 2}
         assert house.book.creates == 2
+
+
+async def test_a_run_that_may_not_wait_still_asks_once(tmp_path: Path) -> None:
+    async with House(
+        tmp_path, vendor(), Fault("log-error"), Fault("cut-accepted", match="number 0.")
+    ) as house:
+        outcome = await house.run(1, reconcile_after=600, reconcile_wait=0.0)
+        assert states(outcome) == {State.IN_DOUBT: 1}
+        house.box._desk.faults.clear()
+        again = await house.run(reconcile_after=600, reconcile_wait=0.0)
+        assert states(again) == {State.DONE: 1}
+        assert house.book.creates == 1

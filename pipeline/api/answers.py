@@ -138,6 +138,9 @@ class LogPage:
     more: bool
 
 
+_STILL: Final[Mapping[str, Look]] = {status: Look(Phase.RUNNING, status) for status in RUNNING}
+
+
 class UnreadableAnswerError(ValueError):
     """The body is not the JSON object that was promised."""
 
@@ -173,6 +176,13 @@ def parse_look(payload: Mapping[str, object], headers: Mapping[str, str]) -> Loo
     elif phase is Phase.COMPLETED and not url:
         phase, failure = Phase.FAILED, _without_video(payload)
     return Look(phase, status, identity, url, failure, usage_credits, usd)
+
+
+def parse_status(payload: Mapping[str, object], headers: Mapping[str, str]) -> Look:
+    """Read a status answer. Nearly all of them say that nothing is final yet: then nothing else is read."""
+    status = payload.get("status")
+    still = _STILL.get(status) if isinstance(status, str) else None
+    return parse_look(payload, headers) if still is None else still
 
 
 def _phase(status: str) -> Phase:

@@ -50,7 +50,11 @@ def _settings_options(function: Any) -> Any:
 @click.option("--output", metavar="DIR|URL", help="Where videos go.  [default: output/<manifest's name>]")
 @click.option("--sandbox", is_flag=True, help="Run against the embedded stand-in: free, no key, no network.")
 @click.option(
-    "--sandbox-speed", type=float, default=20.0, show_default=True, help="How much faster it renders."
+    "--sandbox-speed",
+    type=click.FloatRange(0.01, 100_000),
+    default=20.0,
+    show_default=True,
+    help="How much faster it renders.",
 )
 @click.option("--base-url", metavar="URL", help="The API's address.")
 @_settings_options
@@ -84,7 +88,7 @@ def command(manifest: Path, **options: Any) -> int:
     """Animate every row of MANIFEST and save the videos; run it again to continue.
 
     Exit codes: 0 every job done, 1 finished but some failed, 2 usage or manifest, 3 stopped early and
-    resumable, 130 interrupted and resumable.
+    resumable, 130 (Ctrl-C) and 143 (SIGTERM) interrupted and resumable.
     """
     from pipeline.cli.request import Request
     from pipeline.cli.running import run

@@ -79,6 +79,7 @@ class Report:
     def __init__(self, file: str) -> None:
         self.file = file
         self.count = 0
+        self.told = 0
         self.partial = False
         self.locate: Callable[[int], int] = int
         self._problems: dict[tuple[int, str], Problem] = {}
@@ -86,6 +87,7 @@ class Report:
 
     def problem(self, at: int, what: str, why: str = "", instead: str = "") -> None:
         """Add a problem; raises `Unreadable` when there are so many that looking on helps no one."""
+        self.told += 1
         if (at, what) in self._problems:
             return
         if self.count >= KEPT:

@@ -77,7 +77,7 @@ class Rows:
 
     def add_fields(self, row: dict[str, Member], at: int) -> None:
         """Check the row whose own fields are `row` and whose place is `at`."""
-        before = self._report.count
+        before = self._report.told
         given = row.pop("id", None)
         own_params = self._members(row.pop("params", None))
         for name in own_params.keys() & row.keys():
@@ -97,7 +97,7 @@ class Rows:
             if name not in fields and name not in meant:
                 self._report.problem(at, f"{name} is missing", "the model needs it", f"add {name}: ...")
         row_id = self._id(given)
-        if self._report.count == before:
+        if self._report.told == before:
             self.drafts.append(Draft(row_id, self._fingerprint(rules, body, at), body, at))
 
     def _members(self, member: Member | None) -> dict[str, Member]:

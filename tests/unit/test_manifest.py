@@ -284,3 +284,9 @@ def test_a_large_manifest_stays_small() -> None:
         finally:
             tracemalloc.stop()
     assert peak < 20 * 1024 * 1024
+
+
+def test_a_bad_default_is_said_once_however_many_rows_it_spoils(read: Write) -> None:
+    with pytest.raises(ManifestProblems) as caught:
+        read(f"defaults:\n  aspect_ratio: 16:9\njobs:\n  - [{CAT}, x]\n  - [{DOG}, y]\n")
+    assert [(problem.line, problem.column) for problem in caught.value.problems] == [(2, 17)]

@@ -145,7 +145,7 @@ async def test_a_row_that_is_refused_for_good_costs_one_row(tmp_path: Path) -> N
     names = ("bad-request", "unprocessable", "not-found")
     faults = [Fault(name, match=f"number {index}.") for index, name in enumerate(names)]
     async with House(tmp_path, vendor(), *faults) as house:
-        outcome = await house.run(6)
+        outcome = await house.run(6, concurrency=2)
         assert states(outcome) == {State.DONE: 3, State.FAILED: 3}
         for record in outcome.records[:3]:
             assert record.failure is not None

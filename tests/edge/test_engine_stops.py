@@ -209,7 +209,7 @@ async def test_a_ledger_that_fails_ends_the_run_in_words(
             return await commit(before, after)
 
         house.ledger.commit = failing  # type: ignore[method-assign]  # a disk that fills up
-        outcome = await house.run(4, concurrency=2, within_s=10.0, checked=False)
+        outcome = await house.run(4, concurrency=2, within_s=10.0)
         assert (outcome.stop, outcome.message) == (reason, str(trouble))
         house.ledger.commit = commit  # type: ignore[method-assign]
         assert all(record.state is not State.FAILED for record in await house.ledger.load())

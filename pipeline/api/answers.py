@@ -28,9 +28,21 @@ KEPT_BODY_CHARS: Final = 2000
 # A refusal of the content will be refused again; a provider's fault may pass. The vendor has no field
 # that tells the two apart, only names, types and sentences, so these fragments are looked for in them.
 _CONTENT_WORDS: Final = (
-    "content", "policy", "policies", "safety", "moderat", "nsfw", "prohibited", "sensitive", "violat",
+    "policy", "policies", "flagged", "safety", "moderat", "nsfw", "prohibited", "sensitive", "violat",
     "guideline", "blocked", "unsafe", "responsible ai", "inappropriate", "copyright", "celebrit",
 )  # fmt: skip
+_CONTENT_WITH: Final = (
+    "filter",
+    "refus",
+    "reject",
+    "check",
+    "not allowed",
+    "disallow",
+    "harmful",
+    "explicit",
+)
+"""What makes "content" a judgement: alone it stands in transport words, such as Content-Length, too."""
+
 _INVALID_WORDS: Final = ("invalid", "validation", "unprocessable", "bad request", "badrequest", "value_error")
 
 
@@ -215,7 +227,8 @@ def generation_failure(error: object, status: str) -> Failure:
     name, words = error_words(error)
     message = ": ".join(part for part in (name, words) if part) or f"the generation ended as {status!r}"
     lowered = message.lower()
-    if any(word in lowered for word in _CONTENT_WORDS):
+    judged = "content" in lowered and any(word in lowered for word in _CONTENT_WITH)
+    if judged or any(word in lowered for word in _CONTENT_WORDS):
         return Failure("content_refused", message)
     if any(word in lowered for word in _INVALID_WORDS):
         return Failure("generation_refused", message)

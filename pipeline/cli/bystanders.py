@@ -59,16 +59,17 @@ class Bystanders:
     async def watch(self, engine: Engine) -> tuple[Outcome, ExitCode | None]:
         """Run the engine; return how it ended and the exit code of the signal that ended it, if one did."""
         signals = Signals()
-        async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
+        async with AsyncExitStack() as stack:
             await self._serve(stack)
-            await tasks.start(signals.listen, engine)
-            tasks.start_soon(self.projector.keep_up, engine.records)
-            tasks.start_soon(self._tick)
             if on_github(os.environ) and not self._batch.request.quiet:
                 stack.enter_context(group("veobatch: progress", cast("TextIO", Unbreakable(sys.stderr))))
             stack.enter_context(self._progress)
-            outcome = await engine.run()
-            tasks.cancel_scope.cancel()
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(signals.listen, engine)
+                tasks.start_soon(self.projector.keep_up, engine.records)
+                tasks.start_soon(self._tick)
+                outcome = await engine.run()
+                tasks.cancel_scope.cancel()
         return outcome, signals.exit_code
 
     async def _tick(self) -> None:

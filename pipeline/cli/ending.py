@@ -63,7 +63,7 @@ class Ending:
             "results": self.place.show(CSV_NAME),
             "report": self.place.show(REPORT_NAME),
             "videos": self.place.show("videos"),
-            "next": self.next_command(),
+            "next": self.next_command(hints=False),
         }
 
     def words(self) -> str:
@@ -91,11 +91,14 @@ class Ending:
         reason = f" (stopped: {self.outcome.stop.value})" if self.outcome.stop else ""
         return (told or "no rows") + reason
 
-    def next_command(self) -> str:
-        """Return the command that goes on from here, or nothing when there is nothing to do."""
+    def next_command(self, *, hints: bool = True) -> str:
+        """Return the command that goes on from here, or nothing when there is nothing to do.
+
+        With `hints` it may end in words for a person, in parentheses.
+        """
         outcome = self.outcome
         again = shlex.join(["veobatch", *(word for word in self.argv if word != "--resubmit-in-doubt")])
         if outcome.stop is not None or outcome.open_rows:
-            return again + (NEXT_WORDS.get(outcome.stop, "") if outcome.stop else "")
+            return again + (NEXT_WORDS.get(outcome.stop, "") if outcome.stop and hints else "")
         failed = any(r.state is State.FAILED and r.position >= 0 for r in outcome.records)
         return f"{again} --retry-failed" if failed and "--retry-failed" not in self.argv else ""

@@ -31,7 +31,12 @@ class Place:
 
 
 def place_of(manifest: Path, output: str | None) -> Place:
-    """Return the place of a manifest's batch: `output/<stem>` unless `--output` says otherwise."""
+    """Return the place of a manifest's batch: `output/<stem>` unless `--output` says otherwise.
+
+    Raises `UsageError` when `--output` is there and says nothing.
+    """
+    if output is not None and not output.strip():
+        raise UsageError("--output is empty: is the variable that should hold it set?")
     home = Path("output") / manifest.stem
     if output is None:
         return Place(home, str(home))

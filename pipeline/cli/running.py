@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -31,7 +32,7 @@ from pipeline.cli.places import LOG_NAME, place_of
 from pipeline.cli.request import Batch, Request
 from pipeline.cli.start import load_batch, plan_batch, same_vendor, start_sandbox, tell_start
 from pipeline.engine import Engine, Tools
-from pipeline.errors import ExitCode
+from pipeline.errors import ExitCode, UsageError
 from pipeline.events import Event, Topic
 from pipeline.ledger import Ledger
 from pipeline.live.guard import parse_bind
@@ -69,6 +70,8 @@ SWITCH_INTERVAL_S: Final = 0.0001
 
 def run(request: Request) -> int:
     """Carry out `veobatch run`; return the exit code. Raises `VeobatchError` before anything is touched."""
+    if not isfinite(request.sandbox_speed):
+        raise UsageError("--sandbox-speed takes a number, such as 20")
     first = first_look(request.manifest)
     manifest = first.manifest if first.others else first.loaded().manifest
     settings = settings_of(request, manifest.run if manifest else {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from math import inf
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 import anyio
 
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from pipeline.model import Record
     from pipeline.stages.submit import Submitter
 
-QUOTA_PAUSE_S = 300.0
+QUOTA_PAUSE_S: Final = 300.0
+
+YOUNG_DOUBT: Final = 12.0
+"""For how many poll intervals a row in doubt is taken to be in flight: the rendering it may have begun takes
+minutes, and a doubt may last for most of an hour, in which the others must go on."""
 
 
 class Submits:
@@ -68,7 +72,17 @@ class Submits:
                     return record
 
     def _gate_wait(self, now: float) -> float:
-        return max(self._paused_until - now, self._run.tools.gate.may_start(now, self._run.board.generating))
+        run = self._run
+        wait = max(self._paused_until - now, run.tools.gate.may_start(now, self._in_flight()))
+        return min(wait, run.settings.poll_interval) if run.board.doubts else wait
+
+    def _in_flight(self) -> int:
+        """Count what the vendor may be rendering: a young doubt too, for it may have been accepted."""
+        run = self._run
+        since = run.tools.wall() - YOUNG_DOUBT * run.settings.poll_interval
+        return run.board.generating + sum(
+            (run.board.records[key].submitted_at or 0.0) > since for key in run.board.doubts
+        )
 
     async def _affordable(self, record: Record) -> bool:
         """Reserve the row's price; when the budget has no room, wait for what is in flight or stop."""
@@ -122,7 +136,7 @@ class Submits:
     async def _heed(self, record: Record, verdict: CreateVerdict) -> None:
         """Tell gate, queue and user what the verdict means for those who come next."""
         run, now = self._run, self._run.tools.clock()
-        gate, generating = run.tools.gate, run.board.generating
+        gate, generating = run.tools.gate, self._in_flight()
         match verdict:
             case Accepted():
                 gate.accepted(now, generating)

@@ -88,12 +88,15 @@ class Cdn:
         await self._trickle(exchange, body)
 
     async def _trickle(self, exchange: Exchange, body: bytes) -> None:
-        if self.bytes_per_s == inf:
-            exchange.writer.write(body)
-            await exchange.writer.drain()
-            return
-        step = max(1, int(self.bytes_per_s / 20))
-        for start in range(0, len(body), step):
+        step = max(1, len(body) if self.bytes_per_s == inf else int(self.bytes_per_s / 20))
+        last = (len(body) - 1) // step * step
+        for start in range(0, last, step):
             exchange.writer.write(body[start : start + step])
             await exchange.writer.drain()
             await asyncio.sleep(0.05)
+        self.open -= 1  # whoever has the last bytes may ask for another film before we are back here
+        try:
+            exchange.writer.write(body[last:])
+            await exchange.writer.drain()
+        finally:
+            self.open += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,9 @@ def manifest(tmp_path: Path) -> Path:
         (["--name", "{nonsense}"], {"AIML_API_KEY": "k"}, "{nonsense}"),
         (["--output", "weird://x"], {"AIML_API_KEY": "k"}, "weird://x"),
         (["--serve", "no-port"], {"AIML_API_KEY": "k"}, "no-port"),
+        (["--sandbox", "--sandbox-speed", "0"], {}, "speed"),
+        (["--sandbox", "--sandbox-speed", "nan"], {}, "speed"),
+        (["--sandbox", "--output", ""], {}, "--output"),
         (["--no-such-option"], {"AIML_API_KEY": "k"}, "--no-such-option"),
     ],
 )
@@ -125,6 +129,17 @@ def test_a_stopped_start_speaks_json_too(manifest: Path) -> None:
     told = json.loads(ended.stdout)
     assert (told["exit_code"], told["stop"]) == (3, "disk")
     assert "taken" in told["message"]
+
+
+def test_a_live_pages_port_that_is_taken_is_wrong_usage(manifest: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        ended = veobatch(manifest.parent, "run", "night.yaml", "--sandbox", "--serve", port)
+    assert ended.returncode == 2, ended.stderr
+    assert port in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def request(**changes: Any) -> Request:

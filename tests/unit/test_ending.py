@@ -61,6 +61,12 @@ def test_a_run_that_stopped_says_the_exact_command_that_goes_on(stop: StopReason
     assert hint == "" or hint.endswith(")")
 
 
+@pytest.mark.parametrize("stop", list(StopReason))
+def test_a_script_can_run_the_next_command_as_it_is(stop: StopReason) -> None:
+    told = ending(DONE, OPEN, stop=stop, message="why").to_json()
+    assert shlex.split(told["next"]) == ["veobatch", *ARGV]
+
+
 def test_open_rows_are_a_reason_to_go_on_even_without_a_stop() -> None:
     assert shlex.split(ending(DONE, OPEN).next_command()) == ["veobatch", *ARGV]
 

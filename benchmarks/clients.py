@@ -1,10 +1,11 @@
 """What people use today, as plain clients: a semaphore and a clock around create and status.
 
     python -m benchmarks.clients BASE_URL JOBS AT_ONCE CLOCK     CLOCK: fixed:0.5 or backoff:0.05,1.5,1.5
-    python -m benchmarks.clients BASE_URL bare WORKERS SECONDS [uvloop]
+    python -m benchmarks.clients BASE_URL bare WORKERS SECONDS PERIOD [uvloop]
 
-The first runs one batch and ends with it. The second sends the same small GETs as fast as it can, and prints
-one line of JSON: requests, seconds, CPU seconds. Seconds are real ones.
+The first runs one batch and ends with it. The second sends the same small GETs from so many tasks, each of
+which sends one each PERIOD (0: as fast as it can), and prints one line of JSON: requests, seconds, CPU
+seconds. Seconds are real ones.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import itertools
 import json
 import sys
 import time
+from random import random
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -71,20 +73,24 @@ async def batch(base: str, jobs: int, at_once: int, waits: Callable[[], Iterator
         await asyncio.gather(*(job(session, number) for number in range(jobs)))
 
 
-async def bare(base: str, workers: int, seconds: float) -> dict[str, float]:
-    """Send GETs from so many tasks at once, after a second to warm up; nothing but the body is read."""
+async def bare(base: str, workers: int, seconds: float, period_s: float) -> dict[str, float]:
+    """Send GETs from so many tasks; count them after a second to warm up. Nothing but the body is read."""
     identity = quote("00000001-inf:google/veo-3.1-i2v-fast", safe="")
     url = f"{base}/v2/video/generations?generation_id={identity}"
     count = 0
 
     async def worker(session: aiohttp.ClientSession) -> None:
         nonlocal count
+        due = time.perf_counter() + period_s * random()
         while True:
+            if period_s:
+                await asyncio.sleep(due - time.perf_counter())
+                due += period_s
             async with session.get(url) as response:
                 await response.read()
             count += 1
 
-    connector = aiohttp.TCPConnector(limit=workers)
+    connector = aiohttp.TCPConnector(limit=128)
     async with aiohttp.ClientSession(headers=KEY, connector=connector) as session:
         tasks = [asyncio.create_task(worker(session)) for _ in range(workers)]
         await asyncio.sleep(1.0)
@@ -101,11 +107,11 @@ async def bare(base: str, workers: int, seconds: float) -> dict[str, float]:
 def main() -> None:
     base, what, *rest = sys.argv[1:]
     if what == "bare":
-        if rest[2:] == ["uvloop"]:
+        if rest[3:] == ["uvloop"]:
             import uvloop
 
             asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-        print(json.dumps(asyncio.run(bare(base, int(rest[0]), float(rest[1])))))
+        print(json.dumps(asyncio.run(bare(base, int(rest[0]), float(rest[1]), float(rest[2])))))
         return
     asyncio.run(batch(base, int(what), int(rest[0]), clock(rest[1])))
 

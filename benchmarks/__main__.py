@@ -1,0 +1,151 @@
+"""`python -m benchmarks`: measure everything, print the tables, write `benchmarks/results.json` and a plot.
+
+    python -m benchmarks                    all of it, about ten minutes; more rounds: --rounds 3
+    python -m benchmarks --only polls cost  some of it; what was measured before is kept
+    python -m benchmarks --docs             and renew the tables and the picture in docs/benchmarks.md
+    python -m benchmarks --show             print what was measured last, measure nothing
+
+Everything is measured beside what it is compared with, in turns, so that a busy machine slows both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks import (
+    ledger,
+    live_cost,
+    live_downloads,
+    live_ledger,
+    live_limit,
+    live_makespan,
+    live_polls,
+    simulate_limit,
+    simulate_polling,
+)
+from benchmarks.live import HERE, scratch
+from benchmarks.report import TABLES, filled, shown
+from benchmarks.report_plot import draw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RESULTS: Final = HERE / "results.json"
+PLOT: Final = HERE / "plot.svg"
+PAGE: Final = HERE.parent / "docs" / "benchmarks.md"
+PICTURE: Final = HERE.parent / "docs" / "pictures" / "benchmarks.svg"
+NIGHT: Final = """
+import json, sys
+from benchmarks.simulate_night import measure
+print(json.dumps(measure(int(sys.argv[1]))))
+"""
+
+
+def measure_limit(rounds: int) -> dict[str, Any]:
+    """The hidden limit, live and on a virtual clock."""
+    return {"live": live_limit.run(rounds=rounds), "simulated": simulate_limit.run(seeds=5)}
+
+
+def measure_night(*, full: bool) -> dict[str, Any]:
+    """Nights of growing size, each in a process of its own, so that its memory is its own."""
+    sizes = [1_000, 10_000, 100_000, *([1_000_000] if full else [])]
+    nights = []
+    for size in sizes:
+        words = [sys.executable, "-c", NIGHT, str(size)]
+        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, cwd=HERE.parent, check=True)
+        nights.append(json.loads(done.stdout))
+    return {"nights": nights}
+
+
+def measure_ledger(rounds: int) -> dict[str, Any]:
+    """What durability costs a run, and what the ledger does by itself."""
+    with scratch() as folder:
+        ways = [("one caller", 1, 1_000, 4096), ("64 callers, a commit each", 64, 1_000, 1)]
+        ways.append(("64 callers, grouped", 64, 20_000, 4096))
+        alone = [asyncio.run(ledger.throughput(str(folder / "ledger.sqlite3"), *way)) for way in ways]
+    return {"slowed": live_ledger.run(rounds=rounds), "throughput": [asdict(one) for one in alone]}
+
+
+def sections(rounds: int, *, full: bool) -> dict[str, Callable[[], dict[str, Any]]]:
+    """Return what there is to measure, by name, in order."""
+    flights = (300, 3_000, *([10_000] if full else []))
+    return {
+        "polls": lambda: live_polls.run(rounds=rounds),
+        "simulated": lambda: simulate_polling.run(jobs=1_000, in_flight=(60,), seeds=10 if full else 4),
+        "makespan": lambda: live_makespan.run(rounds=rounds),
+        "limit": lambda: measure_limit(rounds),
+        "cost": lambda: live_cost.run(rounds=max(3, rounds), flights=flights),
+        "night": lambda: measure_night(full=full),
+        "ledger": lambda: measure_ledger(max(3, rounds)),
+        "downloads": lambda: live_downloads.run(rounds=max(3, rounds)),
+    }
+
+
+def measure(name: str, run: Callable[[], dict[str, Any]], command: str) -> dict[str, Any]:
+    """Run one section; return what it found, and when, how and where."""
+    began = time.monotonic()
+    found = run()
+    system = f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()}"
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "command": command,
+        "took_s": time.monotonic() - began,
+        "machine": system,
+        "found": found,
+    }
+
+
+def write(results: dict[str, Any], *, docs: bool) -> None:
+    """Keep the results, draw them, and renew the page when asked to."""
+    RESULTS.write_text(json.dumps(results, indent=1))
+    if "polls" in results:
+        draw(results, PLOT)
+        if docs:
+            PICTURE.write_bytes(PLOT.read_bytes())
+    if docs:
+        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=list(TABLES), default=list(TABLES), metavar="NAME")
+    parser.add_argument("--rounds", type=int, default=1, help="live runs of each kind; medians are kept")
+    parser.add_argument("--full", action="store_true", help="a million jobs in the night, 10,000 in flight")
+    parser.add_argument("--docs", action="store_true", help="renew docs/benchmarks.md and its picture")
+    parser.add_argument("--show", action="store_true", help="measure nothing, show what was measured last")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    asked = options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and clients are ended too
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    known = sections(asked.rounds, full=asked.full)
+    for name in asked.only:
+        if not asked.show:
+            print(f"measuring {name} ...", file=sys.stderr, flush=True)
+            flags = [f"--rounds {asked.rounds}"] * (asked.rounds > 1) + ["--full"] * asked.full
+            command = " ".join(["python -m benchmarks --only", name, *flags])
+            results[name] = measure(name, known[name], command)
+            write(results, docs=False)
+        print(f"\n{shown(name, results)}\n", flush=True)
+    if asked.docs:
+        write(results, docs=True)
+
+
+if __name__ == "__main__":
+    main()

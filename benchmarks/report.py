@@ -1,0 +1,215 @@
+"""Results as tables of Markdown, which a terminal shows as well as a page does. Measures nothing.
+
+`docs/benchmarks.md` holds the same tables between `<!-- NAME -->` and `<!-- end -->`; `filled` renews them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+Found = dict[str, Any]
+Cells = list[list[str]]
+
+NOT_MEASURED: Final = "Not measured yet."
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table whose columns line up; all but the first are set to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *rest = zip(cells, widths, strict=True)
+        padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]
+        return "| " + " | ".join(padded) + " |"
+
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join([line(head), "| " + " | ".join(rule) + " |", *(line(row) for row in rows)])
+
+
+def verdict(measured: float, bound: float, *, least: bool = False) -> str:
+    """Say whether what was measured keeps to its bound."""
+    return "yes" if (measured >= bound if least else measured <= bound) else "NO"
+
+
+def polls_live(found: Found) -> str:
+    head = ["live, scaled 1:20", "looks a job", "delay s", "looks", "delay", "product", "bound", "kept"]
+    rows: Cells = []
+    for name, one in found.items():
+        for who, row in one["clients"].items():
+            ours = who == "veobatch"
+            kept = verdict(
+                max(row["product_share"] / one["bound"], row["looks_share"], row["delay_share"]), 1.0
+            )
+            shares = [f"{row[key]:.2f}" for key in ("looks_share", "delay_share", "product_share")]
+            promise = [f"{one['bound']:.2f}", kept] if ours else ["", ""]
+            rows.append([f"{name}: {who}", f"{row['looks']:.1f}", f"{row['delay_s']:.1f}", *shares, *promise])
+    return table(head, rows)
+
+
+def polls_simulated(found: Found) -> str:
+    head = ["simulated", "looks a job", "delay s", "looks", "delay", "product", "worst seed"]
+    keys = ("looks_share", "delay_share", "product_share", "product_share_worst")
+    rows = [
+        [f"{name.partition(',')[0]}: {who}", f"{row['looks']:.1f}", f"{row['delay_s']:.1f}"]
+        + [f"{row[key]:.2f}" for key in keys]
+        for name, clients in found.items()
+        for who, row in clients.items()
+    ]
+    return table(head, rows)
+
+
+def makespan(found: Found) -> str:
+    jobs = f"{found['jobs']} jobs, {found['at_once']} in flight"
+    rows = [
+        [f"{jobs}: lower bound (list scheduling)", f"{found['bound_s']:.0f}", "1.000", "", ""],
+        _makespan_row("veobatch", found, f"{found['bound']:.2f}", verdict(found["veobatch"], found["bound"])),
+        _makespan_row("naive", found, "", "", "gather with a semaphore, fixed 10 s"),
+        _makespan_row("sample_loop", found, "", "", "the vendor's sample: one at a time, 15 s (arithmetic)"),
+    ]
+    return table(["makespan", "s", "of the bound", "bound", "kept"], rows)
+
+
+def _makespan_row(name: str, found: Found, bound: str, kept: str, words: str = "") -> list[str]:
+    return [words or name, f"{found[name] * found['bound_s']:.0f}", f"{found[name]:.3f}", bound, kept]
+
+
+def limit(found: Found) -> str:
+    live, simulated = found["live"], found["simulated"]
+    used, refused = live["bounds"]["used"], live["bounds"]["refused_a_job"]
+    mine, naive = live["clients"]["veobatch"], live["clients"]["naive"]
+    kept = verdict(max(used / mine["used"], mine["refused_a_job"] / refused), 1.0)
+    rows = [
+        _limit_row(f"live, {live['limit']} in flight: veobatch", mine, [f">= {used:.0%}, < {refused}", kept]),
+        _limit_row(f"live, {live['limit']} in flight: naive, tries again after 10 s", naive, ["", ""]),
+    ]
+    rows += [_limit_row(f"simulated, {name}", row, ["", ""]) for name, row in simulated.items()]
+    return table(
+        ["hidden limit, --concurrency 40", "used once found", "refused a job", "bounds", "kept"], rows
+    )
+
+
+def _limit_row(name: str, row: Mapping[str, float | None], promise: list[str]) -> list[str]:
+    used = row["used"]
+    return [name, "" if used is None else f"{used:.0%}", f"{row['refused_a_job'] or 0.0:.2f}", *promise]
+
+
+def cost(found: Found) -> str:
+    rows = [
+        [who, f"{row['requests_per_s']:,.0f}", f"{row['cpu_us']:.0f}"]
+        for who, row in found["looks"]["rows"].items()
+    ]
+    bounds = found["bounds"]
+    promises: Cells = []
+
+    def promise(what: str, measured: float, bound: float | None = None, places: int = 0) -> None:
+        kept = ["", ""] if bound is None else [f"{bound:,}", verdict(measured, bound)]
+        promises.append([what, f"{measured:,.{places}f}", *kept])
+
+    for pace, ratio in found["looks"]["cpu_ratios"].items():
+        promise(f"CPU a look, as a multiple of a bare request, {pace}", ratio, bounds["cpu_ratio"], 2)
+    for size, each in found["bytes"].items():
+        promise(f"bytes to track each of {int(size):,}", each["queue_and_board"], bounds["bytes"])
+        promise("... and with its row: prompt, URL, body, ids", each["with_record"])
+    for each in found["resident"]:
+        promise(f"peak resident set with {each['jobs']:,} in flight, MB", each["rss_mb"], bounds["rss_mb"])
+    first = table(["looks at 400 in flight", "requests/s", "CPU us each"], rows)
+    return f"{first}\n\n{table(['cost', 'measured', 'bound', 'kept'], promises)}"
+
+
+def night(found: Found) -> str:
+    head = [
+        "jobs",
+        "in flight",
+        "looks a job",
+        "delay s",
+        "refused a job",
+        "CPU s",
+        "CPU us a job",
+        "peak MB",
+    ]
+    rows = [
+        [
+            f"{row['jobs']:,}",
+            f"{row['in_flight']:,}",
+            f"{row['looks_a_job']:.2f}",
+            f"{row['delay_s']:.1f}",
+            f"{row['refused_creates_a_job']:.3f}",
+            f"{row['cpu_s']:.1f}",
+            f"{row['cpu_us_a_job']:.0f}",
+            f"{row['peak_rss_mb']:.0f}",
+        ]
+        for row in found["nights"]
+    ]
+    return table(head, rows)
+
+
+def ledger(found: Found) -> str:
+    slow = found["slowed"]
+    jobs = f"{slow['jobs']:,} fast jobs"
+    first = table(
+        ["the real command", "s", "ratio", "bound", "kept"],
+        [
+            [
+                f"{jobs}, every step on the disk",
+                f"{slow['durable_s']:.2f}",
+                f"{slow['ratio']:.2f}",
+                f"{slow['bound']:.2f}",
+                verdict(slow["ratio"], slow["bound"]),
+            ],
+            [f"{jobs}, synchronous = OFF", f"{slow['unsynced_s']:.2f}", "1.00", "", ""],
+        ],
+    )
+    rows = [
+        [row["name"], f"{row['steps_per_s']:,.0f}", f"{row['p50_ms']:.2f}", f"{row['p99_ms']:.2f}"]
+        for row in found["throughput"]
+    ]
+    return f"{first}\n\n{table(['the ledger alone', 'durable steps/s', 'median ms', 'p99 ms'], rows)}"
+
+
+def downloads(found: Found) -> str:
+    rows = [
+        [
+            f"{way}, {loop}" if way.startswith("ours") else f"{way} (beside {loop})",
+            f"{row['seconds']:.2f}",
+            f"{row['mb_s']:,.0f}",
+            f"{row['seconds'] / ways['curl']['seconds']:.2f}" if "curl" in ways else "",
+        ]
+        for loop, ways in found["loops"].items()
+        for way, row in ways.items()
+    ]
+    return table([f"{found['files']} files of {found['mib']} MiB", "s", "MB/s", "of curl's time"], rows)
+
+
+TABLES: Final[dict[str, Callable[[Found], str]]] = {
+    "polls": polls_live,
+    "simulated": polls_simulated,
+    "makespan": makespan,
+    "limit": limit,
+    "cost": cost,
+    "night": night,
+    "ledger": ledger,
+    "downloads": downloads,
+}
+
+
+def shown(name: str, results: Mapping[str, Any]) -> str:
+    """Return a section's tables, with the date and the command that makes them again."""
+    if name not in results:
+        return NOT_MEASURED
+    one = results[name]
+    how = f"Measured on {one['date']} by `{one['command']}` ({one['took_s']:.0f} s; {one['machine']})."
+    return f"{TABLES[name](one['found'])}\n\n{how}"
+
+
+def filled(page: str, results: Mapping[str, Any]) -> str:
+    """Return the page with each table that there are results for made anew; the rest stays as it is."""
+
+    def renewed(match: re.Match[str]) -> str:
+        name = match[1]
+        return f"<!-- {name} -->\n\n{shown(name, results)}\n\n<!-- end -->" if name in results else match[0]
+
+    return re.sub(r"<!-- ([a-z]+) -->.*?<!-- end -->", renewed, page, flags=re.DOTALL)

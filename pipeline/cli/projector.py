@@ -50,11 +50,15 @@ class Projector:
                 await self._write_csv(records())
             await anyio.sleep(max(SHORTEST_GAP_S, SHARE * (time.monotonic() - began)))
 
-    async def _write_csv(self, records: Sequence[Record]) -> bool:
+    async def begin(self, records: Sequence[Record]) -> None:
+        """Write the first CSV. Raises `StoreTrouble`: a place that will not take it will take no video."""
         data = await anyio.to_thread.run_sync(results.csv_bytes, records)
+        with anyio.CancelScope(shield=True):
+            await self._store.write_bytes(CSV_NAME, data, durable=False)
+
+    async def _write_csv(self, records: Sequence[Record]) -> bool:
         try:
-            with anyio.CancelScope(shield=True):
-                await self._store.write_bytes(CSV_NAME, data, durable=False)
+            await self.begin(records)
         except StoreTrouble:
             self._changed = True
             return False

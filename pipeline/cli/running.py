@@ -30,9 +30,9 @@ from pipeline.cli.money import agreed, estimate, price_list
 from pipeline.cli.notify import check
 from pipeline.cli.places import LOG_NAME, place_of
 from pipeline.cli.request import Batch, Request
-from pipeline.cli.start import load_batch, plan_batch, same_vendor, start_sandbox, tell_start
+from pipeline.cli.start import load_batch, other_manifest, plan_batch, same_vendor, start_sandbox, tell_start
 from pipeline.engine import Engine, Tools
-from pipeline.errors import ExitCode, UsageError
+from pipeline.errors import ExitCode, StoreTrouble, UsageError
 from pipeline.events import Event, Topic
 from pipeline.ledger import Ledger
 from pipeline.live.guard import parse_bind
@@ -119,6 +119,7 @@ async def _run(batch: Batch) -> int:
         stack.enter_context(hold(place.home, what=f"veobatch run {request.manifest}", since=iso(time.time())))
         ledger = await stack.enter_async_context(await Ledger.open(place.ledger))
         await same_vendor(ledger, sandbox=request.sandbox, home=place.home)
+        other = await other_manifest(ledger, request.manifest)
         log = stack.enter_context(Logbook(place.home / LOG_NAME, [batch.key.secret]))
         resubmit = request.resubmit_in_doubt
         plan = await plan_batch(
@@ -132,7 +133,7 @@ async def _run(batch: Batch) -> int:
         log.know(plan.records)
         cdn = await stack.enter_async_context(open_session())
         bystanders = Bystanders(batch, plan, cost, log)
-        tell_start(plan, loaded, cost, bystanders.observer)
+        tell_start(plan, loaded, cost, bystanders.observer, other)
         learner = DurationLearner(settings.poll_interval)
         with _remembering(learner, base_url, wanted=not request.sandbox):
             tools = _tools(api, cdn, ledger, learner, prices, plan, batch)
@@ -147,6 +148,10 @@ async def _run(batch: Batch) -> int:
 async def _driven(engine: Engine, bystanders: Bystanders, batch: Batch) -> Ending:
     """Run the engine, project the results a last time, and say how it ended."""
     began = time.monotonic()
+    try:
+        await bystanders.projector.begin(engine.records())
+    except StoreTrouble as trouble:
+        engine.hold_back(trouble)
     outcome, interrupted = await bystanders.watch(engine)
     code = interrupted or exit_code(outcome)
     ending = Ending(batch.request.argv, batch.place, outcome, time.monotonic() - began, code)

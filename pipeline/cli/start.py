@@ -65,6 +65,18 @@ async def same_vendor(ledger: Ledger, *, sandbox: bool, home: Path) -> None:
         raise UsageError(f"{home} holds clips made {made}: give another --output, or move that folder away")
 
 
+async def other_manifest(ledger: Ledger, manifest: Path) -> str:
+    """Return words of warning when the batch was begun from another file, else nothing.
+
+    Two manifests of one name share a folder unless `--output` says otherwise; a moved one keeps it.
+    """
+    was = json.loads(await ledger.meta_get("manifest") or '""')
+    now = str(manifest.absolute())
+    if was in ("", now):
+        return ""
+    return f"this batch was begun from {was}: its rows that are not in {now} count as removed"
+
+
 async def plan_batch(
     ledger: Ledger, manifest: Manifest, name: str, retry: Retry, *, resubmit_in_doubt: bool = False
 ) -> Plan:
@@ -82,13 +94,13 @@ async def plan_batch(
         positions = {key: position for key, (position, _) in plan.places.items()}
         await ledger.place(positions, {key: line for key, (_, line) in plan.places.items()})
     await ledger.commit_many([Transition(before, after) for before, after in plan.steps])
-    await ledger.meta_set("manifest", json.dumps(str(manifest.path)))
+    await ledger.meta_set("manifest", json.dumps(str(manifest.path.absolute())))
     return plan
 
 
-def tell_start(plan: Plan, loaded: Loaded, cost: Estimate, observer: Observer) -> None:
+def tell_start(plan: Plan, loaded: Loaded, cost: Estimate, observer: Observer, *notes: str) -> None:
     """Say what this start is about to do, and what is unusual about it: warnings, edits, doubts."""
-    for words in (*map(str, loaded.manifest.warnings), *loaded.notes):
+    for words in filter(None, (*notes, *map(str, loaded.manifest.warnings), *loaded.notes)):
         observer.said(Event(Topic.NOTE, words, Level.WARNING))
     if cost.rows:
         observer.said(Event(Topic.PLANNED, cost.words(), Level.WARNING))

@@ -52,6 +52,7 @@ class Board:
     submitting: int = 0
     generating: int = 0
     tracked: int = 0
+    settling: int = 0
     saving: int = 0
     checking: int = 0
     impatient: bool = False
@@ -99,7 +100,9 @@ class Board:
     def busy(self) -> bool:
         """Say whether anything but doubts is alive."""
         waiting = bool(self.pending) and self.stop is None
-        return waiting or bool(self.submitting or self.tracked or self.saving or self.checking)
+        return waiting or bool(
+            self.submitting or self.tracked or self.settling or self.saving or self.checking
+        )
 
     def looked(self, record: Record) -> dict[str, Any]:
         """Return, and forget, what looks have learned of a record and no transition has written yet."""

@@ -137,7 +137,8 @@ class Looks:
                 following: str | None = key
                 while following is not None:
                     await self._look(following)
-                    following = self._next_due()
+                    waiting = due.statistics().current_buffer_used
+                    following = None if waiting else self._next_due()
 
     def _next_due(self) -> str | None:
         """Take the next generation at once if one is due, without the way over the dispatcher."""
@@ -240,7 +241,7 @@ class Looks:
         """The generation is final: write it down and hand it on."""
         run, board = self._run, self._run.board
         learned = board.looked(record)
-        board.saving += 1
+        board.settling += 1
         try:
             if look.phase is Phase.COMPLETED:
                 after = replace(completed(record, look, run.tools.wall()), **learned)
@@ -250,7 +251,7 @@ class Looks:
         except Conflict:
             board.left[record.key] = "another process has it"
         finally:
-            board.saving -= 1
+            board.settling -= 1
             run.ring()
 
     async def _failed(self, record: Record, look: Look, learned: Mapping[str, Any]) -> None:

@@ -88,6 +88,10 @@ class Engine:
         self._run.say(Topic.STOPPING, message, Level.WARNING)
         self._run.ring()
 
+    def hold_back(self, trouble: StopRun) -> None:
+        """Submit nothing, for a trouble that is known before the run begins; go on with what is paid."""
+        self._run.halt(trouble.reason, str(trouble))
+
     def abandon(self) -> None:
         """Stop at once: creates in flight get a moment to learn their outcome, the rest is resumable."""
         self._submitter.hurry()

@@ -97,7 +97,7 @@ class Submits:
             return False
         if budget.reserve(record.key, price):
             return True
-        if run.board.submitting or run.board.generating:
+        if run.board.submitting or run.board.generating or run.board.settling:
             await run.changed()
             return False
         run.halt(StopReason.BUDGET, f"the budget of {budget.limit_usd:.2f} USD has no room for another row")

@@ -13,6 +13,7 @@ from enum import StrEnum
 from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from pipeline.manifest.problems import show, show_bare
 from pipeline.manifest.tree import Trap
@@ -132,6 +133,7 @@ _TYPES: Final[Mapping[Kind, frozenset[type]]] = MappingProxyType(
 )
 _ARTICLE: Final = {Kind.LIST: "a list", Kind.OBJECT: "a mapping"}
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_NOT_IN_URLS: Final = re.compile(r"[{}|^`\"<>\\]")
 _URL: Final = re.compile(
     r"https?://(?:[^\s/?#@\\]*@)?(?:\[[0-9a-fA-F:.]+\]|[^\s/?#@:\\\[\]\"<>]+)"
     r"(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
@@ -154,7 +156,7 @@ def _text_trouble(rule: FieldRule, name: str, value: str) -> Words | None:
 
 def _url_trouble(rule: FieldRule, name: str, value: str) -> Words | None:
     if _URL.fullmatch(value) and len(value) <= URL_CHARS:
-        return None
+        return _spelling_trouble(name, value)
     what = f"{name} is {show(value)}" if value.strip() else f"{name} is blank"
     if len(value) > URL_CHARS and not value.startswith("data:"):
         return f"{name} has {len(value):,} characters", f"{URL_CHARS:,} are the most", "give a shorter URL"
@@ -166,6 +168,27 @@ def _url_trouble(rule: FieldRule, name: str, value: str) -> Words | None:
         )
         return what, why, "write https://host/path, with spaces as %20"
     return what, "the vendor fetches the image from the web", "upload it and give its http(s) URL"
+
+
+def _spelling_trouble(name: str, value: str) -> Words | None:
+    """Refuse what browsers show and RFC 3986 does not allow: the vendor's schema says `format: uri`."""
+    if value.isascii() and not _NOT_IN_URLS.search(value):
+        return None
+    why = "a URL is written in ASCII, all else as % and two digits"
+    return f"{name} is {show(value)}", why, f"write {_spelled(value)}"
+
+
+def _spelled(url: str) -> str:
+    """Return an address as RFC 3986 spells it; what is encoded already stays."""
+    parts = urlsplit(url)
+    try:
+        host = parts.netloc.encode("idna").decode("ascii")
+    except UnicodeError:
+        host = quote(parts.netloc, safe="@:[]")
+    path, query, fragment = (
+        quote(part, safe="/:@!$&'()*+,;=%?~-._") for part in (parts.path, parts.query, parts.fragment)
+    )
+    return urlunsplit((parts.scheme, host, path, query, fragment))
 
 
 def _number_trouble(rule: FieldRule, name: str, value: float) -> Words | None:

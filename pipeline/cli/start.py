@@ -65,13 +65,17 @@ async def same_vendor(ledger: Ledger, *, sandbox: bool, home: Path) -> None:
         raise UsageError(f"{home} holds clips made {made}: give another --output, or move that folder away")
 
 
+def whole_path(manifest: Path) -> str:
+    return str(manifest.absolute())
+
+
 async def other_manifest(ledger: Ledger, manifest: Path) -> str:
     """Return words of warning when the batch was begun from another file, else nothing.
 
     Two manifests of one name share a folder unless `--output` says otherwise; a moved one keeps it.
     """
     was = json.loads(await ledger.meta_get("manifest") or '""')
-    now = str(manifest.absolute())
+    now = whole_path(manifest)
     if was in ("", now):
         return ""
     return f"this batch was begun from {was}: its rows that are not in {now} count as removed"
@@ -94,7 +98,7 @@ async def plan_batch(
         positions = {key: position for key, (position, _) in plan.places.items()}
         await ledger.place(positions, {key: line for key, (_, line) in plan.places.items()})
     await ledger.commit_many([Transition(before, after) for before, after in plan.steps])
-    await ledger.meta_set("manifest", json.dumps(str(manifest.path.absolute())))
+    await ledger.meta_set("manifest", json.dumps(whole_path(manifest.path)))
     return plan
 
 

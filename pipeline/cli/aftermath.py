@@ -40,5 +40,5 @@ async def tell(request: Request, ending: Ending) -> None:
     if request.notify:
         title = f"veobatch {request.manifest.stem}: {ending.headline()}"
         words = ending.words()
-        for trouble in await anyio.to_thread.run_sync(send, request.notify, title, words):
+        for trouble in await anyio.to_thread.run_sync(send, request.notify, title, words, int(ending.code)):
             click.echo(trouble, err=True)

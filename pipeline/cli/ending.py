@@ -97,8 +97,22 @@ class Ending:
         With `hints` it may end in words for a person, in parentheses.
         """
         outcome = self.outcome
-        again = shlex.join(["veobatch", *(word for word in self.argv if word != "--resubmit-in-doubt")])
+        again = shlex.join(["veobatch", *shown_words(self.argv)])
         if outcome.stop is not None or outcome.open_rows:
             return again + (NEXT_WORDS.get(outcome.stop, "") if outcome.stop and hints else "")
         failed = any(r.state is State.FAILED and r.position >= 0 for r in outcome.records)
         return f"{again} --retry-failed" if failed and "--retry-failed" not in self.argv else ""
+
+
+def shown_words(argv: Sequence[str]) -> list[str]:
+    """Return the command's words as they may be shown and typed again.
+
+    Notification URLs carry tokens, and reports are published; sending doubts again is asked for each time.
+    """
+    words = []
+    skip = False
+    for word in argv:
+        if not skip and word != "--notify" and not word.startswith(("--notify=", "--resubmit-in-doubt")):
+            words.append(word)
+        skip = word == "--notify"
+    return words

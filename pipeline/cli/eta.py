@@ -49,6 +49,7 @@ class Eta:
         self._began = wall()
         self._rendering: dict[str, float] = {}
         self._open: set[str] = set()
+        self._ready: set[str] = set()
         self._saving = 0.0
         self._seen: list[float] = []
         self._order: deque[float] = deque()
@@ -79,10 +80,13 @@ class Eta:
     def _place(self, record: Record) -> None:
         key = record.key
         self._open.discard(key)
+        self._ready.discard(key)
         self._rendering.pop(key, None)
         if record.state is State.GENERATING and record.submitted_at is not None:
             self._rendering[key] = record.submitted_at
             self._let_in = max(self._let_in, len(self._rendering))
+        elif record.state is State.READY:
+            self._ready.add(key)
         elif record.state in _OPEN and record.position >= 0:
             self._open.add(key)
 
@@ -102,7 +106,7 @@ class Eta:
 
     def _estimate(self, now: float) -> float | None:
         if not self._rendering and not self._open:
-            return self._saving
+            return (self._saving or None) if self._ready else 0.0
         if len(self._seen) < _ENOUGH:
             return None
         slots = max(1, min(self._concurrency, self._let_in)) if self._open else max(1, len(self._rendering))

@@ -28,15 +28,21 @@ def check(urls: Sequence[str]) -> None:
             raise UsageError(f"--notify: apprise knows no such service: {_scheme(url)}://...")
 
 
-def send(urls: Sequence[str], title: str, words: str) -> list[str]:
-    """Send the message to every URL; return one line for each that did not take it. Blocks."""
+def send(urls: Sequence[str], title: str, words: str, code: int) -> list[str]:
+    """Send the message to every URL; return one line for each that did not take it. Blocks.
+
+    `code` is the run's exit code: services show success, failure and warning in their own ways.
+    """
     import apprise
+
+    kinds = {0: apprise.NotifyType.SUCCESS, 1: apprise.NotifyType.FAILURE}
+    kind = kinds.get(code, apprise.NotifyType.WARNING)
 
     logging.getLogger("apprise").setLevel(logging.CRITICAL)
     troubles = []
     for url in urls:
         service = apprise.Apprise()
-        if not (service.add(url) and service.notify(body=words, title=title)):
+        if not (service.add(url) and service.notify(body=words, title=title, notify_type=kind)):
             troubles.append(f"--notify {_scheme(url)}://...: the message was not delivered")
     return troubles
 

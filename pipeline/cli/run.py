@@ -90,6 +90,7 @@ def command(manifest: Path, **options: Any) -> int:
     Exit codes: 0 every job done, 1 finished but some failed, 2 usage or manifest, 3 stopped early and
     resumable, 130 (Ctrl-C) and 143 (SIGTERM) interrupted and resumable.
     """
+    from pipeline.cli.notify import send
     from pipeline.cli.request import Request
     from pipeline.cli.running import run
     from pipeline.errors import StopRun
@@ -125,4 +126,8 @@ def command(manifest: Path, **options: Any) -> int:
                 "message": str(trouble),
             }
             click.echo(json.dumps(said))
+        for line in send(
+            request.notify, f"veobatch {manifest.stem}: {trouble.reason.value}", str(trouble), 3
+        ):
+            click.echo(line, err=True)
         raise

@@ -33,6 +33,7 @@ class Signals:
                 if self.exit_code is None:
                     terminated = number == signal.SIGTERM
                     self.exit_code = ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED
-                    engine.stop(HOW_TO_STOP)
+                    name = signal.Signals(number).name
+                    engine.stop(f"interrupted ({name}); the next run goes on", HOW_TO_STOP)
                 else:
                     engine.abandon()

@@ -81,11 +81,14 @@ class Engine:
             self._run.halt(trouble.reason, str(trouble))
             self.abandon()
 
-    def stop(self, message: str) -> None:
-        """Submit no more; finish and save what is paid. Safe to call from a signal's task."""
+    def stop(self, reason: str, notice: str) -> None:
+        """Submit no more; finish and save what is paid. Safe to call from a signal's task.
+
+        `reason` is what the outcome will say, `notice` is said now.
+        """
         self._run.board.impatient = True
-        self._run.board.halt(StopReason.INTERRUPTED, message)
-        self._run.say(Topic.STOPPING, message, Level.WARNING)
+        self._run.board.halt(StopReason.INTERRUPTED, reason)
+        self._run.say(Topic.STOPPING, notice, Level.WARNING)
         self._run.ring()
 
     def hold_back(self, trouble: StopRun) -> None:

@@ -18,8 +18,9 @@ class Heard(Engine):
         self.words: list[str] = []
         self.news = anyio.Event()
 
-    def stop(self, message: str) -> None:
-        self.note(message)
+    def stop(self, reason: str, notice: str) -> None:
+        assert "interrupted" in reason
+        self.note(notice)
 
     def abandon(self) -> None:
         self.note("at once")

@@ -84,7 +84,9 @@ async def test_the_first_stop_finishes_what_is_paid_and_submits_no_more(tmp_path
         outcome = await house.run(
             12,
             concurrency=3,
-            during=lambda engine: when(house, State.GENERATING, 3, lambda: engine.stop("once more to stop")),
+            during=lambda engine: when(
+                house, State.GENERATING, 3, lambda: engine.stop("stopped", "once more to stop")
+            ),
         )
         assert outcome.stop is StopReason.INTERRUPTED
         assert "once more to stop" in house.spy.words()
@@ -101,7 +103,7 @@ async def test_the_second_stop_ends_at_once_and_loses_nothing(tmp_path: Path) ->
 
         def both(engine: Engine) -> Callable[[], None]:
             def act() -> None:
-                engine.stop("first")
+                engine.stop("first", "said first")
                 engine.abandon()
 
             return act
@@ -150,7 +152,7 @@ async def test_an_early_stop_is_heard_also_when_the_run_had_stopped_before(tmp_p
             house.spy.events.append(event)
             if event.topic is Topic.WAITING and "in doubt" in event.message and not stopped:
                 stopped.append("asked")
-                engines[0].stop("stopping now")
+                engines[0].stop("stopping", "stopping now")
 
         house.spy.said = said  # type: ignore[method-assign]  # it acts
         outcome = await house.run(3, concurrency=1, during=watch, reconcile_after=600, within_s=10)

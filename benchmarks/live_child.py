@@ -31,7 +31,7 @@ class Unsynced(sqlite3.Connection):
 
 
 def peak_mb() -> float:
-    """Return the largest resident set so far, in MB; Linux counts the parent's at the fork into `ru_maxrss`."""
+    """Return the largest resident set so far in MB; Linux counts a parent's into `ru_maxrss` at a fork."""
     if STATUS.exists():
         return int(STATUS.read_text().partition("VmHWM:")[2].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 * 1024)

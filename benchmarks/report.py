@@ -30,9 +30,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(head), "| " + " | ".join(rule) + " |", *(line(row) for row in rows)])
 
 
-def verdict(measured: float, bound: float, *, least: bool = False) -> str:
-    """Say whether what was measured keeps to its bound."""
-    return "yes" if (measured >= bound if least else measured <= bound) else "NO"
+def verdict(measured: float, bound: float) -> str:
+    """Say whether what was measured keeps to its upper bound."""
+    return "yes" if measured <= bound else "NO"
 
 
 def polls_live(found: Found) -> str:
@@ -81,7 +81,7 @@ def limit(found: Found) -> str:
     live, simulated = found["live"], found["simulated"]
     used, refused = live["bounds"]["used"], live["bounds"]["refused_a_job"]
     mine, naive = live["clients"]["veobatch"], live["clients"]["naive"]
-    kept = verdict(max(used / mine["used"], mine["refused_a_job"] / refused), 1.0)
+    kept = "yes" if mine["used"] >= used and mine["refused_a_job"] < refused else "NO"
     rows = [
         _limit_row(f"live, {live['limit']} in flight: veobatch", mine, [f">= {used:.0%}, < {refused}", kept]),
         _limit_row(f"live, {live['limit']} in flight: naive, tries again after 10 s", naive, ["", ""]),

@@ -1,0 +1,101 @@
+"""The arithmetic under the benchmarks; nothing here is timed."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import pytest
+
+from benchmarks import clients, live_limit, live_makespan, live_polls, report
+from benchmarks.live import SPEED
+
+
+@pytest.mark.parametrize(
+    ("taken", "slots", "makespan"),
+    [
+        ([3.0], 5, 3.0),
+        ([3.0, 2.0, 1.0], 1, 6.0),
+        ([3.0, 2.0, 2.0, 1.0], 2, 4.0),
+        ([4.0, 1.0, 1.0, 1.0, 5.0], 2, 8.0),
+    ],
+)
+def test_list_scheduling_gives_each_job_the_slot_that_is_free_first(
+    taken: list[float], slots: int, makespan: float
+) -> None:
+    assert live_makespan.list_scheduled(taken, slots) == makespan
+
+
+def test_the_sample_loop_notices_each_job_at_its_next_look() -> None:
+    assert live_makespan.sample_loop([10.0, 15.0, 15.1], 15.0) == 15.0 + 15.0 + 30.0
+
+
+def test_use_of_a_limit_counts_what_ran_between_its_discovery_and_the_last_create() -> None:
+    generations = [[0.0, 10.0], [0.0, 4.0], [6.0, 10.0]]
+    assert live_limit.used(generations, 2, 0.0) == pytest.approx((6.0 + 4.0) / (2 * 6.0))
+    assert live_limit.used(generations, 2, 5.0) == pytest.approx(1.0 / 2.0)
+    assert live_limit.used(generations, 2, 6.0) == 0.0
+
+
+def test_an_outcome_is_in_the_vendors_seconds() -> None:
+    seen: dict[str, Any] = {"generations": [[100.0, 2.0, 4, 102.1], [100.0, 3.0, 6, 103.3]]}
+    assert live_polls.outcome(seen) == pytest.approx(
+        {"looks": 5.0, "delay_s": SPEED * 0.2, "makespan_s": SPEED * 3.3}
+    )
+    assert live_polls.durations(seen) == [2.0 * SPEED, 3.0 * SPEED]
+
+
+def test_shares_are_of_the_fixed_clock() -> None:
+    found = live_polls.shares(
+        {"fixed 10 s": {"looks": 8.0, "delay_s": 5.0}, "veobatch": {"looks": 6.0, "delay_s": 2.0}}
+    )
+    assert found["veobatch"]["product_share"] == pytest.approx(0.75 * 0.4)
+    assert found["fixed 10 s"]["product_share"] == 1.0
+
+
+def test_clocks_are_what_their_names_say() -> None:
+    assert list(islice(clients.clock("fixed:0.5")(), 3)) == [0.5, 0.5, 0.5]
+    assert list(islice(clients.clock("backoff:1,1.5,2")(), 4)) == [1.0, 1.5, 2.0, 2.0]
+    with pytest.raises(ValueError, match="neither"):
+        clients.clock("backoff:1")
+
+
+def test_a_verdict_keeps_to_the_right_side_of_its_bound() -> None:
+    assert report.verdict(1.05, 1.06) == "yes"
+    assert report.verdict(1.07, 1.06) == "NO"
+
+
+@pytest.mark.parametrize(
+    ("used", "refused", "kept"), [(0.95, 0.2, "yes"), (0.85, 0.2, "NO"), (0.95, 2.0, "NO")]
+)
+def test_a_limit_is_kept_to_when_it_is_used_and_few_creates_are_refused(
+    used: float, refused: float, kept: str
+) -> None:
+    mine = {"used": used, "refused_a_job": refused}
+    live = {
+        "limit": 12,
+        "bounds": {"used": 0.9, "refused_a_job": 1.5},
+        "clients": {"veobatch": mine, "naive": mine},
+    }
+    assert f" {kept} " in report.limit({"live": live, "simulated": {}})
+
+
+def test_a_page_is_renewed_only_where_something_was_measured() -> None:
+    page = (
+        "before\n<!-- makespan -->\nold\n<!-- end -->\nbetween\n<!-- night -->\nkept\n<!-- end -->\nafter\n"
+    )
+    found = {"jobs": 4, "at_once": 2, "bound": 1.06, "bound_s": 100.0}
+    results = {
+        "makespan": {
+            "date": "2026-01-02",
+            "command": "python -m benchmarks --only makespan",
+            "took_s": 3.0,
+            "machine": "2 cores",
+            "found": {**found, "veobatch": 1.04, "naive": 1.08, "sample_loop": 30.0},
+        }
+    }
+    renewed = report.filled(page, results)
+    assert "old" not in renewed
+    assert "\nkept\n" in renewed
+    assert all(word in renewed for word in ("before", "between", "after", "1.040", "2026-01-02"))
+    assert report.filled(renewed, results) == renewed

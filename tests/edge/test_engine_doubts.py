@@ -127,3 +127,13 @@ async def test_a_run_that_may_not_wait_still_asks_once(tmp_path: Path) -> None:
         again = await house.run(reconcile_after=600, reconcile_wait=0.0)
         assert states(again) == {State.DONE: 1}
         assert house.book.creates == 1
+
+
+async def test_a_young_doubt_counts_as_in_flight(tmp_path: Path) -> None:
+    """Its create may have been accepted: the vendor must not see more at once than was asked for."""
+    options = vendor(durations="fixed:40")  # two fifths of a second, well within a young doubt
+    async with House(tmp_path, options, Fault("cut-accepted", share=0.4)) as house:
+        outcome = await house.run(16, concurrency=4, reconcile_after=600)
+        assert states(outcome) == {State.DONE: 16}
+        assert house.book.struck["cut-accepted"] >= 2
+        assert house.book.peak_in_flight <= 4

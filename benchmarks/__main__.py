@@ -87,7 +87,7 @@ def sections(rounds: int, *, full: bool) -> dict[str, Callable[[], dict[str, Any
         "limit": lambda: measure_limit(rounds),
         "cost": lambda: live_cost.run(rounds=max(3, rounds), flights=flights),
         "night": lambda: measure_night(full=full),
-        "ledger": lambda: measure_ledger(max(3, rounds)),
+        "ledger": lambda: measure_ledger(max(4, rounds)),
         "downloads": lambda: live_downloads.run(rounds=max(3, rounds)),
     }
 

@@ -23,9 +23,17 @@ def one_run(jobs: int, *how: str) -> float:
         return float(Command(folder, server.url, jobs, *words, how=how).ended()["wall_s"])
 
 
-def run(jobs: int = 3000, rounds: int = 3) -> dict[str, Any]:
-    """Return the median seconds of each way, run in turns, and the median ratio of neighbours."""
-    pairs = [(one_run(jobs), one_run(jobs, "unsynced")) for _ in range(rounds)]
+def one_pair(jobs: int, turn: int) -> tuple[float, float]:
+    """Run both ways, each first in every second turn; return the seconds of each, the durable one first."""
+    if turn % 2:
+        unsynced = one_run(jobs, "unsynced")
+        return one_run(jobs), unsynced
+    return one_run(jobs), one_run(jobs, "unsynced")
+
+
+def run(jobs: int = 3000, rounds: int = 4) -> dict[str, Any]:
+    """Return the median seconds of each way, and the median ratio of neighbours."""
+    pairs = [one_pair(jobs, turn) for turn in range(rounds)]
     return {
         "jobs": jobs,
         "durable_s": median(one for one, _ in pairs),
@@ -39,7 +47,7 @@ def run(jobs: int = 3000, rounds: int = 3) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=3000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=4)
     args = parser.parse_args()
     print(json.dumps(run(args.jobs, args.rounds), indent=1))
 

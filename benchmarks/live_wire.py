@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import sys
-import tempfile
 import time
 from math import inf
-from pathlib import Path
 from typing import cast
 from urllib.parse import unquote
 
-from benchmarks.downloads import render
+import av
 
-VIDEO_BYTES = 64 * 1024
+SIDE = 64
+FRAMES = 24
 
 
 class Counts:
@@ -95,6 +95,22 @@ class Connection(asyncio.Protocol):
         self._transport.write(head.encode() + body)
 
 
+def small_clip() -> bytes:
+    """Return an MP4 of a second, a few KB large."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FRAMES)
+        stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "yuv420p"
+        for number in range(FRAMES):
+            frame = av.VideoFrame(SIDE, SIDE, "yuv420p")
+            for plane in frame.planes:
+                plane.update(bytes([number * 8]) * plane.buffer_size)
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
 async def _serve(counts: Counts) -> None:
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(counts), "127.0.0.1", 0, backlog=4096)
@@ -107,10 +123,7 @@ async def _serve(counts: Counts) -> None:
 
 def main() -> None:
     render_s = float(sys.argv[1]) if len(sys.argv) > 1 else inf
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "small.mp4")
-        render(path, VIDEO_BYTES)
-        counts = Counts(render_s, path.read_bytes())
+    counts = Counts(render_s, small_clip())
     with contextlib.suppress(ImportError):
         import uvloop
 

@@ -7,6 +7,7 @@ no disk: whether a name is taken there is the store's business.
 from __future__ import annotations
 
 import hashlib
+import re
 import string
 import unicodedata
 from typing import TYPE_CHECKING, Final
@@ -28,6 +29,9 @@ _RESERVED: Final = frozenset(
 )
 _PLAIN: Final = frozenset(string.ascii_letters + string.digits + "-_.()'!")
 """ASCII that no file system, shell pattern or object store minds in the middle of a name."""
+
+
+_SPEC: Final = re.compile(r"\D*\d{0,3}\D*")
 
 
 def check_template(template: str) -> None:
@@ -69,6 +73,8 @@ def _fill(template: str, values: Mapping[str, str | int]) -> str:
                 continue
             if name not in values or conversion or "{" in (spec or ""):
                 raise UsageError(f"--name {template!r}: {{{name}}} is unknown; there are {known}")
+            if not _SPEC.fullmatch(spec or ""):
+                raise UsageError(f"--name {template!r}: {{{name}:{spec}}}: a width has three digits at most")
             filled.append(format(values[name], spec or ""))
         return "".join(filled)
     except ValueError as error:

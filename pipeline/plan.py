@@ -86,9 +86,20 @@ def make_plan(
 
 def _new_records(jobs: Sequence[Job], known: Mapping[str, Record], template: str) -> list[Record]:
     taken = {key: record.file_stem for key, record in known.items() if record.file_stem}
-    wanted = [(job.key, file_stem(template, id=job.id, index=job.index, model=job.model)) for job in jobs]
+    wanted = [(job.key, _stem(template, job)) for job in jobs]
     stems = assign_stems(wanted, taken)
     return [new_record(job, stems[job.key]) for job in jobs]
+
+
+def _stem(template: str, job: Job) -> str:
+    return file_stem(
+        template,
+        id=job.id,
+        index=job.index,
+        fingerprint=job.fingerprint,
+        model=job.model,
+        prompt=job.prompt,
+    )
 
 
 def new_record(job: Job, stem: str) -> Record:

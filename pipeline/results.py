@@ -179,13 +179,18 @@ class Summary:
         """Money that is gone, as well as it is known."""
         return self.usd_spent + self.usd_assumed
 
+    @property
+    def price_unknown(self) -> bool:
+        """Whether rows are paid for and nobody has said what any of them cost: unknown is never 0."""
+        return bool(self.unpriced) and not self.usd
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; the counts name every status, also those at zero."""
         return {
             "total": self.total,
             "counts": {word.value: self.counts.get(word, 0) for word in STATUSES},
             "removed": self.removed,
-            "usd_spent": round(self.usd_spent, 6),
+            "usd_spent": None if self.price_unknown else round(self.usd_spent, 6),
             "usd_assumed": round(self.usd_assumed, 6),
             "usd_open": round(self.usd_open, 6),
             "unpriced": self.unpriced,

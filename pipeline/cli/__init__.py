@@ -84,9 +84,10 @@ def _run() -> int:
 
 def _told(error: VeobatchError) -> str:
     """Return an error's words; a manifest's problems as `validate` shows them, each at its place."""
-    from pipeline.cli.problems import colourful, listed
+    from pipeline.cli.problems import annotate, colourful, listed
     from pipeline.manifest import ManifestProblems
 
     if isinstance(error, ManifestProblems):
+        annotate(error)
         return listed(error.problems, error.count, colour=colourful(sys.stderr))
     return f"veobatch: {error}"

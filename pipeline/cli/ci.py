@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from junitparser import TestCase
 
+    from pipeline.manifest import Problem
+
 Kind = Literal["error", "warning", "notice"]
 
 MOST_ANNOTATIONS: Final = 10
@@ -61,6 +63,23 @@ def annotation_lines(records: Sequence[Record], manifest: str) -> list[str]:
         *_bounded("error", failed, manifest),
         *_bounded("warning", doubts, manifest),
     ]
+
+
+def problem_lines(problems: Sequence[Problem], count: int) -> list[str]:
+    """Return the commands that mark a manifest's problems at their places; at most `MOST_ANNOTATIONS`."""
+    lines = [
+        annotation(
+            "error",
+            ", ".join(part for part in (problem.what, problem.why, problem.instead) if part),
+            file=problem.file,
+            line=problem.line,
+            column=problem.column,
+            title="veobatch",
+        )
+        for problem in problems[:MOST_ANNOTATIONS]
+    ]
+    more = count - len(lines)
+    return [*lines, annotation("error", f"and {more} more problems", title="veobatch")] if more > 0 else lines
 
 
 def manifest_in_repository(manifest: Path, environ: Mapping[str, str]) -> str:

@@ -68,7 +68,8 @@ def name_of(row: Record) -> str:
 def _top(totals: Summary, wall_s: float | None, stopped: str) -> str:
     lines = [f"Stopped early: {one_line(stopped)}"] if stopped else []
     lines.append(" ".join(part for part in headline(totals) if part))
-    facts = [f"{money(totals.usd)} spent{_about(totals)}"]
+    spent = f"{money(totals.usd)} spent{_about(totals)}"
+    facts = ["what was spent is unknown" if totals.price_unknown else spent]
     if totals.usd_open:
         facts.append(f"{money(totals.usd_open)} set aside for rows that are not settled")
     if wall_s is not None:

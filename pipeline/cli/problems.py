@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pipeline.manifest import Problem
+    from pipeline.manifest import ManifestProblems, Problem
 
 _WIDTH: Final = 100
 _LIMIT: Final = 4_000
@@ -31,6 +31,15 @@ def listed(problems: Sequence[Problem], count: int, *, colour: bool, label: str 
         return capped([str(problem) for problem in problems], count, _LIMIT)
     sources = _source_lines(problems)
     return _whole([_coloured(problem, sources.get(problem.line, ""), label) for problem in problems], count)
+
+
+def annotate(found: ManifestProblems) -> None:
+    """On GitHub Actions, mark every problem at its line."""
+    from pipeline.cli.ci import on_github, problem_lines
+
+    if on_github(os.environ):
+        for line in problem_lines(found.problems, found.count):
+            click.echo(line, err=True)
 
 
 def as_json(problems: Iterable[Problem]) -> list[dict[str, Any]]:

@@ -69,12 +69,13 @@ async def _look_outside(
 
 
 def _refuse(path: Path, found: ManifestProblems, as_json: bool) -> None:
+    from pipeline.cli.problems import annotate, colourful, listed
     from pipeline.cli.problems import as_json as objects
-    from pipeline.cli.problems import colourful, listed
 
     if as_json:
         _print({"ok": False, "file": str(path), "count": found.count, "problems": objects(found.problems)})
     click.echo(listed(found.problems, found.count, colour=colourful(sys.stderr)), err=True)
+    annotate(found)
 
 
 def _accept(loaded: Loaded, as_json: bool) -> None:

@@ -269,4 +269,3 @@ class Looks:
             run.board.queue(again)
         else:
             await run.commit(record, failed)
-            run.say(Topic.NOTE, words, Level.ERROR, record)

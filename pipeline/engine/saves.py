@@ -114,7 +114,6 @@ class Saves:
                     record, record.evolve(State.DONE, artifact=artifact, downloaded_at=now, failure=None)
                 )
             case NotAVideo(failure=failure):
-                run.say(Topic.NOTE, f"{record.id}: {failure.message}", Level.ERROR, record)
                 await run.commit(record, record.evolve(State.FAILED, failure=failure))
             case NotNow(reason=reason, again=again):
                 self._later(record, reason, ROUNDS if again else 0)

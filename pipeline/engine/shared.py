@@ -75,14 +75,13 @@ class Run:
         return record
 
     async def commit_both(self, before: Record, between: Record, after: Record) -> None:
-        """Make two steps of one record durable together: a kill finds both or neither."""
+        """Make two steps of one record durable together: a kill finds both or neither; watchers see one."""
         steps = [Transition(before, between), Transition(between, after)]
         with anyio.CancelScope(shield=True):
             for made in await self.tools.ledger.commit_many(steps):
                 if isinstance(made, Conflict):
                     raise made
-        self.moved(before, between)
-        self.moved(between, after)
+        self.moved(before, after)
 
     def moved(self, before: Record, after: Record) -> None:
         """A step is durable: show it to the board and to those who watch."""

@@ -142,10 +142,9 @@ class Submits:
                 gate.accepted(now, generating)
                 self._answered()
                 self._accepted += 1
-            case Refused(failure=failure):
+            case Refused():
                 gate.ended(now)
                 self._answered()
-                run.say(Topic.NOTE, f"{record.id}: {failure.message}", Level.ERROR, record)
             case Throttled(message=message, retry_after=header):
                 gate.throttled(now, generating, parse_retry_after(header, now_utc=run.tools.wall()))
                 self._answered()
@@ -205,7 +204,6 @@ class Submits:
         others = self._accepted > self._first_refusal[record.key]
         if others or (self._accepted and self._refused_since == {record.key}):
             failure = Failure("not_accepted", words)
-            run.say(Topic.NOTE, f"{record.id}: {words}", Level.ERROR, record)
             failed = record.evolve(State.FAILED, failure=failure, finished_at=run.tools.wall())
             await run.commit(record, failed)
         else:

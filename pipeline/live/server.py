@@ -136,7 +136,9 @@ class LivePage:
 
     def _welcome(self, request: web.Request) -> web.StreamResponse:
         """Take the token out of the address bar, where history and screenshots would keep it."""
-        response = web.Response(status=303, headers={**_HEADERS, "Location": request.path})
+        response = web.Response(
+            status=303, headers={**_HEADERS, "Location": "/" + request.rel_url.raw_path.lstrip("/")}
+        )
         response.set_cookie(_COOKIE, self._token, httponly=True, samesite="Strict", path="/")
         return response
 
@@ -192,10 +194,12 @@ class LivePage:
         seen = request.headers.get("Last-Event-ID") or request.query.get("since", "")
         response = web.StreamResponse(headers={**_HEADERS, "Content-Type": "text/event-stream"})
         await response.prepare(request)
-        await response.write(b"retry: 2000\n\n")
         self._listeners += 1
         try:
+            await response.write(b"retry: 2000\n\n")
             await self._tell(response, seen)
+        except ConnectionResetError:
+            pass  # the page was closed
         finally:
             self._listeners -= 1
         return response

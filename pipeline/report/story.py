@@ -72,7 +72,7 @@ def figures(totals: Summary, records: Iterable[Record]) -> list[Figure]:
         detail = f"{money(totals.usd_open)} more set aside"
     out.append(
         Figure(
-            money(totals.usd),
+            "unknown" if totals.price_unknown else money(totals.usd),
             "spent",
             detail if totals.usd or totals.unpriced or totals.usd_open else "nothing yet",
         )

@@ -194,7 +194,7 @@ async def test_what_cannot_be_fetched_now_is_left_for_later(tmp_path: Path, host
     assert isinstance(outcome, NotNow)
     assert "s3cret" not in outcome.reason
     assert it.files() == []
-    assert len(broken.asked) >= 5
+    assert len(broken.asked) >= (2 if isinstance(broken, hosts.Silent) else 5)  # silence is bounded by time
 
 
 async def test_an_outage_is_waited_for(tmp_path: Path) -> None:

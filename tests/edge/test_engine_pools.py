@@ -190,7 +190,7 @@ async def test_a_removed_row_that_was_paid_for_is_fetched_and_one_that_was_not_i
 def _stop_at(house: House, engine: Any, state: State) -> None:
     def note(after: Record) -> None:
         if after.state is state:
-            engine.stop("enough")
+            engine.stop("enough", "enough")
 
     house.spy.on_move = note
 

@@ -176,7 +176,7 @@ def test_money_is_told_as_well_as_it_is_known() -> None:
     assert spent([done(0)]) == ("$1.20", "confirmed by the vendor")
     assert spent([done(0), row(1, State.GENERATING, reserved_usd=2.4)]) == ("$1.20", "$2.40 more set aside")
     assert spent([done(0), done(1, usd_spent=None)]) == ("$2.40", "$1.20 of it estimated")
-    assert spent([done(0, usd_spent=None, reserved_usd=None)]) == ("$0.00", "1 of unknown price")
+    assert spent([done(0, usd_spent=None, reserved_usd=None)]) == ("unknown", "1 of unknown price")
 
 
 def test_a_small_amount_is_not_hidden() -> None:

@@ -1,6 +1,6 @@
 """`python -m benchmarks`: measure everything, print the tables, write `benchmarks/results.json` and a plot.
 
-    python -m benchmarks                    all of it, about ten minutes; more rounds: --rounds 3
+    python -m benchmarks                    all of it, some eight minutes; more rounds: --rounds 3
     python -m benchmarks --only polls cost  some of it; what was measured before is kept
     python -m benchmarks --docs             and renew the tables and the picture in docs/benchmarks.md
     python -m benchmarks --show             print what was measured last, measure nothing
@@ -47,8 +47,9 @@ PAGE: Final = HERE.parent / "docs" / "benchmarks.md"
 PICTURE: Final = HERE.parent / "docs" / "pictures" / "benchmarks.svg"
 NIGHT: Final = """
 import json, sys
+from benchmarks.live_child import peak_mb
 from benchmarks.simulate_night import measure
-print(json.dumps(measure(int(sys.argv[1]))))
+print(json.dumps({**measure(int(sys.argv[1])), "peak_rss_mb": peak_mb()}))
 """
 
 

@@ -140,7 +140,7 @@ def in_flight(n: int) -> Record:
 
 def resident(jobs: int = 3000) -> dict[str, float]:
     """Return the resident set (MB) of the real command with so many generations in flight."""
-    words = ["--concurrency", str(jobs), "--poll-interval", "10"]
+    words = ["--concurrency", str(jobs), "--poll-interval", "3"]
     with scratch() as folder, serving("live_wire") as server:
         began = time.monotonic()
         command = Command(folder, server.url, jobs, *words)

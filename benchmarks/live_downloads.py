@@ -32,12 +32,12 @@ def run(files: int = 60, mib: int = 16, rounds: int = 3) -> dict[str, Any]:
 def _told(code: str, words: list[str]) -> dict[str, dict[str, float]]:
     done = subprocess.run(
         [sys.executable, "-c", code, *words],
-        stdout=subprocess.PIPE,
+        capture_output=True,  # curl shows its progress whatever it is told
         text=True,
         cwd=HERE.parent,
-        check=True,
         timeout=PATIENCE_S,
     )
+    assert done.returncode == 0, done.stderr
     rows: dict[str, dict[str, float]] = json.loads(done.stdout)
     return rows
 

@@ -40,7 +40,10 @@ class Outcome:
 
 @dataclass(slots=True)
 class Board:
-    """The run's state. `generating` counts generations accepted and not noticed as finished."""
+    """The run's state. `generating` counts generations accepted and not noticed as finished.
+
+    `no_room` says that the budget has room for another row only once a row in doubt is settled.
+    """
 
     records: dict[str, Record]
     pending: list[tuple[float, int, str]] = field(default_factory=list)
@@ -56,6 +59,7 @@ class Board:
     saving: int = 0
     checking: int = 0
     impatient: bool = False
+    no_room: bool = False
     stop: StopReason | None = None
     message: str = ""
 
@@ -99,7 +103,7 @@ class Board:
 
     def busy(self) -> bool:
         """Say whether anything but doubts is alive."""
-        waiting = bool(self.pending) and self.stop is None
+        waiting = bool(self.pending) and self.stop is None and not self.no_room
         return waiting or bool(
             self.submitting or self.tracked or self.settling or self.saving or self.checking
         )

@@ -96,8 +96,15 @@ class Submits:
             run.ring()
             return False
         if budget.reserve(record.key, price):
+            run.board.no_room = False
             return True
         if run.board.submitting or run.board.generating or run.board.settling:
+            await run.changed()
+            return False
+        if run.board.doubts:
+            if not run.board.no_room:
+                run.board.no_room = True
+                run.ring()
             await run.changed()
             return False
         run.halt(StopReason.BUDGET, f"the budget of {budget.limit_usd:.2f} USD has no room for another row")

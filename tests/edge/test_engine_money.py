@@ -130,3 +130,19 @@ async def test_no_retries_means_none(tmp_path: Path) -> None:
         outcome = await house.run(2, generation_retries=0)
         assert states(outcome) == {State.FAILED: 2}
         assert house.book.creates == 2
+
+
+async def test_money_held_by_a_doubt_is_waited_for(tmp_path: Path) -> None:
+    """The create in doubt was never accepted: once that is proven, its money buys the last row."""
+    async with priced(tmp_path, Fault("cut-before", match="number 0.", times=1)) as house:
+        outcome = await house.run(3, concurrency=3, max_cost=3 * PRICE_USD, reconcile_after=1.0)
+        assert states(outcome) == {State.DONE: 3}
+        assert house.book.charged_usd == pytest.approx(3 * PRICE_USD)
+
+
+async def test_a_row_waits_behind_a_doubt_that_holds_the_last_of_the_budget(tmp_path: Path) -> None:
+    async with priced(tmp_path, Fault("cut-before", match="number 0.", times=1)) as house:
+        outcome = await house.run(3, concurrency=1, max_cost=2 * PRICE_USD, reconcile_after=1.0)
+        assert states(outcome) == {State.DONE: 2, State.PENDING: 1}
+        assert outcome.stop is StopReason.BUDGET
+        assert house.book.charged_usd == pytest.approx(2 * PRICE_USD)

@@ -128,8 +128,11 @@ async def test_ten_dollars_are_never_more_over_kills_and_restarts(tmp_path: Path
                 process.kill()
             await ended
             assert 1.2 * sum(vendor.paid().values()) <= 10
-        for _ in range(2):
+        for _ in range(5):
             result = await desk.run(*options)
             assert result.code == 3, result.said
-        assert 10 - 1.2 < 1.2 * sum(vendor.paid().values()) <= 10
+            spent_usd = 1.2 * sum(vendor.paid().values())
+            if spent_usd > 10 - 1.2:
+                break  # what was in doubt while a run stopped is the next one's to spend
+        assert 10 - 1.2 < spent_usd <= 10
         assert set(vendor.paid().values()) == {1}

@@ -108,7 +108,7 @@ class LocalPart:
         return await self._store.run(self._digest)
 
     async def inspect(self, look: Callable[[Path | BinaryIO], T]) -> T:
-        return await anyio.to_thread.run_sync(look, self._part)
+        return await self._store.run(lambda: look(self._part))
 
     async def publish(self) -> Published:
         return await self._store.run(self._publish)

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +20,6 @@ from tests.edge.test_download_faults import rig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 FILM = film(seconds=2)
 
@@ -243,3 +243,15 @@ def test_an_object_store_without_its_package_says_what_to_install(monkeypatch: p
     monkeypatch.setitem(sys.modules, "pipeline.storage.objects", None)
     with pytest.raises(UsageError, match=r"veobatch\[cloud\]"):
         open_store("s3://films/x")
+
+
+async def test_a_part_that_vanishes_before_it_is_looked_into_is_the_places_trouble(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    async with store.part("videos/a.mp4") as part:
+        await part.begin("tag")
+        await part.write([b"bytes"])
+        for path in (tmp_path / "videos").iterdir():
+            path.unlink()
+        with pytest.raises(StoreTrouble):
+            await part.inspect(lambda source: Path(str(source)).read_bytes())
+    await store.aclose()

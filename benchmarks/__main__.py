@@ -1,6 +1,6 @@
 """`python -m benchmarks`: measure everything, print the tables, write `benchmarks/results.json` and a plot.
 
-    python -m benchmarks                    all of it, some eight minutes; more rounds: --rounds 3
+    python -m benchmarks                    all of it, some ten minutes; more rounds: --rounds 3
     python -m benchmarks --only polls cost  some of it; what was measured before is kept
     python -m benchmarks --docs             and renew the tables and the picture in docs/benchmarks.md
     python -m benchmarks --show             print what was measured last, measure nothing
@@ -72,7 +72,7 @@ def measure_night(*, full: bool) -> dict[str, Any]:
 def measure_ledger(rounds: int) -> dict[str, Any]:
     """What durability costs a run, and what the ledger does by itself."""
     with scratch() as folder:
-        ways = [("one caller", 1, 1_000, 4096), ("64 callers, a commit each", 64, 1_000, 1)]
+        ways = [("one caller", 1, 300, 4096), ("64 callers, a commit each", 64, 300, 1)]
         ways.append(("64 callers, grouped", 64, 20_000, 4096))
         alone = [asyncio.run(ledger.throughput(str(folder / "ledger.sqlite3"), *way)) for way in ways]
     return {"slowed": live_ledger.run(rounds=rounds), "throughput": [asdict(one) for one in alone]}
@@ -88,7 +88,7 @@ def sections(rounds: int, *, full: bool) -> dict[str, Callable[[], dict[str, Any
         "limit": lambda: measure_limit(rounds),
         "cost": lambda: live_cost.run(rounds=max(3, rounds), flights=flights),
         "night": lambda: measure_night(full=full),
-        "ledger": lambda: measure_ledger(max(4, rounds)),
+        "ledger": lambda: measure_ledger(max(3, rounds)),
         "downloads": lambda: live_downloads.run(rounds=max(3, rounds)),
     }
 

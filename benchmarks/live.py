@@ -109,7 +109,10 @@ class Command:
 
     def ended(self) -> dict[str, Any]:
         """Wait for its end and return its summary; every job must have been done."""
-        out, _ = self._process.communicate(timeout=PATIENCE_S)
+        try:
+            out, _ = self._process.communicate(timeout=PATIENCE_S)
+        finally:
+            self._process.kill()  # it has ended, or we are being stopped
         summary: dict[str, Any] = json.loads(out)
         assert self._process.returncode == 0, summary
         return summary

@@ -164,7 +164,9 @@ class SqliteStore(Store):
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StoreTrouble(f"{self._path}: {_FULL}") from error
-            raise LedgerTrouble(f"{self._path}: the ledger cannot be opened: {error.strerror}") from error
+            refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+            words = f"{_ACCESS} ({error.strerror})" if refused else error.strerror
+            raise LedgerTrouble(f"{self._path}: the ledger cannot be opened: {words}") from error
 
 
 def _may_write(path: Path) -> bool:

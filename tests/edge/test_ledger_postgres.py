@@ -31,8 +31,24 @@ class CuttingProxy:
         self.has_cut = asyncio.Event()
         self.lets_in = asyncio.Event()
         self.lets_in.set()
+        self.serving: dict[asyncio.Task[None], asyncio.Event] = {}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        work = asyncio.create_task(self._pass_between(reader, writer))
+        ended = self.serving[work] = asyncio.Event()
+        try:
+            await asyncio.wait([work])
+        finally:
+            writer.close()
+            ended.set()
+
+    async def close(self) -> None:
+        """End every connection, so that none outlives the loop."""
+        for work, ended in list(self.serving.items()):
+            work.cancel()
+            await ended.wait()
+
+    async def _pass_between(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self.lets_in.wait()
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.upstream)
         answers = asyncio.create_task(self._pass_on(up_reader, writer))
@@ -71,6 +87,8 @@ async def proxy() -> AsyncIterator[CuttingProxy]:
     made.port = listening.sockets[0].getsockname()[1]
     async with listening:
         yield made
+        listening.close()
+        await made.close()
 
 
 @pytest.fixture

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from pipeline.cli.options import ledger_options
+
+if TYPE_CHECKING:
+    from pipeline.cli.places import LedgerChoice
 
 
 @click.command("adopt", context_settings={"ignore_unknown_options": True})
@@ -12,7 +18,8 @@ import click
 @click.argument("job")
 @click.argument("generation_id")
 @click.option("--output", metavar="DIR|URL", help="Where videos go.  [default: output/<manifest's name>]")
-def command(manifest: Path, job: str, generation_id: str, output: str | None) -> int:
+@ledger_options
+def command(manifest: Path, job: str, generation_id: str, output: str | None, where: LedgerChoice) -> int:
     """Take over GENERATION_ID as the generation of the row JOB (its id) of MANIFEST.
 
     The next run fetches it and does not pay for the row. Only a row that is pending, failed or in doubt
@@ -20,4 +27,4 @@ def command(manifest: Path, job: str, generation_id: str, output: str | None) ->
     """
     from pipeline.cli.looking import adopt
 
-    return adopt(manifest, job, generation_id, output)
+    return adopt(manifest, job, generation_id, output, where)

@@ -12,34 +12,35 @@ import click
 
 from pipeline.api import Api
 from pipeline.cli.access import find_base_url, need_key
+from pipeline.cli.ledgers import held_ledger, looked_at
 from pipeline.cli.places import existing_place
 from pipeline.cli.words import one_line
 from pipeline.costs import reckon
 from pipeline.errors import ExitCode, Held, StopReason, StopRun
-from pipeline.ledger import Ledger
-from pipeline.lock import hold
-from pipeline.results import iso
 from pipeline.stages.reconcile import read_whole_log
 
 if TYPE_CHECKING:
     from pipeline.api import ApiKey
-    from pipeline.cli.places import Place
+    from pipeline.cli.places import LedgerChoice, Place
     from pipeline.costs import Reckoning
+    from pipeline.ledger import Ledger
     from pipeline.model import Record
 
 
-def show_costs(target: str, output: str | None, base_url: str | None, *, as_json: bool) -> int:
+def show_costs(
+    target: str, output: str | None, where: LedgerChoice, base_url: str | None, *, as_json: bool
+) -> int:
     """Print totals and differences; return 1 when something differs.
 
     Raises `StopRun` when the vendor's log cannot be read to its end: half a log proves nothing.
     """
-    place = existing_place(target, output)
+    place = existing_place(target, output, where)
     key = need_key(os.environ, hint="The log is the account's own.")
     return anyio.run(_costs, place, find_base_url(base_url, os.environ), key, as_json)
 
 
 async def _costs(place: Place, base_url: str, key: ApiKey, as_json: bool) -> int:
-    async with await Ledger.open(place.ledger, read_only=True) as ledger:
+    async with await looked_at(place) as ledger:
         records, identity = await ledger.load(), ledger.identity
     now = time.time()
     oldest = min((record.submitted_at for record in records if record.submitted_at), default=now)
@@ -56,11 +57,10 @@ async def _costs(place: Place, base_url: str, key: ApiKey, as_json: bool) -> int
 async def _learn(place: Place, found: Reckoning) -> int:
     """Write learned costs into the ledger; a run that holds it will ask for them itself another time."""
     try:
-        with hold(place.home, what="veobatch costs", since=iso(time.time())):
-            async with await Ledger.open(place.ledger) as ledger:
-                records = {record.key: record for record in await ledger.load()}
-                for key, row in found.learned.items():
-                    await _settle(ledger, records[key], row.usd, row.credits)
+        async with held_ledger(place, what="veobatch costs") as ledger:
+            records = {record.key: record for record in await ledger.load()}
+            for key, row in found.learned.items():
+                await _settle(ledger, records[key], row.usd, row.credits)
     except Held as held:
         click.echo(f"nothing was written: {held}", err=True)
         return 0

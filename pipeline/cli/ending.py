@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.farewell import closing_words
+from pipeline.cli.ledgers import without_password
 from pipeline.cli.places import CSV_NAME, LOG_NAME, REPORT_NAME, Place
 from pipeline.errors import ExitCode, StopReason
 from pipeline.model import State
@@ -107,12 +108,12 @@ class Ending:
 def shown_words(argv: Sequence[str]) -> list[str]:
     """Return the command's words as they may be shown and typed again.
 
-    Notification URLs carry tokens, and reports are published; sending doubts again is asked for each time.
+    Notification URLs carry tokens, a ledger's a password, and reports are published; sending doubts again is asked for each time.
     """
     words = []
     skip = False
     for word in argv:
         if not skip and word != "--notify" and not word.startswith(("--notify=", "--resubmit-in-doubt")):
-            words.append(word)
+            words.append(without_password(word))
         skip = word == "--notify"
     return words

@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING
 import anyio
 import click
 
-from pipeline import results
-from pipeline.cli.places import CSV_NAME, REPORT_NAME, Place, existing_place, place_of
+from pipeline.cli.ledgers import held_ledger, looked_at
+from pipeline.cli.places import (
+    CSV_NAME,
+    DEFAULT_LEDGER,
+    REPORT_NAME,
+    LedgerChoice,
+    Place,
+    existing_place,
+    place_of,
+)
 from pipeline.cli.projector import Projector
 from pipeline.cli.start import plan_batch
 from pipeline.errors import ExitCode, StoreTrouble, UsageError
-from pipeline.ledger import Ledger
-from pipeline.lock import hold
 from pipeline.manifest import load
 from pipeline.model import PAID, State
 from pipeline.plan import Retry
@@ -32,9 +38,11 @@ WATCH_S = 1.0
 OPEN = frozenset(State) - {State.DONE, State.FAILED}
 
 
-def show_status(target: str, output: str | None, *, as_json: bool, watch: bool) -> int:
+def show_status(
+    target: str, output: str | None, where: LedgerChoice = DEFAULT_LEDGER, *, as_json: bool, watch: bool
+) -> int:
     """Print counts by state; while `watch`, again whenever they change, until no row is open."""
-    return anyio.run(_show_status, existing_place(target, output), as_json, watch)
+    return anyio.run(_show_status, existing_place(target, output, where), as_json, watch)
 
 
 async def _show_status(place: Place, as_json: bool, watch: bool) -> int:
@@ -51,7 +59,7 @@ async def _show_status(place: Place, as_json: bool, watch: bool) -> int:
 
 
 async def _counts(place: Place) -> Mapping[State, int]:
-    async with await Ledger.open(place.ledger, read_only=True) as ledger:
+    async with await looked_at(place) as ledger:
         return await ledger.counts()
 
 
@@ -64,13 +72,13 @@ def _counted(place: Place, counts: Mapping[State, int], *, as_json: bool) -> str
     return f"{sum(named.values())} rows: {told or 'none'}"
 
 
-def write_report(target: str, output: str | None) -> int:
+def write_report(target: str, output: str | None, where: LedgerChoice = DEFAULT_LEDGER) -> int:
     """Write CSV and report from the ledger as it is; a run that is going on is not disturbed."""
-    return anyio.run(_write_report, existing_place(target, output))
+    return anyio.run(_write_report, existing_place(target, output, where))
 
 
 async def _write_report(place: Place) -> int:
-    async with await Ledger.open(place.ledger, read_only=True) as ledger:
+    async with await looked_at(place) as ledger:
         records = await ledger.load()
         manifest = json.loads(await ledger.meta_get("manifest") or '""')
     store = open_store(place.output)
@@ -84,7 +92,9 @@ async def _write_report(place: Place) -> int:
     return int(ExitCode.DONE)
 
 
-def adopt(manifest: Path, job: str, generation_id: str, output: str | None) -> int:
+def adopt(
+    manifest: Path, job: str, generation_id: str, output: str | None, where: LedgerChoice = DEFAULT_LEDGER
+) -> int:
     """Make `generation_id` the generation of the row with the id `job`.
 
     Raises `UsageError` when there is no such row, when it has a generation of its own, or when another
@@ -92,19 +102,18 @@ def adopt(manifest: Path, job: str, generation_id: str, output: str | None) -> i
     """
     if not generation_id.strip():
         raise UsageError("the generation id is empty")
-    return anyio.run(_adopt, manifest, job, generation_id, place_of(manifest, output))
+    return anyio.run(_adopt, manifest, job, generation_id, place_of(manifest, output, where))
 
 
 async def _adopt(manifest: Path, job: str, generation_id: str, place: Place) -> int:
     checked = load(manifest)
     if not any(candidate.id == job for candidate in checked.jobs):
         raise UsageError(f"{manifest} has no row with the id {job!r}")
-    with hold(place.home, what=f"veobatch adopt {manifest}", since=results.iso(time.time())):
-        async with await Ledger.open(place.ledger) as ledger:
-            name = checked.run.get("name", "{id}")
-            plan = await plan_batch(ledger, checked, name, Retry())
-            record = _adopter(plan.records, job, generation_id)
-            await ledger.commit(record, _adopted(record, generation_id))
+    async with held_ledger(place, what=f"veobatch adopt {manifest}") as ledger:
+        name = checked.run.get("name", "{id}")
+        plan = await plan_batch(ledger, checked, name, Retry())
+        record = _adopter(plan.records, job, generation_id)
+        await ledger.commit(record, _adopted(record, generation_id))
     click.echo(f"{job} has taken over {generation_id}; run the manifest to fetch it")
     return int(ExitCode.DONE)
 

@@ -1,4 +1,4 @@
-"""Where a batch lives: the folder of its ledger and log, and the place of its videos."""
+"""Where a batch lives: the folder of its log, the place of its videos, and the ledger that knows of both."""
 
 from __future__ import annotations
 
@@ -12,49 +12,80 @@ LEDGER_NAME: Final = "ledger.sqlite3"
 LOG_NAME: Final = "run.log"
 CSV_NAME: Final = "results.csv"
 REPORT_NAME: Final = "report.html"
+OWN_BATCH: Final = "default"
+"""The name of the one batch in a folder's own ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerChoice:
+    """What `--ledger` and `--batch` say: a path or a database's URL, and the batch's name in it."""
+
+    ledger: str | None = None
+    batch: str | None = None
+
+    def settled(self, name: str) -> tuple[str, str]:
+        """Return the ledger (empty: the folder's own) and the batch, which is `name` unless chosen."""
+        if self.ledger:
+            return self.ledger, self.batch or name
+        if self.batch:
+            raise UsageError("--batch chooses among the batches of a ledger: give --ledger too")
+        return "", OWN_BATCH
+
+
+DEFAULT_LEDGER: Final = LedgerChoice()
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`home` holds ledger, log and lock; `output` is where videos go: the same folder, or a URL."""
+    """`home` holds log and lock; `output` is where videos go: the same folder, or a URL.
+
+    The ledger is a file in `home`, unless `elsewhere` says otherwise: a path, or a database's URL with all
+    that stands in it. `batch` is the batch's name in the ledger.
+    """
 
     home: Path
     output: str
+    elsewhere: str = ""
+    batch: str = OWN_BATCH
 
     @property
-    def ledger(self) -> Path:
-        return self.home / LEDGER_NAME
+    def ledger(self) -> str | Path:
+        return self.elsewhere or self.home / LEDGER_NAME
 
     def show(self, name: str) -> str:
         """Return the path or URL of a file of the output, as a person would write it."""
         return f"{self.output.rstrip('/')}/{name}" if "://" in self.output else str(Path(self.output) / name)
 
 
-def place_of(manifest: Path, output: str | None) -> Place:
+def place_of(manifest: Path, output: str | None, where: LedgerChoice = DEFAULT_LEDGER) -> Place:
     """Return the place of a manifest's batch: `output/<stem>` unless `--output` says otherwise.
 
-    Raises `UsageError` when `--output` is there and says nothing.
+    Raises `UsageError` when `--output` is there and says nothing, and for a batch's name without a ledger
+    to look for it.
     """
     if output is not None and not output.strip():
         raise UsageError("--output is empty: is the variable that should hold it set?")
     home = Path("output") / manifest.stem
+    ledger, batch = where.settled(manifest.stem)
     if output is None:
-        return Place(home, str(home))
-    return Place(home, output) if "://" in output else Place(Path(output), output)
+        return Place(home, str(home), ledger, batch)
+    local = "://" not in output
+    return Place(Path(output) if local else home, output, ledger, batch)
 
 
-def existing_place(target: str, output: str | None) -> Place:
+def existing_place(target: str, output: str | None, where: LedgerChoice = DEFAULT_LEDGER) -> Place:
     """Return the place of a batch that exists, from its folder or its manifest.
 
-    Raises `UsageError` when there is no ledger there.
+    Raises `UsageError` when there is no ledger there; one that is elsewhere is not looked at.
     """
     path = Path(target)
     if not path.is_dir():
-        place = place_of(path, output)
+        place = place_of(path, output, where)
     elif output is None or "://" in output:
-        place = Place(path, output or str(path))
+        ledger, batch = where.settled(path.resolve().name)
+        place = Place(path, output or str(path), ledger, batch)
     else:
         raise UsageError(f"{target} is a batch's folder already: --output {output} is one too many")
-    if not place.ledger.exists():
+    if not place.elsewhere and not (place.home / LEDGER_NAME).exists():
         raise UsageError(f"no batch at {place.home}: there is no {LEDGER_NAME} in it; has it been run?")
     return place

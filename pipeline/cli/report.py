@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+from pipeline.cli.options import ledger_options
+
+if TYPE_CHECKING:
+    from pipeline.cli.places import LedgerChoice
 
 
 @click.command("report")
@@ -10,8 +17,9 @@ import click
 @click.option(
     "--output", metavar="DIR|URL", help="Where the batch lives, when not in output/<manifest's name>."
 )
-def command(target: str, output: str | None) -> int:
+@ledger_options
+def command(target: str, output: str | None, where: LedgerChoice) -> int:
     """Write results.csv and report.html again. Asks nobody and submits nothing."""
     from pipeline.cli.looking import write_report
 
-    return write_report(target, output)
+    return write_report(target, output, where)

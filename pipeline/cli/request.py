@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pipeline.cli.places import DEFAULT_LEDGER
 from pipeline.plan import Retry
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from pipeline.api import ApiKey
     from pipeline.cli.loading import FirstLook
-    from pipeline.cli.places import Place
+    from pipeline.cli.places import LedgerChoice, Place
     from pipeline.settings import Settings
     from pipeline.storage import Store
 
@@ -25,6 +26,7 @@ class Request:
     manifest: Path
     argv: tuple[str, ...] = ()
     output: str | None = None
+    where: LedgerChoice = DEFAULT_LEDGER
     sandbox: bool = False
     sandbox_speed: float = 20.0
     base_url: str | None = None

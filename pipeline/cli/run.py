@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from pipeline.cli.options import ledger_options
+
 _SETTINGS_HELP = {
     "concurrency": "Generations in flight at the vendor, at most.  [default: 20]",
     "downloads": "Downloads at once.  [default: 8]",
@@ -48,6 +50,7 @@ def _settings_options(function: Any) -> Any:
 @click.command("run")
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option("--output", metavar="DIR|URL", help="Where videos go.  [default: output/<manifest's name>]")
+@ledger_options
 @click.option("--sandbox", is_flag=True, help="Run against the embedded stand-in: free, no key, no network.")
 @click.option(
     "--sandbox-speed",

@@ -25,6 +25,7 @@ from pipeline.cli.access import find_base_url, need_key
 from pipeline.cli.aftermath import tell
 from pipeline.cli.bystanders import Bystanders
 from pipeline.cli.ending import Ending
+from pipeline.cli.ledgers import Pauses, held_ledger, secrets_of
 from pipeline.cli.loading import cache_dir, first_look
 from pipeline.cli.money import agreed, estimate, price_list
 from pipeline.cli.notify import check
@@ -34,15 +35,12 @@ from pipeline.cli.start import load_batch, other_manifest, plan_batch, same_vend
 from pipeline.engine import Engine, Tools
 from pipeline.errors import ExitCode, StoreTrouble, UsageError
 from pipeline.events import Event, Topic
-from pipeline.ledger import Ledger
 from pipeline.live.guard import parse_bind
-from pipeline.lock import hold
 from pipeline.logbook import Logbook
 from pipeline.memory import memory_path, read_memory, write_memory
 from pipeline.model import State
 from pipeline.pacing import CreateGate, LookPace
 from pipeline.polling import DurationLearner, PollQueue
-from pipeline.results import iso
 from pipeline.settings import Settings, resolve
 from pipeline.stages.download import Downloader, DownloadLimits
 from pipeline.storage import open_store
@@ -54,6 +52,7 @@ if TYPE_CHECKING:
 
     from pipeline.cli.money import Prices
     from pipeline.engine import Outcome
+    from pipeline.ledger import Ledger
     from pipeline.plan import Plan
 
 SANDBOX_HINT: Final = "To try without a key, free and offline: add --sandbox."
@@ -78,7 +77,7 @@ def run(request: Request) -> int:
     check(request.notify)
     if request.serve is not None:
         parse_bind(request.serve)
-    place = place_of(request.manifest, request.output)
+    place = place_of(request.manifest, request.output, request.where)
     store = open_store(place.output)
     key = ApiKey(SANDBOX_KEY, "--sandbox") if request.sandbox else need_key(os.environ, hint=SANDBOX_HINT)
     base_url = "" if request.sandbox else normalise_base_url(find_base_url(request.base_url, os.environ))
@@ -116,11 +115,14 @@ async def _run(batch: Batch) -> int:
         loaded = await load_batch(batch, catalogue)
         settings = settings_of(request, loaded.manifest.run)
         batch = replace(batch, settings=settings)
-        stack.enter_context(hold(place.home, what=f"veobatch run {request.manifest}", since=iso(time.time())))
-        ledger = await stack.enter_async_context(await Ledger.open(place.ledger))
+        pauses = Pauses()
+        held = held_ledger(place, what=f"veobatch run {request.manifest}", pauses=pauses)
+        ledger = await stack.enter_async_context(held)
         await same_vendor(ledger, sandbox=request.sandbox, home=place.home)
         other = await other_manifest(ledger, request.manifest)
-        log = stack.enter_context(Logbook(place.home / LOG_NAME, [batch.key.secret]))
+        log = stack.enter_context(
+            Logbook(place.home / LOG_NAME, [batch.key.secret, *secrets_of(place.elsewhere)])
+        )
         resubmit = request.resubmit_in_doubt
         plan = await plan_batch(
             ledger, loaded.manifest, settings.name, request.retry, resubmit_in_doubt=resubmit
@@ -133,6 +135,7 @@ async def _run(batch: Batch) -> int:
         log.know(plan.records)
         cdn = await stack.enter_async_context(open_session())
         bystanders = Bystanders(batch, plan, cost, log)
+        pauses.observer = bystanders.observer
         tell_start(plan, loaded, cost, bystanders.observer, other)
         learner = DurationLearner(settings.poll_interval)
         with _remembering(learner, base_url, wanted=not request.sandbox):

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+from pipeline.cli.options import ledger_options
+
+if TYPE_CHECKING:
+    from pipeline.cli.places import LedgerChoice
 
 
 @click.command("status")
@@ -10,8 +17,9 @@ import click
 @click.option("--output", metavar="DIR", help="Where the batch lives, when not in output/<manifest's name>.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--watch", is_flag=True, help="Go on showing it every second until the batch is finished.")
-def command(target: str, output: str | None, as_json: bool, watch: bool) -> int:
+@ledger_options
+def command(target: str, output: str | None, where: LedgerChoice, as_json: bool, watch: bool) -> int:
     """Say how many rows of a batch are pending, generating, done and so on. Changes nothing."""
     from pipeline.cli.looking import show_status
 
-    return show_status(target, output, as_json=as_json, watch=watch)
+    return show_status(target, output, where, as_json=as_json, watch=watch)

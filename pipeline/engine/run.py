@@ -20,7 +20,7 @@ from pipeline.engine.shared import Run, Tools
 from pipeline.engine.submits import Submits
 from pipeline.errors import StopReason, StopRun
 from pipeline.events import Level, Topic
-from pipeline.stages.submit import Submitter
+from pipeline.stages.submit import HURRY_S, Submitter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -98,6 +98,7 @@ class Engine:
     def abandon(self) -> None:
         """Stop at once: creates in flight get a moment to learn their outcome, the rest is resumable."""
         self._submitter.hurry()
+        self._run.tools.ledger.hurry(HURRY_S)
         self._scope.cancel()
 
     def records(self) -> list[Record]:

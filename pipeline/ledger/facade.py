@@ -51,13 +51,17 @@ class Ledger:
         *,
         batch: str = "default",
         read_only: bool = False,
+        exclusive: bool = False,
         on_pause: Callable[[str], None] | None = None,
     ) -> Self:
         """Open the ledger, made first if it is missing, unless it is opened `read_only`.
 
         `where` is a path, `sqlite:///path` or `postgresql://user:password@host/database`. `on_pause` is
         called, in the event loop, with words for the user when a lost database connection makes the
-        ledger wait, and again when it goes on: nothing fails in between. Raises `LedgerTrouble` when the
+        ledger wait, and again when it goes on: nothing fails in between. `exclusive` keeps every other
+        that asks for it out of a batch in a database; a file is held by whoever holds its folder.
+
+        Raises `Held` when another one has the batch; `LedgerTrouble` when the
         ledger is missing, damaged, none of ours, from a newer version, or cannot be opened;
         `StoreTrouble` when the disk is full; `UsageError` for a kind of database that is not known, or
         whose driver is not installed.
@@ -66,7 +70,7 @@ class Ledger:
 
         loop = asyncio.get_running_loop()
         say = partial(_say, loop, on_pause or (lambda _: None))
-        store = await to_thread.run_sync(partial(_open_store, where, batch, read_only, say))
+        store = await to_thread.run_sync(partial(_open_store, where, batch, read_only, exclusive, say))
         return cls(store, None if read_only else _writer(store, loop))
 
     async def __aenter__(self) -> Self:
@@ -130,6 +134,12 @@ class Ledger:
         writer = self._require_writer()
         return await writer.move([_move(self._store.batch, step.before, step.after) for step in steps])
 
+    def hurry(self, within_s: float) -> None:
+        """Wait no longer than `within_s` for a database that is away: what waits then is `LedgerTrouble`."""
+        import asyncio
+
+        asyncio.get_running_loop().call_later(within_s, self._store.give_up)
+
     async def close(self) -> None:
         """Finish what was asked, and let go of the database. Closing again does nothing."""
         with anyio.CancelScope(shield=True):
@@ -163,12 +173,14 @@ def _writer(store: Store, loop: asyncio.AbstractEventLoop) -> Writer:
     return Writer(store, loop)
 
 
-def _open_store(where: str | Path, batch: str, read_only: bool, on_pause: Callable[[str], None]) -> Store:
+def _open_store(
+    where: str | Path, batch: str, read_only: bool, exclusive: bool, on_pause: Callable[[str], None]
+) -> Store:
     text = str(where)
     if text.startswith(("postgresql:", "postgresql+psycopg:", "postgres:")):
         from pipeline.ledger.postgres import PostgresStore
 
-        return PostgresStore(text, batch, read_only=read_only, on_pause=on_pause)
+        return PostgresStore(text, batch, read_only=read_only, exclusive=exclusive, on_pause=on_pause)
     path = text.removeprefix("sqlite:///")
     if "://" in path:  # not the whole of it in our words: it may hold a password
         scheme = path.partition(":")[0]

@@ -6,6 +6,9 @@ and the stamps make that safe. What each error means: https://www.postgresql.org
 
 from __future__ import annotations
 
+import hashlib
+import os
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -14,7 +17,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from pipeline.errors import LedgerTrouble, StoreTrouble, UsageError, VeobatchError
+from pipeline.errors import Held, LedgerTrouble, StoreTrouble, UsageError, VeobatchError
 from pipeline.ledger.schema import VERSION_TABLE, migrations, statements
 from pipeline.ledger.store import Store, new_identity, refuse_newer
 
@@ -38,8 +41,24 @@ _MIGRATION_LOCK: Final = 0x7665_6F62
 _FIRST_WAIT_S: Final = 0.1
 _LONGEST_WAIT_S: Final = 5.0
 
+_HOLD_S: Final = 3.0
+"""How long a batch's holder may take to be gone: the server hears of a killed client's end at once, but
+ends what it was doing for it first."""
+
+_KEEP_ALIVE: Final = (
+    "SELECT set_config('tcp_keepalives_idle', '20', false),"
+    " set_config('tcp_keepalives_interval', '10', false), set_config('tcp_keepalives_count', '3', false)"
+)
+"""The server, too, notices a machine that is gone within a minute, and lets go of the batch that it held."""
+
+_TRY_HOLD: Final = "SELECT pg_try_advisory_lock(%s)"
+_HOLDER: Final = (
+    "SELECT application_name, client_addr FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE granted"
+    " AND locktype = 'advisory' AND objsubid = 1 AND (classid::bigint << 32 | objid::bigint) = %s"
+)
+
 _CONNECT: Final[dict[str, Any]] = {
-    "application_name": "veobatch",
+    "application_name": f"veobatch {os.getpid()} on {socket.gethostname()}"[:63],
     "connect_timeout": 10,
     # A peer that vanished without a word is noticed within a minute, not after the kernel's two hours.
     "keepalives_idle": 20,
@@ -57,11 +76,23 @@ class PostgresStore(Store):
     unstorable = psycopg.DataError
     duplicate = psycopg.IntegrityError
 
-    def __init__(self, url: str, batch: str, *, read_only: bool, on_pause: Callable[[str], None]) -> None:
-        """Connect, and make the tables if they are missing and it is not `read_only`."""
+    def __init__(
+        self,
+        url: str,
+        batch: str,
+        *,
+        read_only: bool,
+        exclusive: bool = False,
+        on_pause: Callable[[str], None],
+    ) -> None:
+        """Connect, and make the tables if they are missing and it is not `read_only`.
+
+        `exclusive` raises `Held` when another exclusive one has the batch.
+        """
         super().__init__(batch, statements(_DIALECT))
         self._url = _parsed(url)
         self._read_only = read_only
+        self._exclusive = exclusive
         self._on_pause = on_pause
         self._given_up = threading.Event()
         self._open: dict[bool, psycopg.Connection[Any]] = {}
@@ -78,6 +109,8 @@ class PostgresStore(Store):
         refuse_newer(self._where, _version(reader, self._sql.version_get))
         if not read_only:
             writer = self._open[False] = self._connect()
+            if self._exclusive:
+                self._hold(writer)
             _migrate(writer, self._sql.version_get, self._sql.version_add)
             writer.execute(self._sql.batch_add.encode(), (self.batch, new_identity(), time.time()))
         elif _version(reader, self._sql.version_get) == 0:
@@ -89,7 +122,7 @@ class PostgresStore(Store):
 
     @property
     def _where(self) -> str:
-        return self._url.render_as_string(hide_password=True)
+        return self._url.set(query={}).render_as_string(hide_password=True)
 
     def _connect(self) -> psycopg.Connection[Any]:
         url = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -97,6 +130,7 @@ class PostgresStore(Store):
         try:
             if self._read_only:
                 connection.execute("SET default_transaction_read_only = on")
+            connection.execute(_KEEP_ALIVE)
             row = connection.execute("SHOW synchronous_commit").fetchone()
             if row == ("off",):  # a commit that returned must survive the server's power cut
                 connection.execute("SET synchronous_commit = on")
@@ -104,6 +138,18 @@ class PostgresStore(Store):
             connection.close()
             raise
         return connection
+
+    def _hold(self, connection: psycopg.Connection[Any]) -> None:
+        """Keep the batch to ourselves for as long as the connection lives. Raises `Held`."""
+        name = _lock_name(self.batch)
+        until = time.monotonic() + _HOLD_S
+        while connection.execute(_TRY_HOLD, (name,)).fetchone() != (True,):
+            if time.monotonic() > until:
+                holder = connection.execute(_HOLDER, (name,)).fetchone() or ("another process", None)
+                at = f" at {holder[1]}" if holder[1] else ""
+                words = f"the batch {self.batch!r} is held by {holder[0]}{at}: wait for it, or stop it"
+                raise Held(f"{self._where}: {words}")
+            time.sleep(_FIRST_WAIT_S)
 
     def cursor(self, *, reading: bool) -> Cursor:
         if not reading and self._read_only:
@@ -132,7 +178,10 @@ class PostgresStore(Store):
         wait_s = 0.0
         while not self._given_up.wait(wait_s):
             try:
-                self._open[reading] = self._connect()
+                connection = self._open[reading] = self._connect()
+                if self._exclusive and not reading:
+                    # Whoever has it now was let in while we were away: every step is compared anyway.
+                    connection.execute(_TRY_HOLD, (_lock_name(self.batch),))
             except psycopg.OperationalError:
                 wait_s = min(_LONGEST_WAIT_S, max(_FIRST_WAIT_S, 2 * wait_s))
             else:
@@ -157,7 +206,11 @@ class PostgresStore(Store):
 
     def _said(self, error: Exception) -> str:
         text = " ".join(str(error).split())
-        return text.replace(self._url.password, "***") if self._url.password else text
+        secrets = (self._url.password, self._url.query.get("password"))
+        for secret in secrets:
+            if isinstance(secret, str) and secret:
+                text = text.replace(secret, "***")
+        return text
 
     def give_up(self) -> None:
         self._given_up.set()
@@ -174,6 +227,11 @@ def _parsed(text: str) -> URL:
         # The driver's own words, and a chained error, may hold a piece of the password.
         words = "the ledger's URL is not of the form postgresql://user:password@host:port/database"
     raise LedgerTrouble(words)
+
+
+def _lock_name(batch: str) -> int:
+    """Return the number by which the server knows the right to run `batch`."""
+    return int.from_bytes(hashlib.sha256(f"veobatch {batch}".encode()).digest()[:8], signed=True)
 
 
 def _version(connection: psycopg.Connection[Any], version_get: str) -> int:

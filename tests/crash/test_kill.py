@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.sandbox import Fault, Sandbox, SandboxOptions
 from tests.crash.batches import OPTIONS, Batch, until
+from tests.edge.ledgers import server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,16 +28,24 @@ N_JOBS, N_KILLS = (80, 30) if SEEDS else (24, 8)
 QUICK = SandboxOptions(speed=100.0, video="small", id_style="hostile")
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def where(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """Options that choose a ledger: the folder's own file, or a database."""
+    return () if request.param == "sqlite" else ("--ledger", server().url(server().new_database()))
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("moment", "first"), [("after", 1), ("before", 2)])
-async def test_killed_at_every_commit(tmp_path: Path, moment: str, first: int) -> None:
+async def test_killed_at_every_commit(
+    tmp_path: Path, where: tuple[str, ...], moment: str, first: int
+) -> None:
     """Each life makes a commit or a few and dies, right after the last or right before the next.
 
     Those that die after a commit grow longer: always dying between intent and create gets nowhere.
     """
     n_jobs = 6 if SEEDS else 2
     async with Sandbox(QUICK) as box:
-        options = (*OPTIONS, "--concurrency", "1", "--downloads", "1")
+        options = (*OPTIONS, *where, "--concurrency", "1", "--downloads", "1")
         batch = Batch(tmp_path, box, n_jobs, options)
         lives = 0
         while True:
@@ -56,7 +65,7 @@ async def test_killed_at_every_commit(tmp_path: Path, moment: str, first: int) -
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", SEEDS or [None])
-async def test_killed_at_random(tmp_path: Path, seed: int | None) -> None:
+async def test_killed_at_random(tmp_path: Path, where: tuple[str, ...], seed: int | None) -> None:
     """Killed after so many requests or so many milliseconds, again and again."""
     seed = random.randrange(10**6) if seed is None else seed
     chance = random.Random(seed)
@@ -67,7 +76,7 @@ async def test_killed_at_random(tmp_path: Path, seed: int | None) -> None:
         box.add_fault(Fault("gateway-accepted", share=0.05, total=4))
         box.add_fault(Fault("cut-accepted", share=0.05, total=4))
         box.add_fault(Fault("error", share=0.1, times=1))
-        batch = Batch(tmp_path, box, N_JOBS, (*OPTIONS, *BUSY))
+        batch = Batch(tmp_path, box, N_JOBS, (*OPTIONS, *where, *BUSY))
         kills = 0
         while kills < N_KILLS:
             process = await batch.start()
@@ -101,11 +110,11 @@ def asked(box: Sandbox) -> int:
 
 
 @pytest.mark.timeout(600)
-async def test_killed_during_downloads(tmp_path: Path) -> None:
+async def test_killed_during_downloads(tmp_path: Path, where: tuple[str, ...]) -> None:
     """Every life ends while bytes are on their way; the next one goes on with them."""
     options = SandboxOptions(speed=1000.0, video="small", cdn_bytes_per_s=20_000.0)
     async with Sandbox(options) as box:
-        batch = Batch(tmp_path, box, 6, (*OPTIONS, "--downloads", "3"))
+        batch = Batch(tmp_path, box, 6, (*OPTIONS, *where, "--downloads", "3"))
         chance = random.Random(7)
         for _ in range(20 if SEEDS else 5):
             process = await batch.start()

@@ -42,7 +42,7 @@ from pipeline.errors import StopReason, UsageError
 from pipeline.model import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import SimpleNamespace, TracebackType
 
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
@@ -94,8 +94,16 @@ class Api:
     """
 
     def __init__(
-        self, base_url: str, key: ApiKey, *, timeout_s: float = 60.0, connections: int = 128
+        self,
+        base_url: str,
+        key: ApiKey,
+        *,
+        timeout_s: float = 60.0,
+        connections: int = 128,
+        may_create: Callable[[], bool] | None = None,
     ) -> None:
+        """`may_create` is asked right before a create's first byte: False keeps it from leaving."""
+        self._may_create = may_create
         self.base_url = normalise_base_url(base_url)
         self.key = key
         self._timeout_s = timeout_s
@@ -152,7 +160,7 @@ class Api:
             "Content-Type": "application/json",
             "X-Client-Request-Id": correlation_id,
         }
-        wire = _Wire()
+        wire = _Wire(self._may_create)
         try:
             async with self._creates.post(
                 self._generations,
@@ -282,6 +290,7 @@ def is_quota(words: str, retry_after: str | None) -> bool:
 class _Wire:
     """How far one create got on the wire."""
 
+    may_create: Callable[[], bool] | None = None
     connected: bool = False
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -292,6 +301,8 @@ async def _connected(
 ) -> None:
     wire = context.trace_request_ctx
     if isinstance(wire, _Wire):
+        if wire.may_create is not None and not wire.may_create():
+            raise aiohttp.ClientConnectionError("it was kept back: the lease on its row is over")
         wire.connected = True
 
 

@@ -22,6 +22,7 @@ from pipeline.events import Observers
 if TYPE_CHECKING:
     from pipeline.cli.money import Estimate
     from pipeline.cli.request import Batch
+    from pipeline.cluster.driver import Cluster
     from pipeline.engine import Engine, Outcome
     from pipeline.errors import ExitCode
     from pipeline.events import Observer
@@ -56,7 +57,7 @@ class Bystanders:
             observers.append(self._feed)
         self.observer = Observers(*observers)
 
-    async def watch(self, engine: Engine) -> tuple[Outcome, ExitCode | None]:
+    async def watch(self, engine: Engine | Cluster) -> tuple[Outcome, ExitCode | None]:
         """Run the engine; return how it ended and the exit code of the signal that ended it, if one did."""
         signals = Signals()
         async with AsyncExitStack() as stack:

@@ -20,6 +20,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterChoice:
+    """What `--engine ray` was given; `address` None starts a cluster on this machine."""
+
+    workers: int
+    address: str | None
+    lease_s: float
+
+    @classmethod
+    def of(cls, workers: int | None, ray_address: str | None, lease_s: float | None) -> ClusterChoice:
+        return cls(workers or 2, ray_address, lease_s or 30.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What the user asked for, as the options say it."""
 
@@ -27,6 +40,7 @@ class Request:
     argv: tuple[str, ...] = ()
     output: str | None = None
     where: LedgerChoice = DEFAULT_LEDGER
+    cluster: ClusterChoice | None = None
     sandbox: bool = False
     sandbox_speed: float = 20.0
     base_url: str | None = None

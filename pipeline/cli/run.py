@@ -61,6 +61,26 @@ def _settings_options(function: Any) -> Any:
 )
 @click.option("--base-url", metavar="URL", help="The API's address.")
 @_settings_options
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where the work is done: in this process, or by workers that Ray places.",
+)
+@click.option(
+    "--workers", type=click.IntRange(1, 1000), metavar="N", help="With --engine ray: how many.  [default: 2]"
+)
+@click.option(
+    "--ray-address", metavar="ADDRESS", help="Ray's cluster; auto: this machine's.  [default: start one here]"
+)
+@click.option(
+    "--lease",
+    "lease_s",
+    type=click.FloatRange(min=1.0),
+    metavar="S",
+    help="How long a worker may be silent before others get its rows, in seconds.  [default: 30]",
+)
 @click.option("--retry-failed", is_flag=True, help="Try failed rows again.")
 @click.option(
     "--only", "only", metavar="CODE", multiple=True, help="With --retry-failed: only this error code."
@@ -94,7 +114,7 @@ def command(manifest: Path, **options: Any) -> int:
     resumable, 130 (Ctrl-C) and 143 (SIGTERM) interrupted and resumable.
     """
     from pipeline.cli.notify import send
-    from pipeline.cli.request import Request
+    from pipeline.cli.request import ClusterChoice, Request
     from pipeline.cli.running import run
     from pipeline.errors import StopRun
 
@@ -111,7 +131,12 @@ def command(manifest: Path, **options: Any) -> int:
     only = options.pop("only")
     if only and not options["retry_failed"]:
         raise click.UsageError("--only CODE chooses among failed rows: give --retry-failed too")
+    workers = {name: options.pop(name) for name in ("workers", "ray_address", "lease_s")}
+    engine = options.pop("engine")
+    if engine != "ray" and any(value is not None for value in workers.values()):
+        raise click.UsageError("--workers, --ray-address and --lease are for --engine ray")
     request = Request(
+        cluster=ClusterChoice.of(**workers) if engine == "ray" else None,
         manifest=manifest,
         flags=flags,
         environment=environment,

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     import aiohttp
 
     from pipeline.cli.money import Prices
+    from pipeline.cluster.driver import Cluster
     from pipeline.engine import Outcome
     from pipeline.ledger import Ledger
     from pipeline.plan import Plan
@@ -77,6 +78,10 @@ def run(request: Request) -> int:
     check(request.notify)
     if request.serve is not None:
         parse_bind(request.serve)
+    if request.cluster is not None:
+        from pipeline.cli.clustering import check_cluster
+
+        check_cluster(request)
     place = place_of(request.manifest, request.output, request.where)
     store = open_store(place.output)
     key = ApiKey(SANDBOX_KEY, "--sandbox") if request.sandbox else need_key(os.environ, hint=SANDBOX_HINT)
@@ -124,6 +129,8 @@ async def _run(batch: Batch) -> int:
             Logbook(place.home / LOG_NAME, [batch.key.secret, *secrets_of(place.elsewhere)])
         )
         resubmit = request.resubmit_in_doubt
+        # Before anything is planned: workers that a killed driver left behind write nothing from here on.
+        epoch = await ledger.begin_epoch() if request.cluster is not None else None
         plan = await plan_batch(
             ledger, loaded.manifest, settings.name, request.retry, resubmit_in_doubt=resubmit
         )
@@ -140,15 +147,37 @@ async def _run(batch: Batch) -> int:
         learner = DurationLearner(settings.poll_interval)
         with _remembering(learner, base_url, wanted=not request.sandbox):
             tools = _tools(api, cdn, ledger, learner, prices, plan, batch)
-            ending = await _driven(
-                Engine(plan.records, tools, settings, bystanders.observer), bystanders, batch
-            )
+            engine: Engine | Cluster
+            if epoch is None:
+                engine = Engine(plan.records, tools, settings, bystanders.observer)
+            else:
+                engine = await _cluster(plan, batch, base_url, epoch, prices, learner, tools, bystanders)
+            ending = await _driven(engine, bystanders, batch)
+            if not isinstance(engine, Engine):
+                learner.restore(engine.learned)
     ending.show(as_json=request.as_json, quiet=request.quiet)
     await tell(request, ending)
     return int(ending.code)
 
 
-async def _driven(engine: Engine, bystanders: Bystanders, batch: Batch) -> Ending:
+async def _cluster(
+    plan: Plan,
+    batch: Batch,
+    base_url: str,
+    epoch: tuple[int, frozenset[str]],
+    prices: Prices,
+    learner: DurationLearner,
+    tools: Tools,
+    bystanders: Bystanders,
+) -> Cluster:
+    from pipeline.cli.clustering import check_saved, make_cluster
+
+    observer = bystanders.observer
+    records = await check_saved(plan.records, tools.ledger, tools.downloader, observer)
+    return make_cluster(records, batch, base_url, tools.ledger, epoch, prices, learner, observer)
+
+
+async def _driven(engine: Engine | Cluster, bystanders: Bystanders, batch: Batch) -> Ending:
     """Run the engine, project the results a last time, and say how it ended."""
     began = time.monotonic()
     try:

@@ -12,6 +12,7 @@ from pipeline.errors import ExitCode
 if TYPE_CHECKING:
     from anyio.abc import TaskStatus
 
+    from pipeline.cluster.driver import Cluster
     from pipeline.engine import Engine
 
 HOW_TO_STOP = "stopping: no new submissions; finishing what is in flight (once more to stop at once)"
@@ -24,7 +25,7 @@ class Signals:
         self.exit_code: ExitCode | None = None
 
     async def listen(
-        self, engine: Engine, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+        self, engine: Engine | Cluster, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
         """Turn signals into the engine's words until cancelled."""
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:

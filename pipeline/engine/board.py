@@ -43,6 +43,7 @@ class Board:
     """The run's state. `generating` counts generations accepted and not noticed as finished.
 
     `no_room` says that the budget has room for another row only once a row in doubt is settled.
+    While it is `expecting`, rows may still come in, and the run does not end for want of them.
     """
 
     records: dict[str, Record]
@@ -60,6 +61,7 @@ class Board:
     checking: int = 0
     impatient: bool = False
     no_room: bool = False
+    expecting: bool = False
     stop: StopReason | None = None
     message: str = ""
 
@@ -104,9 +106,25 @@ class Board:
     def busy(self) -> bool:
         """Say whether anything but doubts is alive."""
         waiting = bool(self.pending) and self.stop is None and not self.no_room
+        if self.expecting and self.stop is None:
+            return True
         return waiting or bool(
             self.submitting or self.tracked or self.settling or self.saving or self.checking
         )
+
+    def in_flight(self) -> int:
+        """Return how many of the account's slots are taken, or may be: what is in doubt counts."""
+        return self.generating + len(self.doubts)
+
+    def due(self, now: float, most: int) -> int:
+        """Return how many rows could be submitted now, counted no further than `most`."""
+        found = 0
+        for not_before, _, key in self.pending:
+            record = self.records.get(key)
+            found += not_before <= now and record is not None and record.state is State.PENDING
+            if found >= most:
+                break
+        return found
 
     def looked(self, record: Record) -> dict[str, Any]:
         """Return, and forget, what looks have learned of a record and no transition has written yet."""

@@ -20,10 +20,11 @@ from pipeline.engine.shared import Run, Tools
 from pipeline.engine.submits import Submits
 from pipeline.errors import StopReason, StopRun
 from pipeline.events import Level, Topic
+from pipeline.model import State
 from pipeline.stages.submit import HURRY_S, Submitter
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from pipeline.events import Observer
     from pipeline.model import Record
@@ -39,9 +40,19 @@ class Engine:
     """One run over the rows of one batch. Not to be used twice."""
 
     def __init__(
-        self, records: Sequence[Record], tools: Tools, settings: Settings, observer: Observer
+        self,
+        records: Sequence[Record],
+        tools: Tools,
+        settings: Settings,
+        observer: Observer,
+        *,
+        expecting: int = 0,
     ) -> None:
+        """Begin with `records`; up to `expecting` others at a time may be admitted while it runs."""
         self._run = Run(Board.of(records), tools, settings, observer)
+        self._run.board.expecting = expecting > 0
+        self._room = max(1, len(records)) + expecting
+        self._running = anyio.Event()
         self._submitter = Submitter(tools.api, tools.ledger, wall=tools.wall)
         self._scope = anyio.CancelScope()
 
@@ -49,12 +60,13 @@ class Engine:
         """Do all there is to do; return how it ended. Only bugs raise: a run's trouble is in the outcome."""
         run, board = self._run, self._run.board
         settings = run.settings
-        ready_in, ready_out = create_memory_object_stream[str](max(1, len(board.records)))
+        ready_in, ready_out = create_memory_object_stream[str](self._room)
         due_in, due_out = create_memory_object_stream[str](MAX_LOOKERS)
         saves = Saves(run, ready_in)
         looks = Looks(run, saves.push)
         submits = Submits(run, self._submitter, looks)
         doubts = Reconciler(run, looks.track)
+        self._saves, self._looks = saves, looks
         with self._scope, ready_out, due_out:
             async with ready_in, due_in, create_task_group() as pools:
                 saves.spawn = lambda *work: pools.start_soon(self._guarded, *work)
@@ -69,6 +81,7 @@ class Engine:
                 pools.start_soon(self._guarded, doubts.work)
                 await saves.take_up(CHECKERS)
                 looks.take_up()
+                self._running.set()
                 await doubts.until_settled()
                 pools.cancel_scope.cancel()
         return board.outcome()
@@ -81,6 +94,44 @@ class Engine:
             self._run.halt(trouble.reason, str(trouble))
             self.abandon()
 
+    async def admit(self, records: Sequence[Record]) -> None:
+        """Take further rows in, wherever they stand, as if the run had begun with them."""
+        await self._running.wait()
+        board = self._run.board
+        for record in records:
+            board.records[record.key] = record
+            board.left.pop(record.key, None)
+            if record.state is State.PENDING:
+                board.queue(record)
+            elif record.state is State.GENERATING:
+                self._looks.track(record)
+            elif record.state is State.READY:
+                self._saves.push(record)
+            elif record.state is State.IN_DOUBT:
+                board.doubts.add(record.key)
+        self._run.ring()
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Let go of those rows that are done or failed for good."""
+        records = self._run.board.records
+        for key in keys:
+            if key in records and records[key].state in (State.DONE, State.FAILED):
+                del records[key]
+
+    def expect(self, *, more: bool) -> None:
+        """Say whether further rows may come; when none do, the run ends with those that it has."""
+        self._run.board.expecting = more
+        self._run.ring()
+
+    def ring(self) -> None:
+        """Let everyone who waits look again: something outside has changed."""
+        self._run.ring()
+
+    @property
+    def board(self) -> Board:
+        """Everything as it stands; to be read."""
+        return self._run.board
+
     def stop(self, reason: str, notice: str) -> None:
         """Submit no more; finish and save what is paid. Safe to call from a signal's task.
 
@@ -92,7 +143,7 @@ class Engine:
         self._run.ring()
 
     def hold_back(self, trouble: StopRun) -> None:
-        """Submit nothing, for a trouble that is known before the run begins; go on with what is paid."""
+        """Submit no more, for a trouble that was met elsewhere; go on with what is paid."""
         self._run.halt(trouble.reason, str(trouble))
 
     def abandon(self) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.events import Observer
     from pipeline.ledger import Ledger
     from pipeline.model import Record
-    from pipeline.pacing import CreateGate, LookPace
+    from pipeline.pacing import Gate, LookPace
     from pipeline.polling import PollQueue
     from pipeline.settings import Settings
     from pipeline.stages.download import Downloader
@@ -36,7 +36,7 @@ class Tools:
     ledger: Ledger
     downloader: Downloader
     polling: PollQueue
-    gate: CreateGate
+    gate: Gate
     pace: LookPace
     budget: Budget
     price_of: Callable[[Record], float | None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -22,11 +22,15 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping, Sequence
 
+    from pipeline.ledger.leases import Leased, Leases, Revoked
     from pipeline.ledger.store import Move, Store
     from pipeline.ledger.writer import Writer
     from pipeline.model import Record, State
 
 _T = TypeVar("_T")
+
+NO_LEASE: Final = -1
+"""A number that no row's lease ever has."""
 
 
 class Ledger:
@@ -42,6 +46,7 @@ class Ledger:
     def __init__(self, store: Store, writer: Writer | None) -> None:
         self._store = store
         self._writer = writer
+        self._leases: dict[str, int] | None = None
         self.identity = store.identity
 
     @classmethod
@@ -121,7 +126,7 @@ class Ledger:
         Raises `Conflict` when someone else has moved it, `IllegalTransition` for a step that is not
         allowed and `ValueError` for one that is not from one version of a record to its next.
         """
-        [outcome] = await self._require_writer().move([_move(self._store.batch, before, after)])
+        [outcome] = await self._require_writer().move([self._move(before, after)])
         if isinstance(outcome, Conflict):
             raise outcome
         return after
@@ -132,13 +137,43 @@ class Ledger:
         Raises as `commit` does, `Conflict` excepted; then none was made.
         """
         writer = self._require_writer()
-        return await writer.move([_move(self._store.batch, step.before, step.after) for step in steps])
+        return await writer.move([self._move(step.before, step.after) for step in steps])
 
     def hurry(self, within_s: float) -> None:
         """Wait no longer than `within_s` for a database that is away: what waits then is `LedgerTrouble`."""
         import asyncio
 
         asyncio.get_running_loop().call_later(within_s, self._store.give_up)
+
+    def fence(self, leases: dict[str, int]) -> None:
+        """From now on make only steps of rows in `leases`, each only while its number is the row's own.
+
+        Any other step is a `Conflict`. The mapping may change later.
+        """
+        self._leases = leases
+
+    async def begin_epoch(self) -> tuple[int, frozenset[str]]:
+        """Begin to lend rows to workers; return the epoch's number and the keys of all rows in flight.
+
+        All leases of earlier epochs end, and whoever lends in one of them is `Superseded` from now on.
+        """
+        return await self._write(self._lending().begin)
+
+    async def claim(self, epoch: int, worker: str, most: int) -> list[Leased]:
+        """Lend up to `most` rows that nobody has to `worker`. Raises `Superseded`."""
+        return await self._write(partial(self._lending().claim, epoch, worker, most))
+
+    async def revoke(self, epoch: int, worker: str, left: Sequence[str] = ()) -> Revoked:
+        """End all leases of `worker`: it can make no step any more. Return what it had.
+
+        Rows that are `left` are lent to nobody else in this epoch. Raises `Superseded`.
+        """
+        return await self._write(partial(self._lending().revoke, epoch, worker, left))
+
+    def _lending(self) -> Leases:
+        from pipeline.ledger.leases import Leases
+
+        return Leases(self._store)
 
     async def close(self) -> None:
         """Finish what was asked, and let go of the database. Closing again does nothing."""
@@ -150,11 +185,33 @@ class Ledger:
             self._writer.end()
         self._store.close()
 
+    def _move(self, before: Record, after: Record) -> Move:
+        from pipeline.ledger.store import Move
+
+        if after.key != before.key or after.version != before.version + 1:
+            raise ValueError(
+                f"{before.key}: version {after.version} of {after.key} does not follow {before.version}"
+            )
+        was, now = before.state, after.state
+        if now is not was and now not in LEGAL[was]:
+            raise IllegalTransition(before.key, was, now)
+        sql = self._store.sql
+        cas: tuple[object, ...] = (self._store.batch, before.key, before.version, was.value)
+        plain, whole = sql.step, sql.step_all
+        if self._leases is not None:
+            cas = (*cas, self._leases.get(before.key, NO_LEASE))
+            plain, whole = sql.step_fenced, sql.step_all_fenced
+        edited = rows.content(before) != rows.content(after)
+        values = rows.content(after) + rows.moving(after) if edited else rows.moving(after)
+        line = (after.key, after.version, was.value, now.value)
+        return Move(after, whole if edited else plain, values + cas, line)
+
     async def _read(self, work: Callable[[], _T]) -> _T:
         return await to_thread.run_sync(work)
 
-    async def _write(self, work: Callable[[], Any]) -> None:
-        await self._require_writer().call(work)
+    async def _write(self, work: Callable[[], _T]) -> _T:
+        result: _T = await self._require_writer().call(work)
+        return result
 
     def _require_writer(self) -> Writer:
         if self._writer is None:
@@ -188,19 +245,3 @@ def _open_store(
     from pipeline.ledger.sqlite import SqliteStore
 
     return SqliteStore(Path(path), batch, read_only=read_only)
-
-
-def _move(batch: str, before: Record, after: Record) -> Move:
-    from pipeline.ledger.store import Move
-
-    if after.key != before.key or after.version != before.version + 1:
-        raise ValueError(
-            f"{before.key}: version {after.version} of {after.key} does not follow {before.version}"
-        )
-    was, now = before.state, after.state
-    if now is not was and now not in LEGAL[was]:
-        raise IllegalTransition(before.key, was, now)
-    cas = (batch, before.key, before.version, was.value)
-    whole = rows.content(before) != rows.content(after)
-    values = rows.content(after) + rows.moving(after) if whole else rows.moving(after)
-    return Move(after, whole, values + cas, (after.key, after.version, was.value, now.value))

@@ -106,16 +106,16 @@ class PostgresStore(Store):
 
     def _begin(self, read_only: bool) -> None:
         reader = self._open[True] = self._connect()
-        refuse_newer(self._where, _version(reader, self._sql.version_get))
+        refuse_newer(self._where, _version(reader, self.sql.version_get))
         if not read_only:
             writer = self._open[False] = self._connect()
             if self._exclusive:
                 self._hold(writer)
-            _migrate(writer, self._sql.version_get, self._sql.version_add)
-            writer.execute(self._sql.batch_add.encode(), (self.batch, new_identity(), time.time()))
-        elif _version(reader, self._sql.version_get) == 0:
+            _migrate(writer, self.sql.version_get, self.sql.version_add)
+            writer.execute(self.sql.batch_add.encode(), (self.batch, new_identity(), time.time()))
+        elif _version(reader, self.sql.version_get) == 0:
             raise LedgerTrouble(f"{self._where}: there is no ledger here")
-        row = reader.execute(self._sql.batch_get.encode(), (self.batch,)).fetchone()
+        row = reader.execute(self.sql.batch_get.encode(), (self.batch,)).fetchone()
         if row is None:
             raise LedgerTrouble(f"{self._where}: this ledger holds no batch named {self.batch!r}")
         self.identity = str(row[0])

@@ -20,7 +20,10 @@ from sqlalchemy import (
     Table,
     Text,
     bindparam,
+    case,
     func,
+    literal_column,
+    null,
     select,
     update,
 )
@@ -33,8 +36,19 @@ from pipeline.ledger.rows import CONTENT, FIXED, MOVING, PLAIN_TYPES
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import ClauseElement, Dialect, Update
+    from sqlalchemy import ClauseElement, ColumnElement, Dialect, Update
     from sqlalchemy.sql.type_api import TypeEngine
+
+IN_FLIGHT: Final[list[ColumnElement[str]]] = [
+    literal_column(f"'{state}'", Text) for state in ("submitting", "in_doubt", "generating")
+]
+"""States in which a row takes one of the account's slots, or may."""
+
+_PENDING: Final[ColumnElement[str]] = literal_column("'pending'", Text)
+_ZERO: Final[ColumnElement[int]] = literal_column("0", BigInteger)
+_ONE: Final[ColumnElement[int]] = literal_column("1", BigInteger)
+
+UNDER_WAY: Final[list[ColumnElement[str]]] = [*IN_FLIGHT, literal_column("'ready'", Text)]
 
 VERSION: Final = 1
 """The version of the tables that this package writes. A ledger with a higher one is left alone."""
@@ -143,6 +157,8 @@ class Statements:
 
     step: str  # the MOVING values of `after`; batch, key, version and state of `before`
     step_all: str  # the CONTENT and MOVING values of `after`; then as `step`
+    step_fenced: str  # as `step`, then the lease
+    step_all_fenced: str  # as `step_all`, then the lease
     log: str  # batch, key, version, before, after, at, stamp
     add: str  # batch, the FIXED and MOVING values
     place: str  # position, batch, key
@@ -154,6 +170,12 @@ class Statements:
     counts: str  # batch, lowest position, highest position
     fact_set: str  # batch, name, value
     fact_get: str  # batch, name
+    claim: str  # worker, batch, how many; gives FIXED, MOVING and the lease
+    revoke: str  # batch, worker; gives key and state
+    revoke_all: str  # batch
+    leave: str  # worker, batch, key
+    in_flight: str  # batch
+    epoch_get: str  # batch, name
     batch_add: str  # batch, identity, created_at
     batch_get: str  # batch
     version_add: str  # version, applied_at
@@ -171,6 +193,9 @@ def statements(dialect: Dialect) -> Statements:
     cas = ["b_batch", "b_key", "b_version", "b_state"]
     at = ["b_batch", "b_key"]
     new = ["batch", *FIXED, *MOVING]
+    fenced = unmoved & (records.c.lease == bindparam("b_lease"))
+    fence = [*cas, "b_lease"]
+    revoked = update(records).values(lease=_next_lease(), worker=null())
 
     fact_row = _insert(dialect, facts, facts.c.keys())
     upsert = fact_row.on_conflict_do_update(
@@ -183,6 +208,19 @@ def statements(dialect: Dialect) -> Statements:
     return Statements(
         step=text(_set(MOVING).where(unmoved), [*MOVING, *cas]),
         step_all=text(_set((*CONTENT, *MOVING)).where(unmoved), [*CONTENT, *MOVING, *cas]),
+        step_fenced=text(_set(MOVING).where(fenced), [*MOVING, *fence]),
+        step_all_fenced=text(_set((*CONTENT, *MOVING)).where(fenced), [*CONTENT, *MOVING, *fence]),
+        claim=text(_claim().returning(*record, records.c.lease), ["worker", "b_batch", "b_batch", "most"]),
+        revoke=text(
+            revoked.where(own & (records.c.worker == bindparam("b_worker"))).returning(
+                records.c.key, records.c.state
+            ),
+            ["b_batch", "b_worker"],
+        ),
+        revoke_all=text(revoked.where(own & records.c.worker.is_not(None)), ["b_batch"]),
+        leave=text(update(records).values(worker=bindparam("worker")).where(one), ["worker", *at]),
+        in_flight=text(select(records.c.key).where(own & records.c.state.in_(IN_FLIGHT)), ["b_batch"]),
+        epoch_get=text(select(facts.c.value).where(fact).with_for_update(read=True), ["b_batch", "b_name"]),
         log=text(_insert(dialect, transitions, transitions.c.keys()), transitions.c.keys()),
         add=text(_insert(dialect, records, new), new),
         place=text(_set(["position"]).where(one), ["position", *at]),
@@ -218,6 +256,29 @@ def statements(dialect: Dialect) -> Statements:
         ),
         version_add=text(_insert(dialect, schema_version, schema_version.c.keys()), schema_version.c.keys()),
         version_get=text(select(func.max(schema_version.c.version)), []),
+    )
+
+
+def _next_lease() -> ColumnElement[int]:
+    return func.coalesce(records.c.lease, _ZERO) + _ONE
+
+
+def _claim() -> Update:
+    """Give rows that nobody has to a worker: those in flight first, then pending ones, in order."""
+    own = records.c.batch == bindparam("b_batch")
+    waiting = (records.c.state == _PENDING) & (records.c.position >= _ZERO)
+    free = (
+        select(records.c.key)
+        .where(own & records.c.worker.is_(None) & (waiting | records.c.state.in_(UNDER_WAY)))
+        .order_by(case((records.c.state == _PENDING, _ONE), else_=_ZERO), records.c.position)
+        .limit(bindparam("most"))
+        .offset(_ZERO)
+        .with_for_update(skip_locked=True)
+    )
+    return (
+        update(records)
+        .values(worker=bindparam("worker"), lease=_next_lease())
+        .where(own & records.c.key.in_(free))
     )
 
 

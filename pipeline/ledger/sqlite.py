@@ -85,9 +85,9 @@ class SqliteStore(Store):
         found = self._checked()
         if not read_only:
             self._writer = self._connect(read_only=False)
-            _migrate(self._writer, found, self._sql.version_add)
-            self._writer.execute(self._sql.batch_add, (self.batch, new_identity(), time.time()))
-        row = self._reader.execute(self._sql.batch_get, (self.batch,)).fetchone()
+            _migrate(self._writer, found, self.sql.version_add)
+            self._writer.execute(self.sql.batch_add, (self.batch, new_identity(), time.time()))
+        row = self._reader.execute(self.sql.batch_get, (self.batch,)).fetchone()
         if row is None:
             raise LedgerTrouble(f"{self._path}: this ledger holds no batch named {self.batch!r}")
         self.identity = row[0]
@@ -120,7 +120,7 @@ class SqliteStore(Store):
             raise LedgerTrouble(
                 f"{self._path}: this is a database, but not a ledger of veobatch: {_ELSEWHERE}"
             )
-        found = int(self._reader.execute(self._sql.version_get).fetchone()[0] or 0)
+        found = int(self._reader.execute(self.sql.version_get).fetchone()[0] or 0)
         refuse_newer(str(self._path), found)
         if not _whole(self._reader):
             raise LedgerTrouble(f"{self._path}: {_DAMAGED}")

@@ -45,10 +45,10 @@ class Cursor(Protocol):
 
 
 class Move(NamedTuple):
-    """A step as it is written: which statement, its row, and the line of history without its time."""
+    """A step as it is written: its statement, its row, and the line of history without its time."""
 
     after: Record
-    whole: bool
+    sql: str
     row: rows.Row
     line: tuple[str, int, str, str]
 
@@ -69,7 +69,7 @@ class Store(ABC):
 
     def __init__(self, batch: str, sql: Statements) -> None:
         self.batch = batch
-        self._sql = sql
+        self.sql = sql
         self._stamps = itertools.count(random.getrandbits(62))
         self._reading = threading.Lock()
 
@@ -102,28 +102,28 @@ class Store(ABC):
         at = time.time()
         lines = [(self.batch, *move.line, at, next(self._stamps)) for move in moves]
         try:
-            self._write(lambda cursor: self._apply_all(cursor, moves, lines))
+            self.write(lambda cursor: self._apply_all(cursor, moves, lines))
         except (_Mismatch, UnicodeEncodeError, self.unstorable):
-            return self._write(lambda cursor: self._apply_each(cursor, moves, lines))
+            return self.write(lambda cursor: self._apply_each(cursor, moves, lines))
         return [move.after for move in moves]
 
     def _apply_all(self, cursor: Cursor, moves: Sequence[Move], lines: Sequence[rows.Row]) -> None:
-        for whole, group in itertools.groupby(moves, key=lambda move: move.whole):
+        for sql, group in itertools.groupby(moves, key=lambda move: move.sql):
             batch = [move.row for move in group]
-            cursor.executemany(self._sql.step_all if whole else self._sql.step, batch)
+            cursor.executemany(sql, batch)
             if cursor.rowcount != len(batch):
                 raise _Mismatch
-        cursor.executemany(self._sql.log, lines)
+        cursor.executemany(self.sql.log, lines)
 
     def _apply_each(
         self, cursor: Cursor, moves: Sequence[Move], lines: Sequence[rows.Row]
     ) -> list[Record | Conflict]:
         outcomes: list[Record | Conflict] = []
         for move, line in zip(moves, lines, strict=True):
-            cursor.execute(self._sql.step_all if move.whole else self._sql.step, rows.cleaned(move.row))
+            cursor.execute(move.sql, rows.cleaned(move.row))
             won = cursor.rowcount == 1
             if won:
-                cursor.execute(self._sql.log, line)
+                cursor.execute(self.sql.log, line)
             ours = won or self._made_before(cursor, line)
             outcomes.append(move.after if ours else Conflict(move.after.key))
         return outcomes
@@ -132,7 +132,7 @@ class Store(ABC):
         # The connection may have been lost between the commit and its answer: the stamp tells our own
         # step from the same step made by another worker, which would be a second payment.
         batch, key, version, *_, stamp = line
-        cursor.execute(self._sql.stamp, (batch, key, version))
+        cursor.execute(self.sql.stamp, (batch, key, version))
         found = cursor.fetchone()
         return found is not None and found[0] == stamp
 
@@ -143,9 +143,9 @@ class Store(ABC):
         """
         new = [(self.batch, *rows.fixed(record), *rows.moving(record)) for record in records]
         try:
-            self._write(lambda cursor: cursor.executemany(self._sql.add, new))
+            self.write(lambda cursor: cursor.executemany(self.sql.add, new))
         except (UnicodeEncodeError, self.unstorable):
-            self._write(lambda cursor: cursor.executemany(self._sql.add, map(rows.cleaned, new)))
+            self.write(lambda cursor: cursor.executemany(self.sql.add, map(rows.cleaned, new)))
         except self.duplicate as error:
             missing = [record for record in records if not self._there(record, error)]
             if len(missing) == len(records):
@@ -166,39 +166,39 @@ class Store(ABC):
 
         def work(cursor: Cursor) -> None:
             if moved:
-                cursor.executemany(self._sql.place, moved)
+                cursor.executemany(self.sql.place, moved)
             if relined:
-                cursor.executemany(self._sql.place_line, relined)
+                cursor.executemany(self.sql.place_line, relined)
 
-        self._write(work)
+        self.write(work)
 
     def fact_set(self, name: str, value: str) -> None:
         """Keep a small fact about the batch, durably."""
-        self._write(lambda cursor: cursor.execute(self._sql.fact_set, (self.batch, name, value)))
+        self.write(lambda cursor: cursor.execute(self.sql.fact_set, (self.batch, name, value)))
 
     def fact_get(self, name: str) -> str | None:
-        row = self._read(lambda cursor: self._one(cursor, self._sql.fact_get, self.batch, name))
+        row = self._read(lambda cursor: self._one(cursor, self.sql.fact_get, self.batch, name))
         return None if row is None else str(row[0])
 
     def load(self) -> list[Record]:
         """Return all records, by position, then key."""
 
         def work(cursor: Cursor) -> list[Record]:
-            cursor.execute(self._sql.load, (self.batch,))
+            cursor.execute(self.sql.load, (self.batch,))
             pieces = iter(lambda: cursor.fetchmany(_FETCHED_AT_ONCE), [])
             return list(rows.read(itertools.chain.from_iterable(pieces)))
 
         return self._read(work)
 
     def get(self, key: str) -> Record | None:
-        row = self._read(lambda cursor: self._one(cursor, self._sql.get, self.batch, key))
+        row = self._read(lambda cursor: self._one(cursor, self.sql.get, self.batch, key))
         return None if row is None else next(rows.read([row]))
 
     def history(self, key: str) -> list[rows.Step]:
         """Return the job's steps, oldest first."""
 
         def work(cursor: Cursor) -> list[Any]:
-            cursor.execute(self._sql.history, (self.batch, key))
+            cursor.execute(self.sql.history, (self.batch, key))
             return cursor.fetchall()
 
         return [rows.read_step(key, row) for row in self._read(work)]
@@ -208,7 +208,7 @@ class Store(ABC):
         low, high = (-1, -1) if removed else (0, _FARTHEST)
 
         def work(cursor: Cursor) -> list[Any]:
-            cursor.execute(self._sql.counts, (self.batch, low, high))
+            cursor.execute(self.sql.counts, (self.batch, low, high))
             return cursor.fetchall()
 
         return {State(state): count for state, count in self._read(work)}
@@ -217,7 +217,8 @@ class Store(ABC):
         cursor.execute(sql, row)
         return cursor.fetchone()
 
-    def _write(self, work: Callable[[Cursor], _T]) -> _T:
+    def write(self, work: Callable[[Cursor], _T]) -> _T:
+        """Do `work` in one durable transaction, again after a lost connection."""
         return self._again_until(lambda: self._transact(work), reading=False)
 
     def _read(self, work: Callable[[Cursor], _T]) -> _T:

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from pipeline.pacing.creates import CreateGate
+from pipeline.pacing.creates import CreateGate, Gate
+from pipeline.pacing.lending import Granted, Lender, LentGate, Verdict
 from pipeline.pacing.looks import LookPace
 from pipeline.pacing.retry_after import parse_retry_after
 
-__all__ = ["CreateGate", "LookPace", "parse_retry_after"]
+__all__ = [
+    "CreateGate",
+    "Gate",
+    "Granted",
+    "Lender",
+    "LentGate",
+    "LookPace",
+    "Verdict",
+    "parse_retry_after",
+]

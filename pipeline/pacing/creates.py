@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import inf
 from random import Random
-from typing import Final
+from typing import Final, Protocol
 
 WINDOW: Final = 4
 """Creates on their way at once before anything was answered; two acceptances add one (slow start)."""
@@ -30,6 +30,16 @@ MEMORY: Final = 0.1
 ROUNDS: Final = 2
 """A refused probe may also be repeated after so many times the limit was refilled, doubled with each refusal:
 where generations are short, this comes before the wait ends."""
+
+
+class Gate(Protocol):
+    """What submitters ask before a create leaves, and tell afterwards; see `CreateGate`."""
+
+    def may_start(self, now: float, in_flight: int) -> float: ...
+    def started(self, now: float) -> None: ...
+    def accepted(self, now: float, in_flight: int) -> None: ...
+    def throttled(self, now: float, in_flight: int, retry_after_s: float | None = None) -> None: ...
+    def ended(self, now: float) -> None: ...
 
 
 class CreateGate:

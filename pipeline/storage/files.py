@@ -52,6 +52,37 @@ def open_part(path: Path) -> int:
         return os.open(path, flags, 0o666)
 
 
+def open_own_part(path: Path) -> int:
+    """Open a partial file that no other process has open; one that is in use is left to its user.
+
+    That one may be stalled for ever, or wake up and write on: it does so in a file without a name.
+    """
+    file = open_part(path)
+    try:
+        import fcntl
+    except ImportError:  # Windows keeps others from an open file by itself
+        return file
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        path.unlink(missing_ok=True)
+        file = open_part(path)
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # a file system without locks
+        return file
+    return file
+
+
+def still_at(file: int, path: Path) -> bool:
+    """Say whether `path` still names the open file."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def write_all(file: int, chunk: bytes | bytearray | memoryview) -> None:
     """Write every byte; `os.write` may take fewer than it is given."""
     rest = memoryview(chunk)

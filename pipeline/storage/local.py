@@ -6,6 +6,7 @@ name appears by one rename after the bytes are durable, so a kill at any moment 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from contextlib import asynccontextmanager, suppress
@@ -121,7 +122,7 @@ class LocalPart:
 
     def _open(self) -> None:
         """Find what an earlier run left. Bytes without a note on their origin serve nobody."""
-        self._file = files.open_part(self._part)
+        self._file = files.open_own_part(self._part)
         note = files.read_file(self._note)
         self._tag = "" if note is None else note.decode("utf-8", "replace")
         self._held = os.fstat(self._file).st_size if self._tag else 0
@@ -129,7 +130,7 @@ class LocalPart:
     def _begin(self, tag: str) -> None:
         """The note goes before the bytes it no longer fits, and comes before those that it will."""
         if self._file < 0:
-            self._file = files.open_part(self._part)
+            self._file = files.open_own_part(self._part)
         self._note.unlink(missing_ok=True)
         os.ftruncate(self._file, 0)
         self._sha, self._hashed, self._held = hashlib.sha256(), 0, 0
@@ -162,6 +163,8 @@ class LocalPart:
         return self._sha.hexdigest()
 
     def _publish(self) -> Published:
+        if not files.still_at(self._file, self._part):
+            raise OSError(errno.ESTALE, "another process has taken this file over", str(self._part))
         os.fsync(self._file)
         sha256 = self._digest()
         size_bytes, note = self._held, ""

@@ -21,6 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("api", "ledger", "storage", "media", "cdn", "images", "lock", "memory"),
     ("stages",),
     ("engine",),
+    ("cluster",),
     ("results", "costs", "report", "logbook", "live"),
     ("cli",),
 )

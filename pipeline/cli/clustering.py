@@ -1,0 +1,103 @@
+"""`--engine ray`: what stands in its way, what workers are told, what is looked after before they start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+
+from pipeline.cluster import ClusterJob
+from pipeline.errors import UsageError
+from pipeline.events import Event, Level, Topic
+from pipeline.model import State
+from pipeline.storage import is_object_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pipeline.cli.money import Prices
+    from pipeline.cli.request import Batch, Request
+    from pipeline.cluster.driver import Cluster
+    from pipeline.events import Observer
+    from pipeline.ledger import Ledger
+    from pipeline.model import Record
+    from pipeline.polling import DurationLearner
+    from pipeline.stages.download import Downloader
+
+CHECKERS = 4
+
+
+def check_cluster(request: Request) -> None:
+    """Raise `UsageError` for what cannot work with workers on other machines."""
+    chosen = request.cluster
+    if chosen is None:
+        return
+    from pipeline.cluster import rays  # noqa: F401 - says so when Ray is not installed
+
+    if chosen.address is None:
+        return
+    if request.sandbox:
+        raise UsageError("--sandbox listens on this machine only: leave --ray-address out")
+    if not (request.where.ledger or "").startswith("postgres"):
+        raise UsageError(
+            "workers on other machines need a ledger that they can reach: --ledger postgresql://..."
+        )
+
+
+def make_cluster(
+    records: Sequence[Record],
+    batch: Batch,
+    base_url: str,
+    ledger: Ledger,
+    epoch: tuple[int, frozenset[str]],
+    prices: Prices,
+    learner: DurationLearner,
+    observer: Observer,
+) -> Cluster:
+    """Return the cluster that will carry the batch out; nothing of it is started yet."""
+    from pipeline.cluster.driver import Cluster
+
+    chosen, place = batch.request.cluster, batch.place
+    if chosen is None:
+        raise ValueError("no cluster was asked for")
+    where = str(place.ledger)
+    if "://" not in where.removeprefix("sqlite:///"):
+        where = str(Path(where.removeprefix("sqlite:///")).absolute())
+    output = place.output if is_object_url(place.output) else str(Path(place.output).absolute())
+    job = ClusterJob(
+        ledger=where,
+        batch=place.batch,
+        output=output,
+        base_url=base_url,
+        key=batch.key,
+        settings=batch.settings,
+        workers=chosen.workers,
+        lease_s=chosen.lease_s,
+        prices=prices.by_key,
+        assumed_price=prices.assumed,
+        memory=learner.dump(),
+    )
+    return Cluster(records, job, ledger, epoch, observer, address=chosen.address)
+
+
+async def check_saved(
+    records: Sequence[Record], ledger: Ledger, downloader: Downloader, observer: Observer
+) -> list[Record]:
+    """Check that what was saved is still there; return the records, with what must be fetched again."""
+    checked = {record.key: record for record in records}
+    done = iter([record for record in records if record.state is State.DONE])
+
+    async def some(shared: Iterator[Record]) -> None:
+        for record in shared:
+            if record.artifact is not None and await downloader.intact(record.artifact):
+                continue
+            words = f"{record.id}: its video is missing or altered: fetching it again"
+            observer.said(Event(Topic.NOTE, words, Level.WARNING, record.key))
+            again = record.evolve(State.READY, artifact=None, downloaded_at=None)
+            checked[record.key] = await ledger.commit(record, again)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(CHECKERS):
+            tasks.start_soon(some, done)
+    return list(checked.values())

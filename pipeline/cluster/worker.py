@@ -1,0 +1,263 @@
+"""A worker: the same engine as on one machine, over rows that the account lends it as it goes.
+
+It owns its connections and the beat at which it reports. It trusts its lease by its own clock alone: from the
+moment at which it sent the last report that was answered. Past that, no create leaves it, whatever it was
+doing when it was stopped; and its steps are fenced in the ledger by the numbers of its leases.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, Protocol
+
+import anyio
+
+from pipeline.api import Api
+from pipeline.budget import Budget
+from pipeline.cdn import open_session
+from pipeline.cluster.job import Leaving, Lesson, Report
+from pipeline.engine import Engine, Tools
+from pipeline.errors import Conflict, StopReason, StopRun
+from pipeline.events import Event, Level, Topic
+from pipeline.ledger import Ledger
+from pipeline.model import Failure, State
+from pipeline.pacing import LentGate, LookPace
+from pipeline.polling import DurationLearner, PollQueue
+from pipeline.stages.download import Downloader, DownloadLimits
+from pipeline.storage import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from aiohttp import ClientSession
+
+    from pipeline.cluster.job import ClusterJob, Reply
+    from pipeline.engine import Outcome
+    from pipeline.ledger.leases import Leased
+    from pipeline.model import Record
+    from pipeline.storage import Store
+
+SHARE_OF_LEASE: Final = 0.8
+"""A worker takes its lease for over a little before the account does."""
+
+MOST_PERMITS: Final = 16
+MOST_ROWS: Final = 500
+QUICKEST_BEAT_S: Final = 0.02
+HUNGRY_BEAT: Final = 0.1
+"""Beats a worker leaves between two reports while it could use more than it has, in poll intervals."""
+
+
+class AccountLine(Protocol):
+    """The way to the account; each call is answered in turn."""
+
+    async def join(self, worker: str) -> Mapping[str, Any]: ...
+    async def exchange(self, report: Report) -> Reply: ...
+    async def leave(self, leaving: Leaving) -> None: ...
+
+
+class SharingLearner(DurationLearner):
+    """Learns as ever, and keeps what it has seen itself to be told to the others."""
+
+    def __init__(self, interval_s: float) -> None:
+        super().__init__(interval_s)
+        self._seen: list[Lesson] = []
+
+    def survived(self, kind: str, from_s: float, to_s: float) -> None:
+        self._seen.append((kind, from_s, to_s, False))
+        super().survived(kind, from_s, to_s)
+
+    def ended(self, kind: str, from_s: float, to_s: float) -> None:
+        self._seen.append((kind, from_s, to_s, True))
+        super().ended(kind, from_s, to_s)
+
+    def hear(self, lesson: Lesson) -> None:
+        """Take over what another worker has seen."""
+        kind, from_s, to_s, ended = lesson
+        (super().ended if ended else super().survived)(kind, from_s, to_s)
+
+    def seen(self) -> tuple[Lesson, ...]:
+        """Return what is to be told, and forget it."""
+        told, self._seen = tuple(self._seen), []
+        return told
+
+
+class Watcher:
+    """The worker's observer: what is to be reported of rows that ended, and of words that were said."""
+
+    def __init__(self) -> None:
+        self._finished: dict[str, Record] = {}
+        self._events: list[Event] = []
+
+    def moved(self, before: Record, after: Record) -> None:
+        if after.state in (State.DONE, State.FAILED):
+            self._finished[after.key] = after
+        else:
+            self._finished.pop(after.key, None)
+
+    def said(self, event: Event) -> None:
+        if event.level is not Level.DEBUG and event.topic is not Topic.STOPPING:
+            self._events.append(event)
+
+    def told(self) -> tuple[tuple[Record, ...], tuple[Event, ...]]:
+        """Return the rows that ended and the words, and forget both."""
+        finished, self._finished = tuple(self._finished.values()), {}
+        events, self._events = tuple(self._events), []
+        return finished, events
+
+
+class Worker:
+    """One worker's life."""
+
+    def __init__(self, name: str, job: ClusterJob, line: AccountLine) -> None:
+        self._name = name
+        self._job = job
+        self._line = line
+        self._gate = LentGate()
+        self._learner = SharingLearner(job.settings.poll_interval)
+        self._watcher = Watcher()
+        self._leases: dict[str, int] = {}
+        self._prices: dict[str, float | None] = {}
+        self._sure_until = 0.0
+        self._told_stop = False
+        self._revoked = False
+        share = job.settings.concurrency // (2 * job.workers)
+        self._hand = max(2, min(MOST_ROWS, share))
+
+    def may_create(self) -> bool:
+        """Say whether the lease still holds, so that a create may leave."""
+        return time.monotonic() < self._sure_until
+
+    async def live(self) -> None:
+        """Work until there is nothing left to do, or the account wants no more of this worker."""
+        job = self._job
+        async with AsyncExitStack() as stack:
+            self._ledger = await stack.enter_async_context(await Ledger.open(job.ledger, batch=job.batch))
+            self._ledger.fence(self._leases)
+            timeout_s = job.settings.request_timeout
+            api = Api(job.base_url, job.key, timeout_s=timeout_s, may_create=self.may_create)
+            await stack.enter_async_context(api)
+            cdn = await stack.enter_async_context(open_session())
+            store = open_store(job.output)
+            stack.push_async_callback(store.aclose)
+            self._learner.restore(dict(await self._line.join(self._name)))
+            engine = self._engine(api, self._downloader(cdn, store))
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._beat, engine)
+                outcome = await engine.run()
+                tasks.cancel_scope.cancel()
+            if not self._revoked:
+                await self._say_goodbye(engine, outcome)
+
+    async def _say_goodbye(self, engine: Engine, outcome: Outcome) -> None:
+        """Leave what is open to the next run: here is nothing more to be done for it."""
+        with anyio.CancelScope(shield=True):
+            await self._line.exchange(replace(self._report(engine), permits_wanted=0, rows_wanted=0))
+            ended = (State.DONE, State.FAILED)
+            left = {
+                row.key: outcome.left.get(row.key, "") for row in outcome.records if row.state not in ended
+            }
+            await self._line.leave(Leaving(self._name, left, frozenset(engine.board.overdue)))
+
+    def _downloader(self, cdn: ClientSession, store: Store) -> Downloader:
+        settings = self._job.settings
+        pace, most = settings.poll_interval, settings.max_video_bytes
+        limits = DownloadLimits(max_bytes=most, first_wait_s=pace / 40, longest_wait_s=pace)
+        return Downloader(session=cdn, store=store, limits=limits, media=settings.media)
+
+    def _engine(self, api: Api, downloader: Downloader) -> Engine:
+        settings, chance = self._job.settings, random.Random()
+        tools = Tools(
+            api=api,
+            ledger=self._ledger,
+            downloader=downloader,
+            polling=PollQueue(self._learner, interval_s=settings.poll_interval, random=chance),
+            gate=self._gate,
+            pace=LookPace(interval_s=settings.poll_interval),
+            budget=Budget(None),
+            price_of=lambda record: self._prices.get(record.key),
+            clock=time.monotonic,
+            wall=time.time,
+            random=chance,
+        )
+        return Engine([], tools, settings, self._watcher, expecting=2 * MOST_ROWS + settings.concurrency)
+
+    async def _beat(self, engine: Engine) -> None:
+        """Report and take what is given, sooner the more there is to do; end with the run."""
+        longest = min(self._job.lease_s / 5, 1.0)
+        pace = self._job.settings.poll_interval * HUNGRY_BEAT
+        hungry = min(longest, max(QUICKEST_BEAT_S, pace))
+        while not self._revoked:
+            report = self._report(engine)
+            sent_at = time.monotonic()
+            reply = await self._line.exchange(report)
+            await self._heed(engine, reply, sent_at)
+            wants = report.permits_wanted or reply.rows or engine.board.due(time.monotonic(), 1)
+            await anyio.sleep(hungry if wants or reply.more else longest)
+
+    def _report(self, engine: Engine) -> Report:
+        board, gate = engine.board, self._gate
+        due = board.due(time.monotonic(), max(MOST_PERMITS, self._hand))
+        if board.stop is not None:
+            due = 0
+        spare = gate.permits - min(due, MOST_PERMITS)
+        if spare > 0:
+            gate.give_back(spare)
+        finished, events = self._watcher.told()
+        engine.forget([record.key for record in finished])
+        stop = None
+        if board.stop is not None and board.stop is not StopReason.INTERRUPTED and not self._told_stop:
+            stop, self._told_stop = (board.stop, board.message), True
+        return Report(
+            self._name,
+            board.in_flight(),
+            tuple(gate.verdicts()),
+            permits_wanted=max(0, min(due, MOST_PERMITS) - gate.permits),
+            rows_wanted=max(0, self._hand - due) if board.stop is None else 0,
+            finished=finished,
+            lessons=self._learner.seen(),
+            events=events,
+            stop=stop,
+        )
+
+    async def _heed(self, engine: Engine, reply: Reply, sent_at: float) -> None:
+        if not reply.known or reply.abandon:
+            self._revoked = not reply.known
+            self._sure_until = 0.0 if self._revoked else self._sure_until
+            engine.abandon()
+            return
+        self._sure_until = sent_at + SHARE_OF_LEASE * self._job.lease_s
+        for lesson in reply.lessons:
+            self._learner.hear(lesson)
+        if reply.rows:
+            await self._admit(engine, reply.rows)
+        if reply.permits:
+            self._gate.granted(reply.permits)
+            engine.ring()
+        if reply.stop is not None and engine.board.stop is None:
+            self._told_stop = True
+            if reply.impatient:
+                engine.stop(reply.stop[1], reply.stop[1])
+            else:
+                engine.hold_back(StopRun(*reply.stop))
+        engine.expect(more=reply.more or bool(reply.rows))
+
+    async def _admit(self, engine: Engine, lent: tuple[tuple[Leased, float | None], ...]) -> None:
+        """Take rows over; a create that somebody else sent without hearing the answer is in doubt."""
+        records = []
+        for leased, price in lent:
+            record = leased.record
+            self._leases[record.key] = leased.lease
+            self._prices[record.key] = price
+            if record.state is State.SUBMITTING:
+                failure = Failure("in_doubt", "its worker ended before the answer came")
+                doubtful = record.evolve(State.IN_DOUBT, doubted_at=time.time(), failure=failure)
+                try:
+                    record = await self._ledger.commit(record, doubtful)
+                except Conflict:
+                    continue
+            records.append(record)
+        await engine.admit(records)

@@ -141,6 +141,9 @@ class Cluster:
 
     async def _listen(self) -> Standing:
         standing: Standing = await self._account.standing.remote()
+        for name in standing.lapsed - (self._seen.lapsed if self._seen else frozenset()):
+            words = f"worker {name} is silent for {self._job.lease_s:g} s: others go on with its rows"
+            self._observer.said(Event(Topic.NOTE, words, Level.WARNING))
         self._seen = standing
         for event in standing.events:
             self._observer.said(event)

@@ -69,6 +69,7 @@ def start(address: str | None, workers: int) -> None:
     Raises `UsageError` when there is none.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    logging.getLogger("ray").setLevel(logging.ERROR)
     common: dict[str, Any] = {
         "namespace": NAMESPACE,
         "log_to_driver": False,

@@ -1,0 +1,112 @@
+"""Workers and drivers die, stall and wake up: nothing is paid twice, nothing is lost, no slot is lent twice.
+
+`VEOBATCH_RAY_JOBS=400` runs the large variant of the kills.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.sandbox import Fault, Sandbox, SandboxOptions
+from tests.crash.batches import until
+from tests.ray.clusters import LEASE_S, batch_of, descendants, tell, workers_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.crash.batches import Batch
+
+pytestmark = pytest.mark.ray
+
+N_JOBS = int(os.environ.get("VEOBATCH_RAY_JOBS", "40"))
+N_WORKER_KILLS, N_DRIVER_KILLS = (16, 4) if N_JOBS > 100 else (3, 1)
+QUICK = SandboxOptions(speed=50.0, video="small", id_style="hostile", log_lag_s=10.0)
+
+
+@pytest.mark.timeout(1800)
+async def test_workers_and_drivers_are_killed(tmp_path: Path) -> None:
+    seed = int(os.environ.get("VEOBATCH_RAY_SEED", random.randrange(10**6)))
+    chance = random.Random(seed)
+    concurrency = 12
+    async with Sandbox(QUICK) as box:
+        box.add_fault(Fault("gateway-accepted", share=0.05, total=4))
+        batch = batch_of(tmp_path, box, N_JOBS, workers=3, concurrency=concurrency)
+        step = N_JOBS // (N_WORKER_KILLS + N_DRIVER_KILLS + 1)
+        kills = ["worker"] * N_WORKER_KILLS + ["driver"] * N_DRIVER_KILLS
+        chance.shuffle(kills)
+        process = await batch.start()
+        for number, whom in enumerate(kills, 1):
+            await until(
+                lambda n=number: process.returncode is not None or len(box.book.generations) >= n * step, 120
+            )  # type: ignore[misc]
+            await asyncio.sleep(chance.uniform(0.0, 0.3))
+            if process.returncode is not None:
+                break
+            if whom == "driver":
+                process.kill()
+                await process.wait()
+                process = await batch.start()
+            elif alive := workers_of(process.pid):
+                tell(chance.choice(alive), signal.SIGKILL)
+        async with asyncio.timeout(300):
+            code = await process.wait()
+        print(f"seed {seed}: peak {box.book.peak_in_flight}, exit {code}")
+        assert code == 0, f"seed {seed}\n{batch.said()}"
+        batch.assert_all_done()
+        assert box.book.peak_in_flight <= concurrency
+
+
+@pytest.mark.timeout(300)
+async def test_a_stalled_worker_that_wakes_up_can_no_longer_write(tmp_path: Path) -> None:
+    async with Sandbox(QUICK) as box:
+        batch = batch_of(tmp_path, box, 30, workers=2, concurrency=6)
+        process = await batch.start()
+        await until(lambda: len(box.book.generations) >= 8)
+        stalled = workers_of(process.pid)[0]
+        tell(stalled, signal.SIGSTOP)
+        try:
+            await until(lambda: "is silent" in batch.said(), 60)
+            paid = len(box.book.generations)
+            await until(lambda: len(box.book.generations) > paid or process.returncode is not None, 60)
+        finally:
+            tell(stalled, signal.SIGCONT)
+        async with asyncio.timeout(120):
+            code = await process.wait()
+        assert code == 0, batch.said()
+        batch.assert_all_done()
+        assert box.book.peak_in_flight <= 6
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("group", [False, True], ids=["driver", "terminal"])
+async def test_the_first_signal_drains_all_workers(tmp_path: Path, group: bool) -> None:
+    async with Sandbox(QUICK) as box:
+        batch = batch_of(tmp_path, box, 40, workers=2, concurrency=4)
+        process = await batch.start()
+        await until(lambda: len(box.book.generations) >= 6)
+        if group:
+            for pid in {process.pid, *descendants(process.pid)}:
+                tell(pid, signal.SIGINT)
+        else:
+            process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(90):
+            code = await process.wait()
+        assert code == 130, batch.said()
+        assert 6 <= len(box.book.generations) < 40
+        batch.assert_sound()
+        states = statuses(batch)
+        assert states == {"done": len(box.book.generations), "pending": 40 - len(box.book.generations)}
+
+
+def statuses(batch: Batch) -> dict[str, int]:
+    import csv
+
+    with (batch.output / "results.csv").open(newline="", encoding="utf-8-sig") as file:
+        found = [row["status"] for row in csv.DictReader(file)]
+    return {state: found.count(state) for state in set(found)}

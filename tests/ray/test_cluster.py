@@ -9,13 +9,14 @@ import asyncio
 import os
 import random
 import signal
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline.sandbox import Fault, Sandbox, SandboxOptions
 from tests.crash.batches import until
-from tests.ray.clusters import LEASE_S, batch_of, descendants, tell, workers_of
+from tests.ray.clusters import batch_of, descendants, tell, workers_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +28,10 @@ pytestmark = pytest.mark.ray
 N_JOBS = int(os.environ.get("VEOBATCH_RAY_JOBS", "40"))
 N_WORKER_KILLS, N_DRIVER_KILLS = (16, 4) if N_JOBS > 100 else (3, 1)
 QUICK = SandboxOptions(speed=50.0, video="small", id_style="hostile", log_lag_s=10.0)
+
+
+def reached(process: asyncio.subprocess.Process, box: Sandbox, generations: int) -> bool:
+    return process.returncode is not None or len(box.book.generations) >= generations
 
 
 @pytest.mark.timeout(1800)
@@ -42,9 +47,7 @@ async def test_workers_and_drivers_are_killed(tmp_path: Path) -> None:
         chance.shuffle(kills)
         process = await batch.start()
         for number, whom in enumerate(kills, 1):
-            await until(
-                lambda n=number: process.returncode is not None or len(box.book.generations) >= n * step, 120
-            )  # type: ignore[misc]
+            await until(partial(reached, process, box, number * step), 120)
             await asyncio.sleep(chance.uniform(0.0, 0.3))
             if process.returncode is not None:
                 break
@@ -84,13 +87,13 @@ async def test_a_stalled_worker_that_wakes_up_can_no_longer_write(tmp_path: Path
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("group", [False, True], ids=["driver", "terminal"])
-async def test_the_first_signal_drains_all_workers(tmp_path: Path, group: bool) -> None:
+@pytest.mark.parametrize("to", ["driver", "terminal"])
+async def test_the_first_signal_drains_all_workers(tmp_path: Path, to: str) -> None:
     async with Sandbox(QUICK) as box:
         batch = batch_of(tmp_path, box, 40, workers=2, concurrency=4)
         process = await batch.start()
         await until(lambda: len(box.book.generations) >= 6)
-        if group:
+        if to == "terminal":
             for pid in {process.pid, *descendants(process.pid)}:
                 tell(pid, signal.SIGINT)
         else:

@@ -108,7 +108,8 @@ class Ending:
 def shown_words(argv: Sequence[str]) -> list[str]:
     """Return the command's words as they may be shown and typed again.
 
-    Notification URLs carry tokens, a ledger's a password, and reports are published; sending doubts again is asked for each time.
+    Notification URLs carry tokens, a ledger's a password, and reports are published; sending doubts again
+    is asked for each time.
     """
     words = []
     skip = False

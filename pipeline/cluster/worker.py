@@ -195,8 +195,11 @@ class Worker:
             sent_at = time.monotonic()
             reply = await self._line.exchange(report)
             await self._heed(engine, reply, sent_at)
-            wants = report.permits_wanted or reply.rows or engine.board.due(time.monotonic(), 1)
-            await anyio.sleep(hungry if wants or reply.more else longest)
+            if reply.permits or reply.rows:
+                await anyio.sleep(QUICKEST_BEAT_S)
+            else:
+                waits = reply.more or engine.board.due(time.monotonic(), 1)
+                await anyio.sleep(hungry if waits else longest)
 
     def _report(self, engine: Engine) -> Report:
         board, gate = engine.board, self._gate

@@ -75,7 +75,7 @@ class Leases:
         batch = self._store.batch
 
         def work(cursor: Cursor) -> list[Leased]:
-            cursor.execute(self._sql.claim, (worker, batch, batch, most))
+            cursor.execute(self._sql.claim, (batch, most, worker, batch))
             found = cursor.fetchall()
             records = rows.read(row[:-1] for row in found)
             lent = [Leased(record, row[-1]) for record, row in zip(records, found, strict=True)]

@@ -170,7 +170,7 @@ class Statements:
     counts: str  # batch, lowest position, highest position
     fact_set: str  # batch, name, value
     fact_get: str  # batch, name
-    claim: str  # worker, batch, how many; gives FIXED, MOVING and the lease
+    claim: str  # batch, how many, worker, batch; gives FIXED, MOVING and the lease
     revoke: str  # batch, worker; gives key and state
     revoke_all: str  # batch
     leave: str  # worker, batch, key
@@ -210,7 +210,7 @@ def statements(dialect: Dialect) -> Statements:
         step_all=text(_set((*CONTENT, *MOVING)).where(unmoved), [*CONTENT, *MOVING, *cas]),
         step_fenced=text(_set(MOVING).where(fenced), [*MOVING, *fence]),
         step_all_fenced=text(_set((*CONTENT, *MOVING)).where(fenced), [*CONTENT, *MOVING, *fence]),
-        claim=text(_claim().returning(*record, records.c.lease), ["worker", "b_batch", "b_batch", "most"]),
+        claim=text(_claim().returning(*record, records.c.lease), ["b_batch", "most", "worker", "b_batch"]),
         revoke=text(
             revoked.where(own & (records.c.worker == bindparam("b_worker"))).returning(
                 records.c.key, records.c.state
@@ -264,7 +264,11 @@ def _next_lease() -> ColumnElement[int]:
 
 
 def _claim() -> Update:
-    """Give rows that nobody has to a worker: those in flight first, then pending ones, in order."""
+    """Give rows that nobody has to a worker: those under way first, then pending ones, in order.
+
+    They are found in a WITH query, which PostgreSQL evaluates once; as a plain subquery it may be run again
+    for each row, and more than `most` be locked and lent (https://www.postgresql.org/docs/current/queries-with.html).
+    """
     own = records.c.batch == bindparam("b_batch")
     waiting = (records.c.state == _PENDING) & (records.c.position >= _ZERO)
     free = (
@@ -274,11 +278,12 @@ def _claim() -> Update:
         .limit(bindparam("most"))
         .offset(_ZERO)
         .with_for_update(skip_locked=True)
+        .cte("free")
     )
     return (
         update(records)
         .values(worker=bindparam("worker"), lease=_next_lease())
-        .where(own & records.c.key.in_(free))
+        .where(own & records.c.key.in_(select(free.c.key)))
     )
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +10,8 @@ from tests.crash.batches import Batch
 from tests.edge.ledgers import server
 
 if TYPE_CHECKING:
+    import signal
+
     from pipeline.sandbox import Sandbox
 
 LEASE_S = 2.0
@@ -65,10 +65,3 @@ def tell(pid: int, number: signal.Signals) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-async def swept(pids: set[int]) -> None:
-    """Wait until what a killed driver left behind has ended by itself."""
-    async with asyncio.timeout(60):
-        while any(Path(f"/proc/{pid}").exists() for pid in pids):
-            await asyncio.sleep(0.1)

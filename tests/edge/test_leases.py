@@ -1,0 +1,153 @@
+"""Leases, on both ledgers: rows go to one worker at a time, and steps under an old number are refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.errors import Conflict
+from pipeline.ledger import Ledger
+from pipeline.ledger.leases import Superseded
+from pipeline.model import Record, State
+from tests.edge.ledgers import job, place_for
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pipeline.ledger.leases import Leased
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return place_for(request.param, tmp_path)
+
+
+def rows(count: int) -> list[Record]:
+    return [job(f"row-{number}", number) for number in range(count)]
+
+
+def keys(lent: Sequence[Leased]) -> list[str]:
+    return [row.record.id for row in lent]
+
+
+async def test_rows_are_lent_in_order_and_to_one_worker_at_a_time(where: str) -> None:
+    async with await Ledger.open(where) as ledger:
+        await ledger.add([*rows(5), replace(job("removed"), position=-1)])
+        epoch, flying = await ledger.begin_epoch()
+        assert not flying
+        first = await ledger.claim(epoch, "a", 2)
+        assert keys(first) == ["row-0", "row-1"]
+        assert keys(await ledger.claim(epoch, "b", 9)) == ["row-2", "row-3", "row-4"]
+        assert await ledger.claim(epoch, "a", 9) == []
+        assert [row.record for row in first] == rows(2)
+
+
+async def test_what_is_under_way_is_lent_first_and_what_has_ended_never(where: str) -> None:
+    async with await Ledger.open(where) as ledger:
+        given = rows(8)
+        gone = replace(job("removed"), position=-1)
+        await ledger.add([*given, gone])
+        ways: dict[int, tuple[State, ...]] = {
+            2: (State.SUBMITTING,),
+            3: (State.SUBMITTING, State.IN_DOUBT),
+            4: (State.GENERATING,),
+            5: (State.GENERATING, State.READY),
+            6: (State.GENERATING, State.READY, State.DONE),
+            7: (State.FAILED,),
+        }
+        for number, states in ways.items():
+            record = given[number]
+            for state in states:
+                record = await ledger.commit(record, record.evolve(state))
+        await ledger.commit(gone, gone.evolve(State.GENERATING))
+        epoch, flying = await ledger.begin_epoch()
+        assert flying == {given[2].key, given[3].key, given[4].key, gone.key}
+        assert set(keys(await ledger.claim(epoch, "a", 5))) == {"removed", "row-2", "row-3", "row-4", "row-5"}
+        assert keys(await ledger.claim(epoch, "a", 9)) == ["row-0", "row-1"]
+
+
+async def test_steps_are_fenced_by_the_lease(where: str) -> None:
+    async with await Ledger.open(where) as account, await Ledger.open(where) as worker:
+        await account.add(rows(3))
+        epoch, _ = await account.begin_epoch()
+        lent = await account.claim(epoch, "a", 2)
+        leases = {row.record.key: row.lease for row in lent}
+        worker.fence(leases)
+        mine, other = lent[0].record, lent[1].record
+        sent = await worker.commit(mine, mine.evolve(State.SUBMITTING))
+        stranger = rows(3)[2]
+        with pytest.raises(Conflict):
+            await worker.commit(stranger, stranger.evolve(State.SUBMITTING))
+
+        had = await account.revoke(epoch, "a")
+        assert had.in_flight == {mine.key}
+        assert had.freed
+        for record in (sent, other):
+            with pytest.raises(Conflict):
+                await worker.commit(record, record.evolve(State.FAILED))
+
+        again = await account.claim(epoch, "b", 9)
+        assert {row.record.key for row in again} == {mine.key, other.key, rows(3)[2].key}
+        for row in again:
+            assert row.lease > leases.get(row.record.key, 0)
+        with pytest.raises(Conflict):
+            await worker.commit(sent, sent.evolve(State.GENERATING))
+        leases.update({row.record.key: row.lease for row in again})
+        await worker.commit(sent, sent.evolve(State.GENERATING))
+
+
+async def test_the_version_counts_under_a_lease_too(where: str) -> None:
+    async with await Ledger.open(where) as ledger, await Ledger.open(where) as worker:
+        await ledger.add(rows(1))
+        epoch, _ = await ledger.begin_epoch()
+        [row] = await ledger.claim(epoch, "a", 1)
+        worker.fence({row.record.key: row.lease})
+        await ledger.commit(row.record, row.record.evolve(usd_spent=1.0))
+        with pytest.raises(Conflict):
+            await worker.commit(row.record, row.record.evolve(State.SUBMITTING))
+
+
+async def test_a_new_epoch_ends_all_leases_and_the_old_lender(where: str) -> None:
+    async with await Ledger.open(where) as old, await Ledger.open(where) as new:
+        await old.add(rows(2))
+        first, _ = await old.begin_epoch()
+        [row] = await old.claim(first, "a", 1)
+        old.fence({row.record.key: row.lease})
+        second, _ = await new.begin_epoch()
+        assert second > first
+        with pytest.raises(Superseded):
+            await old.claim(first, "b", 1)
+        with pytest.raises(Superseded):
+            await old.revoke(first, "a")
+        with pytest.raises(Conflict):
+            await old.commit(row.record, row.record.evolve(State.SUBMITTING))
+        assert keys(await new.claim(second, "b", 9)) == ["row-0", "row-1"]
+
+
+async def test_rows_that_are_left_wait_for_the_next_epoch(where: str) -> None:
+    async with await Ledger.open(where) as ledger:
+        await ledger.add(rows(3))
+        epoch, _ = await ledger.begin_epoch()
+        lent = await ledger.claim(epoch, "a", 3)
+        had = await ledger.revoke(epoch, "a", [row.record.key for row in lent])
+        assert had == (frozenset(), False)
+        assert await ledger.claim(epoch, "b", 9) == []
+        epoch, _ = await ledger.begin_epoch()
+        assert len(await ledger.claim(epoch, "b", 9)) == 3
+
+
+async def test_batches_of_one_ledger_do_not_meet(where: str) -> None:
+    async with await Ledger.open(where, batch="x") as x, await Ledger.open(where, batch="y") as y:
+        await x.add(rows(2))
+        await y.add(rows(2))
+        epoch_x, _ = await x.begin_epoch()
+        [first, _] = await x.claim(epoch_x, "a", 9)
+        await y.begin_epoch()
+        epoch_y, _ = await y.begin_epoch()
+        assert len(await y.claim(epoch_y, "a", 9)) == 2
+        await y.revoke(epoch_y, "a")
+        x.fence({first.record.key: first.lease})
+        await x.commit(first.record, first.record.evolve(State.SUBMITTING))

@@ -59,7 +59,6 @@ class Result:
     used: float
     peak: int
     deaths: int
-    lost: int
 
 
 class Play:
@@ -108,7 +107,7 @@ class Play:
             elif what == "notice" and isinstance(whom, tuple):
                 self.notice(*whom)
         full = self.limit * self.area_until
-        return Result(self.now, self.area / full if full else 0.0, self.peak, self.deaths, 0)
+        return Result(self.now, self.area / full if full else 0.0, self.peak, self.deaths)
 
     def count_area(self) -> None:
         if self.pending:
@@ -186,20 +185,24 @@ def scenes(jobs: int) -> list[Scene]:
 def main() -> None:
     jobs = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     base: float | None = None
-    print(
-        "| jobs | workers | --concurrency | account limit | deaths | slots used | peak | makespan | played in |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    head = ("jobs", "workers", "--concurrency", "account limit", "deaths", "slots used", "peak", "makespan")
+    print(f"| {' | '.join(head)} | played in |\n|{' --- |' * (len(head) + 1)}")
     for scene in scenes(jobs):
         began = time.perf_counter()
         result = Play(scene).run()
         base = base or result.makespan_s
-        took = time.perf_counter() - began
-        print(
-            f"| {jobs:,} | {scene.workers} | {scene.concurrency} | {scene.account_limit or '-'} | {result.deaths:,} |"
-            f" {result.used:.1%} | {result.peak} | x{result.makespan_s / base:.3f} | {took:.1f} s |",
-            flush=True,
+        cells = (
+            f"{jobs:,}",
+            str(scene.workers),
+            str(scene.concurrency),
+            str(scene.account_limit or "-"),
+            f"{result.deaths:,}",
+            f"{result.used:.1%}",
+            str(result.peak),
+            f"x{result.makespan_s / base:.3f}",
+            f"{time.perf_counter() - began:.0f} s",
         )
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,28 @@
+"""Who works on one machine pays nothing for the others: neither Ray nor a database's driver is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+WATCHED = (
+    "import sys; {}; heavy = {{'ray', 'psycopg', 'sqlalchemy', 'aiohttp'}};"
+    "print(' '.join(sorted(heavy & set(sys.modules))))"
+)
+
+
+def imported_by(code: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED.format(code)], capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+def test_the_help_needs_none_of_them() -> None:
+    assert imported_by("import pipeline.cli, pipeline.cli.run, pipeline.cli.status") == []
+
+
+def test_a_run_on_one_machine_needs_no_ray() -> None:
+    found = imported_by("import pipeline.cli.running, pipeline.cluster, pipeline.ledger.sqlite")
+    assert "ray" not in found
+    assert "psycopg" not in found

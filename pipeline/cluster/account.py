@@ -81,7 +81,14 @@ class Account:
         worker, now = report.worker, time.monotonic()
         if worker not in self._heard:
             return Reply(known=False)
-        self._heard[worker] = now
+        self._heard[worker] = inf  # it waits for us, perhaps as long as we wait for the database
+        reply = await self._answer(report, now)
+        if worker in self._heard:
+            self._heard[worker] = time.monotonic()
+        return reply
+
+    async def _answer(self, report: Report, now: float) -> Reply:
+        worker = report.worker
         self._events += report.events
         for record in report.finished:
             self._budget.update(record)

@@ -20,7 +20,7 @@ from pipeline.budget import Budget
 from pipeline.cdn import open_session
 from pipeline.cluster.job import Leaving, Lesson, Report
 from pipeline.engine import Engine, Tools
-from pipeline.errors import Conflict, StopReason, StopRun
+from pipeline.errors import Conflict, LedgerTrouble, StopReason, StopRun
 from pipeline.events import Event, Level, Topic
 from pipeline.ledger import Ledger
 from pipeline.model import Failure, State
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 SHARE_OF_LEASE: Final = 0.8
 """A worker takes its lease for over a little before the account does."""
+
+PATIENCE_S: Final = 600.0
+"""How long a worker that starts waits for the database."""
 
 MOST_PERMITS: Final = 16
 MOST_ROWS: Final = 500
@@ -135,7 +138,7 @@ class Worker:
         """Work until there is nothing left to do, or the account wants no more of this worker."""
         job = self._job
         async with AsyncExitStack() as stack:
-            self._ledger = await stack.enter_async_context(await Ledger.open(job.ledger, batch=job.batch))
+            self._ledger = await stack.enter_async_context(await self._opened())
             self._ledger.fence(self._leases)
             timeout_s = job.settings.request_timeout
             api = Api(job.base_url, job.key, timeout_s=timeout_s, may_create=self.may_create)
@@ -151,6 +154,17 @@ class Worker:
                 tasks.cancel_scope.cancel()
             if not self._revoked:
                 await self._say_goodbye(engine, outcome)
+
+    async def _opened(self) -> Ledger:
+        """Open the ledger; the driver could, so that a database which is away now will be back."""
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return await Ledger.open(self._job.ledger, batch=self._job.batch)
+            except LedgerTrouble:
+                if time.monotonic() > until:
+                    raise
+            await anyio.sleep(1.0)
 
     async def _say_goodbye(self, engine: Engine, outcome: Outcome) -> None:
         """Leave what is open to the next run: here is nothing more to be done for it."""

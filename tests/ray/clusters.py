@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 LEASE_S = 2.0
 
 
-def batch_of(folder: Path, box: Sandbox, jobs: int, *, workers: int, concurrency: int) -> Batch:
+def batch_of(
+    folder: Path, box: Sandbox, jobs: int, *, workers: int, concurrency: int, ledger: str = ""
+) -> Batch:
     """A batch for workers on this machine, with a ledger in PostgreSQL."""
     options = (
         *("--poll-interval", "0.2", "--reconcile-after", "8", "--concurrency", str(concurrency)),
         *("--engine", "ray", "--workers", str(workers), "--lease", str(LEASE_S)),
-        *("--ledger", server().url(server().new_database())),
+        *("--ledger", ledger or server().url(server().new_database())),
     )
     return Batch(folder, box, jobs, options)
 

@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.sandbox import Fault, Sandbox, SandboxOptions
 from tests.crash.batches import until
+from tests.edge.ledgers import PostgresServer, end, free_port
 from tests.ray.clusters import batch_of, descendants, tell, workers_of
 
 if TYPE_CHECKING:
@@ -105,6 +106,28 @@ async def test_the_first_signal_drains_all_workers(tmp_path: Path, to: str) -> N
         batch.assert_sound()
         states = statuses(batch)
         assert states == {"done": len(box.book.generations), "pending": 40 - len(box.book.generations)}
+
+
+@pytest.mark.timeout(300)
+async def test_the_database_restarts_in_mid_run(tmp_path: Path) -> None:
+    own = PostgresServer(free_port())
+    own.initialise()
+    own.start()
+    try:
+        async with Sandbox(QUICK) as box:
+            batch = batch_of(tmp_path, box, 20, workers=2, concurrency=4, ledger=own.url("postgres"))
+            process = await batch.start()
+            await until(lambda: len(box.book.generations) >= 6)
+            await asyncio.to_thread(own.stop)
+            await until(lambda: "is lost" in batch.said())
+            await asyncio.to_thread(own.start)
+            async with asyncio.timeout(120):
+                code = await process.wait()
+            assert code == 0, batch.said()
+            batch.assert_all_done()
+            assert box.book.peak_in_flight <= 4
+    finally:
+        end(own)
 
 
 def statuses(batch: Batch) -> dict[str, int]:

@@ -14,15 +14,15 @@ from pipeline.model import State
 from pipeline.storage import is_object_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
 
-    from pipeline.cli.money import Prices
-    from pipeline.cli.request import Batch, Request
+    from pipeline.cli.preparing import Prepared
+    from pipeline.cli.request import Request
     from pipeline.cluster.driver import Cluster
     from pipeline.events import Observer
     from pipeline.ledger import Ledger
     from pipeline.model import Record
-    from pipeline.polling import DurationLearner
     from pipeline.stages.download import Downloader
 
 CHECKERS = 4
@@ -47,17 +47,18 @@ def check_cluster(request: Request) -> None:
 
 def make_cluster(
     records: Sequence[Record],
-    batch: Batch,
-    base_url: str,
-    ledger: Ledger,
+    prepared: Prepared,
     epoch: tuple[int, frozenset[str]],
-    prices: Prices,
-    learner: DurationLearner,
+    memory: Mapping[str, Any],
     observer: Observer,
 ) -> Cluster:
-    """Return the cluster that will carry the batch out; nothing of it is started yet."""
+    """Return the cluster that will carry the batch out; nothing of it is started yet.
+
+    `epoch` is what the ledger answered when it began, `memory` what a learner of durations dumped.
+    """
     from pipeline.cluster.driver import Cluster
 
+    batch, prices = prepared.batch, prepared.prices
     chosen, place = batch.request.cluster, batch.place
     if chosen is None:
         raise ValueError("no cluster was asked for")
@@ -69,16 +70,16 @@ def make_cluster(
         ledger=where,
         batch=place.batch,
         output=output,
-        base_url=base_url,
+        base_url=batch.base_url,
         key=batch.key,
         settings=batch.settings,
         workers=chosen.workers,
         lease_s=chosen.lease_s,
         prices=prices.by_key,
         assumed_price=prices.assumed,
-        memory=learner.dump(),
+        memory=memory,
     )
-    return Cluster(records, job, ledger, epoch, observer, address=chosen.address)
+    return Cluster(records, job, prepared.ledger, epoch, observer, address=chosen.address)
 
 
 async def check_saved(

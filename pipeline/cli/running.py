@@ -1,4 +1,4 @@
-"""A whole run from the command's point of view: open what it needs, plan, ask, run, project, sum up.
+"""A whole run from the command's point of view: prepare, ask, run, project, sum up.
 
 The composition root: the one place that knows every room. What each does is theirs.
 """
@@ -12,58 +12,46 @@ import time
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import click
 
-from pipeline.api import Api, ApiKey, normalise_base_url
-from pipeline.api.catalogue import Catalogue
+from pipeline.api import ApiKey, normalise_base_url
 from pipeline.budget import Budget
 from pipeline.cdn import open_session
 from pipeline.cli.access import find_base_url, need_key
 from pipeline.cli.aftermath import tell
 from pipeline.cli.bystanders import Bystanders
 from pipeline.cli.ending import Ending
-from pipeline.cli.ledgers import Pauses, held_ledger, secrets_of
-from pipeline.cli.loading import cache_dir, first_look
-from pipeline.cli.money import agreed, estimate, price_list
+from pipeline.cli.loading import first_look
 from pipeline.cli.notify import check
-from pipeline.cli.places import LOG_NAME, place_of
+from pipeline.cli.places import place_of
+from pipeline.cli.preparing import prepare, settings_of
 from pipeline.cli.request import Batch, Request
-from pipeline.cli.start import load_batch, other_manifest, plan_batch, same_vendor, start_sandbox, tell_start
+from pipeline.cli.start import tell_start
 from pipeline.engine import Engine, Tools
 from pipeline.errors import ExitCode, StoreTrouble, UsageError
 from pipeline.events import Event, Topic
 from pipeline.live.guard import parse_bind
-from pipeline.logbook import Logbook
 from pipeline.memory import memory_path, read_memory, write_memory
 from pipeline.model import State
 from pipeline.pacing import CreateGate, LookPace
 from pipeline.polling import DurationLearner, PollQueue
-from pipeline.settings import Settings, resolve
 from pipeline.stages.download import Downloader, DownloadLimits
 from pipeline.storage import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     import aiohttp
 
-    from pipeline.cli.money import Prices
+    from pipeline.cli.preparing import Prepared
     from pipeline.cluster.driver import Cluster
     from pipeline.engine import Outcome
-    from pipeline.ledger import Ledger
-    from pipeline.plan import Plan
 
 SANDBOX_HINT: Final = "To try without a key, free and offline: add --sandbox."
 SANDBOX_KEY: Final = "any-key-will-do"
-USUAL_INTERVAL_S: Final = 10.0
-CATALOGUE_S: Final = 6.0
-SANDBOX_DOUBT_S: Final = 600.0
-SHORTEST_DOUBT_S: Final = 10.0
-"""How long a row's absence from the sandbox's log proves nothing: its renderings and its log's lag, at
-speed 1, and a margin at any speed."""
 SWITCH_INTERVAL_S: Final = 0.0001
 """At the default of 5 ms a loop that is busy in short bursts starves the ledger's thread of the GIL."""
 
@@ -90,91 +78,41 @@ def run(request: Request) -> int:
     return anyio.run(_run, Batch(request, first, settings, place, store, key, base_url))
 
 
-def settings_of(request: Request, manifest_run: Mapping[str, Any]) -> Settings:
-    """Flags > environment > the manifest's `run:` > defaults; the sandbox, being fast, has its own."""
-    defaults: dict[str, Any] = {}
-    if request.sandbox:
-        speed = max(1.0, request.sandbox_speed)
-        settled_s = max(SANDBOX_DOUBT_S / speed, SHORTEST_DOUBT_S)
-        defaults = {"poll_interval": USUAL_INTERVAL_S / speed, "reconcile_after": settled_s}
-    return resolve(
-        [
-            ("the command line", request.flags),
-            ("the environment", request.environment),
-            (f"{request.manifest}: run", manifest_run),
-            ("defaults", defaults),
-        ]
-    )
-
-
 async def _run(batch: Batch) -> int:
+    request = batch.request
     async with AsyncExitStack() as stack:
-        request, place = batch.request, batch.place
         stack.push_async_callback(batch.store.aclose)
-        base_url = batch.base_url or await start_sandbox(stack, batch)
-        timeout_s = batch.settings.request_timeout
-        api = await stack.enter_async_context(Api(base_url, batch.key, timeout_s=timeout_s))
-        catalogue = Catalogue(
-            api.plain, base_url, None if request.sandbox else cache_dir(), timeout_s=CATALOGUE_S
-        )
-        loaded = await load_batch(batch, catalogue)
-        settings = settings_of(request, loaded.manifest.run)
-        batch = replace(batch, settings=settings)
-        pauses = Pauses()
-        held = held_ledger(place, what=f"veobatch run {request.manifest}", pauses=pauses)
-        ledger = await stack.enter_async_context(held)
-        await same_vendor(ledger, sandbox=request.sandbox, home=place.home)
-        other = await other_manifest(ledger, request.manifest)
-        log = stack.enter_context(
-            Logbook(place.home / LOG_NAME, [batch.key.secret, *secrets_of(place.elsewhere)])
-        )
-        resubmit = request.resubmit_in_doubt
-        # Before anything is planned: workers that a killed driver left behind write nothing from here on.
-        epoch = await ledger.begin_epoch() if request.cluster is not None else None
-        plan = await plan_batch(
-            ledger, loaded.manifest, settings.name, request.retry, resubmit_in_doubt=resubmit
-        )
-        prices = await price_list(plan.records, loaded, catalogue, settings.assume_price)
-        cost = await estimate(plan.records, prices, None if request.sandbox else api)
-        if not request.sandbox and not agreed(cost, assume_yes=request.yes):
+        prepared = await prepare(stack, batch)
+        if not prepared.agreed():
             click.echo("nothing was submitted", err=True)
             return int(ExitCode.RESUMABLE)
-        log.know(plan.records)
+        prepared.log.know(prepared.plan.records)
         cdn = await stack.enter_async_context(open_session())
-        bystanders = Bystanders(batch, plan, cost, log)
-        pauses.observer = bystanders.observer
-        tell_start(plan, loaded, cost, bystanders.observer, other)
-        learner = DurationLearner(settings.poll_interval)
-        with _remembering(learner, base_url, wanted=not request.sandbox):
-            tools = _tools(api, cdn, ledger, learner, prices, plan, batch)
-            engine: Engine | Cluster
-            if epoch is None:
-                engine = Engine(plan.records, tools, settings, bystanders.observer)
-            else:
-                engine = await _cluster(plan, batch, base_url, epoch, prices, learner, tools, bystanders)
-            ending = await _driven(engine, bystanders, batch)
-            if not isinstance(engine, Engine):
-                learner.restore(engine.learned)
+        ending = await _carried_out(prepared, cdn)
     ending.show(as_json=request.as_json, quiet=request.quiet)
     await tell(request, ending)
     return int(ending.code)
 
 
-async def _cluster(
-    plan: Plan,
-    batch: Batch,
-    base_url: str,
-    epoch: tuple[int, frozenset[str]],
-    prices: Prices,
-    learner: DurationLearner,
-    tools: Tools,
-    bystanders: Bystanders,
-) -> Cluster:
-    from pipeline.cli.clustering import check_saved, make_cluster
-
+async def _carried_out(prepared: Prepared, cdn: aiohttp.ClientSession) -> Ending:
+    """Let an engine do what is planned, with everybody watching who wants to."""
+    batch, plan = prepared.batch, prepared.plan
+    bystanders = Bystanders(batch, plan, prepared.cost, prepared.log)
     observer = bystanders.observer
-    records = await check_saved(plan.records, tools.ledger, tools.downloader, observer)
-    return make_cluster(records, batch, base_url, tools.ledger, epoch, prices, learner, observer)
+    prepared.pauses.observer = observer
+    tell_start(plan, prepared.loaded, prepared.cost, observer, prepared.other)
+    learner = DurationLearner(batch.settings.poll_interval)
+    with _remembering(learner, batch.base_url, wanted=not batch.request.sandbox):
+        tools = _tools(prepared, cdn, learner)
+        if prepared.epoch is None:
+            return await _driven(Engine(plan.records, tools, batch.settings, observer), bystanders, batch)
+        from pipeline.cli.clustering import check_saved, make_cluster
+
+        records = await check_saved(plan.records, prepared.ledger, tools.downloader, observer)
+        cluster = make_cluster(records, prepared, prepared.epoch, learner.dump(), observer)
+        ending = await _driven(cluster, bystanders, batch)
+        learner.restore(cluster.learned)
+        return ending
 
 
 async def _driven(engine: Engine | Cluster, bystanders: Bystanders, batch: Batch) -> Ending:
@@ -206,27 +144,20 @@ def _remembering(learner: DurationLearner, base_url: str, *, wanted: bool) -> It
             write_memory(path, learner.dump())
 
 
-def _tools(
-    api: Api,
-    cdn: aiohttp.ClientSession,
-    ledger: Ledger,
-    learner: DurationLearner,
-    prices: Prices,
-    plan: Plan,
-    batch: Batch,
-) -> Tools:
+def _tools(prepared: Prepared, cdn: aiohttp.ClientSession, learner: DurationLearner) -> Tools:
+    batch = prepared.batch
     settings, chance = batch.settings, random.Random()
     pace = settings.poll_interval
     limits = DownloadLimits(max_bytes=settings.max_video_bytes, first_wait_s=pace / 40, longest_wait_s=pace)
     return Tools(
-        api=api,
-        ledger=ledger,
+        api=prepared.api,
+        ledger=prepared.ledger,
         downloader=Downloader(session=cdn, store=batch.store, limits=limits, media=settings.media),
         polling=PollQueue(learner, interval_s=settings.poll_interval, random=chance),
         gate=CreateGate(settings.concurrency, interval_s=settings.poll_interval, random=chance),
         pace=LookPace(interval_s=settings.poll_interval),
-        budget=Budget.of(settings.max_cost, plan.records),
-        price_of=prices.of,
+        budget=Budget.of(settings.max_cost, prepared.plan.records),
+        price_of=prepared.prices.of,
         clock=time.monotonic,
         wall=time.time,
         random=chance,

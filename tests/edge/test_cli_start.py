@@ -14,8 +14,9 @@ import click
 import pytest
 
 from pipeline.cli import COMMANDS, cli
+from pipeline.cli.preparing import settings_of
 from pipeline.cli.request import Request
-from pipeline.cli.running import exit_code, settings_of
+from pipeline.cli.running import exit_code
 from pipeline.engine import Outcome
 from pipeline.errors import ExitCode, StopReason, UsageError
 from pipeline.model import Failure, State

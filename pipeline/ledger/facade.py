@@ -170,6 +170,10 @@ class Ledger:
         """
         return await self._write(partial(self._lending().revoke, epoch, worker, left))
 
+    async def give_back(self, epoch: int, keys: Sequence[str]) -> None:
+        """Let rows that were claimed, and told to no worker, be claimed again. Raises `Superseded`."""
+        await self._write(partial(self._lending().give_back, epoch, keys))
+
     def _lending(self) -> Leases:
         from pipeline.ledger.leases import Leases
 

@@ -99,6 +99,13 @@ class Leases:
 
         return self._in(epoch, work)
 
+    def give_back(self, epoch: int, keys: Iterable[str]) -> None:
+        """Let rows that were claimed, and told to no worker, be claimed again. Raises `Superseded`."""
+        batch = self._store.batch
+        self._in(
+            epoch, lambda cursor: cursor.executemany(self._sql.leave, [(None, batch, key) for key in keys])
+        )
+
     def _in(self, epoch: int, work: Callable[[Cursor], _T]) -> _T:
         def checked(cursor: Cursor) -> _T:
             if self._epoch(cursor) != epoch:

@@ -45,6 +45,19 @@ async def test_rows_are_lent_in_order_and_to_one_worker_at_a_time(where: str) ->
         assert [row.record for row in first] == rows(2)
 
 
+async def test_rows_that_are_given_back_are_lent_again(where: str) -> None:
+    async with await Ledger.open(where) as ledger:
+        await ledger.add(rows(3))
+        epoch, _ = await ledger.begin_epoch()
+        first = await ledger.claim(epoch, "a", 3)
+        await ledger.give_back(epoch, [row.record.key for row in first[1:]])
+        again = await ledger.claim(epoch, "b", 9)
+        assert keys(again) == ["row-1", "row-2"]
+        assert all(row.lease > old.lease for row, old in zip(again, first[1:], strict=True))
+        assert (await ledger.revoke(epoch, "a")).freed
+        assert keys(await ledger.claim(epoch, "b", 9)) == ["row-0"]
+
+
 async def test_what_is_under_way_is_lent_first_and_what_has_ended_never(where: str) -> None:
     async with await Ledger.open(where) as ledger:
         given = rows(8)

@@ -19,8 +19,10 @@ import anyio
 from anyio import to_thread
 from yarl import URL
 
+from pipeline.errors import UsageError
 from pipeline.manifest.openapi import rules_from_openapi
 from pipeline.manifest.rules import KNOWN_MODEL, ModelRules
+from pipeline.proxies import proxy_for, way_through
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -139,7 +141,8 @@ class Catalogue:
             headers["If-None-Match"] = kept.etag
         try:
             timeout = aiohttp.ClientTimeout(total=self.timeout_s)
-            async with self.session.get(url, headers=headers, timeout=timeout) as response:
+            way = way_through(proxy_for(url, os.environ))
+            async with self.session.get(url, headers=headers, timeout=timeout, **way) as response:
                 if response.status == 304 and kept is not None:
                     return _Answer(kept.document)
                 if response.status != 200:
@@ -150,9 +153,8 @@ class Catalogue:
                     return _or_kept(kept, "its answer is empty")
                 await to_thread.run_sync(self._keep, str(url), response.headers.get("ETag", ""), document)
                 return _Answer(document)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            trouble = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            self._silent[url.host or ""] = trouble
+        except (aiohttp.ClientError, TimeoutError, OSError, UsageError) as error:
+            trouble = self._silent[url.host or ""] = _trouble(error)
             return _or_kept(kept, trouble)
         except (ValueError, RecursionError):
             return _or_kept(kept, "its answer is no JSON")
@@ -203,6 +205,12 @@ class _Answer:
 
 def _or_kept(kept: _Kept | None, trouble: str) -> _Answer:
     return _Answer(None, trouble) if kept is None else _Answer(kept.document, trouble, kept=True)
+
+
+def _trouble(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy opened no tunnel: HTTP {error.status} {error.message}".rstrip()
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:

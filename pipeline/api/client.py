@@ -2,12 +2,13 @@
 
 It owns timeouts and the question what a broken exchange proves; it must not know the ledger. The key
 leaves in one place, `Api._headers`, towards the base URL's host alone, and redirects are never followed.
+It is no header of any session: aiohttp gives those to a proxy as well.
 """
 
 from __future__ import annotations
 
+import os
 import re
-import ssl
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final, Self
@@ -38,12 +39,15 @@ from pipeline.api.answers import (
     parse_status,
     vendor_words,
 )
+from pipeline.api.wire import Wire, connected, keyed_proxy, silence
 from pipeline.errors import StopReason, UsageError
 from pipeline.model import Failure
+from pipeline.proxies import way_through
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import SimpleNamespace, TracebackType
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
 
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 CONNECT_TIMEOUT_S: Final = 20.0
@@ -101,10 +105,17 @@ class Api:
         timeout_s: float = 60.0,
         connections: int = 128,
         may_create: Callable[[], bool] | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
-        """`may_create` is asked right before a create's first byte: False keeps it from leaving."""
+        """`may_create` is asked right before a create's first byte: False keeps it from leaving.
+
+        `environ` is where a proxy is looked for (None: the process's own). Raises `UsageError` for a base
+        URL that will not do, and for a proxy that will not.
+        """
         self._may_create = may_create
         self.base_url = normalise_base_url(base_url)
+        self._proxy = keyed_proxy(self.base_url, os.environ if environ is None else environ)
+        self._way = way_through(self._proxy)
         self.key = key
         self._timeout_s = timeout_s
         self._connections = connections
@@ -120,12 +131,11 @@ class Api:
     async def __aenter__(self) -> Self:
         limits = aiohttp.ClientTimeout(total=self._timeout_s, connect=None, sock_connect=CONNECT_TIMEOUT_S)
         trace = aiohttp.TraceConfig()
-        trace.on_connection_create_end.append(_connected)
+        trace.on_connection_create_end.append(connected)
         self._creates = self._session(
             aiohttp.TCPConnector(limit=0, force_close=True, ttl_dns_cache=60), limits, [trace]
         )
         self._looks = self._session(aiohttp.TCPConnector(limit=self._connections, ttl_dns_cache=60), limits)
-        self._looks.headers.update(self._headers)
         self.plain = self._session(
             aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
             aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
@@ -160,7 +170,7 @@ class Api:
             "Content-Type": "application/json",
             "X-Client-Request-Id": correlation_id,
         }
-        wire = _Wire(self._may_create)
+        wire = Wire(self._may_create)
         try:
             async with self._creates.post(
                 self._generations,
@@ -168,6 +178,7 @@ class Api:
                 headers=headers,
                 allow_redirects=False,
                 trace_request_ctx=wire,
+                **self._way,
             ) as response:
                 wire.status, wire.headers = response.status, response.headers
                 return self._judge(response.status, response.headers, await self._read(response))
@@ -204,7 +215,8 @@ class Api:
         body = await _read(response)
         return body.replace(self._secret.encode(), b"***") if self._secret else body
 
-    def _without_key(self, words: str) -> str:
+    def _silence(self, error: Exception) -> str:
+        words = silence(error, self._proxy)
         return words.replace(self._secret, "***") if self._secret else words
 
     def _halt(self, status: int, words: str) -> Halted:
@@ -212,9 +224,9 @@ class Api:
             return Halted(StopReason.KEY, f"the key read from {self.key.source} was refused: {words}")
         return Halted(StopReason.CREDITS, words)
 
-    def _judge_silence(self, wire: _Wire, error: Exception) -> CreateVerdict:
+    def _judge_silence(self, wire: Wire, error: Exception) -> CreateVerdict:
         """No whole answer came: what was sent before that decides what it proves."""
-        words = self._without_key(_network_words(error))
+        words = self._silence(error)
         if not wire.connected:
             return NotAccepted(f"no connection to {self.base_url}: {words}", reached=False)
         if wire.status:
@@ -225,7 +237,7 @@ class Api:
         """Ask for a generation's status. Whatever goes wrong is a value: a failed look costs only time."""
         url = self._status_url(generation_id)
         try:
-            async with self._looks.get(url, allow_redirects=False) as response:
+            async with self._ask(url) as response:
                 body = await self._read(response)
                 if 200 <= response.status < 300:
                     return parse_status(parse_object(body), response.headers)
@@ -234,7 +246,7 @@ class Api:
         except UnreadableAnswerError as error:
             return LookTrouble(200, f"an unreadable answer: {error}")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            return LookTrouble(0, self._without_key(_network_words(error)))
+            return LookTrouble(0, self._silence(error))
 
     async def log_page(self, window: Mapping[str, str], *, limit: int, offset: int) -> LogPage | LookTrouble:
         """Read one page of the request log; `window` is `{period}` or `{start, end}`."""
@@ -258,17 +270,20 @@ class Api:
             return None
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
+    def _ask(self, url: URL) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._looks.get(url, headers=self._headers, allow_redirects=False, **self._way)
+
     async def _get(self, path: str) -> bytes | LookTrouble:
         url = URL(self.base_url + path, encoded=True)
         try:
-            async with self._looks.get(url, allow_redirects=False) as response:
+            async with self._ask(url) as response:
                 body = await self._read(response)
                 if 200 <= response.status < 300:
                     return body
                 words = f"HTTP {response.status}: {vendor_words(body)}"
                 return LookTrouble(response.status, words, response.headers.get("Retry-After"))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            return LookTrouble(0, self._without_key(_network_words(error)))
+            return LookTrouble(0, self._silence(error))
 
 
 def is_quota(words: str, retry_after: str | None) -> bool:
@@ -284,26 +299,6 @@ def is_quota(words: str, retry_after: str | None) -> bool:
         and float(retry_after) >= QUOTA_RETRY_AFTER_S
     )
     return named or ("limit" in lowered and spans) or long
-
-
-@dataclass(slots=True)
-class _Wire:
-    """How far one create got on the wire."""
-
-    may_create: Callable[[], bool] | None = None
-    connected: bool = False
-    status: int = 0
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-async def _connected(
-    session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceConnectionCreateEndParams
-) -> None:
-    wire = context.trace_request_ctx
-    if isinstance(wire, _Wire):
-        if wire.may_create is not None and not wire.may_create():
-            raise aiohttp.ClientConnectionError("it was kept back: the lease on its row is over")
-        wire.connected = True
 
 
 def _read_acceptance(headers: Mapping[str, str], body: bytes) -> CreateVerdict:
@@ -344,12 +339,3 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         if len(body) > MAX_ANSWER_BYTES:
             raise ValueError(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
     return bytes(body)
-
-
-def _network_words(error: Exception) -> str:
-    """Say what happened on the network, without addresses of objects or an empty string."""
-    if isinstance(error, TimeoutError):
-        return "timed out"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
-        return f"TLS: {error}"
-    return str(error) or type(error).__name__

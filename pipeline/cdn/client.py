@@ -1,12 +1,14 @@
 """Ask for a file's bytes, from an offset on, through redirects that are each checked.
 
 Owns the sockets of downloads. The connector resolves names itself, so that the address that was
-checked is the address that is used: a name that changes its mind in between gains nothing.
+checked is the address that is used: a name that changes its mind in between gains nothing. Where a proxy
+does the resolving, only what the URL itself says can be checked: its scheme, and an address that is in it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -31,6 +33,8 @@ from pipeline.cdn.policy import (
     shown,
     zone_of,
 )
+from pipeline.errors import UsageError
+from pipeline.proxies import Proxy, proxy_for, way_through
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -68,10 +72,15 @@ class Changed(Trouble):
 
 @dataclass(slots=True)
 class Visit:
-    """One request of a chain: its hop, and the zones its connection may have been made to."""
+    """One request of a chain: its hop, and the zones its connection may have been made to.
+
+    Through a `proxy` nobody here sees where it leads: then it counts as public, so that a redirect from
+    there gains no address that a public server could not give.
+    """
 
     hop: Hop
     zones: set[Zone]
+    proxy: Proxy | None = None
 
     @property
     def zone(self) -> Zone:
@@ -126,7 +135,7 @@ class GuardedResolver(AbstractResolver):
     ) -> list[ResolveResult]:
         found = await self._inner.resolve(host, port, family)
         visit = _VISIT.get()
-        if visit is None:
+        if visit is None or visit.proxy is not None:  # then it is the proxy's name that is looked up
             return found
         fitting = set(allow(visit.hop, [entry["host"] for entry in found]))
         visit.zones.update(zone_of(address) for address in fitting)
@@ -186,7 +195,11 @@ async def open_body(
 
 def _visit(hop: Hop) -> Visit:
     zone = literal_zone(hop.url)
-    return Visit(hop, set() if zone is None else {zone})
+    try:
+        proxy = proxy_for(hop.url, os.environ)
+    except UsageError as error:
+        raise Unreachable(f"{hop.url.host}: {error}") from error
+    return Visit(hop, set() if zone is None else {zone}, proxy)
 
 
 async def _ask(
@@ -197,12 +210,17 @@ async def _ask(
     try:
         async with asyncio.timeout(answer_s):
             response = await session.get(
-                url, headers=_wanted(held, offset), allow_redirects=False, read_bufsize=READ_BUFFER_BYTES
+                url,
+                headers=_wanted(held, offset),
+                allow_redirects=False,
+                read_bufsize=READ_BUFFER_BYTES,
+                **way_through(visit.proxy),
             )
     except TimeoutError as error:
-        raise Unreachable(f"{url.host} gave no answer within {answer_s:g} s") from error
+        way = "" if visit.proxy is None else f" (through {visit.proxy})"
+        raise Unreachable(f"{url.host} gave no answer within {answer_s:g} s{way}") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise Unreachable(f"{url.host}: {_words(error)}") from error
+        raise Unreachable(f"{url.host}: {_words(error, visit.proxy)}") from error
     finally:
         _VISIT.reset(token)
     try:
@@ -215,6 +233,8 @@ async def _ask(
 
 def _check_peer(visit: Visit, response: aiohttp.ClientResponse) -> None:
     """Look at who is at the other end, for sessions whose names were not resolved under guard."""
+    if visit.proxy is not None:
+        return
     connection = response.connection
     if connection is not None and connection.transport is not None:
         peer = connection.transport.get_extra_info("peername")
@@ -265,6 +285,9 @@ def _retry_after_s(text: str | None) -> float | None:
     return float(text) if text is not None and text.strip().isascii() and text.strip().isdigit() else None
 
 
-def _words(error: BaseException) -> str:
+def _words(error: BaseException, proxy: Proxy | None) -> str:
+    if isinstance(error, aiohttp.ClientHttpProxyError) and proxy is not None:
+        return proxy.refusal(error.status, error.message)  # its own words hold the URL, signature and all
     text = str(error).strip()
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    words = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return words if proxy is None else f"{words} (through {proxy})"

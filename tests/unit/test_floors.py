@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[2] / "pipeline"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "model"),
-    ("events", "names"),
+    ("events", "names", "proxies"),
     ("settings",),
     ("manifest", "plan", "retry", "polling", "pacing", "pricing", "budget"),
     ("api", "ledger", "storage", "media", "cdn", "images", "lock", "memory"),

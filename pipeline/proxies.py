@@ -1,0 +1,151 @@
+"""Which proxy a request goes through, by the variables that other tools read too. Pure: no sockets.
+
+`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in either case. It must not know what is sent:
+whether a secret may leave through a proxy is for the one who sends it to say. Nothing of `~/.netrc` and
+nothing of the system's own settings is read, so that what happens can be seen in the environment.
+
+Source: curl's manual, "Environment variables" and `--noproxy`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from base64 import b64encode
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from yarl import URL
+
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_VARIABLES: Final = {
+    "https": ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"),
+    "http": ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"),
+}
+_EXCEPTIONS: Final = ("no_proxy", "NO_PROXY")
+_ENTRY: Final = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<name>[^:]*))(?::(?P<port>\d+))?")
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy without its user, the variable that named it, and what it wants to be told of its user."""
+
+    url: URL
+    source: str
+    authorization: str = field(default="", repr=False)
+
+    def refusal(self, status: int, reason: str) -> str:
+        """Say that the proxy opened no tunnel, and what may help."""
+        words = f"{self} opened no tunnel: HTTP {status} {reason}".rstrip()
+        if status == 407:
+            return f"{words}; write its user into the variable: {self.source}=http://user:password@host:port"
+        return words
+
+    def __str__(self) -> str:
+        return f"the proxy {self.url.origin()} of {self.source}"
+
+
+def proxy_for(url: URL, environ: Mapping[str, str]) -> Proxy | None:
+    """Return the proxy that `environ` names for `url`, None when the request goes straight to its host.
+
+    This machine is never asked for through a proxy. Raises `UsageError` for a proxy that cannot be used;
+    the message shows no more of the variable than its name and its scheme.
+    """
+    host = (url.host or "").rstrip(".").lower()
+    if not host or is_this_machine(host):
+        return None
+    source = next((name for name in _VARIABLES.get(url.scheme, ()) if environ.get(name, "").strip()), "")
+    if not source:
+        return None
+    exceptions = next((environ[name] for name in _EXCEPTIONS if environ.get(name, "").strip()), "")
+    if is_excepted(host, url.port, exceptions):
+        return None
+    return _proxy(environ[source].strip(), source)
+
+
+def way_through(proxy: Proxy | None) -> dict[str, Any]:
+    """Return the options of an aiohttp request that lead it through `proxy`.
+
+    The user goes as a header that the proxy alone is sent, never in the URL, which errors show.
+    """
+    if proxy is None:
+        return {}
+    told = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
+    return {"proxy": proxy.url, "proxy_headers": told}
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host's name or address says by itself that it is this machine."""
+    address = _address(host)
+    if address is None:
+        return host == "localhost" or host.endswith(".localhost")
+    inner = getattr(address, "ipv4_mapped", None) or address
+    return bool(inner.is_loopback or inner.is_unspecified)
+
+
+def is_excepted(host: str, port: int | None, exceptions: str) -> bool:
+    """Whether `NO_PROXY` names the host: `*`, a domain (and all below it), an address, a network.
+
+    Entries are divided by commas or blanks; one with a port holds for that port only.
+    """
+    return any(_names(entry, host, port) for entry in re.split(r"[,\s]+", exceptions.lower()) if entry)
+
+
+def _names(entry: str, host: str, port: int | None) -> bool:
+    if entry == "*":
+        return True
+    address = _address(host)
+    try:
+        network = ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        network = None
+    if network is not None:
+        return address is not None and address in network
+    found = _ENTRY.fullmatch(entry)
+    if found is None or (found["port"] and int(found["port"]) != port):
+        return False
+    if found["six"] is not None or address is not None:
+        return address is not None and _address(found["six"] or found["name"] or "") == address
+    name = found["name"].removeprefix("*").strip(".")
+    return bool(name) and (host == name or host.endswith(f".{name}"))
+
+
+def _proxy(text: str, source: str) -> Proxy:
+    scheme, divider, _ = text.partition("://")
+    if divider and scheme.lower() not in ("http", "https"):
+        shown = scheme if scheme.isalnum() else "?"
+        raise UsageError(
+            f"{source} names a {shown}:// proxy; only http:// and https:// ones can be used. "
+            "Name one of those in HTTPS_PROXY, or leave hosts out of it with NO_PROXY"
+        )
+    try:
+        url = URL(text if divider else f"http://{text}")
+        usable = bool(url.host and url.port) and not (
+            url.query_string or url.fragment or re.search(r"\s", text)
+        )
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UsageError(
+            f"{source} will not do as a proxy: it looks like http://host:port or "
+            "http://user:password@host:port, with %40 for @, %23 for # and the like in the password"
+        )
+    told = ""
+    if url.user or url.password:
+        told = "Basic " + b64encode(
+            f"{url.user or ''}:{url.password or ''}".encode("utf-8", "surrogateescape")
+        ).decode("ascii")
+    return Proxy(url.origin(), source, told)
+
+
+def _address(host: str) -> Address | None:
+    try:
+        return ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return None

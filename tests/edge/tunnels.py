@@ -1,0 +1,176 @@
+"""A CONNECT proxy that can refuse, hang and cut, and a server of bare bytes behind TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ipaddress
+import ssl
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from tests.edge.wires import Heard, Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+    from types import TracebackType
+
+NAMES = ("api.vendor.test", "cdn.vendor.test", "localhost")
+
+
+def make_certificate(folder: Path) -> Path:
+    """Write a certificate of `NAMES` and 127.0.0.1 that signs itself, with its key, into one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test")])
+    now = datetime.now(UTC)
+    alternatives: list[x509.GeneralName] = [x509.DNSName(host) for host in NAMES]
+    alternatives.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=2))
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "certificate.pem"
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
+
+
+def server_side(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+@dataclass
+class TlsWire(Wire):
+    """A `Wire` behind TLS."""
+
+    tls: ssl.SSLContext | None = None
+
+    async def __aenter__(self) -> Self:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+
+@dataclass
+class Tunnel:
+    """A proxy. Every name leads to `target` on this machine; `act` (if given) answers CONNECT instead.
+
+    `tls` makes it a proxy that is itself spoken to in TLS. `user` is what it wants to hear, if anything.
+    """
+
+    target: int
+    act: Callable[[asyncio.StreamWriter], Awaitable[None]] | None = None
+    tls: ssl.SSLContext | None = None
+    user: str = ""
+    cut_after_bytes: int | None = None
+    """End the tunnel once the client has sent so many bytes into it."""
+    heads: list[Heard] = field(default_factory=list)
+    seen: bytearray = field(default_factory=bytearray)
+    """All that a proxy could read: the bytes of every client, tunnels included."""
+    port: int = 0
+
+    async def __aenter__(self) -> Self:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.cut()
+        await asyncio.sleep(0)
+
+    @property
+    def url(self) -> str:
+        user = f"{self.user}@" if self.user else ""
+        return f"{'https' if self.tls else 'http'}://{user}127.0.0.1:{self.port}"
+
+    @property
+    def asked_for(self) -> list[str]:
+        return [f"{head.line.split()[0]} {head.target}" for head in self.heads]
+
+    def cut(self) -> None:
+        """End every tunnel at once, without a word."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._writers.add(writer)
+        try:
+            await self._converse(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.transport.abort()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.seen += head
+        lines = head.decode("latin-1").split("\r\n")
+        pairs = (line.partition(":") for line in lines[1:] if line)
+        heard = Heard(lines[0], {name.lower(): value.strip() for name, _, value in pairs}, b"")
+        self.heads.append(heard)
+        wanted = f"Basic {base64.b64encode(self.user.encode()).decode()}"
+        if self.user and heard.headers.get("proxy-authorization") != wanted:
+            writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+            await writer.drain()
+            return
+        if self.act is not None:
+            await self.act(writer)
+            return
+        assert heard.line.startswith("CONNECT "), heard.line
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        self._writers.add(up_writer)
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await asyncio.gather(self._upwards(reader, up_writer, writer), self._downwards(up_reader, writer))
+
+    async def _upwards(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter
+    ) -> None:
+        sent = 0
+        while data := await reader.read(65536):
+            self.seen += data
+            sent += len(data)
+            if self.cut_after_bytes is not None and sent >= self.cut_after_bytes:
+                back.transport.abort()
+                break
+            writer.write(data)
+        writer.close()
+
+    async def _downwards(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()

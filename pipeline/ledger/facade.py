@@ -16,7 +16,7 @@ from anyio import to_thread
 
 from pipeline.errors import Conflict, LedgerTrouble, UsageError
 from pipeline.ledger import rows
-from pipeline.model import LEGAL, IllegalTransition, Transition
+from pipeline.model import LEGAL, IllegalTransition, State, Transition
 
 if TYPE_CHECKING:
     import asyncio
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.ledger.leases import Leased, Leases, Revoked
     from pipeline.ledger.store import Move, Store
     from pipeline.ledger.writer import Writer
-    from pipeline.model import Record, State
+    from pipeline.model import Record
 
 _T = TypeVar("_T")
 
@@ -148,7 +148,7 @@ class Ledger:
     def fence(self, leases: dict[str, int]) -> None:
         """From now on make only steps of rows in `leases`, each only while its number is the row's own.
 
-        Any other step is a `Conflict`. The mapping may change later.
+        Any other step is a `Conflict`. The mapping may change later. A lease ends when its row is done.
         """
         self._leases = leases
 
@@ -203,7 +203,8 @@ class Ledger:
         cas: tuple[object, ...] = (self._store.batch, before.key, before.version, was.value)
         plain, whole = sql.step, sql.step_all
         if self._leases is not None:
-            cas = (*cas, self._leases.get(before.key, NO_LEASE))
+            ends = int(now is State.DONE)
+            cas = (ends, ends, *cas, self._leases.get(before.key, NO_LEASE))
             plain, whole = sql.step_fenced, sql.step_all_fenced
         edited = rows.content(before) != rows.content(after)
         values = rows.content(after) + rows.moving(after) if edited else rows.moving(after)

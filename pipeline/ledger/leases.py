@@ -62,8 +62,8 @@ class Leases:
         batch = self._store.batch
 
         def work(cursor: Cursor) -> tuple[int, frozenset[str]]:
-            number = self._epoch(cursor) + 1
-            cursor.execute(self._sql.fact_set, (batch, EPOCH, str(number)))
+            cursor.execute(self._sql.epoch_next, (batch, EPOCH, "1"))
+            number = int(cursor.fetchall()[0][0])
             cursor.execute(self._sql.revoke_all, (batch,))
             cursor.execute(self._sql.in_flight, (batch,))
             return number, frozenset(row[0] for row in cursor.fetchall())
@@ -73,15 +73,18 @@ class Leases:
     def claim(self, epoch: int, worker: str, most: int) -> list[Leased]:
         """Lend up to `most` rows that nobody has to `worker`: those under way first. Raises `Superseded`."""
         batch = self._store.batch
+        lent: list[Leased] = []
 
-        def work(cursor: Cursor) -> list[Leased]:
+        def work(cursor: Cursor) -> None:
+            if lent and self._stands(cursor, lent[0].record.key, lent[0].lease, worker):
+                return
             cursor.execute(self._sql.claim, (batch, most, worker, batch))
             found = cursor.fetchall()
             records = rows.read(row[:-1] for row in found)
-            lent = [Leased(record, row[-1]) for record, row in zip(records, found, strict=True)]
-            return sorted(lent, key=lambda leased: leased.record.position)
+            lent[:] = [Leased(record, row[-1]) for record, row in zip(records, found, strict=True)]
 
-        return self._in(epoch, work)
+        self._in(epoch, work)
+        return sorted(lent, key=lambda leased: leased.record.position)
 
     def revoke(self, epoch: int, worker: str, left: Iterable[str] = ()) -> Revoked:
         """End all leases of `worker`. Raises `Superseded`.
@@ -89,15 +92,19 @@ class Leases:
         Those of its rows that are `left` are lent to nobody in this epoch, and are not in the answer.
         """
         batch, kept = self._store.batch, frozenset(left)
+        had: list[tuple[str, str, int]] = []
 
-        def work(cursor: Cursor) -> Revoked:
+        def work(cursor: Cursor) -> None:
+            if had and self._stands(cursor, had[0][0], had[0][2], LEFT if had[0][0] in kept else None):
+                return
             cursor.execute(self._sql.revoke, (batch, worker))
-            found = {key: State(state) for key, state in cursor.fetchall() if key not in kept}
+            had[:] = cursor.fetchall()
             cursor.executemany(self._sql.leave, [(LEFT, batch, key) for key in kept])
-            flying = frozenset(key for key, state in found.items() if state in IN_FLIGHT)
-            return Revoked(flying, any(state not in ENDED for state in found.values()))
 
-        return self._in(epoch, work)
+        self._in(epoch, work)
+        states = {key: State(state) for key, state, _ in had if key not in kept}
+        flying = frozenset(key for key, state in states.items() if state in IN_FLIGHT)
+        return Revoked(flying, any(state not in ENDED for state in states.values()))
 
     def give_back(self, epoch: int, keys: Iterable[str]) -> None:
         """Let rows that were claimed, and told to no worker, be claimed again. Raises `Superseded`."""
@@ -113,6 +120,15 @@ class Leases:
             return work(cursor)
 
         return self._store.write(checked)
+
+    def _stands(self, cursor: Cursor, key: str, lease: int, worker: str | None) -> bool:
+        """Say whether what this call changed in an earlier attempt was committed, though no answer came.
+
+        One row tells for all of a transaction, and nobody else lends in this epoch.
+        """
+        cursor.execute(self._sql.lent, (self._store.batch, key))
+        row = cursor.fetchone()
+        return row is not None and tuple(row) == (lease, worker)
 
     def _epoch(self, cursor: Cursor) -> int:
         cursor.execute(self._sql.epoch_get, (self._store.batch, EPOCH))

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     Double,
+    Index,
     Integer,
     MetaData,
     PrimaryKeyConstraint,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     Text,
     bindparam,
     case,
+    cast,
     func,
     literal_column,
     null,
@@ -28,7 +30,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.schema import CreateTable
+from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from pipeline.ledger.rows import CONTENT, FIXED, MOVING, PLAIN_TYPES
@@ -50,7 +52,7 @@ _ONE: Final[ColumnElement[int]] = literal_column("1", BigInteger)
 
 UNDER_WAY: Final[list[ColumnElement[str]]] = [*IN_FLIGHT, literal_column("'ready'", Text)]
 
-VERSION: Final = 1
+VERSION: Final = 2
 """The version of the tables that this package writes. A ledger with a higher one is left alone."""
 
 _TYPES: Final[Mapping[str, type[TypeEngine[Any]]]] = {
@@ -133,9 +135,28 @@ facts: Final = Table(
     PrimaryKeyConstraint("batch", "name"),
 )
 
+_TURN: Final = cast(records.c.state == _PENDING, Integer)
+"""Rows that are under way are lent before pending ones."""
+
+_FREE: Final = records.c.worker.is_(None) & (
+    ((records.c.state == _PENDING) & (records.c.position >= _ZERO)) | records.c.state.in_(UNDER_WAY)
+)
+"""What may be lent. Index and claim must say it in the same words, or the index is of no use."""
+
+_free_rows: Final = Index(
+    "veobatch_records_free", records.c.batch, _TURN, records.c.position, postgresql_where=_FREE
+)
+_lent_rows: Final = Index(
+    "veobatch_records_lent", records.c.batch, records.c.worker, postgresql_where=records.c.worker.is_not(None)
+)
+
 _CREATED_IN: Final[Mapping[int, Sequence[Table]]] = {
     1: (schema_version, batches, records, transitions, facts),
 }
+
+_INDEXED_IN: Final[Mapping[int, Sequence[Index]]] = {2: (_free_rows, _lent_rows)}
+"""Indices in PostgreSQL. A file has none of them: each step of a single machine would have to keep them up,
+for claims that it never makes."""
 
 
 VERSION_TABLE: Final = schema_version.name
@@ -144,11 +165,14 @@ VERSION_TABLE: Final = schema_version.name
 
 def migrations(dialect: Dialect, found: int) -> list[tuple[int, list[str]]]:
     """Return the versions that a ledger of version `found` lacks, oldest first, with their statements."""
-    return [
-        (version, [str(CreateTable(table).compile(dialect=dialect)) for table in tables])
-        for version, tables in sorted(_CREATED_IN.items())
-        if version > found
-    ]
+    return [(version, _ddl(dialect, version)) for version in range(found + 1, VERSION + 1)]
+
+
+def _ddl(dialect: Dialect, version: int) -> list[str]:
+    made: list[CreateTable | CreateIndex] = [CreateTable(table) for table in _CREATED_IN.get(version, ())]
+    if dialect.name == "postgresql":
+        made += [CreateIndex(index) for index in _INDEXED_IN.get(version, ())]
+    return [str(one.compile(dialect=dialect)) for one in made]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +181,10 @@ class Statements:
 
     step: str  # the MOVING values of `after`; batch, key, version and state of `before`
     step_all: str  # the CONTENT and MOVING values of `after`; then as `step`
-    step_fenced: str  # as `step`, then the lease
-    step_all_fenced: str  # as `step_all`, then the lease
+    step_fenced: (
+        str  # as `step`, with 1 or 0 twice before the batch: whether it ends the lease; then the lease
+    )
+    step_all_fenced: str  # as `step_all`, likewise
     log: str  # batch, key, version, before, after, at, stamp
     add: str  # batch, the FIXED and MOVING values
     place: str  # position, batch, key
@@ -171,11 +197,13 @@ class Statements:
     fact_set: str  # batch, name, value
     fact_get: str  # batch, name
     claim: str  # batch, how many, worker, batch; gives FIXED, MOVING and the lease
-    revoke: str  # batch, worker; gives key and state
+    lent: str  # batch, key; gives lease and worker, once whoever is changing them is through
+    revoke: str  # batch, worker; gives key, state and lease
     revoke_all: str  # batch
     leave: str  # worker, batch, key
-    in_flight: str  # batch
+    in_flight: str  # batch; of rows that are lent to nobody
     epoch_get: str  # batch, name
+    epoch_next: str  # batch, name, "1"; gives the number
     batch_add: str  # batch, identity, created_at
     batch_get: str  # batch
     version_add: str  # version, applied_at
@@ -194,13 +222,16 @@ def statements(dialect: Dialect) -> Statements:
     at = ["b_batch", "b_key"]
     new = ["batch", *FIXED, *MOVING]
     fenced = unmoved & (records.c.lease == bindparam("b_lease"))
-    fence = [*cas, "b_lease"]
+    fence = ["b_ends", "b_ends", *cas, "b_lease"]
     revoked = update(records).values(lease=_next_lease(), worker=null())
 
     fact_row = _insert(dialect, facts, facts.c.keys())
     upsert = fact_row.on_conflict_do_update(
         index_elements=["batch", "name"], set_={"value": fact_row.excluded.value}
     )
+    counted = fact_row.on_conflict_do_update(
+        index_elements=["batch", "name"], set_={"value": cast(cast(facts.c.value, BigInteger) + _ONE, Text)}
+    ).returning(facts.c.value)
 
     def text(statement: ClauseElement, order: Sequence[str]) -> str:
         return _text(statement, dialect, order)
@@ -208,19 +239,24 @@ def statements(dialect: Dialect) -> Statements:
     return Statements(
         step=text(_set(MOVING).where(unmoved), [*MOVING, *cas]),
         step_all=text(_set((*CONTENT, *MOVING)).where(unmoved), [*CONTENT, *MOVING, *cas]),
-        step_fenced=text(_set(MOVING).where(fenced), [*MOVING, *fence]),
-        step_all_fenced=text(_set((*CONTENT, *MOVING)).where(fenced), [*CONTENT, *MOVING, *fence]),
+        step_fenced=text(_set(MOVING, _ENDING).where(fenced), [*MOVING, *fence]),
+        step_all_fenced=text(_set((*CONTENT, *MOVING), _ENDING).where(fenced), [*CONTENT, *MOVING, *fence]),
         claim=text(_claim().returning(*record, records.c.lease), ["b_batch", "most", "worker", "b_batch"]),
+        lent=text(select(records.c.lease, records.c.worker).where(one).with_for_update(), at),
         revoke=text(
             revoked.where(own & (records.c.worker == bindparam("b_worker"))).returning(
-                records.c.key, records.c.state
+                records.c.key, records.c.state, records.c.lease
             ),
             ["b_batch", "b_worker"],
         ),
         revoke_all=text(revoked.where(own & records.c.worker.is_not(None)), ["b_batch"]),
         leave=text(update(records).values(worker=bindparam("worker")).where(one), ["worker", *at]),
-        in_flight=text(select(records.c.key).where(own & records.c.state.in_(IN_FLIGHT)), ["b_batch"]),
+        in_flight=text(
+            select(records.c.key).where(own & _FREE & (_TURN == _ZERO) & records.c.state.in_(IN_FLIGHT)),
+            ["b_batch"],
+        ),
         epoch_get=text(select(facts.c.value).where(fact).with_for_update(read=True), ["b_batch", "b_name"]),
+        epoch_next=text(counted, ["batch", "name", "value"]),
         log=text(_insert(dialect, transitions, transitions.c.keys()), transitions.c.keys()),
         add=text(_insert(dialect, records, new), new),
         place=text(_set(["position"]).where(one), ["position", *at]),
@@ -259,6 +295,14 @@ def statements(dialect: Dialect) -> Statements:
     )
 
 
+_ENDS: Final[ColumnElement[int]] = bindparam("b_ends", type_=BigInteger)
+_ENDING: Final = (
+    (records.c.lease, records.c.lease + _ENDS),
+    (records.c.worker, case((_ENDS == _ONE, null()), else_=records.c.worker)),
+)
+"""A lease ends with its row: then it costs nothing to take back what a worker has done already."""
+
+
 def _next_lease() -> ColumnElement[int]:
     return func.coalesce(records.c.lease, _ZERO) + _ONE
 
@@ -270,11 +314,10 @@ def _claim() -> Update:
     for each row, and more than `most` be locked and lent (https://www.postgresql.org/docs/current/queries-with.html).
     """
     own = records.c.batch == bindparam("b_batch")
-    waiting = (records.c.state == _PENDING) & (records.c.position >= _ZERO)
     free = (
         select(records.c.key)
-        .where(own & records.c.worker.is_(None) & (waiting | records.c.state.in_(UNDER_WAY)))
-        .order_by(case((records.c.state == _PENDING, _ONE), else_=_ZERO), records.c.position)
+        .where(own & _FREE)
+        .order_by(_TURN, records.c.position)
         .limit(bindparam("most"))
         .offset(_ZERO)
         .with_for_update(skip_locked=True)
@@ -292,8 +335,8 @@ def _insert(dialect: Dialect, table: Table, names: Sequence[str]) -> sqlite.Inse
     return make(table).values({name: bindparam(name) for name in names})
 
 
-def _set(names: Sequence[str]) -> Update:
-    return update(records).ordered_values(*((records.c[name], bindparam(name)) for name in names))
+def _set(names: Sequence[str], more: Sequence[tuple[Column[Any], ColumnElement[Any]]] = ()) -> Update:
+    return update(records).ordered_values(*((records.c[name], bindparam(name)) for name in names), *more)
 
 
 def _text(statement: ClauseElement, dialect: Dialect, order: Sequence[str]) -> str:

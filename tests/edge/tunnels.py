@@ -78,12 +78,16 @@ class Tunnel:
     """A proxy. Every name leads to `target` on this machine; `act` (if given) answers CONNECT instead.
 
     `tls` makes it a proxy that is itself spoken to in TLS. `user` is what it wants to hear, if anything.
+    `inner` ends TLS within the tunnel, for a target that speaks plain http. `faults` come first, one a
+    connection, until they are used up.
     """
 
     target: int
     act: Callable[[asyncio.StreamWriter], Awaitable[None]] | None = None
     tls: ssl.SSLContext | None = None
+    inner: ssl.SSLContext | None = None
     user: str = ""
+    faults: list[Callable[[asyncio.StreamWriter], Awaitable[None]]] = field(default_factory=list)
     cut_after_bytes: int | None = None
     """End the tunnel once the client has sent so many bytes into it."""
     heads: list[Heard] = field(default_factory=list)
@@ -148,13 +152,16 @@ class Tunnel:
             writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
             await writer.drain()
             return
-        if self.act is not None:
-            await self.act(writer)
+        act = self.faults.pop(0) if self.faults else self.act
+        if act is not None:
+            await act(writer)
             return
         assert heard.line.startswith("CONNECT "), heard.line
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
         self._writers.add(up_writer)
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        if self.inner is not None:
+            await writer.start_tls(self.inner)
         await asyncio.gather(self._upwards(reader, up_writer, writer), self._downwards(up_reader, writer))
 
     async def _upwards(
@@ -162,7 +169,7 @@ class Tunnel:
     ) -> None:
         sent = 0
         while data := await reader.read(65536):
-            self.seen += data
+            self.seen += b"" if self.inner else data  # it is the API's, not the proxy's, who can read this
             sent += len(data)
             if self.cut_after_bytes is not None and sent >= self.cut_after_bytes:
                 back.transport.abort()

@@ -7,6 +7,7 @@ next one begins a new epoch over the same ledger.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,8 +15,9 @@ import anyio
 from anyio import to_thread
 
 from pipeline.cluster import rays
+from pipeline.cluster.job import AccountLost
 from pipeline.engine.board import Board
-from pipeline.errors import StopReason
+from pipeline.errors import LedgerTrouble, StopReason, StopRun
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State
 
@@ -25,18 +27,20 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from pipeline.cluster.job import ClusterJob, Standing
+    from pipeline.cluster.rays import RayLine
     from pipeline.engine import Outcome
-    from pipeline.errors import StopRun
     from pipeline.events import Observer
     from pipeline.ledger import Ledger
     from pipeline.model import Record
 
 BEAT_S: Final = 0.25
-SHARE: Final = 10.0
-"""Reading the whole ledger may take a tenth of the driver's time."""
+SHARE: Final = 50.0
+REREAD_S: Final = 60.0
+"""Rows are shown as workers report them. The whole ledger is read again after a death, and then every
+minute at most, taking up to a fiftieth of the driver's time."""
 
 DEATHS: Final = 10
-"""How often each worker may die, on the average, while no row moves, before the run gives up."""
+"""How often each process may die, on the average, while no row moves, before the run gives up."""
 
 PARTING_S: Final = 10.0
 """How long workers that were told to stop at once may take for it."""
@@ -60,9 +64,11 @@ class Cluster:
         self._job, self._ledger, self._observer = job, ledger, observer
         self._epoch, self._orphans = epoch
         self._address = address
-        self._account: Any = None
+        self._account: RayLine | None = None
         self._workers: dict[str, Any] = {}
         self._spawned = self._deaths = 0
+        self._lost = ""
+        self._stale = False
         self._stopped = ""
         self._held: StopRun | None = None
         self._parting_at: float | None = None
@@ -82,118 +88,160 @@ class Cluster:
         self._stopped = reason
         self._observer.said(Event(Topic.STOPPING, notice, Level.WARNING))
         if self._account is not None:
-            self._account.interrupt.remote(reason)
+            self._account.tell("interrupt", reason)
 
     def hold_back(self, trouble: StopRun) -> None:
-        """Submit nothing, for a trouble that is known before the run begins; go on with what is paid."""
+        """Submit nothing more, for a trouble that was met here; go on with what is paid."""
         self._held = trouble
         self._observer.said(Event(Topic.STOPPING, str(trouble), Level.WARNING))
+        if self._account is not None:
+            self._account.tell("halt", trouble.reason, str(trouble))
 
     def abandon(self) -> None:
         """Let all workers stop at once; whoever has not within some seconds is ended."""
         self._parting_at = time.monotonic()
         if self._account is not None:
-            self._account.interrupt.remote(self._stopped, abandon=True)
+            self._account.tell("interrupt", self._stopped, abandon=True)
 
     async def run(self) -> Outcome:
         """Do all there is to do; return how it ended."""
         await to_thread.run_sync(partial(rays.start, self._address, self._job.workers))
         try:
-            name = f"veobatch-{self._ledger.identity}-{self._epoch}"
-            self._account = rays.new_account(name, self._job, self._epoch, self._orphans)
-            await self._account.begin.remote()
-            if self._held is not None:
-                await self._account.halt.remote(self._held.reason, str(self._held))
-            if self._stopped:
-                await self._account.interrupt.remote(self._stopped)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._show)
-                await self._oversee(tasks)
-                tasks.cancel_scope.cancel()
-            self.learned = await self._last_words()
-        except rays.lost() as error:
-            self._trouble = (StopReason.UNFINISHED, f"the cluster is lost: {rays.words(error)}")
+            await self._reign()
+            while self._lost and await self._succeeded():
+                await self._reign()
+            await self._read()
+        except StopRun as trouble:
+            self._trouble = (trouble.reason, str(trouble))
         finally:
             with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(partial(rays.stop, self._account, list(self._workers.values())))
-        await self._read()
+                await to_thread.run_sync(rays.end, self._account, list(self._workers.values()))
+                await to_thread.run_sync(rays.leave)
         return self._outcome()
 
-    async def _last_words(self) -> dict[str, Any]:
-        learned: dict[str, Any] = await self._account.learned.remote()
-        await self._account.end.remote()
-        return learned
+    async def _reign(self) -> None:
+        """Let one account lend all there is to do; `_lost` says afterwards what became of it, if anything."""
+        name = f"veobatch-{self._ledger.identity}-{self._epoch}"
+        account = self._account = rays.new_account(name, self._job, self._epoch, self._orphans)
+        self._lost = ""
+        try:
+            await account.begin()
+            if self._held is not None:
+                await account.halt(self._held.reason, str(self._held))
+            if self._stopped:
+                await account.interrupt(self._stopped)
+        except AccountLost as error:
+            self._lost = str(error)
+            return
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._reread)
+            await self._oversee(account, tasks)
+            tasks.cancel_scope.cancel()
 
-    async def _oversee(self, tasks: TaskGroup) -> None:
+    async def _succeeded(self) -> bool:
+        """Make way for another account, which begins with the ledger alone; say whether there may be one."""
+        self._deaths += 1
+        await to_thread.run_sync(rays.end, self._account, list(self._workers.values()))
+        self._workers.clear()
+        self._account = None
+        if self._parting_at is not None:
+            return False
+        if self._deaths > DEATHS * self._job.workers:
+            self._trouble = (StopReason.UNFINISHED, f"the cluster is lost: {self._lost}")
+            return False
+        words = f"the account's process is lost ({self._lost}): another goes on from the ledger"
+        self._observer.said(Event(Topic.NOTE, words, Level.WARNING))
+        self._epoch, self._orphans = await self._ledger.begin_epoch()
+        return True
+
+    async def _oversee(self, account: RayLine, tasks: TaskGroup) -> None:
         """Keep as many workers as were asked for while there are rows that none of them has."""
-        wanted = self._job.workers
-        while True:
-            standing = await self._listen()
-            active = [name for name in self._workers if name not in standing.lapsed]
-            if standing.waiting and not self._stopped and self._trouble is None:
-                for _ in range(wanted - len(active)):
-                    self._spawn(tasks)
-            elif not active:
-                return
-            if self._parting_at is not None and time.monotonic() > self._parting_at + PARTING_S:
-                return
-            await anyio.sleep(BEAT_S)
+        try:
+            while True:
+                standing = await self._listen(account)
+                active = self._workers.keys() - standing.lapsed
+                if standing.waiting and self._trouble is None and self._parting_at is None:
+                    for _ in range(self._job.workers - len(active)):
+                        self._spawn(account, tasks)
+                elif not active & standing.working:
+                    break
+                if self._parting_at is not None and time.monotonic() > self._parting_at + PARTING_S:
+                    break
+                await anyio.sleep(BEAT_S)
+            self.learned = await account.learned()
+            await account.end()
+        except AccountLost as error:
+            self._lost = str(error)
 
-    async def _listen(self) -> Standing:
-        standing: Standing = await self._account.standing.remote()
+    async def _listen(self, account: RayLine) -> Standing:
+        standing = await account.standing()
         for name in standing.lapsed - (self._seen.lapsed if self._seen else frozenset()):
             words = f"worker {name} is silent for {self._job.lease_s:g} s: others go on with its rows"
             self._observer.said(Event(Topic.NOTE, words, Level.WARNING))
+            self._stale = True
         self._seen = standing
+        for record in standing.moved:
+            self._show(record)
         for event in standing.events:
             self._observer.said(event)
         return standing
 
-    def _spawn(self, tasks: TaskGroup) -> None:
+    def _spawn(self, account: RayLine, tasks: TaskGroup) -> None:
         self._spawned += 1
         name = f"{self._epoch}.{self._spawned}"
         self._workers[name] = rays.new_worker()
-        tasks.start_soon(self._tend, name)
+        tasks.start_soon(self._tend, account, name)
 
-    async def _tend(self, name: str) -> None:
+    async def _tend(self, account: RayLine, name: str) -> None:
         """Wait for a worker's end. One that dies is replaced; what it had is given to others."""
         try:
-            trouble = await self._workers[name].live.remote(name, self._job, self._account)
-        except rays.died() as error:
-            self._deaths += 1
-            words = f"worker {name} is lost ({rays.words(error)}): others go on with its rows"
-            self._observer.said(Event(Topic.NOTE, words, Level.WARNING))
-            await self._account.gone.remote(name)
-            if self._deaths > DEATHS * self._job.workers:
-                await self._give_up((StopReason.UNFINISHED, "workers die as fast as they are started"))
-        else:
-            if trouble is not None:
-                await self._account.gone.remote(name)
-                await self._give_up(trouble)
+            trouble = await self._workers[name].live.remote(name, self._job.for_a_worker(), account.actor)
+        except rays.lost() as error:
+            self._bury(name, error)
+            trouble = None
         finally:
             self._workers.pop(name, None)
+        with suppress(AccountLost):
+            await account.gone(name)
+            if trouble is None and self._deaths > DEATHS * self._job.workers:
+                trouble = (StopReason.UNFINISHED, "workers die as fast as they are started")
+            if trouble is not None and self._trouble is None:
+                self._trouble = trouble
+                self._observer.said(Event(Topic.STOPPING, trouble[1], Level.WARNING))
+                await account.interrupt(trouble[1])
 
-    async def _give_up(self, why: tuple[StopReason, str]) -> None:
-        if self._trouble is None:
-            self._trouble = why
-            self._observer.said(Event(Topic.STOPPING, why[1], Level.WARNING))
-            await self._account.interrupt.remote(why[1])
+    def _bury(self, name: str, error: Exception) -> None:
+        self._deaths += 1
+        self._stale = True
+        words = f"worker {name} is lost ({rays.words(error)}): others go on with its rows"
+        self._observer.said(Event(Topic.NOTE, words, Level.WARNING))
+        self._observer.said(Event(Topic.NOTE, f"worker {name}: {error}", Level.DEBUG))
 
-    async def _show(self) -> None:
-        """Tell those who watch what has changed in the ledger, as often as reading it is cheap."""
+    async def _reread(self) -> None:
+        """Read the ledger again, where what is shown may have come to differ from it."""
+        cost_s, read_at = 0.0, time.monotonic()
         while True:
+            await anyio.sleep(max(BEAT_S, SHARE * cost_s))
             began = time.monotonic()
-            await self._read()
-            await anyio.sleep(max(2 * BEAT_S, SHARE * (time.monotonic() - began)))
+            if self._stale or began > read_at + REREAD_S:
+                self._stale = False
+                with suppress(LedgerTrouble):  # nothing was lost by not looking
+                    await self._read()
+                read_at = time.monotonic()
+                cost_s = read_at - began
 
     async def _read(self) -> None:
         for record in await self._ledger.load():
-            known = self._records.get(record.key)
-            if known is None or known.version != record.version:
-                self._records[record.key] = record
-                self._deaths = 0
-                if known is not None:
-                    self._observer.moved(known, record)
+            self._show(record)
+
+    def _show(self, record: Record) -> None:
+        known = self._records.get(record.key)
+        if known is not None and known.version >= record.version:
+            return
+        self._records[record.key] = record
+        self._deaths = 0
+        if known is not None:
+            self._observer.moved(known, record)
 
     def _outcome(self) -> Outcome:
         board = Board(self._records)

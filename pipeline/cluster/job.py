@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from pipeline.pacing import Share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.events import Event
     from pipeline.ledger.leases import Leased
     from pipeline.model import Record
-    from pipeline.pacing import Verdict
+    from pipeline.pacing import Looked, Verdict
     from pipeline.settings import Settings
 
 Lesson = tuple[str, float, float, bool]
@@ -27,7 +29,7 @@ class ClusterJob:
     `lease_s` is how long a worker may be silent before its rows are given to others.
     """
 
-    ledger: str
+    ledger: str = field(repr=False)
     batch: str
     output: str
     base_url: str
@@ -39,33 +41,50 @@ class ClusterJob:
     assumed_price: float | None = None
     memory: Mapping[str, Any] = field(repr=False, default_factory=dict)
 
+    def for_a_worker(self) -> ClusterJob:
+        """Return what a worker needs of this: each row comes to it with its price."""
+        return replace(self, prices={}, memory={})
+
     def price_of(self, record: Record) -> float | None:
         """Return the price of a row in USD, or None when nobody knows it."""
         return self.prices.get(record.key, self.assumed_price)
 
 
+class AccountLost(Exception):
+    """The account is no more: whoever has borrowed from it must stop at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a worker says of itself each time it asks for something. Counts are as of now."""
+    """What a worker says of itself each time it asks for something. Counts are as of now.
+
+    `moved` holds, for each row that has made steps since the last report, how it stands; `busy` says that
+    some of the worker's rows may still come to something.
+    """
 
     worker: str
     in_flight: int
+    looked: Looked
     verdicts: tuple[Verdict, ...] = ()
     permits_wanted: int = 0
     rows_wanted: int = 0
-    finished: tuple[Record, ...] = ()
+    moved: tuple[Record, ...] = ()
     lessons: tuple[Lesson, ...] = ()
     events: tuple[Event, ...] = ()
     stop: tuple[StopReason, str] | None = None
+    busy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the account gives. A worker that is not `known` any more must end at once."""
+    """What the account gives; `more` says that rows may still come.
+
+    A worker that is not `known` any more must end at once.
+    """
 
     known: bool = True
     permits: int = 0
-    wait_s: float = 0.0
+    share: Share = field(default_factory=Share)
     rows: tuple[tuple[Leased, float | None], ...] = ()
     more: bool = False
     lessons: tuple[Lesson, ...] = ()
@@ -76,17 +95,17 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What the account tells the driver: who is lost, what was said, why all stop, whether rows wait.
+    """What the account tells the driver: who works, who fell silent, what moved and was said, why all stop.
 
-    `short` says that rows were put aside for want of money.
+    `waiting` says that there may be rows for another worker; `short` that there are some, and no money.
     """
 
+    working: frozenset[str]
     lapsed: frozenset[str]
+    moved: tuple[Record, ...]
     events: tuple[Event, ...]
     stop: tuple[StopReason, str] | None
     waiting: bool
-    in_flight: int
-    permits: int
     left: Mapping[str, str]
     overdue: frozenset[str]
     short: tuple[StopReason, str] | None

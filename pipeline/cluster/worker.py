@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -18,15 +18,17 @@ import anyio
 from pipeline.api import Api
 from pipeline.budget import Budget
 from pipeline.cdn import open_session
-from pipeline.cluster.job import Leaving, Lesson, Report
+from pipeline.cluster.job import AccountLost, Leaving, Report
+from pipeline.cluster.lessons import SharingLearner
 from pipeline.engine import Engine, Tools
 from pipeline.errors import Conflict, LedgerTrouble, StopReason, StopRun
 from pipeline.events import Event, Level, Topic
 from pipeline.ledger import Ledger
 from pipeline.model import Failure, State
-from pipeline.pacing import LentGate, LookPace
-from pipeline.polling import DurationLearner, PollQueue
+from pipeline.pacing import LentGate, LentPace
+from pipeline.polling import PollQueue
 from pipeline.stages.download import Downloader, DownloadLimits
+from pipeline.stages.reconcile import REQUEST_GAP_S
 from pipeline.storage import open_store
 
 if TYPE_CHECKING:
@@ -50,66 +52,42 @@ PATIENCE_S: Final = 600.0
 MOST_PERMITS: Final = 16
 MOST_ROWS: Final = 500
 QUICKEST_BEAT_S: Final = 0.02
+LONGEST_BEAT_S: Final = 1.0
 HUNGRY_BEAT: Final = 0.1
 """Beats a worker leaves between two reports while it could use more than it has, in poll intervals."""
 
 
+ONES_OWN: Final = frozenset({StopReason.INTERRUPTED, StopReason.IN_DOUBT})
+"""Reasons for which one worker stops while others go on: it was told to, or has nothing left but doubts."""
+
+
 class AccountLine(Protocol):
-    """The way to the account; each call is answered in turn."""
+    """The way to the account; each call is answered in turn, or raises `AccountLost`."""
 
     async def join(self, worker: str) -> Mapping[str, Any]: ...
     async def exchange(self, report: Report) -> Reply: ...
     async def leave(self, leaving: Leaving) -> None: ...
 
 
-class SharingLearner(DurationLearner):
-    """Learns as ever, and keeps what it has seen itself to be told to the others."""
-
-    def __init__(self, interval_s: float) -> None:
-        super().__init__(interval_s)
-        self._seen: list[Lesson] = []
-
-    def survived(self, kind: str, from_s: float, to_s: float) -> None:
-        self._seen.append((kind, from_s, to_s, False))
-        super().survived(kind, from_s, to_s)
-
-    def ended(self, kind: str, from_s: float, to_s: float) -> None:
-        self._seen.append((kind, from_s, to_s, True))
-        super().ended(kind, from_s, to_s)
-
-    def hear(self, lesson: Lesson) -> None:
-        """Take over what another worker has seen."""
-        kind, from_s, to_s, ended = lesson
-        (super().ended if ended else super().survived)(kind, from_s, to_s)
-
-    def seen(self) -> tuple[Lesson, ...]:
-        """Return what is to be told, and forget it."""
-        told, self._seen = tuple(self._seen), []
-        return told
-
-
 class Watcher:
-    """The worker's observer: what is to be reported of rows that ended, and of words that were said."""
+    """The worker's observer: what is to be reported of rows that moved, and of words that were said."""
 
     def __init__(self) -> None:
-        self._finished: dict[str, Record] = {}
+        self._moved: dict[str, Record] = {}
         self._events: list[Event] = []
 
     def moved(self, before: Record, after: Record) -> None:
-        if after.state in (State.DONE, State.FAILED):
-            self._finished[after.key] = after
-        else:
-            self._finished.pop(after.key, None)
+        self._moved[after.key] = after
 
     def said(self, event: Event) -> None:
         if event.level is not Level.DEBUG and event.topic is not Topic.STOPPING:
             self._events.append(event)
 
     def told(self) -> tuple[tuple[Record, ...], tuple[Event, ...]]:
-        """Return the rows that ended and the words, and forget both."""
-        finished, self._finished = tuple(self._finished.values()), {}
+        """Return how the rows that moved stand, and the words; forget both."""
+        moved, self._moved = tuple(self._moved.values()), {}
         events, self._events = tuple(self._events), []
-        return finished, events
+        return moved, events
 
 
 class Worker:
@@ -120,6 +98,7 @@ class Worker:
         self._job = job
         self._line = line
         self._gate = LentGate()
+        self._pace = LentPace(interval_s=job.settings.poll_interval)
         self._learner = SharingLearner(job.settings.poll_interval)
         self._watcher = Watcher()
         self._leases: dict[str, int] = {}
@@ -135,7 +114,11 @@ class Worker:
         return time.monotonic() < self._sure_until
 
     async def live(self) -> None:
-        """Work until there is nothing left to do, or the account wants no more of this worker."""
+        """Work until there is nothing left to do, or the account wants no more of this worker.
+
+        Raises `AccountLost` when there is no account to begin with, and a `StopRun` for a ledger or a place
+        that cannot be opened.
+        """
         job = self._job
         async with AsyncExitStack() as stack:
             self._ledger = await stack.enter_async_context(await self._opened())
@@ -149,7 +132,7 @@ class Worker:
             self._learner.restore(dict(await self._line.join(self._name)))
             engine = self._engine(api, self._downloader(cdn, store))
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._beat, engine)
+                tasks.start_soon(self._keep_in_touch, engine)
                 outcome = await engine.run()
                 tasks.cancel_scope.cancel()
             if not self._revoked:
@@ -168,7 +151,7 @@ class Worker:
 
     async def _say_goodbye(self, engine: Engine, outcome: Outcome) -> None:
         """Leave what is open to the next run: here is nothing more to be done for it."""
-        with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True), suppress(AccountLost):
             await self._line.exchange(replace(self._report(engine), permits_wanted=0, rows_wanted=0))
             ended = (State.DONE, State.FAILED)
             left = {
@@ -190,63 +173,87 @@ class Worker:
             downloader=downloader,
             polling=PollQueue(self._learner, interval_s=settings.poll_interval, random=chance),
             gate=self._gate,
-            pace=LookPace(interval_s=settings.poll_interval),
+            pace=self._pace,
             budget=Budget(None),
             price_of=lambda record: self._prices.get(record.key),
             clock=time.monotonic,
             wall=time.time,
             random=chance,
+            log_gap_s=REQUEST_GAP_S * self._job.workers,
         )
         return Engine([], tools, settings, self._watcher, expecting=2 * MOST_ROWS + settings.concurrency)
 
-    async def _beat(self, engine: Engine) -> None:
-        """Report and take what is given, sooner the more there is to do; end with the run."""
-        longest = min(self._job.lease_s / 5, 1.0)
-        pace = self._job.settings.poll_interval * HUNGRY_BEAT
-        hungry = min(longest, max(QUICKEST_BEAT_S, pace))
-        while not self._revoked:
-            report = self._report(engine)
-            sent_at = time.monotonic()
-            reply = await self._line.exchange(report)
-            await self._heed(engine, reply, sent_at)
-            if reply.permits or reply.rows:
-                await anyio.sleep(QUICKEST_BEAT_S)
-            else:
-                waits = reply.more or engine.board.due(time.monotonic(), 1)
-                await anyio.sleep(hungry if waits else longest)
+    async def _keep_in_touch(self, engine: Engine) -> None:
+        """Report and take what is given as long as there is an account; without one, stop at once."""
+        try:
+            while not self._revoked:
+                pause_s = await self._beat(engine)
+                await anyio.sleep(pause_s)
+        except AccountLost:
+            self._lose(engine)
+        except StopRun as trouble:
+            engine.hold_back(trouble)
+            engine.abandon()
+
+    async def _beat(self, engine: Engine) -> float:
+        """Report once and heed the answer; return the seconds until the next time."""
+        report = self._report(engine)
+        sent_at = time.monotonic()
+        reply = await self._line.exchange(report)
+        await self._heed(engine, reply, sent_at)
+        if reply.permits or reply.rows:
+            return QUICKEST_BEAT_S
+        longest = min(self._job.lease_s / 5, LONGEST_BEAT_S)
+        hungry = reply.more or self._pace.limited or engine.board.due(time.monotonic(), 1)
+        return (
+            min(longest, max(QUICKEST_BEAT_S, self._job.settings.poll_interval * HUNGRY_BEAT))
+            if hungry
+            else longest
+        )
 
     def _report(self, engine: Engine) -> Report:
-        board, gate = engine.board, self._gate
-        due = board.due(time.monotonic(), max(MOST_PERMITS, self._hand))
-        if board.stop is not None:
-            due = 0
-        spare = gate.permits - min(due, MOST_PERMITS)
-        if spare > 0:
-            gate.give_back(spare)
-        finished, events = self._watcher.told()
-        engine.forget([record.key for record in finished])
-        stop = None
-        if board.stop is not None and board.stop is not StopReason.INTERRUPTED and not self._told_stop:
-            stop, self._told_stop = (board.stop, board.message), True
+        board = engine.board
+        moved, events = self._watcher.told()
+        engine.forget([record.key for record in moved])
+        due = 0 if board.stop is not None else board.due(time.monotonic(), max(MOST_PERMITS, self._hand))
         return Report(
             self._name,
             board.in_flight(),
-            tuple(gate.verdicts()),
-            permits_wanted=max(0, min(due, MOST_PERMITS) - gate.permits),
-            rows_wanted=max(0, self._hand - due) if board.stop is None else 0,
-            finished=finished,
+            self._pace.told(board.tracked),
+            permits_wanted=self._permits_wanted(due),
+            verdicts=tuple(self._gate.verdicts()),
+            rows_wanted=max(0, self._hand - due),
+            moved=moved,
             lessons=self._learner.seen(),
             events=events,
-            stop=stop,
+            stop=self._own_stop(engine),
+            busy=board.has_work(),
         )
 
+    def _permits_wanted(self, due: int) -> int:
+        """Return how many more permits there is use for; those beyond are given back."""
+        useful = min(due, MOST_PERMITS)
+        if self._gate.permits > useful:
+            self._gate.give_back(self._gate.permits - useful)
+        return useful - self._gate.permits
+
+    def _own_stop(self, engine: Engine) -> tuple[StopReason, str] | None:
+        """Return, once, what this worker has met that stops them all."""
+        board = engine.board
+        if board.stop in ONES_OWN or board.stop is None or self._told_stop:
+            return None
+        self._told_stop = True
+        return board.stop, board.message
+
     async def _heed(self, engine: Engine, reply: Reply, sent_at: float) -> None:
-        if not reply.known or reply.abandon:
-            self._revoked = not reply.known
-            self._sure_until = 0.0 if self._revoked else self._sure_until
+        if not reply.known:
+            self._lose(engine)
+            return
+        if reply.abandon:
             engine.abandon()
             return
         self._sure_until = sent_at + SHARE_OF_LEASE * self._job.lease_s
+        self._pace.lent(time.monotonic(), reply.share)
         for lesson in reply.lessons:
             self._learner.hear(lesson)
         if reply.rows:
@@ -262,6 +269,12 @@ class Worker:
                 engine.hold_back(StopRun(*reply.stop))
         engine.expect(more=reply.more or bool(reply.rows))
 
+    def _lose(self, engine: Engine) -> None:
+        """Everything that was borrowed is gone: no create leaves any more, and no step would be taken."""
+        self._revoked = True
+        self._sure_until = 0.0
+        engine.abandon()
+
     async def _admit(self, engine: Engine, lent: tuple[tuple[Leased, float | None], ...]) -> None:
         """Take rows over; a create that somebody else sent without hearing the answer is in doubt."""
         records = []
@@ -276,5 +289,6 @@ class Worker:
                     record = await self._ledger.commit(record, doubtful)
                 except Conflict:
                     continue
+                self._watcher.moved(leased.record, record)
             records.append(record)
         await engine.admit(records)

@@ -104,13 +104,18 @@ class Board:
         return True
 
     def busy(self) -> bool:
-        """Say whether anything but doubts is alive."""
+        """Say whether anything but doubts is alive, or may come."""
         waiting = bool(self.pending) and self.stop is None and not self.no_room
-        if self.expecting and self.stop is None:
-            return True
-        return waiting or bool(
-            self.submitting or self.tracked or self.settling or self.saving or self.checking
+        return (
+            self.expecting
+            or waiting
+            or bool(self.submitting or self.tracked or self.settling or self.saving or self.checking)
         )
+
+    def has_work(self) -> bool:
+        """Say whether some row that is here may still come to something, be it only a doubt."""
+        alive = self.submitting or self.tracked or self.settling or self.saving or self.checking
+        return bool(self.pending or alive or self.doubts)
 
     def in_flight(self) -> int:
         """Return how many of the account's slots are taken, or may be: what is in doubt counts."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from pipeline.errors import Conflict, StopReason
 from pipeline.events import Level, Topic
 from pipeline.model import State
-from pipeline.stages.reconcile import REQUEST_GAP_S, judged, read_log, settles_at
+from pipeline.stages.reconcile import judged, read_log, settles_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ class Reconciler:
                 gap = FIRST_PASS
                 await run.changed()
                 continue
-            await self._wait(max(self._next_gap(gap * interval), REQUEST_GAP_S))
+            await self._wait(max(self._next_gap(gap * interval), run.tools.log_gap_s))
             fresh = not run.board.doubts <= known
             gap = FIRST_PASS if fresh else min(gap * 1.7, LONGEST_GAP)
             known = frozenset(run.board.doubts)
@@ -74,7 +74,7 @@ class Reconciler:
         run = self._run
         doubtful = self._doubtful()
         asked_at = run.tools.wall()
-        seen = await read_log(run.tools.api, doubtful, asked_at)
+        seen = await read_log(run.tools.api, doubtful, asked_at, gap_s=run.tools.log_gap_s)
         if seen.trouble:
             run.say(Topic.WAITING, f"the vendor's log cannot be read: {seen.trouble}", Level.DEBUG)
         for record in doubtful:

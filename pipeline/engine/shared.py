@@ -10,6 +10,7 @@ import anyio
 from pipeline.errors import Conflict
 from pipeline.events import Event, Level, Topic
 from pipeline.model import Transition
+from pipeline.stages.reconcile import REQUEST_GAP_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.events import Observer
     from pipeline.ledger import Ledger
     from pipeline.model import Record
-    from pipeline.pacing import Gate, LookPace
+    from pipeline.pacing import Gate, Pace
     from pipeline.polling import PollQueue
     from pipeline.settings import Settings
     from pipeline.stages.download import Downloader
@@ -30,19 +31,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What a run works with: the edges, the rules' state, and the two clocks (monotonic, epoch)."""
+    """What a run works with: the edges, the rules' state, and the two clocks (monotonic, epoch).
+
+    `log_gap_s` is left between two readings of the vendor's log.
+    """
 
     api: Api
     ledger: Ledger
     downloader: Downloader
     polling: PollQueue
     gate: Gate
-    pace: LookPace
+    pace: Pace
     budget: Budget
     price_of: Callable[[Record], float | None]
     clock: Callable[[], float]
     wall: Callable[[], float]
     random: Random
+    log_gap_s: float = REQUEST_GAP_S
 
 
 class Run:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pipeline.pacing.creates import CreateGate, Gate
-from pipeline.pacing.lending import Granted, Lender, LentGate, Verdict
-from pipeline.pacing.looks import LookPace
+from pipeline.pacing.lending import Granted, Lender, LentGate, LentPace, Looked, PaceLender, Share, Verdict
+from pipeline.pacing.looks import LookPace, Pace
 from pipeline.pacing.retry_after import parse_retry_after
 
 __all__ = [
@@ -13,7 +13,12 @@ __all__ = [
     "Granted",
     "Lender",
     "LentGate",
+    "LentPace",
     "LookPace",
+    "Looked",
+    "Pace",
+    "PaceLender",
+    "Share",
     "Verdict",
     "parse_retry_after",
 ]

@@ -1,22 +1,28 @@
-"""One account for many workers: its gate stays in one place and lends permits to create, one by one.
+"""One account for many workers: what it allows is found in one place, and lent.
 
-`Lender` is the account's side, `LentGate` a worker's. Pure and synchronous: no clock, no messages; what a
-worker has seen since its last report comes as `Verdict`s. A slot is taken from the moment its permit is
-granted until its worker reports it free, or, when the worker is gone, until whoever has its row then does.
+`Lender` and `LentGate` are the account's and the worker's side of the slots: permits to create, one by one.
+`PaceLender` and `LentPace` are those of the status calls: shares of one pace. Pure and synchronous: no
+clock, no messages; what a worker has seen since its last report comes as `Verdict`s and `Looked`. A slot is
+taken from the moment its permit is granted until its worker reports it free, or, when the worker is gone,
+until whoever has its row then does.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pipeline.pacing.creates import CreateGate
+    from pipeline.pacing.looks import LookPace
+
+BRIEFLY: Final = 0.1
+"""How long a worker that was refused a status call makes none, in poll intervals, until it is told more."""
 
 
 class Outcome(StrEnum):
@@ -146,3 +152,90 @@ class LentGate:
     def _told(self, verdict: Verdict) -> None:
         self.outstanding -= 1
         self._verdicts.append(verdict)
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A worker's status calls since its last report; `tracked` is how many generations it follows."""
+
+    tracked: int = 0
+    calls: int = 0
+    answered: int = 0
+    refused: int = 0
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A worker's share of the pace: seconds between two of its calls, and how long it makes none at all."""
+
+    gap_s: float = 0.0
+    closed_s: float = 0.0
+
+
+class PaceLender:
+    """The account: how fast status calls go in all, divided by what each worker has to look at."""
+
+    def __init__(self, pace: LookPace) -> None:
+        self._pace = pace
+        self._tracked: dict[str, int] = {}
+
+    def report(self, worker: str, now: float, looked: Looked) -> Share:
+        """Take note of a worker's calls; return its share."""
+        self._tracked[worker] = looked.tracked
+        self._pace.left(now, looked.calls)
+        for _ in range(looked.answered):
+            self._pace.ok(now)
+        if looked.refused:
+            self._pace.throttled(now, looked.retry_after_s)
+        parts = sum(self._tracked.values()) / max(1, looked.tracked)
+        return Share(self._pace.gap_s * max(1.0, parts), self._pace.closed_s(now))
+
+    def gone(self, worker: str) -> None:
+        """A worker is no more: its share is the others'."""
+        self._tracked.pop(worker, None)
+
+
+class LentPace:
+    """A worker's pace: its share, and what to report of its calls."""
+
+    def __init__(self, *, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._gap_s = 0.0
+        self._last_at = -inf
+        self._closed_until = -inf
+        self._seen = Looked()
+
+    @property
+    def limited(self) -> bool:
+        """Say whether the account is known to limit status calls, so that news of it matters."""
+        return self._gap_s > 0 or self._seen.refused > 0
+
+    def may_look(self, now: float) -> float:
+        """Return 0.0 and count a call, or the seconds after which to ask again."""
+        opens = max(self._closed_until, self._last_at + self._gap_s)
+        if opens > now:
+            return opens - now
+        self._last_at = now
+        self._seen = replace(self._seen, calls=self._seen.calls + 1)
+        return 0.0
+
+    def ok(self, now: float) -> None:
+        """A call was answered."""
+        self._seen = replace(self._seen, answered=self._seen.answered + 1)
+
+    def throttled(self, now: float, retry_after_s: float | None = None) -> None:
+        """A call was refused for its rate: make none until there is word from the account, or for a while."""
+        longest = max(retry_after_s or 0.0, self._seen.retry_after_s or 0.0)
+        self._seen = replace(self._seen, refused=self._seen.refused + 1, retry_after_s=longest or None)
+        self._closed_until = max(self._closed_until, now + max(longest, BRIEFLY * self._interval_s))
+
+    def told(self, tracked: int) -> Looked:
+        """Return what is to be reported, and forget it."""
+        told, self._seen = replace(self._seen, tracked=tracked), Looked()
+        return told
+
+    def lent(self, now: float, share: Share) -> None:
+        """From now on this is the worker's share."""
+        self._gap_s = share.gap_s
+        self._closed_until = max(self._closed_until, now + share.closed_s)

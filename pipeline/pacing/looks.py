@@ -7,7 +7,7 @@ and no HTTP.
 from __future__ import annotations
 
 from math import inf
-from typing import Final
+from typing import Final, Protocol
 
 SLOWER: Final = 1.25
 FASTER: Final = 0.98
@@ -19,6 +19,14 @@ LONGEST_WAIT: Final = 6.0
 
 MEMORY: Final = 0.05
 """Weight of the latest call in the mean gap between calls."""
+
+
+class Pace(Protocol):
+    """What pollers ask before a status call leaves, and tell afterwards; see `LookPace`."""
+
+    def may_look(self, now: float) -> float: ...
+    def ok(self, now: float) -> None: ...
+    def throttled(self, now: float, retry_after_s: float | None = None) -> None: ...
 
 
 class LookPace:
@@ -45,10 +53,19 @@ class LookPace:
         opens = max(self._closed_until, self._last_at + self._gap_s)
         if opens > now:
             return opens - now
-        if self._last_at > -inf:
-            self._seen_gap_s += MEMORY * (min(now - self._last_at, self._interval_s) - self._seen_gap_s)
-        self._last_at = now
+        self.left(now)
         return 0.0
+
+    def left(self, now: float, calls: int = 1) -> None:
+        """Count calls that others have made since the last one counted, at an even pace."""
+        if self._last_at > -inf and calls:
+            gap_s = min((now - self._last_at) / calls, self._interval_s)
+            self._seen_gap_s += (1 - (1 - MEMORY) ** calls) * (gap_s - self._seen_gap_s)
+        self._last_at = now if calls else self._last_at
+
+    def closed_s(self, now: float) -> float:
+        """Return for how many seconds from now no call is made at all."""
+        return max(0.0, self._closed_until - now)
 
     def ok(self, now: float) -> None:
         """A call was answered: go a little faster."""

@@ -29,9 +29,9 @@ def open_store(output: str, *, environ: Mapping[str, str] | None = None) -> Stor
     """Open the place that `output` names: a folder's path, or a URL of an object store.
 
     `s3://bucket/prefix`, `gs://...` and `az://...` find credentials and endpoint in the environment, as
-    the vendors' own tools do (`AWS_ENDPOINT_URL` for an S3 that is not Amazon's). Nothing is created and
-    nothing is asked yet. Raises `UsageError` for a URL that no store serves, or when the extra `cloud`
-    is not installed.
+    the vendors' own tools do (`AWS_ENDPOINT_URL` for an S3 that is not Amazon's), `s3://` also in the AWS
+    profile. Nothing is created and nothing is asked yet. Raises `UsageError` for a URL that no store
+    serves, for a profile that will not do, or when the extra `cloud` is not installed.
     """
     if not is_object_url(output):
         return LocalStore(unquote(urlsplit(output).path) if output.startswith("file://") else output)

@@ -12,6 +12,7 @@ import io
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -26,7 +27,9 @@ from obstore.exceptions import (
 from obstore.store import from_url
 
 from pipeline.errors import StoreTrouble, UsageError
+from pipeline.proxies import is_this_machine
 from pipeline.storage.base import Flaky, Part, Published
+from pipeline.storage.profiles import with_profile
 from pipeline.storage.unfinished import Unfinished
 
 if TYPE_CHECKING:
@@ -58,23 +61,45 @@ _TYPES: Final = {
 
 
 def open_objects(url: str, environ: Mapping[str, str]) -> ObjectStore:
-    """Open the bucket or container of `url`; credentials and endpoint come from the usual variables.
+    """Open the bucket or container of `url`; credentials and endpoint come from the usual variables, for
+    S3 also from the AWS profile.
 
-    Raises `UsageError` for a URL that names none.
+    Raises `UsageError` for a URL that names none, and for a profile that will not do.
     """
     config: Any = {}
-    endpoint = ""
-    if url.startswith(("s3://", "s3a://")):
-        endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or ""
-        config = {"endpoint": endpoint} if endpoint else {}
     options: Any = {"timeout": REQUEST_S}
-    if endpoint.startswith("http://"):
-        options["allow_http"] = True
+    if url.startswith(("s3://", "s3a://")):
+        environ = with_profile(environ)
+        config = _of_s3(environ)
+        options |= _way_to(config.get("endpoint", ""))
     try:
         backend = from_url(url, config=config or None, client_options=options)
     except (BaseError, ValueError) as error:
         raise UsageError(f"--output {url}: {_first_line(error)}") from error
     return ObjectStore(backend, url.rstrip("/"), Unfinished.of(url, environ))
+
+
+def _of_s3(environ: Mapping[str, str]) -> dict[str, str]:
+    """What obstore is told rather than left to find: it knows the variables, and no profile."""
+    named = {
+        "endpoint": environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL"),
+        "region": environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION"),
+        "access_key_id": environ.get("AWS_ACCESS_KEY_ID"),
+        "secret_access_key": environ.get("AWS_SECRET_ACCESS_KEY"),
+        "session_token": environ.get("AWS_SESSION_TOKEN"),
+    }
+    return {name: value for name, value in named.items() if value}
+
+
+def _way_to(endpoint: str) -> dict[str, Any]:
+    """obstore takes the proxy of the variables by itself, and would take it to this machine too."""
+    options: dict[str, Any] = {}
+    if endpoint.startswith("http://"):
+        options["allow_http"] = True
+    host = urlsplit(endpoint).hostname or ""
+    if is_this_machine(host):
+        options |= {"proxy_url": "http://unused.invalid", "proxy_excludes": host}
+    return options
 
 
 class ObjectStore:

@@ -2,8 +2,8 @@
 
 An unfinished multipart upload is invisible and is billed until it is aborted. obstore can abort its own
 but cannot list another process's, so these two requests (ListMultipartUploads, AbortMultipartUpload)
-are made and signed here, with the keys of the environment. Where there are none (an instance's role),
-a lifecycle rule on the bucket has to do it. Azure drops such blocks by itself after a week.
+are made and signed here, with the keys of the environment or the AWS profile. Where there are none (an
+instance's role), a lifecycle rule on the bucket has to do it. Azure drops such blocks by itself after a week.
 
 Source: AWS General Reference, "Signature Version 4"; Amazon S3 API Reference.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +22,9 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 from yarl import URL
+
+from pipeline.errors import UsageError
+from pipeline.proxies import proxy_for, way_through
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,7 +73,7 @@ class Unfinished:
             async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
                 for upload_id in await self._list(session, key):
                     await self._send(session, "DELETE", key, {"uploadId": upload_id})
-        except (aiohttp.ClientError, TimeoutError):
+        except (aiohttp.ClientError, TimeoutError, UsageError):
             return
 
     async def _list(self, session: aiohttp.ClientSession, key: str) -> list[str]:
@@ -86,7 +90,8 @@ class Unfinished:
         )
         headers = self.signed(method, path, asked, datetime.now(UTC))
         url = URL(f"{self.endpoint}{path}?{asked}", encoded=True)
-        async with session.request(method, url, headers=headers, allow_redirects=False) as response:
+        way = way_through(proxy_for(url, os.environ))
+        async with session.request(method, url, headers=headers, allow_redirects=False, **way) as response:
             return await response.text() if response.status == 200 else ""
 
     def signed(self, method: str, path: str, query: str, now: datetime) -> dict[str, str]:

@@ -7,9 +7,20 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from pipeline.manifest.blanks import is_blank
 from pipeline.manifest.expand import filled
 from pipeline.manifest.problems import Report, Unreadable, show, show_bare
-from pipeline.manifest.rules import KNOWN_MODEL, UNKNOWN, VEO, FieldRule, Kind, ModelRules, Words, nearest
+from pipeline.manifest.rules import (
+    KNOWN_MODEL,
+    UNKNOWN,
+    VEO,
+    FieldRule,
+    Kind,
+    ModelRules,
+    Words,
+    blank_words,
+    nearest,
+)
 from pipeline.manifest.tree import Map, Member, Node, Seq, TooMuch, Trap, Trapped, plain
 from pipeline.model import Job
 
@@ -252,8 +263,8 @@ def _id_trouble(value: Any) -> Words | None:
     words = _ID.trouble("id", value)
     if words:
         return words
-    if not value.strip():
-        return "id is blank", "it names the row and its files", "write a name or remove the line"
+    if is_blank(value):
+        return blank_words("id", value, "it names the row and its files", "write a name or remove the line")
     if not value.isprintable():
         return (
             f"id is {show(value)}",

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from pipeline.manifest.blanks import is_blank, unseen
 from pipeline.manifest.problems import show, show_bare
 from pipeline.manifest.tree import Trap
 
@@ -145,13 +146,19 @@ _URL: Final = re.compile(
 def _text_trouble(rule: FieldRule, name: str, value: str) -> Words | None:
     if _CONTROL.search(value):
         return f"{name} is {show(value)}", "it holds a control character", "remove that character"
-    if rule.min_size and not value.strip():
-        return f"{name} is blank", "the model needs words", "write some"
+    if rule.min_size and is_blank(value):
+        return blank_words(name, value, "the model needs words", "write some")
     if rule.min_size is not None and len(value) < rule.min_size:
         return f"{name} has {len(value)} characters", f"it needs {rule.min_size}", "write more"
     if rule.max_size is not None and len(value) > rule.max_size:
         return f"{name} has {len(value):,} characters", f"{rule.max_size:,} are the most", "shorten it"
     return None
+
+
+def blank_words(name: str, value: str, why: str, instead: str) -> Words:
+    """Say that a text is blank, and by which characters if they cannot be seen in an editor."""
+    hidden = unseen(value)
+    return f"{name} is blank", f"it holds only {hidden}, which nobody sees" if hidden else why, instead
 
 
 def _url_trouble(rule: FieldRule, name: str, value: str) -> Words | None:

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy.dialects.sqlite import dialect
 
 from pipeline.errors import LedgerTrouble, StoreTrouble, VeobatchError
-from pipeline.ledger.schema import migrations, statements
+from pipeline.ledger.schema import VERSION, migrations, statements
 from pipeline.ledger.store import Store, new_identity, refuse_newer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from pipeline.ledger.schema import Statements
     from pipeline.ledger.store import Cursor
 
 _DIALECT: Final = dialect(paramstyle="qmark")
@@ -85,7 +86,7 @@ class SqliteStore(Store):
         found = self._checked()
         if not read_only:
             self._writer = self._connect(read_only=False)
-            _migrate(self._writer, found, self.sql.version_add)
+            _migrate(self._writer, found, self.sql)
             self._writer.execute(self.sql.batch_add, (self.batch, new_identity(), time.time()))
         row = self._reader.execute(self.sql.batch_get, (self.batch,)).fetchone()
         if row is None:
@@ -184,7 +185,7 @@ def _create_if_missing(path: Path) -> None:
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA journal_mode = WAL")
-            _migrate(connection, 0, statements(_DIALECT).version_add)
+            _migrate(connection, 0, statements(_DIALECT))
         _publish(new, path)
     except (sqlite3.Error, FileExistsError, FileNotFoundError):
         # Another process may have been first, and may have swept our file away: its ledger is used then.
@@ -210,18 +211,22 @@ def _publish(new: Path, path: Path) -> None:
         os.close(folder)
 
 
-def _migrate(connection: sqlite3.Connection, found: int, version_add: str) -> None:
-    for version, texts in migrations(_DIALECT, found):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+def _migrate(connection: sqlite3.Connection, found: int, sql: Statements) -> None:
+    if found == VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if found:  # another process may have been first
+            found = int(connection.execute(sql.version_get).fetchone()[0])
+        for version, texts in migrations(_DIALECT, found):
             for text in texts:
                 connection.execute(text)
-            connection.execute(version_add, (version, time.time()))
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+            connection.execute(sql.version_add, (version, time.time()))
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _whole(connection: sqlite3.Connection) -> bool:

@@ -26,32 +26,45 @@ NAMES = ("api.vendor.test", "cdn.vendor.test", "localhost")
 
 
 def make_certificate(folder: Path) -> Path:
-    """Write a certificate of `NAMES` and 127.0.0.1 that signs itself, with its key, into one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test")])
-    now = datetime.now(UTC)
+    """Write, into one file, a certificate of `NAMES` and 127.0.0.1, its key, and the authority to trust."""
+    authority, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     alternatives: list[x509.GeneralName] = [x509.DNSName(host) for host in NAMES]
     alternatives.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=2))
-        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
+    root = _signed("an authority", authority, authority, x509.BasicConstraints(ca=True, path_length=0))
+    leaf = _signed("a server", key, authority, x509.SubjectAlternativeName(alternatives))
     path = folder / "certificate.pem"
     path.write_bytes(
         key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        + certificate.public_bytes(serialization.Encoding.PEM)
+        + leaf.public_bytes(serialization.Encoding.PEM)
+        + root.public_bytes(serialization.Encoding.PEM)
     )
     return path
+
+
+def _signed(
+    name: str,
+    key: ec.EllipticCurvePrivateKey,
+    authority: ec.EllipticCurvePrivateKey,
+    extension: x509.ExtensionType,
+) -> x509.Certificate:
+    now = datetime.now(UTC)
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key())
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "an authority")]))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=2))
+        .add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
+        .add_extension(identifier, critical=False)
+        .add_extension(issuer, critical=False)
+        .sign(authority, hashes.SHA256())
+    )
 
 
 def server_side(certificate: Path) -> ssl.SSLContext:

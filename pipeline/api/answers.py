@@ -32,15 +32,8 @@ _CONTENT_WORDS: Final = (
     "guideline", "blocked", "unsafe", "responsible ai", "inappropriate", "copyright", "celebrit",
 )  # fmt: skip
 _CONTENT_WITH: Final = (
-    "filter",
-    "refus",
-    "reject",
-    "check",
-    "not allowed",
-    "disallow",
-    "harmful",
-    "explicit",
-)
+    "filter", "refus", "reject", "check", "not allowed", "disallow", "harmful", "explicit",
+)  # fmt: skip
 """What makes "content" a judgement: alone it stands in transport words, such as Content-Length, too."""
 
 _INVALID_WORDS: Final = ("invalid", "validation", "unprocessable", "bad request", "badrequest", "value_error")
@@ -206,20 +199,20 @@ def _phase(status: str) -> Phase:
 
 
 def video_url(payload: Mapping[str, object]) -> str:
-    """Return `video.url`, or nothing when it is absent or no http(s) address."""
+    """Return `video.url` (of a list, the first's), or nothing when it is absent or no http(s) address."""
     video = payload.get("video")
+    if isinstance(video, list) and video:
+        video = video[0]
     url = _text(video.get("url")) if isinstance(video, dict) else _text(video)
     return url.strip() if url.strip().lower().startswith(("http://", "https://")) else ""
 
 
 def _without_video(payload: Mapping[str, object]) -> Failure:
     _, words = error_words(payload.get("error"))
-    try:
-        kept = json.dumps(payload)[:KEPT_BODY_CHARS]
-    except RecursionError:
-        kept = "(nested too deeply to be shown)"
     said = f"{words}; " if words else ""
-    return Failure("no_video", f"{said}completed without a video URL; the vendor's answer: {kept}")
+    return Failure(
+        "no_video", f"{said}completed without a video URL; the vendor's answer: {_dumped(payload)}"
+    )
 
 
 def generation_failure(error: object, status: str) -> Failure:
@@ -239,13 +232,24 @@ def error_words(error: object) -> tuple[str, str]:
     """Return (name, message) of an error in any of the shapes seen: object, `detail` list, string."""
     if isinstance(error, str):
         return "", clean(error.strip()[:KEPT_BODY_CHARS])
+    if isinstance(error, list):
+        return "", clean(_detail_words(error)[:KEPT_BODY_CHARS])
     if not isinstance(error, dict) or not error:
         return "", ""
     name = _text(error.get("name")) or _text(error.get("code"))
-    message = _text(error.get("message")) or _detail_words(error.get("detail"))
-    if not name and not message:
-        message = json.dumps(error)
+    said = error.get("message")
+    message = _text(said) or _detail_words(error.get("detail"))
+    if not message and (said or not name):
+        message = _dumped(said or error)
     return clean(name.strip()[:200]), clean(message.strip()[:KEPT_BODY_CHARS])
+
+
+def _dumped(value: object) -> str:
+    """The vendor's own JSON, as far as it is kept. What could just be read may be too deep to be written."""
+    try:
+        return json.dumps(value)[:KEPT_BODY_CHARS]
+    except RecursionError:
+        return "(nested too deeply to be shown)"
 
 
 def _detail_words(detail: object) -> str:
@@ -277,13 +281,17 @@ def vendor_words(body: bytes) -> str:
     _, inner = error_words(payload.get("error"))
     parts.append(inner if inner not in parts else "")
     parts.append(_detail_words(payload.get("detail")))
-    parts += [json.dumps(payload[extra]) for extra in ("errors", "issues") if payload.get(extra)]
+    parts += [_dumped(payload[extra]) for extra in ("errors", "issues", "details") if payload.get(extra)]
     words = "; ".join(part for part in parts if part)
     return clean(words or excerpt(body, 500))[:KEPT_BODY_CHARS]
 
 
 def parse_log(body: bytes, *, offset: int) -> LogPage:
-    """Read a page of `/v2/logs`; raises `UnreadableAnswerError` when there is no list of rows in it."""
+    """Read a page of `/v2/logs`; raises `UnreadableAnswerError` when there is no list of rows in it.
+
+    So does a page that shows nothing and says that there is more: the end of such a log proves no absence,
+    and absence is what lets a create be sent again.
+    """
     payload = parse_object(body)
     items = _rows(payload)
     rows = tuple(_log_row(item) for item in items if isinstance(item, dict))
@@ -297,7 +305,18 @@ def parse_log(body: bytes, *, offset: int) -> LogPage:
         more = offset + len(items) < total
     else:
         more = True  # nobody says where the log ends: an empty page does
+    if more and not items and (has_more is True or isinstance(total, int)):
+        raise UnreadableAnswerError("a log that ends where it says that there is more")
     return LogPage(rows, len(items), more and bool(items))
+
+
+def parse_balance(body: bytes) -> float | None:
+    """Read `/v2/billing`: USD, below zero when overdrawn; None for what is no amount."""
+    try:
+        value = parse_object(body).get("current_balance")
+    except UnreadableAnswerError:
+        return None
+    return None if isinstance(value, str) else _number(value)
 
 
 def _rows(payload: Mapping[str, object]) -> list[object]:
@@ -344,14 +363,20 @@ def _usage(payload: Mapping[str, object], headers: Mapping[str, str]) -> tuple[f
 
 
 def _amount(value: object) -> float | None:
-    """A number that can be an amount of money or credits, in any of the spellings JSON allows."""
+    """A number that can be an amount of money or credits that were spent."""
+    number = _number(value)
+    return number if number is not None and number >= 0 else None
+
+
+def _number(value: object) -> float | None:
+    """A finite number, in any of the spellings JSON allows."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
         number = float(value)
     except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) and number >= 0 else None
+    return number if math.isfinite(number) else None
 
 
 def _identity(value: object) -> str:

@@ -33,6 +33,7 @@ from pipeline.api.answers import (
     UnreadableAnswerError,
     clean,
     excerpt,
+    parse_balance,
     parse_log,
     parse_look,
     parse_object,
@@ -262,13 +263,7 @@ class Api:
     async def balance(self) -> float | None:
         """Return the account's balance in USD, or None when it cannot be had."""
         answer = await self._get("/v2/billing")
-        if isinstance(answer, LookTrouble):
-            return None
-        try:
-            value = parse_object(answer).get("current_balance")
-        except UnreadableAnswerError:
-            return None
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        return None if isinstance(answer, LookTrouble) else parse_balance(answer)
 
     def _ask(self, url: URL) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         return self._looks.get(url, headers=self._headers, allow_redirects=False, **self._way)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipeline.api.answers import (
     error_words,
     excerpt,
     generation_failure,
+    parse_balance,
     parse_log,
     parse_look,
     parse_object,
@@ -112,6 +114,10 @@ def test_the_id_in_every_spelling(payload: dict[str, Any], identity: str) -> Non
         ({"url": "file:///etc/passwd"}, ""),
         ({"url": "javascript:alert(1)"}, ""),
         ({"url": "/relative.mp4"}, ""),
+        ([{"url": URL}, {"url": "https://cdn.example.com/second.mp4"}], URL),
+        ([URL], URL),
+        ([[URL]], ""),
+        ([None], ""),
         ({}, ""),
         ([], ""),
         (None, ""),
@@ -155,6 +161,10 @@ ERRORS: list[tuple[object, tuple[str, str]]] = [
     ("a plain string", ("", "a plain string")),
     ("  padded \n", ("", "padded")),
     ({"strange": 1}, ("", '{"strange": 1}')),
+    ({"name": "X", "message": {"reason": "too dark"}}, ("X", '{"reason": "too dark"}')),
+    ({"message": ["a", "b"]}, ("", '["a", "b"]')),
+    ({"name": "X", "message": None}, ("X", "")),
+    ([{"message": "boom"}, "bang"], ("", "boom; bang")),
     ({}, ("", "")),
     ("", ("", "")),
     (None, ("", "")),
@@ -280,6 +290,7 @@ def test_half_characters_become_whole_ones(error: bytes) -> None:
         (b'{"detail": [{"loc": ["body", "duration"], "msg": "4, 6 or 8"}]}', "body.duration: 4, 6 or 8"),
         (b'{"message": "Bad", "errors": [{"path": "x"}]}', 'Bad; [{"path": "x"}]'),
         (b'{"message": "Bad", "issues": {"x": "y"}}', 'Bad; {"x": "y"}'),
+        (b'{"message": "Bad", "details": [{"path": "x"}]}', 'Bad; [{"path": "x"}]'),
         (b'{"requestId": "r"}', '{"requestId": "r"}'),
         (b"<h1>502 Bad Gateway</h1>\n\nnginx", "<h1>502 Bad Gateway</h1> nginx"),
         (b"", "an empty body"),
@@ -287,6 +298,38 @@ def test_half_characters_become_whole_ones(error: bytes) -> None:
 )
 def test_the_vendors_words_of_a_refusal(body: bytes, words: str) -> None:
     assert vendor_words(body) == words
+
+
+@pytest.mark.parametrize("around", [b'{"errors": %s}', b'{"status": "error", "error": {"a": %s}}'])
+@pytest.mark.parametrize("braces", [(b"[", b"]"), (b'{"a":', b"}")])
+def test_no_depth_is_too_deep(around: bytes, braces: tuple[bytes, bytes]) -> None:
+    """Some depths can just be read and no longer be written, depending on the Python."""
+    for depth in (*range(900, 1010), 50_000):
+        body = around % (braces[0] * depth + b"1" + braces[1] * depth)
+        assert vendor_words(body)
+        with contextlib.suppress(UnreadableAnswerError):
+            parse_look(parse_object(body), {})
+
+
+@pytest.mark.parametrize(
+    ("body", "usd"),
+    [
+        (b'{"current_balance": 123.45, "currency": "USD"}', 123.45),
+        (b'{"current_balance": 0}', 0.0),
+        (b'{"current_balance": "123.45"}', None),
+        (b'{"current_balance": -0.5}', -0.5),
+        (b'{"current_balance": NaN}', None),
+        (b'{"current_balance": Infinity}', None),
+        (b'{"current_balance": 1' + b"0" * 400 + b"}", None),
+        (b'{"current_balance": true}', None),
+        (b'{"current_balance": null}', None),
+        (b"{}", None),
+        (b"[]", None),
+        (b"<html>", None),
+    ],
+)
+def test_what_is_on_the_account(body: bytes, usd: float | None) -> None:
+    assert parse_balance(body) == usd
 
 
 @given(st.binary(max_size=400))
@@ -362,14 +405,21 @@ ROW = {"client_request_id": "c"}
         (log(ROW, has_more=False, total=500), 0, False),
         (log(ROW, total=3), 0, True),
         (log(ROW, total=3), 2, False),
-        (log(has_more=True), 0, False),
-        (log(total=9), 0, False),
+        (log(has_more=False), 0, False),
+        (log(total=9), 9, False),
+        (log(has_more=False, total=9), 0, False),
         (log(ROW), 0, True),
         (log(), 0, False),
     ],
 )
 def test_whether_another_page_follows(body: bytes, offset: int, more: bool) -> None:
     assert parse_log(body, offset=offset).more is more
+
+
+@pytest.mark.parametrize(("body", "offset"), [(log(has_more=True), 0), (log(total=9), 8)])
+def test_a_log_that_ends_too_soon_proves_no_absence(body: bytes, offset: int) -> None:
+    with pytest.raises(UnreadableAnswerError, match="ends where it says that there is more"):
+        parse_log(body, offset=offset)
 
 
 @pytest.mark.parametrize("name", ["data", "logs", "items", "rows", "results", "requests"])

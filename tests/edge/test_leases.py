@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +13,7 @@ import pytest
 from pipeline.errors import Conflict
 from pipeline.ledger import Ledger
 from pipeline.ledger.leases import Superseded
-from pipeline.model import Record, State
+from pipeline.model import Record, State, Transition
 from tests.edge.ledgers import job, place_for
 
 if TYPE_CHECKING:
@@ -164,3 +167,120 @@ async def test_batches_of_one_ledger_do_not_meet(where: str) -> None:
         await y.revoke(epoch_y, "a")
         x.fence({first.record.key: first.lease})
         await x.commit(first.record, first.record.evolve(State.SUBMITTING))
+
+
+async def test_a_lease_ends_when_its_row_is_done(where: str) -> None:
+    async with await Ledger.open(where) as account, await Ledger.open(where) as worker:
+        await account.add(rows(2))
+        epoch, _ = await account.begin_epoch()
+        first, second = await account.claim(epoch, "a", 2)
+        worker.fence({row.record.key: row.lease for row in (first, second)})
+        done = first.record
+        for state in (State.GENERATING, State.READY, State.DONE):
+            done = await worker.commit(done, done.evolve(state))
+        with pytest.raises(Conflict):
+            await worker.commit(done, done.evolve(State.READY))
+        failed = second.record.evolve(State.FAILED)
+        again = Transition(failed, failed.evolve(State.PENDING))
+        assert await worker.commit_many([Transition(second.record, failed), again]) == [failed, again.after]
+        assert await account.claim(epoch, "b", 9) == []
+        assert await account.revoke(epoch, "a") == (frozenset(), True)
+        assert [row.record for row in await account.claim(epoch, "b", 9)] == [again.after]
+
+
+async def test_epochs_that_begin_at_once_are_not_the_same(where: str) -> None:
+    async with AsyncExitStack() as stack:
+        drivers = [await stack.enter_async_context(await Ledger.open(where)) for _ in range(4)]
+        begun = await asyncio.gather(*(driver.begin_epoch() for driver in drivers))
+        numbers = sorted(number for number, _ in begun)
+        assert numbers == [1, 2, 3, 4]
+        for number, driver in zip([number for number, _ in begun], drivers, strict=True):
+            if number < 4:
+                with pytest.raises(Superseded):
+                    await driver.claim(number, "a", 1)
+
+
+class Race:
+    """Lenders of several epochs, and workers of all of them, at random, against one batch.
+
+    `lowest` is the lowest number that a row may still have, by what was answered so far. A step that begins
+    under a lower one must be refused.
+    """
+
+    def __init__(self, seed: int, lenders: Sequence[Ledger], hands: Sequence[Ledger]) -> None:
+        self.chance = random.Random(seed)
+        self.lenders = lenders
+        self.hands = hands
+        self.held: list[tuple[str, Leased]] = []
+        self.lowest: dict[str, int] = {}
+        self.some = asyncio.Event()
+
+    async def lend(self, lender: Ledger, turns: int) -> None:
+        epoch = await self.begin(lender)
+        for _ in range(turns):
+            worker, chance = self.chance.choice("abc"), self.chance.random()
+            try:
+                if chance < 0.6:
+                    self.take(worker, await lender.claim(epoch, worker, self.chance.randint(1, 6)))
+                elif chance < 0.95:
+                    had = [row for name, row in self.held if name == worker]
+                    await lender.revoke(epoch, worker)
+                    self.lose(had)
+                else:
+                    epoch = await self.begin(lender)
+            except Superseded:
+                continue
+
+    async def begin(self, lender: Ledger) -> int:
+        had = [row for _, row in self.held]
+        epoch, _ = await lender.begin_epoch()
+        self.lose(had)
+        return epoch
+
+    def take(self, worker: str, lent: Sequence[Leased]) -> None:
+        for row in lent:
+            assert all(
+                row.lease != other.lease or row.record.key != other.record.key for _, other in self.held
+            )
+            self.lowest[row.record.key] = max(row.lease, self.lowest.get(row.record.key, 0))
+            self.held.append((worker, row))
+            self.some.set()
+
+    def lose(self, had: Sequence[Leased]) -> None:
+        for row in had:
+            self.lowest[row.record.key] = max(row.lease + 1, self.lowest[row.record.key])
+
+    async def work(self, hand: Ledger, turns: int) -> None:
+        await self.some.wait()
+        for _ in range(turns):
+            await self.step(hand, self.chance.choice(self.held[-10:])[1])
+
+    async def step(self, hand: Ledger, row: Leased) -> bool:
+        """Try a step under the row's number; say whether it was made."""
+        lowest = self.lowest[row.record.key]
+        record = await hand.get(row.record.key)
+        assert record is not None
+        hand.fence({record.key: row.lease})
+        try:
+            await hand.commit(record, record.evolve(polls=record.polls + 1))
+        except Conflict:
+            return False
+        assert row.lease >= lowest, "a step under a number that was no longer the row's"
+        return True
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_no_row_is_in_two_hands_however_lenders_race(where: str, seed: int) -> None:
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(await Ledger.open(where)) for _ in range(6)]
+        await opened[0].add(rows(12))
+        race = Race(seed, opened[:3], opened[3:])
+        async with asyncio.TaskGroup() as group:
+            for lender in race.lenders:
+                group.create_task(race.lend(lender, 40))
+            for hand in race.hands:
+                group.create_task(race.work(hand, 40))
+        still = [row.record.key for _, row in race.held if await race.step(race.hands[0], row)]
+        assert len(still) == len(set(still))
+        for record in await opened[0].load():
+            assert record.version == record.polls == len(await opened[0].history(record.key))

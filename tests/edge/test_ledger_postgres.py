@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
 from pipeline.errors import Conflict, LedgerTrouble, UsageError
 from pipeline.ledger import Ledger, writer
-from pipeline.model import State
+from pipeline.model import State, Transition
 from tests.edge.ledgers import PASSWORD, PostgresServer, end, free_port, job, server
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 
 class CuttingProxy:
-    """Stands between ledger and server; `cut` says where the connection of the next COMMIT breaks."""
+    """Stands between ledger and server; `cut` says where the connection of the next COMMIT breaks:
+    before the server hears of it, after it has answered, or, when `late`, until `goes_on` says so."""
 
     def __init__(self, upstream: int) -> None:
         self.upstream = upstream
@@ -31,6 +33,7 @@ class CuttingProxy:
         self.has_cut = asyncio.Event()
         self.lets_in = asyncio.Event()
         self.lets_in.set()
+        self.goes_on = asyncio.Event()
         self.serving: dict[asyncio.Task[None], asyncio.Event] = {}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -60,6 +63,10 @@ class CuttingProxy:
                     await asyncio.wait([answers])
                     self.cut = ""
                     self.lets_in.clear()
+                if cut == "late":
+                    self.has_cut.set()
+                    writer.close()
+                    await self.goes_on.wait()
                 if cut != "before":
                     up_writer.write(data)
                 if cut == "after":
@@ -151,6 +158,95 @@ async def test_rows_whose_adding_got_no_answer_are_there_once(proxy: CuttingProx
         assert await ledger.load() == rows
 
 
+@pytest.mark.parametrize("cut", ["before", "after"])
+async def test_a_claim_that_got_no_answer_lends_its_rows_once(proxy: CuttingProxy, cut: str) -> None:
+    database = server().new_database()
+    async with (
+        await Ledger.open(server().url(database, proxy.port)) as account,
+        await Ledger.open(server().url(database)) as worker,
+    ):
+        await account.add([job(f"r{n}", n) for n in range(5)])
+        epoch, _ = await account.begin_epoch()
+        proxy.cut = cut
+        claim = asyncio.create_task(account.claim(epoch, "a", 3))
+        await proxy.has_cut.wait()
+        proxy.lets_in.set()
+        lent = await claim
+        assert [row.record.position for row in lent] == [0, 1, 2]
+        assert [row.record.position for row in await account.claim(epoch, "b", 9)] == [3, 4]
+        worker.fence({row.record.key: row.lease for row in lent})
+        for row in lent:
+            await worker.commit(row.record, row.record.evolve(State.SUBMITTING))
+
+
+@pytest.mark.parametrize("cut", ["before", "after"])
+async def test_a_revocation_that_got_no_answer_tells_what_was_in_flight(
+    proxy: CuttingProxy, cut: str
+) -> None:
+    """Else the slots of these rows would be free while the vendor still renders them."""
+    database = server().new_database()
+    async with await Ledger.open(server().url(database, proxy.port)) as account:
+        rows = [job(f"r{n}", n) for n in range(3)]
+        await account.add(rows)
+        epoch, _ = await account.begin_epoch()
+        await account.claim(epoch, "a", 3)
+        await account.commit_many([Transition(row, row.evolve(State.GENERATING)) for row in rows[:2]])
+        proxy.cut = cut
+        revocation = asyncio.create_task(account.revoke(epoch, "a", [rows[0].key]))
+        await proxy.has_cut.wait()
+        proxy.lets_in.set()
+        assert await revocation == (frozenset({rows[1].key}), True)
+        assert [row.lease for row in await account.claim(epoch, "b", 9)] == [3, 3]
+
+
+async def test_a_claim_waits_for_the_end_of_its_lost_attempt(proxy: CuttingProxy) -> None:
+    """The server may still be busy with the first attempt when the second one asks what became of it."""
+    database = server().new_database()
+    async with await Ledger.open(server().url(database, proxy.port)) as account:
+        await account.add([job(f"r{n}", n) for n in range(4)])
+        epoch, _ = await account.begin_epoch()
+        proxy.cut = "late"
+        claim = asyncio.create_task(account.claim(epoch, "a", 2))
+        await proxy.has_cut.wait()
+        proxy.lets_in.set()
+        await _someone_waits(database)
+        proxy.goes_on.set()
+        assert [row.record.position for row in await claim] == [0, 1]
+        assert [row.record.position for row in await account.claim(epoch, "b", 9)] == [2, 3]
+
+
+async def _someone_waits(database: str) -> None:
+    async with await psycopg.AsyncConnection.connect(server().url(database), autocommit=True) as connection:
+        while True:
+            found = await connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            if await found.fetchone() != (0,):
+                return
+            await asyncio.sleep(0.01)
+
+
+async def test_claims_and_revocations_go_by_their_index() -> None:
+    """An index serves only a query that says what it says: the words must not drift apart."""
+    url = server().url(server().new_database())
+    async with await Ledger.open(url) as ledger:
+        await ledger.add([job(f"r{n}", n) for n in range(2000)])
+        epoch, _ = await ledger.begin_epoch()
+        await ledger.claim(epoch, "a", 100)
+        sql = ledger._store.sql
+        async with await psycopg.AsyncConnection.connect(url) as connection:
+            await connection.execute("ANALYZE veobatch_records")
+            claim = await _plan(connection, sql.claim, ("default", 20, "b", "default"))
+            assert "Index Scan using veobatch_records_free" in claim
+            assert "Sort" not in claim
+            for text, values in ((sql.revoke, ("default", "a")), (sql.revoke_all, ("default",))):
+                assert "veobatch_records_lent" in await _plan(connection, text, values)
+            assert "veobatch_records_free" in await _plan(connection, sql.in_flight, ("default",))
+
+
+async def _plan(connection: psycopg.AsyncConnection[Any], sql: str, values: tuple[object, ...]) -> str:
+    found = await connection.execute(f"EXPLAIN {sql}".encode(), values)
+    return "\n".join(str(line) for (line,) in await found.fetchall())
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["fast", "immediate"])
 async def test_a_server_that_restarts_in_mid_run_costs_only_time(
     own_server: PostgresServer, how: signal.Signals
@@ -223,8 +319,6 @@ async def test_a_newer_ledger_is_left_alone() -> None:
     url = server().url(server().new_database())
     async with await Ledger.open(url) as ledger:
         await ledger.add([job("mona")])
-    import psycopg
-
     with psycopg.connect(url) as connection:
         connection.execute("INSERT INTO veobatch_schema_version VALUES (7, 0.0)")
     connection.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -32,7 +32,7 @@ from pipeline.stages.reconcile import REQUEST_GAP_S
 from pipeline.storage import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
     from typing import Any
 
     from aiohttp import ClientSession
@@ -48,6 +48,8 @@ SHARE_OF_LEASE: Final = 0.8
 
 PATIENCE_S: Final = 600.0
 """How long a worker that starts waits for the database."""
+
+CLOSE_S: Final = 5.0
 
 MOST_PERMITS: Final = 16
 MOST_ROWS: Final = 500
@@ -120,7 +122,7 @@ class Worker:
         that cannot be opened.
         """
         job = self._job
-        async with AsyncExitStack() as stack:
+        async with _closed_whatever_happens() as stack:
             self._ledger = await stack.enter_async_context(await self._opened())
             self._ledger.fence(self._leases)
             timeout_s = job.settings.request_timeout
@@ -292,3 +294,14 @@ class Worker:
                 self._watcher.moved(leased.record, record)
             records.append(record)
         await engine.admit(records)
+
+
+@asynccontextmanager
+async def _closed_whatever_happens() -> AsyncIterator[AsyncExitStack]:
+    """Close what is put on the stack, also when its owner is cancelled."""
+    stack = AsyncExitStack()
+    try:
+        yield stack
+    finally:
+        with anyio.move_on_after(CLOSE_S, shield=True):
+            await stack.aclose()

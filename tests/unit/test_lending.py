@@ -5,10 +5,21 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.pacing import CreateGate, Granted, Lender, LentGate, Verdict
+from pipeline.pacing import (
+    CreateGate,
+    Granted,
+    Lender,
+    LentGate,
+    LentPace,
+    LookPace,
+    PaceLender,
+    Share,
+    Verdict,
+)
 from pipeline.pacing.lending import Outcome
 
 if TYPE_CHECKING:
@@ -109,3 +120,74 @@ def test_never_more_in_flight_than_the_ceiling(ceiling: int, steps: list[tuple[i
             flying[who] += 1
         assert sum(flying) + orphans + sum(permits) <= ceiling
         assert made.in_flight == sum(flying) + orphans
+
+
+def test_without_a_refusal_looks_are_not_paced() -> None:
+    account = PaceLender(LookPace(interval_s=10.0))
+    worker = LentPace(interval_s=10.0)
+    for _ in range(50):
+        assert worker.may_look(1.0) == 0.0
+        worker.ok(1.0)
+    worker.lent(2.0, account.report("a", 2.0, worker.told(50)))
+    assert not worker.limited
+    assert worker.may_look(2.0) == 0.0
+
+
+def test_a_refusal_closes_at_once_and_is_told() -> None:
+    worker = LentPace(interval_s=10.0)
+    assert worker.may_look(0.0) == 0.0
+    worker.throttled(0.0, 7.0)
+    assert worker.limited
+    assert worker.may_look(1.0) == 6.0
+    told = worker.told(3)
+    assert (told.tracked, told.calls, told.answered, told.refused, told.retry_after_s) == (3, 1, 0, 1, 7.0)
+    assert worker.told(3).refused == 0
+
+
+def test_a_refusal_of_one_closes_for_all() -> None:
+    account = PaceLender(LookPace(interval_s=10.0))
+    one, other = LentPace(interval_s=10.0), LentPace(interval_s=10.0)
+    one.may_look(0.0)
+    one.throttled(0.0, 5.0)
+    account.report("one", 0.0, one.told(1))
+    other.lent(1.0, account.report("other", 1.0, other.told(1)))
+    assert other.may_look(1.0) == 4.0
+
+
+def test_the_pace_is_shared_by_what_each_has_to_look_at() -> None:
+    pace = LookPace(interval_s=10.0)
+    account = PaceLender(pace)
+    account.report("a", 0.0, LentPace(interval_s=10.0).told(30))
+    account.report("b", 0.0, LentPace(interval_s=10.0).told(10))
+    pace.left(0.0)
+    pace.left(1.0)
+    pace.throttled(1.0)
+    a = account.report("a", 9.0, LentPace(interval_s=10.0).told(30))
+    b = account.report("b", 9.0, LentPace(interval_s=10.0).told(10))
+    assert 1 / a.gap_s + 1 / b.gap_s == pytest.approx(1 / pace.gap_s)
+    assert b.gap_s == pytest.approx(3 * a.gap_s)
+    account.gone("b")
+    assert account.report("a", 9.0, LentPace(interval_s=10.0).told(30)) == Share(pace.gap_s)
+
+
+def test_many_workers_find_the_rate_together() -> None:
+    """Three workers that would look 40 times a second, where 10 are allowed: as well as one would do."""
+    account = PaceLender(LookPace(interval_s=10.0))
+    workers = {name: LentPace(interval_s=10.0) for name in "abc"}
+    passed: list[float] = []
+    refused = 0
+    for tick in range(60 * 40):
+        now = tick / 40
+        for number, (name, worker) in enumerate(workers.items()):
+            if worker.may_look(now) == 0.0:
+                if len(passed) >= 10 and passed[-10] > now - 1.0:
+                    worker.throttled(now)
+                    refused += now > 20
+                else:
+                    passed.append(now)
+                    worker.ok(now)
+            if tick % 40 == 13 * number:
+                worker.lent(now, account.report(name, now, worker.told(20 * (number + 1))))
+    late = [moment for moment in passed if moment > 20]
+    assert len(late) > 0.6 * 10 * 40
+    assert refused < 0.2 * len(late)

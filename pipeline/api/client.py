@@ -19,6 +19,7 @@ from yarl import URL
 
 from pipeline import __version__
 from pipeline.api.answers import (
+    COMPLETED,
     Accepted,
     CreateVerdict,
     Halted,
@@ -312,7 +313,7 @@ def _read_acceptance(headers: Mapping[str, str], body: bytes) -> CreateVerdict:
     identity = look.generation_id or inference_id
     if identity:
         return Accepted(identity, look)
-    if look.failure is not None:
+    if look.failure is not None and look.status not in COMPLETED:
         return Refused(look.failure)
     return Unknown(f"accepted without an id: {excerpt(body)}")
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import anyio
+from anyio import to_thread
 
 from pipeline.cluster.account import Account
 from pipeline.cluster.job import AccountLost
@@ -36,6 +37,12 @@ STORE_BYTES: Final = 100 * 1024**2
 KNOCK_S: Final = 5.0
 """How long the head of a cluster may take to accept a connection. Ray itself would try for minutes."""
 
+LOOK_S: Final = 5.0
+"""How long the account may take to begin before a look at what may be in its way."""
+
+HEADLESS_S: Final = 7 * 24 * 3600
+"""How long those who have each other may go on without the head of the cluster."""
+
 SHORT_NAMES: Final = "/tmp"  # noqa: S108 - made private at once; a socket's path may have 103 characters
 """Where the folder of a Ray of our own is made: Ray puts sockets into it, under long names."""
 
@@ -52,7 +59,16 @@ class RayLine:
         self.actor = actor
 
     async def begin(self) -> None:
-        await self._ask("begin")
+        """Wait until the account has its process and the ledger. Raises `StopRun` when it can have none."""
+        begun = self.actor.begin.remote()
+        while True:
+            with anyio.move_on_after(LOOK_S):
+                try:
+                    await begun
+                except lost() as error:
+                    raise AccountLost(words(error)) from error
+                return
+            await to_thread.run_sync(_need_ray)
 
     async def join(self, worker: str) -> dict[str, Any]:
         known: dict[str, Any] = await self._ask("join", worker)
@@ -119,6 +135,11 @@ def start(address: str | None, workers: int) -> None:
     Raises `UsageError` when there is none, or none can be started.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray prints on standard output when a machine of the cluster is lost, which may be somebody's JSON.
+    os.environ["RAY_DEDUP_LOGS"] = "1"
+    os.environ["RAY_DEDUP_LOGS_SKIP_REGEX"] = "."
+    # A process whose cluster's head is gone for longer ends at once, without a word. Ours has one to say.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(HEADLESS_S))
     if address is None:
         _start_here(workers)
     else:
@@ -175,11 +196,12 @@ def _knock(address: str) -> None:
     except ValueError:
         host = port = None
     if not host or not port:
-        raise UsageError(f"--ray-address {address}: give HOST:PORT, such as 10.0.0.1:6379, or auto")
+        raise UsageError(f"Ray's address {address}: give HOST:PORT, such as 10.0.0.1:6379, or auto")
     try:
         socket.create_connection((host, port), KNOCK_S).close()
     except OSError as error:
-        raise UsageError(f"--ray-address {address}: nothing answers there ({error})") from error
+        words = error.strerror or type(error).__name__
+        raise UsageError(f"Ray's address {address}: nothing answers there ({words})") from error
 
 
 def _init(**options: Any) -> None:
@@ -203,9 +225,23 @@ def new_account(name: str, job: ClusterJob, epoch: int, orphans: frozenset[str])
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     made = ray.remote(Account).options(name=name, num_cpus=0, max_restarts=0, scheduling_strategy=here)
     return RayLine(made.remote(job, epoch, orphans))
+
+
+def _need_ray() -> None:
+    """Raise `StopRun` when the cluster's head is gone, or what of it was on this machine."""
+    import ray
+
+    here = ray.get_runtime_context()
+    try:
+        _knock(here.gcs_address)
+    except UsageError as error:
+        raise StopRun(StopReason.UNFINISHED, f"the Ray cluster has lost its head: {error}") from error
+    nodes: Any = ray.nodes  # it has no types
+    if not any(node["Alive"] and node["NodeID"] == here.get_node_id() for node in nodes()):
+        raise StopRun(StopReason.UNFINISHED, "Ray has lost this machine: run the command again")
 
 
 def new_worker() -> Any:
@@ -246,5 +282,11 @@ def lost() -> type[Exception]:
 
 
 def words(error: Exception) -> str:
-    """Return the first line of what Ray says."""
+    """Return what happened, on one line: a process that is gone, or what Ray says first."""
+    from ray import exceptions
+
+    if isinstance(error, exceptions.ActorUnavailableError):
+        return "it cannot be reached"
+    if isinstance(error, exceptions.ActorDiedError) and not error.actor_init_failed:
+        return "its process died"
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -20,24 +20,26 @@ from pipeline.cli.streams import Unbreakable
 from pipeline.events import Observers
 
 if TYPE_CHECKING:
-    from pipeline.cli.money import Estimate
-    from pipeline.cli.request import Batch
+    from pipeline.cli.preparing import Prepared
     from pipeline.cluster.driver import Cluster
     from pipeline.engine import Engine, Outcome
     from pipeline.errors import ExitCode
     from pipeline.events import Observer
-    from pipeline.logbook import Logbook
-    from pipeline.plan import Plan
+    from pipeline.polling import DurationLearner
 
 
 class Bystanders:
     """The observers of one run, and the tasks that some of them need."""
 
-    def __init__(self, batch: Batch, plan: Plan, cost: Estimate, log: Logbook) -> None:
-        request = batch.request
+    def __init__(self, prepared: Prepared, learner: DurationLearner) -> None:
+        """`learner` holds what earlier runs have left of rendering times."""
+        batch, plan = prepared.batch, prepared.plan
+        request, settings = batch.request, batch.settings
         rows = sum(record.position >= 0 for record in plan.records)
         self._batch = batch
-        self._eta = Eta(plan.records, batch.settings.concurrency)
+        self._eta = Eta(
+            plan.records, settings.concurrency, interval_s=settings.poll_interval, learner=learner
+        )
         self._progress = Progress(
             rows,
             cast("TextIO", Unbreakable(sys.stderr)),
@@ -45,10 +47,10 @@ class Bystanders:
             quiet=request.quiet,
             verbose=request.verbose,
             eta=self._eta,
-            estimate_usd=cost.batch_usd,
+            estimate_usd=prepared.cost.batch_usd,
         )
         self.projector = Projector(batch.store, title=request.manifest.stem, manifest=str(request.manifest))
-        observers: list[Observer] = [log, self._progress, self._eta, self.projector]
+        observers: list[Observer] = [prepared.log, self._progress, self._eta, self.projector]
         self._feed = None
         if request.serve is not None:
             from pipeline.live import Feed

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "Tally", "closing_words", "wants_bars"]
 
+UNKNOWN: Final = "time left not known yet"
 _FIRST_S: Final = 10.0
 _EVERY_S: Final = 30.0
 _SLOWEST_S: Final = 300.0
@@ -131,6 +132,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._eta = None  # however it ended, nothing is left of this run
         if self._bars is not None:
             self._draw(self._bars)
             self._bars.close()
@@ -187,13 +189,13 @@ class Progress:
     def _draw(self, bars: Bars) -> None:
         self._drawn = self._clock()
         tally = self.tally
-        facts = [*self._time_left(), *tally.troubles(), *self._money(), *self._pace()]
+        facts = [*self._time_left(), *tally.troubles(), *self._money(), *self._pace(), *self._unknown()]
         bars.draw((tally.submitted, tally.rendered, tally.saved), facts or [""])
 
     def _line(self) -> None:
         tally = self.tally
         counts = f"submitted {tally.submitted}/{tally.total}, rendered {tally.rendered}, saved {tally.saved}"
-        words = ", ".join([counts, *tally.troubles(), *self._money(), *self._time_left()])
+        words = ", ".join([counts, *tally.troubles(), *self._money(), *self._time_left(), *self._unknown()])
         if words != self._last:
             self._last = words
             self.say(words)
@@ -214,3 +216,8 @@ class Progress:
         over = self.tally.saved + self.tally.failed >= self.tally.total
         left = self._eta() if self._eta is not None and not over else None
         return [] if left is None else [f"{clock_words(left)} left"]
+
+    def _unknown(self) -> list[str]:
+        """Say that nobody can know the time left yet: the last thing to find room for."""
+        over = self.tally.saved + self.tally.failed >= self.tally.total
+        return [] if self._eta is None or over or self._eta() is not None else [UNKNOWN]

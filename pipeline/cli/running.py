@@ -97,12 +97,12 @@ async def _run(batch: Batch) -> int:
 async def _carried_out(prepared: Prepared, cdn: aiohttp.ClientSession) -> Ending:
     """Let an engine do what is planned, with everybody watching who wants to."""
     batch, plan = prepared.batch, prepared.plan
-    bystanders = Bystanders(batch, plan, prepared.cost, prepared.log)
-    observer = bystanders.observer
-    prepared.pauses.observer = observer
-    tell_start(plan, prepared.loaded, prepared.cost, observer, prepared.other)
     learner = DurationLearner(batch.settings.poll_interval)
     with _remembering(learner, batch.base_url, wanted=not batch.request.sandbox):
+        bystanders = Bystanders(prepared, learner)
+        observer = bystanders.observer
+        prepared.pauses.observer = observer
+        tell_start(plan, prepared.loaded, prepared.cost, observer, prepared.other)
         tools = _tools(prepared, cdn, learner)
         if prepared.epoch is None:
             return await _driven(Engine(plan.records, tools, batch.settings, observer), bystanders, batch)

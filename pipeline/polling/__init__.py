@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline.polling.forecast import time_left_s
+from pipeline.polling.forecast import rest_s
 from pipeline.polling.kinds import kind_of
 from pipeline.polling.learner import DurationLearner
 from pipeline.polling.queue import PollQueue
+from pipeline.polling.spread import Spread, spread_of
 
-__all__ = ["DurationLearner", "PollQueue", "kind_of", "time_left_s"]
+__all__ = ["DurationLearner", "PollQueue", "Spread", "kind_of", "rest_s", "spread_of"]

@@ -1,92 +1,105 @@
-"""When a run will be over: list scheduling of what is left, with the durations that were learned.
+"""When a run will be over: list scheduling of what is left, in futures drawn from how times are spread.
 
-It owns the forecast alone; it knows neither clock nor queue.
+It owns the forecast alone; it knows neither clock nor queue, nor how the spread was judged.
 """
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heapreplace
 from random import Random
-from statistics import fmean
-from typing import TYPE_CHECKING, Final
+from statistics import median
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from pipeline.polling.estimate import Estimate
-    from pipeline.polling.learner import DurationLearner
+FEWEST: Final = 8
+MOST: Final = 48
+DRAWS: Final = 4000
+"""How many futures are drawn: the more the fewer jobs there are, for about so many draws in all."""
 
-ROUNDS: Final = 8
-"""How many futures are drawn."""
+JOBS: Final = 400
+SLOTS: Final = 200
+"""Jobs and slots drawn in each future at most. Each stands for several when there are more slots; jobs
+beyond pass at their mean rate."""
 
-MOST: Final = 1000
-"""Jobs and slots drawn in each future at most; what is beyond passes at its mean rate."""
-
-EDGE: Final = 0.01
-"""Shares of the distribution left out at either end: there the prior speaks, and not what was seen."""
+EDGE: Final = 0.005
+"""Shares of the distribution left out at either end, where nobody has been."""
 
 
-def time_left_s(
-    learner: DurationLearner,
-    in_flight: Sequence[tuple[str, float]],
-    pending: Mapping[str, int],
+class Durations(Protocol):
+    """What has to be known of how long generations of one kind take."""
+
+    @property
+    def mean_s(self) -> float:
+        """Return the mean duration."""
+
+    def residual_s(self, age_s: float, share: float, /) -> float:
+        """Return the residual time that `share` (0 < share <= 1) of those running at `age_s` outlast."""
+
+
+def rest_s(
+    running: Sequence[tuple[Durations, float]],
+    waiting: Sequence[tuple[Durations, int]],
     limit: int,
     *,
     notice_s: float = 0.0,
-) -> float | None:
-    """Return the expected seconds until everything is noticed as finished; None while nothing is known.
+) -> float:
+    """Return the seconds after which everything is as likely to be noticed as finished as not.
 
-    `in_flight` holds kind and age in seconds, `pending` the number of jobs by kind that are not started,
-    `limit` how many may be in flight, `notice_s` the mean delay from the end of a generation to its refill.
-    A kind of which nothing is known is taken for the mixture of those that are.
+    `running` holds the age in seconds of each generation in flight, `waiting` how many of each kind are not
+    started, `limit` how many may be in flight, `notice_s` the mean delay from the end of a generation to
+    its refill. The same state gives the same answer.
     """
-    kinds = {kind for kind, _ in in_flight} | {kind for kind, count in pending.items() if count > 0}
-    known = {kind: found for kind in kinds if (found := learner.known(kind)) is not None}
-    if not kinds:
-        return 0.0
-    if not known:
-        return None
-    stand_in = next(iter(known.values()))
-    table = {kind: known.get(kind, stand_in) for kind in kinds}
-    slots = max(1, limit, len(in_flight))
-    thin = max(1.0, slots / MOST)
-    running = [(table[kind], age) for kind, age in in_flight[:: round(thin)]]
-    waiting = [table[kind] for kind, count in pending.items() for _ in range(round(count / thin))]
-    random = Random(len(running) * 7919 + len(waiting))
-    beyond_s = _beyond_s(waiting, max(1, round(slots / thin)), notice_s)
-    drawn = waiting if beyond_s == 0.0 else random.sample(waiting, MOST)
-    futures = [_future(running, drawn, max(1, round(limit / thin)), notice_s, random) for _ in range(ROUNDS)]
-    return beyond_s + fmean(futures)
-
-
-def _beyond_s(waiting: Sequence[Estimate], slots: int, notice_s: float) -> float:
-    """Return how long the jobs take that are too many to be drawn one by one."""
-    if len(waiting) <= MOST:
-        return 0.0
-    mean_s = fmean(known.mean_s for known in waiting[:MOST]) + notice_s
-    return (len(waiting) - MOST) * mean_s / slots
+    many = max(1.0, max(limit, len(running)) / SLOTS)
+    shown = [running[int(i * many)] for i in range(round(len(running) / many))]
+    jobs = sum(count for _, count in waiting)
+    most = min(jobs, round(JOBS * many))
+    drawn = [
+        known
+        for known, count in waiting
+        for _ in range(max(1, round(count * most / jobs / many)) if count else 0)
+    ]
+    mean_s = sum(known.mean_s * count for known, count in waiting) / max(1, jobs) + notice_s
+    slots = max(1, round(limit / many))
+    chance = Random(len(running) * 7919 + jobs)
+    rounds = max(FEWEST, min(MOST, DRAWS // max(1, len(shown) + len(drawn))))
+    futures = [_future(shown, drawn, (slots, many, notice_s), chance) for _ in range(rounds)]
+    return (jobs - most) * mean_s / max(limit, 1) + median(futures)
 
 
 def _future(
-    running: Sequence[tuple[Estimate, float]],
-    waiting: Sequence[Estimate],
-    limit: int,
-    notice_s: float,
-    random: Random,
+    running: Sequence[tuple[Durations, float]],
+    waiting: Sequence[Durations],
+    shape: tuple[int, float, float],
+    chance: Random,
 ) -> float:
-    """Draw one future and return when it ends."""
-    slots = [known.residual_s(age, _share(random)) + notice_s for known, age in running]
-    last = max(slots, default=0.0)
+    """Draw one future and return when it ends. The slowest of `many` is slower than the one that stands
+    for them: a share that all of several outlast is the share of one to the power of one by their number.
+    """
+    limit, many, notice_s = shape
+    slots: list[float] = []
+    last = 0.0
+    for known, age in running:
+        share = _share(chance)
+        slots.append(known.residual_s(age, share) + notice_s)
+        last = max(last, slots[-1] if many == 1.0 else known.residual_s(age, _slowest(share, many)))
     slots += [0.0] * (limit - len(slots))
     heapify(slots)
-    for _ in range(len(slots) - limit):
+    for _ in range(len(slots) - limit):  # more may be running than the vendor lets in by now
         heappop(slots)
-    for known in random.sample(waiting, len(waiting)):
-        end = heappop(slots) + known.residual_s(0.0, _share(random)) + notice_s
-        heappush(slots, end)
-        last = max(last, end)
+    for known in chance.sample(waiting, len(waiting)):
+        start, share = slots[0], _share(chance)
+        end = start + known.residual_s(0.0, share) + notice_s
+        last = max(last, end if many == 1.0 else start + known.residual_s(0.0, _slowest(share, many)))
+        heapreplace(slots, end)
     return last
 
 
-def _share(random: Random) -> float:
-    return EDGE + (1.0 - 2.0 * EDGE) * random.random()
+def _slowest(share: float, many: float) -> float:
+    slowest: float = 1.0 - (1.0 - share) ** (1.0 / many)
+    return slowest
+
+
+def _share(chance: Random) -> float:
+    return EDGE + (1.0 - 2.0 * EDGE) * chance.random()

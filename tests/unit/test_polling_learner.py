@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from benchmarks.simulate_night import bytes_tracked, measure
 from benchmarks.simulate_polling import DISTRIBUTIONS, every, remembering, scheduled, simulate
-from pipeline.polling import DurationLearner, PollQueue, time_left_s
+from pipeline.polling import DurationLearner, PollQueue, rest_s
 from pipeline.polling.evidence import EDGES, SIZE, Evidence, bin_of
 from pipeline.polling.plan import CAP, FLOOR, best_plan
 
@@ -274,9 +274,11 @@ def forecast_errors(name: str, jobs: int, in_flight: int, seed: int) -> list[flo
             continue
         queue.finished(key, now=now)
         if (jobs - started + len(queue)) % 5 == 0 and len(queue):
-            pending = {KIND: jobs - started}
-            left = time_left_s(learner, queue.in_flight(now), pending, in_flight, notice_s=3.0)
-            forecasts.append((now, inf if left is None else left))
+            known = learner.known(KIND)
+            assert known is not None
+            running = [(known, age) for _, age in queue.in_flight(now)]
+            left = rest_s(running, [(known, jobs - started)], in_flight, notice_s=3.0)
+            forecasts.append((now, left))
     return [abs(at + left - now) / now for at, left in forecasts if at > now / 3.0]
 
 
@@ -288,20 +290,19 @@ def test_the_forecast_is_right_within_a_fifth_from_a_third_on(name: str) -> None
 
 
 def test_a_forecast_of_many_is_the_forecast_of_few_scaled() -> None:
-    learner = learned(100.0)
-    few = time_left_s(learner, [], {KIND: 500}, 10)
-    many = time_left_s(learner, [], {KIND: 500_000}, 10_000)
-    assert few is not None
-    assert many is not None
+    known = learned(100.0).known(KIND)
+    assert known is not None
+    few = rest_s([], [(known, 500)], 10)
+    many = rest_s([], [(known, 500_000)], 10_000)
     assert many == pytest.approx(few, rel=0.05)
 
 
 def test_a_forecast_needs_some_knowledge() -> None:
-    assert time_left_s(DurationLearner(), [], {KIND: 0}, 4) == 0.0
-    assert time_left_s(DurationLearner(), [(KIND, 3.0)], {}, 4) is None
-    both = time_left_s(learned(100.0), [("new", 0.0)], {KIND: 3}, 4)
-    assert both is not None
-    assert 80.0 < both < 150.0
+    assert DurationLearner().known(KIND) is None
+    known = learned(100.0).known(KIND)
+    assert known is not None
+    assert rest_s([], [(known, 0)], 4) == 0.0
+    assert 80.0 < rest_s([(known, 0.0)], [(known, 3)], 4) < 150.0
 
 
 def test_a_night_with_outages_ends_with_everything_found() -> None:

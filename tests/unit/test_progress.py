@@ -79,7 +79,17 @@ def test_money_and_time_are_told_when_they_are_known() -> None:
     shown = Shown(eta=lambda: 3900.0, estimate_usd=3.6)
     with shown.progress:
         shown.progress.moved(row(0), row(0, State.GENERATING, reserved_usd=1.2))
-    assert shown.lines == ["submitted 1/3, rendered 0, saved 0, $1.20 of $3.60, 1 h 05 min left"]
+        shown.wait(10)
+    counted = "submitted 1/3, rendered 0, saved 0, $1.20 of $3.60"
+    assert shown.lines == [f"{counted}, 1 h 05 min left", counted], "a run that is over has no time left"
+
+
+def test_a_time_that_nobody_can_know_is_said_to_be_unknown() -> None:
+    shown = Shown(eta=lambda: None)
+    with shown.progress:
+        shown.wait(10)
+    counted = "submitted 0/3, rendered 0, saved 0"
+    assert shown.lines == [f"{counted}, time left not known yet", counted]
 
 
 def test_no_time_is_left_when_all_is_done() -> None:

@@ -13,12 +13,13 @@ import random
 import time
 from contextlib import asynccontextmanager
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.cluster.job import Reply, Standing
 from pipeline.cluster.lessons import Lessons
 from pipeline.cluster.purse import UNPRICED, Purse
 from pipeline.errors import StopReason, StopRun
+from pipeline.events import Event, Level, Topic
 from pipeline.ledger import Ledger
 from pipeline.ledger.leases import IN_FLIGHT
 from pipeline.model import State
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from pipeline.cluster.job import ClusterJob, Leaving, Report
-    from pipeline.events import Event
     from pipeline.ledger.leases import Leased
     from pipeline.model import Record
+
+SAID_ONCE_S: Final = 10.0
 
 
 class Account:
@@ -57,6 +59,7 @@ class Account:
         self._paid_rows = self._unpaid_rows = True
         self._moved: dict[str, Record] = {}
         self._events: list[Event] = []
+        self._said_at: dict[str, float] = {}
         self._left: dict[str, str] = {}
         self._overdue: set[str] = set()
         self._stop: tuple[StopReason, str] | None = None
@@ -66,7 +69,7 @@ class Account:
     async def begin(self) -> None:
         """Open the ledger and count the money that is spent or set aside."""
         async with self._halting():
-            self._ledger = await Ledger.open(self._job.ledger, batch=self._job.batch)
+            self._ledger = await Ledger.open(self._job.ledger, batch=self._job.batch, on_pause=self._waits)
             if self._purse.limited:
                 self._purse.count(await self._ledger.load())
 
@@ -154,13 +157,26 @@ class Account:
 
     def _note(self, report: Report) -> None:
         """Take over what a worker tells of its rows, of durations, and of the run."""
-        self._events += report.events
+        for event in report.events:
+            self._hear(event)
         self._moved.update((record.key, record) for record in report.moved)
         self._purse.settle(report.moved)
         self._lessons.learn(report.worker, report.lessons)
         (self._busy.add if report.busy else self._busy.discard)(report.worker)
         if report.stop is not None:
             self.halt(*report.stop)
+
+    def _waits(self, words: str) -> None:
+        self._hear(Event(Topic.WAITING, words, Level.WARNING))
+
+    def _hear(self, event: Event) -> None:
+        """Pass an event on; what all workers wait for is said once."""
+        now = time.monotonic()
+        if event.topic is Topic.WAITING:
+            if now - self._said_at.get(event.message, -inf) < SAID_ONCE_S:
+                return
+            self._said_at[event.message] = now
+        self._events.append(event)
 
     def _may_lend(self) -> bool:
         """Say whether a worker might get a row: one that is paid, or one that may still be submitted."""

@@ -85,6 +85,10 @@ class Watcher:
         if event.level is not Level.DEBUG and event.topic is not Topic.STOPPING:
             self._events.append(event)
 
+    def waits(self, words: str) -> None:
+        """The database is waited for, or is back."""
+        self.said(Event(Topic.WAITING, words, Level.WARNING))
+
     def told(self) -> tuple[tuple[Record, ...], tuple[Event, ...]]:
         """Return how the rows that moved stand, and the words; forget both."""
         moved, self._moved = tuple(self._moved.values()), {}
@@ -145,7 +149,9 @@ class Worker:
         until = time.monotonic() + PATIENCE_S
         while True:
             try:
-                return await Ledger.open(self._job.ledger, batch=self._job.batch)
+                return await Ledger.open(
+                    self._job.ledger, batch=self._job.batch, on_pause=self._watcher.waits
+                )
             except LedgerTrouble:
                 if time.monotonic() > until:
                     raise

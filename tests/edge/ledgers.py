@@ -51,6 +51,8 @@ class PostgresServer:
     port: int
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="pg-")))
     process: subprocess.Popen[bytes] | None = None
+    fsync: bool = False
+    """The server's side of durability, and slow: what is tested here is ours. Benchmarks turn it on."""
 
     def url(self, database: str, port: int | None = None, password: str = PASSWORD) -> str:
         return f"postgresql://keeper:{quote(password, safe='')}@127.0.0.1:{port or self.port}/{database}"
@@ -67,10 +69,9 @@ class PostgresServer:
         ).wait()
 
     def start(self) -> None:
-        # fsync is the server's side of durability, and slow; what is tested here is ours.
         self.process = self._call(
             "postgres", "-D", str(self.folder / "data"), "-h", "127.0.0.1", "-p", str(self.port),
-            "-k", "", "-c", "fsync=off", "-c", "max_connections=60",
+            "-k", "", "-c", f"fsync={'on' if self.fsync else 'off'}", "-c", "max_connections=60",
         )  # fmt: skip
         while not self._answers():
             assert self.process.poll() is None, (self.folder / "log").read_text()

@@ -1,8 +1,10 @@
-"""Throughput by the number of workers on one machine: `python -m benchmarks.workers [JOBS]`.
+"""Many workers on one machine: `python -m benchmarks.workers [throughput|slots] [JOBS]`.
 
-Jobs that render in no time, so that what is measured is the command's own work: creates, looks, downloads and
-ledger. The clock runs from the first create that the vendor sees to the last video in its place; starting
-Ray is not counted. The ledger is a PostgreSQL that is started for it.
+`throughput`: jobs that render in no time, so that what is measured is the command's own work: creates, looks,
+downloads and ledger. The clock runs from the first create that the vendor sees to the last video in its
+place; starting Ray is not counted. `slots`: jobs that render for 80 s on the average at a speed of 20; the
+share of `--concurrency` that rendered between the first create and the last, so with rows left to be
+submitted. The ledger is a PostgreSQL that is started for it.
 """
 
 from __future__ import annotations
@@ -14,22 +16,31 @@ import sys
 import tempfile
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from pipeline.sandbox import Sandbox, SandboxOptions
 from tests.crash.batches import Batch
 from tests.edge.ledgers import server
 
-ROUNDS = 3
-FAST = SandboxOptions(speed=100.0, durations="fixed:5", video="small", log_lag_s=0.0)
+ROUNDS: Final = 3
+WORKERS: Final = (0, 1, 2, 4)
+"""0 stands for the local engine."""
+
+FAST: Final = SandboxOptions(speed=100.0, durations="fixed:5", video="small", log_lag_s=0.0)
+USUAL: Final = SandboxOptions(speed=20.0, video="small", log_lag_s=0.0)
+SLOTS: Final = 40
+
+
+def options(workers: int, *more: str) -> tuple[str, ...]:
+    ray = ("--engine", "ray", "--workers", str(workers)) if workers else ()
+    return (*more, "--no-media", "--ledger", server().url(server().new_database()), *ray)
 
 
 async def jobs_a_second(folder: Path, jobs: int, workers: int) -> float:
-    """Run one batch; `workers` 0 stands for the local engine."""
-    ray = ("--engine", "ray", "--workers", str(workers)) if workers else ()
-    url = server().url(server().new_database())
-    options = ("--poll-interval", "0.2", "--concurrency", "64", "--no-media", "--ledger", url, *ray)
+    """Run one batch of jobs that render in no time."""
+    chosen = options(workers, "--poll-interval", "0.2", "--concurrency", "64")
     async with Sandbox(FAST) as box:
-        batch = Batch(folder, box, jobs, options)
+        batch = Batch(folder, box, jobs, chosen)
         code = await batch.finish(600)
         assert code == 0, batch.said()
         first = min(generation.created_at for generation in box.book.generations)
@@ -38,19 +49,51 @@ async def jobs_a_second(folder: Path, jobs: int, workers: int) -> float:
     return jobs / (last.timestamp() - first)
 
 
-async def main() -> None:
-    jobs = int(sys.argv[1]) if len(sys.argv) > 1 else 600
+async def slots_used(folder: Path, jobs: int, workers: int) -> tuple[float, int]:
+    """Run one batch of jobs that take their time; return the share of slots that was used, and the peak."""
+    chosen = options(workers, "--poll-interval", "0.5", "--concurrency", str(SLOTS))
+    async with Sandbox(USUAL) as box:
+        batch = Batch(folder, box, jobs, chosen)
+        code = await batch.finish(900)
+        assert code == 0, batch.said()
+        spans = [(one.created_at, one.finishes_at) for one in box.book.generations]
+    last = max(begun for begun, _ in spans)
+    first = min(begun for begun, _ in spans)
+    rendered = sum(min(ended, last) - begun for begun, ended in spans)
+    return rendered / (SLOTS * (last - first)), box.book.peak_in_flight
+
+
+async def throughput(jobs: int) -> None:
     found: dict[int, list[float]] = {}
     for _ in range(ROUNDS):
-        for workers in (0, 1, 2, 4):
+        for workers in WORKERS:
             with tempfile.TemporaryDirectory() as folder:
                 found.setdefault(workers, []).append(await jobs_a_second(Path(folder), jobs, workers))
     base = statistics.median(found[1])
     print("| engine | jobs a second | ratio |\n| --- | --- | --- |")
     for workers, rates in found.items():
-        name = f"ray, {workers} workers" if workers else "local"
-        print(f"| {name} | {statistics.median(rates):.0f} | {statistics.median(rates) / base:.2f} |")
+        print(
+            f"| {name_of(workers)} | {statistics.median(rates):.0f} | {statistics.median(rates) / base:.2f} |"
+        )
+
+
+async def slots(jobs: int) -> None:
+    print("| engine | slots used | peak |\n| --- | --- | --- |")
+    for workers in WORKERS:
+        with tempfile.TemporaryDirectory() as folder:
+            used, peak = await slots_used(Path(folder), jobs, workers)
+        print(f"| {name_of(workers)} | {used:.1%} | {peak} of {SLOTS} |", flush=True)
+
+
+def name_of(workers: int) -> str:
+    return "local" if not workers else f"ray, {workers} worker{'s' if workers > 1 else ''}"
+
+
+def main() -> None:
+    what = sys.argv[1] if len(sys.argv) > 1 else "throughput"
+    jobs = int(sys.argv[2]) if len(sys.argv) > 2 else 400
+    asyncio.run({"throughput": throughput, "slots": slots}[what](jobs))
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

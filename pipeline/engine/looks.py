@@ -40,6 +40,7 @@ class Looks:
         self._ready = ready
         self._key_refusals = 0
         self._strange: set[str] = set()
+        self._unanswered: dict[str, str] = {}
         self._deadlines: dict[str, float] = {}
         self._by_deadline: list[tuple[float, str]] = []
         self._looking: set[str] = set()
@@ -161,6 +162,7 @@ class Looks:
             self._nothing_seen(record, answer)
             return
         run.tools.pace.ok(run.tools.clock())
+        self._unanswered.pop(key, None)
         self._key_refusals = 0
         if answer.phase in (Phase.COMPLETED, Phase.FAILED):
             self._untrack(record, finished=answer.phase is Phase.COMPLETED)
@@ -184,6 +186,7 @@ class Looks:
         run, now = self._run, self._run.tools.clock()
         retry_after_s = parse_retry_after(trouble.retry_after, now_utc=run.tools.wall())
         run.say(Topic.LOOK_FAILED, f"{record.id}: {trouble.message}", Level.DEBUG, record)
+        self._unanswered[record.key] = trouble.message
         if trouble.code == 429:
             run.tools.pace.throttled(now, retry_after_s)
         if trouble.code == 401:
@@ -214,6 +217,8 @@ class Looks:
         run.board.generating -= 1
         refused = run.board.stop is StopReason.KEY
         status = "the key was refused" if refused else "not finished by its deadline"
+        if (trouble := self._unanswered.pop(record.key, "")) and not refused:
+            status += f"; the last look at it failed: {trouble}"
         run.board.overdue.add(record.key)
         run.board.left[record.key] = f"{status}; the next run goes on with it"
         run.ring()

@@ -173,6 +173,15 @@ async def test_a_generation_that_is_late_is_left_and_never_failed(tmp_path: Path
         assert house.book.creates == 3
 
 
+async def test_a_generation_that_nobody_knows_is_left_with_the_words_that_say_so(tmp_path: Path) -> None:
+    async with House(tmp_path, vendor(), Fault("status-not-found", match="number 1.")) as house:
+        outcome = await house.run(2, timeout=1.0)
+        assert states(outcome) == {State.DONE: 1, State.GENERATING: 1}
+        [words] = outcome.left.values()
+        assert "deadline" in words
+        assert "404" in words
+
+
 async def test_a_deadline_holds_when_no_look_is_due_or_allowed(tmp_path: Path) -> None:
     """429 with a wait of a day, and a pace of a minute: the run ends at its deadline all the same."""
     options = vendor(durations="fixed:100000")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from pipeline.cli.words import joined
+from pipeline.cli.words import joined, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,7 +54,7 @@ class Bars:
         from tqdm import tqdm
 
         self._watch_width()
-        tqdm.write(line, file=self._stream)
+        tqdm.write(wrapped(line, self._width), file=self._stream)
 
     def close(self) -> None:
         """Leave the bars as they stand, with the cursor under them."""

@@ -30,19 +30,19 @@ def closing_words(
     next_command: str = "",
     *,
     wall_s: float | None = None,
-    stopped: str = "",
+    opening: str = "",
     left: Mapping[str, str] | None = None,
 ) -> str:
     """Return what to say at the end, without a final newline.
 
     `paths` maps a label (`page`, `table`, ...) to where it lies. `next_command` is the exact command
-    that goes on, empty when nothing is left to do. `stopped` is why the run ended early, if it did;
-    `left` says of rows (by their keys) why they stay open.
+    that goes on, empty when nothing is left to do. `opening` says why the run ended before its time, if
+    it did; `left` says of rows (by their keys) why they stay open.
     """
     rows = listed(records)
     table = paths.get("table", "results.csv")
     blocks = [
-        _top(totals, wall_s, stopped),
+        _top(totals, wall_s, opening),
         _slowest(rows),
         _failures(rows, table),
         _doubts(rows, table),
@@ -65,8 +65,8 @@ def name_of(row: Record) -> str:
     return f"{one_line(row.id)} (line {row.line})" if row.line else one_line(row.id)
 
 
-def _top(totals: Summary, wall_s: float | None, stopped: str) -> str:
-    lines = [f"Stopped early: {one_line(stopped)}"] if stopped else []
+def _top(totals: Summary, wall_s: float | None, opening: str) -> str:
+    lines = [one_line(opening)] if opening else []
     lines.append(" ".join(part for part in headline(totals) if part))
     spent = f"{money(totals.usd)} spent{_about(totals)}"
     facts = ["what was spent is unknown" if totals.price_unknown else spent]

@@ -126,8 +126,8 @@ async def _driven(engine: Engine | Cluster, bystanders: Bystanders, batch: Batch
     code = interrupted or exit_code(outcome)
     ending = Ending(batch.request.argv, batch.place, outcome, time.monotonic() - began, code)
     if not await bystanders.projector.finish(outcome.records, next_command=ending.next_command()):
-        ending = replace(ending, code=interrupted or ExitCode.RESUMABLE)
-    bystanders.observer.said(Event(Topic.ENDED, f"exit {int(ending.code)}: {outcome.message or 'all done'}"))
+        ending = replace(ending, code=interrupted or ExitCode.RESUMABLE, unwritten=True)
+    bystanders.observer.said(Event(Topic.ENDED, f"exit {int(ending.code)}: {ending.headline()}"))
     return ending
 
 

@@ -5,6 +5,7 @@ Pure text; knows no stream.
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 from typing import Final
 
@@ -14,6 +15,8 @@ _CONTROL: Final = dict.fromkeys(
     (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "�"
 )
 _ONE_LINE: Final = _CONTROL | {9: " ", 10: " ", 13: " ", 0x2028: " ", 0x2029: " "}
+
+_NARROWEST: Final = 20
 
 
 def one_line(text: str) -> str:
@@ -45,6 +48,18 @@ def fitted(text: str, width: int) -> str:
             break
         out.append(char)
     return "".join(out) + "…"
+
+
+def wrapped(line: str, width: int) -> str:
+    """Return `line` in as many lines as it takes, broken between words; what hangs over is set in."""
+    width = max(width, _NARROWEST)
+    if columns(line) <= width:
+        return line
+    indent = " " * (len(line) - len(line.lstrip()))
+    inner = textwrap.wrap(
+        line.strip(), width - len(indent) - 2, break_long_words=False, break_on_hyphens=False
+    )
+    return indent + f"\n{indent}  ".join(inner)
 
 
 def joined(parts: list[str], width: int, between: str = " · ") -> str:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import shlex
+import struct
 import subprocess
 import sys
+import termios
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,7 +124,80 @@ def test_the_headline_counts_states_and_names_the_stop() -> None:
         or ending(DONE, LOST).headline() == "1 done, 1 failed"
     )
     assert ending(OPEN, stop=StopReason.KEY).headline().endswith("(stopped: key)")
+    assert ending(DONE, stop=StopReason.INTERRUPTED).headline() == "1 done"
     assert ending().headline() == "no rows"
+
+
+STUCK = record(State.IN_DOUBT, "d", 3)
+WAITING = record(State.PENDING, "e", 4)
+OUT = "HTTP 403: You've run out of credits."
+
+
+@pytest.mark.parametrize(
+    ("stop", "rows", "opening", "goes_on"),
+    [
+        (None, (DONE,), "", ""),
+        (None, (DONE, LOST), "", " --retry-failed"),
+        (StopReason.INTERRUPTED, (DONE,), "Interrupted, with nothing left to do.", ""),
+        (StopReason.INTERRUPTED, (DONE, LOST), "Interrupted, with nothing left to do.", " --retry-failed"),
+        (StopReason.INTERRUPTED, (DONE, LOST, WAITING), "Interrupted before the end.", "6"),
+        (StopReason.CREDITS, (DONE, WAITING), f"Stopped early: {OUT}", "(after topping up the account)"),
+        (StopReason.KEY, (WAITING,), f"Stopped early: {OUT}", "(with a key that works)"),
+        (StopReason.BUDGET, (DONE, LOST, WAITING), f"Stopped early: {OUT}", "(with a larger --max-cost)"),
+        (StopReason.DISK, (DONE, OPEN), f"Stopped early: {OUT}", "(once the output can be written)"),
+        (StopReason.DISK, (DONE,), f"Nothing is left to do, but {OUT}", "(once the output can be written)"),
+        (StopReason.LEDGER, (DONE, OPEN), f"Stopped early: {OUT}", "6"),
+        (StopReason.UNREACHABLE, (WAITING,), f"Stopped early: {OUT}", "6"),
+        (StopReason.DEADLINE, (DONE, LOST, OPEN), "Not finished in time: 1 row.", "6"),
+        (StopReason.UNFINISHED, (OPEN,), "Not everything could be finished: 1 row had to be left.", "6"),
+        (StopReason.UNFINISHED, (WAITING,), f"Stopped early: {OUT}", "6"),
+        (
+            StopReason.IN_DOUBT,
+            (DONE, STUCK),
+            "The vendor's log does not tell yet what became of 1 row.",
+            "may pay twice)",
+        ),
+    ],
+)
+def test_the_first_words_fit_how_it_ended(
+    stop: StopReason | None, rows: tuple[Record, ...], opening: str, goes_on: str
+) -> None:
+    left = {OPEN.key: "not finished"} if OPEN in rows else {}
+    made = ending(*rows, stop=stop, message=OUT if stop else "", left=left)
+    assert made.opening() == opening
+    assert made.words().startswith(opening)
+    assert made.next_command().endswith(goes_on)
+    assert bool(made.next_command()) is bool(goes_on)
+
+
+def test_a_terminated_run_says_who_ended_it() -> None:
+    made = ending(DONE, stop=StopReason.INTERRUPTED, message="x", code=ExitCode.TERMINATED)
+    assert made.opening() == "Ended by SIGTERM, with nothing left to do."
+
+
+def test_results_that_could_not_be_written_are_told() -> None:
+    made = replace(ending(DONE, code=ExitCode.RESUMABLE), unwritten=True)
+    assert made.opening() == "The table or the page could not be written."
+    assert made.next_command().endswith("  (once the output can be written)")
+    assert made.to_json()["message"] == "the table or the page could not be written"
+    full = replace(ending(DONE, OPEN, stop=StopReason.DISK, message="disk full"), unwritten=True)
+    assert full.opening() == "Stopped early: disk full", "said once is enough"
+
+
+def test_in_a_terminal_lines_end_between_words_and_the_command_stays_whole() -> None:
+    argv = ("run", "x" * 60, "--output", "y" * 60)
+    made = ending(DONE, OPEN, stop=StopReason.CREDITS, message="word " * 40, argv=argv)
+    terminal, process = pty.openpty()
+    fcntl.ioctl(process, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    with os.fdopen(process, "w") as stream, contextlib.redirect_stdout(stream):
+        made.show(as_json=False, quiet=False)
+        stream.flush()
+        said = os.read(terminal, 100_000).decode().replace("\r", "")
+    os.close(terminal)
+    lines = said.rstrip("\n").split("\n")
+    assert lines[-1] == f"Next: {made.next_command()}"
+    assert max(map(len, lines[:-1])) <= 60
+    assert "word word" in lines[1]
 
 
 @pytest.mark.parametrize(

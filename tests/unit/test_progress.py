@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.cli.farewell import FAILURES, closing_words
 from pipeline.cli.progress import Progress, Tally, wants_bars
-from pipeline.cli.words import clock_words, columns, fitted, joined, one_line
+from pipeline.cli.words import clock_words, columns, fitted, joined, one_line, wrapped
 from pipeline.events import Event, Level, Topic
 from pipeline.model import Failure, State
 from pipeline.results import summary
@@ -189,7 +189,7 @@ def test_the_last_words_tell_everything() -> None:
         {"page": "out/report.html", "table": "out/results.csv"},
         "veobatch run x.yaml",
         wall_s=342.0,
-        stopped="out of credits",
+        opening="Stopped early: out of credits",
         left={"job-6@f6": "the deadline passed"},
     )
     assert words.splitlines() == [
@@ -279,3 +279,22 @@ def test_a_failure_without_words_is_told() -> None:
     words = closing_words(summary(rows), rows, {})
     assert "job-0 (line 4): no reason was recorded" in words
     assert "job-1 (line 8): timeout" in words
+
+
+@pytest.mark.parametrize(
+    ("line", "width", "lines"),
+    [
+        ("short", 20, ["short"]),
+        ("one two three four five six", 20, ["one two three four", "  five six"]),
+        ("  one two three four five", 20, ["  one two three", "    four five"]),
+        (
+            "https://example.com/a-very-long-path of it",
+            20,
+            ["https://example.com/a-very-long-path", "  of it"],
+        ),
+        ("one two three four five six", 3, ["one two three four", "  five six"]),
+        ("", 20, [""]),
+    ],
+)
+def test_long_lines_are_broken_between_words(line: str, width: int, lines: list[str]) -> None:
+    assert wrapped(line, width).split("\n") == lines

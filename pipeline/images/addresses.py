@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
 from aiohttp.abc import AbstractResolver
@@ -48,6 +49,10 @@ def refuse_private_literal(host: str) -> None:
         raise PrivateAddressError(f"{host} is a private address")
 
 
+THROUGH_A_PROXY: Final[ContextVar[bool]] = ContextVar("through_a_proxy", default=False)
+"""Whether the name that is looked up is that of a proxy, which the user chose: it may be anywhere."""
+
+
 class PublicResolver(AbstractResolver):
     """Resolves names, and refuses those that lead to any private address."""
 
@@ -59,7 +64,7 @@ class PublicResolver(AbstractResolver):
     ) -> list[ResolveResult]:
         """Return what `host` resolves to; raises `PrivateAddressError`, or OSError for an unknown name."""
         results = await self._inner.resolve(host, port, family)
-        for result in results:
+        for result in () if THROUGH_A_PROXY.get() else results:
             if not is_public(result["host"]):
                 raise PrivateAddressError(f"{host} leads to the private address {result['host']}")
         return results

@@ -18,11 +18,18 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 import anyio
 from anyio import to_thread
+from yarl import URL
 
-from pipeline.images.addresses import PrivateAddressError, PublicResolver, refuse_private_literal
+from pipeline.images.addresses import (
+    THROUGH_A_PROXY,
+    PrivateAddressError,
+    PublicResolver,
+    refuse_private_literal,
+)
 from pipeline.images.head import Head, NotAnImageError, read_head
 from pipeline.manifest.problems import Problem, show
 from pipeline.manifest.rules import Words
+from pipeline.proxies import proxy_for, way_through
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -201,7 +208,10 @@ async def _ask(session: aiohttp.ClientSession, url: str, allow_private: bool) ->
     if not allow_private:
         refuse_private_literal(parts.hostname)
     headers = {"Range": f"bytes=0-{_FIRST_BYTES - 1}"}
-    async with session.get(url, headers=headers, allow_redirects=False) as response:
+    proxy = proxy_for(URL(url), os.environ)
+    THROUGH_A_PROXY.set(proxy is not None)
+    way = way_through(proxy)
+    async with session.get(url, headers=headers, allow_redirects=False, **way) as response:
         location = response.headers.get("Location")
         if response.status in {301, 302, 303, 307, 308} and location:
             return urljoin(url, location)
@@ -214,7 +224,7 @@ async def _ask(session: aiohttp.ClientSession, url: str, allow_private: bool) ->
         head, seen = await _read(response)
     if head is None and response.status == 206 and seen >= _FIRST_BYTES:
         headers = {"Range": f"bytes=0-{HEAD_BYTES - 1}"}
-        async with session.get(url, headers=headers, allow_redirects=False) as response:
+        async with session.get(url, headers=headers, allow_redirects=False, **way) as response:
             head, _ = await _read(response)
     return head or ("its size is not in its first bytes", "the file may be cut short", "check the image")
 

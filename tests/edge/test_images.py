@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 from PIL import Image
 
 from pipeline.images import check as check_module
@@ -259,3 +260,23 @@ async def test_a_redirect_does_not_lead_inside(monkeypatch: pytest.MonkeyPatch) 
         found = await check(job(f"{host.base}/a.png"), job(f"{host.base}/b.png"), allow_private=False)
     assert [("private address" in str(problem)) for problem in found.problems] == [True, True]
     assert host.asked == {"/a.png": 1, "/b.png": 1}
+
+
+async def test_an_image_is_asked_for_through_the_proxy_and_nothing_inside_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The proxy may be anywhere, since the user chose it; an address in a manifest may not."""
+    asked: list[str] = []
+
+    async def forward(request: web.Request) -> web.Response:
+        asked.append(str(request.url))
+        return web.Response(body=picture("PNG"))
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", forward)
+    async with TestServer(app) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://localhost:{proxy.port}")
+        good, inside = "http://images.vendor.test/a.png", "http://10.1.2.3/a.png"
+        found = await check(job(good, 1), job(inside, 2), allow_private=False)
+    assert asked == [good]
+    assert found.bad == {"row-2"}

@@ -1,22 +1,19 @@
-"""The client against bare sockets: what every answer, and every lack of one, proves."""
+"""A create against bare sockets: what every answer, and every lack of one, proves."""
 
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from pipeline.api import (
     Accepted,
     Api,
-    ApiKey,
     CreateVerdict,
     Halted,
-    LogPage,
     Look,
     LookTrouble,
     NotAccepted,
@@ -24,43 +21,10 @@ from pipeline.api import (
     Refused,
     Throttled,
     Unknown,
-    client,
 )
-from pipeline.api.client import is_quota
 from pipeline.errors import StopReason
+from tests.edge.clients import BODY, GOOD, KEY, SECRET, UNKNOWNS, create, look, vendor, words_of
 from tests.edge.wires import Wire, hangs, raw, says, sends
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    Act = Callable[[asyncio.StreamWriter], Awaitable[None]]
-
-SECRET = "sk-hush-0123456789"
-KEY = ApiKey(SECRET, "AIML_API_KEY")
-BODY = json.dumps({"model": "m", "prompt": "Ünïcode 🎬"}, ensure_ascii=False)
-GOOD = {"id": "a:b/c", "status": "queued", "video": None, "error": None}
-
-
-def words_of(verdict: object) -> str:
-    """All that a verdict says, for a look through it."""
-    return repr(verdict)
-
-
-async def create(act: Act, *, early: bool = False, timeout_s: float = 5.0) -> tuple[CreateVerdict, Wire]:
-    async with Wire(act, early=early) as wire, Api(wire.url + "/v2/", KEY, timeout_s=timeout_s) as api:
-        return await api.create(BODY, "vb.x.1"), wire
-
-
-async def look(
-    act: Act, generation_id: str = "g", *, timeout_s: float = 5.0
-) -> tuple[Look | LookTrouble, Wire]:
-    async with Wire(act) as wire, Api(wire.url, KEY, timeout_s=timeout_s) as api:
-        return await api.look(generation_id), wire
-
-
-def vendor(status: int, message: str) -> dict[str, Any]:
-    return {"message": message, "path": "/v2", "requestId": "r", "statusCode": str(status), "timestamp": "t"}
-
 
 TABLE: list[tuple[int, str, type, StopReason | str | None]] = [
     (200, "", Accepted, None),
@@ -175,22 +139,6 @@ async def test_the_header_saves_an_acceptance_whose_body_was_lost(data: bytes, r
     assert verdict.look.phase is Phase.UNKNOWN
 
 
-UNKNOWNS = {
-    "an empty 200": sends(raw(200, {"Content-Length": "0"})),
-    "a 200 without an id": says(200, {"status": "queued"}),
-    "a 200 of no JSON": says(200, b"<html>"),
-    "a 200 cut in its body": sends(raw(200, {"Content-Length": "500"}) + b'{"id": "g'),
-    "a 200 reset in its body": sends(raw(200, {"Content-Length": "500"}) + b'{"id": "g', reset=True),
-    "a 200 of half characters": says(200, b'{"id": "\xff"}'),
-    "a close without a word": sends(b""),
-    "a reset without a word": sends(b"", reset=True),
-    "half a status line": sends(b"HTTP/1.1 20"),
-    "half a head": sends(b"HTTP/1.1 200 OK\r\nContent-Le"),
-    "no HTTP": sends(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"),
-    "a head without an end": sends(b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000),
-}
-
-
 @pytest.mark.parametrize("name", UNKNOWNS)
 async def test_after_the_body_was_sent_silence_proves_nothing(name: str) -> None:
     verdict, wire = await create(UNKNOWNS[name])
@@ -293,154 +241,6 @@ async def test_a_body_with_half_a_character_is_sent_without_it() -> None:
     assert json.loads(wire.heard[0].body) == {"prompt": "a?b"}
 
 
-async def test_looks_share_connections_and_survive_their_closing() -> None:
-    async with Wire(says(200, GOOD)) as wire, Api(wire.url, KEY) as api:
-        for _ in range(5):
-            assert isinstance(await api.look("g"), Look)
-        assert wire.connections == 1
-
-    async def once(writer: asyncio.StreamWriter) -> None:
-        await says(200, GOOD)(writer)
-        writer.close()
-
-    async with Wire(once) as wire, Api(wire.url, KEY) as api:
-        for _ in range(5):
-            assert isinstance(await api.look("g"), Look)
-        assert wire.connections == 5
-
-
-IDS = [
-    "812dcc2d-05ba-4ea4-bd79-062be27269c3:google/veo-3.1-i2v-fast",
-    "../../x:a/b?c=%2e#d&e=f+g h",
-    "-V1StGXR8_Z5",
-    "ünïcode",
-    "4711",
-    "a\ud800b",
-]
-
-
-@pytest.mark.parametrize("identity", IDS)
-async def test_an_id_reaches_the_vendor_as_it_was(identity: str) -> None:
-    from urllib.parse import parse_qs, urlsplit
-
-    _, wire = await look(says(200, GOOD), identity)
-    [heard] = wire.heard
-    parts = urlsplit(heard.target)
-    assert parts.path == "/v2/video/generations"
-    assert parse_qs(parts.query, keep_blank_values=True) == {
-        "generation_id": [identity.replace("\ud800", "?")]
-    }
-    assert not any(char in heard.target for char in " #+")
-
-
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 429, 500, 502, 503, 301])
-async def test_a_look_that_was_refused_is_trouble_with_its_status(status: int) -> None:
-    seen, _ = await look(says(status, vendor(status, "the words"), Retry_After="7", Location="/elsewhere"))
-    assert seen == LookTrouble(status, f"HTTP {status}: the words", "7")
-
-
-BLIND = {
-    **{name: act for name, act in UNKNOWNS.items() if name != "a 200 without an id"},
-    "chunks that are none": sends(raw(200, {"Transfer-Encoding": "chunked"}) + b"zz\r\n"),
-    "gzip that is none": says(200, b"plain", Content_Encoding="gzip"),
-    "an encoding nobody knows": says(200, b"plain", Content_Encoding="zstd"),
-    "a list": says(200, b"[1]"),
-    "deep nesting": says(200, b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
-}
-
-
-@pytest.mark.parametrize("name", BLIND)
-async def test_a_look_that_saw_nothing_is_trouble_and_nothing_more(name: str) -> None:
-    seen, _ = await look(BLIND[name])
-    assert isinstance(seen, LookTrouble)
-    assert seen.message
-    assert len(seen.message) < 1000
-
-
-async def test_a_look_that_hangs_ends_by_its_timeout() -> None:
-    seen, _ = await look(hangs, timeout_s=0.3)
-    assert seen == LookTrouble(0, "timed out")
-
-
-@pytest.mark.parametrize("how", ["length", "chunks", "gzip", "liar"])
-async def test_an_answer_larger_than_any_is_not_read_to_its_end(
-    how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client, "MAX_ANSWER_BYTES", 50_000)
-    size = 1_000_000
-    bodies = {
-        "length": raw(200, {"Content-Length": str(size)}) + b" " * size,
-        "chunks": raw(200, {"Transfer-Encoding": "chunked"}) + b"%x\r\n" % size + b" " * size,
-        "gzip": raw(200, {"Content-Encoding": "gzip", "Connection": "close"}) + gzip.compress(b" " * size),
-        "liar": raw(200, {"Connection": "close"}) + b" " * size,
-    }
-    seen, _ = await look(sends(bodies[how]))
-    assert isinstance(seen, LookTrouble)
-    assert "50000" in seen.message
-    verdict, _ = await create(sends(bodies[how]))
-    assert isinstance(verdict, Unknown)
-
-
-async def test_a_compressed_answer_is_read() -> None:
-    data = gzip.compress(
-        json.dumps({"id": "g", "status": "completed", "video": {"url": "https://c/x"}}).encode()
-    )
-    seen, _ = await look(says(200, data, Content_Encoding="gzip", x_aimlapi_usd_spent="0.6"))
-    assert isinstance(seen, Look)
-    assert (seen.phase, seen.video_url, seen.usd_spent) == (Phase.COMPLETED, "https://c/x", 0.6)
-
-
-async def test_the_key_goes_to_the_base_urls_host_and_nowhere_else() -> None:
-    async with Wire(says(200, GOOD)) as elsewhere:
-        location = f"http://127.0.0.2:{elsewhere.port}/v2/video/generations"
-        for status in (301, 302, 303, 307, 308):
-            async with Wire(says(status, b"", Location=location)) as wire, Api(wire.url, KEY) as api:
-                verdict = await api.create(BODY, "c")
-                seen = await api.look("g")
-                page = await api.log_page({"period": "24h"}, limit=1, offset=0)
-            assert isinstance(verdict, Halted)
-            assert isinstance(seen, LookTrouble)
-            assert isinstance(page, LookTrouble)
-            assert {heard.headers["authorization"] for heard in wire.heard} == {f"Bearer {SECRET}"}
-        assert elsewhere.heard == []
-
-
-async def test_the_session_for_everything_else_carries_no_key() -> None:
-    async with Wire(says(200, b"film", Set_Cookie="a=b")) as wire, Api(wire.url, KEY) as api:
-        for _ in range(2):
-            async with api.plain.get(wire.url + "/film.mp4") as response:
-                assert await response.read() == b"film"
-    for heard in wire.heard:
-        assert SECRET not in repr(heard)
-        assert "cookie" not in heard.headers
-
-
-async def test_cookies_of_the_vendor_are_not_kept() -> None:
-    async with Wire(says(200, GOOD, Set_Cookie="session=1")) as wire, Api(wire.url, KEY) as api:
-        for _ in range(2):
-            await api.look("g")
-    assert all("cookie" not in heard.headers for heard in wire.heard)
-
-
-ECHO = json.dumps({"message": f"Incorrect API key provided: {SECRET}", "error": {"message": SECRET}}).encode()
-
-
-@pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 429, 500, 502])
-async def test_a_vendor_that_repeats_the_key_does_not_make_us_say_it(status: int) -> None:
-    verdict, _ = await create(says(status, ECHO))
-    seen, _ = await look(says(status, ECHO))
-    assert SECRET not in words_of(verdict)
-    assert SECRET not in words_of(seen)
-
-
-async def test_bytes_that_are_no_http_and_hold_the_key_do_not_make_us_say_it() -> None:
-    act = sends(SECRET.encode() + b"\r\n\r\n")
-    verdict, _ = await create(act)
-    seen, _ = await look(act)
-    assert SECRET not in words_of(verdict)
-    assert SECRET not in words_of(seen)
-
-
 async def test_an_inference_id_of_odd_bytes_can_be_looked_up() -> None:
     data = b"HTTP/1.1 200 OK\r\nx-inference-id: a\xffb\r\nContent-Length: 0\r\n\r\n"
     verdict, _ = await create(sends(data))
@@ -458,60 +258,6 @@ async def test_a_final_answer_to_a_create_is_read_as_one() -> None:
     bad, _ = await create(says(200, {"status": "error", "error": {"message": "blocked by policy"}}))
     assert isinstance(bad, Refused)
     assert bad.failure.code == "content_refused"
-
-
-async def test_the_log_is_asked_as_documented() -> None:
-    rows = {"data": [{"client_request_id": "c", "inference_id": "g"}], "pagination": {"has_more": False}}
-    async with Wire(says(200, rows)) as wire, Api(wire.url + "/v1", KEY) as api:
-        page = await api.log_page(
-            {"start": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"}, limit=9, offset=18
-        )
-    assert isinstance(page, LogPage)
-    assert [row.inference_id for row in page.rows] == ["g"]
-    target = wire.heard[0].target
-    assert target.startswith("/v2/logs?start=2026-01-01T00%3A00%3A00Z&")
-    assert target.endswith("&limit=9&offset=18")
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "balance"),
-    [
-        (200, b'{"current_balance": 12.5, "currency": "USD"}', 12.5),
-        (200, b'{"current_balance": 0}', 0.0),
-        (200, b'{"current_balance": "12"}', None),
-        (200, b'{"current_balance": true}', None),
-        (200, b"{}", None),
-        (200, b"<html>", None),
-        (500, b"{}", None),
-    ],
-)
-async def test_the_balance_is_a_number_or_nothing(status: int, body: bytes, balance: float | None) -> None:
-    async with Wire(says(status, body)) as wire, Api(wire.url, KEY) as api:
-        assert await api.balance() == balance
-
-
-@pytest.mark.parametrize(
-    ("words", "retry_after", "quota"),
-    [
-        ("You have reached the free-tier limit of 10 requests for the hour", None, True),
-        ("Free tier exhausted", None, True),
-        ("Your daily quota is used up", None, True),
-        ("Limit of 100 generations per day reached", None, True),
-        ("hourly limit exceeded", None, True),
-        ("Too many requests", "3600", True),
-        ("Too many requests", "600", True),
-        ("Too many requests", "599", False),
-        ("Too many requests", "5", False),
-        ("Too many requests", "Wed, 21 Oct 2026 07:28:00 GMT", False),
-        ("Too many requests", "9" * 400, True),
-        ("Rate limit exceeded", None, False),
-        ("Concurrency limit reached", None, False),
-        ("", None, False),
-        ("per day", None, False),
-    ],
-)
-def test_a_quota_is_told_from_a_pace(words: str, retry_after: str | None, quota: bool) -> None:
-    assert is_quota(words, retry_after) is quota
 
 
 async def test_a_wait_that_was_asked_for_is_handed_on() -> None:

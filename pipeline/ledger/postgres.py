@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import create_engine
@@ -30,7 +31,7 @@ except ImportError as error:
     ) from error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy.engine import URL
 
@@ -155,6 +156,12 @@ class PostgresStore(Store):
         if not reading and self._read_only:
             raise LedgerTrouble(f"{self._where}: the ledger was opened for reading only")
         return cast("Cursor", self._open[reading].cursor())
+
+    @contextmanager
+    def streaming(self, cursor: Cursor) -> Iterator[Cursor]:
+        reader = self._open[True]
+        with reader.transaction(), reader.cursor(name="veobatch") as stream:
+            yield cast("Cursor", stream)
 
     def roll_back(self) -> None:
         writer = self._open[False]

@@ -13,6 +13,7 @@ import string
 import threading
 import time
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
 
 from pipeline.errors import Conflict, LedgerTrouble, VeobatchError
@@ -22,6 +23,7 @@ from pipeline.model import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from pipeline.ledger.schema import Statements
     from pipeline.model import Record
@@ -76,6 +78,10 @@ class Store(ABC):
     @abstractmethod
     def cursor(self, *, reading: bool) -> Cursor:
         """Return a cursor of the connection that writes, or of the one that reads."""
+
+    def streaming(self, cursor: Cursor) -> AbstractContextManager[Cursor]:
+        """Give a cursor for reading that does not hold all that it finds in memory, in place of this one."""
+        return nullcontext(cursor)
 
     @abstractmethod
     def survives(self, error: Exception, *, reading: bool) -> bool:
@@ -184,9 +190,10 @@ class Store(ABC):
         """Return all records, by position, then key."""
 
         def work(cursor: Cursor) -> list[Record]:
-            cursor.execute(self.sql.load, (self.batch,))
-            pieces = iter(lambda: cursor.fetchmany(_FETCHED_AT_ONCE), [])
-            return list(rows.read(itertools.chain.from_iterable(pieces)))
+            with self.streaming(cursor) as stream:
+                stream.execute(self.sql.load, (self.batch,))
+                pieces = iter(lambda: stream.fetchmany(_FETCHED_AT_ONCE), [])
+                return list(rows.read(itertools.chain.from_iterable(pieces)))
 
         return self._read(work)
 

@@ -277,6 +277,19 @@ async def test_a_server_that_restarts_in_mid_run_costs_only_time(
             assert versions == list(range(1, record.version + 1))
 
 
+async def test_loading_begins_again_when_its_connection_is_lost() -> None:
+    database = server().new_database()
+    async with await Ledger.open(server().url(database)) as ledger:
+        rows = [job(f"r{n}", n) for n in range(3)]
+        await ledger.add(rows)
+        server().ask(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'veobatch%'"
+        )
+        assert await ledger.load() == rows
+        assert await ledger.load() == rows
+        assert await ledger.counts() == {State.PENDING: 3}
+
+
 async def test_closing_without_a_database_gives_up(
     own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -220,14 +220,19 @@ def _init(**options: Any) -> None:
 def new_account(name: str, job: ClusterJob, epoch: int, orphans: frozenset[str]) -> RayLine:
     """Start the one account of an epoch, known in the cluster by `name`; return the way to it.
 
-    It lives on the driver's machine: the run ends with that one anyway, and with no other.
+    It lives on the driver's machine: the run ends with that one anyway, and with no other. Raises `StopRun`
+    when it can have no process.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    _need_ray()
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     made = ray.remote(Account).options(name=name, num_cpus=0, max_restarts=0, scheduling_strategy=here)
-    return RayLine(made.remote(job, epoch, orphans))
+    try:
+        return RayLine(made.remote(job, epoch, orphans))
+    except lost() as error:
+        raise StopRun(StopReason.UNFINISHED, f"Ray starts no process: {words(error)}") from error
 
 
 def _need_ray() -> None:

@@ -9,6 +9,8 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from tests.edge.wires import arrived
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
@@ -96,7 +98,7 @@ class Host:
         await ask.writer.drain()
         self.sent_bytes += len(body)
         if cut:
-            await asyncio.sleep(0.02)  # what was sent has to arrive before the reset overtakes it
+            await arrived(ask.writer)
             ask.writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from tests.edge.vendor_double import PAGE, Create, Script, at_work, ended, film
+from tests.edge.vendor_double import PAGE, Create, Script, at_work, ended, film, until
 from tests.edge.vendor_double.script import (
     cut_in_head,
     cut_inside,
@@ -127,7 +126,7 @@ async def test_an_api_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> Non
         await vendor.api.close()
         desk.write(["one", "two"])
         process = await desk.start()
-        await asyncio.sleep(3)
+        await until(lambda: desk.log().count('"create_not_accepted"') >= 3)
         await vendor.api.open()
         result = await ended(process)
         assert result.code == 0, result.said

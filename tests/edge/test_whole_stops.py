@@ -111,8 +111,7 @@ async def test_a_long_pause_of_the_vendor_can_be_stopped(tmp_path: Path) -> None
         vendor.script("one", creates=[refused])
         desk.write(["one"])
         process = await desk.start()
-        await until(lambda: vendor.created["one"] == 1)
-        await asyncio.sleep(0.2)
+        await until(lambda: '"throttled"' in desk.log())
         process.send_signal(signal.SIGINT)
         result = await ended(process, 20)
         assert result.code == 130, result.said

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
+import struct
+import termios
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -99,6 +102,16 @@ def says(status: int, body: bytes | dict[str, Any] = b"", **headers: str) -> Cal
     return act
 
 
+async def arrived(writer: asyncio.StreamWriter) -> None:
+    """Wait until the other end has all that was sent, so that no reset can overtake it."""
+    socket = writer.get_extra_info("socket")
+    while not writer.transport.is_closing():
+        waiting = struct.unpack("i", fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+        if not waiting and not writer.transport.get_write_buffer_size():
+            return
+        await asyncio.sleep(0.001)
+
+
 def sends(data: bytes, *, reset: bool = False) -> Callable[..., Awaitable[None]]:
     """Send these bytes and end the connection, properly or by a reset."""
 
@@ -106,7 +119,7 @@ def sends(data: bytes, *, reset: bool = False) -> Callable[..., Awaitable[None]]
         writer.write(data)
         await writer.drain()
         if reset:
-            await asyncio.sleep(0.02)  # what was sent has to arrive before the reset overtakes it
+            await arrived(writer)
             writer.transport.abort()
         writer.close()
 

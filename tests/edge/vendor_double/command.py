@@ -56,6 +56,11 @@ class Desk:
     def output(self) -> Path:
         return self.folder / "output" / "batch"
 
+    def log(self) -> str:
+        """Return what the command has written to its log so far."""
+        path = self.output / "run.log"
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
     def env(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "TMPDIR")}
         home = self.folder / "home"

@@ -111,6 +111,21 @@ async def test_the_first_signal_drains_all_workers(tmp_path: Path, to: str, head
 
 
 @pytest.mark.timeout(300)
+async def test_the_second_signal_ends_all_workers_at_once(tmp_path: Path, head: Head) -> None:
+    async with Sandbox(SandboxOptions(speed=0.5, video="small")) as box:
+        batch = batch_of(tmp_path, box, 12, "--ray-address", head.address, workers=2, concurrency=4)
+        process = await batch.start()
+        await until(lambda: len(box.book.generations) >= 4)
+        process.send_signal(signal.SIGINT)
+        await until(lambda: "stopping" in batch.said())
+        process.send_signal(signal.SIGINT)
+        assert await batch.ended(process, 40.0) == 130, batch.said()
+        assert len(box.book.generations) == 4
+        assert statuses(batch) == {"generating": 4, "pending": 8}
+        await until(lambda: not head.called(WORKER))
+
+
+@pytest.mark.timeout(300)
 async def test_the_database_restarts_in_mid_run(tmp_path: Path, head: Head) -> None:
     own = PostgresServer(free_port())
     own.initialise()

@@ -82,13 +82,25 @@ def test_statements_compile_with_their_parameters_in_order(url: str) -> None:
     assert sql.add.count(sign) == len(rows.FIXED + rows.MOVING) + 1
 
 
-def test_the_tables_of_version_1_are_never_changed_again() -> None:
-    """A new column needs a new version, with statements that add it to the ledgers people have."""
-    assert VERSION == 1
-    assert [version for version, _ in migrations(create_engine("sqlite://").dialect, 0)] == [1]
-    assert migrations(create_engine("sqlite://").dialect, 1) == []
+def test_the_tables_of_earlier_versions_are_never_changed_again() -> None:
+    """A new column or index needs a new version, with statements that add it to the ledgers people have."""
+    assert VERSION == 2
+    file, database = create_engine("sqlite://").dialect, create_engine("postgresql+psycopg://").dialect
+    for dialect in (file, database):
+        assert [version for version, _ in migrations(dialect, 0)] == [1, 2]
+        assert migrations(dialect, 2) == []
+    assert migrations(file, 1) == [(2, [])]
+    assert migrations(database, 1) == [(2, INDICES_OF_VERSION_2)]
     assert " ".join(column.name for column in records.columns) == COLUMNS_OF_VERSION_1
 
+
+INDICES_OF_VERSION_2 = [
+    "CREATE INDEX veobatch_records_free ON veobatch_records "
+    "(batch, CAST(state = 'pending' AS INTEGER), position) "
+    "WHERE worker IS NULL AND (state = 'pending' AND position >= 0 OR "
+    "state IN ('submitting', 'in_doubt', 'generating', 'ready'))",
+    "CREATE INDEX veobatch_records_lent ON veobatch_records (batch, worker) WHERE worker IS NOT NULL",
+]
 
 COLUMNS_OF_VERSION_1 = (
     "batch key id fingerprint position model body image_url prompt file_stem line state version "

@@ -95,10 +95,12 @@ def test_the_tables_of_earlier_versions_are_never_changed_again() -> None:
 
 
 INDICES_OF_VERSION_2 = [
-    "CREATE INDEX veobatch_records_free ON veobatch_records "
-    "(batch, CAST(state = 'pending' AS INTEGER), position) "
-    "WHERE worker IS NULL AND (state = 'pending' AND position >= 0 OR "
-    "state IN ('submitting', 'in_doubt', 'generating', 'ready'))",
+    (
+        "CREATE INDEX veobatch_records_free ON veobatch_records "
+        "(batch, CAST(state = 'pending' AS INTEGER), position) "
+        "WHERE worker IS NULL AND (state = 'pending' AND position >= 0 OR "
+        "state IN ('submitting', 'in_doubt', 'generating', 'ready'))"
+    ),
     "CREATE INDEX veobatch_records_lent ON veobatch_records (batch, worker) WHERE worker IS NOT NULL",
 ]
 

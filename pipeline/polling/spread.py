@@ -125,10 +125,7 @@ def _fitted(
     The square root of the times is taken to be normal. That lies between times that are normal and times
     whose logarithm is, and fits neither best; but of few times nobody can tell which it is.
     """
-    count = sum(weight * len(times) for times, weight in known)
-    total = sum(weight * sum(times) for times, weight in known)
-    roots = sum(weight * sum(map(sqrt, times)) for times, weight in known)
-    logs = sum(weight * sum(log(max(time, LEAST_S)) for time in times) for times, weight in known)
+    count, total, roots, logs = _sums(known)
     guess = log(guess_s)
     centre = (logs + 0.5 * guess) / (count + 0.5)
     reach = min(1.5, max(0.12, 3.0 / sqrt(count + 1.0)))
@@ -150,6 +147,16 @@ def _fitted(
     whole = sum(weights)
     place = sum(w * tried[i][1] for i, w in enumerate(weights)) / whole
     return exp(place), exp(sum(w * tried[i][2] for i, w in enumerate(weights)) / whole)
+
+
+def _sums(known: Sequence[tuple[Sequence[float], float]]) -> tuple[float, float, float, float]:
+    """Return how many times there are, and the sums of them, of their square roots and of their logarithms."""
+    return (
+        sum(weight * len(times) for times, weight in known),
+        sum(weight * sum(times) for times, weight in known),
+        sum(weight * sum(map(sqrt, times)) for times, weight in known),
+        sum(weight * sum(log(max(time, LEAST_S)) for time in times) for times, weight in known),
+    )
 
 
 def _parts(ages: Sequence[float], size: int) -> Iterator[Sequence[float]]:

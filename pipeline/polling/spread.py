@@ -150,7 +150,7 @@ def _fitted(
 
 
 def _sums(known: Sequence[tuple[Sequence[float], float]]) -> tuple[float, float, float, float]:
-    """Return how many times there are, and the sums of them, of their square roots and of their logarithms."""
+    """Return how many times there are, and the sums of them, of their square roots and their logarithms."""
     return (
         sum(weight * len(times) for times, weight in known),
         sum(weight * sum(times) for times, weight in known),

@@ -268,7 +268,8 @@ class Looks:
         allowed = run.settings.generation_retries
         words = f"{record.id}: {failure.message if failure else ''}"
         if retry.generates_again(retryable=retryable, faults=failed.faults - 1, generation_retries=allowed):
-            run.say(Topic.NOTE, f"{words}; generating it again", Level.WARNING, record)
+            then = "generating it again" if run.board.stop is None else "the next run generates it again"
+            run.say(Topic.NOTE, f"{words}; {then}", Level.WARNING, record)
             again = failed.evolve(State.PENDING, failure=None, generation_id="", finished_at=None)
             await run.commit_both(record, failed, again)
             run.board.queue(again)

@@ -60,7 +60,10 @@ class Node:
 
 @dataclass
 class Head:
-    """A cluster with a folder of its own; `environment` is what its processes have beside the usual."""
+    """A cluster with a folder of its own; `environment` is what its processes have beside the usual.
+
+    Whoever has the folder as RAY_TMPDIR finds the cluster by `auto`, whatever else of Ray there is.
+    """
 
     cpus: int
     environment: dict[str, str]
@@ -74,7 +77,7 @@ class Head:
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        port, place = f"--port={self.port}", f"--temp-dir={self.folder}"
+        port, place = f"--port={self.port}", f"--temp-dir={self.folder / 'ray'}"
         self._start("--head", port, place, "--include-dashboard=false", f"--num-cpus={self.cpus}")
 
     def add(self, cpus: int) -> Node:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from pipeline.cluster import ClusterJob
-from pipeline.errors import UsageError
+from pipeline.errors import StopRun, UsageError
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State
 from pipeline.storage import is_object_url
@@ -84,21 +84,29 @@ def make_cluster(
 
 async def check_saved(
     records: Sequence[Record], ledger: Ledger, downloader: Downloader, observer: Observer
-) -> list[Record]:
-    """Check that what was saved is still there; return the records, with what must be fetched again."""
+) -> tuple[list[Record], StopRun | None]:
+    """Check that what was saved is still there; return the records, with what must be fetched again.
+
+    With them comes what kept some from being checked, if anything did: a place or a ledger that is away.
+    """
     checked = {record.key: record for record in records}
     done = iter([record for record in records if record.state is State.DONE])
+    troubles: list[StopRun] = []
 
     async def some(shared: Iterator[Record]) -> None:
         for record in shared:
-            if record.artifact is not None and await downloader.intact(record.artifact):
-                continue
-            words = f"{record.id}: its video is missing or altered: fetching it again"
-            observer.said(Event(Topic.NOTE, words, Level.WARNING, record.key))
-            again = record.evolve(State.READY, artifact=None, downloaded_at=None)
-            checked[record.key] = await ledger.commit(record, again)
+            try:
+                if record.artifact is not None and await downloader.intact(record.artifact):
+                    continue
+                words = f"{record.id}: its video is missing or altered: fetching it again"
+                observer.said(Event(Topic.NOTE, words, Level.WARNING, record.key))
+                again = record.evolve(State.READY, artifact=None, downloaded_at=None)
+                checked[record.key] = await ledger.commit(record, again)
+            except StopRun as trouble:
+                troubles.append(trouble)
+                return
 
     async with anyio.create_task_group() as tasks:
         for _ in range(CHECKERS):
             tasks.start_soon(some, done)
-    return list(checked.values())
+    return list(checked.values()), troubles[0] if troubles else None

@@ -108,8 +108,10 @@ async def _carried_out(prepared: Prepared, cdn: aiohttp.ClientSession) -> Ending
             return await _driven(Engine(plan.records, tools, batch.settings, observer), bystanders, batch)
         from pipeline.cli.clustering import check_saved, make_cluster
 
-        records = await check_saved(plan.records, prepared.ledger, tools.downloader, observer)
+        records, trouble = await check_saved(plan.records, prepared.ledger, tools.downloader, observer)
         cluster = make_cluster(records, prepared, prepared.epoch, learner.dump(), observer)
+        if trouble is not None:
+            cluster.hold_back(trouble)
         ending = await _driven(cluster, bystanders, batch)
         learner.restore(cluster.learned)
         return ending

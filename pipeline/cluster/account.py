@@ -228,6 +228,7 @@ class Account:
             self._lender.gone(worker, time.monotonic(), had.in_flight)
             if had.freed:
                 self._paid_rows = self._unpaid_rows = True
+                self._purse.short = False  # what was set aside for its rows is there for whoever gets them
 
     @asynccontextmanager
     async def _halting(self) -> AsyncIterator[None]:

@@ -59,7 +59,7 @@ class Report:
     """What a worker says of itself each time it asks for something. Counts are as of now.
 
     `moved` holds, for each row that has made steps since the last report, how it stands; `busy` says that
-    some of the worker's rows may still come to something.
+    some of the worker's rows may still come to something, those in doubt apart.
     """
 
     worker: str

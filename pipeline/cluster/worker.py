@@ -114,6 +114,7 @@ class Worker:
         self._revoked = False
         share = job.settings.concurrency // (2 * job.workers)
         self._hand = max(2, min(MOST_ROWS, share))
+        self._room = 2 * MOST_ROWS + job.settings.concurrency
 
     def may_create(self) -> bool:
         """Say whether the lease still holds, so that a create may leave."""
@@ -189,7 +190,7 @@ class Worker:
             random=chance,
             log_gap_s=REQUEST_GAP_S * self._job.workers,
         )
-        return Engine([], tools, settings, self._watcher, expecting=2 * MOST_ROWS + settings.concurrency)
+        return Engine([], tools, settings, self._watcher, expecting=self._room)
 
     async def _keep_in_touch(self, engine: Engine) -> None:
         """Report and take what is given as long as there is an account; without one, stop at once."""
@@ -230,7 +231,7 @@ class Worker:
             self._pace.told(board.tracked),
             permits_wanted=self._permits_wanted(due),
             verdicts=tuple(self._gate.verdicts()),
-            rows_wanted=max(0, self._hand - due),
+            rows_wanted=max(0, min(self._hand - due, self._room - board.held())),
             moved=moved,
             lessons=self._learner.seen(),
             events=events,
@@ -271,10 +272,9 @@ class Worker:
             engine.ring()
         if reply.stop is not None and engine.board.stop is None:
             self._told_stop = True
-            if reply.impatient:
-                engine.stop(reply.stop[1], reply.stop[1])
-            else:
-                engine.hold_back(StopRun(*reply.stop))
+            engine.hold_back(StopRun(*reply.stop))
+        if reply.impatient and not engine.board.impatient:
+            engine.stop(engine.board.message, engine.board.message)
         engine.expect(more=reply.more or bool(reply.rows))
 
     def _lose(self, engine: Engine) -> None:

@@ -113,9 +113,13 @@ class Board:
         )
 
     def has_work(self) -> bool:
-        """Say whether some row that is here may still come to something, be it only a doubt."""
-        alive = self.submitting or self.tracked or self.settling or self.saving or self.checking
-        return bool(self.pending or alive or self.doubts)
+        """Say whether some row that is here, and is not in doubt, may still come to something."""
+        return self.held() > len(self.doubts)
+
+    def held(self) -> int:
+        """Return how many rows are here that may still come to something."""
+        alive = self.submitting + self.tracked + self.settling + self.saving + self.checking
+        return len(self.pending) + alive + len(self.doubts)
 
     def in_flight(self) -> int:
         """Return how many of the account's slots are taken, or may be: what is in doubt counts."""

@@ -1,0 +1,70 @@
+"""What a crew must also survive: full buffers, money and doubts that keep each other, late interrupts."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from pipeline.cluster import worker as workers
+from pipeline.errors import StopReason
+from pipeline.model import State
+from tests.edge.crews import crew, paid_once
+from tests.edge.engines import House, vendor
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+async def test_more_videos_than_a_worker_has_room_for_wait_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Downloads are slower than everything else: their queue is bounded, and so is what a worker takes."""
+    monkeypatch.setattr(workers, "MOST_ROWS", 1)
+    async with House(tmp_path, vendor(durations="fixed:1", cdn_bytes_per_s=300_000.0)) as house:
+        await house.add(30)
+        team = await crew(house, workers=1, concurrency=4, downloads=1)
+        async with team.at_work(1):
+            await team.until_done()
+        assert await team.states() == {State.DONE: 30}
+        paid_once(house)
+
+
+async def test_an_interrupt_after_another_stop_waits_for_no_doubts(tmp_path: Path) -> None:
+    async with House(tmp_path, vendor(log_lag_s=1e6, balance_usd=0.5)) as house:
+        records = await house.add(4)
+        lost = records[0].evolve(State.SUBMITTING, correlation_id="batch.row-0.1", submitted_at=time.time())
+        await house.ledger.commit(records[0], lost)
+        team = await crew(house, concurrency=4, workers=1)
+        async with team.at_work(1):
+            await team.until(lambda: team.seen[-1].stop is not None)
+            await team.account.interrupt("enough")
+            standing = await team.until_done(10)
+        assert standing.stop is not None
+        assert standing.stop[0] is StopReason.CREDITS
+
+
+async def test_doubts_and_money_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    async with House(tmp_path, vendor(log_lag_s=1e6)) as house:
+        records = await house.add(8)
+        lost = records[0].evolve(
+            State.SUBMITTING, correlation_id="batch.row-0.1", submitted_at=time.time(), reserved_usd=0.4
+        )
+        await house.ledger.commit(records[0], lost)
+        team = await crew(house, concurrency=4, price=0.4, max_cost=1.6, reconcile_wait=0.5)
+        async with team.at_work(2):
+            standing = await team.until_done(15)
+        assert standing.short is not None
+        assert await team.states() == {State.DONE: 3, State.IN_DOUBT: 1, State.PENDING: 4}
+
+
+async def test_money_set_aside_for_a_dead_workers_rows_buys_them_all(tmp_path: Path) -> None:
+    async with House(tmp_path, vendor(durations="fixed:20", concurrency_limit=1)) as house:
+        await house.add(12)
+        team = await crew(house, workers=2, concurrency=16, price=0.4, max_cost=3.2)
+        async with team.at_work(2):
+            await team.until(lambda: team.seen[-1].short is not None)
+            await team.dismiss(team.hands[0])
+            standing = await team.until_done()
+        assert await team.states() == {State.DONE: 8, State.PENDING: 4}, standing

@@ -17,6 +17,7 @@ from pipeline.cli.progress import Progress
 from pipeline.cli.projector import Projector
 from pipeline.cli.signals import Signals
 from pipeline.cli.streams import Unbreakable
+from pipeline.errors import VeobatchError
 from pipeline.events import Observers
 
 if TYPE_CHECKING:
@@ -67,12 +68,18 @@ class Bystanders:
             if on_github(os.environ) and not self._batch.request.quiet:
                 stack.enter_context(group("veobatch: progress", cast("TextIO", Unbreakable(sys.stderr))))
             stack.enter_context(self._progress)
-            async with anyio.create_task_group() as tasks:
-                await tasks.start(signals.listen, engine)
-                tasks.start_soon(self.projector.keep_up, engine.records)
-                tasks.start_soon(self._tick)
-                outcome = await engine.run()
-                tasks.cancel_scope.cancel()
+            try:
+                async with anyio.create_task_group() as tasks:
+                    await tasks.start(signals.listen, engine)
+                    tasks.start_soon(self.projector.keep_up, engine.records)
+                    tasks.start_soon(self._tick)
+                    outcome = await engine.run()
+                    tasks.cancel_scope.cancel()
+            except ExceptionGroup as several:
+                match several.exceptions:
+                    case (VeobatchError() as error,):  # a cluster that cannot be joined
+                        raise error from None
+                raise
         return outcome, signals.exit_code
 
     async def _tick(self) -> None:

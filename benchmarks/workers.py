@@ -1,10 +1,11 @@
-"""Many workers on one machine: `python -m benchmarks.workers [throughput|slots] [JOBS]`.
+"""Many workers on one machine: `python -m benchmarks.workers [throughput|slots|messages] [JOBS]`.
 
 `throughput`: jobs that render in no time, so that what is measured is the command's own work: creates, looks,
 downloads and ledger. The clock runs from the first create that the vendor sees to the last video in its
 place; starting Ray is not counted. `slots`: jobs that render for 80 s on the average at a speed of 20; the
 share of `--concurrency` that rendered between the first create and the last, so with rows left to be
-submitted. The ledger is a PostgreSQL that is started for it.
+submitted. `messages`: how many reports a second one account answers, from 16 who wait for each answer. The
+ledger is a PostgreSQL that is started for it.
 """
 
 from __future__ import annotations
@@ -14,11 +15,17 @@ import csv
 import statistics
 import sys
 import tempfile
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from pipeline.api import ApiKey
+from pipeline.cluster.job import ClusterJob, Report
+from pipeline.ledger import Ledger
+from pipeline.pacing import Looked
 from pipeline.sandbox import Sandbox, SandboxOptions
+from pipeline.settings import Settings
 from tests.crash.batches import Batch
 from tests.edge.ledgers import server
 
@@ -29,6 +36,7 @@ WORKERS: Final = (0, 1, 2, 4)
 FAST: Final = SandboxOptions(speed=100.0, durations="fixed:5", video="small", log_lag_s=0.0)
 USUAL: Final = SandboxOptions(speed=20.0, video="small", log_lag_s=0.0)
 SLOTS: Final = 40
+ASKING: Final = 16
 
 
 def options(workers: int, *more: str) -> tuple[str, ...]:
@@ -85,6 +93,30 @@ async def slots(jobs: int) -> None:
         print(f"| {name_of(workers)} | {used:.1%} | {peak} of {SLOTS} |", flush=True)
 
 
+async def messages(reports: int) -> None:
+    """Ask one account as fast as it answers; no row moves."""
+    from pipeline.cluster import rays
+
+    rays.start(None, 1)
+    where = server().url(server().new_database())
+    async with await Ledger.open(where) as ledger:
+        epoch, orphans = await ledger.begin_epoch()
+    job = ClusterJob(where, "default", "", "", ApiKey("none", "-"), Settings(), 1, 60.0)
+    account = rays.new_account("asked", job, epoch, orphans)
+    await account.begin()
+
+    async def ask(name: str) -> None:
+        await account.join(name)
+        for _ in range(reports // ASKING):
+            await account.exchange(Report(name, 1, Looked(1, 1, 1)))
+
+    began = time.perf_counter()
+    await asyncio.gather(*(ask(f"worker {number}") for number in range(ASKING)))
+    print(f"{reports / (time.perf_counter() - began):,.0f} messages a second")
+    rays.end(account, [])
+    rays.leave()
+
+
 def name_of(workers: int) -> str:
     return "local" if not workers else f"ray, {workers} worker{'s' if workers > 1 else ''}"
 
@@ -92,7 +124,7 @@ def name_of(workers: int) -> str:
 def main() -> None:
     what = sys.argv[1] if len(sys.argv) > 1 else "throughput"
     jobs = int(sys.argv[2]) if len(sys.argv) > 2 else 400
-    asyncio.run({"throughput": throughput, "slots": slots}[what](jobs))
+    asyncio.run({"throughput": throughput, "slots": slots, "messages": messages}[what](jobs))
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ class Account:
         await self._revoke(worker)
 
     async def standing(self) -> Standing:
-        """Revoke whoever was silent for too long; return how things stand, and forget what moved."""
+        """Revoke whoever was silent for too long; return how things stand, and forget what was told."""
         now = time.monotonic()
         for worker, heard in list(self._heard.items()):
             if now - heard > self._job.lease_s:
@@ -123,6 +123,8 @@ class Account:
                 await self._revoke(worker)
         events, self._events = tuple(self._events), []
         moved, self._moved = tuple(self._moved.values()), {}
+        left, self._left = self._left, {}
+        overdue, self._overdue = frozenset(self._overdue), set()
         return Standing(
             working=frozenset(self._heard),
             lapsed=frozenset(self._lapsed),
@@ -130,8 +132,8 @@ class Account:
             events=events,
             stop=self._stop,
             waiting=self._may_lend(),
-            left=dict(self._left),
-            overdue=frozenset(self._overdue),
+            left=left,
+            overdue=overdue,
             short=(StopReason.BUDGET, self._purse.words) if self._purse.short else None,
         )
 

@@ -19,10 +19,11 @@ from pipeline.cluster.job import AccountLost
 from pipeline.engine.board import Board
 from pipeline.errors import LedgerTrouble, StopReason, StopRun
 from pipeline.events import Event, Level, Topic
+from pipeline.ledger.leases import IN_FLIGHT
 from pipeline.model import State
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from anyio.abc import TaskGroup
 
@@ -62,7 +63,9 @@ class Cluster:
         """`epoch` is what the ledger answered when it began; `address` is Ray's, None to start it here."""
         self._records = {record.key: record for record in records}
         self._job, self._ledger, self._observer = job, ledger, observer
-        self._epoch, self._orphans = epoch
+        self._epoch, flying = epoch
+        # The plan, made since, may have taken rows in doubt out of their slots.
+        self._orphans = frozenset(key for key in flying if self._records[key].state in IN_FLIGHT)
         self._address = address
         self._account: RayLine | None = None
         self._workers: dict[str, Any] = {}
@@ -71,9 +74,13 @@ class Cluster:
         self._stale = False
         self._stopped = ""
         self._held: StopRun | None = None
-        self._parting_at: float | None = None
+        self._parting = False
+        self._patience = anyio.CancelScope()
         self._trouble: tuple[StopReason, str] | None = None
+        self._told_stop = False
         self._seen: Standing | None = None
+        self._left: dict[str, str] = {}
+        self._overdue: set[str] = set()
         self.learned = dict(job.memory)
 
     def records(self) -> list[Record]:
@@ -93,13 +100,18 @@ class Cluster:
     def hold_back(self, trouble: StopRun) -> None:
         """Submit nothing more, for a trouble that was met here; go on with what is paid."""
         self._held = trouble
-        self._observer.said(Event(Topic.STOPPING, str(trouble), Level.WARNING))
+        self._say_why(str(trouble))
         if self._account is not None:
             self._account.tell("halt", trouble.reason, str(trouble))
 
     def abandon(self) -> None:
-        """Let all workers stop at once; whoever has not within some seconds is ended."""
-        self._parting_at = time.monotonic()
+        """Let all workers stop at once; whoever has not within some seconds is ended.
+
+        A database that is away is waited for no longer than that.
+        """
+        self._parting = True
+        self._patience.deadline = min(self._patience.deadline, anyio.current_time() + PARTING_S)
+        self._ledger.hurry(PARTING_S)
         if self._account is not None:
             self._account.tell("interrupt", self._stopped, abandon=True)
 
@@ -107,9 +119,10 @@ class Cluster:
         """Do all there is to do; return how it ended."""
         await to_thread.run_sync(partial(rays.start, self._address, self._job.workers))
         try:
-            await self._reign()
-            while self._lost and await self._succeeded():
+            with self._patience:
                 await self._reign()
+                while self._lost and await self._succeeded():
+                    await self._reign()
             await self._read()
         except StopRun as trouble:
             self._trouble = (trouble.reason, str(trouble))
@@ -144,7 +157,7 @@ class Cluster:
         await to_thread.run_sync(rays.end, self._account, list(self._workers.values()))
         self._workers.clear()
         self._account = None
-        if self._parting_at is not None:
+        if self._parting:
             return False
         if self._deaths > DEATHS * self._job.workers:
             self._trouble = (StopReason.UNFINISHED, f"the cluster is lost: {self._lost}")
@@ -152,6 +165,8 @@ class Cluster:
         words = f"the account's process is lost ({self._lost}): another goes on from the ledger"
         self._observer.said(Event(Topic.NOTE, words, Level.WARNING))
         self._epoch, self._orphans = await self._ledger.begin_epoch()
+        self._left.clear()
+        self._overdue.clear()
         return True
 
     async def _oversee(self, account: RayLine, tasks: TaskGroup) -> None:
@@ -160,14 +175,14 @@ class Cluster:
             while True:
                 standing = await self._listen(account)
                 active = self._workers.keys() - standing.lapsed
-                if standing.waiting and self._trouble is None and self._parting_at is None:
+                if standing.waiting and self._trouble is None and not self._parting:
                     for _ in range(self._job.workers - len(active)):
                         self._spawn(account, tasks)
-                elif not active & standing.working:
-                    break
-                if self._parting_at is not None and time.monotonic() > self._parting_at + PARTING_S:
+                elif not standing.working:
                     break
                 await anyio.sleep(BEAT_S)
+            if standing.short is not None:
+                self._say_why(standing.short[1])
             self.learned = await account.learned()
             await account.end()
         except AccountLost as error:
@@ -180,11 +195,21 @@ class Cluster:
             self._observer.said(Event(Topic.NOTE, words, Level.WARNING))
             self._stale = True
         self._seen = standing
+        self._left.update(standing.left)
+        self._overdue |= standing.overdue
         for record in standing.moved:
             self._show(record)
         for event in standing.events:
             self._observer.said(event)
+        if standing.stop is not None and standing.stop[0] is not StopReason.INTERRUPTED:
+            self._say_why(standing.stop[1])
         return standing
+
+    def _say_why(self, words: str) -> None:
+        """Say, once, why nothing more is submitted; interrupts are said as they come."""
+        if not self._told_stop:
+            self._told_stop = True
+            self._observer.said(Event(Topic.STOPPING, words, Level.WARNING))
 
     def _spawn(self, account: RayLine, tasks: TaskGroup) -> None:
         self._spawned += 1
@@ -199,15 +224,14 @@ class Cluster:
         except rays.lost() as error:
             self._bury(name, error)
             trouble = None
-        finally:
-            self._workers.pop(name, None)
+        del self._workers[name]
         with suppress(AccountLost):
             await account.gone(name)
             if trouble is None and self._deaths > DEATHS * self._job.workers:
                 trouble = (StopReason.UNFINISHED, "workers die as fast as they are started")
             if trouble is not None and self._trouble is None:
                 self._trouble = trouble
-                self._observer.said(Event(Topic.STOPPING, trouble[1], Level.WARNING))
+                self._say_why(trouble[1])
                 await account.interrupt(trouble[1])
 
     def _bury(self, name: str, error: Exception) -> None:
@@ -246,16 +270,21 @@ class Cluster:
     def _outcome(self) -> Outcome:
         board = Board(self._records)
         board.doubts = {key for key, row in self._records.items() if row.state is State.IN_DOUBT}
-        if self._seen is not None:
-            final = (State.DONE, State.FAILED, State.IN_DOUBT)
-            left = self._seen.left.items()
-            board.left = {key: why for key, why in left if why and self._records[key].state not in final}
-            board.overdue = set(self._seen.overdue & board.left.keys())
-            for why in (self._seen.stop, self._seen.short):
-                if why is not None:
-                    board.halt(*why)
-        if self._stopped:
-            board.stop, board.message = StopReason.INTERRUPTED, self._stopped
-        elif self._trouble is not None:
-            board.stop, board.message = self._trouble
+        final = (State.DONE, State.FAILED, State.IN_DOUBT)
+        left = self._left.items()
+        board.left = {key: why for key, why in left if why and self._records[key].state not in final}
+        board.overdue = self._overdue & board.left.keys()
+        for why in self._reasons():
+            board.halt(*why)
         return board.outcome()
+
+    def _reasons(self) -> Iterator[tuple[StopReason, str]]:
+        """Give what kept rows from being submitted; the first counts."""
+        if self._trouble is not None and not self._stopped:
+            yield self._trouble
+        if self._seen is not None and self._seen.stop is not None:
+            yield self._seen.stop
+        if self._stopped:
+            yield StopReason.INTERRUPTED, self._stopped
+        if self._seen is not None and self._seen.short is not None:
+            yield self._seen.short

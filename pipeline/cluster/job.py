@@ -97,7 +97,9 @@ class Reply:
 class Standing:
     """What the account tells the driver: who works, who fell silent, what moved and was said, why all stop.
 
-    `waiting` says that there may be rows for another worker; `short` that there are some, and no money.
+    `moved`, `events`, `left` (rows that workers leave to the next run, each with the reason) and `overdue`
+    among them are news since the last time. `waiting` says that there may be rows for another worker;
+    `short` that there are some, and no money.
     """
 
     working: frozenset[str]

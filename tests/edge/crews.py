@@ -77,6 +77,7 @@ class Crew:
     def __init__(self, house: House, job: ClusterJob, epoch: tuple[int, frozenset[str]]) -> None:
         self.house = house
         self.job = job
+        self.reign = epoch
         self.epoch, orphans = epoch
         self.account = Account(job, self.epoch, orphans)
         self.hands: list[Hand] = []

@@ -1,0 +1,121 @@
+"""The driver: it replaces who is lost, ends when nothing is left, and says what happens."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import anyio
+
+from pipeline.cluster import driver
+from pipeline.errors import StopReason
+from pipeline.events import Topic
+from pipeline.model import State, Transition
+from pipeline.plan import resubmitted
+from tests.crash.batches import until
+from tests.edge.crews import paid_once
+from tests.edge.drivers import driven
+from tests.edge.engines import House, vendor
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+    from pipeline.cluster.job import Standing
+
+
+async def test_rows_that_are_resubmitted_hold_no_slots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with House(tmp_path) as house:
+        records = await house.add(8)
+        for record in records[4:]:
+            lost = record.evolve(State.SUBMITTING, correlation_id=f"b.{record.id}", submitted_at=time.time())
+            await house.ledger.commit(record, lost)
+
+        async def replan() -> None:
+            doubtful = [record for record in await house.ledger.load() if record.state is State.SUBMITTING]
+            await house.ledger.commit_many([Transition(record, resubmitted(record)) for record in doubtful])
+
+        run = await driven(house, monkeypatch, replan=replan, concurrency=2)
+        async with run.under_way():
+            pass
+        assert run.outcome.stop is None
+        assert {record.state for record in run.outcome.records} == {State.DONE}
+        paid_once(house)
+
+
+async def test_the_last_worker_dies_while_the_driver_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look was answered before the account knew of the death, and is read after the driver knew of it."""
+    async with House(tmp_path, vendor(durations="fixed:60")) as house:
+        await house.add(2)
+        run = await driven(house, monkeypatch, workers=1, concurrency=2)
+        async with run.under_way():
+            await until(lambda: house.book.in_flight == 2)
+            [way], [process] = run.rays.ways, run.rays.processes
+            standing, gone = way.account.standing, way.account.gone
+
+            async def told_late() -> Standing:
+                answer = await standing()
+                if not process.killed:
+                    process.die()
+                    await anyio.sleep(0.02)
+                return answer
+
+            async def known_later(worker: str) -> None:
+                await anyio.sleep(0.05)
+                await gone(worker)
+
+            monkeypatch.setattr(way.account, "standing", told_late)
+            monkeypatch.setattr(way.account, "gone", known_later)
+        assert len(run.rays.processes) == 2
+        assert {record.state for record in run.outcome.records} == {State.DONE}
+        paid_once(house)
+
+
+async def test_whoever_wants_out_waits_for_no_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An account that waits for the database answers nobody."""
+    monkeypatch.setattr(driver, "PARTING_S", 0.5)
+    async with House(tmp_path, vendor(durations="fixed:1000")) as house:
+        await house.add(4)
+        run = await driven(house, monkeypatch, concurrency=2)
+        async with run.under_way():
+            await until(lambda: house.book.in_flight == 2)
+            waiting = anyio.Event()
+
+            async def waits() -> None:
+                waiting.set()
+                await anyio.sleep_forever()
+
+            monkeypatch.setattr(run.rays.ways[0].account, "standing", waits)
+            await waiting.wait()
+            run.cluster.stop("enough", "stopping")
+            run.cluster.abandon()
+        assert run.outcome.stop is StopReason.INTERRUPTED
+
+
+async def test_the_first_reason_to_stop_is_the_outcome(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with House(tmp_path, vendor(durations="fixed:100", balance_usd=0.9)) as house:
+        await house.add(6)
+        run = await driven(house, monkeypatch, concurrency=4)
+        async with run.under_way():
+            await until(lambda: bool(run.told(Topic.STOPPING)))
+            run.cluster.stop("enough", "stopping")
+        assert run.outcome.stop is StopReason.CREDITS
+
+
+async def test_a_stop_that_a_worker_met_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with House(tmp_path, vendor(balance_usd=0.9)) as house:
+        await house.add(6)
+        run = await driven(house, monkeypatch, concurrency=4)
+        async with run.under_way():
+            pass
+        assert run.outcome.stop is StopReason.CREDITS
+        assert run.told(Topic.STOPPING) == [run.outcome.message]

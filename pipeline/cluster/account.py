@@ -97,7 +97,7 @@ class Account:
             permits=permits,
             share=share,
             rows=tuple(rows),
-            more=self._may_lend() or self._may_afford_again(),
+            more=self._may_lend() or bool(self._busy),
             lessons=self._lessons.news(worker),
             stop=self._stop,
             impatient=self._impatient,
@@ -106,9 +106,14 @@ class Account:
 
     async def leave(self, leaving: Leaving) -> None:
         """A worker has ended by itself; what it leaves is lent to nobody else in this epoch."""
+        worker = leaving.report.worker
+        if worker not in self._heard:
+            return
+        self._heard[worker] = inf
+        self._note(leaving.report)
         self._left.update(leaving.left)
         self._overdue |= leaving.overdue
-        await self._revoke(leaving.worker, tuple(leaving.left))
+        await self._revoke(worker, tuple(leaving.left))
 
     async def gone(self, worker: str) -> None:
         """A worker is known to be dead: its rows need not wait for its lease to end."""
@@ -186,10 +191,6 @@ class Account:
             return False
         return self._paid_rows or (self._unpaid_rows and self._stop is None and not self._purse.short)
 
-    def _may_afford_again(self) -> bool:
-        """Say whether rows that were too dear may find money again, when others turn out to cost less."""
-        return self._purse.short and self._unpaid_rows and self._stop is None and bool(self._busy)
-
     async def _lend(self, worker: str, most: int) -> list[tuple[Leased, float | None]]:
         """Lend rows, each with its price; while all stop, only such as are paid."""
         lent: list[tuple[Leased, float | None]] = []
@@ -213,6 +214,8 @@ class Account:
                 await ledger.revoke(self._epoch, "", unpriced)
             if too_dear:
                 await self._give_back(too_dear)
+            if lent:
+                self._busy.add(worker)
         return lent
 
     async def _give_back(self, keys: Sequence[str]) -> None:

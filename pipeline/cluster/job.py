@@ -59,7 +59,7 @@ class Report:
     """What a worker says of itself each time it asks for something. Counts are as of now.
 
     `moved` holds, for each row that has made steps since the last report, how it stands; `busy` says that
-    some of the worker's rows may still come to something, those in doubt apart.
+    some of the worker's rows are under way, or will be; being in doubt is neither.
     """
 
     worker: str
@@ -77,9 +77,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the account gives; `more` says that rows may still come.
+    """What the account gives. A worker that is not `known` any more must end at once.
 
-    A worker that is not `known` any more must end at once.
+    `more` says that rows may still come: nobody has them yet, money may come back for them, or whoever has
+    them may die. Until then no worker takes itself to have nothing left but doubts.
     """
 
     known: bool = True
@@ -115,8 +116,12 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """A worker's last words: rows that it leaves to the next run, and why."""
+    """A worker's last words: its last report, the rows that it leaves to the next run, and why.
 
-    worker: str
+    What it has in flight is not taken from the report: it may have been lent rows by an answer that came too
+    late for it, of which the ledger knows.
+    """
+
+    report: Report
     left: Mapping[str, str]
     overdue: frozenset[str] = frozenset()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 import anyio
@@ -161,12 +160,12 @@ class Worker:
     async def _say_goodbye(self, engine: Engine, outcome: Outcome) -> None:
         """Leave what is open to the next run: here is nothing more to be done for it."""
         with anyio.CancelScope(shield=True), suppress(AccountLost):
-            await self._line.exchange(replace(self._report(engine), permits_wanted=0, rows_wanted=0))
+            report = self._report(engine)
             ended = (State.DONE, State.FAILED)
             left = {
                 row.key: outcome.left.get(row.key, "") for row in outcome.records if row.state not in ended
             }
-            await self._line.leave(Leaving(self._name, left, frozenset(engine.board.overdue)))
+            await self._line.leave(Leaving(report, left, frozenset(engine.board.overdue)))
 
     def _downloader(self, cdn: ClientSession, store: Store) -> Downloader:
         settings = self._job.settings

@@ -105,21 +105,19 @@ class Board:
 
     def busy(self) -> bool:
         """Say whether anything but doubts is alive, or may come."""
-        waiting = bool(self.pending) and self.stop is None and not self.no_room
-        return (
-            self.expecting
-            or waiting
-            or bool(self.submitting or self.tracked or self.settling or self.saving or self.checking)
-        )
+        return self.expecting or self.has_work()
 
     def has_work(self) -> bool:
-        """Say whether some row that is here, and is not in doubt, may still come to something."""
-        return self.held() > len(self.doubts)
+        """Say whether anything but doubts is alive."""
+        waiting = bool(self.pending) and self.stop is None and not self.no_room
+        return waiting or self._alive() > 0
 
     def held(self) -> int:
-        """Return how many rows are here that may still come to something."""
-        alive = self.submitting + self.tracked + self.settling + self.saving + self.checking
-        return len(self.pending) + alive + len(self.doubts)
+        """Return how many rows are here that are neither done with nor left."""
+        return len(self.pending) + self._alive() + len(self.doubts)
+
+    def _alive(self) -> int:
+        return self.submitting + self.tracked + self.settling + self.saving + self.checking
 
     def in_flight(self) -> int:
         """Return how many of the account's slots are taken, or may be: what is in doubt counts."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
 from pipeline.cluster import worker as workers
+from pipeline.cluster.job import Leaving, Report
 from pipeline.errors import StopReason
 from pipeline.model import State
+from pipeline.pacing import Looked
 from tests.edge.crews import crew, paid_once
 from tests.edge.engines import House, vendor
 
@@ -68,3 +71,40 @@ async def test_money_set_aside_for_a_dead_workers_rows_buys_them_all(tmp_path: P
             await team.dismiss(team.hands[0])
             standing = await team.until_done()
         assert await team.states() == {State.DONE: 8, State.PENDING: 4}, standing
+
+
+async def test_a_doubt_keeps_its_slot_as_long_as_others_submit(tmp_path: Path) -> None:
+    async with House(tmp_path, vendor(durations="fixed:50", log_lag_s=1e6)) as house:
+        records = await house.add(9)
+        lost = records[0].evolve(State.SUBMITTING, correlation_id="batch.row-0.1", submitted_at=time.time())
+        await house.ledger.commit(records[0], lost)
+        team = await crew(house, concurrency=2, reconcile_wait=0.1)
+        flying = (State.SUBMITTING, State.IN_DOUBT, State.GENERATING)
+        peak = 0
+        async with team.at_work(2):
+            standing = await team.look()
+            while standing.waiting or standing.working:
+                states = await team.states()
+                peak = max(peak, sum(states.get(state, 0) for state in flying))
+                standing = await team.look()
+        assert peak == 2
+        assert await team.states() == {State.DONE: 8, State.IN_DOUBT: 1}
+
+
+async def test_rows_lent_by_an_answer_that_came_too_late_keep_their_slots(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        for record in (await house.add(6))[:2]:
+            sent = await house.ledger.commit(record, record.evolve(State.SUBMITTING))
+            await house.ledger.commit(sent, sent.evolve(State.GENERATING, generation_id=record.id))
+        account = (await crew(house, concurrency=2)).account
+        await account.begin()
+        for worker in ("early", "late"):
+            await account.join(worker)
+        lent = await account.exchange(Report("early", 0, Looked(), rows_wanted=2))
+        assert [row.record.state for row, _ in lent.rows] == [State.GENERATING] * 2
+        parting = asyncio.ensure_future(account.leave(Leaving(Report("early", 0, Looked()), {})))
+        await asyncio.sleep(0)
+        for _ in range(2):
+            assert (await account.exchange(Report("late", 0, Looked(), permits_wanted=2))).permits == 0
+            await parting
+        await account.end()

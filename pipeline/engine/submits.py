@@ -212,7 +212,10 @@ class Submits:
         if others or (self._accepted and self._refused_since == {record.key}):
             failure = Failure("not_accepted", words)
             failed = record.evolve(State.FAILED, failure=failure, finished_at=run.tools.wall())
-            await run.commit(record, failed)
+            try:
+                await run.commit(record, failed)
+            except Conflict:
+                run.board.left[record.key] = "another process has it"
         else:
             run.board.left[record.key] = f"{words}; the next run tries again"
 

@@ -133,6 +133,23 @@ async def test_a_row_that_is_always_refused_for_the_moment_is_given_up_alone(tmp
         assert outcome.stop is None
 
 
+async def test_a_row_that_is_given_up_while_somebody_else_takes_it_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with House(tmp_path, vendor(), Fault("server-error", match="number 1.")) as house:
+        commit = house.ledger.commit
+
+        async def too_late(before: Record, after: Record) -> Record:
+            if after.state is State.FAILED:
+                await commit(before, before.evolve(attempts=before.attempts))
+            return await commit(before, after)
+
+        monkeypatch.setattr(house.ledger, "commit", too_late)
+        outcome = await house.run(8, concurrency=2, checked=False)
+        assert states(outcome) == {State.DONE: 7, State.PENDING: 1}
+        assert list(outcome.left.values()) == ["another process has it"]
+
+
 async def test_an_outage_of_the_vendor_is_waited_out(tmp_path: Path) -> None:
     faults = [Fault("unavailable", total=6), Fault("server-error", total=6)]
     async with House(tmp_path, vendor(), *faults) as house:

@@ -228,7 +228,7 @@ class Worker:
             self._name,
             board.in_flight(),
             self._pace.told(board.tracked),
-            permits_wanted=self._permits_wanted(due),
+            permits_wanted=self._permits_wanted(0 if board.paused_until > time.monotonic() else due),
             verdicts=tuple(self._gate.verdicts()),
             rows_wanted=max(0, min(self._hand - due, self._room - board.held())),
             moved=moved,

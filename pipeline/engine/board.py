@@ -42,6 +42,7 @@ class Outcome:
 class Board:
     """The run's state. `generating` counts generations accepted and not noticed as finished.
 
+    No create starts before `paused_until`, on the run's clock.
     `no_room` says that the budget has room for another row only once a row in doubt is settled.
     While it is `expecting`, rows may still come in, and the run does not end for want of them.
     """
@@ -59,6 +60,7 @@ class Board:
     settling: int = 0
     saving: int = 0
     checking: int = 0
+    paused_until: float = 0.0
     impatient: bool = False
     no_room: bool = False
     expecting: bool = False

@@ -45,7 +45,6 @@ class Submits:
         self._reached = False
         self._silent_since: float | None = None
         self._outages = 0
-        self._paused_until = 0.0
 
     async def work(self) -> None:
         """Submit rows as long as the run lasts."""
@@ -73,7 +72,7 @@ class Submits:
 
     def _gate_wait(self, now: float) -> float:
         run = self._run
-        wait = max(self._paused_until - now, run.tools.gate.may_start(now, self._in_flight()))
+        wait = max(run.board.paused_until - now, run.tools.gate.may_start(now, self._in_flight()))
         return min(wait, run.settings.poll_interval) if run.board.doubts else wait
 
     def _in_flight(self) -> int:
@@ -179,7 +178,7 @@ class Submits:
         run = self._run
         if reason is StopReason.QUOTA and run.settings.wait_for_quota:
             pause = QUOTA_PAUSE_S if retry_after_s is None else retry_after_s
-            self._paused_until = max(self._paused_until, run.tools.clock() + pause)
+            run.board.paused_until = max(run.board.paused_until, run.tools.clock() + pause)
             run.say(Topic.WAITING, f"{message}; trying again in {pause:.0f} s", Level.WARNING)
             return
         run.halt(reason, message)
@@ -221,8 +220,9 @@ class Submits:
 
     def _pause(self, now: float) -> None:
         """After two refusals with nothing accepted between them, let one create at a time find out."""
-        if now < self._paused_until:
+        board = self._run.board
+        if now < board.paused_until:
             return
         self._outages += 1
         if self._outages > 1:
-            self._paused_until = now + retry.wait_s(self._policy, self._outages - 1)
+            board.paused_until = now + retry.wait_s(self._policy, self._outages - 1)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import anyio
 
 from pipeline.cluster import worker as workers
 from pipeline.cluster.job import Leaving, Report
+from pipeline.cluster.worker import Worker
 from pipeline.errors import StopReason
 from pipeline.model import State
 from pipeline.pacing import Looked
-from tests.edge.crews import crew, paid_once
+from tests.crash.batches import until
+from tests.edge.crews import Line, crew, paid_once
 from tests.edge.engines import House, vendor
 
 if TYPE_CHECKING:
@@ -108,3 +113,23 @@ async def test_rows_lent_by_an_answer_that_came_too_late_keep_their_slots(tmp_pa
             assert (await account.exchange(Report("late", 0, Looked(), permits_wanted=2))).permits == 0
             await parting
         await account.end()
+
+
+async def test_a_worker_that_cannot_reach_the_vendor_keeps_no_permits(tmp_path: Path) -> None:
+    async with House(tmp_path) as house:
+        await house.add(100)
+        team = await crew(house, workers=1, concurrency=16, poll_interval=5.0)
+        line = Line(team.account)
+        lost = Worker("lost", replace(team.job, base_url="http://127.0.0.1:9"), line)
+        async with team.at_work(0), anyio.create_task_group() as tasks:
+            tasks.start_soon(lost.live)
+            await team.account.join("other")
+            with anyio.fail_after(10):
+                await until(lambda: sum(reply.permits for reply in line.replies) >= 4)
+                granted = 0
+                while granted < 4:
+                    report = Report("other", 0, Looked(), permits_wanted=4 - granted)
+                    granted += (await team.account.exchange(report)).permits
+                    await anyio.sleep(0.1)
+            tasks.cancel_scope.cancel()
+        assert not house.book.generations

@@ -54,6 +54,7 @@ class Account:
         self._lessons = Lessons(pace, job.memory)
         self._one_at_a_time = asyncio.Lock()
         self._heard: dict[str, float] = {}
+        self._looked_at = time.monotonic()
         self._busy: set[str] = set()
         self._lapsed: set[str] = set()
         self._paid_rows = self._unpaid_rows = True
@@ -122,6 +123,9 @@ class Account:
     async def standing(self) -> Standing:
         """Revoke whoever was silent for too long; return how things stand, and forget what was told."""
         now = time.monotonic()
+        if now - self._looked_at > self._job.lease_s:  # it was us who were stopped, and deaf
+            self._heard = {worker: max(heard, now) for worker, heard in self._heard.items()}
+        self._looked_at = now
         for worker, heard in list(self._heard.items()):
             if now - heard > self._job.lease_s:
                 self._lapsed.add(worker)

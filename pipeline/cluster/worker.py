@@ -1,8 +1,8 @@
 """A worker: the same engine as on one machine, over rows that the account lends it as it goes.
 
-It owns its connections and the beat at which it reports. It trusts its lease by its own clock alone: from the
-moment at which it sent the last report that was answered. Past that, no create leaves it, whatever it was
-doing when it was stopped; and its steps are fenced in the ledger by the numbers of its leases.
+It owns its connections and the beat at which it reports. It trusts its lease by its own clocks alone, from
+the moment at which it sent the last report that was answered. Past that, no create leaves it, whatever it
+was doing when it was stopped; and its steps are fenced in the ledger by the numbers of its leases.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pipeline.engine import Engine, Tools
 from pipeline.errors import Conflict, LedgerTrouble, StopReason, StopRun
 from pipeline.events import Event, Level, Topic
 from pipeline.ledger import Ledger
+from pipeline.ledger.leases import ENDED
 from pipeline.model import Failure, State
 from pipeline.pacing import LentGate, LentPace
 from pipeline.polling import PollQueue
@@ -31,7 +32,7 @@ from pipeline.stages.reconcile import REQUEST_GAP_S
 from pipeline.storage import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from typing import Any
 
     from aiohttp import ClientSession
@@ -108,7 +109,7 @@ class Worker:
         self._watcher = Watcher()
         self._leases: dict[str, int] = {}
         self._prices: dict[str, float | None] = {}
-        self._sure_until = 0.0
+        self._sure_until = self._sure_until_wall = 0.0
         self._told_stop = False
         self._revoked = False
         share = job.settings.concurrency // (2 * job.workers)
@@ -116,8 +117,11 @@ class Worker:
         self._room = 2 * MOST_ROWS + job.settings.concurrency
 
     def may_create(self) -> bool:
-        """Say whether the lease still holds, so that a create may leave."""
-        return time.monotonic() < self._sure_until
+        """Say whether the lease still holds, so that a create may leave.
+
+        The monotonic clock of Linux stands still while the machine sleeps; the other one may be set back.
+        """
+        return time.monotonic() < self._sure_until and time.time() < self._sure_until_wall
 
     async def live(self) -> None:
         """Work until there is nothing left to do, or the account wants no more of this worker.
@@ -161,9 +165,8 @@ class Worker:
         """Leave what is open to the next run: here is nothing more to be done for it."""
         with anyio.CancelScope(shield=True), suppress(AccountLost):
             report = self._report(engine)
-            ended = (State.DONE, State.FAILED)
             left = {
-                row.key: outcome.left.get(row.key, "") for row in outcome.records if row.state not in ended
+                row.key: outcome.left.get(row.key, "") for row in outcome.records if row.state not in ENDED
             }
             await self._line.leave(Leaving(report, left, frozenset(engine.board.overdue)))
 
@@ -206,9 +209,12 @@ class Worker:
     async def _beat(self, engine: Engine) -> float:
         """Report once and heed the answer; return the seconds until the next time."""
         report = self._report(engine)
-        sent_at = time.monotonic()
+        held_s = SHARE_OF_LEASE * self._job.lease_s
+        sure = time.monotonic() + held_s, time.time() + held_s
         reply = await self._line.exchange(report)
-        await self._heed(engine, reply, sent_at)
+        if reply.known and not reply.abandon:
+            self._sure_until, self._sure_until_wall = sure
+        await self._heed(engine, reply)
         if reply.permits or reply.rows:
             return QUICKEST_BEAT_S
         longest = min(self._job.lease_s / 5, LONGEST_BEAT_S)
@@ -222,7 +228,7 @@ class Worker:
     def _report(self, engine: Engine) -> Report:
         board = engine.board
         moved, events = self._watcher.told()
-        engine.forget([record.key for record in moved])
+        self._forget(engine, [record.key for record in moved if record.state in ENDED])
         due = 0 if board.stop is not None else board.due(time.monotonic(), max(MOST_PERMITS, self._hand))
         return Report(
             self._name,
@@ -237,6 +243,13 @@ class Worker:
             stop=self._own_stop(engine),
             busy=board.has_work(),
         )
+
+    def _forget(self, engine: Engine, ended: Sequence[str]) -> None:
+        """Let go of rows that are done or failed for good: there may be very many."""
+        engine.forget(ended)
+        for key in ended:
+            self._leases.pop(key, None)
+            self._prices.pop(key, None)
 
     def _permits_wanted(self, due: int) -> int:
         """Return how many more permits there is use for; those beyond are given back."""
@@ -253,14 +266,13 @@ class Worker:
         self._told_stop = True
         return board.stop, board.message
 
-    async def _heed(self, engine: Engine, reply: Reply, sent_at: float) -> None:
+    async def _heed(self, engine: Engine, reply: Reply) -> None:
         if not reply.known:
             self._lose(engine)
             return
         if reply.abandon:
             engine.abandon()
             return
-        self._sure_until = sent_at + SHARE_OF_LEASE * self._job.lease_s
         self._pace.lent(time.monotonic(), reply.share)
         for lesson in reply.lessons:
             self._learner.hear(lesson)

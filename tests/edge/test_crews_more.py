@@ -133,3 +133,35 @@ async def test_a_worker_that_cannot_reach_the_vendor_keeps_no_permits(tmp_path: 
                     await anyio.sleep(0.1)
             tasks.cancel_scope.cancel()
         assert not house.book.generations
+
+
+async def test_whoever_was_stopped_with_all_the_others_takes_nobody_for_dead(tmp_path: Path) -> None:
+    async with House(tmp_path, vendor(durations="fixed:100")) as house:
+        await house.add(8)
+        team = await crew(house, lease_s=2.0)
+        async with team.at_work(2):
+            await team.until(lambda: house.book.in_flight == 4)
+            time.sleep(2.5)  # noqa: ASYNC251 - the whole loop stands still, as a stopped process does
+            await team.until_done()
+        assert not team.seen[-1].lapsed
+        assert await team.states() == {State.DONE: 8}
+        paid_once(house)
+
+
+async def test_no_create_leaves_after_the_machine_has_slept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The monotonic clock does not count the time of a suspend; the account's has gone on."""
+    async with House(tmp_path, vendor(durations="fixed:1000")) as house:
+        await house.add(4)
+        team = await crew(house, lease_s=10.0)
+        async with team.at_work(1):
+            [hand] = team.hands
+            await team.until(lambda: house.book.in_flight == 4)
+            assert hand.worker.may_create()
+            hand.line.block()
+            wall = time.time
+            monkeypatch.setattr(time, "time", lambda: wall() + 3600.0)
+            assert not hand.worker.may_create()
+            hand.line.unblock()
+            await team.until(hand.worker.may_create)

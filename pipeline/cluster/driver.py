@@ -41,7 +41,7 @@ REREAD_S: Final = 60.0
 minute at most, taking up to a fiftieth of the driver's time."""
 
 DEATHS: Final = 10
-"""How often each process may die, on the average, while no row moves, before the run gives up."""
+"""How often each process may end, on the average, while no row moves, before the run gives up."""
 
 PARTING_S: Final = 10.0
 """How long workers that were told to stop at once may take for it."""
@@ -225,17 +225,17 @@ class Cluster:
             self._bury(name, error)
             trouble = None
         del self._workers[name]
+        self._deaths += 1
         with suppress(AccountLost):
             await account.gone(name)
             if trouble is None and self._deaths > DEATHS * self._job.workers:
-                trouble = (StopReason.UNFINISHED, "workers die as fast as they are started")
+                trouble = (StopReason.UNFINISHED, "workers end as fast as they are started")
             if trouble is not None and self._trouble is None:
                 self._trouble = trouble
                 self._say_why(trouble[1])
                 await account.interrupt(trouble[1])
 
     def _bury(self, name: str, error: Exception) -> None:
-        self._deaths += 1
         self._stale = True
         words = f"worker {name} is lost ({rays.words(error)}): others go on with its rows"
         self._observer.said(Event(Topic.NOTE, words, Level.WARNING))

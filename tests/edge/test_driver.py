@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import anyio
 
 from pipeline.cluster import driver
+from pipeline.cluster.account import Account
+from pipeline.cluster.job import AccountLost
 from pipeline.errors import StopReason
 from pipeline.events import Topic
 from pipeline.model import State, Transition
@@ -119,3 +121,22 @@ async def test_a_stop_that_a_worker_met_is_told_once(tmp_path: Path, monkeypatch
             pass
         assert run.outcome.stop is StopReason.CREDITS
         assert run.told(Topic.STOPPING) == [run.outcome.message]
+
+
+async def test_workers_that_cannot_speak_to_the_account_are_not_started_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver can: to it all is well, and rows wait."""
+
+    async def lost(*_: object) -> None:
+        raise AccountLost("no way from there")
+
+    monkeypatch.setattr(Account, "join", lost)
+    monkeypatch.setattr(driver, "BEAT_S", 0.01)
+    async with House(tmp_path) as house:
+        await house.add(2)
+        run = await driven(house, monkeypatch, workers=1)
+        async with run.under_way():
+            pass
+        assert run.outcome.stop is StopReason.UNFINISHED
+        assert len(run.rays.processes) == driver.DEATHS + 1

@@ -320,7 +320,7 @@ def _claim() -> Update:
         .order_by(_TURN, records.c.position)
         .limit(bindparam("most"))
         .offset(_ZERO)
-        .with_for_update(skip_locked=True)
+        .with_for_update()
         .cte("free")
     )
     return (

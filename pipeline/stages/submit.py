@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 HURRY_S: Final = 3.0
 """How long a create in flight may still wait for its answer once the user wants out."""
 
+STALE_S: Final = 10.0
+"""How much older than its intent a create may be when it leaves."""
+
 _OUTSIDE_ALPHABET: Final = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -69,7 +72,7 @@ class Submitter:
         )
         verdict: CreateVerdict = Unknown("stopped before the answer came")
         with self._shielded():
-            sent = await self._ledger.commit(record, sent)
+            sent = await self._intended(record, sent)
             self.unsettled[record.key] = sent
             verdict = await self._api.create(sent.body, sent.correlation_id)
         with self._shielded():
@@ -77,6 +80,16 @@ class Submitter:
             self.unsettled.pop(record.key, None)
             return after, verdict
         raise LedgerTrouble(f"{record.id}: the ledger did not take the create's outcome in time")
+
+    async def _intended(self, record: Record, sent: Record) -> Record:
+        """Make the intent durable. One that had to wait for the ledger is dated anew before anything leaves.
+
+        The absence of a create from the vendor's log is a proof some time after `submitted_at`.
+        """
+        sent = await self._ledger.commit(record, sent)
+        while self._wall() - (sent.submitted_at or 0.0) > STALE_S:
+            sent = await self._ledger.commit(sent, sent.evolve(submitted_at=self._wall()))
+        return sent
 
     @contextmanager
     def _shielded(self) -> Iterator[None]:

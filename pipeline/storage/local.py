@@ -131,6 +131,7 @@ class LocalPart:
         """The note goes before the bytes it no longer fits, and comes before those that it will."""
         if self._file < 0:
             self._file = files.open_own_part(self._part)
+        self._need_own()
         self._note.unlink(missing_ok=True)
         os.ftruncate(self._file, 0)
         self._sha, self._hashed, self._held = hashlib.sha256(), 0, 0
@@ -163,8 +164,7 @@ class LocalPart:
         return self._sha.hexdigest()
 
     def _publish(self) -> Published:
-        if not files.still_at(self._file, self._part):
-            raise OSError(errno.ESTALE, "another process has taken this file over", str(self._part))
+        self._need_own()
         os.fsync(self._file)
         sha256 = self._digest()
         size_bytes, note = self._held, ""
@@ -180,9 +180,15 @@ class LocalPart:
         self._shut()
         return Published(self._path, size_bytes, sha256, note)
 
+    def _need_own(self) -> None:
+        if not files.still_at(self._file, self._part):
+            raise OSError(errno.ESTALE, "another process has taken this file over", str(self._part))
+
     def _discard(self) -> None:
-        self._note.unlink(missing_ok=True)
-        self._part.unlink(missing_ok=True)
+        """Take away what is here, unless another process has taken the place over: then it is theirs."""
+        if self._file < 0 or files.still_at(self._file, self._part):
+            self._note.unlink(missing_ok=True)
+            self._part.unlink(missing_ok=True)
         self._sha, self._hashed, self._held, self._tag = hashlib.sha256(), 0, 0, ""
         self._shut()
 

@@ -8,12 +8,14 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from pipeline.errors import Conflict
 from pipeline.ledger import Ledger
 from pipeline.ledger.leases import Superseded
 from pipeline.model import Record, State, Transition
+from tests.crash.batches import until
 from tests.edge.ledgers import job, place_for
 
 if TYPE_CHECKING:
@@ -284,3 +286,24 @@ async def test_no_row_is_in_two_hands_however_lenders_race(where: str, seed: int
         assert len(still) == len(set(still))
         for record in await opened[0].load():
             assert record.version == record.polls == len(await opened[0].history(record.key))
+
+
+async def test_a_claim_waits_for_rows_that_a_broken_connection_still_holds(tmp_path: Path) -> None:
+    """The server rolls such a connection back in time; rows that were passed over would be lent to nobody."""
+    where = place_for("postgres", tmp_path)
+    async with await Ledger.open(where) as ledger:
+        await ledger.add(rows(4))
+        epoch, _ = await ledger.begin_epoch()
+        ghost = psycopg.connect(where)
+        ghost.execute("UPDATE veobatch_records SET worker = 'ghost' WHERE position < 2")
+        claiming = asyncio.create_task(ledger.claim(epoch, "a", 9))
+        await until(lambda: waiting_for_a_lock(where))
+        ghost.rollback()
+        ghost.close()
+        assert keys(await claiming) == ["row-0", "row-1", "row-2", "row-3"]
+
+
+def waiting_for_a_lock(where: str) -> bool:
+    with psycopg.connect(where) as connection:
+        found = connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
+    return found != (0,)

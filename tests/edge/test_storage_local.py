@@ -59,6 +59,21 @@ async def test_a_part_that_was_only_looked_at_leaves_nothing(tmp_path: Path) -> 
     assert names(tmp_path) == []
 
 
+async def test_whoever_lost_its_part_takes_nothing_from_its_heir(tmp_path: Path) -> None:
+    """A process that was stopped, and whose part was taken over, closes, discards or begins too late."""
+    stopped, heir = LocalStore(tmp_path), LocalStore(tmp_path)
+    async with stopped.part("a.mp4") as lost, heir.part("a.mp4") as own:
+        await own.begin("tag")
+        await own.write([FILM])
+        with pytest.raises(StoreTrouble, match="a.mp4.part"):
+            await lost.begin("another")
+        await lost.discard()
+        assert names(tmp_path) == ["a.mp4.origin.part", "a.mp4.part"]
+        await own.publish()
+    assert names(tmp_path) == ["a.mp4"]
+    assert (tmp_path / "a.mp4").read_bytes() == FILM
+
+
 async def test_bytes_without_a_note_on_their_origin_are_not_used(tmp_path: Path) -> None:
     (tmp_path / "a.mp4.part").write_bytes(b"who knows")
     async with LocalStore(tmp_path).part("a.mp4") as part:

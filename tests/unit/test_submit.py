@@ -146,6 +146,22 @@ async def test_the_intent_is_durable_before_the_create_leaves(tmp_path: Path) ->
         assert (after.state, verdict) == (State.GENERATING, vendor.verdict)
 
 
+async def test_an_intent_that_waited_for_the_ledger_is_dated_anew_before_the_create_leaves(
+    tmp_path: Path,
+) -> None:
+    """Absence from the vendor's log is reckoned from that date: it must not lie before the create."""
+    moments = iter([1000.0, 4000.0, 4000.0, 4001.0])
+    async with await Ledger.open(tmp_path / "l.sqlite3") as ledger:
+        row = record()
+        await ledger.add([row])
+        vendor = Vendor(ledger, Accepted("g", LOOK))
+        after, _ = await Submitter(vendor, ledger, wall=lambda: next(moments, 4002.0)).submit(row, None)
+        [seen] = vendor.seen
+        assert seen is not None
+        assert (seen.state, seen.intent, seen.submitted_at) == (State.SUBMITTING, 1, 4000.0)
+        assert await ledger.get(row.key) == after
+
+
 async def test_a_row_that_someone_else_took_is_not_sent(tmp_path: Path) -> None:
     async with await Ledger.open(tmp_path / "l.sqlite3") as ledger:
         row = record()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pipeline.cluster.job import Reply, Standing
 from pipeline.cluster.lessons import Lessons
 from pipeline.cluster.purse import UNPRICED, Purse
+from pipeline.engine.submits import YOUNG_DOUBT
 from pipeline.errors import StopReason, StopRun
 from pipeline.events import Event, Level, Topic
 from pipeline.ledger import Ledger
@@ -61,6 +62,7 @@ class Account:
         self._moved: dict[str, Record] = {}
         self._events: list[Event] = []
         self._said_at: dict[str, float] = {}
+        self._longest_s = 0.0
         self._left: dict[str, str] = {}
         self._overdue: set[str] = set()
         self._stop: tuple[StopReason, str] | None = None
@@ -86,7 +88,8 @@ class Account:
             return Reply(known=False)
         self._heard[worker] = inf  # it waits for us, perhaps as long as we wait for the database
         self._note(report)
-        self._lender.report(worker, now, report.in_flight, report.verdicts)
+        over = sum(age_s > self._doubt_renders_s() for age_s in report.doubts)
+        self._lender.report(worker, now, report.in_flight - over, report.verdicts)
         share = self._paces.report(worker, now, report.looked)
         permits = self._lender.grant(worker, now, 0 if self._stop else report.permits_wanted).permits
         rows = await self._lend(worker, report.rows_wanted)
@@ -172,10 +175,22 @@ class Account:
             self._hear(event)
         self._moved.update((record.key, record) for record in report.moved)
         self._purse.settle(report.moved)
+        self._longest_s = max(self._longest_s, *map(_rendered_s, report.moved), 0.0)
         self._lessons.learn(report.worker, report.lessons)
         (self._busy.add if report.busy else self._busy.discard)(report.worker)
         if report.stop is not None:
             self.halt(*report.stop)
+
+    def _doubt_renders_s(self) -> float:
+        """For how long a row in doubt is taken to be rendering: the doubt may last longer, and others wait.
+
+        Until the longest time that any generation has taken is over twice; until the deadline of a
+        generation as long as none has ended.
+        """
+        settings = self._job.settings
+        if not self._longest_s:
+            return settings.timeout
+        return min(settings.timeout, max(2 * self._longest_s, YOUNG_DOUBT * settings.poll_interval))
 
     def _waits(self, words: str) -> None:
         self._hear(Event(Topic.WAITING, words, Level.WARNING))
@@ -252,3 +267,10 @@ class Account:
         if self._ledger is None:
             raise StopRun(StopReason.LEDGER, "the account has no ledger")
         return self._ledger
+
+
+def _rendered_s(record: Record) -> float:
+    """How long a generation took to be seen as ended, 0.0 if it has not."""
+    if record.finished_at is None or record.accepted_at is None:
+        return 0.0
+    return record.finished_at - record.accepted_at

@@ -43,7 +43,10 @@ minute at most, taking up to a fiftieth of the driver's time."""
 DEATHS: Final = 10
 """How often each process may end, on the average, while no row moves, before the run gives up."""
 
-PARTING_S: Final = 10.0
+IDLE_S: Final = 10.0
+"""How long nobody may be at work before a look at what is in the way."""
+
+PARTING_S: Final = 5.0
 """How long workers that were told to stop at once may take for it."""
 
 
@@ -72,6 +75,7 @@ class Cluster:
         self._spawned = self._deaths = 0
         self._lost = ""
         self._stale = False
+        self._idle_since = 0.0
         self._stopped = ""
         self._held: StopRun | None = None
         self._parting = False
@@ -117,8 +121,11 @@ class Cluster:
 
     async def run(self) -> Outcome:
         """Do all there is to do; return how it ended."""
+        if not self._outcome().open_rows:
+            return self._outcome()
         await to_thread.run_sync(partial(rays.start, self._address, self._job.workers))
         try:
+            rays.reclaim_signals()
             with self._patience:
                 await self._reign()
                 while self._lost and await self._succeeded():
@@ -128,7 +135,7 @@ class Cluster:
             self._trouble = (trouble.reason, str(trouble))
         finally:
             with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(rays.end, self._account, list(self._workers.values()))
+                await self._end_all()
                 await to_thread.run_sync(rays.leave)
         return self._outcome()
 
@@ -154,9 +161,7 @@ class Cluster:
     async def _succeeded(self) -> bool:
         """Make way for another account, which begins with the ledger alone; say whether there may be one."""
         self._deaths += 1
-        await to_thread.run_sync(rays.end, self._account, list(self._workers.values()))
-        self._workers.clear()
-        self._account = None
+        await self._end_all()
         if self._parting:
             return False
         if self._deaths > DEATHS * self._job.workers:
@@ -169,6 +174,12 @@ class Cluster:
         self._overdue.clear()
         return True
 
+    async def _end_all(self) -> None:
+        """End every process; from now on there is nobody to be told anything."""
+        account, self._account = self._account, None
+        workers, self._workers = list(self._workers.values()), {}
+        await to_thread.run_sync(rays.end, account, workers)
+
     async def _oversee(self, account: RayLine, tasks: TaskGroup) -> None:
         """Keep as many workers as were asked for while there are rows that none of them has."""
         try:
@@ -180,6 +191,7 @@ class Cluster:
                         self._spawn(account, tasks)
                 elif not standing.working:
                     break
+                await self._need_somebody(standing)
                 await anyio.sleep(BEAT_S)
             if standing.short is not None:
                 self._say_why(standing.short[1])
@@ -187,6 +199,17 @@ class Cluster:
             await account.end()
         except AccountLost as error:
             self._lost = str(error)
+        except StopRun as trouble:
+            self._trouble = (trouble.reason, str(trouble))
+            self._say_why(str(trouble))
+
+    async def _need_somebody(self, standing: Standing) -> None:
+        """While nobody works, look at what keeps workers from it. Raises `StopRun` when there is no Ray."""
+        if standing.working:
+            self._idle_since = anyio.current_time()
+        elif anyio.current_time() > self._idle_since + IDLE_S:
+            self._idle_since = anyio.current_time()
+            await to_thread.run_sync(rays.need_ray)
 
     async def _listen(self, account: RayLine) -> Standing:
         standing = await account.standing()
@@ -284,6 +307,8 @@ class Cluster:
             yield self._trouble
         if self._seen is not None and self._seen.stop is not None:
             yield self._seen.stop
+        if self._held is not None:
+            yield self._held.reason, str(self._held)
         if self._stopped:
             yield StopReason.INTERRUPTED, self._stopped
         if self._seen is not None and self._seen.short is not None:

@@ -59,12 +59,14 @@ class Report:
     """What a worker says of itself each time it asks for something. Counts are as of now.
 
     `moved` holds, for each row that has made steps since the last report, how it stands; `busy` says that
-    some of the worker's rows are under way, or will be; being in doubt is neither.
+    some of the worker's rows are under way, or will be; being in doubt is neither. `in_flight` counts what is
+    in doubt, too; `doubts` says for how many seconds each has been.
     """
 
     worker: str
     in_flight: int
     looked: Looked
+    doubts: tuple[float, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     permits_wanted: int = 0
     rows_wanted: int = 0

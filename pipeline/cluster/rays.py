@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import socket
 import tempfile
 from importlib.util import find_spec
@@ -68,7 +69,7 @@ class RayLine:
                 except lost() as error:
                     raise AccountLost(words(error)) from error
                 return
-            await to_thread.run_sync(_need_ray)
+            await to_thread.run_sync(need_ray)
 
     async def join(self, worker: str) -> dict[str, Any]:
         known: dict[str, Any] = await self._ask("join", worker)
@@ -217,6 +218,16 @@ def _init(**options: Any) -> None:
     )
 
 
+def reclaim_signals() -> None:
+    """Let Python have the signals again that Ray took while it was started; call it in the main thread.
+
+    Ray's own handler of SIGTERM prints a stack and aborts the process.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.getsignal(number))
+        signal.siginterrupt(number, False)
+
+
 def new_account(name: str, job: ClusterJob, epoch: int, orphans: frozenset[str]) -> RayLine:
     """Start the one account of an epoch, known in the cluster by `name`; return the way to it.
 
@@ -226,7 +237,7 @@ def new_account(name: str, job: ClusterJob, epoch: int, orphans: frozenset[str])
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    _need_ray()
+    need_ray()
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     made = ray.remote(Account).options(name=name, num_cpus=0, max_restarts=0, scheduling_strategy=here)
     try:
@@ -235,7 +246,7 @@ def new_account(name: str, job: ClusterJob, epoch: int, orphans: frozenset[str])
         raise StopRun(StopReason.UNFINISHED, f"Ray starts no process: {words(error)}") from error
 
 
-def _need_ray() -> None:
+def need_ray() -> None:
     """Raise `StopRun` when the cluster's head is gone, or what of it was on this machine."""
     import ray
 

@@ -234,6 +234,7 @@ class Worker:
             self._name,
             board.in_flight(),
             self._pace.told(board.tracked),
+            tuple(time.time() - (board.records[key].submitted_at or 0.0) for key in board.doubts),
             permits_wanted=self._permits_wanted(0 if board.paused_until > time.monotonic() else due),
             verdicts=tuple(self._gate.verdicts()),
             rows_wanted=max(0, min(self._hand - due, self._room - board.held())),

@@ -14,6 +14,7 @@ from pipeline.cluster.account import Account
 from pipeline.cluster.driver import Cluster
 from pipeline.cluster.job import AccountLost
 from pipeline.cluster.worker import Worker
+from pipeline.errors import StopReason, StopRun
 from tests.edge.crews import crew
 from tests.edge.engines import Spy
 
@@ -67,6 +68,7 @@ class Process:
     task: asyncio.Task[None] | None = None
     name: str = ""
     killed: bool = False
+    unplaced: bool = False
 
     @property
     def live(self) -> Process:
@@ -74,6 +76,8 @@ class Process:
 
     async def remote(self, name: str, job: ClusterJob, account: Way) -> None:
         self.name = name
+        if self.unplaced:
+            await asyncio.sleep(3600)
         self.task = asyncio.ensure_future(Worker(name, job, account).live())
         try:
             await asyncio.shield(self.task)
@@ -97,19 +101,30 @@ class Rays:
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     ways: list[Way] = field(default_factory=list)
     processes: list[Process] = field(default_factory=list)
+    gone: bool = False
+    started: int = 0
 
     def start(self, address: str | None, workers: int) -> None:
         """There is nothing to join."""
+        self.started += 1
 
     def leave(self) -> None:
         """There is nothing to leave."""
+
+    def reclaim_signals(self) -> None:
+        """Nobody took them."""
+
+    def need_ray(self) -> None:
+        """Raises `StopRun` when Ray is `gone`."""
+        if self.gone:
+            raise StopRun(StopReason.UNFINISHED, "the Ray cluster has lost its head")
 
     def new_account(self, name: str, job: ClusterJob, epoch: int, orphans: frozenset[str]) -> Way:
         self.ways.append(Way(Account(job, epoch, orphans)))
         return self.ways[-1]
 
     def new_worker(self) -> Process:
-        self.processes.append(Process())
+        self.processes.append(Process(unplaced=self.gone))
         return self.processes[-1]
 
     def end(self, account: Way | None, workers: Sequence[Process]) -> None:

@@ -15,6 +15,7 @@ from pipeline.cluster.worker import Worker
 from pipeline.errors import StopReason
 from pipeline.model import State
 from pipeline.pacing import Looked
+from pipeline.sandbox import Fault
 from tests.crash.batches import until
 from tests.edge.crews import Line, crew, paid_once
 from tests.edge.engines import House, vendor
@@ -80,10 +81,10 @@ async def test_money_set_aside_for_a_dead_workers_rows_buys_them_all(tmp_path: P
 
 async def test_a_doubt_keeps_its_slot_as_long_as_others_submit(tmp_path: Path) -> None:
     async with House(tmp_path, vendor(durations="fixed:50", log_lag_s=1e6)) as house:
-        records = await house.add(9)
+        records = await house.add(5)
         lost = records[0].evolve(State.SUBMITTING, correlation_id="batch.row-0.1", submitted_at=time.time())
         await house.ledger.commit(records[0], lost)
-        team = await crew(house, concurrency=2, reconcile_wait=0.1)
+        team = await crew(house, concurrency=2, reconcile_wait=0.1, poll_interval=0.6)
         flying = (State.SUBMITTING, State.IN_DOUBT, State.GENERATING)
         peak = 0
         async with team.at_work(2):
@@ -165,3 +166,15 @@ async def test_no_create_leaves_after_the_machine_has_slept(
             assert not hand.worker.may_create()
             hand.line.unblock()
             await team.until(hand.worker.may_create)
+
+
+async def test_doubts_take_no_slots_for_longer_than_anything_renders(tmp_path: Path) -> None:
+    """Two creates are lost before they were accepted: their proof takes a minute, the others go on before."""
+    async with House(tmp_path, vendor(durations="fixed:20")) as house:
+        await house.add(8)
+        house.box.add_fault(Fault("gateway-lost", total=2))
+        team = await crew(house, concurrency=2, reconcile_after=60.0, timeout=1.0)
+        async with team.at_work(2):
+            await team.until(lambda: len(house.book.generations) == 6, 20.0)
+        assert house.book.peak_in_flight <= 2
+        paid_once(house)

@@ -140,3 +140,45 @@ async def test_workers_that_cannot_speak_to_the_account_are_not_started_for_ever
             pass
         assert run.outcome.stop is StopReason.UNFINISHED
         assert len(run.rays.processes) == driver.DEATHS + 1
+
+
+async def test_nothing_is_started_when_there_is_nothing_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with House(tmp_path) as house:
+        await house.run(3)
+        run = await driven(house, monkeypatch)
+        async with run.under_way():
+            pass
+        assert run.rays.started == 0
+        assert run.outcome.stop is None
+        assert not run.outcome.open_rows
+
+
+async def test_a_cluster_that_places_no_worker_any_more_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "IDLE_S", 0.3)
+    async with House(tmp_path) as house:
+        await house.add(3)
+        run = await driven(house, monkeypatch)
+        run.rays.gone = True
+        async with run.under_way():
+            pass
+        assert run.outcome.stop is StopReason.UNFINISHED
+        assert "lost its head" in run.outcome.message
+        assert len(run.outcome.open_rows) == 3
+
+
+async def test_a_signal_after_the_end_has_nobody_to_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with House(tmp_path) as house:
+        await house.add(3)
+        run = await driven(house, monkeypatch)
+        async with run.under_way():
+            pass
+        [way] = run.rays.ways
+        way.tell = None  # type: ignore[method-assign,assignment]  # whoever calls it now fails
+        run.cluster.stop("interrupted", "stopping")
+        run.cluster.abandon()

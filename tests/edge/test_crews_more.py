@@ -94,7 +94,7 @@ async def test_a_doubt_keeps_its_slot_as_long_as_others_submit(tmp_path: Path) -
                 peak = max(peak, sum(states.get(state, 0) for state in flying))
                 standing = await team.look()
         assert peak == 2
-        assert await team.states() == {State.DONE: 8, State.IN_DOUBT: 1}
+        assert await team.states() == {State.DONE: 4, State.IN_DOUBT: 1}
 
 
 async def test_rows_lent_by_an_answer_that_came_too_late_keep_their_slots(tmp_path: Path) -> None:

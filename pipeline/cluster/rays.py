@@ -13,6 +13,8 @@ import shutil
 import signal
 import socket
 import tempfile
+import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +22,7 @@ from urllib.parse import urlsplit
 
 import anyio
 from anyio import to_thread
+from filelock import FileLock, Timeout
 
 from pipeline.cluster.account import Account
 from pipeline.cluster.job import AccountLost
@@ -47,10 +50,17 @@ HEADLESS_S: Final = 7 * 24 * 3600
 SHORT_NAMES: Final = "/tmp"  # noqa: S108 - made private at once; a socket's path may have 103 characters
 """Where the folder of a Ray of our own is made: Ray puts sockets into it, under long names."""
 
+PREFIX: Final = "veobatch-"
+OWNER: Final = "owner.lock"
+
+ABANDONED_S: Final = 600.0
+"""How old a folder must be that nobody holds: Ray's helpers outlive a driver that was killed by a minute."""
+
 if find_spec("ray") is None:
     raise UsageError("--engine ray needs one more package: pip install 'veobatch[ray]'")
 
 _own_folder: list[Path] = []
+_own_lock: list[FileLock] = []
 
 
 class RayLine:
@@ -152,7 +162,10 @@ def _start_here(workers: int) -> None:
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     options: dict[str, Any] = {}
     if not os.environ.get("RAY_TMPDIR"):
-        _own_folder.append(Path(tempfile.mkdtemp(prefix="veobatch-", dir=SHORT_NAMES)))
+        _sweep()
+        _own_folder.append(Path(tempfile.mkdtemp(prefix=PREFIX, dir=SHORT_NAMES)))
+        _own_lock.append(FileLock(_own_folder[0] / OWNER))
+        _own_lock[0].acquire(timeout=0)
         options["_temp_dir"] = str(_own_folder[0] / "ray")  # Ray opens this one to everybody
     try:
         _init(
@@ -287,6 +300,19 @@ def leave() -> None:
 def _tidy() -> None:
     while _own_folder:
         shutil.rmtree(_own_folder.pop(), ignore_errors=True)
+    while _own_lock:
+        _own_lock.pop().release()
+
+
+def _sweep() -> None:
+    """Take away the folders of drivers that were killed; one that lives holds its own."""
+    for folder in Path(SHORT_NAMES).glob(f"{PREFIX}*"):
+        with suppress(OSError, Timeout):
+            found = folder.stat()
+            if found.st_uid != os.getuid() or found.st_mtime > time.time() - ABANDONED_S:
+                continue
+            with FileLock(folder / OWNER, timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def lost() -> type[Exception]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 from tests.edge.ledgers import free_port
 from tests.edge.vendor_double import at_work, ended, until
@@ -23,10 +27,15 @@ FOLDERS = Path("/tmp")  # noqa: S108 - it is looked at, no more
 
 
 async def test_it_is_alone(tmp_path: Path, head: Head) -> None:
+    abandoned, held = old_folder(), old_folder()
     async with at_work(tmp_path, render_s=3.0) as (vendor, desk):
         desk.write(["one", "two"])
         desk.environment = {"RAY_ADDRESS": f"127.0.0.1:{free_port()}"}
-        process = await desk.start("--engine", "ray", "--workers", "1")
+        with FileLock(held / "owner.lock"):
+            process = await desk.start("--engine", "ray", "--workers", "1")
+            await until(lambda: not abandoned.exists())
+            assert held.exists()
+        shutil.rmtree(held)
         await until(lambda: len(vendor.made) == 2)
         below = descendants(process.pid)
         assert not below & head.pids()
@@ -37,6 +46,14 @@ async def test_it_is_alone(tmp_path: Path, head: Head) -> None:
         result = await ended(process)
         assert result.code == 0, result.said
         assert not any(folder.exists() for folder in folders)
+
+
+def old_folder() -> Path:
+    """A folder as a driver leaves it that is killed, some hours ago."""
+    made = Path(tempfile.mkdtemp(prefix="veobatch-", dir=FOLDERS))
+    (made / "owner.lock").touch()
+    os.utime(made, (0.0, 0.0))
+    return made
 
 
 def listening(pids: set[int]) -> set[str]:

@@ -75,7 +75,8 @@ class Cluster:
         self._spawned = self._deaths = 0
         self._lost = ""
         self._stale = False
-        self._idle_since = 0.0
+        self._idle_since = anyio.current_time()
+        self._told_idle = False
         self._stopped = ""
         self._held: StopRun | None = None
         self._parting = False
@@ -210,6 +211,10 @@ class Cluster:
         elif anyio.current_time() > self._idle_since + IDLE_S:
             self._idle_since = anyio.current_time()
             await to_thread.run_sync(rays.need_ray)
+            if not self._told_idle and self._address is not None:
+                self._told_idle = True
+                words = "no worker has begun yet: they wait for a free CPU of the cluster"
+                self._observer.said(Event(Topic.WAITING, words, Level.WARNING))
 
     async def _listen(self, account: RayLine) -> Standing:
         standing = await account.standing()

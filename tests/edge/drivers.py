@@ -68,7 +68,7 @@ class Process:
     task: asyncio.Task[None] | None = None
     name: str = ""
     killed: bool = False
-    unplaced: bool = False
+    placed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def live(self) -> Process:
@@ -76,8 +76,7 @@ class Process:
 
     async def remote(self, name: str, job: ClusterJob, account: Way) -> None:
         self.name = name
-        if self.unplaced:
-            await asyncio.sleep(3600)
+        await self.placed.wait()
         self.task = asyncio.ensure_future(Worker(name, job, account).live())
         try:
             await asyncio.shield(self.task)
@@ -102,6 +101,7 @@ class Rays:
     ways: list[Way] = field(default_factory=list)
     processes: list[Process] = field(default_factory=list)
     gone: bool = False
+    full: bool = False
     started: int = 0
 
     def start(self, address: str | None, workers: int) -> None:
@@ -124,7 +124,9 @@ class Rays:
         return self.ways[-1]
 
     def new_worker(self) -> Process:
-        self.processes.append(Process(unplaced=self.gone))
+        self.processes.append(Process())
+        if not self.gone and not self.full:
+            self.processes[-1].placed.set()
         return self.processes[-1]
 
     def end(self, account: Way | None, workers: Sequence[Process]) -> None:
@@ -175,5 +177,5 @@ async def driven(
     monkeypatch.setattr(driver, "rays", rays)
     if replan is not None:
         await replan()
-    cluster = Cluster(await house.ledger.load(), team.job, house.ledger, team.reign, spy, address=None)
+    cluster = Cluster(await house.ledger.load(), team.job, house.ledger, team.reign, spy, address="auto")
     return Driven(cluster, rays, spy)

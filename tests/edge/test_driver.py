@@ -182,3 +182,20 @@ async def test_a_signal_after_the_end_has_nobody_to_tell(
         way.tell = None  # type: ignore[method-assign,assignment]  # whoever calls it now fails
         run.cluster.stop("interrupted", "stopping")
         run.cluster.abandon()
+
+
+async def test_a_cluster_without_room_is_waited_for_with_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "IDLE_S", 0.1)
+    async with House(tmp_path) as house:
+        await house.add(3)
+        run = await driven(house, monkeypatch)
+        run.rays.full = True
+        async with run.under_way():
+            await until(lambda: "free CPU" in run.spy.words())
+            run.rays.full = False
+            for process in run.rays.processes:
+                process.placed.set()
+        assert run.outcome.stop is None
+        assert {record.state for record in run.outcome.records} == {State.DONE}

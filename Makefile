@@ -20,13 +20,13 @@ $(VENV)/.core: pyproject.toml constraints.txt
 	  || { echo 'veobatch needs Python 3.11 or newer: make run PYTHON=python3.12'; exit 1; }
 	@echo 'making the environment in $(VENV) ...'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
 # And what its tests and checks need.
 $(VENV)/.dev: $(VENV)/.core
 	@echo 'adding what tests and checks need ...'
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 run: $(VENV)/.core ## animate a small manifest against the embedded sandbox, free (LIVE=1: for real)

@@ -48,9 +48,11 @@ ends what it was doing for it first."""
 
 _KEEP_ALIVE: Final = (
     "SELECT set_config('tcp_keepalives_idle', '20', false),"
-    " set_config('tcp_keepalives_interval', '10', false), set_config('tcp_keepalives_count', '3', false)"
+    " set_config('tcp_keepalives_interval', '10', false), set_config('tcp_keepalives_count', '3', false),"
+    " set_config('idle_in_transaction_session_timeout', '10s', false)"
 )
-"""The server, too, notices a machine that is gone within a minute, and lets go of the batch that it held."""
+"""The server, too, notices a machine that is gone within a minute, and lets go of the batch that it held. A
+process that was stopped within a transaction keeps its rows locked, and others waiting, for 10 s at most."""
 
 _TRY_HOLD: Final = "SELECT pg_try_advisory_lock(%s)"
 _HOLDER: Final = (

@@ -307,3 +307,18 @@ def waiting_for_a_lock(where: str) -> bool:
     with psycopg.connect(where) as connection:
         found = connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
     return found != (0,)
+
+
+async def test_rows_that_a_stopped_worker_has_locked_can_be_taken_back(tmp_path: Path) -> None:
+    """It was stopped between a step and its commit: the server lets go of its rows after some seconds."""
+    where = place_for("postgres", tmp_path)
+    async with await Ledger.open(where) as account, await Ledger.open(where) as worker:
+        await account.add(rows(2))
+        epoch, _ = await account.begin_epoch()
+        await account.claim(epoch, "a", 2)
+        cursor = worker._store.cursor(reading=False)
+        cursor.execute("BEGIN")
+        cursor.execute("UPDATE veobatch_records SET polls = 1")
+        async with asyncio.timeout(60):
+            assert (await account.revoke(epoch, "a")).freed
+        assert keys(await account.claim(epoch, "b", 2)) == ["row-0", "row-1"]

@@ -121,7 +121,7 @@ class Play:
         verdicts, worker.verdicts = worker.verdicts, []
         self.lender.report(worker.name, self.now, worker.in_flight, verdicts)
         wanted = min(worker.hand, MOST_PERMITS)
-        granted = self.lender.grant(worker.name, self.now, wanted).permits
+        granted = self.lender.grant(worker.name, self.now, wanted)
         for _ in range(granted):
             self.create(worker)
         took = self.claim(worker)

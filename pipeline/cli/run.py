@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.cli.options import ledger_options
+
+if TYPE_CHECKING:
+    from pipeline.cli.request import Request
+    from pipeline.errors import StopRun
 
 _SETTINGS_HELP = {
     "concurrency": "Generations in flight at the vendor, at most.  [default: 20]",
@@ -113,16 +117,25 @@ def command(manifest: Path, **options: Any) -> int:
     Exit codes: 0 every job done, 1 finished but some failed, 2 usage or manifest, 3 stopped early and
     resumable, 130 (Ctrl-C) and 143 (SIGTERM) interrupted and resumable.
     """
-    from pipeline.cli.notify import send
-    from pipeline.cli.request import ClusterChoice, Request
     from pipeline.cli.running import run
     from pipeline.errors import StopRun
 
-    names = (*_SETTINGS_HELP, "wait_for_quota", "check_images", "allow_private_images")
+    request = _request(manifest, options)
+    try:
+        return run(request)
+    except StopRun as trouble:
+        _tell(trouble, request)
+        raise
+
+
+def _request(manifest: Path, options: dict[str, Any]) -> Request:
+    """Return what the options say. Raises `click.UsageError` for those that do not fit together."""
+    from pipeline.cli.request import ClusterChoice, Request
+
     context = click.get_current_context()
     flags: dict[str, Any] = {}
     environment: dict[str, Any] = {}
-    for name in names:
+    for name in (*_SETTINGS_HELP, "wait_for_quota", "check_images", "allow_private_images"):
         source = context.get_parameter_source(name)
         place = environment if source is click.core.ParameterSource.ENVIRONMENT else flags
         place[name] = options.pop(name)
@@ -135,7 +148,7 @@ def command(manifest: Path, **options: Any) -> int:
     engine = options.pop("engine")
     if engine != "ray" and any(value is not None for value in workers.values()):
         raise click.UsageError("--workers, --ray-address and --lease are for --engine ray")
-    request = Request(
+    return Request(
         cluster=ClusterChoice.of(**workers) if engine == "ray" else None,
         manifest=manifest,
         flags=flags,
@@ -144,18 +157,15 @@ def command(manifest: Path, **options: Any) -> int:
         argv=tuple(sys.argv[1:]),
         **options,
     )
-    try:
-        return run(request)
-    except StopRun as trouble:
-        if options["as_json"]:
-            said = {
-                "exit_code": int(trouble.exit_code),
-                "stop": trouble.reason.value,
-                "message": str(trouble),
-            }
-            click.echo(json.dumps(said))
-        for line in send(
-            request.notify, f"veobatch {manifest.stem}: {trouble.reason.value}", str(trouble), 3
-        ):
-            click.echo(line, err=True)
-        raise
+
+
+def _tell(trouble: StopRun, request: Request) -> None:
+    """Tell those who are not at the terminal why nothing could be run."""
+    from pipeline.cli.notify import send
+
+    if request.as_json:
+        said = {"exit_code": int(trouble.exit_code), "stop": trouble.reason.value, "message": str(trouble)}
+        click.echo(json.dumps(said))
+    title = f"veobatch {request.manifest.stem}: {trouble.reason.value}"
+    for line in send(request.notify, title, str(trouble), 3):
+        click.echo(line, err=True)

@@ -149,8 +149,7 @@ def _remembering(learner: DurationLearner, base_url: str, *, wanted: bool) -> It
 def _tools(prepared: Prepared, cdn: aiohttp.ClientSession, learner: DurationLearner) -> Tools:
     batch = prepared.batch
     settings, chance = batch.settings, random.Random()
-    pace = settings.poll_interval
-    limits = DownloadLimits(max_bytes=settings.max_video_bytes, first_wait_s=pace / 40, longest_wait_s=pace)
+    limits = DownloadLimits.of(settings)
     return Tools(
         api=prepared.api,
         ledger=prepared.ledger,

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pipeline.model import Record
 
 SAID_ONCE_S: Final = 10.0
+UNKNOWN: Final = 60.0
 
 
 class Account:
@@ -91,7 +92,7 @@ class Account:
         over = sum(age_s > self._doubt_renders_s() for age_s in report.doubts)
         self._lender.report(worker, now, report.in_flight - over, report.verdicts)
         share = self._paces.report(worker, now, report.looked)
-        permits = self._lender.grant(worker, now, 0 if self._stop else report.permits_wanted).permits
+        permits = self._lender.grant(worker, now, 0 if self._stop else report.permits_wanted)
         rows = await self._lend(worker, report.rows_wanted)
         known = worker in self._heard
         if known:
@@ -184,13 +185,13 @@ class Account:
     def _doubt_renders_s(self) -> float:
         """For how long a row in doubt is taken to be rendering: the doubt may last longer, and others wait.
 
-        Until the longest time that any generation has taken is over twice; until the deadline of a
-        generation as long as none has ended.
+        Until the longest time that any generation has taken is over twice. As long as none has ended, for
+        what the vendor's own client waits for one: 60 looks, ten minutes at the usual pace.
         """
         settings = self._job.settings
-        if not self._longest_s:
-            return settings.timeout
-        return min(settings.timeout, max(2 * self._longest_s, YOUNG_DOUBT * settings.poll_interval))
+        pace = settings.poll_interval
+        longest_s = max(2 * self._longest_s, YOUNG_DOUBT * pace) if self._longest_s else UNKNOWN * pace
+        return min(settings.timeout, longest_s)
 
     def _waits(self, words: str) -> None:
         self._hear(Event(Topic.WAITING, words, Level.WARNING))

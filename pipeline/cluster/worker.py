@@ -172,9 +172,7 @@ class Worker:
 
     def _downloader(self, cdn: ClientSession, store: Store) -> Downloader:
         settings = self._job.settings
-        pace, most = settings.poll_interval, settings.max_video_bytes
-        limits = DownloadLimits(max_bytes=most, first_wait_s=pace / 40, longest_wait_s=pace)
-        return Downloader(session=cdn, store=store, limits=limits, media=settings.media)
+        return Downloader(session=cdn, store=store, limits=DownloadLimits.of(settings), media=settings.media)
 
     def _engine(self, api: Api, downloader: Downloader) -> Engine:
         settings, chance = self._job.settings, random.Random()

@@ -109,7 +109,8 @@ records: Final = Table(
     Column("worker", Text),
     PrimaryKeyConstraint("batch", "key"),
 )
-"""The present state of each job. The last three columns are for workers on several machines."""
+"""The present state of each job. `lease` and `worker` are for workers on several machines; `lease_until` has
+never been written, since numbers fence and times do not, and stays for the sake of older ledgers."""
 
 transitions: Final = Table(
     "veobatch_transitions",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pipeline.pacing.creates import CreateGate, Gate
-from pipeline.pacing.lending import Granted, Lender, LentGate, LentPace, Looked, PaceLender, Share, Verdict
+from pipeline.pacing.lending import Lender, LentGate, LentPace, Looked, PaceLender, Share, Verdict
 from pipeline.pacing.looks import LookPace, Pace
 from pipeline.pacing.retry_after import parse_retry_after
 
 __all__ = [
     "CreateGate",
     "Gate",
-    "Granted",
     "Lender",
     "LentGate",
     "LentPace",

@@ -41,14 +41,6 @@ class Verdict:
     retry_after_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """Permits for creates that may start at once, and how long to wait before asking for more (or inf)."""
-
-    permits: int
-    wait_s: float
-
-
 class Lender:
     """The account: who has how many slots. `orphans` are rows in flight that no worker has."""
 
@@ -81,15 +73,14 @@ class Lender:
                 case Outcome.ENDED:
                     self._gate.ended(now)
 
-    def grant(self, worker: str, now: float, wanted: int) -> Granted:
-        """Lend up to `wanted` permits, as many as the account has room for."""
+    def grant(self, worker: str, now: float, wanted: int) -> int:
+        """Lend up to `wanted` permits for creates that may start at once; return how many were lent."""
         for granted in range(wanted):
-            wait_s = self._gate.may_start(now, self.in_flight)
-            if wait_s > 0:
-                return Granted(granted, wait_s)
+            if self._gate.may_start(now, self.in_flight) > 0:
+                return granted
             self._gate.started(now)
             self._permits[worker] += 1
-        return Granted(wanted, 0.0)
+        return wanted
 
     def took(self, worker: str, keys: Iterable[str]) -> None:
         """A worker has been lent rows that are in flight: they are its own from now on."""

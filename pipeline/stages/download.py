@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
     from pipeline.model import Media, Record
+    from pipeline.settings import Settings
     from pipeline.storage import Part, Store
 
 BATCH_S: Final = 0.5
@@ -68,6 +69,12 @@ class DownloadLimits:
     answer_s: float = 20.0
     first_wait_s: float = 0.25
     longest_wait_s: float = 5.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> DownloadLimits:
+        """Return the limits of a run, whose waits go by its poll interval."""
+        pace = settings.poll_interval
+        return cls(max_bytes=settings.max_video_bytes, first_wait_s=pace / 40, longest_wait_s=pace)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from pipeline.pacing import (
     CreateGate,
-    Granted,
     Lender,
     LentGate,
     LentPace,
@@ -34,24 +33,24 @@ def lender(ceiling: int, orphans: Sequence[str] = ()) -> Lender:
 
 def test_a_slot_is_taken_from_the_grant_to_the_report() -> None:
     made = lender(3)
-    assert made.grant("a", 0.0, 5) == Granted(3, float("inf"))
-    assert made.grant("b", 0.0, 1).permits == 0
+    assert made.grant("a", 0.0, 5) == 3
+    assert made.grant("b", 0.0, 1) == 0
     made.report("a", 1.0, 3, [ACCEPTED] * 3)
-    assert made.grant("b", 1.0, 1).permits == 0
+    assert made.grant("b", 1.0, 1) == 0
     made.report("a", 2.0, 1, [])
-    assert made.grant("b", 2.0, 5).permits == 2
+    assert made.grant("b", 2.0, 5) == 2
 
 
 def test_unused_permits_come_back() -> None:
     made = lender(2)
     gate = LentGate()
-    gate.granted(made.grant("a", 0.0, 2).permits)
+    gate.granted(made.grant("a", 0.0, 2))
     assert gate.may_start(0.0, 0) == 0.0
     gate.started(0.0)
     gate.give_back(1)
     assert gate.may_start(0.0, 0) == float("inf")
     made.report("a", 0.1, 0, gate.verdicts())
-    assert made.grant("b", 0.1, 2).permits == 1
+    assert made.grant("b", 0.1, 2) == 1
 
 
 def test_the_slots_of_the_dead_come_back_with_their_rows() -> None:
@@ -60,7 +59,7 @@ def test_the_slots_of_the_dead_come_back_with_their_rows() -> None:
     made.report("a", 1.0, 3, [ACCEPTED] * 3)
     made.gone("a", 2.0, ["x", "y", "z"])
     assert made.permits == 0
-    assert made.grant("b", 2.0, 4).permits == 1
+    assert made.grant("b", 2.0, 4) == 1
     made.took("b", ["x", "y"])
     assert made.in_flight == 3
     made.report("b", 3.0, 0, [ACCEPTED])
@@ -71,19 +70,20 @@ def test_the_slots_of_the_dead_come_back_with_their_rows() -> None:
 
 
 def test_what_was_in_flight_before_counts_from_the_beginning() -> None:
-    assert lender(2, ["x", "y"]).grant("a", 0.0, 1).permits == 0
-    assert lender(2, ["x"]).grant("a", 0.0, 2).permits == 1
+    assert lender(2, ["x", "y"]).grant("a", 0.0, 1) == 0
+    assert lender(2, ["x"]).grant("a", 0.0, 2) == 1
 
 
 def test_one_worker_refusal_slows_all() -> None:
     made = lender(50)
-    granted = made.grant("a", 0.0, 50).permits
+    granted = made.grant("a", 0.0, 50)
     assert 0 < granted < 50
     made.report(
         "a", 1.0, 0, [Verdict(Outcome.THROTTLED, 30.0), *[Verdict(Outcome.THROTTLED)] * (granted - 1)]
     )
-    assert made.grant("b", 1.0, 1) == Granted(0, 30.0)
-    assert made.grant("b", 31.5, 1).permits == 1
+    assert made.grant("b", 1.0, 1) == 0
+    assert made.grant("b", 30.9, 1) == 0
+    assert made.grant("b", 31.5, 1) == 1
 
 
 STEPS = st.lists(
@@ -100,7 +100,7 @@ def test_never_more_in_flight_than_the_ceiling(ceiling: int, steps: list[tuple[i
     names = ["a", "b", "c"]
     for now, (who, what) in enumerate(steps):
         if what == "ask":
-            permits[who] += made.grant(names[who], float(now), 2).permits
+            permits[who] += made.grant(names[who], float(now), 2)
         elif what == "send" and permits[who]:
             permits[who] -= 1
             flying[who] += 1

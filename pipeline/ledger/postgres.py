@@ -7,6 +7,8 @@ and the stamps make that safe. What each error means: https://www.postgresql.org
 from __future__ import annotations
 
 import hashlib
+import logging
+import math
 import os
 import socket
 import threading
@@ -37,10 +39,16 @@ if TYPE_CHECKING:
 
     from pipeline.ledger.store import Cursor
 
+# It warns on standard error of what failed after a failure, which is nobody's news.
+logging.getLogger("psycopg").setLevel(logging.ERROR)
+
 _DIALECT: Final = create_engine("postgresql+psycopg://", paramstyle="format").dialect
 _MIGRATION_LOCK: Final = 0x7665_6F62
 _FIRST_WAIT_S: Final = 0.1
 _LONGEST_WAIT_S: Final = 5.0
+
+_SOON_S: Final = 1.0
+"""A connection lost so soon after another was made is waited for longer than that one."""
 
 _HOLD_S: Final = 3.0
 """How long a batch's holder may take to be gone: the server hears of a killed client's end at once, but
@@ -53,6 +61,9 @@ _KEEP_ALIVE: Final = (
 )
 """The server, too, notices a machine that is gone within a minute, and lets go of the batch that it held. A
 process that was stopped within a transaction keeps its rows locked, and others waiting, for 10 s at most."""
+
+_LOSSES: Final = ("08", "57P", "25P03", "25P04")
+"""The SQLSTATE of an error with which the server ends the connection, or its first characters."""
 
 _TRY_HOLD: Final = "SELECT pg_try_advisory_lock(%s)"
 _HOLDER: Final = (
@@ -99,6 +110,8 @@ class PostgresStore(Store):
         self._on_pause = on_pause
         self._given_up = threading.Event()
         self._open: dict[bool, psycopg.Connection[Any]] = {}
+        self._back_at = -math.inf
+        self._waited_s = 0.0
         try:
             self._begin(read_only)
         except psycopg.Error as error:
@@ -167,14 +180,21 @@ class PostgresStore(Store):
 
     def roll_back(self) -> None:
         writer = self._open[False]
-        if not writer.closed:
-            writer.rollback()
+        try:
+            if not writer.closed:
+                writer.rollback()
+        except psycopg.Error:
+            # Why the work failed says more than why it could not be undone. The server undoes what was open.
+            writer.close()
 
     def survives(self, error: Exception, *, reading: bool) -> bool:
         if isinstance(error, (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)):
             return True
-        if not self._open[reading].closed:
+        connection = self._open[reading]
+        if not (_is_loss(error) or _is_broken(connection)):
             return False
+        # Until it is closed, the server may keep what it holds: its rows locked, and the batch.
+        connection.close()
         self._on_pause(
             f"{self._where}: the connection to the database is lost ({self._said(error)}): waiting"
         )
@@ -184,7 +204,9 @@ class PostgresStore(Store):
         return back
 
     def _reconnected(self, *, reading: bool) -> bool:
-        wait_s = 0.0
+        # A server that lets everybody in and then drops them is asked ever more slowly.
+        soon = time.monotonic() - self._back_at < _SOON_S
+        wait_s = self._waited_s = _longer(self._waited_s) if soon else 0.0
         while not self._given_up.wait(wait_s):
             try:
                 connection = self._open[reading] = self._connect()
@@ -192,8 +214,9 @@ class PostgresStore(Store):
                     # Whoever has it now was let in while we were away: every step is compared anyway.
                     connection.execute(_TRY_HOLD, (_lock_name(self.batch),))
             except psycopg.OperationalError:
-                wait_s = min(_LONGEST_WAIT_S, max(_FIRST_WAIT_S, 2 * wait_s))
+                wait_s = _longer(wait_s)
             else:
+                self._back_at = time.monotonic()
                 return True
         return False
 
@@ -236,6 +259,26 @@ def _parsed(text: str) -> URL:
         # The driver's own words, and a chained error, may hold a piece of the password.
         words = "the ledger's URL is not of the form postgresql://user:password@host:port/database"
     raise LedgerTrouble(words)
+
+
+def _longer(wait_s: float) -> float:
+    return min(_LONGEST_WAIT_S, max(_FIRST_WAIT_S, 2 * wait_s))
+
+
+def _is_loss(error: Exception) -> bool:
+    """Tell whether the server, or the way to it, is gone: the server's own refusals have an SQLSTATE."""
+    match error:
+        case psycopg.Error(sqlstate=str(state)):
+            return state.startswith(_LOSSES)
+        case psycopg.OperationalError() | psycopg.InterfaceError():
+            return True
+        case _:
+            return False
+
+
+def _is_broken(connection: psycopg.Connection[Any]) -> bool:
+    """Tell whether the connection can't be used again; the driver may leave one half way through a batch."""
+    return connection.closed or connection.info.pipeline_status != psycopg.pq.PipelineStatus.OFF
 
 
 def _lock_name(batch: str) -> int:

@@ -30,6 +30,8 @@ class CuttingProxy:
         self.upstream = upstream
         self.port = 0
         self.cut = ""
+        self.shuts_down_at = b""
+        """A statement's text: in place of saying that its rows are done, the server shuts down."""
         self.has_cut = asyncio.Event()
         self.lets_in = asyncio.Event()
         self.lets_in.set()
@@ -67,6 +69,11 @@ class CuttingProxy:
                     self.has_cut.set()
                     writer.close()
                     await self.goes_on.wait()
+                if self.shuts_down_at and self.shuts_down_at in data:
+                    self.shuts_down_at = b""
+                    answers.cancel()
+                    await asyncio.wait([answers])
+                    answers = asyncio.create_task(self._shut_down(up_reader, writer))
                 if cut != "before":
                     up_writer.write(data)
                 if cut == "after":
@@ -85,6 +92,14 @@ class CuttingProxy:
         while data := await reader.read(65536):
             writer.write(data)
         writer.close()
+
+    async def _shut_down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass messages on until the one that says "ready"; in its place the last word, and no end."""
+        while (kind := await reader.readexactly(1)) != b"Z":
+            length = await reader.readexactly(4)
+            writer.write(kind + length + await reader.readexactly(int.from_bytes(length) - 4))
+        fields = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
+        writer.write(b"E" + (len(fields) + 4).to_bytes(4) + fields)
 
 
 @pytest.fixture
@@ -156,6 +171,22 @@ async def test_rows_whose_adding_got_no_answer_are_there_once(proxy: CuttingProx
         proxy.lets_in.set()
         await adding
         assert await ledger.load() == rows
+
+
+async def test_a_shutdown_between_the_rows_and_their_end_pauses(proxy: CuttingProxy) -> None:
+    """The driver's connection stays half way through its batch: neither closed nor of any use."""
+    said: list[str] = []
+    url = server().url(server().new_database(), port=proxy.port)
+    async with await Ledger.open(url, on_pause=said.append) as ledger:
+        rows = [job(f"r{n}", n) for n in range(3)]
+        proxy.shuts_down_at = b"INSERT INTO veobatch_records"
+        await ledger.add(rows)
+        assert await ledger.load() == rows
+        proxy.shuts_down_at = b"UPDATE veobatch_records"
+        moved = await ledger.commit(rows[0], rows[0].evolve(State.SUBMITTING))
+        assert await ledger.load() == [moved, *rows[1:]]
+        assert [line.version for line in await ledger.history(moved.key)] == [moved.version]
+        assert len(said) == 4, said
 
 
 @pytest.mark.parametrize("cut", ["before", "after"])

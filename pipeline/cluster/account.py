@@ -93,7 +93,7 @@ class Account:
         self._lender.report(worker, now, report.in_flight - over, report.verdicts)
         share = self._paces.report(worker, now, report.looked)
         permits = self._lender.grant(worker, now, 0 if self._stop else report.permits_wanted)
-        rows = await self._lend(worker, report.rows_wanted)
+        rows = await self._lend(worker, report.rows_wanted, report.room)
         known = worker in self._heard
         if known:
             self._heard[worker] = time.monotonic()
@@ -211,10 +211,15 @@ class Account:
             return False
         return self._paid_rows or (self._unpaid_rows and self._stop is None and not self._purse.short)
 
-    async def _lend(self, worker: str, most: int) -> list[tuple[Leased, float | None]]:
-        """Lend rows, each with its price; while all stop, only such as are paid."""
+    async def _lend(self, worker: str, wanted: int, room: int) -> list[tuple[Leased, float | None]]:
+        """Lend rows, each with its price; while all stop, only such as are paid.
+
+        Those under way are lent to whoever has room: they keep slots, without which nobody might ever come
+        to want another row.
+        """
         lent: list[tuple[Leased, float | None]] = []
         async with self._halting(), self._one_at_a_time:
+            most = max(wanted, room) if self._paid_rows else wanted
             if not (most and self._may_lend() and worker in self._heard):
                 return lent
             ledger = self._open()
@@ -225,9 +230,11 @@ class Account:
             unpaid = [row for row in claimed if row.record.state is State.PENDING]
             self._paid_rows = self._paid_rows and not unpaid and len(claimed) == most
             self._unpaid_rows = self._unpaid_rows and len(claimed) == most
-            if unpaid and self._stop is not None:
-                await self._give_back([row.record.key for row in unpaid])
-                claimed = [row for row in claimed if row.record.state is not State.PENDING]
+            paid = [row for row in claimed if row.record.state is not State.PENDING]
+            kept = unpaid[: max(0, wanted - len(paid))] if self._stop is None else []
+            if len(kept) < len(unpaid):
+                await self._give_back([row.record.key for row in unpaid[len(kept) :]])
+            claimed = [*paid, *kept]
             lent, unpriced, too_dear = self._purse.sort(claimed)
             if unpriced:
                 self._left.update(dict.fromkeys(unpriced, UNPRICED))

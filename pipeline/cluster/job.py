@@ -60,7 +60,8 @@ class Report:
 
     `moved` holds, for each row that has made steps since the last report, how it stands; `busy` says that
     some of the worker's rows are under way, or will be; being in doubt is neither. `in_flight` counts what is
-    in doubt, too; `doubts` says for how many seconds each has been.
+    in doubt, too; `doubts` says for how many seconds each has been. `rows_wanted` counts rows of any kind;
+    `room` those that it could take over if they are under way already, so that nobody waits for their slots.
     """
 
     worker: str
@@ -70,6 +71,7 @@ class Report:
     verdicts: tuple[Verdict, ...] = ()
     permits_wanted: int = 0
     rows_wanted: int = 0
+    room: int = 0
     moved: tuple[Record, ...] = ()
     lessons: tuple[Lesson, ...] = ()
     events: tuple[Event, ...] = ()

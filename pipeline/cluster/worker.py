@@ -228,6 +228,7 @@ class Worker:
         moved, events = self._watcher.told()
         self._forget(engine, [record.key for record in moved if record.state in ENDED])
         due = 0 if board.stop is not None else board.due(time.monotonic(), max(MOST_PERMITS, self._hand))
+        room = max(0, min(self._hand, self._room - board.held()))
         return Report(
             self._name,
             board.in_flight(),
@@ -235,7 +236,8 @@ class Worker:
             tuple(time.time() - (board.records[key].submitted_at or 0.0) for key in board.doubts),
             permits_wanted=self._permits_wanted(0 if board.paused_until > time.monotonic() else due),
             verdicts=tuple(self._gate.verdicts()),
-            rows_wanted=max(0, min(self._hand - due, self._room - board.held())),
+            rows_wanted=max(0, min(self._hand - due, room)),
+            room=room,
             moved=moved,
             lessons=self._learner.seen(),
             events=events,

@@ -48,6 +48,22 @@ async def test_what_a_dead_worker_had_is_taken_over(tmp_path: Path) -> None:
         paid_once(house)
 
 
+async def test_a_dead_workers_slots_come_back_to_those_who_want_nothing_more(tmp_path: Path) -> None:
+    """The dead one had every slot; who is left has all the rows it wants to submit, and waits for slots."""
+    async with House(tmp_path, vendor(durations="fixed:20")) as house:
+        await house.add(8)
+        team = await crew(house, concurrency=2)
+        async with team.at_work(1):
+            await team.until(lambda: house.book.in_flight == 2)
+            second = team.hire()
+            await team.until(lambda: sum(len(reply.rows) for reply in second.line.replies) == 2)
+            await team.dismiss(team.hands[0])
+            await team.until_done()
+        assert await team.states() == {State.DONE: 8}
+        assert house.book.peak_in_flight == 2
+        paid_once(house)
+
+
 async def test_a_stalled_worker_loses_its_rows_and_can_do_nothing_with_them(tmp_path: Path) -> None:
     async with House(tmp_path, vendor(durations="fixed:50")) as house:
         await house.add(12)

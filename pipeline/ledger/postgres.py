@@ -62,8 +62,9 @@ _KEEP_ALIVE: Final = (
 """The server, too, notices a machine that is gone within a minute, and lets go of the batch that it held. A
 process that was stopped within a transaction keeps its rows locked, and others waiting, for 10 s at most."""
 
-_LOSSES: Final = ("08", "57P", "25P03", "25P04")
-"""The SQLSTATE of an error with which the server ends the connection, or its first characters."""
+_LOSSES: Final = ("08", "57P", "25P03", "25P04", "25006")
+"""The SQLSTATE of an error with which the server ends the connection, or its first characters; at the end,
+what a server says to a write when another one has taken over from it."""
 
 _TRY_HOLD: Final = "SELECT pg_try_advisory_lock(%s)"
 _HOLDER: Final = (
@@ -210,10 +211,12 @@ class PostgresStore(Store):
         while not self._given_up.wait(wait_s):
             try:
                 connection = self._open[reading] = self._connect()
+                if not reading:
+                    _need_writable(connection)
                 if self._exclusive and not reading:
                     # Whoever has it now was let in while we were away: every step is compared anyway.
                     connection.execute(_TRY_HOLD, (_lock_name(self.batch),))
-            except psycopg.OperationalError:
+            except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction):
                 wait_s = _longer(wait_s)
             else:
                 self._back_at = time.monotonic()
@@ -259,6 +262,13 @@ def _parsed(text: str) -> URL:
         # The driver's own words, and a chained error, may hold a piece of the password.
         words = "the ledger's URL is not of the form postgresql://user:password@host:port/database"
     raise LedgerTrouble(words)
+
+
+def _need_writable(connection: psycopg.Connection[Any]) -> None:
+    """Raise what a write would, and close the connection, when the server takes none: it is a replica."""
+    if connection.execute("SHOW transaction_read_only").fetchone() == ("on",):
+        connection.close()
+        raise psycopg.errors.ReadOnlySqlTransaction("the server takes no writes")
 
 
 def _longer(wait_s: float) -> float:

@@ -14,6 +14,7 @@ import pytest
 from pipeline.errors import Conflict, LedgerTrouble, UsageError
 from pipeline.ledger import Ledger, writer
 from pipeline.model import State, Transition
+from tests.crash.batches import until
 from tests.edge.ledgers import PASSWORD, PostgresServer, end, free_port, job, server
 
 if TYPE_CHECKING:
@@ -306,6 +307,24 @@ async def test_a_server_that_restarts_in_mid_run_costs_only_time(
         for record in records:
             versions = [line.version for line in await ledger.history(record.key)]
             assert versions == list(range(1, record.version + 1))
+
+
+async def test_a_server_that_takes_no_writes_for_a_while_is_waited_for(own_server: PostgresServer) -> None:
+    """So it looks when another server takes over: the old one, or the new one too early, is a replica."""
+    said: list[str] = []
+    async with await Ledger.open(own_server.url("postgres"), on_pause=said.append) as ledger:
+        row = job("mona")
+        await ledger.add([row])
+        own_server.ask("ALTER SYSTEM SET default_transaction_read_only = on")
+        own_server.ask("SELECT pg_reload_conf()")
+        step = asyncio.create_task(ledger.commit(row, row.evolve(State.SUBMITTING)))
+        await until(lambda: bool(said))
+        own_server.ask("ALTER SYSTEM RESET default_transaction_read_only")
+        own_server.ask("SELECT pg_reload_conf()")
+        moved = await step
+        assert await ledger.load() == [moved]
+        assert "read-only transaction" in said[0]
+        assert "is back" in said[-1]
 
 
 async def test_loading_begins_again_when_its_connection_is_lost() -> None:

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.cluster.job import Reply, Standing
 from pipeline.cluster.lessons import Lessons
+from pipeline.cluster.opening import open_ledger
 from pipeline.cluster.purse import UNPRICED, Purse
 from pipeline.engine.submits import YOUNG_DOUBT
 from pipeline.errors import StopReason, StopRun
 from pipeline.events import Event, Level, Topic
-from pipeline.ledger import Ledger
 from pipeline.ledger.leases import IN_FLIGHT
 from pipeline.model import State
 from pipeline.pacing import CreateGate, Lender, LookPace, PaceLender
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from pipeline.cluster.job import ClusterJob, Leaving, Report
+    from pipeline.ledger import Ledger
     from pipeline.ledger.leases import Leased
     from pipeline.model import Record
 
@@ -73,7 +74,7 @@ class Account:
     async def begin(self) -> None:
         """Open the ledger and count the money that is spent or set aside."""
         async with self._halting():
-            self._ledger = await Ledger.open(self._job.ledger, batch=self._job.batch, on_pause=self._waits)
+            self._ledger = await open_ledger(self._job, on_pause=self._waits, say=self._say_that_it_waits)
             if self._purse.limited:
                 self._purse.count(await self._ledger.load())
 
@@ -81,6 +82,10 @@ class Account:
         """A worker begins; return what is known of durations."""
         self._heard[worker] = time.monotonic()
         return self._lessons.join(worker)
+
+    async def say(self, event: Event) -> None:
+        """A worker that has not begun yet, and may never, has something to tell."""
+        self._hear(event)
 
     async def exchange(self, report: Report) -> Reply:
         """Take a worker's report and give it what it needs."""
@@ -195,6 +200,9 @@ class Account:
 
     def _waits(self, words: str) -> None:
         self._hear(Event(Topic.WAITING, words, Level.WARNING))
+
+    async def _say_that_it_waits(self, words: str) -> None:
+        self._waits(words)
 
     def _hear(self, event: Event) -> None:
         """Pass an event on; what all workers wait for is said once."""

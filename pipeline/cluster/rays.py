@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.cluster.job import ClusterJob, Leaving, Reply, Report, Standing
+    from pipeline.events import Event
 
 NAMESPACE: Final = "veobatch"
 STORE_BYTES: Final = 100 * 1024**2
@@ -91,6 +92,9 @@ class RayLine:
 
     async def leave(self, leaving: Leaving) -> None:
         await self._ask("leave", leaving)
+
+    async def say(self, event: Event) -> None:
+        await self._ask("say", event)
 
     async def standing(self) -> Standing:
         standing: Standing = await self._ask("standing")

@@ -19,10 +19,10 @@ from pipeline.budget import Budget
 from pipeline.cdn import open_session
 from pipeline.cluster.job import AccountLost, Leaving, Report
 from pipeline.cluster.lessons import SharingLearner
+from pipeline.cluster.opening import open_ledger
 from pipeline.engine import Engine, Tools
-from pipeline.errors import Conflict, LedgerTrouble, StopReason, StopRun
+from pipeline.errors import Conflict, StopReason, StopRun
 from pipeline.events import Event, Level, Topic
-from pipeline.ledger import Ledger
 from pipeline.ledger.leases import ENDED
 from pipeline.model import Failure, State
 from pipeline.pacing import LentGate, LentPace
@@ -39,15 +39,13 @@ if TYPE_CHECKING:
 
     from pipeline.cluster.job import ClusterJob, Reply
     from pipeline.engine import Outcome
+    from pipeline.ledger import Ledger
     from pipeline.ledger.leases import Leased
     from pipeline.model import Record
     from pipeline.storage import Store
 
 SHARE_OF_LEASE: Final = 0.8
 """A worker takes its lease for over a little before the account does."""
-
-PATIENCE_S: Final = 600.0
-"""How long a worker that starts waits for the database."""
 
 CLOSE_S: Final = 5.0
 
@@ -69,6 +67,7 @@ class AccountLine(Protocol):
     async def join(self, worker: str) -> Mapping[str, Any]: ...
     async def exchange(self, report: Report) -> Reply: ...
     async def leave(self, leaving: Leaving) -> None: ...
+    async def say(self, event: Event) -> None: ...
 
 
 class Watcher:
@@ -149,17 +148,10 @@ class Worker:
                 await self._say_goodbye(engine, outcome)
 
     async def _opened(self) -> Ledger:
-        """Open the ledger; the driver could, so that a database which is away now will be back."""
-        until = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                return await Ledger.open(
-                    self._job.ledger, batch=self._job.batch, on_pause=self._watcher.waits
-                )
-            except LedgerTrouble:
-                if time.monotonic() > until:
-                    raise
-            await anyio.sleep(1.0)
+        async def say(words: str) -> None:
+            await self._line.say(Event(Topic.WAITING, f"worker {self._name}: {words}", Level.WARNING))
+
+        return await open_ledger(self._job, on_pause=self._watcher.waits, say=say)
 
     async def _say_goodbye(self, engine: Engine, outcome: Outcome) -> None:
         """Leave what is open to the next run: here is nothing more to be done for it."""

@@ -213,9 +213,9 @@ class PostgresStore(Store):
                 connection = self._open[reading] = self._connect()
                 if not reading:
                     _need_writable(connection)
-                if self._exclusive and not reading:
-                    # Whoever has it now was let in while we were away: every step is compared anyway.
-                    connection.execute(_TRY_HOLD, (_lock_name(self.batch),))
+                    if self._exclusive:
+                        # Whoever has it now was let in while we were away: every step is compared anyway.
+                        connection.execute(_TRY_HOLD, (_lock_name(self.batch),))
             except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction):
                 wait_s = _longer(wait_s)
             else:

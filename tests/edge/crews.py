@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from pipeline.cluster.job import Leaving, Reply, Report, Standing
+    from pipeline.events import Event
     from pipeline.model import Record, State
     from tests.edge.engines import House
 
@@ -53,6 +54,10 @@ class Line:
     async def leave(self, leaving: Leaving) -> None:
         await self._pass()
         await self._account.leave(leaving)
+
+    async def say(self, event: Event) -> None:
+        await self._pass()
+        await self._account.say(event)
 
     async def _pass(self) -> None:
         await self._open.wait()

@@ -15,7 +15,7 @@ from pipeline.errors import Conflict, LedgerTrouble, UsageError
 from pipeline.ledger import Ledger, writer
 from pipeline.model import State, Transition
 from tests.crash.batches import until
-from tests.edge.ledgers import PASSWORD, PostgresServer, end, free_port, job, server
+from tests.edge.ledgers import PASSWORD, PostgresServer, free_port, job, server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -112,16 +112,6 @@ async def proxy() -> AsyncIterator[CuttingProxy]:
         yield made
         listening.close()
         await made.close()
-
-
-@pytest.fixture
-def own_server() -> Iterator[PostgresServer]:
-    """A server that the test may stop and start."""
-    made = PostgresServer(free_port())
-    made.initialise()
-    made.start()
-    yield made
-    end(made)
 
 
 async def test_a_commit_whose_answer_is_lost_counts_once(proxy: CuttingProxy) -> None:

@@ -10,24 +10,13 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.edge.ledgers import PASSWORD, PostgresServer, end, free_port, server
+from tests.edge.ledgers import PASSWORD, PostgresServer, free_port, server
 from tests.edge.vendor_double import at_work, ended, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.edge.vendor_double import Ended
-
-
-@pytest.fixture
-def own_server() -> Iterator[PostgresServer]:
-    """A server that the test may stop and start."""
-    made = PostgresServer(free_port())
-    made.initialise()
-    made.start()
-    yield made
-    end(made)
 
 
 def assert_secret(folder: Path, *ended: Ended) -> None:

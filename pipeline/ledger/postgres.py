@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import create_engine
@@ -57,10 +57,22 @@ ends what it was doing for it first."""
 _KEEP_ALIVE: Final = (
     "SELECT set_config('tcp_keepalives_idle', '20', false),"
     " set_config('tcp_keepalives_interval', '10', false), set_config('tcp_keepalives_count', '3', false),"
-    " set_config('idle_in_transaction_session_timeout', '10s', false)"
+    " set_config('idle_in_transaction_session_timeout', '10s', false),"
+    " set_config('lock_timeout', '10s', false)"
 )
 """The server, too, notices a machine that is gone within a minute, and lets go of the batch that it held. A
-process that was stopped within a transaction keeps its rows locked, and others waiting, for 10 s at most."""
+process that was stopped within a transaction keeps its rows locked, and others waiting, for 10 s; after
+those, whoever waits ends it if the server does not (see `_END_SILENT`)."""
+
+_END_SILENT: Final = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND usename = current_user AND application_name LIKE 'veobatch %%' AND state <> 'idle'"
+    " AND wait_event_type = 'Client' AND state_change < clock_timestamp() - %s * interval '1 second'"
+)
+"""Ends each connection of ours whose client fell silent in the midst of a batch of rows. No timeout of the
+server's is for those: between the statements of a batch it takes itself to be at work."""
+
+_SILENT_S: Final = 8.0
 
 _LOSSES: Final = ("08", "57P", "25P03", "25P04", "25006")
 """The SQLSTATE of an error with which the server ends the connection, or its first characters; at the end,
@@ -189,9 +201,13 @@ class PostgresStore(Store):
             writer.close()
 
     def survives(self, error: Exception, *, reading: bool) -> bool:
+        connection = self._open[reading]
+        if isinstance(error, psycopg.errors.LockNotAvailable):
+            with suppress(psycopg.Error):  # a lost connection is what the next attempt will meet
+                connection.execute(_END_SILENT, (_SILENT_S,))
+            return not self._given_up.is_set()
         if isinstance(error, (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)):
             return True
-        connection = self._open[reading]
         if not (_is_loss(error) or _is_broken(connection)):
             return False
         # Until it is closed, the server may keep what it holds: its rows locked, and the batch.
@@ -306,6 +322,7 @@ def _version(connection: psycopg.Connection[Any], version_get: str) -> int:
 
 def _migrate(connection: psycopg.Connection[Any], version_get: str, version_add: str) -> None:
     with connection.transaction():
+        connection.execute("SET LOCAL lock_timeout = 0")
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
         for version, texts in migrations(_DIALECT, _version(connection, version_get)):
             for text in texts:

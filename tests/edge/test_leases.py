@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import psycopg
 import pytest
@@ -309,16 +309,21 @@ def waiting_for_a_lock(where: str) -> bool:
     return found != (0,)
 
 
-async def test_rows_that_a_stopped_worker_has_locked_can_be_taken_back(tmp_path: Path) -> None:
-    """It was stopped between a step and its commit: the server lets go of its rows after some seconds."""
+@pytest.mark.parametrize("midst", ["transaction", "batch"])
+async def test_rows_that_a_stopped_worker_has_locked_can_be_taken_back(tmp_path: Path, midst: str) -> None:
+    """It was stopped between a step and its commit, or between the steps of a group."""
     where = place_for("postgres", tmp_path)
     async with await Ledger.open(where) as account, await Ledger.open(where) as worker:
         await account.add(rows(2))
         epoch, _ = await account.begin_epoch()
         await account.claim(epoch, "a", 2)
-        cursor = worker._store.cursor(reading=False)
+        cursor = cast("psycopg.Cursor", worker._store.cursor(reading=False))
         cursor.execute("BEGIN")
-        cursor.execute("UPDATE veobatch_records SET polls = 1")
-        async with asyncio.timeout(60):
-            assert (await account.revoke(epoch, "a")).freed
+        with suppress(psycopg.OperationalError), ExitStack() as stack:
+            if midst == "batch":
+                stack.enter_context(cursor.connection.pipeline())
+            cursor.execute("UPDATE veobatch_records SET polls = 1")
+            async with asyncio.timeout(60):
+                assert (await account.revoke(epoch, "a")).freed
         assert keys(await account.claim(epoch, "b", 2)) == ["row-0", "row-1"]
+        assert cursor.connection.closed or midst == "transaction"

@@ -74,7 +74,7 @@ class Store(Protocol):
     """A place for videos, posters, the CSV and the report. Paths are relative, with `/`.
 
     Every method raises `StoreTrouble` when the place is full, read-only, gone or forbidden, as its
-    subclass `Flaky` when asking again may help (object stores only).
+    subclass `Flaky` when asking again may help.
     """
 
     @property

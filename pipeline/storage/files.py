@@ -32,6 +32,10 @@ _ADVICE: Final = {
 }
 
 
+class TakenOver(OSError):
+    """Another process has taken a partial file over, or it was taken away."""
+
+
 def trouble(error: OSError, root: Path) -> StoreTrouble:
     """Put what the file system said into words that name the place and what to do."""
     place = error.filename if isinstance(error.filename, str) else str(root)

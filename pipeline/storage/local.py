@@ -17,7 +17,7 @@ import anyio
 import anyio.to_thread
 
 from pipeline.storage import files
-from pipeline.storage.base import Part, Published
+from pipeline.storage.base import Flaky, Part, Published
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -60,9 +60,15 @@ class LocalStore:
         """Nothing is held open between calls."""
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Do `work` in a thread; what the file system refuses becomes `StoreTrouble`."""
+        """Do `work` in a thread; what the file system refuses becomes `StoreTrouble`.
+
+        A part that another process has taken over is `Flaky`: one of the two has lost its right to the row,
+        and will hear of it; to the other one the place will belong when it begins anew.
+        """
         try:
             return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+        except files.TakenOver as error:
+            raise Flaky(f"cannot write to {error.filename}: {error.strerror}") from error
         except OSError as error:
             raise files.trouble(error, self.root) from error
 
@@ -109,7 +115,7 @@ class LocalPart:
         return await self._store.run(self._digest)
 
     async def inspect(self, look: Callable[[Path | BinaryIO], T]) -> T:
-        return await self._store.run(lambda: look(self._part))
+        return await self._store.run(lambda: self._inspect(look))
 
     async def publish(self) -> Published:
         return await self._store.run(self._publish)
@@ -163,6 +169,14 @@ class LocalPart:
         self._catch_up()
         return self._sha.hexdigest()
 
+    def _inspect(self, look: Callable[[Path | BinaryIO], T]) -> T:
+        self._need_own()
+        try:
+            return look(self._part)
+        except FileNotFoundError:
+            self._need_own()
+            raise
+
     def _publish(self) -> Published:
         self._need_own()
         os.fsync(self._file)
@@ -174,6 +188,7 @@ class LocalPart:
                 return Published(self._path, size_bytes, sha256, f"{self._path} was there already, whole")
             kept = files.move_aside(self._final)
             note = f"a different {self._path} was there already; it is now {kept}"
+        self._need_own()  # the hashes took their time, and a process may be stopped for longer
         self._part.rename(self._final)
         files.sync_folder(self._final.parent)
         self._note.unlink(missing_ok=True)
@@ -182,7 +197,7 @@ class LocalPart:
 
     def _need_own(self) -> None:
         if not files.still_at(self._file, self._part):
-            raise OSError(errno.ESTALE, "another process has taken this file over", str(self._part))
+            raise files.TakenOver(errno.ESTALE, "another process has taken it over", str(self._part))
 
     def _discard(self) -> None:
         """Take away what is here, unless another process has taken the place over: then it is theirs."""

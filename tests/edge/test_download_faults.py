@@ -13,7 +13,7 @@ import pytest
 from pipeline.cdn import open_session
 from pipeline.model import Record
 from pipeline.stages.download import Downloader, DownloadLimits, NotAVideo, NotNow, Outcome, Saved
-from pipeline.storage import open_store
+from pipeline.storage import LocalStore, open_store
 from tests.edge import filehosts as hosts
 from tests.edge.films import film, padded, scrambled
 
@@ -318,6 +318,27 @@ async def test_a_restart_asks_for_the_missing_bytes_only(tmp_path: Path) -> None
         outcome = await it.fetch(again.url + "&signature=another")
     assert isinstance(outcome, Saved)
     assert [ask.first for ask in again.asked] == [len(FILM) // 2]
+    assert it.video() == FILM
+    assert it.files() == ["posters/row.jpg", "videos/row.mp4"]
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["a part", "nothing"])
+async def test_a_part_that_somebody_took_over_is_begun_anew(tmp_path: Path, leaves: bool) -> None:
+    """A worker that was stopped wakes up and goes on with a row that is not its own any more."""
+
+    class WakesUp(hosts.Host):
+        async def answer(self, ask: hosts.Ask) -> None:
+            await self.behave(ask, most=len(self.data) // 2)
+            if len(self.asked) == 1:
+                async with LocalStore(tmp_path).part("videos/row.mp4") as part:
+                    await part.begin("of another")
+                    await part.write([b"bytes"])
+                    if not leaves:
+                        await part.discard()
+
+    async with WakesUp(FILM) as host, rig(tmp_path) as it:
+        outcome = await it.fetch(host.url)
+    assert isinstance(outcome, Saved)
     assert it.video() == FILM
     assert it.files() == ["posters/row.jpg", "videos/row.mp4"]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
 
 import anyio
@@ -182,7 +183,7 @@ class Worker:
             random=chance,
             log_gap_s=REQUEST_GAP_S * self._job.workers,
         )
-        return Engine([], tools, settings, self._watcher, expecting=self._room)
+        return Engine([], tools, settings, self._watcher, expecting=inf)
 
     async def _keep_in_touch(self, engine: Engine) -> None:
         """Report and take what is given as long as there is an account; without one, stop at once."""
@@ -220,7 +221,8 @@ class Worker:
         moved, events = self._watcher.told()
         self._forget(engine, [record.key for record in moved if record.state in ENDED])
         due = 0 if board.stop is not None else board.due(time.monotonic(), max(MOST_PERMITS, self._hand))
-        room = max(0, min(self._hand, self._room - board.held()))
+        # Pending rows leave as much room to those under way: they may wait for the very slots of these.
+        room = max(0, min(self._hand, self._room - board.under_way()))
         return Report(
             self._name,
             board.in_flight(),
@@ -228,7 +230,7 @@ class Worker:
             tuple(time.time() - (board.records[key].submitted_at or 0.0) for key in board.doubts),
             permits_wanted=self._permits_wanted(0 if board.paused_until > time.monotonic() else due),
             verdicts=tuple(self._gate.verdicts()),
-            rows_wanted=max(0, min(self._hand - due, room)),
+            rows_wanted=max(0, min(self._hand - due, self._room - board.held())),
             room=room,
             moved=moved,
             lessons=self._learner.seen(),

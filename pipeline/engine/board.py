@@ -116,7 +116,11 @@ class Board:
 
     def held(self) -> int:
         """Return how many rows are here that are neither done with nor left."""
-        return len(self.pending) + self._alive() + len(self.doubts)
+        return len(self.pending) + self.under_way()
+
+    def under_way(self) -> int:
+        """Return how many of the rows held do not wait to be submitted."""
+        return self._alive() + len(self.doubts)
 
     def _alive(self) -> int:
         return self.submitting + self.tracked + self.settling + self.saving + self.checking

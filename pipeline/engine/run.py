@@ -46,9 +46,9 @@ class Engine:
         settings: Settings,
         observer: Observer,
         *,
-        expecting: int = 0,
+        expecting: float = 0,
     ) -> None:
-        """Begin with `records`; up to `expecting` others at a time may be admitted while it runs."""
+        """Begin with `records`; up to `expecting` others at a time, or inf, may be admitted while it runs."""
         self._run = Run(Board.of(records), tools, settings, observer)
         self._run.board.expecting = expecting > 0
         self._room = max(1, len(records)) + expecting

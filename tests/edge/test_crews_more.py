@@ -178,3 +178,25 @@ async def test_doubts_take_no_slots_for_longer_than_anything_renders(tmp_path: P
             await team.until(lambda: len(house.book.generations) == 6, 20.0)
         assert house.book.peak_in_flight <= 2
         paid_once(house)
+
+
+async def test_pending_rows_leave_room_for_those_that_keep_the_slots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old doubts fill a worker's hands, and are submitted again; then whoever has all the slots dies."""
+    monkeypatch.setattr(workers, "MOST_ROWS", 1)
+    async with House(tmp_path, vendor(durations="fixed:300")) as house:
+        for record in (await house.add(6))[:4]:
+            long_ago = time.time() - 1000.0
+            lost = record.evolve(State.SUBMITTING, correlation_id=f"b.{record.id}", submitted_at=long_ago)
+            await house.ledger.commit(record, lost)
+        team = await crew(house, concurrency=2, reconcile_after=1.0)
+        async with team.at_work(1):
+            await team.until(lambda: sum(len(reply.rows) for reply in team.hands[0].line.replies) == 4)
+            second = team.hire()
+            await team.until(lambda: house.book.in_flight == 2)
+            await team.until(lambda: sum(row.version == 3 for look in team.seen for row in look.moved) == 4)
+            await team.dismiss(second)
+            await team.until_done(15.0)
+        assert await team.states() == {State.DONE: 6}
+        paid_once(house)

@@ -43,7 +43,8 @@ class Submits:
         self._first_refusal: dict[str, int] = {}
         self._refused_since: set[str] = set()
         self._reached = False
-        self._silent_since: float | None = None
+        self._silent_s = 0.0
+        self._refused_at: float | None = None
         self._outages = 0
 
     async def work(self) -> None:
@@ -171,7 +172,7 @@ class Submits:
                 assert_never(unreachable)
 
     def _answered(self) -> None:
-        self._reached, self._silent_since, self._outages = True, None, 0
+        self._reached, self._silent_s, self._refused_at, self._outages = True, 0.0, None, 0
         self._refused_since.clear()
 
     def _halted(self, reason: StopReason, message: str, retry_after_s: float | None) -> None:
@@ -188,8 +189,7 @@ class Submits:
         run = self._run
         run.say(Topic.CREATE_NOT_ACCEPTED, f"{record.id}: {message}", Level.DEBUG, record)
         self._reached = self._reached or reached
-        if self._silent_since is None:
-            self._silent_since = now
+        self._count_silence(record, now)
         if reached:
             self._refusals[record.key] += 1
             self._first_refusal.setdefault(record.key, self._accepted)
@@ -200,8 +200,15 @@ class Submits:
         self._pause(now)
         wait = retry.wait_s(self._policy, max(self._refusals[record.key], 1))
         run.board.queue(record, now + wait)
-        if now - self._silent_since >= retry.outage_limit_s(ever_reached=self._reached):
+        if self._silent_s >= retry.outage_limit_s(ever_reached=self._reached):
             run.halt(StopReason.UNREACHABLE, message)
+
+    def _count_silence(self, record: Record, now: float) -> None:
+        """Count for how long creates were tried in vain; the time without a slot to try with is not part."""
+        if self._refused_at is not None:
+            tried_s = max(0.0, self._run.tools.wall() - (record.submitted_at or 0.0))
+            self._silent_s += min(now - self._refused_at, self._policy.longest_s + tried_s)
+        self._refused_at = now
 
     async def _give_up(self, record: Record, message: str) -> None:
         """Enough refusals. Blame the row when others got through meanwhile, or none but it is refused."""

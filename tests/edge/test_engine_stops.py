@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -11,8 +12,10 @@ from pipeline.engine import submits
 from pipeline.errors import LedgerTrouble, StopReason, StoreTrouble
 from pipeline.events import Topic
 from pipeline.model import MAYBE_PAID, Record, State, Transition
+from pipeline.pacing import LentGate
 from pipeline.plan import interrupted
 from pipeline.sandbox import Fault
+from tests.crash.batches import until
 from tests.edge.engines import PRICE_USD, House, states, vendor
 
 if TYPE_CHECKING:
@@ -241,3 +244,26 @@ async def test_an_api_that_never_answered_is_given_up_and_blames_no_row(
             outcome = await house.run(3)
         assert outcome.stop is StopReason.UNREACHABLE
         assert states(outcome) == {State.PENDING: 3}
+
+
+async def test_refusals_far_apart_are_no_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between them the worker had no slot to try with: others had them all."""
+    monkeypatch.setattr("pipeline.retry.OUTAGE_LIMIT_S", 1.5)
+    gate = LentGate()
+    fault = Fault("unavailable", times=2)
+    async with House(tmp_path, vendor(), fault) as house, anyio.create_task_group() as tasks:
+
+        async def lend(engine: Engine) -> None:
+            for refusals in (0, 1, 2):
+                await until(lambda: house.book.struck["unavailable"] == refusals)  # noqa: B023 - awaited here
+                await anyio.sleep(2.0 if refusals else 0.0)
+                gate.granted(1)
+                engine.ring()
+
+        def begin(engine: Engine) -> None:
+            engine._run.tools = replace(engine._run.tools, gate=gate)
+            tasks.start_soon(lend, engine)
+
+        outcome = await house.run(1, during=begin)
+        assert outcome.stop is None
+        assert states(outcome) == {State.DONE: 1}

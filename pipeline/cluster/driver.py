@@ -187,7 +187,7 @@ class Cluster:
             while True:
                 standing = await self._listen(account)
                 active = self._workers.keys() - standing.lapsed
-                if standing.waiting and self._trouble is None and not self._parting:
+                if await self._needs_workers(standing):
                     for _ in range(self._job.workers - len(active)):
                         self._spawn(account, tasks)
                 elif not standing.working:
@@ -203,6 +203,18 @@ class Cluster:
         except StopRun as trouble:
             self._trouble = (trouble.reason, str(trouble))
             self._say_why(str(trouble))
+
+    async def _needs_workers(self, standing: Standing) -> bool:
+        """Say whether there is something to do for another worker; while all stop, only what is paid is.
+
+        The account finds that out by lending, which it cannot as long as no worker has a place.
+        """
+        if not standing.waiting or self._trouble is not None or self._parting:
+            return False
+        if standing.stop is None or standing.working:
+            return True
+        counts = await self._ledger.counts(), await self._ledger.counts(removed=True)
+        return any(count.get(state) for count in counts for state in (*IN_FLIGHT, State.READY))
 
     async def _need_somebody(self, standing: Standing) -> None:
         """While nobody works, look at what keeps workers from it. Raises `StopRun` when there is no Ray."""

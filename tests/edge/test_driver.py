@@ -199,3 +199,18 @@ async def test_a_cluster_without_room_is_waited_for_with_a_word(
                 process.placed.set()
         assert run.outcome.stop is None
         assert {record.state for record in run.outcome.records} == {State.DONE}
+
+
+async def test_an_interrupt_waits_for_no_place_when_nothing_is_paid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "IDLE_S", 0.1)
+    async with House(tmp_path) as house:
+        await house.add(3)
+        run = await driven(house, monkeypatch)
+        run.rays.full = True
+        async with run.under_way(5.0):
+            await until(lambda: "free CPU" in run.spy.words())
+            run.cluster.stop("enough", "stopping")
+        assert run.outcome.stop is StopReason.INTERRUPTED
+        assert len(run.outcome.open_rows) == 3

@@ -259,16 +259,22 @@ class Account:
 
     async def _revoke(self, worker: str, left: Sequence[str] = ()) -> None:
         async with self._halting(), self._one_at_a_time:
-            if self._heard.pop(worker, None) is None:
+            if worker not in self._heard:
                 return
-            self._paces.gone(worker)
-            self._lessons.gone(worker)
-            self._busy.discard(worker)
-            had = await self._open().revoke(self._epoch, worker, left)
+            try:
+                had = await self._open().revoke(self._epoch, worker, left)
+            finally:
+                self._forget(worker)  # until now it counts as working: a look must not find nothing left
             self._lender.gone(worker, time.monotonic(), had.in_flight)
             if had.freed:
                 self._paid_rows = self._unpaid_rows = True
                 self._purse.short = False  # what was set aside for its rows is there for whoever gets them
+
+    def _forget(self, worker: str) -> None:
+        del self._heard[worker]
+        self._paces.gone(worker)
+        self._lessons.gone(worker)
+        self._busy.discard(worker)
 
     @asynccontextmanager
     async def _halting(self) -> AsyncIterator[None]:

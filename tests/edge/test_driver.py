@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -12,6 +12,7 @@ from pipeline.cluster.account import Account
 from pipeline.cluster.job import AccountLost
 from pipeline.errors import StopReason
 from pipeline.events import Topic
+from pipeline.ledger import Ledger
 from pipeline.model import State, Transition
 from pipeline.plan import resubmitted
 from tests.crash.batches import until
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import pytest
 
     from pipeline.cluster.job import Standing
+    from pipeline.ledger.leases import Revoked
 
 
 async def test_rows_that_are_resubmitted_hold_no_slots(
@@ -214,3 +216,27 @@ async def test_an_interrupt_waits_for_no_place_when_nothing_is_paid(
             run.cluster.stop("enough", "stopping")
         assert run.outcome.stop is StopReason.INTERRUPTED
         assert len(run.outcome.open_rows) == 3
+
+
+async def test_the_last_worker_dies_and_the_ledger_is_slow_to_free_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look in the meantime must not find that nobody works and nothing is to be lent."""
+    monkeypatch.setattr(driver, "BEAT_S", 0.05)
+    async with House(tmp_path, vendor(durations="fixed:60")) as house:
+        await house.add(1)
+        run = await driven(house, monkeypatch, workers=1, concurrency=2)
+        async with run.under_way():
+            await until(lambda: house.book.in_flight == 1)
+            [process] = run.rays.processes
+            revoke = Ledger.revoke
+
+            async def slowly(ledger: Ledger, *args: Any) -> Revoked:
+                await anyio.sleep(0.5)
+                return await revoke(ledger, *args)
+
+            monkeypatch.setattr(Ledger, "revoke", slowly)
+            process.die()
+        assert len(run.rays.processes) == 2
+        assert {record.state for record in run.outcome.records} == {State.DONE}
+        paid_once(house)

@@ -108,7 +108,8 @@ class Looks:
                 if when is None or when > now:
                     await self._sleep(now, inf if when is None else when - now)
                 elif (wait := pace.may_look(now)) > 0:
-                    await anyio.sleep(wait)
+                    # The account may have lent another pace long before a long gap is over.
+                    await anyio.sleep(min(wait, run.settings.poll_interval))
                 elif (key := polling.pop_due(now)) is not None:
                     self._looking.add(key)
                     await due.send(key)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -9,13 +11,17 @@ import pytest
 
 from pipeline.errors import StopReason
 from pipeline.model import Record, State
+from pipeline.pacing import LentPace, Share
 from pipeline.polling import PollQueue
 from pipeline.sandbox import Fault
 from pipeline.stages.download import Downloader
+from tests.crash.batches import until
 from tests.edge.engines import House, row, states, vendor
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pipeline.engine import Engine
 
 
 async def test_every_slot_is_used_and_none_more(tmp_path: Path) -> None:
@@ -216,3 +222,23 @@ async def test_a_row_may_say_all_in_its_first_answer(tmp_path: Path) -> None:
     async with House(tmp_path, vendor(durations="fixed:0")) as house:
         outcome = await house.run([row(0), row(1)])
         assert states(outcome) == {State.DONE: 2}
+
+
+async def test_a_pace_that_changes_is_heeded_before_the_next_call(tmp_path: Path) -> None:
+    """A worker's share grows with what it has to look at: it must not sleep out a gap of its leaner days."""
+    pace = LentPace(interval_s=0.1)
+    pace.lent(time.monotonic(), Share(gap_s=60.0))
+    assert pace.may_look(time.monotonic()) == 0.0
+    async with House(tmp_path) as house, anyio.create_task_group() as tasks:
+
+        async def lend() -> None:
+            await until(lambda: house.spy.reached(State.GENERATING) == 1)
+            await anyio.sleep(0.5)
+            pace.lent(time.monotonic(), Share())
+
+        def begin(engine: Engine) -> None:
+            engine._run.tools = replace(engine._run.tools, pace=pace)
+            tasks.start_soon(lend)
+
+        outcome = await house.run(1, during=begin, within_s=10.0)
+        assert states(outcome) == {State.DONE: 1}

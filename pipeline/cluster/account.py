@@ -257,12 +257,16 @@ class Account:
         await self._open().give_back(self._epoch, keys)
         self._unpaid_rows = True
 
-    async def _revoke(self, worker: str, left: Sequence[str] = ()) -> None:
+    async def _revoke(self, worker: str, left: Sequence[str] | None = None) -> None:
+        """End a worker's leases. What it has `left` it has told itself; None: it told nothing."""
         async with self._halting(), self._one_at_a_time:
             if worker not in self._heard:
                 return
             try:
-                had = await self._open().revoke(self._epoch, worker, left)
+                had = await self._open().revoke(self._epoch, worker, left or ())
+                if left is None and self._purse.limited:
+                    # Some row may have failed without a word of it: its money buys another one.
+                    self._purse.settle(await self._open().load())
             finally:
                 self._forget(worker)  # until now it counts as working: a look must not find nothing left
             self._lender.gone(worker, time.monotonic(), had.in_flight)

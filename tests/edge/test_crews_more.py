@@ -200,3 +200,22 @@ async def test_pending_rows_leave_room_for_those_that_keep_the_slots(
             await team.until_done(15.0)
         assert await team.states() == {State.DONE: 6}
         paid_once(house)
+
+
+async def test_money_of_rows_that_failed_unheard_buys_others(tmp_path: Path) -> None:
+    """A worker dies after a row has failed, before it could say so."""
+    async with House(tmp_path, vendor(durations="fixed:30"), Fault("error", match="number 0.")) as house:
+        await house.add(3)
+        team = await crew(house, concurrency=1, price=0.4, max_cost=0.8, generation_retries=0)
+        async with team.at_work(1):
+            [first] = team.hands
+            await team.until(lambda: house.book.in_flight == 1)
+            first.line.block()
+            with anyio.fail_after(10):
+                while State.FAILED not in await team.states():  # noqa: ASYNC110 - it tells nobody
+                    await anyio.sleep(0.02)
+            await team.dismiss(first)
+            team.hire()
+            await team.until_done()
+        assert await team.states() == {State.FAILED: 1, State.DONE: 2}
+        paid_once(house)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gzip
 import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from tests.edge.wires import arrived
+from tests.edge.wires import Loopback, arrived
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from types import TracebackType
 
 
 @dataclass
@@ -31,7 +29,7 @@ class Ask:
 
 
 @dataclass
-class Host:
+class Host(Loopback):
     """Serves one file properly: ETag, ranges, If-Range. `faults` is how often a subclass misbehaves."""
 
     data: bytes
@@ -41,22 +39,10 @@ class Host:
     last_modified: str = ""
     asked: list[Ask] = field(default_factory=list)
     sent_bytes: int = 0
-    port: int = 0
 
     async def __aenter__(self) -> Self:
         self.etag = self.etag or f'"{hashlib.sha256(self.data).hexdigest()[:16]}"'
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        return await super().__aenter__()
 
     @property
     def url(self) -> str:
@@ -101,23 +87,12 @@ class Host:
             await arrived(ask.writer)
             ask.writer.transport.abort()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-            pairs = (line.partition(":") for line in head[1:] if line)
-            ask = Ask(head[0].split()[1], {name.lower(): value.strip() for name, _, value in pairs}, writer)
-            self.asked.append(ask)
-            await self.answer(ask)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        pairs = (line.partition(":") for line in head[1:] if line)
+        ask = Ask(head[0].split()[1], {name.lower(): value.strip() for name, _, value in pairs}, writer)
+        self.asked.append(ask)
+        await self.answer(ask)
 
 
 class Cuts(Host):

@@ -25,7 +25,7 @@ from pipeline.api.catalogue import Catalogue
 from pipeline.cdn import Body, Unreachable, open_body, open_session
 from pipeline.cdn import Refused as RefusedPlace
 from pipeline.errors import UsageError
-from tests.edge.tunnels import TlsWire, Tunnel, make_certificate, server_side
+from tests.edge.tunnels import Tunnel, make_certificate, server_side
 from tests.edge.wires import Wire, hangs, raw, says, sends
 
 if TYPE_CHECKING:
@@ -59,10 +59,10 @@ def api_through(tunnel: Tunnel, *, base_url: str = API, timeout_s: float = 5.0) 
     return Api(base_url, KEY, timeout_s=timeout_s, environ={"HTTPS_PROXY": tunnel.url})
 
 
-async def create_through(tls: ssl.SSLContext, act: Act) -> tuple[CreateVerdict, TlsWire, Tunnel]:
+async def create_through(tls: ssl.SSLContext, act: Act) -> tuple[CreateVerdict, Wire, Tunnel]:
     """Send a create to an API that answers by `act`, through a proxy that does its duty."""
     async with (
-        TlsWire(act, tls=tls) as wire,
+        Wire(act, tls=tls) as wire,
         Tunnel(wire.port) as tunnel,
         api_through(tunnel, timeout_s=2.0) as api,
     ):
@@ -76,7 +76,7 @@ async def refused_by(act: Act, *, timeout_s: float = 5.0) -> tuple[CreateVerdict
 
 
 async def test_every_call_of_the_api_goes_through_the_tunnel(tls: ssl.SSLContext) -> None:
-    async with TlsWire(says(200, GOOD), tls=tls) as wire, Tunnel(wire.port, user="me:p@ss") as tunnel:
+    async with Wire(says(200, GOOD), tls=tls) as wire, Tunnel(wire.port, user="me:p@ss") as tunnel:
         environ = {"https_proxy": f"http://me:p%40ss@127.0.0.1:{tunnel.port}"}
         async with Api(API, KEY, environ=environ) as api:
             assert isinstance(await api.create(CREATE, "vb.x.1"), Accepted)
@@ -94,7 +94,7 @@ async def test_every_call_of_the_api_goes_through_the_tunnel(tls: ssl.SSLContext
 async def test_a_proxy_sees_nothing_of_the_key(tls: ssl.SSLContext) -> None:
     """aiohttp gives a session's own headers to the proxy too, and would call a key a user of the proxy."""
     async with (
-        TlsWire(says(200, GOOD), tls=tls) as wire,
+        Wire(says(200, GOOD), tls=tls) as wire,
         Tunnel(wire.port) as tunnel,
         api_through(tunnel) as api,
     ):
@@ -109,7 +109,7 @@ async def test_a_proxy_sees_nothing_of_the_key(tls: ssl.SSLContext) -> None:
 
 async def test_a_proxy_may_be_spoken_to_in_tls_itself(tls: ssl.SSLContext) -> None:
     async with (
-        TlsWire(says(200, GOOD), tls=tls) as wire,
+        Wire(says(200, GOOD), tls=tls) as wire,
         Tunnel(wire.port, tls=tls, user="me:pw") as tunnel,
         api_through(tunnel) as api,
     ):
@@ -180,7 +180,7 @@ async def test_a_wrong_password_is_said_and_not_shown() -> None:
 async def test_a_certificate_of_someone_else_ends_it_before_the_key_leaves(certificate: Path) -> None:
     """A proxy that opens TLS with a certificate of its own is trusted only if the user says so."""
     async with (
-        TlsWire(says(200, GOOD), tls=server_side(certificate)) as wire,
+        Wire(says(200, GOOD), tls=server_side(certificate)) as wire,
         Tunnel(wire.port) as tunnel,
         api_through(tunnel) as api,
     ):
@@ -196,7 +196,7 @@ async def test_a_tunnel_cut_after_the_body_leaves_a_doubt(tls: ssl.SSLContext) -
         async def cuts(_: asyncio.StreamWriter) -> None:
             tunnel.cut()
 
-        async with TlsWire(cuts, tls=tls) as wire, api_through(tunnel) as api:
+        async with Wire(cuts, tls=tls) as wire, api_through(tunnel) as api:
             tunnel.target = wire.port
             verdict = await api.create(CREATE, "vb.x.1")
     assert isinstance(verdict, Unknown), verdict
@@ -206,7 +206,7 @@ async def test_a_tunnel_cut_after_the_body_leaves_a_doubt(tls: ssl.SSLContext) -
 
 async def test_a_tunnel_cut_within_the_handshake_leaves_none(tls: ssl.SSLContext) -> None:
     async with (
-        TlsWire(says(200, GOOD), tls=tls) as wire,
+        Wire(says(200, GOOD), tls=tls) as wire,
         Tunnel(wire.port, cut_after_bytes=1) as tunnel,
         api_through(tunnel) as api,
     ):
@@ -233,7 +233,7 @@ async def test_silence_after_the_body_is_a_doubt_through_a_tunnel_too(tls: ssl.S
 
 async def test_a_lease_that_is_over_keeps_a_create_back_in_the_tunnel(tls: ssl.SSLContext) -> None:
     asked: list[int] = []
-    async with TlsWire(says(200, GOOD), tls=tls) as wire, Tunnel(wire.port) as tunnel:
+    async with Wire(says(200, GOOD), tls=tls) as wire, Tunnel(wire.port) as tunnel:
 
         def may_create() -> bool:
             asked.append(len(tunnel.heads))
@@ -267,7 +267,7 @@ async def test_this_machine_is_asked_directly(name: str, monkeypatch: pytest.Mon
 async def test_the_environment_of_the_process_is_read(
     tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with TlsWire(says(200, GOOD), tls=tls) as wire, Tunnel(wire.port) as tunnel:
+    async with Wire(says(200, GOOD), tls=tls) as wire, Tunnel(wire.port) as tunnel:
         monkeypatch.setenv("ALL_PROXY", tunnel.url)
         async with Api(API, KEY) as api:
             assert isinstance(await api.look("g"), Look)
@@ -300,7 +300,7 @@ async def test_a_video_comes_through_the_tunnel(
     tls: ssl.SSLContext, proxied: Callable[[Tunnel], None]
 ) -> None:
     """Through a proxy on this machine, whose address is none of the video's."""
-    async with TlsWire(says(200, b"film"), tls=tls) as wire, Tunnel(wire.port, user="me:pw") as tunnel:
+    async with Wire(says(200, b"film"), tls=tls) as wire, Tunnel(wire.port, user="me:pw") as tunnel:
         proxied(tunnel)
         assert await fetched("https://cdn.vendor.test/film.mp4?sig=s3cr3t") == b"film"
     assert tunnel.asked_for == ["CONNECT cdn.vendor.test:443"]
@@ -316,7 +316,7 @@ async def test_a_redirect_is_followed_through_the_tunnel_to_public_places_only(
     async def leads(writer: asyncio.StreamWriter) -> None:
         await says(302, b"", Location=next(there))(writer)
 
-    async with TlsWire(leads, tls=tls) as wire, Tunnel(wire.port) as tunnel:
+    async with Wire(leads, tls=tls) as wire, Tunnel(wire.port) as tunnel:
         proxied(tunnel)
         with pytest.raises(RefusedPlace, match=r"10\.0\.0\.1 leads to a private network"):
             await fetched("https://cdn.vendor.test/film.mp4")
@@ -334,7 +334,7 @@ async def test_a_redirect_from_a_tunnel_leads_to_no_file_of_this_machine(
             writer.write(raw(302, {"Location": f"{mine.url}/film.mp4", "Content-Length": "10"}))
             await hangs(writer)  # while the connection is held, its other end can be looked at
 
-        async with TlsWire(leads, tls=tls) as wire, Tunnel(wire.port) as tunnel:
+        async with Wire(leads, tls=tls) as wire, Tunnel(wire.port) as tunnel:
             monkeypatch.setenv("HTTPS_PROXY", f"http://{host}:{tunnel.port}")
             with pytest.raises(RefusedPlace, match=r"127\.0\.0\.1"):
                 await fetched("https://cdn.vendor.test/film.mp4")
@@ -365,7 +365,7 @@ async def test_the_catalogue_is_asked_through_the_tunnel(
     tls: ssl.SSLContext, proxied: Callable[[Tunnel], None]
 ) -> None:
     listing = {"data": [{"id": "m", "pricing": {"kind": "fixed"}}]}
-    async with TlsWire(says(200, listing), tls=tls) as wire, Tunnel(wire.port) as tunnel:
+    async with Wire(says(200, listing), tls=tls) as wire, Tunnel(wire.port) as tunnel:
         proxied(tunnel)
         async with aiohttp.ClientSession() as session:
             found = await Catalogue(session, API).look_up(["m"], with_rules=False)

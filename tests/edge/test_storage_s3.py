@@ -26,6 +26,7 @@ from pipeline.storage.unfinished import Unfinished
 from tests.edge import filehosts as hosts
 from tests.edge.films import film, padded, scrambled
 from tests.edge.test_download_faults import Rig
+from tests.edge.wires import Loopback
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -212,38 +213,23 @@ async def test_small_files_are_written_with_their_type(bucket: Bucket) -> None:
     )
 
 
-class Cutter:
+class Cutter(Loopback):
     """A proxy before S3 that resets the connection in the middle of the first `cuts` large requests."""
 
     def __init__(self, endpoint: str, cuts: int) -> None:
+        super().__init__()
         self.target = int(endpoint.rpartition(":")[2])
         self.cuts, self.made = cuts, 0
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> str:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        self._writers.add(up_writer)
         try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._pass_on(reader, up_writer, writer))
                 both.create_task(self._pump(up_reader, writer))
         finally:
-            for end in (up_writer, writer):
-                end.close()
-                with contextlib.suppress(ConnectionError):
-                    await end.wait_closed()
+            up_writer.close()
 
     async def _pass_on(
         self, reader: asyncio.StreamReader, up: asyncio.StreamWriter, back: asyncio.StreamWriter
@@ -272,8 +258,8 @@ async def test_an_upload_that_is_cut_is_sent_again(
     tmp_path: Path, bucket: Bucket, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cutter = Cutter(endpoint, cuts=2)
-    async with cutter as url, hosts.Host(FILM) as host:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    async with cutter, hosts.Host(FILM) as host:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{cutter.port}")
         async with rig(tmp_path) as it:
             assert isinstance(await it.fetch(host.url), Saved)
     assert cutter.made == 2

@@ -8,19 +8,18 @@ import ipaddress
 import ssl
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.edge.wires import Heard, Wire
+from tests.edge.wires import Heard, Loopback
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
-    from types import TracebackType
 
 NAMES = ("api.vendor.test", "cdn.vendor.test", "localhost")
 
@@ -74,30 +73,15 @@ def server_side(certificate: Path) -> ssl.SSLContext:
 
 
 @dataclass
-class TlsWire(Wire):
-    """A `Wire` behind TLS."""
-
-    tls: ssl.SSLContext | None = None
-
-    async def __aenter__(self) -> Self:
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-
-@dataclass
-class Tunnel:
+class Tunnel(Loopback):
     """A proxy. Every name leads to `target` on this machine; `act` (if given) answers CONNECT instead.
 
-    `tls` makes it a proxy that is itself spoken to in TLS. `user` is what it wants to hear, if anything.
-    `inner` ends TLS within the tunnel, for a target that speaks plain http. `faults` come first, one a
-    connection, until they are used up.
+    `user` is what it wants to hear, if anything. `inner` ends TLS within the tunnel, for a target that speaks
+    plain http. `faults` come first, one a connection, until they are used up.
     """
 
     target: int
     act: Callable[[asyncio.StreamWriter], Awaitable[None]] | None = None
-    tls: ssl.SSLContext | None = None
     inner: ssl.SSLContext | None = None
     user: str = ""
     faults: list[Callable[[asyncio.StreamWriter], Awaitable[None]]] = field(default_factory=list)
@@ -106,24 +90,6 @@ class Tunnel:
     heads: list[Heard] = field(default_factory=list)
     seen: bytearray = field(default_factory=bytearray)
     """All that a proxy could read: the bytes of every client, tunnels included."""
-    port: int = 0
-
-    async def __aenter__(self) -> Self:
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self.cut()
-        await asyncio.sleep(0)
 
     @property
     def url(self) -> str:
@@ -134,26 +100,7 @@ class Tunnel:
     def asked_for(self) -> list[str]:
         return [f"{head.line.split()[0]} {head.target}" for head in self.heads]
 
-    def cut(self) -> None:
-        """End every tunnel at once, without a word."""
-        for writer in self._writers:
-            writer.transport.abort()
-        self._writers.clear()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        self._writers.add(writer)
-        try:
-            await self._converse(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.transport.abort()
-
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         self.seen += head
         lines = head.decode("latin-1").split("\r\n")

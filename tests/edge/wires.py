@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
@@ -28,19 +29,21 @@ class Heard:
         return self.line.split()[1]
 
 
-@dataclass
-class Wire:
-    """Answers each connection by `act`, after a whole request was read (or at once, if `early`)."""
+@dataclass(kw_only=True)
+class Loopback:
+    """A server on this machine, spoken to in TLS if `tls` is given. With its block all connections end."""
 
-    act: Callable[[asyncio.StreamWriter], Awaitable[None]]
-    early: bool = False
-    heard: list[Heard] = field(default_factory=list)
-    connections: int = 0
     port: int = 0
+    tls: ssl.SSLContext | None = None
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """What becomes of a connection; afterwards it is closed."""
+        raise NotImplementedError
 
     async def __aenter__(self) -> Self:
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -51,28 +54,48 @@ class Wire:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.cut()  # a task that had not begun has closed nothing
         await asyncio.sleep(0)  # lets the transports close
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+    def cut(self) -> None:
+        """End every connection at once, without a word."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        task = asyncio.ensure_future(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        self.connections += 1
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await self._converse(reader, writer)
+            await self.serve(reader, writer)
             writer.close()
             await writer.wait_closed()
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
             writer.transport.abort()
+            self._writers.discard(writer)
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+@dataclass
+class Wire(Loopback):
+    """Answers each connection by `act`, after a whole request was read (or at once, if `early`)."""
+
+    act: Callable[[asyncio.StreamWriter], Awaitable[None]]
+    early: bool = False
+    heard: list[Heard] = field(default_factory=list)
+    connections: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         while not writer.is_closing():
             if self.early:
                 await self.act(writer)

@@ -89,6 +89,8 @@ def test_the_page_follows_the_run(watched: Watched, going: Going) -> None:
     going.move(row(2), filmed(2))
     expect(page.locator("h1")).to_contain_text("2 of 3 videos are here.")
     expect(page.locator(".card video")).to_have_count(1)
+    # Nothing may be on its way when the server goes.
+    expect(page.locator(".card", has_text="job-2").locator("img")).to_have_js_property("naturalWidth", 160)
 
     going.end()
     expect(page.locator("#pulse")).to_have_text("the run has ended")

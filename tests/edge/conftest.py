@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.edge.ledgers import PostgresServer, end, free_port
+from tests.edge.ledgers import PostgresServer, end
+from tests.edge.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

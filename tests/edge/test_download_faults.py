@@ -16,6 +16,7 @@ from pipeline.stages.download import Downloader, DownloadLimits, NotAVideo, NotN
 from pipeline.storage import LocalStore, open_store
 from tests.edge import filehosts as hosts
 from tests.edge.films import film, padded, scrambled
+from tests.edge.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -202,10 +203,8 @@ async def test_what_cannot_be_fetched_now_is_left_for_later(tmp_path: Path, host
 
 async def test_an_outage_is_waited_for(tmp_path: Path) -> None:
     """Nobody listens at first: no answer at all does not use up the tries while patience lasts."""
-    async with hosts.Host(FILM) as host:
-        port = host.port
     waits: list[float] = []
-    late = hosts.Host(FILM, port=port)
+    late = hosts.Host(FILM, port=free_port())
 
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
@@ -215,7 +214,7 @@ async def test_an_outage_is_waited_for(tmp_path: Path) -> None:
     async with open_session() as session:
         downloader = Downloader(session=session, store=open_store(str(tmp_path)), sleep=sleep)
         it = Rig(tmp_path, downloader)
-        assert isinstance(await it.fetch(host.url), Saved)
+        assert isinstance(await it.fetch(late.url), Saved)
     await late.__aexit__(None, None, None)
     assert len(waits) == 20
     assert max(waits) <= DownloadLimits().longest_wait_s

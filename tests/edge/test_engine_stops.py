@@ -17,6 +17,7 @@ from pipeline.plan import interrupted
 from pipeline.sandbox import Fault
 from tests.crash.batches import until
 from tests.edge.engines import PRICE_USD, House, states, vendor
+from tests.edge.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -238,10 +239,9 @@ async def test_an_api_that_never_answered_is_given_up_and_blames_no_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.retry.NEVER_REACHED_LIMIT_S", 1.0)
-    async with House(tmp_path) as house:
+    async with House(tmp_path, vendor(port=free_port())) as house:
         await house.box._stop()
-        with anyio.fail_after(20):
-            outcome = await house.run(3)
+        outcome = await house.run(3)
         assert outcome.stop is StopReason.UNREACHABLE
         assert states(outcome) == {State.PENDING: 3}
 

@@ -15,7 +15,8 @@ from pipeline.errors import Conflict, LedgerTrouble, UsageError
 from pipeline.ledger import Ledger, writer
 from pipeline.model import State, Transition
 from tests.crash.batches import until
-from tests.edge.ledgers import PASSWORD, PostgresServer, free_port, job, server
+from tests.edge.ledgers import PASSWORD, PostgresServer, job, server
+from tests.edge.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -25,6 +25,7 @@ from pipeline.api.catalogue import Catalogue
 from pipeline.cdn import Body, Unreachable, open_body, open_session
 from pipeline.cdn import Refused as RefusedPlace
 from pipeline.errors import UsageError
+from tests.edge.ports import free_port
 from tests.edge.tunnels import Tunnel, make_certificate, server_side
 from tests.edge.wires import Wire, hangs, raw, says, sends
 
@@ -158,12 +159,11 @@ async def test_a_proxy_that_never_answers_was_never_told_anything() -> None:
 
 
 async def test_a_proxy_that_is_not_there_is_named_without_its_user() -> None:
-    async with Tunnel(0) as gone:
-        pass
-    async with Api(API, KEY, environ={"HTTPS_PROXY": f"http://me:s3cr3t@127.0.0.1:{gone.port}"}) as api:
+    port = free_port()
+    async with Api(API, KEY, environ={"HTTPS_PROXY": f"http://me:s3cr3t@127.0.0.1:{port}"}) as api:
         verdict = await api.create(CREATE, "vb.x.1")
     assert isinstance(verdict, NotAccepted)
-    assert f"127.0.0.1:{gone.port} of HTTPS_PROXY" in verdict.message
+    assert f"127.0.0.1:{port} of HTTPS_PROXY" in verdict.message
     assert "s3cr3t" not in repr(verdict)
 
 

@@ -122,7 +122,7 @@ async def test_what_proves_nothing_is_never_sent_again_blindly(tmp_path: Path) -
 
 
 async def test_an_api_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
-    async with at_work(tmp_path) as (vendor, desk):
+    async with at_work(tmp_path, goes_away=True) as (vendor, desk):
         await vendor.api.close()
         desk.write(["one", "two"])
         process = await desk.start()

@@ -152,7 +152,7 @@ def assert_unseen(desk: Desk, key: str, *outputs: str) -> None:
 @pytest.mark.parametrize("seconds", [4.0])
 async def test_a_network_that_is_gone_for_a_while(tmp_path: Path, seconds: float) -> None:
     prompts = [f"job {number}" for number in range(20)]
-    async with at_work(tmp_path, render_s=0.8) as (vendor, desk):
+    async with at_work(tmp_path, render_s=0.8, goes_away=True) as (vendor, desk):
         vendor.cdn.padding, vendor.cdn.bytes_per_s = 100_000, 100_000
         desk.write(prompts)
         process = await desk.start("--concurrency", "4", "--reconcile-after", "5")

@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.edge.ledgers import PASSWORD, PostgresServer, free_port, server
+from tests.edge.ledgers import PASSWORD, PostgresServer, server
+from tests.edge.ports import free_port
 from tests.edge.vendor_double import at_work, ended, until
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.edge.ledgers import free_port
+from tests.edge.ports import free_port
 from tests.ray.clusters import ROOT, called, descendants, tell
 
 RAY = Path(sys.executable).with_name("ray")

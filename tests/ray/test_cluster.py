@@ -16,7 +16,8 @@ import pytest
 
 from pipeline.sandbox import Fault, Sandbox, SandboxOptions
 from tests.crash.batches import until
-from tests.edge.ledgers import PostgresServer, end, free_port
+from tests.edge.ledgers import PostgresServer, end
+from tests.edge.ports import free_port
 from tests.ray.clusters import WORKER, batch_of, called, descendants, tell
 
 if TYPE_CHECKING:

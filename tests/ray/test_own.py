@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from filelock import FileLock
 
-from tests.edge.ledgers import free_port
+from tests.edge.ports import free_port
 from tests.edge.vendor_double import at_work, ended, until
 from tests.ray.clusters import descendants
 

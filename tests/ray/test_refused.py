@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.edge.ledgers import free_port, server
+from tests.edge.ledgers import server
+from tests.edge.ports import free_port
 from tests.edge.vendor_double import at_work
 
 if TYPE_CHECKING:

@@ -122,9 +122,11 @@ async def ended(process: asyncio.subprocess.Process, within_s: float = 60.0) -> 
 
 
 @contextlib.asynccontextmanager
-async def at_work(folder: Path, *, render_s: float = 0.3) -> AsyncIterator[tuple[Double, Desk]]:
+async def at_work(
+    folder: Path, *, render_s: float = 0.3, goes_away: bool = False
+) -> AsyncIterator[tuple[Double, Desk]]:
     """A vendor that is open, and the desk of someone who uses it."""
-    async with Double(render_s=render_s) as vendor:
+    async with Double(render_s=render_s, goes_away=goes_away) as vendor:
         yield vendor, Desk(folder, vendor.api.url)
 
 

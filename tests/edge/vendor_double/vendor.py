@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, Self
 
+from tests.edge.ports import free_port
 from tests.edge.vendor_double.cdn import Cdn
 from tests.edge.vendor_double.script import Script, error_body
 from tests.edge.vendor_double.wire import Exchange, Request, Server
@@ -52,9 +53,12 @@ class Made:
 
 
 class Double:
-    """Both servers and the book. Change its attributes at any time; use it with `async with`."""
+    """Both servers and the book. Change its attributes at any time; use it with `async with`.
 
-    def __init__(self, *, render_s: float = 0.3, key: str = KEY) -> None:
+    One that `goes_away` and comes back listens where nobody else does meanwhile.
+    """
+
+    def __init__(self, *, render_s: float = 0.3, key: str = KEY, goes_away: bool = False) -> None:
         self.key = key
         self.render_s = render_s
         self.scripts: dict[str, Script] = {}
@@ -73,6 +77,8 @@ class Double:
         self.prices_take_s = 0.0
         self.api = Server(self._answer)
         self.cdn = Cdn(self)
+        if goes_away:
+            self.api.port, self.cdn.server.port = free_port(), free_port()
         self._ids: dict[str, Made] = {}
 
     async def __aenter__(self) -> Self:

@@ -176,6 +176,14 @@ class House:
         paid_twice = Counter(made.correlation_id for made in self.book.generations if made.correlation_id)
         assert max(paid_twice.values(), default=1) == 1
 
+    def hasten(self) -> None:
+        """Whatever renders is finished now, and what is created from now on takes a tenth of a second."""
+        self.box._vendor._draw = lambda _: 10.0
+        for made in self.book.generations:
+            made.render_s = min(made.render_s, time.time() - made.created_at)
+        numbers = [number for _, number in self.book._finishing]
+        self.book._finishing[:] = sorted((self.book.numbered(one).finishes_at, one) for one in numbers)
+
     def paid(self) -> int:
         """How many generations the vendor charged for, or will."""
         return sum(not made.fails for made in self.book.generations)

@@ -50,14 +50,15 @@ async def test_what_a_dead_worker_had_is_taken_over(tmp_path: Path) -> None:
 
 async def test_a_dead_workers_slots_come_back_to_those_who_want_nothing_more(tmp_path: Path) -> None:
     """The dead one had every slot; who is left has all the rows it wants to submit, and waits for slots."""
-    async with House(tmp_path, vendor(durations="fixed:20")) as house:
+    async with House(tmp_path, vendor(durations="fixed:100000")) as house:
         await house.add(8)
         team = await crew(house, concurrency=2)
         async with team.at_work(1):
             await team.until(lambda: house.book.in_flight == 2)
             second = team.hire()
-            await team.until(lambda: sum(len(reply.rows) for reply in second.line.replies) == 2)
+            await team.until(lambda: sum(len(reply.rows) for reply in second.line.replies) >= 2)
             await team.dismiss(team.hands[0])
+            house.hasten()
             await team.until_done()
         assert await team.states() == {State.DONE: 8}
         assert house.book.peak_in_flight == 2
@@ -77,7 +78,7 @@ async def test_a_stalled_worker_loses_its_rows_and_can_do_nothing_with_them(tmp_
             await team.until_done()
             assert await team.states() == {State.DONE: 12}
             stalled.line.unblock()
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 await stalled.ended.wait()
         assert house.book.peak_in_flight == 4
         paid_once(house)
@@ -91,7 +92,7 @@ async def test_another_account_goes_on_from_the_ledger(tmp_path: Path) -> None:
             await first.until(lambda: len(house.book.generations) >= 6)
             for hand in first.hands:
                 hand.line.cut = True
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 for hand in first.hands:
                     await hand.ended.wait()
                     assert not hand.worker.may_create()
@@ -150,7 +151,7 @@ async def test_a_row_without_a_price_is_left_and_told(tmp_path: Path) -> None:
 
 
 async def test_what_is_paid_is_taken_over_even_when_all_have_stopped(tmp_path: Path) -> None:
-    async with House(tmp_path, vendor(durations="fixed:150", balance_usd=1.7)) as house:
+    async with House(tmp_path, vendor(durations="fixed:100000", balance_usd=1.7)) as house:
         await house.add(10)
         team = await crew(house, concurrency=8)
         async with team.at_work(2):
@@ -158,6 +159,7 @@ async def test_what_is_paid_is_taken_over_even_when_all_have_stopped(tmp_path: P
             await team.dismiss(team.hands[0])
             await team.dismiss(team.hands[1])
             assert (await team.look()).waiting
+            house.hasten()
             team.hire()
             standing = await team.until_done()
         assert standing.stop is not None
@@ -187,7 +189,7 @@ async def test_a_crew_that_is_told_to_stop_at_once_does(tmp_path: Path) -> None:
         async with team.at_work(2):
             await team.until(lambda: house.book.in_flight == 3)
             await team.account.interrupt("at once", abandon=True)
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 for hand in team.hands:
                     await hand.ended.wait()
         assert await team.states() == {State.GENERATING: 3, State.PENDING: 3}

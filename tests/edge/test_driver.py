@@ -54,7 +54,7 @@ async def test_the_last_worker_dies_while_the_driver_looks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The look was answered before the account knew of the death, and is read after the driver knew of it."""
-    async with House(tmp_path, vendor(durations="fixed:60")) as house:
+    async with House(tmp_path, vendor(durations="fixed:100000")) as house:
         await house.add(2)
         run = await driven(house, monkeypatch, workers=1, concurrency=2)
         async with run.under_way():
@@ -75,6 +75,8 @@ async def test_the_last_worker_dies_while_the_driver_looks(
 
             monkeypatch.setattr(way.account, "standing", told_late)
             monkeypatch.setattr(way.account, "gone", known_later)
+            await until(lambda: len(run.rays.processes) == 2)
+            house.hasten()
         assert len(run.rays.processes) == 2
         assert {record.state for record in run.outcome.records} == {State.DONE}
         paid_once(house)

@@ -109,9 +109,11 @@ async def test_a_generation_found_in_the_log_that_has_failed_is_generated_again(
 
 
 async def test_doubts_of_an_earlier_run_are_settled_by_the_next(tmp_path: Path) -> None:
-    async with House(tmp_path, vendor(log_lag_s=100.0), Fault("cut-accepted", match="number 0.")) as house:
+    async with House(tmp_path, vendor(log_lag_s=6000.0), Fault("cut-accepted", match="number 0.")) as house:
         outcome = await house.run(2, reconcile_after=600, reconcile_wait=0.0)
         assert states(outcome) == {State.DONE: 1, State.IN_DOUBT: 1}
+        for made in house.book.generations:
+            made.created_at -= 60.0  # a minute goes by
         again = await house.run(reconcile_after=600)
         assert states(again) == {State.DONE: 2}
         assert house.book.creates == 2

@@ -69,7 +69,13 @@ async def test_a_slow_download_does_not_keep_a_slot_from_being_refilled(tmp_path
 async def test_a_look_that_hangs_keeps_nobody_else_waiting(tmp_path: Path) -> None:
     faults = (Fault("status-hang", match="number 0.", times=1),)
     async with House(tmp_path, vendor(), *faults) as house:
-        outcome = await house.run(6, concurrency=3, request_timeout=1.5)
+
+        def note(_: Record) -> None:
+            if house.spy.reached(State.DONE) == 5:
+                house.box._players.closing.set()  # ends the silence
+
+        house.spy.on_move = note
+        outcome = await house.run(6, concurrency=3, request_timeout=600.0)
         assert states(outcome) == {State.DONE: 6}
         assert house.spy.moves[-1][1].id == "row-0"
 

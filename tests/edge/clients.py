@@ -40,13 +40,13 @@ def words_of(verdict: object) -> str:
     return repr(verdict)
 
 
-async def create(act: Act, *, early: bool = False, timeout_s: float = 5.0) -> tuple[CreateVerdict, Wire]:
+async def create(act: Act, *, early: bool = False, timeout_s: float = 20.0) -> tuple[CreateVerdict, Wire]:
     async with Wire(act, early=early) as wire, Api(wire.url + "/v2/", KEY, timeout_s=timeout_s) as api:
         return await api.create(BODY, "vb.x.1"), wire
 
 
 async def look(
-    act: Act, generation_id: str = "g", *, timeout_s: float = 5.0
+    act: Act, generation_id: str = "g", *, timeout_s: float = 20.0
 ) -> tuple[Look | LookTrouble, Wire]:
     async with Wire(act) as wire, Api(wire.url, KEY, timeout_s=timeout_s) as api:
         return await api.look(generation_id), wire

@@ -24,7 +24,7 @@ from pipeline.api import (
 )
 from pipeline.errors import StopReason
 from tests.edge.clients import BODY, GOOD, KEY, SECRET, UNKNOWNS, create, look, vendor, words_of
-from tests.edge.wires import Wire, hangs, raw, says, sends
+from tests.edge.wires import Wire, hangs, outlasts, raw, says, sends
 
 TABLE: list[tuple[int, str, type, StopReason | str | None]] = [
     (200, "", Accepted, None),
@@ -154,7 +154,7 @@ async def test_a_reset_before_the_body_was_read_proves_nothing_either() -> None:
 
 
 async def test_a_create_that_is_not_answered_in_time_is_unknown() -> None:
-    verdict, wire = await create(hangs, timeout_s=0.3)
+    verdict, wire = await create(outlasts)
     assert isinstance(verdict, Unknown)
     assert "timed out" in verdict.message
     assert len(wire.heard) == 1

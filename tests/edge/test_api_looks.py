@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.api import Api, Look, LookTrouble, Phase, Unknown, client
 from tests.edge.clients import GOOD, KEY, UNKNOWNS, create, look, vendor
-from tests.edge.wires import Wire, hangs, raw, says, sends
+from tests.edge.wires import Wire, outlasts, raw, says, sends
 
 if TYPE_CHECKING:
     import asyncio
@@ -81,7 +81,7 @@ async def test_a_look_that_saw_nothing_is_trouble_and_nothing_more(name: str) ->
 
 
 async def test_a_look_that_hangs_ends_by_its_timeout() -> None:
-    seen, _ = await look(hangs, timeout_s=0.3)
+    seen, _ = await look(outlasts)
     assert seen == LookTrouble(0, "timed out")
 
 

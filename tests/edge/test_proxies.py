@@ -27,7 +27,7 @@ from pipeline.cdn import Refused as RefusedPlace
 from pipeline.errors import UsageError
 from tests.edge.ports import free_port
 from tests.edge.tunnels import Tunnel, make_certificate, server_side
-from tests.edge.wires import Wire, hangs, raw, says, sends
+from tests.edge.wires import Wire, hangs, outlasts, raw, says, sends
 
 if TYPE_CHECKING:
     import asyncio
@@ -56,8 +56,8 @@ def tls(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
     return server_side(certificate)
 
 
-def api_through(tunnel: Tunnel, *, base_url: str = API, timeout_s: float = 5.0) -> Api:
-    return Api(base_url, KEY, timeout_s=timeout_s, environ={"HTTPS_PROXY": tunnel.url})
+def api_through(tunnel: Tunnel) -> Api:
+    return Api(API, KEY, timeout_s=20.0, environ={"HTTPS_PROXY": tunnel.url})
 
 
 async def create_through(tls: ssl.SSLContext, act: Act) -> tuple[CreateVerdict, Wire, Tunnel]:
@@ -65,14 +65,14 @@ async def create_through(tls: ssl.SSLContext, act: Act) -> tuple[CreateVerdict, 
     async with (
         Wire(act, tls=tls) as wire,
         Tunnel(wire.port) as tunnel,
-        api_through(tunnel, timeout_s=2.0) as api,
+        api_through(tunnel) as api,
     ):
         return await api.create(CREATE, "vb.x.1"), wire, tunnel
 
 
-async def refused_by(act: Act, *, timeout_s: float = 5.0) -> tuple[CreateVerdict, Look | LookTrouble, Tunnel]:
+async def refused_by(act: Act) -> tuple[CreateVerdict, Look | LookTrouble, Tunnel]:
     """Send a create and a look to a proxy that answers CONNECT by `act`."""
-    async with Tunnel(0, act) as tunnel, api_through(tunnel, timeout_s=timeout_s) as api:
+    async with Tunnel(0, act) as tunnel, api_through(tunnel) as api:
         return await api.create(CREATE, "vb.x.1"), await api.look("g"), tunnel
 
 
@@ -152,7 +152,7 @@ async def test_a_tunnel_that_never_stood_proves_that_nothing_was_accepted(how: s
 
 
 async def test_a_proxy_that_never_answers_was_never_told_anything() -> None:
-    verdict, _, tunnel = await refused_by(hangs, timeout_s=0.3)
+    verdict, _, tunnel = await refused_by(outlasts)
     assert isinstance(verdict, NotAccepted), verdict
     assert "timed out" in verdict.message
     assert tunnel.heads
@@ -226,7 +226,7 @@ async def test_within_the_tunnel_the_apis_words_count_as_ever(
 
 
 async def test_silence_after_the_body_is_a_doubt_through_a_tunnel_too(tls: ssl.SSLContext) -> None:
-    verdict, wire, _ = await create_through(tls, hangs)
+    verdict, wire, _ = await create_through(tls, outlasts)
     assert isinstance(verdict, Unknown), verdict
     assert len(wire.heard) == 1
 

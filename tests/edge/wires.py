@@ -154,6 +154,14 @@ async def hangs(_: asyncio.StreamWriter) -> None:
     await asyncio.Event().wait()
 
 
+async def outlasts(_: asyncio.StreamWriter) -> None:
+    """Never answer, and let an hour go by on the loop's clock: whoever heard of the request gives it up."""
+    loop = asyncio.get_running_loop()
+    now = loop.time
+    loop.time = lambda: now() + 3600.0  # type: ignore[method-assign]
+    await asyncio.Event().wait()
+
+
 def raw(status: int, headers: dict[str, str]) -> bytes:
     """The head of an answer."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())

@@ -16,7 +16,7 @@ from pipeline.storage import open_store
 from tests.edge import filehosts as hosts
 from tests.edge.films import film
 from tests.edge.ports import free_port
-from tests.edge.test_download_faults import QUICK, Rig, rig
+from tests.edge.test_download_faults import PATIENT, Rig, rig
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,7 +89,7 @@ async def test_a_redirect_loop_ends(tmp_path: Path) -> None:
         outcome = await it.fetch(host.url)
     assert isinstance(outcome, NotNow)
     assert "redirects" in outcome.reason
-    assert len(host.asked) <= 6 * QUICK.tries
+    assert len(host.asked) <= 6 * PATIENT.tries
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ async def test_a_name_that_resolves_into_the_private_network_is_refused(tmp_path
     names = Names(["10.1.2.3"])
     async with hosts.Redirects(FILM) as host, open_session(resolver=names) as session:
         host.to = "https://harmless.example/film.mp4"
-        downloader = Downloader(session=session, store=open_store(str(tmp_path)), limits=QUICK)
+        downloader = Downloader(session=session, store=open_store(str(tmp_path)), limits=PATIENT)
         outcome = await Rig(tmp_path, downloader).fetch(host.url)
     assert isinstance(outcome, NotNow)
     assert "harmless.example leads to a private network" in outcome.reason
@@ -119,7 +119,7 @@ async def test_only_the_addresses_that_were_checked_are_used() -> None:
     names = Names(["169.254.169.254", "127.0.0.1"])
     async with hosts.Host(FILM) as host, open_session(resolver=names) as session:
         url = f"http://cdn.localhost:{host.port}/film.mp4"
-        async with open_body(session, url, None, 0, 2.0):
+        async with open_body(session, url, None, 0, 20.0):
             assert len(host.asked) == 1
 
 
@@ -129,10 +129,10 @@ async def test_a_name_is_resolved_again_for_each_request() -> None:
         names = Names(["127.0.0.1"], ["169.254.169.254"])
         url = f"http://cdn.localhost:{host.port}/film.mp4"
         async with open_session(resolver=names) as session:
-            async with open_body(session, url, None, 0, 2.0):
+            async with open_body(session, url, None, 0, 20.0):
                 pass
             with pytest.raises(Refused):
-                async with open_body(session, url, None, 0, 2.0):
+                async with open_body(session, url, None, 0, 20.0):
                     pass
             assert session.connector is not None
             assert session.connector.force_close  # a kept connection would need no name
@@ -142,14 +142,14 @@ async def test_a_name_is_resolved_again_for_each_request() -> None:
 async def test_plain_http_by_a_name_of_this_machine_that_is_elsewhere_is_refused() -> None:
     async with open_session(resolver=Names(["93.184.216.34"])) as session:
         with pytest.raises(Refused):
-            async with open_body(session, "http://cdn.localhost/film.mp4", None, 0, 2.0):
+            async with open_body(session, "http://cdn.localhost/film.mp4", None, 0, 20.0):
                 pass
 
 
 async def test_user_names_in_a_url_become_no_header() -> None:
     async with hosts.Host(FILM) as host, open_session() as session:
         url = f"http://user:pass@127.0.0.1:{host.port}/film.mp4"
-        async with open_body(session, url, None, 0, 2.0):
+        async with open_body(session, url, None, 0, 20.0):
             pass
     assert "authorization" not in host.asked[0].headers
 
@@ -157,7 +157,7 @@ async def test_user_names_in_a_url_become_no_header() -> None:
 async def test_nobody_there_is_unreachable() -> None:
     async with open_session() as session:
         with pytest.raises(Unreachable):
-            async with open_body(session, f"http://127.0.0.1:{free_port()}/film.mp4", None, 0, 2.0):
+            async with open_body(session, f"http://127.0.0.1:{free_port()}/film.mp4", None, 0, 20.0):
                 pass
 
 

@@ -152,7 +152,7 @@ class Driven:
     outcome: Outcome = field(init=False)
 
     @asynccontextmanager
-    async def under_way(self, within_s: float = 20.0) -> AsyncIterator[None]:
+    async def under_way(self, within_s: float = 40.0) -> AsyncIterator[None]:
         """Let it run beside the block, and to its end."""
 
         async def run() -> None:

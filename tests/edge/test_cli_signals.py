@@ -33,7 +33,7 @@ class Heard(Engine):
     async def next(self, number: signal.Signals) -> None:
         news = self.news
         os.kill(os.getpid(), number)
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await news.wait()
 
 

@@ -103,7 +103,7 @@ async def test_the_first_stop_finishes_what_is_paid_and_submits_no_more(tmp_path
 
 
 async def test_the_second_stop_ends_at_once_and_loses_nothing(tmp_path: Path) -> None:
-    async with House(tmp_path, vendor(durations="fixed:1000")) as house:
+    async with House(tmp_path, vendor(durations="fixed:100000")) as house:
 
         def both(engine: Engine) -> Callable[[], None]:
             def act() -> None:
@@ -115,7 +115,6 @@ async def test_the_second_stop_ends_at_once_and_loses_nothing(tmp_path: Path) ->
         outcome = await house.run(
             6,
             concurrency=3,
-            within_s=6.0,
             during=lambda engine: when(house, State.GENERATING, 2, both(engine)),
         )
         paid = [record for record in outcome.records if record.state in MAYBE_PAID]
@@ -132,7 +131,7 @@ async def test_a_stop_at_once_leaves_an_unanswered_create_in_doubt(
     async with House(tmp_path, options, Fault("hang-accepted", match="number 0.")) as house:
         outcome = await house.run(
             2,
-            within_s=8.0,
+            request_timeout=600.0,
             during=lambda engine: when(house, State.DONE, 1, engine.abandon),
         )
         assert states(outcome) == {State.DONE: 1, State.IN_DOUBT: 1}
@@ -159,7 +158,7 @@ async def test_an_early_stop_is_heard_also_when_the_run_had_stopped_before(tmp_p
                 engines[0].stop("stopping", "stopping now")
 
         house.spy.said = said  # type: ignore[method-assign]  # it acts
-        outcome = await house.run(3, concurrency=1, during=watch, reconcile_after=600, within_s=10)
+        outcome = await house.run(3, concurrency=1, during=watch, reconcile_after=600)
         assert stopped
         assert "stopping now" in house.spy.words()
         assert states(outcome)[State.IN_DOUBT] == 1
@@ -190,14 +189,14 @@ async def test_a_deadline_holds_when_no_look_is_due_or_allowed(tmp_path: Path) -
     """429 with a wait of a day, and a pace of a minute: the run ends at its deadline all the same."""
     options = vendor(durations="fixed:100000")
     async with House(tmp_path, options, Fault("status-throttled", match="number 0.", value=86400)) as house:
-        outcome = await house.run(2, timeout=1.0, poll_interval=60.0, within_s=15.0)
+        outcome = await house.run(2, timeout=1.0, poll_interval=60.0)
         assert states(outcome) == {State.GENERATING: 2}
         assert outcome.stop is StopReason.DEADLINE
 
 
 async def test_a_generation_that_finished_by_its_deadline_is_noticed_by_the_last_look(tmp_path: Path) -> None:
     async with House(tmp_path, vendor(durations="fixed:30")) as house:
-        outcome = await house.run(1, timeout=1.5, poll_interval=60.0, within_s=15.0)
+        outcome = await house.run(1, timeout=1.5, poll_interval=60.0)
         assert states(outcome) == {State.DONE: 1}
 
 
@@ -224,7 +223,7 @@ async def test_a_ledger_that_fails_ends_the_run_in_words(
             return await commit(before, after)
 
         house.ledger.commit = failing  # type: ignore[method-assign]  # a disk that fills up
-        outcome = await house.run(4, concurrency=2, within_s=10.0)
+        outcome = await house.run(4, concurrency=2)
         assert (outcome.stop, outcome.message) == (reason, str(trouble))
         house.ledger.commit = commit  # type: ignore[method-assign]
         assert all(record.state is not State.FAILED for record in await house.ledger.load())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.edge.vendor_double import Desk
+    from tests.edge.vendor_double import Desk, Exchange
+    from tests.edge.vendor_double.script import Reply
 
 ACCESS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
 OF_THE_MOMENT = ("correlation_id", "generation_id", "submitted_at", "finished_at", "downloaded_at", "polls")
@@ -96,10 +98,22 @@ async def test_a_bucket_holds_what_a_folder_would(tmp_path: Path, bucket: Bucket
             assert lasting(list(csv.DictReader(file))) == lasting(kept)
 
 
+def without_end(whole: bytes) -> Reply:
+    """Most of a film, and then nothing, so that its upload has begun and does not end."""
+
+    async def reply(exchange: Exchange) -> None:
+        await exchange.send(200, whole[: -(2**20)], {"Content-Type": "video/mp4"}, announced=len(whole))
+        await asyncio.Event().wait()
+
+    return reply
+
+
 async def test_a_killed_run_leaves_uploads_that_the_next_one_ends(tmp_path: Path, bucket: Bucket) -> None:
     prompts = [f"job {number}" for number in range(4)]
     async with at_work(tmp_path, render_s=0.1) as (vendor, desk):
-        vendor.cdn.padding, vendor.cdn.bytes_per_s = PADDING, 6 * 2**20
+        vendor.cdn.padding = PADDING
+        for prompt in prompts:
+            vendor.script(prompt, cdn=[without_end(film(prompt, PADDING))])
         desk.environment = {**ACCESS, "AWS_ENDPOINT_URL": bucket.endpoint}
         desk.write(prompts)
         process = await desk.start("--output", "s3://films/a")
@@ -107,7 +121,6 @@ async def test_a_killed_run_leaves_uploads_that_the_next_one_ends(tmp_path: Path
         process.kill()
         await process.communicate()
         assert not any(name.endswith(".mp4") for name in bucket.names())
-        vendor.cdn.bytes_per_s = float("inf")
         result = await desk.run("--output", "s3://films/a")
         assert result.code == 0, result.said
         assert bucket.uploads() == 0

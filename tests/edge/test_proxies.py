@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import ssl
 from typing import TYPE_CHECKING
 
@@ -30,7 +32,6 @@ from tests.edge.tunnels import Tunnel, make_certificate, server_side
 from tests.edge.wires import Wire, hangs, outlasts, raw, says, sends
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
@@ -272,9 +273,14 @@ async def test_the_environment_of_the_process_is_read(
         async with Api(API, KEY) as api:
             assert isinstance(await api.look("g"), Look)
         monkeypatch.setenv("NO_PROXY", "vendor.test")
-        async with Api(API, KEY, timeout_s=2.0) as api:
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", nobody_knows)
+        async with Api(API, KEY) as api:
             assert isinstance(await api.look("g"), LookTrouble), "nobody else knows that name"
     assert tunnel.asked_for == ["CONNECT api.vendor.test:443"]
+
+
+async def nobody_knows(*_: object, **__: object) -> None:
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
 
 def test_a_key_in_the_open_is_refused_before_anything_is_sent() -> None:

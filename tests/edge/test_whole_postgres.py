@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from math import inf
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -124,7 +125,7 @@ async def test_a_run_without_its_database_can_be_ended(tmp_path: Path, own_serve
 
 async def test_one_run_at_a_time_from_wherever(tmp_path: Path) -> None:
     url = server().url(server().new_database())
-    async with at_work(tmp_path, render_s=30.0) as (vendor, desk):
+    async with at_work(tmp_path, render_s=inf) as (vendor, desk):
         desk.write(["a"])
         process = await desk.start("--ledger", url)
         await until(lambda: len(vendor.made) == 1)
@@ -144,7 +145,7 @@ async def test_one_run_at_a_time_from_wherever(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_several_folders_share(tmp_path: Path) -> None:
-    async with at_work(tmp_path, render_s=30.0) as (vendor, desk):
+    async with at_work(tmp_path, render_s=inf) as (vendor, desk):
         desk.write(["a"])
         process = await desk.start("--ledger", "all.sqlite3")
         await until(lambda: len(vendor.made) == 1)

@@ -25,14 +25,14 @@ def problems_of(path: Path, content: bytes) -> ManifestProblems:
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
 def test_mistake(mistake: Mistake, tmp_path: Path) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     path = tmp_path / f"batch{mistake.suffix}"
     words = str(problems_of(path, mistake.content))
     assert words.startswith(f"{path}:{mistake.place}: "), words
     for word in mistake.words:
         assert word in words
     assert len(words) <= 4000
-    assert time.perf_counter() - began < FAR_TOO_LONG_S
+    assert time.process_time() - began < FAR_TOO_LONG_S
 
 
 def test_all_mistakes_of_a_file_at_once(tmp_path: Path) -> None:

@@ -250,9 +250,9 @@ def test_a_hundred_thousand_rows_take_their_share_of_the_slots() -> None:
 def test_an_estimate_of_thousands_in_flight_takes_a_moment() -> None:
     spread = spread_of([60.0 + i / 20 for i in range(1000)], [i / 40 for i in range(3000)], 80.0)
     running = [(spread, i / 40) for i in range(3000)]
-    began = time.perf_counter()
+    began = time.process_time()
     left = rest_s(running, [(spread, 100_000)], 3000)
-    assert time.perf_counter() - began < 2.0, "some 20 ms, and the loop waits for it"
+    assert time.process_time() - began < 2.0, "some 20 ms, and the loop waits for it"
     assert left == pytest.approx(100_000 * 85 / 3000 + 60, rel=0.15)
 
 

@@ -288,9 +288,9 @@ def test_media_warnings_reach_the_page() -> None:
 
 def test_ten_thousand_rows_are_written_in_time() -> None:
     rows = [done(index) for index in range(10_000)]
-    began = time.monotonic()
+    began = time.process_time()
     page(rows)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_many_runs_still_fit_the_width() -> None:

@@ -147,6 +147,7 @@ async def test_a_second_run_names_the_first_and_touches_nothing(tmp_path: Path) 
         desk.write(["one", "two"])
         process = await desk.start()
         await until(lambda: len(vendor.made) >= 2)
+        await until(lambda: desk.states() == {"generating": 2})  # from now on the first one writes nothing
         requests, files = len(vendor.requests), desk.files()
         result = await desk.run("--concurrency", "1", "--poll-interval", "1000")
         assert result.code == 3, result.said

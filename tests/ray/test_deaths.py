@@ -68,7 +68,7 @@ async def test_nothing_stays_behind_a_driver_that_was_killed(tmp_path: Path) -> 
         assert len(called("ray::", process.pid)) > 2
         process.kill()
         await process.wait()
-        await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started), 30)
+        await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
         await until(lambda: not shared() - before)
 
 

@@ -35,7 +35,7 @@ async def test_it_is_alone(tmp_path: Path, head: Head) -> None:
             process = await desk.start("--engine", "ray", "--workers", "1")
             await until(lambda: not abandoned.exists())
             assert held.exists()
-        shutil.rmtree(held)
+        shutil.rmtree(held, ignore_errors=True)  # a driver of another test may have been faster
         await until(lambda: len(vendor.made) == 2)
         below = descendants(process.pid)
         assert not below & head.pids()

@@ -17,6 +17,7 @@ from pipeline.model import State, Transition
 from tests.crash.batches import until
 from tests.edge.ledgers import PASSWORD, PostgresServer, job, server
 from tests.edge.ports import free_port
+from tests.edge.wires import Loopback
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
     from pipeline.model import Record
 
 
-class CuttingProxy:
+class CuttingProxy(Loopback):
     """Stands between ledger and server; `cut` says where the connection of the next COMMIT breaks:
     before the server hears of it, after it has answered, or, when `late`, until `goes_on` says so."""
 
     def __init__(self, upstream: int) -> None:
+        super().__init__()
         self.upstream = upstream
-        self.port = 0
         self.cut = ""
         self.shuts_down_at = b""
         """A statement's text: in place of saying that its rows are done, the server shuts down."""
@@ -38,24 +39,8 @@ class CuttingProxy:
         self.lets_in = asyncio.Event()
         self.lets_in.set()
         self.goes_on = asyncio.Event()
-        self.serving: dict[asyncio.Task[None], asyncio.Event] = {}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        work = asyncio.create_task(self._pass_between(reader, writer))
-        ended = self.serving[work] = asyncio.Event()
-        try:
-            await asyncio.wait([work])
-        finally:
-            writer.close()
-            ended.set()
-
-    async def close(self) -> None:
-        """End every connection, so that none outlives the loop."""
-        for work, ended in list(self.serving.items()):
-            work.cancel()
-            await ended.wait()
-
-    async def _pass_between(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self.lets_in.wait()
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.upstream)
         answers = asyncio.create_task(self._pass_on(up_reader, writer))
@@ -106,13 +91,8 @@ class CuttingProxy:
 
 @pytest.fixture
 async def proxy() -> AsyncIterator[CuttingProxy]:
-    made = CuttingProxy(server().port)
-    listening = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    made.port = listening.sockets[0].getsockname()[1]
-    async with listening:
+    async with CuttingProxy(server().port) as made:
         yield made
-        listening.close()
-        await made.close()
 
 
 async def test_a_commit_whose_answer_is_lost_counts_once(proxy: CuttingProxy) -> None:

@@ -195,7 +195,7 @@ async def test_a_tunnel_cut_after_the_body_leaves_a_doubt(tls: ssl.SSLContext) -
     async with Tunnel(0) as tunnel:
 
         async def cuts(_: asyncio.StreamWriter) -> None:
-            tunnel.cut()
+            tunnel.drop()
 
         async with Wire(cuts, tls=tls) as wire, api_through(tunnel) as api:
             tunnel.target = wire.port

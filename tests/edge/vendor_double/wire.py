@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.edge.wires import stop_listening
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
@@ -104,21 +106,24 @@ class Server:
     async def close(self) -> None:
         """Refuse new connections and reset those that are open."""
         if self._listener is not None:
-            self._listener.close()
+            await stop_listening(self._listener)
             self._listener = None
-        for writer in list(self._writers):
+        for writer in self._writers:
             Exchange(_NO_REQUEST, writer).reset()
-        await asyncio.sleep(0)  # a handler that has not begun could not tidy up after itself
+        self._writers.clear()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # lets the transports close
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         self.connections += 1
+        task = asyncio.ensure_future(self._converse(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while not writer.is_closing() and (request := await _read(reader)) is not None:
                 await self._handler(Exchange(request, writer))
@@ -127,7 +132,6 @@ class Server:
         except asyncio.CancelledError:
             pass
         finally:
-            self._tasks.discard(task)
             self._writers.discard(writer)
             writer.close()
             with contextlib.suppress(ConnectionError):

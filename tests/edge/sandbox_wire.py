@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 from pipeline.sandbox import Sandbox, SandboxOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 End = Literal["whole", "cut", "reset", "silent"]
 KEY = {"Authorization": "Bearer some-key"}
@@ -44,8 +44,12 @@ async def ask(
     headers: Mapping[str, str] | None = None,
     body: bytes = b"",
     patience_s: float = 20.0,
+    heard: Callable[[], bool] = lambda: True,
 ) -> Answer:
-    """One request on a connection of its own; an answer that does not end within `patience_s` is "silent"."""
+    """One request on a connection of its own; an answer that does not end within `patience_s` is "silent".
+
+    Patience begins once the request was `heard`.
+    """
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     path = parts.path + (f"?{parts.query}" if parts.query else "")
@@ -55,6 +59,8 @@ async def ask(
     writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
     received = bytearray()
     end: End | None = None
+    while not heard():  # noqa: ASYNC110 - the box has no event for it
+        await asyncio.sleep(0.001)
     try:
         async with asyncio.timeout(patience_s):
             while part := await reader.read(65536):
@@ -83,18 +89,25 @@ async def create(
     box: Sandbox,
     headers: Mapping[str, str] | None = None,
     patience_s: float = 20.0,
+    heard: Callable[[], bool] = lambda: True,
     **fields: Any,
 ) -> Answer:
     """Create a short 720p clip; `fields` override its body, None takes a field out."""
     body = {name: value for name, value in {**GOOD, **fields}.items() if value is not None}
     sent = {**KEY, "Content-Type": "application/json", **(headers or {})}
-    return await ask(box.url + CREATE, "POST", sent, json.dumps(body).encode(), patience_s)
+    return await ask(box.url + CREATE, "POST", sent, json.dumps(body).encode(), patience_s, heard)
 
 
-async def status(box: Sandbox, generation_id: object, patience_s: float = 20.0) -> Answer:
+async def status(
+    box: Sandbox,
+    generation_id: object,
+    patience_s: float = 20.0,
+    heard: Callable[[], bool] = lambda: True,
+) -> Answer:
     """Ask how a generation stands."""
     query = quote(str(generation_id), safe="")
-    return await ask(f"{box.url}{CREATE}?generation_id={query}", headers=KEY, patience_s=patience_s)
+    url = f"{box.url}{CREATE}?generation_id={query}"
+    return await ask(url, headers=KEY, patience_s=patience_s, heard=heard)
 
 
 async def video_url(box: Sandbox, **fields: Any) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.sandbox import FAULTS, Fault, Sandbox
 from pipeline.sandbox.faults import Stage
+from tests.crash.batches import until
 from tests.edge.sandbox_wire import CREATE, KEY, Answer, End, ask, at_once, create, status, video_url
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ def is_json(answer: Answer) -> bool:
     except ValueError:
         return False
     return True
+
+
+def struck(box: Sandbox, name: str) -> Callable[[], bool]:
+    return lambda: box.book.struck[name] > 0
 
 
 CREATES: Final[dict[str, tuple[End, int, bool]]] = {
@@ -74,7 +79,7 @@ async def test_a_create_is_spoiled_once_and_booked_truly(name: str) -> None:
     async with Sandbox(at_once()) as box:
         box.add_fault(Fault(name, match="cat", times=1, value=30 if name == "slow-answer" else None))
         correlation = {"X-Client-Request-Id": "job-1"}
-        answer = await create(box, correlation, IMPATIENT_S if end == "silent" else 20)
+        answer = await create(box, correlation, IMPATIENT_S if end == "silent" else 20, struck(box, name))
         assert (answer.end, answer.status) == (end, code)
         assert len(box.book.created_by("job-1")) == int(accepted)
         assert box.book.struck == {name: 1}
@@ -139,7 +144,7 @@ async def test_a_status_call_is_spoiled_and_costs_nothing(name: str) -> None:
     async with Sandbox(at_once(durations="fixed:500")) as box:
         box.add_fault(Fault(name, times=1))
         made = (await create(box)).json()
-        answer = await status(box, made["id"], IMPATIENT_S if end == "silent" else 20)
+        answer = await status(box, made["id"], IMPATIENT_S if end == "silent" else 20, struck(box, name))
         assert (answer.end, answer.status) == (end, code)
         honest = (await status(box, made["id"])).json()
         assert (honest["status"], honest["video"], honest["error"]) == ("waiting", None, None)
@@ -249,13 +254,13 @@ async def _cut(box: Sandbox, url: str, whole: bytes) -> None:
 
 
 async def _stall(box: Sandbox, url: str, whole: bytes) -> None:
-    answer = await ask(url, patience_s=IMPATIENT_S)
+    answer = await ask(url, patience_s=IMPATIENT_S, heard=struck(box, "cdn-stall"))
     assert answer.end == "silent"
     assert answer.body == whole[: round(len(whole) * 0.25)]
 
 
 async def _trickle(box: Sandbox, url: str, whole: bytes) -> None:
-    answer = await ask(url, patience_s=IMPATIENT_S)
+    answer = await ask(url, patience_s=IMPATIENT_S, heard=struck(box, "cdn-trickle"))
     assert answer.end == "silent"
     assert len(answer.body) < 10
 
@@ -358,10 +363,7 @@ async def test_silent_clients_do_not_keep_the_sandbox_open() -> None:
     async with Sandbox(at_once()) as box:
         box.add_fault(Fault("hang"))
         waiting = asyncio.create_task(create(box))
-        for _ in range(10_000):
-            if box.book.struck:
-                break
-            await asyncio.sleep(0)
+        await until(lambda: bool(box.book.struck))
     assert (await waiting).status == 503
 
 

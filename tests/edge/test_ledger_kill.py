@@ -7,10 +7,12 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from pipeline.ledger import Ledger
 from pipeline.model import State
+from tests.crash.batches import until
 from tests.edge.ledgers import job, place_for, run
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ async def test_what_was_committed_outlives_kill_9(where: str) -> None:
     said: dict[str, int] = {}
     for _ in range(N_KILLS):
         _killed_after(run("commit_for_ever", where), random.randint(1, 2000), said)
+        await until(lambda: _is_left(where))
         async with await Ledger.open(where) as ledger:
             for record in await ledger.load():
                 assert record.version >= said.get(record.key, 0)
@@ -48,6 +51,15 @@ async def test_what_was_committed_outlives_kill_9(where: str) -> None:
                 lines = await ledger.history(record.key)
                 assert [line.version for line in lines] == list(range(1, record.version + 1))
     assert sum(said.values()) > N_KILLS
+
+
+def _is_left(where: str) -> bool:
+    """Whether a server has noticed that its client is dead, and is done with its last step."""
+    if "://" not in where:
+        return True
+    clients = "SELECT datname FROM pg_stat_activity WHERE application_name LIKE 'veobatch%'"
+    with psycopg.connect(where) as connection:
+        return (connection.info.dbname,) not in connection.execute(clients).fetchall()
 
 
 def _killed_after(child: subprocess.Popen[str], n_lines: int, said: dict[str, int]) -> None:

@@ -197,7 +197,7 @@ async def test_pending_rows_leave_room_for_those_that_keep_the_slots(
             await team.until(lambda: house.book.in_flight == 2)
             await team.until(lambda: sum(row.version == 3 for look in team.seen for row in look.moved) == 4)
             await team.dismiss(second)
-            await team.until_done(15.0)
+            await team.until_done()
         assert await team.states() == {State.DONE: 6}
         paid_once(house)
 
@@ -211,7 +211,7 @@ async def test_money_of_rows_that_failed_unheard_buys_others(tmp_path: Path) -> 
             [first] = team.hands
             await team.until(lambda: house.book.in_flight == 1)
             first.line.block()
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 while State.FAILED not in await team.states():  # noqa: ASYNC110 - it tells nobody
                     await anyio.sleep(0.02)
             await team.dismiss(first)

@@ -213,7 +213,7 @@ async def test_an_interrupt_waits_for_no_place_when_nothing_is_paid(
         await house.add(3)
         run = await driven(house, monkeypatch)
         run.rays.full = True
-        async with run.under_way(5.0):
+        async with run.under_way():
             await until(lambda: "free CPU" in run.spy.words())
             run.cluster.stop("enough", "stopping")
         assert run.outcome.stop is StopReason.INTERRUPTED
@@ -225,7 +225,7 @@ async def test_the_last_worker_dies_and_the_ledger_is_slow_to_free_its_rows(
 ) -> None:
     """A look in the meantime must not find that nobody works and nothing is to be lent."""
     monkeypatch.setattr(driver, "BEAT_S", 0.05)
-    async with House(tmp_path, vendor(durations="fixed:60")) as house:
+    async with House(tmp_path, vendor(durations="fixed:100000")) as house:
         await house.add(1)
         run = await driven(house, monkeypatch, workers=1, concurrency=2)
         async with run.under_way():
@@ -239,6 +239,8 @@ async def test_the_last_worker_dies_and_the_ledger_is_slow_to_free_its_rows(
 
             monkeypatch.setattr(Ledger, "revoke", slowly)
             process.die()
+            await until(lambda: len(run.rays.processes) == 2)
+            house.hasten()
         assert len(run.rays.processes) == 2
         assert {record.state for record in run.outcome.records} == {State.DONE}
         paid_once(house)

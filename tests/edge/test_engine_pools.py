@@ -246,5 +246,5 @@ async def test_a_pace_that_changes_is_heeded_before_the_next_call(tmp_path: Path
             engine._run.tools = replace(engine._run.tools, pace=pace)
             tasks.start_soon(lend)
 
-        outcome = await house.run(1, during=begin, within_s=10.0)
+        outcome = await house.run(1, during=begin)
         assert states(outcome) == {State.DONE: 1}

@@ -74,7 +74,7 @@ class Account:
     async def begin(self) -> None:
         """Open the ledger and count the money that is spent or set aside."""
         async with self._halting():
-            self._ledger = await open_ledger(self._job, on_pause=self._waits, say=self._say_that_it_waits)
+            self._ledger = await open_ledger(self._job, "the account", on_pause=self._waits, say=self.say)
             if self._purse.limited:
                 self._purse.count(await self._ledger.load())
 
@@ -84,7 +84,7 @@ class Account:
         return self._lessons.join(worker)
 
     async def say(self, event: Event) -> None:
-        """A worker that has not begun yet, and may never, has something to tell."""
+        """Hear of whoever has not begun yet, and may never."""
         self._hear(event)
 
     async def exchange(self, report: Report) -> Reply:
@@ -200,9 +200,6 @@ class Account:
 
     def _waits(self, words: str) -> None:
         self._hear(Event(Topic.WAITING, words, Level.WARNING))
-
-    async def _say_that_it_waits(self, words: str) -> None:
-        self._waits(words)
 
     def _hear(self, event: Event) -> None:
         """Pass an event on; what all workers wait for is said once."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from pipeline.errors import LedgerTrouble
+from pipeline.events import Event, Level, Topic
 from pipeline.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -22,9 +23,13 @@ PAUSE_S: Final = 1.0
 
 
 async def open_ledger(
-    job: ClusterJob, *, on_pause: Callable[[str], None], say: Callable[[str], Awaitable[None]]
+    job: ClusterJob,
+    who: str,
+    *,
+    on_pause: Callable[[str], None],
+    say: Callable[[Event], Awaitable[None]],
 ) -> Ledger:
-    """Open the batch's ledger, waiting for a database that is away; `say` is told why.
+    """Open the batch's ledger, waiting for a database that is away; `say` is told who waits, and why.
 
     Raises `LedgerTrouble` when it is still away after `PATIENCE_S`.
     """
@@ -35,5 +40,5 @@ async def open_ledger(
         except LedgerTrouble as trouble:
             if time.monotonic() > until:
                 raise
-            await say(f"{trouble}: waiting")
+            await say(Event(Topic.WAITING, f"{who}: {trouble}: waiting", Level.WARNING))
         await anyio.sleep(PAUSE_S)

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
     from pipeline.cluster.job import ClusterJob, Reply
     from pipeline.engine import Outcome
-    from pipeline.ledger import Ledger
     from pipeline.ledger.leases import Leased
     from pipeline.model import Record
     from pipeline.storage import Store
@@ -131,7 +130,10 @@ class Worker:
         """
         job = self._job
         async with _closed_whatever_happens() as stack:
-            self._ledger = await stack.enter_async_context(await self._opened())
+            ledger = open_ledger(
+                job, f"worker {self._name}", on_pause=self._watcher.waits, say=self._line.say
+            )
+            self._ledger = await stack.enter_async_context(await ledger)
             self._ledger.fence(self._leases)
             timeout_s = job.settings.request_timeout
             api = Api(job.base_url, job.key, timeout_s=timeout_s, may_create=self.may_create)
@@ -147,12 +149,6 @@ class Worker:
                 tasks.cancel_scope.cancel()
             if not self._revoked:
                 await self._say_goodbye(engine, outcome)
-
-    async def _opened(self) -> Ledger:
-        async def say(words: str) -> None:
-            await self._line.say(Event(Topic.WAITING, f"worker {self._name}: {words}", Level.WARNING))
-
-        return await open_ledger(self._job, on_pause=self._watcher.waits, say=say)
 
     async def _say_goodbye(self, engine: Engine, outcome: Outcome) -> None:
         """Leave what is open to the next run: here is nothing more to be done for it."""

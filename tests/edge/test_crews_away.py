@@ -28,7 +28,7 @@ async def test_who_begins_without_a_database_waits_for_it(tmp_path: Path, own_se
             await asyncio.to_thread(own_server.start)
 
         await asyncio.to_thread(own_server.stop)
-        back = asyncio.create_task(bring_back("the database cannot be reached"))
+        back = asyncio.create_task(bring_back("the account: postgresql://keeper:***@127.0.0.1"))
         async with team.at_work(0):
             await back
             await asyncio.to_thread(own_server.stop)

@@ -17,7 +17,7 @@ from pipeline.model import State, Transition
 from pipeline.plan import resubmitted
 from tests.crash.batches import until
 from tests.edge.crews import paid_once
-from tests.edge.drivers import driven
+from tests.edge.drivers import Driven, driven
 from tests.edge.engines import House, vendor
 
 if TYPE_CHECKING:
@@ -188,14 +188,20 @@ async def test_a_signal_after_the_end_has_nobody_to_tell(
         run.cluster.abandon()
 
 
+async def crowded_out(house: House, monkeypatch: pytest.MonkeyPatch) -> Driven:
+    """Three rows, and a cluster without room for any worker."""
+    monkeypatch.setattr(driver, "IDLE_S", 0.1)
+    await house.add(3)
+    run = await driven(house, monkeypatch)
+    run.rays.full = True
+    return run
+
+
 async def test_a_cluster_without_room_is_waited_for_with_a_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "IDLE_S", 0.1)
     async with House(tmp_path) as house:
-        await house.add(3)
-        run = await driven(house, monkeypatch)
-        run.rays.full = True
+        run = await crowded_out(house, monkeypatch)
         async with run.under_way():
             await until(lambda: "free CPU" in run.spy.words())
             run.rays.full = False
@@ -208,11 +214,8 @@ async def test_a_cluster_without_room_is_waited_for_with_a_word(
 async def test_an_interrupt_waits_for_no_place_when_nothing_is_paid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "IDLE_S", 0.1)
     async with House(tmp_path) as house:
-        await house.add(3)
-        run = await driven(house, monkeypatch)
-        run.rays.full = True
+        run = await crowded_out(house, monkeypatch)
         async with run.under_way():
             await until(lambda: "free CPU" in run.spy.words())
             run.cluster.stop("enough", "stopping")
@@ -231,14 +234,25 @@ async def test_the_last_worker_dies_and_the_ledger_is_slow_to_free_its_rows(
         async with run.under_way():
             await until(lambda: house.book.in_flight == 1)
             [process] = run.rays.processes
-            revoke = Ledger.revoke
+            revoke, look = Ledger.revoke, Account.standing
+            begun, goes_on, looks = anyio.Event(), anyio.Event(), 0
 
             async def slowly(ledger: Ledger, *args: Any) -> Revoked:
-                await anyio.sleep(0.5)
+                begun.set()
+                await goes_on.wait()
                 return await revoke(ledger, *args)
 
+            async def counted(account: Account) -> Standing:
+                nonlocal looks
+                standing = await look(account)
+                looks += begun.is_set()
+                return standing
+
             monkeypatch.setattr(Ledger, "revoke", slowly)
+            monkeypatch.setattr(Account, "standing", counted)
             process.die()
+            await until(lambda: looks >= 3)
+            goes_on.set()
             await until(lambda: len(run.rays.processes) == 2)
             house.hasten()
         assert len(run.rays.processes) == 2

@@ -232,14 +232,21 @@ async def test_a_row_may_say_all_in_its_first_answer(tmp_path: Path) -> None:
 
 async def test_a_pace_that_changes_is_heeded_before_the_next_call(tmp_path: Path) -> None:
     """A worker's share grows with what it has to look at: it must not sleep out a gap of its leaner days."""
-    pace = LentPace(interval_s=0.1)
+
+    class Watched(LentPace):
+        told_to_wait = 0.0
+
+        def may_look(self, now: float) -> float:
+            self.told_to_wait = super().may_look(now)
+            return self.told_to_wait
+
+    pace = Watched(interval_s=0.1)
     pace.lent(time.monotonic(), Share(gap_s=60.0))
     assert pace.may_look(time.monotonic()) == 0.0
     async with House(tmp_path) as house, anyio.create_task_group() as tasks:
 
         async def lend() -> None:
-            await until(lambda: house.spy.reached(State.GENERATING) == 1)
-            await anyio.sleep(0.5)
+            await until(lambda: pace.told_to_wait > 1.0)
             pace.lent(time.monotonic(), Share())
 
         def begin(engine: Engine) -> None:

@@ -245,22 +245,27 @@ async def test_an_api_that_never_answered_is_given_up_and_blames_no_row(
         assert states(outcome) == {State.PENDING: 3}
 
 
-async def test_refusals_far_apart_are_no_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between them the worker had no slot to try with: others had them all."""
-    monkeypatch.setattr("pipeline.retry.OUTAGE_LIMIT_S", 1.5)
-    gate = LentGate()
+async def test_refusals_far_apart_are_no_outage(tmp_path: Path) -> None:
+    """Between them, for an hour each, the worker had no slot to try with: others had them all."""
+    gate, hours = LentGate(), 0
     fault = Fault("unavailable", times=2)
     async with House(tmp_path, vendor(), fault) as house, anyio.create_task_group() as tasks:
 
+        def refused() -> int:
+            return sum(event.topic is Topic.CREATE_NOT_ACCEPTED for event in house.spy.events)
+
         async def lend(engine: Engine) -> None:
+            nonlocal hours
             for refusals in (0, 1, 2):
-                await until(lambda: house.book.struck["unavailable"] == refusals)  # noqa: B023 - awaited here
-                await anyio.sleep(2.0 if refusals else 0.0)
+                await until(lambda: refused() == refusals)  # noqa: B023 - awaited here
+                hours = refusals
                 gate.granted(1)
                 engine.ring()
 
         def begin(engine: Engine) -> None:
-            engine._run.tools = replace(engine._run.tools, gate=gate)
+            clock = engine._run.tools.clock
+            later = replace(engine._run.tools, gate=gate, clock=lambda: clock() + 3600.0 * hours)
+            engine._run.tools = later
             tasks.start_soon(lend, engine)
 
         outcome = await house.run(1, during=begin)

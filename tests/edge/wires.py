@@ -7,6 +7,7 @@ import fcntl
 import json
 import struct
 import termios
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -30,15 +31,15 @@ class Heard:
 
 
 @dataclass(kw_only=True)
-class Loopback:
+class Loopback(ABC):
     """A server on this machine, spoken to in TLS if `tls` is given. With its block all connections end."""
 
     port: int = 0
     tls: ssl.SSLContext | None = None
 
+    @abstractmethod
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """What becomes of a connection; afterwards it is closed."""
-        raise NotImplementedError
 
     async def __aenter__(self) -> Self:
         self._tasks: set[asyncio.Task[None]] = set()

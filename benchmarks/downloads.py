@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 import anyio
 import av
 
-from pipeline.cdn import open_session
+from pipeline.download.downloader import Downloader, Saved
+from pipeline.download.http import open_session
 from pipeline.model import Record
-from pipeline.stages.download import Downloader, Saved
 from pipeline.storage import open_store
 
 if TYPE_CHECKING:

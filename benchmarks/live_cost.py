@@ -19,9 +19,10 @@ from typing import Any, Final
 from benchmarks.ledger import row
 from benchmarks.live import HERE, Command, client, scratch, serving, wait_for
 from benchmarks.simulate_night import bytes_tracked
-from pipeline.engine.board import Board
 from pipeline.model import Record, State
-from pipeline.polling import DurationLearner, PollQueue
+from pipeline.poll.learner import DurationLearner
+from pipeline.poll.schedule import PollQueue
+from pipeline.run_state import Board
 
 WORKERS: Final = 128
 """As many as the real engine looks with."""

@@ -14,9 +14,9 @@ import sys
 import time
 from typing import Any, cast
 
-from pipeline.sandbox import Sandbox, SandboxOptions, generations
+from pipeline.sandbox import Sandbox, SandboxOptions, generation_api
 from pipeline.sandbox.answers import generation_body
-from pipeline.sandbox.book import Book, Generation, Status
+from pipeline.sandbox.state import Book, Generation, Status
 
 told: dict[int, float] = {}
 """When each generation, by number, was first told to be completed: the moment its client noticed."""
@@ -51,7 +51,7 @@ async def _serve(options: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    cast("Any", generations).generation_body = _telling
+    cast("Any", generation_api).generation_body = _telling
     asyncio.run(_serve(json.loads(sys.argv[1])))
 
 

@@ -22,17 +22,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.api import Api, ApiKey
-from pipeline.budget import Budget
-from pipeline.engine import Engine, Tools
+from pipeline.client import Api, ApiKey
+from pipeline.download.downloader import Downloader
+from pipeline.engine import Engine
 from pipeline.ledger import Ledger
 from pipeline.model import Job, Record, State
-from pipeline.pacing import CreateGate, LookPace
 from pipeline.plan import new_record
-from pipeline.polling import DurationLearner, PollQueue
+from pipeline.poll.learner import DurationLearner
+from pipeline.poll.rate_limit import LookPace
+from pipeline.poll.schedule import PollQueue
+from pipeline.run_context import Tools
 from pipeline.settings import Settings
-from pipeline.stages.download import Downloader
 from pipeline.storage import LocalStore
+from pipeline.submit.budget import Budget
+from pipeline.submit.concurrency import CreateGate
 
 if TYPE_CHECKING:
     from pipeline.events import Event

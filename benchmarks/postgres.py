@@ -24,8 +24,8 @@ from benchmarks.ledger import one_row, row
 from benchmarks.memory import rss_mib
 from benchmarks.report import table
 from pipeline.ledger import Ledger
-from tests.edge.ledgers import PostgresServer, end
-from tests.edge.ports import free_port
+from tests.integration.ledgers import PostgresServer, end
+from tests.integration.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence

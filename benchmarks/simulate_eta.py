@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.cli.eta import Eta
 from pipeline.model import Record, State
-from pipeline.polling import DurationLearner, PollQueue, kind_of, rest_s
+from pipeline.poll.duration_key import kind_of
+from pipeline.poll.forecast import rest_s
+from pipeline.poll.learner import DurationLearner
+from pipeline.poll.schedule import PollQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

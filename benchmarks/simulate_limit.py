@@ -12,7 +12,7 @@ from math import exp, inf
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.pacing import CreateGate
+from pipeline.submit.concurrency import CreateGate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,8 +17,10 @@ from math import exp, inf
 from random import Random
 from typing import Any, Final
 
-from pipeline.pacing import CreateGate, LookPace
-from pipeline.polling import DurationLearner, PollQueue
+from pipeline.poll.learner import DurationLearner
+from pipeline.poll.rate_limit import LookPace
+from pipeline.poll.schedule import PollQueue
+from pipeline.submit.concurrency import CreateGate
 
 INTERVAL_S: Final = 10.0
 KINDS: Final = ("a|720p|4", "a|1080p|8", "b|1080p|8")

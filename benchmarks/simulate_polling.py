@@ -16,7 +16,8 @@ from random import Random
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.polling import DurationLearner, PollQueue
+from pipeline.poll.learner import DurationLearner
+from pipeline.poll.schedule import PollQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

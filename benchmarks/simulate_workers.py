@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from pipeline.pacing import CreateGate, Lender, Verdict
-from pipeline.pacing.lending import Outcome
+from pipeline.cluster.limits import Lender, Outcome, Verdict
+from pipeline.submit.concurrency import CreateGate
 
 MEDIAN_S: Final = 80.0
 SIGMA: Final = 0.35

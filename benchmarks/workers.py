@@ -20,14 +20,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from pipeline.api import ApiKey
-from pipeline.cluster.job import ClusterJob, Report
+from pipeline.client import ApiKey
+from pipeline.cluster.limits import Looked
+from pipeline.cluster.messages import ClusterJob, Report
 from pipeline.ledger import Ledger
-from pipeline.pacing import Looked
 from pipeline.sandbox import Sandbox, SandboxOptions
 from pipeline.settings import Settings
 from tests.crash.batches import Batch
-from tests.edge.ledgers import server
+from tests.integration.ledgers import server
 
 ROUNDS: Final = 3
 WORKERS: Final = (0, 1, 2, 4)
@@ -95,14 +95,14 @@ async def slots(jobs: int) -> None:
 
 async def messages(reports: int) -> None:
     """Ask one account as fast as it answers; no row moves."""
-    from pipeline.cluster import rays
+    from pipeline.cluster import ray_backend
 
-    rays.start(None, 1)
+    ray_backend.start(None, 1)
     where = server().url(server().new_database())
     async with await Ledger.open(where) as ledger:
         epoch, orphans = await ledger.begin_epoch()
     job = ClusterJob(where, "default", "", "", ApiKey("none", "-"), Settings(), 1, 60.0)
-    account = rays.new_account("asked", job, epoch, orphans)
+    account = ray_backend.new_account("asked", job, epoch, orphans)
     await account.begin()
 
     async def ask(name: str) -> None:
@@ -113,8 +113,8 @@ async def messages(reports: int) -> None:
     began = time.perf_counter()
     await asyncio.gather(*(ask(f"worker {number}") for number in range(ASKING)))
     print(f"{reports / (time.perf_counter() - began):,.0f} messages a second")
-    rays.end(account, [])
-    rays.leave()
+    ray_backend.end(account, [])
+    ray_backend.leave()
 
 
 def name_of(workers: int) -> str:

@@ -19,9 +19,9 @@ import click
 from pipeline.cli import COMMANDS, cli
 from pipeline.cli.access import BASE_NAMES, DEFAULT_BASE_URL, KEY_NAMES
 from pipeline.errors import ExitCode, StopReason
-from pipeline.manifest.schema import manifest_schema
+from pipeline.manifest.json_schema import manifest_schema
 from pipeline.model import State
-from pipeline.results import COLUMNS, STATUSES
+from pipeline.results.csv import COLUMNS, STATUSES
 from pipeline.sandbox import FAULTS
 from pipeline.settings import Settings
 

@@ -10,8 +10,8 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, assert_never
 
+from pipeline.filenames import assign_stems, file_stem
 from pipeline.model import MAYBE_PAID, Failure, Job, Record, State
-from pipeline.names import assign_stems, file_stem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

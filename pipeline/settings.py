@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipeline.errors import UsageError
-from pipeline.names import check_template
+from pipeline.filenames import check_template
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,7 +9,7 @@ from pipeline.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pipeline.api import ApiKey
+    from pipeline.client import ApiKey
 
 KEY_NAMES: Final = ("AIMLAPI_API_KEY", "AIML_API_KEY", "AIMLAPI_KEY")
 BASE_NAMES: Final = ("AIMLAPI_API_BASE", "AIML_API_BASE")
@@ -21,7 +21,7 @@ def find_key(environ: Mapping[str, str]) -> ApiKey | None:
 
     Raises `UsageError` for one that no HTTP header can carry, without showing it.
     """
-    from pipeline.api import ApiKey
+    from pipeline.client import ApiKey
 
     for name in KEY_NAMES:
         secret = environ.get(name, "").strip()

@@ -23,10 +23,11 @@ from pipeline.events import Observers
 if TYPE_CHECKING:
     from pipeline.cli.preparing import Prepared
     from pipeline.cluster.driver import Cluster
-    from pipeline.engine import Engine, Outcome
+    from pipeline.engine import Engine
     from pipeline.errors import ExitCode
     from pipeline.events import Observer
-    from pipeline.polling import DurationLearner
+    from pipeline.poll.learner import DurationLearner
+    from pipeline.run_state import Outcome
 
 
 class Bystanders:
@@ -54,7 +55,7 @@ class Bystanders:
         observers: list[Observer] = [prepared.log, self._progress, self._eta, self.projector]
         self._feed = None
         if request.serve is not None:
-            from pipeline.live import Feed
+            from pipeline.results.live import Feed
 
             self._feed = Feed(plan.records)
             observers.append(self._feed)
@@ -92,7 +93,7 @@ class Bystanders:
         batch = self._batch
         if self._feed is None or batch.request.serve is None:
             return
-        from pipeline.live import LivePage, parse_bind
+        from pipeline.results.live import LivePage, parse_bind
 
         root = None if "://" in batch.place.output else Path(batch.place.output)
         page = LivePage(

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final, Literal, TextIO
 from pipeline.cli.farewell import reason
 from pipeline.errors import UsageError
 from pipeline.model import Record, State
-from pipeline.report.story import figures, headline, money, span, troubles
-from pipeline.results import STATUSES, listed, rendering_s, status, summary
+from pipeline.results.csv import STATUSES, listed, rendering_s, status, summary
+from pipeline.results.report.story import figures, headline, money, span, troubles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

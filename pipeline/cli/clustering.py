@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from pipeline.cli.preparing import Prepared
     from pipeline.cli.request import Request
     from pipeline.cluster.driver import Cluster
+    from pipeline.download.downloader import Downloader
     from pipeline.events import Observer
     from pipeline.ledger import Ledger
     from pipeline.model import Record
-    from pipeline.stages.download import Downloader
 
 CHECKERS = 4
 
@@ -33,7 +33,7 @@ def check_cluster(request: Request) -> None:
     chosen = request.cluster
     if chosen is None:
         return
-    from pipeline.cluster import rays  # noqa: F401 - says so when Ray is not installed
+    from pipeline.cluster import ray_backend  # noqa: F401 - says so when Ray is not installed
 
     if chosen.address is None:
         return

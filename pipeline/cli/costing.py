@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 
-from pipeline.api import Api
 from pipeline.cli.access import find_base_url, need_key
 from pipeline.cli.ledgers import held_ledger, looked_at
 from pipeline.cli.places import existing_place
 from pipeline.cli.words import one_line
-from pipeline.costs import reckon
+from pipeline.client import Api
 from pipeline.errors import ExitCode, Held, StopReason, StopRun
-from pipeline.stages.reconcile import read_whole_log
+from pipeline.reconcile.request_log import read_whole_log
+from pipeline.results.cost_audit import reckon
 
 if TYPE_CHECKING:
-    from pipeline.api import ApiKey
     from pipeline.cli.places import LedgerChoice, Place
-    from pipeline.costs import Reckoning
+    from pipeline.client import ApiKey
     from pipeline.ledger import Ledger
     from pipeline.model import Record
+    from pipeline.results.cost_audit import Reckoning
 
 
 def show_costs(

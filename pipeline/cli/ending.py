@@ -17,12 +17,12 @@ from pipeline.cli.places import CSV_NAME, LOG_NAME, REPORT_NAME, Place
 from pipeline.cli.words import wrapped
 from pipeline.errors import ExitCode, StopReason
 from pipeline.model import State
-from pipeline.results import status, summary
+from pipeline.results.csv import status, summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.engine import Outcome
+    from pipeline.run_state import Outcome
 
 NEXT_WORDS = {
     StopReason.CREDITS: "  (after topping up the account)",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.model import Job
-    from pipeline.pricing import Quote
+    from pipeline.submit.pricing import Quote
 
 _ROWS_SHOWN = 40
 
@@ -44,10 +44,10 @@ async def _estimate(
 
     import aiohttp
 
-    from pipeline.api.catalogue import Catalogue
-    from pipeline.api.client import USER_AGENT, Api, normalise_base_url
     from pipeline.cli.access import find_base_url, find_key
     from pipeline.cli.loading import cache_dir, load_checked, priced
+    from pipeline.client.catalog import Catalogue
+    from pipeline.client.client import USER_AGENT, Api, normalise_base_url
 
     url = normalise_base_url(find_base_url(base_url, os.environ))
     async with aiohttp.ClientSession(headers={"User-Agent": USER_AGENT}) as session:

@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.events import Topic
 from pipeline.model import Record, State
-from pipeline.polling import kind_of, rest_s, spread_of
-from pipeline.results import rendering_s
+from pipeline.poll.duration_key import kind_of
+from pipeline.poll.forecast import rest_s
+from pipeline.poll.spread import spread_of
+from pipeline.results.csv import rendering_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from pipeline.events import Event
-    from pipeline.polling import DurationLearner, Spread
+    from pipeline.poll.learner import DurationLearner
+    from pipeline.poll.spread import Spread
 
 _KEPT: Final = 2000
 _REMEMBERED: Final = 24

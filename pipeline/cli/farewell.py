@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.cli.words import clock_words, fitted, one_line
 from pipeline.model import State
-from pipeline.report.story import headline, money, size, span
-from pipeline.results import listed, rendering_s, status
+from pipeline.results.csv import listed, rendering_s, status
+from pipeline.results.report.story import headline, money, size, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pipeline.model import Record
-    from pipeline.results import Summary
+    from pipeline.results.csv import Summary
 
 FAILURES: Final = 20
 SLOWEST: Final = 3

@@ -13,8 +13,8 @@ import click
 
 from pipeline.events import Event, Level, Topic
 from pipeline.ledger import Ledger
-from pipeline.lock import hold
-from pipeline.results import iso
+from pipeline.ledger.lock import hold
+from pipeline.results.csv import iso
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pipeline.api.catalogue import Catalogue, Listing
+    from pipeline.client.catalog import Catalogue, Listing
     from pipeline.manifest import Manifest
-    from pipeline.pricing import Quote
+    from pipeline.submit.pricing import Quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ async def priced(loaded: Loaded, catalogue: Catalogue) -> tuple[Quote, tuple[str
 
     Rows whose price cannot be had are unknown in the quote; nothing is raised for the network's sake.
     """
-    from pipeline.pricing import quote
+    from pipeline.submit.pricing import quote
 
     missing = {job.model for job in loaded.manifest.jobs} - loaded.listings.keys()
     listings = {**loaded.listings, **await catalogue.look_up(missing, with_rules=False)}

@@ -16,9 +16,9 @@ from pipeline.model import State
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pipeline.api import Api
-    from pipeline.api.catalogue import Catalogue
     from pipeline.cli.loading import Loaded
+    from pipeline.client import Api
+    from pipeline.client.catalog import Catalogue
     from pipeline.model import Record
 
 BALANCE_S: Final = 4.0

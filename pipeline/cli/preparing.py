@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.api import Api
-from pipeline.api.catalogue import Catalogue
 from pipeline.cli.ledgers import Pauses, held_ledger, secrets_of
 from pipeline.cli.loading import cache_dir
 from pipeline.cli.money import agreed, estimate, price_list
 from pipeline.cli.places import LOG_NAME
 from pipeline.cli.start import load_batch, other_manifest, plan_batch, same_vendor, start_sandbox
-from pipeline.logbook import Logbook
+from pipeline.client import Api
+from pipeline.client.catalog import Catalogue
+from pipeline.results.run_log import Logbook
 from pipeline.settings import resolve
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Keeps results.csv true while a run goes on, and writes CSV and report at its end.
+"""Keeps csv.csv true while a run goes on, and writes CSV and report at its end.
 
 Both are projections of the records: never a second truth, rewritten whole and atomically.
 """
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from pipeline import report, results
 from pipeline.cli.places import CSV_NAME, REPORT_NAME
 from pipeline.errors import StoreTrouble
+from pipeline.results import csv, report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ class Projector:
         self._changed = True
 
     def said(self, event: Event) -> None:
-        """Nothing said changes the results."""
+        """Nothing said changes the csv."""
 
     async def keep_up(self, records: Callable[[], Sequence[Record]]) -> None:
         """Rewrite the CSV after changes, until cancelled. A full disk is noticed where videos are saved."""
@@ -52,7 +52,7 @@ class Projector:
 
     async def begin(self, records: Sequence[Record]) -> None:
         """Write the first CSV. Raises `StoreTrouble`: a place that will not take it will take no video."""
-        data = await anyio.to_thread.run_sync(results.csv_bytes, records)
+        data = await anyio.to_thread.run_sync(csv.csv_bytes, records)
         with anyio.CancelScope(shield=True):
             await self._store.write_bytes(CSV_NAME, data, durable=False)
 

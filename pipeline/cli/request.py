@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pipeline.api import ApiKey
     from pipeline.cli.loading import FirstLook
     from pipeline.cli.places import LedgerChoice, Place
+    from pipeline.client import ApiKey
     from pipeline.settings import Settings
     from pipeline.storage import Store
 

@@ -17,9 +17,6 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import click
 
-from pipeline.api import ApiKey, normalise_base_url
-from pipeline.budget import Budget
-from pipeline.cdn import open_session
 from pipeline.cli.access import find_base_url, need_key
 from pipeline.cli.aftermath import tell
 from pipeline.cli.bystanders import Bystanders
@@ -30,16 +27,22 @@ from pipeline.cli.places import place_of
 from pipeline.cli.preparing import prepare, settings_of
 from pipeline.cli.request import Batch, Request
 from pipeline.cli.start import tell_start
-from pipeline.engine import Engine, Tools
+from pipeline.client import ApiKey, normalise_base_url
+from pipeline.download.downloader import Downloader, DownloadLimits
+from pipeline.download.http import open_session
+from pipeline.engine import Engine
 from pipeline.errors import ExitCode, StoreTrouble, UsageError
 from pipeline.events import Event, Topic
-from pipeline.live.guard import parse_bind
-from pipeline.memory import memory_path, read_memory, write_memory
 from pipeline.model import State
-from pipeline.pacing import CreateGate, LookPace
-from pipeline.polling import DurationLearner, PollQueue
-from pipeline.stages.download import Downloader, DownloadLimits
+from pipeline.poll.duration_cache import memory_path, read_memory, write_memory
+from pipeline.poll.learner import DurationLearner
+from pipeline.poll.rate_limit import LookPace
+from pipeline.poll.schedule import PollQueue
+from pipeline.results.live.guard import parse_bind
+from pipeline.run_context import Tools
 from pipeline.storage import open_store
+from pipeline.submit.budget import Budget
+from pipeline.submit.concurrency import CreateGate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +51,7 @@ if TYPE_CHECKING:
 
     from pipeline.cli.preparing import Prepared
     from pipeline.cluster.driver import Cluster
-    from pipeline.engine import Outcome
+    from pipeline.run_state import Outcome
 
 SANDBOX_HINT: Final = "To try without a key, free and offline: add --sandbox."
 SANDBOX_KEY: Final = "any-key-will-do"

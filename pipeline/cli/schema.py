@@ -16,7 +16,7 @@ def command() -> int:
     """
     import json
 
-    from pipeline.manifest.schema import manifest_schema
+    from pipeline.manifest.json_schema import manifest_schema
 
     click.echo(json.dumps(manifest_schema(), indent=2, ensure_ascii=False))
     return 0

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
     from pathlib import Path
 
-    from pipeline.api.catalogue import Catalogue
     from pipeline.cli.loading import Loaded
     from pipeline.cli.money import Estimate
     from pipeline.cli.request import Batch
+    from pipeline.client.catalog import Catalogue
     from pipeline.events import Observer
     from pipeline.ledger import Ledger
     from pipeline.manifest import Manifest

@@ -57,10 +57,10 @@ async def _look_outside(
 
     import aiohttp
 
-    from pipeline.api.catalogue import Catalogue
-    from pipeline.api.client import USER_AGENT, normalise_base_url
     from pipeline.cli.access import find_base_url
     from pipeline.cli.loading import cache_dir, second_look, with_images
+    from pipeline.client.catalog import Catalogue
+    from pipeline.client.client import USER_AGENT, normalise_base_url
 
     url = normalise_base_url(find_base_url(base_url, os.environ))
     async with aiohttp.ClientSession(headers={"User-Agent": USER_AGENT}) as session:

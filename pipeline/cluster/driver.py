@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from anyio import to_thread
 
-from pipeline.cluster import rays
-from pipeline.cluster.job import AccountLost
-from pipeline.engine.board import Board
+from pipeline.cluster import ray_backend
+from pipeline.cluster.messages import AccountLost
 from pipeline.errors import LedgerTrouble, StopReason, StopRun
 from pipeline.events import Event, Level, Topic
 from pipeline.ledger.leases import IN_FLIGHT
 from pipeline.model import State
+from pipeline.run_state import Board
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from anyio.abc import TaskGroup
 
-    from pipeline.cluster.job import ClusterJob, Standing
-    from pipeline.cluster.rays import RayLine
-    from pipeline.engine import Outcome
+    from pipeline.cluster.messages import ClusterJob, Standing
+    from pipeline.cluster.ray_backend import RayLine
     from pipeline.events import Observer
     from pipeline.ledger import Ledger
     from pipeline.model import Record
+    from pipeline.run_state import Outcome
 
 BEAT_S: Final = 0.25
 SHARE: Final = 50.0
@@ -124,9 +124,9 @@ class Cluster:
         """Do all there is to do; return how it ended."""
         if not self._outcome().open_rows:
             return self._outcome()
-        await to_thread.run_sync(partial(rays.start, self._address, self._job.workers))
+        await to_thread.run_sync(partial(ray_backend.start, self._address, self._job.workers))
         try:
-            rays.reclaim_signals()
+            ray_backend.reclaim_signals()
             with self._patience:
                 await self._reign()
                 while self._lost and await self._succeeded():
@@ -137,13 +137,13 @@ class Cluster:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._end_all()
-                await to_thread.run_sync(rays.leave)
+                await to_thread.run_sync(ray_backend.leave)
         return self._outcome()
 
     async def _reign(self) -> None:
         """Let one account lend all there is to do; `_lost` says afterwards what became of it, if anything."""
         name = f"veobatch-{self._ledger.identity}-{self._epoch}"
-        account = self._account = rays.new_account(name, self._job, self._epoch, self._orphans)
+        account = self._account = ray_backend.new_account(name, self._job, self._epoch, self._orphans)
         self._lost = ""
         try:
             await account.begin()
@@ -179,7 +179,7 @@ class Cluster:
         """End every process; from now on there is nobody to be told anything."""
         account, self._account = self._account, None
         workers, self._workers = list(self._workers.values()), {}
-        await to_thread.run_sync(rays.end, account, workers)
+        await to_thread.run_sync(ray_backend.end, account, workers)
 
     async def _oversee(self, account: RayLine, tasks: TaskGroup) -> None:
         """Keep as many workers as were asked for while there are rows that none of them has."""
@@ -222,7 +222,7 @@ class Cluster:
             self._idle_since = anyio.current_time()
         elif anyio.current_time() > self._idle_since + IDLE_S:
             self._idle_since = anyio.current_time()
-            await to_thread.run_sync(rays.need_ray)
+            await to_thread.run_sync(ray_backend.need_ray)
             if not self._told_idle and self._address is not None:
                 self._told_idle = True
                 words = "no worker has begun yet: they wait for a free CPU of the cluster"
@@ -254,14 +254,14 @@ class Cluster:
     def _spawn(self, account: RayLine, tasks: TaskGroup) -> None:
         self._spawned += 1
         name = f"{self._epoch}.{self._spawned}"
-        self._workers[name] = rays.new_worker()
+        self._workers[name] = ray_backend.new_worker()
         tasks.start_soon(self._tend, account, name)
 
     async def _tend(self, account: RayLine, name: str) -> None:
         """Wait for a worker's end. One that dies is replaced; what it had is given to others."""
         try:
             trouble = await self._workers[name].live.remote(name, self._job.for_a_worker(), account.actor)
-        except rays.lost() as error:
+        except ray_backend.lost() as error:
             self._bury(name, error)
             trouble = None
         del self._workers[name]
@@ -277,7 +277,7 @@ class Cluster:
 
     def _bury(self, name: str, error: Exception) -> None:
         self._stale = True
-        words = f"worker {name} is lost ({rays.words(error)}): others go on with its rows"
+        words = f"worker {name} is lost ({ray_backend.words(error)}): others go on with its rows"
         self._observer.said(Event(Topic.NOTE, words, Level.WARNING))
         self._observer.said(Event(Topic.NOTE, f"worker {name}: {error}", Level.DEBUG))
 

@@ -14,7 +14,7 @@ from pipeline.ledger import Ledger
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from pipeline.cluster.job import ClusterJob
+    from pipeline.cluster.messages import ClusterJob
 
 PATIENCE_S: Final = 600.0
 """How long whoever starts waits for the database."""

@@ -15,22 +15,23 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import anyio
 
-from pipeline.api import Api
-from pipeline.budget import Budget
-from pipeline.cdn import open_session
-from pipeline.cluster.job import AccountLost, Leaving, Report
-from pipeline.cluster.lessons import SharingLearner
+from pipeline.client import Api
+from pipeline.cluster.limits import LentGate, LentPace
+from pipeline.cluster.messages import AccountLost, Leaving, Report
 from pipeline.cluster.opening import open_ledger
-from pipeline.engine import Engine, Tools
+from pipeline.cluster.shared_durations import SharingLearner
+from pipeline.download.downloader import Downloader, DownloadLimits
+from pipeline.download.http import open_session
+from pipeline.engine import Engine
 from pipeline.errors import Conflict, StopReason, StopRun
 from pipeline.events import Event, Level, Topic
 from pipeline.ledger.leases import ENDED
 from pipeline.model import Failure, State
-from pipeline.pacing import LentGate, LentPace
-from pipeline.polling import PollQueue
-from pipeline.stages.download import Downloader, DownloadLimits
-from pipeline.stages.reconcile import REQUEST_GAP_S
+from pipeline.poll.schedule import PollQueue
+from pipeline.reconcile.request_log import REQUEST_GAP_S
+from pipeline.run_context import Tools
 from pipeline.storage import open_store
+from pipeline.submit.budget import Budget
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -38,10 +39,10 @@ if TYPE_CHECKING:
 
     from aiohttp import ClientSession
 
-    from pipeline.cluster.job import ClusterJob, Reply
-    from pipeline.engine import Outcome
+    from pipeline.cluster.messages import ClusterJob, Reply
     from pipeline.ledger.leases import Leased
     from pipeline.model import Record
+    from pipeline.run_state import Outcome
     from pipeline.storage import Store
 
 SHARE_OF_LEASE: Final = 0.8

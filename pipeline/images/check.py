@@ -20,16 +20,16 @@ import anyio
 from anyio import to_thread
 from yarl import URL
 
-from pipeline.images.addresses import (
+from pipeline.images.header import Head, NotAnImageError, read_head
+from pipeline.manifest.fields import Words
+from pipeline.manifest.problems import Problem, show
+from pipeline.net.address_guard import (
     THROUGH_A_PROXY,
     PrivateAddressError,
     PublicResolver,
     refuse_private_literal,
 )
-from pipeline.images.head import Head, NotAnImageError, read_head
-from pipeline.manifest.problems import Problem, show
-from pipeline.manifest.rules import Words
-from pipeline.proxies import proxy_for, way_through
+from pipeline.net.proxy import proxy_for, way_through
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

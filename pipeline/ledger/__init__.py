@@ -5,7 +5,7 @@ two callers make the same step, and group commit. It must not know HTTP, files o
 is made. SQLAlchemy and the drivers are imported when a ledger is opened, not before.
 """
 
-from pipeline.ledger.facade import Ledger
+from pipeline.ledger.ledger import Ledger
 from pipeline.ledger.rows import Step
 
 __all__ = ["Ledger", "Step"]

@@ -16,7 +16,7 @@ from pipeline.model import State
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pipeline.ledger.store import Cursor, Store
+    from pipeline.ledger.backend import Cursor, Store
     from pipeline.model import Record
 
 _T = TypeVar("_T")

@@ -21,8 +21,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from pipeline.errors import Held, LedgerTrouble, StoreTrouble, UsageError, VeobatchError
+from pipeline.ledger.backend import Store, new_identity, refuse_newer
 from pipeline.ledger.schema import VERSION_TABLE, migrations, statements
-from pipeline.ledger.store import Store, new_identity, refuse_newer
 
 try:
     import psycopg
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL
 
-    from pipeline.ledger.store import Cursor
+    from pipeline.ledger.backend import Cursor
 
 # It warns on standard error of what failed after a failure, which is nobody's news.
 logging.getLogger("psycopg").setLevel(logging.ERROR)

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy.dialects.sqlite import dialect
 
 from pipeline.errors import LedgerTrouble, StoreTrouble, VeobatchError
+from pipeline.ledger.backend import Store, new_identity, refuse_newer
 from pipeline.ledger.schema import VERSION, migrations, statements
-from pipeline.ledger.store import Store, new_identity, refuse_newer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from pipeline.ledger.backend import Cursor
     from pipeline.ledger.schema import Statements
-    from pipeline.ledger.store import Cursor
 
 _DIALECT: Final = dialect(paramstyle="qmark")
 _APPLICATION_ID: Final = 0x7665_6F62  # "veob", in the file's header: https://www.sqlite.org/fileformat2.html

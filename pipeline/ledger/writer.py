@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
-    from pipeline.ledger.store import Move, Store
+    from pipeline.ledger.backend import Move, Store
 
 _MOST_MOVES: Final = 4096
 """A group ends here, so that no caller waits for the whole of an endless stream of others."""

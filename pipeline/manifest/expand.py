@@ -10,9 +10,9 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from pipeline.manifest.fields import PROMPT_CHARS, Words, nearest
+from pipeline.manifest.nodes import Map, Member, Node, Seq, TooMuch, Trapped, plain
 from pipeline.manifest.problems import Report, show
-from pipeline.manifest.rules import PROMPT_CHARS, Words, nearest
-from pipeline.manifest.tree import Map, Member, Node, Seq, TooMuch, Trapped, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

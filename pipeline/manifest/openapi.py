@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.manifest.rules import PROMPT_CHARS, FieldRule, Kind, ModelRules
+from pipeline.manifest.fields import PROMPT_CHARS, FieldRule, Kind, ModelRules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

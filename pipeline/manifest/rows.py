@@ -7,10 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.manifest.blanks import is_blank
 from pipeline.manifest.expand import filled
-from pipeline.manifest.problems import Report, Unreadable, show, show_bare
-from pipeline.manifest.rules import (
+from pipeline.manifest.fields import (
     KNOWN_MODEL,
     UNKNOWN,
     VEO,
@@ -21,7 +19,9 @@ from pipeline.manifest.rules import (
     blank_words,
     nearest,
 )
-from pipeline.manifest.tree import Map, Member, Node, Seq, TooMuch, Trap, Trapped, plain
+from pipeline.manifest.invisible import is_blank
+from pipeline.manifest.nodes import Map, Member, Node, Seq, TooMuch, Trap, Trapped, plain
+from pipeline.manifest.problems import Report, Unreadable, show, show_bare
 from pipeline.model import Job
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ Owns everything about PyAV and the MP4 format. It blocks: call it in a thread (l
 while it works). It knows no network, no rows and no file names.
 """
 
-from pipeline.media.asked import checked, compare
-from pipeline.media.boxes import NotPlayable, begins_like_mp4, outline
-from pipeline.media.looking import Look, look, poster, preload, probe
+from pipeline.media.expectations import checked, compare
+from pipeline.media.mp4 import NotPlayable, begins_like_mp4, outline
+from pipeline.media.probe import Look, look, poster, preload, probe
 
 __all__ = [
     "Look",

@@ -5,9 +5,9 @@ It imports nothing else of this project, so that it cannot share our misreadings
 
 from __future__ import annotations
 
-from pipeline.sandbox.book import Book, Generation
 from pipeline.sandbox.faults import FAULTS, Fault
 from pipeline.sandbox.options import SandboxOptions
 from pipeline.sandbox.server import Sandbox
+from pipeline.sandbox.state import Book, Generation
 
 __all__ = ["FAULTS", "Book", "Fault", "Generation", "Sandbox", "SandboxOptions"]

@@ -9,12 +9,12 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from pipeline.sandbox.book import CREDITS_PER_USD, FINAL, Status
+from pipeline.sandbox.state import CREDITS_PER_USD, FINAL, Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pipeline.sandbox.book import Generation
+    from pipeline.sandbox.state import Generation
 
 JSON: Final = "application/json; charset=utf-8"
 

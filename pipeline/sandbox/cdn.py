@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from pipeline.sandbox.book import Status
-from pipeline.sandbox.catalogue import find_model
-from pipeline.sandbox.faults.desk import Stage, Subject
+from pipeline.sandbox.catalog import find_model
+from pipeline.sandbox.faults.injector import Stage, Subject
 from pipeline.sandbox.files import etag_of, send_file
-from pipeline.sandbox.vendor import label_of, shape_of
+from pipeline.sandbox.service import label_of, shape_of
+from pipeline.sandbox.state import Status
 
 if TYPE_CHECKING:
-    from pipeline.sandbox.book import Generation
-    from pipeline.sandbox.faults.play import Players
+    from pipeline.sandbox.faults.handlers import Players
     from pipeline.sandbox.film import Shape, Studio
-    from pipeline.sandbox.vendor import Vendor
+    from pipeline.sandbox.service import Vendor
+    from pipeline.sandbox.state import Generation
 
 FOLDER: Final = "/generations/sandbox/"
 NUMBER: Final = re.compile(r"[0-9]{1,12}")

@@ -14,8 +14,8 @@ from dataclasses import asdict
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.sandbox.book import Generation
-from pipeline.sandbox.faults.desk import Fault
+from pipeline.sandbox.faults.injector import Fault
+from pipeline.sandbox.state import Generation
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from pipeline.sandbox.catalogue import Model
+    from pipeline.sandbox.catalog import Model
 
 PATH: Final = "/v2/video/generations"
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from pipeline.sandbox.catalogue import MODELS
-from pipeline.sandbox.faults.table import FAULTS
+from pipeline.sandbox.catalog import MODELS
+from pipeline.sandbox.faults.catalog import FAULTS
 
 if TYPE_CHECKING:
-    from pipeline.sandbox.vendor import Vendor
+    from pipeline.sandbox.service import Vendor
 
 STYLE: Final = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:3rem auto;padding:0 1rem;color:#1a1830;"

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Self
 
 from aiohttp import web
 
-from pipeline.sandbox.accounts import Accounts
+from pipeline.sandbox.account_api import Accounts
 from pipeline.sandbox.cdn import FOLDER, Cdn
-from pipeline.sandbox.faults.desk import FaultDesk
-from pipeline.sandbox.faults.play import Players
-from pipeline.sandbox.faults.table import STAGES
+from pipeline.sandbox.faults.catalog import STAGES
+from pipeline.sandbox.faults.handlers import Players
+from pipeline.sandbox.faults.injector import FaultDesk
 from pipeline.sandbox.film import Studio
-from pipeline.sandbox.gate import make_gate
-from pipeline.sandbox.generations import PATH, Generations
+from pipeline.sandbox.generation_api import PATH, Generations
+from pipeline.sandbox.middleware import make_gate
 from pipeline.sandbox.options import SandboxOptions
 from pipeline.sandbox.pages import Pages
-from pipeline.sandbox.vendor import Vendor
+from pipeline.sandbox.service import Vendor
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from pipeline.sandbox.book import Book
-    from pipeline.sandbox.faults.desk import Fault
+    from pipeline.sandbox.faults.injector import Fault
+    from pipeline.sandbox.state import Book
 
 
 class Sandbox:

@@ -36,7 +36,7 @@ def open_store(output: str, *, environ: Mapping[str, str] | None = None) -> Stor
     if not is_object_url(output):
         return LocalStore(unquote(urlsplit(output).path) if output.startswith("file://") else output)
     try:
-        from pipeline.storage.objects import open_objects
+        from pipeline.storage.object_store import open_objects
     except ImportError as error:
         raise UsageError(
             f"--output {output}: object stores need one more package: pip install 'veobatch[cloud]'"

@@ -13,8 +13,8 @@ import pytest
 from playwright.sync_api import Browser, Error, Page, sync_playwright
 
 from pipeline.model import Artifact
-from pipeline.report import render
-from pipeline.results import csv_bytes
+from pipeline.results.csv import csv_bytes
+from pipeline.results.report import render
 from tests.unit.projection_rows import MEDIA, T0, done
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from pipeline.live import Bind, Feed, LivePage
 from pipeline.model import State
+from pipeline.results.live import Bind, Feed, LivePage
 from tests.browser.conftest import filmed
 from tests.unit.projection_rows import failed, row
 

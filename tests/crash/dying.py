@@ -22,7 +22,7 @@ def die() -> None:
 def main() -> None:
     """Arm the ledger, then be the command."""
     from pipeline.cli import main as command
-    from pipeline.ledger.store import Store
+    from pipeline.ledger.backend import Store
 
     _, moment, number, *sys.argv[1:] = sys.argv
     make = Store.apply

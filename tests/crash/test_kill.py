@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.sandbox import Fault, Sandbox, SandboxOptions
 from tests.crash.batches import OPTIONS, Batch, until
-from tests.edge.ledgers import server
+from tests.integration.ledgers import server
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.api import ApiKey, normalise_base_url
 from pipeline.cli.access import BASE_NAMES, DEFAULT_BASE_URL, KEY_NAMES, find_base_url, find_key, need_key
+from pipeline.client import ApiKey, normalise_base_url
 from pipeline.errors import ExitCode, UsageError
 
 SECRET = "sk-0123456789"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.api.answers import (
+from pipeline.client.responses import (
     COMPLETED,
     ENDED_BADLY,
     KEPT_BODY_CHARS,

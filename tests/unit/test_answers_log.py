@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.api.answers import UnreadableAnswerError, parse_log
+from pipeline.client.responses import UnreadableAnswerError, parse_log
 from tests.unit.test_answers import UNREADABLE
 
 

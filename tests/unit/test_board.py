@@ -6,9 +6,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pipeline.engine.board import Board, Outcome
 from pipeline.errors import StopReason
 from pipeline.model import Failure, Record, State
+from pipeline.run_state import Board, Outcome
 from tests.unit.samples import record
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from pipeline.budget import Budget
 from pipeline.model import Record, State
+from pipeline.submit.budget import Budget
 
 KEYS = st.sampled_from([f"job-{n}" for n in range(12)])
 PRICES = st.decimals(min_value=0, max_value=5, places=4).map(float)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.api import LogRow
-from pipeline.costs import reckon
+from pipeline.client import LogRow
 from pipeline.model import Record, State
-from pipeline.stages.submit import correlation_id
+from pipeline.results.cost_audit import reckon
+from pipeline.submit.create import correlation_id
 
 IDENTITY = "abcdefghij"
 

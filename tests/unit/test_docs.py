@@ -15,7 +15,7 @@ from pipeline import __version__
 from pipeline.cli import COMMANDS
 from pipeline.errors import ExitCode
 from pipeline.manifest import load
-from pipeline.results import COLUMNS
+from pipeline.results.csv import COLUMNS
 from tests.unit.test_floors import FLOORS
 
 if TYPE_CHECKING:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.cdn import Expired, Origin, Refused, StallMeter, Unreachable
-from pipeline.cdn.headers import Span, declares_page, encoded, span_of, unsatisfied_total
-from pipeline.stages.download import DownloadLimits, Effort
+from pipeline.download.downloader import DownloadLimits, Effort
+from pipeline.download.headers import Origin, Span, declares_page, encoded, span_of, unsatisfied_total
+from pipeline.download.http import Expired, Unreachable
+from pipeline.download.redirects import Refused
+from pipeline.download.stall import StallMeter
 
 LIMITS = DownloadLimits(tries=4, patience_s=60, first_wait_s=1, longest_wait_s=8, proofs=3, full_fetches=5)
 

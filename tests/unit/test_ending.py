@@ -19,10 +19,10 @@ import pytest
 
 from pipeline.cli.ending import Ending
 from pipeline.cli.places import Place
-from pipeline.engine import Outcome
 from pipeline.errors import ExitCode, StopReason
 from pipeline.model import Failure, Record, State
-from pipeline.results import STATUSES
+from pipeline.results.csv import STATUSES
+from pipeline.run_state import Outcome
 from tests.unit.samples import record
 
 PLACE = Place(Path("output/night"), "output/night")

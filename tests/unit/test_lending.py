@@ -9,17 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.pacing import (
-    CreateGate,
-    Lender,
-    LentGate,
-    LentPace,
-    LookPace,
-    PaceLender,
-    Share,
-    Verdict,
-)
-from pipeline.pacing.lending import Outcome
+from pipeline.cluster.limits import Lender, LentGate, LentPace, Outcome, PaceLender, Share, Verdict
+from pipeline.poll.rate_limit import LookPace
+from pipeline.submit.concurrency import CreateGate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.errors import ExitCode, Held, StopReason, StoreTrouble
-from pipeline.lock import HOLDER_NAME, LOCK_NAME, hold
+from pipeline.ledger.lock import HOLDER_NAME, LOCK_NAME, hold
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.events import Event, Level, Topic
-from pipeline.logbook import Logbook, Redactor
 from pipeline.model import Failure, State
+from pipeline.results.run_log import Logbook, Redactor
 from tests.unit.projection_rows import T0, done, row
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.manifest import KNOWN_MODEL, FieldRule, Manifest, ManifestProblems, ModelRules, load
-from pipeline.manifest.rules import Kind
+from pipeline.manifest.fields import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable

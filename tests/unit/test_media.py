@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from pipeline.media import NotPlayable, checked, compare, look, outline, poster, probe
-from pipeline.media.boxes import prefix_length, units_fit
+from pipeline.media.mp4 import prefix_length, units_fit
 from pipeline.model import Media
-from tests.edge.films import film, padded, scrambled
+from tests.integration.films import film, padded, scrambled
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,9 +8,9 @@ import signal
 import click
 import pytest
 
-from pipeline.api import Api, ApiKey
-from pipeline.api.catalogue import Catalogue
 from pipeline.cli.money import Estimate, Prices, agreed, estimate, price_list
+from pipeline.client import Api, ApiKey
+from pipeline.client.catalog import Catalogue
 from pipeline.model import State
 from tests.unit.samples import record
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
-from pipeline.names import MAX_STEM_BYTES, assign_stems, check_template, file_stem, safe_stem
+from pipeline.filenames import MAX_STEM_BYTES, assign_stems, check_template, file_stem, safe_stem
 
 ODD = [
     ("take-two", "take-two"),

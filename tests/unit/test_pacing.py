@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from benchmarks.simulate_limit import SETTINGS, simulate
-from pipeline.pacing import CreateGate, LookPace, parse_retry_after
+from pipeline.net.retry_after import parse_retry_after
+from pipeline.poll.rate_limit import LookPace
+from pipeline.submit.concurrency import CreateGate
 
 OCT_21_2015 = 1445412480.0
 

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from benchmarks.simulate_night import bytes_tracked, measure
 from benchmarks.simulate_polling import DISTRIBUTIONS, every, remembering, scheduled, simulate
-from pipeline.polling import DurationLearner, PollQueue, rest_s
-from pipeline.polling.evidence import EDGES, SIZE, Evidence, bin_of
-from pipeline.polling.plan import CAP, FLOOR, best_plan
+from pipeline.poll.forecast import rest_s
+from pipeline.poll.intervals import CAP, FLOOR, best_plan
+from pipeline.poll.learner import DurationLearner
+from pipeline.poll.observations import EDGES, SIZE, Evidence, bin_of
+from pipeline.poll.schedule import PollQueue
 
 KIND = "any"
 

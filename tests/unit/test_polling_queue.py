@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from pipeline.polling import DurationLearner, PollQueue, kind_of
-from pipeline.polling.plan import CAP, FLOOR
-from pipeline.polling.queue import JITTER, SLACK
+from pipeline.poll.duration_key import kind_of
+from pipeline.poll.intervals import CAP, FLOOR
+from pipeline.poll.learner import DurationLearner
+from pipeline.poll.schedule import JITTER, SLACK, PollQueue
 
 INTERVAL_S = 10.0
 SLOWEST_S = (CAP + JITTER + SLACK) * INTERVAL_S

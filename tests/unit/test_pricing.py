@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.manifest import KNOWN_MODEL
 from pipeline.model import Job
-from pipeline.pricing import price_usd, quote
+from pipeline.submit.pricing import price_usd, quote
 
 VEO: dict[str, Any] = {"model": KNOWN_MODEL, "prompt": "x", "image_url": "https://example.com/a.jpg"}
 BY_RESOLUTION: dict[str, Any] = {

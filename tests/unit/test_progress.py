@@ -13,7 +13,7 @@ from pipeline.cli.progress import Progress, Tally, wants_bars
 from pipeline.cli.words import clock_words, columns, fitted, joined, one_line, wrapped
 from pipeline.events import Event, Level, Topic
 from pipeline.model import Failure, State
-from pipeline.results import summary
+from pipeline.results.csv import summary
 from tests.unit.projection_rows import done, failed, row
 
 

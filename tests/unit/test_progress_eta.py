@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 from pipeline.cli.eta import Eta
 from pipeline.events import Event, Topic
 from pipeline.model import Record, State
-from pipeline.polling import DurationLearner, kind_of, rest_s, spread_of
+from pipeline.poll.duration_key import kind_of
+from pipeline.poll.forecast import rest_s
+from pipeline.poll.learner import DurationLearner
+from pipeline.poll.spread import spread_of
 from tests.unit.projection_rows import T0, done, row
 
 

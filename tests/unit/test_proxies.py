@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from yarl import URL
 
-from pipeline.api.wire import keyed_proxy
+from pipeline.client.connection import keyed_proxy
 from pipeline.errors import UsageError
-from pipeline.proxies import is_excepted, proxy_for, way_through
+from pipeline.net.proxy import is_excepted, proxy_for, way_through
 
 API = URL("https://api.vendor.test")
 

@@ -13,9 +13,9 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.api import Api, ApiKey, LogRow
+from pipeline.client import Api, ApiKey, LogRow
 from pipeline.model import Record, State
-from pipeline.stages.reconcile import (
+from pipeline.reconcile.request_log import (
     DAY_S,
     LONGEST_WINDOW_S,
     LogPass,

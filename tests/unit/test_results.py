@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.model import Failure, State
-from pipeline.results import COLUMNS, csv_bytes, iso, number, summary, text, write_csv
+from pipeline.results.csv import COLUMNS, csv_bytes, iso, number, summary, text, write_csv
 from tests.unit.projection_rows import T0, done, failed, row
 
 DESIGNED = [

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import retry
+from pipeline import backoff
 
-USUAL = retry.policy(10.0)
+USUAL = backoff.policy(10.0)
 
 
 def test_the_usual_pace_waits_from_one_second_to_a_minute() -> None:
@@ -20,32 +20,32 @@ def test_the_usual_pace_waits_from_one_second_to_a_minute() -> None:
     [(1, 1, 2), (2, 2, 3), (3, 4, 5), (4, 8, 9), (5, 16, 17), (6, 32, 33), (7, 60, 60), (50, 60, 60)],
 )
 def test_waits_double_up_to_the_longest(attempt: int, low: float, high: float) -> None:
-    waits = [retry.wait_s(USUAL, attempt) for _ in range(50)]
+    waits = [backoff.wait_s(USUAL, attempt) for _ in range(50)]
     assert low <= min(waits)
     assert max(waits) <= high
 
 
 def test_two_rows_that_fail_together_do_not_come_back_together() -> None:
-    assert len({retry.wait_s(USUAL, 2) for _ in range(20)}) > 10
+    assert len({backoff.wait_s(USUAL, 2) for _ in range(20)}) > 10
 
 
 @given(attempt=st.integers(-5, 10**9), interval=st.floats(0.001, 1e5))
 def test_a_wait_is_always_within_the_policy(attempt: int, interval: float) -> None:
-    policy = retry.policy(interval)
-    assert 0 < retry.wait_s(policy, attempt) <= policy.longest_s
+    policy = backoff.policy(interval)
+    assert 0 < backoff.wait_s(policy, attempt) <= policy.longest_s
 
 
 @pytest.mark.parametrize(("more", "over"), [(-USUAL.limit, False), (-1, False), (0, True), (1, True)])
 def test_a_row_gives_up_at_its_limit(more: int, over: bool) -> None:
-    assert retry.gives_up(USUAL, USUAL.limit + more) is over
+    assert backoff.gives_up(USUAL, USUAL.limit + more) is over
 
 
 def test_a_row_has_more_than_a_minute_of_chances() -> None:
-    assert sum(retry.wait_s(USUAL, attempt) for attempt in range(1, USUAL.limit)) > 60
+    assert sum(backoff.wait_s(USUAL, attempt) for attempt in range(1, USUAL.limit)) > 60
 
 
 def test_a_wrong_address_is_noticed_sooner_than_an_outage() -> None:
-    never, once = retry.outage_limit_s(ever_reached=False), retry.outage_limit_s(ever_reached=True)
+    never, once = backoff.outage_limit_s(ever_reached=False), backoff.outage_limit_s(ever_reached=True)
     assert 60 < never < once
 
 
@@ -63,5 +63,5 @@ def test_a_wrong_address_is_noticed_sooner_than_an_outage() -> None:
 def test_only_a_fault_that_may_pass_is_generated_again(
     retryable: bool, faults: int, allowed: int, again: bool
 ) -> None:
-    made = retry.generates_again(retryable=retryable, faults=faults, generation_retries=allowed)
+    made = backoff.generates_again(retryable=retryable, faults=faults, generation_retries=allowed)
     assert made is again

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import pipeline.sandbox
 from pipeline.sandbox import FAULTS, Fault, Generation, SandboxOptions
-from pipeline.sandbox.catalogue import MODELS, VEO, find_model
+from pipeline.sandbox.catalog import MODELS, VEO, find_model
 from pipeline.sandbox.durations import parse_durations
 from pipeline.sandbox.faults import FaultDesk, Stage, Subject
 from pipeline.sandbox.film.caption import shorten, wrap

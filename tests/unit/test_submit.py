@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.api import (
+from pipeline.client import (
     Accepted,
     Api,
     ApiKey,
@@ -27,8 +27,8 @@ from pipeline.api import (
 from pipeline.errors import Conflict, StopReason
 from pipeline.ledger import Ledger
 from pipeline.model import Failure, Record, State
-from pipeline.stages import submit
-from pipeline.stages.submit import Submitter, accepted, correlation_id, settled
+from pipeline.submit import create
+from pipeline.submit.create import Submitter, accepted, correlation_id, settled
 from tests.unit.samples import job, record
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ async def test_a_create_is_waited_for_when_the_run_is_cancelled(tmp_path: Path) 
 async def test_in_a_hurry_a_silent_create_is_left_in_doubt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submit, "HURRY_S", 0.05)
+    monkeypatch.setattr(create, "HURRY_S", 0.05)
     async with await Ledger.open(tmp_path / "l.sqlite3") as ledger:
         row = record()
         await ledger.add([row])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.sandbox.faults.desk import Fault, FaultDesk, Stage, Subject
-from pipeline.sandbox.faults.table import FAULTS, FaultKind
+from pipeline.sandbox.faults.catalog import FAULTS, FaultKind
+from pipeline.sandbox.faults.injector import Fault, FaultDesk, Stage, Subject
 
 __all__ = ["FAULTS", "Fault", "FaultDesk", "FaultKind", "Stage", "Subject"]

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from pipeline.sandbox.faults import wire
+from pipeline.sandbox.faults import broken_responses
 from pipeline.sandbox.files import etag_of, file_headers, send_file, span_of
 
 if TYPE_CHECKING:
     import asyncio
 
-    from pipeline.sandbox.faults.desk import Fault
+    from pipeline.sandbox.faults.injector import Fault
 
 
 async def play_download(
@@ -47,11 +47,11 @@ def _plain(request: web.Request, fault: Fault, data: bytes) -> web.Response | No
         case "cdn-error":
             return web.Response(status=round(fault.number(500)), text="<Error><Code>Trouble</Code></Error>")
         case "cdn-html":
-            return wire.html(200, "Just a moment...")
+            return broken_responses.html(200, "Just a moment...")
         case "cdn-empty":
             return web.Response(body=b"", content_type="video/mp4")
         case "cdn-reset":
-            return wire.reset(request)
+            return broken_responses.reset(request)
         case "cdn-no-range":
             return web.Response(body=data, content_type="video/mp4")
         case "cdn-gzip":
@@ -80,7 +80,7 @@ async def _part(
     await response.write(data[first : first + round((end - first) * fault.number(0.5))])
     if fault.name == "cdn-stall":
         await closing.wait()
-    wire.close(request)
+    broken_responses.close(request)
     return response
 
 
@@ -88,7 +88,7 @@ async def _short(request: web.Request, data: bytes, missing: int) -> web.StreamR
     response = web.StreamResponse(headers=file_headers(200, 0, len(data) + missing, len(data), etag_of(data)))
     await response.prepare(request)
     await response.write(data)
-    wire.close(request)
+    broken_responses.close(request)
     return response
 
 

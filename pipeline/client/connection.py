@@ -1,0 +1,77 @@
+"""How far an exchange with the API got, and the way it takes: straight, or through a proxy's tunnel.
+
+It must not know what is asked or answered. A connection counts as standing once TLS with the API itself
+stands: whatever a proxy does before that proves that nothing of ours was sent.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import aiohttp
+from yarl import URL
+
+from pipeline.client.responses import excerpt
+from pipeline.errors import UsageError
+from pipeline.net.proxy import Proxy, proxy_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import SimpleNamespace
+
+
+def keyed_proxy(base_url: str, environ: Mapping[str, str]) -> Proxy | None:
+    """Return the proxy towards an API that is sent a key: only one that opens a tunnel for TLS.
+
+    Raises `UsageError` where a proxy is asked for and would read the key, which stands open in plain http.
+    """
+    proxy = proxy_for(URL(base_url), environ)
+    if proxy is not None and URL(base_url).scheme != "https":
+        raise UsageError(
+            f"{proxy} could read the key on its way to {base_url}: "
+            f"give a base URL with https://, or name {URL(base_url).host} in NO_PROXY to go there directly"
+        )
+    return proxy
+
+
+@dataclass(slots=True)
+class Wire:
+    """How far one create got on the wire."""
+
+    may_create: Callable[[], bool] | None = None
+    connected: bool = False
+    status: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+async def connected(
+    session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceConnectionCreateEndParams
+) -> None:
+    wire = context.trace_request_ctx
+    if isinstance(wire, Wire):
+        if wire.may_create is not None and not wire.may_create():
+            raise aiohttp.ClientConnectionError("it was kept back: the lease on its row is over")
+        wire.connected = True
+
+
+def silence(error: Exception, proxy: Proxy | None) -> str:
+    """Say what happened on the network, and through which proxy."""
+    if proxy is None:
+        return _network_words(error)
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return proxy.refusal(error.status, excerpt(error.message.encode("utf-8", "replace")))
+    words = f"{_network_words(error)} (through {proxy})"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"{words}; if it opens TLS by design, name its certificate in SSL_CERT_FILE"
+    return words
+
+
+def _network_words(error: Exception) -> str:
+    """Say what happened on the network, without addresses of objects or an empty string."""
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
+        return f"TLS: {error}"
+    return str(error) or type(error).__name__

@@ -1,0 +1,232 @@
+"""One account for many workers: what it allows is found in one place, and lent.
+
+`Lender` and `LentGate` are the account's and the worker's side of the slots: permits to create, one by one.
+`PaceLender` and `LentPace` are those of the status calls: shares of one pace. Pure and synchronous: no
+clock, no messages; what a worker has seen since its last report comes as `Verdict`s and `Looked`. A slot is
+taken from the moment its permit is granted until its worker reports it free, or, when the worker is gone,
+until whoever has its row then does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pipeline.poll.rate_limit import LookPace
+    from pipeline.submit.concurrency import CreateGate
+
+BRIEFLY: Final = 0.1
+"""How long a worker that was refused a status call makes none, in poll intervals, until it is told more."""
+
+
+class Outcome(StrEnum):
+    """What became of a permit."""
+
+    ACCEPTED = "accepted"
+    THROTTLED = "throttled"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One permit that was used, or given back unused; `retry_after_s` as the vendor said."""
+
+    outcome: Outcome
+    retry_after_s: float | None = None
+
+
+class Lender:
+    """The account: who has how many slots. `orphans` are rows in flight that no worker has."""
+
+    def __init__(self, gate: CreateGate, orphans: Iterable[str] = ()) -> None:
+        self._gate = gate
+        self._orphans = set(orphans)
+        self._in_flight: dict[str, int] = {}
+        self._permits: Counter[str] = Counter()
+
+    @property
+    def in_flight(self) -> int:
+        """How many slots are taken by generations, and by what is in doubt; permits come on top."""
+        return sum(self._in_flight.values()) + len(self._orphans)
+
+    @property
+    def permits(self) -> int:
+        """How many permits are out."""
+        return self._permits.total()
+
+    def report(self, worker: str, now: float, in_flight: int, verdicts: Iterable[Verdict]) -> None:
+        """Take note of what a worker has in flight, and of what its permits came to."""
+        self._in_flight[worker] = in_flight
+        for verdict in verdicts:
+            self._permits[worker] -= 1
+            match verdict.outcome:
+                case Outcome.ACCEPTED:
+                    self._gate.accepted(now, self.in_flight)
+                case Outcome.THROTTLED:
+                    self._gate.throttled(now, self.in_flight, verdict.retry_after_s)
+                case Outcome.ENDED:
+                    self._gate.ended(now)
+
+    def grant(self, worker: str, now: float, wanted: int) -> int:
+        """Lend up to `wanted` permits for creates that may start at once; return how many were lent."""
+        for granted in range(wanted):
+            if self._gate.may_start(now, self.in_flight) > 0:
+                return granted
+            self._gate.started(now)
+            self._permits[worker] += 1
+        return wanted
+
+    def took(self, worker: str, keys: Iterable[str]) -> None:
+        """A worker has been lent rows that are in flight: they are its own from now on."""
+        taken = set(keys)
+        self._orphans -= taken
+        self._in_flight[worker] = self._in_flight.get(worker, 0) + len(taken)
+
+    def gone(self, worker: str, now: float, keys: Iterable[str]) -> None:
+        """A worker is no more and can write no more; `keys` are its rows in flight, by the ledger."""
+        self._orphans.update(keys)
+        self._in_flight.pop(worker, None)
+        for _ in range(self._permits.pop(worker, 0)):
+            self._gate.ended(now)
+
+
+class LentGate:
+    """A worker's gate: it opens for permits that were granted, and keeps what to report of them."""
+
+    def __init__(self) -> None:
+        self._permits = 0
+        self._verdicts: list[Verdict] = []
+        self.outstanding = 0
+
+    @property
+    def permits(self) -> int:
+        """How many creates may start."""
+        return self._permits
+
+    def granted(self, permits: int) -> None:
+        """So many more creates may start."""
+        self._permits += permits
+
+    def give_back(self, permits: int) -> None:
+        """So many permits are not needed after all."""
+        self._permits -= permits
+        self._verdicts += [Verdict(Outcome.ENDED)] * permits
+
+    def verdicts(self) -> list[Verdict]:
+        """Return what is to be reported, and forget it."""
+        told, self._verdicts = self._verdicts, []
+        return told
+
+    def may_start(self, now: float, in_flight: int) -> float:
+        """Return 0.0 to go, or inf: ask when anything has changed."""
+        return 0.0 if self._permits else inf
+
+    def started(self, now: float) -> None:
+        self._permits -= 1
+        self.outstanding += 1
+
+    def accepted(self, now: float, in_flight: int) -> None:
+        self._told(Verdict(Outcome.ACCEPTED))
+
+    def throttled(self, now: float, in_flight: int, retry_after_s: float | None = None) -> None:
+        self._told(Verdict(Outcome.THROTTLED, retry_after_s))
+
+    def ended(self, now: float) -> None:
+        self._told(Verdict(Outcome.ENDED))
+
+    def _told(self, verdict: Verdict) -> None:
+        self.outstanding -= 1
+        self._verdicts.append(verdict)
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A worker's status calls since its last report; `tracked` is how many generations it follows."""
+
+    tracked: int = 0
+    calls: int = 0
+    answered: int = 0
+    refused: int = 0
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A worker's share of the pace: seconds between two of its calls, and how long it makes none at all."""
+
+    gap_s: float = 0.0
+    closed_s: float = 0.0
+
+
+class PaceLender:
+    """The account: how fast status calls go in all, divided by what each worker has to look at."""
+
+    def __init__(self, pace: LookPace) -> None:
+        self._pace = pace
+        self._tracked: dict[str, int] = {}
+
+    def report(self, worker: str, now: float, looked: Looked) -> Share:
+        """Take note of a worker's calls; return its share."""
+        self._tracked[worker] = looked.tracked
+        self._pace.left(now, looked.calls)
+        for _ in range(looked.answered):
+            self._pace.ok(now)
+        if looked.refused:
+            self._pace.throttled(now, looked.retry_after_s)
+        parts = sum(self._tracked.values()) / max(1, looked.tracked)
+        return Share(self._pace.gap_s * max(1.0, parts), self._pace.closed_s(now))
+
+    def gone(self, worker: str) -> None:
+        """A worker is no more: its share is the others'."""
+        self._tracked.pop(worker, None)
+
+
+class LentPace:
+    """A worker's pace: its share, and what to report of its calls."""
+
+    def __init__(self, *, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._gap_s = 0.0
+        self._last_at = -inf
+        self._closed_until = -inf
+        self._seen = Looked()
+
+    @property
+    def limited(self) -> bool:
+        """Say whether the account is known to limit status calls, so that news of it matters."""
+        return self._gap_s > 0 or self._seen.refused > 0
+
+    def may_look(self, now: float) -> float:
+        """Return 0.0 and count a call, or the seconds after which to ask again."""
+        opens = max(self._closed_until, self._last_at + self._gap_s)
+        if opens > now:
+            return opens - now
+        self._last_at = now
+        self._seen = replace(self._seen, calls=self._seen.calls + 1)
+        return 0.0
+
+    def ok(self, now: float) -> None:
+        """A call was answered."""
+        self._seen = replace(self._seen, answered=self._seen.answered + 1)
+
+    def throttled(self, now: float, retry_after_s: float | None = None) -> None:
+        """A call was refused for its rate: make none until there is word from the account, or for a while."""
+        longest = max(retry_after_s or 0.0, self._seen.retry_after_s or 0.0)
+        self._seen = replace(self._seen, refused=self._seen.refused + 1, retry_after_s=longest or None)
+        self._closed_until = max(self._closed_until, now + max(longest, BRIEFLY * self._interval_s))
+
+    def told(self, tracked: int) -> Looked:
+        """Return what is to be reported, and forget it."""
+        told, self._seen = replace(self._seen, tracked=tracked), Looked()
+        return told
+
+    def lent(self, now: float, share: Share) -> None:
+        """From now on this is the worker's share."""
+        self._gap_s = share.gap_s
+        self._closed_until = max(self._closed_until, now + share.closed_s)

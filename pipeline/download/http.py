@@ -1,0 +1,293 @@
+"""Ask for a file's bytes, from an offset on, through redirects that are each checked.
+
+Owns the sockets of downloads. The connector resolves names itself, so that the address that was
+checked is the address that is used: a name that changes its mind in between gains nothing. Where a proxy
+does the resolving, only what the URL itself says can be checked: its scheme, and an address that is in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+
+from pipeline.download import headers as facts
+from pipeline.download.headers import Origin
+from pipeline.download.redirects import (
+    MAX_REDIRECTS,
+    Hop,
+    Refused,
+    Zone,
+    allow,
+    first_hop,
+    literal_zone,
+    next_hop,
+    shown,
+    zone_of,
+)
+from pipeline.errors import UsageError
+from pipeline.net.proxy import Proxy, proxy_for, way_through
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from yarl import URL
+
+READ_BUFFER_BYTES: Final = 256 * 1024
+"""Half of what a connection may hold unread. aiohttp's 64 KiB stops and starts the socket all the time;
+1 MiB is no faster and costs eight downloads 40 MB more."""
+
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_EXPIRED: Final = frozenset({401, 403, 404, 410})
+_VISIT: Final[ContextVar[Visit | None]] = ContextVar("visit", default=None)
+
+
+class Trouble(Exception):
+    """This try did not work; another may. The message says what happened, in words."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Unreachable(Trouble):
+    """No answer at all: refused, reset, no such name, no TLS, or silence."""
+
+
+class Expired(Trouble):
+    """401, 403, 404 or 410: the URL is no longer good (or not yet); a fresh one may be."""
+
+
+class Changed(Trouble):
+    """What is held and what the server has do not fit together: start over from the first byte."""
+
+
+@dataclass(slots=True)
+class Visit:
+    """One request of a chain: its hop, and the zones its connection may have been made to.
+
+    Through a `proxy` nobody here sees where it leads: then it counts as public, so that a redirect from
+    there gains no address that a public server could not give.
+    """
+
+    hop: Hop
+    zones: set[Zone]
+    proxy: Proxy | None = None
+
+    @property
+    def zone(self) -> Zone:
+        """The zone that a redirect from here counts as coming from; the most public one, if in doubt."""
+        return next(
+            (zone for zone in (Zone.PUBLIC, Zone.PRIVATE, Zone.LOOPBACK) if zone in self.zones), Zone.PUBLIC
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """An open answer: bytes from `start` on, of the file that `origin` describes.
+
+    `length` counts the bytes that are to come, None when the server does not say. `page` is True when
+    the server itself calls them a page or an error document.
+    """
+
+    response: aiohttp.ClientResponse
+    origin: Origin
+    start: int
+    length: int | None
+    page: bool
+
+    def leftover(self) -> bytes:
+        """What had arrived when the connection was cut, and was not read yet.
+
+        aiohttp raises the cut ahead of the bytes it still holds; a short transfer would never get on.
+        """
+        content = self.response.content
+        content.set_exception(None)  # type: ignore[arg-type]  # the only public way to the bytes behind it
+        return content.read_nowait() if self.origin.resumable else b""
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """There is nothing after the offset that was asked for: the file ends right there."""
+
+    total_bytes: int
+
+
+Answer = Body | Complete
+
+
+class GuardedResolver(AbstractResolver):
+    """Resolves a hop's host to those of its addresses that the hop may use."""
+
+    def __init__(self, inner: AbstractResolver) -> None:
+        self._inner = inner
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        found = await self._inner.resolve(host, port, family)
+        visit = _VISIT.get()
+        if visit is None or visit.proxy is not None:  # then it is the proxy's name that is looked up
+            return found
+        fitting = set(allow(visit.hop, [entry["host"] for entry in found]))
+        visit.zones.update(zone_of(address) for address in fitting)
+        return [entry for entry in found if entry["host"] in fitting]
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def open_session(
+    *, resolver: AbstractResolver | None = None, answer_s: float = 30.0
+) -> aiohttp.ClientSession:
+    """Open the session for downloads: no key, no cookies, no netrc, names resolved under guard.
+
+    `answer_s` bounds the wait for a connection and for an answer's head; a body has no total time.
+    Must be called inside a running loop.
+    """
+    connector = aiohttp.TCPConnector(
+        limit=0,
+        use_dns_cache=False,  # a cached answer would skip the check that belongs to this hop
+        force_close=True,  # and so would a connection that was opened under another hop's rules
+        family=socket.AF_UNSPEC,
+        resolver=GuardedResolver(resolver or ThreadedResolver()),
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None, connect=answer_s, sock_connect=answer_s, sock_read=None),
+        headers={"User-Agent": "veobatch", "Accept": "*/*", "Accept-Encoding": "identity"},
+        read_bufsize=READ_BUFFER_BYTES,
+        trust_env=False,
+    )
+
+
+@asynccontextmanager
+async def open_body(
+    session: aiohttp.ClientSession, url: str, held: Origin | None, offset: int, answer_s: float
+) -> AsyncIterator[Answer]:
+    """Ask for `url` from `offset` on (0: all of it), as long as it is still the file `held`.
+
+    Yields a `Body` that starts at `offset`, or at 0 when the file has changed or the server knows no
+    ranges; or `Complete` when nothing follows the offset. Raises `Expired`, `Unreachable`, another
+    `Trouble`, or `Refused` for a place where a download may not go.
+    """
+    visit = _visit(first_hop(url))
+    for _ in range(MAX_REDIRECTS + 1):
+        response = await _ask(session, visit, held, offset, answer_s)
+        try:
+            if response.status not in _REDIRECTS:
+                yield _answer(response, visit.hop.url, held, offset)
+                return
+            visit = _visit(next_hop(visit.hop.url, visit.zone, response.headers.get("Location", "")))
+        finally:
+            response.close()
+    raise Refused(f"more than {MAX_REDIRECTS} redirects, the last to {shown(visit.hop.url)}")
+
+
+def _visit(hop: Hop) -> Visit:
+    zone = literal_zone(hop.url)
+    try:
+        proxy = proxy_for(hop.url, os.environ)
+    except UsageError as error:
+        raise Unreachable(f"{hop.url.host}: {error}") from error
+    return Visit(hop, set() if zone is None else {zone}, proxy)
+
+
+async def _ask(
+    session: aiohttp.ClientSession, visit: Visit, held: Origin | None, offset: int, answer_s: float
+) -> aiohttp.ClientResponse:
+    url = visit.hop.url
+    token = _VISIT.set(visit)
+    try:
+        async with asyncio.timeout(answer_s):
+            response = await session.get(
+                url,
+                headers=_wanted(held, offset),
+                allow_redirects=False,
+                read_bufsize=READ_BUFFER_BYTES,
+                **way_through(visit.proxy),
+            )
+    except TimeoutError as error:
+        way = "" if visit.proxy is None else f" (through {visit.proxy})"
+        raise Unreachable(f"{url.host} gave no answer within {answer_s:g} s{way}") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise Unreachable(f"{url.host}: {_words(error, visit.proxy)}") from error
+    finally:
+        _VISIT.reset(token)
+    try:
+        _check_peer(visit, response)
+    except Refused:
+        response.close()
+        raise
+    return response
+
+
+def _check_peer(visit: Visit, response: aiohttp.ClientResponse) -> None:
+    """Look at who is at the other end, for sessions whose names were not resolved under guard."""
+    if visit.proxy is not None:
+        return
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        peer = connection.transport.get_extra_info("peername")
+        visit.zones.update(zone_of(address) for address in allow(visit.hop, [peer[0]]))
+
+
+def _wanted(held: Origin | None, offset: int) -> dict[str, str]:
+    """The headers of one request: bytes as they are, from `offset` on, of the file that is held."""
+    wanted = {"Accept-Encoding": "identity"}
+    if offset:
+        wanted["Range"] = f"bytes={offset}-"
+        if held is not None and held.if_range:
+            wanted["If-Range"] = held.if_range
+    return wanted
+
+
+def _answer(response: aiohttp.ClientResponse, url: URL, held: Origin | None, offset: int) -> Answer:
+    status, headers = response.status, response.headers
+    if status == 416 and offset:
+        total = facts.unsatisfied_total(headers)
+        if total == offset:
+            return Complete(offset)
+        raise Changed("the file on the server is shorter than what was received of it")
+    if status in _EXPIRED:
+        raise Expired(f"{shown(url)} answered {status} {response.reason or ''}".rstrip())
+    if status not in (200, 206):
+        wait_s = _retry_after_s(headers.get("Retry-After"))
+        raise Trouble(
+            f"{shown(url)} answered {status} {response.reason or ''}".rstrip(), retry_after_s=wait_s
+        )
+    span = facts.span_of(status, headers)
+    squeezed = facts.encoded(headers)
+    if span is None or (status == 206 and (squeezed or span.start != offset)):
+        raise Changed("the server sent another part of the file than the one asked for")
+    origin = Origin(
+        place=shown(url),
+        etag=headers.get("ETag", "").strip(),
+        last_modified=headers.get("Last-Modified", "").strip(),
+        total_bytes=None if squeezed else span.total,
+        resumable=not squeezed,
+    )
+    if span.start and held is not None and not held.agrees(origin):
+        raise Changed("the file on the server has changed between two parts")
+    return Body(response, origin, span.start, None if squeezed else span.length, facts.declares_page(headers))
+
+
+def _retry_after_s(text: str | None) -> float | None:
+    return float(text) if text is not None and text.strip().isascii() and text.strip().isdigit() else None
+
+
+def _words(error: BaseException, proxy: Proxy | None) -> str:
+    if isinstance(error, aiohttp.ClientHttpProxyError) and proxy is not None:
+        return proxy.refusal(error.status, error.message)  # its own words hold the URL, signature and all
+    text = str(error).strip()
+    words = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return words if proxy is None else f"{words} (through {proxy})"

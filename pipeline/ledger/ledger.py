@@ -1,0 +1,252 @@
+"""`Ledger`, what the rest of the program sees: asynchronous, durable, one batch.
+
+It owns the check of each step against `LEGAL` and the crossing between the event loop and the threads.
+It must not know which database is behind it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+import anyio
+from anyio import to_thread
+
+from pipeline.errors import Conflict, LedgerTrouble, UsageError
+from pipeline.ledger import rows
+from pipeline.model import LEGAL, IllegalTransition, State, Transition
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pipeline.ledger.backend import Move, Store
+    from pipeline.ledger.leases import Leased, Leases, Revoked
+    from pipeline.ledger.writer import Writer
+    from pipeline.model import Record
+
+_T = TypeVar("_T")
+
+NO_LEASE: Final = -1
+"""A number that no row's lease ever has."""
+
+
+class Ledger:
+    """The records of one batch. Use it in the event loop that opened it; close it, or use `async with`.
+
+    Every call that writes returns after the change is on the disk, whatever happens then. One whose
+    caller is cancelled writes all the same. `identity` is random, made with the batch, of `[a-z0-9]{10}`.
+
+    Any call may raise `StoreTrouble` when the disk is full and `LedgerTrouble` when anything else is
+    wrong with the ledger; nothing was written then, and a later call may succeed.
+    """
+
+    def __init__(self, store: Store, writer: Writer | None) -> None:
+        self._store = store
+        self._writer = writer
+        self._leases: dict[str, int] | None = None
+        self.identity = store.identity
+
+    @classmethod
+    async def open(
+        cls,
+        where: str | Path,
+        *,
+        batch: str = "default",
+        read_only: bool = False,
+        exclusive: bool = False,
+        on_pause: Callable[[str], None] | None = None,
+    ) -> Self:
+        """Open the ledger, made first if it is missing, unless it is opened `read_only`.
+
+        `where` is a path, `sqlite:///path` or `postgresql://user:password@host/database`. `on_pause` is
+        called, in the event loop, with words for the user when a lost database connection makes the
+        ledger wait, and again when it goes on: nothing fails in between. `exclusive` keeps every other
+        that asks for it out of a batch in a database; a file is held by whoever holds its folder.
+
+        Raises `Held` when another one has the batch; `LedgerTrouble` when the
+        ledger is missing, damaged, none of ours, from a newer version, or cannot be opened;
+        `StoreTrouble` when the disk is full; `UsageError` for a kind of database that is not known, or
+        whose driver is not installed.
+        """
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        say = partial(_say, loop, on_pause or (lambda _: None))
+        store = await to_thread.run_sync(partial(_open_store, where, batch, read_only, exclusive, say))
+        return cls(store, None if read_only else _writer(store, loop))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def load(self) -> list[Record]:
+        """Return all records of the batch, by position, then key."""
+        return await self._read(self._store.load)
+
+    async def get(self, key: str) -> Record | None:
+        """Return the record as it is now, or None when there is none."""
+        return await self._read(partial(self._store.get, key))
+
+    async def history(self, key: str) -> list[rows.Step]:
+        """Return the steps that the job has made, oldest first; its version 0 is no step."""
+        return await self._read(partial(self._store.history, key))
+
+    async def counts(self, *, removed: bool = False) -> dict[State, int]:
+        """Count the jobs in each state: those of the manifest, or those `removed` from it."""
+        return await self._read(partial(self._store.counts, removed=removed))
+
+    async def meta_get(self, name: str) -> str | None:
+        """Return a small fact about the batch, or None when it was never set."""
+        return await self._read(partial(self._store.fact_get, name))
+
+    async def meta_set(self, name: str, value: str) -> None:
+        """Keep a small fact about the batch."""
+        await self._write(partial(self._store.fact_set, name, value))
+
+    async def add(self, records: Sequence[Record]) -> None:
+        """Insert new records, all or none. Raises `Conflict` for a key that is there with other content."""
+        await self._write(partial(self._store.add, records))
+
+    async def place(self, positions: Mapping[str, int], lines: Mapping[str, int] | None = None) -> None:
+        """Set the position, and the line where given, of rows after the manifest has changed.
+
+        -1 stands for a row that was removed from it. No step: versions stay as they are.
+        """
+        await self._write(partial(self._store.place, positions, lines or {}))
+
+    async def commit(self, before: Record, after: Record) -> Record:
+        """Make one step, if the record is still as `before` says (its version and state); return `after`.
+
+        Position and line are not written: they change by `place` alone.
+        Raises `Conflict` when someone else has moved it, `IllegalTransition` for a step that is not
+        allowed and `ValueError` for one that is not from one version of a record to its next.
+        """
+        [outcome] = await self._require_writer().move([self._move(before, after)])
+        if isinstance(outcome, Conflict):
+            raise outcome
+        return after
+
+    async def commit_many(self, steps: Sequence[Transition]) -> list[Record | Conflict]:
+        """Make many steps in one transaction, each judged on its own; return an outcome for each.
+
+        Raises as `commit` does, `Conflict` excepted; then none was made.
+        """
+        writer = self._require_writer()
+        return await writer.move([self._move(step.before, step.after) for step in steps])
+
+    def hurry(self, within_s: float) -> None:
+        """Wait no longer than `within_s` for a database that is away: what waits then is `LedgerTrouble`."""
+        import asyncio
+
+        asyncio.get_running_loop().call_later(within_s, self._store.give_up)
+
+    def fence(self, leases: dict[str, int]) -> None:
+        """From now on make only steps of rows in `leases`, each only while its number is the row's own.
+
+        Any other step is a `Conflict`. The mapping may change later. A lease ends when its row is done.
+        """
+        self._leases = leases
+
+    async def begin_epoch(self) -> tuple[int, frozenset[str]]:
+        """Begin to lend rows to workers; return the epoch's number and the keys of all rows in flight.
+
+        All leases of earlier epochs end, and whoever lends in one of them is `Superseded` from now on.
+        """
+        return await self._write(self._lending().begin)
+
+    async def claim(self, epoch: int, worker: str, most: int) -> list[Leased]:
+        """Lend up to `most` rows that nobody has to `worker`. Raises `Superseded`."""
+        return await self._write(partial(self._lending().claim, epoch, worker, most))
+
+    async def revoke(self, epoch: int, worker: str, left: Sequence[str] = ()) -> Revoked:
+        """End all leases of `worker`: it can make no step any more. Return what it had.
+
+        Rows that are `left` are lent to nobody else in this epoch. Raises `Superseded`.
+        """
+        return await self._write(partial(self._lending().revoke, epoch, worker, left))
+
+    async def give_back(self, epoch: int, keys: Sequence[str]) -> None:
+        """Let rows that were claimed, and told to no worker, be claimed again. Raises `Superseded`."""
+        await self._write(partial(self._lending().give_back, epoch, keys))
+
+    def _lending(self) -> Leases:
+        from pipeline.ledger.leases import Leases
+
+        return Leases(self._store)
+
+    async def close(self) -> None:
+        """Finish what was asked, and let go of the database. Closing again does nothing."""
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(self._close)
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.end()
+        self._store.close()
+
+    def _move(self, before: Record, after: Record) -> Move:
+        from pipeline.ledger.backend import Move
+
+        if after.key != before.key or after.version != before.version + 1:
+            raise ValueError(
+                f"{before.key}: version {after.version} of {after.key} does not follow {before.version}"
+            )
+        was, now = before.state, after.state
+        if now is not was and now not in LEGAL[was]:
+            raise IllegalTransition(before.key, was, now)
+        sql = self._store.sql
+        cas: tuple[object, ...] = (self._store.batch, before.key, before.version, was.value)
+        plain, whole = sql.step, sql.step_all
+        if self._leases is not None:
+            ends = int(now is State.DONE)
+            cas = (ends, ends, *cas, self._leases.get(before.key, NO_LEASE))
+            plain, whole = sql.step_fenced, sql.step_all_fenced
+        edited = rows.content(before) != rows.content(after)
+        values = rows.content(after) + rows.moving(after) if edited else rows.moving(after)
+        line = (after.key, after.version, was.value, now.value)
+        return Move(after, whole if edited else plain, values + cas, line)
+
+    async def _read(self, work: Callable[[], _T]) -> _T:
+        return await to_thread.run_sync(work)
+
+    async def _write(self, work: Callable[[], _T]) -> _T:
+        result: _T = await self._require_writer().call(work)
+        return result
+
+    def _require_writer(self) -> Writer:
+        if self._writer is None:
+            raise LedgerTrouble("the ledger was opened for reading only")
+        return self._writer
+
+
+def _say(loop: asyncio.AbstractEventLoop, on_pause: Callable[[str], None], words: str) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended: nobody listens any more
+        loop.call_soon_threadsafe(on_pause, words)
+
+
+def _writer(store: Store, loop: asyncio.AbstractEventLoop) -> Writer:
+    from pipeline.ledger.writer import Writer
+
+    return Writer(store, loop)
+
+
+def _open_store(
+    where: str | Path, batch: str, read_only: bool, exclusive: bool, on_pause: Callable[[str], None]
+) -> Store:
+    text = str(where)
+    if text.startswith(("postgresql:", "postgresql+psycopg:", "postgres:")):
+        from pipeline.ledger.postgres import PostgresStore
+
+        return PostgresStore(text, batch, read_only=read_only, exclusive=exclusive, on_pause=on_pause)
+    path = text.removeprefix("sqlite:///")
+    if "://" in path:  # not the whole of it in our words: it may hold a password
+        scheme = path.partition(":")[0]
+        raise UsageError(f"a ledger is a path, sqlite:///path or postgresql://..., not {scheme}://...")
+    from pipeline.ledger.sqlite import SqliteStore
+
+    return SqliteStore(Path(path), batch, read_only=read_only)

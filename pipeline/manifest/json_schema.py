@@ -1,0 +1,164 @@
+"""The JSON Schema of manifests, for editors: made from the validator's own rules, so that both agree.
+
+A schema cannot say all (unique ids, `${name}`, quotes); what it refuses the validator refuses, too.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from typing import Any, Final
+
+from pipeline.manifest.expand import AXES
+from pipeline.manifest.fields import KNOWN_MODEL, VEO, FieldRule, Kind
+from pipeline.manifest.rows import ID_CHARS
+from pipeline.settings import Settings
+
+SCHEMA_ID: Final = "https://json-schema.org/draft/2020-12/schema"
+_TYPES: Final = {Kind.TEXT: "string", Kind.URL: "string", Kind.INTEGER: "integer", Kind.BOOLEAN: "boolean"}
+_WORDS: Final = {
+    "model": "The model; the built-in one when left out.",
+    "prompt": "What happens in the clip. With `vars:`, ${name} stands for a text.",
+    "image_url": "The image to animate: http(s), 720p or more.",
+    "aspect_ratio": "The clip's shape. In quotes: without them YAML reads 16:9 as 969.",
+    "duration": "The clip's length in seconds; 8 when left out.",
+    "resolution": "1080p when left out.",
+    "generate_audio": "Whether the clip has sound; true when left out.",
+    "provider": "Who renders it; in any case.",
+}
+
+
+def manifest_schema() -> dict[str, Any]:
+    """Return the schema of a whole manifest, a list of jobs or a mapping with sections."""
+    return {
+        "$schema": SCHEMA_ID,
+        "title": "veobatch manifest",
+        "description": "Clips to be made from images and prompts.",
+        "anyOf": [{"$ref": "#/$defs/jobs"}, {"$ref": "#/$defs/sections"}],
+        "$defs": {
+            "jobs": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/job"}},
+            "job": {"anyOf": [{"$ref": "#/$defs/pair"}, {"$ref": "#/$defs/row"}]},
+            "pair": _pair(),
+            "row": {"if": _other_model(), "then": _fields(strict=False), "else": _fields(strict=True)},
+            "sections": _sections(),
+        },
+    }
+
+
+def _pair() -> dict[str, Any]:
+    items = [_field("image_url", VEO.fields["image_url"]), _field("prompt", VEO.fields["prompt"])]
+    return {
+        "type": "array",
+        "description": "The short form: [image_url, prompt].",
+        "prefixItems": items,
+        "minItems": 2,
+        "maxItems": 2,
+    }
+
+
+def _other_model() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": ["model"],
+        "properties": {"model": {"not": {"const": KNOWN_MODEL}}},
+    }
+
+
+def _fields(*, strict: bool) -> dict[str, Any]:
+    """Return the fields of a job; those of a model that is not built in are only named."""
+    fields = {name: _field(name, rule) for name, rule in VEO.fields.items()}
+    if not strict:
+        kept = ("model", "prompt", "image_url")
+        fields = {name: fields[name] if name in kept else {"description": _WORDS[name]} for name in fields}
+    fields["model"] = {"type": "string", "minLength": 1, "description": _WORDS["model"]}
+    params: dict[str, Any] = {"type": "object", "description": "Fields of the model's own."}
+    if strict:
+        params |= {
+            "properties": {n: _field(n, r) for n, r in VEO.fields.items()},
+            "additionalProperties": False,
+        }
+    row_id = {"type": "string", "minLength": 1, "maxLength": ID_CHARS, "description": "The row's own name."}
+    properties = {"id": row_id, **fields, "params": params}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _field(name: str, rule: FieldRule) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": _TYPES[rule.kind], "description": _WORDS[name]}
+    if rule.fold:
+        spelled = "|".join("".join(f"[{c}{c.upper()}]" for c in str(choice)) for choice in rule.choices)
+        schema["pattern"] = f"^({spelled})$"
+    elif rule.choices:
+        schema["enum"] = list(rule.choices)
+    if rule.default is not None:
+        schema["default"] = rule.default
+    if rule.kind is Kind.URL:
+        schema |= {"format": "uri", "pattern": "^[hH][tT][tT][pP][sS]?://"}
+    if rule.min_size:
+        schema |= {"minLength": rule.min_size, "pattern": "\\S"}
+    if rule.max_size:
+        schema["maxLength"] = rule.max_size
+    return schema
+
+
+def _sections() -> dict[str, Any]:
+    defaults = _fields(strict=False)
+    del defaults["properties"]["id"]
+    texts = {"type": "object", "additionalProperties": {"type": "string"}}
+    return {
+        "type": "object",
+        "properties": {
+            "version": {"const": 1, "description": "The manifest's version."},
+            "defaults": _or_null(
+                {**defaults, "description": "Fields for every job that does not give them."}
+            ),
+            "run": _or_null(_run()),
+            "vars": _or_null({**texts, "description": "Texts that ${name} stands for in prompts."}),
+            "jobs": {"$ref": "#/$defs/jobs", "description": "One item a clip."},
+            "matrix": _or_null(_matrix()),
+        },
+        "anyOf": [{"required": ["jobs"]}, {"required": ["matrix"]}],
+        "additionalProperties": False,
+    }
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {**schema, "type": [schema["type"], "null"]}
+
+
+def _matrix() -> dict[str, Any]:
+    names = [*AXES, *(name for name in VEO.fields if name not in AXES), "params"]
+    return {
+        "type": "object",
+        "description": "Every image with every prompt (and every value of any other field).",
+        "properties": {**{name: {} for name in names}, "exclude": {"description": "Rows to leave out."}},
+    }
+
+
+def _run() -> dict[str, Any]:
+    properties: dict[str, Any] = {}
+    for name, field in Settings.model_fields.items():
+        properties[name] = {"type": [*_json_types(field.annotation), "null"]}
+        if field.default is not None:
+            properties[name]["default"] = field.default
+        for rule in field.metadata:
+            properties[name] |= {
+                word: getattr(rule, attribute)
+                for attribute, word in (("ge", "minimum"), ("le", "maximum"), ("gt", "exclusiveMinimum"))
+                if getattr(rule, attribute, None) is not None
+            }
+    description = "Settings that belong to this batch; flags and environment are stronger."
+    return {
+        "type": "object",
+        "description": description,
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
+def _json_types(annotation: Any) -> list[str]:
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _json_types(typing.get_args(annotation)[0])
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+        found = [name for part in typing.get_args(annotation) for name in _json_types(part)]
+        return sorted(set(found))
+    return {bool: ["boolean"], int: ["integer"], float: ["number"], str: ["string"]}.get(annotation, [])

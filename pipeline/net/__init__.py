@@ -1,0 +1,1 @@
+"""What every HTTP client of ours shares: proxies, the address guard, `Retry-After`. Knows no vendor."""

@@ -1,0 +1,163 @@
+"""The distribution of rendering times that evidence speaks for: hazard, survival, what remains at an age.
+
+It owns the smoothing and the prior. Looks and their price are not its matter.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import accumulate
+from math import exp, log, sqrt
+from typing import TYPE_CHECKING, Final
+
+from pipeline.poll.observations import EDGES, SIZE, STEP
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.poll.observations import Evidence
+
+PRIOR: Final = 4.0
+"""How many generations the prior (a constant hazard, for which the fixed clock is best) counts for."""
+
+KERNEL: Final = 0.08
+"""Width of the smoothing kernel, as a share of the age, with `KERNEL_AT` ends; it shrinks with their fifth
+root, the rate at which the error of such an estimate falls fastest."""
+
+KERNEL_AT: Final = 60.0
+KERNEL_MOST: Final = 0.12
+
+PERSISTENCE: Final = 0.12
+"""How far (in logarithm of age) beyond the oldest generation seen its hazard is believed to persist."""
+
+BEYOND: Final = 40
+"""How many bins beyond the oldest age seen the estimate goes."""
+
+FIRST_GUESS: Final = 8.0
+"""The mean rendering time before anything is known, in poll intervals: the vendor's sample run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """For each edge of the grid: survival, its integral, the cumulative hazard; `density` is by bin.
+
+    `mean_s` is the mean duration. Beyond the last edge the residual time is exponential of mean `tail_s`.
+    """
+
+    survival: Sequence[float]
+    area: Sequence[float]
+    risk: Sequence[float]
+    density: Sequence[float]
+    mean_s: float
+    tail_s: float
+
+    def risk_at(self, age_s: float) -> float:
+        """Return the cumulative hazard at an age."""
+        risk = self.risk
+        i = bisect_right(EDGES, age_s, 0, len(risk))
+        if i == len(risk):
+            return risk[-1] + (age_s - EDGES[i - 1]) / self.tail_s
+        low = EDGES[i - 1]
+        return risk[i - 1] + (risk[i] - risk[i - 1]) * (age_s - low) / (EDGES[i] - low)
+
+    def remaining_s(self, age_s: float) -> float:
+        """Return the mean residual time of a generation that runs at `age_s`."""
+        i = bisect_right(EDGES, age_s, 0, len(self.area))
+        if i == len(self.area):
+            return self.tail_s
+        passed = self.area[i - 1] + (age_s - EDGES[i - 1]) * self.survival[i - 1]
+        whole = self.area[-1] + self.survival[-1] * self.tail_s
+        return max(0.0, whole - passed) / max(exp(-self.risk_at(age_s)), 1e-12)
+
+    def residual_s(self, age_s: float, share: float) -> float:
+        """Return the residual time that `share` (0 < share <= 1) of those running at `age_s` outlast."""
+        wanted = self.risk_at(age_s) - log(share)
+        i = bisect_right(self.risk, wanted)
+        if i == len(self.risk):
+            return EDGES[i - 1] + (wanted - self.risk[-1]) * self.tail_s - min(age_s, EDGES[i - 1])
+        low = self.risk[i - 1]
+        at = EDGES[i - 1] + (EDGES[i] - EDGES[i - 1]) * (wanted - low) / (self.risk[i] - low)
+        return max(0.0, at - age_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Stance:
+    """How to judge ages of which little was seen.
+
+    `prior` is how many generations a constant hazard counts for; `persistence` how far, in logarithm of age,
+    the hazard at the frontier is believed to last beyond it; the frontier is the oldest age at which
+    `crowd` generations were at risk.
+    """
+
+    prior: float
+    persistence: float
+    crowd: float
+
+
+WARY: Final = Stance(prior=PRIOR, persistence=PERSISTENCE, crowd=0.5)
+"""For looks: where nobody has been, the fixed clock is the safe bet."""
+
+PLAIN: Final = Stance(prior=0.5, persistence=10.0, crowd=4.0)
+"""For forecasts: what was seen goes on; the prior's long tail would decide when the last job ends."""
+
+
+def estimate(evidence: Evidence, mean_s: float, interval_s: float, stance: Stance = WARY) -> Estimate:
+    """Return the estimate that `evidence` gives; `mean_s` is the mean believed until now."""
+    at_risk, oldest, frontier = _at_risk(evidence, stance.crowd)
+    size = min(oldest + BEYOND, SIZE)
+    widths = [EDGES[b + 1] - EDGES[b] for b in range(size)]
+    ends = [value / evidence.weight for value in evidence.ends[:size]]
+    reach = _reach(sum(ends))
+    smooth_ends = _smooth(ends, reach)
+    smooth_time = _smooth([y * w for y, w in zip(at_risk, widths, strict=False)], reach)
+    smooth_prior = [stance.prior * w for w in _smooth(widths, reach)]
+    hazard = [
+        (d + p / mean_s) / (t + p) for d, t, p in zip(smooth_ends, smooth_time, smooth_prior, strict=True)
+    ]
+    level = hazard[frontier] if stance is WARY else max(hazard[frontier], 1.0 / mean_s)
+    for b in range(frontier + 1, size):
+        lasting = exp((frontier - b) * STEP / stance.persistence)
+        guess = (level * mean_s) ** lasting / mean_s
+        hazard[b] += (guess - 1.0 / mean_s) * smooth_prior[b] / (smooth_time[b] + smooth_prior[b])
+    tail_s = min(mean_s, max(FIRST_GUESS * interval_s, 0.5 * EDGES[frontier]))
+    return _integrated(hazard, widths, tail_s if stance is WARY else min(tail_s, 1.0 / level))
+
+
+def _at_risk(evidence: Evidence, crowd: float) -> tuple[list[float], int, int]:
+    """Return generations at risk by bin, how many bins have any, and the last that has a crowd."""
+    counts = [max(0.0, value / evidence.weight) for value in accumulate(evidence.enters[:SIZE])]
+    oldest = frontier = 0
+    for b, count in enumerate(counts):
+        if count > 1e-3:
+            oldest = b
+            if count >= crowd:
+                frontier = b
+    return counts, oldest + 1, frontier
+
+
+def _integrated(hazard: list[float], widths: list[float], tail_s: float) -> Estimate:
+    risk = list(accumulate((h * w for h, w in zip(hazard, widths, strict=True)), initial=0.0))
+    survival = [exp(-r) for r in risk]
+    pairs = zip(survival, survival[1:], widths, strict=False)
+    area = list(accumulate(((s + t) / 2 * w for s, t, w in pairs), initial=0.0))
+    density = [(s - t) / w for s, t, w in zip(survival, survival[1:], widths, strict=False)]
+    return Estimate(survival, area, risk, density, area[-1] + survival[-1] * tail_s, tail_s)
+
+
+def _reach(ends: float) -> int:
+    """Return how many bins to either side a box must reach for three of them to make the kernel."""
+    width = min(KERNEL_MOST, KERNEL * (max(ends, 0.5) / KERNEL_AT) ** -0.2)
+    return max(1, round((sqrt(1.0 + 4.0 * (width / STEP) ** 2) - 1.0) / 2.0))
+
+
+def _smooth(values: list[float], reach: int) -> list[float]:
+    """Return three passes of a moving sum, which is close to a Gaussian kernel and linear in time."""
+    size = len(values)
+    reach = min(reach, size - 1)
+    for _ in range(3):
+        sums = list(accumulate(values, initial=0.0))
+        upper = sums[reach + 1 :] + sums[-1:] * reach
+        lower = [0.0] * reach + sums[: size - reach]
+        values = [high - low for high, low in zip(upper, lower, strict=True)]
+    return values

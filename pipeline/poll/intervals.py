@@ -1,0 +1,97 @@
+"""A plan: for a generation last seen running at some age, at which age the next look is worth its request.
+
+It owns the price of a look against the price of a second's delay, and the optimum under it. How the
+distribution was learned, and which generations there are, is not its matter.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from pipeline.poll.observations import EDGES, bin_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.poll.hazard import Estimate
+
+FLOOR: Final = 0.1
+"""The shortest wait between two looks, in poll intervals."""
+
+CAP: Final = 6.0
+"""The longest wait between two looks, in poll intervals: the most that a sudden change can cost one."""
+
+GRAIN: Final = 0.05
+"""The planner's ages are no closer than this, in poll intervals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The next look after one at `ages[i]` comes at `nexts[i]`, and in between in between.
+
+    Beyond the last of `ages`, looks are `interval_s` apart.
+    """
+
+    ages: Sequence[float]
+    nexts: Sequence[float]
+    interval_s: float
+
+    def next_age(self, age_s: float) -> float:
+        """Return the age of the look after one at `age_s`: from FLOOR to CAP intervals later."""
+        ages, nexts = self.ages, self.nexts
+        i = bisect_right(ages, age_s)
+        if i == len(ages):
+            return age_s + self.interval_s
+        low = ages[i - 1]
+        at = nexts[i - 1] + (nexts[i] - nexts[i - 1]) * (age_s - low) / (ages[i] - low)
+        return min(max(at, age_s + FLOOR * self.interval_s), age_s + CAP * self.interval_s)
+
+    def hastens(self, other: Plan, intervals: float) -> bool:
+        """Say whether some look comes sooner than with `other`, by that many poll intervals or more."""
+        least_s = intervals * self.interval_s
+        return any(other.next_age(age) - self.next_age(age) >= least_s for age in self.ages)
+
+
+def fixed_plan(interval_s: float) -> Plan:
+    """Return the plan of those who know nothing: one look every `interval_s`."""
+    return Plan((0.0,), (interval_s,), interval_s)
+
+
+def best_plan(known: Estimate, interval_s: float, cap: float = CAP) -> Plan:
+    """Return the plan that spends the least on looks and delay together, waiting `cap` intervals at most.
+
+    A second of delay is priced at what the fixed clock pays for it: its looks a job (mean / interval + 1/2)
+    for its mean delay (interval / 2). At that price the optimum has fewer looks and less delay than the fixed
+    clock, by about the same factor each. Dynamic programming over the ages, from the last one back; that
+    the best next look moves with the last one (Barlow, Hunter and Proschan 1963) bounds the search.
+    """
+    nodes = _nodes(known, interval_s)
+    ages = [EDGES[b] for b in nodes]
+    price = (known.mean_s / interval_s + 0.5) / (interval_s / 2.0)
+    slopes = [price * known.survival[b] for b in nodes]
+    areas = [price * known.area[b] for b in nodes]
+    last = len(nodes) - 1
+    nexts = [0.0] * last + [ages[last] + interval_s]
+    tail = known.tail_s / interval_s + price * interval_s / 2.0
+    costs = [0.0] * last + [known.survival[nodes[last]] * tail - areas[last]]
+    top = last
+    for i in range(last - 1, -1, -1):
+        slope, age = slopes[i], ages[i]
+        limit = bisect_right(ages, age + cap * interval_s, i + 1, top + 1)
+        best, top = min((slope * ages[j] + costs[j], j) for j in range(i + 1, max(limit, i + 2)))
+        costs[i] = best - slope * age + slope / price
+        nexts[i] = ages[top]
+    return Plan(ages, nexts, interval_s)
+
+
+def _nodes(known: Estimate, interval_s: float) -> list[int]:
+    """Return the edges to plan on: the grid's, thinned out where it is finer than the grain."""
+    grain = GRAIN * interval_s
+    nodes, at = [0], 0.0
+    for b in range(bin_of(FLOOR * interval_s), len(known.survival)):
+        if EDGES[b] >= at + grain:
+            nodes.append(b)
+            at = EDGES[b]
+    return nodes

@@ -1,0 +1,1 @@
+"""Projections of the ledger: results.csv, the report, the live page, the run log and the cost audit."""

@@ -1,0 +1,58 @@
+"""The batch as Prometheus metrics, made of the records at the time they are asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pipeline.results.csv import STATUSES, rendering_s, summary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from prometheus_client.core import Metric
+
+    from pipeline.model import Record
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_BUCKETS_S: Final = (10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 1200.0, 1800.0)
+
+
+def exposition(records: Sequence[Record], throttled: int) -> bytes:
+    """Return the text that Prometheus scrapes. Raises `ImportError` without prometheus-client."""
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Batch(records, throttled))
+    return generate_latest(registry)
+
+
+class _Batch:
+    """A collector over records; it keeps nothing."""
+
+    def __init__(self, records: Sequence[Record], throttled: int) -> None:
+        self._records = records
+        self._throttled = throttled
+
+    def collect(self) -> Iterator[Metric]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        totals = summary(self._records)
+        rows = GaugeMetricFamily("veobatch_rows", "Rows of the manifest by status.", labels=["status"])
+        for word in STATUSES:
+            rows.add_metric([word.value], totals.counts.get(word, 0))
+        yield rows
+        yield GaugeMetricFamily("veobatch_spent_usd", "Money confirmed by the vendor.", totals.usd_spent)
+        yield GaugeMetricFamily("veobatch_open_usd", "Money set aside for open rows.", totals.usd_open)
+        yield GaugeMetricFamily("veobatch_saved_bytes", "Bytes of saved videos.", totals.saved_bytes)
+        yield CounterMetricFamily("veobatch_polls", "Looks at generations.", totals.polls)
+        yield CounterMetricFamily("veobatch_throttled", "Answers 429 to a create.", self._throttled)
+        yield self._rendering()
+
+    def _rendering(self) -> Metric:
+        from prometheus_client.core import HistogramMetricFamily
+
+        times = [taken for record in self._records if (taken := rendering_s(record)) is not None]
+        buckets = [(str(bound), float(sum(taken <= bound for taken in times))) for bound in _BUCKETS_S]
+        buckets.append(("+Inf", float(len(times))))
+        help_text = "From the create to the look that found it finished."
+        return HistogramMetricFamily("veobatch_rendering_seconds", help_text, buckets, sum(times))

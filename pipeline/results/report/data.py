@@ -1,0 +1,131 @@
+"""The rows as the page's script reads them: compact JSON that is safe inside a `<script>` element.
+
+Owns the order of a row's fields. Knows no HTML beyond what may not stand in that element.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from pipeline.model import State
+from pipeline.results.csv import rendering_s, status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pipeline.model import Record
+
+FIELDS: Final = (
+    "key",
+    "id",
+    "status",
+    "prompt",
+    "image",
+    "model",
+    "params",
+    "video",
+    "poster",
+    "length",
+    "width",
+    "height",
+    "audio",
+    "bytes",
+    "usd",
+    "submitted",
+    "notYet",
+    "finished",
+    "saved",
+    "rendering",
+    "generation",
+    "correlation",
+    "code",
+    "message",
+    "line",
+    "position",
+    "attempts",
+    "polls",
+    "warnings",
+)
+"""What stands where in a row; the page gets this list and never counts on its order."""
+
+_OWN_PLACE: Final = frozenset({"model", "prompt", "image_url"})
+# `<` would end the element or open a comment in it; the line separators end a line in older scripts.
+_ESCAPES = str.maketrans(
+    {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+)
+
+Row = list[Any]
+
+
+def rows(records: Iterable[Record]) -> list[Row]:
+    """Return one list a record, in the order of `FIELDS`; None where nothing is known."""
+    return [_row(record) for record in records]
+
+
+def embed(value: object) -> str:
+    """Return `value` as JSON that may stand inside a `<script type="application/json">` element."""
+    plain = json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPES)
+    return plain.encode("utf-8", "replace").decode()
+
+
+def href(path: str) -> str:
+    """Return a relative path as a URL that can only lead to a file beside the page."""
+    return quote(path.lstrip("/").encode("utf-8", "replace"), safe="/")
+
+
+def params(body: str) -> list[tuple[str, str]]:
+    """Return the row's parameters as words, without those that the page shows in a place of their own."""
+    try:
+        fields = json.loads(body)
+    except ValueError:
+        return []
+    if not isinstance(fields, dict):
+        return []
+    return [(name, _words(value)) for name, value in fields.items() if name not in _OWN_PLACE]
+
+
+def _words(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _row(record: Record) -> Row:
+    artifact = record.artifact if record.state is State.DONE else None
+    media = artifact.media if artifact else None
+    failure = record.failure if record.state is not State.DONE else None
+    return [
+        record.key,
+        record.id,
+        status(record).value,
+        record.prompt,
+        record.image_url if record.image_url.startswith(("https://", "http://")) else "",
+        record.model,
+        params(record.body),
+        href(artifact.path) if artifact else "",
+        href(artifact.poster_path) if artifact else "",
+        round(media.duration_s, 2) if media else None,
+        media.width if media else None,
+        media.height if media else None,
+        media.has_audio if media else None,
+        artifact.size_bytes if artifact else None,
+        record.usd_spent,
+        _tenths(record.submitted_at),
+        _tenths(record.not_yet_at),
+        _tenths(record.finished_at),
+        _tenths(record.downloaded_at),
+        _tenths(rendering_s(record)),
+        record.generation_id,
+        record.correlation_id,
+        failure.code if failure else "",
+        failure.message if failure else "",
+        record.line,
+        record.position,
+        record.attempts,
+        record.polls,
+        list(media.warnings) if media else [],
+    ]
+
+
+def _tenths(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)

@@ -1,0 +1,266 @@
+"""The run's log: JSON lines in the output folder, one an event or a record's step.
+
+Owns the format of a line, what may stand in it, and the file's rotation. Knows no terminal and no
+ledger. Writing happens in a thread of its own, so that a slow disk never holds up the loop that polls;
+a disk that cannot be written to costs lines, never the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import queue
+import re
+import threading
+import time
+from typing import IO, TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from pipeline.events import Event, Level
+from pipeline.results.csv import iso
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from pipeline.model import Record
+
+_FLUSH_S: Final = 1.0
+_LOUD: Final = frozenset({Level.WARNING, Level.ERROR})
+_URL_SECRETS = re.compile(
+    r"\b([a-z][a-z0-9+.\-]*://)(?:[^\s/?#@\"']*@)?([^\s?#\"'<>]*)([?#])[^\s\"'<>]*", re.IGNORECASE
+)
+_USERINFO = re.compile(r"\b([a-z][a-z0-9+.\-]*://)[^\s/?#@\"']*@", re.IGNORECASE)
+_LOOSE_SECRETS = re.compile(
+    r"((?:x-(?:amz|goog)-(?:signature|credential|security-token)|signature|authorization)[=:]\s*)[^&\s\"']+",
+    re.IGNORECASE,
+)
+_BEARER = re.compile(r"(bearer\s+)[^\s\"',]+", re.IGNORECASE)
+
+# Legal in JSON, but a line's end to some who read line by line.
+_LINE_ENDS: Final = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
+
+
+class Redactor:
+    """Takes out of a text what no log may hold: the given secrets, query strings of URLs, signatures."""
+
+    def __init__(self, secrets: Sequence[str] = ()) -> None:
+        words = {form for secret in secrets if secret for form in (secret, quote(secret, safe=""))}
+        longest_first = sorted(words, key=len, reverse=True)
+        self._secrets = re.compile("|".join(map(re.escape, longest_first))) if words else None
+
+    def __call__(self, text: str) -> str:
+        if self._secrets is not None:
+            text = self._secrets.sub("***", text)
+        if "://" in text:
+            text = _URL_SECRETS.sub(r"\1\2\3…", text)
+            text = _USERINFO.sub(r"\1", text)
+        text = _BEARER.sub(r"\1***", text)
+        return _LOOSE_SECRETS.sub(r"\1…", text)
+
+
+class Logbook:
+    """An observer that writes `path`, at most `max_bytes` a file and `backups` older ones beside it.
+
+    Use it as a context manager, or call `close`, which waits until every line is written. Lines that
+    the disk did not take are counted, and said once it takes lines again.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        secrets: Sequence[str] = (),
+        *,
+        max_bytes: int = 16 * 1024**2,
+        backups: int = 3,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
+        self._redact = Redactor(secrets)
+        self._ids: dict[str, tuple[str, str, str]] = {}
+        self._queue: queue.SimpleQueue[tuple[float, Record, Record] | tuple[float, Event] | None]
+        self._queue = queue.SimpleQueue()
+        self._file = RotatingFile(path, max_bytes, backups)
+        self._thread = threading.Thread(target=self._write, name="logbook", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Logbook:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def lost(self) -> int:
+        """Lines that the disk did not take."""
+        return self._file.lost
+
+    def know(self, records: Iterable[Record]) -> None:
+        """Take note of the rows that a run begins with, so that events about them carry every id."""
+        self._ids.update({r.key: (r.id, r.generation_id, r.correlation_id) for r in records})
+
+    def moved(self, before: Record, after: Record) -> None:
+        self._queue.put((self._clock(), before, after))
+
+    def said(self, event: Event) -> None:
+        self._queue.put((self._clock(), event))
+
+    def close(self) -> None:
+        """Write what is left and close the file; more than once does no harm."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _write(self) -> None:
+        flushed_at = time.monotonic()
+        while True:
+            try:
+                item = self._queue.get(timeout=_FLUSH_S)
+            except queue.Empty:
+                self._file.flush()
+                flushed_at = time.monotonic()
+                continue
+            if item is None:
+                self._file.close()
+                return
+            facts = self._moved(*item) if len(item) == 3 else self._said(*item)
+            self._file.write(json.dumps(facts, ensure_ascii=False).translate(_LINE_ENDS))
+            if facts["level"] in _LOUD or time.monotonic() - flushed_at >= _FLUSH_S:
+                self._file.flush()
+                flushed_at = time.monotonic()
+
+    def _moved(self, at: float, before: Record, after: Record) -> dict[str, Any]:
+        self._ids[after.key] = (after.id, after.generation_id, after.correlation_id)
+        failure = after.failure if after.failure != before.failure else None
+        stays = before.state is after.state
+        words = f"{after.state}" if stays else f"{before.state} -> {after.state}"
+        facts: dict[str, Any] = {
+            "from": before.state.value,
+            "to": after.state.value,
+            "version": after.version,
+        }
+        for name in ("attempts", "polls", "usd_spent", "credits_used", "video_url"):
+            if (value := getattr(after, name)) != getattr(before, name):
+                facts[name] = value
+        if failure is not None:
+            facts |= {"error_code": failure.code, "error_message": failure.message}
+        level = Level.WARNING if failure is not None else Level.DEBUG if stays else Level.INFO
+        return self._line(at, level, "moved", after.key, words, facts)
+
+    def _said(self, at: float, event: Event) -> dict[str, Any]:
+        return self._line(at, event.level, event.topic.value, event.key, event.message, event.facts)
+
+    def _line(
+        self, at: float, level: Level, topic: str, key: str, message: str, facts: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        job, generation, correlation = self._ids.get(key, (key.rpartition("@")[0], "", ""))
+        line: dict[str, Any] = {"time": iso(at), "level": level.value, "topic": topic}
+        ids = {"job": job, "generation_id": generation, "correlation_id": correlation}
+        line |= {name: self._redact(value) for name, value in ids.items() if value}
+        line["message"] = self._redact(message)
+        if facts:
+            line["facts"] = {
+                self._redact(name): self._redact(value) if isinstance(value, str) else _plain(value)
+                for name, value in facts.items()
+            }
+        return line
+
+
+def _plain(value: object) -> object:
+    """Return what JSON can hold; it has no word for infinity."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class RotatingFile:
+    """Lines appended to a file that is moved aside when it grows too large. Never raises `OSError`."""
+
+    def __init__(self, path: Path, max_bytes: int, backups: int) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._backups = backups
+        self._file: IO[bytes] | None = None
+        self._size = 0
+        self._whole = 0
+        self._unflushed = 0
+        self.lost = 0
+        self._lost_said = 0
+
+    def write(self, line: str) -> None:
+        data = line.encode("utf-8", "replace") + b"\n"
+        try:
+            file = self._ready(len(data))
+            self._unflushed += 1
+            self._size += file.write(data)
+        except OSError:
+            self._drop()
+
+    def flush(self) -> None:
+        if self._file is None:
+            return
+        try:
+            self._file.flush()
+        except OSError:
+            self._drop()
+            return
+        self._unflushed = 0
+        self._whole = self._size
+        if self.lost > self._lost_said:
+            self._lost_said, lost = self.lost, self.lost - self._lost_said
+            self.write(
+                json.dumps({"level": "warning", "topic": "log", "message": f"{lost} log lines were lost"})
+            )
+
+    def close(self) -> None:
+        self.flush()
+        self._shut()
+
+    def _ready(self, more: int) -> IO[bytes]:
+        if self._file is not None and self._size and self._size + more > self._max_bytes:
+            self._file.flush()
+            self._shut()
+            self._rotate()
+        if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("ab")
+            self._size = self._whole = self._file.tell()
+            if self._torn():
+                self._size += self._file.write(b"\n")
+        return self._file
+
+    def _torn(self) -> bool:
+        """Say whether the file ends inside a line, as a killed run leaves it."""
+        if self._size == 0:
+            return False
+        with self._path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+
+    def _rotate(self) -> None:
+        for number in range(self._backups - 1, 0, -1):
+            older = self._path.with_name(f"{self._path.name}.{number}")
+            if older.exists():
+                older.replace(self._path.with_name(f"{self._path.name}.{number + 1}"))
+        if self._backups:
+            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+        else:
+            self._path.unlink()
+
+    def _drop(self) -> None:
+        """Give up the lines that sit in the buffer, and the file: the next line opens it again."""
+        opened = self._file is not None
+        self.lost += max(1, self._unflushed)
+        self._unflushed = 0
+        self._shut()
+        if opened:
+            with contextlib.suppress(OSError):
+                os.truncate(self._path, self._whole)
+
+    def _shut(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):
+                file.close()

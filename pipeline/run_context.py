@@ -1,0 +1,108 @@
+"""What the pools of a run share: its tools, its board, and the bell that wakes who waits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+
+from pipeline.errors import Conflict
+from pipeline.events import Event, Level, Topic
+from pipeline.model import Transition
+from pipeline.reconcile.request_log import REQUEST_GAP_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from random import Random
+
+    from pipeline.client import Api
+    from pipeline.download.downloader import Downloader
+    from pipeline.errors import StopReason
+    from pipeline.events import Observer
+    from pipeline.ledger import Ledger
+    from pipeline.model import Record
+    from pipeline.poll.rate_limit import Pace
+    from pipeline.poll.schedule import PollQueue
+    from pipeline.run_state import Board
+    from pipeline.settings import Settings
+    from pipeline.submit.budget import Budget
+    from pipeline.submit.concurrency import Gate
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a run works with: the edges, the rules' state, and the two clocks (monotonic, epoch).
+
+    `log_gap_s` is left between two readings of the vendor's log.
+    """
+
+    api: Api
+    ledger: Ledger
+    downloader: Downloader
+    polling: PollQueue
+    gate: Gate
+    pace: Pace
+    budget: Budget
+    price_of: Callable[[Record], float | None]
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+    random: Random
+    log_gap_s: float = REQUEST_GAP_S
+
+
+class Run:
+    """What the pools of one run share: the board, the tools, and the bell that wakes who waits."""
+
+    def __init__(self, board: Board, tools: Tools, settings: Settings, observer: Observer) -> None:
+        self.board = board
+        self.tools = tools
+        self.settings = settings
+        self.observer = observer
+        self.started_at = tools.clock()
+        self._bell = anyio.Event()
+
+    def ring(self) -> None:
+        """Something changed: let everyone who waits look again."""
+        self._bell.set()
+        self._bell = anyio.Event()
+
+    async def changed(self, within_s: float | None = None) -> None:
+        """Wait until something changes, at most `within_s` seconds."""
+        bell = self._bell
+        with anyio.move_on_after(within_s):
+            await bell.wait()
+
+    async def commit(self, before: Record, after: Record) -> Record:
+        """Make a step durable, then known. Raises `Conflict` or a `StopRun`."""
+        with anyio.CancelScope(shield=True):
+            record = await self.tools.ledger.commit(before, after)
+        self.moved(before, record)
+        return record
+
+    async def commit_both(self, before: Record, between: Record, after: Record) -> None:
+        """Make two steps of one record durable together: a kill finds both or neither; watchers see one."""
+        steps = [Transition(before, between), Transition(between, after)]
+        with anyio.CancelScope(shield=True):
+            for made in await self.tools.ledger.commit_many(steps):
+                if isinstance(made, Conflict):
+                    raise made
+        self.moved(before, after)
+
+    def moved(self, before: Record, after: Record) -> None:
+        """A step is durable: show it to the board and to those who watch."""
+        self.board.records[after.key] = after
+        self.tools.budget.update(after)
+        self.observer.moved(before, after)
+        self.ring()
+
+    def halt(self, reason: StopReason, message: str) -> None:
+        """Stop submitting and finish what is paid."""
+        if self.board.halt(reason, message):
+            self.say(Topic.STOPPING, message, Level.WARNING)
+        self.ring()
+
+    def say(
+        self, topic: Topic, message: str, level: Level = Level.INFO, record: Record | None = None
+    ) -> None:
+        self.observer.said(Event(topic, message, level, record.key if record else ""))

@@ -1,0 +1,190 @@
+"""Owns what the vendor knows: generations, requests, charges. Tests read it as the truth.
+
+A generation's state is computed from when it was accepted, how long it takes and what time it is; no
+task, timer or callback belongs to it, so that many thousands cost nothing while they render.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pipeline.sandbox.faults.injector import Fault
+
+CREDITS_PER_USD: Final = 2_000_000
+"""The stand-in's own rate; the vendor's is not part of its API."""
+
+
+class Status(StrEnum):
+    """The vendor's words for where a generation stands."""
+
+    WAITING = "waiting"
+    QUEUED = "queued"
+    ACTIVE = "active"
+    GENERATING = "generating"
+    COMPLETED = "completed"
+    ERROR = "error"
+
+
+FINAL: Final = frozenset({Status.COMPLETED, Status.ERROR})
+WALK: Final = ((0.04, Status.WAITING), (0.12, Status.QUEUED), (0.2, Status.ACTIVE), (1.0, Status.GENERATING))
+"""Until which share of its rendering a generation shows which status."""
+
+
+@dataclass(slots=True)
+class Generation:
+    """One accepted create. `created_at` is seconds since the epoch, `render_s` real seconds, money USD.
+
+    `correlation_id` is the client's, or "" when it sent none that is valid. `faults` are those that stay
+    with it for good (how its rendering ends, how its log row shows), `polls` how often its status was
+    asked for, `downloads` how often its file was.
+    """
+
+    id: str
+    number: int
+    correlation_id: str
+    body: Mapping[str, Any]
+    model: str
+    request_id: str
+    created_at: float
+    render_s: float
+    price_usd: float
+    faults: tuple[Fault, ...] = ()
+    fails: bool = False
+    id_is_integer: bool = False
+    polls: int = 0
+    downloads: int = 0
+
+    @property
+    def finishes_at(self) -> float:
+        return self.created_at + self.render_s
+
+    @property
+    def prompt(self) -> str:
+        return str(self.body.get("prompt", ""))
+
+    @property
+    def status(self) -> Status:
+        return self.status_at(time.time())
+
+    @property
+    def charged_usd(self) -> float:
+        """What was charged by now: the price once completed, nothing before and nothing for a failure."""
+        return self.price_usd if self.status is Status.COMPLETED else 0.0
+
+    @property
+    def credits(self) -> int:
+        return round(self.price_usd * CREDITS_PER_USD)
+
+    def fault(self, *names: str) -> Fault | None:
+        """The first of its faults that has one of the names."""
+        return next((fault for fault in self.faults if fault.name in names), None)
+
+    def status_at(self, now: float) -> Status:
+        if now >= self.finishes_at:
+            return Status.ERROR if self.fails else Status.COMPLETED
+        if self.render_s == inf:
+            return Status.GENERATING
+        share = (now - self.created_at) / self.render_s
+        return next(status for until, status in WALK if share < until)
+
+
+@dataclass(slots=True)
+class Book:
+    """Everything that happened, for tests and for the log, billing and index pages.
+
+    `requests` counts the API's by (method, path), `cdn_requests` the CDN's. `leaked_keys` holds the CDN
+    paths that were asked for with an Authorization header. `rejected` counts refused creates by HTTP
+    status, `struck` the faults that struck by name. `downloads` are those that run now.
+    """
+
+    generations: list[Generation] = field(default_factory=list)
+    requests: Counter[tuple[str, str]] = field(default_factory=Counter)
+    cdn_requests: Counter[tuple[str, str]] = field(default_factory=Counter)
+    rejected: Counter[int] = field(default_factory=Counter)
+    struck: Counter[str] = field(default_factory=Counter)
+    leaked_keys: list[str] = field(default_factory=list)
+    peak_in_flight: int = 0
+    downloads: int = 0
+    downloads_peak: int = 0
+    _by_id: dict[str, Generation] = field(default_factory=dict)
+    _by_number: dict[int, Generation] = field(default_factory=dict)
+    _finishing: list[tuple[float, int]] = field(default_factory=list)
+    _charged_usd: float = 0.0
+    _held_usd: float = 0.0
+
+    @property
+    def in_flight(self) -> int:
+        """Generations that were accepted and are not finished."""
+        self.settle()
+        return len(self._finishing)
+
+    @property
+    def charged_usd(self) -> float:
+        """All that was charged by now."""
+        self.settle()
+        return round(self._charged_usd, 6)
+
+    @property
+    def held_usd(self) -> float:
+        """What the generations in flight will cost if they complete."""
+        self.settle()
+        return self._held_usd
+
+    @property
+    def creates(self) -> int:
+        """Create requests that arrived, whatever became of them."""
+        return self.requests["POST", "/v2/video/generations"]
+
+    @property
+    def next_number(self) -> int:
+        """The number of the generation that is accepted next; none is given twice."""
+        return self.generations[-1].number + 1 if self.generations else 0
+
+    def find(self, generation_id: str) -> Generation | None:
+        return self._by_id.get(generation_id)
+
+    def numbered(self, number: int) -> Generation | None:
+        return self._by_number.get(number)
+
+    def created_by(self, correlation_id: str) -> list[Generation]:
+        """All generations accepted with that correlation id: more than one is a double payment."""
+        return [one for one in self.generations if one.correlation_id == correlation_id]
+
+    def accept(self, generation: Generation) -> None:
+        """Enter a new generation."""
+        self.settle()
+        self._enter(generation)
+        self.peak_in_flight = max(self.peak_in_flight, len(self._finishing))
+
+    def restore(self, generations: Iterable[Generation]) -> None:
+        """Enter generations that were accepted earlier; one whose id or number is taken is left out."""
+        for generation in sorted(generations, key=lambda one: one.number):
+            if generation.number >= self.next_number and generation.id not in self._by_id:
+                self._enter(generation)
+        self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
+
+    def _enter(self, generation: Generation) -> None:
+        self.generations.append(generation)
+        self._by_id[generation.id] = generation
+        self._by_number[generation.number] = generation
+        heapq.heappush(self._finishing, (generation.finishes_at, generation.number))
+        self._held_usd += generation.price_usd
+
+    def settle(self) -> None:
+        """Charge what has completed by now."""
+        now = time.time()
+        while self._finishing and self._finishing[0][0] <= now:
+            _, number = heapq.heappop(self._finishing)
+            generation = self._by_number[number]
+            self._held_usd = max(0.0, self._held_usd - generation.price_usd)
+            if not generation.fails:
+                self._charged_usd += generation.price_usd

@@ -1,0 +1,153 @@
+"""One create: the intent on disk, the POST, its outcome on disk. No pools, no polling.
+
+The order protects the money: `submitting` with its correlation id is durable before a byte leaves, the
+outcome right after, and both with the POST lie under one shield whose deadline `hurry` sets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, assert_never
+
+import anyio
+
+from pipeline.client.responses import Accepted, Halted, NotAccepted, Refused, Throttled, Unknown
+from pipeline.errors import LedgerTrouble
+from pipeline.model import Failure, Record, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pipeline.client import Api, CreateVerdict
+    from pipeline.ledger import Ledger
+
+HURRY_S: Final = 3.0
+"""How long a create in flight may still wait for its answer once the user wants out."""
+
+STALE_S: Final = 10.0
+"""How much older than its intent a create may be when it leaves."""
+
+_OUTSIDE_ALPHABET: Final = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+def correlation_id(ledger_identity: str, record: Record, intent: int) -> str:
+    """Return the id by which the vendor's log will know this create.
+
+    1 to 128 characters of `A-Z a-z 0-9 . _ : -`: any other character makes the vendor drop it silently.
+    The row's id is there for the reader; the hash of its key makes it unique.
+    """
+    readable = _OUTSIDE_ALPHABET.sub("-", record.id)[:48].strip("-") or "row"
+    digest = hashlib.sha256(record.key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"vb.{ledger_identity}.{readable}.{digest}.{intent}"
+
+
+class Submitter:
+    """Submits one record at a time, any number of them concurrently."""
+
+    def __init__(self, api: Api, ledger: Ledger, *, wall: Callable[[], float]) -> None:
+        self._api = api
+        self._ledger = ledger
+        self._wall = wall
+        self._shields: set[anyio.CancelScope] = set()
+        self._hurried = False
+        self.unsettled: dict[str, Record] = {}
+        """Creates whose intent is on disk and whose outcome is not, by the row's key."""
+
+    async def submit(self, record: Record, price_usd: float | None) -> tuple[Record, CreateVerdict]:
+        """Send `record`, pending, to the vendor; return the record as committed and the verdict.
+
+        Raises `Conflict` when someone else has the row, and a `StopRun` when the ledger fails: then the
+        row is `submitting` on disk, and in doubt for whoever reads it next.
+        """
+        intent = record.intent + 1
+        sent = record.evolve(
+            State.SUBMITTING,
+            intent=intent,
+            correlation_id=correlation_id(self._ledger.identity, record, intent),
+            submitted_at=self._wall(),
+            reserved_usd=price_usd,
+            failure=None,
+        )
+        verdict: CreateVerdict = Unknown("stopped before the answer came")
+        with self._shielded():
+            sent = await self._intended(record, sent)
+            self.unsettled[record.key] = sent
+            verdict = await self._api.create(sent.body, sent.correlation_id)
+        with self._shielded():
+            after = await self._ledger.commit(sent, settled(sent, verdict, self._wall()))
+            self.unsettled.pop(record.key, None)
+            return after, verdict
+        raise LedgerTrouble(f"{record.id}: the ledger did not take the create's outcome in time")
+
+    async def _intended(self, record: Record, sent: Record) -> Record:
+        """Make the intent durable. One that had to wait for the ledger is dated anew before anything leaves.
+
+        The absence of a create from the vendor's log is a proof some time after `submitted_at`.
+        """
+        sent = await self._ledger.commit(record, sent)
+        while self._wall() - (sent.submitted_at or 0.0) > STALE_S:
+            sent = await self._ledger.commit(sent, sent.evolve(submitted_at=self._wall()))
+        return sent
+
+    @contextmanager
+    def _shielded(self) -> Iterator[None]:
+        """Keep cancellation out; `hurry` bounds for how long."""
+        with anyio.CancelScope(shield=True) as shield:
+            self._shields.add(shield)
+            if self._hurried:
+                shield.deadline = anyio.current_time() + HURRY_S
+            try:
+                yield
+            finally:
+                self._shields.discard(shield)
+
+    def hurry(self) -> None:
+        """Bound the wait of every create in flight: the user wants out."""
+        self._hurried = True
+        for shield in self._shields:
+            shield.deadline = min(shield.deadline, anyio.current_time() + HURRY_S)
+
+
+def settled(sent: Record, verdict: CreateVerdict, now: float) -> Record:
+    """Return what a submitted record becomes by the verdict on its create."""
+    match verdict:
+        case Accepted(generation_id=generation_id):
+            return accepted(sent, generation_id, now)
+        case Refused(failure=failure):
+            return sent.evolve(
+                State.FAILED,
+                failure=failure,
+                reserved_usd=None,
+                finished_at=now,
+                attempts=sent.attempts + 1,
+            )
+        case NotAccepted():
+            return sent.evolve(State.PENDING, reserved_usd=None, attempts=sent.attempts + 1)
+        case Throttled() | Halted():
+            return sent.evolve(State.PENDING, reserved_usd=None)
+        case Unknown(message=message):
+            return sent.evolve(
+                State.IN_DOUBT,
+                failure=Failure("in_doubt", message),
+                doubted_at=now,
+                attempts=sent.attempts + 1,
+            )
+        case unreachable:
+            assert_never(unreachable)
+
+
+def accepted(record: Record, generation_id: str, now: float) -> Record:
+    """Return a submitted or doubtful record once its generation is known."""
+    attempts = record.attempts + (record.state is State.SUBMITTING)
+    return record.evolve(
+        State.GENERATING,
+        generation_id=generation_id,
+        accepted_at=now,
+        failure=None,
+        attempts=attempts,
+        not_yet_at=None,
+        finished_at=None,
+        video_url="",
+    )

@@ -1,0 +1,297 @@
+"""The small commands over a batch that is there: where it lies, status, report, adopt; and the projector."""
+
+from __future__ import annotations
+
+import csv
+import json
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from pipeline.cli import looking
+from pipeline.cli.places import Place, existing_place, place_of
+from pipeline.cli.projector import Projector
+from pipeline.errors import ExitCode, Held, StoreTrouble, UsageError
+from pipeline.ledger import Ledger
+from pipeline.ledger.lock import hold
+from pipeline.manifest import load
+from pipeline.model import Record, State
+from pipeline.plan import new_record
+from pipeline.poll.duration_cache import memory_path, read_memory, write_memory
+from pipeline.storage import LocalStore
+from tests.unit.samples import record
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+MANIFEST = """
+run:
+  name: "{index:02d}-{id}"
+jobs:
+  - {id: first, image_url: "https://example.com/a.jpg", prompt: She laughs.}
+  - {id: second, image_url: "https://example.com/a.jpg", prompt: She frowns.}
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "night.yaml").write_text(MANIFEST)
+    HOME.mkdir(parents=True)
+    return tmp_path
+
+
+HOME = Path("output/night")
+
+
+@asynccontextmanager
+async def ledger() -> AsyncIterator[Ledger]:
+    async with await Ledger.open(HOME / "ledger.sqlite3") as opened:
+        yield opened
+
+
+def fill(**states: State) -> None:
+    """A batch in which rows have come so far."""
+
+    async def work() -> None:
+        async with ledger() as opened:
+            for job in load(Path("night.yaml")).jobs:
+                await opened.add([row := new_record(job, f"old-{job.id}")])
+                for state in _way(states.get(job.id, State.PENDING)):
+                    facts = {"generation_id": f"g-{job.id}"} if state is State.GENERATING else {}
+                    row = await opened.commit(row, row.evolve(state, **facts))
+
+    anyio.run(work)
+
+
+def _way(to: State) -> list[State]:
+    ways = {
+        State.PENDING: [],
+        State.SUBMITTING: [State.SUBMITTING],
+        State.IN_DOUBT: [State.SUBMITTING, State.IN_DOUBT],
+        State.GENERATING: [State.SUBMITTING, State.GENERATING],
+        State.READY: [State.SUBMITTING, State.GENERATING, State.READY],
+        State.DONE: [State.SUBMITTING, State.GENERATING, State.READY, State.DONE],
+        State.FAILED: [State.SUBMITTING, State.FAILED],
+    }
+    return ways[to]
+
+
+def kept() -> dict[str, Record]:
+    async def work() -> dict[str, Record]:
+        async with ledger() as opened:
+            return {row.id: row for row in await opened.load()}
+
+    return anyio.run(work)
+
+
+def test_where_a_batch_lives() -> None:
+    assert place_of(Path("jobs/night.yaml"), None) == Place(HOME, "output/night")
+    assert place_of(Path("jobs/night.yaml"), "elsewhere") == Place(Path("elsewhere"), "elsewhere")
+    assert place_of(Path("night.yaml"), "s3://bucket/x") == Place(HOME, "s3://bucket/x")
+
+
+def test_a_batch_is_found_by_its_manifest_or_its_folder(here: Path) -> None:
+    fill()
+    assert (
+        existing_place("night.yaml", None) == existing_place("output/night", None) == Place(HOME, str(HOME))
+    )
+    assert existing_place("output/night", "s3://b/p") == Place(HOME, "s3://b/p")
+    assert existing_place("anything.yaml", "output/night").home == HOME
+
+
+@pytest.mark.parametrize(
+    ("target", "output"),
+    [("other.yaml", None), (".", None), ("night.yaml", "nowhere"), ("output/night", "other")],
+)
+def test_a_batch_that_is_not_there_is_no_batch(here: Path, target: str, output: str | None) -> None:
+    fill()
+    with pytest.raises(UsageError):
+        existing_place(target, output)
+
+
+def test_status_counts_what_the_ledger_holds(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(first=State.SUBMITTING, second=State.DONE)
+    assert looking.show_status("night.yaml", None, as_json=False, watch=False) == 0
+    assert capsys.readouterr().out == "2 rows: 1 in doubt, 1 done\n"
+    assert looking.show_status("output/night", None, as_json=True, watch=False) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["total"], told["counts"]["in_doubt"], told["counts"]["done"]) == (2, 1, 1)
+    assert sum(told["counts"].values()) == 2
+
+
+def test_status_is_readable_while_a_run_holds_the_folder(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill()
+    with hold(HOME, what="a run", since="now"):
+        assert looking.show_status("night.yaml", None, as_json=False, watch=False) == 0
+    assert "2 pending" in capsys.readouterr().out
+
+
+def test_watching_ends_when_nothing_is_open(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(first=State.DONE, second=State.FAILED)
+    assert looking.show_status("night.yaml", None, as_json=False, watch=True) == 0
+    assert capsys.readouterr().out == "2 rows: 1 done, 1 failed\n"
+
+
+def test_watching_tells_every_change(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = iter([{State.PENDING: 2}, {State.PENDING: 2}, {State.GENERATING: 2}, {State.DONE: 2}])
+
+    async def next_counts(_: object) -> dict[State, int]:
+        return next(counts)
+
+    fill()
+    monkeypatch.setattr(looking, "_counts", next_counts)
+    monkeypatch.setattr(looking, "WATCH_S", 0.0)
+    looking.show_status("night.yaml", None, as_json=False, watch=True)
+    assert capsys.readouterr().out.splitlines() == [
+        "2 rows: 2 pending",
+        "2 rows: 2 generating",
+        "2 rows: 2 done",
+    ]
+
+
+def test_report_writes_the_projections_again(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(first=State.GENERATING)
+    before = kept()
+    assert looking.write_report("night.yaml", None) == 0
+    assert capsys.readouterr().out.split() == ["output/night/results.csv", "output/night/report.html"]
+    with (HOME / "results.csv").open(newline="") as file:
+        assert [(row["id"], row["status"]) for row in csv.DictReader(file)] == [
+            ("first", "generating"),
+            ("second", "pending"),
+        ]
+    assert "She laughs." in (HOME / "report.html").read_text()
+    assert kept() == before
+
+
+def test_a_report_that_cannot_be_written_is_trouble_of_the_output(here: Path) -> None:
+    fill()
+    (HOME / "results.csv").mkdir()
+    with pytest.raises(StoreTrouble):
+        looking.write_report("night.yaml", None)
+
+
+@pytest.mark.parametrize("state", [State.PENDING, State.FAILED, State.IN_DOUBT, State.SUBMITTING])
+def test_a_generation_is_taken_over(here: Path, state: State) -> None:
+    """Also by a row whose run was killed in the middle of its create."""
+    fill(first=state)
+    assert looking.adopt(Path("night.yaml"), "first", "-V1StGXR8_Z5", None) == ExitCode.DONE
+    row = kept()["first"]
+    assert (row.state, row.generation_id, row.failure) == (State.GENERATING, "-V1StGXR8_Z5", None)
+    assert row.accepted_at is not None
+
+
+def test_a_batch_that_has_not_been_run_can_adopt(here: Path) -> None:
+    looking.adopt(Path("night.yaml"), "second", "g", None)
+    rows = kept()
+    assert (rows["second"].state, rows["first"].state) == (State.GENERATING, State.PENDING)
+    assert [rows[name].file_stem for name in ("first", "second")] == ["00-first", "01-second"]
+
+
+@pytest.mark.parametrize("state", [State.GENERATING, State.READY, State.DONE])
+def test_a_row_with_a_generation_of_its_own_keeps_it(here: Path, state: State) -> None:
+    fill(first=state)
+    with pytest.raises(UsageError, match="g-first"):
+        looking.adopt(Path("night.yaml"), "first", "other", None)
+    assert kept()["first"].generation_id == "g-first"
+
+
+@pytest.mark.parametrize(("job", "generation"), [("nobody", "g"), ("second", "g-first"), ("second", "  ")])
+def test_what_cannot_be_adopted_is_refused(here: Path, job: str, generation: str) -> None:
+    fill(first=State.GENERATING)
+    with pytest.raises(UsageError):
+        looking.adopt(Path("night.yaml"), job, generation, None)
+    assert kept()["second"].state is State.PENDING
+
+
+def test_nobody_adopts_into_a_batch_that_is_being_run(here: Path) -> None:
+    fill()
+    with hold(HOME, what="a run", since="now"), pytest.raises(Held):
+        looking.adopt(Path("night.yaml"), "first", "g", None)
+
+
+def test_each_api_has_a_memory_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    paths = {
+        memory_path(url) for url in ("https://api.aimlapi.com", "http://127.0.0.1:80", "http://[::1]:80/a b")
+    }
+    assert len(paths) == 3
+    assert all(path.is_relative_to(tmp_path) and path.suffix == ".json" for path in paths)
+    [path, *_] = paths
+    assert read_memory(path) == {}
+    write_memory(path, {"kinds": [1]})
+    assert read_memory(path) == {"kinds": [1]}
+    assert [kept.name for kept in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff", b'"x"', b"[" * 100_000])
+def test_a_memory_that_is_damaged_is_an_empty_one(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "m.json").write_bytes(data)
+    assert read_memory(tmp_path / "m.json") == {}
+
+
+def test_a_disk_that_takes_no_memory_is_no_trouble(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    write_memory(tmp_path / "file" / "m.json", {})
+    assert read_memory(tmp_path / "file" / "m.json") == {}
+
+
+class Disk(LocalStore):
+    """A folder that tells what was written to it, after it has refused as often as the test wants."""
+
+    def __init__(self, root: Path, refusals: int = 0) -> None:
+        super().__init__(root)
+        self.refusals = refusals
+        self.csv = b""
+        self.news = anyio.Event()
+
+    async def write_bytes(self, path: str, data: bytes, *, durable: bool = True) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise StoreTrouble("full")
+        await super().write_bytes(path, data, durable=durable)
+        if path == "results.csv":
+            self.csv = data
+            self.news.set()
+            self.news = anyio.Event()
+
+    async def shows(self, word: bytes) -> None:
+        with anyio.fail_after(20):
+            while word not in self.csv:
+                await self.news.wait()
+
+
+async def test_the_csv_keeps_up_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.cli.projector.SHORTEST_GAP_S", 0.01)
+    rows, disk = [record(State.PENDING)], Disk(tmp_path)
+    projector = Projector(disk, title="night", manifest="night.yaml")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(projector.keep_up, lambda: rows)
+        await disk.shows(b"pending")
+        before, rows[0] = rows[0], rows[0].evolve(State.SUBMITTING)
+        projector.moved(before, rows[0])
+        await disk.shows(b"in_doubt")
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_projector_whose_disk_is_full_goes_on_and_says_so_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.cli.projector.SHORTEST_GAP_S", 0.01)
+    disk = Disk(tmp_path, refusals=3)
+    projector = Projector(disk, title="night", manifest="night.yaml")
+    assert not await projector.finish([record()])
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(projector.keep_up, lambda: [record()])
+        await disk.shows(b"pending")
+        tasks.cancel_scope.cancel()
+    assert await projector.finish([record()])
+    assert b"row" in (tmp_path / "report.html").read_bytes()

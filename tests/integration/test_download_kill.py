@@ -1,0 +1,83 @@
+"""kill -9 in the middle of downloads: a file under its final name is whole, always."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration import filehosts as hosts
+from tests.integration.films import film, padded
+
+ROWS = 4
+FILM = padded(film(seconds=2), 12 * 2**20)
+ROOT = Path(__file__).parents[2]
+
+
+class Slow(hosts.Host):
+    """Sends in pieces, so that there is always something to interrupt; tells when pieces leave."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.pieces = asyncio.Condition()
+        self.count = 0
+
+    async def reply(
+        self, ask: hosts.Ask, status: int, headers: dict[str, str], body: bytes, *, cut: bool = False
+    ) -> None:
+        await super().reply(ask, status, {"Content-Length": str(len(body))} | headers, b"")
+        for start in range(0, len(body), 65536):
+            ask.writer.write(body[start : start + 65536])
+            await ask.writer.drain()
+            self.sent_bytes += len(body[start : start + 65536])
+            async with self.pieces:
+                self.count += 1
+                self.pieces.notify_all()
+            await asyncio.sleep(0.001)
+
+
+def check(folder: Path) -> int:
+    """Every file that has its final name is whole; returns how many there are."""
+    found = list((folder / "videos").glob("*.mp4"))
+    assert all(path.read_bytes() == FILM for path in found)
+    return len(found)
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_killed_at_random_and_started_again_until_done(tmp_path: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    kills = 0
+    async with Slow(FILM) as host:
+        while True:
+            child = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "tests.integration.download_child",
+                str(tmp_path),
+                host.url,
+                str(ROWS),
+                cwd=ROOT,
+            )
+            if kills < 3:
+                until = host.count + dice.randrange(150, 230)
+                async with host.pieces:
+                    while host.count < until:
+                        await host.pieces.wait()
+                child.send_signal(signal.SIGKILL)
+                kills += 1
+            code = await child.wait()
+            whole = check(tmp_path)
+            if code == 0:
+                break
+            assert code == -signal.SIGKILL
+    assert whole == ROWS
+    assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == [
+        f"row-{n}.mp4" for n in range(ROWS)
+    ]
+    assert any(ask.first for ask in host.asked)
+    assert host.sent_bytes < ROWS * len(FILM) * 2

@@ -1,0 +1,282 @@
+"""Looking at images over real sockets: few bytes, each once, never inside the own network."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from PIL import Image
+
+from pipeline.images import check as check_module
+from pipeline.images import check_images
+from pipeline.images.header import Head, NotAnImageError, read_head
+from pipeline.model import Job
+from pipeline.net.address_guard import is_public
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from pipeline.images import ImageFindings
+
+FORMATS = {"PNG": "png", "JPEG": "jpeg", "GIF": "gif", "WEBP": "webp", "BMP": "bmp", "AVIF": "avif"}
+
+
+def picture(kind: str, width: int = 1280, height: int = 720, **more: Any) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (width, height), "teal").save(out, kind, **more)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(("kind", "name"), FORMATS.items())
+def test_type_and_size_are_read_from_the_first_bytes(kind: str, name: str) -> None:
+    data = picture(kind, 1000, 600)
+    assert read_head(data) == Head(name, 1000, 600)
+    needed = next(n for n in range(len(data) + 1) if read_head(data[:n]) is not None)
+    assert needed < 1000
+
+
+@pytest.mark.parametrize("more", [{"lossless": True}, {"exif": b"Exif\0\0" + b"x" * 100}])
+def test_every_kind_of_webp(more: dict[str, Any]) -> None:
+    assert read_head(picture("WEBP", 1000, 600, **more)) == Head("webp", 1000, 600)
+
+
+def test_a_jpeg_with_much_in_front_of_its_size() -> None:
+    data = picture("JPEG", progressive=True, icc_profile=b"p" * 200_000)
+    assert read_head(data[:65536]) is None
+    assert read_head(data) == Head("jpeg", 1280, 720)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"\n<svg xmlns='http://www.w3.org/2000/svg'>", "an SVG"),
+        (b'{"error": "not found"}', "JSON"),
+        (b"%PDF-1.7 ........", "a PDF"),
+        (b"\0\0\0\x18ftypmp42........", "a video"),
+        (b"x" * 100, "no image"),
+        (b"\xff\xd8\xff\xe0\0\x04ab" + b"x" * 20, "damaged"),
+    ],
+)
+def test_what_is_no_image_is_named(data: bytes, words: str) -> None:
+    with pytest.raises(NotAnImageError, match=words):
+        read_head(data)
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("93.184.216.34", True),
+        ("2606:2800:220:1:248:1893:25c8:1946", True),
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("172.16.0.1", False),
+        ("192.168.1.1", False),
+        ("169.254.169.254", False),
+        ("100.64.0.1", False),
+        ("0.0.0.0", False),  # noqa: S104 - an address to refuse
+        ("224.0.0.1", False),
+        ("255.255.255.255", False),
+        ("::1", False),
+        ("::", False),
+        ("fe80::1%eth0", False),
+        ("fd00::1", False),
+        ("ff02::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("64:ff9b::7f00:1", False),
+        ("2002:7f00:1::", False),
+    ],
+)
+def test_private_addresses_in_every_dress(address: str, public: bool) -> None:
+    assert is_public(address) is public
+
+
+@dataclass
+class Host:
+    """An image host; `sent` counts the bytes that left it, `asked` the requests by path."""
+
+    base: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    redirects: dict[str, str] = field(default_factory=dict)
+    asked: dict[str, int] = field(default_factory=dict)
+    sent: int = 0
+    ranges: bool = True
+    now: int = 0
+    peak: int = 0
+    together: int = 1
+    met: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.asked[request.path] = self.asked.get(request.path, 0) + 1
+        if request.path in self.redirects:
+            raise web.HTTPFound(self.redirects[request.path])
+        data = self.files.get(request.path)
+        if data is None:
+            raise web.HTTPNotFound
+        self.now += 1
+        self.peak = max(self.peak, self.now)
+        if self.now >= self.together:
+            self.met.set()
+        try:
+            await self.met.wait()
+            return await self._send(request, data)
+        finally:
+            self.now -= 1
+
+    async def _send(self, request: web.Request, data: bytes) -> web.StreamResponse:
+        status = 200
+        if self.ranges and request.http_range.stop is not None:
+            data, status = data[: request.http_range.stop], 206
+        response = web.StreamResponse(status=status, headers={"Content-Length": str(len(data))})
+        await response.prepare(request)
+        for start in range(0, len(data), 16384):
+            await response.write(data[start : start + 16384])
+            self.sent += 16384
+        return response
+
+
+@asynccontextmanager
+async def serving(host: Host) -> AsyncIterator[Host]:
+    app = web.Application()
+    app.router.add_get("/{any:.*}", host.answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host.base = "http://{}:{}".format(*runner.addresses[0])
+    try:
+        yield host
+    finally:
+        await runner.cleanup()
+
+
+def job(url: str, line: int = 3, **body: Any) -> Job:
+    return Job(f"row-{line}", "f", 0, "m", {"image_url": url, **body}, line, 5)
+
+
+async def check(*jobs: Job, allow_private: bool = True, cache_file: Path | None = None) -> ImageFindings:
+    return await check_images(
+        jobs, "batch.yaml", allow_private=allow_private, cache_file=cache_file, timeout_s=10
+    )
+
+
+async def test_good_images_are_asked_once_and_remembered(tmp_path: Path) -> None:
+    host = Host(files={"/a.png": picture("PNG"), "/b.jpg": picture("JPEG", 720, 1280)})
+    async with serving(host):
+        jobs = [job(f"{host.base}/{name}", line) for line, name in enumerate(["a.png", "b.jpg", "a.png"])]
+        for _ in range(2):
+            found = await check(*jobs, cache_file=tmp_path / "images.json")
+            assert (found.problems, found.warnings, found.bad) == ((), (), frozenset())
+    assert host.asked == {"/a.png": 1, "/b.jpg": 1}
+
+
+async def test_each_trouble_has_its_words_and_place() -> None:
+    host = Host(
+        files={
+            "/small.png": picture("PNG", 640, 480),
+            "/page": b"<html><body>gone</body></html>",
+            "/empty": b"",
+            "/cut.jpg": picture("JPEG")[:30],
+        },
+        redirects={"/loop": "/loop", "/out": "ftp://example.com/x"},
+    )
+    async with serving(host):
+        names = ["small.png", "page", "empty", "cut.jpg", "missing", "loop", "out"]
+        jobs = [job(f"{host.base}/{name}", line) for line, name in enumerate(names, 1)]
+        closed = job("http://127.0.0.1:9/x.png", 8)
+        found = await check(*jobs, closed)
+    words = [str(problem) for problem in found.problems]
+    assert len(words) == 8
+    expected = [
+        "640x480",
+        "a web page",
+        "an empty file",
+        "first bytes",
+        "HTTP 404",
+        "redirects",
+        "ftp",
+        "reached",
+    ]
+    for line, (word, message) in enumerate(zip(expected, words, strict=True), 1):
+        assert message.startswith(f"batch.yaml:{line}:5: image ")
+        assert word in message
+    assert found.bad == {f"row-{line}" for line in range(1, 9)}
+
+
+async def test_a_shape_far_from_the_one_asked_is_a_warning() -> None:
+    host = Host(files={"/square.png": picture("PNG", 1000, 1000), "/wide.gif": picture("GIF", 1500, 1000)})
+    async with serving(host):
+        square, wide = f"{host.base}/square.png", f"{host.base}/wide.gif"
+        found = await check(job(square, aspect_ratio="16:9"), job(square), job(wide, aspect_ratio="16:9"))
+    assert found.problems == ()
+    assert ["far from 16:9" in str(w) for w in found.warnings] == [True, False]
+    assert "it is GIF" in str(found.warnings[1])
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+async def test_only_the_bytes_of_the_head_are_read(ranges: bool) -> None:
+    large = picture("PNG") + b"\0" * 50_000_000
+    host = Host(files={"/large.png": large}, ranges=ranges)
+    async with serving(host):
+        assert (await check(job(f"{host.base}/large.png"))).problems == ()
+    assert host.sent < 10_000_000
+
+
+async def test_a_late_size_is_fetched_with_a_second_request() -> None:
+    host = Host(files={"/late.jpg": picture("JPEG", icc_profile=b"p" * 200_000)})
+    async with serving(host):
+        assert (await check(job(f"{host.base}/late.jpg"))).problems == ()
+    assert host.asked["/late.jpg"] == 2
+
+
+async def test_many_at_once_and_not_too_many() -> None:
+    host = Host(files={f"/{n}.png": picture("PNG", 720, 720) for n in range(60)}, together=8)
+    async with serving(host):
+        assert (await check(*(job(f"{host.base}/{n}.png") for n in range(60)))).problems == ()
+    assert 8 <= host.peak <= check_module.AT_ONCE
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "[::1]", "0x7f000001", "[::ffff:127.0.0.1]"])
+async def test_private_hosts_are_not_asked(name: str) -> None:
+    host = Host(files={"/a.png": picture("PNG")})
+    async with serving(host):
+        port = host.base.rpartition(":")[2]
+        found = await check(job(f"http://{name}:{port}/a.png"), allow_private=False)
+    assert "private address" in str(found.problems[0])
+    assert host.asked == {}
+
+
+async def test_a_redirect_does_not_lead_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    public = "pipeline.net.address_guard.is_public"
+    monkeypatch.setattr(public, lambda address: address == "127.0.0.1")
+    host = Host(redirects={"/a.png": "http://169.254.169.254/latest/meta-data", "/b.png": "http://[::1]:1/x"})
+    async with serving(host):
+        found = await check(job(f"{host.base}/a.png"), job(f"{host.base}/b.png"), allow_private=False)
+    assert [("private address" in str(problem)) for problem in found.problems] == [True, True]
+    assert host.asked == {"/a.png": 1, "/b.png": 1}
+
+
+async def test_an_image_is_asked_for_through_the_proxy_and_nothing_inside_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The proxy may be anywhere, since the user chose it; an address in a manifest may not."""
+    asked: list[str] = []
+
+    async def forward(request: web.Request) -> web.Response:
+        asked.append(str(request.url))
+        return web.Response(body=picture("PNG"))
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", forward)
+    async with TestServer(app) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://localhost:{proxy.port}")
+        good, inside = "http://images.vendor.test/a.png", "http://10.1.2.3/a.png"
+        found = await check(job(good, 1), job(inside, 2), allow_private=False)
+    assert asked == [good]
+    assert found.bad == {"row-2"}

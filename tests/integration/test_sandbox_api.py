@@ -1,0 +1,384 @@
+"""The sandbox's API as an honest vendor: answers, checks, statuses, log, billing, models."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import urllib.request
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import jsonschema
+import pytest
+
+from pipeline.sandbox import Fault, Sandbox, SandboxOptions
+from tests.integration.sandbox_wire import CREATE, GOOD, KEY, Answer, ask, at_once, create, status
+
+USAGE = {"type": "object", "properties": {"credits_used": {"type": "number"}}, "required": ["credits_used"]}
+ANSWER: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "status": {"enum": ["waiting", "queued", "active", "generating", "completed", "error"]},
+        "video": {
+            "type": ["object", "null"],
+            "properties": {"url": {"type": "string", "pattern": "^https?://"}},
+            "required": ["url"],
+        },
+        "error": {
+            "type": ["object", "null"],
+            "properties": {"name": {"type": "string"}, "message": {"type": "string"}},
+            "required": ["name", "message"],
+        },
+        "meta": {"type": ["object", "null"], "properties": {"usage": USAGE}},
+    },
+    "required": ["id", "status"],
+}
+"""A generation, by the vendor's public OpenAPI and the statuses of its guides."""
+
+ERROR = {
+    "type": "object",
+    "properties": {
+        "message": {"type": "string", "minLength": 1},
+        "path": {"type": "string", "pattern": "^/"},
+        "requestId": {"type": "string", "minLength": 1},
+        "statusCode": {"type": ["integer", "string"]},
+        "timestamp": {"type": "string", "pattern": "^20.*Z$"},
+    },
+    "required": ["message", "path", "requestId", "statusCode", "timestamp"],
+}
+LOG_ROW = {
+    "type": "object",
+    "properties": {
+        "created": {"type": "string", "pattern": "^20.*Z$"},
+        "status": {"enum": ["succeeded", "failed"]},
+        "model": {"type": "string"},
+        "cost": {"type": "object", "required": ["usd", "credits"]},
+        "inference_id": {"type": "string"},
+        "client_request_id": {"type": ["string", "null"]},
+    },
+    "required": [
+        "created", "status", "origin", "model", "cost", "tokens",
+        "request_id", "inference_id", "client_request_id",
+    ],
+}  # fmt: skip
+
+
+async def logs(box: Sandbox, query: str = "") -> Answer:
+    return await ask(f"{box.url}/v2/logs{query}", headers=KEY)
+
+
+async def test_a_generation_walks_through_its_statuses_to_a_video() -> None:
+    async with Sandbox(at_once(durations="fixed:1000")) as box:
+        made = (await create(box)).json()
+        jsonschema.validate(made, ANSWER)
+        assert made["status"] == "queued"
+        seen = []
+        for age_s in (0, 60, 150, 500, 2000):
+            box.book.generations[0].created_at = time.time() - age_s
+            told = (await status(box, made["id"])).json()
+            jsonschema.validate(told, ANSWER)
+            seen.append(told["status"])
+            assert (told["video"] is not None) == (told["status"] == "completed")
+        assert seen == ["waiting", "queued", "active", "generating", "completed"]
+        assert told["meta"]["usage"]["credits_used"] > 0
+        assert told["video"]["url"].startswith(box.cdn_url)
+
+
+async def test_create_answers_with_the_correlation_headers_and_the_chosen_status() -> None:
+    async with Sandbox(at_once(create_status=201)) as box:
+        answer = await create(box, {"X-Client-Request-Id": "run.1:row_2-3"})
+        assert answer.status == 201
+        assert answer.headers["x-inference-id"] == answer.json()["id"]
+        assert answer.headers["x-client-request-id"] == "run.1:row_2-3"
+        done = await status(box, answer.json()["id"])
+        assert float(done.headers["x-aimlapi-usd-spent"]) == pytest.approx(0.4)
+        assert int(done.headers["x-aimlapi-credits-used"]) == done.json()["meta"]["usage"]["credits_used"]
+        assert [one.id for one in box.book.created_by("run.1:row_2-3")] == [answer.json()["id"]]
+
+
+@pytest.mark.parametrize("given", ["with space", "a/b", "é", "x" * 129, ""])
+async def test_a_correlation_id_outside_the_alphabet_is_dropped_without_a_word(given: str) -> None:
+    async with Sandbox(at_once()) as box:
+        answer = await create(box, {"X-Client-Request-Id": given})
+        assert answer.status == 200
+        assert "x-client-request-id" not in answer.headers
+        assert box.book.generations[0].correlation_id == ""
+        (row,) = (await logs(box)).json()["data"]
+        assert row["client_request_id"] is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"prompt": None}, "prompt"),
+        ({"image_url": "cat.jpg"}, "image_url"),
+        ({"duration": 5}, "duration"),
+        ({"model": None}, "model"),
+        ({"model": 7}, "model"),
+    ],
+)
+async def test_a_bad_body_is_refused_with_the_field(fields: dict[str, Any], named: str) -> None:
+    async with Sandbox(at_once()) as box:
+        answer = await create(box, **fields)
+        assert answer.status == 400
+        jsonschema.validate(answer.json(), ERROR)
+        assert named in answer.json()["message"]
+        assert box.book.generations == []
+        assert box.book.rejected == {400: 1}
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'"x"', b"\xff"])
+async def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
+    async with Sandbox(at_once()) as box:
+        answer = await ask(box.url + CREATE, "POST", KEY, body)
+        assert answer.status == 400
+        jsonschema.validate(answer.json(), ERROR)
+
+
+async def test_what_does_not_exist_is_404() -> None:
+    async with Sandbox(at_once()) as box:
+        answers = [
+            await create(box, model="google/veo-99"),
+            await status(box, "no-such-id"),
+            await ask(box.url + "/v1/video/generations", headers=KEY),
+        ]
+        for answer in answers:
+            assert answer.status == 404
+            jsonschema.validate(answer.json(), ERROR)
+
+
+@pytest.mark.parametrize(
+    ("key", "header", "expected"),
+    [
+        (None, None, 401),
+        (None, "", 401),
+        (None, "Bearer ", 401),
+        (None, "Basic abc", 401),
+        (None, "Bearer anything", 200),
+        ("right", "Bearer wrong", 401),
+        ("right", "Bearer right", 200),
+    ],
+)
+async def test_the_key_is_checked(key: str | None, header: str | None, expected: int) -> None:
+    async with Sandbox(at_once(key=key)) as box:
+        sent = {} if header is None else {"Authorization": header}
+        answer = await ask(box.url + CREATE, "POST", sent, json.dumps(GOOD).encode())
+        assert answer.status == expected
+        assert len(box.book.generations) == (1 if expected == 200 else 0)
+
+
+@pytest.mark.parametrize("style", ["uuid-model", "uuid", "number", "integer", "token", "hostile"])
+async def test_every_style_of_id_can_be_asked_for(style: str) -> None:
+    async with Sandbox(at_once(id_style=style)) as box:
+        ids = [(await create(box, prompt=f"take {take}")).json()["id"] for take in range(4)]
+        assert len(set(ids)) == 4
+        for one in ids:
+            assert (await status(box, one)).json()["id"] == one
+        assert isinstance(ids[0], int) == (style == "integer")
+        assert str(ids[0]).startswith("-") == (style == "token")
+
+
+async def test_credits_run_out_and_are_charged_on_completion_only() -> None:
+    async with Sandbox(SandboxOptions(durations="fixed:1000", balance_usd=1.0, video="small")) as box:
+        answers = [await create(box, prompt=f"take {take}") for take in range(3)]
+        assert [answer.status for answer in answers] == [200, 200, 403]
+        assert "credits" in answers[2].json()["message"]
+        assert box.book.charged_usd == 0
+        billing = (await ask(box.url + "/v2/billing", headers=KEY)).json()
+        assert billing == {"current_balance": 1.0, "currency": "USD"}
+
+
+async def test_failures_are_never_charged() -> None:
+    async with Sandbox(at_once(balance_usd=10.0)) as box:
+        box.add_fault(Fault("error", match="dog"))
+        await create(box, prompt="a dog")
+        await create(box, prompt="a cat")
+        assert [one.charged_usd for one in box.book.generations] == [0.0, pytest.approx(0.4)]
+        assert box.book.charged_usd == pytest.approx(0.4)
+        assert (await ask(box.url + "/v2/billing", headers=KEY)).json()["current_balance"] == pytest.approx(
+            9.6
+        )
+        assert [row["cost"]["usd"] for row in (await logs(box)).json()["data"]] == [pytest.approx(0.4), 0.0]
+        assert [row["status"] for row in (await logs(box)).json()["data"]] == ["succeeded", "failed"]
+
+
+async def test_too_many_at_once_are_throttled_and_the_peak_is_booked() -> None:
+    async with Sandbox(SandboxOptions(durations="fixed:1000", concurrency_limit=2, video="small")) as box:
+        answers = [await create(box, prompt=f"take {take}") for take in range(3)]
+        assert [answer.status for answer in answers] == [200, 200, 429]
+        assert (box.book.in_flight, box.book.peak_in_flight) == (2, 2)
+
+
+async def test_too_many_requests_are_throttled_with_a_hint() -> None:
+    async with Sandbox(at_once(rate_limit=3, speed=0.05)) as box:
+        answers = [await ask(box.url + "/v2/billing", headers=KEY) for _ in range(4)]
+        assert [answer.status for answer in answers] == [200, 200, 200, 429]
+        assert 1 <= int(answers[3].headers["retry-after"]) <= 20
+
+
+async def test_the_log_takes_so_many_requests_a_minute() -> None:
+    async with Sandbox(at_once(log_rate_limit=2)) as box:
+        assert [(await logs(box)).status for _ in range(3)] == [200, 200, 429]
+        assert (await ask(box.url + "/v2/billing", headers=KEY)).status == 200
+
+
+async def test_the_log_is_paged_newest_first() -> None:
+    async with Sandbox(at_once()) as box:
+        ids = [(await create(box, {"X-Client-Request-Id": f"job-{take}"})).json()["id"] for take in range(5)]
+        first = (await logs(box, "?period=24h&limit=2")).json()
+        last = (await logs(box, "?period=24h&limit=2&offset=4")).json()
+        assert [row["inference_id"] for row in first["data"]] == ids[:2:-1]
+        assert first["pagination"] == {"limit": 2, "offset": 0, "total": 5, "has_more": True}
+        assert [row["client_request_id"] for row in last["data"]] == ["job-0"]
+        assert last["pagination"]["has_more"] is False
+        for row in first["data"]:
+            jsonschema.validate(row, LOG_ROW)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "?limit=0", "?limit=101", "?limit=x", "?offset=-1", "?period=soon", "?period=93d",
+        "?period=24h&start=2026-01-01T00:00:00Z", "?start=2026-01-01T00:00:00Z", "?start=x&end=y",
+        "?start=2026-01-01T00:00:00Z&end=2026-04-10T00:00:00Z",
+        "?start=2026-02-01T00:00:00Z&end=2026-01-01T00:00:00Z",
+    ],
+)  # fmt: skip
+async def test_a_wrong_window_or_page_of_the_log_is_refused(query: str) -> None:
+    async with Sandbox(at_once()) as box:
+        answer = await logs(box, query)
+        assert answer.status == 400
+        jsonschema.validate(answer.json(), ERROR)
+
+
+async def test_the_log_keeps_to_its_window() -> None:
+    async with Sandbox(at_once()) as box:
+        await create(box)
+        now = datetime.now(UTC)
+        windows = [
+            (now - timedelta(hours=1), now + timedelta(hours=1)),
+            (now - timedelta(days=3), now - timedelta(days=2)),
+        ]
+        totals = []
+        for start, end in windows:
+            query = f"?start={quote(start.isoformat())}&end={quote(end.isoformat())}"
+            totals.append((await logs(box, query)).json()["pagination"]["total"])
+        assert totals == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [
+        ({}, 1),
+        ({"log_lag_s": 500.0}, 0),
+        ({"log_rows": "never"}, 0),
+        ({"durations": "fixed:500"}, 0),
+        ({"durations": "fixed:500", "log_rows": "accepted"}, 1),
+    ],
+)
+async def test_a_row_shows_once_it_may(options: dict[str, Any], rows: int) -> None:
+    async with Sandbox(at_once(**options)) as box:
+        await create(box)
+        assert (await logs(box)).json()["pagination"]["total"] == rows
+
+
+async def test_transactions_are_paged_by_cursor() -> None:
+    async with Sandbox(at_once()) as box:
+        ids = [(await create(box, prompt=f"take {take}")).json()["id"] for take in range(3)]
+        seen, cursor = [], ""
+        while True:
+            query = f"?limit=2{cursor}"
+            page = (await ask(f"{box.url}/v2/billing/transactions{query}", headers=KEY)).json()
+            seen += [row["reference_id"] for row in page["data"]]
+            if page["next_cursor"] is None:
+                break
+            cursor = f"&cursor={page['next_cursor']}"
+        assert seen == ids
+        assert (await ask(f"{box.url}/v2/billing/transactions?cursor=x", headers=KEY)).status == 400
+
+
+async def test_models_have_prices_of_three_kinds_and_an_etag() -> None:
+    async with Sandbox(at_once()) as box:
+        url = box.url + "/v1/models?include=pricing,capabilities"
+        answer = await ask(url)
+        models = {one["id"]: one for one in answer.json()["data"]}
+        assert [one["pricing"]["kind"] for one in models.values()] == ["variants", "fixed", "variable"]
+        assert models["google/veo-3.1-i2v-fast"]["pricing"]["variants"][1] == {
+            "when": {"resolution": "1080p"}, "price": 0.15, "unit": "second", "per": 1,
+        }  # fmt: skip
+        assert (await ask(url, headers={"If-None-Match": answer.headers["etag"]})).status == 304
+        alias = (await ask(box.url + "/v1/models?id=veo-3.1-i2v-fast")).json()["data"]
+        assert [one["id"] for one in alias] == ["google/veo-3.1-i2v-fast"]
+        assert "pricing" not in alias[0]
+        assert (await ask(box.url + "/v1/models?id=nobody/none")).json()["data"] == []
+
+
+async def test_the_models_openapi_agrees_with_its_checks() -> None:
+    async with Sandbox(at_once()) as box:
+        for model in (await ask(box.url + "/v1/models")).json()["data"]:
+            answer = await ask(model["info"]["docsJson"])
+            post = answer.json()["paths"]["/v2/video/generations"]["post"]
+            schema = post["requestBody"]["content"]["application/json"]["schema"]
+            assert schema["properties"]["model"]["enum"] == [model["id"]]
+            refused = await ask(box.url + CREATE, "POST", KEY, json.dumps({"model": model["id"]}).encode())
+            assert refused.status == 400
+            for name in schema["required"][1:]:
+                assert name in refused.json()["message"]
+            tag = {"If-None-Match": answer.headers["etag"]}
+            assert (await ask(model["info"]["docsJson"], headers=tag)).status == 304
+        assert (await ask(box.url + "/docs-json?model=nobody/none")).status == 404
+
+
+async def test_other_models_take_other_fields() -> None:
+    async with Sandbox(at_once()) as box:
+        sketch = {"model": "sketch-t2v", "prompt": "A dune.", "seed": 4, "duration": 5}
+        remix = {"model": "sandbox/remix-v2v", "video_url": "https://example.com/a.mp4"}
+        for body in (sketch, remix):
+            assert (await ask(box.url + CREATE, "POST", KEY, json.dumps(body).encode())).status == 200
+        assert box.book.generations[0].price_usd == pytest.approx(0.35)
+
+
+async def test_people_find_a_page_and_sample_images() -> None:
+    async with Sandbox(at_once()) as box:
+        page = await ask(box.url + "/")
+        assert b"cdn-redirect-loop" in page.body
+        picture = await ask(box.url + "/images/mona-lisa.jpg")
+        assert picture.headers["content-type"] == "image/jpeg"
+        assert picture.body[:3] == b"\xff\xd8\xff"
+
+
+async def test_the_same_seed_draws_the_same_renderings() -> None:
+    drawn = []
+    for _ in range(2):
+        async with Sandbox(SandboxOptions(seed=7, video="small")) as box:
+            for take in range(3):
+                await create(box, prompt=f"take {take}")
+            drawn.append([(one.id, one.render_s) for one in box.book.generations])
+    assert drawn[0] == drawn[1]
+
+
+def sample_script(base_url: str) -> dict[str, Any]:
+    """The loop of the vendor's sample: create, then ask until the status is none of four."""
+
+    def call(request: urllib.request.Request) -> dict[str, Any]:
+        with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310
+            answer: dict[str, Any] = json.load(response)
+            return answer
+
+    headers = {"Authorization": "Bearer sk-1", "Content-Type": "application/json"}
+    url = base_url + CREATE
+    made = call(urllib.request.Request(url, json.dumps(GOOD).encode(), headers))  # noqa: S310
+    while True:
+        told = call(urllib.request.Request(f"{url}?generation_id={quote(made['id'])}", headers=headers))  # noqa: S310
+        if told["status"] not in ["waiting", "active", "queued", "generating"]:
+            return told
+
+
+async def test_a_plain_blocking_client_works_unchanged() -> None:
+    async with Sandbox(SandboxOptions(durations="fixed:30", speed=100, video="small")) as box:
+        told = await asyncio.to_thread(sample_script, box.url)
+        assert told["status"] == "completed"
+        assert (await ask(told["video"]["url"])).body[4:8] == b"ftyp"

@@ -1,0 +1,372 @@
+"""Every fault by its name, seen by a client on a bare socket; a fault without a test here fails the suite."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from pipeline.sandbox import FAULTS, Fault, Sandbox
+from pipeline.sandbox.faults import Stage
+from tests.crash.batches import until
+from tests.integration.sandbox_wire import CREATE, KEY, Answer, End, ask, at_once, create, status, video_url
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+IMPATIENT_S: Final = 0.3
+HTML: Final = b"<!doctype html>"
+
+
+def is_json(answer: Answer) -> bool:
+    try:
+        json.loads(answer.body)
+    except ValueError:
+        return False
+    return True
+
+
+def struck(box: Sandbox, name: str) -> Callable[[], bool]:
+    return lambda: box.book.struck[name] > 0
+
+
+CREATES: Final[dict[str, tuple[End, int, bool]]] = {
+    "bad-request": ("whole", 400, False),
+    "unprocessable": ("whole", 422, False),
+    "unauthorized": ("whole", 401, False),
+    "out-of-credits": ("whole", 403, False),
+    "not-found": ("whole", 404, False),
+    "throttled": ("whole", 429, False),
+    "quota": ("whole", 429, False),
+    "server-error": ("whole", 500, False),
+    "unavailable": ("whole", 503, False),
+    "gateway-lost": ("whole", 502, False),
+    "gateway-accepted": ("whole", 502, True),
+    "cut-before": ("reset", 0, False),
+    "cut-accepted": ("reset", 0, True),
+    "cut-inside-answer": ("cut", 200, True),
+    "garbage": ("whole", 200, True),
+    "html": ("whole", 200, True),
+    "empty": ("whole", 200, True),
+    "no-id": ("whole", 200, True),
+    "hang": ("silent", 0, False),
+    "hang-accepted": ("silent", 0, True),
+    "slow-answer": ("silent", 0, True),
+}
+"""How each create ends for the client, its status, and whether the vendor accepted it."""
+
+
+def names_of(*stages: Stage) -> set[str]:
+    return {kind.name for kind in FAULTS.values() if kind.stage in stages}
+
+
+def test_every_fault_has_its_test() -> None:
+    assert set(CREATES) == names_of(Stage.CREATE)
+    assert set(STATUSES) == names_of(Stage.STATUS)
+    assert set(ENDS) == names_of(Stage.GENERATION)
+    assert set(DOWNLOADS) == names_of(Stage.CDN)
+    assert {"log-row-never", "log-row-late", *LOGS} == names_of(Stage.LOG_ROW, Stage.LOG_CALL)
+
+
+@pytest.mark.parametrize("name", CREATES)
+async def test_a_create_is_spoiled_once_and_booked_truly(name: str) -> None:
+    end, code, accepted = CREATES[name]
+    async with Sandbox(at_once()) as box:
+        box.add_fault(Fault(name, match="cat", times=1, value=30 if name == "slow-answer" else None))
+        correlation = {"X-Client-Request-Id": "job-1"}
+        answer = await create(box, correlation, IMPATIENT_S if end == "silent" else 20, struck(box, name))
+        assert (answer.end, answer.status) == (end, code)
+        assert len(box.book.created_by("job-1")) == int(accepted)
+        assert box.book.struck == {name: 1}
+        again = await create(box, {"X-Client-Request-Id": "job-2"})
+        assert (again.status, len(box.book.created_by("job-2"))) == (200, 1)
+
+
+@pytest.mark.parametrize("name", ["garbage", "html", "empty", "cut-inside-answer"])
+async def test_an_unreadable_acceptance_is_unreadable(name: str) -> None:
+    async with Sandbox(at_once()) as box:
+        box.add_fault(Fault(name))
+        assert not is_json(await create(box))
+
+
+async def test_a_throttle_may_say_how_long() -> None:
+    async with Sandbox(at_once()) as box:
+        for value in (None, 7, "date:60"):
+            box.add_fault(Fault("throttled", total=1, value=value))
+        silent, seconds, date = [await create(box) for _ in range(3)]
+        assert "retry-after" not in silent.headers
+        assert seconds.headers["retry-after"] == "7"
+        wait = parsedate_to_datetime(date.headers["retry-after"]) - datetime.now(UTC)
+        assert 30 < wait.total_seconds() <= 60
+
+
+async def test_a_fault_does_not_help_a_bad_body_through() -> None:
+    async with Sandbox(at_once()) as box:
+        box.add_fault(Fault("gateway-accepted"))
+        assert (await create(box, duration=5)).status == 400
+        assert box.book.generations == []
+
+
+async def test_a_quota_names_its_hour() -> None:
+    async with Sandbox(at_once()) as box:
+        box.add_fault(Fault("quota"))
+        message = (await create(box)).json()["message"]
+        assert "free-tier limit" in message
+        assert "for the hour" in message
+
+
+STATUSES: Final[dict[str, tuple[End, int]]] = {
+    "status-throttled": ("whole", 429),
+    "status-error": ("whole", 500),
+    "status-gateway": ("whole", 502),
+    "status-reset": ("reset", 0),
+    "status-cut": ("cut", 200),
+    "status-garbage": ("whole", 200),
+    "status-html": ("whole", 200),
+    "status-empty": ("whole", 200),
+    "status-hang": ("silent", 0),
+    "status-unknown": ("whole", 200),
+    "status-samples": ("whole", 200),
+    "status-other-names": ("whole", 200),
+    "status-not-found": ("whole", 404),
+    "status-unauthorized": ("whole", 401),
+}
+
+
+@pytest.mark.parametrize("name", STATUSES)
+async def test_a_status_call_is_spoiled_and_costs_nothing(name: str) -> None:
+    end, code = STATUSES[name]
+    async with Sandbox(at_once(durations="fixed:500")) as box:
+        box.add_fault(Fault(name, times=1))
+        made = (await create(box)).json()
+        answer = await status(box, made["id"], IMPATIENT_S if end == "silent" else 20, struck(box, name))
+        assert (answer.end, answer.status) == (end, code)
+        honest = (await status(box, made["id"])).json()
+        assert (honest["status"], honest["video"], honest["error"]) == ("waiting", None, None)
+
+
+async def test_status_words_and_samples_while_rendering() -> None:
+    async with Sandbox(at_once(durations="fixed:500")) as box:
+        box.add_fault(Fault("status-unknown", match="one", value="dreaming"))
+        box.add_fault(Fault("status-samples", match="two"))
+        box.add_fault(Fault("status-other-names", match="three"))
+        told = [
+            (await status(box, (await create(box, prompt=word)).json()["id"])).json()
+            for word in ("one", "two", "three")
+        ]
+        assert told[0]["status"] == "dreaming"
+        assert told[1]["status"] == "waiting"
+        assert told[1]["video"]["url"].endswith(".mp4")
+        assert told[1]["error"]["message"] == "string"
+        assert told[2]["status"] in ("pending", "waiting")
+
+
+async def test_other_names_for_the_end_are_final_ones() -> None:
+    async with Sandbox(at_once()) as box:
+        box.add_fault(Fault("status-other-names"))
+        box.add_fault(Fault("error", match="dog"))
+        cat = (await status(box, (await create(box, prompt="cat")).json()["id"])).json()
+        dog = (await status(box, (await create(box, prompt="dog")).json()["id"])).json()
+        assert cat["status"] in ("complete", "succeeded")
+        assert cat["video"] is not None
+        assert dog["status"] in ("failed", "cancelled")
+
+
+ENDS: Final[dict[str, Callable[[dict[str, Any]], bool]]] = {
+    "error": lambda told: (
+        told["status"] == "error" and bool(told["error"]["name"] and told["error"]["message"])
+    ),
+    "error-detail": lambda told: told["status"] == "error" and told["error"]["detail"][0]["msg"] != "",
+    "error-text": lambda told: told["status"] == "error" and isinstance(told["error"], str),
+    "content-refusal": lambda told: told["status"] == "error" and "safety" in told["error"]["message"],
+    "completed-without-url": lambda told: told["status"] == "completed" and told["video"] is None,
+    "id-as-generation-id": lambda told: "id" not in told and told["generation_id"] != "",
+    "sample-objects": lambda told: told["status"] == "completed" and told["error"] is None,
+    "never-finishes": lambda told: told["status"] == "generating",
+    "slow": lambda told: told["status"] == "completed",
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+async def test_a_generation_ends_as_it_was_asked_to(name: str) -> None:
+    async with Sandbox(at_once()) as box:
+        box.add_fault(Fault(name, match="cat", times=1))
+        made = (await create(box)).json()
+        told = (await status(box, made.get("id", made.get("generation_id")))).json()
+        assert ENDS[name](told), told
+        spared = (await create(box, prompt="a dog")).json()
+        assert (await status(box, spared["id"])).json()["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("value", "video"), [(None, {"url": "https://cdn.example.com/generations/sample.mp4"}), ("empty", {})]
+)
+async def test_sample_objects_show_from_create_on(value: str | None, video: dict[str, str]) -> None:
+    async with Sandbox(at_once(durations="fixed:500")) as box:
+        box.add_fault(Fault("sample-objects", value=value))
+        made = (await create(box)).json()
+        told = (await status(box, made["id"])).json()
+        assert made["video"] == told["video"] == video
+        assert told["status"] == "waiting"
+
+
+async def test_a_slow_generation_renders_so_much_longer() -> None:
+    async with Sandbox(at_once(durations="fixed:50", speed=5)) as box:
+        box.add_fault(Fault("slow", match="cat", value=3))
+        await create(box)
+        assert box.book.generations[0].render_s == pytest.approx(30)
+
+
+LOGS: Final[dict[str, int]] = {"log-error": 500, "log-garbage": 200, "log-throttled": 429}
+
+
+@pytest.mark.parametrize("name", LOGS)
+async def test_a_log_call_is_spoiled_once(name: str) -> None:
+    async with Sandbox(at_once()) as box:
+        box.add_fault(Fault(name, times=1))
+        spoiled, honest = [await ask(box.url + "/v2/logs", headers=KEY) for _ in range(2)]
+        assert spoiled.status == LOGS[name]
+        assert honest.json()["data"] == []
+        assert is_json(spoiled) == (name != "log-garbage")
+
+
+async def test_log_rows_may_never_show_or_late() -> None:
+    async with Sandbox(at_once()) as box:
+        box.add_fault(Fault("log-row-never", match="one"))
+        box.add_fault(Fault("log-row-late", match="two"))
+        for prompt in ("one", "two", "three"):
+            await create(box, prompt=prompt)
+        rows = (await ask(box.url + "/v2/logs", headers=KEY)).json()["data"]
+        assert [row["inference_id"] for row in rows] == [box.book.generations[2].id]
+
+
+async def _cut(box: Sandbox, url: str, whole: bytes) -> None:
+    answer = await ask(url)
+    assert answer.end == "cut"
+    assert answer.body == whole[: round(len(whole) * 0.25)]
+    tail = await ask(url, headers={"Range": f"bytes={len(answer.body)}-"})
+    assert answer.body + tail.body == whole
+
+
+async def _stall(box: Sandbox, url: str, whole: bytes) -> None:
+    answer = await ask(url, patience_s=IMPATIENT_S, heard=struck(box, "cdn-stall"))
+    assert answer.end == "silent"
+    assert answer.body == whole[: round(len(whole) * 0.25)]
+
+
+async def _trickle(box: Sandbox, url: str, whole: bytes) -> None:
+    answer = await ask(url, patience_s=IMPATIENT_S, heard=struck(box, "cdn-trickle"))
+    assert answer.end == "silent"
+    assert len(answer.body) < 10
+
+
+async def _wrong_length(box: Sandbox, url: str, whole: bytes) -> None:
+    answer = await ask(url)
+    assert answer.end == "cut"
+    assert answer.body == whole
+
+
+async def _changed(box: Sandbox, url: str, whole: bytes) -> None:
+    changed, honest = await ask(url), await ask(url)
+    assert len(changed.body) == len(whole)
+    assert changed.body != whole
+    assert changed.headers["etag"] != honest.headers["etag"]
+
+
+async def _gzip(box: Sandbox, url: str, whole: bytes) -> None:
+    answer = await ask(url)
+    assert answer.headers["content-encoding"] == "gzip"
+    assert gzip.decompress(answer.body) == whole
+
+
+async def _no_range(box: Sandbox, url: str, whole: bytes) -> None:
+    answer = await ask(url, headers={"Range": "bytes=10-"})
+    assert (answer.status, answer.body) == (200, whole)
+    assert "etag" not in answer.headers
+
+
+async def _error(box: Sandbox, url: str, whole: bytes) -> None:
+    assert (await ask(url)).status == 410
+
+
+async def _html(box: Sandbox, url: str, whole: bytes) -> None:
+    answer = await ask(url)
+    assert answer.status == 200
+    assert answer.body.startswith(HTML)
+
+
+async def _empty(box: Sandbox, url: str, whole: bytes) -> None:
+    answer = await ask(url)
+    assert (answer.status, answer.body) == (200, b"")
+
+
+async def _corrupt(box: Sandbox, url: str, whole: bytes) -> None:
+    answer = await ask(url)
+    assert (answer.status, len(answer.body)) == (200, len(whole))
+    assert b"ftyp" not in answer.body
+
+
+async def _reset(box: Sandbox, url: str, whole: bytes) -> None:
+    assert (await ask(url)).end == "reset"
+
+
+async def _redirect(box: Sandbox, url: str, whole: bytes) -> None:
+    answer = await ask(url)
+    assert answer.status == 302
+    assert (await ask(box.cdn_url + answer.headers["location"])).body == whole
+
+
+async def _redirect_loop(box: Sandbox, url: str, whole: bytes) -> None:
+    answer = await ask(url)
+    assert box.cdn_url + answer.headers["location"] == url
+
+
+async def _redirect_private(box: Sandbox, url: str, whole: bytes) -> None:
+    assert (await ask(url)).headers["location"].startswith("http://169.254.169.254/")
+
+
+DOWNLOADS: Final[dict[str, tuple[Callable[[Sandbox, str, bytes], Awaitable[None]], float | None]]] = {
+    "cdn-cut": (_cut, 0.25),
+    "cdn-stall": (_stall, 0.25),
+    "cdn-trickle": (_trickle, 2),
+    "cdn-wrong-length": (_wrong_length, None),
+    "cdn-changed": (_changed, None),
+    "cdn-gzip": (_gzip, None),
+    "cdn-no-range": (_no_range, None),
+    "cdn-error": (_error, 410),
+    "cdn-html": (_html, None),
+    "cdn-empty": (_empty, None),
+    "cdn-corrupt": (_corrupt, None),
+    "cdn-reset": (_reset, None),
+    "cdn-redirect": (_redirect, None),
+    "cdn-redirect-loop": (_redirect_loop, None),
+    "cdn-redirect-private": (_redirect_private, None),
+}
+
+
+@pytest.mark.parametrize("name", DOWNLOADS)
+async def test_a_download_is_spoiled(name: str) -> None:
+    check, value = DOWNLOADS[name]
+    async with Sandbox(at_once()) as box:
+        url = await video_url(box)
+        whole = (await ask(url)).body
+        box.add_fault(Fault(name, times=1, value=value))
+        await check(box, url, whole)
+
+
+async def test_silent_clients_do_not_keep_the_sandbox_open() -> None:
+    async with Sandbox(at_once()) as box:
+        box.add_fault(Fault("hang"))
+        waiting = asyncio.create_task(create(box))
+        await until(lambda: bool(box.book.struck))
+    assert (await waiting).status == 503
+
+
+async def test_an_unknown_path_is_told_apart_from_an_unknown_generation() -> None:
+    async with Sandbox(at_once()) as box:
+        assert "generation_id" in (await ask(box.url + CREATE, headers=KEY)).json()["message"]

@@ -1,0 +1,273 @@
+"""Files in a folder: whole or absent, never overwritten silently, and trouble in words."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.download.downloader import Saved
+from pipeline.errors import StopReason, StoreTrouble, UsageError
+from pipeline.storage import Flaky, LocalStore, files, open_store
+from tests.integration import filehosts as hosts
+from tests.integration.films import film, padded, scrambled
+from tests.integration.test_download_faults import rig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+FILM = film(seconds=2)
+
+
+async def put(store: LocalStore, path: str, data: bytes) -> str:
+    """Publish `data` under `path`; returns the note."""
+    async with store.part(path) as part:
+        await part.begin("tag")
+        await part.write([data[:5], data[5:]])
+        published = await part.publish()
+    assert published.size_bytes == len(data)
+    return published.note
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+
+
+async def test_a_part_is_taken_up_where_it_was_left(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    async with store.part("videos/a.mp4") as part:
+        assert (part.held_bytes, part.tag) == (0, "")
+        await part.begin("from somewhere")
+        await part.write([b"hello "])
+    async with store.part("videos/a.mp4") as part:
+        assert (part.held_bytes, part.tag) == (6, "from somewhere")
+        await part.write([b"world"])
+        published = await part.publish()
+    assert (tmp_path / "videos/a.mp4").read_bytes() == b"hello world"
+    assert published.sha256 == "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9"
+    assert names(tmp_path) == ["videos/a.mp4"]
+
+
+async def test_a_part_that_was_only_looked_at_leaves_nothing(tmp_path: Path) -> None:
+    async with LocalStore(tmp_path).part("videos/a.mp4"):
+        pass
+    assert names(tmp_path) == []
+
+
+async def test_whoever_lost_its_part_takes_nothing_from_its_heir(tmp_path: Path) -> None:
+    """A process that was stopped, and whose part was taken over, closes, discards or begins too late."""
+    stopped, heir = LocalStore(tmp_path), LocalStore(tmp_path)
+    async with stopped.part("a.mp4") as lost, heir.part("a.mp4") as own:
+        await own.begin("tag")
+        await own.write([FILM])
+        for late in (lost.begin("another"), lost.inspect(str), lost.publish()):
+            with pytest.raises(Flaky, match=r"a\.mp4\.part: another process has taken it over"):
+                await late
+        await lost.discard()
+        assert names(tmp_path) == ["a.mp4.origin.part", "a.mp4.part"]
+        await own.publish()
+    assert names(tmp_path) == ["a.mp4"]
+    assert (tmp_path / "a.mp4").read_bytes() == FILM
+
+
+async def test_bytes_without_a_note_on_their_origin_are_not_used(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4.part").write_bytes(b"who knows")
+    async with LocalStore(tmp_path).part("a.mp4") as part:
+        assert part.held_bytes == 0
+        await part.begin("t")
+        await part.write([b"new"])
+        await part.publish()
+    assert (tmp_path / "a.mp4").read_bytes() == b"new"
+
+
+async def test_a_file_that_is_there_and_the_same_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"the same bytes")
+    before = (tmp_path / "a.mp4").stat().st_ino
+    assert "was there already" in await put(LocalStore(tmp_path), "a.mp4", b"the same bytes")
+    assert (tmp_path / "a.mp4").stat().st_ino == before
+    assert names(tmp_path) == ["a.mp4"]
+
+
+async def test_a_file_that_is_there_and_different_is_moved_aside(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    (tmp_path / "a.mp4").write_bytes(b"first")
+    assert "a.kept-1.mp4" in await put(store, "a.mp4", b"second")
+    assert "a.kept-2.mp4" in await put(store, "a.mp4", b"third!")
+    contents = {name: (tmp_path / name).read_bytes() for name in names(tmp_path)}
+    assert contents == {"a.mp4": b"third!", "a.kept-1.mp4": b"first", "a.kept-2.mp4": b"second"}
+
+
+async def test_a_folder_or_a_link_in_the_way_is_moved_aside_too(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").mkdir()
+    (tmp_path / "elsewhere").write_bytes(b"not ours")
+    (tmp_path / "b.mp4").symlink_to(tmp_path / "elsewhere")
+    await put(LocalStore(tmp_path), "a.mp4", b"film a")
+    await put(LocalStore(tmp_path), "b.mp4", b"film b")
+    assert (tmp_path / "a.mp4").read_bytes() == b"film a"
+    assert (tmp_path / "b.mp4").read_bytes() == b"film b"
+    assert (tmp_path / "elsewhere").read_bytes() == b"not ours"
+    assert (tmp_path / "a.kept-1.mp4").is_dir()
+
+
+async def test_a_part_that_is_a_link_is_never_written_through(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"precious")
+    (tmp_path / "a.mp4.part").symlink_to(tmp_path / "precious")
+    await put(LocalStore(tmp_path), "a.mp4", b"the film")
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+    assert (tmp_path / "a.mp4").read_bytes() == b"the film"
+
+
+@pytest.mark.parametrize("path", ["../a.mp4", "/etc/a.mp4", "a/../../b", ""])
+async def test_no_path_leaves_the_folder(tmp_path: Path, path: str) -> None:
+    with pytest.raises(ValueError, match="not a path"):
+        await LocalStore(tmp_path).write_bytes(path, b"x")
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_small_files_are_replaced_at_once(tmp_path: Path, durable: bool) -> None:
+    store = LocalStore(tmp_path)
+    await store.write_bytes("deep/results.csv", b"one", durable=durable)
+    await store.write_bytes("deep/results.csv", b"two", durable=durable)
+    assert await store.read_bytes("deep/results.csv") == b"two"
+    assert await store.read_bytes("none") is None
+    assert names(tmp_path) == ["deep/results.csv"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert (tmp_path / "deep/results.csv").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+async def test_a_file_url_is_a_folder(tmp_path: Path) -> None:
+    store = open_store(f"file://{tmp_path}/with%20space")
+    await store.write_bytes("a", b"x")
+    assert (tmp_path / "with space" / "a").read_bytes() == b"x"
+
+
+async def test_what_is_missing_or_altered_is_noticed(tmp_path: Path) -> None:
+    async with hosts.Host(FILM) as host, rig(tmp_path) as it:
+        outcome = await it.fetch(host.url)
+        assert isinstance(outcome, Saved)
+        video = tmp_path / "videos/row.mp4"
+        assert await it.downloader.intact(outcome.artifact)
+        video.write_bytes(scrambled(FILM))
+        assert not await it.downloader.intact(outcome.artifact)
+        video.write_bytes(FILM + b"x")
+        assert not await it.downloader.intact(outcome.artifact)
+        video.unlink()
+        assert not await it.downloader.intact(outcome.artifact)
+        video.mkdir()
+        assert not await it.downloader.intact(outcome.artifact)
+
+
+CALLS: dict[str, tuple[str, int]] = {
+    "write, full": ("write", errno.ENOSPC),
+    "write, quota": ("write", errno.EDQUOT),
+    "write, broken": ("write", errno.EIO),
+    "open, read-only": ("open", errno.EROFS),
+    "open, forbidden": ("open", errno.EACCES),
+    "fsync, full": ("fsync", errno.ENOSPC),
+    "rename, forbidden": ("rename", errno.EPERM),
+}
+
+
+@pytest.mark.parametrize(("call", "number"), CALLS.values(), ids=CALLS.keys())
+async def test_trouble_with_the_place_stops_the_run_and_leaves_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    real: Callable[..., object] = getattr(os, call)
+
+    def fails(first: object, *rest: object, **named: object) -> object:
+        ours = isinstance(first, int) and first > 2 if call in ("write", "fsync") else ".part" in str(first)
+        if ours:
+            raise OSError(number, os.strerror(number), None if call in ("write", "fsync") else str(first))
+        return real(first, *rest, **named)
+
+    async with hosts.Host(FILM) as host, rig(tmp_path) as it:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, fails)
+            with pytest.raises(StoreTrouble) as caught:
+                await it.fetch(host.url)
+        assert "videos/row.mp4" not in it.files()
+        assert isinstance(await it.fetch(host.url), Saved)
+    assert caught.value.reason is StopReason.DISK
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB where one may be mounted, else a folder whose writes say that it is full."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(place)], check=False, capture_output=True
+    )
+    if mounted.returncode == 0:
+        yield place
+        subprocess.run(["umount", str(place)], check=True)
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        left = [2**20]
+
+        def write_all(file: int, chunk: bytes) -> None:
+            left[0] -= len(chunk)
+            if left[0] < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.write(file, chunk)
+
+        patch.setattr(files, "write_all", write_all)
+        yield place
+
+
+async def test_a_full_disk_is_left_with_room_for_the_ledger(small_disk: Path) -> None:
+    large = padded(FILM, 3 * 2**20)
+    async with hosts.Host(large) as host, rig(small_disk) as it:
+        with pytest.raises(StoreTrouble, match="free some space"):
+            await it.fetch(host.url)
+        assert it.files() == []
+    async with hosts.Host(FILM) as host, rig(small_disk) as it:
+        assert isinstance(await it.fetch(host.url), Saved)
+
+
+async def test_a_file_where_a_folder_should_be_is_said(tmp_path: Path) -> None:
+    (tmp_path / "videos").write_bytes(b"a file")
+    async with hosts.Host(FILM) as host, rig(tmp_path) as it:
+        with pytest.raises(StoreTrouble, match="videos"):
+            await it.fetch(host.url)
+
+
+async def test_a_small_file_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path)
+    await store.write_bytes("results.csv", b"old")
+
+    def full(file: int, chunk: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "write_all", full)
+    with pytest.raises(StoreTrouble, match="the disk is full"):
+        await store.write_bytes("results.csv", b"new")
+    assert await store.read_bytes("results.csv") == b"old"
+    assert names(tmp_path) == ["results.csv"]
+
+
+def test_an_object_store_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pipeline.storage.object_store", None)
+    with pytest.raises(UsageError, match=r"veobatch\[cloud\]"):
+        open_store("s3://films/x")
+
+
+async def test_a_part_that_vanishes_before_it_is_looked_into_is_the_places_trouble(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    async with store.part("videos/a.mp4") as part:
+        await part.begin("tag")
+        await part.write([b"bytes"])
+        for path in (tmp_path / "videos").iterdir():
+            path.unlink()
+        with pytest.raises(StoreTrouble):
+            await part.inspect(lambda source: Path(str(source)).read_bytes())
+    await store.aclose()

@@ -1,0 +1,306 @@
+"""Videos in S3, against moto's server: whole objects, nothing left behind, nothing on the local disk."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import boto3  # type: ignore[import-untyped]  # ships no types
+import pytest
+from botocore.auth import S3SigV4Auth  # type: ignore[import-untyped]  # ships no types
+from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]  # ships no types
+from botocore.config import Config  # type: ignore[import-untyped]  # ships no types
+from botocore.credentials import Credentials  # type: ignore[import-untyped]  # ships no types
+from moto.server import ThreadedMotoServer
+
+from pipeline.download.downloader import Downloader, DownloadLimits, Saved
+from pipeline.download.http import open_session
+from pipeline.errors import StoreTrouble, UsageError
+from pipeline.storage import is_object_url, open_store
+from pipeline.storage.multipart_uploads import Unfinished
+from tests.integration import filehosts as hosts
+from tests.integration.films import film, padded, scrambled
+from tests.integration.test_download_faults import Rig
+from tests.integration.wires import Loopback
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+QUICK = DownloadLimits(
+    first_wait_s=0.001, longest_wait_s=0.01, stall_window_s=2, answer_s=5, patience_s=1, tries=4
+)
+FILM = padded(film(seconds=2), 12 * 2**20)
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+class Bucket:
+    """What someone else sees of the bucket."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.client: Any = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            region_name="us-east-1",
+            aws_access_key_id="key",
+            aws_secret_access_key="secret",
+            config=Config(retries={"max_attempts": 1}),
+        )
+
+    def objects(self) -> dict[str, int]:
+        found = self.client.list_objects_v2(Bucket="films").get("Contents", [])
+        return {entry["Key"]: entry["Size"] for entry in found}
+
+    def uploads(self) -> list[str]:
+        return [
+            entry["Key"] for entry in self.client.list_multipart_uploads(Bucket="films").get("Uploads", [])
+        ]
+
+    def read(self, key: str) -> bytes:
+        data: bytes = self.client.get_object(Bucket="films", Key=key)["Body"].read()
+        return data
+
+
+@pytest.fixture
+def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    found = Bucket(endpoint)
+    found.client.create_bucket(Bucket="films")
+    yield found
+    for key in found.objects():
+        found.client.delete_object(Bucket="films", Key=key)
+    for entry in found.client.list_multipart_uploads(Bucket="films").get("Uploads", []):
+        found.client.abort_multipart_upload(Bucket="films", Key=entry["Key"], UploadId=entry["UploadId"])
+    found.client.delete_bucket(Bucket="films")
+    found.client.close()
+
+
+@asynccontextmanager
+async def rig(folder: Path, output: str = "s3://films/night/one", **limits: Any) -> AsyncIterator[Rig]:
+    async with open_session() as session:
+        store = open_store(output)
+        chosen = DownloadLimits(**limits) if limits else QUICK
+        yield Rig(folder, Downloader(session=session, store=store, limits=chosen))
+
+
+async def test_a_film_arrives_whole_and_nothing_stays_behind(tmp_path: Path, bucket: Bucket) -> None:
+    async with hosts.Host(FILM) as host, rig(tmp_path) as it:
+        outcome = await it.fetch(host.url)
+        assert isinstance(outcome, Saved)
+        assert await it.downloader.intact(outcome.artifact)
+    assert bucket.read("night/one/videos/row.mp4") == FILM
+    assert sorted(bucket.objects()) == ["night/one/posters/row.jpg", "night/one/videos/row.mp4"]
+    assert bucket.uploads() == []
+    assert outcome.artifact.sha256 == hashlib.sha256(FILM).hexdigest()
+    assert outcome.artifact.path == "videos/row.mp4"
+    assert outcome.artifact.media is not None
+    head = bucket.client.head_object(Bucket="films", Key="night/one/videos/row.mp4")
+    assert head["ContentType"] == "video/mp4"
+    assert it.files() == []
+
+
+async def test_a_cut_costs_the_missing_bytes_only(tmp_path: Path, bucket: Bucket) -> None:
+    async with hosts.Cuts(FILM) as host, rig(tmp_path) as it:
+        assert isinstance(await it.fetch(host.url), Saved)
+    assert bucket.read("night/one/videos/row.mp4") == FILM
+    assert host.sent_bytes < len(FILM) * 1.5
+    assert bucket.uploads() == []
+
+
+async def test_wrong_bytes_never_come_under_the_final_name(tmp_path: Path, bucket: Bucket) -> None:
+    class Watched(hosts.SendsOther):
+        async def answer(self, ask: hosts.Ask) -> None:
+            assert "night/one/videos/row.mp4" not in await asyncio.to_thread(bucket.objects)
+            await super().answer(ask)
+
+    small = film(seconds=2)
+    host = Watched(small)
+    host.other = scrambled(small)
+    async with host, rig(tmp_path) as it:
+        assert isinstance(await it.fetch(host.url), Saved)
+    assert len(host.asked) == 2
+    assert bucket.read("night/one/videos/row.mp4") == small
+
+
+async def test_a_run_that_is_stopped_leaves_no_upload(tmp_path: Path, bucket: Bucket) -> None:
+    class Pauses(hosts.Host):
+        sent = anyio.Event()
+
+        async def answer(self, ask: hosts.Ask) -> None:
+            await self.behave(ask, most=11 * 2**20)
+            self.sent.set()
+            await asyncio.Event().wait()
+
+    async with Pauses(FILM) as host, rig(tmp_path) as it, anyio.create_task_group() as tasks:
+        tasks.start_soon(it.fetch, host.url)
+        await host.sent.wait()
+        with anyio.fail_after(20):
+            while not bucket.uploads():  # noqa: ASYNC110 - the bucket has no event to wait for
+                await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+    assert bucket.uploads() == []
+    assert bucket.objects() == {}
+
+
+async def test_what_a_killed_run_left_goes_when_the_row_is_tried_again(
+    tmp_path: Path, bucket: Bucket
+) -> None:
+    mine, other = "night/one/videos/row.mp4.part", "night/one/videos/other.mp4.part"
+    bucket.client.create_multipart_upload(Bucket="films", Key=mine)
+    bucket.client.create_multipart_upload(Bucket="films", Key=other)
+    bucket.client.put_object(Bucket="films", Key=mine, Body=b"staged, never published")
+    async with hosts.Host(FILM) as host, rig(tmp_path) as it:
+        assert isinstance(await it.fetch(host.url), Saved)
+    assert bucket.uploads() == [other]
+    assert mine not in bucket.objects()
+
+
+async def test_a_different_object_is_moved_aside_and_the_same_is_kept(tmp_path: Path, bucket: Bucket) -> None:
+    bucket.client.put_object(Bucket="films", Key="night/one/videos/row.mp4", Body=b"someone else's")
+    async with hosts.Host(FILM) as host, rig(tmp_path) as it:
+        first = await it.fetch(host.url)
+        second = await it.fetch(host.url)
+    assert isinstance(first, Saved)
+    assert isinstance(second, Saved)
+    assert "row.kept-1.mp4" in first.note
+    assert "was there already" in second.note
+    assert bucket.read("night/one/videos/row.kept-1.mp4") == b"someone else's"
+    assert bucket.read("night/one/videos/row.mp4") == FILM
+    assert not any(key.endswith(".part") for key in bucket.objects())
+
+
+async def test_an_altered_or_missing_object_is_noticed(tmp_path: Path, bucket: Bucket) -> None:
+    small = film(seconds=2)
+    async with hosts.Host(small) as host, rig(tmp_path) as it:
+        outcome = await it.fetch(host.url)
+        assert isinstance(outcome, Saved)
+        bucket.client.put_object(Bucket="films", Key="night/one/videos/row.mp4", Body=scrambled(small))
+        assert not await it.downloader.intact(outcome.artifact)
+        bucket.client.delete_object(Bucket="films", Key="night/one/videos/row.mp4")
+        assert not await it.downloader.intact(outcome.artifact)
+
+
+async def test_a_bucket_that_is_not_there_stops_the_run(tmp_path: Path, bucket: Bucket) -> None:
+    async with hosts.Host(FILM) as host, rig(tmp_path, "s3://no-such-films/x") as it:
+        with pytest.raises(StoreTrouble, match="no-such-films"):
+            await it.fetch(host.url)
+
+
+async def test_small_files_are_written_with_their_type(bucket: Bucket) -> None:
+    store = open_store("s3://films/night")
+    await store.write_bytes("results.csv", b"id,status\n")
+    await store.write_bytes("results.csv", b"id,status\na,done\n")
+    assert await store.read_bytes("results.csv") == b"id,status\na,done\n"
+    assert await store.read_bytes("none.csv") is None
+    assert bucket.client.head_object(Bucket="films", Key="night/results.csv")["ContentType"].startswith(
+        "text/csv"
+    )
+
+
+class Cutter(Loopback):
+    """A proxy before S3 that resets the connection in the middle of the first `cuts` large requests."""
+
+    def __init__(self, endpoint: str, cuts: int) -> None:
+        super().__init__()
+        self.target = int(endpoint.rpartition(":")[2])
+        self.cuts, self.made = cuts, 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        self._writers.add(up_writer)
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._pass_on(reader, up_writer, writer))
+                both.create_task(self._pump(up_reader, writer))
+        finally:
+            up_writer.close()
+
+    async def _pass_on(
+        self, reader: asyncio.StreamReader, up: asyncio.StreamWriter, back: asyncio.StreamWriter
+    ) -> None:
+        passed = 0
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                passed += len(data)
+                if passed > 2**20 and self.made < self.cuts:
+                    self.made += 1
+                    back.transport.abort()
+                    break
+                up.write(data)
+                await up.drain()
+        up.close()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+async def test_an_upload_that_is_cut_is_sent_again(
+    tmp_path: Path, bucket: Bucket, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cutter = Cutter(endpoint, cuts=2)
+    async with cutter, hosts.Host(FILM) as host:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{cutter.port}")
+        async with rig(tmp_path) as it:
+            assert isinstance(await it.fetch(host.url), Saved)
+    assert cutter.made == 2
+    assert bucket.read("night/one/videos/row.mp4") == FILM
+    assert bucket.uploads() == []
+
+
+def test_requests_are_signed_as_the_vendors_own_library_signs_them() -> None:
+    unfinished = Unfinished.of(
+        "s3://films/a b/ü",
+        {
+            "AWS_ENDPOINT_URL": "http://127.0.0.1:9000",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_SESSION_TOKEN": "token",
+            "AWS_REGION": "eu-west-1",
+        },
+    )
+    assert unfinished is not None
+    path, query = "/films/a%20b/%C3%BC/x.part", "uploadId=a%2Fb"
+    now = datetime.now(UTC).replace(microsecond=0)
+    mine = unfinished.signed("DELETE", path, query, now)
+    request = AWSRequest("DELETE", f"http://127.0.0.1:9000{path}?{query}")
+    request.context["timestamp"] = now.strftime("%Y%m%dT%H%M%SZ")
+    auth = S3SigV4Auth(Credentials("key", "secret", "token"), "s3", "eu-west-1")
+    request.headers["X-Amz-Date"] = request.context["timestamp"]
+    request.headers["X-Amz-Security-Token"] = "token"
+    request.headers["X-Amz-Content-SHA256"] = mine["x-amz-content-sha256"]
+    signature = auth.signature(auth.string_to_sign(request, auth.canonical_request(request)), request)
+    assert mine["Authorization"].endswith(f"Signature={signature}")
+    assert "secret" not in repr(unfinished)
+    assert "token" not in repr(unfinished)
+
+
+@pytest.mark.parametrize("url", ["s3://", "ftp://host/x", "nonsense://x"])
+def test_a_url_that_no_store_serves_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="--output"):
+        open_store(url)
+
+
+def test_which_outputs_are_object_stores() -> None:
+    assert is_object_url("s3://films/x")
+    assert not is_object_url("output/films")
+    assert not is_object_url("file:///tmp/films")

@@ -1,0 +1,98 @@
+"""`estimate` against a server of someone else's making: what it says and what it asks for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from anyio import to_thread
+
+from tests.integration.test_catalogue import ALIAS, MODEL, Vendor, serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEY = "secret-key"
+
+
+async def estimate(
+    path: Path, vendor: Vendor, *options: str, key: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run the command as a process of its own, with no key but `key`."""
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "estimate",
+        str(path),
+        "--base-url",
+        vendor.base_url,
+        *options,
+    ]
+    env = {"XDG_CACHE_HOME": str(path.parent), "PATH": "/usr/bin", **({"AIMLAPI_KEY": key} if key else {})}
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+    return await to_thread.run_sync(run)
+
+
+@pytest.fixture
+async def manifest(tmp_path: Path) -> Path:
+    path = tmp_path / "batch.yaml"
+    rows = "- {model: t2v, prompt: x}\n- {model: t2v, prompt: x, duration: 10}\n"
+    await anyio.Path(path).write_text(f"- [https://example.com/a.jpg, x]\n{rows}")
+    return path
+
+
+async def test_json_without_a_key_has_prices_and_no_balance(manifest: Path) -> None:
+    vendor = Vendor()
+    vendor.add(MODEL, ALIAS)
+    async with serving(vendor):
+        done = await estimate(manifest, vendor, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "rows": 3,
+        "total_usd": 7.5,
+        "unknown_rows": 1,
+        "balance_usd": None,
+        "by_model": {
+            "google/veo-3.1-i2v-fast": {"rows": 1, "total_usd": None, "unknown_rows": 1},
+            ALIAS: {"rows": 2, "total_usd": 7.5, "unknown_rows": 0},
+        },
+    }
+    assert not any(path.startswith("/v2") for path, _, _ in vendor.seen)
+
+
+async def test_the_key_is_for_the_balance_alone(manifest: Path) -> None:
+    vendor = Vendor(balance=5.0)
+    vendor.add(MODEL, ALIAS)
+    async with serving(vendor):
+        done = await estimate(manifest, vendor, key=KEY)
+    assert done.returncode == 0, done.stderr
+    assert "unknown" in done.stdout.splitlines()[0]
+    assert "7.50 USD  in all, and 1 row whose price is unknown" in done.stdout
+    assert "5.00 USD  on the account, 2.50 USD too little" in done.stdout
+    assert {path for path, _, authorization in vendor.seen if authorization} == {"/v2/billing"}
+
+
+async def test_nothing_that_answers_is_unknown_and_not_free(manifest: Path) -> None:
+    done = await estimate(manifest, Vendor(base_url="http://127.0.0.1:9"), "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["total_usd"], answer["unknown_rows"]) == (None, 3)
+    assert "the catalogue" in done.stderr
+
+
+async def test_a_broken_manifest_is_refused(manifest: Path) -> None:
+    await anyio.Path(manifest).write_text("- [x, y]\n")
+    vendor = Vendor()
+    async with serving(vendor):
+        done = await estimate(manifest, vendor, "--json")
+    assert done.returncode == 2
+    assert f"{manifest}:1:4: image_url" in done.stderr
+    assert vendor.seen == []

@@ -1,0 +1,102 @@
+"""The double's CDN: films on a port of its own, under URLs that may expire, for anyone without a key."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import time
+from math import inf
+from typing import TYPE_CHECKING
+
+from tests.integration.vendor_double.films import film
+from tests.integration.vendor_double.wire import Exchange, Request, Server
+
+if TYPE_CHECKING:
+    from tests.integration.vendor_double.vendor import Double, Made
+
+_PATH = re.compile(r"/films/(\d+)/(\d+)\.mp4")
+_RANGE = re.compile(r"bytes=(\d+)-")
+
+
+class Cdn:
+    """Serves the films of what the double made; counts how many it serves at once."""
+
+    def __init__(self, vendor: Double) -> None:
+        self._vendor = vendor
+        self._minted: list[tuple[int, float]] = []
+        self.server = Server(self._answer)
+        self.url_life_s = inf
+        self.bytes_per_s = inf
+        self.padding = 0
+        self.signature = ""
+        self.requests: list[Request] = []
+        self.leaked: list[Request] = []
+        self.open = 0
+        self.peak = 0
+
+    def mint(self, made: Made) -> str:
+        """Hand out a fresh URL; it is good from now on for `url_life_s`."""
+        self._minted.append((made.number, time.time()))
+        token = len(self._minted) - 1
+        signature = self.signature or f"X-Amz-Signature=s3cr3t{token}"
+        return f"{self.server.url}/films/{made.number}/{token}.mp4?{signature}"
+
+    def film_of(self, made: Made) -> bytes:
+        return made.script.film or film(made.prompt, self.padding)
+
+    @staticmethod
+    def etag(whole: bytes) -> str:
+        return f'"{hashlib.md5(whole, usedforsecurity=False).hexdigest()}"'
+
+    async def _answer(self, exchange: Exchange) -> None:
+        self.requests.append(exchange.request)
+        if "authorization" in exchange.request.headers:
+            self.leaked.append(exchange.request)
+            await exchange.send(400, b"Only one auth mechanism allowed")
+            return
+        self.open += 1
+        self.peak = max(self.peak, self.open)
+        try:
+            await self._film(exchange)
+        finally:
+            self.open -= 1
+
+    async def _film(self, exchange: Exchange) -> None:
+        match = _PATH.fullmatch(exchange.request.path)
+        if match is None:
+            await exchange.send(404, b"no such film")
+            return
+        made, minted_at = self._vendor.made[int(match[1])], self._minted[int(match[2])][1]
+        if made.script.cdn:
+            await made.script.cdn.pop(0)(exchange)
+        elif time.time() - minted_at > self.url_life_s:
+            await exchange.send(403, b"<Error><Code>AccessDenied</Code></Error>")
+        else:
+            await self._serve(exchange, self.film_of(made))
+
+    async def _serve(self, exchange: Exchange, whole: bytes) -> None:
+        etag = self.etag(whole)
+        headers = {"Content-Type": "video/mp4", "ETag": etag, "Accept-Ranges": "bytes"}
+        asked = exchange.request.headers
+        match = _RANGE.fullmatch(asked.get("range", ""))
+        start = int(match[1]) if match and asked.get("if-range", etag) == etag else 0
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(whole) - 1}/{len(whole)}"
+        body = whole[start:]
+        exchange.head(206 if start else 200, headers, {"Content-Length": str(len(body))})
+        await self._trickle(exchange, body)
+
+    async def _trickle(self, exchange: Exchange, body: bytes) -> None:
+        step = max(1, len(body) if self.bytes_per_s == inf else int(self.bytes_per_s / 20))
+        last = (len(body) - 1) // step * step
+        for start in range(0, last, step):
+            exchange.writer.write(body[start : start + step])
+            await exchange.writer.drain()
+            await asyncio.sleep(0.05)
+        self.open -= 1  # whoever has the last bytes may ask for another film before we are back here
+        try:
+            exchange.writer.write(body[last:])
+            await exchange.writer.drain()
+        finally:
+            self.open += 1

@@ -1,0 +1,139 @@
+"""The real command as its user starts it: a process of its own, in a folder of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import csv
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.integration.vendor_double.vendor import KEY, Double
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+ROOT = Path(__file__).resolve().parents[3]
+IMAGE = "https://example.com/image.jpg"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended, and all that it said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        return f"exit {self.code}\n{self.out}\n{self.err}"
+
+
+@dataclass(slots=True)
+class Desk:
+    """A folder in which a person works: manifests, the command, what it leaves behind."""
+
+    folder: Path
+    base_url: str = ""
+    key: str = KEY
+    key_name: str = "AIMLAPI_API_KEY"
+    options: Sequence[str] = ("--poll-interval", "0.1")
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def write(self, prompts: Sequence[str | dict[str, Any]], name: str = "batch.json") -> Path:
+        """Write a manifest of prompts, or of whole rows."""
+        rows = [{"image_url": IMAGE, **({"prompt": p} if isinstance(p, str) else p)} for p in prompts]
+        path = self.folder / name
+        path.write_text(json.dumps({"jobs": rows}), encoding="utf-8")
+        return path
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "output" / "batch"
+
+    def log(self) -> str:
+        """Return what the command has written to its log so far."""
+        path = self.output / "run.log"
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    def env(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "TMPDIR")}
+        home = self.folder / "home"
+        kept |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "PYTHONPATH": str(ROOT)}
+        if self.key:
+            kept[self.key_name] = self.key
+        return kept | self.environment
+
+    async def start(self, *args: str, manifest: str = "batch.json") -> asyncio.subprocess.Process:
+        where = ("--base-url", self.base_url) if self.base_url else ()
+        return await self._start("run", manifest, *where, *self.options, *args)
+
+    async def _start(self, *args: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "pipeline", *args),
+            cwd=self.folder,
+            env=self.env(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+    async def run(self, *args: str, manifest: str = "batch.json", within_s: float = 60.0) -> Ended:
+        return await ended(await self.start(*args, manifest=manifest), within_s)
+
+    async def command(self, *args: str, within_s: float = 60.0) -> Ended:
+        """Run another of the commands."""
+        return await ended(await self._start(*args), within_s)
+
+    def rows(self) -> list[dict[str, str]]:
+        with (self.output / "results.csv").open(newline="", encoding="utf-8-sig") as file:
+            return list(csv.DictReader(file))
+
+    def states(self) -> dict[str, int]:
+        states = [row["status"] for row in self.rows()]
+        return {state: states.count(state) for state in sorted(set(states))}
+
+    def video(self, row: dict[str, str]) -> Path:
+        return self.output / row["video_path"]
+
+    def files(self) -> set[str]:
+        """Every file of the folder but those of the home within it."""
+        found = (path for path in self.folder.rglob("*") if path.is_file())
+        names = {str(path.relative_to(self.folder)) for path in found}
+        return {name for name in names if not name.startswith("home/")}
+
+
+async def ended(process: asyncio.subprocess.Process, within_s: float = 60.0) -> Ended:
+    """Wait for a command's end; one that does not end in time is killed, and the test fails."""
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), within_s)
+    except TimeoutError:
+        process.kill()
+        out, err = await process.communicate()
+        raise AssertionError(f"not ended within {within_s} s\n{out.decode()}\n{err.decode()}") from None
+    assert process.returncode is not None
+    return Ended(process.returncode, out.decode(), err.decode())
+
+
+@contextlib.asynccontextmanager
+async def at_work(
+    folder: Path, *, render_s: float = 0.3, goes_away: bool = False
+) -> AsyncIterator[tuple[Double, Desk]]:
+    """A vendor that is open, and the desk of someone who uses it."""
+    async with Double(render_s=render_s, goes_away=goes_away) as vendor:
+        yield vendor, Desk(folder, vendor.api.url)
+
+
+async def until(true: Callable[[], bool], within_s: float = 30.0) -> None:
+    """Wait for something that the vendor sees and cannot announce."""
+    async with asyncio.timeout(within_s):
+        while True:
+            if true():
+                return
+            await asyncio.sleep(0.005)

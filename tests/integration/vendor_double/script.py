@@ -1,0 +1,132 @@
+"""What a job is made to live through: answers that are no answers, in the order in which they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.integration.vendor_double.wire import Exchange
+
+Reply = Callable[[Exchange], Awaitable[None]]
+RUNNING = ("waiting", "active", "queued", "generating", "processing", "pending")
+PAGE = b"<html><head><title>Bad Gateway</title></head><body>nginx</body></html>"
+
+
+def json_reply(status: int, value: Any, **headers: str) -> Reply:
+    async def reply(exchange: Exchange) -> None:
+        await exchange.send_json(status, value, {n.replace("_", "-"): v for n, v in headers.items()})
+
+    return reply
+
+
+def trouble(status: int, message: str, **headers: str) -> Reply:
+    """An error in the vendor's own shape."""
+
+    async def reply(exchange: Exchange) -> None:
+        await exchange.send_json(
+            status,
+            error_body(status, message, exchange.request.path),
+            {name.replace("_", "-"): value for name, value in headers.items()},
+        )
+
+    return reply
+
+
+def error_body(status: int, message: str, path: str = "/v2/video/generations") -> dict[str, Any]:
+    return {
+        "message": message,
+        "path": path,
+        "requestId": "6f1d5e0c",
+        "statusCode": str(status),
+        "timestamp": "2026-08-01T00:00:00.000Z",
+    }
+
+
+def raw(status: int, body: bytes, kind: str = "text/html") -> Reply:
+    async def reply(exchange: Exchange) -> None:
+        await exchange.send(status, body, {"Content-Type": kind})
+
+    return reply
+
+
+async def reset(exchange: Exchange) -> None:
+    """Not a byte of an answer."""
+    exchange.reset()
+
+
+async def hang_up(exchange: Exchange) -> None:
+    """A connection closed in good order instead of an answer."""
+    exchange.close()
+
+
+def cut_inside(status: int, body: bytes, share: float = 0.5) -> Reply:
+    """The head and a part of the body, then nothing more."""
+
+    async def reply(exchange: Exchange) -> None:
+        await exchange.send(
+            status,
+            body[: int(len(body) * share)],
+            {"Content-Type": "application/json"},
+            announced=len(body),
+        )
+        exchange.close()
+
+    return reply
+
+
+async def cut_in_head(exchange: Exchange) -> None:
+    exchange.writer.write(b"HTTP/1.1 200 OK\r\nContent-Ty")
+    await exchange.writer.drain()
+    exchange.close()
+
+
+def silence(seconds: float) -> Reply:
+    async def reply(exchange: Exchange) -> None:
+        await asyncio.sleep(seconds)
+        exchange.reset()
+
+    return reply
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """One create that goes wrong: whether it was accepted all the same, and what the client sees."""
+
+    accept: bool
+    reply: Reply | None = None
+
+
+LOST = {
+    "accepted then cut": Create(accept=True, reply=reset),
+    "502 accepted": Create(accept=True, reply=raw(502, PAGE)),
+    "502": Create(accept=False, reply=raw(502, PAGE)),
+    "504 accepted": Create(accept=True, reply=raw(504, b"")),
+    "504": Create(accept=False, reply=raw(504, b"")),
+    "unreadable": Create(accept=True, reply=raw(200, b'{"id": "81\xff\xfe', "application/json")),
+    "cut unaccepted": Create(accept=False, reply=hang_up),
+}
+"""The ways in which the answer of a create is lost."""
+
+
+@dataclass(slots=True)
+class Script:
+    """The life of a job; lists are used up from their beginning, then all goes well.
+
+    `ending` replaces what a finished generation answers (without id). `looks` come before the first
+    honest answer to a status call; with `looks` the generation finishes when they are used up.
+    """
+
+    creates: list[Create] = field(default_factory=list)
+    looks: list[Reply] = field(default_factory=list)
+    cdn: list[Reply] = field(default_factory=list)
+    ending: dict[str, Any] | None = None
+    render_s: float | None = None
+    id: str | int | None = None
+    id_name: str = "id"
+    accepted_status: int = 200
+    running: tuple[str, ...] = RUNNING
+    film: bytes | None = None
+    in_log: bool = True
+    log_late_s: float = 0.0

@@ -7,7 +7,7 @@ LIVE   ?=
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lint types bench clean
+.PHONY: help run unit test check format lint types bench clean
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -36,12 +36,16 @@ else
 	@$(BIN)/veobatch run $(if $(filter file,$(origin JOB)),jobs/mona-lisa.yaml,$(JOB)) $(ARGS)
 endif
 
+unit: $(VENV)/.dev ## run the unit tests: no socket, no subprocess, no sleep
+	@$(BIN)/python -m pytest -q -n $${TEST_WORKERS:-2} tests/unit $(ARGS)
+
 test: $(VENV)/.dev ## run the whole test suite
 	@$(BIN)/python -m pytest -q -n $${TEST_WORKERS:-2} $(ARGS)
 
-check: $(VENV)/.dev ## what CI runs: format, lint, strict types, tests, coverage
+check: $(VENV)/.dev ## what CI runs: format, lint, imports, strict types, tests, coverage
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/mypy
 	@rm -f .coverage .coverage.*
 	@$(MAKE) --no-print-directory test ARGS='--cov --cov-report=term:skip-covered $(ARGS)'
@@ -50,8 +54,9 @@ format: $(VENV)/.dev ## format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-lint: $(VENV)/.dev ## lint only
+lint: $(VENV)/.dev ## lint only, the contracts on imports included
 	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-cache --no-logo
 
 types: $(VENV)/.dev ## strict types only
 	@$(BIN)/mypy

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from pipeline.client.client import LOG_REQUEST_GAP_S
 from pipeline.errors import Conflict
 from pipeline.events import Event, Level, Topic
 from pipeline.model import Transition
-from pipeline.reconcile.request_log import REQUEST_GAP_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ class Tools:
     clock: Callable[[], float]
     wall: Callable[[], float]
     random: Random
-    log_gap_s: float = REQUEST_GAP_S
+    log_gap_s: float = LOG_REQUEST_GAP_S
 
 
 class Run:

@@ -61,6 +61,9 @@ URLS_KEPT: Final = 8192
 SHORTEST_SECRET: Final = 5
 """A shorter key is a test's, and taking it out of every answer would take the answers apart."""
 
+LOG_REQUEST_GAP_S: Final = 0.35
+"""Between two requests to the log: it allows 200 in 60 s (documented); some are left for others."""
+
 USER_AGENT: Final = f"veobatch/{__version__}"
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import anyio
 
 from pipeline.client import Api
+from pipeline.client.client import LOG_REQUEST_GAP_S
 from pipeline.cluster.limits import LentGate, LentPace
 from pipeline.cluster.messages import AccountLost, Leaving, Report
 from pipeline.cluster.opening import open_ledger
@@ -28,7 +29,6 @@ from pipeline.events import Event, Level, Topic
 from pipeline.ledger.leases import ENDED
 from pipeline.model import Failure, State
 from pipeline.poll.schedule import PollQueue
-from pipeline.reconcile.request_log import REQUEST_GAP_S
 from pipeline.run_context import Tools
 from pipeline.storage import open_store
 from pipeline.submit.budget import Budget
@@ -178,7 +178,7 @@ class Worker:
             clock=time.monotonic,
             wall=time.time,
             random=chance,
-            log_gap_s=REQUEST_GAP_S * self._job.workers,
+            log_gap_s=LOG_REQUEST_GAP_S * self._job.workers,
         )
         return Engine([], tools, settings, self._watcher, expecting=inf)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from pipeline.client.client import LOG_REQUEST_GAP_S
 from pipeline.client.responses import LookTrouble
 from pipeline.model import State
 from pipeline.submit.create import accepted
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from pipeline.model import Record
 
 PAGE_ROWS: Final = 100
-REQUEST_GAP_S: Final = 0.35
-"""The log allows 200 requests in 60 s (vendor's documentation); this leaves some for other clients."""
-
 DAY_S: Final = 86_400.0
 LONGEST_WINDOW_S: Final = 92 * DAY_S
 CLOCK_SKEW_S: Final = 3600.0
@@ -58,7 +56,7 @@ def _iso(moment: float) -> str:
 
 
 async def read_log(
-    api: Api, doubtful: Iterable[Record], now: float, *, gap_s: float = REQUEST_GAP_S
+    api: Api, doubtful: Iterable[Record], now: float, *, gap_s: float = LOG_REQUEST_GAP_S
 ) -> LogPass:
     """Read the log until every doubtful record is found or the log ends; never raises for the network."""
     missing = {record.correlation_id for record in doubtful}
@@ -91,7 +89,9 @@ class WholeLog:
     trouble: str = ""
 
 
-async def read_whole_log(api: Api, oldest: float, now: float, *, gap_s: float = REQUEST_GAP_S) -> WholeLog:
+async def read_whole_log(
+    api: Api, oldest: float, now: float, *, gap_s: float = LOG_REQUEST_GAP_S
+) -> WholeLog:
     """Read every row since `oldest` (epoch seconds); never raises for the network."""
     reach = window(oldest, now)
     rows: list[LogRow] = []

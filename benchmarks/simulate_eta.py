@@ -17,9 +17,9 @@ from random import Random
 from statistics import fmean
 from typing import TYPE_CHECKING, Final
 
-from pipeline.cli.eta import Eta
 from pipeline.model import Record, State
 from pipeline.poll.duration_key import kind_of
+from pipeline.poll.eta import Eta
 from pipeline.poll.forecast import rest_s
 from pipeline.poll.learner import DurationLearner
 from pipeline.poll.schedule import PollQueue

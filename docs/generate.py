@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from pipeline.cli import COMMANDS, cli
-from pipeline.cli.access import BASE_NAMES, DEFAULT_BASE_URL, KEY_NAMES
+from pipeline.cli.credentials import BASE_NAMES, DEFAULT_BASE_URL, KEY_NAMES
 from pipeline.errors import ExitCode, StopReason
 from pipeline.manifest.json_schema import manifest_schema
 from pipeline.model import State

@@ -173,6 +173,13 @@ class Record:
         return replace(self, state=to, version=self.version + 1, **changes)
 
 
+def rendering_s(record: Record) -> float | None:
+    """Return how long the vendor took, from the create to the poll that found it finished, in seconds."""
+    if record.submitted_at is None or record.finished_at is None:
+        return None
+    return max(0.0, record.finished_at - record.submitted_at)
+
+
 @dataclass(frozen=True, slots=True)
 class Transition:
     """One step of one record, as the ledger is asked to make it: compare `before`, set `after`."""

@@ -10,7 +10,7 @@ import click
 from pipeline.cli.options import ledger_options
 
 if TYPE_CHECKING:
-    from pipeline.cli.places import LedgerChoice
+    from pipeline.cli.paths import LedgerChoice
 
 
 @click.command("adopt", context_settings={"ignore_unknown_options": True})

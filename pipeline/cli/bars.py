@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from pipeline.cli.words import joined, wrapped
+from pipeline.cli.terminal import joined, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final, Literal, TextIO
 
 from pipeline.cli.farewell import reason
 from pipeline.errors import UsageError
-from pipeline.model import Record, State
-from pipeline.results.csv import STATUSES, listed, rendering_s, status, summary
+from pipeline.model import Record, State, rendering_s
+from pipeline.results.csv import STATUSES, listed, status, summary
 from pipeline.results.report.story import figures, headline, money, span, troubles
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
-    from pipeline.cli.preparing import Prepared
     from pipeline.cli.request import Request
+    from pipeline.cli.setup import Prepared
     from pipeline.cluster.driver import Cluster
     from pipeline.download.downloader import Downloader
     from pipeline.events import Observer

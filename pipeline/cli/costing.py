@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 
-from pipeline.cli.access import find_base_url, need_key
-from pipeline.cli.ledgers import held_ledger, looked_at
-from pipeline.cli.places import existing_place
-from pipeline.cli.words import one_line
+from pipeline.cli.credentials import find_base_url, need_key
+from pipeline.cli.ledger_access import held_ledger, looked_at
+from pipeline.cli.paths import existing_place
+from pipeline.cli.terminal import one_line
 from pipeline.client import Api
 from pipeline.errors import ExitCode, Held, StopReason, StopRun
 from pipeline.reconcile.request_log import read_whole_log
 from pipeline.results.cost_audit import reckon
 
 if TYPE_CHECKING:
-    from pipeline.cli.places import LedgerChoice, Place
+    from pipeline.cli.paths import LedgerChoice, Place
     from pipeline.client import ApiKey
     from pipeline.ledger import Ledger
     from pipeline.model import Record

@@ -9,7 +9,7 @@ import click
 from pipeline.cli.options import ledger_options
 
 if TYPE_CHECKING:
-    from pipeline.cli.places import LedgerChoice
+    from pipeline.cli.paths import LedgerChoice
 
 
 @click.command("costs")

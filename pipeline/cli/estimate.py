@@ -44,8 +44,8 @@ async def _estimate(
 
     import aiohttp
 
-    from pipeline.cli.access import find_base_url, find_key
-    from pipeline.cli.loading import cache_dir, load_checked, priced
+    from pipeline.cli.credentials import find_base_url, find_key
+    from pipeline.cli.manifest_loading import cache_dir, load_checked, priced
     from pipeline.client.catalog import Catalogue
     from pipeline.client.client import USER_AGENT, Api, normalise_base_url
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pipeline.cli.words import clock_words, fitted, one_line
-from pipeline.model import State
-from pipeline.results.csv import listed, rendering_s, status
+from pipeline.cli.terminal import clock_words, fitted, one_line
+from pipeline.model import State, rendering_s
+from pipeline.results.csv import listed, status
 from pipeline.results.report.story import headline, money, size, span
 
 if TYPE_CHECKING:

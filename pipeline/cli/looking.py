@@ -10,22 +10,21 @@ from typing import TYPE_CHECKING
 import anyio
 import click
 
-from pipeline.cli.ledgers import held_ledger, looked_at
-from pipeline.cli.places import (
-    CSV_NAME,
+from pipeline.cli.ledger_access import held_ledger, looked_at
+from pipeline.cli.paths import (
     DEFAULT_LEDGER,
-    REPORT_NAME,
     LedgerChoice,
     Place,
     existing_place,
     place_of,
 )
-from pipeline.cli.projector import Projector
 from pipeline.cli.start import plan_batch
 from pipeline.errors import ExitCode, StoreTrouble, UsageError
 from pipeline.manifest import load
 from pipeline.model import PAID, State
 from pipeline.plan import Retry
+from pipeline.results import CSV_NAME, REPORT_NAME
+from pipeline.results.writer import Projector
 from pipeline.storage import open_store
 
 if TYPE_CHECKING:

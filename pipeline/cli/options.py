@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.places import LedgerChoice
+from pipeline.cli.paths import LedgerChoice
 
 if TYPE_CHECKING:
     from collections.abc import Callable

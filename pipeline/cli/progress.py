@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 from pipeline.cli.bars import Bars, wants_bars
 from pipeline.cli.farewell import closing_words, name_of, reason
-from pipeline.cli.words import clock_words, one_line
+from pipeline.cli.terminal import clock_words, one_line
 from pipeline.events import Event, Level, Topic
 from pipeline.model import MAYBE_PAID, Record, State
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.places import DEFAULT_LEDGER
+from pipeline.cli.paths import DEFAULT_LEDGER
 from pipeline.plan import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pipeline.cli.loading import FirstLook
-    from pipeline.cli.places import LedgerChoice, Place
+    from pipeline.cli.manifest_loading import FirstLook
+    from pipeline.cli.paths import LedgerChoice, Place
     from pipeline.client import ApiKey
     from pipeline.settings import Settings
     from pipeline.storage import Store

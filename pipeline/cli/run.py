@@ -117,7 +117,7 @@ def command(manifest: Path, **options: Any) -> int:
     Exit codes: 0 every job done, 1 finished but some failed, 2 usage or manifest, 3 stopped early and
     resumable, 130 (Ctrl-C) and 143 (SIGTERM) interrupted and resumable.
     """
-    from pipeline.cli.running import run
+    from pipeline.cli.app import run
     from pipeline.errors import StopRun
 
     request = _request(manifest, options)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from pipeline.cli.loading import second_look, with_images
+from pipeline.cli.manifest_loading import second_look, with_images
 from pipeline.errors import UsageError
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State, Transition
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
     from pathlib import Path
 
-    from pipeline.cli.loading import Loaded
-    from pipeline.cli.money import Estimate
+    from pipeline.cli.cost_prompt import Estimate
+    from pipeline.cli.manifest_loading import Loaded
     from pipeline.cli.request import Batch
     from pipeline.client.catalog import Catalogue
     from pipeline.events import Observer

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from pipeline.cli.loading import FirstLook, Loaded
+    from pipeline.cli.manifest_loading import FirstLook, Loaded
     from pipeline.manifest import ManifestProblems
 
 
@@ -40,7 +40,7 @@ def command(
 
 def _load(path: Path, base_url: str | None, check_images: bool, allow_private: bool) -> Loaded:
     """Load the manifest; the network is touched (and its libraries imported) only when it is needed."""
-    from pipeline.cli.loading import first_look
+    from pipeline.cli.manifest_loading import first_look
 
     first = first_look(path)
     if not first.others and (first.manifest is None or not check_images):
@@ -57,8 +57,8 @@ async def _look_outside(
 
     import aiohttp
 
-    from pipeline.cli.access import find_base_url
-    from pipeline.cli.loading import cache_dir, second_look, with_images
+    from pipeline.cli.credentials import find_base_url
+    from pipeline.cli.manifest_loading import cache_dir, second_look, with_images
     from pipeline.client.catalog import Catalogue
     from pipeline.client.client import USER_AGENT, normalise_base_url
 

@@ -227,10 +227,3 @@ def summary(records: Sequence[Record]) -> Summary:
         began_at=min((row.submitted_at for row in rows if row.submitted_at is not None), default=None),
         ended_at=max(times, default=None),
     )
-
-
-def rendering_s(record: Record) -> float | None:
-    """Return how long the vendor took, from the create to the look that found it finished."""
-    if record.submitted_at is None or record.finished_at is None:
-        return None
-    return max(0.0, record.finished_at - record.submitted_at)

@@ -12,7 +12,7 @@ import anyio
 import pytest
 from aiohttp import web
 
-from pipeline.cli.loading import load_checked, priced
+from pipeline.cli.manifest_loading import load_checked, priced
 from pipeline.client.catalog import Catalogue, Listing
 from pipeline.manifest import KNOWN_MODEL, ManifestProblems
 from pipeline.manifest.openapi import rules_from_openapi

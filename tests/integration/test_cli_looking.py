@@ -12,8 +12,7 @@ import anyio
 import pytest
 
 from pipeline.cli import looking
-from pipeline.cli.places import Place, existing_place, place_of
-from pipeline.cli.projector import Projector
+from pipeline.cli.paths import Place, existing_place, place_of
 from pipeline.errors import ExitCode, Held, StoreTrouble, UsageError
 from pipeline.ledger import Ledger
 from pipeline.ledger.lock import hold
@@ -21,6 +20,7 @@ from pipeline.manifest import load
 from pipeline.model import Record, State
 from pipeline.plan import new_record
 from pipeline.poll.duration_cache import memory_path, read_memory, write_memory
+from pipeline.results.writer import Projector
 from pipeline.storage import LocalStore
 from tests.unit.samples import record
 
@@ -270,7 +270,7 @@ class Disk(LocalStore):
 
 
 async def test_the_csv_keeps_up_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.cli.projector.SHORTEST_GAP_S", 0.01)
+    monkeypatch.setattr("pipeline.results.writer.SHORTEST_GAP_S", 0.01)
     rows, disk = [record(State.PENDING)], Disk(tmp_path)
     projector = Projector(disk, title="night", manifest="night.yaml")
     async with anyio.create_task_group() as tasks:
@@ -285,7 +285,7 @@ async def test_the_csv_keeps_up_with_a_run(tmp_path: Path, monkeypatch: pytest.M
 async def test_a_projector_whose_disk_is_full_goes_on_and_says_so_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.cli.projector.SHORTEST_GAP_S", 0.01)
+    monkeypatch.setattr("pipeline.results.writer.SHORTEST_GAP_S", 0.01)
     disk = Disk(tmp_path, refusals=3)
     projector = Projector(disk, title="night", manifest="night.yaml")
     assert not await projector.finish([record()])

@@ -14,9 +14,9 @@ import click
 import pytest
 
 from pipeline.cli import COMMANDS, cli
-from pipeline.cli.preparing import settings_of
+from pipeline.cli.app import exit_code
 from pipeline.cli.request import Request
-from pipeline.cli.running import exit_code
+from pipeline.cli.setup import settings_of
 from pipeline.errors import ExitCode, StopReason, UsageError
 from pipeline.model import Failure, State
 from pipeline.run_state import Outcome

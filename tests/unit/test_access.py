@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.cli.access import BASE_NAMES, DEFAULT_BASE_URL, KEY_NAMES, find_base_url, find_key, need_key
+from pipeline.cli.credentials import (
+    BASE_NAMES,
+    DEFAULT_BASE_URL,
+    KEY_NAMES,
+    find_base_url,
+    find_key,
+    need_key,
+)
 from pipeline.client import ApiKey, normalise_base_url
 from pipeline.errors import ExitCode, UsageError
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.ending import Ending
-from pipeline.cli.places import Place
+from pipeline.cli.paths import Place
+from pipeline.cli.summary import Ending
 from pipeline.errors import ExitCode, StopReason
 from pipeline.model import Failure, Record, State
 from pipeline.results.csv import STATUSES

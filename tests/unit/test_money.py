@@ -8,7 +8,7 @@ import signal
 import click
 import pytest
 
-from pipeline.cli.money import Estimate, Prices, agreed, estimate, price_list
+from pipeline.cli.cost_prompt import Estimate, Prices, agreed, estimate, price_list
 from pipeline.client import Api, ApiKey
 from pipeline.client.catalog import Catalogue
 from pipeline.model import State

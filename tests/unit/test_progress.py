@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.cli.farewell import FAILURES, closing_words
 from pipeline.cli.progress import Progress, Tally, wants_bars
-from pipeline.cli.words import clock_words, columns, fitted, joined, one_line, wrapped
+from pipeline.cli.terminal import clock_words, columns, fitted, joined, one_line, wrapped
 from pipeline.events import Event, Level, Topic
 from pipeline.model import Failure, State
 from pipeline.results.csv import summary

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.cli.eta import Eta
 from pipeline.events import Event, Topic
 from pipeline.model import Record, State
 from pipeline.poll.duration_key import kind_of
+from pipeline.poll.eta import Eta
 from pipeline.poll.forecast import rest_s
 from pipeline.poll.learner import DurationLearner
 from pipeline.poll.spread import spread_of

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pipeline.results.csv import STATUSES, rendering_s, summary
+from pipeline.model import rendering_s
+from pipeline.results.csv import STATUSES, summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

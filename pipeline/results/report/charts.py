@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pipeline.results.csv import rendering_s
+from pipeline.model import rendering_s
 from pipeline.results.report.axis import WIDTH, Tick, TimeAxis, round_step, ticks_between
 from pipeline.results.report.story import span
 

@@ -9,8 +9,8 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from pipeline.model import State
-from pipeline.results.csv import rendering_s, status
+from pipeline.model import State, rendering_s
+from pipeline.results.csv import status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

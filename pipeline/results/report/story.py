@@ -9,8 +9,8 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pipeline.model import State
-from pipeline.results.csv import STATUSES, rendering_s, status
+from pipeline.model import State, rendering_s
+from pipeline.results.csv import STATUSES, status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

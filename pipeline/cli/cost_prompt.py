@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import click
 
-from pipeline.cli.loading import priced
+from pipeline.cli.manifest_loading import priced
 from pipeline.model import State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pipeline.cli.loading import Loaded
+    from pipeline.cli.manifest_loading import Loaded
     from pipeline.client import Api
     from pipeline.client.catalog import Catalogue
     from pipeline.model import Record

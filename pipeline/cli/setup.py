@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.cli.ledgers import Pauses, held_ledger, secrets_of
-from pipeline.cli.loading import cache_dir
-from pipeline.cli.money import agreed, estimate, price_list
-from pipeline.cli.places import LOG_NAME
+from pipeline.cli.cost_prompt import agreed, estimate, price_list
+from pipeline.cli.ledger_access import Pauses, held_ledger, secrets_of
+from pipeline.cli.manifest_loading import cache_dir
 from pipeline.cli.start import load_batch, other_manifest, plan_batch, same_vendor, start_sandbox
 from pipeline.client import Api
 from pipeline.client.catalog import Catalogue
+from pipeline.results import LOG_NAME
 from pipeline.results.run_log import Logbook
 from pipeline.settings import resolve
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AsyncExitStack
 
-    from pipeline.cli.loading import Loaded
-    from pipeline.cli.money import Estimate, Prices
+    from pipeline.cli.cost_prompt import Estimate, Prices
+    from pipeline.cli.manifest_loading import Loaded
     from pipeline.cli.request import Batch, Request
     from pipeline.ledger import Ledger
     from pipeline.plan import Plan

@@ -19,8 +19,8 @@ from pipeline.cli.ci import (
 from pipeline.cli.notify import send
 
 if TYPE_CHECKING:
-    from pipeline.cli.ending import Ending
     from pipeline.cli.request import Request
+    from pipeline.cli.summary import Ending
 
 
 async def tell(request: Request, ending: Ending) -> None:

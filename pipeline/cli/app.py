@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import click
 
-from pipeline.cli.access import find_base_url, need_key
-from pipeline.cli.aftermath import tell
-from pipeline.cli.bystanders import Bystanders
-from pipeline.cli.ending import Ending
-from pipeline.cli.loading import first_look
+from pipeline.cli.credentials import find_base_url, need_key
+from pipeline.cli.manifest_loading import first_look
+from pipeline.cli.notifications import tell
 from pipeline.cli.notify import check
-from pipeline.cli.places import place_of
-from pipeline.cli.preparing import prepare, settings_of
+from pipeline.cli.observers import Bystanders
+from pipeline.cli.paths import place_of
 from pipeline.cli.request import Batch, Request
+from pipeline.cli.setup import prepare, settings_of
 from pipeline.cli.start import tell_start
+from pipeline.cli.summary import Ending
 from pipeline.client import ApiKey, normalise_base_url
 from pipeline.download.downloader import Downloader, DownloadLimits
 from pipeline.download.http import open_session
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from pipeline.cli.preparing import Prepared
+    from pipeline.cli.setup import Prepared
     from pipeline.cluster.driver import Cluster
     from pipeline.run_state import Outcome
 

@@ -15,11 +15,10 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from pipeline.events import Topic
-from pipeline.model import Record, State
+from pipeline.model import Record, State, rendering_s
 from pipeline.poll.duration_key import kind_of
 from pipeline.poll.forecast import rest_s
 from pipeline.poll.spread import spread_of
-from pipeline.results.csv import rendering_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

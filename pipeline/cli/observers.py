@@ -12,16 +12,16 @@ import anyio
 import click
 
 from pipeline.cli.ci import group, on_github
-from pipeline.cli.eta import Eta
 from pipeline.cli.progress import Progress
-from pipeline.cli.projector import Projector
 from pipeline.cli.signals import Signals
 from pipeline.cli.streams import Unbreakable
 from pipeline.errors import VeobatchError
 from pipeline.events import Observers
+from pipeline.poll.eta import Eta
+from pipeline.results.writer import Projector
 
 if TYPE_CHECKING:
-    from pipeline.cli.preparing import Prepared
+    from pipeline.cli.setup import Prepared
     from pipeline.cluster.driver import Cluster
     from pipeline.engine import Engine
     from pipeline.errors import ExitCode

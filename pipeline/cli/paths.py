@@ -9,9 +9,6 @@ from typing import Final
 from pipeline.errors import UsageError
 
 LEDGER_NAME: Final = "ledger.sqlite3"
-LOG_NAME: Final = "run.log"
-CSV_NAME: Final = "results.csv"
-REPORT_NAME: Final = "report.html"
 OWN_BATCH: Final = "default"
 """The name of the one batch in a folder's own ledger."""
 

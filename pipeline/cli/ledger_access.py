@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from contextlib import AbstractContextManager
 
-    from pipeline.cli.places import Place
+    from pipeline.cli.paths import Place
     from pipeline.events import Observer
 
 _USER: Final = re.compile(r"(://[^:/?#]*:)(.*)(@)")

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.farewell import closing_words
-from pipeline.cli.ledgers import without_password
-from pipeline.cli.places import CSV_NAME, LOG_NAME, REPORT_NAME, Place
-from pipeline.cli.words import wrapped
+from pipeline.cli.ledger_access import without_password
+from pipeline.cli.terminal import wrapped
 from pipeline.errors import ExitCode, StopReason
 from pipeline.model import State
+from pipeline.results import CSV_NAME, LOG_NAME, REPORT_NAME
 from pipeline.results.csv import status, summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pipeline.cli.paths import Place
     from pipeline.run_state import Outcome
 
 NEXT_WORDS = {

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from pipeline.cli.places import CSV_NAME, REPORT_NAME
 from pipeline.errors import StoreTrouble
-from pipeline.results import csv, report
+from pipeline.results import CSV_NAME, REPORT_NAME, csv, report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

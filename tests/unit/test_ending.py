@@ -227,9 +227,9 @@ def test_a_summary_is_one_line_of_json_also_when_quiet(capsys: pytest.CaptureFix
 GONE = """
 import sys
 from pathlib import Path
-from pipeline.cli.ending import Ending
-from pipeline.cli.places import Place
-from pipeline.engine import Outcome
+from pipeline.cli.summary import Ending
+from pipeline.cli.paths import Place
+from pipeline.run_state import Outcome
 from pipeline.errors import ExitCode
 made = Ending((), Place(Path("o"), "o"), Outcome((), None, "", {}), 1.0, ExitCode.RESUMABLE)
 sys.stdin.read()

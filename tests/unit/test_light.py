@@ -23,6 +23,6 @@ def test_the_help_needs_none_of_them() -> None:
 
 
 def test_a_run_on_one_machine_needs_no_ray() -> None:
-    found = imported_by("import pipeline.cli.running, pipeline.cluster, pipeline.ledger.sqlite")
+    found = imported_by("import pipeline.cli.app, pipeline.cluster, pipeline.ledger.sqlite")
     assert "ray" not in found
     assert "psycopg" not in found

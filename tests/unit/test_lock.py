@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from pipeline.lock import hold
+from pipeline.ledger.lock import hold
 with hold(Path(sys.argv[1]), what="veobatch run night.yaml", since="2026-08-01T00:00:00Z"):
     print("held", flush=True)
     sys.stdin.read()

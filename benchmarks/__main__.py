@@ -34,8 +34,8 @@ from benchmarks import (
     simulate_limit,
     simulate_polling,
 )
-from benchmarks.live import HERE, scratch
-from benchmarks.report import TABLES, filled, shown
+from benchmarks.live import HERE, temp_folder
+from benchmarks.report import TABLES, render_section, update_page
 from benchmarks.report_plot import draw
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 
 RESULTS: Final = HERE / "results.json"
 PLOT: Final = HERE / "plot.svg"
-PAGE: Final = HERE.parent / "docs" / "benchmarks.md"
-PICTURE: Final = HERE.parent / "docs" / "pictures" / "benchmarks.svg"
-NIGHT: Final = """
+DOCS_PAGE: Final = HERE.parent / "docs" / "benchmarks.md"
+DOCS_PLOT: Final = HERE.parent / "docs" / "pictures" / "benchmarks.svg"
+NIGHT_SCRIPT: Final = """
 import json, sys
 from benchmarks.live_child import peak_mb
 from benchmarks.simulate_night import measure
@@ -63,7 +63,7 @@ def measure_night(*, full: bool) -> dict[str, Any]:
     sizes = [1_000, 10_000, 100_000, *([1_000_000] if full else [])]
     nights = []
     for size in sizes:
-        words = [sys.executable, "-c", NIGHT, str(size)]
+        words = [sys.executable, "-c", NIGHT_SCRIPT, str(size)]
         done = subprocess.run(words, stdout=subprocess.PIPE, text=True, cwd=HERE.parent, check=True)
         nights.append(json.loads(done.stdout))
     return {"nights": nights}
@@ -71,7 +71,7 @@ def measure_night(*, full: bool) -> dict[str, Any]:
 
 def measure_ledger(rounds: int) -> dict[str, Any]:
     """What durability costs a run, and what the ledger does by itself."""
-    with scratch() as folder:
+    with temp_folder() as folder:
         ways = [("one caller", 1, 300, 4096), ("64 callers, a commit each", 64, 300, 1)]
         ways.append(("64 callers, grouped", 64, 20_000, 4096))
         alone = [asyncio.run(ledger.throughput(str(folder / "ledger.sqlite3"), *way)) for way in ways]
@@ -113,12 +113,12 @@ def write(results: dict[str, Any], *, docs: bool) -> None:
     if "polls" in results:
         draw(results, PLOT)
         if docs:
-            PICTURE.write_bytes(PLOT.read_bytes())
+            DOCS_PLOT.write_bytes(PLOT.read_bytes())
     if docs:
-        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
+        DOCS_PAGE.write_text(update_page(DOCS_PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
 
 
-def options() -> argparse.Namespace:
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -132,19 +132,19 @@ def options() -> argparse.Namespace:
 
 def main() -> None:
     """Measure what is asked for."""
-    asked = options()
+    args = parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and clients are ended too
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    known = sections(asked.rounds, full=asked.full)
-    for name in asked.only:
-        if not asked.show:
+    section_runs = sections(args.rounds, full=args.full)
+    for name in args.only:
+        if not args.show:
             print(f"measuring {name} ...", file=sys.stderr, flush=True)
-            flags = [f"--rounds {asked.rounds}"] * (asked.rounds > 1) + ["--full"] * asked.full
+            flags = [f"--rounds {args.rounds}"] * (args.rounds > 1) + ["--full"] * args.full
             command = " ".join(["python -m benchmarks --only", name, *flags])
-            results[name] = measure(name, known[name], command)
+            results[name] = measure(name, section_runs[name], command)
             write(results, docs=False)
-        print(f"\n{shown(name, results)}\n", flush=True)
-    if asked.docs:
+        print(f"\n{render_section(name, results)}\n", flush=True)
+    if args.docs:
         write(results, docs=True)
 
 

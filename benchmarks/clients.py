@@ -30,10 +30,10 @@ BODY = {
     "image_url": "https://images.example.com/mona.jpg",
     "duration": 4,
 }
-REFUSED_WAIT_S = 0.5
+REJECTED_WAIT_S = 0.5
 
 
-def clock(text: str) -> Callable[[], Iterator[float]]:
+def parse_clock(text: str) -> Callable[[], Iterator[float]]:
     """Return the waits between looks that `fixed:S` or `backoff:FIRST,FACTOR,CAP` stands for, in seconds.
 
     Raises `ValueError` for anything else.
@@ -48,7 +48,7 @@ def clock(text: str) -> Callable[[], Iterator[float]]:
     raise ValueError(f"{text!r} is neither fixed:S nor backoff:FIRST,FACTOR,CAP")
 
 
-async def batch(base: str, jobs: int, at_once: int, waits: Callable[[], Iterator[float]]) -> None:
+async def run_batch(base: str, jobs: int, at_once: int, waits: Callable[[], Iterator[float]]) -> None:
     """Gather with a semaphore: each job creates, sleeps, asks, sleeps, asks, until it is completed."""
     slots = asyncio.Semaphore(at_once)
     url = f"{base}/v2/video/generations"
@@ -58,7 +58,7 @@ async def batch(base: str, jobs: int, at_once: int, waits: Callable[[], Iterator
             async with session.post(url, json={**BODY, "prompt": f"Take {number}"}) as response:
                 if response.status != 429:
                     return str((await response.json())["id"])
-            await asyncio.sleep(REFUSED_WAIT_S)
+            await asyncio.sleep(REJECTED_WAIT_S)
 
     async def job(session: aiohttp.ClientSession, number: int) -> None:
         async with slots:
@@ -73,7 +73,7 @@ async def batch(base: str, jobs: int, at_once: int, waits: Callable[[], Iterator
         await asyncio.gather(*(job(session, number) for number in range(jobs)))
 
 
-async def bare(base: str, workers: int, seconds: float, period_s: float) -> dict[str, float]:
+async def measure_requests(base: str, workers: int, seconds: float, period_s: float) -> dict[str, float]:
     """Send GETs from so many tasks; count them after a second to warm up. Nothing but the body is read."""
     identity = quote("00000001-inf:google/veo-3.1-i2v-fast", safe="")
     url = f"{base}/v2/video/generations?generation_id={identity}"
@@ -111,9 +111,9 @@ def main() -> None:
             import uvloop
 
             asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-        print(json.dumps(asyncio.run(bare(base, int(rest[0]), float(rest[1]), float(rest[2])))))
+        print(json.dumps(asyncio.run(measure_requests(base, int(rest[0]), float(rest[1]), float(rest[2])))))
         return
-    asyncio.run(batch(base, int(what), int(rest[0]), clock(rest[1])))
+    asyncio.run(run_batch(base, int(what), int(rest[0]), parse_clock(rest[1])))
 
 
 if __name__ == "__main__":

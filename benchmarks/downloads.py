@@ -65,7 +65,7 @@ def render(path: Path, size_bytes: int) -> None:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
+def file_server(folder: Path) -> Iterator[str]:
     """Serve a folder from another process; yields its base URL."""
     server = subprocess.Popen([sys.executable, "-c", _SERVER, str(folder)], stdout=subprocess.PIPE, text=True)
     try:
@@ -90,12 +90,12 @@ def aria2c(urls: list[str], folder: Path, at_once: int) -> None:
     subprocess.run([*words, "--dir", str(folder)], check=True)
 
 
-def ours(urls: list[str], folder: Path, at_once: int, *, media: bool = True) -> float:
+def run_downloader(urls: list[str], folder: Path, at_once: int, *, media: bool = True) -> float:
     """Download everything; return the longest time (s) for which the event loop answered nobody."""
-    return anyio.run(_ours, urls, folder, at_once, media)
+    return anyio.run(_run_downloader, urls, folder, at_once, media)
 
 
-async def _ours(urls: list[str], folder: Path, at_once: int, media: bool) -> float:
+async def _run_downloader(urls: list[str], folder: Path, at_once: int, media: bool) -> float:
     queue = list(enumerate(urls))
     worst = 0.0
 
@@ -131,23 +131,23 @@ async def _no_fresh_url() -> None:
 
 def measure(files: int, mib: int, at_once: int, rounds: int) -> dict[str, dict[str, float]]:
     """Seconds (median of `rounds`, taken in turns) and MB/s for each way to download."""
-    ways: dict[str, Callable[[list[str], Path, int], float | None]] = {
-        "ours": ours,
-        "ours, no media check": lambda *args: ours(*args, media=False),
+    downloaders: dict[str, Callable[[list[str], Path, int], float | None]] = {
+        "ours": run_downloader,
+        "ours, no media check": lambda *args: run_downloader(*args, media=False),
     }
-    ways |= {name: way for name, way in (("curl", curl), ("aria2c", aria2c)) if shutil.which(name)}
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    blocked: dict[str, list[float]] = {name: [] for name in ways}
+    downloaders |= {name: way for name, way in (("curl", curl), ("aria2c", aria2c)) if shutil.which(name)}
+    times: dict[str, list[float]] = {name: [] for name in downloaders}
+    blocked: dict[str, list[float]] = {name: [] for name in downloaders}
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch, "source")
         source.mkdir()
         render(source / "0.mp4", mib * 2**20)
         for number in range(1, files):
             (source / f"{number}.mp4").hardlink_to(source / "0.mp4")
-        with served(source) as base:
+        with file_server(source) as base:
             urls = [f"{base}/{number}.mp4" for number in range(files)]
             for turn in range(rounds):
-                for name, way in ways.items():
+                for name, way in downloaders.items():
                     target = Path(scratch, f"{name}-{turn}")
                     target.mkdir()
                     start = time.perf_counter()

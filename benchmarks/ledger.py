@@ -26,14 +26,14 @@ STEPS_A_ROW = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class LedgerTiming:
     name: str
     steps_per_s: float
     p50_ms: float
     p99_ms: float
 
 
-def row(name: str, n: int) -> Record:
+def make_record(name: str, n: int) -> Record:
     prompt = f"Take {n}: the woman in the painting slowly turns her head, smiles and puts on her glasses."
     image_url = f"https://images.example.com/library/2026/paintings/{n:06d}.jpg"
     body = {"model": "google/veo-3.1-i2v-fast", "prompt": prompt, "image_url": image_url, "duration": 8}
@@ -51,14 +51,14 @@ def row(name: str, n: int) -> Record:
     )
 
 
-async def one_row(ledger: Ledger, record: Record, waits: list[float]) -> None:
+async def run_row(ledger: Ledger, record: Record, latencies_s: list[float]) -> None:
     """Take a row from pending to done, as a run does."""
 
     async def to(state: State, **changes: object) -> None:
         nonlocal record
         began = time.perf_counter()
         record = await ledger.commit(record, record.evolve(state, **changes))
-        waits.append(time.perf_counter() - began)
+        latencies_s.append(time.perf_counter() - began)
 
     await to(State.SUBMITTING, intent=1, attempts=1, correlation_id=f"abc.{record.id}.1", submitted_at=1.5e9)
     await to(State.GENERATING, generation_id=f"812dcc2d-05ba-4ea4-bd79-062be27269c3:{record.id}")
@@ -66,31 +66,31 @@ async def one_row(ledger: Ledger, record: Record, waits: list[float]) -> None:
     await to(State.DONE, artifact=Artifact(f"videos/{record.id}.mp4", 4_000_000, "a" * 64, MEDIA))
 
 
-async def throughput(where: str, name: str, callers: int, n_rows: int, most_moves: int) -> Result:
+async def throughput(where: str, name: str, callers: int, n_rows: int, most_moves: int) -> LedgerTiming:
     """Time `callers` tasks that each take their share of the rows through all their steps."""
     usual, writer._MOST_MOVES = writer._MOST_MOVES, most_moves  # type: ignore[misc]  # benchmarked as a knob
     waits: list[float] = []
     async with await Ledger.open(where, batch=name) as ledger:
-        records = [row(name, n) for n in range(n_rows)]
+        records = [make_record(name, n) for n in range(n_rows)]
         await ledger.add(records)
         queue = iter(records)
 
         async def caller() -> None:
             for record in queue:
-                await one_row(ledger, record, waits)
+                await run_row(ledger, record, waits)
 
         began = time.perf_counter()
         await asyncio.gather(*(caller() for _ in range(callers)))
         elapsed_s = time.perf_counter() - began
     writer._MOST_MOVES = usual  # type: ignore[misc]  # as above
     cuts = statistics.quantiles(waits, n=100)
-    return Result(name, len(waits) / elapsed_s, cuts[49] * 1000, cuts[98] * 1000)
+    return LedgerTiming(name, len(waits) / elapsed_s, cuts[49] * 1000, cuts[98] * 1000)
 
 
-async def loading(where: str, n_rows: int) -> dict[str, float]:
+async def measure_loading(where: str, n_rows: int) -> dict[str, float]:
     """Time adding and loading many rows, and weigh what is loaded."""
     async with await Ledger.open(where, batch="load") as ledger:
-        records = [row("load", n) for n in range(n_rows)]
+        records = [make_record("load", n) for n in range(n_rows)]
         began = time.perf_counter()
         await ledger.add(records)
         added_s = time.perf_counter() - began
@@ -117,7 +117,7 @@ async def loading(where: str, n_rows: int) -> dict[str, float]:
     }
 
 
-async def measure(where: str, options: argparse.Namespace) -> None:
+async def print_measurements(where: str, options: argparse.Namespace) -> None:
     results = [
         await throughput(where, "one-caller", 1, options.rows // 20, 4096),
         await throughput(where, "one-commit-each", options.callers, options.rows // 20, 1),
@@ -126,7 +126,7 @@ async def measure(where: str, options: argparse.Namespace) -> None:
     print(f"{'':18}{'steps/s':>10}{'p50 ms':>10}{'p99 ms':>10}")
     for result in results:
         print(f"{result.name:18}{result.steps_per_s:>10,.0f}{result.p50_ms:>10.2f}{result.p99_ms:>10.2f}")
-    loaded = await loading(where, options.load)
+    loaded = await measure_loading(where, options.load)
     print(f"\n{options.load:,} rows: " + ", ".join(f"{name} {value:,.2f}" for name, value in loaded.items()))
     numbers = {result.name: round(result.steps_per_s) for result in results}
     print(
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--load", type=int, default=100_000, help="rows to add and load")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-        asyncio.run(measure(options.url or str(Path(folder) / "ledger.sqlite3"), options))
+        asyncio.run(print_measurements(options.url or str(Path(folder) / "ledger.sqlite3"), options))
 
 
 if __name__ == "__main__":

@@ -26,11 +26,11 @@ SPEED: Final = 20.0
 """How much faster than the vendor the live runs go; the fixed clock of 10 s becomes 0.5 s."""
 
 INTERVAL_S: Final = 10.0 / SPEED
-PATIENCE_S: Final = 600.0
+TIMEOUT_S: Final = 600.0
 
 
 @contextmanager
-def scratch() -> Iterator[Path]:
+def temp_folder() -> Iterator[Path]:
     """A folder that is gone afterwards."""
     root = HERE / ".scratch"
     root.mkdir(exist_ok=True)
@@ -38,14 +38,14 @@ def scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-class Server:
+class BenchmarkServer:
     """A running server; `seen` is what it tells of itself when asked."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
         self.url = self._line().strip()
 
-    def seen(self) -> dict[str, Any]:
+    def stats(self) -> dict[str, Any]:
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
@@ -60,7 +60,7 @@ class Server:
 
 
 @contextmanager
-def serving(module: str, *words: str) -> Iterator[Server]:
+def run_server(module: str, *words: str) -> Iterator[BenchmarkServer]:
     """Run one of the servers of this package."""
     process = subprocess.Popen(
         [sys.executable, "-m", f"benchmarks.{module}", *words],
@@ -70,7 +70,7 @@ def serving(module: str, *words: str) -> Iterator[Server]:
         cwd=HERE.parent,
     )
     try:
-        yield Server(process)
+        yield BenchmarkServer(process)
     finally:
         process.kill()
         process.communicate()
@@ -90,34 +90,34 @@ class Sample:
     rss_mb: float
 
 
-class Command:
+class VeobatchProcess:
     """The real command, running; `words` are its own, `how` is for `live_child`."""
 
-    def __init__(self, folder: Path, url: str, jobs: int, *words: str, how: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, url: str, jobs: int, *args: str, modes: Sequence[str] = ()) -> None:
         self._samples = folder / "samples"
         manifest = folder / "manifest.jsonl"
         manifest.write_text("".join(_row(number) for number in range(jobs)))
-        child = [sys.executable, "-m", "benchmarks.live_child", ",".join([str(self._samples), *how])]
+        child = [sys.executable, "-m", "benchmarks.live_child", ",".join([str(self._samples), *modes])]
         where = ["--base-url", url, "--output", str(folder / "output")]
         self._process = subprocess.Popen(
-            [*child, "run", str(manifest), *where, "--yes", "--quiet", "--json", *words],
+            [*child, "run", str(manifest), *where, "--yes", "--quiet", "--json", *args],
             stdout=subprocess.PIPE,
             text=True,
             cwd=HERE.parent,
             env={**_environment(), "AIMLAPI_API_KEY": "benchmark-key", "XDG_CACHE_HOME": str(folder / "c")},
         )
 
-    def ended(self) -> dict[str, Any]:
+    def wait(self) -> dict[str, Any]:
         """Wait for its end and return its summary; every job must have been done."""
         try:
-            out, _ = self._process.communicate(timeout=PATIENCE_S)
+            out, _ = self._process.communicate(timeout=TIMEOUT_S)
         finally:
             self._process.kill()  # it has ended, or we are being stopped
         summary: dict[str, Any] = json.loads(out)
         assert self._process.returncode == 0, summary
         return summary
 
-    def kill(self) -> None:
+    def stop(self) -> None:
         self._process.kill()
         self._process.communicate()
 
@@ -157,23 +157,23 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
-def client(*words: str) -> str:
+def run_client(*args: str) -> str:
     """Run one of the plain clients to its end and return what it printed."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.clients", *words],
+        [sys.executable, "-m", "benchmarks.clients", *args],
         stdout=subprocess.PIPE,
         text=True,
         cwd=HERE.parent,
         check=True,
-        timeout=PATIENCE_S,
+        timeout=TIMEOUT_S,
     )
     return done.stdout
 
 
-def wait_for(server: Server, name: str, count: int) -> dict[str, Any]:
+def wait_for_count(server: BenchmarkServer, name: str, count: int) -> dict[str, Any]:
     """Ask the server until it counts so many."""
-    end = time.monotonic() + PATIENCE_S
-    while (seen := server.seen())[name] < count:
+    end = time.monotonic() + TIMEOUT_S
+    while (seen := server.stats())[name] < count:
         assert time.monotonic() < end, seen
         time.sleep(0.05)
     return seen

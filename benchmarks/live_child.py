@@ -23,7 +23,7 @@ from typing import Any, cast
 STATUS = Path("/proc/self/status")
 
 
-class Unsynced(sqlite3.Connection):
+class UnsyncedConnection(sqlite3.Connection):
     """A connection that never waits for the disk."""
 
     def execute(self, sql: str, /, *args: Any) -> sqlite3.Cursor:
@@ -37,7 +37,7 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 * 1024)
 
 
-def sample(path: Path) -> None:
+def write_samples(path: Path) -> None:
     """Write a line each 50 ms as long as the process lives, and let it not outlive the benchmark."""
     parent = os.getppid()
     with path.open("w", buffering=1) as file:
@@ -55,8 +55,8 @@ def main() -> None:
 
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     if "unsynced" in how:
-        cast("Any", sqlite3).connect = functools.partial(sqlite3.connect, factory=Unsynced)
-    threading.Thread(target=sample, args=[Path(samples)], daemon=True).start()
+        cast("Any", sqlite3).connect = functools.partial(sqlite3.connect, factory=UnsyncedConnection)
+    threading.Thread(target=write_samples, args=[Path(samples)], daemon=True).start()
     from pipeline.cli import main as veobatch
 
     veobatch()

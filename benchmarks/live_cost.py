@@ -16,9 +16,9 @@ from random import Random
 from statistics import median
 from typing import Any, Final
 
-from benchmarks.ledger import row
-from benchmarks.live import HERE, Command, client, scratch, serving, wait_for
-from benchmarks.simulate_night import bytes_tracked
+from benchmarks.ledger import make_record
+from benchmarks.live import HERE, VeobatchProcess, run_client, run_server, temp_folder, wait_for_count
+from benchmarks.simulate_night import bytes_per_generation
 from pipeline.model import Record, State
 from pipeline.poll.learner import DurationLearner
 from pipeline.poll.schedule import PollQueue
@@ -35,38 +35,42 @@ BYTES_BOUND: Final = 1000
 RSS_BOUND_MB: Final = 300
 
 
-def bare(seconds: float, *how: str, tasks: int = WORKERS, period_s: float = 0.0) -> dict[str, float]:
+def measure_bare_loop(
+    seconds: float, *how: str, tasks: int = WORKERS, period_s: float = 0.0
+) -> dict[str, float]:
     """Time the bare loop: requests a second, and CPU a request in microseconds."""
-    with serving("live_wire") as server:
+    with run_server("live_wire") as server:
         words = ["bare", str(tasks), str(seconds), str(period_s), *how]
-        told = json.loads(client(server.url, *words))
+        told = json.loads(run_client(server.url, *words))
     return {
         "requests_per_s": told["requests"] / told["wall_s"],
         "cpu_us": 1e6 * told["cpu_s"] / told["requests"],
     }
 
 
-def looking(seconds: float, *how: str, jobs: int = JOBS, interval_s: float = 0.01) -> dict[str, float]:
+def measure_polling(
+    seconds: float, *how: str, jobs: int = JOBS, interval_s: float = 0.01
+) -> dict[str, float]:
     """Time the real command with everything on while it looks at generations that never finish."""
     words = ["--concurrency", str(jobs), "--poll-interval", str(interval_s), "--timeout", "600"]
-    with scratch() as folder, serving("live_wire") as server:
-        command = Command(folder, server.url, jobs, *words, how=how)
+    with temp_folder() as folder, run_server("live_wire") as server:
+        command = VeobatchProcess(folder, server.url, jobs, *words, modes=how)
         try:
-            wait_for(server, "creates", jobs)
+            wait_for_count(server, "creates", jobs)
             time.sleep(1.0)
-            began = server.seen()
+            began = server.stats()
             time.sleep(seconds)
-            ended = server.seen()
+            ended = server.stats()
             time.sleep(0.2)
             cpu_s = command.cpu_between(began["now"], ended["now"])
         finally:
-            command.kill()
+            command.stop()
     looks = ended["looks"] - began["looks"]
     wall_s = ended["now"] - began["now"]
     return {"requests_per_s": looks / wall_s, "cpu_us": 1e6 * cpu_s / looks, "cpu_share": cpu_s / wall_s}
 
 
-def looks(seconds: float = 2.5, rounds: int = 3) -> dict[str, Any]:
+def measure_poll_cost(seconds: float = 2.5, rounds_count: int = 3) -> dict[str, Any]:
     """Return the medians of each, taken in turns, and the median ratios of neighbours.
 
     A loop that is never idle takes many answers from one wake-up; at the pace of a run each has its own. So
@@ -78,11 +82,13 @@ def looks(seconds: float = 2.5, rounds: int = 3) -> dict[str, Any]:
         each.setdefault(who, []).append(found)
         return found["requests_per_s"]
 
-    for _ in range(rounds):
+    for _ in range(rounds_count):
         for loop in ["asyncio", "uvloop"] if find_spec("uvloop") else ["asyncio"]:
-            pace = add(f"veobatch, {loop}", looking(seconds, loop))
-            add(f"bare, same pace, {loop}", bare(seconds, loop, tasks=JOBS, period_s=JOBS / pace))
-            add(f"bare, flat out, {loop}", bare(seconds, loop))
+            pace = add(f"veobatch, {loop}", measure_polling(seconds, loop))
+            add(
+                f"bare, same pace, {loop}", measure_bare_loop(seconds, loop, tasks=JOBS, period_s=JOBS / pace)
+            )
+            add(f"bare, flat out, {loop}", measure_bare_loop(seconds, loop))
     rows = {who: {key: median(one[key] for one in found) for key in found[0]} for who, found in each.items()}
     ratios = {
         pace: median(
@@ -100,7 +106,7 @@ def bytes_in_flight(generations: int) -> dict[str, float]:
     The record holds the manifest's text (the prompt, the URL, the body), the ids and the times.
     """
     tracemalloc.start()
-    records = [in_flight(n) for n in range(generations)]
+    records = [record_in_flight(n) for n in range(generations)]
     whole = tracemalloc.get_traced_memory()[0]
     board = Board.of(records)
     queue = PollQueue(DurationLearner(10.0), interval_s=10.0, random=Random(1))
@@ -111,13 +117,13 @@ def bytes_in_flight(generations: int) -> dict[str, float]:
     size = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     return {
-        "queue": bytes_tracked(generations),
+        "queue": bytes_per_generation(generations),
         "queue_and_board": (size - whole) / generations,
         "with_record": size / generations,
     }
 
 
-def bytes_apart(generations: int) -> dict[str, float]:
+def bytes_in_subprocess(generations: int) -> dict[str, float]:
     """Return `bytes_in_flight` as a process of its own finds it: what we hold is handed on at a fork."""
     words = [sys.executable, "-m", "benchmarks.live_cost", "--bytes", str(generations)]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, cwd=HERE.parent, check=True)
@@ -125,9 +131,9 @@ def bytes_apart(generations: int) -> dict[str, float]:
     return found
 
 
-def in_flight(n: int) -> Record:
+def record_in_flight(n: int) -> Record:
     """Return a record as it stands while its generation renders, with strings of its own."""
-    record = row("take", n)
+    record = make_record("take", n)
     return record.evolve(
         State.GENERATING,
         intent=1,
@@ -139,29 +145,29 @@ def in_flight(n: int) -> Record:
     )
 
 
-def resident(jobs: int = 3000) -> dict[str, float]:
+def measure_resident(jobs: int = 3000) -> dict[str, float]:
     """Return the resident set (MB) of the real command with so many generations in flight."""
     words = ["--concurrency", str(jobs), "--poll-interval", "3"]
-    with scratch() as folder, serving("live_wire") as server:
-        began = time.monotonic()
-        command = Command(folder, server.url, jobs, *words)
+    with temp_folder() as folder, run_server("live_wire") as server:
+        started = time.monotonic()
+        command = VeobatchProcess(folder, server.url, jobs, *words)
         try:
-            wait_for(server, "creates", jobs)
-            accepted_s = time.monotonic() - began
-            wait_for(server, "looks", jobs)
+            wait_for_count(server, "creates", jobs)
+            accepted_s = time.monotonic() - started
+            wait_for_count(server, "looks", jobs)
             time.sleep(0.2)
             last = command.samples()[-1]
         finally:
-            command.kill()
+            command.stop()
     return {"jobs": jobs, "rss_mb": last.rss_mb, "all_accepted_s": accepted_s}
 
 
 def run(seconds: float = 2.5, rounds: int = 3, flights: tuple[int, ...] = (3000,)) -> dict[str, Any]:
     """Return what looks and generations in flight cost; `flights` are those of real runs."""
     return {
-        "looks": looks(seconds, rounds),
-        "bytes": {str(size): bytes_apart(size) for size in (10_000, 100_000)},
-        "resident": [resident(jobs) for jobs in flights],
+        "looks": measure_poll_cost(seconds, rounds),
+        "bytes": {str(size): bytes_in_subprocess(size) for size in (10_000, 100_000)},
+        "resident": [measure_resident(jobs) for jobs in flights],
         "bounds": {"cpu_ratio": CPU_BOUND, "bytes": BYTES_BOUND, "rss_mb": RSS_BOUND_MB},
     }
 

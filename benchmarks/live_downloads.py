@@ -11,7 +11,7 @@ import sys
 from importlib.util import find_spec
 from typing import Any, Final
 
-from benchmarks.live import HERE, PATIENCE_S
+from benchmarks.live import HERE, TIMEOUT_S
 
 BOUND: Final = 1.0
 """How much longer than curl ours may take."""
@@ -26,16 +26,20 @@ def run(files: int = 60, mib: int = 16, rounds: int = 3) -> dict[str, Any]:
     if find_spec("uvloop"):
         loops["uvloop"] = _UVLOOP + _MEASURE
     words = ["--files", str(files), "--mib", str(mib), "--rounds", str(rounds), "--json"]
-    return {"files": files, "mib": mib, "loops": {loop: _told(code, words) for loop, code in loops.items()}}
+    return {
+        "files": files,
+        "mib": mib,
+        "loops": {loop: _run_downloads(code, words) for loop, code in loops.items()},
+    }
 
 
-def _told(code: str, words: list[str]) -> dict[str, dict[str, float]]:
+def _run_downloads(code: str, words: list[str]) -> dict[str, dict[str, float]]:
     done = subprocess.run(
         [sys.executable, "-c", code, *words],
         capture_output=True,  # curl shows its progress whatever it is told
         text=True,
         cwd=HERE.parent,
-        timeout=PATIENCE_S,
+        timeout=TIMEOUT_S,
     )
     assert done.returncode == 0, done.stderr
     rows: dict[str, dict[str, float]] = json.loads(done.stdout)

@@ -11,7 +11,7 @@ import json
 from statistics import median
 from typing import Any, Final
 
-from benchmarks.live import Command, scratch, serving
+from benchmarks.live import VeobatchProcess, run_server, temp_folder
 
 BOUND: Final = 1.10
 
@@ -19,8 +19,8 @@ BOUND: Final = 1.10
 def one_run(jobs: int, *how: str) -> float:
     """Return the seconds from the engine's start to its end, by the command's own summary."""
     words = ["--concurrency", "400", "--poll-interval", "0.2", "--downloads", "16", "--no-media"]
-    with scratch() as folder, serving("live_wire", "0.5") as server:
-        return float(Command(folder, server.url, jobs, *words, how=how).ended()["wall_s"])
+    with temp_folder() as folder, run_server("live_wire", "0.5") as server:
+        return float(VeobatchProcess(folder, server.url, jobs, *words, modes=how).wait()["wall_s"])
 
 
 def one_pair(jobs: int, turn: int) -> tuple[float, float]:

@@ -12,13 +12,13 @@ from statistics import median
 from typing import Any, Final
 
 from benchmarks.live import INTERVAL_S, sandbox_options
-from benchmarks.live_polls import ours, theirs
+from benchmarks.live_polls import run_naive_client, run_veobatch
 
 USED_BOUND: Final = 0.90
 REFUSED_BOUND: Final = 1.5
 
 
-def used(generations: list[list[float]], limit: int, found_at: float) -> float:
+def limit_used(generations: list[list[float]], limit: int, found_at: float) -> float:
     """Return the share of the limit that ran from `found_at` until the last create was accepted.
 
     `generations` hold created (seconds since the epoch) and how long they rendered (seconds) first.
@@ -32,12 +32,12 @@ def used(generations: list[list[float]], limit: int, found_at: float) -> float:
     return ran / (limit * (last - found_at))
 
 
-def measured(seen: dict[str, Any], limit: int) -> dict[str, float]:
+def limit_metrics(seen: dict[str, Any], limit: int) -> dict[str, float]:
     """Return the share used since the limit was first reached, and refused creates a job."""
     rows = seen["generations"]
     reached = sorted(created for created, *_ in rows)[limit - 1]
     return {
-        "used": used(rows, limit, reached),
+        "used": limit_used(rows, limit, reached),
         "refused_a_job": seen["refused"] / len(rows),
         "peak": seen["peak_in_flight"],
     }
@@ -49,10 +49,10 @@ def run(jobs: int = 240, at_once: int = 40, limit: int = 12, rounds: int = 1) ->
     for seed in range(1, rounds + 1):
         options = sandbox_options(durations="lognormal:75,0.25", seed=seed, concurrency_limit=limit)
         with ThreadPoolExecutor() as pool:  # two accounts, two servers, most of a core idle
-            mine = pool.submit(ours, options, jobs, at_once)
-            naive = pool.submit(theirs, options, jobs, at_once, f"fixed:{INTERVAL_S}")
-            each["veobatch"].append(measured(mine.result()[0], limit))
-            each["naive"].append(measured(naive.result(), limit))
+            mine = pool.submit(run_veobatch, options, jobs, at_once)
+            naive = pool.submit(run_naive_client, options, jobs, at_once, f"fixed:{INTERVAL_S}")
+            each["veobatch"].append(limit_metrics(mine.result()[0], limit))
+            each["naive"].append(limit_metrics(naive.result(), limit))
     return {
         "jobs": jobs,
         "at_once": at_once,

@@ -15,7 +15,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.live import INTERVAL_S, sandbox_options
-from benchmarks.live_polls import durations, ours, outcome, theirs
+from benchmarks.live_polls import batch_metrics, render_durations_s, run_naive_client, run_veobatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ SAMPLE_INTERVAL_S: Final = 15.0
 BOUND: Final = 1.06
 
 
-def list_scheduled(taken: Sequence[float], slots: int) -> float:
+def list_scheduling_makespan(taken: Sequence[float], slots: int) -> float:
     """Return the makespan when each job in turn begins at once on the slot that is free first."""
     free = [0.0] * max(1, slots)
     heapify(free)
@@ -33,31 +33,31 @@ def list_scheduled(taken: Sequence[float], slots: int) -> float:
     return max(free)
 
 
-def sample_loop(taken: Sequence[float], interval_s: float = SAMPLE_INTERVAL_S) -> float:
+def sample_loop_makespan(taken: Sequence[float], interval_s: float = SAMPLE_INTERVAL_S) -> float:
     """Return the makespan of one job after the other, each noticed at a look every `interval_s`."""
     return sum(ceil(duration / interval_s) * interval_s for duration in taken)
 
 
-def one_round(jobs: int, at_once: int, seed: int) -> dict[str, float]:
+def run_round(jobs: int, at_once: int, seed: int) -> dict[str, float]:
     """Run both clients once; makespans as multiples of the lower bound for what each was dealt."""
     options = sandbox_options(durations="lognormal:75,0.25", seed=seed)
     seen = {
-        "naive": theirs(options, jobs, at_once, f"fixed:{INTERVAL_S}"),
-        "veobatch": ours(options, jobs, at_once)[0],
+        "naive": run_naive_client(options, jobs, at_once, f"fixed:{INTERVAL_S}"),
+        "veobatch": run_veobatch(options, jobs, at_once)[0],
     }
-    found = {who: outcome(one)["makespan_s"] for who, one in seen.items()}
-    bounds = {who: list_scheduled(durations(one), at_once) for who, one in seen.items()}
+    found = {who: batch_metrics(one)["makespan_s"] for who, one in seen.items()}
+    bounds = {who: list_scheduling_makespan(render_durations_s(one), at_once) for who, one in seen.items()}
     return {
         "bound_s": bounds["veobatch"],
         "veobatch": found["veobatch"] / bounds["veobatch"],
         "naive": found["naive"] / bounds["naive"],
-        "sample_loop": sample_loop(durations(seen["veobatch"])) / bounds["veobatch"],
+        "sample_loop": sample_loop_makespan(render_durations_s(seen["veobatch"])) / bounds["veobatch"],
     }
 
 
 def run(jobs: int = 240, at_once: int = 40, rounds: int = 1) -> dict[str, Any]:
     """Return the medians over the rounds and each round's own numbers."""
-    each = [one_round(jobs, at_once, seed) for seed in range(1, rounds + 1)]
+    each = [run_round(jobs, at_once, seed) for seed in range(1, rounds + 1)]
     return {
         "jobs": jobs,
         "at_once": at_once,

@@ -16,28 +16,31 @@ from typing import Any, cast
 
 from pipeline.sandbox import Sandbox, SandboxOptions, generation_api
 from pipeline.sandbox.answers import generation_body
-from pipeline.sandbox.state import Book, Generation, Status
+from pipeline.sandbox.state import Generation, SandboxState, Status
 
-told: dict[int, float] = {}
+completed_seen_at: dict[int, float] = {}
 """When each generation, by number, was first told to be completed: the moment its client noticed."""
 
 
-def _telling(generation: Generation, status: Status, video_url: str | None) -> dict[str, Any]:
+def _recording_generation_body(
+    generation: Generation, status: Status, video_url: str | None
+) -> dict[str, Any]:
     if status is Status.COMPLETED:
-        told.setdefault(generation.number, time.time())
+        completed_seen_at.setdefault(generation.number, time.time())
     return generation_body(generation, status, video_url)
 
 
-def seen(book: Book) -> dict[str, Any]:
+def stats(book: SandboxState) -> dict[str, Any]:
     """What happened so far, in seconds since the epoch and real seconds."""
     return {
         "now": time.time(),
-        "creates": book.creates,
+        "creates": book.create_requests,
         "refused": book.rejected[429],
         "looks": sum(book.requests["GET", path] for path in ("/v2/video/generations",)),
         "peak_in_flight": book.peak_in_flight,
         "generations": [
-            [one.created_at, one.render_s, one.polls, told.get(one.number)] for one in book.generations
+            [one.created_at, one.render_s, one.polls, completed_seen_at.get(one.number)]
+            for one in book.generations
         ],
     }
 
@@ -47,11 +50,11 @@ async def _serve(options: dict[str, Any]) -> None:
         print(box.url, flush=True)
         loop = asyncio.get_running_loop()
         while await loop.run_in_executor(None, sys.stdin.readline):
-            print(json.dumps(seen(box.book)), flush=True)
+            print(json.dumps(stats(box.state)), flush=True)
 
 
 def main() -> None:
-    cast("Any", generation_api).generation_body = _telling
+    cast("Any", generation_api).generation_body = _recording_generation_body
     asyncio.run(_serve(json.loads(sys.argv[1])))
 
 

@@ -25,7 +25,7 @@ SIDE = 64
 FRAMES = 24
 
 
-class Counts:
+class MinimalVendor:
     """What was asked for so far."""
 
     def __init__(self, render_s: float, video: bytes) -> None:
@@ -33,10 +33,10 @@ class Counts:
         self.video = video
         self.base = ""
         self.creates = 0
-        self.looks = 0
+        self.polls = 0
         self.videos = 0
 
-    def answer(self, method: str, target: str) -> tuple[str, bytes]:
+    def handle(self, method: str, target: str) -> tuple[str, bytes]:
         """Return the content type and the body."""
         path, _, query = target.partition("?")
         if path == "/v2/video/generations":
@@ -56,7 +56,7 @@ class Counts:
         return {"id": identity, "status": "queued", "video": None, "error": None, "meta": None}
 
     def _status(self, query: str) -> dict[str, object]:
-        self.looks += 1
+        self.polls += 1
         identity = unquote(query.partition("=")[2])
         number, _, rest = identity.partition("-")
         if time.time() < float(rest.partition(":")[0]):
@@ -69,7 +69,7 @@ class Counts:
 class Connection(asyncio.Protocol):
     """HTTP/1.1 as far as a client on loopback needs it."""
 
-    def __init__(self, counts: Counts) -> None:
+    def __init__(self, counts: MinimalVendor) -> None:
         self._counts = counts
         self._buffer = b""
 
@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
                 self._transport.close()
 
     def _answer(self, method: str, target: str) -> None:
-        kind, body = self._counts.answer(method, target)
+        kind, body = self._counts.handle(method, target)
         head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
         self._transport.write(head.encode() + body)
 
@@ -111,19 +111,19 @@ def small_clip() -> bytes:
     return file.getvalue()
 
 
-async def _serve(counts: Counts) -> None:
+async def _serve(counts: MinimalVendor) -> None:
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(counts), "127.0.0.1", 0, backlog=4096)
     counts.base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     print(counts.base, flush=True)
     while await loop.run_in_executor(None, sys.stdin.readline):
-        told = {"creates": counts.creates, "looks": counts.looks, "videos": counts.videos}
-        print(json.dumps({"now": time.time(), **told}), flush=True)
+        counts_json = {"creates": counts.creates, "looks": counts.polls, "videos": counts.videos}
+        print(json.dumps({"now": time.time(), **counts_json}), flush=True)
 
 
 def main() -> None:
     render_s = float(sys.argv[1]) if len(sys.argv) > 1 else inf
-    counts = Counts(render_s, small_clip())
+    counts = MinimalVendor(render_s, small_clip())
     with contextlib.suppress(ImportError):
         import uvloop
 

@@ -45,25 +45,25 @@ MIB = 2**20
 
 
 @dataclass
-class Peak:
+class MemoryObserver:
     """Watches a run: the most that was in flight, and when all of it was."""
 
     rows: int
     began: float
     in_flight: int = 0
-    most: int = 0
+    peak_in_flight: int = 0
     all_after_s: float = 0.0
     at_peak_mib: float = 0.0
 
-    def moved(self, before: Record, after: Record) -> None:
+    def on_transition(self, before: Record, after: Record) -> None:
         self.in_flight += (after.state is State.GENERATING) - (before.state is State.GENERATING)
-        if self.in_flight > self.most:
-            self.most = self.in_flight
-            if self.most == self.rows:
+        if self.in_flight > self.peak_in_flight:
+            self.peak_in_flight = self.in_flight
+            if self.peak_in_flight == self.rows:
                 self.all_after_s = time.monotonic() - self.began
                 self.at_peak_mib = rss_mib()
 
-    def said(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Only moves count."""
 
 
@@ -73,14 +73,14 @@ def rss_mib() -> float:
     return peak / (MIB if sys.platform == "darwin" else 1024)
 
 
-def row(index: int) -> Record:
+def make_record(index: int) -> Record:
     prompt = f"Take {index}: the woman in the painting slowly turns her head, smiles and puts on her glasses."
     image_url = f"https://images.example.com/library/2026/paintings/{index:06d}.jpg"
     body = {"model": MODEL, "prompt": prompt, "image_url": image_url, "duration": 4, "resolution": "720p"}
     return new_record(Job(f"row-{index}", f"f{index}", index, MODEL, body, line=index + 1), f"row-{index}")
 
 
-def serve(render_s: float) -> tuple[subprocess.Popen[str], str]:
+def start_sandbox(render_s: float) -> tuple[subprocess.Popen[str], str]:
     """Start the stand-in; return its process and its URL."""
     command = [sys.executable, "-m", "pipeline", "sandbox", "--port", "0", "--small"]
     command += ["--durations", f"fixed:{render_s}", "--balance", "1e9"]
@@ -91,37 +91,37 @@ def serve(render_s: float) -> tuple[subprocess.Popen[str], str]:
 
 async def measure(url: str, rows: int, folder: Path, interval_s: float) -> dict[str, float | int]:
     settings = Settings(concurrency=rows, poll_interval=interval_s, media=False)
-    before, began, chance = rss_mib(), time.monotonic(), random.Random(1)
-    watch = Peak(rows, began)
+    before, began, rng = rss_mib(), time.monotonic(), random.Random(1)
+    observer = MemoryObserver(rows, began)
     async with (
         Api(url, ApiKey("any-key", "none")) as api,
         await Ledger.open(folder / "ledger.sqlite3") as ledger,
     ):
-        records = [row(index) for index in range(rows)]
+        records = [make_record(index) for index in range(rows)]
         await ledger.add(records)
         tools = Tools(
             api=api,
             ledger=ledger,
             downloader=Downloader(session=api.plain, store=LocalStore(folder), media=False),
-            polling=PollQueue(DurationLearner(interval_s), interval_s=interval_s, random=chance),
-            gate=CreateGate(rows, interval_s=interval_s, random=chance),
+            polling=PollQueue(DurationLearner(interval_s), interval_s=interval_s, random=rng),
+            gate=CreateGate(rows, interval_s=interval_s, random=rng),
             pace=LookPace(interval_s=interval_s),
             budget=Budget.of(None, records),
             price_of=lambda _: None,
             clock=time.monotonic,
             wall=time.time,
-            random=chance,
+            random=rng,
         )
-        outcome = await Engine(records, tools, settings, watch).run()
+        outcome = await Engine(records, tools, settings, observer).run()
     return {
         "rows": rows,
         "done": sum(record.state is State.DONE for record in outcome.records),
-        "in_flight_peak": watch.most,
-        "all_in_flight_after_s": round(watch.all_after_s, 2),
+        "in_flight_peak": observer.peak_in_flight,
+        "all_in_flight_after_s": round(observer.all_after_s, 2),
         "wall_s": round(time.monotonic() - began, 2),
         "polls": sum(record.polls for record in outcome.records),
         "rss_before_mib": round(before, 1),
-        "rss_all_in_flight_mib": round(watch.at_peak_mib, 1),
+        "rss_all_in_flight_mib": round(observer.at_peak_mib, 1),
         "rss_peak_mib": round(rss_mib(), 1),
     }
 
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--render-s", type=float, default=30.0, help="how long each generation renders")
     parser.add_argument("--interval-s", type=float, default=10.0, help="the poll interval")
     asked = parser.parse_args()
-    process, url = serve(asked.render_s)
+    process, url = start_sandbox(asked.render_s)
     try:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(asyncio.run(measure(url, asked.rows, Path(folder), asked.interval_s))))

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from benchmarks.ledger import one_row, row
+from benchmarks.ledger import make_record, run_row
 from benchmarks.memory import rss_mib
 from benchmarks.report import table
 from pipeline.ledger import Ledger
-from tests.integration.ledgers import PostgresServer, end
+from tests.integration.ledgers import PostgresServer, remove_server
 from tests.integration.ports import free_port
 
 if TYPE_CHECKING:
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     from pipeline.ledger.leases import Leased
 
 BATCH: Final = "default"
-AT_ONCE: Final = 20_000
-CLAIMED: Final = 200
-IN_HAND: Final = 1_600
+INSERT_ROWS: Final = 20_000
+CLAIM_ROWS: Final = 200
+REVOKED_ROWS: Final = 1_600
 CALLERS: Final = 200
 ROWS_EACH: Final = 2_000
 ROUNDS: Final = 5
 DONE: Final = "UPDATE veobatch_records SET state = 'done' WHERE position < %s"
 
 
-async def timed(work: Callable[[], Awaitable[Any]], rounds: int) -> str:
+async def time_rounds(work: Callable[[], Awaitable[Any]], rounds: int) -> str:
     """Time each round, in milliseconds."""
     took = []
     for _ in range(rounds):
@@ -54,8 +54,8 @@ async def timed(work: Callable[[], Awaitable[Any]], rounds: int) -> str:
 
 async def fill(ledger: Ledger, url: str, rows: int) -> None:
     """Make the middle of a batch: three of ten rows are done, in the manifest's order."""
-    for first in range(0, rows, AT_ONCE):
-        await ledger.add([row("take", n) for n in range(first, min(rows, first + AT_ONCE))])
+    for first in range(0, rows, INSERT_ROWS):
+        await ledger.add([make_record("take", n) for n in range(first, min(rows, first + INSERT_ROWS))])
     with psycopg.connect(url) as connection:
         connection.execute(DONE, (rows * 3 // 10,))
 
@@ -67,7 +67,7 @@ async def _worker(url: str, lent: Sequence[Leased], begin_at: float) -> tuple[fl
 
         async def caller() -> None:
             for record in records:
-                await one_row(ledger, record, [])
+                await run_row(ledger, record, [])
 
         await asyncio.sleep(max(0.0, begin_at - time.time()))
         began = time.time()
@@ -75,12 +75,12 @@ async def _worker(url: str, lent: Sequence[Leased], begin_at: float) -> tuple[fl
         return began, time.time()
 
 
-def worker(url: str, lent: Sequence[Leased], begin_at: float) -> tuple[float, float]:
+def run_worker(url: str, lent: Sequence[Leased], begin_at: float) -> tuple[float, float]:
     """Take the rows from pending to done, 200 at a time; return when that began and ended."""
     return asyncio.run(_worker(url, lent, begin_at))
 
 
-def reader(url: str) -> tuple[float, float]:
+def measure_load(url: str) -> tuple[float, float]:
     """Load all rows, as the driver does; return the time in seconds and the memory in MiB."""
 
     async def load() -> tuple[float, float]:
@@ -93,16 +93,16 @@ def reader(url: str) -> tuple[float, float]:
     return asyncio.run(load())
 
 
-def in_process(count: int) -> ProcessPoolExecutor:
+def process_pool(count: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"))
 
 
-async def steps_a_second(ledger: Ledger, epoch: int, url: str, connections: int) -> float:
+async def steps_per_s(ledger: Ledger, epoch: int, url: str, connections: int) -> float:
     """Fenced steps of all connections together: four a row."""
     shares = [await ledger.claim(epoch, f"w{n}", ROWS_EACH) for n in range(connections)]
     loop, begin_at = asyncio.get_running_loop(), time.time() + 3.0
-    with in_process(connections) as pool:
-        asked = [loop.run_in_executor(pool, worker, url, share, begin_at) for share in shares]
+    with process_pool(connections) as pool:
+        asked = [loop.run_in_executor(pool, run_worker, url, share, begin_at) for share in shares]
         spans = await asyncio.gather(*asked)
     took_s = max(ended for _, ended in spans) - min(began for began, _ in spans)
     return 4 * sum(map(len, shares)) / took_s
@@ -115,30 +115,32 @@ async def measure(url: str, rows: int) -> list[list[str]]:
         began = time.perf_counter()
         await fill(ledger, url, rows)
         lines.append([f"add {rows:,} rows", f"{time.perf_counter() - began:.1f} s"])
-        lines.append(["begin to lend", await timed(ledger.begin_epoch, ROUNDS)])
+        lines.append(["begin to lend", await time_rounds(ledger.begin_epoch, ROUNDS)])
         epoch, _ = await ledger.begin_epoch()
         await ledger.claim(epoch, "others", 1_000)
-        lines.append([f"claim {CLAIMED} rows", await claims(ledger, epoch)])
+        lines.append([f"claim {CLAIM_ROWS} rows", await measure_claims(ledger, epoch)])
         for connections in (1, 2, 4):
-            rates = [await steps_a_second(ledger, epoch, url, connections) for _ in range(3)]
+            rates = [await steps_per_s(ledger, epoch, url, connections) for _ in range(3)]
             name = f"fenced steps, {CALLERS} at once on each of {connections} connections"
             lines.append([name, f"{statistics.median(rates):,.0f} a second"])
-        lines.append([f"claim {CLAIMED} rows, after these steps", await claims(ledger, epoch)])
-        lines.append([f"revoke a worker that had {IN_HAND:,} rows", await revocations(ledger, epoch)])
-    with in_process(1) as pool:
-        took_s, mib = pool.submit(reader, url).result()
+        lines.append([f"claim {CLAIM_ROWS} rows, after these steps", await measure_claims(ledger, epoch)])
+        lines.append(
+            [f"revoke a worker that had {REVOKED_ROWS:,} rows", await measure_revocations(ledger, epoch)]
+        )
+    with process_pool(1) as pool:
+        took_s, mib = pool.submit(measure_load, url).result()
     lines.append(["load all rows", f"{took_s:.1f} s, {mib:,.0f} MiB"])
     return lines
 
 
-async def claims(ledger: Ledger, epoch: int) -> str:
-    return await timed(lambda: ledger.claim(epoch, "a", CLAIMED), 4 * ROUNDS)
+async def measure_claims(ledger: Ledger, epoch: int) -> str:
+    return await time_rounds(lambda: ledger.claim(epoch, "a", CLAIM_ROWS), 4 * ROUNDS)
 
 
-async def revocations(ledger: Ledger, epoch: int) -> str:
+async def measure_revocations(ledger: Ledger, epoch: int) -> str:
     took = []
     for _ in range(ROUNDS):
-        await ledger.claim(epoch, "gone", IN_HAND)
+        await ledger.claim(epoch, "gone", REVOKED_ROWS)
         began = time.perf_counter()
         await ledger.revoke(epoch, "gone")
         took.append((time.perf_counter() - began) * 1000)
@@ -162,7 +164,7 @@ def main() -> None:
         with psycopg.connect(server.url("postgres")) as connection:
             version = str(connection.info.server_version // 10_000)
     finally:
-        end(server)
+        remove_server(server)
     print(table([f"{options.rows:,} rows", "measured"], lines))
     disk = "off" if options.no_fsync else "on"
     print(f"\nPostgreSQL {version}, fsync {disk}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-Found = dict[str, Any]
+Measurements = dict[str, Any]
 Cells = list[list[str]]
 
 NOT_MEASURED: Final = "Not measured yet."
@@ -30,18 +30,18 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(head), "| " + " | ".join(rule) + " |", *(line(row) for row in rows)])
 
 
-def verdict(measured: float, bound: float) -> str:
+def is_kept(measured: float, bound: float) -> str:
     """Say whether what was measured keeps to its upper bound."""
     return "yes" if measured <= bound else "NO"
 
 
-def polls_live(found: Found) -> str:
+def polls_live(found: Measurements) -> str:
     head = ["live, scaled 1:20", "looks a job", "delay s", "looks", "delay", "product", "bound", "kept"]
     rows: Cells = []
     for name, one in found.items():
         for who, row in one["clients"].items():
             ours = who == "veobatch"
-            kept = verdict(
+            kept = is_kept(
                 max(row["product_share"] / one["bound"], row["looks_share"], row["delay_share"]), 1.0
             )
             shares = [f"{row[key]:.2f}" for key in ("looks_share", "delay_share", "product_share")]
@@ -50,7 +50,7 @@ def polls_live(found: Found) -> str:
     return table(head, rows)
 
 
-def polls_simulated(found: Found) -> str:
+def polls_simulated(found: Measurements) -> str:
     head = ["simulated", "looks a job", "delay s", "looks", "delay", "product", "worst seed"]
     keys = ("looks_share", "delay_share", "product_share", "product_share_worst")
     rows = [
@@ -62,22 +62,22 @@ def polls_simulated(found: Found) -> str:
     return table(head, rows)
 
 
-def makespan(found: Found) -> str:
+def makespan(found: Measurements) -> str:
     jobs = f"{found['jobs']} jobs, {found['at_once']} in flight"
     rows = [
         [f"{jobs}: lower bound (list scheduling)", f"{found['bound_s']:.0f}", "1.000", "", ""],
-        _makespan_row("veobatch", found, f"{found['bound']:.2f}", verdict(found["veobatch"], found["bound"])),
+        _makespan_row("veobatch", found, f"{found['bound']:.2f}", is_kept(found["veobatch"], found["bound"])),
         _makespan_row("naive", found, "", "", "gather with a semaphore, fixed 10 s"),
         _makespan_row("sample_loop", found, "", "", "the vendor's sample: one at a time, 15 s (arithmetic)"),
     ]
     return table(["makespan", "s", "of the bound", "bound", "kept"], rows)
 
 
-def _makespan_row(name: str, found: Found, bound: str, kept: str, words: str = "") -> list[str]:
+def _makespan_row(name: str, found: Measurements, bound: str, kept: str, words: str = "") -> list[str]:
     return [words or name, f"{found[name] * found['bound_s']:.0f}", f"{found[name]:.3f}", bound, kept]
 
 
-def limit(found: Found) -> str:
+def limit(found: Measurements) -> str:
     live, simulated = found["live"], found["simulated"]
     used, refused = live["bounds"]["used"], live["bounds"]["refused_a_job"]
     mine, naive = live["clients"]["veobatch"], live["clients"]["naive"]
@@ -97,7 +97,7 @@ def _limit_row(name: str, row: Mapping[str, float | None], promise: list[str]) -
     return [name, "" if used is None else f"{used:.0%}", f"{row['refused_a_job'] or 0.0:.2f}", *promise]
 
 
-def cost(found: Found) -> str:
+def cost(found: Measurements) -> str:
     rows = [
         [who, f"{row['requests_per_s']:,.0f}", f"{row['cpu_us']:.0f}"]
         for who, row in found["looks"]["rows"].items()
@@ -106,7 +106,7 @@ def cost(found: Found) -> str:
     promises: Cells = []
 
     def promise(what: str, measured: float, bound: float | None = None, places: int = 0) -> None:
-        kept = ["", ""] if bound is None else [f"{bound:,}", verdict(measured, bound)]
+        kept = ["", ""] if bound is None else [f"{bound:,}", is_kept(measured, bound)]
         promises.append([what, f"{measured:,.{places}f}", *kept])
 
     for pace, ratio in found["looks"]["cpu_ratios"].items():
@@ -120,7 +120,7 @@ def cost(found: Found) -> str:
     return f"{first}\n\n{table(['cost', 'measured', 'bound', 'kept'], promises)}"
 
 
-def night(found: Found) -> str:
+def night(found: Measurements) -> str:
     head = [
         "jobs",
         "in flight",
@@ -147,7 +147,7 @@ def night(found: Found) -> str:
     return table(head, rows)
 
 
-def ledger(found: Found) -> str:
+def ledger(found: Measurements) -> str:
     slow = found["slowed"]
     jobs = f"{slow['jobs']:,} fast jobs"
     first = table(
@@ -158,7 +158,7 @@ def ledger(found: Found) -> str:
                 f"{slow['durable_s']:.2f}",
                 f"{slow['ratio']:.2f}",
                 f"{slow['bound']:.2f}",
-                verdict(slow["ratio"], slow["bound"]),
+                is_kept(slow["ratio"], slow["bound"]),
             ],
             [f"{jobs}, synchronous = OFF", f"{slow['unsynced_s']:.2f}", "1.00", "", ""],
         ],
@@ -170,7 +170,7 @@ def ledger(found: Found) -> str:
     return f"{first}\n\n{table(['the ledger alone', 'durable steps/s', 'median ms', 'p99 ms'], rows)}"
 
 
-def downloads(found: Found) -> str:
+def downloads(found: Measurements) -> str:
     rows = [
         [
             f"{way}, {loop}" if way.startswith("ours") else f"{way} (beside {loop})",
@@ -184,7 +184,7 @@ def downloads(found: Found) -> str:
     return table([f"{found['files']} files of {found['mib']} MiB", "s", "MB/s", "of curl's time"], rows)
 
 
-TABLES: Final[dict[str, Callable[[Found], str]]] = {
+TABLES: Final[dict[str, Callable[[Measurements], str]]] = {
     "polls": polls_live,
     "simulated": polls_simulated,
     "makespan": makespan,
@@ -196,7 +196,7 @@ TABLES: Final[dict[str, Callable[[Found], str]]] = {
 }
 
 
-def shown(name: str, results: Mapping[str, Any]) -> str:
+def render_section(name: str, results: Mapping[str, Any]) -> str:
     """Return a section's tables, with the date and the command that makes them again."""
     if name not in results:
         return NOT_MEASURED
@@ -205,11 +205,15 @@ def shown(name: str, results: Mapping[str, Any]) -> str:
     return f"{TABLES[name](one['found'])}\n\n{how}"
 
 
-def filled(page: str, results: Mapping[str, Any]) -> str:
+def update_page(page: str, results: Mapping[str, Any]) -> str:
     """Return the page with each table that there are results for made anew; the rest stays as it is."""
 
-    def renewed(match: re.Match[str]) -> str:
+    def replace_section(match: re.Match[str]) -> str:
         name = match[1]
-        return f"<!-- {name} -->\n\n{shown(name, results)}\n\n<!-- end -->" if name in results else match[0]
+        return (
+            f"<!-- {name} -->\n\n{render_section(name, results)}\n\n<!-- end -->"
+            if name in results
+            else match[0]
+        )
 
-    return re.sub(r"<!-- ([a-z]+) -->.*?<!-- end -->", renewed, page, flags=re.DOTALL)
+    return re.sub(r"<!-- ([a-z]+) -->.*?<!-- end -->", replace_section, page, flags=re.DOTALL)

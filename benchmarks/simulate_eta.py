@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.model import Record, State
 from pipeline.poll.duration_key import kind_of
-from pipeline.poll.eta import Eta
+from pipeline.poll.eta import EtaEstimator
 from pipeline.poll.forecast import rest_s
 from pipeline.poll.learner import DurationLearner
 from pipeline.poll.schedule import PollQueue
@@ -27,17 +27,17 @@ from pipeline.poll.schedule import PollQueue
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    Draw = Callable[[Random], float]
-    Move = tuple[float, Record, Record]
+    DurationSampler = Callable[[Random], float]
+    TimedTransition = tuple[float, Record, Record]
 
 INTERVAL_S: Final = 10.0
-SAVING_S: Final = 2.0
+DOWNLOAD_S: Final = 2.0
 SIZES: Final = (6, 20, 40, 60, 200, 1000)
 SLOTS: Final = (6, 20)
-AT: Final = (1 / 3, 1 / 2, 2 / 3)
+CHECKPOINTS: Final = (1 / 3, 1 / 2, 2 / 3)
 BODY: Final = json.dumps({"model": "any", "duration": 8})
-KIND: Final = kind_of("any", json.loads(BODY))
-DRAWS: Final[dict[str, Draw]] = {
+DURATION_KEY: Final = kind_of("any", json.loads(BODY))
+DISTRIBUTIONS: Final[dict[str, DurationSampler]] = {
     "lognormal 0.35": lambda random: 80.0 * exp(random.gauss(0.0, 0.35)),
     "lognormal 0.6": lambda random: 80.0 * exp(random.gauss(0.0, 0.6)),
     "two modes": lambda random: random.gauss(50, 5) if random.random() < 0.6 else random.gauss(130, 12),
@@ -45,22 +45,22 @@ DRAWS: Final[dict[str, Draw]] = {
 }
 
 
-def row(index: int) -> Record:
+def make_record(index: int) -> Record:
     return Record(f"{index}@", str(index), "", index, "any", BODY, "", "")
 
 
-def moves_of(durations: Sequence[float], slots: int, seed: int) -> list[Move]:
+def simulate_transitions(durations: Sequence[float], slots: int, seed: int) -> list[TimedTransition]:
     """Return the moves of a run as an observer sees them, looks at the product's own pace included."""
     queue = PollQueue(DurationLearner(INTERVAL_S), interval_s=INTERVAL_S, random=Random(seed))
-    moves: list[Move] = []
+    moves: list[TimedTransition] = []
     rows: dict[str, Record] = {}
     now, started = 0.0, 0
     while started < len(durations) or len(queue):
         while started < len(durations) and len(queue) < slots:
-            sent = row(started).evolve(State.SUBMITTING, submitted_at=now)
+            sent = make_record(started).evolve(State.SUBMITTING, submitted_at=now)
             rows[sent.key] = sent.evolve(State.GENERATING)
             moves.append((now, sent, rows[sent.key]))
-            queue.add(sent.key, KIND, now=now)
+            queue.add(sent.key, DURATION_KEY, now=now)
             started += 1
         now = max(now, queue.next_due() or now)
         key = queue.pop_due(now)
@@ -73,27 +73,27 @@ def moves_of(durations: Sequence[float], slots: int, seed: int) -> list[Move]:
             continue
         queue.finished(key, now=now)
         ready = before.evolve(State.READY, finished_at=now)
-        saved = ready.evolve(State.DONE, downloaded_at=now + SAVING_S)
-        moves += [(now, before, ready), (now + SAVING_S, ready, saved)]
+        saved = ready.evolve(State.DONE, downloaded_at=now + DOWNLOAD_S)
+        moves += [(now, before, ready), (now + DOWNLOAD_S, ready, saved)]
     return sorted(moves, key=lambda move: move[0])
 
 
-def remembering(draw: Draw) -> DurationLearner:
+def learner_with_cache(draw: DurationSampler) -> DurationLearner:
     """Return what a run of a hundred rows would have left."""
     learner, random = DurationLearner(INTERVAL_S), Random(777)
     for _ in range(100):
         took, age = max(5.0, draw(random)), 0.0
-        while (look := learner.plan(KIND).next_age(age)) < took:
-            learner.survived(KIND, age, look)
+        while (look := learner.plan(DURATION_KEY).next_age(age)) < took:
+            learner.survived(DURATION_KEY, age, look)
             age = look
-        learner.ended(KIND, age, look)
+        learner.ended(DURATION_KEY, age, look)
     earlier = DurationLearner(INTERVAL_S)
     earlier.restore(learner.dump())
     return earlier
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownDistribution:
     """The distribution itself, with half a poll interval until an end is noticed."""
 
     times: Sequence[float]
@@ -105,51 +105,61 @@ class Known:
         return left[min(len(left) - 1, int(len(left) * (1.0 - share)))] - age_s
 
 
-def all_knowing(draw: Draw) -> Known:
+def known_distribution(draw: DurationSampler) -> KnownDistribution:
     random = Random(99)
     times = sorted(max(5.0, draw(random)) + random.uniform(0.0, INTERVAL_S / 2) for _ in range(5000))
-    return Known(times, fmean(times))
+    return KnownDistribution(times, fmean(times))
 
 
-def guesses(moves: Sequence[Move], rows: int, slots: int, who: DurationLearner | Known | None) -> list[float]:
+def estimates(
+    moves: Sequence[TimedTransition], rows: int, slots: int, who: DurationLearner | KnownDistribution | None
+) -> list[float]:
     """Return what is said to be left at the shares `AT` of the run; -1 where nobody knows."""
     clock, total = [0.0], moves[-1][0]
     learner = who if isinstance(who, DurationLearner) else None
-    eta = Eta([row(index) for index in range(rows)], slots, learner=learner, wall=lambda: clock[0])
-    flying: dict[str, float] = {}
+    eta = EtaEstimator(
+        [make_record(index) for index in range(rows)], slots, learner=learner, wall=lambda: clock[0]
+    )
+    in_flight_since: dict[str, float] = {}
     found: list[float] = []
     started, rest = 0, list(reversed(moves))
-    for at in AT:
+    for at in CHECKPOINTS:
         while rest and rest[-1][0] <= at * total:
             clock[0], before, after = rest.pop()
-            eta.moved(before, after)
-            flying.pop(after.key, None)
+            eta.on_transition(before, after)
+            in_flight_since.pop(after.key, None)
             if after.state is State.GENERATING:
                 started += 1
-                flying[after.key] = clock[0]
+                in_flight_since[after.key] = clock[0]
         clock[0] = at * total
-        if isinstance(who, Known):
-            running = [(who, clock[0] - born) for born in flying.values()]
-            found.append(rest_s(running, [(who, rows - started)], slots) + SAVING_S)
+        if isinstance(who, KnownDistribution):
+            running = [(who, clock[0] - started_at) for started_at in in_flight_since.values()]
+            found.append(rest_s(running, [(who, rows - started)], slots) + DOWNLOAD_S)
         else:
             left = eta()
             found.append(-1.0 if left is None else left)
     return found
 
 
-def errors(rows: int, slots: int, seeds: int) -> dict[str, tuple[list[float], list[float], list[float]]]:
+def measure_errors(
+    rows: int, slots: int, seeds: int
+) -> dict[str, tuple[list[float], list[float], list[float]]]:
     """Return, by who guesses, the mean errors (of the whole, of what is left) and how often nobody knew."""
     seen: dict[str, list[list[tuple[float, float, float]]]] = {}
-    for draw in DRAWS.values():
-        judges = {"stranger": None, "returning": remembering(draw), "all-knowing": all_knowing(draw)}
+    for draw in DISTRIBUTIONS.values():
+        estimators = {
+            "stranger": None,
+            "returning": learner_with_cache(draw),
+            "all-knowing": known_distribution(draw),
+        }
         for seed in range(seeds):
             random = Random(seed * 7919 + rows)
-            moves = moves_of([max(5.0, draw(random)) for _ in range(rows)], slots, seed)
+            moves = simulate_transitions([max(5.0, draw(random)) for _ in range(rows)], slots, seed)
             total = moves[-1][0]
-            for name, who in judges.items():
-                lefts = guesses(moves, rows, slots, who)
-                columns = seen.setdefault(name, [[] for _ in AT])
-                for column, at, left in zip(columns, AT, lefts, strict=True):
+            for name, who in estimators.items():
+                lefts = estimates(moves, rows, slots, who)
+                columns = seen.setdefault(name, [[] for _ in CHECKPOINTS])
+                for column, at, left in zip(columns, CHECKPOINTS, lefts, strict=True):
                     real = (1.0 - at) * total
                     column.append((abs(left - real) / total, abs(left - real) / real, left))
     return {name: _means(columns) for name, columns in seen.items()}
@@ -172,7 +182,9 @@ def main() -> None:
     print("rows slots  who          of the run        of what is left   unknown   (%, at 1/3 1/2 2/3)")
     for rows in SIZES:
         for slots in SLOTS:
-            for name, parts in errors(rows, slots, max(2, seeds if rows <= 200 else seeds // 4)).items():
+            for name, parts in measure_errors(
+                rows, slots, max(2, seeds if rows <= 200 else seeds // 4)
+            ).items():
                 cells = ["  ".join(f"{100 * value:3.0f}" for value in part) for part in parts]
                 print(f"{rows:4} {slots:5}  {name:12} {'   '.join(cells)}")
 

@@ -24,7 +24,7 @@ def unlimited(now: float) -> float:
 
 
 @dataclass(slots=True)
-class Account:
+class VendorAccount:
     """A vendor with hidden limits: generations in flight (over time), and a bucket of creates a second."""
 
     in_flight: Callable[[float], float] = unlimited
@@ -33,9 +33,9 @@ class Account:
     retry_after: bool = False
     running: list[float] = field(default_factory=list)
     tokens: float = 0.0
-    seen: float = 0.0
+    advanced_to: float = 0.0
     used_s: float = 0.0
-    given_s: float = 0.0
+    available_s: float = 0.0
 
     def create(self, now: float, duration_s: float) -> tuple[bool, float | None]:
         """Take a create or refuse it, with the seconds after which to come again if it says so."""
@@ -51,23 +51,23 @@ class Account:
     def advance(self, now: float) -> None:
         """Let time pass: generations end, tokens gather, use of the limit is measured."""
         while self.running and self.running[0] <= now:
-            self._pass(self.running[0])
+            self._advance_to(self.running[0])
             heappop(self.running)
-        self._pass(now)
+        self._advance_to(now)
 
-    def _pass(self, now: float) -> None:
-        span = max(0.0, now - self.seen)
+    def _advance_to(self, now: float) -> None:
+        span = max(0.0, now - self.advanced_to)
         if self.rate < inf:
             self.tokens = min(self.burst, self.tokens + span * self.rate)
         limit = self.in_flight(now)
         if limit < inf:
             self.used_s += span * min(len(self.running), limit)
-            self.given_s += span * limit
-        self.seen = max(self.seen, now)
+            self.available_s += span * limit
+        self.advanced_to = max(self.advanced_to, now)
 
 
 def simulate(
-    account: Account,
+    account: VendorAccount,
     *,
     jobs: int = 240,
     ceiling: int = 40,
@@ -85,14 +85,23 @@ def simulate(
     gate = CreateGate(ceiling, interval_s=interval_s, random=Random(seed + 1))
     account.tokens = account.burst
     events: list[tuple[float, int, str, float | None]] = []
-    now, left, in_flight, refused, done, together, worst, serial = 0.0, jobs, 0, 0, 0, 0, 0, 0
+    now, pending, in_flight, refused, done, consecutive_rejections, max_consecutive_rejections, serial = (
+        0.0,
+        jobs,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+    )
     use: tuple[float, float] | None = None
     limits: list[tuple[float, int]] = []
     while done < jobs:
-        wait = gate.may_start(now, in_flight) if left else inf
-        while left and wait <= 0.0:
+        wait = gate.may_start(now, in_flight) if pending else inf
+        while pending and wait <= 0.0:
             gate.started(now)
-            left -= 1
+            pending -= 1
             duration = median_s * exp(random.gauss(0.0, 0.25))
             accepted, again = account.create(now, duration)
             serial += 1
@@ -101,22 +110,22 @@ def simulate(
                 noticed = now + max(duration, latency_s) + 2.0 * notice_s * random.random()
                 heappush(events, (noticed, serial, "end", None))
             wait = gate.may_start(now, in_flight)
-        if left == 0 and use is None:
+        if pending == 0 and use is None:
             account.advance(now)
-            use = (account.used_s, account.given_s)
+            use = (account.used_s, account.available_s)
         if wait < inf and (not events or now + wait < events[0][0]):
             now += wait
             continue
         now, _, what, again = heappop(events)
         if what == "yes":
             in_flight += 1
-            together = 0
+            consecutive_rejections = 0
             gate.accepted(now, in_flight)
         elif what == "no":
             refused += 1
-            together += 1
-            worst = max(worst, together)
-            left += 1
+            consecutive_rejections += 1
+            max_consecutive_rejections = max(max_consecutive_rejections, consecutive_rejections)
+            pending += 1
             use = None
             gate.throttled(now, in_flight, again)
         else:
@@ -129,23 +138,23 @@ def simulate(
         "makespan_s": now,
         "refused_a_job": refused / jobs,
         "used": used / given if given else None,
-        "most_refused_in_a_row": worst,
+        "most_refused_in_a_row": max_consecutive_rejections,
         "last_limit": limits[-1][1],
     }
 
 
-SETTINGS: Final[dict[str, Callable[[], Account]]] = {
-    "12 in flight": lambda: Account(in_flight=lambda now: 12.0),
-    "12 in flight, Retry-After": lambda: Account(in_flight=lambda now: 12.0, retry_after=True),
-    "12, then 30 after 300 s": lambda: Account(in_flight=lambda now: 12.0 if now < 300.0 else 30.0),
-    "30, then 12 after 120 s": lambda: Account(in_flight=lambda now: 30.0 if now < 120.0 else 12.0),
-    "1 in flight": lambda: Account(in_flight=lambda now: 1.0),
-    "2 creates a second": lambda: Account(rate=2.0),
-    "2 creates a second, Retry-After": lambda: Account(rate=2.0, retry_after=True),
-    "1 create in 5 s": lambda: Account(rate=0.2, burst=1.0),
-    "10 a minute, 10 at once": lambda: Account(rate=1.0 / 6.0, burst=10.0),
-    "25 in flight, 1 a second": lambda: Account(in_flight=lambda now: 25.0, rate=1.0),
-    "no limit": Account,
+SETTINGS: Final[dict[str, Callable[[], VendorAccount]]] = {
+    "12 in flight": lambda: VendorAccount(in_flight=lambda now: 12.0),
+    "12 in flight, Retry-After": lambda: VendorAccount(in_flight=lambda now: 12.0, retry_after=True),
+    "12, then 30 after 300 s": lambda: VendorAccount(in_flight=lambda now: 12.0 if now < 300.0 else 30.0),
+    "30, then 12 after 120 s": lambda: VendorAccount(in_flight=lambda now: 30.0 if now < 120.0 else 12.0),
+    "1 in flight": lambda: VendorAccount(in_flight=lambda now: 1.0),
+    "2 creates a second": lambda: VendorAccount(rate=2.0),
+    "2 creates a second, Retry-After": lambda: VendorAccount(rate=2.0, retry_after=True),
+    "1 create in 5 s": lambda: VendorAccount(rate=0.2, burst=1.0),
+    "10 a minute, 10 at once": lambda: VendorAccount(rate=1.0 / 6.0, burst=10.0),
+    "25 in flight, 1 a second": lambda: VendorAccount(in_flight=lambda now: 25.0, rate=1.0),
+    "no limit": VendorAccount,
 }
 
 

@@ -23,12 +23,12 @@ from pipeline.poll.schedule import PollQueue
 from pipeline.submit.concurrency import CreateGate
 
 INTERVAL_S: Final = 10.0
-KINDS: Final = ("a|720p|4", "a|1080p|8", "b|1080p|8")
+DURATION_KEYS: Final = ("a|720p|4", "a|1080p|8", "b|1080p|8")
 MEDIANS_S: Final = (45.0, 75.0, 140.0)
 
 
 @dataclass(slots=True)
-class Weather:
+class VendorConditions:
     """What the vendor is like at a time of night; a night of any length has the same hours."""
 
     night_s: float
@@ -38,17 +38,17 @@ class Weather:
         part = now / self.night_s
         return 0.30 < part < 0.31 or 0.62 < part < 0.63
 
-    def slowness(self, now: float) -> float:
+    def render_factor(self, now: float) -> float:
         """For a tenth of the night everything renders twice as long."""
         return 2.0 if 0.45 < now / self.night_s < 0.55 else 1.0
 
-    def refuses(self, now: float) -> float:
+    def rejection_share(self, now: float) -> float:
         """Return the share of calls refused: a twentieth of the night is throttled."""
         return 0.05 if 0.75 < now / self.night_s < 0.80 else 0.0
 
 
 @dataclass(slots=True)
-class Night:
+class NightSimulation:
     """One night's counts, and the moving parts that make them."""
 
     jobs: int
@@ -56,67 +56,75 @@ class Night:
     seed: int
     started: int = 0
     finished: int = 0
-    looks: int = 0
-    failed_looks: int = 0
-    refused: int = 0
+    polls: int = 0
+    failed_polls: int = 0
+    rejected: int = 0
     delay_s: float = 0.0
     ends: dict[str, float] = field(default_factory=dict)
 
-    def play(self) -> float:
+    def run(self) -> float:
         """Play the night to its end and return how long it was on its own clock."""
         random = Random(self.seed)
-        weather = Weather(self.jobs / self.ceiling * 100.0)
+        conditions = VendorConditions(self.jobs / self.ceiling * 100.0)
         queue = PollQueue(DurationLearner(INTERVAL_S), interval_s=INTERVAL_S, random=Random(self.seed + 1))
         gate = CreateGate(self.ceiling, interval_s=INTERVAL_S, random=Random(self.seed + 2))
         pace = LookPace(interval_s=INTERVAL_S)
-        now, ask_at = 0.0, 0.0
+        now, create_at = 0.0, 0.0
         while self.finished < self.jobs:
-            if self.started < self.jobs and ask_at <= now:
-                ask_at = now + self._create(gate, queue, weather, now, random)
+            if self.started < self.jobs and create_at <= now:
+                create_at = now + self._create(gate, queue, conditions, now, random)
             due = queue.next_due()
-            now = max(now, min(due if due is not None else inf, ask_at if self.started < self.jobs else inf))
+            now = max(
+                now, min(due if due is not None else inf, create_at if self.started < self.jobs else inf)
+            )
             key = queue.pop_due(now)
             if key is None:
                 continue
             while (wait := pace.may_look(now)) > 0.0:
                 now += wait
-            if self._look(key, queue, pace, weather, now, random):
-                ask_at = now
+            if self._poll(key, queue, pace, conditions, now, random):
+                create_at = now
         return now
 
     def _create(
-        self, gate: CreateGate, queue: PollQueue, weather: Weather, now: float, random: Random
+        self, gate: CreateGate, queue: PollQueue, conditions: VendorConditions, now: float, random: Random
     ) -> float:
         """Start what may start now; return the seconds after which to ask again."""
         wait = 0.0
         while self.started < self.jobs and (wait := gate.may_start(now, len(queue))) <= 0.0:
             gate.started(now)
-            if weather.is_down(now):
+            if conditions.is_down(now):
                 gate.ended(now)
                 return INTERVAL_S
-            if random.random() < weather.refuses(now):
-                self.refused += 1
+            if random.random() < conditions.rejection_share(now):
+                self.rejected += 1
                 gate.throttled(now, len(queue))
                 continue
-            kind = random.randrange(len(KINDS))
+            kind = random.randrange(len(DURATION_KEYS))
             key = f"generation-{self.started:012}"
-            duration = MEDIANS_S[kind] * exp(random.gauss(0.0, 0.25)) * weather.slowness(now)
+            duration = MEDIANS_S[kind] * exp(random.gauss(0.0, 0.25)) * conditions.render_factor(now)
             self.ends[key] = now + duration
-            queue.add(key, KINDS[kind], now=now)
+            queue.add(key, DURATION_KEYS[kind], now=now)
             self.started += 1
             gate.accepted(now, len(queue))
         return wait
 
-    def _look(
-        self, key: str, queue: PollQueue, pace: LookPace, weather: Weather, now: float, random: Random
+    def _poll(
+        self,
+        key: str,
+        queue: PollQueue,
+        pace: LookPace,
+        conditions: VendorConditions,
+        now: float,
+        random: Random,
     ) -> bool:
         """Look once; return whether a slot came free."""
-        self.looks += 1
-        if weather.is_down(now):
-            self.failed_looks += 1
+        self.polls += 1
+        if conditions.is_down(now):
+            self.failed_polls += 1
             queue.look_failed(key, now=now)
-        elif random.random() < weather.refuses(now):
-            self.failed_looks += 1
+        elif random.random() < conditions.rejection_share(now):
+            self.failed_polls += 1
             pace.throttled(now)
             queue.look_failed(key, now=now)
         elif now < self.ends[key]:
@@ -133,21 +141,21 @@ class Night:
 
 def measure(jobs: int, seed: int = 0) -> dict[str, Any]:
     """Return what a night of `jobs` jobs costs; a twentieth of them (100 at least) are in flight at once."""
-    night = Night(jobs, ceiling=min(jobs, max(100, jobs // 20)), seed=seed)
+    night = NightSimulation(jobs, ceiling=min(jobs, max(100, jobs // 20)), seed=seed)
     begun = time.process_time()
-    length_s = night.play()
+    length_s = night.run()
     cpu_s = time.process_time() - begun
     return {
         "jobs": jobs,
         "in_flight": night.ceiling,
         "night_s": length_s,
-        "looks_a_job": (night.looks - night.failed_looks) / jobs,
-        "failed_looks_a_job": night.failed_looks / jobs,
-        "refused_creates_a_job": night.refused / jobs,
+        "looks_a_job": (night.polls - night.failed_polls) / jobs,
+        "failed_looks_a_job": night.failed_polls / jobs,
+        "refused_creates_a_job": night.rejected / jobs,
         "delay_s": night.delay_s / jobs,
         "cpu_s": cpu_s,
         "cpu_us_a_job": 1e6 * cpu_s / jobs,
-        "cpu_us_a_look": 1e6 * cpu_s / night.looks,
+        "cpu_us_a_look": 1e6 * cpu_s / night.polls,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         / (1024 * 1024 if _IS_MAC else 1024),
     }
@@ -156,13 +164,13 @@ def measure(jobs: int, seed: int = 0) -> dict[str, Any]:
 _IS_MAC: Final = sys.platform == "darwin"
 
 
-def bytes_tracked(generations: int = 100_000) -> float:
+def bytes_per_generation(generations: int = 100_000) -> float:
     """Return the bytes that each of so many tracked generations takes, its key apart."""
     keys = [f"generation-{i:012}" for i in range(generations)]
     tracemalloc.start()
     queue = PollQueue(DurationLearner(INTERVAL_S), interval_s=INTERVAL_S, random=Random(1))
     for i, key in enumerate(keys):
-        queue.add(key, KINDS[1], now=i * 1e-3)
+        queue.add(key, DURATION_KEYS[1], now=i * 1e-3)
     now = 0.0
     for _ in range(generations):
         now = max(now, queue.next_due() or now)
@@ -176,7 +184,7 @@ def bytes_tracked(generations: int = 100_000) -> float:
 
 def run(sizes: tuple[int, ...] = (1_000, 10_000, 100_000), tracked: int = 100_000) -> dict[str, Any]:
     """Return what nights of growing size cost, and the bytes a tracked generation takes."""
-    return {"nights": [measure(size) for size in sizes], "bytes_a_generation": bytes_tracked(tracked)}
+    return {"nights": [measure(size) for size in sizes], "bytes_a_generation": bytes_per_generation(tracked)}
 
 
 def main() -> None:

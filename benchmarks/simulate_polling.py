@@ -22,10 +22,10 @@ from pipeline.poll.schedule import PollQueue
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    Draw = Callable[[Random], float]
+    DurationSampler = Callable[[Random], float]
 
 INTERVAL_S: Final = 10.0
-KIND: Final = "any"
+DURATION_KEY: Final = "any"
 
 
 def lognormal(random: Random) -> float:
@@ -43,25 +43,29 @@ def uniform(random: Random) -> float:
     return random.uniform(30.0, 300.0)
 
 
-DISTRIBUTIONS: Final[dict[str, Draw]] = {"lognormal": lognormal, "two modes": two_modes, "uniform": uniform}
+DISTRIBUTIONS: Final[dict[str, DurationSampler]] = {
+    "lognormal": lognormal,
+    "two modes": two_modes,
+    "uniform": uniform,
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PollingCost:
     """What a batch cost: mean looks a job, mean seconds from finished to noticed, and when all was over."""
 
-    looks: float
+    polls: float
     delay_s: float
     makespan_s: float
 
-    def against(self, other: Outcome) -> Outcome:
+    def relative_to(self, other: PollingCost) -> PollingCost:
         """Return looks and delay as shares of another's."""
-        return Outcome(self.looks / other.looks, self.delay_s / other.delay_s, 1.0)
+        return PollingCost(self.polls / other.polls, self.delay_s / other.delay_s, 1.0)
 
     @property
     def product(self) -> float:
         """Looks times delay, which no schedule can push below a bound (Keller 1974)."""
-        return self.looks * self.delay_s
+        return self.polls * self.delay_s
 
 
 def simulate(
@@ -72,7 +76,7 @@ def simulate(
     interval_s: float = INTERVAL_S,
     learner: DurationLearner | None = None,
     latency_s: float = 0.0,
-) -> Outcome:
+) -> PollingCost:
     """Run one batch through the real queue; a slot is refilled when the end of its generation is noticed."""
     queue = PollQueue(learner or DurationLearner(interval_s), interval_s=interval_s, random=Random(seed))
     born: dict[str, float] = {}
@@ -82,7 +86,7 @@ def simulate(
     def refill(at: float) -> None:
         for i, _ in waiting:
             born[str(i)] = at
-            queue.add(str(i), KIND, now=at)
+            queue.add(str(i), DURATION_KEY, now=at)
             return
 
     for _ in range(min(in_flight, len(durations))):
@@ -100,10 +104,12 @@ def simulate(
         delay += now + latency_s - end
         queue.finished(key, now=now + latency_s)
         refill(now + latency_s)
-    return Outcome(looks / len(durations), delay / len(durations), now)
+    return PollingCost(looks / len(durations), delay / len(durations), now)
 
 
-def scheduled(durations: Sequence[float], in_flight: int, next_age: Callable[[float], float]) -> Outcome:
+def simulate_fixed_schedule(
+    durations: Sequence[float], in_flight: int, next_age: Callable[[float], float]
+) -> PollingCost:
     """Run one batch on a fixed schedule: `next_age` gives the age of the look after one at an age."""
     slots = [0.0] * in_flight
     heapify(slots)
@@ -115,15 +121,17 @@ def scheduled(durations: Sequence[float], in_flight: int, next_age: Callable[[fl
             looks += 1
         delay += age - duration
         heappush(slots, heappop(slots) + age)
-    return Outcome(looks / len(durations), delay / len(durations), max(slots))
+    return PollingCost(looks / len(durations), delay / len(durations), max(slots))
 
 
-def every(interval_s: float) -> Callable[[float], float]:
+def fixed_interval(interval_s: float) -> Callable[[float], float]:
     """Return the fixed clock."""
     return lambda age: age + interval_s
 
 
-def backoff(first_s: float = 1.0, factor: float = 1.5, cap_s: float = 30.0) -> Callable[[float], float]:
+def exponential_backoff(
+    first_s: float = 1.0, factor: float = 1.5, cap_s: float = 30.0
+) -> Callable[[float], float]:
     """Return exponential backoff as a schedule of ages."""
     ages, wait = [0.0], first_s
     while ages[-1] < 10_000.0:
@@ -132,8 +140,8 @@ def backoff(first_s: float = 1.0, factor: float = 1.5, cap_s: float = 30.0) -> C
     return lambda age: ages[bisect_right(ages, age)]
 
 
-def optimum(
-    draw: Draw, price: float, *, step_s: float = 1.0, sample: int = 40_000
+def optimal_schedule(
+    draw: DurationSampler, price: float, *, step_s: float = 1.0, sample: int = 40_000
 ) -> Callable[[float], float]:
     """Return the best schedule for a known distribution, a second of delay priced at `price` looks.
 
@@ -158,31 +166,33 @@ def optimum(
     return lambda age: nexts[min(round(age / step_s), size - 2)] * step_s
 
 
-def compare(name: str, jobs: int, in_flight: int, seeds: Sequence[int]) -> dict[str, Any]:
+def compare_clients(name: str, jobs: int, in_flight: int, seeds: Sequence[int]) -> dict[str, Any]:
     """Measure every client on the same jobs; shares are of the fixed 10 s clock, means over `seeds`."""
     draw = DISTRIBUTIONS[name]
     mean = fmean(draw(Random(seed)) for seed in range(20_000))
-    best = optimum(draw, (mean / INTERVAL_S + 0.5) / (INTERVAL_S / 2.0))
-    clients: dict[str, Callable[[Sequence[float], int], Outcome]] = {
-        "fixed 10 s": lambda d, _: scheduled(d, in_flight, every(10.0)),
-        "fixed 15 s": lambda d, _: scheduled(d, in_flight, every(15.0)),
-        "backoff 1 s x 1.5, cap 30 s": lambda d, _: scheduled(d, in_flight, backoff()),
+    best = optimal_schedule(draw, (mean / INTERVAL_S + 0.5) / (INTERVAL_S / 2.0))
+    clients: dict[str, Callable[[Sequence[float], int], PollingCost]] = {
+        "fixed 10 s": lambda d, _: simulate_fixed_schedule(d, in_flight, fixed_interval(10.0)),
+        "fixed 15 s": lambda d, _: simulate_fixed_schedule(d, in_flight, fixed_interval(15.0)),
+        "backoff 1 s x 1.5, cap 30 s": lambda d, _: simulate_fixed_schedule(
+            d, in_flight, exponential_backoff()
+        ),
         "veobatch": lambda d, seed: simulate(d, in_flight, seed=seed),
         "veobatch, 100 remembered": lambda d, seed: simulate(
-            d, in_flight, seed=seed, learner=remembering(draw, seed)
+            d, in_flight, seed=seed, learner=learner_with_cache(draw, seed)
         ),
-        "optimum (known distribution)": lambda d, _: scheduled(d, in_flight, best),
+        "optimum (known distribution)": lambda d, _: simulate_fixed_schedule(d, in_flight, best),
     }
     rows: dict[str, Any] = {}
-    batches = [_batch(draw, jobs, seed) for seed in seeds]
+    batches = [_sample_batch(draw, jobs, seed) for seed in seeds]
     base = [clients["fixed 10 s"](batch, 0) for batch in batches]
     for client, measure in clients.items():
         seen = [measure(batch, seed) for batch, seed in zip(batches, seeds, strict=True)]
-        shares = [one.against(other) for one, other in zip(seen, base, strict=True)]
+        shares = [one.relative_to(other) for one, other in zip(seen, base, strict=True)]
         rows[client] = {
-            "looks": fmean(one.looks for one in seen),
+            "looks": fmean(one.polls for one in seen),
             "delay_s": fmean(one.delay_s for one in seen),
-            "looks_share": fmean(share.looks for share in shares),
+            "looks_share": fmean(share.polls for share in shares),
             "delay_share": fmean(share.delay_s for share in shares),
             "product_share": fmean(share.product for share in shares),
             "product_share_worst": max(share.product for share in shares),
@@ -190,15 +200,15 @@ def compare(name: str, jobs: int, in_flight: int, seeds: Sequence[int]) -> dict[
     return rows
 
 
-def remembering(draw: Draw, seed: int, jobs: int = 100) -> DurationLearner:
+def learner_with_cache(draw: DurationSampler, seed: int, jobs: int = 100) -> DurationLearner:
     """Return a learner with the memory of an earlier run of `jobs` jobs."""
     earlier, learner = DurationLearner(INTERVAL_S), DurationLearner(INTERVAL_S)
-    simulate(_batch(draw, jobs, seed + 10_000), 20, seed=seed, learner=earlier)
+    simulate(_sample_batch(draw, jobs, seed + 10_000), 20, seed=seed, learner=earlier)
     learner.restore(json.loads(json.dumps(earlier.dump())))
     return learner
 
 
-def _batch(draw: Draw, jobs: int, seed: int) -> list[float]:
+def _sample_batch(draw: DurationSampler, jobs: int, seed: int) -> list[float]:
     random = Random(seed * 7919 + 13)
     return [draw(random) for _ in range(jobs)]
 
@@ -206,7 +216,7 @@ def _batch(draw: Draw, jobs: int, seed: int) -> list[float]:
 def run(jobs: int = 300, in_flight: Sequence[int] = (60, 20, 300), seeds: int = 10) -> dict[str, Any]:
     """Return, by distribution and generations in flight, what each client costs."""
     return {
-        f"{name}, {jobs} jobs, {flight} in flight": compare(name, jobs, flight, range(seeds))
+        f"{name}, {jobs} jobs, {flight} in flight": compare_clients(name, jobs, flight, range(seeds))
         for name in DISTRIBUTIONS
         for flight in in_flight
     }

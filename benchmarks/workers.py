@@ -27,31 +27,31 @@ from pipeline.ledger import Ledger
 from pipeline.sandbox import Sandbox, SandboxOptions
 from pipeline.settings import Settings
 from tests.crash.batches import Batch
-from tests.integration.ledgers import server
+from tests.integration.ledgers import shared_postgres
 
 ROUNDS: Final = 3
 WORKERS: Final = (0, 1, 2, 4)
 """0 stands for the local engine."""
 
-FAST: Final = SandboxOptions(speed=100.0, durations="fixed:5", video="small", log_lag_s=0.0)
-USUAL: Final = SandboxOptions(speed=20.0, video="small", log_lag_s=0.0)
+FAST_SANDBOX: Final = SandboxOptions(speed=100.0, durations="fixed:5", video="small", log_lag_s=0.0)
+REALISTIC_SANDBOX: Final = SandboxOptions(speed=20.0, video="small", log_lag_s=0.0)
 SLOTS: Final = 40
-ASKING: Final = 16
+CONCURRENT_CALLERS: Final = 16
 
 
 def options(workers: int, *more: str) -> tuple[str, ...]:
     ray = ("--engine", "ray", "--workers", str(workers)) if workers else ()
-    return (*more, "--no-media", "--ledger", server().url(server().new_database()), *ray)
+    return (*more, "--no-media", "--ledger", shared_postgres().url(shared_postgres().new_database()), *ray)
 
 
-async def jobs_a_second(folder: Path, jobs: int, workers: int) -> float:
+async def jobs_per_s(folder: Path, jobs: int, workers: int) -> float:
     """Run one batch of jobs that render in no time."""
     chosen = options(workers, "--poll-interval", "0.2", "--concurrency", "64")
-    async with Sandbox(FAST) as box:
+    async with Sandbox(FAST_SANDBOX) as box:
         batch = Batch(folder, box, jobs, chosen)
         code = await batch.finish(600)
-        assert code == 0, batch.said()
-        first = min(generation.created_at for generation in box.book.generations)
+        assert code == 0, batch.output_text()
+        first = min(generation.created_at for generation in box.state.generations)
     with (batch.output / "results.csv").open(newline="", encoding="utf-8-sig") as file:
         last = max(datetime.fromisoformat(row["downloaded_at"]) for row in csv.DictReader(file))
     return jobs / (last.timestamp() - first)
@@ -60,45 +60,45 @@ async def jobs_a_second(folder: Path, jobs: int, workers: int) -> float:
 async def slots_used(folder: Path, jobs: int, workers: int) -> tuple[float, int]:
     """Run one batch of jobs that take their time; return the share of slots that was used, and the peak."""
     chosen = options(workers, "--poll-interval", "0.5", "--concurrency", str(SLOTS))
-    async with Sandbox(USUAL) as box:
+    async with Sandbox(REALISTIC_SANDBOX) as box:
         batch = Batch(folder, box, jobs, chosen)
         code = await batch.finish(900)
-        assert code == 0, batch.said()
-        spans = [(one.created_at, one.finishes_at) for one in box.book.generations]
+        assert code == 0, batch.output_text()
+        spans = [(one.created_at, one.finishes_at) for one in box.state.generations]
     last = max(begun for begun, _ in spans)
     first = min(begun for begun, _ in spans)
     rendered = sum(min(ended, last) - begun for begun, ended in spans)
-    return rendered / (SLOTS * (last - first)), box.book.peak_in_flight
+    return rendered / (SLOTS * (last - first)), box.state.peak_in_flight
 
 
-async def throughput(jobs: int) -> None:
+async def measure_throughput(jobs: int) -> None:
     found: dict[int, list[float]] = {}
     for _ in range(ROUNDS):
         for workers in WORKERS:
             with tempfile.TemporaryDirectory() as folder:
-                found.setdefault(workers, []).append(await jobs_a_second(Path(folder), jobs, workers))
+                found.setdefault(workers, []).append(await jobs_per_s(Path(folder), jobs, workers))
     base = statistics.median(found[1])
     print("| engine | jobs a second | ratio |\n| --- | --- | --- |")
     for workers, rates in found.items():
         print(
-            f"| {name_of(workers)} | {statistics.median(rates):.0f} | {statistics.median(rates) / base:.2f} |"
+            f"| {engine_label(workers)} | {statistics.median(rates):.0f} | {statistics.median(rates) / base:.2f} |"
         )
 
 
-async def slots(jobs: int) -> None:
+async def measure_slots(jobs: int) -> None:
     print("| engine | slots used | peak |\n| --- | --- | --- |")
     for workers in WORKERS:
         with tempfile.TemporaryDirectory() as folder:
             used, peak = await slots_used(Path(folder), jobs, workers)
-        print(f"| {name_of(workers)} | {used:.1%} | {peak} of {SLOTS} |", flush=True)
+        print(f"| {engine_label(workers)} | {used:.1%} | {peak} of {SLOTS} |", flush=True)
 
 
-async def messages(reports: int) -> None:
+async def measure_messages(reports: int) -> None:
     """Ask one account as fast as it answers; no row moves."""
     from pipeline.cluster import ray_backend
 
     ray_backend.start(None, 1)
-    where = server().url(server().new_database())
+    where = shared_postgres().url(shared_postgres().new_database())
     async with await Ledger.open(where) as ledger:
         epoch, orphans = await ledger.begin_epoch()
     job = ClusterJob(where, "default", "", "", ApiKey("none", "-"), Settings(), 1, 60.0)
@@ -107,24 +107,26 @@ async def messages(reports: int) -> None:
 
     async def ask(name: str) -> None:
         await account.join(name)
-        for _ in range(reports // ASKING):
+        for _ in range(reports // CONCURRENT_CALLERS):
             await account.exchange(Report(name, 1, Looked(1, 1, 1)))
 
     began = time.perf_counter()
-    await asyncio.gather(*(ask(f"worker {number}") for number in range(ASKING)))
+    await asyncio.gather(*(ask(f"worker {number}") for number in range(CONCURRENT_CALLERS)))
     print(f"{reports / (time.perf_counter() - began):,.0f} messages a second")
     ray_backend.end(account, [])
     ray_backend.leave()
 
 
-def name_of(workers: int) -> str:
+def engine_label(workers: int) -> str:
     return "local" if not workers else f"ray, {workers} worker{'s' if workers > 1 else ''}"
 
 
 def main() -> None:
     what = sys.argv[1] if len(sys.argv) > 1 else "throughput"
     jobs = int(sys.argv[2]) if len(sys.argv) > 2 else 400
-    asyncio.run({"throughput": throughput, "slots": slots, "messages": messages}[what](jobs))
+    asyncio.run(
+        {"throughput": measure_throughput, "slots": measure_slots, "messages": measure_messages}[what](jobs)
+    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from pipeline.cli import COMMANDS, cli
-from pipeline.cli.credentials import BASE_NAMES, DEFAULT_BASE_URL, KEY_NAMES
+from pipeline.cli.credentials import BASE_URL_VARIABLES, DEFAULT_BASE_URL, KEY_VARIABLES
 from pipeline.errors import ExitCode, StopReason
 from pipeline.manifest.json_schema import manifest_schema
 from pipeline.model import State
@@ -267,13 +267,15 @@ def stop_reasons() -> str:
 def faults() -> str:
     return table(
         ["fault", "spoils", "what happens"],
-        [(f"`{kind.name}`", f"{kind.stage}".replace("_", " "), kind.does) for kind in FAULTS.values()],
+        [(f"`{kind.name}`", f"{kind.point}".replace("_", " "), kind.description) for kind in FAULTS.values()],
     )
 
 
 def variables() -> str:
     """The variables of the key and the address, in the order in which they are tried."""
-    keys, bases = (", then ".join(f"`{name}`" for name in names) for names in (KEY_NAMES, BASE_NAMES))
+    keys, bases = (
+        ", then ".join(f"`{name}`" for name in names) for names in (KEY_VARIABLES, BASE_URL_VARIABLES)
+    )
     return table(
         ["what", "read from"],
         [("the key", keys), ("the API's address", f"`--base-url`, then {bases}, else `{DEFAULT_BASE_URL}`")],

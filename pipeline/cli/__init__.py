@@ -25,11 +25,11 @@ COMMANDS: Final = {
 }
 
 
-BROKEN_PIPE: Final = 141
+BROKEN_PIPE_EXIT_CODE: Final = 141
 """What a shell reports of a program that SIGPIPE ended."""
 
 
-class Commands(click.Group):
+class LazyCommands(click.Group):
     """A group whose help needs no command's module."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -46,7 +46,9 @@ class Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="veobatch")
 def cli() -> None:
     """Turn a manifest of (image_url, prompt) pairs into a folder of finished MP4s and a results CSV.
@@ -71,23 +73,23 @@ def _run() -> int:
         error.show()
         return int(ExitCode.USAGE)
     except VeobatchError as error:
-        click.echo(_told(error), err=True)
+        click.echo(_error_text(error), err=True)
         return int(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("veobatch: interrupted", err=True)
         return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        return BROKEN_PIPE_EXIT_CODE
     return result if isinstance(result, int) else int(ExitCode.DONE)
 
 
-def _told(error: VeobatchError) -> str:
+def _error_text(error: VeobatchError) -> str:
     """Return an error's words; a manifest's problems as `validate` shows them, each at its place."""
-    from pipeline.cli.problems import annotate, colourful, listed
+    from pipeline.cli.problems import annotate_on_github, format_problems, use_colour
     from pipeline.manifest import ManifestProblems
 
     if isinstance(error, ManifestProblems):
-        annotate(error)
-        return listed(error.problems, error.count, colour=colourful(sys.stderr))
+        annotate_on_github(error)
+        return format_problems(error.problems, error.count, colour=use_colour(sys.stderr))
     return f"veobatch: {error}"

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 @click.argument("generation_id")
 @click.option("--output", metavar="DIR|URL", help="Where videos go.  [default: output/<manifest's name>]")
 @ledger_options
-def command(manifest: Path, job: str, generation_id: str, output: str | None, where: LedgerChoice) -> int:
+def command(
+    manifest: Path, job: str, generation_id: str, output: str | None, ledger_choice: LedgerChoice
+) -> int:
     """Take over GENERATION_ID as the generation of the row JOB (its id) of MANIFEST.
 
     The next run fetches it and does not pay for the row. Only a row that is pending, failed or in doubt
@@ -27,4 +29,4 @@ def command(manifest: Path, job: str, generation_id: str, output: str | None, wh
     """
     from pipeline.cli.looking import adopt
 
-    return adopt(manifest, job, generation_id, output, where)
+    return adopt(manifest, job, generation_id, output, ledger_choice)

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import click
 
-from pipeline.cli.credentials import find_base_url, need_key
-from pipeline.cli.manifest_loading import first_look
-from pipeline.cli.notifications import tell
-from pipeline.cli.notify import check
-from pipeline.cli.observers import Bystanders
-from pipeline.cli.paths import place_of
-from pipeline.cli.request import Batch, Request
-from pipeline.cli.setup import prepare, settings_of
-from pipeline.cli.start import tell_start
-from pipeline.cli.summary import Ending
+from pipeline.cli.credentials import find_base_url, require_key
+from pipeline.cli.manifest_loading import parse_manifest
+from pipeline.cli.notifications import send_notifications
+from pipeline.cli.notify import check_notify_urls
+from pipeline.cli.observers import RunObservers
+from pipeline.cli.paths import batch_paths
+from pipeline.cli.request import RunConfig, RunOptions
+from pipeline.cli.setup import prepare, resolve_settings
+from pipeline.cli.start import report_start
+from pipeline.cli.summary import ExitSummary
 from pipeline.client import ApiKey, normalise_base_url
 from pipeline.download.downloader import Downloader, DownloadLimits
 from pipeline.download.http import open_session
@@ -49,122 +49,126 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from pipeline.cli.setup import Prepared
+    from pipeline.cli.setup import PreparedRun
     from pipeline.cluster.driver import Cluster
     from pipeline.run_state import Outcome
 
-SANDBOX_HINT: Final = "To try without a key, free and offline: add --sandbox."
+NO_KEY_HINT: Final = "To try without a key, free and offline: add --sandbox."
 SANDBOX_KEY: Final = "any-key-will-do"
 SWITCH_INTERVAL_S: Final = 0.0001
 """At the default of 5 ms a loop that is busy in short bursts starves the ledger's thread of the GIL."""
 
 
-def run(request: Request) -> int:
+def run(options: RunOptions) -> int:
     """Carry out `veobatch run`; return the exit code. Raises `VeobatchError` before anything is touched."""
-    if not isfinite(request.sandbox_speed):
+    if not isfinite(options.sandbox_speed):
         raise UsageError("--sandbox-speed takes a number, such as 20")
-    first = first_look(request.manifest)
-    manifest = first.manifest if first.others else first.loaded().manifest
-    settings = settings_of(request, manifest.run if manifest else {})
-    check(request.notify)
-    if request.serve is not None:
-        parse_bind(request.serve)
-    if request.cluster is not None:
-        from pipeline.cli.clustering import check_cluster
+    parsed = parse_manifest(options.manifest)
+    manifest = parsed.manifest if parsed.other_models else parsed.to_loaded().manifest
+    settings = resolve_settings(options, manifest.run if manifest else {})
+    check_notify_urls(options.notify)
+    if options.serve is not None:
+        parse_bind(options.serve)
+    if options.cluster is not None:
+        from pipeline.cli.clustering import check_cluster_options
 
-        check_cluster(request)
-    place = place_of(request.manifest, request.output, request.where)
-    store = open_store(place.output)
-    key = ApiKey(SANDBOX_KEY, "--sandbox") if request.sandbox else need_key(os.environ, hint=SANDBOX_HINT)
-    base_url = "" if request.sandbox else normalise_base_url(find_base_url(request.base_url, os.environ))
+        check_cluster_options(options)
+    paths = batch_paths(options.manifest, options.output, options.ledger_choice)
+    store = open_store(paths.output)
+    key = ApiKey(SANDBOX_KEY, "--sandbox") if options.sandbox else require_key(os.environ, hint=NO_KEY_HINT)
+    base_url = "" if options.sandbox else normalise_base_url(find_base_url(options.base_url, os.environ))
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    return anyio.run(_run, Batch(request, first, settings, place, store, key, base_url))
+    return anyio.run(_run, RunConfig(options, parsed, settings, paths, store, key, base_url))
 
 
-async def _run(batch: Batch) -> int:
-    request = batch.request
+async def _run(config: RunConfig) -> int:
+    options = config.options
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(batch.store.aclose)
-        prepared = await prepare(stack, batch)
-        if not prepared.agreed():
+        stack.push_async_callback(config.store.aclose)
+        prepared = await prepare(stack, config)
+        if not prepared.confirm_cost():
             click.echo("nothing was submitted", err=True)
             return int(ExitCode.RESUMABLE)
-        prepared.log.know(prepared.plan.records)
+        prepared.run_log.know(prepared.plan.records)
         cdn = await stack.enter_async_context(open_session())
-        ending = await _carried_out(prepared, cdn)
-    ending.show(as_json=request.as_json, quiet=request.quiet)
-    await tell(request, ending)
-    return int(ending.code)
+        summary = await _execute(prepared, cdn)
+    summary.show(as_json=options.as_json, quiet=options.quiet)
+    await send_notifications(options, summary)
+    return int(summary.exit_code)
 
 
-async def _carried_out(prepared: Prepared, cdn: aiohttp.ClientSession) -> Ending:
+async def _execute(prepared: PreparedRun, cdn: aiohttp.ClientSession) -> ExitSummary:
     """Let an engine do what is planned, with everybody watching who wants to."""
-    batch, plan = prepared.batch, prepared.plan
-    learner = DurationLearner(batch.settings.poll_interval)
-    with _remembering(learner, batch.base_url, wanted=not batch.request.sandbox):
-        bystanders = Bystanders(prepared, learner)
-        observer = bystanders.observer
-        prepared.pauses.observer = observer
-        tell_start(plan, prepared.loaded, prepared.cost, observer, prepared.other)
-        tools = _tools(prepared, cdn, learner)
+    config, plan = prepared.config, prepared.plan
+    learner = DurationLearner(config.settings.poll_interval)
+    with _duration_cache(learner, config.base_url, enabled=not config.options.sandbox):
+        observers = RunObservers(prepared, learner)
+        observer = observers.observer
+        prepared.reconnect_notifier.observer = observer
+        report_start(plan, prepared.loaded, prepared.cost_estimate, observer, prepared.manifest_warning)
+        dependencies = _dependencies(prepared, cdn, learner)
         if prepared.epoch is None:
-            return await _driven(Engine(plan.records, tools, batch.settings, observer), bystanders, batch)
-        from pipeline.cli.clustering import check_saved, make_cluster
+            return await _run_engine(
+                Engine(plan.records, dependencies, config.settings, observer), observers, config
+            )
+        from pipeline.cli.clustering import check_artifacts, make_cluster
 
-        records, trouble = await check_saved(plan.records, prepared.ledger, tools.downloader, observer)
+        records, error = await check_artifacts(
+            plan.records, prepared.ledger, dependencies.downloader, observer
+        )
         cluster = make_cluster(records, prepared, prepared.epoch, learner.dump(), observer)
-        if trouble is not None:
-            cluster.hold_back(trouble)
-        ending = await _driven(cluster, bystanders, batch)
+        if error is not None:
+            cluster.hold_back(error)
+        summary = await _run_engine(cluster, observers, config)
         learner.restore(cluster.learned)
-        return ending
+        return summary
 
 
-async def _driven(engine: Engine | Cluster, bystanders: Bystanders, batch: Batch) -> Ending:
+async def _run_engine(engine: Engine | Cluster, observers: RunObservers, config: RunConfig) -> ExitSummary:
     """Run the engine, project the results a last time, and say how it ended."""
-    began = time.monotonic()
+    started = time.monotonic()
     try:
-        await bystanders.projector.begin(engine.records())
-    except StoreTrouble as trouble:
-        engine.hold_back(trouble)
-    outcome, interrupted = await bystanders.watch(engine)
-    code = interrupted or exit_code(outcome)
-    ending = Ending(batch.request.argv, batch.place, outcome, time.monotonic() - began, code)
-    if not await bystanders.projector.finish(outcome.records, next_command=ending.next_command()):
-        ending = replace(ending, code=interrupted or ExitCode.RESUMABLE, unwritten=True)
-    bystanders.observer.said(Event(Topic.ENDED, f"exit {int(ending.code)}: {ending.headline()}"))
-    return ending
+        await observers.results_writer.write_csv(engine.records())
+    except StoreTrouble as error:
+        engine.hold_back(error)
+    outcome, signal_exit_code = await observers.run_engine(engine)
+    code = signal_exit_code or exit_code(outcome)
+    summary = ExitSummary(config.options.argv, config.paths, outcome, time.monotonic() - started, code)
+    if not await observers.results_writer.finish(outcome.records, next_command=summary.next_command()):
+        summary = replace(summary, exit_code=signal_exit_code or ExitCode.RESUMABLE, results_not_written=True)
+    observers.observer.said(Event(Topic.ENDED, f"exit {int(summary.exit_code)}: {summary.headline()}"))
+    return summary
 
 
 @contextmanager
-def _remembering(learner: DurationLearner, base_url: str, *, wanted: bool) -> Iterator[None]:
+def _duration_cache(learner: DurationLearner, base_url: str, *, enabled: bool) -> Iterator[None]:
     """Begin with what earlier runs on this machine learned of this API, and leave what this one learns."""
     path = memory_path(base_url)
-    if wanted:
+    if enabled:
         learner.restore(read_memory(path))
     try:
         yield
     finally:
-        if wanted:
+        if enabled:
             write_memory(path, learner.dump())
 
 
-def _tools(prepared: Prepared, cdn: aiohttp.ClientSession, learner: DurationLearner) -> Tools:
-    batch = prepared.batch
-    settings, chance = batch.settings, random.Random()
+def _dependencies(prepared: PreparedRun, cdn: aiohttp.ClientSession, learner: DurationLearner) -> Tools:
+    config = prepared.config
+    settings, rng = config.settings, random.Random()
     limits = DownloadLimits.of(settings)
     return Tools(
         api=prepared.api,
         ledger=prepared.ledger,
-        downloader=Downloader(session=cdn, store=batch.store, limits=limits, media=settings.media),
-        polling=PollQueue(learner, interval_s=settings.poll_interval, random=chance),
-        gate=CreateGate(settings.concurrency, interval_s=settings.poll_interval, random=chance),
+        downloader=Downloader(session=cdn, store=config.store, limits=limits, media=settings.media),
+        polling=PollQueue(learner, interval_s=settings.poll_interval, random=rng),
+        gate=CreateGate(settings.concurrency, interval_s=settings.poll_interval, random=rng),
         pace=LookPace(interval_s=settings.poll_interval),
         budget=Budget.of(settings.max_cost, prepared.plan.records),
-        price_of=prepared.prices.of,
+        price_of=prepared.prices.price_usd,
         clock=time.monotonic,
         wall=time.time,
-        random=chance,
+        random=rng,
     )
 
 

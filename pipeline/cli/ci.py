@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TextIO
 
-from pipeline.cli.farewell import reason
+from pipeline.cli.farewell import failure_text
 from pipeline.errors import UsageError
 from pipeline.model import Record, State, rendering_s
 from pipeline.results.csv import STATUSES, listed, status, summary
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
     from pipeline.manifest import Problem
 
-Kind = Literal["error", "warning", "notice"]
+AnnotationLevel = Literal["error", "warning", "notice"]
 
-MOST_ANNOTATIONS: Final = 10
+MAX_ANNOTATIONS: Final = 10
 """GitHub keeps ten errors and ten warnings of a step and drops the rest without a word."""
 
 _SUMMARY_ROWS: Final = 100
-_LONGEST_WORDS: Final = 2000
-_NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_MAX_TEXT_CHARS: Final = 2000
+_INVALID_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # An underscore inside a word is no emphasis, so that codes stay as people search for them.
 _MARKDOWN = re.compile(r"([\\`*\[\]|~]|(?<!\w)_|_(?!\w))")
 
@@ -43,12 +43,14 @@ def on_github(environ: Mapping[str, str]) -> bool:
 
 
 def annotation(
-    kind: Kind, message: str, *, file: str = "", line: int = 0, column: int = 0, title: str = ""
+    level: AnnotationLevel, message: str, *, file: str = "", line: int = 0, column: int = 0, title: str = ""
 ) -> str:
     """Return one workflow command that marks `file` at `line` (from 1; 0 is unknown)."""
-    places = {"file": file, "line": line, "col": column, "title": title}
-    told = ",".join(f"{name}={_property(str(value))}" for name, value in places.items() if value)
-    return f"::{kind}{' ' if told else ''}{told}::{_data(message)}"
+    location = {"file": file, "line": line, "col": column, "title": title}
+    properties = ",".join(
+        f"{name}={_escape_property(str(value))}" for name, value in location.items() if value
+    )
+    return f"::{level}{' ' if properties else ''}{properties}::{_escape_message(message)}"
 
 
 def annotation_lines(records: Sequence[Record], manifest: str) -> list[str]:
@@ -58,10 +60,10 @@ def annotation_lines(records: Sequence[Record], manifest: str) -> list[str]:
     """
     rows = [row for row in listed(records) if row.position >= 0]
     failed = [row for row in rows if row.state is State.FAILED]
-    doubts = [row for row in rows if status(row) is State.IN_DOUBT]
+    in_doubt = [row for row in rows if status(row) is State.IN_DOUBT]
     return [
-        *_bounded("error", failed, manifest),
-        *_bounded("warning", doubts, manifest),
+        *_row_annotations("error", failed, manifest),
+        *_row_annotations("warning", in_doubt, manifest),
     ]
 
 
@@ -76,13 +78,13 @@ def problem_lines(problems: Sequence[Problem], count: int) -> list[str]:
             column=problem.column,
             title="veobatch",
         )
-        for problem in problems[:MOST_ANNOTATIONS]
+        for problem in problems[:MAX_ANNOTATIONS]
     ]
     more = count - len(lines)
     return [*lines, annotation("error", f"and {more} more problems", title="veobatch")] if more > 0 else lines
 
 
-def manifest_in_repository(manifest: Path, environ: Mapping[str, str]) -> str:
+def repository_path(manifest: Path, environ: Mapping[str, str]) -> str:
     """Return the manifest's path as annotations want it: from the root of the checked-out repository."""
     root = environ.get("GITHUB_WORKSPACE", "")
     whole = manifest.resolve()
@@ -92,9 +94,9 @@ def manifest_in_repository(manifest: Path, environ: Mapping[str, str]) -> str:
 
 
 @contextmanager
-def group(title: str, stream: TextIO) -> Iterator[None]:
+def log_group(title: str, stream: TextIO) -> Iterator[None]:
     """Fold what is printed inside into one line of the log."""
-    print(f"::group::{_data(title)}", file=stream, flush=True)
+    print(f"::group::{_escape_message(title)}", file=stream, flush=True)
     try:
         yield
     finally:
@@ -106,7 +108,7 @@ def step_summary(records: Sequence[Record], *, title: str, next_command: str = "
     rows = listed(records)
     totals = summary(rows)
     counted = [(word, totals.counts.get(word, 0)) for word in STATUSES if totals.counts.get(word, 0)]
-    blocks = [
+    sections = [
         f"## {markdown(title)}",
         markdown(" ".join(part for part in headline(totals) if part)),
         _table(
@@ -119,11 +121,11 @@ def step_summary(records: Sequence[Record], *, title: str, next_command: str = "
                 for f in figures(totals, rows)
             ],
         ),
-        _failures(rows),
-        _videos(rows),
-        f"To go on: {_code(next_command)}" if next_command else "",
+        _failures_section(rows),
+        _videos_section(rows),
+        f"To go on: {_code_span(next_command)}" if next_command else "",
     ]
-    return "\n\n".join(block for block in blocks if block) + "\n"
+    return "\n\n".join(block for block in sections if block) + "\n"
 
 
 def write_step_summary(text: str, environ: Mapping[str, str]) -> bool:
@@ -148,50 +150,57 @@ def write_junit(records: Sequence[Record], path: Path, *, name: str = "veobatch"
         from junitparser import JUnitXml, TestSuite
     except ImportError as error:
         raise UsageError("--junit needs junitparser: pip install junitparser") from error
-    suite = TestSuite(_xml(name))
-    suite.add_testcases([_case(row, manifest) for row in listed(records)])
+    suite = TestSuite(_xml_text(name))
+    suite.add_testcases([_test_case(row, manifest) for row in listed(records)])
     suite.update_statistics()  # type: ignore[no-untyped-call]  # junitparser types only a part of itself
-    whole = JUnitXml(_xml(name))
-    whole.add_testsuite(suite)
-    whole.update_statistics()  # type: ignore[no-untyped-call]  # as above
-    part = path.with_name(f"{path.name}.part")
-    whole.write(str(part), pretty=True)
-    part.replace(path)
+    document = JUnitXml(_xml_text(name))
+    document.add_testsuite(suite)
+    document.update_statistics()  # type: ignore[no-untyped-call]  # as above
+    partial = path.with_name(f"{path.name}.part")
+    document.write(str(partial), pretty=True)
+    partial.replace(path)
 
 
 def markdown(text: str) -> str:
     """Return `text` as Markdown that shows it as it is, on one line, also in a table's cell."""
     plain = " ".join(text.split())
     escaped = _MARKDOWN.sub(r"\\\1", html.escape(plain, quote=False))
-    return escaped if len(escaped) <= _LONGEST_WORDS else f"{escaped[:_LONGEST_WORDS].rstrip(chr(92))}…"
+    return escaped if len(escaped) <= _MAX_TEXT_CHARS else f"{escaped[:_MAX_TEXT_CHARS].rstrip(chr(92))}…"
 
 
-def _bounded(kind: Kind, rows: Sequence[Record], manifest: str) -> Iterator[str]:
-    shown = rows if len(rows) <= MOST_ANNOTATIONS else rows[: MOST_ANNOTATIONS - 1]
+def _row_annotations(level: AnnotationLevel, rows: Sequence[Record], manifest: str) -> Iterator[str]:
+    shown = rows if len(rows) <= MAX_ANNOTATIONS else rows[: MAX_ANNOTATIONS - 1]
     for row in shown:
-        words = reason(row) if kind == "error" else "sent, but no answer came: it may be paid"
-        yield annotation(kind, f"{row.id}: {words}", file=manifest, line=row.line, title="veobatch")
+        message = failure_text(row) if level == "error" else "sent, but no answer came: it may be paid"
+        yield annotation(level, f"{row.id}: {message}", file=manifest, line=row.line, title="veobatch")
     if len(rows) > len(shown):
-        yield annotation(kind, f"and {len(rows) - len(shown)} more, see results.csv", title="veobatch")
+        yield annotation(level, f"and {len(rows) - len(shown)} more, see results.csv", title="veobatch")
 
 
-def _failures(rows: Sequence[Record]) -> str:
-    found = troubles(rows)
-    if not found:
+def _failures_section(rows: Sequence[Record]) -> str:
+    failure_groups = troubles(rows)
+    if not failure_groups:
         return ""
     lines = []
-    for trouble in found[:_SUMMARY_ROWS]:
-        places = ", ".join(f"{row.id} (line {row.line})" if row.line else row.id for row in trouble.rows[:5])
-        more = f" and {trouble.count - 5:,} more" if trouble.count > 5 else ""
-        lines.append(
-            (f"{trouble.count:,}", markdown(trouble.code), markdown(trouble.message), markdown(places + more))
+    for failure_group in failure_groups[:_SUMMARY_ROWS]:
+        places = ", ".join(
+            f"{row.id} (line {row.line})" if row.line else row.id for row in failure_group.rows[:5]
         )
-    rest = len(found) - _SUMMARY_ROWS
+        more = f" and {failure_group.count - 5:,} more" if failure_group.count > 5 else ""
+        lines.append(
+            (
+                f"{failure_group.count:,}",
+                markdown(failure_group.code),
+                markdown(failure_group.message),
+                markdown(places + more),
+            )
+        )
+    rest = len(failure_groups) - _SUMMARY_ROWS
     tail = f"\n\nand {rest:,} more reasons in results.csv" if rest > 0 else ""
     return f"### What went wrong\n\n{_table(('Rows', 'Code', 'Reason', 'Where'), lines)}{tail}"
 
 
-def _videos(rows: Sequence[Record]) -> str:
+def _videos_section(rows: Sequence[Record]) -> str:
     done = [row for row in rows if row.state is State.DONE]
     if not done:
         return ""
@@ -214,7 +223,7 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
 
 
-def _code(text: str) -> str:
+def _code_span(text: str) -> str:
     """Return a code span; its fence is longer than any run of backticks inside."""
     plain = " ".join(text.split())
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", plain)), default=0))
@@ -222,38 +231,40 @@ def _code(text: str) -> str:
     return f"{fence}{pad}{plain}{pad}{fence}"
 
 
-def _case(row: Record, manifest: str) -> TestCase:
+def _test_case(row: Record, manifest: str) -> TestCase:
     from junitparser import Attr, Error, Failure, IntAttr, Skipped, TestCase
 
     class Row(TestCase):
         file = Attr("file")
         line = IntAttr("line")
 
-    case = Row(_xml(row.id), classname=_xml(manifest or "veobatch"), time=rendering_s(row))
+    case = Row(_xml_text(row.id), classname=_xml_text(manifest or "veobatch"), time=rendering_s(row))
     if manifest and row.line:
-        case.file, case.line = _xml(manifest), row.line
-    word = status(row)
-    if word is State.FAILED:
-        failure = Failure(_xml(reason(row)), _xml(row.failure.code if row.failure else "failed"))
-        failure.text = _xml(f"{row.failure.message if row.failure else ''}\n\nPrompt: {row.prompt}")
+        case.file, case.line = _xml_text(manifest), row.line
+    state = status(row)
+    if state is State.FAILED:
+        failure = Failure(
+            _xml_text(failure_text(row)), _xml_text(row.failure.code if row.failure else "failed")
+        )
+        failure.text = _xml_text(f"{row.failure.message if row.failure else ''}\n\nPrompt: {row.prompt}")
         case.result = [failure]
-    elif word is State.IN_DOUBT:
+    elif state is State.IN_DOUBT:
         case.result = [
-            Error(f"sent, but no answer came (correlation id {_xml(row.correlation_id)})", "in_doubt")
+            Error(f"sent, but no answer came (correlation id {_xml_text(row.correlation_id)})", "in_doubt")
         ]
-    elif word is not State.DONE:
-        case.result = [Skipped(word.value)]
+    elif state is not State.DONE:
+        case.result = [Skipped(state.value)]
     return case
 
 
-def _xml(text: str) -> str:
+def _xml_text(text: str) -> str:
     """Return `text` without the characters that XML 1.0 cannot hold."""
-    return _NO_XML.sub("\ufffd", text)
+    return _INVALID_XML.sub("\ufffd", text)
 
 
-def _data(text: str) -> str:
+def _escape_message(text: str) -> str:
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
+def _escape_property(text: str) -> str:
+    return _escape_message(text).replace(":", "%3A").replace(",", "%2C")

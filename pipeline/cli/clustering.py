@@ -17,29 +17,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
-    from pipeline.cli.request import Request
-    from pipeline.cli.setup import Prepared
+    from pipeline.cli.request import RunOptions
+    from pipeline.cli.setup import PreparedRun
     from pipeline.cluster.driver import Cluster
     from pipeline.download.downloader import Downloader
     from pipeline.events import Observer
     from pipeline.ledger import Ledger
     from pipeline.model import Record
 
-CHECKERS = 4
+ARTIFACT_CHECKERS = 4
 
 
-def check_cluster(request: Request) -> None:
+def check_cluster_options(options: RunOptions) -> None:
     """Raise `UsageError` for what cannot work with workers on other machines."""
-    chosen = request.cluster
-    if chosen is None:
+    cluster_options = options.cluster
+    if cluster_options is None:
         return
     from pipeline.cluster import ray_backend  # noqa: F401 - says so when Ray is not installed
 
-    if chosen.address is None:
+    if cluster_options.address is None:
         return
-    if request.sandbox:
+    if options.sandbox:
         raise UsageError("--sandbox listens on this machine only: leave --ray-address out")
-    if not (request.where.ledger or "").startswith("postgres"):
+    if not (options.ledger_choice.ledger or "").startswith("postgres"):
         raise UsageError(
             "workers on other machines need a ledger that they can reach: --ledger postgresql://..."
         )
@@ -47,9 +47,9 @@ def check_cluster(request: Request) -> None:
 
 def make_cluster(
     records: Sequence[Record],
-    prepared: Prepared,
+    prepared: PreparedRun,
     epoch: tuple[int, frozenset[str]],
-    memory: Mapping[str, Any],
+    shared_durations: Mapping[str, Any],
     observer: Observer,
 ) -> Cluster:
     """Return the cluster that will carry the batch out; nothing of it is started yet.
@@ -58,31 +58,31 @@ def make_cluster(
     """
     from pipeline.cluster.driver import Cluster
 
-    batch, prices = prepared.batch, prepared.prices
-    chosen, place = batch.request.cluster, batch.place
-    if chosen is None:
+    config, prices = prepared.config, prepared.prices
+    cluster_options, paths = config.options.cluster, config.paths
+    if cluster_options is None:
         raise ValueError("no cluster was asked for")
-    where = str(place.ledger)
-    if "://" not in where.removeprefix("sqlite:///"):
-        where = str(Path(where.removeprefix("sqlite:///")).absolute())
-    output = place.output if is_object_url(place.output) else str(Path(place.output).absolute())
+    ledger_url = str(paths.ledger)
+    if "://" not in ledger_url.removeprefix("sqlite:///"):
+        ledger_url = str(Path(ledger_url.removeprefix("sqlite:///")).absolute())
+    output = paths.output if is_object_url(paths.output) else str(Path(paths.output).absolute())
     job = ClusterJob(
-        ledger=where,
-        batch=place.batch,
+        ledger=ledger_url,
+        batch=paths.batch,
         output=output,
-        base_url=batch.base_url,
-        key=batch.key,
-        settings=batch.settings,
-        workers=chosen.workers,
-        lease_s=chosen.lease_s,
+        base_url=config.base_url,
+        key=config.key,
+        settings=config.settings,
+        workers=cluster_options.workers,
+        lease_s=cluster_options.lease_s,
         prices=prices.by_key,
         assumed_price=prices.assumed,
-        memory=memory,
+        memory=shared_durations,
     )
-    return Cluster(records, job, prepared.ledger, epoch, observer, address=chosen.address)
+    return Cluster(records, job, prepared.ledger, epoch, observer, address=cluster_options.address)
 
 
-async def check_saved(
+async def check_artifacts(
     records: Sequence[Record], ledger: Ledger, downloader: Downloader, observer: Observer
 ) -> tuple[list[Record], StopRun | None]:
     """Check that what was saved is still there; return the records, with what must be fetched again.
@@ -91,22 +91,22 @@ async def check_saved(
     """
     checked = {record.key: record for record in records}
     done = iter([record for record in records if record.state is State.DONE])
-    troubles: list[StopRun] = []
+    errors: list[StopRun] = []
 
-    async def some(shared: Iterator[Record]) -> None:
+    async def check_shared(shared: Iterator[Record]) -> None:
         for record in shared:
             try:
                 if record.artifact is not None and await downloader.intact(record.artifact):
                     continue
-                words = f"{record.id}: its video is missing or altered: fetching it again"
-                observer.said(Event(Topic.NOTE, words, Level.WARNING, record.key))
-                again = record.evolve(State.READY, artifact=None, downloaded_at=None)
-                checked[record.key] = await ledger.commit(record, again)
-            except StopRun as trouble:
-                troubles.append(trouble)
+                message = f"{record.id}: its video is missing or altered: fetching it again"
+                observer.said(Event(Topic.NOTE, message, Level.WARNING, record.key))
+                requeued = record.evolve(State.READY, artifact=None, downloaded_at=None)
+                checked[record.key] = await ledger.commit(record, requeued)
+            except StopRun as error:
+                errors.append(error)
                 return
 
     async with anyio.create_task_group() as tasks:
-        for _ in range(CHECKERS):
-            tasks.start_soon(some, done)
-    return list(checked.values()), troubles[0] if troubles else None
+        for _ in range(ARTIFACT_CHECKERS):
+            tasks.start_soon(check_shared, done)
+    return list(checked.values()), errors[0] if errors else None

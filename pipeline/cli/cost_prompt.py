@@ -10,36 +10,36 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import click
 
-from pipeline.cli.manifest_loading import priced
+from pipeline.cli.manifest_loading import price_manifest
 from pipeline.model import State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pipeline.cli.manifest_loading import Loaded
+    from pipeline.cli.manifest_loading import LoadedManifest
     from pipeline.client import Api
     from pipeline.client.catalog import Catalogue
     from pipeline.model import Record
 
-BALANCE_S: Final = 4.0
+BALANCE_TIMEOUT_S: Final = 4.0
 """The balance is good to know and not worth waiting for."""
 
-MAY_BE_SUBMITTED = frozenset({State.PENDING, State.SUBMITTING, State.IN_DOUBT, State.GENERATING})
+SUBMITTABLE_STATES = frozenset({State.PENDING, State.SUBMITTING, State.IN_DOUBT, State.GENERATING})
 
 
 @dataclass(frozen=True, slots=True)
-class Prices:
+class PriceTable:
     """USD by the key of a record; a key that is missing has no known price, unless one is assumed."""
 
     by_key: Mapping[str, float] = field(default_factory=dict)
     assumed: float | None = None
 
-    def of(self, record: Record) -> float | None:
+    def price_usd(self, record: Record) -> float | None:
         return self.by_key.get(record.key, self.assumed)
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class CostEstimate:
     """What is about to be submitted. `usd` counts the rows whose price is known.
 
     `batch_usd` is what the whole batch comes to, with what its rows have cost already; None when unknown.
@@ -50,9 +50,9 @@ class Estimate:
     unknown_rows: int
     balance_usd: float | None
     batch_usd: float | None = None
-    free: bool = False
+    sandbox: bool = False
 
-    def words(self) -> str:
+    def to_text(self) -> str:
         """Return one line for a person."""
         if self.rows == self.unknown_rows:
             cost = "the price is unknown"
@@ -60,57 +60,59 @@ class Estimate:
             cost = f"${self.usd:,.2f}"
             cost += f" and {self.unknown_rows} of unknown price" if self.unknown_rows else ""
         balance = "" if self.balance_usd is None else f"; ${self.balance_usd:,.2f} on the account"
-        if self.free:
+        if self.sandbox:
             balance = " of the sandbox's play money: nothing is spent"
         return f"{self.rows} to submit: {cost}{balance}"
 
 
-async def price_list(
-    records: Sequence[Record], loaded: Loaded, catalogue: Catalogue, assumed: float | None
-) -> Prices:
+async def load_prices(
+    records: Sequence[Record], loaded: LoadedManifest, catalogue: Catalogue, assumed: float | None
+) -> PriceTable:
     """Price the manifest's rows from the catalogue; asks nothing when no row can still be submitted."""
-    if not any(record.state in MAY_BE_SUBMITTED and record.position >= 0 for record in records):
-        return Prices(assumed=assumed)
-    quote, _ = await priced(loaded, catalogue)
+    if not any(record.state in SUBMITTABLE_STATES and record.position >= 0 for record in records):
+        return PriceTable(assumed=assumed)
+    quote, _ = await price_manifest(loaded, catalogue)
     pairs = zip(loaded.manifest.jobs, quote.prices, strict=True)
-    return Prices({job.key: price for job, price in pairs if price is not None}, assumed)
+    return PriceTable({job.key: price for job, price in pairs if price is not None}, assumed)
 
 
-async def estimate(records: Sequence[Record], prices: Prices, api: Api | None) -> Estimate:
+async def estimate_cost(records: Sequence[Record], prices: PriceTable, api: Api | None) -> CostEstimate:
     """Return what the pending rows will cost, and the balance when there are any. No `api`: play money."""
-    known = [prices.of(r) for r in records if r.state is State.PENDING and r.position >= 0]
-    all_rows = [_cost(r, prices) for r in records if r.position >= 0 and r.state is not State.FAILED]
-    whole = None if None in all_rows or not all_rows else sum(cost for cost in all_rows if cost is not None)
-    return Estimate(
+    known = [prices.price_usd(r) for r in records if r.state is State.PENDING and r.position >= 0]
+    all_rows = [_row_cost_usd(r, prices) for r in records if r.position >= 0 and r.state is not State.FAILED]
+    batch_usd = (
+        None if None in all_rows or not all_rows else sum(cost for cost in all_rows if cost is not None)
+    )
+    return CostEstimate(
         rows=len(known),
         usd=sum(price for price in known if price is not None),
         unknown_rows=sum(price is None for price in known),
         balance_usd=await _balance(api) if known and api is not None else None,
-        batch_usd=whole,
-        free=api is None,
+        batch_usd=batch_usd,
+        sandbox=api is None,
     )
 
 
 async def _balance(api: Api) -> float | None:
-    with anyio.move_on_after(BALANCE_S):
+    with anyio.move_on_after(BALANCE_TIMEOUT_S):
         return await api.balance()
     return None
 
 
-def _cost(record: Record, prices: Prices) -> float | None:
+def _row_cost_usd(record: Record, prices: PriceTable) -> float | None:
     known = record.usd_spent if record.usd_spent is not None else record.reserved_usd
-    return prices.of(record) if known is None else known
+    return prices.price_usd(record) if known is None else known
 
 
-def agreed(estimate: Estimate, *, assume_yes: bool) -> bool:
+def confirm_cost(cost_estimate: CostEstimate, *, assume_yes: bool) -> bool:
     """Ask once whether to spend, when there is something to spend and a terminal to ask on.
 
     The loop's own handling of Ctrl-C is put aside meanwhile: it would wait for the answer first.
     """
-    if assume_yes or not estimate.rows or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if assume_yes or not cost_estimate.rows or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return True
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return click.confirm(f"{estimate.words()}. Go on?", default=True, err=True)
+        return click.confirm(f"{cost_estimate.to_text()}. Go on?", default=True, err=True)
     finally:
         signal.signal(signal.SIGINT, handler)

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from pipeline.client import ApiKey
 
-KEY_NAMES: Final = ("AIMLAPI_API_KEY", "AIML_API_KEY", "AIMLAPI_KEY")
-BASE_NAMES: Final = ("AIMLAPI_API_BASE", "AIML_API_BASE")
+KEY_VARIABLES: Final = ("AIMLAPI_API_KEY", "AIML_API_KEY", "AIMLAPI_KEY")
+BASE_URL_VARIABLES: Final = ("AIMLAPI_API_BASE", "AIML_API_BASE")
 DEFAULT_BASE_URL: Final = "https://api.aimlapi.com"
 
 
@@ -23,7 +23,7 @@ def find_key(environ: Mapping[str, str]) -> ApiKey | None:
     """
     from pipeline.client import ApiKey
 
-    for name in KEY_NAMES:
+    for name in KEY_VARIABLES:
         secret = environ.get(name, "").strip()
         if secret:
             if not (secret.isascii() and secret.isprintable()) or " " in secret:
@@ -34,15 +34,17 @@ def find_key(environ: Mapping[str, str]) -> ApiKey | None:
     return None
 
 
-def need_key(environ: Mapping[str, str], *, hint: str) -> ApiKey:
+def require_key(environ: Mapping[str, str], *, hint: str) -> ApiKey:
     """Return the key; raises `UsageError` that names the variables and the way to do without."""
     key = find_key(environ)
     if key is None:
-        names = ", ".join(KEY_NAMES)
-        raise UsageError(f"no API key: set {KEY_NAMES[0]} (looked for {names}). {hint}")
+        names = ", ".join(KEY_VARIABLES)
+        raise UsageError(f"no API key: set {KEY_VARIABLES[0]} (looked for {names}). {hint}")
     return key
 
 
 def find_base_url(option: str | None, environ: Mapping[str, str]) -> str:
     """Return `--base-url`, else the first of `BASE_NAMES` that is set, else the vendor's."""
-    return option or next((environ[name] for name in BASE_NAMES if environ.get(name)), DEFAULT_BASE_URL)
+    return option or next(
+        (environ[name] for name in BASE_URL_VARIABLES if environ.get(name)), DEFAULT_BASE_URL
+    )

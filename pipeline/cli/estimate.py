@@ -45,15 +45,15 @@ async def _estimate(
     import aiohttp
 
     from pipeline.cli.credentials import find_base_url, find_key
-    from pipeline.cli.manifest_loading import cache_dir, load_checked, priced
+    from pipeline.cli.manifest_loading import cache_dir, load_manifest, price_manifest
     from pipeline.client.catalog import Catalogue
     from pipeline.client.client import USER_AGENT, Api, normalise_base_url
 
     url = normalise_base_url(find_base_url(base_url, os.environ))
     async with aiohttp.ClientSession(headers={"User-Agent": USER_AGENT}) as session:
         catalogue = Catalogue(session, url, cache_dir())
-        loaded = await load_checked(path, catalogue)
-        quote, notes = await priced(loaded, catalogue)
+        loaded = await load_manifest(path, catalogue)
+        quote, notes = await price_manifest(loaded, catalogue)
     key = find_key(os.environ)
     balance = None
     if key is not None:
@@ -85,16 +85,16 @@ def _print_json(quote: Quote, balance: float | None) -> None:
 
 def _print_text(jobs: Sequence[Job], quote: Quote, balance: float | None) -> None:
     for job, price in list(zip(jobs, quote.prices, strict=True))[:_ROWS_SHOWN]:
-        click.echo(f"{_usd(price):>12}  {job.id}  {_short(job.prompt)}")
+        click.echo(f"{_usd(price):>12}  {job.id}  {_shortened(job.prompt)}")
     if len(jobs) > _ROWS_SHOWN:
         click.echo(f"{'...':>12}  and {len(jobs) - _ROWS_SHOWN:,} more rows")
     click.echo("")
     for model, share in quote.by_model.items():
         unknown = f", {share.unknown_rows:,} of them unknown" if share.unknown_rows else ""
         click.echo(f"{_usd(share.total_usd):>12}  {model}: {_rows(share.rows)}{unknown}")
-    click.echo(f"{_usd(quote.total_usd):>12}  in all{_without(quote)}")
+    click.echo(f"{_usd(quote.total_usd):>12}  in all{_unknown_note(quote)}")
     if balance is not None:
-        click.echo(f"{_usd(balance):>12}  on the account{_short_by(quote, balance)}")
+        click.echo(f"{_usd(balance):>12}  on the account{_shortfall_note(quote, balance)}")
 
 
 def _usd(amount: float | None) -> str:
@@ -105,19 +105,19 @@ def _rows(count: int) -> str:
     return f"{count:,} row{'' if count == 1 else 's'}"
 
 
-def _without(quote: Quote) -> str:
+def _unknown_note(quote: Quote) -> str:
     """Say what the total leaves out: a sum of known prices is not the price of everything."""
     if quote.unknown_rows and quote.total_usd is not None:
         return f", and {_rows(quote.unknown_rows)} whose price is unknown"
     return ""
 
 
-def _short_by(quote: Quote, balance: float) -> str:
+def _shortfall_note(quote: Quote, balance: float) -> str:
     missing = (quote.total_usd or 0) - balance
     return f", {missing:,.2f} USD too little" if missing > 0 else ""
 
 
-def _short(text: str, width: int = 60) -> str:
+def _shortened(text: str, width: int = 60) -> str:
     from pipeline.manifest.problems import printable
 
     line = printable(" ".join(text.split()))

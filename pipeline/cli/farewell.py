@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pipeline.cli.terminal import clock_words, fitted, one_line
+from pipeline.cli.terminal import duration_text, one_line, truncated
 from pipeline.model import State, rendering_s
 from pipeline.results.csv import listed, status
 from pipeline.results.report.story import headline, money, size, span
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from pipeline.model import Record
     from pipeline.results.csv import Summary
 
-FAILURES: Final = 20
-SLOWEST: Final = 3
-_LONGEST_REASON: Final = 500
+MAX_LISTED_ROWS: Final = 20
+MAX_SLOWEST_ROWS: Final = 3
+_MAX_REASON_COLUMNS: Final = 500
 
 
-def closing_words(
+def summary_text(
     totals: Summary,
     records: Sequence[Record],
-    paths: Mapping[str, str],
+    output_files: Mapping[str, str],
     next_command: str = "",
     *,
     wall_s: float | None = None,
-    opening: str = "",
-    left: Mapping[str, str] | None = None,
+    stop_explanation: str = "",
+    unfinished: Mapping[str, str] | None = None,
 ) -> str:
     """Return what to say at the end, without a final newline.
 
@@ -40,40 +40,40 @@ def closing_words(
     it did; `left` says of rows (by their keys) why they stay open.
     """
     rows = listed(records)
-    table = paths.get("table", "results.csv")
-    blocks = [
-        _top(totals, wall_s, opening),
-        _slowest(rows),
-        _failures(rows, table),
-        _doubts(rows, table),
-        _open(rows, left or {}, table),
-        _aligned(paths),
+    table = output_files.get("table", "results.csv")
+    sections = [
+        _headline_section(totals, wall_s, stop_explanation),
+        _slowest_section(rows),
+        _failed_section(rows, table),
+        _in_doubt_section(rows, table),
+        _unfinished_section(rows, unfinished or {}, table),
+        _output_files_section(output_files),
         f"Next: {next_command}" if next_command else "",
     ]
-    return "\n\n".join(block for block in blocks if block)
+    return "\n\n".join(block for block in sections if block)
 
 
-def reason(row: Record) -> str:
+def failure_text(row: Record) -> str:
     """Return a failure as `code: the vendor's words`, on one line and of bounded length."""
     if row.failure is None:
         return "no reason was recorded"
-    return fitted(one_line(f"{row.failure.code}: {row.failure.message}".rstrip(" :")), _LONGEST_REASON)
+    return truncated(one_line(f"{row.failure.code}: {row.failure.message}".rstrip(" :")), _MAX_REASON_COLUMNS)
 
 
-def name_of(row: Record) -> str:
+def row_label(row: Record) -> str:
     """Return a row's id with its place in the manifest, on one line."""
     return f"{one_line(row.id)} (line {row.line})" if row.line else one_line(row.id)
 
 
-def _top(totals: Summary, wall_s: float | None, opening: str) -> str:
-    lines = [one_line(opening)] if opening else []
+def _headline_section(totals: Summary, wall_s: float | None, stop_explanation: str) -> str:
+    lines = [one_line(stop_explanation)] if stop_explanation else []
     lines.append(" ".join(part for part in headline(totals) if part))
-    spent = f"{money(totals.usd)} spent{_about(totals)}"
+    spent = f"{money(totals.usd)} spent{_estimated_note(totals)}"
     facts = ["what was spent is unknown" if totals.price_unknown else spent]
     if totals.usd_open:
         facts.append(f"{money(totals.usd_open)} set aside for rows that are not settled")
     if wall_s is not None:
-        facts.append(f"{clock_words(wall_s)} in all")
+        facts.append(f"{duration_text(wall_s)} in all")
     if totals.saved_bytes:
         footage = f"{span(totals.video_s)} of footage, " if totals.video_s else ""
         facts.append(f"{footage}{size(totals.saved_bytes)}")
@@ -81,50 +81,50 @@ def _top(totals: Summary, wall_s: float | None, opening: str) -> str:
     return "\n".join(lines)
 
 
-def _about(totals: Summary) -> str:
+def _estimated_note(totals: Summary) -> str:
     if totals.usd_assumed:
         return f" ({money(totals.usd_assumed)} of it estimated)"
     return f" (the price of {totals.unpriced} is unknown)" if totals.unpriced else ""
 
 
-def _slowest(rows: Iterable[Record]) -> str:
+def _slowest_section(rows: Iterable[Record]) -> str:
     timed = [(taken, row) for row in rows if (taken := rendering_s(row)) is not None]
-    if len(timed) <= SLOWEST:
+    if len(timed) <= MAX_SLOWEST_ROWS:
         return ""
-    slowest = sorted(timed, key=lambda item: -item[0])[:SLOWEST]
+    slowest = sorted(timed, key=lambda item: -item[0])[:MAX_SLOWEST_ROWS]
     return "\n".join(
-        ["Slowest to render:", *(f"  {span(taken):>12}  {name_of(row)}" for taken, row in slowest)]
+        ["Slowest to render:", *(f"  {span(taken):>12}  {row_label(row)}" for taken, row in slowest)]
     )
 
 
-def _failures(rows: Iterable[Record], table: str) -> str:
-    failed = [f"{name_of(row)}: {reason(row)}" for row in rows if row.state is State.FAILED]
-    return _listing("Failed:", failed, table)
+def _failed_section(rows: Iterable[Record], table: str) -> str:
+    failed = [f"{row_label(row)}: {failure_text(row)}" for row in rows if row.state is State.FAILED]
+    return _section("Failed:", failed, table)
 
 
-def _doubts(rows: Iterable[Record], table: str) -> str:
-    doubts = [
-        f"{name_of(row)}: correlation id {row.correlation_id}"
+def _in_doubt_section(rows: Iterable[Record], table: str) -> str:
+    lines = [
+        f"{row_label(row)}: correlation id {row.correlation_id}"
         for row in rows
         if status(row) is State.IN_DOUBT
     ]
-    return _listing("In doubt (sent, but no answer came: they may be paid):", doubts, table)
+    return _section("In doubt (sent, but no answer came: they may be paid):", lines, table)
 
 
-def _open(rows: Iterable[Record], left: Mapping[str, str], table: str) -> str:
-    lines = [f"{name_of(row)}: {one_line(left[row.key])}" for row in rows if row.key in left]
-    return _listing("Left for the next run:", lines, table)
+def _unfinished_section(rows: Iterable[Record], unfinished: Mapping[str, str], table: str) -> str:
+    lines = [f"{row_label(row)}: {one_line(unfinished[row.key])}" for row in rows if row.key in unfinished]
+    return _section("Left for the next run:", lines, table)
 
 
-def _listing(title: str, lines: Sequence[str], table: str) -> str:
+def _section(title: str, lines: Sequence[str], table: str) -> str:
     if not lines:
         return ""
-    shown = [title, *(f"  {line}" for line in lines[:FAILURES])]
-    if len(lines) > FAILURES:
-        shown.append(f"  … and {len(lines) - FAILURES:,} more in {table}")
+    shown = [title, *(f"  {line}" for line in lines[:MAX_LISTED_ROWS])]
+    if len(lines) > MAX_LISTED_ROWS:
+        shown.append(f"  … and {len(lines) - MAX_LISTED_ROWS:,} more in {table}")
     return "\n".join(shown)
 
 
-def _aligned(paths: Mapping[str, str]) -> str:
-    wide = max(map(len, paths), default=0)
-    return "\n".join(f"{label.capitalize():<{wide}}  {path}" for label, path in paths.items())
+def _output_files_section(output_files: Mapping[str, str]) -> str:
+    width = max(map(len, output_files), default=0)
+    return "\n".join(f"{label.capitalize():<{width}}  {path}" for label, path in output_files.items())

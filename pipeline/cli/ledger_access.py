@@ -20,66 +20,70 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from contextlib import AbstractContextManager
 
-    from pipeline.cli.paths import Place
+    from pipeline.cli.paths import BatchPaths
     from pipeline.events import Observer
 
-_USER: Final = re.compile(r"(://[^:/?#]*:)(.*)(@)")
-_QUERY: Final = re.compile(r"([?&](?:ssl)?password=)([^&]*)")
-_SHORTEST_SECRET: Final = 4
+_USERINFO_PASSWORD: Final = re.compile(r"(://[^:/?#]*:)(.*)(@)")
+_QUERY_PASSWORD: Final = re.compile(r"([?&](?:ssl)?password=)([^&]*)")
+_MIN_SECRET_CHARS: Final = 4
 """A shorter password would blacken half of what is written; it is still never written on purpose."""
 
 
-class Pauses:
+class ReconnectNotifier:
     """Says that a database is waited for: to the run's observers once there are any, till then aloud."""
 
     def __init__(self) -> None:
         self.observer: Observer | None = None
 
-    def say(self, words: str) -> None:
+    def notify(self, message: str) -> None:
         if self.observer is None:
-            click.echo(words, err=True)
+            click.echo(message, err=True)
         else:
-            self.observer.said(Event(Topic.WAITING, words, Level.WARNING))
+            self.observer.said(Event(Topic.WAITING, message, Level.WARNING))
 
 
 @asynccontextmanager
-async def held_ledger(place: Place, *, what: str, pauses: Pauses | None = None) -> AsyncIterator[Ledger]:
+async def open_exclusive_ledger(
+    paths: BatchPaths, *, what: str, notifier: ReconnectNotifier | None = None
+) -> AsyncIterator[Ledger]:
     """Open the ledger of `place` to write, and keep every other run out of it meanwhile.
 
     Raises `Held` when another process has the folder or the batch, else as `Ledger.open` does.
     """
     since = iso(time.time())
-    pauses = pauses or Pauses()
-    with hold(place.home, what=what, since=since), _held_file(place, what, since):
-        opening = Ledger.open(place.ledger, batch=place.batch, exclusive=True, on_pause=pauses.say)
+    notifier = notifier or ReconnectNotifier()
+    with hold(paths.folder, what=what, since=since), _external_file_lock(paths, what, since):
+        opening = Ledger.open(paths.ledger, batch=paths.batch, exclusive=True, on_pause=notifier.notify)
         async with await opening as ledger:
             yield ledger
 
 
-def _held_file(place: Place, what: str, since: str) -> AbstractContextManager[None]:
+def _external_file_lock(paths: BatchPaths, what: str, since: str) -> AbstractContextManager[None]:
     """Hold a batch in a file that other folders may use too; a database holds its batches by itself."""
-    path = Path(place.elsewhere.removeprefix("sqlite:///"))
-    if not place.elsewhere or "://" in str(place.elsewhere).removeprefix("sqlite:///"):
+    path = Path(paths.external_ledger.removeprefix("sqlite:///"))
+    if not paths.external_ledger or "://" in str(paths.external_ledger).removeprefix("sqlite:///"):
         return nullcontext()
-    return hold(path.with_name(f"{path.name}.{quote(place.batch, safe='')}.lock"), what=what, since=since)
+    return hold(path.with_name(f"{path.name}.{quote(paths.batch, safe='')}.lock"), what=what, since=since)
 
 
-async def looked_at(place: Place) -> Ledger:
+async def open_read_only_ledger(paths: BatchPaths) -> Ledger:
     """Open the ledger of `place` for reading, as `Ledger.open` does."""
-    return await Ledger.open(place.ledger, batch=place.batch, read_only=True, on_pause=Pauses().say)
+    return await Ledger.open(
+        paths.ledger, batch=paths.batch, read_only=True, on_pause=ReconnectNotifier().notify
+    )
 
 
-def without_password(word: str) -> str:
+def redact_password(text: str) -> str:
     """Return a word of the command line with the password of a URL in it made illegible."""
-    if "://" not in word:
-        return word
-    return _QUERY.sub(r"\1***", _USER.sub(r"\1***\3", word))
+    if "://" not in text:
+        return text
+    return _QUERY_PASSWORD.sub(r"\1***", _USERINFO_PASSWORD.sub(r"\1***\3", text))
 
 
-def secrets_of(url: str) -> Sequence[str]:
+def ledger_passwords(url: str) -> Sequence[str]:
     """Return the passwords that a ledger's URL holds, for those who write logs."""
     if "://" not in url:
         return ()
-    found = [match[2] for pattern in (_USER, _QUERY) for match in pattern.finditer(url)]
-    plain = {form for text in found for form in (text, unquote(text))}
-    return sorted(form for form in plain if len(form) >= _SHORTEST_SECRET)
+    found = [match[2] for pattern in (_USERINFO_PASSWORD, _QUERY_PASSWORD) for match in pattern.finditer(url)]
+    passwords = {form for text in found for form in (text, unquote(text))}
+    return sorted(form for form in passwords if len(form) >= _MIN_SECRET_CHARS)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import anyio
 import click
 
-from pipeline.cli.ledger_access import held_ledger, looked_at
+from pipeline.cli.ledger_access import open_exclusive_ledger, open_read_only_ledger
 from pipeline.cli.paths import (
-    DEFAULT_LEDGER,
+    DEFAULT_LEDGER_CHOICE,
+    BatchPaths,
     LedgerChoice,
-    Place,
-    existing_place,
-    place_of,
+    batch_paths,
+    existing_batch_paths,
 )
 from pipeline.cli.start import plan_batch
 from pipeline.errors import ExitCode, StoreTrouble, UsageError
@@ -24,7 +24,7 @@ from pipeline.manifest import load
 from pipeline.model import PAID, State
 from pipeline.plan import Retry
 from pipeline.results import CSV_NAME, REPORT_NAME
-from pipeline.results.writer import Projector
+from pipeline.results.writer import ResultsWriter
 from pipeline.storage import open_store
 
 if TYPE_CHECKING:
@@ -33,66 +33,75 @@ if TYPE_CHECKING:
 
     from pipeline.model import Record
 
-WATCH_S = 1.0
-OPEN = frozenset(State) - {State.DONE, State.FAILED}
+WATCH_INTERVAL_S = 1.0
+OPEN_STATES = frozenset(State) - {State.DONE, State.FAILED}
 
 
 def show_status(
-    target: str, output: str | None, where: LedgerChoice = DEFAULT_LEDGER, *, as_json: bool, watch: bool
+    target: str,
+    output: str | None,
+    ledger_choice: LedgerChoice = DEFAULT_LEDGER_CHOICE,
+    *,
+    as_json: bool,
+    watch: bool,
 ) -> int:
     """Print counts by state; while `watch`, again whenever they change, until no row is open."""
-    return anyio.run(_show_status, existing_place(target, output, where), as_json, watch)
+    return anyio.run(_show_status, existing_batch_paths(target, output, ledger_choice), as_json, watch)
 
 
-async def _show_status(place: Place, as_json: bool, watch: bool) -> int:
+async def _show_status(paths: BatchPaths, as_json: bool, watch: bool) -> int:
     last: Mapping[State, int] | None = None
     while True:
-        counts = await _counts(place)
+        counts = await _load_counts(paths)
         if counts != last:
-            click.echo(_counted(place, counts, as_json=as_json))
+            click.echo(_format_counts(paths, counts, as_json=as_json))
             sys.stdout.flush()
         last = counts
-        if not watch or not any(counts.get(state, 0) for state in OPEN):
+        if not watch or not any(counts.get(state, 0) for state in OPEN_STATES):
             return int(ExitCode.DONE)
-        await anyio.sleep(WATCH_S)
+        await anyio.sleep(WATCH_INTERVAL_S)
 
 
-async def _counts(place: Place) -> Mapping[State, int]:
-    async with await looked_at(place) as ledger:
+async def _load_counts(paths: BatchPaths) -> Mapping[State, int]:
+    async with await open_read_only_ledger(paths) as ledger:
         return await ledger.counts()
 
 
-def _counted(place: Place, counts: Mapping[State, int], *, as_json: bool) -> str:
-    named = {state.value: counts.get(state, 0) for state in State}
-    named["in_doubt"] += named.pop("submitting")
+def _format_counts(paths: BatchPaths, counts: Mapping[State, int], *, as_json: bool) -> str:
+    by_name = {state.value: counts.get(state, 0) for state in State}
+    by_name["in_doubt"] += by_name.pop("submitting")
     if as_json:
-        return json.dumps({"total": sum(named.values()), "counts": named, "home": str(place.home)})
-    told = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in named.items() if count)
-    return f"{sum(named.values())} rows: {told or 'none'}"
+        return json.dumps({"total": sum(by_name.values()), "counts": by_name, "home": str(paths.folder)})
+    parts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in by_name.items() if count)
+    return f"{sum(by_name.values())} rows: {parts or 'none'}"
 
 
-def write_report(target: str, output: str | None, where: LedgerChoice = DEFAULT_LEDGER) -> int:
+def write_report(target: str, output: str | None, ledger_choice: LedgerChoice = DEFAULT_LEDGER_CHOICE) -> int:
     """Write CSV and report from the ledger as it is; a run that is going on is not disturbed."""
-    return anyio.run(_write_report, existing_place(target, output, where))
+    return anyio.run(_write_report, existing_batch_paths(target, output, ledger_choice))
 
 
-async def _write_report(place: Place) -> int:
-    async with await looked_at(place) as ledger:
+async def _write_report(paths: BatchPaths) -> int:
+    async with await open_read_only_ledger(paths) as ledger:
         records = await ledger.load()
         manifest = json.loads(await ledger.meta_get("manifest") or '""')
-    store = open_store(place.output)
+    store = open_store(paths.output)
     try:
-        projector = Projector(store, title=place.home.name, manifest=manifest)
-        if not await projector.finish(records):
-            raise StoreTrouble(f"{place.output} cannot be written")
+        writer = ResultsWriter(store, title=paths.folder.name, manifest=manifest)
+        if not await writer.finish(records):
+            raise StoreTrouble(f"{paths.output} cannot be written")
     finally:
         await store.aclose()
-    click.echo(f"{place.show(CSV_NAME)}\n{place.show(REPORT_NAME)}")
+    click.echo(f"{paths.output_path(CSV_NAME)}\n{paths.output_path(REPORT_NAME)}")
     return int(ExitCode.DONE)
 
 
 def adopt(
-    manifest: Path, job: str, generation_id: str, output: str | None, where: LedgerChoice = DEFAULT_LEDGER
+    manifest: Path,
+    job: str,
+    generation_id: str,
+    output: str | None,
+    ledger_choice: LedgerChoice = DEFAULT_LEDGER_CHOICE,
 ) -> int:
     """Make `generation_id` the generation of the row with the id `job`.
 
@@ -101,33 +110,33 @@ def adopt(
     """
     if not generation_id.strip():
         raise UsageError("the generation id is empty")
-    return anyio.run(_adopt, manifest, job, generation_id, place_of(manifest, output, where))
+    return anyio.run(_adopt, manifest, job, generation_id, batch_paths(manifest, output, ledger_choice))
 
 
-async def _adopt(manifest: Path, job: str, generation_id: str, place: Place) -> int:
+async def _adopt(manifest: Path, job: str, generation_id: str, paths: BatchPaths) -> int:
     checked = load(manifest)
     if not any(candidate.id == job for candidate in checked.jobs):
         raise UsageError(f"{manifest} has no row with the id {job!r}")
-    async with held_ledger(place, what=f"veobatch adopt {manifest}") as ledger:
+    async with open_exclusive_ledger(paths, what=f"veobatch adopt {manifest}") as ledger:
         name = checked.run.get("name", "{id}")
         plan = await plan_batch(ledger, checked, name, Retry())
-        record = _adopter(plan.records, job, generation_id)
-        await ledger.commit(record, _adopted(record, generation_id))
+        record = _find_adopting_record(plan.records, job, generation_id)
+        await ledger.commit(record, _with_generation(record, generation_id))
     click.echo(f"{job} has taken over {generation_id}; run the manifest to fetch it")
     return int(ExitCode.DONE)
 
 
-def _adopter(records: tuple[Record, ...], job: str, generation_id: str) -> Record:
-    taken = next((record for record in records if record.generation_id == generation_id), None)
-    if taken is not None:
-        raise UsageError(f"{generation_id} is the generation of {taken.id} already")
+def _find_adopting_record(records: tuple[Record, ...], job: str, generation_id: str) -> Record:
+    owner = next((record for record in records if record.generation_id == generation_id), None)
+    if owner is not None:
+        raise UsageError(f"{generation_id} is the generation of {owner.id} already")
     record = next(record for record in records if record.id == job and record.position >= 0)
     if record.state in PAID:
         raise UsageError(f"{job} has a generation of its own ({record.generation_id}, {record.state})")
     return record
 
 
-def _adopted(record: Record, generation_id: str) -> Record:
+def _with_generation(record: Record, generation_id: str) -> Record:
     now = time.time()
     return record.evolve(
         State.GENERATING,

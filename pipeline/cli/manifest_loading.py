@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedManifest:
     """A manifest that holds, and what the catalogue said of its other models."""
 
     manifest: Manifest
-    listings: Mapping[str, Listing] = field(default_factory=dict)
+    model_infos: Mapping[str, Listing] = field(default_factory=dict)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return tuple(note for listing in self.listings.values() for note in listing.notes)
+        return tuple(note for listing in self.model_infos.values() for note in listing.notes)
 
 
 def cache_dir() -> Path:
@@ -41,56 +41,56 @@ def cache_dir() -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class FirstLook:
+class ParsedManifest:
     """What a manifest is without the network: it holds, or has problems, and `others` need the catalogue."""
 
     path: Path
     manifest: Manifest | None
     problems: ManifestProblems | None
-    others: frozenset[str]
+    other_models: frozenset[str]
 
-    def loaded(self) -> Loaded:
+    def to_loaded(self) -> LoadedManifest:
         """Return the manifest as it is; raises its problems."""
         if self.manifest is None:
             assert self.problems is not None  # noqa: S101 - there is one or the other
             raise self.problems
-        return Loaded(self.manifest)
+        return LoadedManifest(self.manifest)
 
 
-def first_look(path: Path) -> FirstLook:
+def parse_manifest(path: Path) -> ParsedManifest:
     """Load the manifest at `path` against the built-in rules."""
     try:
         manifest = load(path)
     except ManifestProblems as found:
-        return FirstLook(path, None, found, found.models - {KNOWN_MODEL})
-    return FirstLook(path, manifest, None, manifest.models - {KNOWN_MODEL})
+        return ParsedManifest(path, None, found, found.models - {KNOWN_MODEL})
+    return ParsedManifest(path, manifest, None, manifest.models - {KNOWN_MODEL})
 
 
-async def second_look(first: FirstLook, catalogue: Catalogue) -> Loaded:
+async def check_with_catalogue(parsed: ParsedManifest, catalogue: Catalogue) -> LoadedManifest:
     """Load the manifest again with the rules of its other models, when it has any.
 
     Raises `ManifestProblems` with everything that is wrong.
     """
-    if not first.others:
-        return first.loaded()
+    if not parsed.other_models:
+        return parsed.to_loaded()
     from anyio import to_thread
 
-    listings = await catalogue.look_up(first.others)
-    manifest = await to_thread.run_sync(partial(load, first.path, rules=rules_of(listings)))
-    return Loaded(manifest, listings)
+    model_infos = await catalogue.look_up(parsed.other_models)
+    manifest = await to_thread.run_sync(partial(load, parsed.path, rules=known_rules(model_infos)))
+    return LoadedManifest(manifest, model_infos)
 
 
-async def load_checked(path: Path, catalogue: Catalogue) -> Loaded:
+async def load_manifest(path: Path, catalogue: Catalogue) -> LoadedManifest:
     """Load the manifest at `path`, each row checked against the rules of its own model.
 
     Raises `ManifestProblems` with everything that is wrong.
     """
     from anyio import to_thread
 
-    return await second_look(await to_thread.run_sync(first_look, path), catalogue)
+    return await check_with_catalogue(await to_thread.run_sync(parse_manifest, path), catalogue)
 
 
-async def with_images(loaded: Loaded, allow_private: bool) -> Loaded:
+async def check_manifest_images(loaded: LoadedManifest, allow_private: bool) -> LoadedManifest:
     """Look at every image; return the manifest with the doubts added to its warnings.
 
     Raises `ManifestProblems` for images that will not do.
@@ -98,35 +98,37 @@ async def with_images(loaded: Loaded, allow_private: bool) -> Loaded:
     from pipeline.images import check_images
 
     manifest = loaded.manifest
-    found = await check_images(
+    checked = await check_images(
         manifest.jobs, str(manifest.path), allow_private=allow_private, cache_file=cache_dir() / "images.json"
     )
-    if found.problems:
-        raise ManifestProblems(found.problems, models=manifest.models)
-    return replace(loaded, manifest=replace(manifest, warnings=(*manifest.warnings, *found.warnings)))
+    if checked.problems:
+        raise ManifestProblems(checked.problems, models=manifest.models)
+    return replace(loaded, manifest=replace(manifest, warnings=(*manifest.warnings, *checked.warnings)))
 
 
-def rules_of(listings: Mapping[str, Listing]) -> dict[str, ModelRules]:
+def known_rules(model_infos: Mapping[str, Listing]) -> dict[str, ModelRules]:
     """Return the rules that are known; a model that the vendor does not have is marked as such."""
     rules: dict[str, ModelRules] = {}
-    for model, listing in listings.items():
-        if listing.rules is not None:
-            rules[model] = listing.rules
-        elif not listing.listed:
+    for model, model_info in model_infos.items():
+        if model_info.rules is not None:
+            rules[model] = model_info.rules
+        elif not model_info.listed:
             rules[model] = ModelRules(model, MappingProxyType({}), listed=False)
     return rules
 
 
-async def priced(loaded: Loaded, catalogue: Catalogue) -> tuple[Quote, tuple[str, ...]]:
+async def price_manifest(loaded: LoadedManifest, catalogue: Catalogue) -> tuple[Quote, tuple[str, ...]]:
     """Price every job from the live catalogue; return the quote and notes for the user.
 
     Rows whose price cannot be had are unknown in the quote; nothing is raised for the network's sake.
     """
     from pipeline.submit.pricing import quote
 
-    missing = {job.model for job in loaded.manifest.jobs} - loaded.listings.keys()
-    listings = {**loaded.listings, **await catalogue.look_up(missing, with_rules=False)}
-    prices = {model: found.pricing for model, found in listings.items() if found.pricing is not None}
-    defaults = {model: found.rules.defaults for model, found in listings.items() if found.rules is not None}
-    notes = tuple(note for found in listings.values() for note in found.notes)
+    missing = {job.model for job in loaded.manifest.jobs} - loaded.model_infos.keys()
+    model_infos = {**loaded.model_infos, **await catalogue.look_up(missing, with_rules=False)}
+    prices = {model: found.pricing for model, found in model_infos.items() if found.pricing is not None}
+    defaults = {
+        model: found.rules.defaults for model, found in model_infos.items() if found.rules is not None
+    }
+    notes = tuple(note for found in model_infos.values() for note in found.notes)
     return quote(loaded.manifest.jobs, prices, defaults), notes

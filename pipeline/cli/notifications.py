@@ -10,35 +10,39 @@ import click
 
 from pipeline.cli.ci import (
     annotation_lines,
-    manifest_in_repository,
     on_github,
+    repository_path,
     step_summary,
     write_junit,
     write_step_summary,
 )
-from pipeline.cli.notify import send
+from pipeline.cli.notify import send_to_urls
 
 if TYPE_CHECKING:
-    from pipeline.cli.request import Request
-    from pipeline.cli.summary import Ending
+    from pipeline.cli.request import RunOptions
+    from pipeline.cli.summary import ExitSummary
 
 
-async def tell(request: Request, ending: Ending) -> None:
+async def send_notifications(options: RunOptions, summary: ExitSummary) -> None:
     """Tell everyone who is not in front of the terminal. Nothing here can fail the run."""
-    records = list(ending.outcome.records)
-    manifest = manifest_in_repository(request.manifest, os.environ)
-    if request.junit is not None:
+    records = list(summary.outcome.records)
+    manifest = repository_path(options.manifest, os.environ)
+    if options.junit is not None:
         try:
-            write_junit(records, request.junit, name=request.manifest.stem, manifest=manifest)
+            write_junit(records, options.junit, name=options.manifest.stem, manifest=manifest)
         except OSError as error:
-            click.echo(f"--junit {request.junit}: {error.strerror}", err=True)
+            click.echo(f"--junit {options.junit}: {error.strerror}", err=True)
     if on_github(os.environ):
         for line in annotation_lines(records, manifest):
             click.echo(line, err=True)
-    following = ending.next_command()
-    write_step_summary(step_summary(records, title=request.manifest.stem, next_command=following), os.environ)
-    if request.notify:
-        title = f"veobatch {request.manifest.stem}: {ending.headline()}"
-        words = ending.words()
-        for trouble in await anyio.to_thread.run_sync(send, request.notify, title, words, int(ending.code)):
-            click.echo(trouble, err=True)
+    next_command = summary.next_command()
+    write_step_summary(
+        step_summary(records, title=options.manifest.stem, next_command=next_command), os.environ
+    )
+    if options.notify:
+        title = f"veobatch {options.manifest.stem}: {summary.headline()}"
+        body = summary.to_text()
+        for delivery_error in await anyio.to_thread.run_sync(
+            send_to_urls, options.notify, title, body, int(summary.exit_code)
+        ):
+            click.echo(delivery_error, err=True)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def check(urls: Sequence[str]) -> None:
+def check_notify_urls(urls: Sequence[str]) -> None:
     """Raise `UsageError` when the extra is missing or a URL names no service, without showing the URL.
 
     Notification URLs carry tokens: what is said of them is their scheme.
@@ -28,7 +28,7 @@ def check(urls: Sequence[str]) -> None:
             raise UsageError(f"--notify: apprise knows no such service: {_scheme(url)}://...")
 
 
-def send(urls: Sequence[str], title: str, words: str, code: int) -> list[str]:
+def send_to_urls(urls: Sequence[str], title: str, body: str, code: int) -> list[str]:
     """Send the message to every URL; return one line for each that did not take it. Blocks.
 
     `code` is the run's exit code: services show success, failure and warning in their own ways.
@@ -39,12 +39,12 @@ def send(urls: Sequence[str], title: str, words: str, code: int) -> list[str]:
     kind = kinds.get(code, apprise.NotifyType.WARNING)
 
     logging.getLogger("apprise").setLevel(logging.CRITICAL)
-    troubles = []
+    errors = []
     for url in urls:
         service = apprise.Apprise()
-        if not (service.add(url) and service.notify(body=words, title=title, notify_type=kind)):
-            troubles.append(f"--notify {_scheme(url)}://...: the message was not delivered")
-    return troubles
+        if not (service.add(url) and service.notify(body=body, title=title, notify_type=kind)):
+            errors.append(f"--notify {_scheme(url)}://...: the message was not delivered")
+    return errors
 
 
 def _scheme(url: str) -> str:

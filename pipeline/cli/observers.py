@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, TextIO, cast
 import anyio
 import click
 
-from pipeline.cli.ci import group, on_github
+from pipeline.cli.ci import log_group, on_github
 from pipeline.cli.progress import Progress
-from pipeline.cli.signals import Signals
-from pipeline.cli.streams import Unbreakable
+from pipeline.cli.signals import SignalListener
+from pipeline.cli.streams import BestEffortStream
 from pipeline.errors import VeobatchError
 from pipeline.events import Observers
-from pipeline.poll.eta import Eta
-from pipeline.results.writer import Projector
+from pipeline.poll.eta import EtaEstimator
+from pipeline.results.writer import ResultsWriter
 
 if TYPE_CHECKING:
-    from pipeline.cli.setup import Prepared
+    from pipeline.cli.setup import PreparedRun
     from pipeline.cluster.driver import Cluster
     from pipeline.engine import Engine
     from pipeline.errors import ExitCode
@@ -30,54 +30,58 @@ if TYPE_CHECKING:
     from pipeline.run_state import Outcome
 
 
-class Bystanders:
+class RunObservers:
     """The observers of one run, and the tasks that some of them need."""
 
-    def __init__(self, prepared: Prepared, learner: DurationLearner) -> None:
+    def __init__(self, prepared: PreparedRun, learner: DurationLearner) -> None:
         """`learner` holds what earlier runs have left of rendering times."""
-        batch, plan = prepared.batch, prepared.plan
-        request, settings = batch.request, batch.settings
+        config, plan = prepared.config, prepared.plan
+        options, settings = config.options, config.settings
         rows = sum(record.position >= 0 for record in plan.records)
-        self._batch = batch
-        self._eta = Eta(
+        self._config = config
+        self._eta = EtaEstimator(
             plan.records, settings.concurrency, interval_s=settings.poll_interval, learner=learner
         )
         self._progress = Progress(
             rows,
-            cast("TextIO", Unbreakable(sys.stderr)),
+            cast("TextIO", BestEffortStream(sys.stderr)),
             known=plan.records,
-            quiet=request.quiet,
-            verbose=request.verbose,
+            quiet=options.quiet,
+            verbose=options.verbose,
             eta=self._eta,
-            estimate_usd=prepared.cost.batch_usd,
+            estimate_usd=prepared.cost_estimate.batch_usd,
         )
-        self.projector = Projector(batch.store, title=request.manifest.stem, manifest=str(request.manifest))
-        observers: list[Observer] = [prepared.log, self._progress, self._eta, self.projector]
+        self.results_writer = ResultsWriter(
+            config.store, title=options.manifest.stem, manifest=str(options.manifest)
+        )
+        observers: list[Observer] = [prepared.run_log, self._progress, self._eta, self.results_writer]
         self._feed = None
-        if request.serve is not None:
+        if options.serve is not None:
             from pipeline.results.live import Feed
 
             self._feed = Feed(plan.records)
             observers.append(self._feed)
         self.observer = Observers(*observers)
 
-    async def watch(self, engine: Engine | Cluster) -> tuple[Outcome, ExitCode | None]:
+    async def run_engine(self, engine: Engine | Cluster) -> tuple[Outcome, ExitCode | None]:
         """Run the engine; return how it ended and the exit code of the signal that ended it, if one did."""
-        signals = Signals()
+        signals = SignalListener()
         async with AsyncExitStack() as stack:
-            await self._serve(stack)
-            if on_github(os.environ) and not self._batch.request.quiet:
-                stack.enter_context(group("veobatch: progress", cast("TextIO", Unbreakable(sys.stderr))))
+            await self._start_live_page(stack)
+            if on_github(os.environ) and not self._config.options.quiet:
+                stack.enter_context(
+                    log_group("veobatch: progress", cast("TextIO", BestEffortStream(sys.stderr)))
+                )
             stack.enter_context(self._progress)
             try:
                 async with anyio.create_task_group() as tasks:
                     await tasks.start(signals.listen, engine)
-                    tasks.start_soon(self.projector.keep_up, engine.records)
+                    tasks.start_soon(self.results_writer.rewrite_on_change, engine.records)
                     tasks.start_soon(self._tick)
                     outcome = await engine.run()
                     tasks.cancel_scope.cancel()
-            except ExceptionGroup as several:
-                match several.exceptions:
+            except ExceptionGroup as errors:
+                match errors.exceptions:
                     case (VeobatchError() as error,):  # a cluster that cannot be joined
                         raise error from None
                 raise
@@ -88,19 +92,19 @@ class Bystanders:
             await anyio.sleep(0.5)
             self._progress.tick()
 
-    async def _serve(self, stack: AsyncExitStack) -> None:
+    async def _start_live_page(self, stack: AsyncExitStack) -> None:
         """Serve the live page when asked to; raises `UsageError` when the place is taken."""
-        batch = self._batch
-        if self._feed is None or batch.request.serve is None:
+        config = self._config
+        if self._feed is None or config.options.serve is None:
             return
         from pipeline.results.live import LivePage, parse_bind
 
-        root = None if "://" in batch.place.output else Path(batch.place.output)
+        root = None if "://" in config.paths.output else Path(config.paths.output)
         page = LivePage(
             self._feed,
-            parse_bind(batch.request.serve),
-            title=batch.request.manifest.stem,
-            manifest=str(batch.request.manifest),
+            parse_bind(config.options.serve),
+            title=config.options.manifest.stem,
+            manifest=str(config.options.manifest),
             root=root,
             eta=self._eta,
         )

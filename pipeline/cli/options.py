@@ -26,7 +26,7 @@ def ledger_options(function: Callable[..., int]) -> Callable[..., int]:
         "--batch", metavar="NAME", help="The batch's name in --ledger.  [default: the manifest's name]"
     )
     @wraps(function)
-    def chosen(*args: Any, ledger: str | None, batch: str | None, **options: Any) -> int:
+    def with_ledger_choice(*args: Any, ledger: str | None, batch: str | None, **options: Any) -> int:
         return function(*args, where=LedgerChoice(ledger, batch), **options)
 
-    return chosen
+    return with_ledger_choice

@@ -9,7 +9,7 @@ from typing import Final
 from pipeline.errors import UsageError
 
 LEDGER_NAME: Final = "ledger.sqlite3"
-OWN_BATCH: Final = "default"
+DEFAULT_BATCH: Final = "default"
 """The name of the one batch in a folder's own ledger."""
 
 
@@ -20,41 +20,43 @@ class LedgerChoice:
     ledger: str | None = None
     batch: str | None = None
 
-    def settled(self, name: str) -> tuple[str, str]:
+    def resolve(self, name: str) -> tuple[str, str]:
         """Return the ledger (empty: the folder's own) and the batch, which is `name` unless chosen."""
         if self.ledger:
             return self.ledger, self.batch or name
         if self.batch:
             raise UsageError("--batch chooses among the batches of a ledger: give --ledger too")
-        return "", OWN_BATCH
+        return "", DEFAULT_BATCH
 
 
-DEFAULT_LEDGER: Final = LedgerChoice()
+DEFAULT_LEDGER_CHOICE: Final = LedgerChoice()
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class BatchPaths:
     """`home` holds log and lock; `output` is where videos go: the same folder, or a URL.
 
     The ledger is a file in `home`, unless `elsewhere` says otherwise: a path, or a database's URL with all
     that stands in it. `batch` is the batch's name in the ledger.
     """
 
-    home: Path
+    folder: Path
     output: str
-    elsewhere: str = ""
-    batch: str = OWN_BATCH
+    external_ledger: str = ""
+    batch: str = DEFAULT_BATCH
 
     @property
     def ledger(self) -> str | Path:
-        return self.elsewhere or self.home / LEDGER_NAME
+        return self.external_ledger or self.folder / LEDGER_NAME
 
-    def show(self, name: str) -> str:
+    def output_path(self, name: str) -> str:
         """Return the path or URL of a file of the output, as a person would write it."""
         return f"{self.output.rstrip('/')}/{name}" if "://" in self.output else str(Path(self.output) / name)
 
 
-def place_of(manifest: Path, output: str | None, where: LedgerChoice = DEFAULT_LEDGER) -> Place:
+def batch_paths(
+    manifest: Path, output: str | None, ledger_choice: LedgerChoice = DEFAULT_LEDGER_CHOICE
+) -> BatchPaths:
     """Return the place of a manifest's batch: `output/<stem>` unless `--output` says otherwise.
 
     Raises `UsageError` when `--output` is there and says nothing, and for a batch's name without a ledger
@@ -63,26 +65,28 @@ def place_of(manifest: Path, output: str | None, where: LedgerChoice = DEFAULT_L
     if output is not None and not output.strip():
         raise UsageError("--output is empty: is the variable that should hold it set?")
     home = Path("output") / manifest.stem
-    ledger, batch = where.settled(manifest.stem)
+    ledger, batch = ledger_choice.resolve(manifest.stem)
     if output is None:
-        return Place(home, str(home), ledger, batch)
+        return BatchPaths(home, str(home), ledger, batch)
     local = "://" not in output
-    return Place(Path(output) if local else home, output, ledger, batch)
+    return BatchPaths(Path(output) if local else home, output, ledger, batch)
 
 
-def existing_place(target: str, output: str | None, where: LedgerChoice = DEFAULT_LEDGER) -> Place:
+def existing_batch_paths(
+    target: str, output: str | None, ledger_choice: LedgerChoice = DEFAULT_LEDGER_CHOICE
+) -> BatchPaths:
     """Return the place of a batch that exists, from its folder or its manifest.
 
     Raises `UsageError` when there is no ledger there; one that is elsewhere is not looked at.
     """
     path = Path(target)
     if not path.is_dir():
-        place = place_of(path, output, where)
+        paths = batch_paths(path, output, ledger_choice)
     elif output is None or "://" in output:
-        ledger, batch = where.settled(path.resolve().name)
-        place = Place(path, output or str(path), ledger, batch)
+        ledger, batch = ledger_choice.resolve(path.resolve().name)
+        paths = BatchPaths(path, output or str(path), ledger, batch)
     else:
         raise UsageError(f"{target} is a batch's folder already: --output {output} is one too many")
-    if not place.elsewhere and not (place.home / LEDGER_NAME).exists():
-        raise UsageError(f"no batch at {place.home}: there is no {LEDGER_NAME} in it; has it been run?")
-    return place
+    if not paths.external_ledger and not (paths.folder / LEDGER_NAME).exists():
+        raise UsageError(f"no batch at {paths.folder}: there is no {LEDGER_NAME} in it; has it been run?")
+    return paths

@@ -12,28 +12,30 @@ if TYPE_CHECKING:
 
     from pipeline.manifest import ManifestProblems, Problem
 
-_WIDTH: Final = 100
-_LIMIT: Final = 4_000
-_LEAD: Final = 40
+_MAX_SOURCE_CHARS: Final = 100
+_MAX_CHARS: Final = 4_000
+_CARET_CONTEXT_CHARS: Final = 40
 """How much of a long line is shown before the caret."""
 
 
-def colourful(stream: TextIO) -> bool:
+def use_colour(stream: TextIO) -> bool:
     """Say whether `stream` is a terminal whose user has not asked for plain text (https://no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def listed(problems: Sequence[Problem], count: int, *, colour: bool, label: str = "error") -> str:
+def format_problems(problems: Sequence[Problem], count: int, *, colour: bool, label: str = "error") -> str:
     """Return all problems as text of at most 4,000 characters, ending in how many were left out."""
     from pipeline.manifest.problems import capped
 
     if not colour:
-        return capped([str(problem) for problem in problems], count, _LIMIT)
+        return capped([str(problem) for problem in problems], count, _MAX_CHARS)
     sources = _source_lines(problems)
-    return _whole([_coloured(problem, sources.get(problem.line, ""), label) for problem in problems], count)
+    return _join_up_to_limit(
+        [_format_in_colour(problem, sources.get(problem.line, ""), label) for problem in problems], count
+    )
 
 
-def annotate(found: ManifestProblems) -> None:
+def annotate_on_github(found: ManifestProblems) -> None:
     """On GitHub Actions, mark every problem at its line."""
     from pipeline.cli.ci import on_github, problem_lines
 
@@ -42,7 +44,7 @@ def annotate(found: ManifestProblems) -> None:
             click.echo(line, err=True)
 
 
-def as_json(problems: Iterable[Problem]) -> list[dict[str, Any]]:
+def problems_json(problems: Iterable[Problem]) -> list[dict[str, Any]]:
     """Return problems as objects that an editor can place."""
     return [
         {
@@ -58,17 +60,17 @@ def as_json(problems: Iterable[Problem]) -> list[dict[str, Any]]:
     ]
 
 
-def _whole(blocks: list[str], count: int) -> str:
+def _join_up_to_limit(blocks: list[str], count: int) -> str:
     """Join whole blocks while they fit: half a colour code would colour the rest of the terminal."""
-    taken: list[str] = []
+    shown: list[str] = []
     used = len(f"... and {count} more")
     for block in blocks:
         used += len(block) + 1
-        if used > _LIMIT:
+        if used > _MAX_CHARS:
             break
-        taken.append(block)
-    left = count - len(taken)
-    return "\n".join([*taken, f"... and {left} more"] if left else taken)
+        shown.append(block)
+    left = count - len(shown)
+    return "\n".join([*shown, f"... and {left} more"] if left else shown)
 
 
 def _source_lines(problems: Iterable[Problem]) -> dict[int, str]:
@@ -86,21 +88,21 @@ def _source_lines(problems: Iterable[Problem]) -> dict[int, str]:
     return lines
 
 
-def _coloured(problem: Problem, source: str, label: str) -> str:
+def _format_in_colour(problem: Problem, source: str, label: str) -> str:
     from pipeline.manifest.problems import printable
 
-    place = click.style(f"{printable(problem.file)}:{problem.line}:{problem.column}:", bold=True)
-    tone = "red" if label == "error" else "yellow"
-    head = f"{place} {click.style(f'{label}:', fg=tone, bold=True)} {problem.what}"
+    location = click.style(f"{printable(problem.file)}:{problem.line}:{problem.column}:", bold=True)
+    colour = "red" if label == "error" else "yellow"
+    head = f"{location} {click.style(f'{label}:', fg=colour, bold=True)} {problem.what}"
     if problem.why:
         head += f", {problem.why}"
     parts = [head]
     if source.strip():
-        cut = max(0, problem.column - 1 - _LEAD) if len(source) > _WIDTH else 0
-        shown = printable(source[cut : cut + _WIDTH].replace("\t", " "))
+        cut = max(0, problem.column - 1 - _CARET_CONTEXT_CHARS) if len(source) > _MAX_SOURCE_CHARS else 0
+        shown = printable(source[cut : cut + _MAX_SOURCE_CHARS].replace("\t", " "))
         gutter = f"{problem.line:>5} | "
         caret = " " * (len(gutter) + problem.column - 1 - cut) + "^"
-        parts += [click.style(gutter, fg="blue") + shown, click.style(caret, fg=tone, bold=True)]
+        parts += [click.style(gutter, fg="blue") + shown, click.style(caret, fg=colour, bold=True)]
     if problem.instead:
         parts.append(click.style(f"      = {problem.instead}", fg="green"))
     return "\n".join(parts)

@@ -12,9 +12,9 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final, TextIO
 
-from pipeline.cli.bars import Bars, wants_bars
-from pipeline.cli.farewell import closing_words, name_of, reason
-from pipeline.cli.terminal import clock_words, one_line
+from pipeline.cli.bars import ProgressBars, can_draw_bars
+from pipeline.cli.farewell import failure_text, row_label, summary_text
+from pipeline.cli.terminal import duration_text, one_line
 from pipeline.events import Event, Level, Topic
 from pipeline.model import MAYBE_PAID, Record, State
 
@@ -22,31 +22,36 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
-__all__ = ["Progress", "Tally", "closing_words", "wants_bars"]
+__all__ = ["Progress", "RunCounts", "can_draw_bars", "summary_text"]
 
-UNKNOWN: Final = "time left not known yet"
-_FIRST_S: Final = 10.0
-_EVERY_S: Final = 30.0
-_SLOWEST_S: Final = 300.0
-_REDRAW_S: Final = 0.15
+TIME_LEFT_UNKNOWN: Final = "time left not known yet"
+_FIRST_LINE_S: Final = 10.0
+_LINE_INTERVAL_S: Final = 30.0
+_MAX_LINE_INTERVAL_S: Final = 300.0
+_REDRAW_INTERVAL_S: Final = 0.15
 _FAILURES_SHOWN: Final = 20
 _RENDERED: Final = frozenset({State.READY, State.DONE, State.FAILED})
-_SHOWN: Final[Mapping[Level, int]] = {Level.DEBUG: 2, Level.INFO: 1, Level.WARNING: 0, Level.ERROR: -1}
+_MIN_VERBOSITY: Final[Mapping[Level, int]] = {
+    Level.DEBUG: 2,
+    Level.INFO: 1,
+    Level.WARNING: 0,
+    Level.ERROR: -1,
+}
 
 
-class Tally:
+class RunCounts:
     """Counts of a run that is going on, kept by its events; money in USD."""
 
     def __init__(self, total: int, known: Iterable[Record] = ()) -> None:
         self.total = total
-        self.throttled = 0
+        self.rate_limited = 0
         self.usd = 0.0
         self._states: Counter[State] = Counter()
         for record in known:
             self._add(record, 1)
-        self._saved_before = self.saved
+        self._saved_at_start = self.saved
 
-    def moved(self, before: Record, after: Record) -> None:
+    def on_transition(self, before: Record, after: Record) -> None:
         self._add(before, -1)
         self._add(after, 1)
 
@@ -55,9 +60,9 @@ class Tally:
         return self._states[State.DONE]
 
     @property
-    def saved_now(self) -> int:
+    def saved_this_run(self) -> int:
         """Videos saved since the tally began."""
-        return self.saved - self._saved_before
+        return self.saved - self._saved_at_start
 
     @property
     def failed(self) -> int:
@@ -71,10 +76,10 @@ class Tally:
     def submitted(self) -> int:
         return self.rendered + self._states[State.GENERATING] + self._states[State.IN_DOUBT]
 
-    def troubles(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """Return what there is to worry about, in few words each; empty when all is well."""
-        doubt = self._states[State.IN_DOUBT]
-        counted = ((self.failed, "failed"), (doubt, "in doubt"), (self.throttled, "x 429"))
+        in_doubt = self._states[State.IN_DOUBT]
+        counted = ((self.failed, "failed"), (in_doubt, "in doubt"), (self.rate_limited, "x 429"))
         return [f"{count}{word}" if word[0] == "x" else f"{count} {word}" for count, word in counted if count]
 
     def _add(self, record: Record, sign: int) -> None:
@@ -109,23 +114,23 @@ class Progress:
         eta: Callable[[], float | None] | None = None,
         estimate_usd: float | None = None,
     ) -> None:
-        self.tally = Tally(total, known)
+        self.counts = RunCounts(total, known)
         self._stream = sys.stderr if stream is None else stream
-        self._loudness = -1 if quiet else verbose
+        self._verbosity = -1 if quiet else verbose
         self._clock = clock
         self._eta = eta
-        self._estimate = estimate_usd
-        self._began = self._drawn = clock()
-        self._next = self._began + _FIRST_S
-        self._last = ""
-        self._failures = 0
-        self._bars: Bars | None = None
+        self._estimate_usd = estimate_usd
+        self._started = self._last_drawn = clock()
+        self._next_line_at = self._started + _FIRST_LINE_S
+        self._last_line = ""
+        self._failures_printed = 0
+        self._bars: ProgressBars | None = None
         self._environ = environ
         self._closed = False
 
     def __enter__(self) -> Progress:
-        if self._loudness >= 0 and self.tally.total and wants_bars(self._stream, self._environ):
-            self._bars = Bars(self.tally.total, self._stream, self._environ)
+        if self._verbosity >= 0 and self.counts.total and can_draw_bars(self._stream, self._environ):
+            self._bars = ProgressBars(self.counts.total, self._stream, self._environ)
             self._draw(self._bars)
         return self
 
@@ -137,31 +142,31 @@ class Progress:
             self._draw(self._bars)
             self._bars.close()
             self._bars = None
-        elif self._loudness >= 0:
-            self._line()
+        elif self._verbosity >= 0:
+            self._print_counts_line()
         self._closed = True
 
-    def moved(self, before: Record, after: Record) -> None:
-        self.tally.moved(before, after)
+    def on_transition(self, before: Record, after: Record) -> None:
+        self.counts.on_transition(before, after)
         if after.state is State.FAILED and before.state is not State.FAILED:
-            self._failed(after)
-        elif after.state is State.DONE and before.state is not State.DONE and self._loudness >= 1:
-            self.say(f"saved {name_of(after)}: {after.artifact.path if after.artifact else ''}")
+            self._print_failure(after)
+        elif after.state is State.DONE and before.state is not State.DONE and self._verbosity >= 1:
+            self.print_line(f"saved {row_label(after)}: {after.artifact.path if after.artifact else ''}")
         self.tick()
 
-    def said(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         if event.topic is Topic.THROTTLED:
-            self.tally.throttled += 1
-        if self._loudness >= _SHOWN[event.level]:
-            self.say(event.message)
+            self.counts.rate_limited += 1
+        if self._verbosity >= _MIN_VERBOSITY[event.level]:
+            self.print_line(event.message)
         self.tick()
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """Print a line, above the bars when there are any; nothing in it can move the cursor."""
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         line = one_line(text).encode(encoding, "replace").decode(encoding)
         if self._bars is not None:
-            self._bars.say(line)
+            self._bars.print_line(line)
         else:
             print(line, file=self._stream, flush=True)
 
@@ -171,53 +176,63 @@ class Progress:
         if self._closed:
             return
         if self._bars is not None:
-            if now - self._drawn >= _REDRAW_S:
+            if now - self._last_drawn >= _REDRAW_INTERVAL_S:
                 self._draw(self._bars)
-        elif now >= self._next and self._loudness >= 0:
-            self._next = now + min(_SLOWEST_S, max(_EVERY_S, (now - self._began) / 20))
-            self._line()
+        elif now >= self._next_line_at and self._verbosity >= 0:
+            self._next_line_at = now + min(
+                _MAX_LINE_INTERVAL_S, max(_LINE_INTERVAL_S, (now - self._started) / 20)
+            )
+            self._print_counts_line()
 
-    def _failed(self, record: Record) -> None:
-        self._failures += 1
-        if self._loudness < 0 or self._failures > _FAILURES_SHOWN + 1:
+    def _print_failure(self, record: Record) -> None:
+        self._failures_printed += 1
+        if self._verbosity < 0 or self._failures_printed > _FAILURES_SHOWN + 1:
             return
-        if self._failures > _FAILURES_SHOWN:
-            self.say("further failures are told at the end, and in results.csv")
+        if self._failures_printed > _FAILURES_SHOWN:
+            self.print_line("further failures are told at the end, and in results.csv")
         else:
-            self.say(f"failed {name_of(record)}: {reason(record)}")
+            self.print_line(f"failed {row_label(record)}: {failure_text(record)}")
 
-    def _draw(self, bars: Bars) -> None:
-        self._drawn = self._clock()
-        tally = self.tally
-        facts = [*self._time_left(), *tally.troubles(), *self._money(), *self._pace(), *self._unknown()]
-        bars.draw((tally.submitted, tally.rendered, tally.saved), facts or [""])
+    def _draw(self, bars: ProgressBars) -> None:
+        self._last_drawn = self._clock()
+        run_counts = self.counts
+        status_parts = [
+            *self._time_left(),
+            *run_counts.warnings(),
+            *self._cost(),
+            *self._rate(),
+            *self._time_left_unknown(),
+        ]
+        bars.draw((run_counts.submitted, run_counts.rendered, run_counts.saved), status_parts or [""])
 
-    def _line(self) -> None:
-        tally = self.tally
-        counts = f"submitted {tally.submitted}/{tally.total}, rendered {tally.rendered}, saved {tally.saved}"
-        words = ", ".join([counts, *tally.troubles(), *self._money(), *self._time_left(), *self._unknown()])
-        if words != self._last:
-            self._last = words
-            self.say(words)
+    def _print_counts_line(self) -> None:
+        run_counts = self.counts
+        steps = f"submitted {run_counts.submitted}/{run_counts.total}, rendered {run_counts.rendered}, saved {run_counts.saved}"
+        line = ", ".join(
+            [steps, *run_counts.warnings(), *self._cost(), *self._time_left(), *self._time_left_unknown()]
+        )
+        if line != self._last_line:
+            self._last_line = line
+            self.print_line(line)
 
-    def _pace(self) -> list[str]:
-        minutes = (self._clock() - self._began) / 60
-        if self.tally.saved_now < 2 or minutes <= 0:
+    def _rate(self) -> list[str]:
+        minutes = (self._clock() - self._started) / 60
+        if self.counts.saved_this_run < 2 or minutes <= 0:
             return []
-        return [f"{self.tally.saved_now / minutes:.3g}/min"]
+        return [f"{self.counts.saved_this_run / minutes:.3g}/min"]
 
-    def _money(self) -> list[str]:
-        if not self.tally.usd and not self._estimate:
+    def _cost(self) -> list[str]:
+        if not self.counts.usd and not self._estimate_usd:
             return []
-        of = f" of ${self._estimate:,.2f}" if self._estimate else ""
-        return [f"${self.tally.usd:,.2f}{of}"]
+        of = f" of ${self._estimate_usd:,.2f}" if self._estimate_usd else ""
+        return [f"${self.counts.usd:,.2f}{of}"]
 
     def _time_left(self) -> list[str]:
-        over = self.tally.saved + self.tally.failed >= self.tally.total
-        left = self._eta() if self._eta is not None and not over else None
-        return [] if left is None else [f"{clock_words(left)} left"]
+        finished = self.counts.saved + self.counts.failed >= self.counts.total
+        left = self._eta() if self._eta is not None and not finished else None
+        return [] if left is None else [f"{duration_text(left)} left"]
 
-    def _unknown(self) -> list[str]:
+    def _time_left_unknown(self) -> list[str]:
         """Say that nobody can know the time left yet: the last thing to find room for."""
-        over = self.tally.saved + self.tally.failed >= self.tally.total
-        return [] if self._eta is None or over or self._eta() is not None else [UNKNOWN]
+        finished = self.counts.saved + self.counts.failed >= self.counts.total
+        return [] if self._eta is None or finished or self._eta() is not None else [TIME_LEFT_UNKNOWN]

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     "--output", metavar="DIR|URL", help="Where the batch lives, when not in output/<manifest's name>."
 )
 @ledger_options
-def command(target: str, output: str | None, where: LedgerChoice) -> int:
+def command(target: str, output: str | None, ledger_choice: LedgerChoice) -> int:
     """Write results.csv and report.html again. Asks nobody and submits nothing."""
     from pipeline.cli.looking import write_report
 
-    return write_report(target, output, where)
+    return write_report(target, output, ledger_choice)

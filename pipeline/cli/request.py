@@ -5,22 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.paths import DEFAULT_LEDGER
+from pipeline.cli.paths import DEFAULT_LEDGER_CHOICE
 from pipeline.plan import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pipeline.cli.manifest_loading import FirstLook
-    from pipeline.cli.paths import LedgerChoice, Place
+    from pipeline.cli.manifest_loading import ParsedManifest
+    from pipeline.cli.paths import BatchPaths, LedgerChoice
     from pipeline.client import ApiKey
     from pipeline.settings import Settings
     from pipeline.storage import Store
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterChoice:
+class ClusterOptions:
     """What `--engine ray` was given; `address` None starts a cluster on this machine."""
 
     workers: int
@@ -28,19 +28,21 @@ class ClusterChoice:
     lease_s: float
 
     @classmethod
-    def of(cls, workers: int | None, ray_address: str | None, lease_s: float | None) -> ClusterChoice:
+    def from_flags(
+        cls, workers: int | None, ray_address: str | None, lease_s: float | None
+    ) -> ClusterOptions:
         return cls(workers or 2, ray_address, lease_s or 30.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RunOptions:
     """What the user asked for, as the options say it."""
 
     manifest: Path
     argv: tuple[str, ...] = ()
     output: str | None = None
-    where: LedgerChoice = DEFAULT_LEDGER
-    cluster: ClusterChoice | None = None
+    ledger_choice: LedgerChoice = DEFAULT_LEDGER_CHOICE
+    cluster: ClusterOptions | None = None
     sandbox: bool = False
     sandbox_speed: float = 20.0
     base_url: str | None = None
@@ -63,13 +65,13 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class RunConfig:
     """Everything that is decided before the loop starts."""
 
-    request: Request
-    first: FirstLook
+    options: RunOptions
+    parsed: ParsedManifest
     settings: Settings
-    place: Place
+    paths: BatchPaths
     store: Store
     key: ApiKey
     base_url: str

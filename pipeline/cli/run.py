@@ -12,7 +12,7 @@ import click
 from pipeline.cli.options import ledger_options
 
 if TYPE_CHECKING:
-    from pipeline.cli.request import Request
+    from pipeline.cli.request import RunOptions
     from pipeline.errors import StopRun
 
 _SETTINGS_HELP = {
@@ -32,7 +32,7 @@ _SETTINGS_HELP = {
     "name": "How video files are named: {id}, {index:04d}, {model}, ...  [default: {id}]",
     "max_video_bytes": "The largest video that is saved.  [default: 2 GiB]",
 }
-_TYPES: dict[str, type] = {
+_SETTINGS_TYPES: dict[str, type] = {
     "concurrency": int,
     "downloads": int,
     "generation_retries": int,
@@ -42,12 +42,12 @@ _TYPES: dict[str, type] = {
 
 
 def _settings_options(function: Any) -> Any:
-    for name, words in reversed(_SETTINGS_HELP.items()):
+    for name, help_text in reversed(_SETTINGS_HELP.items()):
         flag = f"--{name.replace('_', '-')}"
-        kind = _TYPES.get(name, float)
-        function = click.option(flag, name, type=kind, help=words, envvar=f"VEOBATCH_{name.upper()}")(
-            function
-        )
+        value_type = _SETTINGS_TYPES.get(name, float)
+        function = click.option(
+            flag, name, type=value_type, help=help_text, envvar=f"VEOBATCH_{name.upper()}"
+        )(function)
     return function
 
 
@@ -120,36 +120,36 @@ def command(manifest: Path, **options: Any) -> int:
     from pipeline.cli.app import run
     from pipeline.errors import StopRun
 
-    request = _request(manifest, options)
+    run_options = _run_options(manifest, options)
     try:
-        return run(request)
-    except StopRun as trouble:
-        _tell(trouble, request)
+        return run(run_options)
+    except StopRun as error:
+        _report_startup_error(error, run_options)
         raise
 
 
-def _request(manifest: Path, options: dict[str, Any]) -> Request:
+def _run_options(manifest: Path, options: dict[str, Any]) -> RunOptions:
     """Return what the options say. Raises `click.UsageError` for those that do not fit together."""
-    from pipeline.cli.request import ClusterChoice, Request
+    from pipeline.cli.request import ClusterOptions, RunOptions
 
     context = click.get_current_context()
     flags: dict[str, Any] = {}
     environment: dict[str, Any] = {}
     for name in (*_SETTINGS_HELP, "wait_for_quota", "check_images", "allow_private_images"):
         source = context.get_parameter_source(name)
-        place = environment if source is click.core.ParameterSource.ENVIRONMENT else flags
-        place[name] = options.pop(name)
+        source_flags = environment if source is click.core.ParameterSource.ENVIRONMENT else flags
+        source_flags[name] = options.pop(name)
     if options.pop("no_media"):
         flags["media"] = False
     only = options.pop("only")
     if only and not options["retry_failed"]:
         raise click.UsageError("--only CODE chooses among failed rows: give --retry-failed too")
-    workers = {name: options.pop(name) for name in ("workers", "ray_address", "lease_s")}
+    cluster_flags = {name: options.pop(name) for name in ("workers", "ray_address", "lease_s")}
     engine = options.pop("engine")
-    if engine != "ray" and any(value is not None for value in workers.values()):
+    if engine != "ray" and any(value is not None for value in cluster_flags.values()):
         raise click.UsageError("--workers, --ray-address and --lease are for --engine ray")
-    return Request(
-        cluster=ClusterChoice.of(**workers) if engine == "ray" else None,
+    return RunOptions(
+        cluster=ClusterOptions.from_flags(**cluster_flags) if engine == "ray" else None,
         manifest=manifest,
         flags=flags,
         environment=environment,
@@ -159,13 +159,13 @@ def _request(manifest: Path, options: dict[str, Any]) -> Request:
     )
 
 
-def _tell(trouble: StopRun, request: Request) -> None:
+def _report_startup_error(error: StopRun, run_options: RunOptions) -> None:
     """Tell those who are not at the terminal why nothing could be run."""
-    from pipeline.cli.notify import send
+    from pipeline.cli.notify import send_to_urls
 
-    if request.as_json:
-        said = {"exit_code": int(trouble.exit_code), "stop": trouble.reason.value, "message": str(trouble)}
-        click.echo(json.dumps(said))
-    title = f"veobatch {request.manifest.stem}: {trouble.reason.value}"
-    for line in send(request.notify, title, str(trouble), 3):
+    if run_options.as_json:
+        summary = {"exit_code": int(error.exit_code), "stop": error.reason.value, "message": str(error)}
+        click.echo(json.dumps(summary))
+    title = f"veobatch {run_options.manifest.stem}: {error.reason.value}"
+    for line in send_to_urls(run_options.notify, title, str(error), 3):
         click.echo(line, err=True)

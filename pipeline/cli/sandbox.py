@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from pipeline.sandbox import Fault, Sandbox, SandboxOptions
 
-FAULT_FORM = "NAME[:match|share][*TIMES][=VALUE]"
+FAULT_SYNTAX = "NAME[:match|share][*TIMES][=VALUE]"
 
 
 def show_faults(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
@@ -21,10 +21,10 @@ def show_faults(context: click.Context, _parameter: click.Parameter, wanted: boo
 
     stage = ""
     for kind in FAULTS.values():
-        if kind.stage != stage:
-            stage = kind.stage
+        if kind.point != stage:
+            stage = kind.point
             click.echo(f"\n{stage}:")
-        click.echo(f"  {kind.name:24}{kind.does}")
+        click.echo(f"  {kind.name:24}{kind.description}")
     context.exit()
 
 
@@ -35,19 +35,19 @@ def parse_fault(text: str) -> Fault:
     """
     from pipeline.sandbox import FAULTS, Fault
 
-    name, _, whom = text.partition(":")
-    rest = whom or name
+    name, _, target = text.partition(":")
+    rest = target or name
     rest, _, value = rest.partition("=")
     rest, _, times = rest.partition("*")
-    name, whom = (name, rest) if whom else (rest, "")
+    name, target = (name, rest) if target else (rest, "")
     if name not in FAULTS:
         raise click.BadParameter(f"no fault is called {name!r}; --list-faults names them all")
     if times and not times.isdecimal():
         raise click.BadParameter(f"{text!r}: after the star comes a whole number")
-    share = _share(whom)
+    share = _share(target)
     return Fault(
         name,
-        match="" if share is not None else whom,
+        match="" if share is not None else target,
         share=1.0 if share is None else share,
         times=int(times) if times else None,
         value=value or None,
@@ -93,7 +93,7 @@ def _share(text: str) -> float | None:
     metavar="FILE",
     help="Remember generations in FILE, and go on with those that it holds.",
 )
-@click.option("--fault", "faults", multiple=True, metavar=FAULT_FORM, help="Misbehave. May be given again.")
+@click.option("--fault", "faults", multiple=True, metavar=FAULT_SYNTAX, help="Misbehave. May be given again.")
 @click.option(
     "--list-faults",
     is_flag=True,
@@ -142,20 +142,22 @@ async def _until_stopped(options: SandboxOptions, faults: list[Fault]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with Sandbox(options) as box:
+    async with Sandbox(options) as sandbox:
         for fault in faults:
-            box.add_fault(fault)
-        _greet(box, options)
+            sandbox.add_fault(fault)
+        _print_startup_message(sandbox, options)
         await stop.wait()
 
 
-def _greet(box: Sandbox, options: SandboxOptions) -> None:
-    click.echo(box.url)
-    click.echo(f"  videos from {box.cdn_url}, rendered at {options.speed:g} times the usual speed")
+def _print_startup_message(sandbox: Sandbox, options: SandboxOptions) -> None:
+    click.echo(sandbox.url)
+    click.echo(f"  videos from {sandbox.cdn_url}, rendered at {options.speed:g} times the usual speed")
     click.echo("  point veobatch at it:")
-    click.echo(f"    AIMLAPI_API_KEY={options.key or 'anything'} veobatch run MANIFEST --base-url {box.url}")
+    click.echo(
+        f"    AIMLAPI_API_KEY={options.key or 'anything'} veobatch run MANIFEST --base-url {sandbox.url}"
+    )
     if options.journal is not None:
-        click.echo(f"  remembers in {options.journal}: {len(box.book.generations)} generations so far")
-    for note in box.notes:
+        click.echo(f"  remembers in {options.journal}: {len(sandbox.state.generations)} generations so far")
+    for note in sandbox.journal_warnings:
         click.echo(f"  {note}")
     click.echo("  Ctrl-C stops it")

@@ -8,10 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.cli.cost_prompt import agreed, estimate, price_list
-from pipeline.cli.ledger_access import Pauses, held_ledger, secrets_of
+from pipeline.cli.cost_prompt import confirm_cost, estimate_cost, load_prices
+from pipeline.cli.ledger_access import ReconnectNotifier, ledger_passwords, open_exclusive_ledger
 from pipeline.cli.manifest_loading import cache_dir
-from pipeline.cli.start import load_batch, other_manifest, plan_batch, same_vendor, start_sandbox
+from pipeline.cli.start import (
+    check_vendor,
+    load_checked_manifest,
+    other_manifest_warning,
+    plan_batch,
+    start_sandbox,
+)
 from pipeline.client import Api
 from pipeline.client.catalog import Catalogue
 from pipeline.results import LOG_NAME
@@ -22,89 +28,101 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AsyncExitStack
 
-    from pipeline.cli.cost_prompt import Estimate, Prices
-    from pipeline.cli.manifest_loading import Loaded
-    from pipeline.cli.request import Batch, Request
+    from pipeline.cli.cost_prompt import CostEstimate, PriceTable
+    from pipeline.cli.manifest_loading import LoadedManifest
+    from pipeline.cli.request import RunConfig, RunOptions
     from pipeline.ledger import Ledger
     from pipeline.plan import Plan
     from pipeline.settings import Settings
 
-USUAL_INTERVAL_S: Final = 10.0
-CATALOGUE_S: Final = 6.0
-SANDBOX_DOUBT_S: Final = 600.0
-SHORTEST_DOUBT_S: Final = 10.0
+SANDBOX_POLL_INTERVAL_S: Final = 10.0
+CATALOGUE_TIMEOUT_S: Final = 6.0
+SANDBOX_RECONCILE_AFTER_S: Final = 600.0
+MIN_RECONCILE_AFTER_S: Final = 10.0
 """How long a row's absence from the sandbox's log proves nothing: its renderings and its log's lag, at
 speed 1, and a margin at any speed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedRun:
     """A run as it stands before anything is submitted; what is open in it belongs to the caller's stack.
 
     `batch` has its final settings and base URL. `epoch` is what the ledger answered when a cluster's
     epoch began, None for a run in this process. `other` warns of another manifest's folder, or is empty.
     """
 
-    batch: Batch
+    config: RunConfig
     api: Api
     ledger: Ledger
-    pauses: Pauses
-    log: Logbook
-    loaded: Loaded
-    other: str
+    reconnect_notifier: ReconnectNotifier
+    run_log: Logbook
+    loaded: LoadedManifest
+    manifest_warning: str
     epoch: tuple[int, frozenset[str]] | None
     plan: Plan
-    prices: Prices
-    cost: Estimate
+    prices: PriceTable
+    cost_estimate: CostEstimate
 
-    def agreed(self) -> bool:
+    def confirm_cost(self) -> bool:
         """Say whether the money may be spent: play money may, else it is asked where somebody can answer."""
-        request = self.batch.request
-        return request.sandbox or agreed(self.cost, assume_yes=request.yes)
+        options = self.config.options
+        return options.sandbox or confirm_cost(self.cost_estimate, assume_yes=options.yes)
 
 
-def settings_of(request: Request, manifest_run: Mapping[str, Any]) -> Settings:
+def resolve_settings(options: RunOptions, manifest_run: Mapping[str, Any]) -> Settings:
     """Flags > environment > the manifest's `run:` > defaults; the sandbox, being fast, has its own."""
     defaults: dict[str, Any] = {}
-    if request.sandbox:
-        speed = max(1.0, request.sandbox_speed)
-        settled_s = max(SANDBOX_DOUBT_S / speed, SHORTEST_DOUBT_S)
-        defaults = {"poll_interval": USUAL_INTERVAL_S / speed, "reconcile_after": settled_s}
+    if options.sandbox:
+        speed = max(1.0, options.sandbox_speed)
+        reconcile_after_s = max(SANDBOX_RECONCILE_AFTER_S / speed, MIN_RECONCILE_AFTER_S)
+        defaults = {"poll_interval": SANDBOX_POLL_INTERVAL_S / speed, "reconcile_after": reconcile_after_s}
     return resolve(
         [
-            ("the command line", request.flags),
-            ("the environment", request.environment),
-            (f"{request.manifest}: run", manifest_run),
+            ("the command line", options.flags),
+            ("the environment", options.environment),
+            (f"{options.manifest}: run", manifest_run),
             ("defaults", defaults),
         ]
     )
 
 
-async def prepare(stack: AsyncExitStack, batch: Batch) -> Prepared:
+async def prepare(stack: AsyncExitStack, config: RunConfig) -> PreparedRun:
     """Open the API and the ledger on `stack`, make the plan durable, and learn what it will cost.
 
     Raises `VeobatchError` for whatever stands in the way; nothing is submitted here.
     """
-    request, place = batch.request, batch.place
-    base_url = batch.base_url or await start_sandbox(stack, batch)
-    timeout_s = batch.settings.request_timeout
-    api = await stack.enter_async_context(Api(base_url, batch.key, timeout_s=timeout_s))
-    cache = None if request.sandbox else cache_dir()
-    catalogue = Catalogue(api.plain, base_url, cache, timeout_s=CATALOGUE_S)
-    loaded = await load_batch(batch, catalogue)
-    settings = settings_of(request, loaded.manifest.run)
-    pauses = Pauses()
-    held = held_ledger(place, what=f"veobatch run {request.manifest}", pauses=pauses)
-    ledger = await stack.enter_async_context(held)
-    await same_vendor(ledger, sandbox=request.sandbox, home=place.home)
-    other = await other_manifest(ledger, request.manifest)
-    secrets = [batch.key.secret, *secrets_of(place.elsewhere)]
-    log = stack.enter_context(Logbook(place.home / LOG_NAME, secrets))
+    options, paths = config.options, config.paths
+    base_url = config.base_url or await start_sandbox(stack, config)
+    timeout_s = config.settings.request_timeout
+    api = await stack.enter_async_context(Api(base_url, config.key, timeout_s=timeout_s))
+    cache = None if options.sandbox else cache_dir()
+    catalogue = Catalogue(api.plain, base_url, cache, timeout_s=CATALOGUE_TIMEOUT_S)
+    loaded = await load_checked_manifest(config, catalogue)
+    settings = resolve_settings(options, loaded.manifest.run)
+    notifier = ReconnectNotifier()
+    open_ledger = open_exclusive_ledger(paths, what=f"veobatch run {options.manifest}", notifier=notifier)
+    ledger = await stack.enter_async_context(open_ledger)
+    await check_vendor(ledger, sandbox=options.sandbox, folder=paths.folder)
+    manifest_warning = await other_manifest_warning(ledger, options.manifest)
+    secrets = [config.key.secret, *ledger_passwords(paths.external_ledger)]
+    run_log = stack.enter_context(Logbook(paths.folder / LOG_NAME, secrets))
     # Before anything is planned: workers that a killed driver left behind write nothing from here on.
-    epoch = await ledger.begin_epoch() if request.cluster is not None else None
-    resubmit = request.resubmit_in_doubt
-    plan = await plan_batch(ledger, loaded.manifest, settings.name, request.retry, resubmit_in_doubt=resubmit)
-    prices = await price_list(plan.records, loaded, catalogue, settings.assume_price)
-    cost = await estimate(plan.records, prices, None if request.sandbox else api)
-    decided = replace(batch, settings=settings, base_url=base_url)
-    return Prepared(decided, api, ledger, pauses, log, loaded, other, epoch, plan, prices, cost)
+    epoch = await ledger.begin_epoch() if options.cluster is not None else None
+    resubmit = options.resubmit_in_doubt
+    plan = await plan_batch(ledger, loaded.manifest, settings.name, options.retry, resubmit_in_doubt=resubmit)
+    prices = await load_prices(plan.records, loaded, catalogue, settings.assume_price)
+    cost_estimate = await estimate_cost(plan.records, prices, None if options.sandbox else api)
+    final_config = replace(config, settings=settings, base_url=base_url)
+    return PreparedRun(
+        final_config,
+        api,
+        ledger,
+        notifier,
+        run_log,
+        loaded,
+        manifest_warning,
+        epoch,
+        plan,
+        prices,
+        cost_estimate,
+    )

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from pipeline.cluster.driver import Cluster
     from pipeline.engine import Engine
 
-HOW_TO_STOP = "stopping: no new submissions; finishing what is in flight (once more to stop at once)"
+STOPPING_MESSAGE = "stopping: no new submissions; finishing what is in flight (once more to stop at once)"
 
 
-class Signals:
+class SignalListener:
     """Listens while the engine runs; `exit_code` is set once a signal came."""
 
     def __init__(self) -> None:
@@ -35,6 +35,6 @@ class Signals:
                     terminated = number == signal.SIGTERM
                     self.exit_code = ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED
                     name = signal.Signals(number).name
-                    engine.stop(f"interrupted ({name}); the next run goes on", HOW_TO_STOP)
+                    engine.stop(f"interrupted ({name}); the next run goes on", STOPPING_MESSAGE)
                 else:
                     engine.abandon()

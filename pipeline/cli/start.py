@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from pipeline.cli.manifest_loading import second_look, with_images
+from pipeline.cli.manifest_loading import check_manifest_images, check_with_catalogue
 from pipeline.errors import UsageError
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State, Transition
@@ -20,65 +20,67 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
     from pathlib import Path
 
-    from pipeline.cli.cost_prompt import Estimate
-    from pipeline.cli.manifest_loading import Loaded
-    from pipeline.cli.request import Batch
+    from pipeline.cli.cost_prompt import CostEstimate
+    from pipeline.cli.manifest_loading import LoadedManifest
+    from pipeline.cli.request import RunConfig
     from pipeline.client.catalog import Catalogue
     from pipeline.events import Observer
     from pipeline.ledger import Ledger
     from pipeline.manifest import Manifest
 
-SANDBOX: Final = "sandbox"
+SANDBOX_VENDOR: Final = "sandbox"
 
 
-async def start_sandbox(stack: AsyncExitStack, batch: Batch) -> str:
+async def start_sandbox(stack: AsyncExitStack, config: RunConfig) -> str:
     """Start the stand-in inside this process, where an earlier run's left off; return its URL."""
     from pipeline.sandbox import Sandbox, SandboxOptions
 
     options = SandboxOptions(
-        speed=batch.request.sandbox_speed,
+        speed=config.options.sandbox_speed,
         balance_usd=1_000_000.0,  # for all runs of the batch: the journal remembers what they were charged
-        journal=batch.place.home / "sandbox.jsonl",
+        journal=config.paths.folder / "sandbox.jsonl",
     )
-    box = await stack.enter_async_context(Sandbox(options))
-    for note in box.notes:
+    sandbox = await stack.enter_async_context(Sandbox(options))
+    for note in sandbox.journal_warnings:
         click.echo(note, err=True)
-    return str(box.url)
+    return str(sandbox.url)
 
 
-async def load_batch(batch: Batch, catalogue: Catalogue) -> Loaded:
+async def load_checked_manifest(config: RunConfig, catalogue: Catalogue) -> LoadedManifest:
     """Check the manifest's other models by the catalogue, and its images when asked to."""
-    loaded = await second_look(batch.first, catalogue)
-    if batch.settings.check_images:
-        loaded = await with_images(loaded, batch.settings.allow_private_images)
+    loaded = await check_with_catalogue(config.parsed, catalogue)
+    if config.settings.check_images:
+        loaded = await check_manifest_images(loaded, config.settings.allow_private_images)
     return loaded
 
 
-async def same_vendor(ledger: Ledger, *, sandbox: bool, home: Path) -> None:
+async def check_vendor(ledger: Ledger, *, sandbox: bool, folder: Path) -> None:
     """Keep free clips and paid ones apart: a ledger belongs to the sandbox or to the API for good."""
-    was = await ledger.meta_get("vendor")
-    now = SANDBOX if sandbox else "api"
-    if was is None:
-        await ledger.meta_set("vendor", now)
-    elif was != now:
-        made = "by the sandbox" if was == SANDBOX else "by the real API"
-        raise UsageError(f"{home} holds clips made {made}: give another --output, or move that folder away")
+    stored = await ledger.meta_get("vendor")
+    current = SANDBOX_VENDOR if sandbox else "api"
+    if stored is None:
+        await ledger.meta_set("vendor", current)
+    elif stored != current:
+        made_by = "by the sandbox" if stored == SANDBOX_VENDOR else "by the real API"
+        raise UsageError(
+            f"{folder} holds clips made {made_by}: give another --output, or move that folder away"
+        )
 
 
-def whole_path(manifest: Path) -> str:
+def absolute_path(manifest: Path) -> str:
     return str(manifest.absolute())
 
 
-async def other_manifest(ledger: Ledger, manifest: Path) -> str:
+async def other_manifest_warning(ledger: Ledger, manifest: Path) -> str:
     """Return words of warning when the batch was begun from another file, else nothing.
 
     Two manifests of one name share a folder unless `--output` says otherwise; a moved one keeps it.
     """
-    was = json.loads(await ledger.meta_get("manifest") or '""')
-    now = whole_path(manifest)
-    if was in ("", now):
+    stored = json.loads(await ledger.meta_get("manifest") or '""')
+    current = absolute_path(manifest)
+    if stored in ("", current):
         return ""
-    return f"this batch was begun from {was}: its rows that are not in {now} count as removed"
+    return f"this batch was begun from {stored}: its rows that are not in {current} count as removed"
 
 
 async def plan_batch(
@@ -98,28 +100,30 @@ async def plan_batch(
         positions = {key: position for key, (position, _) in plan.places.items()}
         await ledger.place(positions, {key: line for key, (_, line) in plan.places.items()})
     await ledger.commit_many([Transition(before, after) for before, after in plan.steps])
-    await ledger.meta_set("manifest", json.dumps(whole_path(manifest.path)))
+    await ledger.meta_set("manifest", json.dumps(absolute_path(manifest.path)))
     return plan
 
 
-def tell_start(plan: Plan, loaded: Loaded, cost: Estimate, observer: Observer, *notes: str) -> None:
+def report_start(
+    plan: Plan, loaded: LoadedManifest, cost_estimate: CostEstimate, observer: Observer, *notes: str
+) -> None:
     """Say what this start is about to do, and what is unusual about it: warnings, edits, doubts."""
-    for words in filter(None, (*notes, *map(str, loaded.manifest.warnings), *loaded.notes)):
-        observer.said(Event(Topic.NOTE, words, Level.WARNING))
-    if cost.rows:
-        observer.said(Event(Topic.PLANNED, cost.words(), Level.WARNING))
+    for message in filter(None, (*notes, *map(str, loaded.manifest.warnings), *loaded.notes)):
+        observer.said(Event(Topic.NOTE, message, Level.WARNING))
+    if cost_estimate.rows:
+        observer.said(Event(Topic.PLANNED, cost_estimate.to_text(), Level.WARNING))
     for old, new in plan.edited:
         kept = " (its video is kept)" if old.artifact else ""
-        words = f"line {new.line}: {new.id} was edited: it is a new job; the old one stays as it is{kept}"
-        observer.said(Event(Topic.NOTE, words, Level.WARNING, new.key))
+        message = f"line {new.line}: {new.id} was edited: it is a new job; the old one stays as it is{kept}"
+        observer.said(Event(Topic.NOTE, message, Level.WARNING, new.key))
     edited = {old.key for old, _ in plan.edited}
-    gone = [record for record in plan.removed if record.key not in edited]
-    if gone:
-        words = (
-            f"{len(gone)} row(s) are no longer in the manifest but were paid for: they are kept and listed"
+    removed = [record for record in plan.removed if record.key not in edited]
+    if removed:
+        message = (
+            f"{len(removed)} row(s) are no longer in the manifest but were paid for: they are kept and listed"
         )
-        observer.said(Event(Topic.NOTE, words, Level.WARNING))
-    doubts = sum(record.state is State.IN_DOUBT for record in plan.records)
-    if doubts:
-        words = f"{doubts} row(s) are in doubt: the vendor's log is asked about them"
-        observer.said(Event(Topic.IN_DOUBT, words, Level.WARNING))
+        observer.said(Event(Topic.NOTE, message, Level.WARNING))
+    in_doubt = sum(record.state is State.IN_DOUBT for record in plan.records)
+    if in_doubt:
+        message = f"{in_doubt} row(s) are in doubt: the vendor's log is asked about them"
+        observer.said(Event(Topic.IN_DOUBT, message, Level.WARNING))

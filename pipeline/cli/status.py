@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--watch", is_flag=True, help="Go on showing it every second until the batch is finished.")
 @ledger_options
-def command(target: str, output: str | None, where: LedgerChoice, as_json: bool, watch: bool) -> int:
+def command(target: str, output: str | None, ledger_choice: LedgerChoice, as_json: bool, watch: bool) -> int:
     """Say how many rows of a batch are pending, generating, done and so on. Changes nothing."""
     from pipeline.cli.looking import show_status
 
-    return show_status(target, output, where, as_json=as_json, watch=watch)
+    return show_status(target, output, ledger_choice, as_json=as_json, watch=watch)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class Unbreakable:
+class BestEffortStream:
     """Passes everything on to `stream` until that fails once; from then on it takes words and drops them."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -22,7 +22,7 @@ class Unbreakable:
             try:
                 self._stream.write(text)
             except (OSError, ValueError):
-                self._break()
+                self._discard_output()
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -34,9 +34,9 @@ class Unbreakable:
             try:
                 self._stream.flush()
             except (OSError, ValueError):
-                self._break()
+                self._discard_output()
 
-    def _break(self) -> None:
+    def _discard_output(self) -> None:
         """Lead what is still in the stream's buffer nowhere, so that the interpreter can end in peace."""
         self._broken = True
         with contextlib.suppress(OSError, ValueError):

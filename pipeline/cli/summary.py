@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.farewell import closing_words
-from pipeline.cli.ledger_access import without_password
-from pipeline.cli.terminal import wrapped
+from pipeline.cli.farewell import summary_text
+from pipeline.cli.ledger_access import redact_password
+from pipeline.cli.terminal import wrapped_to_width
 from pipeline.errors import ExitCode, StopReason
 from pipeline.model import State
 from pipeline.results import CSV_NAME, LOG_NAME, REPORT_NAME
@@ -22,10 +22,10 @@ from pipeline.results.csv import status, summary
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.cli.paths import Place
+    from pipeline.cli.paths import BatchPaths
     from pipeline.run_state import Outcome
 
-NEXT_WORDS = {
+NEXT_COMMAND_HINTS = {
     StopReason.CREDITS: "  (after topping up the account)",
     StopReason.KEY: "  (with a key that works)",
     StopReason.QUOTA: "  (when the quota allows; --wait-for-quota waits for it)",
@@ -33,36 +33,39 @@ NEXT_WORDS = {
     StopReason.DISK: "  (once the output can be written)",
     StopReason.IN_DOUBT: "  (asks the log again; --resubmit-in-doubt sends them again and may pay twice)",
 }
-COMMAND = "Next: "
-UNWRITTEN = "the table or the page could not be written"
+NEXT_COMMAND_PREFIX = "Next: "
+RESULTS_NOT_WRITTEN = "the table or the page could not be written"
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class ExitSummary:
     """What is said last. `wall_s` is the run's duration in seconds, `argv` the command's own words.
 
     `unwritten` says that table or page could not be written in the end, whatever became of the rows.
     """
 
     argv: Sequence[str]
-    place: Place
+    paths: BatchPaths
     outcome: Outcome
     wall_s: float
-    code: ExitCode
-    unwritten: bool = False
+    exit_code: ExitCode
+    results_not_written: bool = False
 
     def show(self, *, as_json: bool, quiet: bool) -> None:
         """Print one JSON object, or words; a quiet run that is done says nothing."""
-        words = json.dumps(self.to_json()) if as_json else self.words()
+        text = json.dumps(self.to_json()) if as_json else self.to_text()
         if sys.stdout.isatty() and not as_json:
             width = os.get_terminal_size(sys.stdout.fileno()).columns
-            lines = words.split("\n")
+            lines = text.split("\n")
             # A command stays whole, to be copied.
-            words = "\n".join(line if line.startswith(COMMAND) else wrapped(line, width) for line in lines)
-        if quiet and not as_json and self.code is ExitCode.DONE:
+            text = "\n".join(
+                line if line.startswith(NEXT_COMMAND_PREFIX) else wrapped_to_width(line, width)
+                for line in lines
+            )
+        if quiet and not as_json and self.exit_code is ExitCode.DONE:
             return
         try:
-            click.echo(words)
+            click.echo(text)
         except BrokenPipeError:  # nobody listens: the exit code still says how the run ended
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -70,70 +73,74 @@ class Ending:
         outcome = self.outcome
         return {
             **summary(outcome.records).to_json(),
-            "exit_code": int(self.code),
+            "exit_code": int(self.exit_code),
             "stop": outcome.stop.value if outcome.stop else None,
-            "message": outcome.message or (UNWRITTEN if self.unwritten else ""),
+            "message": outcome.message or (RESULTS_NOT_WRITTEN if self.results_not_written else ""),
             "wall_s": round(self.wall_s, 3),
-            "results": self.place.show(CSV_NAME),
-            "report": self.place.show(REPORT_NAME),
-            "videos": self.place.show("videos"),
+            "results": self.paths.output_path(CSV_NAME),
+            "report": self.paths.output_path(REPORT_NAME),
+            "videos": self.paths.output_path("videos"),
             "next": self.next_command(hints=False),
         }
 
-    def words(self) -> str:
-        outcome, place = self.outcome, self.place
-        paths = {
-            "report": place.show(REPORT_NAME),
-            "table": place.show(CSV_NAME),
-            "videos": place.show("videos"),
-            "log": str(place.home / LOG_NAME),
+    def to_text(self) -> str:
+        outcome, batch_paths = self.outcome, self.paths
+        output_files = {
+            "report": batch_paths.output_path(REPORT_NAME),
+            "table": batch_paths.output_path(CSV_NAME),
+            "videos": batch_paths.output_path("videos"),
+            "log": str(batch_paths.folder / LOG_NAME),
         }
-        return closing_words(
+        return summary_text(
             summary(outcome.records),
             outcome.records,
-            paths,
+            output_files,
             self.next_command(),
             wall_s=self.wall_s,
-            opening=self.opening(),
-            left=outcome.left,
+            stop_explanation=self.stop_explanation(),
+            unfinished=outcome.left,
         )
 
-    def opening(self) -> str:
+    def stop_explanation(self) -> str:
         """Return why the run ended as it did, as whole sentences; nothing when it simply came to its end."""
-        words = [self._why(self.outcome.stop)] if self.outcome.stop is not None else []
-        if self.unwritten and self.outcome.stop is not StopReason.DISK:
-            words.append(f"{UNWRITTEN[0].upper()}{UNWRITTEN[1:]}.")
-        return " ".join(words)
+        sentences = [self._explain_stop(self.outcome.stop)] if self.outcome.stop is not None else []
+        if self.results_not_written and self.outcome.stop is not StopReason.DISK:
+            sentences.append(f"{RESULTS_NOT_WRITTEN[0].upper()}{RESULTS_NOT_WRITTEN[1:]}.")
+        return " ".join(sentences)
 
-    def _why(self, stop: StopReason) -> str:
+    def _explain_stop(self, stop: StopReason) -> str:
         outcome = self.outcome
         match stop:
             case StopReason.INTERRUPTED:
-                signal = "Ended by SIGTERM" if self.code is ExitCode.TERMINATED else "Interrupted"
-                return f"{signal}, with nothing left to do." if self._over() else f"{signal} before the end."
-            case _ if self._over():
+                signal = "Ended by SIGTERM" if self.exit_code is ExitCode.TERMINATED else "Interrupted"
+                return (
+                    f"{signal}, with nothing left to do."
+                    if self._all_finished()
+                    else f"{signal} before the end."
+                )
+            case _ if self._all_finished():
                 return f"Nothing is left to do, but {outcome.message}"
             case StopReason.DEADLINE:
-                return f"Not finished in time: {rows(len(outcome.left))}."
+                return f"Not finished in time: {rows_text(len(outcome.left))}."
             case StopReason.UNFINISHED if outcome.left:
-                return f"Not everything could be finished: {rows(len(outcome.left))} had to be left."
+                return f"Not everything could be finished: {rows_text(len(outcome.left))} had to be left."
             case StopReason.IN_DOUBT:
-                doubts = sum(status(row) is State.IN_DOUBT for row in outcome.records)
-                return f"The vendor's log does not tell yet what became of {rows(doubts)}."
+                in_doubt = sum(status(row) is State.IN_DOUBT for row in outcome.records)
+                return f"The vendor's log does not tell yet what became of {rows_text(in_doubt)}."
             case _:
                 return f"Stopped early: {outcome.message}"
 
-    def _over(self) -> bool:
+    def _all_finished(self) -> bool:
         """Say whether every row has come to its end, be it a failure."""
         return not self.outcome.open_rows
 
     def headline(self) -> str:
         """Return the shortest word on how it ended, for a subject line."""
         stop, counts = self.outcome.stop, summary(self.outcome.records).counts
-        told = ", ".join(f"{counts[state]} {state.value}" for state in State if counts.get(state))
-        idle = stop is StopReason.INTERRUPTED and self._over()
+        counts_text = ", ".join(f"{counts[state]} {state.value}" for state in State if counts.get(state))
+        idle = stop is StopReason.INTERRUPTED and self._all_finished()
         reason = f" (stopped: {stop.value})" if stop and not idle else ""
-        return (told or "no rows") + reason
+        return (counts_text or "no rows") + reason
 
     def next_command(self, *, hints: bool = True) -> str:
         """Return the command that goes on from here, or nothing when there is nothing to do.
@@ -141,28 +148,32 @@ class Ending:
         With `hints` it may end in words for a person, in parentheses.
         """
         outcome = self.outcome
-        again = shlex.join(["veobatch", *shown_words(self.argv)])
-        stop = StopReason.DISK if self.unwritten and outcome.stop is None else outcome.stop
-        if not self._over() or stop not in (None, StopReason.INTERRUPTED):
-            return again + (NEXT_WORDS.get(stop, "") if stop and hints else "")
+        rerun_command = shlex.join(["veobatch", *redacted_argv(self.argv)])
+        stop = StopReason.DISK if self.results_not_written and outcome.stop is None else outcome.stop
+        if not self._all_finished() or stop not in (None, StopReason.INTERRUPTED):
+            return rerun_command + (NEXT_COMMAND_HINTS.get(stop, "") if stop and hints else "")
         failed = any(r.state is State.FAILED and r.position >= 0 for r in outcome.records)
-        return f"{again} --retry-failed" if failed and "--retry-failed" not in self.argv else ""
+        return f"{rerun_command} --retry-failed" if failed and "--retry-failed" not in self.argv else ""
 
 
-def rows(count: int) -> str:
+def rows_text(count: int) -> str:
     return "1 row" if count == 1 else f"{count:,} rows"
 
 
-def shown_words(argv: Sequence[str]) -> list[str]:
+def redacted_argv(argv: Sequence[str]) -> list[str]:
     """Return the command's words as they may be shown and typed again.
 
     Notification URLs carry tokens, a ledger's a password, and reports are published; sending doubts again
     is asked for each time.
     """
-    words = []
+    shown = []
     skip = False
-    for word in argv:
-        if not skip and word != "--notify" and not word.startswith(("--notify=", "--resubmit-in-doubt")):
-            words.append(without_password(word))
-        skip = word == "--notify"
-    return words
+    for argument in argv:
+        if (
+            not skip
+            and argument != "--notify"
+            and not argument.startswith(("--notify=", "--resubmit-in-doubt"))
+        ):
+            shown.append(redact_password(argument))
+        skip = argument == "--notify"
+    return shown

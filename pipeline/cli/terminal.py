@@ -16,7 +16,7 @@ _CONTROL: Final = dict.fromkeys(
 )
 _ONE_LINE: Final = _CONTROL | {9: " ", 10: " ", 13: " ", 0x2028: " ", 0x2029: " "}
 
-_NARROWEST: Final = 20
+_MIN_WIDTH: Final = 20
 
 
 def one_line(text: str) -> str:
@@ -24,7 +24,7 @@ def one_line(text: str) -> str:
     return text.translate(_ONE_LINE).encode("utf-8", "replace").decode()
 
 
-def clock_words(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """Return a duration as people say it: `45 s`, `12 min`, `3 h 05 min`."""
     if seconds < 89.5:
         return f"{max(0.0, seconds):.0f} s"
@@ -32,28 +32,28 @@ def clock_words(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def columns(text: str) -> int:
+def display_width(text: str) -> int:
     """Return how many columns of a terminal `text` takes."""
-    return sum(_width(char) for char in text)
+    return sum(_char_width(char) for char in text)
 
 
-def fitted(text: str, width: int) -> str:
+def truncated(text: str, width: int) -> str:
     """Return `text` cut to `width` columns, with an ellipsis where something was cut."""
-    if columns(text) <= width:
+    if display_width(text) <= width:
         return text
     out, used = [], 0
     for char in text:
-        used += _width(char)
+        used += _char_width(char)
         if used > width - 1:
             break
         out.append(char)
     return "".join(out) + "…"
 
 
-def wrapped(line: str, width: int) -> str:
+def wrapped_to_width(line: str, width: int) -> str:
     """Return `line` in as many lines as it takes, broken between words; what hangs over is set in."""
-    width = max(width, _NARROWEST)
-    if columns(line) <= width:
+    width = max(width, _MIN_WIDTH)
+    if display_width(line) <= width:
         return line
     indent = " " * (len(line) - len(line.lstrip()))
     inner = textwrap.wrap(
@@ -62,17 +62,17 @@ def wrapped(line: str, width: int) -> str:
     return indent + f"\n{indent}  ".join(inner)
 
 
-def joined(parts: list[str], width: int, between: str = " · ") -> str:
+def joined_to_width(parts: list[str], width: int, separator: str = " · ") -> str:
     """Return as many of `parts` as fit into `width`; the first ones matter most."""
     out = ""
     for part in parts:
-        longer = f"{out}{between}{part}" if out else part
-        if columns(longer) <= width:
+        longer = f"{out}{separator}{part}" if out else part
+        if display_width(longer) <= width:
             out = longer
-    return out or fitted(parts[0], width) if parts else ""
+    return out or truncated(parts[0], width) if parts else ""
 
 
-def _width(char: str) -> int:
+def _char_width(char: str) -> int:
     if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from pipeline.cli.manifest_loading import FirstLook, Loaded
+    from pipeline.cli.manifest_loading import LoadedManifest, ParsedManifest
     from pipeline.manifest import ManifestProblems
 
 
@@ -32,60 +32,60 @@ def command(
     try:
         loaded = _load(manifest, base_url, check_images, allow_private_images)
     except ManifestProblems as found:
-        _refuse(manifest, found, as_json)
+        _print_problems(manifest, found, as_json)
         return 2
-    _accept(loaded, as_json)
+    _print_valid(loaded, as_json)
     return 0
 
 
-def _load(path: Path, base_url: str | None, check_images: bool, allow_private: bool) -> Loaded:
+def _load(path: Path, base_url: str | None, check_images: bool, allow_private: bool) -> LoadedManifest:
     """Load the manifest; the network is touched (and its libraries imported) only when it is needed."""
-    from pipeline.cli.manifest_loading import first_look
+    from pipeline.cli.manifest_loading import parse_manifest
 
-    first = first_look(path)
-    if not first.others and (first.manifest is None or not check_images):
-        return first.loaded()
+    parsed = parse_manifest(path)
+    if not parsed.other_models and (parsed.manifest is None or not check_images):
+        return parsed.to_loaded()
     import anyio
 
-    return anyio.run(_look_outside, first, base_url, check_images, allow_private)
+    return anyio.run(_load_online, parsed, base_url, check_images, allow_private)
 
 
-async def _look_outside(
-    first: FirstLook, base_url: str | None, check_images: bool, allow_private: bool
-) -> Loaded:
+async def _load_online(
+    parsed: ParsedManifest, base_url: str | None, check_images: bool, allow_private: bool
+) -> LoadedManifest:
     import os
 
     import aiohttp
 
     from pipeline.cli.credentials import find_base_url
-    from pipeline.cli.manifest_loading import cache_dir, second_look, with_images
+    from pipeline.cli.manifest_loading import cache_dir, check_manifest_images, check_with_catalogue
     from pipeline.client.catalog import Catalogue
     from pipeline.client.client import USER_AGENT, normalise_base_url
 
     url = normalise_base_url(find_base_url(base_url, os.environ))
     async with aiohttp.ClientSession(headers={"User-Agent": USER_AGENT}) as session:
-        loaded = await second_look(first, Catalogue(session, url, cache_dir(), timeout_s=5.0))
-    return await with_images(loaded, allow_private) if check_images else loaded
+        loaded = await check_with_catalogue(parsed, Catalogue(session, url, cache_dir(), timeout_s=5.0))
+    return await check_manifest_images(loaded, allow_private) if check_images else loaded
 
 
-def _refuse(path: Path, found: ManifestProblems, as_json: bool) -> None:
-    from pipeline.cli.problems import annotate, colourful, listed
-    from pipeline.cli.problems import as_json as objects
+def _print_problems(path: Path, found: ManifestProblems, as_json: bool) -> None:
+    from pipeline.cli.problems import annotate_on_github, format_problems, use_colour
+    from pipeline.cli.problems import problems_json as objects
 
     if as_json:
         _print({"ok": False, "file": str(path), "count": found.count, "problems": objects(found.problems)})
-    click.echo(listed(found.problems, found.count, colour=colourful(sys.stderr)), err=True)
-    annotate(found)
+    click.echo(format_problems(found.problems, found.count, colour=use_colour(sys.stderr)), err=True)
+    annotate_on_github(found)
 
 
-def _accept(loaded: Loaded, as_json: bool) -> None:
-    from pipeline.cli.problems import as_json as objects
-    from pipeline.cli.problems import colourful, listed
+def _print_valid(loaded: LoadedManifest, as_json: bool) -> None:
+    from pipeline.cli.problems import format_problems, use_colour
+    from pipeline.cli.problems import problems_json as objects
 
     manifest = loaded.manifest
     if manifest.warnings:
-        colour = colourful(sys.stderr)
-        text = listed(manifest.warnings, len(manifest.warnings), colour=colour, label="warning")
+        colour = use_colour(sys.stderr)
+        text = format_problems(manifest.warnings, len(manifest.warnings), colour=colour, label="warning")
         click.echo(text, err=True)
     for note in loaded.notes:
         click.echo(f"note: {note}", err=True)

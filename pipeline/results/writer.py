@@ -20,55 +20,55 @@ if TYPE_CHECKING:
     from pipeline.model import Record
     from pipeline.storage import Store
 
-SHORTEST_GAP_S: Final = 1.0
-SHARE: Final = 20.0
+MIN_REWRITE_INTERVAL_S: Final = 1.0
+REWRITE_COST_FACTOR: Final = 20.0
 """A rewrite may take a twentieth of the time, so that a huge batch does not spend its night on its CSV."""
 
 
-class Projector:
+class ResultsWriter:
     """An observer that notices change, and the task that writes it down."""
 
     def __init__(self, store: Store, *, title: str, manifest: str) -> None:
         self._store = store
         self._title = title
         self._manifest = manifest
-        self._changed = True
+        self._dirty = True
 
-    def moved(self, before: Record, after: Record) -> None:
-        self._changed = True
+    def on_transition(self, before: Record, after: Record) -> None:
+        self._dirty = True
 
-    def said(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Nothing said changes the csv."""
 
-    async def keep_up(self, records: Callable[[], Sequence[Record]]) -> None:
+    async def rewrite_on_change(self, records: Callable[[], Sequence[Record]]) -> None:
         """Rewrite the CSV after changes, until cancelled. A full disk is noticed where videos are saved."""
         while True:
             began = time.monotonic()
-            if self._changed:
-                self._changed = False
-                await self._write_csv(records())
-            await anyio.sleep(max(SHORTEST_GAP_S, SHARE * (time.monotonic() - began)))
+            if self._dirty:
+                self._dirty = False
+                await self._try_write_csv(records())
+            await anyio.sleep(max(MIN_REWRITE_INTERVAL_S, REWRITE_COST_FACTOR * (time.monotonic() - began)))
 
-    async def begin(self, records: Sequence[Record]) -> None:
+    async def write_csv(self, records: Sequence[Record]) -> None:
         """Write the first CSV. Raises `StoreTrouble`: a place that will not take it will take no video."""
         data = await anyio.to_thread.run_sync(csv.csv_bytes, records)
         with anyio.CancelScope(shield=True):
             await self._store.write_bytes(CSV_NAME, data, durable=False)
 
-    async def _write_csv(self, records: Sequence[Record]) -> bool:
+    async def _try_write_csv(self, records: Sequence[Record]) -> bool:
         try:
-            await self.begin(records)
+            await self.write_csv(records)
         except StoreTrouble:
-            self._changed = True
+            self._dirty = True
             return False
         return True
 
     async def finish(self, records: Sequence[Record], *, next_command: str = "") -> bool:
         """Write CSV and report as they are now; return whether both are in their place."""
-        if not await self._write_csv(records):
+        if not await self._try_write_csv(records):
             return False
 
-        def page() -> bytes:
+        def render_page() -> bytes:
             return report.render(
                 records,
                 title=self._title,
@@ -78,7 +78,9 @@ class Projector:
             ).encode()
 
         try:
-            await self._store.write_bytes(REPORT_NAME, await anyio.to_thread.run_sync(page), durable=False)
+            await self._store.write_bytes(
+                REPORT_NAME, await anyio.to_thread.run_sync(render_page), durable=False
+            )
         except StoreTrouble:
             return False
         return True

@@ -8,6 +8,6 @@ from __future__ import annotations
 from pipeline.sandbox.faults import FAULTS, Fault
 from pipeline.sandbox.options import SandboxOptions
 from pipeline.sandbox.server import Sandbox
-from pipeline.sandbox.state import Book, Generation
+from pipeline.sandbox.state import Generation, SandboxState
 
-__all__ = ["FAULTS", "Book", "Fault", "Generation", "Sandbox", "SandboxOptions"]
+__all__ = ["FAULTS", "Fault", "Generation", "Sandbox", "SandboxOptions", "SandboxState"]

@@ -10,42 +10,51 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from pipeline.sandbox.answers import JSON, credits_of, iso, refusal, reply
+from pipeline.sandbox.answers import (
+    JSON_CONTENT_TYPE,
+    error_response,
+    iso_timestamp,
+    json_response,
+    to_credits,
+)
 from pipeline.sandbox.catalog import MODELS, find_model
-from pipeline.sandbox.faults.injector import Stage, Subject
-from pipeline.sandbox.openapi import openapi_of
+from pipeline.sandbox.faults.injector import FaultPoint, RequestContext
+from pipeline.sandbox.openapi import openapi_document
 from pipeline.sandbox.state import Status
 
 if TYPE_CHECKING:
     from pipeline.sandbox.catalog import Model
-    from pipeline.sandbox.faults.handlers import Players
-    from pipeline.sandbox.service import Vendor
+    from pipeline.sandbox.faults.handlers import FaultHandlers
+    from pipeline.sandbox.service import VendorService
     from pipeline.sandbox.state import Generation
 
-LONGEST_WINDOW: Final = timedelta(days=92)
-PERIOD: Final = re.compile(r"([1-9][0-9]{0,3})([hd])")
+MAX_LOG_WINDOW: Final = timedelta(days=92)
+PERIOD_PATTERN: Final = re.compile(r"([1-9][0-9]{0,3})([hd])")
 
 
-class Accounts:
+class AccountApi:
     """The handlers of everything that is not a generation or a page."""
 
-    def __init__(self, vendor: Vendor, players: Players) -> None:
-        self._vendor = vendor
-        self._players = players
+    def __init__(self, service: VendorService, handlers: FaultHandlers) -> None:
+        self._service = service
+        self._handlers = handlers
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
-        fault = self._vendor.desk.pick(Stage.LOG_CALL, Subject("log"))
+        fault = self._service.injector.pick(FaultPoint.LOG_CALL, RequestContext("log"))
         if fault is not None:
-            return await self._players.log(request, fault)
+            return await self._handlers.log(request, fault)
         try:
-            since, until = _window(request)
-            limit, offset = _whole(request, "limit", 50, 1, 100), _whole(request, "offset", 0, 0, 10**9)
+            since, until = _parse_window(request)
+            limit, offset = (
+                _int_query_param(request, "limit", 50, 1, 100),
+                _int_query_param(request, "offset", 0, 0, 10**9),
+            )
         except ValueError as error:
-            return refusal(request, 400, str(error))
-        rows = [one for one in self._rows() if since <= one.created_at <= until]
+            return error_response(request, 400, str(error))
+        rows = [one for one in self._visible_generations() if since <= one.created_at <= until]
         page = [log_row(one) for one in rows[offset : offset + limit]]
         more = offset + limit < len(rows)
-        return reply(
+        return json_response(
             {
                 "data": page,
                 "pagination": {"limit": limit, "offset": offset, "total": len(rows), "has_more": more},
@@ -53,24 +62,24 @@ class Accounts:
         )
 
     async def billing(self, _request: web.Request) -> web.Response:
-        left_usd = self._vendor.options.balance_usd - self._vendor.book.charged_usd
-        return reply({"current_balance": round(left_usd, 6), "currency": "USD"})
+        left_usd = self._service.options.balance_usd - self._service.state.charged_usd
+        return json_response({"current_balance": round(left_usd, 6), "currency": "USD"})
 
     async def transactions(self, request: web.Request) -> web.Response:
         try:
-            limit = _whole(request, "limit", 50, 1, 100)
-            cursor = _whole(request, "cursor", 0, 0, 10**9)
+            limit = _int_query_param(request, "limit", 50, 1, 100)
+            cursor = _int_query_param(request, "cursor", 0, 0, 10**9)
         except ValueError as error:
-            return refusal(request, 400, str(error))
-        charged = [one for one in self._vendor.book.generations if one.status is Status.COMPLETED]
+            return error_response(request, 400, str(error))
+        charged = [one for one in self._service.state.generations if one.status is Status.COMPLETED]
         charged.sort(key=lambda one: one.finishes_at)
         page = charged[cursor : cursor + limit]
-        following = str(cursor + limit) if cursor + limit < len(charged) else None
-        return reply(
+        next_cursor = str(cursor + limit) if cursor + limit < len(charged) else None
+        return json_response(
             {
                 "data": [_transaction(one) for one in page],
-                "next_cursor": following,
-                "has_more": bool(following),
+                "next_cursor": next_cursor,
+                "has_more": bool(next_cursor),
             }
         )
 
@@ -79,31 +88,31 @@ class Accounts:
         include = set(request.query.get("include", "").split(","))
         found = [one for one in MODELS if wanted is None or wanted == one.id or wanted in one.aliases]
         base = f"{request.scheme}://{request.host}"
-        return _tagged(
-            request, {"object": "list", "data": [self._model(one, base, include) for one in found]}
+        return _with_etag(
+            request, {"object": "list", "data": [self._model_entry(one, base, include) for one in found]}
         )
 
     async def docs(self, request: web.Request) -> web.Response:
         model = find_model(request.query.get("model", ""))
         if model is None:
-            return refusal(request, 404, "There is no such model")
-        return _tagged(request, openapi_of(model, f"{request.scheme}://{request.host}"))
+            return error_response(request, 404, "There is no such model")
+        return _with_etag(request, openapi_document(model, f"{request.scheme}://{request.host}"))
 
-    def _rows(self) -> list[Generation]:
+    def _visible_generations(self) -> list[Generation]:
         """The generations whose row shows by now, the newest first."""
         now = time.time()
-        return [one for one in reversed(self._vendor.book.generations) if self._shows_at(one) <= now]
+        return [one for one in reversed(self._service.state.generations) if self._visible_at(one) <= now]
 
-    def _shows_at(self, generation: Generation) -> float:
-        options = self._vendor.options
-        if options.log_rows == "never" or generation.fault("log-row-never") is not None:
+    def _visible_at(self, generation: Generation) -> float:
+        options = self._service.options
+        if options.log_rows == "never" or generation.find_fault("log-row-never") is not None:
             return float("inf")
-        begins = generation.created_at if options.log_rows == "accepted" else generation.finishes_at
-        late = generation.fault("log-row-late")
-        extra_s = late.number(3600.0) if late is not None else 0.0
-        return begins + self._vendor.real_s(options.log_lag_s + extra_s)
+        visible_from = generation.created_at if options.log_rows == "accepted" else generation.finishes_at
+        delay_fault = generation.find_fault("log-row-late")
+        extra_s = delay_fault.number(3600.0) if delay_fault is not None else 0.0
+        return visible_from + self._service.to_real_s(options.log_lag_s + extra_s)
 
-    def _model(self, model: Model, base: str, include: set[str]) -> dict[str, Any]:
+    def _model_entry(self, model: Model, base: str, include: set[str]) -> dict[str, Any]:
         docs = f"{base}/docs-json?model={model.id}&endpoint=/v2/video/generations"
         entry: dict[str, Any] = {
             "id": model.id,
@@ -116,7 +125,7 @@ class Accounts:
         if "pricing" in include:
             entry["pricing"] = self._pricing(model)
         if "capabilities" in include:
-            entry["capabilities"] = ["image-to-video" if model.needs("image_url") else "video"]
+            entry["capabilities"] = ["image-to-video" if model.requires("image_url") else "video"]
         return entry
 
     def _pricing(self, model: Model) -> dict[str, Any]:
@@ -126,8 +135,8 @@ class Accounts:
                 return {"kind": "fixed", "currency": "USD", "units": [unit]}
             case "variants":
                 prices = {
-                    "720p": self._vendor.options.price_720p_usd,
-                    "1080p": self._vendor.options.price_1080p_usd,
+                    "720p": self._service.options.price_720p_usd,
+                    "1080p": self._service.options.price_1080p_usd,
                 }
                 variants = [
                     {"when": {"resolution": name}, "price": price, "unit": "second", "per": 1}
@@ -147,11 +156,11 @@ def log_row(generation: Generation) -> dict[str, Any]:
     """One row of the log."""
     usd = generation.charged_usd
     return {
-        "created": iso(generation.created_at),
+        "created": iso_timestamp(generation.created_at),
         "status": "failed" if generation.status is Status.ERROR else "succeeded",
         "origin": "api",
         "model": generation.model,
-        "cost": {"usd": usd, "credits": credits_of(usd)},
+        "cost": {"usd": usd, "credits": to_credits(usd)},
         "tokens": None,
         "request_id": generation.request_id,
         "inference_id": generation.id,
@@ -166,25 +175,25 @@ def _transaction(generation: Generation) -> dict[str, Any]:
         "amount": -generation.price_usd,
         "currency": "USD",
         "reference_id": generation.id,
-        "created_at": iso(generation.finishes_at),
+        "created_at": iso_timestamp(generation.finishes_at),
     }
 
 
-def _window(request: web.Request) -> tuple[float, float]:
+def _parse_window(request: web.Request) -> tuple[float, float]:
     """The window that `period` or `start` and `end` ask for, in seconds since the epoch."""
     period, start, end = (request.query.get(name) for name in ("period", "start", "end"))
     if period is not None and (start is not None or end is not None):
         raise ValueError("period and start/end must not be used together")
     if start is not None or end is not None:
-        return _explicit(start, end)
-    match = PERIOD.fullmatch(period if period is not None else "24h")
+        return _parse_start_end(start, end)
+    match = PERIOD_PATTERN.fullmatch(period if period is not None else "24h")
     span = timedelta(hours=int(match[1]) * (24 if match[2] == "d" else 1)) if match else None
-    if span is None or span > LONGEST_WINDOW:
+    if span is None or span > MAX_LOG_WINDOW:
         raise ValueError("period must look like 24h or 7d and be at most 92 days")
     return time.time() - span.total_seconds(), float("inf")
 
 
-def _explicit(start: str | None, end: str | None) -> tuple[float, float]:
+def _parse_start_end(start: str | None, end: str | None) -> tuple[float, float]:
     if start is None or end is None:
         raise ValueError("start and end must be used together")
     try:
@@ -192,12 +201,12 @@ def _explicit(start: str | None, end: str | None) -> tuple[float, float]:
     except ValueError as error:
         raise ValueError("start and end must be ISO 8601 times") from error
     since, until = (one if one.tzinfo else one.replace(tzinfo=UTC) for one in (since, until))
-    if not timedelta(0) <= until - since <= LONGEST_WINDOW:
+    if not timedelta(0) <= until - since <= MAX_LOG_WINDOW:
         raise ValueError("start must come before end, by at most 92 days")
     return since.timestamp(), until.timestamp()
 
 
-def _whole(request: web.Request, name: str, default: int, low: int, high: int) -> int:
+def _int_query_param(request: web.Request, name: str, default: int, low: int, high: int) -> int:
     text = request.query.get(name)
     if text is None:
         return default
@@ -206,12 +215,12 @@ def _whole(request: web.Request, name: str, default: int, low: int, high: int) -
     return int(text)
 
 
-def _tagged(request: web.Request, body: dict[str, Any]) -> web.Response:
+def _with_etag(request: web.Request, body: dict[str, Any]) -> web.Response:
     """`body` with an ETag, or 304 to someone who has it already."""
-    answer = reply(body)
-    data = answer.body if isinstance(answer.body, bytes) else b""
+    response = json_response(body)
+    data = response.body if isinstance(response.body, bytes) else b""
     etag = f'W/"{hashlib.sha256(data).hexdigest()[:24]}"'
     if etag in request.headers.get("If-None-Match", ""):
-        return web.Response(status=304, headers={"ETag": etag, "Content-Type": JSON})
-    answer.headers["ETag"] = etag
-    return answer
+        return web.Response(status=304, headers={"ETag": etag, "Content-Type": JSON_CONTENT_TYPE})
+    response.headers["ETag"] = etag
+    return response

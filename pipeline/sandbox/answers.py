@@ -9,28 +9,30 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from pipeline.sandbox.state import CREDITS_PER_USD, FINAL, Status
+from pipeline.sandbox.state import CREDITS_PER_USD, FINAL_STATUSES, Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pipeline.sandbox.state import Generation
 
-JSON: Final = "application/json; charset=utf-8"
+JSON_CONTENT_TYPE: Final = "application/json; charset=utf-8"
 
 
-def iso(seconds: float) -> str:
+def iso_timestamp(seconds: float) -> str:
     """Seconds since the epoch as the vendor writes times: UTC, milliseconds, Z."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def reply(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """`body` as JSON."""
     data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-    return web.Response(body=data, status=status, headers={"Content-Type": JSON, **(headers or {})})
+    return web.Response(
+        body=data, status=status, headers={"Content-Type": JSON_CONTENT_TYPE, **(headers or {})}
+    )
 
 
-def refusal(
+def error_response(
     request: web.BaseRequest, status: int, message: str, headers: Mapping[str, str] | None = None
 ) -> web.Response:
     """An error in the vendor's own form."""
@@ -41,17 +43,17 @@ def refusal(
         "statusCode": status,
         "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
     }
-    return reply(body, status, headers)
+    return json_response(body, status, headers)
 
 
 def generation_body(generation: Generation, status: Status, video_url: str | None) -> dict[str, Any]:
     """What create and status answer; `video_url` is given once there is one."""
     done = status is Status.COMPLETED
-    name = "generation_id" if generation.fault("id-as-generation-id") is not None else "id"
+    name = "generation_id" if generation.find_fault("id-as-generation-id") is not None else "id"
     video: Any = {"url": video_url} if video_url is not None else None
     error = generation_error(generation) if status is Status.ERROR else None
-    samples = generation.fault("sample-objects")
-    if samples is not None and status not in FINAL:
+    samples = generation.find_fault("sample-objects")
+    if samples is not None and status not in FINAL_STATUSES:
         video, error = sample_objects(empty=samples.value == "empty")
     return {
         name: int(generation.id) if generation.id_is_integer else generation.id,
@@ -71,7 +73,7 @@ def sample_objects(*, empty: bool) -> tuple[dict[str, str], dict[str, str]]:
 
 def generation_error(generation: Generation) -> Any:
     """Why the generation failed, in one of the forms the vendor uses."""
-    fault = generation.fault("error", "error-detail", "error-text", "content-refusal")
+    fault = generation.find_fault("error", "error-detail", "error-text", "content-refusal")
     match fault.name if fault is not None else "":
         case "error-detail":
             return {
@@ -99,5 +101,5 @@ def generation_headers(generation: Generation, status: Status) -> dict[str, str]
     return headers
 
 
-def credits_of(usd: float) -> int:
+def to_credits(usd: float) -> int:
     return round(usd * CREDITS_PER_USD)

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Kind = Literal["string", "integer", "number", "boolean"]
-PYTHON_TYPES: Final[Mapping[Kind, tuple[type, ...]]] = {
+JsonType = Literal["string", "integer", "number", "boolean"]
+JSON_TO_PYTHON_TYPES: Final[Mapping[JsonType, tuple[type, ...]]] = {
     "string": (str,),
     "integer": (int,),
     "number": (int, float),
@@ -27,24 +27,24 @@ class Field:
     """One field of a model's body, in the words of OpenAPI."""
 
     name: str
-    kind: Kind
+    kind: JsonType
     description: str
     required: bool = False
     enum: tuple[str | int, ...] = ()
-    any_case: tuple[str, ...] = ()
+    case_insensitive_enum: tuple[str, ...] = ()
     uri: bool = False
     default: str | int | bool | None = None
 
-    def problem(self, value: object) -> str | None:
+    def validation_error(self, value: object) -> str | None:
         """Why `value` will not do for this field, in words that name it, or None."""
         if isinstance(value, bool) != (self.kind == "boolean") or not isinstance(
-            value, PYTHON_TYPES[self.kind]
+            value, JSON_TO_PYTHON_TYPES[self.kind]
         ):
-            return f"{self.name} must be {_article(self.kind)}"
+            return f"{self.name} must be {_type_phrase(self.kind)}"
         if self.enum and value not in self.enum:
             return f"{self.name} must be one of the following values: {', '.join(map(str, self.enum))}"
-        if self.any_case and str(value).lower() not in self.any_case:
-            return f"{self.name} must be one of the following values: {', '.join(self.any_case)}"
+        if self.case_insensitive_enum and str(value).lower() not in self.case_insensitive_enum:
+            return f"{self.name} must be one of the following values: {', '.join(self.case_insensitive_enum)}"
         if self.uri and not _is_uri(str(value)):
             return f"{self.name} must be a valid URL"
         if self.required and value == "":
@@ -73,7 +73,7 @@ class Model:
     aliases: tuple[str, ...] = ()
     fixed_usd: float = 0.0
 
-    def problems(self, body: Mapping[str, Any]) -> list[str]:
+    def validation_errors(self, body: Mapping[str, Any]) -> list[str]:
         """All that is wrong with `body`, each problem naming its field; unknown fields are let through."""
         found: list[str] = []
         for field in self.fields:
@@ -81,11 +81,11 @@ class Model:
                 continue
             if field.name not in body:
                 found += [f"{field.name} is required"] if field.required else []
-            elif (problem := field.problem(body[field.name])) is not None:
+            elif (problem := field.validation_error(body[field.name])) is not None:
                 found.append(problem)
         return found
 
-    def needs(self, name: str) -> bool:
+    def requires(self, name: str) -> bool:
         """Whether the body must have that field."""
         return any(field.required and field.name == name for field in self.fields)
 
@@ -95,7 +95,7 @@ class Model:
         return body.get(name, fallback)
 
 
-def _article(kind: Kind) -> str:
+def _type_phrase(kind: JsonType) -> str:
     return {"integer": "an integer number", "number": "a number", "boolean": "a boolean value"}.get(
         kind, f"a {kind}"
     )
@@ -112,7 +112,7 @@ def _is_uri(text: str) -> bool:
 _PROMPT: Final = Field(
     "prompt", "string", "The text description of the scene, subject, or action to generate.", required=True
 )
-_ASPECT: Final = Field(
+_ASPECT_RATIO: Final = Field(
     "aspect_ratio", "string", "The aspect ratio of the generated video.", enum=("16:9", "9:16")
 )
 
@@ -128,12 +128,16 @@ VEO: Final = Model(
         _model_field("google/veo-3.1-i2v-fast"),
         _PROMPT,
         Field("image_url", "string", "URL of the image to animate, 720p or more.", required=True, uri=True),
-        _ASPECT,
+        _ASPECT_RATIO,
         Field("duration", "integer", "The clip's length in seconds.", enum=(4, 6, 8), default=8),
         Field("resolution", "string", "The clip's resolution.", enum=("720p", "1080p"), default="1080p"),
         Field("generate_audio", "boolean", "Whether to generate sound.", default=True),
         Field(
-            "provider", "string", "Routing, in any case.", any_case=("auto", "google", "fal"), default="auto"
+            "provider",
+            "string",
+            "Routing, in any case.",
+            case_insensitive_enum=("auto", "google", "fal"),
+            default="auto",
         ),
     ),
     "variants",
@@ -147,7 +151,7 @@ SKETCH: Final = Model(
         _PROMPT,
         Field("negative_prompt", "string", "What not to show."),
         Field("seed", "integer", "The same seed gives the same clip."),
-        _ASPECT,
+        _ASPECT_RATIO,
         Field("duration", "integer", "The clip's length in seconds.", enum=(5, 10), default=5),
     ),
     "fixed",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from random import Random
 
-Draw = Callable[["Random"], float]
+DurationSampler = Callable[["Random"], float]
 
 HELP: Final = (
     "lognormal[:MEDIAN[,SIGMA]] (75,0.25), two-modes (70% near 55 s, 30% near 140 s), "
@@ -17,7 +17,7 @@ HELP: Final = (
 )
 
 
-def parse_durations(text: str) -> Draw:
+def parse_durations(text: str) -> DurationSampler:
     """The distribution of that name: a random source in, vendor's seconds out.
 
     Raises `ValueError` with the names there are.
@@ -25,15 +25,15 @@ def parse_durations(text: str) -> Draw:
     name, _, rest = text.partition(":")
     try:
         numbers = [float(number) for number in rest.split(",")] if rest else []
-        draw = _draw(name, numbers)
+        sampler = _make_sampler(name, numbers)
     except ValueError:
-        draw = None
-    if draw is None or any(not 0 <= number < 1e9 for number in numbers):
+        sampler = None
+    if sampler is None or any(not 0 <= number < 1e9 for number in numbers):
         raise ValueError(f"durations: {text!r} is not {HELP}")
-    return draw
+    return sampler
 
 
-def _draw(name: str, numbers: list[float]) -> Draw | None:
+def _make_sampler(name: str, numbers: list[float]) -> DurationSampler | None:
     match name, numbers:
         case "lognormal", [] | [_] | [_, _]:
             median, sigma = (numbers + [75.0, 0.25][len(numbers) :])[:2]

@@ -15,7 +15,7 @@ def etag_of(data: bytes) -> str:
     return f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
 
 
-def span_of(request: web.Request, size: int, etag: str) -> tuple[int, int, int]:
+def parse_range(request: web.Request, size: int, etag: str) -> tuple[int, int, int]:
     """(status, first, end) of the bytes that were asked for: 200 whole, 206 a part, 416 none.
 
     A range counts only if `If-Range` is absent or names this very file (RFC 9110, 13.1.5).
@@ -50,7 +50,7 @@ async def send_file(
     """Answer with the file or the part of it that was asked for, at most `bytes_per_s`."""
     if request.headers.get("If-None-Match") == etag:
         return web.Response(status=304, headers={"ETag": etag})
-    status, first, end = span_of(request, len(data), etag)
+    status, first, end = parse_range(request, len(data), etag)
     response = web.StreamResponse(status=status, headers=file_headers(status, first, end, len(data), etag))
     await response.prepare(request)
     if request.method != "HEAD":

@@ -6,11 +6,11 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from pipeline.sandbox.answers import generation_body, generation_headers, refusal, reply
+from pipeline.sandbox.answers import error_response, generation_body, generation_headers, json_response
 from pipeline.sandbox.catalog import find_model
-from pipeline.sandbox.faults.injector import Stage, Subject
+from pipeline.sandbox.faults.injector import FaultPoint, RequestContext
 from pipeline.sandbox.middleware import correlation_id
-from pipeline.sandbox.service import shape_of
+from pipeline.sandbox.service import clip_shape
 from pipeline.sandbox.state import Status
 
 if TYPE_CHECKING:
@@ -18,95 +18,101 @@ if TYPE_CHECKING:
 
     from pipeline.sandbox.catalog import Model
     from pipeline.sandbox.cdn import Cdn
-    from pipeline.sandbox.faults.handlers import Players
-    from pipeline.sandbox.service import Vendor
+    from pipeline.sandbox.faults.handlers import FaultHandlers
+    from pipeline.sandbox.service import VendorService
     from pipeline.sandbox.state import Generation
 
-PATH = "/v2/video/generations"
+GENERATIONS_PATH = "/v2/video/generations"
 
 
-class Generations:
+class GenerationApi:
     """The handlers of `POST` and `GET /v2/video/generations`."""
 
-    def __init__(self, vendor: Vendor, cdn: Cdn, players: Players) -> None:
-        self._vendor = vendor
+    def __init__(self, service: VendorService, cdn: Cdn, handlers: FaultHandlers) -> None:
+        self._service = service
         self._cdn = cdn
-        self._players = players
+        self._handlers = handlers
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         try:
             body = json.loads(await request.read())
         except ValueError:
-            return self._refuse(request, 400, "The request's body is not valid JSON.")
+            return self._reject(request, 400, "The request's body is not valid JSON.")
         if not isinstance(body, dict):
-            return self._refuse(request, 400, "The request's body must be a JSON object.")
-        subject = self._vendor.subject(body, correlation_id(request))
-        fault = self._vendor.desk.pick(Stage.CREATE, subject)
+            return self._reject(request, 400, "The request's body must be a JSON object.")
+        context = self._service.create_context(body, correlation_id(request))
+        fault = self._service.injector.pick(FaultPoint.CREATE, context)
         if fault is None:
-            return self._decided(request, body, subject)
+            return self._handle_create(request, body, context)
 
         def accept() -> web.Response:
-            return self._decided(request, body, subject)
+            return self._handle_create(request, body, context)
 
-        return await self._players.create(request, fault, accept)
+        return await self._handlers.create(request, fault, accept)
 
     async def status(self, request: web.Request) -> web.StreamResponse:
-        wanted = request.query.get("generation_id")
-        if not wanted:
-            return refusal(request, 400, "generation_id is required")
-        generation = self._vendor.find(wanted)
+        generation_id = request.query.get("generation_id")
+        if not generation_id:
+            return error_response(request, 400, "generation_id is required")
+        generation = self._service.find(generation_id)
         if generation is None:
-            return refusal(request, 404, f"Generation {wanted} was not found")
+            return error_response(request, 404, f"Generation {generation_id} was not found")
         generation.polls += 1
-        subject = Subject(generation.id, generation.prompt, generation.correlation_id, generation.number + 1)
-        fault = self._vendor.desk.pick(Stage.STATUS, subject)
+        context = RequestContext(
+            generation.id, generation.prompt, generation.correlation_id, generation.number + 1
+        )
+        fault = self._service.injector.pick(FaultPoint.STATUS, context)
         if fault is None:
-            return self._told(generation)
-        return await self._players.status(request, fault, lambda: self._told(generation))
+            return self._status_response(generation)
+        return await self._handlers.status(request, fault, lambda: self._status_response(generation))
 
-    def _told(self, generation: Generation) -> web.Response:
+    def _status_response(self, generation: Generation) -> web.Response:
         status = generation.status_at(time.time())
         url = self._cdn.url_of(generation) if status is Status.COMPLETED else None
-        if generation.fault("completed-without-url") is not None:
+        if generation.find_fault("completed-without-url") is not None:
             url = None
         body = generation_body(generation, status, url)
-        return reply(body, 200, generation_headers(generation, status))
+        return json_response(body, 200, generation_headers(generation, status))
 
-    def _decided(self, request: web.Request, body: dict[str, Any], subject: Subject) -> web.Response:
+    def _handle_create(
+        self, request: web.Request, body: dict[str, Any], context: RequestContext
+    ) -> web.Response:
         name = body.get("model")
         if not isinstance(name, str) or not name:
-            return self._refuse(request, 400, "model is required and must be a string")
+            return self._reject(request, 400, "model is required and must be a string")
         model = find_model(name)
         if model is None:
-            return self._refuse(request, 404, f"Model {name} was not found")
-        problems = model.problems(body)
+            return self._reject(request, 404, f"Model {name} was not found")
+        problems = model.validation_errors(body)
         if problems:
-            return self._refuse(request, 400, "; ".join(problems))
-        limited = self._limited(request, model, body)
-        return limited if limited is not None else self._accepted(request, model, body, subject)
+            return self._reject(request, 400, "; ".join(problems))
+        limited = self._limit_rejection(request, model, body)
+        return limited if limited is not None else self._accept(request, model, body, context)
 
-    def _limited(self, request: web.Request, model: Model, body: dict[str, Any]) -> web.Response | None:
-        book, options = self._vendor.book, self._vendor.options
-        left_usd = options.balance_usd - book.charged_usd - book.held_usd
-        if left_usd + 1e-9 < self._vendor.price_usd(model, body):
-            return self._refuse(request, 403, "You've run out of credits. Please top up your balance.")
-        if options.concurrency_limit is not None and book.in_flight >= options.concurrency_limit:
-            return self._refuse(request, 429, "Too many generations at once for this account.")
+    def _limit_rejection(
+        self, request: web.Request, model: Model, body: dict[str, Any]
+    ) -> web.Response | None:
+        state, options = self._service.state, self._service.options
+        left_usd = options.balance_usd - state.charged_usd - state.reserved_usd
+        if left_usd + 1e-9 < self._service.price_usd(model, body):
+            return self._reject(request, 403, "You've run out of credits. Please top up your balance.")
+        if options.concurrency_limit is not None and state.in_flight >= options.concurrency_limit:
+            return self._reject(request, 429, "Too many generations at once for this account.")
         return None
 
-    def _accepted(
-        self, request: web.Request, model: Model, body: dict[str, Any], subject: Subject
+    def _accept(
+        self, request: web.Request, model: Model, body: dict[str, Any], context: RequestContext
     ) -> web.Response:
         try:
-            generation = self._vendor.accept(model, body, subject)
+            generation = self._service.accept(model, body, context)
         except OSError as error:
-            return self._refuse(request, 503, f"The sandbox cannot write its journal: {error.strerror}")
-        self._cdn.warm(shape_of(model, body, small=self._vendor.options.video == "small"))
+            return self._reject(request, 503, f"The sandbox cannot write its journal: {error.strerror}")
+        self._cdn.prewarm(clip_shape(model, body, small=self._service.options.video == "small"))
         answer = generation_body(generation, Status.QUEUED, None)
-        return reply(
-            answer, self._vendor.options.create_status, generation_headers(generation, Status.QUEUED)
+        return json_response(
+            answer, self._service.options.create_status, generation_headers(generation, Status.QUEUED)
         )
 
-    def _refuse(self, request: web.Request, status: int, message: str) -> web.Response:
-        self._vendor.book.rejected[status] += 1
-        return refusal(request, status, message)
+    def _reject(self, request: web.Request, status: int, message: str) -> web.Response:
+        self._service.state.rejected[status] += 1
+        return error_response(request, status, message)

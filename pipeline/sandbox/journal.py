@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HEADER: Final = b'{"journal":"veobatch sandbox","version":1}\n'
-PORT_LINE: Final = re.compile(rb'\{"cdn_port":([0-9]{1,5})\}')
-LATEST: Final = 1e11
+PORT_LINE_PATTERN: Final = re.compile(rb'\{"cdn_port":([0-9]{1,5})\}')
+MAX_EPOCH_S: Final = 1e11
 """Seconds since the epoch; a later time is none that a calendar holds."""
 
-_APPEND: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
-_KINDS: Final[dict[str, type | tuple[type, ...]]] = {
+_OPEN_FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+_FIELD_TYPES: Final[dict[str, type | tuple[type, ...]]] = {
     "id": str,
     "number": int,
     "correlation_id": str,
@@ -47,17 +47,17 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.notes: list[str] = []
+        self.warnings: list[str] = []
         """What a person should know about the file's state, in the order it was found."""
         self.cdn_port = 0
         """Where the CDN last listened; 0 until a line says so. URLs that were handed out point there."""
-        self._port = 0
+        self._written_cdn_port = 0
         self._file: int | None = None
-        self._whole_bytes = 0
-        self._foreign = False
-        self._unread: OSError | None = None
+        self._valid_bytes = 0
+        self._is_foreign = False
+        self._read_error: OSError | None = None
 
-    def read_on(self) -> list[Generation]:
+    def read_new(self) -> list[Generation]:
         """The generations whose lines were added since the last call; the first call reads all.
 
         A last line without its end was never answered and does not count. A damaged line is left out, a
@@ -65,38 +65,38 @@ class Journal:
         """
         try:
             with self.path.open("rb") as file:
-                file.seek(self._whole_bytes)
+                file.seek(self._valid_bytes)
                 data = file.read()
         except FileNotFoundError:
-            self._unread = None
+            self._read_error = None
             return []
         except OSError as error:
-            self._unread = error
-            self._note(f"{self.path} cannot be read ({error.strerror}): no generation will be accepted")
+            self._read_error = error
+            self._warn(f"{self.path} cannot be read ({error.strerror}): no generation will be accepted")
             return []
-        self._unread = None
-        if self._whole_bytes == 0:
-            self._foreign = not (data.startswith(HEADER) or HEADER.startswith(data))
-        if self._foreign:
-            self._note(f"{self.path} is no sandbox's journal: the sandbox starts anew")
+        self._read_error = None
+        if self._valid_bytes == 0:
+            self._is_foreign = not (data.startswith(HEADER) or HEADER.startswith(data))
+        if self._is_foreign:
+            self._warn(f"{self.path} is no sandbox's journal: the sandbox starts anew")
             return []
         whole = data[: data.rfind(b"\n") + 1]
-        lines = whole.removeprefix(HEADER).splitlines() if self._whole_bytes == 0 else whole.splitlines()
-        self._whole_bytes += len(whole)
+        lines = whole.removeprefix(HEADER).splitlines() if self._valid_bytes == 0 else whole.splitlines()
+        self._valid_bytes += len(whole)
         found: list[Generation] = []
         damaged = 0
         for line in lines:
-            if port := PORT_LINE.fullmatch(line):
-                self.cdn_port = self._port = int(port[1])
-            elif (generation := _parsed(line)) is not None:
+            if port := PORT_LINE_PATTERN.fullmatch(line):
+                self.cdn_port = self._written_cdn_port = int(port[1])
+            elif (generation := _parse_line(line)) is not None:
                 found.append(generation)
             else:
                 damaged += 1
         if damaged:
-            self._note(f"{self.path}: {damaged} damaged line(s) were left out")
+            self._warn(f"{self.path}: {damaged} damaged line(s) were left out")
         return found
 
-    def listens(self, cdn_port: int) -> None:
+    def set_cdn_port(self, cdn_port: int) -> None:
         """From now on the CDN listens there; the next `append` writes it down if it is news."""
         self.cdn_port = cdn_port
 
@@ -105,12 +105,12 @@ class Journal:
 
         Raises `OSError` when that does not work; then the generation is not in the file.
         """
-        line = json.dumps(_entry(generation), separators=(",", ":")).encode() + b"\n"
+        line = json.dumps(_to_entry(generation), separators=(",", ":")).encode() + b"\n"
         if self._file is None:
             self._file = self._open()
-        if self.cdn_port != self._port:
+        if self.cdn_port != self._written_cdn_port:
             line = b'{"cdn_port":%d}\n' % self.cdn_port + line
-        if self._whole_bytes == 0:
+        if self._valid_bytes == 0:
             line = HEADER + line
         rest = line
         try:
@@ -120,8 +120,8 @@ class Journal:
         except OSError:
             self.close()  # opening it again removes what was written of the line
             raise
-        self._whole_bytes += len(line)
-        self._port = self.cdn_port
+        self._valid_bytes += len(line)
+        self._written_cdn_port = self.cdn_port
 
     def close(self) -> None:
         """Let go of the file; `append` would open it again."""
@@ -131,46 +131,50 @@ class Journal:
 
     def _open(self) -> int:
         """Open the file behind its last whole line; what is no journal is moved aside, not lost."""
-        if self._unread is not None:  # what could not be read must not be cut off
-            raise OSError(self._unread.errno, self._unread.strerror)
+        if self._read_error is not None:  # what could not be read must not be cut off
+            raise OSError(self._read_error.errno, self._read_error.strerror)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self._foreign:
+        if self._is_foreign:
             self.path.replace(self.path.with_name(self.path.name + ".damaged"))
-            self._foreign = False
-        file = os.open(self.path, _APPEND, 0o644)
+            self._is_foreign = False
+        file = os.open(self.path, _OPEN_FLAGS, 0o644)
         try:
-            os.ftruncate(file, self._whole_bytes)
+            os.ftruncate(file, self._valid_bytes)
         except OSError:
             os.close(file)
             raise
         return file
 
-    def _note(self, words: str) -> None:
-        if words not in self.notes:
-            self.notes.append(words)
+    def _warn(self, message: str) -> None:
+        if message not in self.warnings:
+            self.warnings.append(message)
 
 
-def _entry(generation: Generation) -> dict[str, Any]:
+def _to_entry(generation: Generation) -> dict[str, Any]:
     """The line's content; a rendering without an end is null, since JSON knows no infinity."""
-    entry = {name: getattr(generation, name) for name in _KINDS}
+    entry = {name: getattr(generation, name) for name in _FIELD_TYPES}
     entry["render_s"] = None if generation.render_s == inf else generation.render_s
     entry["faults"] = [asdict(fault) for fault in generation.faults]
     return entry
 
 
-def _parsed(line: bytes) -> Generation | None:
+def _parse_line(line: bytes) -> Generation | None:
     """The line's generation, or None when the line is damaged."""
     try:
         entry = json.loads(line)
-        for name, kind in _KINDS.items():
+        for name, kind in _FIELD_TYPES.items():
             if not isinstance(entry[name], kind):
                 return None
-        facts = {name: entry[name] for name in _KINDS}
-        if facts["render_s"] is None:
-            facts["render_s"] = inf
-        facts["faults"] = tuple(Fault(**fault) for fault in facts["faults"])
-        made = Generation(**facts)
+        fields = {name: entry[name] for name in _FIELD_TYPES}
+        if fields["render_s"] is None:
+            fields["render_s"] = inf
+        fields["faults"] = tuple(Fault(**fault) for fault in fields["faults"])
+        generation = Generation(**fields)
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    sane = 0 <= made.created_at < LATEST and 0 <= made.price_usd < inf and made.render_s >= 0
-    return made if sane else None
+    sane = (
+        0 <= generation.created_at < MAX_EPOCH_S
+        and 0 <= generation.price_usd < inf
+        and generation.render_s >= 0
+    )
+    return generation if sane else None

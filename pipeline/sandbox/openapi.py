@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from pipeline.sandbox.catalog import Model
 
-PATH: Final = "/v2/video/generations"
+GENERATIONS_PATH: Final = "/v2/video/generations"
 
-GENERATION: Final[dict[str, Any]] = {
+GENERATION_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
     "properties": {
         "id": {"type": "string", "description": "The generation's id."},
@@ -47,10 +47,10 @@ GENERATION: Final[dict[str, Any]] = {
 """A generation as create and status answer it, in the words of the vendor's public OpenAPI."""
 
 
-def openapi_of(model: Model, server: str) -> dict[str, Any]:
+def openapi_document(model: Model, server: str) -> dict[str, Any]:
     """The whole document: create with that model's own fields, and status."""
-    answers = {"200": {"description": "", "content": {"application/json": {"schema": GENERATION}}}}
-    wanted = {"name": "generation_id", "required": True, "in": "query", "schema": {"type": "string"}}
+    responses = {"200": {"description": "", "content": {"application/json": {"schema": GENERATION_SCHEMA}}}}
+    id_parameter = {"name": "generation_id", "required": True, "in": "query", "schema": {"type": "string"}}
     body = {
         "type": "object",
         "title": model.id,
@@ -60,19 +60,19 @@ def openapi_of(model: Model, server: str) -> dict[str, Any]:
     post = {
         "operationId": "create",
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
-        "responses": answers,
+        "responses": responses,
         "security": [{"access-token": []}],
     }
     get = {
         "operationId": "status",
-        "parameters": [wanted],
-        "responses": answers,
+        "parameters": [id_parameter],
+        "responses": responses,
         "security": [{"access-token": []}],
     }
     return {
         "openapi": "3.0.0",
         "info": {"title": "Sandbox", "version": "1.0.0"},
         "servers": [{"url": server}],
-        "paths": {PATH: {"post": post, "get": get}},
+        "paths": {GENERATIONS_PATH: {"post": post, "get": get}},
         "components": {"securitySchemes": {"access-token": {"scheme": "bearer", "type": "http"}}},
     }

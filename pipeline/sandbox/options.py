@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 IdStyle = Literal["uuid-model", "uuid", "number", "integer", "token", "hostile"]
 LogRows = Literal["finished", "accepted", "never"]
-Video = Literal["rendered", "small"]
+VideoMode = Literal["rendered", "small"]
 
-_CHOICES: Final = {
+_ALLOWED_VALUES: Final = {
     "id_style": ("uuid-model", "uuid", "number", "integer", "token", "hostile"),
     "log_rows": ("finished", "accepted", "never"),
     "video": ("rendered", "small"),
@@ -64,7 +64,7 @@ class SandboxOptions:
     price_720p_usd: float = 0.10
     price_1080p_usd: float = 0.15
     id_style: IdStyle = "uuid-model"
-    video: Video = "rendered"
+    video: VideoMode = "rendered"
     create_status: Literal[200, 201] = 200
     cdn_bytes_per_s: float | None = None
     journal: Path | None = None
@@ -72,7 +72,7 @@ class SandboxOptions:
     def __post_init__(self) -> None:
         """Raises `ValueError` that names the option and what it may be."""
         parse_durations(self.durations)
-        for name, allowed in _CHOICES.items():
+        for name, allowed in _ALLOWED_VALUES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is none of {', '.join(map(str, allowed))}")
         for name in (

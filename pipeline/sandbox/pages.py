@@ -14,7 +14,7 @@ from pipeline.sandbox.catalog import MODELS
 from pipeline.sandbox.faults.catalog import FAULTS
 
 if TYPE_CHECKING:
-    from pipeline.sandbox.service import Vendor
+    from pipeline.sandbox.service import VendorService
 
 STYLE: Final = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:3rem auto;padding:0 1rem;color:#1a1830;"
@@ -23,24 +23,24 @@ STYLE: Final = (
 )
 
 
-class Pages:
+class PageHandlers:
     """The handlers for people."""
 
-    def __init__(self, vendor: Vendor) -> None:
-        self._vendor = vendor
+    def __init__(self, service: VendorService) -> None:
+        self._service = service
 
     async def index(self, _request: web.Request) -> web.Response:
-        book = self._vendor.book
+        state = self._service.state
         facts = {
-            "generations": len(book.generations),
-            "in flight": book.in_flight,
-            "charged": f"{book.charged_usd:.2f} USD",
-            "speed": f"{self._vendor.options.speed:g}×",
+            "generations": len(state.generations),
+            "in flight": state.in_flight,
+            "charged": f"{state.charged_usd:.2f} USD",
+            "speed": f"{self._service.options.speed:g}×",
             "models": ", ".join(model.id for model in MODELS),
         }
         rows = "".join(f"<tr><td>{escape(name)}<td>{escape(str(value))}" for name, value in facts.items())
         faults = "".join(
-            f"<tr><td><code>{kind.name}</code><td>{escape(kind.does)}" for kind in FAULTS.values()
+            f"<tr><td><code>{kind.name}</code><td>{escape(kind.description)}" for kind in FAULTS.values()
         )
         page = (
             f"<!doctype html><html lang=en><meta charset=utf-8><title>veobatch sandbox</title>"
@@ -58,9 +58,9 @@ class Pages:
 @lru_cache(maxsize=16)
 def sample_image(name: str) -> bytes:
     """A JPEG of 1920 × 1080 that looks a little different for each name."""
-    from pipeline.sandbox.film.scene import paint
+    from pipeline.sandbox.film.scene import paint_scene
 
     phase = sum(name.encode()) % 64 / 64
-    memory = io.BytesIO()
-    paint(1920, 1080, phase).save(memory, "JPEG", quality=88)
-    return memory.getvalue()
+    buffer = io.BytesIO()
+    paint_scene(1920, 1080, phase).save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Self
 
 from aiohttp import web
 
-from pipeline.sandbox.account_api import Accounts
-from pipeline.sandbox.cdn import FOLDER, Cdn
-from pipeline.sandbox.faults.catalog import STAGES
-from pipeline.sandbox.faults.handlers import Players
-from pipeline.sandbox.faults.injector import FaultDesk
-from pipeline.sandbox.film import Studio
-from pipeline.sandbox.generation_api import PATH, Generations
-from pipeline.sandbox.middleware import make_gate
+from pipeline.sandbox.account_api import AccountApi
+from pipeline.sandbox.cdn import CLIP_PATH_PREFIX, Cdn
+from pipeline.sandbox.faults.catalog import FAULT_POINTS
+from pipeline.sandbox.faults.handlers import FaultHandlers
+from pipeline.sandbox.faults.injector import FaultInjector
+from pipeline.sandbox.film import ClipRenderer
+from pipeline.sandbox.generation_api import GENERATIONS_PATH, GenerationApi
+from pipeline.sandbox.middleware import make_middleware
 from pipeline.sandbox.options import SandboxOptions
-from pipeline.sandbox.pages import Pages
-from pipeline.sandbox.service import Vendor
+from pipeline.sandbox.pages import PageHandlers
+from pipeline.sandbox.service import VendorService
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from pipeline.sandbox.faults.injector import Fault
-    from pipeline.sandbox.state import Book
+    from pipeline.sandbox.state import SandboxState
 
 
 class Sandbox:
@@ -32,16 +32,16 @@ class Sandbox:
 
     def __init__(self, options: SandboxOptions | None = None) -> None:
         self.options = options if options is not None else SandboxOptions()
-        self._desk = FaultDesk(self.options.seed, STAGES)
-        self._vendor = Vendor(self.options, self._desk)
+        self._injector = FaultInjector(self.options.seed, FAULT_POINTS)
+        self._service = VendorService(self.options, self._injector)
         self._runners: list[web.AppRunner] = []
         self._port = 0
         self._cdn_port = 0
 
     @property
-    def book(self) -> Book:
+    def state(self) -> SandboxState:
         """What the vendor knows."""
-        return self._vendor.book
+        return self._service.state
 
     @property
     def url(self) -> str:
@@ -54,24 +54,24 @@ class Sandbox:
         return _url(self.options.host, self._cdn_port)
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def journal_warnings(self) -> tuple[str, ...]:
         """What is wrong with the journal, in words for a person; empty when nothing is."""
-        return self._vendor.notes
+        return self._service.journal_warnings
 
     def add_fault(self, fault: Fault) -> None:
         """Misbehave in that way from now on. Raises `ValueError` for an unknown name."""
-        self._desk.add(fault)
+        self._injector.add(fault)
 
     async def __aenter__(self) -> Self:
         """Raises `OSError` when a port is taken."""
-        await asyncio.to_thread(self._vendor.recall)
-        self._players = Players()
-        self._studio = Studio()
-        self._cdn = Cdn(self._vendor, self._studio, self._players)
+        await asyncio.to_thread(self._service.sync_from_journal)
+        self._handlers = FaultHandlers()
+        self._renderer = ClipRenderer()
+        self._cdn = Cdn(self._service, self._renderer, self._handlers)
         try:
             self._cdn_port = await self._serve_cdn()
-            self._vendor.listens(self._cdn_port)
-            self._cdn.base = self.cdn_url
+            self._service.set_cdn_port(self._cdn_port)
+            self._cdn.base_url = self.cdn_url
             self._port = await self._serve(self._api_app(), self.options.port)
         except OSError:
             await self._stop()
@@ -84,20 +84,20 @@ class Sandbox:
         await self._stop()
 
     async def _stop(self) -> None:
-        self._players.closing.set()
+        self._handlers.shutdown.set()
         for runner in reversed(self._runners):
             await runner.cleanup()
         self._runners.clear()
-        self._vendor.close()
-        self._studio.close()
+        self._service.close()
+        self._renderer.close()
 
     def _api_app(self) -> web.Application:
-        generations = Generations(self._vendor, self._cdn, self._players)
-        accounts = Accounts(self._vendor, self._players)
-        pages = Pages(self._vendor)
-        app = web.Application(middlewares=[make_gate(self._vendor)], client_max_size=16 * 1024**2)
-        app.router.add_post(PATH, generations.create)
-        app.router.add_get(PATH, generations.status)
+        generations = GenerationApi(self._service, self._cdn, self._handlers)
+        accounts = AccountApi(self._service, self._handlers)
+        pages = PageHandlers(self._service)
+        app = web.Application(middlewares=[make_middleware(self._service)], client_max_size=16 * 1024**2)
+        app.router.add_post(GENERATIONS_PATH, generations.create)
+        app.router.add_get(GENERATIONS_PATH, generations.status)
         app.router.add_get("/v2/logs", accounts.logs)
         app.router.add_get("/v2/billing", accounts.billing)
         app.router.add_get("/v2/billing/transactions", accounts.transactions)
@@ -109,14 +109,14 @@ class Sandbox:
 
     def _cdn_app(self) -> web.Application:
         app = web.Application()
-        app.router.add_get(f"{FOLDER}{{name}}", self._cdn.serve)
+        app.router.add_get(f"{CLIP_PATH_PREFIX}{{name}}", self._cdn.serve)
         return app
 
     async def _serve_cdn(self) -> int:
         """Listen where an earlier sandbox's URLs point to, if that port is free and no other asked for."""
-        if self.options.cdn_port == 0 and self._vendor.cdn_port != 0:
+        if self.options.cdn_port == 0 and self._service.cdn_port != 0:
             with contextlib.suppress(OSError, OverflowError):
-                return await self._serve(self._cdn_app(), self._vendor.cdn_port)
+                return await self._serve(self._cdn_app(), self._service.cdn_port)
         return await self._serve(self._cdn_app(), self.options.cdn_port)
 
     async def _serve(self, app: web.Application, port: int) -> int:

@@ -12,49 +12,49 @@ from uuid import UUID
 
 from pipeline.sandbox.catalog import find_model
 from pipeline.sandbox.durations import parse_durations
-from pipeline.sandbox.faults.injector import Stage, Subject
-from pipeline.sandbox.film.shape import Label, Shape
+from pipeline.sandbox.faults.injector import FaultPoint, RequestContext
+from pipeline.sandbox.film.shape import ClipLabel, ClipShape
 from pipeline.sandbox.journal import Journal
-from pipeline.sandbox.state import Book, Generation
+from pipeline.sandbox.state import Generation, SandboxState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pipeline.sandbox.catalog import Model
-    from pipeline.sandbox.faults.injector import Fault, FaultDesk
+    from pipeline.sandbox.faults.injector import Fault, FaultInjector
     from pipeline.sandbox.options import SandboxOptions
 
-TOKEN_LETTERS: Final = string.ascii_letters + string.digits + "_-"
-FAILING: Final = frozenset({"error", "error-detail", "error-text", "content-refusal"})
+TOKEN_ALPHABET: Final = string.ascii_letters + string.digits + "_-"
+FAILURE_FAULTS: Final = frozenset({"error", "error-detail", "error-text", "content-refusal"})
 
 
-class Vendor:
+class VendorService:
     """One sandbox's vendor: its options, its book and its faults."""
 
-    def __init__(self, options: SandboxOptions, desk: FaultDesk) -> None:
+    def __init__(self, options: SandboxOptions, injector: FaultInjector) -> None:
         self.options = options
-        self.desk = desk
-        self.book = Book(struck=desk.struck)
+        self.injector = injector
+        self.state = SandboxState(triggered=injector.triggered)
         self._journal = Journal(options.journal) if options.journal is not None else None
-        self._draw = parse_durations(options.durations)
-        self._arrivals = 0
+        self._sample_duration_s = parse_durations(options.durations)
+        self._creates_received = 0
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def journal_warnings(self) -> tuple[str, ...]:
         """What a person should know about the journal."""
-        return tuple(self._journal.notes) if self._journal is not None else ()
+        return tuple(self._journal.warnings) if self._journal is not None else ()
 
-    def recall(self) -> None:
+    def sync_from_journal(self) -> None:
         """Take what the journal holds into the book, as far as it is not there yet."""
         if self._journal is not None:
-            self.book.restore(one for one in self._journal.read_on() if _known(one))
+            self.state.restore(one for one in self._journal.read_new() if _is_valid(one))
 
     def find(self, generation_id: str) -> Generation | None:
         """The generation of that id; one that the journal got from another sandbox since counts too."""
-        found = self.book.find(generation_id)
+        found = self.state.find(generation_id)
         if found is None:
-            self.recall()
-            found = self.book.find(generation_id)
+            self.sync_from_journal()
+            found = self.state.find(generation_id)
         return found
 
     @property
@@ -62,24 +62,24 @@ class Vendor:
         """Where URLs that were handed out earlier point to; 0 if there are none."""
         return self._journal.cdn_port if self._journal is not None else 0
 
-    def listens(self, cdn_port: int) -> None:
+    def set_cdn_port(self, cdn_port: int) -> None:
         """The CDN listens there: the next sandbox will try to as well."""
         if self._journal is not None:
-            self._journal.listens(cdn_port)
+            self._journal.set_cdn_port(cdn_port)
 
     def close(self) -> None:
         if self._journal is not None:
             self._journal.close()
 
-    def real_s(self, vendor_s: float) -> float:
+    def to_real_s(self, vendor_s: float) -> float:
         """Vendor's seconds in real ones."""
         return vendor_s / self.options.speed
 
-    def subject(self, body: Mapping[str, Any], correlation_id: str) -> Subject:
+    def create_context(self, body: Mapping[str, Any], correlation_id: str) -> RequestContext:
         """The job of a create that just arrived; the same body is the same job."""
-        self._arrivals += 1
+        self._creates_received += 1
         key = json.dumps(body, sort_keys=True, default=str)
-        return Subject(key, str(body.get("prompt", "")), correlation_id, self._arrivals)
+        return RequestContext(key, str(body.get("prompt", "")), correlation_id, self._creates_received)
 
     def price_usd(self, model: Model, body: Mapping[str, Any]) -> float:
         """What the generation will cost if it completes."""
@@ -88,55 +88,59 @@ class Vendor:
         if model.pricing == "variable":
             return round(0.2 + 0.01 * (len(str(body.get("prompt", ""))) % 40), 4)
         resolution = model.value(body, "resolution", "1080p")
-        a_second = self.options.price_720p_usd if resolution == "720p" else self.options.price_1080p_usd
-        return round(a_second * float(model.value(body, "duration", 8)), 6)
+        price_per_s_usd = (
+            self.options.price_720p_usd if resolution == "720p" else self.options.price_1080p_usd
+        )
+        return round(price_per_s_usd * float(model.value(body, "duration", 8)), 6)
 
-    def accept(self, model: Model, body: Mapping[str, Any], subject: Subject) -> Generation:
+    def accept(self, model: Model, body: Mapping[str, Any], context: RequestContext) -> Generation:
         """Enter the generation into journal and book and begin to render it.
 
         Raises `OSError` when the journal cannot be written: then it was not accepted.
         """
-        self.recall()
-        faults = self.desk.pick_all(Stage.GENERATION, subject) + self.desk.pick_all(Stage.LOG_ROW, subject)
-        number = self.book.next_number
-        chance = random.Random(f"{self.options.seed}/{number}")  # alike after a restart
+        self.sync_from_journal()
+        faults = self.injector.pick_all(FaultPoint.GENERATION, context) + self.injector.pick_all(
+            FaultPoint.LOG_ROW, context
+        )
+        number = self.state.next_number
+        rng = random.Random(f"{self.options.seed}/{number}")  # alike after a restart
         generation = Generation(
-            id=self._new_id(model.id, number, chance),
+            id=self._new_id(model.id, number, rng),
             number=number,
-            correlation_id=subject.correlation_id,
+            correlation_id=context.correlation_id,
             body=body,
             model=model.id,
-            request_id=str(UUID(int=chance.getrandbits(128), version=4)),
+            request_id=str(UUID(int=rng.getrandbits(128), version=4)),
             created_at=time.time(),
-            render_s=self._render_s(faults, chance),
+            render_s=self._render_s(faults, rng),
             price_usd=self.price_usd(model, body),
             faults=faults,
             id_is_integer=self.options.id_style == "integer",
-            fails=any(fault.name in FAILING for fault in faults),
+            fails=any(fault.name in FAILURE_FAULTS for fault in faults),
         )
         if self._journal is not None:
             self._journal.append(generation)
-        self.book.accept(generation)
+        self.state.add(generation)
         return generation
 
-    def _render_s(self, faults: tuple[Fault, ...], chance: random.Random) -> float:
-        drawn_s = self._draw(chance)
+    def _render_s(self, faults: tuple[Fault, ...], rng: random.Random) -> float:
+        duration_s = self._sample_duration_s(rng)
         for fault in faults:
             if fault.name == "never-finishes":
                 return inf
             if fault.name == "slow":
-                drawn_s *= fault.number(10.0)
-        return self.real_s(drawn_s)
+                duration_s *= fault.number(10.0)
+        return self.to_real_s(duration_s)
 
-    def _new_id(self, model: str, number: int, chance: random.Random) -> str:
-        uuid = UUID(int=chance.getrandbits(128), version=4)
+    def _new_id(self, model: str, number: int, rng: random.Random) -> str:
+        uuid = UUID(int=rng.getrandbits(128), version=4)
         match self.options.id_style:
             case "uuid":
                 return str(uuid)
             case "number" | "integer":
                 return str(400_000_000 + number * 17)
             case "token":
-                token = "".join(chance.choices(TOKEN_LETTERS, k=21))
+                token = "".join(rng.choices(TOKEN_ALPHABET, k=21))
                 return "-" + token[1:] if number % 3 == 0 else token
             case "hostile":
                 return f"../../{uuid.hex[:6]}:a/b?c=%2e#d+&e {number}"
@@ -144,15 +148,15 @@ class Vendor:
                 return f"{uuid}:{model}"
 
 
-def _known(generation: Generation) -> bool:
+def _is_valid(generation: Generation) -> bool:
     """Whether the generation is one that this sandbox could have accepted."""
     model = find_model(generation.model)
-    return model is not None and not model.problems(generation.body)
+    return model is not None and not model.validation_errors(generation.body)
 
 
-def shape_of(model: Model, body: Mapping[str, Any], *, small: bool) -> Shape:
+def clip_shape(model: Model, body: Mapping[str, Any], *, small: bool) -> ClipShape:
     """What the finished clip of that body looks like."""
-    return Shape.asked(
+    return ClipShape.for_request(
         str(model.value(body, "resolution", "720p")),
         str(model.value(body, "aspect_ratio", "16:9")),
         float(model.value(body, "duration", 5)),
@@ -161,10 +165,10 @@ def shape_of(model: Model, body: Mapping[str, Any], *, small: bool) -> Shape:
     )
 
 
-def label_of(generation: Generation, shape: Shape) -> Label:
+def clip_label(generation: Generation, shape: ClipShape) -> ClipLabel:
     """What the clip says about itself."""
     sound = "sound" if shape.audio else "silent"
-    picture = f"{shape.picture.width} x {shape.picture.height}"
+    picture = f"{shape.frame_format.width} x {shape.frame_format.height}"
     details = f"sandbox · {generation.model} · {shape.seconds:g} s · {picture} · {sound}"
     prompt = generation.prompt.encode("utf-8", "replace").decode()  # JSON may hold half a surrogate pair
-    return Label(prompt, generation.id, generation.model, details)
+    return ClipLabel(prompt, generation.id, generation.model, details)

@@ -34,8 +34,13 @@ class Status(StrEnum):
     ERROR = "error"
 
 
-FINAL: Final = frozenset({Status.COMPLETED, Status.ERROR})
-WALK: Final = ((0.04, Status.WAITING), (0.12, Status.QUEUED), (0.2, Status.ACTIVE), (1.0, Status.GENERATING))
+FINAL_STATUSES: Final = frozenset({Status.COMPLETED, Status.ERROR})
+STATUS_SCHEDULE: Final = (
+    (0.04, Status.WAITING),
+    (0.12, Status.QUEUED),
+    (0.2, Status.ACTIVE),
+    (1.0, Status.GENERATING),
+)
 """Until which share of its rendering a generation shows which status."""
 
 
@@ -84,9 +89,9 @@ class Generation:
     def credits(self) -> int:
         return round(self.price_usd * CREDITS_PER_USD)
 
-    def fault(self, *names: str) -> Fault | None:
+    def find_fault(self, *fault_names: str) -> Fault | None:
         """The first of its faults that has one of the names."""
-        return next((fault for fault in self.faults if fault.name in names), None)
+        return next((fault for fault in self.faults if fault.name in fault_names), None)
 
     def status_at(self, now: float) -> Status:
         if now >= self.finishes_at:
@@ -94,11 +99,11 @@ class Generation:
         if self.render_s == inf:
             return Status.GENERATING
         share = (now - self.created_at) / self.render_s
-        return next(status for until, status in WALK if share < until)
+        return next(status for until, status in STATUS_SCHEDULE if share < until)
 
 
 @dataclass(slots=True)
-class Book:
+class SandboxState:
     """Everything that happened, for tests and for the log, billing and index pages.
 
     `requests` counts the API's by (method, path), `cdn_requests` the CDN's. `leaked_keys` holds the CDN
@@ -110,37 +115,37 @@ class Book:
     requests: Counter[tuple[str, str]] = field(default_factory=Counter)
     cdn_requests: Counter[tuple[str, str]] = field(default_factory=Counter)
     rejected: Counter[int] = field(default_factory=Counter)
-    struck: Counter[str] = field(default_factory=Counter)
+    triggered: Counter[str] = field(default_factory=Counter)
     leaked_keys: list[str] = field(default_factory=list)
     peak_in_flight: int = 0
-    downloads: int = 0
-    downloads_peak: int = 0
+    active_downloads: int = 0
+    peak_downloads: int = 0
     _by_id: dict[str, Generation] = field(default_factory=dict)
     _by_number: dict[int, Generation] = field(default_factory=dict)
-    _finishing: list[tuple[float, int]] = field(default_factory=list)
+    _render_ends: list[tuple[float, int]] = field(default_factory=list)
     _charged_usd: float = 0.0
-    _held_usd: float = 0.0
+    _reserved_usd: float = 0.0
 
     @property
     def in_flight(self) -> int:
         """Generations that were accepted and are not finished."""
-        self.settle()
-        return len(self._finishing)
+        self.charge_completed()
+        return len(self._render_ends)
 
     @property
     def charged_usd(self) -> float:
         """All that was charged by now."""
-        self.settle()
+        self.charge_completed()
         return round(self._charged_usd, 6)
 
     @property
-    def held_usd(self) -> float:
+    def reserved_usd(self) -> float:
         """What the generations in flight will cost if they complete."""
-        self.settle()
-        return self._held_usd
+        self.charge_completed()
+        return self._reserved_usd
 
     @property
-    def creates(self) -> int:
+    def create_requests(self) -> int:
         """Create requests that arrived, whatever became of them."""
         return self.requests["POST", "/v2/video/generations"]
 
@@ -152,39 +157,39 @@ class Book:
     def find(self, generation_id: str) -> Generation | None:
         return self._by_id.get(generation_id)
 
-    def numbered(self, number: int) -> Generation | None:
+    def find_by_number(self, number: int) -> Generation | None:
         return self._by_number.get(number)
 
-    def created_by(self, correlation_id: str) -> list[Generation]:
+    def find_by_correlation_id(self, correlation_id: str) -> list[Generation]:
         """All generations accepted with that correlation id: more than one is a double payment."""
         return [one for one in self.generations if one.correlation_id == correlation_id]
 
-    def accept(self, generation: Generation) -> None:
+    def add(self, generation: Generation) -> None:
         """Enter a new generation."""
-        self.settle()
-        self._enter(generation)
-        self.peak_in_flight = max(self.peak_in_flight, len(self._finishing))
+        self.charge_completed()
+        self._insert(generation)
+        self.peak_in_flight = max(self.peak_in_flight, len(self._render_ends))
 
     def restore(self, generations: Iterable[Generation]) -> None:
         """Enter generations that were accepted earlier; one whose id or number is taken is left out."""
         for generation in sorted(generations, key=lambda one: one.number):
             if generation.number >= self.next_number and generation.id not in self._by_id:
-                self._enter(generation)
+                self._insert(generation)
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
 
-    def _enter(self, generation: Generation) -> None:
+    def _insert(self, generation: Generation) -> None:
         self.generations.append(generation)
         self._by_id[generation.id] = generation
         self._by_number[generation.number] = generation
-        heapq.heappush(self._finishing, (generation.finishes_at, generation.number))
-        self._held_usd += generation.price_usd
+        heapq.heappush(self._render_ends, (generation.finishes_at, generation.number))
+        self._reserved_usd += generation.price_usd
 
-    def settle(self) -> None:
+    def charge_completed(self) -> None:
         """Charge what has completed by now."""
         now = time.time()
-        while self._finishing and self._finishing[0][0] <= now:
-            _, number = heapq.heappop(self._finishing)
+        while self._render_ends and self._render_ends[0][0] <= now:
+            _, number = heapq.heappop(self._render_ends)
             generation = self._by_number[number]
-            self._held_usd = max(0.0, self._held_usd - generation.price_usd)
+            self._reserved_usd = max(0.0, self._reserved_usd - generation.price_usd)
             if not generation.fails:
                 self._charged_usd += generation.price_usd

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CLIPS = 3
 
 
-def _executable() -> str | None:
+def _browser_path() -> str | None:
     """Return the browser of this machine: the one that was named, an installed one, or Playwright's own."""
     named = os.environ.get("PLAYWRIGHT_CHROMIUM_EXECUTABLE_PATH")
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -41,7 +41,7 @@ def browser() -> Iterator[Browser]:
         arguments.append("--no-sandbox")
     with sync_playwright() as playwright:
         try:
-            chromium = playwright.chromium.launch(executable_path=_executable(), args=arguments)
+            chromium = playwright.chromium.launch(executable_path=_browser_path(), args=arguments)
         except Error as error:
             if os.environ.get("CI"):
                 raise
@@ -51,27 +51,27 @@ def browser() -> Iterator[Browser]:
 
 
 @dataclass
-class Watched:
+class MonitoredPage:
     """A page with everything it said and asked for."""
 
     page: Page
-    said: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    console_messages: list[str] = field(default_factory=list)
+    request_urls: list[str] = field(default_factory=list)
 
 
 @pytest.fixture
-def watched(browser: Browser) -> Iterator[Watched]:
+def watched(browser: Browser) -> Iterator[MonitoredPage]:
     """A page that fails the test when the console says anything, or another host is asked for anything."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(30_000)
-    got = Watched(context.new_page())
-    got.page.on("console", lambda message: got.said.append(f"{message.type}: {message.text}"))
-    got.page.on("pageerror", lambda error: got.said.append(f"error: {error}"))
-    got.page.on("request", lambda request: got.asked.append(request.url))
+    got = MonitoredPage(context.new_page())
+    got.page.on("console", lambda message: got.console_messages.append(f"{message.type}: {message.text}"))
+    got.page.on("pageerror", lambda error: got.console_messages.append(f"error: {error}"))
+    got.page.on("request", lambda request: got.request_urls.append(request.url))
     yield got
     context.close()
-    assert got.said == []
-    assert [url for url in got.asked if not url.startswith(("file://", "http://127.0.0.1:"))] == []
+    assert got.console_messages == []
+    assert [url for url in got.request_urls if not url.startswith(("file://", "http://127.0.0.1:"))] == []
 
 
 def write_clip(path: Path, colour: int) -> None:
@@ -98,7 +98,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def filmed(index: int, **changes: Any) -> Record:
+def done_with_clip(index: int, **changes: Any) -> Record:
     """A done row whose video is one of `clips`."""
     stem = f"videos/clip #{index % CLIPS} 100%"
     artifact = Artifact(f"{stem}.mp4", 2_000_000, "ab" * 32, replace(MEDIA, duration_s=2.0), f"{stem}.jpg")

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 from pipeline.model import State
 from pipeline.results.live import Bind, Feed, LivePage
-from tests.browser.conftest import filmed
+from tests.browser.conftest import done_with_clip
 from tests.unit.projection_rows import failed, row
 
 if TYPE_CHECKING:
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.model import Record
-    from tests.browser.conftest import Watched
+    from tests.browser.conftest import MonitoredPage
 
 pytestmark = pytest.mark.browser
 
 
-class Going:
+class LiveRun:
     """A run that goes on in a thread of its own, with its page."""
 
     def __init__(self, root: Path, records: list[Record]) -> None:
@@ -35,7 +35,7 @@ class Going:
         self._thread.start()
         assert self._up.wait(20)
 
-    def move(self, before: Record, after: Record) -> None:
+    def transition(self, before: Record, after: Record) -> None:
         self._loop.call_soon_threadsafe(self._feed.moved, before, after)
 
     def end(self) -> None:
@@ -56,27 +56,27 @@ class Going:
 
 
 @pytest.fixture
-def going(tmp_path: Path, clips: Path) -> Iterator[Going]:
+def going(tmp_path: Path, clips: Path) -> Iterator[LiveRun]:
     # A copy, since the server follows no link out of the folder.
     (tmp_path / "videos").mkdir()
     for clip in clips.iterdir():
         (tmp_path / "videos" / clip.name).write_bytes(clip.read_bytes())
-    run = Going(tmp_path, [row(0), row(1), row(2)])
+    run = LiveRun(tmp_path, [row(0), row(1), row(2)])
     yield run
     run.end()
 
 
-def test_the_page_follows_the_run(watched: Watched, going: Going) -> None:
+def test_the_page_follows_the_run(watched: MonitoredPage, going: LiveRun) -> None:
     page = watched.page
     page.goto(going.url)
     expect(page.locator("#pulse")).to_have_text("live, 12 min 34 s left")
     expect(page.locator("h1")).to_contain_text("No video is here yet. 3 wait their turn.")
 
-    going.move(row(0), filmed(0))
+    going.transition(row(0), done_with_clip(0))
     expect(page.locator("h1")).to_contain_text("1 of 3 videos are here.")
-    going.move(row(1), failed(1, "no <b>face</b> found"))
+    going.transition(row(1), failed(1, "no <b>face</b> found"))
     expect(page.locator(".trouble q")).to_have_text("no <b>face</b> found")
-    going.move(row(2), row(2, State.SUBMITTING))
+    going.transition(row(2), row(2, State.SUBMITTING))
     expect(page.get_by_role("button", name="pending 1")).to_be_visible()
 
     page.get_by_role("button", name="Play job-0").click()
@@ -86,7 +86,7 @@ def test_the_page_follows_the_run(watched: Watched, going: Going) -> None:
           look();
         })"""
     )
-    going.move(row(2), filmed(2))
+    going.transition(row(2), done_with_clip(2))
     expect(page.locator("h1")).to_contain_text("2 of 3 videos are here.")
     expect(page.locator(".card video")).to_have_count(1)
     # Nothing may be on its way when the server goes.

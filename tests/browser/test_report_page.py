@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import expect
 
 from pipeline.model import State
-from tests.browser.conftest import filmed, write_report
+from tests.browser.conftest import done_with_clip, write_report
 from tests.unit.projection_rows import failed, row
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from pipeline.model import Record
-    from tests.browser.conftest import Watched
+    from tests.browser.conftest import MonitoredPage
 
 pytestmark = pytest.mark.browser
 
@@ -31,9 +31,9 @@ ARABIC = "مرحبا! المرأة تبتسم وتلوّح بيدها."
 
 def batch() -> list[Record]:
     return [
-        filmed(0, prompt="The woman puts on glasses.", usd_spent=1.2),
-        filmed(1, prompt=HOSTILE, usd_spent=4.8),
-        filmed(2, prompt=ARABIC, usd_spent=2.4),
+        done_with_clip(0, prompt="The woman puts on glasses.", usd_spent=1.2),
+        done_with_clip(1, prompt=HOSTILE, usd_spent=4.8),
+        done_with_clip(2, prompt=ARABIC, usd_spent=2.4),
         failed(3, f"image too small {HOSTILE}", prompt="A cat yawns."),
         row(4, State.IN_DOUBT, prompt="Waves."),
         row(5, prompt="Later."),
@@ -41,7 +41,7 @@ def batch() -> list[Record]:
 
 
 @pytest.fixture
-def page(watched: Watched, tmp_path: Path, clips: Path) -> Page:
+def page(watched: MonitoredPage, tmp_path: Path, clips: Path) -> Page:
     watched.page.goto(write_report(tmp_path, clips, batch(), next_command="veobatch run x --retry-failed"))
     return watched.page
 
@@ -50,7 +50,7 @@ def ids(page: Page) -> list[str]:
     return page.locator(".card .meta bdi").all_inner_texts()
 
 
-def plays(page: Page, index: int) -> None:
+def wait_until_playing(page: Page, index: int) -> None:
     """Wait until the time of a video moves on; the page's policy forbids Playwright's own waiting for it."""
     page.locator(".card video").nth(index).evaluate(
         """video => new Promise((resolve) => {
@@ -76,10 +76,10 @@ def test_a_video_plays_where_it_is_clicked(page: Page) -> None:
     page.locator(".card .play").first.click()
     video = page.locator(".card video").first
     expect(video).to_be_focused()
-    plays(page, 0)
+    wait_until_playing(page, 0)
     assert video.evaluate("video => video.videoWidth") == 160
     page.locator(".card .play").first.click()
-    plays(page, 1)
+    wait_until_playing(page, 1)
     assert video.evaluate("video => video.paused"), "one at a time"
 
 
@@ -160,7 +160,7 @@ def test_everything_is_reached_by_keyboard(page: Page) -> None:
     expect(play.nth(1)).to_be_focused()
     assert play.nth(1).evaluate("node => getComputedStyle(node).outlineStyle") == "solid"
     page.keyboard.press("Enter")
-    plays(page, 0)
+    wait_until_playing(page, 0)
 
 
 def test_a_screen_reader_is_told_what_is_there(page: Page) -> None:
@@ -202,9 +202,9 @@ CONTRAST = """(selectors) => {
 }"""
 
 
-def test_ten_thousand_rows_are_usable_in_time(watched: Watched, tmp_path: Path, clips: Path) -> None:
+def test_ten_thousand_rows_are_usable_in_time(watched: MonitoredPage, tmp_path: Path, clips: Path) -> None:
     page = watched.page
-    address = write_report(tmp_path, clips, [filmed(index) for index in range(10_000)])
+    address = write_report(tmp_path, clips, [done_with_clip(index) for index in range(10_000)])
     began = time.monotonic()
     page.goto(address)
     page.locator(".card .play").first.wait_for()
@@ -217,9 +217,9 @@ def test_ten_thousand_rows_are_usable_in_time(watched: Watched, tmp_path: Path, 
     assert page.locator(".card").count() < 100
 
 
-def test_the_focus_is_never_pulled_away(watched: Watched, tmp_path: Path, clips: Path) -> None:
+def test_the_focus_is_never_pulled_away(watched: MonitoredPage, tmp_path: Path, clips: Path) -> None:
     page = watched.page
-    page.goto(write_report(tmp_path, clips, [filmed(index) for index in range(500)]))
+    page.goto(write_report(tmp_path, clips, [done_with_clip(index) for index in range(500)]))
     page.locator(".card .play").first.focus()
     page.keyboard.press("End")
     expect(page.locator(".card:focus-within")).to_have_attribute("aria-posinset", "500")
@@ -228,35 +228,35 @@ def test_the_focus_is_never_pulled_away(watched: Watched, tmp_path: Path, clips:
     expect(page.locator(".card:focus-within")).to_have_attribute("aria-posinset", "500")
 
 
-def test_an_empty_batch_is_a_page_too(watched: Watched, tmp_path: Path, clips: Path) -> None:
+def test_an_empty_batch_is_a_page_too(watched: MonitoredPage, tmp_path: Path, clips: Path) -> None:
     watched.page.goto(write_report(tmp_path, clips, []))
     expect(watched.page.locator("h1")).to_contain_text("Nothing here yet.")
 
 
-def test_a_file_that_will_not_play_says_so(watched: Watched, tmp_path: Path, clips: Path) -> None:
+def test_a_file_that_will_not_play_says_so(watched: MonitoredPage, tmp_path: Path, clips: Path) -> None:
     page = watched.page
-    artifact = filmed(0).artifact
+    artifact = done_with_clip(0).artifact
     assert artifact is not None
     broken = type(artifact)("broken.mp4", 3, "00", artifact.media)
     (tmp_path / "broken.mp4").write_bytes(b"no!")
-    page.goto(write_report(tmp_path, clips, [filmed(0, artifact=broken)]))
+    page.goto(write_report(tmp_path, clips, [done_with_clip(0, artifact=broken)]))
     page.locator(".card .play").click()
     expect(page.get_by_role("link", name="Open it")).to_be_visible()
 
 
-class Quiet(SimpleHTTPRequestHandler):
+class QuietRequestHandler(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
         """Say nothing."""
 
 
-def test_any_static_host_will_do(watched: Watched, tmp_path: Path, clips: Path) -> None:
+def test_any_static_host_will_do(watched: MonitoredPage, tmp_path: Path, clips: Path) -> None:
     write_report(tmp_path, clips, batch())
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as host:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietRequestHandler, directory=str(tmp_path))) as host:
         thread = threading.Thread(target=host.serve_forever)
         thread.start()
         watched.page.goto(f"http://127.0.0.1:{host.server_address[1]}/report.html")
         watched.page.locator(".card .play").first.click()
-        plays(watched.page, 0)
+        wait_until_playing(watched.page, 0)
         watched.page.context.close()
         host.shutdown()
         thread.join()

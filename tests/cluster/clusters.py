@@ -9,18 +9,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.crash.batches import ROOT, Batch
-from tests.integration.ledgers import server
+from tests.integration.ledgers import shared_postgres
 
 if TYPE_CHECKING:
     import signal
 
     from pipeline.sandbox import Sandbox
 
-__all__ = ["ACCOUNT", "LEASE_S", "ROOT", "WORKER", "batch_of", "called", "descendants", "tell"]
+__all__ = [
+    "COORDINATOR_PROCESS",
+    "LEASE_S",
+    "ROOT",
+    "WORKER_PROCESS",
+    "descendants",
+    "make_cluster_batch",
+    "pids_named",
+    "send_signal",
+]
 
 LEASE_S = 2.0
-WORKER = "ray::WorkerProcess"
-ACCOUNT = "ray::Account"
+WORKER_PROCESS = "ray::WorkerProcess"
+COORDINATOR_PROCESS = "ray::Account"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +43,24 @@ class ClusterBatch(Batch):
         except TimeoutError:
             process.kill()
             await process.wait()
-            raise AssertionError(f"not ended within {within_s} s\n{self.said()}") from None
+            raise AssertionError(f"not ended within {within_s} s\n{self.output_text()}") from None
 
 
-def batch_of(
+def make_cluster_batch(
     folder: Path, box: Sandbox, jobs: int, *extra: str, workers: int, concurrency: int, ledger: str = ""
 ) -> ClusterBatch:
     """A batch with a ledger in PostgreSQL; workers are on this machine unless `extra` names a cluster."""
     options = (
         *("--poll-interval", "0.2", "--reconcile-after", "5", "--concurrency", str(concurrency)),
         *("--engine", "ray", "--workers", str(workers), "--lease", str(LEASE_S)),
-        *("--ledger", ledger or server().url(server().new_database())),
+        *("--ledger", ledger or shared_postgres().url(shared_postgres().new_database())),
     )
     return ClusterBatch(folder, box, jobs, (*options, *extra))
 
 
-def called(name: str, *above: int) -> list[int]:
+def pids_named(name: str, *ancestors: int) -> list[int]:
     """The processes below `above` whose command line begins with `name`, in the order of their start."""
-    below = {found for pid in above for found in descendants(pid)}
+    below = {found for pid in ancestors for found in descendants(pid)}
     return sorted(pid for pid in below if command_of(pid).startswith(name))
 
 
@@ -83,7 +92,7 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
-def tell(pid: int, number: signal.Signals) -> bool:
+def send_signal(pid: int, number: signal.Signals) -> bool:
     """Send a signal; say whether there was anyone to get it."""
     try:
         os.kill(pid, number)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.heads import Head
-from tests.integration.test_accept_objects import ACCESS, Bucket
+from tests.cluster.heads import RayCluster
+from tests.integration.test_accept_objects import AWS_ENVIRON, Bucket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,8 +27,8 @@ def bucket() -> Iterator[Bucket]:
 
 
 @pytest.fixture(scope="session")
-def head(bucket: Bucket) -> Iterator[Head]:
-    made = Head(cpus=4, environment={**ACCESS, "AWS_ENDPOINT_URL": bucket.endpoint})
+def head(bucket: Bucket) -> Iterator[RayCluster]:
+    made = RayCluster(cpus=4, environment={**AWS_ENVIRON, "AWS_ENDPOINT_URL": bucket.endpoint})
     try:
         made.start()
         yield made

@@ -15,26 +15,26 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.sandbox import Fault, Sandbox, SandboxOptions
-from tests.cluster.clusters import WORKER, batch_of, called, descendants, tell
-from tests.crash.batches import until
-from tests.integration.ledgers import PostgresServer, end
+from tests.cluster.clusters import WORKER_PROCESS, descendants, make_cluster_batch, pids_named, send_signal
+from tests.crash.batches import wait_until
+from tests.integration.ledgers import PostgresServer, remove_server
 from tests.integration.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.cluster.heads import Head
+    from tests.cluster.heads import RayCluster
     from tests.crash.batches import Batch
 
 pytestmark = pytest.mark.ray
 
 N_JOBS = int(os.environ.get("VEOBATCH_RAY_JOBS", "40"))
 N_WORKER_KILLS, N_DRIVER_KILLS = (16, 4) if N_JOBS > 100 else (3, 1)
-QUICK = SandboxOptions(speed=100.0, video="small", id_style="hostile", log_lag_s=10.0)
+FAST_SANDBOX = SandboxOptions(speed=100.0, video="small", id_style="hostile", log_lag_s=10.0)
 
 
-def reached(process: asyncio.subprocess.Process, box: Sandbox, generations: int) -> bool:
-    return process.returncode is not None or len(box.book.generations) >= generations
+def has_created(process: asyncio.subprocess.Process, box: Sandbox, generations: int) -> bool:
+    return process.returncode is not None or len(box.state.generations) >= generations
 
 
 @pytest.mark.timeout(1800)
@@ -42,15 +42,15 @@ async def test_workers_and_drivers_are_killed(tmp_path: Path) -> None:
     seed = int(os.environ.get("VEOBATCH_RAY_SEED", "8"))
     chance = random.Random(seed)
     concurrency = 12
-    async with Sandbox(QUICK) as box:
+    async with Sandbox(FAST_SANDBOX) as box:
         box.add_fault(Fault("gateway-accepted", share=0.05, total=4))
-        batch = batch_of(tmp_path, box, N_JOBS, workers=3, concurrency=concurrency)
+        batch = make_cluster_batch(tmp_path, box, N_JOBS, workers=3, concurrency=concurrency)
         step = N_JOBS // (N_WORKER_KILLS + N_DRIVER_KILLS + 1)
         kills = ["worker"] * N_WORKER_KILLS + ["driver"] * N_DRIVER_KILLS
         chance.shuffle(kills)
         process = await batch.start()
         for number, whom in enumerate(kills, 1):
-            await until(partial(reached, process, box, number * step), 120)
+            await wait_until(partial(has_created, process, box, number * step), 120)
             await asyncio.sleep(chance.uniform(0.0, 0.3))
             if process.returncode is not None:
                 break
@@ -58,95 +58,95 @@ async def test_workers_and_drivers_are_killed(tmp_path: Path) -> None:
                 process.kill()
                 await process.wait()
                 process = await batch.start()
-            elif alive := called(WORKER, process.pid):
-                tell(chance.choice(alive), signal.SIGKILL)
+            elif alive := pids_named(WORKER_PROCESS, process.pid):
+                send_signal(chance.choice(alive), signal.SIGKILL)
         async with asyncio.timeout(300):
             code = await process.wait()
-        print(f"seed {seed}: peak {box.book.peak_in_flight}, exit {code}")
-        assert code == 0, f"seed {seed}\n{batch.said()}"
+        print(f"seed {seed}: peak {box.state.peak_in_flight}, exit {code}")
+        assert code == 0, f"seed {seed}\n{batch.output_text()}"
         batch.assert_all_done()
-        assert box.book.peak_in_flight <= concurrency
+        assert box.state.peak_in_flight <= concurrency
 
 
 @pytest.mark.timeout(300)
-async def test_a_stalled_worker_that_wakes_up_can_no_longer_write(tmp_path: Path, head: Head) -> None:
-    async with Sandbox(QUICK) as box:
-        batch = batch_of(tmp_path, box, 16, "--ray-address", head.address, workers=2, concurrency=6)
+async def test_a_stalled_worker_that_wakes_up_can_no_longer_write(tmp_path: Path, head: RayCluster) -> None:
+    async with Sandbox(FAST_SANDBOX) as box:
+        batch = make_cluster_batch(tmp_path, box, 16, "--ray-address", head.address, workers=2, concurrency=6)
         process = await batch.start()
-        await until(lambda: len(box.book.generations) >= 8)
-        stalled = head.called(WORKER)[0]
-        tell(stalled, signal.SIGSTOP)
+        await wait_until(lambda: len(box.state.generations) >= 8)
+        stalled = head.pids_named(WORKER_PROCESS)[0]
+        send_signal(stalled, signal.SIGSTOP)
         try:
-            await until(lambda: "is silent" in batch.said(), 60)
-            paid = len(box.book.generations)
-            await until(lambda: len(box.book.generations) > paid or process.returncode is not None, 60)
+            await wait_until(lambda: "is silent" in batch.output_text(), 60)
+            paid = len(box.state.generations)
+            await wait_until(lambda: len(box.state.generations) > paid or process.returncode is not None, 60)
         finally:
-            tell(stalled, signal.SIGCONT)
+            send_signal(stalled, signal.SIGCONT)
         async with asyncio.timeout(120):
             code = await process.wait()
-        assert code == 0, batch.said()
+        assert code == 0, batch.output_text()
         batch.assert_all_done()
-        assert box.book.peak_in_flight <= 6
+        assert box.state.peak_in_flight <= 6
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("to", ["driver", "terminal"])
-async def test_the_first_signal_drains_all_workers(tmp_path: Path, to: str, head: Head) -> None:
+async def test_the_first_signal_drains_all_workers(tmp_path: Path, to: str, head: RayCluster) -> None:
     where = ("--ray-address", head.address) if to == "driver" else ()
-    async with Sandbox(QUICK) as box:
-        batch = batch_of(tmp_path, box, 40, *where, workers=2, concurrency=4)
+    async with Sandbox(FAST_SANDBOX) as box:
+        batch = make_cluster_batch(tmp_path, box, 40, *where, workers=2, concurrency=4)
         process = await batch.start()
-        await until(lambda: len(box.book.generations) >= 6)
+        await wait_until(lambda: len(box.state.generations) >= 6)
         if to == "terminal":
             for pid in {process.pid, *descendants(process.pid)}:
-                tell(pid, signal.SIGINT)
+                send_signal(pid, signal.SIGINT)
         else:
             process.send_signal(signal.SIGINT)
         async with asyncio.timeout(90):
             code = await process.wait()
-        assert code == 130, batch.said()
-        assert 6 <= len(box.book.generations) < 40
-        batch.assert_sound()
+        assert code == 130, batch.output_text()
+        assert 6 <= len(box.state.generations) < 40
+        batch.assert_consistent()
         states = statuses(batch)
-        assert states == {"done": len(box.book.generations), "pending": 40 - len(box.book.generations)}
+        assert states == {"done": len(box.state.generations), "pending": 40 - len(box.state.generations)}
 
 
 @pytest.mark.timeout(300)
-async def test_the_second_signal_ends_all_workers_at_once(tmp_path: Path, head: Head) -> None:
+async def test_the_second_signal_ends_all_workers_at_once(tmp_path: Path, head: RayCluster) -> None:
     async with Sandbox(SandboxOptions(speed=0.5, video="small")) as box:
-        batch = batch_of(tmp_path, box, 12, "--ray-address", head.address, workers=2, concurrency=4)
+        batch = make_cluster_batch(tmp_path, box, 12, "--ray-address", head.address, workers=2, concurrency=4)
         process = await batch.start()
-        await until(lambda: len(box.book.generations) >= 4)
+        await wait_until(lambda: len(box.state.generations) >= 4)
         process.send_signal(signal.SIGINT)
-        await until(lambda: "stopping" in batch.said())
+        await wait_until(lambda: "stopping" in batch.output_text())
         process.send_signal(signal.SIGINT)
-        assert await batch.ended(process, 40.0) == 130, batch.said()
-        assert len(box.book.generations) == 4
+        assert await batch.ended(process, 40.0) == 130, batch.output_text()
+        assert len(box.state.generations) == 4
         assert statuses(batch) == {"generating": 4, "pending": 8}
-        await until(lambda: not head.called(WORKER))
+        await wait_until(lambda: not head.pids_named(WORKER_PROCESS))
 
 
 @pytest.mark.timeout(300)
-async def test_the_database_restarts_in_mid_run(tmp_path: Path, head: Head) -> None:
+async def test_the_database_restarts_in_mid_run(tmp_path: Path, head: RayCluster) -> None:
     own = PostgresServer(free_port())
     own.initialise()
     own.start()
     try:
-        async with Sandbox(QUICK) as box:
+        async with Sandbox(FAST_SANDBOX) as box:
             where, ledger = ("--ray-address", head.address), own.url("postgres")
-            batch = batch_of(tmp_path, box, 16, *where, workers=2, concurrency=4, ledger=ledger)
+            batch = make_cluster_batch(tmp_path, box, 16, *where, workers=2, concurrency=4, ledger=ledger)
             process = await batch.start()
-            await until(lambda: len(box.book.generations) >= 6)
+            await wait_until(lambda: len(box.state.generations) >= 6)
             await asyncio.to_thread(own.stop)
-            await until(lambda: "is lost" in batch.said())
+            await wait_until(lambda: "is lost" in batch.output_text())
             await asyncio.to_thread(own.start)
             async with asyncio.timeout(120):
                 code = await process.wait()
-            assert code == 0, batch.said()
+            assert code == 0, batch.output_text()
             batch.assert_all_done()
-            assert box.book.peak_in_flight <= 4
+            assert box.state.peak_in_flight <= 4
     finally:
-        end(own)
+        remove_server(own)
 
 
 def statuses(batch: Batch) -> dict[str, int]:

@@ -14,43 +14,43 @@ from filelock import FileLock
 
 from tests.cluster.clusters import descendants
 from tests.integration.ports import free_port
-from tests.integration.vendor_double import at_work, ended, until
+from tests.integration.vendor_double import vendor_and_workspace, wait_for_exit, wait_until
 
 if TYPE_CHECKING:
-    from tests.cluster.heads import Head
+    from tests.cluster.heads import RayCluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 LISTENING = "0A"
-FOLDERS = Path("/tmp")  # noqa: S108 - it is looked at, no more
+TEMP_DIR = Path("/tmp")  # noqa: S108 - it is looked at, no more
 
 
-async def test_it_is_alone(tmp_path: Path, head: Head) -> None:
-    abandoned, held = old_folder(), old_folder()
-    async with at_work(tmp_path, render_s=3.0) as (vendor, desk):
+async def test_it_is_alone(tmp_path: Path, head: RayCluster) -> None:
+    abandoned, held = make_stale_folder(), make_stale_folder()
+    async with vendor_and_workspace(tmp_path, render_s=3.0) as (vendor, desk):
         desk.write(["one", "two"])
         desk.environment = {"RAY_ADDRESS": f"127.0.0.1:{free_port()}"}
         with FileLock(held / "owner.lock"):
             process = await desk.start("--engine", "ray", "--workers", "1")
-            await until(lambda: not abandoned.exists())
+            await wait_until(lambda: not abandoned.exists())
             assert held.exists()
         shutil.rmtree(held, ignore_errors=True)  # a driver of another test may have been faster
-        await until(lambda: len(vendor.made) == 2)
+        await wait_until(lambda: len(vendor.generations) == 2)
         below = descendants(process.pid)
         assert not below & head.pids()
         assert listening(below)
         assert listening(below) <= LOOPBACK
         folders = used_folders(below)
         assert [folder.stat().st_mode & 0o777 for folder in folders] == [0o700]
-        result = await ended(process)
-        assert result.code == 0, result.said
+        result = await wait_for_exit(process)
+        assert result.code == 0, result.output
         assert not any(folder.exists() for folder in folders)
 
 
-def old_folder() -> Path:
+def make_stale_folder() -> Path:
     """A folder as a driver leaves it that is killed, some hours ago."""
-    made = Path(tempfile.mkdtemp(prefix="veobatch-", dir=FOLDERS))
+    made = Path(tempfile.mkdtemp(prefix="veobatch-", dir=TEMP_DIR))
     (made / "owner.lock").touch()
     os.utime(made, (0.0, 0.0))
     return made
@@ -87,4 +87,4 @@ def used_folders(pids: set[int]) -> list[Path]:
             commands.append(Path(f"/proc/{pid}/cmdline").read_text())
         except OSError:
             continue
-    return sorted({FOLDERS / name for name in re.findall(r"veobatch-\w+", " ".join(commands))})
+    return sorted({TEMP_DIR / name for name in re.findall(r"veobatch-\w+", " ".join(commands))})

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.ledgers import server
+from tests.integration.ledgers import shared_postgres
 from tests.integration.ports import free_port
-from tests.integration.vendor_double import at_work
+from tests.integration.vendor_double import vendor_and_workspace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.ray
 @pytest.mark.parametrize("address", ["nobody", "nonsense", "ray://127.0.0.1:10001"])
 async def test_an_address_that_will_not_do(tmp_path: Path, address: str) -> None:
     where = f"127.0.0.1:{free_port()}" if address == "nobody" else address
-    async with at_work(tmp_path) as (vendor, desk):
+    async with vendor_and_workspace(tmp_path) as (vendor, desk):
         desk.write(["one"])
         result = await desk.run(
             "--engine",
@@ -27,10 +27,10 @@ async def test_an_address_that_will_not_do(tmp_path: Path, address: str) -> None
             "--ray-address",
             where,
             "--ledger",
-            server().url(server().new_database()),
+            shared_postgres().url(shared_postgres().new_database()),
             within_s=30.0,
         )
-        assert result.code == 2, result.said
+        assert result.code == 2, result.output
         assert where in result.err
         assert "Traceback" not in result.err
-        assert not vendor.created
+        assert not vendor.create_counts

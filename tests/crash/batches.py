@@ -28,7 +28,7 @@ class Batch:
     """A folder with a manifest of `n_jobs` rows, and the vendor that the command talks to."""
 
     folder: Path
-    box: Sandbox
+    sandbox: Sandbox
     n_jobs: int
     options: Sequence[str] = OPTIONS
 
@@ -36,7 +36,7 @@ class Batch:
         rows = [
             {
                 "id": f"row-{number}",
-                "image_url": f"{self.box.url}/images/a.jpg",
+                "image_url": f"{self.sandbox.url}/images/a.jpg",
                 "prompt": self.prompt(number),
             }
             for number in range(self.n_jobs)
@@ -57,7 +57,7 @@ class Batch:
         """Start the command, or one that will die; what it says goes to a file."""
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "TMPDIR")}
         home = {"HOME": str(self.folder / "home"), "XDG_CACHE_HOME": str(self.folder / "home")}
-        args = ("-m", *(module or ("pipeline",)), "run", "batch.json", "--base-url", self.box.url)
+        args = ("-m", *(module or ("pipeline",)), "run", "batch.json", "--base-url", self.sandbox.url)
         with (self.folder / "said.txt").open("ab") as said:
             return await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -78,26 +78,26 @@ class Batch:
         except TimeoutError:
             process.kill()
             await process.wait()
-            raise AssertionError(f"not ended within {within_s} s\n{self.said()}") from None
+            raise AssertionError(f"not ended within {within_s} s\n{self.output_text()}") from None
 
-    def said(self) -> str:
+    def output_text(self) -> str:
         return (self.folder / "said.txt").read_text(encoding="utf-8")[-6000:]
 
-    def paid(self) -> Counter[str]:
+    def paid_counts(self) -> Counter[str]:
         """How often each row's prompt was accepted by the vendor and will be charged."""
-        return Counter(one.prompt for one in self.box.book.generations if not one.fails)
+        return Counter(one.prompt for one in self.sandbox.state.generations if not one.fails)
 
-    def assert_sound(self) -> None:
+    def assert_consistent(self) -> None:
         """Nothing was paid twice, and whatever has its final name is a whole film."""
-        twice = {prompt: count for prompt, count in self.paid().items() if count > 1}
-        assert not twice, self.said()
+        twice = {prompt: count for prompt, count in self.paid_counts().items() if count > 1}
+        assert not twice, self.output_text()
         for path in (self.output / "videos").glob("*.mp4"):
             assert prompt_of(path) == self.prompt(int(path.stem.removeprefix("row-")))
 
     def assert_all_done(self) -> None:
         """Every row was paid exactly once and has its own film."""
-        self.assert_sound()
-        assert len(self.paid()) == self.n_jobs
+        self.assert_consistent()
+        assert len(self.paid_counts()) == self.n_jobs
         with (self.output / "results.csv").open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
         assert [row["status"] for row in rows] == ["done"] * self.n_jobs
@@ -105,14 +105,14 @@ class Batch:
             assert prompt_of(self.output / row["video_path"]) == row["prompt"]
         assert not list((self.output / "videos").glob("*.part"))
         assert not list((self.output / "videos").glob("*.kept-*"))
-        assert not self.box.book.leaked_keys
+        assert not self.sandbox.state.leaked_keys
 
 
-async def until(true: Callable[[], bool], within_s: float = 60.0) -> None:
+async def wait_until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
     """Wait for something that the vendor sees and cannot announce."""
     async with asyncio.timeout(within_s):
         while True:
-            if true():
+            if condition():
                 return
             await asyncio.sleep(0.001)
 

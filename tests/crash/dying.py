@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def die() -> None:
+def kill_self() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -25,20 +25,20 @@ def main() -> None:
     from pipeline.ledger.backend import Store
 
     _, moment, number, *sys.argv[1:] = sys.argv
-    make = Store.apply
+    original_apply = Store.apply
     left = int(number)
 
     def apply(store: Store, moves: Sequence[Any]) -> list[Any]:
         nonlocal left
         left -= bool(moves)
         if left == 0 and moves and moment == "before":
-            die()
-        made = make(store, moves)
+            kill_self()
+        made = original_apply(store, moves)
         if left == 0 and moves:
-            die()
+            kill_self()
         return made
 
-    setattr(Store, make.__name__, apply)  # the one place where a commit can be met from outside
+    setattr(Store, original_apply.__name__, apply)  # the one place where a commit can be met from outside
     command()
 
 

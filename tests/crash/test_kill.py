@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.sandbox import Fault, Sandbox, SandboxOptions
-from tests.crash.batches import OPTIONS, Batch, until
-from tests.integration.ledgers import server
+from tests.crash.batches import OPTIONS, Batch, wait_until
+from tests.integration.ledgers import shared_postgres
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,15 +23,19 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.crash
 
 SEEDS = [int(seed) for seed in os.environ.get("VEOBATCH_CRASH_SEEDS", "").split()]
-BUSY = ("--concurrency", "10", "--downloads", "4", "--generation-retries", "3")
+BUSY_OPTIONS = ("--concurrency", "10", "--downloads", "4", "--generation-retries", "3")
 N_JOBS, N_KILLS = (80, 30) if SEEDS else (24, 8)
-QUICK = SandboxOptions(speed=100.0, video="small", id_style="hostile")
+FAST_SANDBOX = SandboxOptions(speed=100.0, video="small", id_style="hostile")
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def where(request: pytest.FixtureRequest) -> tuple[str, ...]:
     """Options that choose a ledger: the folder's own file, or a database."""
-    return () if request.param == "sqlite" else ("--ledger", server().url(server().new_database()))
+    return (
+        ()
+        if request.param == "sqlite"
+        else ("--ledger", shared_postgres().url(shared_postgres().new_database()))
+    )
 
 
 @pytest.mark.timeout(600)
@@ -44,7 +48,7 @@ async def test_killed_at_every_commit(
     Those that die after a commit grow longer: always dying between intent and create gets nowhere.
     """
     n_jobs = 6 if SEEDS else 2
-    async with Sandbox(QUICK) as box:
+    async with Sandbox(FAST_SANDBOX) as box:
         options = (*OPTIONS, *where, "--concurrency", "1", "--downloads", "1")
         batch = Batch(tmp_path, box, n_jobs, options)
         lives = 0
@@ -54,11 +58,11 @@ async def test_killed_at_every_commit(
             lives += 1
             async with asyncio.timeout(60):
                 code = await process.wait()
-            batch.assert_sound()
+            batch.assert_consistent()
             if code != -9:
                 break
-            assert lives < 20 * n_jobs, batch.said()
-        assert code == 0, batch.said()
+            assert lives < 20 * n_jobs, batch.output_text()
+        assert code == 0, batch.output_text()
         assert lives > 2 * n_jobs
         batch.assert_all_done()
 
@@ -76,28 +80,28 @@ async def test_killed_at_random(tmp_path: Path, where: tuple[str, ...], seed: in
         box.add_fault(Fault("gateway-accepted", share=0.05, total=4))
         box.add_fault(Fault("cut-accepted", share=0.05, total=4))
         box.add_fault(Fault("error", share=0.1, times=1))
-        batch = Batch(tmp_path, box, N_JOBS, (*OPTIONS, *where, *BUSY))
+        batch = Batch(tmp_path, box, N_JOBS, (*OPTIONS, *where, *BUSY_OPTIONS))
         kills = 0
         while kills < N_KILLS:
             process = await batch.start()
-            if not await killed(process, box, chance):
+            if not await kill_at_random(process, box, chance):
                 break
             kills += 1
-            batch.assert_sound()
+            batch.assert_consistent()
         code = await batch.finish()
-        assert code == 0, f"seed {seed}, {kills} kills\n{batch.said()}"
+        assert code == 0, f"seed {seed}, {kills} kills\n{batch.output_text()}"
         batch.assert_all_done()
         assert await batch.finish() == 0
 
 
-async def killed(process: asyncio.subprocess.Process, box: Sandbox, chance: random.Random) -> bool:
+async def kill_at_random(process: asyncio.subprocess.Process, box: Sandbox, chance: random.Random) -> bool:
     """Kill a process after some requests, or a while after its start; say whether it was still alive."""
     if chance.random() < 0.2:
         await asyncio.sleep(chance.uniform(0.1, 1.5))
         enough = 0
     else:
-        enough = asked(box) + chance.randint(1, 24)
-    await until(lambda: asked(box) >= enough or process.returncode is not None)
+        enough = request_count(box) + chance.randint(1, 24)
+    await wait_until(lambda: request_count(box) >= enough or process.returncode is not None)
     await asyncio.sleep(chance.choice([0.0, chance.uniform(0.0, 0.05), chance.uniform(0.0, 0.6)]))
     if process.returncode is not None:
         return False
@@ -105,8 +109,8 @@ async def killed(process: asyncio.subprocess.Process, box: Sandbox, chance: rand
     return await process.wait() == -9
 
 
-def asked(box: Sandbox) -> int:
-    return box.book.requests.total() + box.book.cdn_requests.total()
+def request_count(box: Sandbox) -> int:
+    return box.state.requests.total() + box.state.cdn_requests.total()
 
 
 @pytest.mark.timeout(600)
@@ -118,17 +122,17 @@ async def test_killed_during_downloads(tmp_path: Path, where: tuple[str, ...]) -
         chance = random.Random(7)
         for _ in range(20 if SEEDS else 5):
             process = await batch.start()
-            await until(partial(downloading, box, process))
+            await wait_until(partial(is_downloading, box, process))
             await asyncio.sleep(chance.uniform(0.0, 0.3))
             if process.returncode is not None:
                 break
             process.kill()
             await process.wait()
-            batch.assert_sound()
-            await until(lambda: not box.book.downloads)
-        assert await batch.finish() == 0, batch.said()
+            batch.assert_consistent()
+            await wait_until(lambda: not box.state.active_downloads)
+        assert await batch.finish() == 0, batch.output_text()
         batch.assert_all_done()
 
 
-def downloading(box: Sandbox, process: asyncio.subprocess.Process) -> bool:
-    return box.book.downloads > 0 or process.returncode is not None
+def is_downloading(box: Sandbox, process: asyncio.subprocess.Process) -> bool:
+    return box.state.active_downloads > 0 or process.returncode is not None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.ledgers import PostgresServer, end
+from tests.integration.ledgers import PostgresServer, remove_server
 from tests.integration.ports import free_port
 
 if TYPE_CHECKING:
@@ -20,4 +20,4 @@ def own_server() -> Iterator[PostgresServer]:
     made.initialise()
     made.start()
     yield made
-    end(made)
+    remove_server(made)

@@ -16,7 +16,7 @@ async def _main(output: str, url: str, rows: int) -> None:
     async def fetch(downloader: Downloader, number: int) -> None:
         stem = f"row-{number}"
         record = Record(stem, stem, "f", number, "m", "{}", "", "", file_stem=stem, video_url=url)
-        outcome = await downloader.download(record, _nothing)
+        outcome = await downloader.download(record, _no_fresh_url)
         assert isinstance(outcome, Saved), outcome
 
     async with open_session() as session, anyio.create_task_group() as tasks:
@@ -25,7 +25,7 @@ async def _main(output: str, url: str, rows: int) -> None:
             tasks.start_soon(fetch, downloader, number)
 
 
-async def _nothing() -> None:
+async def _no_fresh_url() -> None:
     return None
 
 

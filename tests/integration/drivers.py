@@ -15,8 +15,8 @@ from pipeline.cluster.driver import Cluster
 from pipeline.cluster.messages import AccountLost
 from pipeline.cluster.worker import Worker
 from pipeline.errors import StopReason, StopRun
-from tests.integration.crews import crew
-from tests.integration.engines import Spy
+from tests.integration.crews import make_local_cluster
+from tests.integration.engines import RecordingObserver
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
     from pipeline.cluster.messages import ClusterJob
     from pipeline.events import Topic
     from pipeline.run_state import Outcome
-    from tests.integration.engines import House
+    from tests.integration.engines import EngineHarness
 
 
-class ProcessDied(Exception):
+class WorkerProcessDied(Exception):
     """What a call to a process that is no more comes to."""
 
 
-class Way:
+class FakeCoordinatorHandle:
     """The way to an account: its methods, until it is `dead`."""
 
     def __init__(self, account: Account) -> None:
-        self.account = account
+        self.coordinator = account
         self.actor = self
         self.dead = False
-        self._told: set[asyncio.Task[None]] = set()
+        self._sent: set[asyncio.Task[None]] = set()
 
     def __getattr__(self, method: str) -> Callable[..., Coroutine[Any, Any, Any]]:
         async def call(*args: object, **options: object) -> Any:
             await asyncio.sleep(0)
             if self.dead:
                 raise AccountLost("its process died")
-            result = getattr(self.account, method)(*args, **options)
+            result = getattr(self.coordinator, method)(*args, **options)
             return await result if asyncio.iscoroutine(result) else result
 
         return call
@@ -57,12 +57,12 @@ class Way:
             await getattr(self, method)(*args, **options)
 
         task = asyncio.ensure_future(call())
-        self._told.add(task)
-        task.add_done_callback(self._told.discard)
+        self._sent.add(task)
+        task.add_done_callback(self._sent.discard)
 
 
 @dataclass
-class Process:
+class FakeWorkerProcess:
     """A worker's process. `die` is what kill -9 would do to it, except that its tasks are told."""
 
     task: asyncio.Task[None] | None = None
@@ -71,10 +71,10 @@ class Process:
     placed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
-    def live(self) -> Process:
+    def live(self) -> FakeWorkerProcess:
         return self
 
-    async def remote(self, name: str, job: ClusterJob, account: Way) -> None:
+    async def remote(self, name: str, job: ClusterJob, account: FakeCoordinatorHandle) -> None:
         self.name = name
         await self.placed.wait()
         self.task = asyncio.ensure_future(Worker(name, job, account).live())
@@ -85,28 +85,28 @@ class Process:
         except asyncio.CancelledError:
             if not self.task.cancelled():
                 raise
-            raise ProcessDied("its process died") from None
+            raise WorkerProcessDied("its process died") from None
 
-    def die(self) -> None:
+    def kill(self) -> None:
         self.killed = True
         if self.task is not None:
             self.task.cancel()
 
 
 @dataclass
-class Rays:
+class FakeRayBackend:
     """Stands in for the room that knows Ray."""
 
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
-    ways: list[Way] = field(default_factory=list)
-    processes: list[Process] = field(default_factory=list)
-    gone: bool = False
-    full: bool = False
-    started: int = 0
+    coordinators: list[FakeCoordinatorHandle] = field(default_factory=list)
+    processes: list[FakeWorkerProcess] = field(default_factory=list)
+    cluster_lost: bool = False
+    has_no_room: bool = False
+    start_calls: int = 0
 
     def start(self, address: str | None, workers: int) -> None:
         """There is nothing to join."""
-        self.started += 1
+        self.start_calls += 1
 
     def leave(self) -> None:
         """There is nothing to leave."""
@@ -116,43 +116,45 @@ class Rays:
 
     def need_ray(self) -> None:
         """Raises `StopRun` when Ray is `gone`."""
-        if self.gone:
+        if self.cluster_lost:
             raise StopRun(StopReason.UNFINISHED, "the Ray cluster has lost its head")
 
-    def new_account(self, name: str, job: ClusterJob, epoch: int, orphans: frozenset[str]) -> Way:
-        self.ways.append(Way(Account(job, epoch, orphans)))
-        return self.ways[-1]
+    def new_account(
+        self, name: str, job: ClusterJob, epoch: int, orphans: frozenset[str]
+    ) -> FakeCoordinatorHandle:
+        self.coordinators.append(FakeCoordinatorHandle(Account(job, epoch, orphans)))
+        return self.coordinators[-1]
 
-    def new_worker(self) -> Process:
-        self.processes.append(Process())
-        if not self.gone and not self.full:
+    def new_worker(self) -> FakeWorkerProcess:
+        self.processes.append(FakeWorkerProcess())
+        if not self.cluster_lost and not self.has_no_room:
             self.processes[-1].placed.set()
         return self.processes[-1]
 
-    def end(self, account: Way | None, workers: Sequence[Process]) -> None:
+    def end(self, account: FakeCoordinatorHandle | None, workers: Sequence[FakeWorkerProcess]) -> None:
         for process in workers:
-            self.loop.call_soon_threadsafe(process.die)
+            self.loop.call_soon_threadsafe(process.kill)
         if account is not None:
             account.dead = True
 
     def lost(self) -> type[Exception]:
-        return ProcessDied
+        return WorkerProcessDied
 
     def words(self, error: Exception) -> str:
         return str(error)
 
 
 @dataclass
-class Driven:
+class DriverHarness:
     """A driver over the rows of a house."""
 
     cluster: Cluster
-    rays: Rays
-    spy: Spy
+    ray_backend: FakeRayBackend
+    spy: RecordingObserver
     outcome: Outcome = field(init=False)
 
     @asynccontextmanager
-    async def under_way(self, within_s: float = 40.0) -> AsyncIterator[None]:
+    async def running(self, within_s: float = 40.0) -> AsyncIterator[None]:
         """Let it run beside the block, and to its end."""
 
         async def run() -> None:
@@ -163,19 +165,25 @@ class Driven:
                 tasks.start_soon(run)
                 yield
 
-    def told(self, topic: Topic) -> list[str]:
+    def messages(self, topic: Topic) -> list[str]:
         """Return what was said on a topic."""
         return [event.message for event in self.spy.events if event.topic is topic]
 
 
-async def driven(
-    house: House, monkeypatch: pytest.MonkeyPatch, *, replan: Callable[[], Any] | None = None, **options: Any
-) -> Driven:
+async def make_driver(
+    harness: EngineHarness,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    replan: Callable[[], Any] | None = None,
+    **options: Any,
+) -> DriverHarness:
     """Begin an epoch, then let `replan` change rows as a plan does; return the driver, not yet started."""
-    team = await crew(house, **options)
-    rays, spy = Rays(), Spy()
+    team = await make_local_cluster(harness, **options)
+    rays, spy = FakeRayBackend(), RecordingObserver()
     monkeypatch.setattr(driver, "rays", rays)
     if replan is not None:
         await replan()
-    cluster = Cluster(await house.ledger.load(), team.job, house.ledger, team.reign, spy, address="auto")
-    return Driven(cluster, rays, spy)
+    cluster = Cluster(
+        await harness.ledger.load(), team.job, harness.ledger, team.run_epoch, spy, address="auto"
+    )
+    return DriverHarness(cluster, rays, spy)

@@ -21,7 +21,7 @@ from pipeline.poll.learner import DurationLearner
 from pipeline.poll.rate_limit import LookPace
 from pipeline.poll.schedule import PollQueue
 from pipeline.run_context import Tools
-from pipeline.sandbox import Fault, Sandbox, SandboxOptions
+from pipeline.sandbox import Fault, Sandbox, SandboxOptions, SandboxState
 from pipeline.settings import Settings
 from pipeline.storage import LocalStore
 from pipeline.submit.budget import Budget
@@ -39,16 +39,18 @@ MODEL = "google/veo-3.1-i2v-fast"
 PRICE_USD = 0.4
 """A 4 s clip at 720p in the sandbox."""
 
-HURRIED = DownloadLimits(tries=8, patience_s=0.3, first_wait_s=0.01, longest_wait_s=0.05, stall_window_s=1.0)
+FAST_DOWNLOAD_LIMITS = DownloadLimits(
+    tries=8, patience_s=0.3, first_wait_s=0.01, longest_wait_s=0.05, stall_window_s=1.0
+)
 
 
-def vendor(**options: Any) -> SandboxOptions:
+def fast_sandbox_options(**options: Any) -> SandboxOptions:
     """A vendor whose generations take a tenth of a second."""
     usual = {"durations": "fixed:10", "speed": 100.0, "video": "small", "log_lag_s": 0.0}
     return SandboxOptions(**{**usual, **options})
 
 
-def row(index: int, prompt: str = "") -> Record:
+def make_record(index: int, prompt: str = "") -> Record:
     words = prompt or f"clip number {index}."
     body = {
         "model": MODEL,
@@ -61,46 +63,46 @@ def row(index: int, prompt: str = "") -> Record:
 
 
 @dataclass
-class Spy:
+class RecordingObserver:
     """Sees all that a run tells, and acts when the test wants it to."""
 
     events: list[Event] = field(default_factory=list)
-    moves: list[tuple[State, Record]] = field(default_factory=list)
-    on_move: Callable[[Record], None] = lambda _: None
+    transitions: list[tuple[State, Record]] = field(default_factory=list)
+    transition_callback: Callable[[Record], None] = lambda _: None
 
-    def moved(self, before: Record, after: Record) -> None:
-        self.moves.append((before.state, after))
-        self.on_move(after)
+    def on_transition(self, before: Record, after: Record) -> None:
+        self.transitions.append((before.state, after))
+        self.transition_callback(after)
 
-    def said(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         self.events.append(event)
 
-    def words(self) -> str:
+    def messages_text(self) -> str:
         return "\n".join(event.message for event in self.events)
 
-    def reached(self, state: State) -> int:
+    def count_entered(self, state: State) -> int:
         """How often a row has come into a state."""
-        return sum(after.state is state and before is not state for before, after in self.moves)
+        return sum(after.state is state and before is not state for before, after in self.transitions)
 
 
-class House:
+class EngineHarness:
     """One folder, one ledger, one vendor; each `run` is a start of the engine over them."""
 
     def __init__(self, folder: Path, options: SandboxOptions | None = None, *faults: Fault) -> None:
         self.folder = folder
-        self.box = Sandbox(options or vendor())
+        self.sandbox = Sandbox(options or fast_sandbox_options())
         for fault in faults:
-            self.box.add_fault(fault)
-        self.spy = Spy()
-        self.limits = HURRIED
-        self.downloader: type[Downloader] = Downloader
-        self.polling: type[PollQueue] = PollQueue
-        self.price: Callable[[Record], float | None] = lambda _: None
+            self.sandbox.add_fault(fault)
+        self.observer = RecordingObserver()
+        self.download_limits = FAST_DOWNLOAD_LIMITS
+        self.downloader_type: type[Downloader] = Downloader
+        self.schedule_type: type[PollQueue] = PollQueue
+        self.price_of: Callable[[Record], float | None] = lambda _: None
         self.key = ApiKey("any-key", "AIML_API_KEY")
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        await self._stack.enter_async_context(self.box)
+        await self._stack.enter_async_context(self.sandbox)
         self.ledger = await self._stack.enter_async_context(await Ledger.open(self.folder / "ledger.sqlite3"))
         return self
 
@@ -110,11 +112,11 @@ class House:
         await self._stack.aclose()
 
     @property
-    def book(self) -> Any:
-        return self.box.book
+    def sandbox_state(self) -> SandboxState:
+        return self.sandbox.state
 
     async def add(self, rows: int | Sequence[Record]) -> list[Record]:
-        records = [row(index) for index in range(rows)] if isinstance(rows, int) else list(rows)
+        records = [make_record(index) for index in range(rows)] if isinstance(rows, int) else list(rows)
         await self.ledger.add(records)
         return records
 
@@ -124,29 +126,32 @@ class House:
         tools = Tools(
             api=api,
             ledger=self.ledger,
-            downloader=self.downloader(
-                session=api.plain, store=LocalStore(self.folder), limits=self.limits, media=chosen.media
+            downloader=self.downloader_type(
+                session=api.plain,
+                store=LocalStore(self.folder),
+                limits=self.download_limits,
+                media=chosen.media,
             ),
-            polling=self.polling(DurationLearner(interval), interval_s=interval, random=chance),
+            polling=self.schedule_type(DurationLearner(interval), interval_s=interval, random=chance),
             gate=CreateGate(chosen.concurrency, interval_s=interval, random=chance),
             pace=LookPace(interval_s=interval),
             budget=Budget.of(max_cost, records),
-            price_of=self.price,
+            price_of=self.price_of,
             clock=time.monotonic,
             wall=time.time,
             random=chance,
         )
-        return Engine(records, tools, chosen, self.spy)
+        return Engine(records, tools, chosen, self.observer)
 
     async def run(
         self,
         rows: int | Sequence[Record] | None = None,
         *,
         known: Sequence[Record] | None = None,
-        during: Callable[[Engine], Any] | None = None,
+        on_start: Callable[[Engine], Any] | None = None,
         max_cost: float | None = None,
         within_s: float = 40.0,
-        checked: bool = True,
+        check: bool = True,
         **settings: Any,
     ) -> Outcome:
         """Start the engine over new `rows`, over what the ledger holds, or over what is `known` of it.
@@ -157,13 +162,13 @@ class House:
         if known is None:
             records = await self.ledger.load() if rows is None else await self.add(rows)
         timeout_s = settings.get("request_timeout", 20.0)
-        async with Api(self.box.url, self.key, timeout_s=timeout_s) as api:
+        async with Api(self.sandbox.url, self.key, timeout_s=timeout_s) as api:
             engine = self.engine(api, records, max_cost, **settings)
-            if during is not None:
-                during(engine)
+            if on_start is not None:
+                on_start(engine)
             with anyio.fail_after(within_s):
                 outcome = await engine.run()
-        if checked:
+        if check:
             await self._check(outcome)
         return outcome
 
@@ -176,22 +181,26 @@ class House:
             if record.state is State.DONE:
                 assert record.artifact is not None
                 assert (self.folder / record.artifact.path).stat().st_size == record.artifact.size_bytes
-        assert self.book.leaked_keys == []
-        paid_twice = Counter(made.correlation_id for made in self.book.generations if made.correlation_id)
+        assert self.sandbox_state.leaked_keys == []
+        paid_twice = Counter(
+            made.correlation_id for made in self.sandbox_state.generations if made.correlation_id
+        )
         assert max(paid_twice.values(), default=1) == 1
 
-    def hasten(self) -> None:
+    def finish_renders_now(self) -> None:
         """Whatever renders is finished now, and what is created from now on takes a tenth of a second."""
-        self.box._vendor._draw = lambda _: 10.0
-        for made in self.book.generations:
+        self.sandbox._service._sample_duration_s = lambda _: 10.0
+        for made in self.sandbox_state.generations:
             made.render_s = min(made.render_s, time.time() - made.created_at)
-        numbers = [number for _, number in self.book._finishing]
-        self.book._finishing[:] = sorted((self.book.numbered(one).finishes_at, one) for one in numbers)
+        numbers = [number for _, number in self.sandbox_state._render_ends]
+        self.sandbox_state._render_ends[:] = sorted(
+            (self.sandbox_state.find_by_number(one).finishes_at, one) for one in numbers
+        )
 
-    def paid(self) -> int:
+    def count_paid(self) -> int:
         """How many generations the vendor charged for, or will."""
-        return sum(not made.fails for made in self.book.generations)
+        return sum(not made.fails for made in self.sandbox_state.generations)
 
 
-def states(outcome: Outcome) -> Counter[State]:
+def count_states(outcome: Outcome) -> Counter[State]:
     return Counter(record.state for record in outcome.records)

@@ -11,7 +11,7 @@ import av
 
 
 @lru_cache
-def film(
+def make_video(
     seconds: int = 2,
     width: int = 320,
     height: int = 180,
@@ -55,7 +55,7 @@ def _add_silence(container: av.container.OutputContainer, audio: av.AudioStream,
     container.mux(audio.encode())
 
 
-def scrambled(data: bytes, seed: int = 7) -> bytes:
+def corrupted(data: bytes, seed: int = 7) -> bytes:
     """The right length and the wrong bytes: a block in the middle of the pictures is noise."""
     start = data.index(b"mdat") + 400
     return data[:start] + random.Random(seed).randbytes(2000) + data[start + 2000 :]

@@ -28,7 +28,7 @@ PASSWORD = "s3cr3t:w/ord@home"
 ROOT = Path(__file__).parents[2]
 
 
-def job(name: str, position: int = 0) -> Record:
+def make_record(name: str, position: int = 0) -> Record:
     """A new row, as the plan would make it."""
     return Record(
         key=f"{name}@f00d",
@@ -64,16 +64,16 @@ class PostgresServer:
             shutil.chown(self.folder, _USER)
             shutil.chown(secret, _USER)
         data = str(self.folder / "data")
-        self._call(
+        self._run(
             "initdb", "-D", data, "-U", "keeper", "-A", "scram-sha-256", f"--pwfile={secret}", "-N"
         ).wait()
 
     def start(self) -> None:
-        self.process = self._call(
+        self.process = self._run(
             "postgres", "-D", str(self.folder / "data"), "-h", "127.0.0.1", "-p", str(self.port),
             "-k", "", "-c", f"fsync={'on' if self.fsync else 'off'}", "-c", "max_connections=60",
         )  # fmt: skip
-        while not self._answers():
+        while not self._is_ready():
             assert self.process.poll() is None, (self.folder / "log").read_text()
             time.sleep(0.02)
 
@@ -85,21 +85,21 @@ class PostgresServer:
 
     def new_database(self) -> str:
         name = f"d{random.getrandbits(60)}"
-        self.ask(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name}")
         return name
 
-    def ask(self, sql: str) -> None:
+    def execute(self, sql: str) -> None:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(sql.encode())
 
-    def _answers(self) -> bool:
+    def _is_ready(self) -> bool:
         try:
             psycopg.connect(self.url("postgres"), connect_timeout=5).close()
         except psycopg.OperationalError:
             return False
         return True
 
-    def _call(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def _run(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         with (self.folder / "log").open("ab") as log:
             return subprocess.Popen(
                 [_programs() / program, *arguments],
@@ -124,40 +124,44 @@ def _programs() -> Path:
 
 
 @functools.cache
-def server() -> PostgresServer:
+def shared_postgres() -> PostgresServer:
     """The server that all tests of this process share; it ends with the process."""
     made = PostgresServer(free_port())
     made.initialise()
     made.start()
-    atexit.register(end, made)
+    atexit.register(remove_server, made)
     return made
 
 
-def end(server: PostgresServer) -> None:
+def remove_server(server: PostgresServer) -> None:
     server.stop(signal.SIGQUIT)
     shutil.rmtree(server.folder)
 
 
-def place_for(kind: str, folder: Path) -> str:
+def ledger_location(kind: str, folder: Path) -> str:
     """Where a fresh ledger of this kind may be opened."""
-    return str(folder / "ledger.sqlite3") if kind == "sqlite" else server().url(server().new_database())
+    return (
+        str(folder / "ledger.sqlite3")
+        if kind == "sqlite"
+        else shared_postgres().url(shared_postgres().new_database())
+    )
 
 
-def names(folder: Path) -> list[str]:
+def file_names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def run(what: str, where: str, *arguments: str) -> subprocess.Popen[str]:
+def start_program(what: str, where: str, *arguments: str) -> subprocess.Popen[str]:
     """Start one of this file's programs against the ledger."""
     command = [sys.executable, "-m", "tests.integration.ledgers", what, where, *arguments]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
-async def commit_for_ever(where: str) -> None:
+async def commit_forever(where: str) -> None:
     """Move every row on and on, printing each step once it is said to be durable."""
     async with await Ledger.open(where) as ledger:
 
-        async def go_on(record: Record) -> None:
+        async def advance(record: Record) -> None:
             while True:
                 to = State.PENDING if record.state is State.SUBMITTING else State.SUBMITTING
                 record = await ledger.commit(record, record.evolve(to, intent=record.intent + 1))
@@ -165,14 +169,14 @@ async def commit_for_ever(where: str) -> None:
 
         async with asyncio.TaskGroup() as group:
             for record in await ledger.load():
-                group.create_task(go_on(record))
+                group.create_task(advance(record))
 
 
 async def contend(where: str, until: int) -> None:
     """Try to make each next step of each row first; print the steps that were won."""
     async with await Ledger.open(where) as ledger:
 
-        async def go_on(record: Record) -> None:
+        async def advance(record: Record) -> None:
             while record.version < until:
                 to = State.PENDING if record.state is State.SUBMITTING else State.SUBMITTING
                 try:
@@ -183,12 +187,12 @@ async def contend(where: str, until: int) -> None:
 
         async with asyncio.TaskGroup() as group:
             for record in await ledger.load():
-                group.create_task(go_on(record))
+                group.create_task(advance(record))
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["commit_for_ever", where]:
-            asyncio.run(commit_for_ever(where))
+            asyncio.run(commit_forever(where))
         case ["contend", where, until]:
             asyncio.run(contend(where, int(until)))

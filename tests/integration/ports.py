@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 
-OURS = range(20_000, 32_768)
+PORT_RANGE = range(20_000, 32_768)
 """Below the ports from which Linux and others give to whoever asks for any (32768 or 49152 and above)."""
 
 
@@ -14,9 +14,9 @@ def free_port() -> int:
 
     One from the kernel would not: while its server is not there yet, or away, a test beside this one gets it.
     """
-    chance = random.SystemRandom()  # not the shared one: Hypothesis gives every process the same seed
+    rng = random.SystemRandom()  # not the shared one: Hypothesis gives every process the same seed
     while True:
-        port = chance.choice(OURS)
+        port = rng.choice(PORT_RANGE)
         with socket.socket() as listener:
             try:
                 listener.bind(("127.0.0.1", port))

@@ -13,10 +13,10 @@ from pipeline.sandbox import Sandbox, SandboxOptions
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-End = Literal["whole", "cut", "reset", "silent"]
-KEY = {"Authorization": "Bearer some-key"}
-CREATE = "/v2/video/generations"
-GOOD: dict[str, Any] = {
+ResponseEnding = Literal["whole", "cut", "reset", "silent"]
+AUTH_HEADERS = {"Authorization": "Bearer some-key"}
+GENERATIONS_PATH = "/v2/video/generations"
+VALID_BODY: dict[str, Any] = {
     "model": "google/veo-3.1-i2v-fast",
     "prompt": "A cat yawns at the moon.",
     "image_url": "https://example.com/cat.jpg",
@@ -26,10 +26,10 @@ GOOD: dict[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RawResponse:
     """What came back: how it ended, and as much of it as came. Header names are lower case."""
 
-    end: End
+    ending: ResponseEnding
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
@@ -38,14 +38,14 @@ class Answer:
         return json.loads(self.body)
 
 
-async def ask(
+async def send_request(
     url: str,
     method: str = "GET",
     headers: Mapping[str, str] | None = None,
     body: bytes = b"",
-    patience_s: float = 20.0,
-    heard: Callable[[], bool] = lambda: True,
-) -> Answer:
+    timeout_s: float = 20.0,
+    request_received: Callable[[], bool] = lambda: True,
+) -> RawResponse:
     """One request on a connection of its own; an answer that does not end within `patience_s` is "silent".
 
     Patience begins once the request was `heard`.
@@ -58,11 +58,11 @@ async def ask(
     lines += [f"Content-Length: {len(body)}"] if body else []
     writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
     received = bytearray()
-    end: End | None = None
-    while not heard():  # noqa: ASYNC110 - the box has no event for it
+    end: ResponseEnding | None = None
+    while not request_received():  # noqa: ASYNC110 - the box has no event for it
         await asyncio.sleep(0.001)
     try:
-        async with asyncio.timeout(patience_s):
+        async with asyncio.timeout(timeout_s):
             while part := await reader.read(65536):
                 received += part
     except TimeoutError:
@@ -71,53 +71,57 @@ async def ask(
         end = "reset"
     finally:
         writer.close()
-    return _read(bytes(received), end, method)
+    return _parse_response(bytes(received), end, method)
 
 
-def _read(received: bytes, end: End | None, method: str) -> Answer:
+def _parse_response(received: bytes, end: ResponseEnding | None, method: str) -> RawResponse:
     head, found, body = received.partition(b"\r\n\r\n")
     if not found:
-        return Answer(end or "cut")
+        return RawResponse(end or "cut")
     first, *rest = head.decode("latin-1").split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in rest)}
     announced = int(headers.get("content-length", len(body)))
     whole = method == "HEAD" or len(body) == announced
-    return Answer(end or ("whole" if whole else "cut"), int(first.split()[1]), headers, body)
+    return RawResponse(end or ("whole" if whole else "cut"), int(first.split()[1]), headers, body)
 
 
 async def create(
-    box: Sandbox,
+    sandbox: Sandbox,
     headers: Mapping[str, str] | None = None,
-    patience_s: float = 20.0,
-    heard: Callable[[], bool] = lambda: True,
+    timeout_s: float = 20.0,
+    request_received: Callable[[], bool] = lambda: True,
     **fields: Any,
-) -> Answer:
+) -> RawResponse:
     """Create a short 720p clip; `fields` override its body, None takes a field out."""
-    body = {name: value for name, value in {**GOOD, **fields}.items() if value is not None}
-    sent = {**KEY, "Content-Type": "application/json", **(headers or {})}
-    return await ask(box.url + CREATE, "POST", sent, json.dumps(body).encode(), patience_s, heard)
+    body = {name: value for name, value in {**VALID_BODY, **fields}.items() if value is not None}
+    sent = {**AUTH_HEADERS, "Content-Type": "application/json", **(headers or {})}
+    return await send_request(
+        sandbox.url + GENERATIONS_PATH, "POST", sent, json.dumps(body).encode(), timeout_s, request_received
+    )
 
 
-async def status(
-    box: Sandbox,
+async def get_status(
+    sandbox: Sandbox,
     generation_id: object,
-    patience_s: float = 20.0,
-    heard: Callable[[], bool] = lambda: True,
-) -> Answer:
+    timeout_s: float = 20.0,
+    request_received: Callable[[], bool] = lambda: True,
+) -> RawResponse:
     """Ask how a generation stands."""
     query = quote(str(generation_id), safe="")
-    url = f"{box.url}{CREATE}?generation_id={query}"
-    return await ask(url, headers=KEY, patience_s=patience_s, heard=heard)
+    url = f"{sandbox.url}{GENERATIONS_PATH}?generation_id={query}"
+    return await send_request(
+        url, headers=AUTH_HEADERS, timeout_s=timeout_s, request_received=request_received
+    )
 
 
-async def video_url(box: Sandbox, **fields: Any) -> str:
+async def video_url(sandbox: Sandbox, **fields: Any) -> str:
     """Create a generation in a box that renders at once, and return its file's URL."""
-    made = (await create(box, **fields)).json()
-    url = (await status(box, made["id"])).json()["video"]["url"]
+    made = (await create(sandbox, **fields)).json()
+    url = (await get_status(sandbox, made["id"])).json()["video"]["url"]
     assert isinstance(url, str)
     return url
 
 
-def at_once(**options: Any) -> SandboxOptions:
+def instant_render_options(**options: Any) -> SandboxOptions:
     """Options of a box whose tiny clips are rendered at once."""
     return SandboxOptions(**{"durations": "fixed:0", "video": "small", "log_lag_s": 0.0, **options})

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.integration.vendor_double import PAGE, at_work, film
+from tests.integration.vendor_double import GATEWAY_PAGE, make_video, vendor_and_workspace
 from tests.integration.vendor_double.script import raw
 
 if TYPE_CHECKING:
@@ -24,47 +24,49 @@ PADDING = 200_000
 
 
 @dataclass(slots=True)
-class Transfers:
+class TransferCheck:
     """What one film's requests asked for and were given; `held` is what a client should have of it."""
 
     whole: bytes
     etag: str
-    share: random.Random
-    held: int = 0
-    wrong: list[str] = field(default_factory=list)
+    rng: random.Random
+    received_bytes: int = 0
+    errors: list[str] = field(default_factory=list)
 
     def fault(self, kind: str) -> Reply:
         async def reply(exchange: Exchange) -> None:
             match = re.fullmatch(r"bytes=(\d+)-", exchange.request.headers.get("range", ""))
             start = int(match[1]) if match else 0
-            if start != self.held or (start and exchange.request.headers.get("if-range") != self.etag):
-                self.wrong.append(f"{kind}: from {start}, held {self.held}")
+            if start != self.received_bytes or (
+                start and exchange.request.headers.get("if-range") != self.etag
+            ):
+                self.errors.append(f"{kind}: from {start}, held {self.received_bytes}")
             if kind.isdigit():
                 await raw(int(kind), b"<Error/>", "application/xml")(exchange)
             elif kind in ("page", "empty"):
-                await raw(200, PAGE if kind == "page" else b"")(exchange)
+                await raw(200, GATEWAY_PAGE if kind == "page" else b"")(exchange)
             else:
-                await self._bytes(exchange, kind, start)
+                await self._send_bytes(exchange, kind, start)
 
         return reply
 
-    async def _bytes(self, exchange: Exchange, kind: str, start: int) -> None:
+    async def _send_bytes(self, exchange: Exchange, kind: str, start: int) -> None:
         headers = {"Content-Type": "video/mp4", "ETag": self.etag}
         if kind in ("truncated", "corrupt"):
-            noise = self.share.randbytes(len(self.whole))
+            noise = self.rng.randbytes(len(self.whole))
             await exchange.send(200, noise if kind == "corrupt" else self.whole[: -len(noise) // 2], headers)
-            self.held = 0
+            self.received_bytes = 0
             return
         rest = self.whole[start:]
-        part = rest[: max(1, int(len(rest) * self.share.uniform(0.1, 0.9)))]
-        self.held = start + len(part)
+        part = rest[: max(1, int(len(rest) * self.rng.uniform(0.1, 0.9)))]
+        self.received_bytes = start + len(part)
         length = len(rest) if kind == "cut" else len(part)
         if start:
             total = len(self.whole)
             headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{total}"
         elif kind == "short answer":
             length = len(rest)  # a 200 has no way to say that it is a part
-        await exchange.send(206 if start else 200, part, headers, announced=length)
+        await exchange.send(206 if start else 200, part, headers, content_length=length)
         if len(part) != length:
             exchange.close()
 
@@ -73,20 +75,20 @@ async def test_every_job_through_every_fault(tmp_path: Path) -> None:
     """All done and their own bytes, none created twice; what is resumed is asked for where it broke off."""
     prompts = [f"job {number}" for number in range(48)]
     share = random.Random(48)
-    async with at_work(tmp_path, render_s=0.2) as (vendor, desk):
+    async with vendor_and_workspace(tmp_path, render_s=0.2) as (vendor, desk):
         vendor.cdn.padding = PADDING
         transfers = {}
         for prompt in prompts:
-            whole = film(prompt, PADDING)
-            transfers[prompt] = Transfers(whole, vendor.cdn.etag(whole), share)
+            whole = make_video(prompt, PADDING)
+            transfers[prompt] = TransferCheck(whole, vendor.cdn.etag(whole), share)
             kinds = share.sample(FAULTS, len(FAULTS))
             vendor.script(prompt, cdn=[transfers[prompt].fault(kind) for kind in kinds])
         desk.write(prompts)
         result = await desk.run("--concurrency", "48")
-        assert result.code == 0, result.said
+        assert result.code == 0, result.output
         assert {row["prompt"]: row["status"] for row in desk.rows()} == dict.fromkeys(prompts, "done")
-        assert vendor.created == dict.fromkeys(prompts, 1)
+        assert vendor.create_counts == dict.fromkeys(prompts, 1)
         assert all(desk.video(row).read_bytes() == transfers[row["prompt"]].whole for row in desk.rows())
-        assert {prompt: t.wrong for prompt, t in transfers.items() if t.wrong} == {}
+        assert {prompt: t.errors for prompt, t in transfers.items() if t.errors} == {}
         assert not any(script.cdn for script in vendor.scripts.values())
         assert not any(".part" in name for name in desk.files())

@@ -9,9 +9,15 @@ import random
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.integration.vendor_double import PAGE, Create, Double, at_work, until
-from tests.integration.vendor_double.script import raw, reset, trouble
-from tests.integration.vendor_double.vendor import GENERATIONS
+from tests.integration.vendor_double import (
+    GATEWAY_PAGE,
+    ScriptedCreate,
+    VendorDouble,
+    vendor_and_workspace,
+    wait_until,
+)
+from tests.integration.vendor_double.script import error_reply, raw, reset_connection
+from tests.integration.vendor_double.vendor import GENERATIONS_PATH
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,12 +53,12 @@ CSV = (
 )
 
 
-def wrong_with(request: Request) -> list[str]:
+def request_errors(request: Request) -> list[str]:
     """Say what the vendor's documentation has against a request."""
     found = [] if re.fullmatch(r"Bearer \S+", request.headers.get("authorization", "")) else ["no key"]
     match (request.method, request.path):
         case ("POST", "/v2/video/generations"):
-            return found + wrong_create(request)
+            return found + create_errors(request)
         case ("GET", "/v2/video/generations"):
             return found + ([] if set(request.query) == {"generation_id"} else ["query"])
         case ("GET", "/v2/logs"):
@@ -67,7 +73,7 @@ def wrong_with(request: Request) -> list[str]:
     return ["no such call"]
 
 
-def wrong_create(request: Request) -> list[str]:
+def create_errors(request: Request) -> list[str]:
     body = json.loads(request.body)
     found = [f"{name} is missing" for name in ("model", "prompt", "image_url") if name not in body]
     for name, value in body.items():
@@ -82,34 +88,40 @@ def wrong_create(request: Request) -> list[str]:
 
 
 async def test_every_request_is_one_that_the_vendor_documents(tmp_path: Path) -> None:
-    async with at_work(tmp_path, render_s=0.2) as (vendor, desk):
+    async with vendor_and_workspace(tmp_path, render_s=0.2) as (vendor, desk):
         (tmp_path / "a.yaml").write_text(YAML)
         (tmp_path / "b.jsonl").write_text(f'["{URL}", "a pair"]\n{{"image_url": "{URL}", "prompt": "x"}}\n')
         (tmp_path / "c.csv").write_text(CSV)
-        vendor.script("twice", creates=[Create(accept=True, reply=reset)])
-        vendor.script("a", creates=[Create(accept=False, reply=raw(503, PAGE))], looks=[trouble(500, "no")])
-        vendor.script("a pair", creates=[Create(accept=True, reply=raw(502, PAGE))])
-        vendor.script("bare", creates=[Create(accept=False, reply=trouble(429, "slow", retry_after="1"))])
+        vendor.script("twice", creates=[ScriptedCreate(accept=True, reply=reset_connection)])
+        vendor.script(
+            "a",
+            creates=[ScriptedCreate(accept=False, reply=raw(503, GATEWAY_PAGE))],
+            looks=[error_reply(500, "no")],
+        )
+        vendor.script("a pair", creates=[ScriptedCreate(accept=True, reply=raw(502, GATEWAY_PAGE))])
+        vendor.script(
+            "bare", creates=[ScriptedCreate(accept=False, reply=error_reply(429, "slow", retry_after="1"))]
+        )
         for manifest in ("a.yaml", "b.jsonl", "c.csv"):
             result = await desk.run("--reconcile-after", "5", manifest=manifest)
-            assert result.code == 0, result.said
-        wrong = [(request.target, found) for request in vendor.requests if (found := wrong_with(request))]
+            assert result.code == 0, result.output
+        wrong = [(request.target, found) for request in vendor.requests if (found := request_errors(request))]
         assert wrong == []
         asked = {request.path for request in vendor.requests}
-        assert asked == {GENERATIONS, "/v1/models", "/v2/logs", "/v2/billing"}
-        assert len(vendor.made) == 8 + 2 + 2
+        assert asked == {GENERATIONS_PATH, "/v1/models", "/v2/logs", "/v2/billing"}
+        assert len(vendor.generations) == 8 + 2 + 2
 
 
-def tangled(vendor: Double, prompts: list[str], chance: random.Random) -> None:
+def script_money_faults(vendor: VendorDouble, prompts: list[str], rng: random.Random) -> None:
     """Give each job one of the ways in which money becomes unclear, or none."""
     for prompt in prompts:
-        match chance.randrange(6):
+        match rng.randrange(6):
             case 0:
-                vendor.script(prompt, creates=[Create(accept=True, reply=raw(502, PAGE))])
+                vendor.script(prompt, creates=[ScriptedCreate(accept=True, reply=raw(502, GATEWAY_PAGE))])
             case 1:
-                vendor.script(prompt, creates=[Create(accept=True, reply=reset)])
+                vendor.script(prompt, creates=[ScriptedCreate(accept=True, reply=reset_connection)])
             case 2:
-                vendor.script(prompt, creates=[Create(accept=False, reply=raw(504, b""))])
+                vendor.script(prompt, creates=[ScriptedCreate(accept=False, reply=raw(504, b""))])
             case 3:
                 vendor.script(prompt, ending={"status": "error", "error": {"name": "x", "message": "y"}})
 
@@ -117,22 +129,22 @@ def tangled(vendor: Double, prompts: list[str], chance: random.Random) -> None:
 async def test_ten_dollars_are_never_more_over_kills_and_restarts(tmp_path: Path) -> None:
     prompts = [f"job {number}" for number in range(40)]
     options = ("--max-cost", "10", "--assume-price", "1.2", "--concurrency", "20", "--reconcile-after", "4")
-    async with at_work(tmp_path, render_s=0.5) as (vendor, desk):
-        tangled(vendor, prompts, random.Random(10))
+    async with vendor_and_workspace(tmp_path, render_s=0.5) as (vendor, desk):
+        script_money_faults(vendor, prompts, random.Random(10))
         desk.write(prompts)
         for creates in (1, 4, 6):
             process = await desk.start(*options)
             ended = asyncio.create_task(process.communicate())
-            await until(lambda: ended.done() or sum(vendor.created.values()) >= creates)  # noqa: B023
+            await wait_until(lambda: ended.done() or sum(vendor.create_counts.values()) >= creates)  # noqa: B023
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await ended
-            assert 1.2 * sum(vendor.paid().values()) <= 10
+            assert 1.2 * sum(vendor.paid_counts().values()) <= 10
         for _ in range(5):
             result = await desk.run(*options)
-            assert result.code == 3, result.said
-            spent_usd = 1.2 * sum(vendor.paid().values())
+            assert result.code == 3, result.output
+            spent_usd = 1.2 * sum(vendor.paid_counts().values())
             if spent_usd > 10 - 1.2:
                 break  # what was in doubt while a run stopped is the next one's to spend
         assert 10 - 1.2 < spent_usd <= 10
-        assert set(vendor.paid().values()) == {1}
+        assert set(vendor.paid_counts().values()) == {1}

@@ -12,17 +12,24 @@ import boto3  # type: ignore[import-untyped]  # ships no types
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.integration.vendor_double import at_work, film, until
+from tests.integration.vendor_double import make_video, vendor_and_workspace, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.integration.vendor_double import Desk, Exchange
+    from tests.integration.vendor_double import Exchange, Workspace
     from tests.integration.vendor_double.script import Reply
 
-ACCESS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
-OF_THE_MOMENT = ("correlation_id", "generation_id", "submitted_at", "finished_at", "downloaded_at", "polls")
+AWS_ENVIRON = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
+VOLATILE_COLUMNS = (
+    "correlation_id",
+    "generation_id",
+    "submitted_at",
+    "finished_at",
+    "downloaded_at",
+    "polls",
+)
 PADDING = 11 * 2**20
 
 
@@ -68,41 +75,41 @@ def bucket() -> Iterator[Bucket]:
     server.stop()
 
 
-def lasting(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    return [{name: cell for name, cell in row.items() if name not in OF_THE_MOMENT} for row in rows]
+def stable_columns(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [{name: cell for name, cell in row.items() if name not in VOLATILE_COLUMNS} for row in rows]
 
 
-def local_leftovers(desk: Desk) -> set[str]:
+def local_leftovers(desk: Workspace) -> set[str]:
     return {name.rpartition("/")[2] for name in desk.files()} - {".lock", "ledger.sqlite3", "run.log"}
 
 
 async def test_a_bucket_holds_what_a_folder_would(tmp_path: Path, bucket: Bucket) -> None:
     rows: list[Any] = [{"id": f"row-{number}", "prompt": f"job {number}"} for number in range(4)]
-    async with at_work(tmp_path, render_s=0.1) as (vendor, desk):
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
         vendor.cdn.padding = PADDING
-        desk.environment = {**ACCESS, "AWS_ENDPOINT_URL": bucket.endpoint}
+        desk.environment = {**AWS_ENVIRON, "AWS_ENDPOINT_URL": bucket.endpoint}
         desk.write(rows)
         result = await desk.run("--output", "s3://films/a/b")
-        assert result.code == 0, result.said
+        assert result.code == 0, result.output
         assert local_leftovers(desk) == {"batch.json"}
         kept = await anyio.to_thread.run_sync(bucket.table, "a/b")
         for row in kept:
-            assert bucket.read(f"a/b/{row['video_path']}") == film(row["prompt"], PADDING)
+            assert bucket.read(f"a/b/{row['video_path']}") == make_video(row["prompt"], PADDING)
         posters = {f"a/b/posters/row-{number}.jpg" for number in range(4)}
         videos = {f"a/b/videos/row-{number}.mp4" for number in range(4)}
         assert bucket.names() == {"a/b/results.csv", "a/b/report.html"} | posters | videos
         desk.write(rows, "folder.json")
         result = await desk.run("--output", "folder", manifest="folder.json")
-        assert result.code == 0, result.said
+        assert result.code == 0, result.output
         with (tmp_path / "folder" / "results.csv").open(newline="", encoding="utf-8-sig") as file:
-            assert lasting(list(csv.DictReader(file))) == lasting(kept)
+            assert stable_columns(list(csv.DictReader(file))) == stable_columns(kept)
 
 
-def without_end(whole: bytes) -> Reply:
+def never_ending_reply(whole: bytes) -> Reply:
     """Most of a film, and then nothing, so that its upload has begun and does not end."""
 
     async def reply(exchange: Exchange) -> None:
-        await exchange.send(200, whole[: -(2**20)], {"Content-Type": "video/mp4"}, announced=len(whole))
+        await exchange.send(200, whole[: -(2**20)], {"Content-Type": "video/mp4"}, content_length=len(whole))
         await asyncio.Event().wait()
 
     return reply
@@ -110,31 +117,31 @@ def without_end(whole: bytes) -> Reply:
 
 async def test_a_killed_run_leaves_uploads_that_the_next_one_ends(tmp_path: Path, bucket: Bucket) -> None:
     prompts = [f"job {number}" for number in range(4)]
-    async with at_work(tmp_path, render_s=0.1) as (vendor, desk):
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
         vendor.cdn.padding = PADDING
         for prompt in prompts:
-            vendor.script(prompt, cdn=[without_end(film(prompt, PADDING))])
-        desk.environment = {**ACCESS, "AWS_ENDPOINT_URL": bucket.endpoint}
+            vendor.script(prompt, cdn=[never_ending_reply(make_video(prompt, PADDING))])
+        desk.environment = {**AWS_ENVIRON, "AWS_ENDPOINT_URL": bucket.endpoint}
         desk.write(prompts)
         process = await desk.start("--output", "s3://films/a")
-        await until(lambda: bucket.uploads() > 1)
+        await wait_until(lambda: bucket.uploads() > 1)
         process.kill()
         await process.communicate()
         assert not any(name.endswith(".mp4") for name in bucket.names())
         result = await desk.run("--output", "s3://films/a")
-        assert result.code == 0, result.said
+        assert result.code == 0, result.output
         assert bucket.uploads() == 0
         assert not any(".part" in name for name in bucket.names())
-        assert vendor.paid() == dict.fromkeys(prompts, 1)
+        assert vendor.paid_counts() == dict.fromkeys(prompts, 1)
         for row in bucket.table("a"):
-            assert bucket.read(f"a/{row['video_path']}") == film(row["prompt"], PADDING)
+            assert bucket.read(f"a/{row['video_path']}") == make_video(row["prompt"], PADDING)
 
 
 async def test_a_bucket_that_is_not_there_costs_nothing(tmp_path: Path, bucket: Bucket) -> None:
-    async with at_work(tmp_path, render_s=0.1) as (vendor, desk):
-        desk.environment = {**ACCESS, "AWS_ENDPOINT_URL": bucket.endpoint}
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
+        desk.environment = {**AWS_ENVIRON, "AWS_ENDPOINT_URL": bucket.endpoint}
         desk.write(["one", "two"])
         result = await desk.run("--output", "s3://no-such-bucket/a")
-        assert result.code == 3, result.said
+        assert result.code == 3, result.output
         assert "no such bucket" in result.err
-        assert not vendor.created
+        assert not vendor.create_counts

@@ -7,18 +7,18 @@ import pytest
 from pipeline.client import Api, LogPage
 from pipeline.client.client import is_quota
 from tests.integration.clients import KEY
-from tests.integration.wires import Wire, says
+from tests.integration.wires import RawServer, respond_with
 
 
 async def test_the_log_is_asked_as_documented() -> None:
     rows = {"data": [{"client_request_id": "c", "inference_id": "g"}], "pagination": {"has_more": False}}
-    async with Wire(says(200, rows)) as wire, Api(wire.url + "/v1", KEY) as api:
+    async with RawServer(respond_with(200, rows)) as wire, Api(wire.url + "/v1", KEY) as api:
         page = await api.log_page(
             {"start": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"}, limit=9, offset=18
         )
     assert isinstance(page, LogPage)
     assert [row.inference_id for row in page.rows] == ["g"]
-    target = wire.heard[0].target
+    target = wire.requests[0].target
     assert target.startswith("/v2/logs?start=2026-01-01T00%3A00%3A00Z&")
     assert target.endswith("&limit=9&offset=18")
 
@@ -36,7 +36,7 @@ async def test_the_log_is_asked_as_documented() -> None:
     ],
 )
 async def test_the_balance_is_a_number_or_nothing(status: int, body: bytes, balance: float | None) -> None:
-    async with Wire(says(status, body)) as wire, Api(wire.url, KEY) as api:
+    async with RawServer(respond_with(status, body)) as wire, Api(wire.url, KEY) as api:
         assert await api.balance() == balance
 
 
@@ -60,5 +60,5 @@ async def test_the_balance_is_a_number_or_nothing(status: int, body: bytes, bala
         ("per day", None, False),
     ],
 )
-def test_a_quota_is_told_from_a_pace(words: str, retry_after: str | None, quota: bool) -> None:
+def test_quota_is_distinguished_from_rate_limit(words: str, retry_after: str | None, quota: bool) -> None:
     assert is_quota(words, retry_after) is quota

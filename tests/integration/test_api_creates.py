@@ -23,8 +23,25 @@ from pipeline.client import (
     Unknown,
 )
 from pipeline.errors import StopReason
-from tests.integration.clients import BODY, GOOD, KEY, SECRET, UNKNOWNS, create, look, vendor, words_of
-from tests.integration.wires import Wire, hangs, outlasts, raw, says, sends
+from tests.integration.clients import (
+    BODY,
+    KEY,
+    QUEUED_RESPONSE,
+    SECRET,
+    UNREADABLE_RESPONSES,
+    create,
+    error_body,
+    get_status,
+    text_of,
+)
+from tests.integration.wires import (
+    RawServer,
+    hang_past_timeout,
+    never_respond,
+    respond_with,
+    response_head,
+    send_and_close,
+)
 
 TABLE: list[tuple[int, str, type, StopReason | str | None]] = [
     (200, "", Accepted, None),
@@ -68,11 +85,13 @@ def detail_of(verdict: CreateVerdict) -> StopReason | str | None:
 async def test_every_status_of_a_create(
     status: int, message: str, kind: type, detail: StopReason | str | None
 ) -> None:
-    verdict, _ = await create(says(status, GOOD if status < 300 else vendor(status, message)))
+    verdict, _ = await create(
+        respond_with(status, QUEUED_RESPONSE if status < 300 else error_body(status, message))
+    )
     assert isinstance(verdict, kind)
     assert detail_of(verdict) == detail
     if status >= 400:
-        assert message in words_of(verdict).replace("\\'", "'")
+        assert message in text_of(verdict).replace("\\'", "'")
     if isinstance(verdict, NotAccepted):
         assert verdict.reached
 
@@ -85,9 +104,9 @@ async def test_every_status_of_a_create(
     ("status", "kind"), [(400, Refused), (429, Throttled), (500, NotAccepted), (502, Unknown)]
 )
 async def test_an_odd_body_changes_nothing_about_a_status(status: int, kind: type, body: bytes) -> None:
-    verdict, _ = await create(says(status, body))
+    verdict, _ = await create(respond_with(status, body))
     assert isinstance(verdict, kind)
-    words_of(verdict).encode()
+    text_of(verdict).encode()
 
 
 CUT_STATUSES = [(s, k, d) for s, m, k, d in TABLE if s >= 300 and "free-tier" not in m]
@@ -98,8 +117,8 @@ CUT_STATUSES = [(s, k, d) for s, m, k, d in TABLE if s >= 300 and "free-tier" no
 async def test_a_status_that_arrived_counts_although_its_body_was_cut(
     status: int, kind: type, detail: StopReason | str | None, reset: bool
 ) -> None:
-    head = raw(status, {"Content-Type": "application/json", "Content-Length": "500"})
-    verdict, _ = await create(sends(head + b'{"message": "half', reset=reset))
+    head = response_head(status, {"Content-Type": "application/json", "Content-Length": "500"})
+    verdict, _ = await create(send_and_close(head + b'{"message": "half', reset=reset))
     assert isinstance(verdict, kind)
     assert detail_of(verdict) == detail
 
@@ -114,7 +133,7 @@ async def test_a_status_that_arrived_counts_although_its_body_was_cut(
     ],
 )
 async def test_an_acceptance_is_read_with_its_id(payload: dict[str, Any], identity: str) -> None:
-    verdict, _ = await create(says(200, payload, x_inference_id="another"))
+    verdict, _ = await create(respond_with(200, payload, x_inference_id="another"))
     assert isinstance(verdict, Accepted)
     assert verdict.generation_id == identity
 
@@ -122,48 +141,49 @@ async def test_an_acceptance_is_read_with_its_id(payload: dict[str, Any], identi
 @pytest.mark.parametrize(
     "data",
     [
-        raw(200, {"x-inference-id": "g-1", "Content-Length": "0"}),
-        raw(201, {"x-inference-id": "g-1", "Content-Length": "9"}) + b"<!doctype",
-        raw(200, {"x-inference-id": "g-1", "Content-Length": "2"}) + b"{}",
-        raw(200, {"x-inference-id": "g-1", "Content-Length": "500"}) + b'{"id": "g',
-        raw(200, {"x-inference-id": "g-1", "Transfer-Encoding": "chunked"}) + b'4\r\n{"id\r\n',
-        raw(200, {"x-inference-id": "g-1", "Content-Encoding": "gzip", "Content-Length": "5"}) + b"plain",
-        raw(204, {"x-inference-id": "g-1"}),
+        response_head(200, {"x-inference-id": "g-1", "Content-Length": "0"}),
+        response_head(201, {"x-inference-id": "g-1", "Content-Length": "9"}) + b"<!doctype",
+        response_head(200, {"x-inference-id": "g-1", "Content-Length": "2"}) + b"{}",
+        response_head(200, {"x-inference-id": "g-1", "Content-Length": "500"}) + b'{"id": "g',
+        response_head(200, {"x-inference-id": "g-1", "Transfer-Encoding": "chunked"}) + b'4\r\n{"id\r\n',
+        response_head(200, {"x-inference-id": "g-1", "Content-Encoding": "gzip", "Content-Length": "5"})
+        + b"plain",
+        response_head(204, {"x-inference-id": "g-1"}),
     ],
 )
 @pytest.mark.parametrize("reset", [False, True])
 async def test_the_header_saves_an_acceptance_whose_body_was_lost(data: bytes, reset: bool) -> None:
-    verdict, _ = await create(sends(data, reset=reset))
+    verdict, _ = await create(send_and_close(data, reset=reset))
     assert isinstance(verdict, Accepted)
     assert verdict.generation_id == "g-1"
     assert verdict.look.phase is Phase.UNKNOWN
 
 
-@pytest.mark.parametrize("name", UNKNOWNS)
-async def test_after_the_body_was_sent_silence_proves_nothing(name: str) -> None:
-    verdict, wire = await create(UNKNOWNS[name])
+@pytest.mark.parametrize("name", UNREADABLE_RESPONSES)
+async def test_no_response_after_body_was_sent_is_outcome_unknown(name: str) -> None:
+    verdict, wire = await create(UNREADABLE_RESPONSES[name])
     assert isinstance(verdict, Unknown), verdict
     assert verdict.message
-    assert len(wire.heard) == 1
+    assert len(wire.requests) == 1
 
 
 async def test_a_reset_before_the_body_was_read_proves_nothing_either() -> None:
     """How much the server has read nobody can know: the connection stood, so something may have arrived."""
-    verdict, _ = await create(sends(b"", reset=True), early=True)
+    verdict, _ = await create(send_and_close(b"", reset=True), early=True)
     assert isinstance(verdict, Unknown)
 
 
 async def test_a_create_that_is_not_answered_in_time_is_unknown() -> None:
-    verdict, wire = await create(outlasts)
+    verdict, wire = await create(hang_past_timeout)
     assert isinstance(verdict, Unknown)
     assert "timed out" in verdict.message
-    assert len(wire.heard) == 1
+    assert len(wire.requests) == 1
 
 
 async def test_an_answer_that_does_not_end_in_time_counts_by_its_head() -> None:
     async def begins(writer: asyncio.StreamWriter) -> None:
-        writer.write(raw(200, {"x-inference-id": "g-1", "Content-Length": "9"}))
-        await hangs(writer)
+        writer.write(response_head(200, {"x-inference-id": "g-1", "Content-Length": "9"}))
+        await never_respond(writer)
 
     verdict, _ = await create(begins, timeout_s=0.3)
     assert isinstance(verdict, Accepted)
@@ -197,22 +217,25 @@ async def test_a_name_that_does_not_exist_was_never_sent(monkeypatch: pytest.Mon
 
 
 async def test_tls_to_a_plain_port_was_never_sent() -> None:
-    async with Wire(hangs) as wire, Api(f"https://127.0.0.1:{wire.port}", KEY, timeout_s=0.3) as api:
+    async with (
+        RawServer(never_respond) as wire,
+        Api(f"https://127.0.0.1:{wire.port}", KEY, timeout_s=0.3) as api,
+    ):
         hung = await api.create(BODY, "c")
-    plain = Wire(sends(b"HTTP/1.1 400 Plain\r\n\r\n"), early=True)
+    plain = RawServer(send_and_close(b"HTTP/1.1 400 Plain\r\n\r\n"), before_request=True)
     async with plain, Api(f"https://127.0.0.1:{plain.port}", KEY) as api:
         refused = await api.create(BODY, "c")
     for verdict in (hung, refused):
         assert isinstance(verdict, NotAccepted)
         assert not verdict.reached
-    assert wire.heard == []
+    assert wire.requests == []
 
 
 async def test_a_create_is_what_the_vendor_wants_to_see() -> None:
-    verdict, wire = await create(says(200, GOOD))
+    verdict, wire = await create(respond_with(200, QUEUED_RESPONSE))
     assert isinstance(verdict, Accepted)
-    [heard] = wire.heard
-    assert heard.line == "POST /v2/video/generations HTTP/1.1"
+    [heard] = wire.requests
+    assert heard.request_line == "POST /v2/video/generations HTTP/1.1"
     assert heard.headers["authorization"] == f"Bearer {SECRET}"
     assert heard.headers["content-type"] == "application/json"
     assert heard.headers["x-client-request-id"] == "vb.x.1"
@@ -222,54 +245,56 @@ async def test_a_create_is_what_the_vendor_wants_to_see() -> None:
 
 async def test_no_create_goes_over_a_connection_that_was_used() -> None:
     """A server may close a kept-alive connection at the moment of reuse, and then nobody knows."""
-    async with Wire(says(200, GOOD)) as wire, Api(wire.url, KEY) as api:
+    async with RawServer(respond_with(200, QUEUED_RESPONSE)) as wire, Api(wire.url, KEY) as api:
         for _ in range(3):
             assert isinstance(await api.create(BODY, "c"), Accepted)
-    assert (wire.connections, len(wire.heard)) == (3, 3)
+    assert (wire.connections, len(wire.requests)) == (3, 3)
 
 
 async def test_a_create_is_never_sent_twice_by_itself() -> None:
-    for act in UNKNOWNS.values():
+    for act in UNREADABLE_RESPONSES.values():
         _, wire = await create(act)
-        assert len(wire.heard) == 1
+        assert len(wire.requests) == 1
 
 
 async def test_a_body_with_half_a_character_is_sent_without_it() -> None:
-    async with Wire(says(200, GOOD)) as wire, Api(wire.url, KEY) as api:
+    async with RawServer(respond_with(200, QUEUED_RESPONSE)) as wire, Api(wire.url, KEY) as api:
         verdict = await api.create('{"prompt": "a\ud800b"}', "c")
     assert isinstance(verdict, Accepted)
-    assert json.loads(wire.heard[0].body) == {"prompt": "a?b"}
+    assert json.loads(wire.requests[0].body) == {"prompt": "a?b"}
 
 
 async def test_an_inference_id_of_odd_bytes_can_be_looked_up() -> None:
     data = b"HTTP/1.1 200 OK\r\nx-inference-id: a\xffb\r\nContent-Length: 0\r\n\r\n"
-    verdict, _ = await create(sends(data))
+    verdict, _ = await create(send_and_close(data))
     assert isinstance(verdict, Accepted)
     verdict.generation_id.encode()
-    seen, _ = await look(says(200, GOOD), verdict.generation_id)
+    seen, _ = await get_status(respond_with(200, QUEUED_RESPONSE), verdict.generation_id)
     assert isinstance(seen, Look)
 
 
 async def test_a_final_answer_to_a_create_is_read_as_one() -> None:
     done = {"id": "g", "status": "completed", "video": {"url": "https://c/x.mp4"}}
-    verdict, _ = await create(says(201, done))
+    verdict, _ = await create(respond_with(201, done))
     assert isinstance(verdict, Accepted)
     assert verdict.look.phase is Phase.COMPLETED
-    bad, _ = await create(says(200, {"status": "error", "error": {"message": "blocked by policy"}}))
+    bad, _ = await create(respond_with(200, {"status": "error", "error": {"message": "blocked by policy"}}))
     assert isinstance(bad, Refused)
     assert bad.failure.code == "content_refused"
 
 
 async def test_a_wait_that_was_asked_for_is_handed_on() -> None:
-    verdict, _ = await create(says(429, vendor(429, "slow down"), Retry_After="12"))
+    verdict, _ = await create(respond_with(429, error_body(429, "slow down"), Retry_After="12"))
     assert verdict == Throttled("HTTP 429: slow down", "12")
-    quota, _ = await create(says(429, vendor(429, "free-tier limit for the hour"), Retry_After="1800"))
+    quota, _ = await create(
+        respond_with(429, error_body(429, "free-tier limit for the hour"), Retry_After="1800")
+    )
     assert isinstance(quota, Halted)
     assert quota.retry_after == "1800"
 
 
 async def test_a_refused_key_names_the_variable_and_a_wrong_address_the_url() -> None:
-    verdict, wire = await create(says(401, vendor(401, "no")))
-    assert "AIML_API_KEY" in words_of(verdict)
-    missing, wire = await create(says(404, vendor(404, "Cannot POST")))
-    assert f"{wire.url}/v2/video/generations" in words_of(missing)
+    verdict, wire = await create(respond_with(401, error_body(401, "no")))
+    assert "AIML_API_KEY" in text_of(verdict)
+    missing, wire = await create(respond_with(404, error_body(404, "Cannot POST")))
+    assert f"{wire.url}/v2/video/generations" in text_of(missing)

@@ -9,24 +9,31 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.client import Api, Look, LookTrouble, Phase, Unknown, client
-from tests.integration.clients import GOOD, KEY, UNKNOWNS, create, look, vendor
-from tests.integration.wires import Wire, outlasts, raw, says, sends
+from tests.integration.clients import (
+    KEY,
+    QUEUED_RESPONSE,
+    UNREADABLE_RESPONSES,
+    create,
+    error_body,
+    get_status,
+)
+from tests.integration.wires import RawServer, hang_past_timeout, respond_with, response_head, send_and_close
 
 if TYPE_CHECKING:
     import asyncio
 
 
-async def test_looks_share_connections_and_survive_their_closing() -> None:
-    async with Wire(says(200, GOOD)) as wire, Api(wire.url, KEY) as api:
+async def test_polls_share_connections_and_survive_their_closing() -> None:
+    async with RawServer(respond_with(200, QUEUED_RESPONSE)) as wire, Api(wire.url, KEY) as api:
         for _ in range(5):
             assert isinstance(await api.look("g"), Look)
         assert wire.connections == 1
 
     async def once(writer: asyncio.StreamWriter) -> None:
-        await says(200, GOOD)(writer)
+        await respond_with(200, QUEUED_RESPONSE)(writer)
         writer.close()
 
-    async with Wire(once) as wire, Api(wire.url, KEY) as api:
+    async with RawServer(once) as wire, Api(wire.url, KEY) as api:
         for _ in range(5):
             assert isinstance(await api.look("g"), Look)
         assert wire.connections == 5
@@ -46,8 +53,8 @@ IDS = [
 async def test_an_id_reaches_the_vendor_as_it_was(identity: str) -> None:
     from urllib.parse import parse_qs, urlsplit
 
-    _, wire = await look(says(200, GOOD), identity)
-    [heard] = wire.heard
+    _, wire = await get_status(respond_with(200, QUEUED_RESPONSE), identity)
+    [heard] = wire.requests
     parts = urlsplit(heard.target)
     assert parts.path == "/v2/video/generations"
     assert parse_qs(parts.query, keep_blank_values=True) == {
@@ -57,31 +64,33 @@ async def test_an_id_reaches_the_vendor_as_it_was(identity: str) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 429, 500, 502, 503, 301])
-async def test_a_look_that_was_refused_is_trouble_with_its_status(status: int) -> None:
-    seen, _ = await look(says(status, vendor(status, "the words"), Retry_After="7", Location="/elsewhere"))
+async def test_rejected_poll_is_an_error_with_its_status(status: int) -> None:
+    seen, _ = await get_status(
+        respond_with(status, error_body(status, "the words"), Retry_After="7", Location="/elsewhere")
+    )
     assert seen == LookTrouble(status, f"HTTP {status}: the words", "7")
 
 
-BLIND = {
-    **{name: act for name, act in UNKNOWNS.items() if name != "a 200 without an id"},
-    "chunks that are none": sends(raw(200, {"Transfer-Encoding": "chunked"}) + b"zz\r\n"),
-    "gzip that is none": says(200, b"plain", Content_Encoding="gzip"),
-    "an encoding nobody knows": says(200, b"plain", Content_Encoding="zstd"),
-    "a list": says(200, b"[1]"),
-    "deep nesting": says(200, b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+STATUS_FAILURES = {
+    **{name: act for name, act in UNREADABLE_RESPONSES.items() if name != "a 200 without an id"},
+    "chunks that are none": send_and_close(response_head(200, {"Transfer-Encoding": "chunked"}) + b"zz\r\n"),
+    "gzip that is none": respond_with(200, b"plain", Content_Encoding="gzip"),
+    "an encoding nobody knows": respond_with(200, b"plain", Content_Encoding="zstd"),
+    "a list": respond_with(200, b"[1]"),
+    "deep nesting": respond_with(200, b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
 }
 
 
-@pytest.mark.parametrize("name", BLIND)
-async def test_a_look_that_saw_nothing_is_trouble_and_nothing_more(name: str) -> None:
-    seen, _ = await look(BLIND[name])
+@pytest.mark.parametrize("name", STATUS_FAILURES)
+async def test_unreadable_status_is_an_error_and_nothing_more(name: str) -> None:
+    seen, _ = await get_status(STATUS_FAILURES[name])
     assert isinstance(seen, LookTrouble)
     assert seen.message
     assert len(seen.message) < 1000
 
 
-async def test_a_look_that_hangs_ends_by_its_timeout() -> None:
-    seen, _ = await look(outlasts)
+async def test_hanging_poll_times_out() -> None:
+    seen, _ = await get_status(hang_past_timeout)
     assert seen == LookTrouble(0, "timed out")
 
 
@@ -92,15 +101,16 @@ async def test_an_answer_larger_than_any_is_not_read_to_its_end(
     monkeypatch.setattr(client, "MAX_ANSWER_BYTES", 50_000)
     size = 1_000_000
     bodies = {
-        "length": raw(200, {"Content-Length": str(size)}) + b" " * size,
-        "chunks": raw(200, {"Transfer-Encoding": "chunked"}) + b"%x\r\n" % size + b" " * size,
-        "gzip": raw(200, {"Content-Encoding": "gzip", "Connection": "close"}) + gzip.compress(b" " * size),
-        "liar": raw(200, {"Connection": "close"}) + b" " * size,
+        "length": response_head(200, {"Content-Length": str(size)}) + b" " * size,
+        "chunks": response_head(200, {"Transfer-Encoding": "chunked"}) + b"%x\r\n" % size + b" " * size,
+        "gzip": response_head(200, {"Content-Encoding": "gzip", "Connection": "close"})
+        + gzip.compress(b" " * size),
+        "liar": response_head(200, {"Connection": "close"}) + b" " * size,
     }
-    seen, _ = await look(sends(bodies[how]))
+    seen, _ = await get_status(send_and_close(bodies[how]))
     assert isinstance(seen, LookTrouble)
     assert "50000" in seen.message
-    verdict, _ = await create(sends(bodies[how]))
+    verdict, _ = await create(send_and_close(bodies[how]))
     assert isinstance(verdict, Unknown)
 
 
@@ -108,6 +118,6 @@ async def test_a_compressed_answer_is_read() -> None:
     data = gzip.compress(
         json.dumps({"id": "g", "status": "completed", "video": {"url": "https://c/x"}}).encode()
     )
-    seen, _ = await look(says(200, data, Content_Encoding="gzip", x_aimlapi_usd_spent="0.6"))
+    seen, _ = await get_status(respond_with(200, data, Content_Encoding="gzip", x_aimlapi_usd_spent="0.6"))
     assert isinstance(seen, Look)
     assert (seen.phase, seen.video_url, seen.usd_spent) == (Phase.COMPLETED, "https://c/x", 0.6)

@@ -12,7 +12,7 @@ import anyio
 import pytest
 from aiohttp import web
 
-from pipeline.cli.manifest_loading import load_checked, priced
+from pipeline.cli.manifest_loading import load_manifest, price_manifest
 from pipeline.client.catalog import Catalogue, Listing
 from pipeline.manifest import KNOWN_MODEL, ManifestProblems
 from pipeline.manifest.openapi import rules_from_openapi
@@ -25,7 +25,7 @@ MODEL, ALIAS = "other/t2v", "t2v"
 PRICING = {"kind": "fixed", "units": [{"name": "video", "measure": "second", "price": 0.5, "per": 1}]}
 
 
-def document(**properties: Any) -> dict[str, Any]:
+def openapi_document(**properties: Any) -> dict[str, Any]:
     schema = {
         "type": "object",
         "properties": {"model": {"type": "string", "enum": [MODEL]}, **properties},
@@ -35,7 +35,7 @@ def document(**properties: Any) -> dict[str, Any]:
     return {"paths": {"/v2/video/generations": {"post": {"requestBody": body}, "get": {}}}}
 
 
-DOCS = document(
+DOCS = openapi_document(
     prompt={"type": "string", "maxLength": 50},
     duration={"type": "integer", "enum": [5, 10], "default": "5"},
     seed={"type": "integer", "minimum": 0, "nullable": True},
@@ -44,7 +44,7 @@ DOCS = document(
 
 
 @dataclass
-class Vendor:
+class CatalogServer:
     """A catalogue of someone else's making; `seen` holds (path, query, If-None-Match, Authorization)."""
 
     base_url: str = ""
@@ -53,18 +53,18 @@ class Vendor:
     docs: Any = field(default_factory=lambda: DOCS)
     status: int = 200
     body: str | None = None
-    silent: bool = False
+    never_responds: bool = False
     balance: float | None = None
-    seen: list[tuple[str, str | None, str | None]] = field(default_factory=list)
+    requests: list[tuple[str, str | None, str | None]] = field(default_factory=list)
 
     def add(self, name: str, *aliases: str, **more: Any) -> None:
         info = {"docsJson": "/docs-json?model=x"}
         self.models.append({"id": name, "aliases": list(aliases), "info": info, "pricing": PRICING, **more})
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         asked = request.headers.get("If-None-Match")
-        self.seen.append((request.path_qs, asked, request.headers.get("Authorization")))
-        if self.silent:
+        self.requests.append((request.path_qs, asked, request.headers.get("Authorization")))
+        if self.never_responds:
             await anyio.sleep_forever()
         if self.status != 200:
             return web.Response(status=self.status)
@@ -73,7 +73,9 @@ class Vendor:
         if self.body is not None:
             return web.Response(text=self.body, content_type="application/json")
         document = (
-            self.docs if request.path == "/docs-json" else {"data": self._named(request.query.get("id"))}
+            self.docs
+            if request.path == "/docs-json"
+            else {"data": self._find_models(request.query.get("id"))}
         )
         text = json.dumps(document)
         etag = f'"{hash(text)}"'
@@ -81,14 +83,14 @@ class Vendor:
             return web.Response(status=304, headers={"ETag": etag})
         return web.Response(text=text, content_type="application/json", headers={"ETag": etag})
 
-    def _named(self, name: str | None) -> list[dict[str, Any]]:
+    def _find_models(self, name: str | None) -> list[dict[str, Any]]:
         return [m for m in self.models if name is None or not self.filtered or m["id"] == name]
 
 
 @asynccontextmanager
-async def serving(vendor: Vendor) -> AsyncIterator[Vendor]:
+async def running(vendor: CatalogServer) -> AsyncIterator[CatalogServer]:
     app = web.Application()
-    app.router.add_get("/{any:.*}", vendor.answer)
+    app.router.add_get("/{any:.*}", vendor.handle)
     runner = web.AppRunner(app, handler_cancellation=True)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -101,8 +103,8 @@ async def serving(vendor: Vendor) -> AsyncIterator[Vendor]:
         await runner.cleanup()
 
 
-async def look_up(
-    vendor: Vendor, *models: str, cache: Path | None = None, rules: bool = True
+async def fetch_models(
+    vendor: CatalogServer, *models: str, cache: Path | None = None, rules: bool = True
 ) -> dict[str, Listing]:
     async with aiohttp.ClientSession() as session:
         return await Catalogue(session, vendor.base_url, cache).look_up(models, with_rules=rules)
@@ -111,11 +113,11 @@ async def look_up(
 @pytest.mark.parametrize("filtered", [True, False])
 @pytest.mark.parametrize("name", [MODEL, ALIAS])
 async def test_a_model_is_found_by_id_and_alias(name: str, filtered: bool) -> None:
-    vendor = Vendor(filtered=filtered)
+    vendor = CatalogServer(filtered=filtered)
     vendor.add("first/other", "aside")
     vendor.add(MODEL, ALIAS)
-    async with serving(vendor):
-        found = (await look_up(vendor, name))[name]
+    async with running(vendor):
+        found = (await fetch_models(vendor, name))[name]
     assert found.reached
     assert found.listed
     assert found.pricing == PRICING
@@ -123,38 +125,38 @@ async def test_a_model_is_found_by_id_and_alias(name: str, filtered: bool) -> No
     assert found.rules.fields["duration"].choices == (5, 10)
     assert found.rules.defaults == {"duration": 5}
     assert found.rules.required == ("prompt",)
-    assert all(authorization is None for _, _, authorization in vendor.seen)
+    assert all(authorization is None for _, _, authorization in vendor.requests)
 
 
 async def test_a_name_is_percent_encoded() -> None:
-    vendor = Vendor()
-    async with serving(vendor):
-        await look_up(vendor, "a/b&include=x")
-    assert vendor.seen[0][0] == "/v1/models?id=a%2Fb%26include%3Dx&include=pricing,capabilities"
+    vendor = CatalogServer()
+    async with running(vendor):
+        await fetch_models(vendor, "a/b&include=x")
+    assert vendor.requests[0][0] == "/v1/models?id=a%2Fb%26include%3Dx&include=pricing,capabilities"
 
 
 async def test_a_model_that_is_not_there() -> None:
-    vendor = Vendor()
-    async with serving(vendor):
-        empty = (await look_up(vendor, MODEL))[MODEL]
+    vendor = CatalogServer()
+    async with running(vendor):
+        empty = (await fetch_models(vendor, MODEL))[MODEL]
         vendor.add("first/other")
-        missing = (await look_up(vendor, MODEL))[MODEL]
+        missing = (await fetch_models(vendor, MODEL))[MODEL]
     assert (empty.reached, empty.listed) == (True, True)
     assert (missing.reached, missing.listed) == (True, False)
 
 
 async def test_answers_are_kept_with_their_etag(tmp_path: Path) -> None:
-    vendor = Vendor()
+    vendor = CatalogServer()
     vendor.add(MODEL)
-    async with serving(vendor):
-        first = (await look_up(vendor, MODEL, cache=tmp_path))[MODEL]
-        second = (await look_up(vendor, MODEL, cache=tmp_path))[MODEL]
-        assert [etag is None for _, etag, _ in vendor.seen] == [True, True, False, False]
+    async with running(vendor):
+        first = (await fetch_models(vendor, MODEL, cache=tmp_path))[MODEL]
+        second = (await fetch_models(vendor, MODEL, cache=tmp_path))[MODEL]
+        assert [etag is None for _, etag, _ in vendor.requests] == [True, True, False, False]
         vendor.models[0]["pricing"] = {"kind": "variable"}
-        third = (await look_up(vendor, MODEL, cache=tmp_path))[MODEL]
+        third = (await fetch_models(vendor, MODEL, cache=tmp_path))[MODEL]
         vendor.status = 503
-        late = (await look_up(vendor, MODEL, cache=tmp_path))[MODEL]
-    gone = (await look_up(vendor, MODEL, cache=tmp_path))[MODEL]
+        late = (await fetch_models(vendor, MODEL, cache=tmp_path))[MODEL]
+    gone = (await fetch_models(vendor, MODEL, cache=tmp_path))[MODEL]
     assert first == second
     assert third.pricing == {"kind": "variable"}
     for found in (late, gone):
@@ -163,58 +165,58 @@ async def test_answers_are_kept_with_their_etag(tmp_path: Path) -> None:
         assert "older" in found.notes[0]
 
 
-def damage_all(folder: Path) -> None:
+def corrupt_all(folder: Path) -> None:
     for kept in folder.iterdir():
         kept.write_text("{")
 
 
-async def test_a_damaged_cache_is_no_trouble(tmp_path: Path) -> None:
-    vendor = Vendor()
+async def test_damaged_cache_is_ignored(tmp_path: Path) -> None:
+    vendor = CatalogServer()
     vendor.add(MODEL)
-    async with serving(vendor):
-        await look_up(vendor, MODEL, cache=tmp_path)
-        damage_all(tmp_path)
-        assert (await look_up(vendor, MODEL, cache=tmp_path))[MODEL].rules is not None
+    async with running(vendor):
+        await fetch_models(vendor, MODEL, cache=tmp_path)
+        corrupt_all(tmp_path)
+        assert (await fetch_models(vendor, MODEL, cache=tmp_path))[MODEL].rules is not None
         blocked = tmp_path / "file"
         blocked.write_text("")
-        assert (await look_up(vendor, MODEL, cache=blocked))[MODEL].rules is not None
+        assert (await fetch_models(vendor, MODEL, cache=blocked))[MODEL].rules is not None
 
 
 @pytest.mark.parametrize(("status", "body"), [(500, None), (404, None), (200, "<html>"), (200, "[" * 5000)])
 async def test_an_answer_that_is_none_is_a_note(status: int, body: str | None) -> None:
-    vendor = Vendor(status=status, body=body)
-    async with serving(vendor):
-        found = (await look_up(vendor, MODEL))[MODEL]
+    vendor = CatalogServer(status=status, body=body)
+    async with running(vendor):
+        found = (await fetch_models(vendor, MODEL))[MODEL]
     assert not found.reached
     assert found.notes
     assert found.rules is None
 
 
 async def test_a_host_that_is_silent_is_waited_for_once() -> None:
-    vendor = Vendor(silent=True)
-    async with serving(vendor), aiohttp.ClientSession() as session:
+    vendor = CatalogServer(never_responds=True)
+    async with running(vendor), aiohttp.ClientSession() as session:
         catalogue = Catalogue(session, vendor.base_url, timeout_s=0.2)
         found = await catalogue.look_up(f"model-{n}" for n in range(100))
-    assert len(vendor.seen) <= 8
+    assert len(vendor.requests) <= 8
     assert len(found) == 100
     assert all(listing.notes and not listing.reached for listing in found.values())
 
 
 @pytest.mark.parametrize("body", ["null", "[]", '{"data": 3}', '{"data": [3, {"id": 4}]}', '"x"'])
 async def test_an_answer_of_another_shape_lists_nothing(body: str) -> None:
-    vendor = Vendor(body=body)
-    async with serving(vendor):
-        found = (await look_up(vendor, MODEL))[MODEL]
+    vendor = CatalogServer(body=body)
+    async with running(vendor):
+        found = (await fetch_models(vendor, MODEL))[MODEL]
     assert found.pricing is None
     assert found.rules is None
 
 
 @pytest.mark.parametrize("docs", [None, [], {"paths": 3}, {"paths": {"/x": {"post": 3}}}, "text"])
 async def test_a_schema_that_is_none_is_a_note(docs: Any) -> None:
-    vendor = Vendor(docs=docs)
+    vendor = CatalogServer(docs=docs)
     vendor.add(MODEL)
-    async with serving(vendor):
-        found = (await look_up(vendor, MODEL))[MODEL]
+    async with running(vendor):
+        found = (await fetch_models(vendor, MODEL))[MODEL]
     assert found.rules is None
     assert found.pricing == PRICING
     assert "request schema" in found.notes[0]
@@ -227,11 +229,11 @@ async def test_rows_are_checked_against_the_models_own_schema(tmp_path: Path) ->
         "- {model: t2v, params: {seed: -1, sed: 3, image_urls: [file]}}\n"
         "- {model: nope, prompt: x}\n"
     )
-    vendor = Vendor()
+    vendor = CatalogServer()
     vendor.add(MODEL, ALIAS)
-    async with serving(vendor), aiohttp.ClientSession() as session:
+    async with running(vendor), aiohttp.ClientSession() as session:
         with pytest.raises(ManifestProblems) as caught:
-            await load_checked(path, Catalogue(session, vendor.base_url))
+            await load_manifest(path, Catalogue(session, vendor.base_url))
     assert [(p.line, p.column, p.what) for p in caught.value.problems] == [
         (1, 37, "duration is 8"),
         (2, 3, "prompt is missing"),
@@ -246,14 +248,14 @@ async def test_a_quote_is_made_of_live_prices_and_says_what_it_does_not_know(tmp
     path = tmp_path / "batch.yaml"
     own = "- {model: t2v, prompt: x}\n- {model: t2v, prompt: x, duration: 10}\n"
     path.write_text(f"- [https://example.com/a.jpg, x]\n{own}")
-    vendor = Vendor()
+    vendor = CatalogServer()
     vendor.add(MODEL, ALIAS)
-    async with serving(vendor), aiohttp.ClientSession() as session:
+    async with running(vendor), aiohttp.ClientSession() as session:
         catalogue = Catalogue(session, vendor.base_url)
-        quote, _ = await priced(await load_checked(path, catalogue), catalogue)
+        quote, _ = await price_manifest(await load_manifest(path, catalogue), catalogue)
         assert quote.prices == (None, 2.5, 5.0)
         vendor.add(KNOWN_MODEL)
-        quote, notes = await priced(await load_checked(path, catalogue), catalogue)
+        quote, notes = await price_manifest(await load_manifest(path, catalogue), catalogue)
     assert quote.prices == (4.0, 2.5, 5.0)
     assert (quote.total_usd, quote.unknown_rows, notes) == (11.5, 0, ())
 
@@ -266,7 +268,7 @@ def test_references_and_branches_are_followed() -> None:
     }
     prompt = {"anyOf": [{"type": "string"}, {"type": "null"}]}
     base = {"properties": {"prompt": prompt}, "additionalProperties": False}
-    docs = document()
+    docs = openapi_document()
     post = docs["paths"]["/v2/video/generations"]["post"]
     post["requestBody"]["content"]["application/json"]["schema"] = {"allOf": [base, {"oneOf": [one, two]}]}
     docs["components"] = {"schemas": {"Y": {"type": "number", "maximum": 2}}}
@@ -279,6 +281,6 @@ def test_references_and_branches_are_followed() -> None:
 
 
 def test_endless_references_end() -> None:
-    docs = document(x={"$ref": "#/components/schemas/X"}, prompt={"allOf": [{"$ref": "#"}]})
+    docs = openapi_document(x={"$ref": "#/components/schemas/X"}, prompt={"allOf": [{"$ref": "#"}]})
     docs["components"] = {"schemas": {"X": {"$ref": "#/components/schemas/X"}}}
     assert rules_from_openapi(docs, MODEL) is not None

@@ -14,27 +14,27 @@ from pipeline.download.http import Unreachable, open_body, open_session
 from pipeline.download.redirects import Refused, Zone, first_hop, next_hop, shown, zone_of
 from pipeline.storage import open_store
 from tests.integration import filehosts as hosts
-from tests.integration.films import film
+from tests.integration.films import make_video
 from tests.integration.ports import free_port
-from tests.integration.test_download_faults import PATIENT, Rig, rig
+from tests.integration.test_download_faults import PATIENT_LIMITS, DownloadHarness, download_harness
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-FILM = film(seconds=2)
+VIDEO = make_video(seconds=2)
 
 
-class Names(AbstractResolver):
+class FakeResolver(AbstractResolver):
     """Resolves every name to what the test says, each time to the next of it."""
 
     def __init__(self, *answers: list[str]) -> None:
-        self.answers, self.asked = list(answers), 0
+        self.answers, self.resolve_calls = list(answers), 0
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        found = self.answers[min(self.asked, len(self.answers) - 1)]
-        self.asked += 1
+        found = self.answers[min(self.resolve_calls, len(self.answers) - 1)]
+        self.resolve_calls += 1
         return [
             ResolveResult(hostname=host, host=address, port=port, family=socket.AF_INET, proto=0, flags=0)
             for address in found
@@ -45,16 +45,20 @@ class Names(AbstractResolver):
 
 
 async def test_a_few_redirects_on_this_machine_are_followed(tmp_path: Path) -> None:
-    async with hosts.Redirects(FILM) as last, hosts.Redirects(FILM) as first, rig(tmp_path) as it:
-        first.to = f"http://127.0.0.1:{last.port}/elsewhere"
-        last.to = "/film.mp4?real"
+    async with (
+        hosts.Redirects(VIDEO) as last,
+        hosts.Redirects(VIDEO) as first,
+        download_harness(tmp_path) as it,
+    ):
+        first.target = f"http://127.0.0.1:{last.port}/elsewhere"
+        last.target = "/film.mp4?real"
         outcome = await it.fetch(first.url)
     assert isinstance(outcome, Saved)
-    assert it.video() == FILM
-    assert all("authorization" not in ask.headers for ask in first.asked + last.asked)
+    assert it.video() == VIDEO
+    assert all("authorization" not in ask.headers for ask in first.requests + last.requests)
 
 
-PLACES = {
+FORBIDDEN_TARGETS = {
     "link-local": "http://169.254.169.254/latest/meta-data",
     "link-local https": "https://169.254.169.254/latest/meta-data",
     "private": "https://10.0.0.1/film.mp4",
@@ -73,30 +77,30 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys())
+@pytest.mark.parametrize("place", FORBIDDEN_TARGETS.values(), ids=FORBIDDEN_TARGETS.keys())
 async def test_a_redirect_out_of_bounds_is_not_followed(tmp_path: Path, place: str) -> None:
-    async with hosts.Redirects(FILM) as host, rig(tmp_path) as it:
-        host.to = place
+    async with hosts.Redirects(VIDEO) as host, download_harness(tmp_path) as it:
+        host.target = place
         outcome = await it.fetch(host.url)
     assert isinstance(outcome, NotNow)
     assert it.files() == []
-    assert len(it.refreshed) >= 1
+    assert len(it.refreshed_at) >= 1
 
 
 async def test_a_redirect_loop_ends(tmp_path: Path) -> None:
-    async with hosts.Redirects(FILM) as host, rig(tmp_path) as it:
-        host.to = "/again"
+    async with hosts.Redirects(VIDEO) as host, download_harness(tmp_path) as it:
+        host.target = "/again"
         outcome = await it.fetch(host.url)
     assert isinstance(outcome, NotNow)
     assert "redirects" in outcome.reason
-    assert len(host.asked) <= 6 * PATIENT.tries
+    assert len(host.requests) <= 6 * PATIENT_LIMITS.tries
 
 
 @pytest.mark.parametrize(
     "url", ["http://example.com/x.mp4", "http://10.0.0.1/x.mp4", "not a url", "ftp://x/y"]
 )
 async def test_a_first_url_out_of_bounds_is_refused_in_words(tmp_path: Path, url: str) -> None:
-    async with rig(tmp_path) as it:
+    async with download_harness(tmp_path) as it:
         outcome = await it.fetch(url)
     assert isinstance(outcome, NotNow)
     assert outcome.reason
@@ -104,29 +108,29 @@ async def test_a_first_url_out_of_bounds_is_refused_in_words(tmp_path: Path, url
 
 async def test_a_name_that_resolves_into_the_private_network_is_refused(tmp_path: Path) -> None:
     """The first hop may be on this machine; the redirect's name resolves to a place that it may not be."""
-    names = Names(["10.1.2.3"])
-    async with hosts.Redirects(FILM) as host, open_session(resolver=names) as session:
-        host.to = "https://harmless.example/film.mp4"
-        downloader = Downloader(session=session, store=open_store(str(tmp_path)), limits=PATIENT)
-        outcome = await Rig(tmp_path, downloader).fetch(host.url)
+    names = FakeResolver(["10.1.2.3"])
+    async with hosts.Redirects(VIDEO) as host, open_session(resolver=names) as session:
+        host.target = "https://harmless.example/film.mp4"
+        downloader = Downloader(session=session, store=open_store(str(tmp_path)), limits=PATIENT_LIMITS)
+        outcome = await DownloadHarness(tmp_path, downloader).fetch(host.url)
     assert isinstance(outcome, NotNow)
     assert "harmless.example leads to a private network" in outcome.reason
-    assert names.asked >= 1
+    assert names.resolve_calls >= 1
 
 
 async def test_only_the_addresses_that_were_checked_are_used() -> None:
     """A name with a good and a bad address: the bad one is never connected to."""
-    names = Names(["169.254.169.254", "127.0.0.1"])
-    async with hosts.Host(FILM) as host, open_session(resolver=names) as session:
+    names = FakeResolver(["169.254.169.254", "127.0.0.1"])
+    async with hosts.FileHost(VIDEO) as host, open_session(resolver=names) as session:
         url = f"http://cdn.localhost:{host.port}/film.mp4"
         async with open_body(session, url, None, 0, 20.0):
-            assert len(host.asked) == 1
+            assert len(host.requests) == 1
 
 
 async def test_a_name_is_resolved_again_for_each_request() -> None:
     """It was loopback at first and is link-local now: the second request is refused."""
-    async with hosts.Host(FILM) as host:
-        names = Names(["127.0.0.1"], ["169.254.169.254"])
+    async with hosts.FileHost(VIDEO) as host:
+        names = FakeResolver(["127.0.0.1"], ["169.254.169.254"])
         url = f"http://cdn.localhost:{host.port}/film.mp4"
         async with open_session(resolver=names) as session:
             async with open_body(session, url, None, 0, 20.0):
@@ -136,22 +140,22 @@ async def test_a_name_is_resolved_again_for_each_request() -> None:
                     pass
             assert session.connector is not None
             assert session.connector.force_close  # a kept connection would need no name
-    assert len(host.asked) == 1
+    assert len(host.requests) == 1
 
 
 async def test_plain_http_by_a_name_of_this_machine_that_is_elsewhere_is_refused() -> None:
-    async with open_session(resolver=Names(["93.184.216.34"])) as session:
+    async with open_session(resolver=FakeResolver(["93.184.216.34"])) as session:
         with pytest.raises(Refused):
             async with open_body(session, "http://cdn.localhost/film.mp4", None, 0, 20.0):
                 pass
 
 
 async def test_user_names_in_a_url_become_no_header() -> None:
-    async with hosts.Host(FILM) as host, open_session() as session:
+    async with hosts.FileHost(VIDEO) as host, open_session() as session:
         url = f"http://user:pass@127.0.0.1:{host.port}/film.mp4"
         async with open_body(session, url, None, 0, 20.0):
             pass
-    assert "authorization" not in host.asked[0].headers
+    assert "authorization" not in host.requests[0].headers
 
 
 async def test_nobody_there_is_unreachable() -> None:

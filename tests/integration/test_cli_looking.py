@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from pipeline.cli import looking
-from pipeline.cli.paths import Place, existing_place, place_of
+from pipeline.cli.paths import BatchPaths, batch_paths, existing_batch_paths
 from pipeline.errors import ExitCode, Held, StoreTrouble, UsageError
 from pipeline.ledger import Ledger
 from pipeline.ledger.lock import hold
@@ -20,7 +20,7 @@ from pipeline.manifest import load
 from pipeline.model import Record, State
 from pipeline.plan import new_record
 from pipeline.poll.duration_cache import memory_path, read_memory, write_memory
-from pipeline.results.writer import Projector
+from pipeline.results.writer import ResultsWriter
 from pipeline.storage import LocalStore
 from tests.unit.samples import record
 
@@ -40,34 +40,34 @@ jobs:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "night.yaml").write_text(MANIFEST)
-    HOME.mkdir(parents=True)
+    OUTPUT_DIR.mkdir(parents=True)
     return tmp_path
 
 
-HOME = Path("output/night")
+OUTPUT_DIR = Path("output/night")
 
 
 @asynccontextmanager
 async def ledger() -> AsyncIterator[Ledger]:
-    async with await Ledger.open(HOME / "ledger.sqlite3") as opened:
+    async with await Ledger.open(OUTPUT_DIR / "ledger.sqlite3") as opened:
         yield opened
 
 
-def fill(**states: State) -> None:
+def fill_ledger(**states: State) -> None:
     """A batch in which rows have come so far."""
 
     async def work() -> None:
         async with ledger() as opened:
             for job in load(Path("night.yaml")).jobs:
                 await opened.add([row := new_record(job, f"old-{job.id}")])
-                for state in _way(states.get(job.id, State.PENDING)):
+                for state in _path_to(states.get(job.id, State.PENDING)):
                     facts = {"generation_id": f"g-{job.id}"} if state is State.GENERATING else {}
                     row = await opened.commit(row, row.evolve(state, **facts))
 
     anyio.run(work)
 
 
-def _way(to: State) -> list[State]:
+def _path_to(to: State) -> list[State]:
     ways = {
         State.PENDING: [],
         State.SUBMITTING: [State.SUBMITTING],
@@ -80,7 +80,7 @@ def _way(to: State) -> list[State]:
     return ways[to]
 
 
-def kept() -> dict[str, Record]:
+def load_rows() -> dict[str, Record]:
     async def work() -> dict[str, Record]:
         async with ledger() as opened:
             return {row.id: row for row in await opened.load()}
@@ -89,18 +89,20 @@ def kept() -> dict[str, Record]:
 
 
 def test_where_a_batch_lives() -> None:
-    assert place_of(Path("jobs/night.yaml"), None) == Place(HOME, "output/night")
-    assert place_of(Path("jobs/night.yaml"), "elsewhere") == Place(Path("elsewhere"), "elsewhere")
-    assert place_of(Path("night.yaml"), "s3://bucket/x") == Place(HOME, "s3://bucket/x")
+    assert batch_paths(Path("jobs/night.yaml"), None) == BatchPaths(OUTPUT_DIR, "output/night")
+    assert batch_paths(Path("jobs/night.yaml"), "elsewhere") == BatchPaths(Path("elsewhere"), "elsewhere")
+    assert batch_paths(Path("night.yaml"), "s3://bucket/x") == BatchPaths(OUTPUT_DIR, "s3://bucket/x")
 
 
 def test_a_batch_is_found_by_its_manifest_or_its_folder(here: Path) -> None:
-    fill()
+    fill_ledger()
     assert (
-        existing_place("night.yaml", None) == existing_place("output/night", None) == Place(HOME, str(HOME))
+        existing_batch_paths("night.yaml", None)
+        == existing_batch_paths("output/night", None)
+        == BatchPaths(OUTPUT_DIR, str(OUTPUT_DIR))
     )
-    assert existing_place("output/night", "s3://b/p") == Place(HOME, "s3://b/p")
-    assert existing_place("anything.yaml", "output/night").home == HOME
+    assert existing_batch_paths("output/night", "s3://b/p") == BatchPaths(OUTPUT_DIR, "s3://b/p")
+    assert existing_batch_paths("anything.yaml", "output/night").folder == OUTPUT_DIR
 
 
 @pytest.mark.parametrize(
@@ -108,13 +110,13 @@ def test_a_batch_is_found_by_its_manifest_or_its_folder(here: Path) -> None:
     [("other.yaml", None), (".", None), ("night.yaml", "nowhere"), ("output/night", "other")],
 )
 def test_a_batch_that_is_not_there_is_no_batch(here: Path, target: str, output: str | None) -> None:
-    fill()
+    fill_ledger()
     with pytest.raises(UsageError):
-        existing_place(target, output)
+        existing_batch_paths(target, output)
 
 
 def test_status_counts_what_the_ledger_holds(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fill(first=State.SUBMITTING, second=State.DONE)
+    fill_ledger(first=State.SUBMITTING, second=State.DONE)
     assert looking.show_status("night.yaml", None, as_json=False, watch=False) == 0
     assert capsys.readouterr().out == "2 rows: 1 in doubt, 1 done\n"
     assert looking.show_status("output/night", None, as_json=True, watch=False) == 0
@@ -126,14 +128,14 @@ def test_status_counts_what_the_ledger_holds(here: Path, capsys: pytest.CaptureF
 def test_status_is_readable_while_a_run_holds_the_folder(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fill()
-    with hold(HOME, what="a run", since="now"):
+    fill_ledger()
+    with hold(OUTPUT_DIR, what="a run", since="now"):
         assert looking.show_status("night.yaml", None, as_json=False, watch=False) == 0
     assert "2 pending" in capsys.readouterr().out
 
 
 def test_watching_ends_when_nothing_is_open(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fill(first=State.DONE, second=State.FAILED)
+    fill_ledger(first=State.DONE, second=State.FAILED)
     assert looking.show_status("night.yaml", None, as_json=False, watch=True) == 0
     assert capsys.readouterr().out == "2 rows: 1 done, 1 failed\n"
 
@@ -146,7 +148,7 @@ def test_watching_tells_every_change(
     async def next_counts(_: object) -> dict[State, int]:
         return next(counts)
 
-    fill()
+    fill_ledger()
     monkeypatch.setattr(looking, "_counts", next_counts)
     monkeypatch.setattr(looking, "WATCH_S", 0.0)
     looking.show_status("night.yaml", None, as_json=False, watch=True)
@@ -158,22 +160,22 @@ def test_watching_tells_every_change(
 
 
 def test_report_writes_the_projections_again(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fill(first=State.GENERATING)
-    before = kept()
+    fill_ledger(first=State.GENERATING)
+    before = load_rows()
     assert looking.write_report("night.yaml", None) == 0
     assert capsys.readouterr().out.split() == ["output/night/results.csv", "output/night/report.html"]
-    with (HOME / "results.csv").open(newline="") as file:
+    with (OUTPUT_DIR / "results.csv").open(newline="") as file:
         assert [(row["id"], row["status"]) for row in csv.DictReader(file)] == [
             ("first", "generating"),
             ("second", "pending"),
         ]
-    assert "She laughs." in (HOME / "report.html").read_text()
-    assert kept() == before
+    assert "She laughs." in (OUTPUT_DIR / "report.html").read_text()
+    assert load_rows() == before
 
 
-def test_a_report_that_cannot_be_written_is_trouble_of_the_output(here: Path) -> None:
-    fill()
-    (HOME / "results.csv").mkdir()
+def test_unwritable_report_is_an_output_error(here: Path) -> None:
+    fill_ledger()
+    (OUTPUT_DIR / "results.csv").mkdir()
     with pytest.raises(StoreTrouble):
         looking.write_report("night.yaml", None)
 
@@ -181,43 +183,43 @@ def test_a_report_that_cannot_be_written_is_trouble_of_the_output(here: Path) ->
 @pytest.mark.parametrize("state", [State.PENDING, State.FAILED, State.IN_DOUBT, State.SUBMITTING])
 def test_a_generation_is_taken_over(here: Path, state: State) -> None:
     """Also by a row whose run was killed in the middle of its create."""
-    fill(first=state)
+    fill_ledger(first=state)
     assert looking.adopt(Path("night.yaml"), "first", "-V1StGXR8_Z5", None) == ExitCode.DONE
-    row = kept()["first"]
+    row = load_rows()["first"]
     assert (row.state, row.generation_id, row.failure) == (State.GENERATING, "-V1StGXR8_Z5", None)
     assert row.accepted_at is not None
 
 
 def test_a_batch_that_has_not_been_run_can_adopt(here: Path) -> None:
     looking.adopt(Path("night.yaml"), "second", "g", None)
-    rows = kept()
+    rows = load_rows()
     assert (rows["second"].state, rows["first"].state) == (State.GENERATING, State.PENDING)
     assert [rows[name].file_stem for name in ("first", "second")] == ["00-first", "01-second"]
 
 
 @pytest.mark.parametrize("state", [State.GENERATING, State.READY, State.DONE])
 def test_a_row_with_a_generation_of_its_own_keeps_it(here: Path, state: State) -> None:
-    fill(first=state)
+    fill_ledger(first=state)
     with pytest.raises(UsageError, match="g-first"):
         looking.adopt(Path("night.yaml"), "first", "other", None)
-    assert kept()["first"].generation_id == "g-first"
+    assert load_rows()["first"].generation_id == "g-first"
 
 
 @pytest.mark.parametrize(("job", "generation"), [("nobody", "g"), ("second", "g-first"), ("second", "  ")])
 def test_what_cannot_be_adopted_is_refused(here: Path, job: str, generation: str) -> None:
-    fill(first=State.GENERATING)
+    fill_ledger(first=State.GENERATING)
     with pytest.raises(UsageError):
         looking.adopt(Path("night.yaml"), job, generation, None)
-    assert kept()["second"].state is State.PENDING
+    assert load_rows()["second"].state is State.PENDING
 
 
 def test_nobody_adopts_into_a_batch_that_is_being_run(here: Path) -> None:
-    fill()
-    with hold(HOME, what="a run", since="now"), pytest.raises(Held):
+    fill_ledger()
+    with hold(OUTPUT_DIR, what="a run", since="now"), pytest.raises(Held):
         looking.adopt(Path("night.yaml"), "first", "g", None)
 
 
-def test_each_api_has_a_memory_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_api_has_its_own_duration_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     paths = {
@@ -233,25 +235,25 @@ def test_each_api_has_a_memory_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff", b'"x"', b"[" * 100_000])
-def test_a_memory_that_is_damaged_is_an_empty_one(tmp_path: Path, data: bytes) -> None:
+def test_damaged_duration_cache_is_empty(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "m.json").write_bytes(data)
     assert read_memory(tmp_path / "m.json") == {}
 
 
-def test_a_disk_that_takes_no_memory_is_no_trouble(tmp_path: Path) -> None:
+def test_unwritable_duration_cache_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     write_memory(tmp_path / "file" / "m.json", {})
     assert read_memory(tmp_path / "file" / "m.json") == {}
 
 
-class Disk(LocalStore):
+class RecordingStore(LocalStore):
     """A folder that tells what was written to it, after it has refused as often as the test wants."""
 
     def __init__(self, root: Path, refusals: int = 0) -> None:
         super().__init__(root)
         self.refusals = refusals
         self.csv = b""
-        self.news = anyio.Event()
+        self.changed = anyio.Event()
 
     async def write_bytes(self, path: str, data: bytes, *, durable: bool = True) -> None:
         if self.refusals:
@@ -260,25 +262,25 @@ class Disk(LocalStore):
         await super().write_bytes(path, data, durable=durable)
         if path == "results.csv":
             self.csv = data
-            self.news.set()
-            self.news = anyio.Event()
+            self.changed.set()
+            self.changed = anyio.Event()
 
-    async def shows(self, word: bytes) -> None:
+    async def wait_for_csv(self, word: bytes) -> None:
         with anyio.fail_after(20):
             while word not in self.csv:
-                await self.news.wait()
+                await self.changed.wait()
 
 
 async def test_the_csv_keeps_up_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.results.writer.SHORTEST_GAP_S", 0.01)
-    rows, disk = [record(State.PENDING)], Disk(tmp_path)
-    projector = Projector(disk, title="night", manifest="night.yaml")
+    rows, disk = [record(State.PENDING)], RecordingStore(tmp_path)
+    projector = ResultsWriter(disk, title="night", manifest="night.yaml")
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(projector.keep_up, lambda: rows)
-        await disk.shows(b"pending")
+        tasks.start_soon(projector.rewrite_on_change, lambda: rows)
+        await disk.wait_for_csv(b"pending")
         before, rows[0] = rows[0], rows[0].evolve(State.SUBMITTING)
-        projector.moved(before, rows[0])
-        await disk.shows(b"in_doubt")
+        projector.on_transition(before, rows[0])
+        await disk.wait_for_csv(b"in_doubt")
         tasks.cancel_scope.cancel()
 
 
@@ -286,12 +288,12 @@ async def test_a_projector_whose_disk_is_full_goes_on_and_says_so_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.results.writer.SHORTEST_GAP_S", 0.01)
-    disk = Disk(tmp_path, refusals=3)
-    projector = Projector(disk, title="night", manifest="night.yaml")
+    disk = RecordingStore(tmp_path, refusals=3)
+    projector = ResultsWriter(disk, title="night", manifest="night.yaml")
     assert not await projector.finish([record()])
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(projector.keep_up, lambda: [record()])
-        await disk.shows(b"pending")
+        tasks.start_soon(projector.rewrite_on_change, lambda: [record()])
+        await disk.wait_for_csv(b"pending")
         tasks.cancel_scope.cancel()
     assert await projector.finish([record()])
     assert b"row" in (tmp_path / "report.html").read_bytes()

@@ -8,30 +8,30 @@ import signal
 import anyio
 import pytest
 
-from pipeline.cli.signals import HOW_TO_STOP, Signals
+from pipeline.cli.signals import STOPPING_MESSAGE, SignalListener
 from pipeline.engine import Engine
 from pipeline.errors import ExitCode
 
 
-class Heard(Engine):
+class FakeEngine(Engine):
     def __init__(self) -> None:
-        self.words: list[str] = []
-        self.news = anyio.Event()
+        self.notices: list[str] = []
+        self.changed = anyio.Event()
 
     def stop(self, reason: str, notice: str) -> None:
         assert "interrupted" in reason
         self.note(notice)
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         self.note("at once")
 
     def note(self, words: str) -> None:
-        self.words.append(words)
-        self.news.set()
-        self.news = anyio.Event()
+        self.notices.append(words)
+        self.changed.set()
+        self.changed = anyio.Event()
 
-    async def next(self, number: signal.Signals) -> None:
-        news = self.news
+    async def send_signal(self, number: signal.Signals) -> None:
+        news = self.changed
         os.kill(os.getpid(), number)
         with anyio.fail_after(30):
             await news.wait()
@@ -46,25 +46,25 @@ class Heard(Engine):
         (signal.SIGTERM, signal.SIGINT, ExitCode.TERMINATED),
     ],
 )
-async def test_the_first_signal_asks_and_the_second_insists(
+async def test_first_signal_stops_submitting_and_second_cancels(
     first: signal.Signals, second: signal.Signals, code: ExitCode
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    engine, signals = Heard(), Signals()
+    engine, signals = FakeEngine(), SignalListener()
     async with anyio.create_task_group() as tasks:
         await tasks.start(signals.listen, engine)
-        await engine.next(first)
-        assert engine.words == [HOW_TO_STOP]
-        await engine.next(second)
-        assert engine.words == [HOW_TO_STOP, "at once"]
+        await engine.send_signal(first)
+        assert engine.notices == [STOPPING_MESSAGE]
+        await engine.send_signal(second)
+        assert engine.notices == [STOPPING_MESSAGE, "at once"]
         tasks.cancel_scope.cancel()
     assert signals.exit_code is code
     assert signal.getsignal(signal.SIGTERM) == before
 
 
 async def test_a_run_that_nobody_stopped_has_no_signals_code() -> None:
-    signals = Signals()
+    signals = SignalListener()
     async with anyio.create_task_group() as tasks:
-        await tasks.start(signals.listen, Heard())
+        await tasks.start(signals.listen, FakeEngine())
         tasks.cancel_scope.cancel()
     assert signals.exit_code is None

@@ -15,8 +15,8 @@ import pytest
 
 from pipeline.cli import COMMANDS, cli
 from pipeline.cli.app import exit_code
-from pipeline.cli.request import Request
-from pipeline.cli.setup import settings_of
+from pipeline.cli.request import RunOptions
+from pipeline.cli.setup import resolve_settings
 from pipeline.errors import ExitCode, StopReason, UsageError
 from pipeline.model import Failure, State
 from pipeline.run_state import Outcome
@@ -143,32 +143,32 @@ def test_a_live_pages_port_that_is_taken_is_wrong_usage(manifest: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def request(**changes: Any) -> Request:
-    return Request(Path("night.yaml"), **changes)
+def request(**changes: Any) -> RunOptions:
+    return RunOptions(Path("night.yaml"), **changes)
 
 
 def test_flags_win_over_the_environment_and_that_over_the_manifest() -> None:
     asked = request(
         flags={"concurrency": 1, "downloads": None}, environment={"concurrency": 2, "downloads": 3}
     )
-    settings = settings_of(asked, {"concurrency": 4, "downloads": 5, "timeout": 60})
+    settings = resolve_settings(asked, {"concurrency": 4, "downloads": 5, "timeout": 60})
     assert (settings.concurrency, settings.downloads, settings.timeout) == (1, 3, 60.0)
 
 
 def test_what_nobody_says_has_its_default() -> None:
-    assert settings_of(request(), {}) == Settings()
+    assert resolve_settings(request(), {}) == Settings()
 
 
 @pytest.mark.parametrize(("speed", "interval"), [(20.0, 0.5), (1.0, 10.0), (0.5, 10.0)])
-def test_a_faster_sandbox_is_looked_at_sooner(speed: float, interval: float) -> None:
-    assert settings_of(request(sandbox=True, sandbox_speed=speed), {}).poll_interval == interval
-    assert settings_of(request(sandbox_speed=speed), {}).poll_interval == 10.0
-    assert settings_of(request(sandbox=True), {"poll_interval": 3}).poll_interval == 3.0
+def test_faster_sandbox_is_polled_sooner(speed: float, interval: float) -> None:
+    assert resolve_settings(request(sandbox=True, sandbox_speed=speed), {}).poll_interval == interval
+    assert resolve_settings(request(sandbox_speed=speed), {}).poll_interval == 10.0
+    assert resolve_settings(request(sandbox=True), {"poll_interval": 3}).poll_interval == 3.0
 
 
 def test_a_setting_of_the_manifest_is_blamed_on_the_manifest() -> None:
     with pytest.raises(UsageError, match=r"night\.yaml: run: timeout"):
-        settings_of(request(), {"timeout": "soon"})
+        resolve_settings(request(), {"timeout": "soon"})
 
 
 DONE = record(State.DONE, "a", 0)

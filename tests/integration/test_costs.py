@@ -41,7 +41,7 @@ async def test_costs_agree_with_the_log_until_the_ledger_is_wrong(tmp_path: Path
         code, said = await call(tmp_path, "costs", *common, "--json")
         told = json.loads(said)
         assert (code, told["differences"]) == (0, [])
-        assert told["actual_usd"] == pytest.approx(box.book.charged_usd)
+        assert told["actual_usd"] == pytest.approx(box.state.charged_usd)
         async with await Ledger.open(tmp_path / "output/two/ledger.sqlite3") as ledger:
             record = (await ledger.load())[0]
             await ledger.commit(record, record.evolve(usd_spent=9.0))

@@ -16,9 +16,9 @@ from pipeline.cluster.worker import Worker
 from pipeline.errors import StopReason
 from pipeline.model import State
 from pipeline.sandbox import Fault
-from tests.crash.batches import until
-from tests.integration.crews import Line, crew, paid_once
-from tests.integration.engines import House, vendor
+from tests.crash.batches import wait_until
+from tests.integration.crews import LocalCoordinatorClient, assert_paid_once, make_local_cluster
+from tests.integration.engines import EngineHarness, fast_sandbox_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,78 +31,82 @@ async def test_more_videos_than_a_worker_has_room_for_wait_their_turn(
 ) -> None:
     """Downloads are slower than everything else: their queue is bounded, and so is what a worker takes."""
     monkeypatch.setattr(workers, "MOST_ROWS", 1)
-    async with House(tmp_path, vendor(durations="fixed:1", cdn_bytes_per_s=300_000.0)) as house:
+    async with EngineHarness(
+        tmp_path, fast_sandbox_options(durations="fixed:1", cdn_bytes_per_s=300_000.0)
+    ) as house:
         await house.add(30)
-        team = await crew(house, workers=1, concurrency=4, downloads=1)
-        async with team.at_work(1):
-            await team.until_done()
-        assert await team.states() == {State.DONE: 30}
-        paid_once(house)
+        team = await make_local_cluster(house, workers=1, concurrency=4, downloads=1)
+        async with team.running(1):
+            await team.wait_until_done()
+        assert await team.count_states() == {State.DONE: 30}
+        assert_paid_once(house)
 
 
-async def test_an_interrupt_after_another_stop_waits_for_no_doubts(tmp_path: Path) -> None:
-    async with House(tmp_path, vendor(log_lag_s=1e6, balance_usd=0.5)) as house:
+async def test_interrupt_after_stop_does_not_wait_for_in_doubt_rows(tmp_path: Path) -> None:
+    async with EngineHarness(tmp_path, fast_sandbox_options(log_lag_s=1e6, balance_usd=0.5)) as house:
         records = await house.add(4)
         lost = records[0].evolve(State.SUBMITTING, correlation_id="batch.row-0.1", submitted_at=time.time())
         await house.ledger.commit(records[0], lost)
-        team = await crew(house, concurrency=4, workers=1)
-        async with team.at_work(1):
-            await team.until(lambda: team.seen[-1].stop is not None)
-            await team.account.interrupt("enough")
-            standing = await team.until_done()
+        team = await make_local_cluster(house, concurrency=4, workers=1)
+        async with team.running(1):
+            await team.wait_until(lambda: team.snapshots[-1].stop is not None)
+            await team.coordinator.interrupt("enough")
+            standing = await team.wait_until_done()
         assert standing.stop is not None
         assert standing.stop[0] is StopReason.CREDITS
 
 
-async def test_doubts_and_money_do_not_wait_for_each_other(tmp_path: Path) -> None:
-    async with House(tmp_path, vendor(log_lag_s=1e6)) as house:
+async def test_in_doubt_rows_and_budget_do_not_deadlock(tmp_path: Path) -> None:
+    async with EngineHarness(tmp_path, fast_sandbox_options(log_lag_s=1e6)) as house:
         records = await house.add(8)
         lost = records[0].evolve(
             State.SUBMITTING, correlation_id="batch.row-0.1", submitted_at=time.time(), reserved_usd=0.4
         )
         await house.ledger.commit(records[0], lost)
-        team = await crew(house, concurrency=4, price=0.4, max_cost=1.6, reconcile_wait=0.5)
-        async with team.at_work(2):
-            standing = await team.until_done()
+        team = await make_local_cluster(house, concurrency=4, price=0.4, max_cost=1.6, reconcile_wait=0.5)
+        async with team.running(2):
+            standing = await team.wait_until_done()
         assert standing.short is not None
-        assert await team.states() == {State.DONE: 3, State.IN_DOUBT: 1, State.PENDING: 4}
+        assert await team.count_states() == {State.DONE: 3, State.IN_DOUBT: 1, State.PENDING: 4}
 
 
 async def test_money_set_aside_for_a_dead_workers_rows_buys_them_all(tmp_path: Path) -> None:
-    async with House(tmp_path, vendor(durations="fixed:20", concurrency_limit=1)) as house:
+    async with EngineHarness(
+        tmp_path, fast_sandbox_options(durations="fixed:20", concurrency_limit=1)
+    ) as house:
         await house.add(12)
-        team = await crew(house, workers=2, concurrency=16, price=0.4, max_cost=3.2)
-        async with team.at_work(2):
-            await team.until(lambda: team.seen[-1].short is not None)
-            await team.dismiss(team.hands[0])
-            standing = await team.until_done()
-        assert await team.states() == {State.DONE: 8, State.PENDING: 4}, standing
+        team = await make_local_cluster(house, workers=2, concurrency=16, price=0.4, max_cost=3.2)
+        async with team.running(2):
+            await team.wait_until(lambda: team.snapshots[-1].short is not None)
+            await team.kill_worker(team.workers[0])
+            standing = await team.wait_until_done()
+        assert await team.count_states() == {State.DONE: 8, State.PENDING: 4}, standing
 
 
-async def test_a_doubt_keeps_its_slot_as_long_as_others_submit(tmp_path: Path) -> None:
-    async with House(tmp_path, vendor(durations="fixed:50", log_lag_s=1e6)) as house:
+async def test_in_doubt_row_keeps_its_slot_while_others_submit(tmp_path: Path) -> None:
+    async with EngineHarness(tmp_path, fast_sandbox_options(durations="fixed:50", log_lag_s=1e6)) as house:
         records = await house.add(5)
         lost = records[0].evolve(State.SUBMITTING, correlation_id="batch.row-0.1", submitted_at=time.time())
         await house.ledger.commit(records[0], lost)
-        team = await crew(house, concurrency=2, reconcile_wait=0.1, poll_interval=0.6)
+        team = await make_local_cluster(house, concurrency=2, reconcile_wait=0.1, poll_interval=0.6)
         flying = (State.SUBMITTING, State.IN_DOUBT, State.GENERATING)
         peak = 0
-        async with team.at_work(2):
-            standing = await team.look()
+        async with team.running(2):
+            standing = await team.take_snapshot()
             while standing.waiting or standing.working:
-                states = await team.states()
+                states = await team.count_states()
                 peak = max(peak, sum(states.get(state, 0) for state in flying))
-                standing = await team.look()
+                standing = await team.take_snapshot()
         assert peak == 2
-        assert await team.states() == {State.DONE: 4, State.IN_DOUBT: 1}
+        assert await team.count_states() == {State.DONE: 4, State.IN_DOUBT: 1}
 
 
-async def test_rows_lent_by_an_answer_that_came_too_late_keep_their_slots(tmp_path: Path) -> None:
-    async with House(tmp_path) as house:
+async def test_rows_leased_by_a_late_reply_keep_their_slots(tmp_path: Path) -> None:
+    async with EngineHarness(tmp_path) as house:
         for record in (await house.add(6))[:2]:
             sent = await house.ledger.commit(record, record.evolve(State.SUBMITTING))
             await house.ledger.commit(sent, sent.evolve(State.GENERATING, generation_id=record.id))
-        account = (await crew(house, concurrency=2)).account
+        account = (await make_local_cluster(house, concurrency=2)).coordinator
         await account.begin()
         for worker in ("early", "late"):
             await account.join(worker)
@@ -117,67 +121,67 @@ async def test_rows_lent_by_an_answer_that_came_too_late_keep_their_slots(tmp_pa
 
 
 async def test_a_worker_that_cannot_reach_the_vendor_keeps_no_permits(tmp_path: Path) -> None:
-    async with House(tmp_path) as house:
+    async with EngineHarness(tmp_path) as house:
         await house.add(100)
-        team = await crew(house, workers=1, concurrency=16, poll_interval=5.0)
-        line = Line(team.account)
+        team = await make_local_cluster(house, workers=1, concurrency=16, poll_interval=5.0)
+        line = LocalCoordinatorClient(team.coordinator)
         lost = Worker("lost", replace(team.job, base_url="http://127.0.0.1:9"), line)
-        async with team.at_work(0), anyio.create_task_group() as tasks:
+        async with team.running(0), anyio.create_task_group() as tasks:
             tasks.start_soon(lost.live)
-            await team.account.join("other")
+            await team.coordinator.join("other")
             with anyio.fail_after(30):
-                await until(lambda: sum(reply.permits for reply in line.replies) >= 4)
+                await wait_until(lambda: sum(reply.permits for reply in line.replies) >= 4)
                 granted = 0
                 while granted < 4:
                     report = Report("other", 0, Looked(), permits_wanted=4 - granted)
-                    granted += (await team.account.exchange(report)).permits
+                    granted += (await team.coordinator.exchange(report)).permits
                     await anyio.sleep(0.1)
             tasks.cancel_scope.cancel()
-        assert not house.book.generations
+        assert not house.sandbox_state.generations
 
 
-async def test_whoever_was_stopped_with_all_the_others_takes_nobody_for_dead(tmp_path: Path) -> None:
-    async with House(tmp_path, vendor(durations="fixed:100")) as house:
+async def test_workers_suspended_together_are_not_declared_dead(tmp_path: Path) -> None:
+    async with EngineHarness(tmp_path, fast_sandbox_options(durations="fixed:100")) as house:
         await house.add(8)
-        team = await crew(house, lease_s=2.0)
-        async with team.at_work(2):
-            await team.until(lambda: house.book.in_flight == 4)
+        team = await make_local_cluster(house, lease_s=2.0)
+        async with team.running(2):
+            await team.wait_until(lambda: house.sandbox_state.in_flight == 4)
             time.sleep(2.5)  # noqa: ASYNC251 - the whole loop stands still, as a stopped process does
-            await team.until_done()
-        assert not team.seen[-1].lapsed
-        assert await team.states() == {State.DONE: 8}
-        paid_once(house)
+            await team.wait_until_done()
+        assert not team.snapshots[-1].lapsed
+        assert await team.count_states() == {State.DONE: 8}
+        assert_paid_once(house)
 
 
 async def test_no_create_leaves_after_the_machine_has_slept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The monotonic clock does not count the time of a suspend; the account's has gone on."""
-    async with House(tmp_path, vendor(durations="fixed:1000")) as house:
+    async with EngineHarness(tmp_path, fast_sandbox_options(durations="fixed:1000")) as house:
         await house.add(4)
-        team = await crew(house, lease_s=10.0)
-        async with team.at_work(1):
-            [hand] = team.hands
-            await team.until(lambda: house.book.in_flight == 4)
+        team = await make_local_cluster(house, lease_s=10.0)
+        async with team.running(1):
+            [hand] = team.workers
+            await team.wait_until(lambda: house.sandbox_state.in_flight == 4)
             assert hand.worker.may_create()
-            hand.line.block()
+            hand.client.block()
             wall = time.time
             monkeypatch.setattr(time, "time", lambda: wall() + 3600.0)
             assert not hand.worker.may_create()
-            hand.line.unblock()
-            await team.until(hand.worker.may_create)
+            hand.client.unblock()
+            await team.wait_until(hand.worker.may_create)
 
 
-async def test_doubts_take_no_slots_for_longer_than_anything_renders(tmp_path: Path) -> None:
+async def test_in_doubt_rows_release_slots_after_longest_render(tmp_path: Path) -> None:
     """Two creates are lost before they were accepted: their proof takes a minute, the others go on before."""
-    async with House(tmp_path, vendor(durations="fixed:20")) as house:
+    async with EngineHarness(tmp_path, fast_sandbox_options(durations="fixed:20")) as house:
         await house.add(8)
-        house.box.add_fault(Fault("gateway-lost", total=2))
-        team = await crew(house, concurrency=2, reconcile_after=60.0, timeout=1.0)
-        async with team.at_work(2):
-            await team.until(lambda: len(house.book.generations) == 6)
-        assert house.book.peak_in_flight <= 2
-        paid_once(house)
+        house.sandbox.add_fault(Fault("gateway-lost", total=2))
+        team = await make_local_cluster(house, concurrency=2, reconcile_after=60.0, timeout=1.0)
+        async with team.running(2):
+            await team.wait_until(lambda: len(house.sandbox_state.generations) == 6)
+        assert house.sandbox_state.peak_in_flight <= 2
+        assert_paid_once(house)
 
 
 async def test_pending_rows_leave_room_for_those_that_keep_the_slots(
@@ -185,37 +189,43 @@ async def test_pending_rows_leave_room_for_those_that_keep_the_slots(
 ) -> None:
     """Old doubts fill a worker's hands, and are submitted again; then whoever has all the slots dies."""
     monkeypatch.setattr(workers, "MOST_ROWS", 1)
-    async with House(tmp_path, vendor(durations="fixed:300")) as house:
+    async with EngineHarness(tmp_path, fast_sandbox_options(durations="fixed:300")) as house:
         for record in (await house.add(6))[:4]:
             long_ago = time.time() - 1000.0
             lost = record.evolve(State.SUBMITTING, correlation_id=f"b.{record.id}", submitted_at=long_ago)
             await house.ledger.commit(record, lost)
-        team = await crew(house, concurrency=2, reconcile_after=1.0)
-        async with team.at_work(1):
-            await team.until(lambda: sum(len(reply.rows) for reply in team.hands[0].line.replies) == 4)
-            second = team.hire()
-            await team.until(lambda: house.book.in_flight == 2)
-            await team.until(lambda: sum(row.version == 3 for look in team.seen for row in look.moved) == 4)
-            await team.dismiss(second)
-            await team.until_done()
-        assert await team.states() == {State.DONE: 6}
-        paid_once(house)
+        team = await make_local_cluster(house, concurrency=2, reconcile_after=1.0)
+        async with team.running(1):
+            await team.wait_until(
+                lambda: sum(len(reply.rows) for reply in team.workers[0].client.replies) == 4
+            )
+            second = team.start_worker()
+            await team.wait_until(lambda: house.sandbox_state.in_flight == 2)
+            await team.wait_until(
+                lambda: sum(row.version == 3 for look in team.snapshots for row in look.moved) == 4
+            )
+            await team.kill_worker(second)
+            await team.wait_until_done()
+        assert await team.count_states() == {State.DONE: 6}
+        assert_paid_once(house)
 
 
 async def test_money_of_rows_that_failed_unheard_buys_others(tmp_path: Path) -> None:
     """A worker dies after a row has failed, before it could say so."""
-    async with House(tmp_path, vendor(durations="fixed:30"), Fault("error", match="number 0.")) as house:
+    async with EngineHarness(
+        tmp_path, fast_sandbox_options(durations="fixed:30"), Fault("error", match="number 0.")
+    ) as house:
         await house.add(3)
-        team = await crew(house, concurrency=1, price=0.4, max_cost=0.8, generation_retries=0)
-        async with team.at_work(1):
-            [first] = team.hands
-            await team.until(lambda: house.book.in_flight == 1)
-            first.line.block()
+        team = await make_local_cluster(house, concurrency=1, price=0.4, max_cost=0.8, generation_retries=0)
+        async with team.running(1):
+            [first] = team.workers
+            await team.wait_until(lambda: house.sandbox_state.in_flight == 1)
+            first.client.block()
             with anyio.fail_after(30):
-                while State.FAILED not in await team.states():  # noqa: ASYNC110 - it tells nobody
+                while State.FAILED not in await team.count_states():  # noqa: ASYNC110 - it tells nobody
                     await anyio.sleep(0.02)
-            await team.dismiss(first)
-            team.hire()
-            await team.until_done()
-        assert await team.states() == {State.FAILED: 1, State.DONE: 2}
-        paid_once(house)
+            await team.kill_worker(first)
+            team.start_worker()
+            await team.wait_until_done()
+        assert await team.count_states() == {State.FAILED: 1, State.DONE: 2}
+        assert_paid_once(house)

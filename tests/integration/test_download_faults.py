@@ -15,14 +15,14 @@ from pipeline.download.http import open_session
 from pipeline.model import Record
 from pipeline.storage import LocalStore, open_store
 from tests.integration import filehosts as hosts
-from tests.integration.films import film, padded, scrambled
+from tests.integration.films import corrupted, make_video, padded
 from tests.integration.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-QUICK = DownloadLimits(
+FAST_LIMITS = DownloadLimits(
     proofs=3,
     first_wait_s=0.001,
     longest_wait_s=0.002,
@@ -31,28 +31,28 @@ QUICK = DownloadLimits(
     answer_s=1,
     patience_s=0.5,
 )
-PATIENT = replace(QUICK, stall_window_s=10.0, answer_s=20.0)
+PATIENT_LIMITS = replace(FAST_LIMITS, stall_window_s=10.0, answer_s=20.0)
 """For hosts that never fall silent: a pause of this machine is not theirs."""
 BODY = json.dumps({"model": "m", "duration": 2, "resolution": "180p", "generate_audio": True})
-FILM = film(seconds=2, bit_rate=2_000_000)
+VIDEO = make_video(seconds=2, bit_rate=2_000_000)
 
 
 @dataclass
-class Rig:
+class DownloadHarness:
     """A downloader over a folder, and what it asked of the vendor."""
 
     folder: Path
     downloader: Downloader
-    fresh: str | None = None
-    refreshed: list[float] = field(default_factory=list)
+    fresh_url: str | None = None
+    refreshed_at: list[float] = field(default_factory=list)
 
     async def fetch(self, url: str, stem: str = "row") -> Outcome:
         record = Record("k", "row", "f", 0, "m", BODY, "", "", file_stem=stem, video_url=url)
         return await self.downloader.download(record, self._refresh)
 
     async def _refresh(self) -> str | None:
-        self.refreshed.append(anyio.current_time())
-        return self.fresh
+        self.refreshed_at.append(anyio.current_time())
+        return self.fresh_url
 
     def files(self) -> list[str]:
         return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file())
@@ -62,151 +62,155 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(folder: Path, limits: DownloadLimits = PATIENT, *, media: bool = True) -> AsyncIterator[Rig]:
+async def download_harness(
+    folder: Path, limits: DownloadLimits = PATIENT_LIMITS, *, media: bool = True
+) -> AsyncIterator[DownloadHarness]:
     async with open_session() as session:
         store = open_store(str(folder))
-        yield Rig(folder, Downloader(session=session, store=store, limits=limits, media=media))
+        yield DownloadHarness(folder, Downloader(session=session, store=store, limits=limits, media=media))
 
 
 async def test_a_well_behaved_host_needs_one_request(tmp_path: Path) -> None:
-    async with hosts.Host(FILM) as host, rig(tmp_path) as it:
+    async with hosts.FileHost(VIDEO) as host, download_harness(tmp_path) as it:
         outcome = await it.fetch(host.url)
     assert isinstance(outcome, Saved)
     assert outcome.note == ""
-    assert it.video() == FILM
+    assert it.video() == VIDEO
     assert it.files() == ["posters/row.jpg", "videos/row.mp4"]
     assert outcome.artifact.path == "videos/row.mp4"
-    assert outcome.artifact.size_bytes == len(FILM)
+    assert outcome.artifact.size_bytes == len(VIDEO)
     media = outcome.artifact.media
     assert media is not None
     assert (media.width, media.height, media.has_audio, media.warnings) == (320, 180, True, ())
-    assert len(host.asked) == 1
-    assert "range" not in host.asked[0].headers
-    assert host.asked[0].headers["accept-encoding"] == "identity"
-    assert it.refreshed == []
+    assert len(host.requests) == 1
+    assert "range" not in host.requests[0].headers
+    assert host.requests[0].headers["accept-encoding"] == "identity"
+    assert it.refreshed_at == []
 
 
-FAULTS: list[hosts.Host] = [
-    hosts.EndsEarly(FILM, faults=2),
-    hosts.Stalls(FILM),
-    hosts.Trickles(FILM),
-    hosts.Silent(FILM),
-    hosts.CutsFirst(FILM, faults=2),
-    hosts.Hesitates(FILM),
-    hosts.Shrinks(FILM),
-    hosts.Statuses(FILM, faults=3),
-    hosts.ShowsPages(FILM, faults=3),
-    hosts.SendsNothing(FILM, faults=3),
-    hosts.KnowsNoRanges(FILM),
-    hosts.SendsWrongRange(FILM),
-    hosts.Compresses(FILM, faults=2),
-    hosts.Chunked(FILM, faults=2),
+FAULTS: list[hosts.FileHost] = [
+    hosts.EndsEarly(VIDEO, faults=2),
+    hosts.Stalls(VIDEO),
+    hosts.SendsSlowly(VIDEO),
+    hosts.NeverResponds(VIDEO),
+    hosts.ResetsAfterHeaders(VIDEO, faults=2),
+    hosts.StallsAfterHeaders(VIDEO),
+    hosts.FileShrinks(VIDEO),
+    hosts.ReturnsStatus(VIDEO, faults=3),
+    hosts.ReturnsHtmlPage(VIDEO, faults=3),
+    hosts.ReturnsEmptyBody(VIDEO, faults=3),
+    hosts.IgnoresRange(VIDEO),
+    hosts.SendsWrongRange(VIDEO),
+    hosts.Compresses(VIDEO, faults=2),
+    hosts.Chunked(VIDEO, faults=2),
 ]
 
 
 @pytest.mark.parametrize("host", FAULTS, ids=lambda host: type(host).__name__)
 @pytest.mark.parametrize("media", [True, False], ids=["media", "no-media"])
-async def test_the_file_is_whole_in_the_end(tmp_path: Path, host: hosts.Host, media: bool) -> None:
-    broken = type(host)(FILM, faults=host.faults)
-    async with broken, rig(tmp_path, QUICK, media=media) as it:
+async def test_the_file_is_whole_in_the_end(tmp_path: Path, host: hosts.FileHost, media: bool) -> None:
+    broken = type(host)(VIDEO, faults=host.faults)
+    async with broken, download_harness(tmp_path, FAST_LIMITS, media=media) as it:
         outcome = await it.fetch(broken.url)
     assert isinstance(outcome, Saved), outcome
-    assert it.video() == FILM
+    assert it.video() == VIDEO
     assert it.files() == (["posters/row.jpg"] if media else []) + ["videos/row.mp4"]
-    assert len(broken.asked) > 1
+    assert len(broken.requests) > 1
     assert (outcome.artifact.media is not None) == media
 
 
 async def test_cut_at_every_tenth_only_the_missing_bytes_are_asked_for(tmp_path: Path) -> None:
-    async with hosts.Cuts(FILM) as host, rig(tmp_path) as it:
+    async with hosts.CutsEveryTransfer(VIDEO) as host, download_harness(tmp_path) as it:
         outcome = await it.fetch(host.url)
     assert isinstance(outcome, Saved)
-    assert it.video() == FILM
-    firsts = [ask.first for ask in host.asked]
+    assert it.video() == VIDEO
+    firsts = [ask.first_byte for ask in host.requests]
     assert firsts == sorted(firsts)
     assert len(firsts) == 10
-    assert host.sent_bytes == len(FILM)
-    assert {ask.headers.get("if-range") for ask in host.asked[1:]} == {host.etag}
+    assert host.sent_bytes == len(VIDEO)
+    assert {ask.headers.get("if-range") for ask in host.requests[1:]} == {host.etag}
 
 
-@pytest.mark.parametrize("kind", [hosts.Changes, hosts.IgnoresIfRange], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [hosts.FileChanges, hosts.IgnoresIfRange], ids=lambda kind: kind.__name__)
 async def test_a_file_that_changes_between_two_parts_starts_over(
-    tmp_path: Path, kind: type[hosts.Changes]
+    tmp_path: Path, kind: type[hosts.FileChanges]
 ) -> None:
-    later = film(seconds=2, seed=5)
-    host = kind(FILM)
-    host.later = later
-    async with host, rig(tmp_path) as it:
+    later = make_video(seconds=2, seed=5)
+    host = kind(VIDEO)
+    host.new_data = later
+    async with host, download_harness(tmp_path) as it:
         outcome = await it.fetch(host.url)
     assert isinstance(outcome, Saved)
     assert it.video() == later
-    assert it.refreshed == []  # it was seen from the headers, not only from a spoiled film
+    assert it.refreshed_at == []  # it was seen from the headers, not only from a spoiled film
 
 
 async def test_a_weak_etag_is_compared_but_never_sent_as_if_range(tmp_path: Path) -> None:
-    async with hosts.EndsEarly(FILM, etag='W/"weak"') as host, rig(tmp_path) as it:
+    async with hosts.EndsEarly(VIDEO, etag='W/"weak"') as host, download_harness(tmp_path) as it:
         outcome = await it.fetch(host.url)
     assert isinstance(outcome, Saved)
-    assert "if-range" not in host.asked[1].headers
-    assert host.asked[1].first == len(FILM) // 2
+    assert "if-range" not in host.requests[1].headers
+    assert host.requests[1].first_byte == len(VIDEO) // 2
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
 async def test_an_expired_url_is_asked_for_again(tmp_path: Path, status: int) -> None:
-    host = hosts.Expires(FILM)
+    host = hosts.Expires(VIDEO)
     host.status = status
-    async with host, rig(tmp_path) as it:
-        it.fresh = f"http://127.0.0.1:{host.port}/film.mp4?fresh"
+    async with host, download_harness(tmp_path) as it:
+        it.fresh_url = f"http://127.0.0.1:{host.port}/film.mp4?fresh"
         outcome = await it.fetch(host.url)
     assert isinstance(outcome, Saved)
-    assert len(it.refreshed) == 1
-    assert len(host.asked) == 2
+    assert len(it.refreshed_at) == 1
+    assert len(host.requests) == 2
 
 
 async def test_a_row_without_a_url_asks_for_one(tmp_path: Path) -> None:
-    async with hosts.Host(FILM) as host, rig(tmp_path) as it:
-        it.fresh = host.url
+    async with hosts.FileHost(VIDEO) as host, download_harness(tmp_path) as it:
+        it.fresh_url = host.url
         assert isinstance(await it.fetch(""), Saved)
 
 
 async def test_a_404_that_comes_too_early_passes(tmp_path: Path) -> None:
-    host = hosts.Statuses(FILM, faults=2)
+    host = hosts.ReturnsStatus(VIDEO, faults=2)
     host.status = 404
-    async with host, rig(tmp_path) as it:
+    async with host, download_harness(tmp_path) as it:
         outcome = await it.fetch(host.url)
     assert isinstance(outcome, Saved)
-    assert len(it.refreshed) == 2
+    assert len(it.refreshed_at) == 2
 
 
 @pytest.mark.parametrize(
     "host",
     [
-        hosts.Statuses(FILM),
-        hosts.ShowsPages(FILM),
-        hosts.SendsNothing(FILM),
-        hosts.Silent(FILM),
-        hosts.Expires(FILM),
+        hosts.ReturnsStatus(VIDEO),
+        hosts.ReturnsHtmlPage(VIDEO),
+        hosts.ReturnsEmptyBody(VIDEO),
+        hosts.NeverResponds(VIDEO),
+        hosts.Expires(VIDEO),
     ],
     ids=lambda host: type(host).__name__,
 )
-async def test_what_cannot_be_fetched_now_is_left_for_later(tmp_path: Path, host: hosts.Host) -> None:
-    broken = type(host)(FILM, faults=10**6)
-    answer_s = 0.05 if isinstance(broken, hosts.Silent) else 20.0
+async def test_what_cannot_be_fetched_now_is_left_for_later(tmp_path: Path, host: hosts.FileHost) -> None:
+    broken = type(host)(VIDEO, faults=10**6)
+    answer_s = 0.05 if isinstance(broken, hosts.NeverResponds) else 20.0
     limits = DownloadLimits(
         first_wait_s=0.001, longest_wait_s=0.002, answer_s=answer_s, patience_s=0.2, tries=5
     )
-    async with broken, rig(tmp_path, limits) as it:
+    async with broken, download_harness(tmp_path, limits) as it:
         outcome = await it.fetch(broken.url)
     assert isinstance(outcome, NotNow)
     assert "s3cret" not in outcome.reason
     assert it.files() == []
-    assert len(broken.asked) >= (2 if isinstance(broken, hosts.Silent) else 5)  # silence is bounded by time
+    assert len(broken.requests) >= (
+        2 if isinstance(broken, hosts.NeverResponds) else 5
+    )  # silence is bounded by time
 
 
 async def test_an_outage_is_waited_for(tmp_path: Path) -> None:
     """Nobody listens at first: no answer at all does not use up the tries while patience lasts."""
     waits: list[float] = []
-    late = hosts.Host(FILM, port=free_port())
+    late = hosts.FileHost(VIDEO, port=free_port())
 
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
@@ -215,7 +219,7 @@ async def test_an_outage_is_waited_for(tmp_path: Path) -> None:
 
     async with open_session() as session:
         downloader = Downloader(session=session, store=open_store(str(tmp_path)), sleep=sleep)
-        it = Rig(tmp_path, downloader)
+        it = DownloadHarness(tmp_path, downloader)
         assert isinstance(await it.fetch(late.url), Saved)
     await late.__aexit__(None, None, None)
     assert len(waits) == 20
@@ -223,44 +227,44 @@ async def test_an_outage_is_waited_for(tmp_path: Path) -> None:
 
 
 async def test_wrong_bytes_of_the_right_length_are_fetched_again(tmp_path: Path) -> None:
-    host = hosts.SendsOther(FILM, faults=2)
-    host.other = scrambled(FILM)
-    async with host, rig(tmp_path) as it:
-        host.other = scrambled(FILM, seed=len(host.asked))
+    host = hosts.ReturnsOtherFile(VIDEO, faults=2)
+    host.other = corrupted(VIDEO)
+    async with host, download_harness(tmp_path) as it:
+        host.other = corrupted(VIDEO, seed=len(host.requests))
         outcome = await it.fetch(host.url)
     assert isinstance(outcome, Saved)
 
 
 async def test_corruption_that_differs_each_time_never_becomes_done(tmp_path: Path) -> None:
-    class Corrupts(hosts.Host):
-        async def answer(self, ask: hosts.Ask) -> None:
-            bad = self.misbehaves()
-            await self.reply(ask, 200, {}, scrambled(FILM, seed=self.faults) if bad else FILM)
+    class Corrupts(hosts.FileHost):
+        async def answer(self, ask: hosts.CdnRequest) -> None:
+            bad = self.take_fault()
+            await self.send_response(ask, 200, {}, corrupted(VIDEO, seed=self.faults) if bad else VIDEO)
 
-    async with Corrupts(FILM, faults=3) as host, rig(tmp_path) as it:
+    async with Corrupts(VIDEO, faults=3) as host, download_harness(tmp_path) as it:
         outcome = await it.fetch(host.url)
         assert isinstance(outcome, Saved)
-        assert it.video() == FILM
+        assert it.video() == VIDEO
         host.faults = 10**6
         assert isinstance(await it.fetch(host.url, "other"), NotNow)
     assert "videos/other.mp4" not in it.files()
 
 
-async def test_a_film_that_the_vendor_made_damaged_is_kept_with_a_warning(tmp_path: Path) -> None:
-    async with hosts.Host(scrambled(FILM)) as host, rig(tmp_path) as it:
+async def test_video_damaged_by_vendor_is_kept_with_warning(tmp_path: Path) -> None:
+    async with hosts.FileHost(corrupted(VIDEO)) as host, download_harness(tmp_path) as it:
         outcome = await it.fetch(host.url)
     assert isinstance(outcome, Saved)
     assert outcome.artifact.media is not None
     assert any("frames" in words for words in outcome.artifact.media.warnings)
-    assert len(host.asked) == 2
+    assert len(host.requests) == 2
 
 
 NO_VIDEOS = {
     "text": b"this is no video at all, but it is long enough to be one" * 20,
     "zeros": bytes(50_000),
-    "half a film": FILM[: len(FILM) // 2],
-    "only a head": FILM[:24],
-    "noise": scrambled(FILM)[400:],
+    "half a film": VIDEO[: len(VIDEO) // 2],
+    "only a head": VIDEO[:24],
+    "noise": corrupted(VIDEO)[400:],
 }
 
 
@@ -269,57 +273,61 @@ NO_VIDEOS = {
 async def test_what_is_provably_no_video_fails_after_several_full_fetches(
     tmp_path: Path, data: bytes, media: bool
 ) -> None:
-    async with hosts.Host(data) as host, rig(tmp_path, media=media) as it:
+    async with hosts.FileHost(data) as host, download_harness(tmp_path, media=media) as it:
         outcome = await it.fetch(host.url)
     assert isinstance(outcome, NotAVideo)
     assert outcome.failure.code == "not_a_video"
     assert not outcome.failure.retryable
-    assert len(host.asked) == 3
-    assert len(it.refreshed) == 2
+    assert len(host.requests) == 3
+    assert len(it.refreshed_at) == 2
     assert it.files() == []
 
 
 async def test_a_video_that_is_too_large_says_which_option_to_raise(tmp_path: Path) -> None:
-    limits = DownloadLimits(max_bytes=len(FILM) - 1)
-    async with hosts.Host(FILM) as told, hosts.Chunked(FILM, faults=0) as untold, rig(tmp_path, limits) as it:
+    limits = DownloadLimits(max_bytes=len(VIDEO) - 1)
+    async with (
+        hosts.FileHost(VIDEO) as told,
+        hosts.Chunked(VIDEO, faults=0) as untold,
+        download_harness(tmp_path, limits) as it,
+    ):
         for host in (told, untold):
             outcome = await it.fetch(host.url)
             assert isinstance(outcome, NotNow)
             assert "--max-video-bytes" in outcome.reason
-            assert len(host.asked) == 1
+            assert len(host.requests) == 1
 
 
-async def test_a_large_film_is_sampled_and_damage_in_it_is_found(tmp_path: Path) -> None:
-    large = padded(film(seconds=4, bit_rate=3_000_000), 6 * 2**20)
+async def test_large_video_is_sampled_and_damage_found(tmp_path: Path) -> None:
+    large = padded(make_video(seconds=4, bit_rate=3_000_000), 6 * 2**20)
     start = large.index(b"mdat") + 100_000
     zeroed = large[:start] + bytes(65_536) + large[start + 65_536 :]
-    host = hosts.SendsOther(large)
+    host = hosts.ReturnsOtherFile(large)
     host.other = zeroed
-    async with host, rig(tmp_path) as it:
+    async with host, download_harness(tmp_path) as it:
         outcome = await it.fetch(host.url)
     assert isinstance(outcome, Saved)
     assert it.video() == large
-    assert len(host.asked) == 2
+    assert len(host.requests) == 2
 
 
 async def test_a_restart_asks_for_the_missing_bytes_only(tmp_path: Path) -> None:
-    class GoesDown(hosts.Host):
-        async def answer(self, ask: hosts.Ask) -> None:
-            if len(self.asked) == 1:
-                await self.behave(ask, most=len(self.data) // 2)
+    class GoesDown(hosts.FileHost):
+        async def answer(self, ask: hosts.CdnRequest) -> None:
+            if len(self.requests) == 1:
+                await self.serve_file(ask, max_bytes=len(self.data) // 2)
             else:
-                await self.reply(ask, 503, {}, b"")
+                await self.send_response(ask, 503, {}, b"")
 
     once = DownloadLimits(tries=1, patience_s=0, first_wait_s=0.001)
-    async with GoesDown(FILM) as host, rig(tmp_path, once) as it:
+    async with GoesDown(VIDEO) as host, download_harness(tmp_path, once) as it:
         assert isinstance(await it.fetch(host.url), NotNow)
     assert it.files() == ["videos/row.mp4.origin.part", "videos/row.mp4.part"]
     assert "s3cret" not in (tmp_path / "videos/row.mp4.origin.part").read_text()
-    async with hosts.Host(FILM) as again, rig(tmp_path) as it:
+    async with hosts.FileHost(VIDEO) as again, download_harness(tmp_path) as it:
         outcome = await it.fetch(again.url + "&signature=another")
     assert isinstance(outcome, Saved)
-    assert [ask.first for ask in again.asked] == [len(FILM) // 2]
-    assert it.video() == FILM
+    assert [ask.first_byte for ask in again.requests] == [len(VIDEO) // 2]
+    assert it.video() == VIDEO
     assert it.files() == ["posters/row.jpg", "videos/row.mp4"]
 
 
@@ -327,29 +335,29 @@ async def test_a_restart_asks_for_the_missing_bytes_only(tmp_path: Path) -> None
 async def test_a_part_that_somebody_took_over_is_begun_anew(tmp_path: Path, leaves: bool) -> None:
     """A worker that was stopped wakes up and goes on with a row that is not its own any more."""
 
-    class WakesUp(hosts.Host):
-        async def answer(self, ask: hosts.Ask) -> None:
-            await self.behave(ask, most=len(self.data) // 2)
-            if len(self.asked) == 1:
+    class WakesUp(hosts.FileHost):
+        async def answer(self, ask: hosts.CdnRequest) -> None:
+            await self.serve_file(ask, max_bytes=len(self.data) // 2)
+            if len(self.requests) == 1:
                 async with LocalStore(tmp_path).part("videos/row.mp4") as part:
                     await part.begin("of another")
                     await part.write([b"bytes"])
                     if not leaves:
                         await part.discard()
 
-    async with WakesUp(FILM) as host, rig(tmp_path) as it:
+    async with WakesUp(VIDEO) as host, download_harness(tmp_path) as it:
         outcome = await it.fetch(host.url)
     assert isinstance(outcome, Saved)
-    assert it.video() == FILM
+    assert it.video() == VIDEO
     assert it.files() == ["posters/row.jpg", "videos/row.mp4"]
 
 
 async def test_a_part_that_is_whole_already_needs_no_request(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
-    (tmp_path / "videos/row.mp4.part").write_bytes(FILM)
-    note = {"place": "http://127.0.0.1/film.mp4", "etag": '"x"', "total_bytes": len(FILM)}
+    (tmp_path / "videos/row.mp4.part").write_bytes(VIDEO)
+    note = {"place": "http://127.0.0.1/film.mp4", "etag": '"x"', "total_bytes": len(VIDEO)}
     (tmp_path / "videos/row.mp4.origin.part").write_text(json.dumps(note))
-    async with rig(tmp_path) as it:
+    async with download_harness(tmp_path) as it:
         outcome = await it.fetch("http://127.0.0.1:9/film.mp4")
     assert isinstance(outcome, Saved)
     assert it.files() == ["posters/row.jpg", "videos/row.mp4"]
@@ -360,31 +368,31 @@ async def test_a_torn_note_only_costs_a_fresh_start(tmp_path: Path, note: bytes)
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos/row.mp4.part").write_bytes(b"rubbish")
     (tmp_path / "videos/row.mp4.origin.part").write_bytes(note)
-    async with hosts.Host(FILM) as host, rig(tmp_path) as it:
+    async with hosts.FileHost(VIDEO) as host, download_harness(tmp_path) as it:
         assert isinstance(await it.fetch(host.url), Saved)
-    assert it.video() == FILM
+    assert it.video() == VIDEO
     assert it.files() == ["posters/row.jpg", "videos/row.mp4"]
 
 
 async def test_a_page_in_answer_to_a_range_does_not_cost_what_is_held(tmp_path: Path) -> None:
-    class PageInBetween(hosts.Host):
-        async def answer(self, ask: hosts.Ask) -> None:
-            if len(self.asked) == 1:
-                await self.behave(ask, most=len(self.data) // 2)
-            elif len(self.asked) == 2:
-                await self.reply(ask, 200, {"Content-Type": "text/html"}, b"<html>wait</html>")
+    class PageInBetween(hosts.FileHost):
+        async def answer(self, ask: hosts.CdnRequest) -> None:
+            if len(self.requests) == 1:
+                await self.serve_file(ask, max_bytes=len(self.data) // 2)
+            elif len(self.requests) == 2:
+                await self.send_response(ask, 200, {"Content-Type": "text/html"}, b"<html>wait</html>")
             else:
-                await self.behave(ask)
+                await self.serve_file(ask)
 
-    async with PageInBetween(FILM) as host, rig(tmp_path) as it:
+    async with PageInBetween(VIDEO) as host, download_harness(tmp_path) as it:
         assert isinstance(await it.fetch(host.url), Saved)
-    assert [ask.first for ask in host.asked] == [0, len(FILM) // 2, len(FILM) // 2]
-    assert it.video() == FILM
+    assert [ask.first_byte for ask in host.requests] == [0, len(VIDEO) // 2, len(VIDEO) // 2]
+    assert it.video() == VIDEO
 
 
 async def test_rows_side_by_side_through_every_fault(tmp_path: Path) -> None:
     outcomes: dict[int, Outcome] = {}
-    async with hosts.Gauntlet(FILM) as host, rig(tmp_path) as it:
+    async with hosts.EveryFault(VIDEO) as host, download_harness(tmp_path) as it:
 
         async def one(number: int) -> None:
             outcomes[number] = await it.fetch(f"http://127.0.0.1:{host.port}/{number}.mp4", str(number))
@@ -393,5 +401,5 @@ async def test_rows_side_by_side_through_every_fault(tmp_path: Path) -> None:
             for number in range(18):
                 tasks.start_soon(one, number)
     assert all(isinstance(outcome, Saved) for outcome in outcomes.values()), outcomes
-    assert all(it.video(str(number)) == FILM for number in outcomes)
+    assert all(it.video(str(number)) == VIDEO for number in outcomes)
     assert len(it.files()) == 2 * 18

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from tests.integration import filehosts as hosts
-from tests.integration.films import film, padded
+from tests.integration.films import make_video, padded
 
 ROWS = 4
-FILM = padded(film(seconds=2), 12 * 2**20)
+VIDEO = padded(make_video(seconds=2), 12 * 2**20)
 ROOT = Path(__file__).parents[2]
 
 
-class Slow(hosts.Host):
+class SlowHost(hosts.FileHost):
     """Sends in pieces, so that there is always something to interrupt; tells when pieces leave."""
 
     def __init__(self, data: bytes) -> None:
@@ -26,13 +26,19 @@ class Slow(hosts.Host):
         self.pieces = asyncio.Condition()
         self.count = 0
 
-    async def reply(
-        self, ask: hosts.Ask, status: int, headers: dict[str, str], body: bytes, *, cut: bool = False
+    async def send_response(
+        self,
+        request: hosts.CdnRequest,
+        status: int,
+        headers: dict[str, str],
+        body: bytes,
+        *,
+        cut: bool = False,
     ) -> None:
-        await super().reply(ask, status, {"Content-Length": str(len(body))} | headers, b"")
+        await super().send_response(request, status, {"Content-Length": str(len(body))} | headers, b"")
         for start in range(0, len(body), 65536):
-            ask.writer.write(body[start : start + 65536])
-            await ask.writer.drain()
+            request.writer.write(body[start : start + 65536])
+            await request.writer.drain()
             self.sent_bytes += len(body[start : start + 65536])
             async with self.pieces:
                 self.count += 1
@@ -40,10 +46,10 @@ class Slow(hosts.Host):
             await asyncio.sleep(0.001)
 
 
-def check(folder: Path) -> int:
+def assert_files_whole(folder: Path) -> int:
     """Every file that has its final name is whole; returns how many there are."""
     found = list((folder / "videos").glob("*.mp4"))
-    assert all(path.read_bytes() == FILM for path in found)
+    assert all(path.read_bytes() == VIDEO for path in found)
     return len(found)
 
 
@@ -52,7 +58,7 @@ def check(folder: Path) -> int:
 async def test_killed_at_random_and_started_again_until_done(tmp_path: Path, seed: int) -> None:
     dice = random.Random(seed)
     kills = 0
-    async with Slow(FILM) as host:
+    async with SlowHost(VIDEO) as host:
         while True:
             child = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -71,7 +77,7 @@ async def test_killed_at_random_and_started_again_until_done(tmp_path: Path, see
                 child.send_signal(signal.SIGKILL)
                 kills += 1
             code = await child.wait()
-            whole = check(tmp_path)
+            whole = assert_files_whole(tmp_path)
             if code == 0:
                 break
             assert code == -signal.SIGKILL
@@ -79,5 +85,5 @@ async def test_killed_at_random_and_started_again_until_done(tmp_path: Path, see
     assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == [
         f"row-{n}.mp4" for n in range(ROWS)
     ]
-    assert any(ask.first for ask in host.asked)
-    assert host.sent_bytes < ROWS * len(FILM) * 2
+    assert any(ask.first_byte for ask in host.requests)
+    assert host.sent_bytes < ROWS * len(VIDEO) * 2

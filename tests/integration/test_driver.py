@@ -15,10 +15,10 @@ from pipeline.events import Topic
 from pipeline.ledger import Ledger
 from pipeline.model import State, Transition
 from pipeline.plan import resubmitted
-from tests.crash.batches import until
-from tests.integration.crews import paid_once
-from tests.integration.drivers import Driven, driven
-from tests.integration.engines import House, vendor
+from tests.crash.batches import wait_until
+from tests.integration.crews import assert_paid_once
+from tests.integration.drivers import DriverHarness, make_driver
+from tests.integration.engines import EngineHarness, fast_sandbox_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 async def test_rows_that_are_resubmitted_hold_no_slots(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with House(tmp_path) as house:
+    async with EngineHarness(tmp_path) as house:
         records = await house.add(8)
         for record in records[4:]:
             lost = record.evolve(State.SUBMITTING, correlation_id=f"b.{record.id}", submitted_at=time.time())
@@ -42,30 +42,30 @@ async def test_rows_that_are_resubmitted_hold_no_slots(
             doubtful = [record for record in await house.ledger.load() if record.state is State.SUBMITTING]
             await house.ledger.commit_many([Transition(record, resubmitted(record)) for record in doubtful])
 
-        run = await driven(house, monkeypatch, replan=replan, concurrency=2)
-        async with run.under_way():
+        run = await make_driver(house, monkeypatch, replan=replan, concurrency=2)
+        async with run.running():
             pass
         assert run.outcome.stop is None
         assert {record.state for record in run.outcome.records} == {State.DONE}
-        paid_once(house)
+        assert_paid_once(house)
 
 
-async def test_the_last_worker_dies_while_the_driver_looks(
+async def test_last_worker_dies_during_driver_snapshot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The look was answered before the account knew of the death, and is read after the driver knew of it."""
-    async with House(tmp_path, vendor(durations="fixed:100000")) as house:
+    async with EngineHarness(tmp_path, fast_sandbox_options(durations="fixed:100000")) as house:
         await house.add(2)
-        run = await driven(house, monkeypatch, workers=1, concurrency=2)
-        async with run.under_way():
-            await until(lambda: house.book.in_flight == 2)
-            [way], [process] = run.rays.ways, run.rays.processes
-            standing, gone = way.account.standing, way.account.gone
+        run = await make_driver(house, monkeypatch, workers=1, concurrency=2)
+        async with run.running():
+            await wait_until(lambda: house.sandbox_state.in_flight == 2)
+            [way], [process] = run.ray_backend.coordinators, run.ray_backend.processes
+            standing, gone = way.coordinator.standing, way.coordinator.gone
 
             async def told_late() -> Standing:
                 answer = await standing()
                 if not process.killed:
-                    process.die()
+                    process.kill()
                     await anyio.sleep(0.02)
                 return answer
 
@@ -73,32 +73,32 @@ async def test_the_last_worker_dies_while_the_driver_looks(
                 await anyio.sleep(0.05)
                 await gone(worker)
 
-            monkeypatch.setattr(way.account, "standing", told_late)
-            monkeypatch.setattr(way.account, "gone", known_later)
-            await until(lambda: len(run.rays.processes) == 2)
-            house.hasten()
-        assert len(run.rays.processes) == 2
+            monkeypatch.setattr(way.coordinator, "standing", told_late)
+            monkeypatch.setattr(way.coordinator, "gone", known_later)
+            await wait_until(lambda: len(run.ray_backend.processes) == 2)
+            house.finish_renders_now()
+        assert len(run.ray_backend.processes) == 2
         assert {record.state for record in run.outcome.records} == {State.DONE}
-        paid_once(house)
+        assert_paid_once(house)
 
 
-async def test_whoever_wants_out_waits_for_no_account(
+async def test_shutdown_does_not_wait_for_coordinator(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An account that waits for the database answers nobody."""
     monkeypatch.setattr(driver, "PARTING_S", 0.5)
-    async with House(tmp_path, vendor(durations="fixed:1000")) as house:
+    async with EngineHarness(tmp_path, fast_sandbox_options(durations="fixed:1000")) as house:
         await house.add(4)
-        run = await driven(house, monkeypatch, concurrency=2)
-        async with run.under_way():
-            await until(lambda: house.book.in_flight == 2)
+        run = await make_driver(house, monkeypatch, concurrency=2)
+        async with run.running():
+            await wait_until(lambda: house.sandbox_state.in_flight == 2)
             waiting = anyio.Event()
 
             async def waits() -> None:
                 waiting.set()
                 await anyio.sleep_forever()
 
-            monkeypatch.setattr(run.rays.ways[0].account, "standing", waits)
+            monkeypatch.setattr(run.ray_backend.coordinators[0].coordinator, "standing", waits)
             await waiting.wait()
             run.cluster.stop("enough", "stopping")
             run.cluster.abandon()
@@ -108,23 +108,23 @@ async def test_whoever_wants_out_waits_for_no_account(
 async def test_the_first_reason_to_stop_is_the_outcome(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with House(tmp_path, vendor(durations="fixed:100", balance_usd=0.9)) as house:
+    async with EngineHarness(tmp_path, fast_sandbox_options(durations="fixed:100", balance_usd=0.9)) as house:
         await house.add(6)
-        run = await driven(house, monkeypatch, concurrency=4)
-        async with run.under_way():
-            await until(lambda: bool(run.told(Topic.STOPPING)))
+        run = await make_driver(house, monkeypatch, concurrency=4)
+        async with run.running():
+            await wait_until(lambda: bool(run.messages(Topic.STOPPING)))
             run.cluster.stop("enough", "stopping")
         assert run.outcome.stop is StopReason.CREDITS
 
 
 async def test_a_stop_that_a_worker_met_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with House(tmp_path, vendor(balance_usd=0.9)) as house:
+    async with EngineHarness(tmp_path, fast_sandbox_options(balance_usd=0.9)) as house:
         await house.add(6)
-        run = await driven(house, monkeypatch, concurrency=4)
-        async with run.under_way():
+        run = await make_driver(house, monkeypatch, concurrency=4)
+        async with run.running():
             pass
         assert run.outcome.stop is StopReason.CREDITS
-        assert run.told(Topic.STOPPING) == [run.outcome.message]
+        assert run.messages(Topic.STOPPING) == [run.outcome.message]
 
 
 async def test_workers_that_cannot_speak_to_the_account_are_not_started_for_ever(
@@ -137,24 +137,24 @@ async def test_workers_that_cannot_speak_to_the_account_are_not_started_for_ever
 
     monkeypatch.setattr(Account, "join", lost)
     monkeypatch.setattr(driver, "BEAT_S", 0.01)
-    async with House(tmp_path) as house:
+    async with EngineHarness(tmp_path) as house:
         await house.add(2)
-        run = await driven(house, monkeypatch, workers=1)
-        async with run.under_way():
+        run = await make_driver(house, monkeypatch, workers=1)
+        async with run.running():
             pass
         assert run.outcome.stop is StopReason.UNFINISHED
-        assert len(run.rays.processes) == driver.DEATHS + 1
+        assert len(run.ray_backend.processes) == driver.DEATHS + 1
 
 
 async def test_nothing_is_started_when_there_is_nothing_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with House(tmp_path) as house:
+    async with EngineHarness(tmp_path) as house:
         await house.run(3)
-        run = await driven(house, monkeypatch)
-        async with run.under_way():
+        run = await make_driver(house, monkeypatch)
+        async with run.running():
             pass
-        assert run.rays.started == 0
+        assert run.ray_backend.start_calls == 0
         assert run.outcome.stop is None
         assert not run.outcome.open_rows
 
@@ -163,11 +163,11 @@ async def test_a_cluster_that_places_no_worker_any_more_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driver, "IDLE_S", 0.3)
-    async with House(tmp_path) as house:
+    async with EngineHarness(tmp_path) as house:
         await house.add(3)
-        run = await driven(house, monkeypatch)
-        run.rays.gone = True
-        async with run.under_way():
+        run = await make_driver(house, monkeypatch)
+        run.ray_backend.cluster_lost = True
+        async with run.running():
             pass
         assert run.outcome.stop is StopReason.UNFINISHED
         assert "lost its head" in run.outcome.message
@@ -177,47 +177,47 @@ async def test_a_cluster_that_places_no_worker_any_more_ends_the_run(
 async def test_a_signal_after_the_end_has_nobody_to_tell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with House(tmp_path) as house:
+    async with EngineHarness(tmp_path) as house:
         await house.add(3)
-        run = await driven(house, monkeypatch)
-        async with run.under_way():
+        run = await make_driver(house, monkeypatch)
+        async with run.running():
             pass
-        [way] = run.rays.ways
+        [way] = run.ray_backend.coordinators
         way.tell = None  # type: ignore[method-assign,assignment]  # whoever calls it now fails
         run.cluster.stop("interrupted", "stopping")
         run.cluster.abandon()
 
 
-async def crowded_out(house: House, monkeypatch: pytest.MonkeyPatch) -> Driven:
+async def driver_without_room(house: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> DriverHarness:
     """Three rows, and a cluster without room for any worker."""
     monkeypatch.setattr(driver, "IDLE_S", 0.1)
     await house.add(3)
-    run = await driven(house, monkeypatch)
-    run.rays.full = True
+    run = await make_driver(house, monkeypatch)
+    run.ray_backend.has_no_room = True
     return run
 
 
 async def test_a_cluster_without_room_is_waited_for_with_a_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with House(tmp_path) as house:
-        run = await crowded_out(house, monkeypatch)
-        async with run.under_way():
-            await until(lambda: "free CPU" in run.spy.words())
-            run.rays.full = False
-            for process in run.rays.processes:
+    async with EngineHarness(tmp_path) as house:
+        run = await driver_without_room(house, monkeypatch)
+        async with run.running():
+            await wait_until(lambda: "free CPU" in run.spy.messages_text())
+            run.ray_backend.has_no_room = False
+            for process in run.ray_backend.processes:
                 process.placed.set()
         assert run.outcome.stop is None
         assert {record.state for record in run.outcome.records} == {State.DONE}
 
 
-async def test_an_interrupt_waits_for_no_place_when_nothing_is_paid(
+async def test_interrupt_does_not_wait_for_cluster_room_when_nothing_is_paid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with House(tmp_path) as house:
-        run = await crowded_out(house, monkeypatch)
-        async with run.under_way():
-            await until(lambda: "free CPU" in run.spy.words())
+    async with EngineHarness(tmp_path) as house:
+        run = await driver_without_room(house, monkeypatch)
+        async with run.running():
+            await wait_until(lambda: "free CPU" in run.spy.messages_text())
             run.cluster.stop("enough", "stopping")
         assert run.outcome.stop is StopReason.INTERRUPTED
         assert len(run.outcome.open_rows) == 3
@@ -228,12 +228,12 @@ async def test_the_last_worker_dies_and_the_ledger_is_slow_to_free_its_rows(
 ) -> None:
     """A look in the meantime must not find that nobody works and nothing is to be lent."""
     monkeypatch.setattr(driver, "BEAT_S", 0.05)
-    async with House(tmp_path, vendor(durations="fixed:100000")) as house:
+    async with EngineHarness(tmp_path, fast_sandbox_options(durations="fixed:100000")) as house:
         await house.add(1)
-        run = await driven(house, monkeypatch, workers=1, concurrency=2)
-        async with run.under_way():
-            await until(lambda: house.book.in_flight == 1)
-            [process] = run.rays.processes
+        run = await make_driver(house, monkeypatch, workers=1, concurrency=2)
+        async with run.running():
+            await wait_until(lambda: house.sandbox_state.in_flight == 1)
+            [process] = run.ray_backend.processes
             revoke, look = Ledger.revoke, Account.standing
             begun, goes_on, looks = anyio.Event(), anyio.Event(), 0
 
@@ -250,11 +250,11 @@ async def test_the_last_worker_dies_and_the_ledger_is_slow_to_free_its_rows(
 
             monkeypatch.setattr(Ledger, "revoke", slowly)
             monkeypatch.setattr(Account, "standing", counted)
-            process.die()
-            await until(lambda: looks >= 3)
+            process.kill()
+            await wait_until(lambda: looks >= 3)
             goes_on.set()
-            await until(lambda: len(run.rays.processes) == 2)
-            house.hasten()
-        assert len(run.rays.processes) == 2
+            await wait_until(lambda: len(run.ray_backend.processes) == 2)
+            house.finish_renders_now()
+        assert len(run.ray_backend.processes) == 2
         assert {record.state for record in run.outcome.records} == {State.DONE}
-        paid_once(house)
+        assert_paid_once(house)

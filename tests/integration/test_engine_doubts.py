@@ -10,7 +10,7 @@ from pipeline.errors import StopReason
 from pipeline.events import Topic
 from pipeline.model import State
 from pipeline.sandbox import Fault
-from tests.integration.engines import House, row, states, vendor
+from tests.integration.engines import EngineHarness, count_states, fast_sandbox_options, make_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,101 +41,111 @@ def once(fault: Fault, index: int) -> Fault:
 async def test_every_way_to_lose_an_answer_costs_no_row_and_no_second_payment(tmp_path: Path) -> None:
     faults = [once(fault, index) for index, fault in enumerate([*ACCEPTED, *NOT_ACCEPTED])]
     count = len(faults) + 2
-    async with House(tmp_path, vendor(), *faults) as house:
+    async with EngineHarness(tmp_path, fast_sandbox_options(), *faults) as house:
         outcome = await house.run(count, concurrency=8, reconcile_after=1.5, request_timeout=0.5)
-        assert states(outcome) == {State.DONE: count}
-        assert house.paid() == count
-        assert {made.prompt for made in house.book.generations} == {
-            row(index).prompt for index in range(count)
+        assert count_states(outcome) == {State.DONE: count}
+        assert house.count_paid() == count
+        assert {made.prompt for made in house.sandbox_state.generations} == {
+            make_record(index).prompt for index in range(count)
         }
         assert outcome.stop is None
-        assert sum(house.book.struck[fault.name] for fault in {*faults}) >= len(faults)
+        assert sum(house.sandbox_state.triggered[fault.name] for fault in {*faults}) >= len(faults)
 
 
-async def test_a_doubt_waits_for_the_longest_time_before_a_second_create(tmp_path: Path) -> None:
+async def test_in_doubt_row_waits_full_period_before_second_create(tmp_path: Path) -> None:
     """The row shows late; a create that came before it would be a second payment."""
-    options = vendor(log_lag_s=150.0)  # a second and a half
-    async with House(tmp_path, options, Fault("cut-accepted", total=1)) as house:
+    options = fast_sandbox_options(log_lag_s=150.0)  # a second and a half
+    async with EngineHarness(tmp_path, options, Fault("cut-accepted", total=1)) as house:
         outcome = await house.run(1, reconcile_after=8.0)
-        assert states(outcome) == {State.DONE: 1}
-        assert house.book.creates == 1
+        assert count_states(outcome) == {State.DONE: 1}
+        assert house.sandbox_state.create_requests == 1
 
 
 async def test_a_row_the_log_never_shows_is_held_and_the_rest_is_done(tmp_path: Path) -> None:
-    async with House(tmp_path, vendor(log_rows="never"), Fault("cut-accepted", match="number 1.")) as house:
+    async with EngineHarness(
+        tmp_path, fast_sandbox_options(log_rows="never"), Fault("cut-accepted", match="number 1.")
+    ) as house:
         outcome = await house.run(4, reconcile_after=600, reconcile_wait=0.3)
-        assert states(outcome) == {State.DONE: 3, State.IN_DOUBT: 1}
+        assert count_states(outcome) == {State.DONE: 3, State.IN_DOUBT: 1}
         assert outcome.stop is StopReason.IN_DOUBT
         assert [record.id for record in outcome.open_rows] == ["row-1"]
-        assert house.book.creates == 4
-        assert any(event.topic is Topic.WAITING for event in house.spy.events)
+        assert house.sandbox_state.create_requests == 4
+        assert any(event.topic is Topic.WAITING for event in house.observer.events)
         again = await house.run(reconcile_after=600, reconcile_wait=0.0)
-        assert states(again)[State.IN_DOUBT] == 1
-        assert house.book.creates == 4
+        assert count_states(again)[State.IN_DOUBT] == 1
+        assert house.sandbox_state.create_requests == 4
 
 
 @pytest.mark.parametrize("trouble", ["log-error", "log-garbage", "log-throttled"])
 async def test_a_log_that_cannot_be_read_proves_nothing(tmp_path: Path, trouble: str) -> None:
-    async with House(tmp_path, vendor(), Fault(trouble), Fault("cut-before", match="number 0.")) as house:
+    async with EngineHarness(
+        tmp_path, fast_sandbox_options(), Fault(trouble), Fault("cut-before", match="number 0.")
+    ) as house:
         outcome = await house.run(2, reconcile_after=0.1, reconcile_wait=0.5)
-        assert states(outcome) == {State.DONE: 1, State.IN_DOUBT: 1}
-        house.box._desk.faults.clear()
+        assert count_states(outcome) == {State.DONE: 1, State.IN_DOUBT: 1}
+        house.sandbox._injector.faults.clear()
         again = await house.run(reconcile_after=0.1)
-        assert states(again) == {State.DONE: 2}
-        assert house.paid() == 2
+        assert count_states(again) == {State.DONE: 2}
+        assert house.count_paid() == 2
 
 
 async def test_one_pass_serves_all_rows_in_doubt(tmp_path: Path) -> None:
-    async with House(tmp_path, vendor(log_rows="accepted"), Fault("cut-accepted", times=1)) as house:
+    async with EngineHarness(
+        tmp_path, fast_sandbox_options(log_rows="accepted"), Fault("cut-accepted", times=1)
+    ) as house:
         outcome = await house.run(20, concurrency=20, reconcile_after=60, poll_interval=0.5)
-        assert states(outcome) == {State.DONE: 20}
-        assert house.book.requests["GET", "/v2/logs"] < 15
+        assert count_states(outcome) == {State.DONE: 20}
+        assert house.sandbox_state.requests["GET", "/v2/logs"] < 15
 
 
 async def test_a_run_waits_as_long_as_it_takes_and_says_so(tmp_path: Path) -> None:
-    async with House(tmp_path, vendor(), Fault("hang", match="number 0.", times=1)) as house:
+    async with EngineHarness(
+        tmp_path, fast_sandbox_options(), Fault("hang", match="number 0.", times=1)
+    ) as house:
         outcome = await house.run(2, reconcile_after=1.0, request_timeout=0.3)
-        assert states(outcome) == {State.DONE: 2}
-        assert "waiting for 1 row(s) in doubt" in house.spy.words()
-        assert "never accepted" in house.spy.words()
+        assert count_states(outcome) == {State.DONE: 2}
+        assert "waiting for 1 row(s) in doubt" in house.observer.messages_text()
+        assert "never accepted" in house.observer.messages_text()
 
 
 async def test_a_generation_found_in_the_log_that_has_failed_is_generated_again(tmp_path: Path) -> None:
     faults = (Fault("cut-accepted", times=1), Fault("error", times=1))
-    async with House(tmp_path, vendor(), *faults) as house:
+    async with EngineHarness(tmp_path, fast_sandbox_options(), *faults) as house:
         outcome = await house.run(1, reconcile_after=60)
-        assert states(outcome) == {State.DONE: 1}
-        assert (len(house.book.generations), house.paid()) == (2, 1)
+        assert count_states(outcome) == {State.DONE: 1}
+        assert (len(house.sandbox_state.generations), house.count_paid()) == (2, 1)
 
 
-async def test_doubts_of_an_earlier_run_are_settled_by_the_next(tmp_path: Path) -> None:
-    async with House(tmp_path, vendor(log_lag_s=6000.0), Fault("cut-accepted", match="number 0.")) as house:
+async def test_in_doubt_rows_of_earlier_run_are_reconciled_by_next(tmp_path: Path) -> None:
+    async with EngineHarness(
+        tmp_path, fast_sandbox_options(log_lag_s=6000.0), Fault("cut-accepted", match="number 0.")
+    ) as house:
         outcome = await house.run(2, reconcile_after=600, reconcile_wait=0.0)
-        assert states(outcome) == {State.DONE: 1, State.IN_DOUBT: 1}
-        for made in house.book.generations:
+        assert count_states(outcome) == {State.DONE: 1, State.IN_DOUBT: 1}
+        for made in house.sandbox_state.generations:
             made.created_at -= 60.0  # a minute goes by
         again = await house.run(reconcile_after=600)
-        assert states(again) == {State.DONE: 2}
-        assert house.book.creates == 2
+        assert count_states(again) == {State.DONE: 2}
+        assert house.sandbox_state.create_requests == 2
 
 
 async def test_a_run_that_may_not_wait_still_asks_once(tmp_path: Path) -> None:
-    async with House(
-        tmp_path, vendor(), Fault("log-error"), Fault("cut-accepted", match="number 0.")
+    async with EngineHarness(
+        tmp_path, fast_sandbox_options(), Fault("log-error"), Fault("cut-accepted", match="number 0.")
     ) as house:
         outcome = await house.run(1, reconcile_after=600, reconcile_wait=0.0)
-        assert states(outcome) == {State.IN_DOUBT: 1}
-        house.box._desk.faults.clear()
+        assert count_states(outcome) == {State.IN_DOUBT: 1}
+        house.sandbox._injector.faults.clear()
         again = await house.run(reconcile_after=600, reconcile_wait=0.0)
-        assert states(again) == {State.DONE: 1}
-        assert house.book.creates == 1
+        assert count_states(again) == {State.DONE: 1}
+        assert house.sandbox_state.create_requests == 1
 
 
-async def test_a_young_doubt_counts_as_in_flight(tmp_path: Path) -> None:
+async def test_recent_in_doubt_row_counts_as_in_flight(tmp_path: Path) -> None:
     """Its create may have been accepted: the vendor must not see more at once than was asked for."""
-    options = vendor(durations="fixed:40")  # two fifths of a second, well within a young doubt
-    async with House(tmp_path, options, Fault("cut-accepted", share=0.4)) as house:
+    options = fast_sandbox_options(durations="fixed:40")  # two fifths of a second, well within a young doubt
+    async with EngineHarness(tmp_path, options, Fault("cut-accepted", share=0.4)) as house:
         outcome = await house.run(16, concurrency=4, reconcile_after=600)
-        assert states(outcome) == {State.DONE: 16}
-        assert house.book.struck["cut-accepted"] >= 2
-        assert house.book.peak_in_flight <= 4
+        assert count_states(outcome) == {State.DONE: 16}
+        assert house.sandbox_state.triggered["cut-accepted"] >= 2
+        assert house.sandbox_state.peak_in_flight <= 4

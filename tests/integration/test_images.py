@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FORMATS = {"PNG": "png", "JPEG": "jpeg", "GIF": "gif", "WEBP": "webp", "BMP": "bmp", "AVIF": "avif"}
 
 
-def picture(kind: str, width: int = 1280, height: int = 720, **more: Any) -> bytes:
+def image_bytes(kind: str, width: int = 1280, height: int = 720, **more: Any) -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (width, height), "teal").save(out, kind, **more)
     return out.getvalue()
@@ -36,7 +36,7 @@ def picture(kind: str, width: int = 1280, height: int = 720, **more: Any) -> byt
 
 @pytest.mark.parametrize(("kind", "name"), FORMATS.items())
 def test_type_and_size_are_read_from_the_first_bytes(kind: str, name: str) -> None:
-    data = picture(kind, 1000, 600)
+    data = image_bytes(kind, 1000, 600)
     assert read_head(data) == Head(name, 1000, 600)
     needed = next(n for n in range(len(data) + 1) if read_head(data[:n]) is not None)
     assert needed < 1000
@@ -44,11 +44,11 @@ def test_type_and_size_are_read_from_the_first_bytes(kind: str, name: str) -> No
 
 @pytest.mark.parametrize("more", [{"lossless": True}, {"exif": b"Exif\0\0" + b"x" * 100}])
 def test_every_kind_of_webp(more: dict[str, Any]) -> None:
-    assert read_head(picture("WEBP", 1000, 600, **more)) == Head("webp", 1000, 600)
+    assert read_head(image_bytes("WEBP", 1000, 600, **more)) == Head("webp", 1000, 600)
 
 
 def test_a_jpeg_with_much_in_front_of_its_size() -> None:
-    data = picture("JPEG", progressive=True, icc_profile=b"p" * 200_000)
+    data = image_bytes("JPEG", progressive=True, icc_profile=b"p" * 200_000)
     assert read_head(data[:65536]) is None
     assert read_head(data) == Head("jpeg", 1280, 720)
 
@@ -99,36 +99,36 @@ def test_private_addresses_in_every_dress(address: str, public: bool) -> None:
 
 
 @dataclass
-class Host:
+class ImageHost:
     """An image host; `sent` counts the bytes that left it, `asked` the requests by path."""
 
     base: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
     redirects: dict[str, str] = field(default_factory=dict)
-    asked: dict[str, int] = field(default_factory=dict)
-    sent: int = 0
+    request_counts: dict[str, int] = field(default_factory=dict)
+    sent_bytes: int = 0
     ranges: bool = True
-    now: int = 0
+    active: int = 0
     peak: int = 0
-    together: int = 1
-    met: asyncio.Event = field(default_factory=asyncio.Event)
+    barrier_size: int = 1
+    barrier: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        self.asked[request.path] = self.asked.get(request.path, 0) + 1
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.request_counts[request.path] = self.request_counts.get(request.path, 0) + 1
         if request.path in self.redirects:
             raise web.HTTPFound(self.redirects[request.path])
         data = self.files.get(request.path)
         if data is None:
             raise web.HTTPNotFound
-        self.now += 1
-        self.peak = max(self.peak, self.now)
-        if self.now >= self.together:
-            self.met.set()
+        self.active += 1
+        self.peak = max(self.peak, self.active)
+        if self.active >= self.barrier_size:
+            self.barrier.set()
         try:
-            await self.met.wait()
+            await self.barrier.wait()
             return await self._send(request, data)
         finally:
-            self.now -= 1
+            self.active -= 1
 
     async def _send(self, request: web.Request, data: bytes) -> web.StreamResponse:
         status = 200
@@ -138,14 +138,14 @@ class Host:
         await response.prepare(request)
         for start in range(0, len(data), 16384):
             await response.write(data[start : start + 16384])
-            self.sent += 16384
+            self.sent_bytes += 16384
         return response
 
 
 @asynccontextmanager
-async def serving(host: Host) -> AsyncIterator[Host]:
+async def running(host: ImageHost) -> AsyncIterator[ImageHost]:
     app = web.Application()
-    app.router.add_get("/{any:.*}", host.answer)
+    app.router.add_get("/{any:.*}", host.handle)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -167,26 +167,26 @@ async def check(*jobs: Job, allow_private: bool = True, cache_file: Path | None 
 
 
 async def test_good_images_are_asked_once_and_remembered(tmp_path: Path) -> None:
-    host = Host(files={"/a.png": picture("PNG"), "/b.jpg": picture("JPEG", 720, 1280)})
-    async with serving(host):
+    host = ImageHost(files={"/a.png": image_bytes("PNG"), "/b.jpg": image_bytes("JPEG", 720, 1280)})
+    async with running(host):
         jobs = [job(f"{host.base}/{name}", line) for line, name in enumerate(["a.png", "b.jpg", "a.png"])]
         for _ in range(2):
             found = await check(*jobs, cache_file=tmp_path / "images.json")
             assert (found.problems, found.warnings, found.bad) == ((), (), frozenset())
-    assert host.asked == {"/a.png": 1, "/b.jpg": 1}
+    assert host.request_counts == {"/a.png": 1, "/b.jpg": 1}
 
 
-async def test_each_trouble_has_its_words_and_place() -> None:
-    host = Host(
+async def test_each_image_problem_has_message_and_position() -> None:
+    host = ImageHost(
         files={
-            "/small.png": picture("PNG", 640, 480),
+            "/small.png": image_bytes("PNG", 640, 480),
             "/page": b"<html><body>gone</body></html>",
             "/empty": b"",
-            "/cut.jpg": picture("JPEG")[:30],
+            "/cut.jpg": image_bytes("JPEG")[:30],
         },
         redirects={"/loop": "/loop", "/out": "ftp://example.com/x"},
     )
-    async with serving(host):
+    async with running(host):
         names = ["small.png", "page", "empty", "cut.jpg", "missing", "loop", "out"]
         jobs = [job(f"{host.base}/{name}", line) for line, name in enumerate(names, 1)]
         closed = job("http://127.0.0.1:9/x.png", 8)
@@ -210,8 +210,10 @@ async def test_each_trouble_has_its_words_and_place() -> None:
 
 
 async def test_a_shape_far_from_the_one_asked_is_a_warning() -> None:
-    host = Host(files={"/square.png": picture("PNG", 1000, 1000), "/wide.gif": picture("GIF", 1500, 1000)})
-    async with serving(host):
+    host = ImageHost(
+        files={"/square.png": image_bytes("PNG", 1000, 1000), "/wide.gif": image_bytes("GIF", 1500, 1000)}
+    )
+    async with running(host):
         square, wide = f"{host.base}/square.png", f"{host.base}/wide.gif"
         found = await check(job(square, aspect_ratio="16:9"), job(square), job(wide, aspect_ratio="16:9"))
     assert found.problems == ()
@@ -221,45 +223,47 @@ async def test_a_shape_far_from_the_one_asked_is_a_warning() -> None:
 
 @pytest.mark.parametrize("ranges", [True, False])
 async def test_only_the_bytes_of_the_head_are_read(ranges: bool) -> None:
-    large = picture("PNG") + b"\0" * 50_000_000
-    host = Host(files={"/large.png": large}, ranges=ranges)
-    async with serving(host):
+    large = image_bytes("PNG") + b"\0" * 50_000_000
+    host = ImageHost(files={"/large.png": large}, ranges=ranges)
+    async with running(host):
         assert (await check(job(f"{host.base}/large.png"))).problems == ()
-    assert host.sent < 10_000_000
+    assert host.sent_bytes < 10_000_000
 
 
 async def test_a_late_size_is_fetched_with_a_second_request() -> None:
-    host = Host(files={"/late.jpg": picture("JPEG", icc_profile=b"p" * 200_000)})
-    async with serving(host):
+    host = ImageHost(files={"/late.jpg": image_bytes("JPEG", icc_profile=b"p" * 200_000)})
+    async with running(host):
         assert (await check(job(f"{host.base}/late.jpg"))).problems == ()
-    assert host.asked["/late.jpg"] == 2
+    assert host.request_counts["/late.jpg"] == 2
 
 
 async def test_many_at_once_and_not_too_many() -> None:
-    host = Host(files={f"/{n}.png": picture("PNG", 720, 720) for n in range(60)}, together=8)
-    async with serving(host):
+    host = ImageHost(files={f"/{n}.png": image_bytes("PNG", 720, 720) for n in range(60)}, barrier_size=8)
+    async with running(host):
         assert (await check(*(job(f"{host.base}/{n}.png") for n in range(60)))).problems == ()
     assert 8 <= host.peak <= check_module.AT_ONCE
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "[::1]", "0x7f000001", "[::ffff:127.0.0.1]"])
 async def test_private_hosts_are_not_asked(name: str) -> None:
-    host = Host(files={"/a.png": picture("PNG")})
-    async with serving(host):
+    host = ImageHost(files={"/a.png": image_bytes("PNG")})
+    async with running(host):
         port = host.base.rpartition(":")[2]
         found = await check(job(f"http://{name}:{port}/a.png"), allow_private=False)
     assert "private address" in str(found.problems[0])
-    assert host.asked == {}
+    assert host.request_counts == {}
 
 
 async def test_a_redirect_does_not_lead_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     public = "pipeline.net.address_guard.is_public"
     monkeypatch.setattr(public, lambda address: address == "127.0.0.1")
-    host = Host(redirects={"/a.png": "http://169.254.169.254/latest/meta-data", "/b.png": "http://[::1]:1/x"})
-    async with serving(host):
+    host = ImageHost(
+        redirects={"/a.png": "http://169.254.169.254/latest/meta-data", "/b.png": "http://[::1]:1/x"}
+    )
+    async with running(host):
         found = await check(job(f"{host.base}/a.png"), job(f"{host.base}/b.png"), allow_private=False)
     assert [("private address" in str(problem)) for problem in found.problems] == [True, True]
-    assert host.asked == {"/a.png": 1, "/b.png": 1}
+    assert host.request_counts == {"/a.png": 1, "/b.png": 1}
 
 
 async def test_an_image_is_asked_for_through_the_proxy_and_nothing_inside_is(
@@ -270,7 +274,7 @@ async def test_an_image_is_asked_for_through_the_proxy_and_nothing_inside_is(
 
     async def forward(request: web.Request) -> web.Response:
         asked.append(str(request.url))
-        return web.Response(body=picture("PNG"))
+        return web.Response(body=image_bytes("PNG"))
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", forward)

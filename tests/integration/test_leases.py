@@ -15,8 +15,8 @@ from pipeline.errors import Conflict
 from pipeline.ledger import Ledger
 from pipeline.ledger.leases import Superseded
 from pipeline.model import Record, State, Transition
-from tests.crash.batches import until
-from tests.integration.ledgers import job, place_for
+from tests.crash.batches import wait_until
+from tests.integration.ledgers import ledger_location, make_record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,46 +27,46 @@ if TYPE_CHECKING:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return place_for(request.param, tmp_path)
+    return ledger_location(request.param, tmp_path)
 
 
 def rows(count: int) -> list[Record]:
-    return [job(f"row-{number}", number) for number in range(count)]
+    return [make_record(f"row-{number}", number) for number in range(count)]
 
 
-def keys(lent: Sequence[Leased]) -> list[str]:
+def ids_of(lent: Sequence[Leased]) -> list[str]:
     return [row.record.id for row in lent]
 
 
-async def test_rows_are_lent_in_order_and_to_one_worker_at_a_time(where: str) -> None:
+async def test_rows_are_leased_in_order_to_one_worker_at_a_time(where: str) -> None:
     async with await Ledger.open(where) as ledger:
-        await ledger.add([*rows(5), replace(job("removed"), position=-1)])
+        await ledger.add([*rows(5), replace(make_record("removed"), position=-1)])
         epoch, flying = await ledger.begin_epoch()
         assert not flying
         first = await ledger.claim(epoch, "a", 2)
-        assert keys(first) == ["row-0", "row-1"]
-        assert keys(await ledger.claim(epoch, "b", 9)) == ["row-2", "row-3", "row-4"]
+        assert ids_of(first) == ["row-0", "row-1"]
+        assert ids_of(await ledger.claim(epoch, "b", 9)) == ["row-2", "row-3", "row-4"]
         assert await ledger.claim(epoch, "a", 9) == []
         assert [row.record for row in first] == rows(2)
 
 
-async def test_rows_that_are_given_back_are_lent_again(where: str) -> None:
+async def test_returned_rows_are_leased_again(where: str) -> None:
     async with await Ledger.open(where) as ledger:
         await ledger.add(rows(3))
         epoch, _ = await ledger.begin_epoch()
         first = await ledger.claim(epoch, "a", 3)
         await ledger.give_back(epoch, [row.record.key for row in first[1:]])
         again = await ledger.claim(epoch, "b", 9)
-        assert keys(again) == ["row-1", "row-2"]
+        assert ids_of(again) == ["row-1", "row-2"]
         assert all(row.lease > old.lease for row, old in zip(again, first[1:], strict=True))
         assert (await ledger.revoke(epoch, "a")).freed
-        assert keys(await ledger.claim(epoch, "b", 9)) == ["row-0"]
+        assert ids_of(await ledger.claim(epoch, "b", 9)) == ["row-0"]
 
 
-async def test_what_is_under_way_is_lent_first_and_what_has_ended_never(where: str) -> None:
+async def test_in_progress_rows_are_leased_first_and_finished_never(where: str) -> None:
     async with await Ledger.open(where) as ledger:
         given = rows(8)
-        gone = replace(job("removed"), position=-1)
+        gone = replace(make_record("removed"), position=-1)
         await ledger.add([*given, gone])
         ways: dict[int, tuple[State, ...]] = {
             2: (State.SUBMITTING,),
@@ -83,8 +83,14 @@ async def test_what_is_under_way_is_lent_first_and_what_has_ended_never(where: s
         await ledger.commit(gone, gone.evolve(State.GENERATING))
         epoch, flying = await ledger.begin_epoch()
         assert flying == {given[2].key, given[3].key, given[4].key, gone.key}
-        assert set(keys(await ledger.claim(epoch, "a", 5))) == {"removed", "row-2", "row-3", "row-4", "row-5"}
-        assert keys(await ledger.claim(epoch, "a", 9)) == ["row-0", "row-1"]
+        assert set(ids_of(await ledger.claim(epoch, "a", 5))) == {
+            "removed",
+            "row-2",
+            "row-3",
+            "row-4",
+            "row-5",
+        }
+        assert ids_of(await ledger.claim(epoch, "a", 9)) == ["row-0", "row-1"]
 
 
 async def test_steps_are_fenced_by_the_lease(where: str) -> None:
@@ -128,7 +134,7 @@ async def test_the_version_counts_under_a_lease_too(where: str) -> None:
             await worker.commit(row.record, row.record.evolve(State.SUBMITTING))
 
 
-async def test_a_new_epoch_ends_all_leases_and_the_old_lender(where: str) -> None:
+async def test_new_epoch_ends_all_leases_and_old_coordinator(where: str) -> None:
     async with await Ledger.open(where) as old, await Ledger.open(where) as new:
         await old.add(rows(2))
         first, _ = await old.begin_epoch()
@@ -142,7 +148,7 @@ async def test_a_new_epoch_ends_all_leases_and_the_old_lender(where: str) -> Non
             await old.revoke(first, "a")
         with pytest.raises(Conflict):
             await old.commit(row.record, row.record.evolve(State.SUBMITTING))
-        assert keys(await new.claim(second, "b", 9)) == ["row-0", "row-1"]
+        assert ids_of(await new.claim(second, "b", 9)) == ["row-0", "row-1"]
 
 
 async def test_rows_that_are_left_wait_for_the_next_epoch(where: str) -> None:
@@ -202,7 +208,7 @@ async def test_epochs_that_begin_at_once_are_not_the_same(where: str) -> None:
                     await driver.claim(number, "a", 1)
 
 
-class Race:
+class LeaseRace:
     """Lenders of several epochs, and workers of all of them, at random, against one batch.
 
     `lowest` is the lowest number that a row may still have, by what was answered so far. A step that begins
@@ -210,61 +216,61 @@ class Race:
     """
 
     def __init__(self, seed: int, lenders: Sequence[Ledger], hands: Sequence[Ledger]) -> None:
-        self.chance = random.Random(seed)
+        self.rng = random.Random(seed)
         self.lenders = lenders
-        self.hands = hands
-        self.held: list[tuple[str, Leased]] = []
-        self.lowest: dict[str, int] = {}
-        self.some = asyncio.Event()
+        self.workers = hands
+        self.leased: list[tuple[str, Leased]] = []
+        self.min_lease: dict[str, int] = {}
+        self.any_leased = asyncio.Event()
 
-    async def lend(self, lender: Ledger, turns: int) -> None:
+    async def run_lender(self, lender: Ledger, turns: int) -> None:
         epoch = await self.begin(lender)
         for _ in range(turns):
-            worker, chance = self.chance.choice("abc"), self.chance.random()
+            worker, rng_value = self.rng.choice("abc"), self.rng.random()
             try:
-                if chance < 0.6:
-                    self.take(worker, await lender.claim(epoch, worker, self.chance.randint(1, 6)))
-                elif chance < 0.95:
-                    had = [row for name, row in self.held if name == worker]
+                if rng_value < 0.6:
+                    self.record_leases(worker, await lender.claim(epoch, worker, self.rng.randint(1, 6)))
+                elif rng_value < 0.95:
+                    had = [row for name, row in self.leased if name == worker]
                     await lender.revoke(epoch, worker)
-                    self.lose(had)
+                    self.invalidate(had)
                 else:
                     epoch = await self.begin(lender)
             except Superseded:
                 continue
 
     async def begin(self, lender: Ledger) -> int:
-        had = [row for _, row in self.held]
+        had = [row for _, row in self.leased]
         epoch, _ = await lender.begin_epoch()
-        self.lose(had)
+        self.invalidate(had)
         return epoch
 
-    def take(self, worker: str, lent: Sequence[Leased]) -> None:
+    def record_leases(self, worker: str, lent: Sequence[Leased]) -> None:
         for row in lent:
             assert all(
-                row.lease != other.lease or row.record.key != other.record.key for _, other in self.held
+                row.lease != other.lease or row.record.key != other.record.key for _, other in self.leased
             )
-            self.lowest[row.record.key] = max(row.lease, self.lowest.get(row.record.key, 0))
-            self.held.append((worker, row))
-            self.some.set()
+            self.min_lease[row.record.key] = max(row.lease, self.min_lease.get(row.record.key, 0))
+            self.leased.append((worker, row))
+            self.any_leased.set()
 
-    def lose(self, had: Sequence[Leased]) -> None:
+    def invalidate(self, had: Sequence[Leased]) -> None:
         for row in had:
-            self.lowest[row.record.key] = max(row.lease + 1, self.lowest[row.record.key])
+            self.min_lease[row.record.key] = max(row.lease + 1, self.min_lease[row.record.key])
 
-    async def work(self, hand: Ledger, turns: int) -> None:
-        await self.some.wait()
+    async def run_worker(self, worker: Ledger, turns: int) -> None:
+        await self.any_leased.wait()
         for _ in range(turns):
-            await self.step(hand, self.chance.choice(self.held[-10:])[1])
+            await self.step(worker, self.rng.choice(self.leased[-10:])[1])
 
-    async def step(self, hand: Ledger, row: Leased) -> bool:
+    async def step(self, worker: Ledger, row: Leased) -> bool:
         """Try a step under the row's number; say whether it was made."""
-        lowest = self.lowest[row.record.key]
-        record = await hand.get(row.record.key)
+        lowest = self.min_lease[row.record.key]
+        record = await worker.get(row.record.key)
         assert record is not None
-        hand.fence({record.key: row.lease})
+        worker.fence({record.key: row.lease})
         try:
-            await hand.commit(record, record.evolve(polls=record.polls + 1))
+            await worker.commit(record, record.evolve(polls=record.polls + 1))
         except Conflict:
             return False
         assert row.lease >= lowest, "a step under a number that was no longer the row's"
@@ -272,17 +278,17 @@ class Race:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_no_row_is_in_two_hands_however_lenders_race(where: str, seed: int) -> None:
+async def test_no_row_is_leased_to_two_workers_when_coordinators_race(where: str, seed: int) -> None:
     async with AsyncExitStack() as stack:
         opened = [await stack.enter_async_context(await Ledger.open(where)) for _ in range(6)]
         await opened[0].add(rows(12))
-        race = Race(seed, opened[:3], opened[3:])
+        race = LeaseRace(seed, opened[:3], opened[3:])
         async with asyncio.TaskGroup() as group:
             for lender in race.lenders:
-                group.create_task(race.lend(lender, 40))
-            for hand in race.hands:
-                group.create_task(race.work(hand, 40))
-        still = [row.record.key for _, row in race.held if await race.step(race.hands[0], row)]
+                group.create_task(race.run_lender(lender, 40))
+            for hand in race.workers:
+                group.create_task(race.run_worker(hand, 40))
+        still = [row.record.key for _, row in race.leased if await race.step(race.workers[0], row)]
         assert len(still) == len(set(still))
         for record in await opened[0].load():
             assert record.version == record.polls == len(await opened[0].history(record.key))
@@ -290,17 +296,17 @@ async def test_no_row_is_in_two_hands_however_lenders_race(where: str, seed: int
 
 async def test_a_claim_waits_for_rows_that_a_broken_connection_still_holds(tmp_path: Path) -> None:
     """The server rolls such a connection back in time; rows that were passed over would be lent to nobody."""
-    where = place_for("postgres", tmp_path)
+    where = ledger_location("postgres", tmp_path)
     async with await Ledger.open(where) as ledger:
         await ledger.add(rows(4))
         epoch, _ = await ledger.begin_epoch()
         ghost = psycopg.connect(where)
         ghost.execute("UPDATE veobatch_records SET worker = 'ghost' WHERE position < 2")
         claiming = asyncio.create_task(ledger.claim(epoch, "a", 9))
-        await until(lambda: waiting_for_a_lock(where))
+        await wait_until(lambda: waiting_for_a_lock(where))
         ghost.rollback()
         ghost.close()
-        assert keys(await claiming) == ["row-0", "row-1", "row-2", "row-3"]
+        assert ids_of(await claiming) == ["row-0", "row-1", "row-2", "row-3"]
 
 
 def waiting_for_a_lock(where: str) -> bool:
@@ -312,7 +318,7 @@ def waiting_for_a_lock(where: str) -> bool:
 @pytest.mark.parametrize("midst", ["transaction", "batch"])
 async def test_rows_that_a_stopped_worker_has_locked_can_be_taken_back(tmp_path: Path, midst: str) -> None:
     """It was stopped between a step and its commit, or between the steps of a group."""
-    where = place_for("postgres", tmp_path)
+    where = ledger_location("postgres", tmp_path)
     async with await Ledger.open(where) as account, await Ledger.open(where) as worker:
         await account.add(rows(2))
         epoch, _ = await account.begin_epoch()
@@ -325,5 +331,5 @@ async def test_rows_that_a_stopped_worker_has_locked_can_be_taken_back(tmp_path:
             cursor.execute("UPDATE veobatch_records SET polls = 1")
             async with asyncio.timeout(60):
                 assert (await account.revoke(epoch, "a")).freed
-        assert keys(await account.claim(epoch, "b", 2)) == ["row-0", "row-1"]
+        assert ids_of(await account.claim(epoch, "b", 2)) == ["row-0", "row-1"]
         assert cursor.connection.closed or midst == "transaction"

@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import Conflict, LedgerTrouble
 from pipeline.ledger import Ledger
 from pipeline.model import Artifact, Failure, IllegalTransition, Media, State, Transition
-from tests.integration.ledgers import job, names, place_for
+from tests.integration.ledgers import file_names, ledger_location, make_record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return place_for(request.param, tmp_path)
+    return ledger_location(request.param, tmp_path)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ async def ledger(where: str) -> AsyncIterator[Ledger]:
 
 
 async def test_a_record_comes_back_as_it_was_committed(ledger: Ledger, where: str) -> None:
-    new = job("mona")
+    new = make_record("mona")
     await ledger.add([new])
     media = Media(8.0, 1920, 1080, 24.0, True, "h264", "aac", ("no keyframe in the first second",))
     full = new.evolve(
@@ -50,7 +50,7 @@ async def test_a_record_comes_back_as_it_was_committed(ledger: Ledger, where: st
 
 
 async def test_nested_parts_go_as_they_came(ledger: Ledger) -> None:
-    first = replace(job("mona"), failure=Failure("refused", ""), artifact=Artifact("v.mp4", 0, ""))
+    first = replace(make_record("mona"), failure=Failure("refused", ""), artifact=Artifact("v.mp4", 0, ""))
     await ledger.add([first])
     assert await ledger.load() == [first]
     bare = await ledger.commit(first, first.evolve(failure=None, artifact=None))
@@ -58,12 +58,12 @@ async def test_nested_parts_go_as_they_came(ledger: Ledger) -> None:
 
 
 async def test_records_are_loaded_by_position_then_key(ledger: Ledger) -> None:
-    await ledger.add([job("c", 2), job("b", -1), job("d", 0), job("a", -1)])
+    await ledger.add([make_record("c", 2), make_record("b", -1), make_record("d", 0), make_record("a", -1)])
     assert [record.id for record in await ledger.load()] == ["a", "b", "d", "c"]
 
 
 async def test_only_the_first_of_two_same_steps_is_made(ledger: Ledger) -> None:
-    new = job("mona")
+    new = make_record("mona")
     await ledger.add([new])
     step = new.evolve(State.SUBMITTING)
     outcomes = await asyncio.gather(
@@ -74,7 +74,7 @@ async def test_only_the_first_of_two_same_steps_is_made(ledger: Ledger) -> None:
 
 
 async def test_a_conflict_is_its_callers_alone(ledger: Ledger) -> None:
-    rows = [job(f"r{n}", n) for n in range(20)]
+    rows = [make_record(f"r{n}", n) for n in range(20)]
     await ledger.add(rows)
     moved = await ledger.commit(rows[7], rows[7].evolve(State.SUBMITTING))
     outcomes = await asyncio.gather(
@@ -86,7 +86,7 @@ async def test_a_conflict_is_its_callers_alone(ledger: Ledger) -> None:
 
 
 async def test_a_step_needs_its_state_as_well_as_its_version(ledger: Ledger) -> None:
-    new = job("mona")
+    new = make_record("mona")
     await ledger.add([new])
     believed = replace(new, state=State.IN_DOUBT)
     with pytest.raises(Conflict, match="mona@f00d"):
@@ -96,11 +96,11 @@ async def test_a_step_needs_its_state_as_well_as_its_version(ledger: Ledger) -> 
 
 async def test_an_absent_record_is_a_conflict(ledger: Ledger) -> None:
     with pytest.raises(Conflict):
-        await ledger.commit(job("nobody"), job("nobody").evolve(State.SUBMITTING))
+        await ledger.commit(make_record("nobody"), make_record("nobody").evolve(State.SUBMITTING))
 
 
 async def test_many_steps_are_each_judged_on_their_own(ledger: Ledger) -> None:
-    a, b = job("a", 0), job("b", 1)
+    a, b = make_record("a", 0), make_record("b", 1)
     await ledger.add([a, b])
     once = a.evolve(State.SUBMITTING)
     twice = once.evolve(State.GENERATING, generation_id="g")
@@ -114,14 +114,14 @@ async def test_many_steps_are_each_judged_on_their_own(ledger: Ledger) -> None:
     assert await ledger.load() == [twice, b.evolve(file_stem="other")]
 
 
-async def test_no_steps_are_no_trouble(ledger: Ledger) -> None:
+async def test_committing_no_steps_is_a_no_op(ledger: Ledger) -> None:
     assert await ledger.commit_many([]) == []
     await ledger.add([])
     await ledger.place({})
 
 
 async def test_illegal_steps_never_reach_the_database(ledger: Ledger) -> None:
-    new, other = job("mona"), job("other", 1)
+    new, other = make_record("mona"), make_record("other", 1)
     await ledger.add([new, other])
     to_done = replace(new, state=State.DONE, version=1)
     with pytest.raises(IllegalTransition, match="pending may not become done"):
@@ -138,7 +138,7 @@ async def test_illegal_steps_never_reach_the_database(ledger: Ledger) -> None:
 
 
 async def test_history_holds_every_step(ledger: Ledger) -> None:
-    record = job("mona")
+    record = make_record("mona")
     await ledger.add([record])
     for state in (State.SUBMITTING, State.IN_DOUBT, State.IN_DOUBT, State.GENERATING):
         record = await ledger.commit(record, record.evolve(state))
@@ -153,7 +153,7 @@ async def test_history_holds_every_step(ledger: Ledger) -> None:
 
 
 async def test_a_cancelled_commit_is_written_all_the_same(ledger: Ledger) -> None:
-    new = job("mona")
+    new = make_record("mona")
     await ledger.add([new])
     commit = asyncio.create_task(ledger.commit(new, new.evolve(State.SUBMITTING)))
     await asyncio.sleep(0)
@@ -165,7 +165,7 @@ async def test_a_cancelled_commit_is_written_all_the_same(ledger: Ledger) -> Non
 
 
 async def test_close_writes_what_was_asked(where: str) -> None:
-    rows = [job(f"r{n}", n) for n in range(50)]
+    rows = [make_record(f"r{n}", n) for n in range(50)]
     ledger = await Ledger.open(where)
     await ledger.add(rows)
     commits = [asyncio.create_task(ledger.commit(row, row.evolve(State.SUBMITTING))) for row in rows]
@@ -180,7 +180,7 @@ async def test_close_writes_what_was_asked(where: str) -> None:
 
 
 async def test_places_are_no_steps(ledger: Ledger) -> None:
-    rows = [job(f"r{n}", n) for n in range(3)]
+    rows = [make_record(f"r{n}", n) for n in range(3)]
     await ledger.add(rows)
     await ledger.place({rows[0].key: 2, rows[2].key: 0, rows[1].key: -1}, {rows[0].key: 99})
     gone, first, last = await ledger.load()
@@ -193,11 +193,11 @@ async def test_places_are_no_steps(ledger: Ledger) -> None:
 
 
 async def test_adding_again_changes_nothing_and_other_content_is_refused(ledger: Ledger) -> None:
-    a, b = job("a", 0), job("b", 1)
+    a, b = make_record("a", 0), make_record("b", 1)
     await ledger.add([a])
     await ledger.add([a, b])
     with pytest.raises(Conflict, match="a@f00d"):
-        await ledger.add([replace(a, prompt="other"), job("c", 2)])
+        await ledger.add([replace(a, prompt="other"), make_record("c", 2)])
     assert await ledger.load() == [a, b]
 
 
@@ -210,7 +210,7 @@ async def test_facts_are_kept(ledger: Ledger, where: str) -> None:
 
 
 async def test_batches_know_nothing_of_each_other(ledger: Ledger, where: str) -> None:
-    new = job("mona")
+    new = make_record("mona")
     await ledger.add([new])
     async with await Ledger.open(where, batch="second") as second:
         assert await second.load() == []
@@ -230,7 +230,7 @@ async def test_the_identity_stays(ledger: Ledger, where: str) -> None:
 
 
 async def test_text_that_no_database_takes_costs_no_other_row(ledger: Ledger) -> None:
-    rows = [job(f"r{n}", n) for n in range(3)]
+    rows = [make_record(f"r{n}", n) for n in range(3)]
     await ledger.add(rows)
     started = [await ledger.commit(row, row.evolve(State.SUBMITTING)) for row in rows]
     words = ["half \ud83d a pair", "a NUL \0 inside", "fine"]
@@ -243,11 +243,11 @@ async def test_text_that_no_database_takes_costs_no_other_row(ledger: Ledger) ->
     assert kept[0] == "half ? a pair"
     assert kept[1] in ("a NUL \0 inside", "a NUL \N{REPLACEMENT CHARACTER} inside")
     assert kept[2] == "fine"
-    await ledger.add([replace(job("odd", 9), prompt="\udfff")])
+    await ledger.add([replace(make_record("odd", 9), prompt="\udfff")])
 
 
 async def test_reading_only_goes_on_beside_a_run_and_writes_nothing(ledger: Ledger, where: str) -> None:
-    new = job("mona")
+    new = make_record("mona")
     await ledger.add([new])
     async with await Ledger.open(where, read_only=True) as status:
         assert await status.counts() == {State.PENDING: 1}
@@ -263,6 +263,6 @@ async def test_reading_only_goes_on_beside_a_run_and_writes_nothing(ledger: Ledg
 async def test_reading_only_makes_no_ledger(where: str, tmp_path: Path) -> None:
     with pytest.raises(LedgerTrouble, match="there is no ledger here"):
         await Ledger.open(where, read_only=True)
-    assert names(tmp_path) == []
+    assert file_names(tmp_path) == []
     async with await Ledger.open(where) as made:
         assert await made.load() == []

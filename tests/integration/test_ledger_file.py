@@ -13,7 +13,7 @@ from pipeline.errors import LedgerTrouble, StoreTrouble
 from pipeline.ledger import Ledger
 from pipeline.ledger.sqlite import SqliteStore
 from pipeline.model import State
-from tests.integration.ledgers import job, names
+from tests.integration.ledgers import file_names, make_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ def filled(path: Path) -> Path:
 
     async def fill() -> None:
         async with await Ledger.open(path) as ledger:
-            await ledger.add([job(f"r{n}", n) for n in range(300)])
+            await ledger.add([make_record(f"r{n}", n) for n in range(300)])
 
     asyncio.run(fill())
     return path
@@ -56,17 +56,17 @@ def locked(filled: Path, tmp_path: Path) -> Iterator[Path]:
 
 async def test_a_closed_ledger_is_one_file(path: Path) -> None:
     async with await Ledger.open(f"sqlite:///{path}") as ledger:
-        await ledger.add([job("mona")])
-    assert names(path.parent) == [path.name]
+        await ledger.add([make_record("mona")])
+    assert file_names(path.parent) == [path.name]
 
 
 async def test_what_a_killed_creation_left_is_swept(path: Path) -> None:
-    _put(path.with_name("mine.new"), b"")
-    _put(path.with_name("ledger.sqlite3.99-0badf00d.new"), b"")
-    _put(path.with_name("ledger.sqlite3.99-0badf00d.new-journal"), b"")
+    _write_file(path.with_name("mine.new"), b"")
+    _write_file(path.with_name("ledger.sqlite3.99-0badf00d.new"), b"")
+    _write_file(path.with_name("ledger.sqlite3.99-0badf00d.new-journal"), b"")
     async with await Ledger.open(path):
         pass
-    assert names(path.parent) == [path.name, "mine.new"]
+    assert file_names(path.parent) == [path.name, "mine.new"]
 
 
 async def test_many_that_make_it_at_once_share_one(path: Path) -> None:
@@ -76,7 +76,7 @@ async def test_many_that_make_it_at_once_share_one(path: Path) -> None:
         await ledger.close()
 
 
-def _put(path: Path, content: bytes) -> bytes:
+def _write_file(path: Path, content: bytes) -> bytes:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return content
@@ -86,7 +86,7 @@ def _content(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _cut(content: bytes) -> bytes:
+def _truncated(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
 
@@ -98,13 +98,13 @@ def _overwritten(content: bytes) -> bytes:
 @pytest.mark.parametrize("read_only", [False, True])
 @pytest.mark.parametrize(
     "damage",
-    [lambda _: b"", lambda _: b"not a database at all\n" * 300, _cut, _overwritten],
+    [lambda _: b"", lambda _: b"not a database at all\n" * 300, _truncated, _overwritten],
     ids=["empty", "garbage", "cut", "overwritten"],
 )
 async def test_a_damaged_file_is_named_and_left_as_it_is(
     filled: Path, damage: Callable[[bytes], bytes], read_only: bool
 ) -> None:
-    content = _put(filled, damage(_content(filled)))
+    content = _write_file(filled, damage(_content(filled)))
     with pytest.raises(LedgerTrouble, match="the ledger is damaged, and was left as it is") as caught:
         await Ledger.open(filled, read_only=read_only)
     assert str(filled) in str(caught.value)
@@ -120,7 +120,7 @@ async def test_a_newer_ledger_is_left_alone(filled: Path) -> None:
 
 
 async def test_someone_elses_database_is_left_alone(path: Path) -> None:
-    _put(path, b"")
+    _write_file(path, b"")
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE photos (id)")
     connection.close()
@@ -131,7 +131,7 @@ async def test_someone_elses_database_is_left_alone(path: Path) -> None:
 
 
 async def test_a_folder_in_its_place_is_named(path: Path) -> None:
-    _put(path / "file", b"")
+    _write_file(path / "file", b"")
     with pytest.raises(LedgerTrouble, match="there is no ledger here"):
         await Ledger.open(path)
 
@@ -143,13 +143,13 @@ async def test_a_folder_that_may_only_be_read(locked: Path) -> None:
         await Ledger.open(locked)
     async with await Ledger.open(locked, read_only=True) as ledger:
         assert await ledger.counts() == {State.PENDING: 300}
-    assert names(locked.parent) == [locked.name]
+    assert file_names(locked.parent) == [locked.name]
 
 
 async def test_reading_only_leaves_nothing_behind(filled: Path) -> None:
     async with await Ledger.open(filled, read_only=True) as ledger:
         assert len(await ledger.load()) == 300
-    assert names(filled.parent) == [filled.name]
+    assert file_names(filled.parent) == [filled.name]
 
 
 async def test_a_full_disk_fails_the_steps_not_the_ledger(filled: Path) -> None:
@@ -176,12 +176,12 @@ async def test_a_full_disk_fails_the_steps_not_the_ledger(filled: Path) -> None:
 async def test_a_long_log_is_replayed(path: Path) -> None:
     """A ledger copied with its log while it is open: what a power cut leaves behind."""
     async with await Ledger.open(path) as ledger:
-        row = job("mona")
+        row = make_record("mona")
         await ledger.add([row])
         moved = await ledger.commit(row, row.evolve(State.SUBMITTING))
         left = path.with_name("left.sqlite3")
-        _put(left, _content(path))
-        _put(left.with_name(f"{left.name}-wal"), _content(path.with_name(f"{path.name}-wal")))
+        _write_file(left, _content(path))
+        _write_file(left.with_name(f"{left.name}-wal"), _content(path.with_name(f"{path.name}-wal")))
     async with await Ledger.open(left, read_only=True) as status:
         assert await status.load() == [moved]
     async with await Ledger.open(left) as again:

@@ -12,8 +12,8 @@ import pytest
 
 from pipeline.ledger import Ledger
 from pipeline.model import State
-from tests.crash.batches import until
-from tests.integration.ledgers import job, place_for, run
+from tests.crash.batches import wait_until
+from tests.integration.ledgers import ledger_location, make_record, start_program
 
 if TYPE_CHECKING:
     import subprocess
@@ -25,12 +25,12 @@ N_KILLS = 5
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return place_for(request.param, tmp_path)
+    return ledger_location(request.param, tmp_path)
 
 
 async def _fill(where: str) -> None:
     async with await Ledger.open(where) as ledger:
-        await ledger.add([job(f"r{n}", n) for n in range(N_ROWS)])
+        await ledger.add([make_record(f"r{n}", n) for n in range(N_ROWS)])
 
 
 @pytest.mark.crash
@@ -38,8 +38,8 @@ async def test_what_was_committed_outlives_kill_9(where: str) -> None:
     await _fill(where)
     said: dict[str, int] = {}
     for _ in range(N_KILLS):
-        _killed_after(run("commit_for_ever", where), random.randint(1, 2000), said)
-        await until(lambda: _is_left(where))
+        _kill_after(start_program("commit_for_ever", where), random.randint(1, 2000), said)
+        await wait_until(lambda: _connection_is_gone(where))
         async with await Ledger.open(where) as ledger:
             for record in await ledger.load():
                 assert record.version >= said.get(record.key, 0)
@@ -53,7 +53,7 @@ async def test_what_was_committed_outlives_kill_9(where: str) -> None:
     assert sum(said.values()) > N_KILLS
 
 
-def _is_left(where: str) -> bool:
+def _connection_is_gone(where: str) -> bool:
     """Whether a server has noticed that its client is dead, and is done with its last step."""
     if "://" not in where:
         return True
@@ -62,13 +62,13 @@ def _is_left(where: str) -> bool:
         return (connection.info.dbname,) not in connection.execute(clients).fetchall()
 
 
-def _killed_after(child: subprocess.Popen[str], n_lines: int, said: dict[str, int]) -> None:
+def _kill_after(child: subprocess.Popen[str], n_lines: int, acknowledged: dict[str, int]) -> None:
     """Kill the child at a moment around its `n_lines`th step, and note all that it had said."""
     with child:
         assert child.stdout is not None
         for n, line in enumerate(child.stdout):
             key, version = line.split()
-            said[key] = int(version)
+            acknowledged[key] = int(version)
             if n == n_lines:
                 child.send_signal(signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL
@@ -79,7 +79,7 @@ async def test_of_two_processes_exactly_one_makes_each_step(where: str) -> None:
     await _fill(where)
     until = 15
     won: list[list[str]] = [[], []]
-    children = [run("contend", where, str(until)) for _ in won]
+    children = [start_program("contend", where, str(until)) for _ in won]
     readers = [
         threading.Thread(target=lambda child=child, steps=steps: steps.extend(child.stdout))
         for child, steps in zip(children, won, strict=True)

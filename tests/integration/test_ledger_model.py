@@ -15,7 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from pipeline.errors import Conflict
 from pipeline.ledger import Ledger
 from pipeline.model import LEGAL, IllegalTransition, Record, State, Transition
-from tests.integration.ledgers import job
+from tests.integration.ledgers import make_record
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -36,11 +36,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name) / "ledger.sqlite3"
-        self.ledger = self.wait(Ledger.open(self.path))
+        self.ledger = self.run(Ledger.open(self.path))
         self.known: dict[str, Record] = {}
         self.steps: dict[str, list[tuple[State, State]]] = {}
 
-    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
 
     @initialize(target=seen)
@@ -52,9 +52,9 @@ class LedgerMachine(RuleBasedStateMachine):
         return self.row(f"r{name}", name)
 
     def row(self, name: str, position: int) -> Record:
-        new = job(name, position)
+        new = make_record(name, position)
         if new.key not in self.known:
-            self.wait(self.ledger.add([new]))
+            self.run(self.ledger.add([new]))
             self.known[new.key] = new
             self.steps[new.key] = []
         return self.known[new.key]
@@ -65,17 +65,17 @@ class LedgerMachine(RuleBasedStateMachine):
         after = replace(before, state=to, version=before.version + 1, polls=polls, file_stem=stem)
         if to is not before.state and to not in LEGAL[before.state]:
             try:
-                self.wait(self.ledger.commit(before, after))
+                self.run(self.ledger.commit(before, after))
             except IllegalTransition:
                 return before
             raise AssertionError("an illegal step was made")
         try:
-            made = self.wait(self.ledger.commit(before, after))
+            made = self.run(self.ledger.commit(before, after))
         except Conflict:
-            assert not self.may(before)
+            assert not self.is_current(before)
             return self.known[before.key]
         assert made == after
-        self.make(before, after)
+        self.apply_to_model(before, after)
         return after
 
     @rule(
@@ -88,31 +88,31 @@ class LedgerMachine(RuleBasedStateMachine):
             Transition(record, record.evolve(chance.choice([record.state, *sorted(LEGAL[record.state])])))
             for record, chance in chosen
         ]
-        outcomes = self.wait(self.ledger.commit_many(steps))
+        outcomes = self.run(self.ledger.commit_many(steps))
         for step, outcome in zip(steps, outcomes, strict=True):
-            assert isinstance(outcome, Conflict) is not self.may(step.before)
+            assert isinstance(outcome, Conflict) is not self.is_current(step.before)
             if outcome == step.after:
-                self.make(step.before, step.after)
+                self.apply_to_model(step.before, step.after)
         return self.known[steps[0].before.key]
 
     @rule(record=seen, position=st.integers(-1, 9))
     def place(self, record: Record, position: int) -> None:
-        self.wait(self.ledger.place({record.key: position}))
+        self.run(self.ledger.place({record.key: position}))
         self.known[record.key] = replace(self.known[record.key], position=position)
 
     @rule()
     def reopen(self) -> None:
         identity = self.ledger.identity
-        self.wait(self.ledger.close())
-        self.ledger = self.wait(Ledger.open(self.path))
+        self.run(self.ledger.close())
+        self.ledger = self.run(Ledger.open(self.path))
         assert self.ledger.identity == identity
 
-    def may(self, before: Record) -> bool:
+    def is_current(self, before: Record) -> bool:
         now = self.known[before.key]
         return (now.version, now.state) == (before.version, before.state)
 
-    def make(self, before: Record, after: Record) -> None:
-        assert self.may(before)
+    def apply_to_model(self, before: Record, after: Record) -> None:
+        assert self.is_current(before)
         # A step leaves the row where the manifest has it now.
         self.known[after.key] = replace(after, position=self.known[after.key].position)
         self.steps[after.key].append((before.state, after.state))
@@ -120,17 +120,17 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def holds_what_is_known(self) -> None:
         expected = sorted(self.known.values(), key=lambda record: (record.position, record.key))
-        assert self.wait(self.ledger.load()) == expected
+        assert self.run(self.ledger.load()) == expected
 
     @invariant()
-    def tells_every_step(self) -> None:
+    def history_matches(self) -> None:
         for key, steps in self.steps.items():
-            lines = self.wait(self.ledger.history(key))
+            lines = self.run(self.ledger.history(key))
             assert [(line.before, line.after) for line in lines] == steps
             assert [line.version for line in lines] == list(range(1, len(steps) + 1))
 
     def teardown(self) -> None:
-        self.wait(self.ledger.close())
+        self.run(self.ledger.close())
         self.runner.close()
         self.folder.cleanup()
 

@@ -14,10 +14,10 @@ import pytest
 from pipeline.errors import Conflict, LedgerTrouble, UsageError
 from pipeline.ledger import Ledger, writer
 from pipeline.model import State, Transition
-from tests.crash.batches import until
-from tests.integration.ledgers import PASSWORD, PostgresServer, job, server
+from tests.crash.batches import wait_until
+from tests.integration.ledgers import PASSWORD, PostgresServer, make_record, shared_postgres
 from tests.integration.ports import free_port
-from tests.integration.wires import Loopback
+from tests.integration.wires import LoopbackServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.model import Record
 
 
-class CuttingProxy(Loopback):
+class CuttingProxy(LoopbackServer):
     """Stands between ledger and server; `cut` says where the connection of the next COMMIT breaks:
     before the server hears of it, after it has answered, or, when `late`, until `goes_on` says so."""
 
@@ -33,17 +33,17 @@ class CuttingProxy(Loopback):
         super().__init__()
         self.upstream = upstream
         self.cut = ""
-        self.shuts_down_at = b""
+        self.shutdown_statement = b""
         """A statement's text: in place of saying that its rows are done, the server shuts down."""
         self.has_cut = asyncio.Event()
-        self.lets_in = asyncio.Event()
-        self.lets_in.set()
-        self.goes_on = asyncio.Event()
+        self.accepts_connections = asyncio.Event()
+        self.accepts_connections.set()
+        self.may_continue = asyncio.Event()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await self.lets_in.wait()
+    async def handle_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self.accepts_connections.wait()
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.upstream)
-        answers = asyncio.create_task(self._pass_on(up_reader, writer))
+        answers = asyncio.create_task(self._forward(up_reader, writer))
         try:
             while data := await reader.read(65536):
                 cut = self.cut if b"COMMIT" in data else ""
@@ -51,13 +51,13 @@ class CuttingProxy(Loopback):
                     answers.cancel()
                     await asyncio.wait([answers])
                     self.cut = ""
-                    self.lets_in.clear()
+                    self.accepts_connections.clear()
                 if cut == "late":
                     self.has_cut.set()
                     writer.close()
-                    await self.goes_on.wait()
-                if self.shuts_down_at and self.shuts_down_at in data:
-                    self.shuts_down_at = b""
+                    await self.may_continue.wait()
+                if self.shutdown_statement and self.shutdown_statement in data:
+                    self.shutdown_statement = b""
                     answers.cancel()
                     await asyncio.wait([answers])
                     answers = asyncio.create_task(self._shut_down(up_reader, writer))
@@ -75,7 +75,7 @@ class CuttingProxy(Loopback):
                 with contextlib.suppress(ConnectionError):
                     await end.wait_closed()
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
             writer.write(data)
         writer.close()
@@ -91,20 +91,22 @@ class CuttingProxy(Loopback):
 
 @pytest.fixture
 async def proxy() -> AsyncIterator[CuttingProxy]:
-    async with CuttingProxy(server().port) as made:
+    async with CuttingProxy(shared_postgres().port) as made:
         yield made
 
 
 async def test_a_commit_whose_answer_is_lost_counts_once(proxy: CuttingProxy) -> None:
-    database = server().new_database()
+    database = shared_postgres().new_database()
     pauses: list[str] = []
-    async with await Ledger.open(server().url(database, proxy.port), on_pause=pauses.append) as ledger:
-        rows = [job(f"r{n}", n) for n in range(5)]
+    async with await Ledger.open(
+        shared_postgres().url(database, proxy.port), on_pause=pauses.append
+    ) as ledger:
+        rows = [make_record(f"r{n}", n) for n in range(5)]
         await ledger.add(rows)
         proxy.cut = "after"
         commits = [asyncio.create_task(ledger.commit(row, row.evolve(State.SUBMITTING))) for row in rows]
         await proxy.has_cut.wait()
-        proxy.lets_in.set()
+        proxy.accepts_connections.set()
         assert [record.version for record in await asyncio.gather(*commits)] == [1] * 5
         for row in rows:
             assert [line.version for line in await ledger.history(row.key)] == [1]
@@ -115,32 +117,32 @@ async def test_a_commit_whose_answer_is_lost_counts_once(proxy: CuttingProxy) ->
 
 async def test_a_lost_step_that_another_has_made_meanwhile_is_a_conflict(proxy: CuttingProxy) -> None:
     """Even one that is the same in every column: else both would go on and pay."""
-    database = server().new_database()
+    database = shared_postgres().new_database()
     async with (
-        await Ledger.open(server().url(database, proxy.port)) as ledger,
-        await Ledger.open(server().url(database)) as other,
+        await Ledger.open(shared_postgres().url(database, proxy.port)) as ledger,
+        await Ledger.open(shared_postgres().url(database)) as other,
     ):
-        row = job("mona")
+        row = make_record("mona")
         await ledger.add([row])
         step = row.evolve(State.SUBMITTING, correlation_id="same")
         proxy.cut = "before"
         commit = asyncio.create_task(ledger.commit(row, step))
         await proxy.has_cut.wait()
         assert await other.commit(row, step) == step
-        proxy.lets_in.set()
+        proxy.accepts_connections.set()
         with pytest.raises(Conflict):
             await commit
         assert len(await ledger.history(row.key)) == 1
 
 
 async def test_rows_whose_adding_got_no_answer_are_there_once(proxy: CuttingProxy) -> None:
-    database = server().new_database()
-    async with await Ledger.open(server().url(database, proxy.port)) as ledger:
-        rows = [job(f"r{n}", n) for n in range(3)]
+    database = shared_postgres().new_database()
+    async with await Ledger.open(shared_postgres().url(database, proxy.port)) as ledger:
+        rows = [make_record(f"r{n}", n) for n in range(3)]
         proxy.cut = "after"
         adding = asyncio.create_task(ledger.add(rows))
         await proxy.has_cut.wait()
-        proxy.lets_in.set()
+        proxy.accepts_connections.set()
         await adding
         assert await ledger.load() == rows
 
@@ -148,13 +150,13 @@ async def test_rows_whose_adding_got_no_answer_are_there_once(proxy: CuttingProx
 async def test_a_shutdown_between_the_rows_and_their_end_pauses(proxy: CuttingProxy) -> None:
     """The driver's connection stays half way through its batch: neither closed nor of any use."""
     said: list[str] = []
-    url = server().url(server().new_database(), port=proxy.port)
+    url = shared_postgres().url(shared_postgres().new_database(), port=proxy.port)
     async with await Ledger.open(url, on_pause=said.append) as ledger:
-        rows = [job(f"r{n}", n) for n in range(3)]
-        proxy.shuts_down_at = b"INSERT INTO veobatch_records"
+        rows = [make_record(f"r{n}", n) for n in range(3)]
+        proxy.shutdown_statement = b"INSERT INTO veobatch_records"
         await ledger.add(rows)
         assert await ledger.load() == rows
-        proxy.shuts_down_at = b"UPDATE veobatch_records"
+        proxy.shutdown_statement = b"UPDATE veobatch_records"
         moved = await ledger.commit(rows[0], rows[0].evolve(State.SUBMITTING))
         assert await ledger.load() == [moved, *rows[1:]]
         assert [line.version for line in await ledger.history(moved.key)] == [moved.version]
@@ -162,18 +164,18 @@ async def test_a_shutdown_between_the_rows_and_their_end_pauses(proxy: CuttingPr
 
 
 @pytest.mark.parametrize("cut", ["before", "after"])
-async def test_a_claim_that_got_no_answer_lends_its_rows_once(proxy: CuttingProxy, cut: str) -> None:
-    database = server().new_database()
+async def test_claim_without_response_leases_rows_once(proxy: CuttingProxy, cut: str) -> None:
+    database = shared_postgres().new_database()
     async with (
-        await Ledger.open(server().url(database, proxy.port)) as account,
-        await Ledger.open(server().url(database)) as worker,
+        await Ledger.open(shared_postgres().url(database, proxy.port)) as account,
+        await Ledger.open(shared_postgres().url(database)) as worker,
     ):
-        await account.add([job(f"r{n}", n) for n in range(5)])
+        await account.add([make_record(f"r{n}", n) for n in range(5)])
         epoch, _ = await account.begin_epoch()
         proxy.cut = cut
         claim = asyncio.create_task(account.claim(epoch, "a", 3))
         await proxy.has_cut.wait()
-        proxy.lets_in.set()
+        proxy.accepts_connections.set()
         lent = await claim
         assert [row.record.position for row in lent] == [0, 1, 2]
         assert [row.record.position for row in await account.claim(epoch, "b", 9)] == [3, 4]
@@ -187,9 +189,9 @@ async def test_a_revocation_that_got_no_answer_tells_what_was_in_flight(
     proxy: CuttingProxy, cut: str
 ) -> None:
     """Else the slots of these rows would be free while the vendor still renders them."""
-    database = server().new_database()
-    async with await Ledger.open(server().url(database, proxy.port)) as account:
-        rows = [job(f"r{n}", n) for n in range(3)]
+    database = shared_postgres().new_database()
+    async with await Ledger.open(shared_postgres().url(database, proxy.port)) as account:
+        rows = [make_record(f"r{n}", n) for n in range(3)]
         await account.add(rows)
         epoch, _ = await account.begin_epoch()
         await account.claim(epoch, "a", 3)
@@ -197,29 +199,31 @@ async def test_a_revocation_that_got_no_answer_tells_what_was_in_flight(
         proxy.cut = cut
         revocation = asyncio.create_task(account.revoke(epoch, "a", [rows[0].key]))
         await proxy.has_cut.wait()
-        proxy.lets_in.set()
+        proxy.accepts_connections.set()
         assert await revocation == (frozenset({rows[1].key}), True)
         assert [row.lease for row in await account.claim(epoch, "b", 9)] == [3, 3]
 
 
 async def test_a_claim_waits_for_the_end_of_its_lost_attempt(proxy: CuttingProxy) -> None:
     """The server may still be busy with the first attempt when the second one asks what became of it."""
-    database = server().new_database()
-    async with await Ledger.open(server().url(database, proxy.port)) as account:
-        await account.add([job(f"r{n}", n) for n in range(4)])
+    database = shared_postgres().new_database()
+    async with await Ledger.open(shared_postgres().url(database, proxy.port)) as account:
+        await account.add([make_record(f"r{n}", n) for n in range(4)])
         epoch, _ = await account.begin_epoch()
         proxy.cut = "late"
         claim = asyncio.create_task(account.claim(epoch, "a", 2))
         await proxy.has_cut.wait()
-        proxy.lets_in.set()
-        await _someone_waits(database)
-        proxy.goes_on.set()
+        proxy.accepts_connections.set()
+        await _wait_for_lock_waiter(database)
+        proxy.may_continue.set()
         assert [row.record.position for row in await claim] == [0, 1]
         assert [row.record.position for row in await account.claim(epoch, "b", 9)] == [2, 3]
 
 
-async def _someone_waits(database: str) -> None:
-    async with await psycopg.AsyncConnection.connect(server().url(database), autocommit=True) as connection:
+async def _wait_for_lock_waiter(database: str) -> None:
+    async with await psycopg.AsyncConnection.connect(
+        shared_postgres().url(database), autocommit=True
+    ) as connection:
         while True:
             found = await connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
             if await found.fetchone() != (0,):
@@ -229,9 +233,9 @@ async def _someone_waits(database: str) -> None:
 
 async def test_claims_and_revocations_go_by_their_index() -> None:
     """An index serves only a query that says what it says: the words must not drift apart."""
-    url = server().url(server().new_database())
+    url = shared_postgres().url(shared_postgres().new_database())
     async with await Ledger.open(url) as ledger:
-        await ledger.add([job(f"r{n}", n) for n in range(2000)])
+        await ledger.add([make_record(f"r{n}", n) for n in range(2000)])
         epoch, _ = await ledger.begin_epoch()
         await ledger.claim(epoch, "a", 100)
         sql = ledger._store.sql
@@ -256,7 +260,7 @@ async def test_a_server_that_restarts_in_mid_run_costs_only_time(
 ) -> None:
     paused = asyncio.Event()
     async with await Ledger.open(own_server.url("postgres"), on_pause=lambda _: paused.set()) as ledger:
-        rows = [job(f"r{n}", n) for n in range(8)]
+        rows = [make_record(f"r{n}", n) for n in range(8)]
         await ledger.add(rows)
         ends = asyncio.Event()
 
@@ -284,14 +288,14 @@ async def test_a_server_that_takes_no_writes_for_a_while_is_waited_for(own_serve
     """So it looks when another server takes over: the old one, or the new one too early, is a replica."""
     said: list[str] = []
     async with await Ledger.open(own_server.url("postgres"), on_pause=said.append) as ledger:
-        row = job("mona")
+        row = make_record("mona")
         await ledger.add([row])
-        own_server.ask("ALTER SYSTEM SET default_transaction_read_only = on")
-        own_server.ask("SELECT pg_reload_conf()")
+        own_server.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        own_server.execute("SELECT pg_reload_conf()")
         step = asyncio.create_task(ledger.commit(row, row.evolve(State.SUBMITTING)))
-        await until(lambda: bool(said))
-        own_server.ask("ALTER SYSTEM RESET default_transaction_read_only")
-        own_server.ask("SELECT pg_reload_conf()")
+        await wait_until(lambda: bool(said))
+        own_server.execute("ALTER SYSTEM RESET default_transaction_read_only")
+        own_server.execute("SELECT pg_reload_conf()")
         moved = await step
         assert await ledger.load() == [moved]
         assert "read-only transaction" in said[0]
@@ -299,11 +303,11 @@ async def test_a_server_that_takes_no_writes_for_a_while_is_waited_for(own_serve
 
 
 async def test_loading_begins_again_when_its_connection_is_lost() -> None:
-    database = server().new_database()
-    async with await Ledger.open(server().url(database)) as ledger:
-        rows = [job(f"r{n}", n) for n in range(3)]
+    database = shared_postgres().new_database()
+    async with await Ledger.open(shared_postgres().url(database)) as ledger:
+        rows = [make_record(f"r{n}", n) for n in range(3)]
         await ledger.add(rows)
-        server().ask(
+        shared_postgres().execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'veobatch%'"
         )
         assert await ledger.load() == rows
@@ -316,7 +320,7 @@ async def test_closing_without_a_database_gives_up(
 ) -> None:
     monkeypatch.setattr(writer, "_GRACE_S", 0.2)
     ledger = await Ledger.open(own_server.url("postgres"))
-    row = job("mona")
+    row = make_record("mona")
     await ledger.add([row])
     await asyncio.to_thread(own_server.stop)
     commit = asyncio.create_task(ledger.commit(row, row.evolve(State.SUBMITTING)))
@@ -327,32 +331,32 @@ async def test_closing_without_a_database_gives_up(
 
 
 async def test_no_word_of_ours_holds_the_password() -> None:
-    database = server().new_database()
+    database = shared_postgres().new_database()
     wrong = "wr0ng:p@ss"
     nowhere = f"postgresql://keeper:{PASSWORD}@127.0.0.1:notaport/db"
     for url in (
-        server().url(database, password=wrong),
-        server().url(database, port=free_port(), password=wrong),
-        server().url("missing", password=PASSWORD),
+        shared_postgres().url(database, password=wrong),
+        shared_postgres().url(database, port=free_port(), password=wrong),
+        shared_postgres().url("missing", password=PASSWORD),
         nowhere,
     ):
         with pytest.raises(LedgerTrouble) as caught:
             await Ledger.open(url)
-        words = "".join(_chain(caught.value))
+        words = "".join(_error_chain(caught.value))
         assert PASSWORD not in words
         assert wrong not in words
 
 
-def _chain(error: BaseException | None) -> Iterator[str]:
+def _error_chain(error: BaseException | None) -> Iterator[str]:
     while error is not None:
         yield repr(error)
         error = error.__cause__ or error.__context__
 
 
 async def test_a_newer_ledger_is_left_alone() -> None:
-    url = server().url(server().new_database())
+    url = shared_postgres().url(shared_postgres().new_database())
     async with await Ledger.open(url) as ledger:
-        await ledger.add([job("mona")])
+        await ledger.add([make_record("mona")])
     with psycopg.connect(url) as connection:
         connection.execute("INSERT INTO veobatch_schema_version VALUES (7, 0.0)")
     connection.close()
@@ -361,7 +365,7 @@ async def test_a_newer_ledger_is_left_alone() -> None:
 
 
 async def test_many_that_make_the_tables_at_once_share_them() -> None:
-    url = server().url(server().new_database())
+    url = shared_postgres().url(shared_postgres().new_database())
     opened = await asyncio.gather(*(Ledger.open(url) for _ in range(6)))
     assert len({ledger.identity for ledger in opened}) == 1
     for ledger in opened:
@@ -369,9 +373,9 @@ async def test_many_that_make_the_tables_at_once_share_them() -> None:
 
 
 async def test_the_connection_asks_for_durable_commits() -> None:
-    database = server().new_database()
-    server().ask(f"ALTER DATABASE {database} SET synchronous_commit = off")
-    async with await Ledger.open(server().url(database)) as ledger:
+    database = shared_postgres().new_database()
+    shared_postgres().execute(f"ALTER DATABASE {database} SET synchronous_commit = off")
+    async with await Ledger.open(shared_postgres().url(database)) as ledger:
         cursor = ledger._store.cursor(reading=False)
         cursor.execute("SHOW synchronous_commit")
         assert cursor.fetchone() == ("on",)

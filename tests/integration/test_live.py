@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def served(
+async def live_page(
     root: Path, records: list[Record], bind: Bind | None = None, **facts: Any
 ) -> AsyncIterator[tuple[Feed, LivePage, aiohttp.ClientSession]]:
     feed = Feed(records)
@@ -41,12 +41,12 @@ async def served(
         yield feed, page, session
 
 
-class Listener:
+class EventListener:
     """Reads server-sent events one by one."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
-        self.mark = ""
+        self.last_event_id = ""
 
     async def next(self, name: str) -> Any:
         """Return the data of the next event called `name`."""
@@ -55,7 +55,7 @@ class Listener:
             while line := (await self._response.content.readline()).decode().rstrip("\n"):
                 key, _, value = line.partition(": ")
                 fields[key] = value
-            self.mark = fields.get("id", self.mark)
+            self.last_event_id = fields.get("id", self.last_event_id)
             if fields.get("event") == name:
                 return json.loads(fields["data"])
             assert fields, "the stream ended"
@@ -66,34 +66,34 @@ class Listener:
 
 async def test_changes_reach_a_listener_and_none_is_told_twice(tmp_path: Path) -> None:
     rows = [row(0), row(1)]
-    async with served(tmp_path, rows) as (feed, _, session):
+    async with live_page(tmp_path, rows) as (feed, _, session):
         async with session.get("events", params={"since": feed.mark}) as response:
             assert response.content_type == "text/event-stream"
-            listener = Listener(response)
+            listener = EventListener(response)
             assert set(await listener.next("parts")) == {"top", "troubles", "charts"}
             feed.moved(rows[1], done(1))
             assert await listener.rows() == [("job-1", "done")]
             assert "1 of 2 videos are here." in (await listener.next("parts"))["top"]
         feed.moved(rows[0], failed(0))
-        headers = {"Last-Event-ID": listener.mark}
+        headers = {"Last-Event-ID": listener.last_event_id}
         async with session.get("events", params={"since": "old"}, headers=headers) as response:
-            assert await Listener(response).rows() == [("job-0", "failed")]
+            assert await EventListener(response).rows() == [("job-0", "failed")]
 
 
 async def test_a_page_of_another_run_is_told_everything(tmp_path: Path) -> None:
     async with (
-        served(tmp_path, [row(0), row(1)]) as (_, _, session),
+        live_page(tmp_path, [row(0), row(1)]) as (_, _, session),
         session.get("events", params={"since": "ffffffff-7"}) as response,
     ):
-        assert await Listener(response).rows() == [("job-0", "pending"), ("job-1", "pending")]
+        assert await EventListener(response).rows() == [("job-0", "pending"), ("job-1", "pending")]
 
 
 async def test_listeners_are_let_go_at_the_end(tmp_path: Path) -> None:
     async with (
-        served(tmp_path, [row(0)]) as (feed, _, session),
+        live_page(tmp_path, [row(0)]) as (feed, _, session),
         session.get("events", params={"since": feed.mark}) as response,
     ):
-        listener = Listener(response)
+        listener = EventListener(response)
         await listener.next("pulse")
         feed.moved(row(0), done(0))
         feed.end()
@@ -104,17 +104,17 @@ async def test_listeners_are_let_go_at_the_end(tmp_path: Path) -> None:
 
 async def test_the_server_goes_down_with_a_listener_attached(tmp_path: Path) -> None:
     async with asyncio.timeout(20):
-        async with served(tmp_path, [row(0)]) as (feed, page, session):
+        async with live_page(tmp_path, [row(0)]) as (feed, page, session):
             response = await session.get("events", params={"since": feed.mark})
-            await Listener(response).next("pulse")
+            await EventListener(response).next("pulse")
             await page.__aexit__(None, None, None)
-            assert await Listener(response).next("ended") == "ended"
+            assert await EventListener(response).next("ended") == "ended"
 
 
 async def test_the_page_the_table_and_the_videos(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "a #1.mp4").write_bytes(b"0123456789")
-    async with served(tmp_path, [done(0)]) as (_, _, session):
+    async with live_page(tmp_path, [done(0)]) as (_, _, session):
         async with session.get("") as response:
             assert response.headers["X-Frame-Options"] == "DENY"
             assert "The video is here." in await response.text()
@@ -150,7 +150,7 @@ async def test_nothing_but_the_gallerys_files_is_given_out(tmp_path: Path, path:
     for name in ("ledger.sqlite3", "secret.mp4", "videos/.hidden.mp4", "videos/a.mp4.part", "other/a.mp4"):
         (root / name).write_text("secret")
     (root / "videos" / "link.mp4").symlink_to(root / "secret.mp4")
-    async with served(root, [done(0)]) as (_, page, _):
+    async with live_page(root, [done(0)]) as (_, page, _):
         address = page.url.removeprefix("http://").rstrip("/")
         host, port = address.rsplit(":", 1)
         reader, writer = await asyncio.open_connection(host, int(port))
@@ -164,14 +164,14 @@ async def test_nothing_but_the_gallerys_files_is_given_out(tmp_path: Path, path:
 
 @pytest.mark.parametrize(("host", "status"), [("evil.example", 421), ("localhost:1", 200), ("[::1]", 200)])
 async def test_a_rebound_name_is_refused(tmp_path: Path, host: str, status: int) -> None:
-    async with served(tmp_path, [row(0)]) as (_, _, session):
+    async with live_page(tmp_path, [row(0)]) as (_, _, session):
         for path in ("", "results.csv", "metrics", "events?since="):
             async with session.get(path, headers={"Host": host}) as response:
                 assert response.status == status
 
 
 async def test_others_need_the_token(tmp_path: Path) -> None:
-    async with served(tmp_path, [row(0)], Bind("0.0.0.0", 0)) as (_, page, _):  # noqa: S104
+    async with live_page(tmp_path, [row(0)], Bind("0.0.0.0", 0)) as (_, page, _):  # noqa: S104
         token = page.url.partition("?token=")[2]
         assert len(token) >= 32
         base = page.url.partition("?")[0].replace("0.0.0.0", "127.0.0.1")  # noqa: S104
@@ -190,7 +190,7 @@ async def test_others_need_the_token(tmp_path: Path) -> None:
 
 
 async def test_only_reading_is_allowed(tmp_path: Path) -> None:
-    async with served(tmp_path, [row(0)]) as (_, _, session):
+    async with live_page(tmp_path, [row(0)]) as (_, _, session):
         for method in ("POST", "PUT", "DELETE"):
             async with session.request(method, "") as response:
                 assert response.status == 405
@@ -198,7 +198,7 @@ async def test_only_reading_is_allowed(tmp_path: Path) -> None:
 
 async def test_metrics(tmp_path: Path) -> None:
     rows = [done(0, 50.0), done(1, 100.0), failed(2), row(3, State.GENERATING, reserved_usd=1.2)]
-    async with served(tmp_path, rows) as (feed, _, session):
+    async with live_page(tmp_path, rows) as (feed, _, session):
         feed.said(Event(Topic.THROTTLED, "slower"))
         async with session.get("metrics") as response:
             families = {
@@ -219,7 +219,7 @@ async def test_a_place_that_is_taken_is_said_so(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(UsageError, match=r"cannot listen at 127\.0\.0\.1"):
-            async with served(tmp_path, [], Bind("127.0.0.1", taken.getsockname()[1])):
+            async with live_page(tmp_path, [], Bind("127.0.0.1", taken.getsockname()[1])):
                 pass
 
 

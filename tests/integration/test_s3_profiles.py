@@ -11,8 +11,8 @@ from pipeline.errors import StoreTrouble, UsageError
 from pipeline.storage import open_store
 from pipeline.storage.aws_profile import with_profile
 from pipeline.storage.multipart_uploads import Unfinished
-from tests.integration.tunnels import Tunnel
-from tests.integration.wires import Wire, raw, says, sends
+from tests.integration.tunnels import ConnectProxy
+from tests.integration.wires import RawServer, respond_with, response_head, send_and_close
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -209,7 +209,7 @@ async def test_a_bucket_is_asked_with_the_keys_of_the_profile(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And on this machine directly, whatever proxy there is."""
-    async with Wire(says(404, b"")) as wire, Tunnel(wire.port) as tunnel:
+    async with RawServer(respond_with(404, b"")) as wire, ConnectProxy(wire.port) as tunnel:
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
             monkeypatch.setenv(name, tunnel.url)
         monkeypatch.setenv("HOME", str(home))
@@ -220,32 +220,32 @@ async def test_a_bucket_is_asked_with_the_keys_of_the_profile(
         unfinished = Unfinished.of(
             "s3://films/night", with_profile({"HOME": str(home), "AWS_PROFILE": "work"})
         )
-    (heard,) = wire.heard
+    (heard,) = wire.requests
     assert heard.target == "/films/night/results.csv"
     assert "Credential=AKIWORK/" in heard.headers["authorization"]
     assert "/us-west-2/s3/aws4_request" in heard.headers["authorization"]
     assert heard.headers["x-amz-security-token"] == "work-token"
-    assert tunnel.heads == []
+    assert tunnel.requests == []
     assert unfinished is not None
     assert (unfinished.key_id, unfinished.region) == ("AKIWORK", "us-west-2")
 
 
 async def test_a_bucket_elsewhere_is_asked_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to it: obstore's, and the one that looks for unfinished uploads."""
-    async with Tunnel(0, sends(raw(503, {"Content-Length": "0"}))) as tunnel:
+    async with ConnectProxy(0, send_and_close(response_head(503, {"Content-Length": "0"}))) as tunnel:
         monkeypatch.setenv("HTTPS_PROXY", tunnel.url)
         keys = {"AWS_ACCESS_KEY_ID": "A", "AWS_SECRET_ACCESS_KEY": "b"}
         unfinished = Unfinished.of("s3://films/night", keys | {"AWS_ENDPOINT_URL": "https://s3.vendor.test"})
         assert unfinished is not None
         await unfinished.abort("videos/row.mp4.part")
-        assert tunnel.asked_for == ["CONNECT s3.vendor.test:443"]
+        assert tunnel.request_lines == ["CONNECT s3.vendor.test:443"]
         for name, value in keys.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("AWS_ENDPOINT_URL", "https://other.vendor.test")
         store = open_store("s3://films/night")
         with pytest.raises(StoreTrouble):
             await store.read_bytes("results.csv")
-    assert tunnel.asked_for[1] == "CONNECT other.vendor.test:443"
+    assert tunnel.request_lines[1] == "CONNECT other.vendor.test:443"
 
 
 @pytest.mark.parametrize("output", ["gs://films", "az://films"])

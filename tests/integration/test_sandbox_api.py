@@ -14,10 +14,23 @@ import jsonschema
 import pytest
 
 from pipeline.sandbox import Fault, Sandbox, SandboxOptions
-from tests.integration.sandbox_wire import CREATE, GOOD, KEY, Answer, ask, at_once, create, status
+from tests.integration.sandbox_wire import (
+    AUTH_HEADERS,
+    GENERATIONS_PATH,
+    VALID_BODY,
+    RawResponse,
+    create,
+    get_status,
+    instant_render_options,
+    send_request,
+)
 
-USAGE = {"type": "object", "properties": {"credits_used": {"type": "number"}}, "required": ["credits_used"]}
-ANSWER: dict[str, Any] = {
+USAGE_SCHEMA = {
+    "type": "object",
+    "properties": {"credits_used": {"type": "number"}},
+    "required": ["credits_used"],
+}
+GENERATION_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
         "id": {"type": "string"},
@@ -32,13 +45,13 @@ ANSWER: dict[str, Any] = {
             "properties": {"name": {"type": "string"}, "message": {"type": "string"}},
             "required": ["name", "message"],
         },
-        "meta": {"type": ["object", "null"], "properties": {"usage": USAGE}},
+        "meta": {"type": ["object", "null"], "properties": {"usage": USAGE_SCHEMA}},
     },
     "required": ["id", "status"],
 }
 """A generation, by the vendor's public OpenAPI and the statuses of its guides."""
 
-ERROR = {
+ERROR_SCHEMA = {
     "type": "object",
     "properties": {
         "message": {"type": "string", "minLength": 1},
@@ -49,7 +62,7 @@ ERROR = {
     },
     "required": ["message", "path", "requestId", "statusCode", "timestamp"],
 }
-LOG_ROW = {
+LOG_ROW_SCHEMA = {
     "type": "object",
     "properties": {
         "created": {"type": "string", "pattern": "^20.*Z$"},
@@ -66,20 +79,20 @@ LOG_ROW = {
 }  # fmt: skip
 
 
-async def logs(box: Sandbox, query: str = "") -> Answer:
-    return await ask(f"{box.url}/v2/logs{query}", headers=KEY)
+async def logs(box: Sandbox, query: str = "") -> RawResponse:
+    return await send_request(f"{box.url}/v2/logs{query}", headers=AUTH_HEADERS)
 
 
 async def test_a_generation_walks_through_its_statuses_to_a_video() -> None:
-    async with Sandbox(at_once(durations="fixed:1000")) as box:
+    async with Sandbox(instant_render_options(durations="fixed:1000")) as box:
         made = (await create(box)).json()
-        jsonschema.validate(made, ANSWER)
+        jsonschema.validate(made, GENERATION_SCHEMA)
         assert made["status"] == "queued"
         seen = []
         for age_s in (0, 60, 150, 500, 2000):
-            box.book.generations[0].created_at = time.time() - age_s
-            told = (await status(box, made["id"])).json()
-            jsonschema.validate(told, ANSWER)
+            box.state.generations[0].created_at = time.time() - age_s
+            told = (await get_status(box, made["id"])).json()
+            jsonschema.validate(told, GENERATION_SCHEMA)
             seen.append(told["status"])
             assert (told["video"] is not None) == (told["status"] == "completed")
         assert seen == ["waiting", "queued", "active", "generating", "completed"]
@@ -88,24 +101,24 @@ async def test_a_generation_walks_through_its_statuses_to_a_video() -> None:
 
 
 async def test_create_answers_with_the_correlation_headers_and_the_chosen_status() -> None:
-    async with Sandbox(at_once(create_status=201)) as box:
+    async with Sandbox(instant_render_options(create_status=201)) as box:
         answer = await create(box, {"X-Client-Request-Id": "run.1:row_2-3"})
         assert answer.status == 201
         assert answer.headers["x-inference-id"] == answer.json()["id"]
         assert answer.headers["x-client-request-id"] == "run.1:row_2-3"
-        done = await status(box, answer.json()["id"])
+        done = await get_status(box, answer.json()["id"])
         assert float(done.headers["x-aimlapi-usd-spent"]) == pytest.approx(0.4)
         assert int(done.headers["x-aimlapi-credits-used"]) == done.json()["meta"]["usage"]["credits_used"]
-        assert [one.id for one in box.book.created_by("run.1:row_2-3")] == [answer.json()["id"]]
+        assert [one.id for one in box.state.find_by_correlation_id("run.1:row_2-3")] == [answer.json()["id"]]
 
 
 @pytest.mark.parametrize("given", ["with space", "a/b", "é", "x" * 129, ""])
 async def test_a_correlation_id_outside_the_alphabet_is_dropped_without_a_word(given: str) -> None:
-    async with Sandbox(at_once()) as box:
+    async with Sandbox(instant_render_options()) as box:
         answer = await create(box, {"X-Client-Request-Id": given})
         assert answer.status == 200
         assert "x-client-request-id" not in answer.headers
-        assert box.book.generations[0].correlation_id == ""
+        assert box.state.generations[0].correlation_id == ""
         (row,) = (await logs(box)).json()["data"]
         assert row["client_request_id"] is None
 
@@ -121,33 +134,33 @@ async def test_a_correlation_id_outside_the_alphabet_is_dropped_without_a_word(g
     ],
 )
 async def test_a_bad_body_is_refused_with_the_field(fields: dict[str, Any], named: str) -> None:
-    async with Sandbox(at_once()) as box:
+    async with Sandbox(instant_render_options()) as box:
         answer = await create(box, **fields)
         assert answer.status == 400
-        jsonschema.validate(answer.json(), ERROR)
+        jsonschema.validate(answer.json(), ERROR_SCHEMA)
         assert named in answer.json()["message"]
-        assert box.book.generations == []
-        assert box.book.rejected == {400: 1}
+        assert box.state.generations == []
+        assert box.state.rejected == {400: 1}
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'"x"', b"\xff"])
 async def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
-    async with Sandbox(at_once()) as box:
-        answer = await ask(box.url + CREATE, "POST", KEY, body)
+    async with Sandbox(instant_render_options()) as box:
+        answer = await send_request(box.url + GENERATIONS_PATH, "POST", AUTH_HEADERS, body)
         assert answer.status == 400
-        jsonschema.validate(answer.json(), ERROR)
+        jsonschema.validate(answer.json(), ERROR_SCHEMA)
 
 
 async def test_what_does_not_exist_is_404() -> None:
-    async with Sandbox(at_once()) as box:
+    async with Sandbox(instant_render_options()) as box:
         answers = [
             await create(box, model="google/veo-99"),
-            await status(box, "no-such-id"),
-            await ask(box.url + "/v1/video/generations", headers=KEY),
+            await get_status(box, "no-such-id"),
+            await send_request(box.url + "/v1/video/generations", headers=AUTH_HEADERS),
         ]
         for answer in answers:
             assert answer.status == 404
-            jsonschema.validate(answer.json(), ERROR)
+            jsonschema.validate(answer.json(), ERROR_SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -163,20 +176,20 @@ async def test_what_does_not_exist_is_404() -> None:
     ],
 )
 async def test_the_key_is_checked(key: str | None, header: str | None, expected: int) -> None:
-    async with Sandbox(at_once(key=key)) as box:
+    async with Sandbox(instant_render_options(key=key)) as box:
         sent = {} if header is None else {"Authorization": header}
-        answer = await ask(box.url + CREATE, "POST", sent, json.dumps(GOOD).encode())
+        answer = await send_request(box.url + GENERATIONS_PATH, "POST", sent, json.dumps(VALID_BODY).encode())
         assert answer.status == expected
-        assert len(box.book.generations) == (1 if expected == 200 else 0)
+        assert len(box.state.generations) == (1 if expected == 200 else 0)
 
 
 @pytest.mark.parametrize("style", ["uuid-model", "uuid", "number", "integer", "token", "hostile"])
 async def test_every_style_of_id_can_be_asked_for(style: str) -> None:
-    async with Sandbox(at_once(id_style=style)) as box:
+    async with Sandbox(instant_render_options(id_style=style)) as box:
         ids = [(await create(box, prompt=f"take {take}")).json()["id"] for take in range(4)]
         assert len(set(ids)) == 4
         for one in ids:
-            assert (await status(box, one)).json()["id"] == one
+            assert (await get_status(box, one)).json()["id"] == one
         assert isinstance(ids[0], int) == (style == "integer")
         assert str(ids[0]).startswith("-") == (style == "token")
 
@@ -186,21 +199,21 @@ async def test_credits_run_out_and_are_charged_on_completion_only() -> None:
         answers = [await create(box, prompt=f"take {take}") for take in range(3)]
         assert [answer.status for answer in answers] == [200, 200, 403]
         assert "credits" in answers[2].json()["message"]
-        assert box.book.charged_usd == 0
-        billing = (await ask(box.url + "/v2/billing", headers=KEY)).json()
+        assert box.state.charged_usd == 0
+        billing = (await send_request(box.url + "/v2/billing", headers=AUTH_HEADERS)).json()
         assert billing == {"current_balance": 1.0, "currency": "USD"}
 
 
 async def test_failures_are_never_charged() -> None:
-    async with Sandbox(at_once(balance_usd=10.0)) as box:
+    async with Sandbox(instant_render_options(balance_usd=10.0)) as box:
         box.add_fault(Fault("error", match="dog"))
         await create(box, prompt="a dog")
         await create(box, prompt="a cat")
-        assert [one.charged_usd for one in box.book.generations] == [0.0, pytest.approx(0.4)]
-        assert box.book.charged_usd == pytest.approx(0.4)
-        assert (await ask(box.url + "/v2/billing", headers=KEY)).json()["current_balance"] == pytest.approx(
-            9.6
-        )
+        assert [one.charged_usd for one in box.state.generations] == [0.0, pytest.approx(0.4)]
+        assert box.state.charged_usd == pytest.approx(0.4)
+        assert (await send_request(box.url + "/v2/billing", headers=AUTH_HEADERS)).json()[
+            "current_balance"
+        ] == pytest.approx(9.6)
         assert [row["cost"]["usd"] for row in (await logs(box)).json()["data"]] == [pytest.approx(0.4), 0.0]
         assert [row["status"] for row in (await logs(box)).json()["data"]] == ["succeeded", "failed"]
 
@@ -209,24 +222,24 @@ async def test_too_many_at_once_are_throttled_and_the_peak_is_booked() -> None:
     async with Sandbox(SandboxOptions(durations="fixed:1000", concurrency_limit=2, video="small")) as box:
         answers = [await create(box, prompt=f"take {take}") for take in range(3)]
         assert [answer.status for answer in answers] == [200, 200, 429]
-        assert (box.book.in_flight, box.book.peak_in_flight) == (2, 2)
+        assert (box.state.in_flight, box.state.peak_in_flight) == (2, 2)
 
 
 async def test_too_many_requests_are_throttled_with_a_hint() -> None:
-    async with Sandbox(at_once(rate_limit=3, speed=0.05)) as box:
-        answers = [await ask(box.url + "/v2/billing", headers=KEY) for _ in range(4)]
+    async with Sandbox(instant_render_options(rate_limit=3, speed=0.05)) as box:
+        answers = [await send_request(box.url + "/v2/billing", headers=AUTH_HEADERS) for _ in range(4)]
         assert [answer.status for answer in answers] == [200, 200, 200, 429]
         assert 1 <= int(answers[3].headers["retry-after"]) <= 20
 
 
 async def test_the_log_takes_so_many_requests_a_minute() -> None:
-    async with Sandbox(at_once(log_rate_limit=2)) as box:
+    async with Sandbox(instant_render_options(log_rate_limit=2)) as box:
         assert [(await logs(box)).status for _ in range(3)] == [200, 200, 429]
-        assert (await ask(box.url + "/v2/billing", headers=KEY)).status == 200
+        assert (await send_request(box.url + "/v2/billing", headers=AUTH_HEADERS)).status == 200
 
 
 async def test_the_log_is_paged_newest_first() -> None:
-    async with Sandbox(at_once()) as box:
+    async with Sandbox(instant_render_options()) as box:
         ids = [(await create(box, {"X-Client-Request-Id": f"job-{take}"})).json()["id"] for take in range(5)]
         first = (await logs(box, "?period=24h&limit=2")).json()
         last = (await logs(box, "?period=24h&limit=2&offset=4")).json()
@@ -235,7 +248,7 @@ async def test_the_log_is_paged_newest_first() -> None:
         assert [row["client_request_id"] for row in last["data"]] == ["job-0"]
         assert last["pagination"]["has_more"] is False
         for row in first["data"]:
-            jsonschema.validate(row, LOG_ROW)
+            jsonschema.validate(row, LOG_ROW_SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -248,14 +261,14 @@ async def test_the_log_is_paged_newest_first() -> None:
     ],
 )  # fmt: skip
 async def test_a_wrong_window_or_page_of_the_log_is_refused(query: str) -> None:
-    async with Sandbox(at_once()) as box:
+    async with Sandbox(instant_render_options()) as box:
         answer = await logs(box, query)
         assert answer.status == 400
-        jsonschema.validate(answer.json(), ERROR)
+        jsonschema.validate(answer.json(), ERROR_SCHEMA)
 
 
 async def test_the_log_keeps_to_its_window() -> None:
-    async with Sandbox(at_once()) as box:
+    async with Sandbox(instant_render_options()) as box:
         await create(box)
         now = datetime.now(UTC)
         windows = [
@@ -280,72 +293,82 @@ async def test_the_log_keeps_to_its_window() -> None:
     ],
 )
 async def test_a_row_shows_once_it_may(options: dict[str, Any], rows: int) -> None:
-    async with Sandbox(at_once(**options)) as box:
+    async with Sandbox(instant_render_options(**options)) as box:
         await create(box)
         assert (await logs(box)).json()["pagination"]["total"] == rows
 
 
 async def test_transactions_are_paged_by_cursor() -> None:
-    async with Sandbox(at_once()) as box:
+    async with Sandbox(instant_render_options()) as box:
         ids = [(await create(box, prompt=f"take {take}")).json()["id"] for take in range(3)]
         seen, cursor = [], ""
         while True:
             query = f"?limit=2{cursor}"
-            page = (await ask(f"{box.url}/v2/billing/transactions{query}", headers=KEY)).json()
+            page = (
+                await send_request(f"{box.url}/v2/billing/transactions{query}", headers=AUTH_HEADERS)
+            ).json()
             seen += [row["reference_id"] for row in page["data"]]
             if page["next_cursor"] is None:
                 break
             cursor = f"&cursor={page['next_cursor']}"
         assert seen == ids
-        assert (await ask(f"{box.url}/v2/billing/transactions?cursor=x", headers=KEY)).status == 400
+        assert (
+            await send_request(f"{box.url}/v2/billing/transactions?cursor=x", headers=AUTH_HEADERS)
+        ).status == 400
 
 
 async def test_models_have_prices_of_three_kinds_and_an_etag() -> None:
-    async with Sandbox(at_once()) as box:
+    async with Sandbox(instant_render_options()) as box:
         url = box.url + "/v1/models?include=pricing,capabilities"
-        answer = await ask(url)
+        answer = await send_request(url)
         models = {one["id"]: one for one in answer.json()["data"]}
         assert [one["pricing"]["kind"] for one in models.values()] == ["variants", "fixed", "variable"]
         assert models["google/veo-3.1-i2v-fast"]["pricing"]["variants"][1] == {
             "when": {"resolution": "1080p"}, "price": 0.15, "unit": "second", "per": 1,
         }  # fmt: skip
-        assert (await ask(url, headers={"If-None-Match": answer.headers["etag"]})).status == 304
-        alias = (await ask(box.url + "/v1/models?id=veo-3.1-i2v-fast")).json()["data"]
+        assert (await send_request(url, headers={"If-None-Match": answer.headers["etag"]})).status == 304
+        alias = (await send_request(box.url + "/v1/models?id=veo-3.1-i2v-fast")).json()["data"]
         assert [one["id"] for one in alias] == ["google/veo-3.1-i2v-fast"]
         assert "pricing" not in alias[0]
-        assert (await ask(box.url + "/v1/models?id=nobody/none")).json()["data"] == []
+        assert (await send_request(box.url + "/v1/models?id=nobody/none")).json()["data"] == []
 
 
 async def test_the_models_openapi_agrees_with_its_checks() -> None:
-    async with Sandbox(at_once()) as box:
-        for model in (await ask(box.url + "/v1/models")).json()["data"]:
-            answer = await ask(model["info"]["docsJson"])
+    async with Sandbox(instant_render_options()) as box:
+        for model in (await send_request(box.url + "/v1/models")).json()["data"]:
+            answer = await send_request(model["info"]["docsJson"])
             post = answer.json()["paths"]["/v2/video/generations"]["post"]
             schema = post["requestBody"]["content"]["application/json"]["schema"]
             assert schema["properties"]["model"]["enum"] == [model["id"]]
-            refused = await ask(box.url + CREATE, "POST", KEY, json.dumps({"model": model["id"]}).encode())
+            refused = await send_request(
+                box.url + GENERATIONS_PATH, "POST", AUTH_HEADERS, json.dumps({"model": model["id"]}).encode()
+            )
             assert refused.status == 400
             for name in schema["required"][1:]:
                 assert name in refused.json()["message"]
             tag = {"If-None-Match": answer.headers["etag"]}
-            assert (await ask(model["info"]["docsJson"], headers=tag)).status == 304
-        assert (await ask(box.url + "/docs-json?model=nobody/none")).status == 404
+            assert (await send_request(model["info"]["docsJson"], headers=tag)).status == 304
+        assert (await send_request(box.url + "/docs-json?model=nobody/none")).status == 404
 
 
 async def test_other_models_take_other_fields() -> None:
-    async with Sandbox(at_once()) as box:
+    async with Sandbox(instant_render_options()) as box:
         sketch = {"model": "sketch-t2v", "prompt": "A dune.", "seed": 4, "duration": 5}
         remix = {"model": "sandbox/remix-v2v", "video_url": "https://example.com/a.mp4"}
         for body in (sketch, remix):
-            assert (await ask(box.url + CREATE, "POST", KEY, json.dumps(body).encode())).status == 200
-        assert box.book.generations[0].price_usd == pytest.approx(0.35)
+            assert (
+                await send_request(
+                    box.url + GENERATIONS_PATH, "POST", AUTH_HEADERS, json.dumps(body).encode()
+                )
+            ).status == 200
+        assert box.state.generations[0].price_usd == pytest.approx(0.35)
 
 
 async def test_people_find_a_page_and_sample_images() -> None:
-    async with Sandbox(at_once()) as box:
-        page = await ask(box.url + "/")
+    async with Sandbox(instant_render_options()) as box:
+        page = await send_request(box.url + "/")
         assert b"cdn-redirect-loop" in page.body
-        picture = await ask(box.url + "/images/mona-lisa.jpg")
+        picture = await send_request(box.url + "/images/mona-lisa.jpg")
         assert picture.headers["content-type"] == "image/jpeg"
         assert picture.body[:3] == b"\xff\xd8\xff"
 
@@ -356,7 +379,7 @@ async def test_the_same_seed_draws_the_same_renderings() -> None:
         async with Sandbox(SandboxOptions(seed=7, video="small")) as box:
             for take in range(3):
                 await create(box, prompt=f"take {take}")
-            drawn.append([(one.id, one.render_s) for one in box.book.generations])
+            drawn.append([(one.id, one.render_s) for one in box.state.generations])
     assert drawn[0] == drawn[1]
 
 
@@ -369,8 +392,8 @@ def sample_script(base_url: str) -> dict[str, Any]:
             return answer
 
     headers = {"Authorization": "Bearer sk-1", "Content-Type": "application/json"}
-    url = base_url + CREATE
-    made = call(urllib.request.Request(url, json.dumps(GOOD).encode(), headers))  # noqa: S310
+    url = base_url + GENERATIONS_PATH
+    made = call(urllib.request.Request(url, json.dumps(VALID_BODY).encode(), headers))  # noqa: S310
     while True:
         told = call(urllib.request.Request(f"{url}?generation_id={quote(made['id'])}", headers=headers))  # noqa: S310
         if told["status"] not in ["waiting", "active", "queued", "generating"]:
@@ -381,4 +404,4 @@ async def test_a_plain_blocking_client_works_unchanged() -> None:
     async with Sandbox(SandboxOptions(durations="fixed:30", speed=100, video="small")) as box:
         told = await asyncio.to_thread(sample_script, box.url)
         assert told["status"] == "completed"
-        assert (await ask(told["video"]["url"])).body[4:8] == b"ftyp"
+        assert (await send_request(told["video"]["url"])).body[4:8] == b"ftyp"

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from pipeline.cli.sandbox import command, parse_fault
 from pipeline.sandbox import FAULTS, Fault
-from tests.integration.sandbox_wire import ask
+from tests.integration.sandbox_wire import send_request
 
 SERVE = (sys.executable, "-c", "from pipeline.cli.sandbox import command; command()", "--port", "0")
 
@@ -24,8 +24,8 @@ async def test_it_prints_its_url_first_serves_and_stops_cleanly(end: signal.Sign
     )  # fmt: skip
     assert process.stdout is not None
     url = (await process.stdout.readline()).decode().strip()
-    assert (await ask(url + "/v2/billing", headers={"Authorization": "Bearer k1"})).status == 200
-    assert (await ask(url + "/v2/billing", headers={"Authorization": "Bearer k2"})).status == 401
+    assert (await send_request(url + "/v2/billing", headers={"Authorization": "Bearer k1"})).status == 200
+    assert (await send_request(url + "/v2/billing", headers={"Authorization": "Bearer k2"})).status == 401
     process.send_signal(end)
     rest, errors = await process.communicate()
     assert (process.returncode, errors) == (0, b"")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import av
 import pytest
 
-from tests.integration.vendor_double.command import Desk, ended
+from tests.integration.vendor_double.command import Workspace, wait_for_exit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,13 +20,13 @@ PROMPTS = [f"Scene {number} of the night." for number in range(10)]
 OPTIONS = ("--sandbox", "--sandbox-speed", "40", "--concurrency", "3", "--reconcile-after", "30")
 
 
-def desk_in(folder: Path) -> Desk:
-    desk = Desk(folder, key="", options=OPTIONS)
+def workspace_in(folder: Path) -> Workspace:
+    desk = Workspace(folder, key="", options=OPTIONS)
     desk.write([{"prompt": prompt, "duration": 4, "resolution": "720p"} for prompt in PROMPTS])
     return desk
 
 
-def journal(desk: Desk) -> list[dict[str, Any]]:
+def journal(desk: Workspace) -> list[dict[str, Any]]:
     """The whole lines of the sandbox's journal, without its head."""
     path = desk.output / "sandbox.jsonl"
     data = path.read_bytes() if path.exists() else b""
@@ -35,16 +35,16 @@ def journal(desk: Desk) -> list[dict[str, Any]]:
     ]
 
 
-async def until_created(desk: Desk, count: int) -> None:
+async def until_created(desk: Workspace, count: int) -> None:
     async with asyncio.timeout(60):
         while len(journal(desk)) < count:  # noqa: ASYNC110  # another process writes it
             await asyncio.sleep(0.02)
 
 
-async def assert_continues(desk: Desk) -> None:
+async def assert_continues(desk: Workspace) -> None:
     accepted = {entry["id"]: entry for entry in journal(desk)}
     result = await desk.run(within_s=100.0)
-    assert result.code == 0, result.said
+    assert result.code == 0, result.output
     assert desk.states() == {"done": len(PROMPTS)}
     after = journal(desk)
     assert Counter(entry["body"]["prompt"] for entry in after) == dict.fromkeys(PROMPTS, 1)
@@ -56,7 +56,7 @@ async def assert_continues(desk: Desk) -> None:
 
 
 async def test_a_killed_run_goes_on_and_creates_nothing_twice(tmp_path: Path) -> None:
-    desk = desk_in(tmp_path)
+    desk = workspace_in(tmp_path)
     for count in (2, 6):
         process = await desk.start()
         await until_created(desk, count)
@@ -68,7 +68,7 @@ async def test_a_killed_run_goes_on_and_creates_nothing_twice(tmp_path: Path) ->
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_run_that_was_stopped_twice_goes_on(tmp_path: Path, number: signal.Signals) -> None:
-    desk = desk_in(tmp_path)
+    desk = workspace_in(tmp_path)
     process = await desk.start()
     await until_created(desk, 5)
     assert process.stderr is not None
@@ -77,7 +77,7 @@ async def test_a_run_that_was_stopped_twice_goes_on(tmp_path: Path, number: sign
         while b"once more" not in await process.stderr.readline():
             assert process.returncode is None
     process.send_signal(number)
-    result = await ended(process)
-    assert result.code in (130, 143), result.said
+    result = await wait_for_exit(process)
+    assert result.code in (130, 143), result.output
     assert len(journal(desk)) < len(PROMPTS)
     await assert_continues(desk)

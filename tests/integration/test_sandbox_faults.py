@@ -12,18 +12,28 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from pipeline.sandbox import FAULTS, Fault, Sandbox
-from pipeline.sandbox.faults import Stage
-from tests.crash.batches import until
-from tests.integration.sandbox_wire import CREATE, KEY, Answer, End, ask, at_once, create, status, video_url
+from pipeline.sandbox.faults import FaultPoint
+from tests.crash.batches import wait_until
+from tests.integration.sandbox_wire import (
+    AUTH_HEADERS,
+    GENERATIONS_PATH,
+    RawResponse,
+    ResponseEnding,
+    create,
+    get_status,
+    instant_render_options,
+    send_request,
+    video_url,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-IMPATIENT_S: Final = 0.3
+SHORT_TIMEOUT_S: Final = 0.3
 HTML: Final = b"<!doctype html>"
 
 
-def is_json(answer: Answer) -> bool:
+def is_json(answer: RawResponse) -> bool:
     try:
         json.loads(answer.body)
     except ValueError:
@@ -31,11 +41,11 @@ def is_json(answer: Answer) -> bool:
     return True
 
 
-def struck(box: Sandbox, name: str) -> Callable[[], bool]:
-    return lambda: box.book.struck[name] > 0
+def was_triggered(box: Sandbox, name: str) -> Callable[[], bool]:
+    return lambda: box.state.triggered[name] > 0
 
 
-CREATES: Final[dict[str, tuple[End, int, bool]]] = {
+CREATES: Final[dict[str, tuple[ResponseEnding, int, bool]]] = {
     "bad-request": ("whole", 400, False),
     "unprocessable": ("whole", 422, False),
     "unauthorized": ("whole", 401, False),
@@ -61,41 +71,43 @@ CREATES: Final[dict[str, tuple[End, int, bool]]] = {
 """How each create ends for the client, its status, and whether the vendor accepted it."""
 
 
-def names_of(*stages: Stage) -> set[str]:
-    return {kind.name for kind in FAULTS.values() if kind.stage in stages}
+def fault_names(*points: FaultPoint) -> set[str]:
+    return {kind.name for kind in FAULTS.values() if kind.point in points}
 
 
 def test_every_fault_has_its_test() -> None:
-    assert set(CREATES) == names_of(Stage.CREATE)
-    assert set(STATUSES) == names_of(Stage.STATUS)
-    assert set(ENDS) == names_of(Stage.GENERATION)
-    assert set(DOWNLOADS) == names_of(Stage.CDN)
-    assert {"log-row-never", "log-row-late", *LOGS} == names_of(Stage.LOG_ROW, Stage.LOG_CALL)
+    assert set(CREATES) == fault_names(FaultPoint.CREATE)
+    assert set(STATUSES) == fault_names(FaultPoint.STATUS)
+    assert set(ENDS) == fault_names(FaultPoint.GENERATION)
+    assert set(DOWNLOADS) == fault_names(FaultPoint.CDN)
+    assert {"log-row-never", "log-row-late", *LOGS} == fault_names(FaultPoint.LOG_ROW, FaultPoint.LOG_CALL)
 
 
 @pytest.mark.parametrize("name", CREATES)
 async def test_a_create_is_spoiled_once_and_booked_truly(name: str) -> None:
     end, code, accepted = CREATES[name]
-    async with Sandbox(at_once()) as box:
+    async with Sandbox(instant_render_options()) as box:
         box.add_fault(Fault(name, match="cat", times=1, value=30 if name == "slow-answer" else None))
         correlation = {"X-Client-Request-Id": "job-1"}
-        answer = await create(box, correlation, IMPATIENT_S if end == "silent" else 20, struck(box, name))
-        assert (answer.end, answer.status) == (end, code)
-        assert len(box.book.created_by("job-1")) == int(accepted)
-        assert box.book.struck == {name: 1}
+        answer = await create(
+            box, correlation, SHORT_TIMEOUT_S if end == "silent" else 20, was_triggered(box, name)
+        )
+        assert (answer.ending, answer.status) == (end, code)
+        assert len(box.state.find_by_correlation_id("job-1")) == int(accepted)
+        assert box.state.triggered == {name: 1}
         again = await create(box, {"X-Client-Request-Id": "job-2"})
-        assert (again.status, len(box.book.created_by("job-2"))) == (200, 1)
+        assert (again.status, len(box.state.find_by_correlation_id("job-2"))) == (200, 1)
 
 
 @pytest.mark.parametrize("name", ["garbage", "html", "empty", "cut-inside-answer"])
 async def test_an_unreadable_acceptance_is_unreadable(name: str) -> None:
-    async with Sandbox(at_once()) as box:
+    async with Sandbox(instant_render_options()) as box:
         box.add_fault(Fault(name))
         assert not is_json(await create(box))
 
 
 async def test_a_throttle_may_say_how_long() -> None:
-    async with Sandbox(at_once()) as box:
+    async with Sandbox(instant_render_options()) as box:
         for value in (None, 7, "date:60"):
             box.add_fault(Fault("throttled", total=1, value=value))
         silent, seconds, date = [await create(box) for _ in range(3)]
@@ -106,21 +118,21 @@ async def test_a_throttle_may_say_how_long() -> None:
 
 
 async def test_a_fault_does_not_help_a_bad_body_through() -> None:
-    async with Sandbox(at_once()) as box:
+    async with Sandbox(instant_render_options()) as box:
         box.add_fault(Fault("gateway-accepted"))
         assert (await create(box, duration=5)).status == 400
-        assert box.book.generations == []
+        assert box.state.generations == []
 
 
 async def test_a_quota_names_its_hour() -> None:
-    async with Sandbox(at_once()) as box:
+    async with Sandbox(instant_render_options()) as box:
         box.add_fault(Fault("quota"))
         message = (await create(box)).json()["message"]
         assert "free-tier limit" in message
         assert "for the hour" in message
 
 
-STATUSES: Final[dict[str, tuple[End, int]]] = {
+STATUSES: Final[dict[str, tuple[ResponseEnding, int]]] = {
     "status-throttled": ("whole", 429),
     "status-error": ("whole", 500),
     "status-gateway": ("whole", 502),
@@ -141,22 +153,24 @@ STATUSES: Final[dict[str, tuple[End, int]]] = {
 @pytest.mark.parametrize("name", STATUSES)
 async def test_a_status_call_is_spoiled_and_costs_nothing(name: str) -> None:
     end, code = STATUSES[name]
-    async with Sandbox(at_once(durations="fixed:500")) as box:
+    async with Sandbox(instant_render_options(durations="fixed:500")) as box:
         box.add_fault(Fault(name, times=1))
         made = (await create(box)).json()
-        answer = await status(box, made["id"], IMPATIENT_S if end == "silent" else 20, struck(box, name))
-        assert (answer.end, answer.status) == (end, code)
-        honest = (await status(box, made["id"])).json()
+        answer = await get_status(
+            box, made["id"], SHORT_TIMEOUT_S if end == "silent" else 20, was_triggered(box, name)
+        )
+        assert (answer.ending, answer.status) == (end, code)
+        honest = (await get_status(box, made["id"])).json()
         assert (honest["status"], honest["video"], honest["error"]) == ("waiting", None, None)
 
 
 async def test_status_words_and_samples_while_rendering() -> None:
-    async with Sandbox(at_once(durations="fixed:500")) as box:
+    async with Sandbox(instant_render_options(durations="fixed:500")) as box:
         box.add_fault(Fault("status-unknown", match="one", value="dreaming"))
         box.add_fault(Fault("status-samples", match="two"))
         box.add_fault(Fault("status-other-names", match="three"))
         told = [
-            (await status(box, (await create(box, prompt=word)).json()["id"])).json()
+            (await get_status(box, (await create(box, prompt=word)).json()["id"])).json()
             for word in ("one", "two", "three")
         ]
         assert told[0]["status"] == "dreaming"
@@ -167,11 +181,11 @@ async def test_status_words_and_samples_while_rendering() -> None:
 
 
 async def test_other_names_for_the_end_are_final_ones() -> None:
-    async with Sandbox(at_once()) as box:
+    async with Sandbox(instant_render_options()) as box:
         box.add_fault(Fault("status-other-names"))
         box.add_fault(Fault("error", match="dog"))
-        cat = (await status(box, (await create(box, prompt="cat")).json()["id"])).json()
-        dog = (await status(box, (await create(box, prompt="dog")).json()["id"])).json()
+        cat = (await get_status(box, (await create(box, prompt="cat")).json()["id"])).json()
+        dog = (await get_status(box, (await create(box, prompt="dog")).json()["id"])).json()
         assert cat["status"] in ("complete", "succeeded")
         assert cat["video"] is not None
         assert dog["status"] in ("failed", "cancelled")
@@ -194,32 +208,32 @@ ENDS: Final[dict[str, Callable[[dict[str, Any]], bool]]] = {
 
 @pytest.mark.parametrize("name", ENDS)
 async def test_a_generation_ends_as_it_was_asked_to(name: str) -> None:
-    async with Sandbox(at_once()) as box:
+    async with Sandbox(instant_render_options()) as box:
         box.add_fault(Fault(name, match="cat", times=1))
         made = (await create(box)).json()
-        told = (await status(box, made.get("id", made.get("generation_id")))).json()
+        told = (await get_status(box, made.get("id", made.get("generation_id")))).json()
         assert ENDS[name](told), told
         spared = (await create(box, prompt="a dog")).json()
-        assert (await status(box, spared["id"])).json()["status"] == "completed"
+        assert (await get_status(box, spared["id"])).json()["status"] == "completed"
 
 
 @pytest.mark.parametrize(
     ("value", "video"), [(None, {"url": "https://cdn.example.com/generations/sample.mp4"}), ("empty", {})]
 )
 async def test_sample_objects_show_from_create_on(value: str | None, video: dict[str, str]) -> None:
-    async with Sandbox(at_once(durations="fixed:500")) as box:
+    async with Sandbox(instant_render_options(durations="fixed:500")) as box:
         box.add_fault(Fault("sample-objects", value=value))
         made = (await create(box)).json()
-        told = (await status(box, made["id"])).json()
+        told = (await get_status(box, made["id"])).json()
         assert made["video"] == told["video"] == video
         assert told["status"] == "waiting"
 
 
 async def test_a_slow_generation_renders_so_much_longer() -> None:
-    async with Sandbox(at_once(durations="fixed:50", speed=5)) as box:
+    async with Sandbox(instant_render_options(durations="fixed:50", speed=5)) as box:
         box.add_fault(Fault("slow", match="cat", value=3))
         await create(box)
-        assert box.book.generations[0].render_s == pytest.approx(30)
+        assert box.state.generations[0].render_s == pytest.approx(30)
 
 
 LOGS: Final[dict[str, int]] = {"log-error": 500, "log-garbage": 200, "log-throttled": 429}
@@ -227,107 +241,111 @@ LOGS: Final[dict[str, int]] = {"log-error": 500, "log-garbage": 200, "log-thrott
 
 @pytest.mark.parametrize("name", LOGS)
 async def test_a_log_call_is_spoiled_once(name: str) -> None:
-    async with Sandbox(at_once()) as box:
+    async with Sandbox(instant_render_options()) as box:
         box.add_fault(Fault(name, times=1))
-        spoiled, honest = [await ask(box.url + "/v2/logs", headers=KEY) for _ in range(2)]
+        spoiled, honest = [await send_request(box.url + "/v2/logs", headers=AUTH_HEADERS) for _ in range(2)]
         assert spoiled.status == LOGS[name]
         assert honest.json()["data"] == []
         assert is_json(spoiled) == (name != "log-garbage")
 
 
 async def test_log_rows_may_never_show_or_late() -> None:
-    async with Sandbox(at_once()) as box:
+    async with Sandbox(instant_render_options()) as box:
         box.add_fault(Fault("log-row-never", match="one"))
         box.add_fault(Fault("log-row-late", match="two"))
         for prompt in ("one", "two", "three"):
             await create(box, prompt=prompt)
-        rows = (await ask(box.url + "/v2/logs", headers=KEY)).json()["data"]
-        assert [row["inference_id"] for row in rows] == [box.book.generations[2].id]
+        rows = (await send_request(box.url + "/v2/logs", headers=AUTH_HEADERS)).json()["data"]
+        assert [row["inference_id"] for row in rows] == [box.state.generations[2].id]
 
 
 async def _cut(box: Sandbox, url: str, whole: bytes) -> None:
-    answer = await ask(url)
-    assert answer.end == "cut"
+    answer = await send_request(url)
+    assert answer.ending == "cut"
     assert answer.body == whole[: round(len(whole) * 0.25)]
-    tail = await ask(url, headers={"Range": f"bytes={len(answer.body)}-"})
+    tail = await send_request(url, headers={"Range": f"bytes={len(answer.body)}-"})
     assert answer.body + tail.body == whole
 
 
 async def _stall(box: Sandbox, url: str, whole: bytes) -> None:
-    answer = await ask(url, patience_s=IMPATIENT_S, heard=struck(box, "cdn-stall"))
-    assert answer.end == "silent"
+    answer = await send_request(
+        url, timeout_s=SHORT_TIMEOUT_S, request_received=was_triggered(box, "cdn-stall")
+    )
+    assert answer.ending == "silent"
     assert answer.body == whole[: round(len(whole) * 0.25)]
 
 
 async def _trickle(box: Sandbox, url: str, whole: bytes) -> None:
-    answer = await ask(url, patience_s=IMPATIENT_S, heard=struck(box, "cdn-trickle"))
-    assert answer.end == "silent"
+    answer = await send_request(
+        url, timeout_s=SHORT_TIMEOUT_S, request_received=was_triggered(box, "cdn-trickle")
+    )
+    assert answer.ending == "silent"
     assert len(answer.body) < 10
 
 
 async def _wrong_length(box: Sandbox, url: str, whole: bytes) -> None:
-    answer = await ask(url)
-    assert answer.end == "cut"
+    answer = await send_request(url)
+    assert answer.ending == "cut"
     assert answer.body == whole
 
 
 async def _changed(box: Sandbox, url: str, whole: bytes) -> None:
-    changed, honest = await ask(url), await ask(url)
+    changed, honest = await send_request(url), await send_request(url)
     assert len(changed.body) == len(whole)
     assert changed.body != whole
     assert changed.headers["etag"] != honest.headers["etag"]
 
 
 async def _gzip(box: Sandbox, url: str, whole: bytes) -> None:
-    answer = await ask(url)
+    answer = await send_request(url)
     assert answer.headers["content-encoding"] == "gzip"
     assert gzip.decompress(answer.body) == whole
 
 
 async def _no_range(box: Sandbox, url: str, whole: bytes) -> None:
-    answer = await ask(url, headers={"Range": "bytes=10-"})
+    answer = await send_request(url, headers={"Range": "bytes=10-"})
     assert (answer.status, answer.body) == (200, whole)
     assert "etag" not in answer.headers
 
 
 async def _error(box: Sandbox, url: str, whole: bytes) -> None:
-    assert (await ask(url)).status == 410
+    assert (await send_request(url)).status == 410
 
 
 async def _html(box: Sandbox, url: str, whole: bytes) -> None:
-    answer = await ask(url)
+    answer = await send_request(url)
     assert answer.status == 200
     assert answer.body.startswith(HTML)
 
 
 async def _empty(box: Sandbox, url: str, whole: bytes) -> None:
-    answer = await ask(url)
+    answer = await send_request(url)
     assert (answer.status, answer.body) == (200, b"")
 
 
 async def _corrupt(box: Sandbox, url: str, whole: bytes) -> None:
-    answer = await ask(url)
+    answer = await send_request(url)
     assert (answer.status, len(answer.body)) == (200, len(whole))
     assert b"ftyp" not in answer.body
 
 
 async def _reset(box: Sandbox, url: str, whole: bytes) -> None:
-    assert (await ask(url)).end == "reset"
+    assert (await send_request(url)).ending == "reset"
 
 
 async def _redirect(box: Sandbox, url: str, whole: bytes) -> None:
-    answer = await ask(url)
+    answer = await send_request(url)
     assert answer.status == 302
-    assert (await ask(box.cdn_url + answer.headers["location"])).body == whole
+    assert (await send_request(box.cdn_url + answer.headers["location"])).body == whole
 
 
 async def _redirect_loop(box: Sandbox, url: str, whole: bytes) -> None:
-    answer = await ask(url)
+    answer = await send_request(url)
     assert box.cdn_url + answer.headers["location"] == url
 
 
 async def _redirect_private(box: Sandbox, url: str, whole: bytes) -> None:
-    assert (await ask(url)).headers["location"].startswith("http://169.254.169.254/")
+    assert (await send_request(url)).headers["location"].startswith("http://169.254.169.254/")
 
 
 DOWNLOADS: Final[dict[str, tuple[Callable[[Sandbox, str, bytes], Awaitable[None]], float | None]]] = {
@@ -352,21 +370,24 @@ DOWNLOADS: Final[dict[str, tuple[Callable[[Sandbox, str, bytes], Awaitable[None]
 @pytest.mark.parametrize("name", DOWNLOADS)
 async def test_a_download_is_spoiled(name: str) -> None:
     check, value = DOWNLOADS[name]
-    async with Sandbox(at_once()) as box:
+    async with Sandbox(instant_render_options()) as box:
         url = await video_url(box)
-        whole = (await ask(url)).body
+        whole = (await send_request(url)).body
         box.add_fault(Fault(name, times=1, value=value))
         await check(box, url, whole)
 
 
 async def test_silent_clients_do_not_keep_the_sandbox_open() -> None:
-    async with Sandbox(at_once()) as box:
+    async with Sandbox(instant_render_options()) as box:
         box.add_fault(Fault("hang"))
         waiting = asyncio.create_task(create(box))
-        await until(lambda: bool(box.book.struck))
+        await wait_until(lambda: bool(box.state.triggered))
     assert (await waiting).status == 503
 
 
 async def test_an_unknown_path_is_told_apart_from_an_unknown_generation() -> None:
-    async with Sandbox(at_once()) as box:
-        assert "generation_id" in (await ask(box.url + CREATE, headers=KEY)).json()["message"]
+    async with Sandbox(instant_render_options()) as box:
+        assert (
+            "generation_id"
+            in (await send_request(box.url + GENERATIONS_PATH, headers=AUTH_HEADERS)).json()["message"]
+        )

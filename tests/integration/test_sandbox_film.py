@@ -10,18 +10,18 @@ import av
 import pytest
 
 from pipeline.sandbox import Sandbox
-from pipeline.sandbox.film import Label, Shape, Studio
-from tests.integration.sandbox_wire import ask, at_once, create, status
+from pipeline.sandbox.film import ClipLabel, ClipRenderer, ClipShape
+from tests.integration.sandbox_wire import create, get_status, instant_render_options, send_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LONG = Label("A fox runs over the dunes while the light changes. " * 12, "id/1", "maker/model", "details")
-SHORT = Label("A cat yawns.", "id/2", "maker/model", "details")
+LONG = ClipLabel("A fox runs over the dunes while the light changes. " * 12, "id/1", "maker/model", "details")
+SHORT = ClipLabel("A cat yawns.", "id/2", "maker/model", "details")
 
 
 @dataclass(frozen=True, slots=True)
-class Film:
+class DecodedClip:
     """A decoded clip: luma rows by frame, times in seconds."""
 
     metadata: dict[str, str]
@@ -31,14 +31,14 @@ class Film:
     audio_s: float | None
     duration_s: float
 
-    def band(self, frame: int, shape: Shape) -> list[bytes]:
-        return self.luma[frame][shape.picture.band_top + 16 :]
+    def band(self, frame: int, shape: ClipShape) -> list[bytes]:
+        return self.luma[frame][shape.frame_format.band_top + 16 :]
 
-    def scene(self, frame: int, shape: Shape) -> list[bytes]:
-        return self.luma[frame][: shape.picture.band_top - 16]
+    def scene(self, frame: int, shape: ClipShape) -> list[bytes]:
+        return self.luma[frame][: shape.frame_format.band_top - 16]
 
 
-def watch(data: bytes) -> Film:
+def decode(data: bytes) -> DecodedClip:
     """Decode everything, sound too; raises PyAV's error when a packet is broken."""
     with av.open(io.BytesIO(data), "r") as container:
         video = container.streams.video[0]
@@ -52,7 +52,7 @@ def watch(data: bytes) -> Film:
             luma.append([rows[row * step : row * step + frame.width] for row in range(frame.height)])
         duration_s = (container.duration or 0) / 1_000_000
         found = (dict(container.metadata), (video.width, video.height), times, luma)
-    return Film(*found, _audio_s(data), duration_s)
+    return DecodedClip(*found, _audio_s(data), duration_s)
 
 
 def _audio_s(data: bytes) -> float | None:
@@ -64,8 +64,8 @@ def _audio_s(data: bytes) -> float | None:
 
 
 @pytest.fixture
-def studio() -> Iterator[Studio]:
-    made = Studio()
+def studio() -> Iterator[ClipRenderer]:
+    made = ClipRenderer()
     yield made
     made.close()
 
@@ -79,10 +79,10 @@ def studio() -> Iterator[Studio]:
     ],
 )
 async def test_a_clip_is_what_was_asked_for(
-    studio: Studio, resolution: str, aspect: str, seconds: int, audio: bool, size: tuple[int, int]
+    studio: ClipRenderer, resolution: str, aspect: str, seconds: int, audio: bool, size: tuple[int, int]
 ) -> None:
-    shape = Shape.asked(resolution, aspect, seconds, audio, small=False)
-    film = watch(await studio.clip(shape, LONG))
+    shape = ClipShape.for_request(resolution, aspect, seconds, audio, small=False)
+    film = decode(await studio.clip(shape, LONG))
     assert film.size == size
     assert len(film.times) == seconds * 24
     assert film.times == sorted(set(film.times))
@@ -93,36 +93,36 @@ async def test_a_clip_is_what_was_asked_for(
     assert film.metadata["comment"] == "generation_id=id/1"
 
 
-async def test_the_scene_moves_and_the_words_stand_still(studio: Studio) -> None:
-    shape = Shape.asked("720p", "16:9", 6, False, small=False)
-    one, other = [watch(await studio.clip(shape, label)) for label in (LONG, SHORT)]
+async def test_the_scene_moves_and_the_words_stand_still(studio: ClipRenderer) -> None:
+    shape = ClipShape.for_request("720p", "16:9", 6, False, small=False)
+    one, other = [decode(await studio.clip(shape, label)) for label in (LONG, SHORT)]
     for film in (one, other):
         assert all(film.band(frame, shape) == film.band(0, shape) for frame in (1, 47, 95, 96, 143))
         assert film.scene(0, shape) != film.scene(12, shape) != film.scene(24, shape)
     assert one.band(0, shape) != other.band(0, shape)
 
 
-async def test_a_body_of_another_clip_leaves_no_trace(studio: Studio) -> None:
+async def test_a_body_of_another_clip_leaves_no_trace(studio: ClipRenderer) -> None:
     """The shared packets must decode alike behind any first frame, or errors would grow along the loop."""
-    shape = Shape.asked("720p", "16:9", 4, False, small=False)
-    one, other = [watch(await studio.clip(shape, label)) for label in (LONG, SHORT)]
+    shape = ClipShape.for_request("720p", "16:9", 4, False, small=False)
+    one, other = [decode(await studio.clip(shape, label)) for label in (LONG, SHORT)]
     rows = zip(one.scene(95, shape)[::7], other.scene(95, shape)[::7], strict=True)
     assert max(abs(a - b) for row, twin in rows for a, b in zip(row, twin, strict=True)) <= 4
 
 
 async def test_the_index_comes_first_and_the_bytes_are_always_the_same() -> None:
-    shape = Shape.asked("720p", "16:9", 4, True, small=False)
+    shape = ClipShape.for_request("720p", "16:9", 4, True, small=False)
     made = []
     for _ in range(2):
-        studio = Studio()
+        studio = ClipRenderer()
         made.append(await studio.clip(shape, SHORT))
         studio.close()
     assert made[0] == made[1]
     assert 0 < made[0].index(b"moov") < made[0].index(b"mdat")
 
 
-async def test_one_picture_a_loop_is_a_place_to_seek_to(studio: Studio) -> None:
-    shape = Shape.asked("720p", "16:9", 6, False, small=False)
+async def test_one_picture_a_loop_is_a_place_to_seek_to(studio: ClipRenderer) -> None:
+    shape = ClipShape.for_request("720p", "16:9", 6, False, small=False)
     data = await studio.clip(shape, SHORT)
     assert b"stss" in data  # without this table a player takes every frame for one
     with av.open(io.BytesIO(data), "r") as container:
@@ -133,10 +133,10 @@ async def test_one_picture_a_loop_is_a_place_to_seek_to(studio: Studio) -> None:
     assert [float(pts * step) for pts in keys if step is not None] == [0.0, 4.0]
 
 
-async def test_a_small_clip_is_small_and_still_whole(studio: Studio) -> None:
-    shape = Shape.asked("1080p", "9:16", 8, True, small=True)
+async def test_a_small_clip_is_small_and_still_whole(studio: ClipRenderer) -> None:
+    shape = ClipShape.for_request("1080p", "9:16", 8, True, small=True)
     data = await studio.clip(shape, LONG)
-    film = watch(data)
+    film = decode(data)
     assert len(data) < 100_000
     assert film.size == (90, 160)
     assert film.duration_s == pytest.approx(8, abs=0.1)
@@ -145,10 +145,10 @@ async def test_a_small_clip_is_small_and_still_whole(studio: Studio) -> None:
 
 
 async def test_a_finished_generation_is_served_as_it_was_asked_for() -> None:
-    async with Sandbox(at_once(video="rendered")) as box:
+    async with Sandbox(instant_render_options(video="rendered")) as box:
         for audio in (True, False):
             made = (await create(box, prompt=f"sound {audio}", generate_audio=audio)).json()["id"]
-            film = watch((await ask((await status(box, made)).json()["video"]["url"])).body)
+            film = decode((await send_request((await get_status(box, made)).json()["video"]["url"])).body)
             assert film.size == (1280, 720)
             assert film.metadata["title"] == f"sound {audio}"
             assert film.metadata["comment"] == f"generation_id={made}"

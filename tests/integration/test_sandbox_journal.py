@@ -15,14 +15,20 @@ from urllib.parse import quote
 import pytest
 
 from pipeline.sandbox import Fault, Sandbox
-from tests.integration.sandbox_wire import KEY, ask, at_once, create, status
+from tests.integration.sandbox_wire import (
+    AUTH_HEADERS,
+    create,
+    get_status,
+    instant_render_options,
+    send_request,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.sandbox import SandboxOptions
 
-LONG = "fixed:1000"
+LONG_DURATIONS = "fixed:1000"
 SERVE = "from pipeline.cli.sandbox import command; command()"
 
 
@@ -32,12 +38,12 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "output" / "batch" / "sandbox.jsonl"
 
 
-def box_at(path: Path, **options: Any) -> Sandbox:
+def sandbox_at(path: Path, **options: Any) -> Sandbox:
     return Sandbox(options_at(path, **options))
 
 
 def options_at(path: Path, **options: Any) -> SandboxOptions:
-    return at_once(journal=path, **options)
+    return instant_render_options(journal=path, **options)
 
 
 async def created(box: Sandbox, count: int = 1, **fields: Any) -> list[str]:
@@ -48,7 +54,7 @@ def entries(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines() if line.startswith('{"id"')]
 
 
-def age(path: Path, seconds: float) -> None:
+def shift_back(path: Path, seconds: float) -> None:
     """Let time go by while no sandbox runs."""
     lines = path.read_text().splitlines()
     for number, line in enumerate(lines):
@@ -70,41 +76,41 @@ def compact(entry: dict[str, Any]) -> str:
 
 
 async def test_the_folder_is_made_by_the_first_create_and_not_before(path: Path) -> None:
-    async with box_at(path) as box:
+    async with sandbox_at(path) as box:
         assert (await create(box, duration=5)).status == 400
         assert not path.parent.exists()
         (made,) = await created(box)
         assert [entry["id"] for entry in entries(path)] == [made]
-    assert box.notes == ()
+    assert box.journal_warnings == ()
 
 
 async def test_a_restarted_sandbox_goes_on_where_it_was(path: Path) -> None:
-    async with box_at(path, durations="uniform:500,900") as box:
+    async with sandbox_at(path, durations="uniform:500,900") as box:
         before = await created(box, 3)
-        render_s = [one.render_s for one in box.book.generations]
+        render_s = [one.render_s for one in box.state.generations]
         file = (await create(box, {"X-Client-Request-Id": "run.1"})).json()["id"]
-    age(path, 300)
-    async with box_at(path, durations=LONG, seed=7) as box:
-        assert [one.render_s for one in box.book.generations][:3] == render_s
-        told = [(await status(box, one)).json()["status"] for one in before]
+    shift_back(path, 300)
+    async with sandbox_at(path, durations=LONG_DURATIONS, seed=7) as box:
+        assert [one.render_s for one in box.state.generations][:3] == render_s
+        told = [(await get_status(box, one)).json()["status"] for one in before]
         assert told == ["generating"] * 3
-        assert box.book.in_flight == box.book.peak_in_flight == 4
-        assert [one.id for one in box.book.created_by("run.1")] == [file]
-    age(path, 700)
-    async with box_at(path) as box:
-        told = [(await status(box, one)).json()["status"] for one in [*before, file]]
+        assert box.state.in_flight == box.state.peak_in_flight == 4
+        assert [one.id for one in box.state.find_by_correlation_id("run.1")] == [file]
+    shift_back(path, 700)
+    async with sandbox_at(path) as box:
+        told = [(await get_status(box, one)).json()["status"] for one in [*before, file]]
         assert told == ["completed"] * 4
 
 
 async def test_charges_and_log_rows_follow_and_the_balance_counts_them(path: Path) -> None:
-    async with box_at(path, balance_usd=1.0) as box:
+    async with sandbox_at(path, balance_usd=1.0) as box:
         done = (await create(box, {"X-Client-Request-Id": "run.1"})).json()["id"]
         (failed,) = await _failing(box)
-    async with box_at(path, balance_usd=1.0) as box:
-        assert (await status(box, failed)).json()["status"] == "error"
-        billing = (await ask(f"{box.url}/v2/billing", headers=KEY)).json()
+    async with sandbox_at(path, balance_usd=1.0) as box:
+        assert (await get_status(box, failed)).json()["status"] == "error"
+        billing = (await send_request(f"{box.url}/v2/billing", headers=AUTH_HEADERS)).json()
         assert billing["current_balance"] == pytest.approx(0.6)
-        rows = (await ask(f"{box.url}/v2/logs", headers=KEY)).json()["data"]
+        rows = (await send_request(f"{box.url}/v2/logs", headers=AUTH_HEADERS)).json()["data"]
         assert [(row["inference_id"], row["status"]) for row in rows] == [
             (failed, "failed"), (done, "succeeded"),
         ]  # fmt: skip
@@ -119,31 +125,31 @@ async def _failing(box: Sandbox) -> list[str]:
 
 
 async def test_what_renders_for_ever_still_does(path: Path) -> None:
-    async with box_at(path) as box:
+    async with sandbox_at(path) as box:
         box.add_fault(Fault("never-finishes"))
         (made,) = await created(box)
-    age(path, 1e6)
-    async with box_at(path) as box:
-        assert (await status(box, made)).json()["status"] == "generating"
+    shift_back(path, 1e6)
+    async with sandbox_at(path) as box:
+        assert (await get_status(box, made)).json()["status"] == "generating"
 
 
 @pytest.mark.parametrize("style", ["uuid-model", "uuid", "number", "integer", "token", "hostile"])
 async def test_no_id_is_given_twice(path: Path, style: str) -> None:
     made: list[str] = []
     for _ in range(3):
-        async with box_at(path, id_style=style) as box:
+        async with sandbox_at(path, id_style=style) as box:
             made += await created(box, 2)
-            assert [(await status(box, one)).status for one in made] == [200] * len(made)
+            assert [(await get_status(box, one)).status for one in made] == [200] * len(made)
     assert len(set(made)) == 6
     assert [entry["number"] for entry in entries(path)] == [0, 1, 2, 3, 4, 5]
 
 
 async def test_the_same_seed_makes_the_same_with_and_without_a_restart(path: Path) -> None:
-    async with Sandbox(at_once(durations="uniform")) as box:
+    async with Sandbox(instant_render_options(durations="uniform")) as box:
         whole = await created(box, 4)
     parts: list[str] = []
     for _ in range(2):
-        async with box_at(path, durations="uniform") as box:
+        async with sandbox_at(path, durations="uniform") as box:
             parts += await created(box, 2)
     assert parts == whole
 
@@ -151,9 +157,9 @@ async def test_the_same_seed_makes_the_same_with_and_without_a_restart(path: Pat
 @pytest.mark.parametrize("video", ["small", "rendered"])
 async def test_a_clip_is_the_same_file_after_a_restart(path: Path, video: str) -> None:
     """In another process too, since a resumed download is completed by whoever serves it then."""
-    async with box_at(path, video=video) as box:
+    async with sandbox_at(path, video=video) as box:
         made = (await create(box)).json()["id"]
-        first = await ask((await status(box, made)).json()["video"]["url"])
+        first = await send_request((await get_status(box, made)).json()["video"]["url"])
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", SERVE, "--port", "0", "--journal", str(path)),
         *(("--small",) if video == "small" else ()),
@@ -162,9 +168,9 @@ async def test_a_clip_is_the_same_file_after_a_restart(path: Path, video: str) -
     assert process.stdout is not None
     url = (await process.stdout.readline()).decode().strip()
     asked = f"{url}/v2/video/generations?generation_id={quote(made, safe='')}"
-    video_url = (await ask(asked, headers=KEY)).json()["video"]["url"]
+    video_url = (await send_request(asked, headers=AUTH_HEADERS)).json()["video"]["url"]
     headers = {"Range": "bytes=5000-", "If-Range": first.headers["etag"]}
-    again, rest = await ask(video_url), await ask(video_url, headers=headers)
+    again, rest = await send_request(video_url), await send_request(video_url, headers=headers)
     process.send_signal(signal.SIGTERM)
     said, errors = await process.communicate()
     assert errors == b""
@@ -175,13 +181,13 @@ async def test_a_clip_is_the_same_file_after_a_restart(path: Path, video: str) -
 
 @pytest.mark.parametrize("cut", [1, 20, 100])
 async def test_a_torn_last_line_is_forgotten_and_written_over(path: Path, cut: int) -> None:
-    async with box_at(path) as box:
+    async with sandbox_at(path) as box:
         kept, torn = await created(box, 2)
     write(path, read(path)[:-cut])
     for _ in range(2):
-        async with box_at(path) as box:
-            assert box.notes == ()
-            assert (await status(box, kept)).status == 200
+        async with sandbox_at(path) as box:
+            assert box.journal_warnings == ()
+            assert (await get_status(box, kept)).status == 200
             await created(box)
     assert [entry["number"] for entry in entries(path)] == [0, 1, 2]
     assert entries(path)[0]["id"] == kept
@@ -191,9 +197,9 @@ async def test_a_torn_last_line_is_forgotten_and_written_over(path: Path, cut: i
 async def test_a_torn_header_is_an_empty_journal(path: Path) -> None:
     path.parent.mkdir(parents=True)
     write(path, b'{"journal":"veob')
-    async with box_at(path) as box:
+    async with sandbox_at(path) as box:
         await created(box)
-        assert box.notes == ()
+        assert box.journal_warnings == ()
     assert len(entries(path)) == 1
 
 
@@ -204,14 +210,14 @@ async def test_a_torn_header_is_an_empty_journal(path: Path) -> None:
 async def test_garbage_is_moved_aside_with_a_note(path: Path, garbage: bytes) -> None:
     path.parent.mkdir(parents=True)
     write(path, garbage)
-    async with box_at(path) as box:
+    async with sandbox_at(path) as box:
         assert read(path) == garbage  # nothing is touched before there is something to remember
         made = await created(box, 2)
-        assert [str(path) in note and "anew" in note for note in box.notes] == [True]
+        assert [str(path) in note and "anew" in note for note in box.journal_warnings] == [True]
     assert path.with_name("sandbox.jsonl.damaged").read_bytes() == garbage
-    async with box_at(path) as box:
-        assert [one.id for one in box.book.generations] == made
-        assert box.notes == ()
+    async with sandbox_at(path) as box:
+        assert [one.id for one in box.state.generations] == made
+        assert box.journal_warnings == ()
 
 
 DAMAGE: dict[str, Any] = {
@@ -228,7 +234,7 @@ DAMAGE: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", [*DAMAGE, "gone", "no JSON", "deep", "twice"])
 async def test_a_damaged_line_costs_one_generation(path: Path, name: str) -> None:
-    async with box_at(path) as box:
+    async with sandbox_at(path) as box:
         first, _, last = await created(box, 3)
     lines = read(path).splitlines()
     entry = json.loads(lines[3])
@@ -240,9 +246,9 @@ async def test_a_damaged_line_costs_one_generation(path: Path, name: str) -> Non
     }
     lines[3] = spoiled.get(name, json.dumps({**entry, name: DAMAGE.get(name)}).encode())
     write(path, b"\n".join(lines) + b"\n")
-    async with box_at(path) as box:
-        assert [one.id for one in box.book.generations] == [first, last]
-        assert (await ask((await status(box, last)).json()["video"]["url"])).status == 200
+    async with sandbox_at(path) as box:
+        assert [one.id for one in box.state.generations] == [first, last]
+        assert (await send_request((await get_status(box, last)).json()["video"]["url"])).status == 200
         (new,) = await created(box)
         assert new not in (first, last)
     assert entries_numbers(path)[-1] == 3
@@ -255,11 +261,11 @@ def entries_numbers(path: Path) -> list[int]:
 async def test_a_journal_that_cannot_be_written_refuses_the_create(path: Path) -> None:
     path.parent.parent.mkdir()
     path.parent.write_text("a file where the folder should be")
-    async with box_at(path) as box:
-        assert len(box.notes) == 1
+    async with sandbox_at(path) as box:
+        assert len(box.journal_warnings) == 1
         answer = await create(box)
         assert (answer.status, "journal" in answer.json()["message"]) == (503, True)
-        assert box.book.generations == []
+        assert box.state.generations == []
         path.parent.unlink()
         assert (await create(box)).status == 200
     assert len(entries(path)) == 1
@@ -276,7 +282,7 @@ async def test_a_full_disk_accepts_nothing_and_leaves_no_half_line(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real_write(file, data[:-100])
 
-    async with box_at(path) as box:
+    async with sandbox_at(path) as box:
         (first,) = await created(box)
         monkeypatch.setattr("pipeline.sandbox.journal.os.write", write)
         answer = await create(box, prompt="lost")
@@ -288,45 +294,45 @@ async def test_a_full_disk_accepts_nothing_and_leaves_no_half_line(
 
 async def test_what_another_sandbox_added_since_is_found(path: Path) -> None:
     """A second run may begin to read before the first has ended."""
-    async with box_at(path) as one, box_at(path) as other:
+    async with sandbox_at(path) as one, sandbox_at(path) as other:
         (made,) = await created(one)
         (second,) = await created(other)
-        assert (await status(other, made)).status == 200
+        assert (await get_status(other, made)).status == 200
         (third,) = await created(one)
         assert len({made, second, third}) == 3
     assert [entry["number"] for entry in entries(path)] == [0, 1, 2]
 
 
 async def test_a_long_journal_is_read_quickly(path: Path) -> None:
-    async with box_at(path, log_rows="never") as box:
+    async with sandbox_at(path, log_rows="never") as box:
         await created(box)
     header, port, line = read(path).decode().splitlines()
     entry = json.loads(line)
     more = [json.dumps({**entry, "id": f"id-{n}", "number": n}) for n in range(1, 20_000)]
     write(path, ("\n".join([header, port, line, *more]) + "\n").encode())
     began = time.process_time()
-    async with box_at(path) as box:
-        assert len(box.book.generations) == 20_000
-        assert (await status(box, "id-19999")).status == 200
+    async with sandbox_at(path) as box:
+        assert len(box.state.generations) == 20_000
+        assert (await get_status(box, "id-19999")).status == 200
     assert time.process_time() - began < 30
 
 
 async def test_urls_of_before_go_on_working(path: Path) -> None:
-    async with box_at(path) as box:
+    async with sandbox_at(path) as box:
         made = (await create(box)).json()["id"]
-        url = (await status(box, made)).json()["video"]["url"]
-    async with box_at(path) as box:
+        url = (await get_status(box, made)).json()["video"]["url"]
+    async with sandbox_at(path) as box:
         assert url.startswith(box.cdn_url)
-        assert (await ask(url)).status == 200
+        assert (await send_request(url)).status == 200
 
 
 async def test_a_port_that_is_taken_costs_only_the_old_urls(path: Path) -> None:
-    async with box_at(path) as box:
+    async with sandbox_at(path) as box:
         made = (await create(box, prompt="mine")).json()["id"]
-        url = (await status(box, made)).json()["video"]["url"]
+        url = (await get_status(box, made)).json()["video"]["url"]
         port = int(box.cdn_url.rpartition(":")[2])
-    async with Sandbox(at_once(cdn_port=port)) as other, box_at(path) as box:
+    async with Sandbox(instant_render_options(cdn_port=port)) as other, sandbox_at(path) as box:
         assert (await create(other, prompt="another batch's")).json()["id"] == made
-        assert (await ask(url)).status == 404
-        fresh = (await status(box, made)).json()["video"]["url"]
-        assert (await ask(fresh)).status == 200
+        assert (await send_request(url)).status == 404
+        fresh = (await get_status(box, made)).json()["video"]["url"]
+        assert (await send_request(fresh)).status == 200

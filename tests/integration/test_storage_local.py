@@ -15,16 +15,16 @@ from pipeline.download.downloader import Saved
 from pipeline.errors import StopReason, StoreTrouble, UsageError
 from pipeline.storage import Flaky, LocalStore, files, open_store
 from tests.integration import filehosts as hosts
-from tests.integration.films import film, padded, scrambled
-from tests.integration.test_download_faults import rig
+from tests.integration.films import corrupted, make_video, padded
+from tests.integration.test_download_faults import download_harness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-FILM = film(seconds=2)
+VIDEO = make_video(seconds=2)
 
 
-async def put(store: LocalStore, path: str, data: bytes) -> str:
+async def publish(store: LocalStore, path: str, data: bytes) -> str:
     """Publish `data` under `path`; returns the note."""
     async with store.part(path) as part:
         await part.begin("tag")
@@ -34,7 +34,7 @@ async def put(store: LocalStore, path: str, data: bytes) -> str:
     return published.note
 
 
-def names(folder: Path) -> list[str]:
+def file_names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
 
 
@@ -50,13 +50,13 @@ async def test_a_part_is_taken_up_where_it_was_left(tmp_path: Path) -> None:
         published = await part.publish()
     assert (tmp_path / "videos/a.mp4").read_bytes() == b"hello world"
     assert published.sha256 == "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9"
-    assert names(tmp_path) == ["videos/a.mp4"]
+    assert file_names(tmp_path) == ["videos/a.mp4"]
 
 
-async def test_a_part_that_was_only_looked_at_leaves_nothing(tmp_path: Path) -> None:
+async def test_part_that_was_only_read_leaves_nothing(tmp_path: Path) -> None:
     async with LocalStore(tmp_path).part("videos/a.mp4"):
         pass
-    assert names(tmp_path) == []
+    assert file_names(tmp_path) == []
 
 
 async def test_whoever_lost_its_part_takes_nothing_from_its_heir(tmp_path: Path) -> None:
@@ -64,15 +64,15 @@ async def test_whoever_lost_its_part_takes_nothing_from_its_heir(tmp_path: Path)
     stopped, heir = LocalStore(tmp_path), LocalStore(tmp_path)
     async with stopped.part("a.mp4") as lost, heir.part("a.mp4") as own:
         await own.begin("tag")
-        await own.write([FILM])
+        await own.write([VIDEO])
         for late in (lost.begin("another"), lost.inspect(str), lost.publish()):
             with pytest.raises(Flaky, match=r"a\.mp4\.part: another process has taken it over"):
                 await late
         await lost.discard()
-        assert names(tmp_path) == ["a.mp4.origin.part", "a.mp4.part"]
+        assert file_names(tmp_path) == ["a.mp4.origin.part", "a.mp4.part"]
         await own.publish()
-    assert names(tmp_path) == ["a.mp4"]
-    assert (tmp_path / "a.mp4").read_bytes() == FILM
+    assert file_names(tmp_path) == ["a.mp4"]
+    assert (tmp_path / "a.mp4").read_bytes() == VIDEO
 
 
 async def test_bytes_without_a_note_on_their_origin_are_not_used(tmp_path: Path) -> None:
@@ -88,17 +88,17 @@ async def test_bytes_without_a_note_on_their_origin_are_not_used(tmp_path: Path)
 async def test_a_file_that_is_there_and_the_same_is_kept(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"the same bytes")
     before = (tmp_path / "a.mp4").stat().st_ino
-    assert "was there already" in await put(LocalStore(tmp_path), "a.mp4", b"the same bytes")
+    assert "was there already" in await publish(LocalStore(tmp_path), "a.mp4", b"the same bytes")
     assert (tmp_path / "a.mp4").stat().st_ino == before
-    assert names(tmp_path) == ["a.mp4"]
+    assert file_names(tmp_path) == ["a.mp4"]
 
 
 async def test_a_file_that_is_there_and_different_is_moved_aside(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     (tmp_path / "a.mp4").write_bytes(b"first")
-    assert "a.kept-1.mp4" in await put(store, "a.mp4", b"second")
-    assert "a.kept-2.mp4" in await put(store, "a.mp4", b"third!")
-    contents = {name: (tmp_path / name).read_bytes() for name in names(tmp_path)}
+    assert "a.kept-1.mp4" in await publish(store, "a.mp4", b"second")
+    assert "a.kept-2.mp4" in await publish(store, "a.mp4", b"third!")
+    contents = {name: (tmp_path / name).read_bytes() for name in file_names(tmp_path)}
     assert contents == {"a.mp4": b"third!", "a.kept-1.mp4": b"first", "a.kept-2.mp4": b"second"}
 
 
@@ -106,8 +106,8 @@ async def test_a_folder_or_a_link_in_the_way_is_moved_aside_too(tmp_path: Path) 
     (tmp_path / "a.mp4").mkdir()
     (tmp_path / "elsewhere").write_bytes(b"not ours")
     (tmp_path / "b.mp4").symlink_to(tmp_path / "elsewhere")
-    await put(LocalStore(tmp_path), "a.mp4", b"film a")
-    await put(LocalStore(tmp_path), "b.mp4", b"film b")
+    await publish(LocalStore(tmp_path), "a.mp4", b"film a")
+    await publish(LocalStore(tmp_path), "b.mp4", b"film b")
     assert (tmp_path / "a.mp4").read_bytes() == b"film a"
     assert (tmp_path / "b.mp4").read_bytes() == b"film b"
     assert (tmp_path / "elsewhere").read_bytes() == b"not ours"
@@ -117,7 +117,7 @@ async def test_a_folder_or_a_link_in_the_way_is_moved_aside_too(tmp_path: Path) 
 async def test_a_part_that_is_a_link_is_never_written_through(tmp_path: Path) -> None:
     (tmp_path / "precious").write_bytes(b"precious")
     (tmp_path / "a.mp4.part").symlink_to(tmp_path / "precious")
-    await put(LocalStore(tmp_path), "a.mp4", b"the film")
+    await publish(LocalStore(tmp_path), "a.mp4", b"the film")
     assert (tmp_path / "precious").read_bytes() == b"precious"
     assert (tmp_path / "a.mp4").read_bytes() == b"the film"
 
@@ -135,7 +135,7 @@ async def test_small_files_are_replaced_at_once(tmp_path: Path, durable: bool) -
     await store.write_bytes("deep/results.csv", b"two", durable=durable)
     assert await store.read_bytes("deep/results.csv") == b"two"
     assert await store.read_bytes("none") is None
-    assert names(tmp_path) == ["deep/results.csv"]
+    assert file_names(tmp_path) == ["deep/results.csv"]
     umask = os.umask(0)
     os.umask(umask)
     assert (tmp_path / "deep/results.csv").stat().st_mode & 0o777 == 0o666 & ~umask
@@ -148,14 +148,14 @@ async def test_a_file_url_is_a_folder(tmp_path: Path) -> None:
 
 
 async def test_what_is_missing_or_altered_is_noticed(tmp_path: Path) -> None:
-    async with hosts.Host(FILM) as host, rig(tmp_path) as it:
+    async with hosts.FileHost(VIDEO) as host, download_harness(tmp_path) as it:
         outcome = await it.fetch(host.url)
         assert isinstance(outcome, Saved)
         video = tmp_path / "videos/row.mp4"
         assert await it.downloader.intact(outcome.artifact)
-        video.write_bytes(scrambled(FILM))
+        video.write_bytes(corrupted(VIDEO))
         assert not await it.downloader.intact(outcome.artifact)
-        video.write_bytes(FILM + b"x")
+        video.write_bytes(VIDEO + b"x")
         assert not await it.downloader.intact(outcome.artifact)
         video.unlink()
         assert not await it.downloader.intact(outcome.artifact)
@@ -175,7 +175,7 @@ CALLS: dict[str, tuple[str, int]] = {
 
 
 @pytest.mark.parametrize(("call", "number"), CALLS.values(), ids=CALLS.keys())
-async def test_trouble_with_the_place_stops_the_run_and_leaves_no_damage(
+async def test_output_error_stops_run_and_leaves_no_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
 ) -> None:
     real: Callable[..., object] = getattr(os, call)
@@ -186,7 +186,7 @@ async def test_trouble_with_the_place_stops_the_run_and_leaves_no_damage(
             raise OSError(number, os.strerror(number), None if call in ("write", "fsync") else str(first))
         return real(first, *rest, **named)
 
-    async with hosts.Host(FILM) as host, rig(tmp_path) as it:
+    async with hosts.FileHost(VIDEO) as host, download_harness(tmp_path) as it:
         with monkeypatch.context() as patch:
             patch.setattr(os, call, fails)
             with pytest.raises(StoreTrouble) as caught:
@@ -223,18 +223,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_a_full_disk_is_left_with_room_for_the_ledger(small_disk: Path) -> None:
-    large = padded(FILM, 3 * 2**20)
-    async with hosts.Host(large) as host, rig(small_disk) as it:
+    large = padded(VIDEO, 3 * 2**20)
+    async with hosts.FileHost(large) as host, download_harness(small_disk) as it:
         with pytest.raises(StoreTrouble, match="free some space"):
             await it.fetch(host.url)
         assert it.files() == []
-    async with hosts.Host(FILM) as host, rig(small_disk) as it:
+    async with hosts.FileHost(VIDEO) as host, download_harness(small_disk) as it:
         assert isinstance(await it.fetch(host.url), Saved)
 
 
 async def test_a_file_where_a_folder_should_be_is_said(tmp_path: Path) -> None:
     (tmp_path / "videos").write_bytes(b"a file")
-    async with hosts.Host(FILM) as host, rig(tmp_path) as it:
+    async with hosts.FileHost(VIDEO) as host, download_harness(tmp_path) as it:
         with pytest.raises(StoreTrouble, match="videos"):
             await it.fetch(host.url)
 
@@ -252,7 +252,7 @@ async def test_a_small_file_that_cannot_be_written_leaves_the_old_one(
     with pytest.raises(StoreTrouble, match="the disk is full"):
         await store.write_bytes("results.csv", b"new")
     assert await store.read_bytes("results.csv") == b"old"
-    assert names(tmp_path) == ["results.csv"]
+    assert file_names(tmp_path) == ["results.csv"]
 
 
 def test_an_object_store_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +261,7 @@ def test_an_object_store_without_its_package_says_what_to_install(monkeypatch: p
         open_store("s3://films/x")
 
 
-async def test_a_part_that_vanishes_before_it_is_looked_into_is_the_places_trouble(tmp_path: Path) -> None:
+async def test_part_that_vanishes_before_probe_is_a_store_error(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
     async with store.part("videos/a.mp4") as part:
         await part.begin("tag")

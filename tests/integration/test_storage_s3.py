@@ -24,9 +24,9 @@ from pipeline.errors import StoreTrouble, UsageError
 from pipeline.storage import is_object_url, open_store
 from pipeline.storage.multipart_uploads import Unfinished
 from tests.integration import filehosts as hosts
-from tests.integration.films import film, padded, scrambled
-from tests.integration.test_download_faults import Rig
-from tests.integration.wires import Loopback
+from tests.integration.films import corrupted, make_video, padded
+from tests.integration.test_download_faults import DownloadHarness
+from tests.integration.wires import LoopbackServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 QUICK = DownloadLimits(
     first_wait_s=0.001, longest_wait_s=0.01, stall_window_s=2, answer_s=5, patience_s=1, tries=4
 )
-FILM = padded(film(seconds=2), 12 * 2**20)
+VIDEO = padded(make_video(seconds=2), 12 * 2**20)
 
 
 @pytest.fixture(scope="module")
@@ -92,22 +92,24 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
 
 
 @asynccontextmanager
-async def rig(folder: Path, output: str = "s3://films/night/one", **limits: Any) -> AsyncIterator[Rig]:
+async def rig(
+    folder: Path, output: str = "s3://films/night/one", **limits: Any
+) -> AsyncIterator[DownloadHarness]:
     async with open_session() as session:
         store = open_store(output)
         chosen = DownloadLimits(**limits) if limits else QUICK
-        yield Rig(folder, Downloader(session=session, store=store, limits=chosen))
+        yield DownloadHarness(folder, Downloader(session=session, store=store, limits=chosen))
 
 
-async def test_a_film_arrives_whole_and_nothing_stays_behind(tmp_path: Path, bucket: Bucket) -> None:
-    async with hosts.Host(FILM) as host, rig(tmp_path) as it:
+async def test_video_is_stored_whole_and_nothing_stays_behind(tmp_path: Path, bucket: Bucket) -> None:
+    async with hosts.FileHost(VIDEO) as host, rig(tmp_path) as it:
         outcome = await it.fetch(host.url)
         assert isinstance(outcome, Saved)
         assert await it.downloader.intact(outcome.artifact)
-    assert bucket.read("night/one/videos/row.mp4") == FILM
+    assert bucket.read("night/one/videos/row.mp4") == VIDEO
     assert sorted(bucket.objects()) == ["night/one/posters/row.jpg", "night/one/videos/row.mp4"]
     assert bucket.uploads() == []
-    assert outcome.artifact.sha256 == hashlib.sha256(FILM).hexdigest()
+    assert outcome.artifact.sha256 == hashlib.sha256(VIDEO).hexdigest()
     assert outcome.artifact.path == "videos/row.mp4"
     assert outcome.artifact.media is not None
     head = bucket.client.head_object(Bucket="films", Key="night/one/videos/row.mp4")
@@ -116,38 +118,38 @@ async def test_a_film_arrives_whole_and_nothing_stays_behind(tmp_path: Path, buc
 
 
 async def test_a_cut_costs_the_missing_bytes_only(tmp_path: Path, bucket: Bucket) -> None:
-    async with hosts.Cuts(FILM) as host, rig(tmp_path) as it:
+    async with hosts.CutsEveryTransfer(VIDEO) as host, rig(tmp_path) as it:
         assert isinstance(await it.fetch(host.url), Saved)
-    assert bucket.read("night/one/videos/row.mp4") == FILM
-    assert host.sent_bytes < len(FILM) * 1.5
+    assert bucket.read("night/one/videos/row.mp4") == VIDEO
+    assert host.sent_bytes < len(VIDEO) * 1.5
     assert bucket.uploads() == []
 
 
 async def test_wrong_bytes_never_come_under_the_final_name(tmp_path: Path, bucket: Bucket) -> None:
-    class Watched(hosts.SendsOther):
-        async def answer(self, ask: hosts.Ask) -> None:
+    class Watched(hosts.ReturnsOtherFile):
+        async def answer(self, ask: hosts.CdnRequest) -> None:
             assert "night/one/videos/row.mp4" not in await asyncio.to_thread(bucket.objects)
-            await super().answer(ask)
+            await super().handle(ask)
 
-    small = film(seconds=2)
+    small = make_video(seconds=2)
     host = Watched(small)
-    host.other = scrambled(small)
+    host.other = corrupted(small)
     async with host, rig(tmp_path) as it:
         assert isinstance(await it.fetch(host.url), Saved)
-    assert len(host.asked) == 2
+    assert len(host.requests) == 2
     assert bucket.read("night/one/videos/row.mp4") == small
 
 
 async def test_a_run_that_is_stopped_leaves_no_upload(tmp_path: Path, bucket: Bucket) -> None:
-    class Pauses(hosts.Host):
+    class Pauses(hosts.FileHost):
         sent = anyio.Event()
 
-        async def answer(self, ask: hosts.Ask) -> None:
-            await self.behave(ask, most=11 * 2**20)
+        async def answer(self, ask: hosts.CdnRequest) -> None:
+            await self.serve_file(ask, max_bytes=11 * 2**20)
             self.sent.set()
             await asyncio.Event().wait()
 
-    async with Pauses(FILM) as host, rig(tmp_path) as it, anyio.create_task_group() as tasks:
+    async with Pauses(VIDEO) as host, rig(tmp_path) as it, anyio.create_task_group() as tasks:
         tasks.start_soon(it.fetch, host.url)
         await host.sent.wait()
         with anyio.fail_after(20):
@@ -165,7 +167,7 @@ async def test_what_a_killed_run_left_goes_when_the_row_is_tried_again(
     bucket.client.create_multipart_upload(Bucket="films", Key=mine)
     bucket.client.create_multipart_upload(Bucket="films", Key=other)
     bucket.client.put_object(Bucket="films", Key=mine, Body=b"staged, never published")
-    async with hosts.Host(FILM) as host, rig(tmp_path) as it:
+    async with hosts.FileHost(VIDEO) as host, rig(tmp_path) as it:
         assert isinstance(await it.fetch(host.url), Saved)
     assert bucket.uploads() == [other]
     assert mine not in bucket.objects()
@@ -173,7 +175,7 @@ async def test_what_a_killed_run_left_goes_when_the_row_is_tried_again(
 
 async def test_a_different_object_is_moved_aside_and_the_same_is_kept(tmp_path: Path, bucket: Bucket) -> None:
     bucket.client.put_object(Bucket="films", Key="night/one/videos/row.mp4", Body=b"someone else's")
-    async with hosts.Host(FILM) as host, rig(tmp_path) as it:
+    async with hosts.FileHost(VIDEO) as host, rig(tmp_path) as it:
         first = await it.fetch(host.url)
         second = await it.fetch(host.url)
     assert isinstance(first, Saved)
@@ -181,23 +183,23 @@ async def test_a_different_object_is_moved_aside_and_the_same_is_kept(tmp_path: 
     assert "row.kept-1.mp4" in first.note
     assert "was there already" in second.note
     assert bucket.read("night/one/videos/row.kept-1.mp4") == b"someone else's"
-    assert bucket.read("night/one/videos/row.mp4") == FILM
+    assert bucket.read("night/one/videos/row.mp4") == VIDEO
     assert not any(key.endswith(".part") for key in bucket.objects())
 
 
 async def test_an_altered_or_missing_object_is_noticed(tmp_path: Path, bucket: Bucket) -> None:
-    small = film(seconds=2)
-    async with hosts.Host(small) as host, rig(tmp_path) as it:
+    small = make_video(seconds=2)
+    async with hosts.FileHost(small) as host, rig(tmp_path) as it:
         outcome = await it.fetch(host.url)
         assert isinstance(outcome, Saved)
-        bucket.client.put_object(Bucket="films", Key="night/one/videos/row.mp4", Body=scrambled(small))
+        bucket.client.put_object(Bucket="films", Key="night/one/videos/row.mp4", Body=corrupted(small))
         assert not await it.downloader.intact(outcome.artifact)
         bucket.client.delete_object(Bucket="films", Key="night/one/videos/row.mp4")
         assert not await it.downloader.intact(outcome.artifact)
 
 
 async def test_a_bucket_that_is_not_there_stops_the_run(tmp_path: Path, bucket: Bucket) -> None:
-    async with hosts.Host(FILM) as host, rig(tmp_path, "s3://no-such-films/x") as it:
+    async with hosts.FileHost(VIDEO) as host, rig(tmp_path, "s3://no-such-films/x") as it:
         with pytest.raises(StoreTrouble, match="no-such-films"):
             await it.fetch(host.url)
 
@@ -213,7 +215,7 @@ async def test_small_files_are_written_with_their_type(bucket: Bucket) -> None:
     )
 
 
-class Cutter(Loopback):
+class ConnectionCuttingProxy(LoopbackServer):
     """A proxy before S3 that resets the connection in the middle of the first `cuts` large requests."""
 
     def __init__(self, endpoint: str, cuts: int) -> None:
@@ -221,17 +223,17 @@ class Cutter(Loopback):
         self.target = int(endpoint.rpartition(":")[2])
         self.cuts, self.made = cuts, 0
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
         self._writers.add(up_writer)
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._pass_on(reader, up_writer, writer))
+                both.create_task(self._forward(reader, up_writer, writer))
                 both.create_task(self._pump(up_reader, writer))
         finally:
             up_writer.close()
 
-    async def _pass_on(
+    async def _forward(
         self, reader: asyncio.StreamReader, up: asyncio.StreamWriter, back: asyncio.StreamWriter
     ) -> None:
         passed = 0
@@ -257,13 +259,13 @@ class Cutter(Loopback):
 async def test_an_upload_that_is_cut_is_sent_again(
     tmp_path: Path, bucket: Bucket, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cutter = Cutter(endpoint, cuts=2)
-    async with cutter, hosts.Host(FILM) as host:
+    cutter = ConnectionCuttingProxy(endpoint, cuts=2)
+    async with cutter, hosts.FileHost(VIDEO) as host:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{cutter.port}")
         async with rig(tmp_path) as it:
             assert isinstance(await it.fetch(host.url), Saved)
     assert cutter.made == 2
-    assert bucket.read("night/one/videos/row.mp4") == FILM
+    assert bucket.read("night/one/videos/row.mp4") == VIDEO
     assert bucket.uploads() == []
 
 

@@ -56,7 +56,7 @@ def test_a_broken_manifest_is_refused(call: Call, mistake: Mistake, tmp_path: Pa
     result = call("validate", str(path))
     assert result.exception is None
     assert result.return_value == 2
-    assert result.stderr.startswith(f"{path}:{mistake.place}: ")
+    assert result.stderr.startswith(f"{path}:{mistake.position}: ")
     assert len(result.output) <= 4001
     assert result.stdout == ""
 

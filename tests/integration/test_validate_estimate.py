@@ -11,7 +11,7 @@ import anyio
 import pytest
 from anyio import to_thread
 
-from tests.integration.test_catalogue import ALIAS, MODEL, Vendor, serving
+from tests.integration.test_catalogue import ALIAS, MODEL, CatalogServer, running
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,7 @@ KEY = "secret-key"
 
 
 async def estimate(
-    path: Path, vendor: Vendor, *options: str, key: str = ""
+    path: Path, vendor: CatalogServer, *options: str, key: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Run the command as a process of its own, with no key but `key`."""
     command = [
@@ -50,9 +50,9 @@ async def manifest(tmp_path: Path) -> Path:
 
 
 async def test_json_without_a_key_has_prices_and_no_balance(manifest: Path) -> None:
-    vendor = Vendor()
+    vendor = CatalogServer()
     vendor.add(MODEL, ALIAS)
-    async with serving(vendor):
+    async with running(vendor):
         done = await estimate(manifest, vendor, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
@@ -65,23 +65,23 @@ async def test_json_without_a_key_has_prices_and_no_balance(manifest: Path) -> N
             ALIAS: {"rows": 2, "total_usd": 7.5, "unknown_rows": 0},
         },
     }
-    assert not any(path.startswith("/v2") for path, _, _ in vendor.seen)
+    assert not any(path.startswith("/v2") for path, _, _ in vendor.requests)
 
 
 async def test_the_key_is_for_the_balance_alone(manifest: Path) -> None:
-    vendor = Vendor(balance=5.0)
+    vendor = CatalogServer(balance=5.0)
     vendor.add(MODEL, ALIAS)
-    async with serving(vendor):
+    async with running(vendor):
         done = await estimate(manifest, vendor, key=KEY)
     assert done.returncode == 0, done.stderr
     assert "unknown" in done.stdout.splitlines()[0]
     assert "7.50 USD  in all, and 1 row whose price is unknown" in done.stdout
     assert "5.00 USD  on the account, 2.50 USD too little" in done.stdout
-    assert {path for path, _, authorization in vendor.seen if authorization} == {"/v2/billing"}
+    assert {path for path, _, authorization in vendor.requests if authorization} == {"/v2/billing"}
 
 
 async def test_nothing_that_answers_is_unknown_and_not_free(manifest: Path) -> None:
-    done = await estimate(manifest, Vendor(base_url="http://127.0.0.1:9"), "--json")
+    done = await estimate(manifest, CatalogServer(base_url="http://127.0.0.1:9"), "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert (answer["total_usd"], answer["unknown_rows"]) == (None, 3)
@@ -90,9 +90,9 @@ async def test_nothing_that_answers_is_unknown_and_not_free(manifest: Path) -> N
 
 async def test_a_broken_manifest_is_refused(manifest: Path) -> None:
     await anyio.Path(manifest).write_text("- [x, y]\n")
-    vendor = Vendor()
-    async with serving(vendor):
+    vendor = CatalogServer()
+    async with running(vendor):
         done = await estimate(manifest, vendor, "--json")
     assert done.returncode == 2
     assert f"{manifest}:1:4: image_url" in done.stderr
-    assert vendor.seen == []
+    assert vendor.requests == []

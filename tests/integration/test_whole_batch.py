@@ -7,15 +7,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.vendor_double import PAGE, Create, Script, at_work, film, until
+from tests.integration.vendor_double import (
+    GATEWAY_PAGE,
+    JobScript,
+    ScriptedCreate,
+    make_video,
+    vendor_and_workspace,
+    wait_until,
+)
 from tests.integration.vendor_double.script import (
+    close_connection,
+    cut_in_body,
     cut_in_head,
-    cut_inside,
-    hang_up,
+    error_reply,
     json_reply,
     raw,
-    reset,
-    trouble,
+    reset_connection,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +44,7 @@ HOSTILE: list[str | int] = [
 
 async def test_six_in_flight_three_downloads_and_nothing_the_second_time(tmp_path: Path) -> None:
     prompts = [f"job {number}" for number in range(24)]
-    async with at_work(tmp_path) as (vendor, desk):
+    async with vendor_and_workspace(tmp_path) as (vendor, desk):
         for number, prompt in enumerate(prompts):
             script = vendor.script(prompt, render_s=0.4, accepted_status=200 + number % 2)
             script.id = HOSTILE[number] if number < len(HOSTILE) else None
@@ -48,35 +55,35 @@ async def test_six_in_flight_three_downloads_and_nothing_the_second_time(tmp_pat
 
         ended = await desk.run("--concurrency", "6", "--downloads", "3")
 
-        assert ended.code == 0, ended.said
-        assert vendor.created == dict.fromkeys(prompts, 1)
+        assert ended.code == 0, ended.output
+        assert vendor.create_counts == dict.fromkeys(prompts, 1)
         assert vendor.peak_in_flight == 6
-        assert vendor.cdn.peak == 3
-        assert not vendor.cdn.leaked
+        assert vendor.cdn.peak_requests == 3
+        assert not vendor.cdn.requests_with_key
         rows = desk.rows()
         assert [row["prompt"] for row in rows] == prompts
         assert {row["status"] for row in rows} == {"done"}
         for row in rows:
-            assert desk.video(row).read_bytes() == film(row["prompt"], vendor.cdn.padding)
+            assert desk.video(row).read_bytes() == make_video(row["prompt"], vendor.cdn.padding)
             assert desk.video(row).parent == desk.output / "videos"
         assert {name.split("/")[0] for name in desk.files() - before} == {"output"}
 
         asked = len(vendor.requests), len(vendor.cdn.requests), vendor.api.connections
         again = await desk.run("--concurrency", "6", "--downloads", "3")
-        assert again.code == 0, again.said
+        assert again.code == 0, again.output
         assert (len(vendor.requests), len(vendor.cdn.requests), vendor.api.connections) == asked
 
 
 async def test_a_slow_download_keeps_no_slot_from_being_refilled(tmp_path: Path) -> None:
     prompts = [f"job {number}" for number in range(6)]
-    async with at_work(tmp_path, render_s=0.2) as (vendor, desk):
+    async with vendor_and_workspace(tmp_path, render_s=0.2) as (vendor, desk):
 
         def slow(prompt: str) -> Reply:
             """Not a byte before the sixth create: whoever waits for the download with it gives it up."""
 
             async def reply(exchange: Exchange) -> None:
-                await until(lambda: len(vendor.made) == 6)
-                await exchange.send(200, film(prompt), {"Content-Type": "video/mp4"})
+                await wait_until(lambda: len(vendor.generations) == 6)
+                await exchange.send(200, make_video(prompt), {"Content-Type": "video/mp4"})
 
             return reply
 
@@ -84,7 +91,7 @@ async def test_a_slow_download_keeps_no_slot_from_being_refilled(tmp_path: Path)
             vendor.script(prompt, cdn=[slow(prompt)])
         desk.write(prompts)
         ended = await desk.run("--concurrency", "2", "--downloads", "1")
-        assert ended.code == 0, ended.said
+        assert ended.code == 0, ended.output
         assert len(vendor.cdn.requests) == 6
 
 
@@ -99,51 +106,51 @@ async def test_every_status_and_every_nonsense_costs_only_time(tmp_path: Path) -
         "list": json_reply(200, [1, 2]),
         "status of another kind": json_reply(200, {"status": 7, "video": []}),
         "garbage": raw(200, b'{"id": "\xff\xfe', "application/json"),
-        "html": raw(200, PAGE),
+        "html": raw(200, GATEWAY_PAGE),
         "empty": raw(200, b""),
         "nested": raw(200, b"[" * 100_000, "application/json"),
         "huge": raw(200, b" " * 6_000_000 + b"{}", "application/json"),
-        "500": trouble(500, "Internal"),
-        "502": raw(502, PAGE),
-        "503": trouble(503, "Unavailable", Retry_After="0"),
+        "500": error_reply(500, "Internal"),
+        "502": raw(502, GATEWAY_PAGE),
+        "503": error_reply(503, "Unavailable", Retry_After="0"),
         "504": raw(504, b""),
-        "404": trouble(404, "Generation not found"),
-        "403": trouble(403, "Forbidden"),
-        "400": trouble(400, "Bad request"),
-        "429": trouble(429, "Slow down"),
+        "404": error_reply(404, "Generation not found"),
+        "403": error_reply(403, "Forbidden"),
+        "400": error_reply(400, "Bad request"),
+        "429": error_reply(429, "Slow down"),
         "redirect": json_reply(302, {}, Location="https://example.com/"),
-        "reset": reset,
-        "hang up": hang_up,
+        "reset": reset_connection,
+        "hang up": close_connection,
         "cut in head": cut_in_head,
-        "cut inside": cut_inside(
+        "cut inside": cut_in_body(
             200, b'{"status": "completed", "video": {"url": "http://127.0.0.1/x"}}', 0.9
         ),
         "queued with a video": json_reply(200, {"status": "queued", "video": video, "error": error}),
         "capitals": json_reply(200, {"status": "Generating", "video": None}),
     }
-    async with at_work(tmp_path, render_s=0.1) as (vendor, desk):
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
         for name, reply in nonsense.items():
-            vendor.scripts[name] = Script(looks=[reply])
-        vendor.scripts["all of them"] = Script(looks=list(nonsense.values()))
+            vendor.scripts[name] = JobScript(status_replies=[reply])
+        vendor.scripts["all of them"] = JobScript(status_replies=list(nonsense.values()))
         desk.write([*nonsense, "all of them"])
         ended = await desk.run("--concurrency", "40")
-        assert ended.code == 0, ended.said
+        assert ended.code == 0, ended.output
         assert {row["status"] for row in desk.rows()} == {"done"}
-        assert set(vendor.created.values()) == {1}
+        assert set(vendor.create_counts.values()) == {1}
         assert ended.err.count("rendering_v2") == 1
 
 
 @pytest.mark.parametrize("tail", ["", "/", "/v1", "/v2", "/v2/"])
 async def test_base_urls_as_samples_spell_them(tmp_path: Path, tail: str) -> None:
     names = {"": "AIMLAPI_API_KEY", "/": "AIML_API_KEY", "/v1": "AIMLAPI_KEY"}
-    async with at_work(tmp_path, render_s=0.05) as (vendor, desk):
+    async with vendor_and_workspace(tmp_path, render_s=0.05) as (vendor, desk):
         desk.key_name = names.get(tail, "AIMLAPI_API_KEY")
         desk.base_url = ""
         where = "AIML_API_BASE" if tail == "/v2" else "AIMLAPI_API_BASE"
         desk.environment = {where: vendor.api.url + tail}
         desk.write(["one"])
         ended = await desk.run("--json")
-        assert ended.code == 0, ended.said
+        assert ended.code == 0, ended.output
         told = json.loads(ended.out)
         assert told["exit_code"] == 0
         assert told["stop"] is None
@@ -152,7 +159,7 @@ async def test_base_urls_as_samples_spell_them(tmp_path: Path, tail: str) -> Non
 
 async def test_bad_rows_cost_only_themselves(tmp_path: Path) -> None:
     detail = {"detail": [{"loc": ["body", "image_url"], "msg": "image too dark", "type": "value_error"}]}
-    async with at_work(tmp_path, render_s=0.1) as (vendor, desk):
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
         vendor.script("object", ending={"status": "error", "error": {"name": "E1", "message": "words one"}})
         vendor.script("detail", ending={"status": "failed", "error": detail})
         vendor.script("text", ending={"status": "cancelled", "error": "words three", "video": {}})
@@ -162,11 +169,11 @@ async def test_bad_rows_cost_only_themselves(tmp_path: Path) -> None:
         vendor.script("a page", film=b"<html>" + b"\xaa" * 5000)
         refused = ["400", "422", "404"]
         for status in refused:
-            vendor.scripts[status] = Script(creates=[_refused(int(status))])
+            vendor.scripts[status] = JobScript(creates=[_rejection(int(status))])
         good = [f"good {number}" for number in range(4)]
         desk.write([*vendor.scripts, *good])
         ended = await desk.run("--concurrency", "8", "--generation-retries", "0", "--json")
-        assert ended.code == 1, ended.said
+        assert ended.code == 1, ended.output
         rows = {row["prompt"]: row for row in desk.rows()}
         assert {rows[prompt]["status"] for prompt in good} == {"done"}
         assert {row["status"] for prompt, row in rows.items() if prompt not in good} == {"failed"}
@@ -178,22 +185,22 @@ async def test_bad_rows_cost_only_themselves(tmp_path: Path) -> None:
         for status in refused:
             assert f"the words of {status}" in said[status]
         assert vendor.api.url in said["404"]
-        assert {prompt for prompt, count in vendor.created.items() if count != 1} == set()
+        assert {prompt for prompt, count in vendor.create_counts.items() if count != 1} == set()
         told = json.loads(ended.out)
         assert told["exit_code"] == 1
 
 
-def _refused(status: int) -> Create:
-    return Create(accept=False, reply=trouble(status, f"the words of {status}"))
+def _rejection(status: int) -> ScriptedCreate:
+    return ScriptedCreate(accept=False, reply=error_reply(status, f"the words of {status}"))
 
 
 async def test_without_a_key_nothing_is_touched(tmp_path: Path) -> None:
-    async with at_work(tmp_path) as (vendor, desk):
+    async with vendor_and_workspace(tmp_path) as (vendor, desk):
         desk.write(["one"])
         before = desk.files()
         desk.key = ""
         ended = await desk.run()
-        assert ended.code == 2, ended.said
+        assert ended.code == 2, ended.output
         for name in ("AIMLAPI_API_KEY", "AIML_API_KEY", "AIMLAPI_KEY", "--sandbox"):
             assert name in ended.err
         assert desk.files() == before

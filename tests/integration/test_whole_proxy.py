@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.tunnels import Tunnel, make_certificate, server_side
-from tests.integration.vendor_double import KEY, LOST, Desk, Double, Script, at_work
-from tests.integration.wires import raw, says, sends
+from tests.integration.tunnels import ConnectProxy, make_certificate, server_tls_context
+from tests.integration.vendor_double import (
+    KEY,
+    LOST_CREATES,
+    JobScript,
+    VendorDouble,
+    Workspace,
+    vendor_and_workspace,
+)
+from tests.integration.wires import respond_with, response_head, send_and_close
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -19,12 +26,12 @@ API = "https://api.vendor.test"
 
 
 @asynccontextmanager
-async def behind_a_proxy(folder: Path) -> AsyncIterator[tuple[Double, Desk, Tunnel]]:
+async def vendor_behind_proxy(folder: Path) -> AsyncIterator[tuple[VendorDouble, Workspace, ConnectProxy]]:
     """A vendor that can be reached through a proxy alone: nobody else knows its name."""
     certificate = make_certificate(folder)
     async with (
-        at_work(folder, render_s=0.2) as (vendor, desk),
-        Tunnel(vendor.api.port, inner=server_side(certificate), user="me:s3cr3t") as tunnel,
+        vendor_and_workspace(folder, render_s=0.2) as (vendor, desk),
+        ConnectProxy(vendor.api.port, inner_tls=server_tls_context(certificate), user="me:s3cr3t") as tunnel,
     ):
         desk.base_url = API
         desk.environment |= {"HTTPS_PROXY": tunnel.url, "SSL_CERT_FILE": str(certificate)}
@@ -32,35 +39,35 @@ async def behind_a_proxy(folder: Path) -> AsyncIterator[tuple[Double, Desk, Tunn
 
 
 async def test_a_batch_is_paid_once_through_a_proxy_that_fails(tmp_path: Path) -> None:
-    async with behind_a_proxy(tmp_path) as (vendor, desk, tunnel):
+    async with vendor_behind_proxy(tmp_path) as (vendor, desk, tunnel):
         tunnel.faults = [
-            *(says(status) for status in (502, 407, 503, 403, 500, 504)),
-            sends(b"", reset=True),
-            sends(b""),
-            sends(raw(200, {}), reset=True),
+            *(respond_with(status) for status in (502, 407, 503, 403, 500, 504)),
+            send_and_close(b"", reset=True),
+            send_and_close(b""),
+            send_and_close(response_head(200, {}), reset=True),
         ]
-        prompts = ["one", "two", "three", *LOST]
-        for way, lost in LOST.items():
-            vendor.scripts[way] = Script(creates=[lost])
+        prompts = ["one", "two", "three", *LOST_CREATES]
+        for way, lost in LOST_CREATES.items():
+            vendor.scripts[way] = JobScript(creates=[lost])
         desk.write(prompts)
         result = await desk.run("-vv", "--reconcile-after", "3")
-        assert result.code == 0, result.said
-        assert vendor.paid() == dict.fromkeys(prompts, 1)
+        assert result.code == 0, result.output
+        assert vendor.paid_counts() == dict.fromkeys(prompts, 1)
         assert tunnel.faults == []
-        assert set(tunnel.asked_for) == {"CONNECT api.vendor.test:443"}
-        assert KEY.encode() not in tunnel.seen
+        assert set(tunnel.request_lines) == {"CONNECT api.vendor.test:443"}
+        assert KEY.encode() not in tunnel.visible_bytes
         for name in ("run.log", "results.csv", "report.html"):
             assert b"s3cr3t" not in (desk.output / name).read_bytes()
-        assert "s3cr3t" not in result.said
+        assert "s3cr3t" not in result.output
 
 
 async def test_the_reason_is_said_when_the_proxy_wants_a_user(tmp_path: Path) -> None:
-    async with behind_a_proxy(tmp_path) as (vendor, desk, tunnel):
+    async with vendor_behind_proxy(tmp_path) as (vendor, desk, tunnel):
         desk.environment["HTTPS_PROXY"] = f"http://me:wr0ng@127.0.0.1:{tunnel.port}"
         desk.write(["one"])
         result = await desk.command("estimate", "batch.json", "--base-url", API)
-        assert "the proxy opened no tunnel: HTTP 407" in result.err, result.said
-        assert "wr0ng" not in result.said
+        assert "the proxy opened no tunnel: HTTP 407" in result.err, result.output
+        assert "wr0ng" not in result.output
         assert vendor.requests == []
 
 
@@ -75,11 +82,11 @@ async def test_the_reason_is_said_when_the_proxy_wants_a_user(tmp_path: Path) ->
 async def test_a_proxy_of_no_use_ends_the_run_before_it_begins(
     tmp_path: Path, variable: str, value: str, base_url: str, words: str
 ) -> None:
-    desk = Desk(tmp_path, base_url, environment={variable: value})
+    desk = Workspace(tmp_path, base_url, environment={variable: value})
     desk.write(["one"])
     result = await desk.run()
-    assert result.code == 2, result.said
+    assert result.code == 2, result.output
     assert variable in result.err
     assert words in result.err
-    assert "s3cr3t" not in result.said
+    assert "s3cr3t" not in result.output
     assert not desk.output.exists()

@@ -8,22 +8,24 @@ import socket
 
 import pytest
 
-from tests.integration.vendor_double.wire import Server
-from tests.integration.wires import Wire, hangs
+from tests.integration.vendor_double.wire import HttpServer
+from tests.integration.wires import RawServer, never_respond
 
 
-async def _closed_while_someone_comes(turns: int, *, double: bool) -> None:
-    server = Server(lambda exchange: hangs(exchange.writer)) if double else Wire(hangs)
-    await (server.open() if isinstance(server, Server) else server.__aenter__())
+async def _close_during_connect(turns: int, *, double: bool) -> None:
+    server = (
+        HttpServer(lambda exchange: never_respond(exchange.writer)) if double else RawServer(never_respond)
+    )
+    await (server.open() if isinstance(server, HttpServer) else server.__aenter__())
     with socket.create_connection(("127.0.0.1", server.port)):
         for _ in range(turns):
             await asyncio.sleep(0)
-        await (server.close() if isinstance(server, Server) else server.__aexit__(None, None, None))
+        await (server.close() if isinstance(server, HttpServer) else server.__aexit__(None, None, None))
 
 
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize("turns", range(6))
-def test_whoever_comes_as_a_server_closes_is_let_go(turns: int, double: bool) -> None:
+def test_connection_during_server_close_is_closed(turns: int, double: bool) -> None:
     """Else the warning of its socket would be another test's."""
-    asyncio.run(_closed_while_someone_comes(turns, double=double), debug=True)
+    asyncio.run(_close_during_connect(turns, double=double), debug=True)
     gc.collect()

@@ -15,19 +15,19 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.integration.wires import Heard, Loopback
+from tests.integration.wires import LoopbackServer, ReceivedRequest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-NAMES = ("api.vendor.test", "cdn.vendor.test", "localhost")
+HOST_NAMES = ("api.vendor.test", "cdn.vendor.test", "localhost")
 
 
 def make_certificate(folder: Path) -> Path:
     """Write, into one file, a certificate of `NAMES` and 127.0.0.1, its key, and the authority to trust."""
     authority, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    alternatives: list[x509.GeneralName] = [x509.DNSName(host) for host in NAMES]
+    alternatives: list[x509.GeneralName] = [x509.DNSName(host) for host in HOST_NAMES]
     alternatives.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
     root = _signed("an authority", authority, authority, x509.BasicConstraints(ca=True, path_length=0))
     leaf = _signed("a server", key, authority, x509.SubjectAlternativeName(alternatives))
@@ -66,14 +66,14 @@ def _signed(
     )
 
 
-def server_side(certificate: Path) -> ssl.SSLContext:
+def server_tls_context(certificate: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     return context
 
 
 @dataclass
-class Tunnel(Loopback):
+class ConnectProxy(LoopbackServer):
     """A proxy. Every name leads to `target` on this machine; `act` (if given) answers CONNECT instead.
 
     `user` is what it wants to hear, if anything. `inner` ends TLS within the tunnel, for a target that speaks
@@ -81,14 +81,14 @@ class Tunnel(Loopback):
     """
 
     target: int
-    act: Callable[[asyncio.StreamWriter], Awaitable[None]] | None = None
-    inner: ssl.SSLContext | None = None
+    connect_handler: Callable[[asyncio.StreamWriter], Awaitable[None]] | None = None
+    inner_tls: ssl.SSLContext | None = None
     user: str = ""
     faults: list[Callable[[asyncio.StreamWriter], Awaitable[None]]] = field(default_factory=list)
     cut_after_bytes: int | None = None
     """End the tunnel once the client has sent so many bytes into it."""
-    heads: list[Heard] = field(default_factory=list)
-    seen: bytearray = field(default_factory=bytearray)
+    requests: list[ReceivedRequest] = field(default_factory=list)
+    visible_bytes: bytearray = field(default_factory=bytearray)
     """All that a proxy could read: the bytes of every client, tunnels included."""
 
     @property
@@ -97,39 +97,43 @@ class Tunnel(Loopback):
         return f"{'https' if self.tls else 'http'}://{user}127.0.0.1:{self.port}"
 
     @property
-    def asked_for(self) -> list[str]:
-        return [f"{head.line.split()[0]} {head.target}" for head in self.heads]
+    def request_lines(self) -> list[str]:
+        return [f"{head.request_line.split()[0]} {head.target}" for head in self.requests]
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
-        self.seen += head
+        self.visible_bytes += head
         lines = head.decode("latin-1").split("\r\n")
         pairs = (line.partition(":") for line in lines[1:] if line)
-        heard = Heard(lines[0], {name.lower(): value.strip() for name, _, value in pairs}, b"")
-        self.heads.append(heard)
+        heard = ReceivedRequest(lines[0], {name.lower(): value.strip() for name, _, value in pairs}, b"")
+        self.requests.append(heard)
         wanted = f"Basic {base64.b64encode(self.user.encode()).decode()}"
         if self.user and heard.headers.get("proxy-authorization") != wanted:
             writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
             await writer.drain()
             return
-        act = self.faults.pop(0) if self.faults else self.act
+        act = self.faults.pop(0) if self.faults else self.connect_handler
         if act is not None:
             await act(writer)
             return
-        assert heard.line.startswith("CONNECT "), heard.line
+        assert heard.request_line.startswith("CONNECT "), heard.request_line
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
         self._writers.add(up_writer)
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        if self.inner is not None:
-            await writer.start_tls(self.inner)
-        await asyncio.gather(self._upwards(reader, up_writer, writer), self._downwards(up_reader, writer))
+        if self.inner_tls is not None:
+            await writer.start_tls(self.inner_tls)
+        await asyncio.gather(
+            self._forward_to_target(reader, up_writer, writer), self._forward_to_client(up_reader, writer)
+        )
 
-    async def _upwards(
+    async def _forward_to_target(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter
     ) -> None:
         sent = 0
         while data := await reader.read(65536):
-            self.seen += b"" if self.inner else data  # it is the API's, not the proxy's, who can read this
+            self.visible_bytes += (
+                b"" if self.inner_tls else data
+            )  # it is the API's, not the proxy's, who can read this
             sent += len(data)
             if self.cut_after_bytes is not None and sent >= self.cut_after_bytes:
                 back.transport.abort()
@@ -137,7 +141,7 @@ class Tunnel(Loopback):
             writer.write(data)
         writer.close()
 
-    async def _downwards(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward_to_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
             writer.write(data)
         writer.close()

@@ -13,8 +13,8 @@ URL: Final = "https://a.example/c.jpg"
 class Mistake:
     name: str
     content: bytes
-    place: str
-    words: tuple[str, ...]
+    position: str
+    phrases: tuple[str, ...]
     suffix: str = ".yaml"
 
 

@@ -21,15 +21,15 @@ def main() -> None:
             match line.split():
                 case ["saved", count]:
                     for index in range(int(count)):
-                        progress.moved(row(step * 1000 + index), done(index))
+                        progress.on_transition(row(step * 1000 + index), done(index))
                 case ["failed"]:
-                    progress.moved(row(99), failed(99, "no \x1b[2J face found"))
+                    progress.on_transition(row(99), failed(99, "no \x1b[2J face found"))
                 case ["throttled"]:
-                    progress.said(Event(Topic.THROTTLED, "slower: 429", Level.INFO))
+                    progress.on_event(Event(Topic.THROTTLED, "slower: 429", Level.INFO))
                 case ["doubt"]:
-                    progress.moved(row(98, State.SUBMITTING), row(98, State.IN_DOUBT))
+                    progress.on_transition(row(98, State.SUBMITTING), row(98, State.IN_DOUBT))
                 case ["say", *words]:
-                    progress.said(Event(Topic.NOTE, " ".join(words), Level.WARNING))
+                    progress.on_event(Event(Topic.NOTE, " ".join(words), Level.WARNING))
                 case ["end"]:
                     break
             now[0] += 20.0

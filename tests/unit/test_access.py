@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from pipeline.cli.credentials import (
-    BASE_NAMES,
+    BASE_URL_VARIABLES,
     DEFAULT_BASE_URL,
-    KEY_NAMES,
+    KEY_VARIABLES,
     find_base_url,
     find_key,
-    need_key,
+    require_key,
 )
 from pipeline.client import ApiKey, normalise_base_url
 from pipeline.errors import ExitCode, UsageError
@@ -24,18 +24,18 @@ def test_a_key_is_found_under_every_name_and_knows_where_it_was(name: str) -> No
 
 
 def test_the_first_name_that_is_set_wins() -> None:
-    environ = {name: f"key-{index}" for index, name in enumerate(KEY_NAMES)}
-    assert find_key(environ) == ApiKey("key-0", KEY_NAMES[0])
-    assert find_key(environ | {KEY_NAMES[0]: "  "}) == ApiKey("key-1", KEY_NAMES[1])
+    environ = {name: f"key-{index}" for index, name in enumerate(KEY_VARIABLES)}
+    assert find_key(environ) == ApiKey("key-0", KEY_VARIABLES[0])
+    assert find_key(environ | {KEY_VARIABLES[0]: "  "}) == ApiKey("key-1", KEY_VARIABLES[1])
 
 
 @pytest.mark.parametrize("environ", [{}, {"AIMLAPI_API_KEY": ""}, {"AIML_API_KEY": " \t\n"}, {"OTHER": "x"}])
 def test_no_key_is_said_with_every_name_that_was_looked_for(environ: dict[str, str]) -> None:
     assert find_key(environ) is None
     with pytest.raises(UsageError) as caught:
-        need_key(environ, hint="To try without: add --sandbox.")
+        require_key(environ, hint="To try without: add --sandbox.")
     words = str(caught.value)
-    assert all(name in words for name in KEY_NAMES)
+    assert all(name in words for name in KEY_VARIABLES)
     assert words.endswith("To try without: add --sandbox.")
     assert caught.value.exit_code is ExitCode.USAGE
 
@@ -60,7 +60,7 @@ def test_the_option_wins_over_the_environment_and_that_over_the_vendors() -> Non
     assert find_base_url(None, environ) == "http://one"
     assert find_base_url(None, {"AIMLAPI_API_BASE": "", "AIML_API_BASE": "http://two"}) == "http://two"
     assert find_base_url(None, {}) == DEFAULT_BASE_URL
-    assert set(BASE_NAMES) == set(environ)
+    assert set(BASE_URL_VARIABLES) == set(environ)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ SAMPLES: dict[str, Any] = {
     "error": {"name": "Error", "message": "a sample"},
 }
 
-PHASES = {
+PHASE_BY_STATUS = {
     "waiting": Phase.RUNNING,
     "active": Phase.RUNNING,
     "queued": Phase.RUNNING,
@@ -53,7 +53,7 @@ PHASES = {
 }
 
 
-@pytest.mark.parametrize(("status", "phase"), PHASES.items())
+@pytest.mark.parametrize(("status", "phase"), PHASE_BY_STATUS.items())
 def test_the_status_alone_decides(status: str, phase: Phase) -> None:
     """Sample objects in `video` and `error` change nothing while a generation is queued."""
     look = parse_look({"id": "g", "status": status, **SAMPLES}, {})
@@ -64,7 +64,7 @@ def test_the_status_alone_decides(status: str, phase: Phase) -> None:
 
 @pytest.mark.parametrize("status", ["Queued", " COMPLETED ", "Error\n", "GENERATING"])
 def test_a_status_is_read_in_any_case(status: str) -> None:
-    assert parse_look({"status": status, **SAMPLES}, {}).phase is PHASES[status.strip().lower()]
+    assert parse_look({"status": status, **SAMPLES}, {}).phase is PHASE_BY_STATUS[status.strip().lower()]
 
 
 @pytest.mark.parametrize("status", [None, 7, True, ["completed"], {"status": "completed"}])

@@ -11,7 +11,7 @@ from pipeline.client.responses import UnreadableAnswerError, parse_log
 from tests.unit.test_answers import UNREADABLE
 
 
-def log(*rows: object, **pagination: object) -> bytes:
+def log_page(*rows: object, **pagination: object) -> bytes:
     facts = {"pagination": pagination} if pagination else {}
     return json.dumps({"data": list(rows), **facts}).encode()
 
@@ -26,7 +26,7 @@ def test_a_row_of_the_log_is_read_whole() -> None:
         "inference_id": "g",
         "client_request_id": "c",
     }
-    [read] = parse_log(log(row, has_more=False), offset=0).rows
+    [read] = parse_log(log_page(row, has_more=False), offset=0).rows
     assert (read.client_request_id, read.inference_id, read.request_id) == ("c", "g", "12")
     assert (read.succeeded, read.usd, read.credits, read.model) == (True, 0.4, 8000, "m")
 
@@ -35,7 +35,7 @@ def test_a_row_of_the_log_is_read_whole() -> None:
     "row", [{}, {"status": "odd", "cost": 3, "inference_id": None, "client_request_id": 7}]
 )
 def test_a_row_that_says_nothing_proves_nothing(row: dict[str, Any]) -> None:
-    [read] = parse_log(log(row, has_more=False), offset=0).rows
+    [read] = parse_log(log_page(row, has_more=False), offset=0).rows
     assert (read.client_request_id, read.inference_id, read.succeeded) == ("", "", None)
 
 
@@ -45,22 +45,22 @@ ROW = {"client_request_id": "c"}
 @pytest.mark.parametrize(
     ("body", "offset", "more"),
     [
-        (log(ROW, has_more=True), 0, True),
-        (log(ROW, has_more=False, total=500), 0, False),
-        (log(ROW, total=3), 0, True),
-        (log(ROW, total=3), 2, False),
-        (log(has_more=False), 0, False),
-        (log(total=9), 9, False),
-        (log(has_more=False, total=9), 0, False),
-        (log(ROW), 0, True),
-        (log(), 0, False),
+        (log_page(ROW, has_more=True), 0, True),
+        (log_page(ROW, has_more=False, total=500), 0, False),
+        (log_page(ROW, total=3), 0, True),
+        (log_page(ROW, total=3), 2, False),
+        (log_page(has_more=False), 0, False),
+        (log_page(total=9), 9, False),
+        (log_page(has_more=False, total=9), 0, False),
+        (log_page(ROW), 0, True),
+        (log_page(), 0, False),
     ],
 )
 def test_whether_another_page_follows(body: bytes, offset: int, more: bool) -> None:
     assert parse_log(body, offset=offset).more is more
 
 
-@pytest.mark.parametrize(("body", "offset"), [(log(has_more=True), 0), (log(total=9), 8)])
+@pytest.mark.parametrize(("body", "offset"), [(log_page(has_more=True), 0), (log_page(total=9), 8)])
 def test_a_log_that_ends_too_soon_proves_no_absence(body: bytes, offset: int) -> None:
     with pytest.raises(UnreadableAnswerError, match="ends where it says that there is more"):
         parse_log(body, offset=offset)
@@ -81,6 +81,6 @@ def test_what_holds_no_rows_is_no_log(body: bytes) -> None:
 
 
 def test_what_is_no_row_is_passed_over() -> None:
-    page = parse_log(log(None, 3, [ROW], ROW, has_more=False), offset=0)
+    page = parse_log(log_page(None, 3, [ROW], ROW, has_more=False), offset=0)
     assert [row.client_request_id for row in page.rows] == ["c"]
     assert page.length == 4

@@ -23,30 +23,30 @@ from benchmarks.live import SPEED
 def test_list_scheduling_gives_each_job_the_slot_that_is_free_first(
     taken: list[float], slots: int, makespan: float
 ) -> None:
-    assert live_makespan.list_scheduled(taken, slots) == makespan
+    assert live_makespan.list_scheduling_makespan(taken, slots) == makespan
 
 
-def test_the_sample_loop_notices_each_job_at_its_next_look() -> None:
-    assert live_makespan.sample_loop([10.0, 15.0, 15.1], 15.0) == 15.0 + 15.0 + 30.0
+def test_sample_loop_notices_each_job_at_its_next_poll() -> None:
+    assert live_makespan.sample_loop_makespan([10.0, 15.0, 15.1], 15.0) == 15.0 + 15.0 + 30.0
 
 
 def test_use_of_a_limit_counts_what_ran_between_its_discovery_and_the_last_create() -> None:
     generations = [[0.0, 10.0], [0.0, 4.0], [6.0, 10.0]]
-    assert live_limit.used(generations, 2, 0.0) == pytest.approx((6.0 + 4.0) / (2 * 6.0))
-    assert live_limit.used(generations, 2, 5.0) == pytest.approx(1.0 / 2.0)
-    assert live_limit.used(generations, 2, 6.0) == 0.0
+    assert live_limit.limit_used(generations, 2, 0.0) == pytest.approx((6.0 + 4.0) / (2 * 6.0))
+    assert live_limit.limit_used(generations, 2, 5.0) == pytest.approx(1.0 / 2.0)
+    assert live_limit.limit_used(generations, 2, 6.0) == 0.0
 
 
 def test_an_outcome_is_in_the_vendors_seconds() -> None:
     seen: dict[str, Any] = {"generations": [[100.0, 2.0, 4, 102.1], [100.0, 3.0, 6, 103.3]]}
-    assert live_polls.outcome(seen) == pytest.approx(
+    assert live_polls.batch_metrics(seen) == pytest.approx(
         {"looks": 5.0, "delay_s": SPEED * 0.2, "makespan_s": SPEED * 3.3}
     )
-    assert live_polls.durations(seen) == [2.0 * SPEED, 3.0 * SPEED]
+    assert live_polls.render_durations_s(seen) == [2.0 * SPEED, 3.0 * SPEED]
 
 
 def test_shares_are_of_the_fixed_clock() -> None:
-    found = live_polls.shares(
+    found = live_polls.add_shares(
         {"fixed 10 s": {"looks": 8.0, "delay_s": 5.0}, "veobatch": {"looks": 6.0, "delay_s": 2.0}}
     )
     assert found["veobatch"]["product_share"] == pytest.approx(0.75 * 0.4)
@@ -54,15 +54,15 @@ def test_shares_are_of_the_fixed_clock() -> None:
 
 
 def test_clocks_are_what_their_names_say() -> None:
-    assert list(islice(clients.clock("fixed:0.5")(), 3)) == [0.5, 0.5, 0.5]
-    assert list(islice(clients.clock("backoff:1,1.5,2")(), 4)) == [1.0, 1.5, 2.0, 2.0]
+    assert list(islice(clients.parse_clock("fixed:0.5")(), 3)) == [0.5, 0.5, 0.5]
+    assert list(islice(clients.parse_clock("backoff:1,1.5,2")(), 4)) == [1.0, 1.5, 2.0, 2.0]
     with pytest.raises(ValueError, match="neither"):
-        clients.clock("backoff:1")
+        clients.parse_clock("backoff:1")
 
 
-def test_a_verdict_keeps_to_the_right_side_of_its_bound() -> None:
-    assert report.verdict(1.05, 1.06) == "yes"
-    assert report.verdict(1.07, 1.06) == "NO"
+def test_bound_is_checked_on_the_right_side() -> None:
+    assert report.is_kept(1.05, 1.06) == "yes"
+    assert report.is_kept(1.07, 1.06) == "NO"
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_a_page_is_renewed_only_where_something_was_measured() -> None:
             "found": {**found, "veobatch": 1.04, "naive": 1.08, "sample_loop": 30.0},
         }
     }
-    renewed = report.filled(page, results)
+    renewed = report.update_page(page, results)
     assert "old" not in renewed
     assert "\nkept\n" in renewed
     assert all(word in renewed for word in ("before", "between", "after", "1.040", "2026-01-02"))
-    assert report.filled(renewed, results) == renewed
+    assert report.update_page(renewed, results) == renewed

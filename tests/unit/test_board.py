@@ -75,7 +75,7 @@ def test_waiting_rows_keep_a_run_alive_only_while_it_submits() -> None:
     assert not board.busy()
 
 
-def test_what_looks_have_learned_is_written_once() -> None:
+def test_poll_stats_are_written_once() -> None:
     row = record(State.GENERATING, polls=2)
     board = Board.of([row])
     board.polls[row.key] += 3
@@ -84,7 +84,7 @@ def test_what_looks_have_learned_is_written_once() -> None:
     assert board.looked(row) == {"polls": 2}
 
 
-def outcome(*records: Record, **facts: object) -> Outcome:
+def make_outcome(*records: Record, **facts: object) -> Outcome:
     board = Board.of(records)
     for name, value in facts.items():
         setattr(board, name, value)
@@ -92,19 +92,19 @@ def outcome(*records: Record, **facts: object) -> Outcome:
 
 
 def test_a_run_in_which_all_is_final_was_not_stopped() -> None:
-    ended = outcome(record(State.DONE, "a"), record(State.FAILED, "b", failure=Failure("x", "y")))
+    ended = make_outcome(record(State.DONE, "a"), record(State.FAILED, "b", failure=Failure("x", "y")))
     assert (ended.stop, ended.message, ended.open_rows) == (None, "", ())
 
 
 def test_rows_in_doubt_are_a_reason_of_their_own() -> None:
     row = record(State.IN_DOUBT)
-    assert outcome(row, doubts={row.key}).stop is StopReason.IN_DOUBT
-    assert outcome(row, doubts={row.key}, stop=StopReason.KEY).stop is StopReason.KEY
+    assert make_outcome(row, doubts={row.key}).stop is StopReason.IN_DOUBT
+    assert make_outcome(row, doubts={row.key}, stop=StopReason.KEY).stop is StopReason.KEY
 
 
 def test_a_row_left_for_the_next_run_is_named() -> None:
     row = record(State.READY, "late")
-    ended = outcome(row, left={row.key: "not now"})
+    ended = make_outcome(row, left={row.key: "not now"})
     assert ended.stop is not None
     assert ended.message == "late: not now"
     assert ended.open_rows == (row,)
@@ -112,21 +112,21 @@ def test_a_row_left_for_the_next_run_is_named() -> None:
 
 @pytest.mark.parametrize("state", list(State))
 def test_which_rows_are_open(state: State) -> None:
-    assert bool(outcome(record(state)).open_rows) is (state not in (State.DONE, State.FAILED))
+    assert bool(make_outcome(record(state)).open_rows) is (state not in (State.DONE, State.FAILED))
 
 
 def test_a_removed_row_that_was_never_sent_is_nobodys_business() -> None:
-    assert outcome(record(State.PENDING, index=-1)).open_rows == ()
-    assert outcome(record(State.READY, index=-1)).open_rows != ()
+    assert make_outcome(record(State.PENDING, index=-1)).open_rows == ()
+    assert make_outcome(record(State.READY, index=-1)).open_rows != ()
 
 
-class Turns(RuleBasedStateMachine):
+class PendingQueueMachine(RuleBasedStateMachine):
     """Rows queued, taken and moved at random: every pending row waits exactly until its time."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.board = Board.of([record(name=f"r{index}", index=index) for index in range(6)])
-        self.waits = dict.fromkeys(self.board.records, 0.0)
+        self.run_state = Board.of([record(name=f"r{index}", index=index) for index in range(6)])
+        self.waits = dict.fromkeys(self.run_state.records, 0.0)
         self.now = 0.0
 
     @rule(seconds=st.floats(0, 5))
@@ -135,30 +135,30 @@ class Turns(RuleBasedStateMachine):
 
     @rule(wait=st.floats(0, 10), index=st.integers(0, 5))
     def comes_back(self, wait: float, index: int) -> None:
-        row = list(self.board.records.values())[index]
+        row = list(self.run_state.records.values())[index]
         if row.key not in self.waits:
-            self.board.records[row.key] = record(name=row.id, index=index)
+            self.run_state.records[row.key] = record(name=row.id, index=index)
             self.waits[row.key] = self.now + wait
-            self.board.queue(self.board.records[row.key], self.now + wait)
+            self.run_state.queue(self.run_state.records[row.key], self.now + wait)
 
     @precondition(lambda self: self.board.next_pending(self.now)[0] is not None)
     @rule()
     def is_taken(self) -> None:
-        row, when = self.board.next_pending(self.now)
+        row, when = self.run_state.next_pending(self.now)
         assert row is not None
         assert when is None
         assert self.waits.pop(row.key) <= self.now
-        self.board.take(row)
-        self.board.records[row.key] = row.evolve(State.SUBMITTING)
+        self.run_state.take(row)
+        self.run_state.records[row.key] = row.evolve(State.SUBMITTING)
 
     @invariant()
     def nobody_is_forgotten(self) -> None:
-        row, when = self.board.next_pending(self.now)
+        row, when = self.run_state.next_pending(self.now)
         ready = [key for key, wait in self.waits.items() if wait <= self.now]
         assert (row is not None) is bool(ready)
         if row is None and self.waits:
             assert when == min(self.waits.values())
-        assert self.board.busy() is bool(self.waits)
+        assert self.run_state.busy() is bool(self.waits)
 
 
-TestTurns = Turns.TestCase
+TestPendingQueue = PendingQueueMachine.TestCase

@@ -32,7 +32,7 @@ def record(key: str, state: State, reserved: float | None = None, spent: float |
     )
 
 
-class Money(RuleBasedStateMachine):
+class BudgetMachine(RuleBasedStateMachine):
     """A vendor that charges what was reserved or less: its book stays within the limit."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class Money(RuleBasedStateMachine):
         assert self.budget.reserved_usd == pytest.approx(sum(self.reserved.values()), abs=1e-4)
 
 
-TestMoney = Money.TestCase
+TestBudgetMachine = BudgetMachine.TestCase
 
 
 def test_eight_rows_of_1_20_fit_into_10() -> None:

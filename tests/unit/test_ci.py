@@ -65,7 +65,7 @@ def test_annotations_point_at_the_manifests_lines() -> None:
 
 def test_annotations_are_as_many_as_are_shown() -> None:
     got = ci.annotation_lines([failed(index) for index in range(25)], "m.yaml")
-    assert len(got) == ci.MOST_ANNOTATIONS
+    assert len(got) == ci.MAX_ANNOTATIONS
     assert read_command(got[-1])[2] == "and 16 more, see results.csv"
 
 
@@ -82,13 +82,13 @@ def test_an_annotation_without_a_place() -> None:
 
 def test_the_manifests_path_is_the_repositorys(tmp_path: Path) -> None:
     manifest = tmp_path / "jobs" / "a.yaml"
-    assert ci.manifest_in_repository(manifest, {"GITHUB_WORKSPACE": str(tmp_path)}) == "jobs/a.yaml"
-    assert ci.manifest_in_repository(manifest, {}) == manifest.as_posix()
+    assert ci.repository_path(manifest, {"GITHUB_WORKSPACE": str(tmp_path)}) == "jobs/a.yaml"
+    assert ci.repository_path(manifest, {}) == manifest.as_posix()
 
 
 def test_a_group_is_closed_whatever_happens() -> None:
     stream = io.StringIO()
-    with pytest.raises(ValueError, match="x"), ci.group("a\nb", stream):
+    with pytest.raises(ValueError, match="x"), ci.log_group("a\nb", stream):
         raise ValueError("x")
     assert stream.getvalue().splitlines() == ["::group::a%0Ab", "::endgroup::"]
 

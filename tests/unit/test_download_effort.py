@@ -13,30 +13,30 @@ from pipeline.download.stall import StallMeter
 LIMITS = DownloadLimits(tries=4, patience_s=60, first_wait_s=1, longest_wait_s=8, proofs=3, full_fetches=5)
 
 
-def effort() -> Effort:
+def make_retry_state() -> Effort:
     return Effort(LIMITS, random=lambda: 1.0)
 
 
 def test_waits_grow_with_jitter_until_the_tries_are_used_up() -> None:
-    it = effort()
+    it = make_retry_state()
     assert [it.wait_s(0, 0.0) for _ in range(4)] == [2.0, 4.0, 8.0, None]
     assert Effort(LIMITS, random=lambda: 0.0).wait_s(0, 0.0) == 1.0
 
 
 def test_progress_is_never_out_of_tries() -> None:
-    it = effort()
+    it = make_retry_state()
     assert all(it.wait_s(held, 0.0) == 1.0 for held in range(1, 100))
 
 
 def test_starting_over_for_ever_is_not_progress() -> None:
-    it = effort()
+    it = make_retry_state()
     waits = [it.wait_s(held, 0.0) for held in (500, 400, 500, 300, 500)]
     assert waits[0] is not None
     assert waits[-1] is None
 
 
-def test_silence_is_borne_as_long_as_patience_lasts() -> None:
-    it = effort()
+def test_outage_is_tolerated_for_patience_s() -> None:
+    it = make_retry_state()
     for second in range(60):
         it.note(Unreachable("no answer"))
         assert it.wait_s(0, float(second)) is not None
@@ -44,8 +44,8 @@ def test_silence_is_borne_as_long_as_patience_lasts() -> None:
     assert it.wait_s(0, 60.0) is None
 
 
-def test_an_answer_ends_the_silence() -> None:
-    it = effort()
+def test_response_resets_outage_timer() -> None:
+    it = make_retry_state()
     for second in range(10):
         it.note(Unreachable("no answer"))
         it.wait_s(0, float(second))
@@ -54,7 +54,7 @@ def test_an_answer_ends_the_silence() -> None:
 
 
 def test_a_refused_url_is_not_asked_for_long() -> None:
-    it = effort()
+    it = make_retry_state()
     it.note(Refused("no"))
     assert it.wait_s(0, 0.0) is not None
     it.note(Refused("no"))
@@ -62,7 +62,7 @@ def test_a_refused_url_is_not_asked_for_long() -> None:
 
 
 def test_what_the_server_asks_to_wait_is_waited_within_bounds() -> None:
-    it = effort()
+    it = make_retry_state()
     it.note(Expired("429", retry_after_s=5))
     assert it.wait_s(0, 0.0) == 5
     it.note(Expired("429", retry_after_s=500))
@@ -70,9 +70,9 @@ def test_what_the_server_asks_to_wait_is_waited_within_bounds() -> None:
 
 
 def test_the_same_bytes_thrice_are_a_proof_and_other_bytes_five_times() -> None:
-    it = effort()
+    it = make_retry_state()
     assert [it.proven("a") for _ in range(3)] == [False, False, True]
-    it = effort()
+    it = make_retry_state()
     assert [it.proven(name) for name in "abcde"] == [False, False, False, False, True]
 
 

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 ACCEPTED = Verdict(Outcome.ACCEPTED)
 
 
-def lender(ceiling: int, orphans: Sequence[str] = ()) -> Lender:
+def make_permit_pool(ceiling: int, orphans: Sequence[str] = ()) -> Lender:
     return Lender(CreateGate(ceiling, interval_s=1.0, random=Random(1)), orphans)
 
 
 def test_a_slot_is_taken_from_the_grant_to_the_report() -> None:
-    made = lender(3)
+    made = make_permit_pool(3)
     assert made.grant("a", 0.0, 5) == 3
     assert made.grant("b", 0.0, 1) == 0
     made.report("a", 1.0, 3, [ACCEPTED] * 3)
@@ -33,8 +33,8 @@ def test_a_slot_is_taken_from_the_grant_to_the_report() -> None:
     assert made.grant("b", 2.0, 5) == 2
 
 
-def test_unused_permits_come_back() -> None:
-    made = lender(2)
+def test_unused_permits_are_returned() -> None:
+    made = make_permit_pool(2)
     gate = LentGate()
     gate.granted(made.grant("a", 0.0, 2))
     assert gate.may_start(0.0, 0) == 0.0
@@ -45,8 +45,8 @@ def test_unused_permits_come_back() -> None:
     assert made.grant("b", 0.1, 2) == 1
 
 
-def test_the_slots_of_the_dead_come_back_with_their_rows() -> None:
-    made = lender(4)
+def test_slots_of_dead_worker_are_released_with_their_rows() -> None:
+    made = make_permit_pool(4)
     made.grant("a", 0.0, 4)
     made.report("a", 1.0, 3, [ACCEPTED] * 3)
     made.gone("a", 2.0, ["x", "y", "z"])
@@ -62,12 +62,12 @@ def test_the_slots_of_the_dead_come_back_with_their_rows() -> None:
 
 
 def test_what_was_in_flight_before_counts_from_the_beginning() -> None:
-    assert lender(2, ["x", "y"]).grant("a", 0.0, 1) == 0
-    assert lender(2, ["x"]).grant("a", 0.0, 2) == 1
+    assert make_permit_pool(2, ["x", "y"]).grant("a", 0.0, 1) == 0
+    assert make_permit_pool(2, ["x"]).grant("a", 0.0, 2) == 1
 
 
-def test_one_worker_refusal_slows_all() -> None:
-    made = lender(50)
+def test_one_worker_rejection_slows_all() -> None:
+    made = make_permit_pool(50)
     granted = made.grant("a", 0.0, 50)
     assert 0 < granted < 50
     made.report(
@@ -87,7 +87,7 @@ STEPS = st.lists(
 @given(st.integers(1, 6), STEPS)
 def test_never_more_in_flight_than_the_ceiling(ceiling: int, steps: list[tuple[int, str]]) -> None:
     """The vendor's count, which includes what a dead worker sent just before it died."""
-    made = lender(ceiling)
+    made = make_permit_pool(ceiling)
     permits, flying, orphans = [0] * 3, [0] * 3, 0
     names = ["a", "b", "c"]
     for now, (who, what) in enumerate(steps):
@@ -114,7 +114,7 @@ def test_never_more_in_flight_than_the_ceiling(ceiling: int, steps: list[tuple[i
         assert made.in_flight == sum(flying) + orphans
 
 
-def test_without_a_refusal_looks_are_not_paced() -> None:
+def test_polls_are_not_limited_without_rejection() -> None:
     account = PaceLender(LookPace(interval_s=10.0))
     worker = LentPace(interval_s=10.0)
     for _ in range(50):
@@ -146,7 +146,7 @@ def test_a_refusal_of_one_closes_for_all() -> None:
     assert other.may_look(1.0) == 4.0
 
 
-def test_the_pace_is_shared_by_what_each_has_to_look_at() -> None:
+def test_poll_rate_is_shared_in_proportion_to_tracked_generations() -> None:
     pace = LookPace(interval_s=10.0)
     account = PaceLender(pace)
     account.report("a", 0.0, LentPace(interval_s=10.0).told(30))

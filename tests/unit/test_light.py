@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-WATCHED = (
+IMPORT_CHECK = (
     "import sys; {}; heavy = {{'ray', 'psycopg', 'sqlalchemy', 'aiohttp'}};"
     "print(' '.join(sorted(heavy & set(sys.modules))))"
 )
@@ -13,7 +13,7 @@ WATCHED = (
 
 def imported_by(code: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", WATCHED.format(code)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", IMPORT_CHECK.format(code)], capture_output=True, text=True, check=True
     )
     return done.stdout.split()
 

@@ -17,7 +17,7 @@ from pipeline.ledger.lock import HOLDER_NAME, LOCK_NAME, hold
 if TYPE_CHECKING:
     from pathlib import Path
 
-HOLDER = """
+LOCK_HOLDER_SCRIPT = """
 import sys, time
 from pathlib import Path
 from pipeline.ledger.lock import hold
@@ -27,9 +27,12 @@ with hold(Path(sys.argv[1]), what="veobatch run night.yaml", since="2026-08-01T0
 """
 
 
-def holder(folder: Path) -> subprocess.Popen[str]:
+def start_lock_holder(folder: Path) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", LOCK_HOLDER_SCRIPT, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -38,7 +41,7 @@ def holder(folder: Path) -> subprocess.Popen[str]:
 
 def test_a_second_run_is_told_who_is_first_and_touches_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    with holder(folder) as process:
+    with start_lock_holder(folder) as process:
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
         with pytest.raises(Held) as caught, hold(folder, what="me", since="now"):
             pytest.fail("two at once")
@@ -52,7 +55,7 @@ def test_a_second_run_is_told_who_is_first_and_touches_nothing(tmp_path: Path) -
 
 
 def test_a_lock_of_the_dead_is_no_obstacle(tmp_path: Path) -> None:
-    with holder(tmp_path) as process:
+    with start_lock_holder(tmp_path) as process:
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert (tmp_path / HOLDER_NAME).exists()
@@ -83,7 +86,7 @@ def test_a_holder_that_left_no_readable_word_is_just_another_process(tmp_path: P
             pytest.fail("two at once")
 
 
-def test_a_folder_that_cannot_be_is_trouble_of_the_output(tmp_path: Path) -> None:
+def test_impossible_folder_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(StoreTrouble, match="file") as caught,
@@ -93,7 +96,7 @@ def test_a_folder_that_cannot_be_is_trouble_of_the_output(tmp_path: Path) -> Non
     assert caught.value.reason is StopReason.DISK
 
 
-def test_a_file_system_without_locks_is_trouble_of_the_output(
+def test_file_system_without_locks_is_an_output_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def acquire(_: object) -> None:

@@ -38,7 +38,7 @@ INVISIBLE = {
     "musical format": "\U0001d173",
     "among blanks": " \u200b\u00a0\u200b\t",
 }
-SEEN = {
+VISIBLE = {
     "a letter": "a",
     "a dot": ".",
     "german": "Sie lächelt.",
@@ -74,7 +74,7 @@ def problem_of(path: Path) -> str:
     return f"{problem.line}:{problem.column}: {problem.what}, {problem.why}, {problem.instead}"
 
 
-def bulk(folder: Path, prompt: str) -> Path:
+def write_jsonl(folder: Path, prompt: str) -> Path:
     path = folder / "m.jsonl"
     path.write_text(
         '{"image_url": "https://a.test/a.jpg", "prompt": "fine"}\n'
@@ -86,27 +86,27 @@ def bulk(folder: Path, prompt: str) -> Path:
 
 @pytest.mark.parametrize("name", INVISIBLE)
 def test_a_prompt_that_nobody_sees_is_refused_where_it_stands(name: str, tmp_path: Path) -> None:
-    words = problem_of(bulk(tmp_path, INVISIBLE[name]))
+    words = problem_of(write_jsonl(tmp_path, INVISIBLE[name]))
     assert words.startswith("2:49: prompt is blank, it holds only U+"), words
     assert words.endswith(", which nobody sees, write some")
     assert words.isprintable()
     assert words.isascii()
 
 
-@pytest.mark.parametrize("name", SEEN)
+@pytest.mark.parametrize("name", VISIBLE)
 def test_a_prompt_in_any_language_passes_as_it_is(name: str, tmp_path: Path) -> None:
-    _, job = load(bulk(tmp_path, SEEN[name])).jobs
-    assert job.prompt == SEEN[name]
+    _, job = load(write_jsonl(tmp_path, VISIBLE[name])).jobs
+    assert job.prompt == VISIBLE[name]
 
 
 def test_blanks_are_called_blanks(tmp_path: Path) -> None:
     assert (
-        problem_of(bulk(tmp_path, " \u00a0\u3000"))
+        problem_of(write_jsonl(tmp_path, " \u00a0\u3000"))
         == "2:49: prompt is blank, the model needs words, write some"
     )
 
 
-def test_yaml_escapes_and_filled_texts_are_looked_through(tmp_path: Path) -> None:
+def test_yaml_escapes_and_substituted_texts_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
     path.write_text(
         'vars:\n  nothing: "\\u200B"\njobs:\n  - image_url: https://a.test/a.jpg\n    prompt: "${nothing}"\n'
@@ -114,7 +114,7 @@ def test_yaml_escapes_and_filled_texts_are_looked_through(tmp_path: Path) -> Non
     assert problem_of(path).startswith("5:13: prompt is blank, it holds only U+200B")
 
 
-def test_csv_cells_are_looked_at_too(tmp_path: Path) -> None:
+def test_csv_cells_are_checked_for_invisible_text(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_text("image_url,prompt\nhttps://a.test/a.jpg,\u2060\ufeff\n", encoding="utf-8")
     assert "prompt is blank, it holds only U+2060, U+FEFF" in problem_of(path)
@@ -129,7 +129,7 @@ def test_an_id_that_nobody_sees_names_nothing(row_id: str, tmp_path: Path) -> No
 
 
 @given(
-    st.text(st.sampled_from("".join(INVISIBLE.values())), max_size=9), st.sampled_from(list(SEEN.values()))
+    st.text(st.sampled_from("".join(INVISIBLE.values())), max_size=9), st.sampled_from(list(VISIBLE.values()))
 )
 def test_one_character_that_is_seen_is_enough(unseen: str, seen: str) -> None:
     assert is_blank(unseen)

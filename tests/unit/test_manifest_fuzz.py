@@ -135,7 +135,7 @@ def test_no_traceback(manifest: tuple[str, bytes]) -> None:
         try:
             jobs = load(path).jobs
         except ManifestProblems as found:
-            judge_problems(found)
+            check_problems(found)
         else:
             assert jobs
             assert len({job.id for job in jobs}) == len(jobs)
@@ -143,7 +143,7 @@ def test_no_traceback(manifest: tuple[str, bytes]) -> None:
                 json.dumps(job.body, allow_nan=False, ensure_ascii=False).encode("utf-8")
 
 
-def judge_problems(found: ManifestProblems) -> None:
+def check_problems(found: ManifestProblems) -> None:
     assert found.problems
     assert len(str(found)) <= 4000
     assert all(problem.line >= 1 and problem.column >= 1 for problem in found.problems)

@@ -28,8 +28,8 @@ def test_mistake(mistake: Mistake, tmp_path: Path) -> None:
     began = time.process_time()
     path = tmp_path / f"batch{mistake.suffix}"
     words = str(problems_of(path, mistake.content))
-    assert words.startswith(f"{path}:{mistake.place}: "), words
-    for word in mistake.words:
+    assert words.startswith(f"{path}:{mistake.position}: "), words
+    for word in mistake.phrases:
         assert word in words
     assert len(words) <= 4000
     assert time.process_time() - began < FAR_TOO_LONG_S

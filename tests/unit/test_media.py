@@ -13,15 +13,15 @@ from PIL import Image
 from pipeline.media import NotPlayable, checked, compare, look, outline, poster, probe
 from pipeline.media.mp4 import prefix_length, units_fit
 from pipeline.model import Media
-from tests.integration.films import film, padded, scrambled
+from tests.integration.films import corrupted, make_video, padded
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-FILM = film(seconds=2)
+VIDEO = make_video(seconds=2)
 
 
-def saved(folder: Path, data: bytes) -> Path:
+def write_video(folder: Path, data: bytes) -> Path:
     path = folder / "film.mp4"
     path.write_bytes(data)
     return path
@@ -30,84 +30,84 @@ def saved(folder: Path, data: bytes) -> Path:
 @pytest.mark.parametrize("faststart", [True, False])
 @pytest.mark.parametrize("size", [0, 6 * 2**20], ids=["short", "large"])
 def test_facts(tmp_path: Path, faststart: bool, size: int) -> None:
-    data = film(seconds=2, width=180, height=320, faststart=faststart)
+    data = make_video(seconds=2, width=180, height=320, faststart=faststart)
     data = padded(data, size) if size else data
     expected = Media(2.0, 180, 320, 24.0, True, "h264", "aac")
-    found = look(saved(tmp_path, data))
+    found = look(write_video(tmp_path, data))
     assert found.media == expected
     assert found.faults == ""
     assert look(io.BytesIO(data)).media == expected
     outline(io.BytesIO(data), len(data))
 
 
-def test_a_film_without_sound(tmp_path: Path) -> None:
-    media = probe(saved(tmp_path, film(seconds=2, sound=False)))
+def test_video_without_sound(tmp_path: Path) -> None:
+    media = probe(write_video(tmp_path, make_video(seconds=2, sound=False)))
     assert (media.has_audio, media.audio_codec) == (False, "")
 
 
 @pytest.mark.parametrize("size", [0, 6 * 2**20], ids=["short", "large"])
 @pytest.mark.parametrize("dark", [0, 20, 30])
 def test_the_poster_is_480_wide_and_not_black(tmp_path: Path, dark: int, size: int) -> None:
-    data = film(seconds=2, dark_frames=dark)
-    picture = Image.open(io.BytesIO(poster(saved(tmp_path, padded(data, size) if size else data))))
+    data = make_video(seconds=2, dark_frames=dark)
+    picture = Image.open(io.BytesIO(poster(write_video(tmp_path, padded(data, size) if size else data))))
     assert picture.format == "JPEG"
     assert picture.size == (480, 270)
     assert len(set(picture.convert("L").tobytes())) > 40
 
 
-def test_a_black_film_still_has_a_poster(tmp_path: Path) -> None:
-    assert poster(saved(tmp_path, film(seconds=2, dark_frames=48)))
+def test_black_video_still_has_a_poster(tmp_path: Path) -> None:
+    assert poster(write_video(tmp_path, make_video(seconds=2, dark_frames=48)))
 
 
-def test_the_poster_of_an_upright_film(tmp_path: Path) -> None:
-    data = film(seconds=2, width=180, height=320)
-    assert Image.open(io.BytesIO(poster(saved(tmp_path, data)))).size == (480, 854)
+def test_poster_of_portrait_video(tmp_path: Path) -> None:
+    data = make_video(seconds=2, width=180, height=320)
+    assert Image.open(io.BytesIO(poster(write_video(tmp_path, data)))).size == (480, 854)
 
 
 @pytest.mark.parametrize("start", [0.0, 0.2, 0.4, 0.6, 0.8])
 @pytest.mark.parametrize("size", [0, 6 * 2**20], ids=["short", "large"])
 def test_damage_is_found(tmp_path: Path, start: float, size: int) -> None:
-    data = film(seconds=4, bit_rate=1_000_000)
+    data = make_video(seconds=4, bit_rate=1_000_000)
     first = data.index(b"mdat") + 4
     at = first + int((len(data) - first - 61_000) * start)
     spoiled = data[:at] + bytes(60_000) + data[at + 60_000 :]
     spoiled = padded(spoiled, size) if size else spoiled
-    assert look(saved(tmp_path, spoiled)).faults
+    assert look(write_video(tmp_path, spoiled)).faults
 
 
 def test_many_a_single_flipped_byte_is_found(tmp_path: Path) -> None:
     dice = random.Random(3)
-    first = FILM.index(b"mdat") + 4
+    first = VIDEO.index(b"mdat") + 4
     found = 0
     for _ in range(20):
-        at = dice.randrange(first, len(FILM))
-        spoiled = bytearray(FILM)
+        at = dice.randrange(first, len(VIDEO))
+        spoiled = bytearray(VIDEO)
         spoiled[at] ^= dice.randrange(1, 256)
-        found += bool(look(saved(tmp_path, bytes(spoiled))).faults)
+        found += bool(look(write_video(tmp_path, bytes(spoiled))).faults)
     assert found >= 10
 
 
 def test_noise_in_the_pictures_is_found(tmp_path: Path) -> None:
-    assert look(saved(tmp_path, scrambled(FILM))).faults
+    assert look(write_video(tmp_path, corrupted(VIDEO))).faults
 
 
-PLAYS_NOT = {
+UNPLAYABLE = {
     "empty": b"",
     "text": b"not a film at all, whatever its name says",
     "picture": b"\x89PNG\r\n\x1a\n" + bytes(100),
-    "head": FILM[:40],
-    "half": FILM[: len(FILM) // 2],
-    "one byte short": FILM[:-1],
+    "head": VIDEO[:40],
+    "half": VIDEO[: len(VIDEO) // 2],
+    "one byte short": VIDEO[:-1],
     "zeros": bytes(1000),
-    "no index": FILM[FILM.index(b"mdat") - 4 :],
-    "a box without end": FILM[:32] + b"\0\0\0\3moov",
+    "no index": VIDEO[VIDEO.index(b"mdat") - 4 :],
+    "a box without end": VIDEO[:32] + b"\0\0\0\3moov",
 }
 
 
-@pytest.mark.parametrize("data", PLAYS_NOT.values(), ids=PLAYS_NOT.keys())
-def test_what_is_no_whole_film_is_told_from_its_outline(tmp_path: Path, data: bytes) -> None:
+@pytest.mark.parametrize("data", UNPLAYABLE.values(), ids=UNPLAYABLE.keys())
+def test_incomplete_video_is_detected_from_structure(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(NotPlayable):
-        outline(saved(tmp_path, data), len(data))
+        outline(write_video(tmp_path, data), len(data))
     with pytest.raises(NotPlayable):
         outline(io.BytesIO(data), len(data))
 
@@ -115,7 +115,7 @@ def test_what_is_no_whole_film_is_told_from_its_outline(tmp_path: Path, data: by
 @pytest.mark.parametrize("name", ["empty", "text", "picture", "head", "zeros", "no index"])
 def test_what_does_not_play_is_said_in_words(tmp_path: Path, name: str) -> None:
     with pytest.raises(NotPlayable, match=r".{10}"):
-        probe(saved(tmp_path, PLAYS_NOT[name]))
+        probe(write_video(tmp_path, UNPLAYABLE[name]))
 
 
 def test_sound_alone_is_no_video(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
         + bytes(2048)
     )
     with pytest.raises(NotPlayable, match="no video"):
-        probe(saved(tmp_path, wav))
+        probe(write_video(tmp_path, wav))
 
 
 def test_units_inside_a_packet() -> None:

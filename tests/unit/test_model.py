@@ -82,7 +82,7 @@ def test_the_key_holds_the_id_and_the_content() -> None:
     assert job("a", 0).key == job("a", 9).key
 
 
-class Life(RuleBasedStateMachine):
+class RecordMachine(RuleBasedStateMachine):
     """A record led through steps at random: it is always somewhere the table allows, one version on."""
 
     @initialize(state=st.sampled_from(STATES))
@@ -122,4 +122,4 @@ class Life(RuleBasedStateMachine):
             )
 
 
-TestLife = Life.TestCase
+TestRecordMachine = RecordMachine.TestCase

@@ -8,44 +8,44 @@ import signal
 import click
 import pytest
 
-from pipeline.cli.cost_prompt import Estimate, Prices, agreed, estimate, price_list
+from pipeline.cli.cost_prompt import CostEstimate, PriceTable, confirm_cost, estimate_cost, load_prices
 from pipeline.client import Api, ApiKey
 from pipeline.client.catalog import Catalogue
 from pipeline.model import State
 from tests.unit.samples import record
 
-SOME = Estimate(rows=3, usd=3.6, unknown_rows=0, balance_usd=None)
+SOME = CostEstimate(rows=3, usd=3.6, unknown_rows=0, balance_usd=None)
 
 
 @pytest.mark.parametrize(
     ("made", "words"),
     [
         (SOME, "3 to submit: $3.60"),
-        (Estimate(2000, 2400, 0, 10000.5), "2000 to submit: $2,400.00; $10,000.50 on the account"),
-        (Estimate(3, 2.4, 1, None), "3 to submit: $2.40 and 1 of unknown price"),
-        (Estimate(3, 0, 3, 7), "3 to submit: the price is unknown; $7.00 on the account"),
-        (Estimate(1, 0.0, 0, 0.0), "1 to submit: $0.00; $0.00 on the account"),
+        (CostEstimate(2000, 2400, 0, 10000.5), "2000 to submit: $2,400.00; $10,000.50 on the account"),
+        (CostEstimate(3, 2.4, 1, None), "3 to submit: $2.40 and 1 of unknown price"),
+        (CostEstimate(3, 0, 3, 7), "3 to submit: the price is unknown; $7.00 on the account"),
+        (CostEstimate(1, 0.0, 0, 0.0), "1 to submit: $0.00; $0.00 on the account"),
     ],
 )
-def test_an_estimate_says_unknown_and_never_zero_for_it(made: Estimate, words: str) -> None:
-    assert made.words() == words
+def test_an_estimate_says_unknown_and_never_zero_for_it(made: CostEstimate, words: str) -> None:
+    assert made.to_text() == words
 
 
 def test_a_price_is_known_assumed_or_unknown() -> None:
     row, other = record(name="a"), record(name="b")
-    prices = Prices({row.key: 1.2})
-    assert (prices.of(row), prices.of(other)) == (1.2, None)
-    assert Prices({row.key: 1.2}, 0.5).of(other) == 0.5
-    assert Prices({row.key: 0.0}, 0.5).of(row) == 0.0
+    prices = PriceTable({row.key: 1.2})
+    assert (prices.price_usd(row), prices.price_usd(other)) == (1.2, None)
+    assert PriceTable({row.key: 1.2}, 0.5).price_usd(other) == 0.5
+    assert PriceTable({row.key: 0.0}, 0.5).price_usd(row) == 0.0
 
 
-class Account(Api):
+class FakeBalanceApi(Api):
     def __init__(self, usd: float | None) -> None:
         super().__init__("http://127.0.0.1:9", ApiKey("secret", "VAR"))
-        self.usd, self.asked = usd, 0
+        self.usd, self.calls = usd, 0
 
     async def balance(self) -> float | None:
-        self.asked += 1
+        self.calls += 1
         return self.usd
 
 
@@ -58,24 +58,24 @@ async def test_only_what_may_still_be_submitted_is_estimated() -> None:
         record(State.FAILED, "d", 3),
         record(State.GENERATING, "e", 4, reserved_usd=2.0),
     ]
-    account = Account(9.0)
-    made = await estimate(rows, Prices({rows[0].key: 1.5, rows[1].key: 0.5}), account)
+    account = FakeBalanceApi(9.0)
+    made = await estimate_cost(rows, PriceTable({rows[0].key: 1.5, rows[1].key: 0.5}), account)
     assert (made.rows, made.usd, made.unknown_rows, made.balance_usd) == (2, 2.0, 0, 9.0)
     assert made.batch_usd == 5.0
 
 
 async def test_an_unknown_price_makes_the_batchs_unknown_but_not_the_rest() -> None:
     rows = [record(State.PENDING, "a", 0), record(State.PENDING, "b", 1)]
-    made = await estimate(rows, Prices({rows[0].key: 1.5}), Account(None))
+    made = await estimate_cost(rows, PriceTable({rows[0].key: 1.5}), FakeBalanceApi(None))
     assert (made.rows, made.usd, made.unknown_rows, made.balance_usd) == (2, 1.5, 1, None)
     assert made.batch_usd is None
 
 
 @pytest.mark.parametrize("state", [state for state in State if state is not State.PENDING])
 async def test_the_account_is_not_asked_when_nothing_is_submitted(state: State) -> None:
-    account = Account(9.0)
-    made = await estimate([record(state)], Prices(), account)
-    assert (made.rows, made.balance_usd, account.asked) == (0, None, 0)
+    account = FakeBalanceApi(9.0)
+    made = await estimate_cost([record(state)], PriceTable(), account)
+    assert (made.rows, made.balance_usd, account.calls) == (0, None, 0)
 
 
 @pytest.mark.parametrize("state", [State.READY, State.DONE, State.FAILED])
@@ -83,22 +83,22 @@ async def test_prices_are_not_asked_for_when_no_row_can_be_submitted(state: Stat
     """A second run over a finished batch makes no request at all; a socket here would fail the test."""
     loaded: object = None
     catalogue = Catalogue.__new__(Catalogue)
-    made = await price_list([record(state)], loaded, catalogue, 0.7)  # type: ignore[arg-type]  # not read
-    assert made == Prices(assumed=0.7)
+    made = await load_prices([record(state)], loaded, catalogue, 0.7)  # type: ignore[arg-type]  # not read
+    assert made == PriceTable(assumed=0.7)
 
 
-class Screen:
+class FakeTerminal:
     """A terminal, or none, and what somebody answers on it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, there: bool, answer: str = "") -> None:
-        self.asked = 0
+        self.prompts = 0
         self._answer = answer
         monkeypatch.setattr("sys.stdin.isatty", lambda: there)
         monkeypatch.setattr("sys.stderr.isatty", lambda: there)
         monkeypatch.setattr(click.termui, "visible_prompt_func", self.ask)
 
     def ask(self, _prompt: str = "") -> str:
-        self.asked += 1
+        self.prompts += 1
         if self._answer == "Ctrl-C":
             os.kill(os.getpid(), signal.SIGINT)
         return self._answer
@@ -106,18 +106,18 @@ class Screen:
 
 @pytest.mark.parametrize(("answer", "go"), [("y", True), ("", True), ("n", False), ("NO", False)])
 def test_somebody_at_a_terminal_is_asked_once(monkeypatch: pytest.MonkeyPatch, answer: str, go: bool) -> None:
-    screen = Screen(monkeypatch, there=True, answer=answer)
+    screen = FakeTerminal(monkeypatch, there=True, answer=answer)
     before = signal.getsignal(signal.SIGINT)
-    assert agreed(SOME, assume_yes=False) is go
-    assert screen.asked == 1
+    assert confirm_cost(SOME, assume_yes=False) is go
+    assert screen.prompts == 1
     assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_ctrl_c_at_the_question_is_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    Screen(monkeypatch, there=True, answer="Ctrl-C")
+    FakeTerminal(monkeypatch, there=True, answer="Ctrl-C")
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(click.Abort):
-        agreed(SOME, assume_yes=False)
+        confirm_cost(SOME, assume_yes=False)
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -127,6 +127,6 @@ def test_ctrl_c_at_the_question_is_an_end(monkeypatch: pytest.MonkeyPatch) -> No
 def test_nobody_is_asked_for_nothing(
     monkeypatch: pytest.MonkeyPatch, there: bool, yes: bool, rows: int
 ) -> None:
-    screen = Screen(monkeypatch, there=there, answer="n")
-    assert agreed(Estimate(rows, 1.0, 0, None), assume_yes=yes)
-    assert screen.asked == 0
+    screen = FakeTerminal(monkeypatch, there=there, answer="n")
+    assert confirm_cost(CostEstimate(rows, 1.0, 0, None), assume_yes=yes)
+    assert screen.prompts == 0

@@ -50,7 +50,7 @@ def test_retry_after_survives_anything(value: str) -> None:
     assert found is None or found >= 0.0
 
 
-def filled(ceiling: int, limit: int, interval_s: float = 10.0) -> CreateGate:
+def gate_at_limit(ceiling: int, limit: int, interval_s: float = 10.0) -> CreateGate:
     """A gate whose account took `limit` and refused the next."""
     gate = CreateGate(ceiling, interval_s=interval_s, random=Random(1))
     for i in range(limit):
@@ -87,14 +87,14 @@ def test_the_first_creates_start_slowly() -> None:
 
 
 def test_a_refusal_is_the_limit_and_a_freed_slot_is_refilled_at_once() -> None:
-    gate = filled(40, 12)
+    gate = gate_at_limit(40, 12)
     assert gate.limit == 12
     assert 0.0 < gate.may_start(0.1, 12) <= 1.0
     assert gate.may_start(0.1, 11) == 0.0
 
 
 def test_beyond_the_limit_there_is_one_probe_at_a_time() -> None:
-    gate = filled(40, 12)
+    gate = gate_at_limit(40, 12)
     assert gate.may_start(5.0, 12) == 0.0
     gate.started(5.0)
     assert gate.may_start(5.0, 12) == inf
@@ -103,7 +103,7 @@ def test_beyond_the_limit_there_is_one_probe_at_a_time() -> None:
 
 
 def test_refused_probes_come_ever_more_seldom() -> None:
-    gate, now, waits = filled(40, 12), 0.0, []
+    gate, now, waits = gate_at_limit(40, 12), 0.0, []
     for _ in range(12):
         wait = gate.may_start(now, 12)
         waits.append(wait)
@@ -131,7 +131,7 @@ def test_a_burst_of_refusals_is_one_refusal() -> None:
 
 @pytest.mark.parametrize("in_flight", [0, 5, 12])
 def test_retry_after_is_honoured_to_the_instant(in_flight: int) -> None:
-    gate = filled(40, 12)
+    gate = gate_at_limit(40, 12)
     gate.started(1.0)
     gate.throttled(1.0, 12, 33.0)
     assert gate.may_start(1.0, in_flight) == 33.0
@@ -148,7 +148,7 @@ def test_with_nothing_in_flight_a_refusal_still_waits() -> None:
 
 
 def test_the_limit_grows_again_with_the_account() -> None:
-    gate, now = filled(40, 12), 0.0
+    gate, now = gate_at_limit(40, 12), 0.0
     for level in range(13, 41):
         now += gate.may_start(now, level - 1)
         gate.started(now)
@@ -158,7 +158,7 @@ def test_the_limit_grows_again_with_the_account() -> None:
 
 
 def test_every_wait_scales_with_the_interval() -> None:
-    slow, fast = filled(40, 12, interval_s=10.0), filled(40, 12, interval_s=0.5)
+    slow, fast = gate_at_limit(40, 12, interval_s=10.0), gate_at_limit(40, 12, interval_s=0.5)
     assert fast.may_start(0.0, 12) == pytest.approx(slow.may_start(0.0, 12) / 20.0)
 
 
@@ -205,39 +205,39 @@ def test_a_limit_of_the_rate_is_no_limit_in_flight(setting: str, makespan_s: flo
     assert found["refused_a_job"] <= refused
 
 
-class Creating(RuleBasedStateMachine):
+class ConcurrencyLimitMachine(RuleBasedStateMachine):
     """Any order of answers: the gate never passes its ceiling, and always opens again."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.gate = CreateGate(6, random=Random(3))
+        self.limit = CreateGate(6, random=Random(3))
         self.now = 0.0
         self.in_flight = 0
-        self.out = 0
+        self.outstanding = 0
         self.shut_until = 0.0
 
     @rule(wait_s=st.floats(0.0, 30.0))
     def start(self, wait_s: float) -> None:
         self.now += wait_s
-        if self.gate.may_start(self.now, self.in_flight) == 0.0:
+        if self.limit.may_start(self.now, self.in_flight) == 0.0:
             assert self.now >= self.shut_until
-            self.gate.started(self.now)
-            self.out += 1
+            self.limit.started(self.now)
+            self.outstanding += 1
 
     @rule(how=st.sampled_from(["accepted", "throttled", "told", "ended"]))
     def answer(self, how: str) -> None:
-        if not self.out:
+        if not self.outstanding:
             return
-        self.out -= 1
+        self.outstanding -= 1
         if how == "accepted":
             self.in_flight += 1
-            self.gate.accepted(self.now, self.in_flight)
+            self.limit.accepted(self.now, self.in_flight)
         elif how == "ended":
-            self.gate.ended(self.now)
+            self.limit.ended(self.now)
         else:
             told = 20.0 if how == "told" else None
             self.shut_until = max(self.shut_until, self.now + (told or 0.0))
-            self.gate.throttled(self.now, self.in_flight, told)
+            self.limit.throttled(self.now, self.in_flight, told)
 
     @rule()
     def finish(self) -> None:
@@ -245,28 +245,28 @@ class Creating(RuleBasedStateMachine):
 
     @invariant()
     def holds(self) -> None:
-        assert self.in_flight + self.out <= 6
-        assert 1 <= self.gate.limit <= 6
-        assert self.gate.outstanding == self.out
+        assert self.in_flight + self.outstanding <= 6
+        assert 1 <= self.limit.limit <= 6
+        assert self.limit.outstanding == self.outstanding
 
     @invariant()
     def opens_again(self) -> None:
-        if self.in_flight + self.out < 6 and self.out == 0:
-            wait = self.gate.may_start(self.now, self.in_flight)
+        if self.in_flight + self.outstanding < 6 and self.outstanding == 0:
+            wait = self.limit.may_start(self.now, self.in_flight)
             assert wait < inf
-            assert self.gate.may_start(self.now + wait + 1e-6, self.in_flight) == 0.0
+            assert self.limit.may_start(self.now + wait + 1e-6, self.in_flight) == 0.0
 
 
-TestCreating = Creating.TestCase
-TestCreating.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
+TestConcurrencyLimitMachine = ConcurrencyLimitMachine.TestCase
+TestConcurrencyLimitMachine.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
 
 
-def test_looks_are_free_until_one_is_refused() -> None:
+def test_polls_are_unlimited_until_one_is_rejected() -> None:
     pace = LookPace()
     assert all(pace.may_look(i * 1e-6) == 0.0 for i in range(1000))
 
 
-def test_a_refused_look_closes_the_pace_as_long_as_told() -> None:
+def test_rejected_poll_pauses_rate_limit_for_retry_after() -> None:
     pace = LookPace()
     assert pace.may_look(0.0) == 0.0
     pace.throttled(0.0, 17.0)
@@ -275,7 +275,7 @@ def test_a_refused_look_closes_the_pace_as_long_as_told() -> None:
     assert pace.may_look(17.0) == 0.0
 
 
-def test_refusals_at_once_slow_the_pace_once() -> None:
+def test_simultaneous_rejections_slow_the_rate_once() -> None:
     once, often = LookPace(), LookPace()
     for pace, times in ((once, 1), (often, 30)):
         for i in range(100):
@@ -285,7 +285,7 @@ def test_refusals_at_once_slow_the_pace_once() -> None:
     assert often.gap_s == once.gap_s > 0.0
 
 
-def test_the_pace_finds_a_hidden_rate_and_forgets_it() -> None:
+def test_rate_limit_finds_hidden_rate_and_forgets_it() -> None:
     pace, now, tokens, refused, passed, seen = LookPace(), 0.0, 5.0, 0, 0, 0.0
     while now < 600.0:
         now += pace.may_look(now) + 1e-3

@@ -21,7 +21,7 @@ def by_id(plan: Plan) -> dict[str, Record]:
     return {made.id: made for made in plan.records if made.position >= 0}
 
 
-def carried_out(plan: Plan) -> list[Record]:
+def ledger_after(plan: Plan) -> list[Record]:
     """What the ledger holds after a plan was made durable."""
     return list(plan.records)
 
@@ -108,7 +108,7 @@ def test_a_renamed_row_is_a_new_job_and_no_edit() -> None:
 def test_names_are_given_once_and_kept_under_another_template() -> None:
     first = make_plan([job("a", 0), job("b", 1)], [], name_template="{index:03d}-{id}")
     assert [made.file_stem for made in first.added] == ["000-a", "001-b"]
-    again = make_plan([job("b", 0), job("a", 1), job("c", 2)], carried_out(first), name_template="{id}")
+    again = make_plan([job("b", 0), job("a", 1), job("c", 2)], ledger_after(first), name_template="{id}")
     assert {made.id: made.file_stem for made in again.records} == {"a": "000-a", "b": "001-b", "c": "c"}
 
 
@@ -189,7 +189,7 @@ CODES = st.sampled_from(["refused", "generation_error", "no_video", "not_a_video
 
 
 @st.composite
-def ledgers(draw: st.DrawFn) -> list[Record]:
+def ledger_records(draw: st.DrawFn) -> list[Record]:
     known = []
     chosen = draw(st.sets(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["one", "two", "three"]))))
     for index, (name, words) in enumerate(sorted(chosen)):
@@ -210,17 +210,17 @@ def ledgers(draw: st.DrawFn) -> list[Record]:
 RETRIES = st.sampled_from([None, ALL, Retry(wanted=True, codes=frozenset({"refused", "no_video"}))])
 
 
-@given(JOBS, ledgers(), RETRIES, st.booleans())
+@given(JOBS, ledger_records(), RETRIES, st.booleans())
 def test_planning_again_changes_nothing(
     jobs: list[Job], known: list[Record], retry: Retry | None, resubmit: bool
 ) -> None:
     once = make_plan(jobs, known, retry=retry, resubmit_in_doubt=resubmit)
-    twice = make_plan(jobs, carried_out(once), retry=retry, resubmit_in_doubt=resubmit)
+    twice = make_plan(jobs, ledger_after(once), retry=retry, resubmit_in_doubt=resubmit)
     assert (twice.added, twice.places, twice.steps, twice.edited) == ((), {}, (), ())
     assert twice.records == once.records
 
 
-@given(JOBS, ledgers(), RETRIES, st.booleans())
+@given(JOBS, ledger_records(), RETRIES, st.booleans())
 def test_no_row_is_lost_and_every_step_is_legal(
     jobs: list[Job], known: list[Record], retry: Retry | None, resubmit: bool
 ) -> None:
@@ -242,7 +242,7 @@ def test_no_row_is_lost_and_every_step_is_legal(
             assert after.position >= 0
 
 
-@given(JOBS, ledgers(), RETRIES, st.booleans(), st.randoms())
+@given(JOBS, ledger_records(), RETRIES, st.booleans(), st.randoms())
 def test_the_ledgers_order_does_not_matter(
     jobs: list[Job], known: list[Record], retry: Retry | None, resubmit: bool, chance: object
 ) -> None:

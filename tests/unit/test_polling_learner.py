@@ -13,15 +13,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.simulate_night import bytes_tracked, measure
-from benchmarks.simulate_polling import DISTRIBUTIONS, every, remembering, scheduled, simulate
+from benchmarks.simulate_night import bytes_per_generation, measure
+from benchmarks.simulate_polling import (
+    DISTRIBUTIONS,
+    fixed_interval,
+    learner_with_cache,
+    simulate,
+    simulate_fixed_schedule,
+)
 from pipeline.poll.forecast import rest_s
 from pipeline.poll.intervals import CAP, FLOOR, best_plan
 from pipeline.poll.learner import DurationLearner
 from pipeline.poll.observations import EDGES, SIZE, Evidence, bin_of
 from pipeline.poll.schedule import PollQueue
 
-KIND = "any"
+DURATION_KEY = "any"
 
 
 def durations(name: str, jobs: int, seed: int, factor: float = 1.0) -> list[float]:
@@ -31,14 +37,16 @@ def durations(name: str, jobs: int, seed: int, factor: float = 1.0) -> list[floa
 
 @pytest.mark.parametrize(("name", "product"), [("lognormal", 0.52), ("two modes", 0.50), ("uniform", 0.85)])
 @pytest.mark.parametrize("in_flight", [60, 20])
-def test_looks_and_delay_are_both_better_than_the_fixed_clock(
+def test_polls_and_delay_are_both_better_than_fixed_interval(
     name: str, product: float, in_flight: int
 ) -> None:
     shares = []
     for seed in range(4):
         batch = durations(name, 300, seed)
-        share = simulate(batch, in_flight, seed=seed).against(scheduled(batch, 60, every(10.0)))
-        assert share.looks <= 0.98
+        share = simulate(batch, in_flight, seed=seed).relative_to(
+            simulate_fixed_schedule(batch, 60, fixed_interval(10.0))
+        )
+        assert share.polls <= 0.98
         assert share.delay_s <= 1.05
         shares.append(share)
     assert fmean(share.product for share in shares) <= product - 0.02
@@ -48,8 +56,10 @@ def test_looks_and_delay_are_both_better_than_the_fixed_clock(
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_all_at_once_is_no_worse_than_the_fixed_clock(name: str) -> None:
     batch = durations(name, 300, 2)
-    share = simulate(batch, 300, seed=2).against(scheduled(batch, 300, every(10.0)))
-    assert share.looks <= 1.0
+    share = simulate(batch, 300, seed=2).relative_to(
+        simulate_fixed_schedule(batch, 300, fixed_interval(10.0))
+    )
+    assert share.polls <= 1.0
     assert share.delay_s <= 1.1
     assert share.product <= 0.9
 
@@ -58,74 +68,80 @@ def test_every_constant_scales_with_the_interval() -> None:
     batch = durations("lognormal", 200, 1)
     slow = simulate(batch, 60, seed=1)
     fast = simulate([d / 20.0 for d in batch], 60, seed=1, interval_s=0.5)
-    assert fast.looks == pytest.approx(slow.looks, rel=0.07)
+    assert fast.polls == pytest.approx(slow.polls, rel=0.07)
     assert fast.delay_s * 20.0 == pytest.approx(slow.delay_s, rel=0.1)
 
 
 @pytest.mark.parametrize("name", ["lognormal", "two modes"])
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 @pytest.mark.parametrize(("jobs", "in_flight"), [(60, 60), (100, 30), (30, 1)])
-def test_a_memory_that_is_wrong_by_two_costs_little(
+def test_duration_cache_off_by_factor_two_costs_little(
     name: str, factor: float, jobs: int, in_flight: int
 ) -> None:
     shares = []
     for seed in range(2):
         batch = durations(name, jobs, seed, factor)
-        ours = simulate(batch, in_flight, seed=seed, learner=remembering(DISTRIBUTIONS[name], seed))
-        shares.append(ours.against(scheduled(batch, in_flight, every(10.0))))
-    assert fmean(share.looks for share in shares) <= 1.2
+        ours = simulate(batch, in_flight, seed=seed, learner=learner_with_cache(DISTRIBUTIONS[name], seed))
+        shares.append(ours.relative_to(simulate_fixed_schedule(batch, in_flight, fixed_interval(10.0))))
+    assert fmean(share.polls for share in shares) <= 1.2
     assert fmean(share.delay_s for share in shares) <= 1.3
 
 
 def test_a_change_in_the_middle_of_a_run_costs_little() -> None:
     for factor in (0.5, 2.0):
         batch = durations("lognormal", 150, 1) + durations("lognormal", 150, 2, factor)
-        share = simulate(batch, 50, seed=1).against(scheduled(batch, 50, every(10.0)))
-        assert share.looks <= 1.0
+        share = simulate(batch, 50, seed=1).relative_to(
+            simulate_fixed_schedule(batch, 50, fixed_interval(10.0))
+        )
+        assert share.polls <= 1.0
         assert share.delay_s <= 1.2
 
 
-def test_a_memory_that_is_right_helps_from_the_start() -> None:
+def test_correct_duration_cache_helps_from_the_start() -> None:
     cold, warm = [], []
     for seed in range(4):
         batch = durations("lognormal", 60, seed)
         cold.append(simulate(batch, 20, seed=seed).product)
         warm.append(
-            simulate(batch, 20, seed=seed, learner=remembering(DISTRIBUTIONS["lognormal"], seed)).product
+            simulate(
+                batch, 20, seed=seed, learner=learner_with_cache(DISTRIBUTIONS["lognormal"], seed)
+            ).product
         )
     assert fmean(warm) < 0.95 * fmean(cold)
 
 
-def learned(seconds: float, ends: int = 80, interval_s: float = 10.0) -> DurationLearner:
+def make_learner(seconds: float, ends: int = 80, interval_s: float = 10.0) -> DurationLearner:
     learner, random = DurationLearner(interval_s), Random(1)
     for _ in range(ends):
         end = seconds * exp(random.gauss(0.0, 0.05))
-        learner.survived(KIND, 0.0, end - 1.0)
-        learner.ended(KIND, end - 1.0, end)
+        learner.survived(DURATION_KEY, 0.0, end - 1.0)
+        learner.ended(DURATION_KEY, end - 1.0, end)
     return learner
 
 
 def test_what_remains_is_none_at_first_and_then_about_right() -> None:
-    assert DurationLearner().remaining_s(KIND, 0.0) is None
-    learner = learned(100.0)
+    assert DurationLearner().remaining_s(DURATION_KEY, 0.0) is None
+    learner = make_learner(100.0)
     assert learner.remaining_s("another", 0.0) is None
-    assert learner.remaining_s(KIND, 0.0) == pytest.approx(100.0, rel=0.1)
-    assert learner.remaining_s(KIND, 50.0) == pytest.approx(50.0, rel=0.15)
-    late = learner.remaining_s(KIND, 5000.0)
+    assert learner.remaining_s(DURATION_KEY, 0.0) == pytest.approx(100.0, rel=0.1)
+    assert learner.remaining_s(DURATION_KEY, 50.0) == pytest.approx(50.0, rel=0.15)
+    late = learner.remaining_s(DURATION_KEY, 5000.0)
     assert late is not None
     assert 0.0 < late < 1000.0
 
 
-def test_a_memory_is_the_same_after_json() -> None:
-    learner = learned(100.0)
+def test_duration_cache_survives_json() -> None:
+    learner = make_learner(100.0)
     data = json.loads(json.dumps(learner.dump()))
     heir = DurationLearner()
     heir.restore(data)
-    assert heir.remaining_s(KIND, 30.0) == pytest.approx(learner.remaining_s(KIND, 30.0), rel=0.1)
+    assert heir.remaining_s(DURATION_KEY, 30.0) == pytest.approx(
+        learner.remaining_s(DURATION_KEY, 30.0), rel=0.1
+    )
     assert len(json.dumps(data)) < 20_000
 
 
-def test_a_long_memory_counts_for_a_hundred_ends() -> None:
+def test_long_cache_counts_for_a_hundred_observations() -> None:
     evidence = Evidence()
     for _ in range(500):
         evidence.ended(90.0, 100.0, 1e9)
@@ -133,11 +149,11 @@ def test_a_long_memory_counts_for_a_hundred_ends() -> None:
     assert Evidence.restored(evidence.dump(), 900.0).total() == pytest.approx(500.0, rel=1e-3)
 
 
-def test_running_generations_are_remembered_as_far_as_they_were_seen() -> None:
+def test_running_generations_are_cached_as_censored() -> None:
     learner = DurationLearner()
     queue = PollQueue(learner, interval_s=10.0, random=Random(1))
     for i in range(50):
-        queue.add(str(i), KIND, now=0.0)
+        queue.add(str(i), DURATION_KEY, now=0.0)
     now = 0.0
     while now < 60.0:
         now = queue.next_due() or inf
@@ -145,12 +161,12 @@ def test_running_generations_are_remembered_as_far_as_they_were_seen() -> None:
         if key is not None:
             queue.not_yet(key, now=now)
     queue.finished(next(iter(queue._entries)), now=now)
-    remaining = learner.remaining_s(KIND, 0.0)
+    remaining = learner.remaining_s(DURATION_KEY, 0.0)
     assert remaining is not None
     assert remaining > now
 
 
-GOOD = learned(100.0).dump()
+GOOD = make_learner(100.0).dump()
 
 
 @pytest.mark.parametrize(
@@ -160,59 +176,59 @@ GOOD = learned(100.0).dump()
         {"version": 99},
         {"version": 1, "grid": [1, 2, 3], "kinds": {}},
         {**GOOD, "kinds": []},
-        {**GOOD, "kinds": {KIND: 3}},
-        {**GOOD, "kinds": {KIND: {"ends": {}, "enters": {}}}},
-        {**GOOD, "kinds": {KIND: {"ends": {"5": -1.0}, "enters": {}}}},
-        {**GOOD, "kinds": {KIND: {"ends": {"x": 1.0}, "enters": {}}}},
-        {**GOOD, "kinds": {KIND: {"ends": {"5": None}, "enters": {}}}},
-        {**GOOD, "kinds": {KIND: {"ends": {"5": 1.0}, "enters": {"3": -5.0}}}},
-        {**GOOD, "kinds": {KIND: {"ends": {"99999": 1.0}, "enters": {}}}},
-        {**GOOD, "kinds": {KIND: {"ends": {"5": float("nan")}, "enters": {}}}},
-        {**GOOD, "kinds": {KIND: {"ends": {"5": 1e400}, "enters": {}}}},
+        {**GOOD, "kinds": {DURATION_KEY: 3}},
+        {**GOOD, "kinds": {DURATION_KEY: {"ends": {}, "enters": {}}}},
+        {**GOOD, "kinds": {DURATION_KEY: {"ends": {"5": -1.0}, "enters": {}}}},
+        {**GOOD, "kinds": {DURATION_KEY: {"ends": {"x": 1.0}, "enters": {}}}},
+        {**GOOD, "kinds": {DURATION_KEY: {"ends": {"5": None}, "enters": {}}}},
+        {**GOOD, "kinds": {DURATION_KEY: {"ends": {"5": 1.0}, "enters": {"3": -5.0}}}},
+        {**GOOD, "kinds": {DURATION_KEY: {"ends": {"99999": 1.0}, "enters": {}}}},
+        {**GOOD, "kinds": {DURATION_KEY: {"ends": {"5": float("nan")}, "enters": {}}}},
+        {**GOOD, "kinds": {DURATION_KEY: {"ends": {"5": 1e400}, "enters": {}}}},
     ],
 )
-def test_a_bad_memory_is_ignored(data: dict[str, Any]) -> None:
+def test_bad_duration_cache_is_ignored(data: dict[str, Any]) -> None:
     learner = DurationLearner()
     learner.restore(data)
-    assert learner.remaining_s(KIND, 0.0) is None
+    assert learner.remaining_s(DURATION_KEY, 0.0) is None
 
 
 values = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3))
-junk = st.recursive(
+junk_values = st.recursive(
     values, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner)
 )
 counts = st.dictionaries(st.integers(-2, SIZE + 2).map(str), values, max_size=6)
 
 
-@given(junk | st.fixed_dictionaries({"ends": counts, "enters": counts}))
+@given(junk_values | st.fixed_dictionaries({"ends": counts, "enters": counts}))
 @settings(max_examples=60, deadline=None)
-def test_any_memory_leaves_a_working_plan(kind: Any) -> None:
+def test_any_duration_cache_leaves_valid_intervals(kind: Any) -> None:
     learner = DurationLearner()
-    learner.restore({**GOOD, "kinds": {KIND: kind}})
-    at = learner.plan(KIND).next_age(7.0)
+    learner.restore({**GOOD, "kinds": {DURATION_KEY: kind}})
+    at = learner.plan(DURATION_KEY).next_age(7.0)
     assert 7.0 + FLOOR * 10.0 * 0.999 <= at <= 7.0 + CAP * 10.0
 
 
-looks = st.lists(
+polls = st.lists(
     st.tuples(st.floats(0.0, 2000.0), st.floats(0.0, 300.0), st.booleans()), min_size=1, max_size=80
 )
 
 
-@given(looks, st.floats(0.01, 60.0))
+@given(polls, st.floats(0.01, 60.0))
 @settings(max_examples=50, deadline=None)
 def test_whatever_is_seen_a_plan_keeps_its_bounds_and_its_order(
     seen: list[tuple[float, float, bool]], interval_s: float
 ) -> None:
     learner = DurationLearner(interval_s)
     for from_s, more_s, ended in seen:
-        (learner.ended if ended else learner.survived)(KIND, from_s, from_s + more_s)
-    plan = learner.plan(KIND)
+        (learner.ended if ended else learner.survived)(DURATION_KEY, from_s, from_s + more_s)
+    plan = learner.plan(DURATION_KEY)
     ages = [0.0, 0.3, *(interval_s * step / 3.0 for step in range(60)), 1e4, 1e6]
     nexts = [plan.next_age(age) for age in sorted(ages)]
     for age, at in zip(sorted(ages), nexts, strict=True):
         assert age + FLOOR * interval_s * 0.999 <= at <= age + CAP * interval_s * 1.001
     assert all(later >= sooner - 1e-6 for sooner, later in pairwise(nexts))
-    remaining = learner.remaining_s(KIND, 5.0)
+    remaining = learner.remaining_s(DURATION_KEY, 5.0)
     assert remaining is None or 0.0 <= remaining < inf
 
 
@@ -244,9 +260,9 @@ def test_counts_never_overflow() -> None:
     assert evidence.total() == pytest.approx(20.0 / 0.693, rel=0.05)
 
 
-def test_a_sure_thing_takes_few_looks() -> None:
-    learner = learned(100.0, ends=300)
-    known = learner.known(KIND)
+def test_narrow_distribution_takes_few_polls() -> None:
+    learner = make_learner(100.0, ends=300)
+    known = learner.known(DURATION_KEY)
     assert known is not None
     age, times = 0.0, 0
     plan = best_plan(known, 10.0)
@@ -265,7 +281,7 @@ def forecast_errors(name: str, jobs: int, in_flight: int, seed: int) -> list[flo
     while started < jobs or len(queue):
         while started < jobs and len(queue) < in_flight:
             born[str(started)] = now
-            queue.add(str(started), KIND, now=now)
+            queue.add(str(started), DURATION_KEY, now=now)
             started += 1
         now = max(now, queue.next_due() or now)
         key = queue.pop_due(now)
@@ -276,7 +292,7 @@ def forecast_errors(name: str, jobs: int, in_flight: int, seed: int) -> list[flo
             continue
         queue.finished(key, now=now)
         if (jobs - started + len(queue)) % 5 == 0 and len(queue):
-            known = learner.known(KIND)
+            known = learner.known(DURATION_KEY)
             assert known is not None
             running = [(known, age) for _, age in queue.in_flight(now)]
             left = rest_s(running, [(known, jobs - started)], in_flight, notice_s=3.0)
@@ -292,7 +308,7 @@ def test_the_forecast_is_right_within_a_fifth_from_a_third_on(name: str) -> None
 
 
 def test_a_forecast_of_many_is_the_forecast_of_few_scaled() -> None:
-    known = learned(100.0).known(KIND)
+    known = make_learner(100.0).known(DURATION_KEY)
     assert known is not None
     few = rest_s([], [(known, 500)], 10)
     many = rest_s([], [(known, 500_000)], 10_000)
@@ -300,8 +316,8 @@ def test_a_forecast_of_many_is_the_forecast_of_few_scaled() -> None:
 
 
 def test_a_forecast_needs_some_knowledge() -> None:
-    assert DurationLearner().known(KIND) is None
-    known = learned(100.0).known(KIND)
+    assert DurationLearner().known(DURATION_KEY) is None
+    known = make_learner(100.0).known(DURATION_KEY)
     assert known is not None
     assert rest_s([], [(known, 0)], 4) == 0.0
     assert 80.0 < rest_s([(known, 0.0)], [(known, 3)], 4) < 150.0
@@ -315,4 +331,4 @@ def test_a_night_with_outages_ends_with_everything_found() -> None:
 
 
 def test_a_tracked_generation_is_small() -> None:
-    assert bytes_tracked(10_000) < 500.0
+    assert bytes_per_generation(10_000) < 500.0

@@ -16,24 +16,24 @@ from pipeline.poll.learner import DurationLearner
 from pipeline.poll.schedule import JITTER, SLACK, PollQueue
 
 INTERVAL_S = 10.0
-SLOWEST_S = (CAP + JITTER + SLACK) * INTERVAL_S
-SOONEST_S = (FLOOR - JITTER * FLOOR) * INTERVAL_S
+MAX_GAP_S = (CAP + JITTER + SLACK) * INTERVAL_S
+MIN_GAP_S = (FLOOR - JITTER * FLOOR) * INTERVAL_S
 
 
-def a_queue(interval_s: float = INTERVAL_S, seed: int = 1) -> PollQueue:
+def make_schedule(interval_s: float = INTERVAL_S, seed: int = 1) -> PollQueue:
     return PollQueue(DurationLearner(interval_s), interval_s=interval_s, random=Random(seed))
 
 
-class Tracking(RuleBasedStateMachine):
+class ScheduleMachine(RuleBasedStateMachine):
     """Any order of calls, against a plain model of what is waiting since when."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue = a_queue()
+        self.queue = make_schedule()
         self.now = 0.0
         self.serial = 0
         self.waiting: dict[str, float] = {}
-        self.looking: set[str] = set()
+        self.polling: set[str] = set()
 
     @rule(kind=st.sampled_from("ab"), count=st.integers(1, 20))
     def add(self, kind: str, count: int) -> None:
@@ -43,12 +43,12 @@ class Tracking(RuleBasedStateMachine):
             self.waiting[str(self.serial)] = self.now
 
     @rule(wait_s=st.floats(0.0, 40.0))
-    def passes(self, wait_s: float) -> None:
+    def advance(self, wait_s: float) -> None:
         due = self.queue.next_due()
         self.now += wait_s if due is None else min(wait_s, max(0.0, due - self.now))
 
     @rule(ending=st.sampled_from(["not_yet", "finished", "failed", "drop"]))
-    def look(self, ending: str) -> None:
+    def poll(self, ending: str) -> None:
         due = self.queue.next_due()
         if due is None:
             return
@@ -58,10 +58,10 @@ class Tracking(RuleBasedStateMachine):
             assert (self.queue.next_due() or 0.0) > due
             return
         since = self.waiting.pop(key)
-        assert self.now - since <= SLOWEST_S
-        self.settle(key, ending)
+        assert self.now - since <= MAX_GAP_S
+        self.apply(key, ending)
 
-    def settle(self, key: str, ending: str) -> None:
+    def apply(self, key: str, ending: str) -> None:
         if ending == "finished":
             self.queue.finished(key, now=self.now)
         elif ending == "drop":
@@ -86,14 +86,14 @@ class Tracking(RuleBasedStateMachine):
         assert (self.queue.next_due() is not None) == bool(self.waiting)
 
 
-TestTracking = Tracking.TestCase
-TestTracking.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestScheduleMachine = ScheduleMachine.TestCase
+TestScheduleMachine.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
 
 
 @given(st.floats(0.05, 100.0), st.lists(st.floats(0.001, 30.0), min_size=1, max_size=40), st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
-def test_looks_come_neither_too_early_nor_too_late(interval_s: float, ends: list[float], seed: int) -> None:
-    queue = a_queue(interval_s, seed)
+def test_polls_come_neither_too_early_nor_too_late(interval_s: float, ends: list[float], seed: int) -> None:
+    queue = make_schedule(interval_s, seed)
     now, scale = 0.0, interval_s / INTERVAL_S
     for i, end in enumerate(ends):
         key = str(i)
@@ -103,8 +103,8 @@ def test_looks_come_neither_too_early_nor_too_late(interval_s: float, ends: list
             now = max(now, queue.next_due() or 0.0)
             if queue.pop_due(now) is None:
                 continue
-            assert now - last <= SLOWEST_S * scale * (1 + 1e-9)
-            assert last == born or now - last >= SOONEST_S * scale * (1 - 1e-9)
+            assert now - last <= MAX_GAP_S * scale * (1 + 1e-9)
+            assert last == born or now - last >= MIN_GAP_S * scale * (1 - 1e-9)
             last = now
             if now - born < end * interval_s:
                 queue.not_yet(key, now=now)
@@ -112,8 +112,8 @@ def test_looks_come_neither_too_early_nor_too_late(interval_s: float, ends: list
                 queue.finished(key, now=now)
 
 
-def test_what_is_being_looked_at_does_not_come_again() -> None:
-    queue = a_queue()
+def test_generation_being_polled_is_not_due_again() -> None:
+    queue = make_schedule()
     queue.add("one", "any", now=0.0)
     due = queue.next_due()
     assert due is not None
@@ -126,8 +126,8 @@ def test_what_is_being_looked_at_does_not_come_again() -> None:
     assert queue.next_due() is not None
 
 
-def test_what_is_being_looked_at_does_not_come_back_when_the_heap_is_cleaned() -> None:
-    queue = a_queue()
+def test_generation_being_polled_stays_out_when_heap_is_cleaned() -> None:
+    queue = make_schedule()
     queue.add("one", "any", now=0.0)
     assert queue.pop_due(queue.next_due() or 0.0) == "one"
     for i in range(500):
@@ -138,7 +138,7 @@ def test_what_is_being_looked_at_does_not_come_back_when_the_heap_is_cleaned() -
 
 
 def test_without_knowledge_the_clock_is_the_interval() -> None:
-    queue = a_queue(interval_s=3.0)
+    queue = make_schedule(interval_s=3.0)
     for i in range(8):
         queue.add(str(i), "any", now=0.0)
         due = queue.next_due()
@@ -146,8 +146,8 @@ def test_without_knowledge_the_clock_is_the_interval() -> None:
         assert due <= 3.0 * (1 + JITTER)
 
 
-def test_equal_ages_do_not_look_at_the_same_instant() -> None:
-    queue = a_queue()
+def test_equal_ages_are_not_polled_at_the_same_instant() -> None:
+    queue = make_schedule()
     for i in range(100):
         queue.add(str(i), "any", now=0.0)
     instants = set()
@@ -160,8 +160,8 @@ def test_equal_ages_do_not_look_at_the_same_instant() -> None:
     assert max(instants) - min(instants) > JITTER * INTERVAL_S
 
 
-def test_after_a_restart_overdue_looks_are_spread_over_one_interval() -> None:
-    queue = a_queue()
+def test_overdue_polls_after_restart_are_spread_over_one_interval() -> None:
+    queue = make_schedule()
     for i in range(1000):
         queue.add(str(i), "any", now=50.0, age_s=300.0)
     tenths = [0] * 10
@@ -184,8 +184,8 @@ def test_what_is_not_known_after_a_restart_teaches_nothing() -> None:
     assert learner.remaining_s("any", 0.0) is None
 
 
-def test_a_look_that_fails_comes_again_soon_and_backs_off() -> None:
-    queue = a_queue()
+def test_failed_poll_is_retried_with_backoff() -> None:
+    queue = make_schedule()
     queue.add("one", "any", now=0.0)
     now, waits = 20.0, []
     assert queue.pop_due(now) == "one"
@@ -206,8 +206,8 @@ def test_a_look_that_fails_comes_again_soon_and_backs_off() -> None:
     assert (queue.next_due() or 0.0) - now <= 0.1 * INTERVAL_S
 
 
-def test_a_failed_look_waits_as_long_as_it_is_told() -> None:
-    queue = a_queue()
+def test_failed_poll_honours_retry_after() -> None:
+    queue = make_schedule()
     queue.add("one", "any", now=0.0)
     assert queue.pop_due(20.0) == "one"
     queue.look_failed("one", now=20.0, retry_after_s=77.0)
@@ -215,7 +215,7 @@ def test_a_failed_look_waits_as_long_as_it_is_told() -> None:
 
 
 def test_a_key_is_tracked_once() -> None:
-    queue = a_queue()
+    queue = make_schedule()
     queue.add("one", "any", now=0.0)
     with pytest.raises(ValueError, match="one is tracked"):
         queue.add("one", "any", now=1.0)
@@ -224,14 +224,14 @@ def test_a_key_is_tracked_once() -> None:
 
 
 def test_the_heap_does_not_grow_with_what_was_dropped() -> None:
-    queue = a_queue()
+    queue = make_schedule()
     for i in range(5000):
         queue.add(str(i), "any", now=float(i))
         queue.drop(str(i), now=float(i))
     assert len(queue._heap) <= 200
 
 
-def test_a_newer_plan_brings_waiting_looks_forward() -> None:
+def test_new_intervals_bring_waiting_polls_forward() -> None:
     learner = DurationLearner(INTERVAL_S)
     for _ in range(60):
         learner.survived("any", 0.0, 198.0)
@@ -249,7 +249,7 @@ def test_a_newer_plan_brings_waiting_looks_forward() -> None:
     assert after < 0.6 * before
 
 
-def test_a_newer_plan_puts_due_looks_off() -> None:
+def test_new_intervals_postpone_due_polls() -> None:
     learner = DurationLearner(INTERVAL_S)
     queue = PollQueue(learner, interval_s=INTERVAL_S, random=Random(1))
     queue.add("one", "any", now=0.0)

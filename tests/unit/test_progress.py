@@ -8,9 +8,16 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.farewell import FAILURES, closing_words
-from pipeline.cli.progress import Progress, Tally, wants_bars
-from pipeline.cli.terminal import clock_words, columns, fitted, joined, one_line, wrapped
+from pipeline.cli.farewell import MAX_LISTED_ROWS, summary_text
+from pipeline.cli.progress import Progress, RunCounts, can_draw_bars
+from pipeline.cli.terminal import (
+    display_width,
+    duration_text,
+    joined_to_width,
+    one_line,
+    truncated,
+    wrapped_to_width,
+)
 from pipeline.events import Event, Level, Topic
 from pipeline.model import Failure, State
 from pipeline.results.csv import summary
@@ -25,7 +32,7 @@ class Clock:
         return self.now
 
 
-class Shown:
+class ProgressHarness:
     """A `Progress` on a plain stream, with a clock that a test moves."""
 
     def __init__(self, total: int = 3, **facts: Any) -> None:
@@ -43,49 +50,49 @@ class Shown:
 
 
 def test_a_plain_line_comes_after_ten_seconds_and_then_every_half_minute() -> None:
-    shown = Shown()
+    shown = ProgressHarness()
     with shown.progress:
         shown.wait(9.9)
         assert shown.lines == []
         shown.wait(0.1)
         assert shown.lines == ["submitted 0/3, rendered 0, saved 0"]
-        shown.progress.moved(row(0), done(0))
+        shown.progress.on_transition(row(0), done(0))
         shown.wait(29.9)
         assert len(shown.lines) == 1
         shown.wait(0.1)
         assert shown.lines[1:] == ["submitted 1/3, rendered 1, saved 1, $1.20"]
         shown.wait(30)
         assert len(shown.lines) == 2, "nothing new"
-        shown.progress.moved(row(1), done(1))
+        shown.progress.on_transition(row(1), done(1))
     assert shown.lines[-1] == "submitted 2/3, rendered 2, saved 2, $2.40"
 
 
 def test_a_long_run_does_not_fill_its_log() -> None:
-    shown = Shown(100_000)
+    shown = ProgressHarness(100_000)
     for index in range(10_000):
-        shown.progress.moved(row(index), done(index))
+        shown.progress.on_transition(row(index), done(index))
         shown.wait(4)
     assert len(shown.lines) < 250
 
 
 def test_a_continued_run_counts_from_where_it_was() -> None:
-    shown = Shown(known=[done(0), row(1, State.GENERATING), row(2)])
+    shown = ProgressHarness(known=[done(0), row(1, State.GENERATING), row(2)])
     with shown.progress:
-        shown.progress.moved(row(1, State.GENERATING), done(1))
+        shown.progress.on_transition(row(1, State.GENERATING), done(1))
     assert shown.lines == ["submitted 2/3, rendered 2, saved 2, $2.40"]
 
 
 def test_money_and_time_are_told_when_they_are_known() -> None:
-    shown = Shown(eta=lambda: 3900.0, estimate_usd=3.6)
+    shown = ProgressHarness(eta=lambda: 3900.0, estimate_usd=3.6)
     with shown.progress:
-        shown.progress.moved(row(0), row(0, State.GENERATING, reserved_usd=1.2))
+        shown.progress.on_transition(row(0), row(0, State.GENERATING, reserved_usd=1.2))
         shown.wait(10)
     counted = "submitted 1/3, rendered 0, saved 0, $1.20 of $3.60"
     assert shown.lines == [f"{counted}, 1 h 05 min left", counted], "a run that is over has no time left"
 
 
 def test_a_time_that_nobody_can_know_is_said_to_be_unknown() -> None:
-    shown = Shown(eta=lambda: None)
+    shown = ProgressHarness(eta=lambda: None)
     with shown.progress:
         shown.wait(10)
     counted = "submitted 0/3, rendered 0, saved 0"
@@ -93,30 +100,30 @@ def test_a_time_that_nobody_can_know_is_said_to_be_unknown() -> None:
 
 
 def test_no_time_is_left_when_all_is_done() -> None:
-    shown = Shown(1, eta=lambda: 3.0)
+    shown = ProgressHarness(1, eta=lambda: 3.0)
     with shown.progress:
-        shown.progress.moved(row(0), done(0))
+        shown.progress.on_transition(row(0), done(0))
     assert shown.lines == ["submitted 1/1, rendered 1, saved 1, $1.20"]
 
 
 def test_after_the_end_only_events_are_told() -> None:
-    shown = Shown()
+    shown = ProgressHarness()
     with shown.progress:
         pass
-    shown.progress.moved(row(0), done(0))
-    shown.progress.said(Event(Topic.NOTE, "the page is not written", Level.WARNING))
+    shown.progress.on_transition(row(0), done(0))
+    shown.progress.on_event(Event(Topic.NOTE, "the page is not written", Level.WARNING))
     shown.wait(1000)
     assert shown.lines == ["submitted 0/3, rendered 0, saved 0", "the page is not written"]
 
 
 def test_a_create_on_its_way_is_neither_submitted_nor_in_doubt() -> None:
-    tally = Tally(1)
-    tally.moved(row(0), row(0, State.SUBMITTING, reserved_usd=1.2))
-    assert (tally.submitted, tally.troubles(), tally.usd) == (0, [], 0.0)
+    tally = RunCounts(1)
+    tally.on_transition(row(0), row(0, State.SUBMITTING, reserved_usd=1.2))
+    assert (tally.submitted, tally.warnings(), tally.usd) == (0, [], 0.0)
 
 
 def test_removed_rows_are_not_counted() -> None:
-    assert Tally(1, [done(5, position=-1)]).saved == 0
+    assert RunCounts(1, [done(5, position=-1)]).saved == 0
 
 
 @pytest.mark.parametrize(
@@ -129,25 +136,25 @@ def test_removed_rows_are_not_counted() -> None:
     ],
 )
 def test_how_much_is_said(facts: dict[str, Any], levels: set[str]) -> None:
-    shown = Shown(**facts)
+    shown = ProgressHarness(**facts)
     for level in Level:
-        shown.progress.said(Event(Topic.NOTE, level.value, level))
+        shown.progress.on_event(Event(Topic.NOTE, level.value, level))
     assert set(shown.lines) == levels
 
 
 def test_quiet_says_nothing_of_the_rest() -> None:
-    shown = Shown(quiet=True)
+    shown = ProgressHarness(quiet=True)
     with shown.progress:
-        shown.progress.moved(row(0), failed(0))
-        shown.progress.said(Event(Topic.THROTTLED, "429"))
+        shown.progress.on_transition(row(0), failed(0))
+        shown.progress.on_event(Event(Topic.THROTTLED, "429"))
         shown.wait(1000)
     assert shown.lines == []
 
 
 def test_failures_are_told_at_once_but_not_without_end() -> None:
-    shown = Shown(100)
+    shown = ProgressHarness(100)
     for index in range(50):
-        shown.progress.moved(row(index), failed(index, "no\x1b[2J\nface"))
+        shown.progress.on_transition(row(index), failed(index, "no\x1b[2J\nface"))
     assert shown.lines[0] == "failed job-0 (line 4): refused: no�[2J face"
     assert len(shown.lines) == 21
     assert "at the end" in shown.lines[-1]
@@ -156,7 +163,7 @@ def test_failures_are_told_at_once_but_not_without_end() -> None:
 def test_a_stream_that_cannot_hold_a_letter_gets_another_one() -> None:
     raw = io.BytesIO()
     progress = Progress(1, io.TextIOWrapper(raw, encoding="ascii"), environ={})
-    progress.say("Ω")
+    progress.print_line("Ω")
     assert raw.getvalue() == b"?\n"
 
 
@@ -176,21 +183,21 @@ class Terminal(io.StringIO):
     ],
 )
 def test_who_gets_bars(environ: dict[str, str], bars: bool) -> None:
-    assert wants_bars(Terminal(), environ) is bars
-    assert not wants_bars(io.StringIO(), environ)
+    assert can_draw_bars(Terminal(), environ) is bars
+    assert not can_draw_bars(io.StringIO(), environ)
 
 
 def test_the_last_words_tell_everything() -> None:
     rows = [*(done(index, 80.0 + index) for index in range(5)), failed(5, "too\nsmall"), row(6)]
     rows.append(row(7, State.IN_DOUBT, correlation_id="vb-7-1", reserved_usd=1.2))
-    words = closing_words(
+    words = summary_text(
         summary(rows),
         rows,
         {"page": "out/report.html", "table": "out/results.csv"},
         "veobatch run x.yaml",
         wall_s=342.0,
-        opening="Stopped early: out of credits",
-        left={"job-6@f6": "the deadline passed"},
+        stop_explanation="Stopped early: out of credits",
+        unfinished={"job-6@f6": "the deadline passed"},
     )
     assert words.splitlines() == [
         "Stopped early: out of credits",
@@ -220,16 +227,16 @@ def test_the_last_words_tell_everything() -> None:
 
 def test_the_last_words_are_bounded() -> None:
     rows = [failed(index, "x" * 5000) for index in range(1000)]
-    words = closing_words(summary(rows), rows, {"table": "out/results.csv"})
-    assert f"  … and {1000 - FAILURES} more in out/results.csv" in words
+    words = summary_text(summary(rows), rows, {"table": "out/results.csv"})
+    assert f"  … and {1000 - MAX_LISTED_ROWS} more in out/results.csv" in words
     assert len(words) < 20_000
 
 
 def test_prices_that_are_not_known_are_named() -> None:
     assumed = [replace(done(0), usd_spent=None)]
     unknown = [replace(done(0), usd_spent=None, reserved_usd=None)]
-    assert "$1.20 spent ($1.20 of it estimated)" in closing_words(summary(assumed), assumed, {})
-    assert "what was spent is unknown" in closing_words(summary(unknown), unknown, {})
+    assert "$1.20 spent ($1.20 of it estimated)" in summary_text(summary(assumed), assumed, {})
+    assert "what was spent is unknown" in summary_text(summary(unknown), unknown, {})
 
 
 @pytest.mark.parametrize(
@@ -245,7 +252,7 @@ def test_prices_that_are_not_known_are_named() -> None:
     ],
 )
 def test_times_on_a_clock(seconds: float, words: str) -> None:
-    assert clock_words(seconds) == words
+    assert duration_text(seconds) == words
 
 
 def test_nothing_moves_the_cursor() -> None:
@@ -263,20 +270,20 @@ def test_nothing_moves_the_cursor() -> None:
     ],
 )
 def test_text_is_cut_by_columns(text: str, width: int, shown: str) -> None:
-    assert fitted(text, width) == shown
-    assert columns(shown) <= width
+    assert truncated(text, width) == shown
+    assert display_width(shown) <= width
 
 
 def test_the_first_facts_matter_most() -> None:
-    assert joined(["12 min left", "3 failed", "$1"], 40) == "12 min left · 3 failed · $1"
-    assert joined(["12 min left", "300000 failed", "$1"], 18) == "12 min left · $1"
-    assert joined(["12 min left"], 5) == "12 m…"
-    assert joined([], 5) == ""
+    assert joined_to_width(["12 min left", "3 failed", "$1"], 40) == "12 min left · 3 failed · $1"
+    assert joined_to_width(["12 min left", "300000 failed", "$1"], 18) == "12 min left · $1"
+    assert joined_to_width(["12 min left"], 5) == "12 m…"
+    assert joined_to_width([], 5) == ""
 
 
 def test_a_failure_without_words_is_told() -> None:
     rows = [row(0, State.FAILED), row(1, State.FAILED, failure=Failure("timeout", ""))]
-    words = closing_words(summary(rows), rows, {})
+    words = summary_text(summary(rows), rows, {})
     assert "job-0 (line 4): no reason was recorded" in words
     assert "job-1 (line 8): timeout" in words
 
@@ -297,4 +304,4 @@ def test_a_failure_without_words_is_told() -> None:
     ],
 )
 def test_long_lines_are_broken_between_words(line: str, width: int, lines: list[str]) -> None:
-    assert wrapped(line, width).split("\n") == lines
+    assert wrapped_to_width(line, width).split("\n") == lines

@@ -17,18 +17,18 @@ from hypothesis import strategies as st
 from pipeline.events import Event, Topic
 from pipeline.model import Record, State
 from pipeline.poll.duration_key import kind_of
-from pipeline.poll.eta import Eta
+from pipeline.poll.eta import EtaEstimator
 from pipeline.poll.forecast import rest_s
 from pipeline.poll.learner import DurationLearner
 from pipeline.poll.spread import spread_of
 from tests.unit.projection_rows import T0, done, row
 
 
-def errors_of_a_run(durations: list[float], slots: int) -> list[float]:
+def eta_errors(durations: list[float], slots: int) -> list[float]:
     """Play a run with `slots`; return the errors of the time left from a third on, as shares of the run."""
     now = [T0]
     rows = [row(index) for index in range(len(durations))]
-    eta = Eta(rows, slots, wall=lambda: now[0])
+    eta = EtaEstimator(rows, slots, wall=lambda: now[0])
     guesses: list[tuple[float, float]] = []
     flying: list[tuple[float, int]] = []
     waiting = iter(range(len(rows)))
@@ -38,7 +38,7 @@ def errors_of_a_run(durations: list[float], slots: int) -> list[float]:
         if index is not None:
             sent = rows[index].evolve(State.SUBMITTING, submitted_at=now[0])
             rows[index] = sent.evolve(State.GENERATING)
-            eta.moved(sent, rows[index])
+            eta.on_transition(sent, rows[index])
             heapq.heappush(flying, (now[0] + durations[index], index))
 
     for _ in range(slots):
@@ -46,8 +46,8 @@ def errors_of_a_run(durations: list[float], slots: int) -> list[float]:
     while flying:
         now[0], index = heapq.heappop(flying)
         after = rows[index].evolve(State.READY, finished_at=now[0])
-        eta.moved(rows[index], after)
-        eta.moved(after, replace(after, state=State.DONE, downloaded_at=now[0]))
+        eta.on_transition(rows[index], after)
+        eta.on_transition(after, replace(after, state=State.DONE, downloaded_at=now[0]))
         submit()
         now[0] += 1e-3
         if not flying or (len(flying) == slots and index % max(1, len(rows) // 40)):
@@ -67,42 +67,42 @@ def errors_of_a_run(durations: list[float], slots: int) -> list[float]:
 )
 def test_the_time_left_is_right_after_a_third(seed: int, rows: int, slots: int, bound: float) -> None:
     chance = random.Random(seed)
-    errors = errors_of_a_run([min(240.0, max(45.0, chance.gauss(90, 18))) for _ in range(rows)], slots)
+    errors = eta_errors([min(240.0, max(45.0, chance.gauss(90, 18))) for _ in range(rows)], slots)
     assert errors, "nothing was estimated"
     assert max(errors) < bound
 
 
 def test_nothing_is_said_before_anything_is_known() -> None:
-    eta = Eta([row(index) for index in range(3)], 2, wall=lambda: T0)
+    eta = EtaEstimator([row(index) for index in range(3)], 2, wall=lambda: T0)
     assert eta() is None
 
 
 def test_a_batch_that_is_done_has_nothing_left() -> None:
-    assert Eta([row(0, State.DONE)], 2, wall=lambda: T0)() == 0.0
+    assert EtaEstimator([row(0, State.DONE)], 2, wall=lambda: T0)() == 0.0
 
 
-def test_nobody_knows_how_long_a_doubt_takes() -> None:
+def test_in_doubt_row_makes_eta_unknown() -> None:
     rows = [done(0), row(1, State.IN_DOUBT, submitted_at=T0)]
-    assert Eta(rows, 2, wall=lambda: T0 + 100)() is None
+    assert EtaEstimator(rows, 2, wall=lambda: T0 + 100)() is None
 
 
 def test_a_continued_run_knows_what_the_one_before_saw() -> None:
     before = [done(index, 90.0) for index in range(5)]
     forgotten = [done(index, 40_000.0, not_yet_at=None) for index in range(5, 10)]
-    eta = Eta([*before, *forgotten, row(10), row(11)], 2, wall=lambda: T0 + 90_000)
+    eta = EtaEstimator([*before, *forgotten, row(10), row(11)], 2, wall=lambda: T0 + 90_000)
     sent = row(10, State.SUBMITTING, submitted_at=T0 + 90_000)
-    eta.moved(sent, sent.evolve(State.GENERATING))
+    eta.on_transition(sent, sent.evolve(State.GENERATING))
     assert eta() == pytest.approx(180, abs=5), "one after the other, as the vendor lets in one"
 
 
-def sent_at(eta: Eta, index: int, at: float) -> Record:
+def submit_at(eta: EtaEstimator, index: int, at: float) -> Record:
     sent = row(index, State.SUBMITTING, submitted_at=at)
     made = sent.evolve(State.GENERATING)
-    eta.moved(sent, made)
+    eta.on_transition(sent, made)
     return made
 
 
-def remembering(*took_s: float) -> DurationLearner:
+def learner_with_cache(*took_s: float) -> DurationLearner:
     """Return what an earlier run would have left of generations that took so long."""
     learner, kind = DurationLearner(), kind_of(row(0).model, json.loads(row(0).body))
     for took in took_s:
@@ -113,23 +113,23 @@ def remembering(*took_s: float) -> DurationLearner:
 
 def test_one_rendering_that_ended_is_enough_for_a_word() -> None:
     now = [T0]
-    eta = Eta([row(index) for index in range(6)], 6, wall=lambda: now[0])
-    made = [sent_at(eta, index, T0) for index in range(6)]
+    eta = EtaEstimator([row(index) for index in range(6)], 6, wall=lambda: now[0])
+    made = [submit_at(eta, index, T0) for index in range(6)]
     now[0] += 60.0
     assert eta() is None
-    eta.moved(made[0], made[0].evolve(State.READY, finished_at=now[0]))
+    eta.on_transition(made[0], made[0].evolve(State.READY, finished_at=now[0]))
     now[0] += 1.0
     left = eta()
     assert left is not None
     assert 5.0 < left < 180.0
 
 
-def test_a_single_wave_is_known_from_its_first_second_by_who_remembers() -> None:
+def test_single_wave_is_estimated_from_the_start_with_cache() -> None:
     now = [T0]
-    learner = remembering(*(70.0 + 2 * i for i in range(20)))
-    eta = Eta([row(index) for index in range(20)], 20, learner=learner, wall=lambda: now[0])
+    learner = learner_with_cache(*(70.0 + 2 * i for i in range(20)))
+    eta = EtaEstimator([row(index) for index in range(20)], 20, learner=learner, wall=lambda: now[0])
     for index in range(20):
-        sent_at(eta, index, T0)
+        submit_at(eta, index, T0)
     now[0] += 1.0
     first = eta()
     now[0] += 60.0
@@ -140,12 +140,14 @@ def test_a_single_wave_is_known_from_its_first_second_by_who_remembers() -> None
 
 def test_what_this_run_sees_soon_outweighs_what_is_remembered() -> None:
     now = [T0]
-    eta = Eta([row(i) for i in range(200)], 10, learner=remembering(*[40.0] * 100), wall=lambda: now[0])
+    eta = EtaEstimator(
+        [row(i) for i in range(200)], 10, learner=learner_with_cache(*[40.0] * 100), wall=lambda: now[0]
+    )
     for wave in range(3):
-        made = [sent_at(eta, 10 * wave + i, now[0]) for i in range(10)]
+        made = [submit_at(eta, 10 * wave + i, now[0]) for i in range(10)]
         now[0] += 120.0
         for record in made:
-            eta.moved(record, record.evolve(State.READY, finished_at=now[0]))
+            eta.on_transition(record, record.evolve(State.READY, finished_at=now[0]))
     assert eta() == pytest.approx(17 * 120.0, rel=0.25)
 
 
@@ -153,15 +155,15 @@ def test_a_slow_kind_that_comes_last_takes_its_own_time() -> None:
     now = [T0]
     slow = json.dumps({"model": "vendor/slow"})
     rows = [row(i) for i in range(10)] + [row(i, model="vendor/slow", body=slow) for i in range(10, 35)]
-    eta = Eta(rows, 10, wall=lambda: now[0])
+    eta = EtaEstimator(rows, 10, wall=lambda: now[0])
     for index in (*range(5), *range(10, 15), *range(5, 10)):
         at = T0 + (50.0 if 5 <= index < 10 else 0.0)
         sent = rows[index].evolve(State.SUBMITTING, submitted_at=at)
         rows[index] = sent.evolve(State.GENERATING)
-        eta.moved(sent, rows[index])
+        eta.on_transition(sent, rows[index])
     for index in (*range(10), *range(10, 15)):
         now[0] = T0 + (50.0 if index < 5 else 100.0 if index < 10 else 400.0)
-        eta.moved(rows[index], rows[index].evolve(State.READY, finished_at=now[0]))
+        eta.on_transition(rows[index], rows[index].evolve(State.READY, finished_at=now[0]))
     # 20 of 400 s on ten slots are two waves; an average of all that was seen would be a third of that.
     assert eta() == pytest.approx(800.0, rel=0.15)
 
@@ -169,22 +171,22 @@ def test_a_slow_kind_that_comes_last_takes_its_own_time() -> None:
 def test_a_run_that_submits_no_more_counts_what_is_in_flight_alone() -> None:
     now = [T0 + 60.0]
     rows = [*(done(index, 90.0, submitted_at=T0) for index in range(10)), *(row(i) for i in range(10, 500))]
-    eta = Eta(rows, 5, wall=lambda: now[0])
+    eta = EtaEstimator(rows, 5, wall=lambda: now[0])
     for index in range(10, 15):
-        sent_at(eta, index, T0 + 60.0)
+        submit_at(eta, index, T0 + 60.0)
     before = eta()
     assert before is not None
     assert before > 3600.0
-    eta.said(Event(Topic.STOPPING, "out of credits"))
+    eta.on_event(Event(Topic.STOPPING, "out of credits"))
     assert eta() == pytest.approx(90.0, abs=12.0)
 
 
 def test_the_driver_of_a_cluster_may_miss_the_states_between() -> None:
     now = [T0]
-    eta = Eta([row(index) for index in range(4)], 2, wall=lambda: now[0])
-    sent_at(eta, 0, T0)
+    eta = EtaEstimator([row(index) for index in range(4)], 2, wall=lambda: now[0])
+    submit_at(eta, 0, T0)
     now[0] += 80.0
-    eta.moved(row(1), done(1, 80.0, submitted_at=T0))
+    eta.on_transition(row(1), done(1, 80.0, submitted_at=T0))
     left = eta()
     assert left is not None
     assert 80.0 < left < 260.0
@@ -195,21 +197,21 @@ def test_a_night_off_does_not_make_renderings_long() -> None:
     now = [morning]
     rows = [done(index, 90.0) for index in range(6)]
     rows += [row(index, State.GENERATING, submitted_at=T0, not_yet_at=T0 + 50) for index in range(6, 9)]
-    eta = Eta([*rows, *(row(index) for index in range(9, 12))], 3, wall=lambda: now[0])
+    eta = EtaEstimator([*rows, *(row(index) for index in range(9, 12))], 3, wall=lambda: now[0])
     for index in range(9, 12):
-        sent_at(eta, index, morning)
+        submit_at(eta, index, morning)
     assert eta() == pytest.approx(90.0, abs=15.0)
 
 
 def test_one_that_hangs_does_not_make_the_others_slow() -> None:
     now = [T0]
-    eta = Eta([row(index) for index in range(200)], 10, wall=lambda: now[0])
-    hung, waves = sent_at(eta, 0, T0), 8
+    eta = EtaEstimator([row(index) for index in range(200)], 10, wall=lambda: now[0])
+    hung, waves = submit_at(eta, 0, T0), 8
     for wave in range(waves):
-        made = [sent_at(eta, 1 + 9 * wave + i, now[0]) for i in range(9)]
+        made = [submit_at(eta, 1 + 9 * wave + i, now[0]) for i in range(9)]
         for record in made:
             now[0] += 10.0
-            eta.moved(record, record.evolve(State.READY, finished_at=now[0]))
+            eta.on_transition(record, record.evolve(State.READY, finished_at=now[0]))
     assert hung.state is State.GENERATING
     # Times from 10 to 90 s, 50 on the average: 127 rows left on ten slots.
     assert eta() == pytest.approx(127 * 50 / 10 + 40, rel=0.2)
@@ -239,7 +241,7 @@ def test_the_time_left_of_small_batches_is_right_on_the_average(
     errors = [
         statistics.fmean(found)
         for _ in range(8)
-        if (found := errors_of_a_run([max(5.0, durations(name, chance)) for _ in range(rows)], slots))
+        if (found := eta_errors([max(5.0, durations(name, chance)) for _ in range(rows)], slots))
     ]
     assert len(errors) >= 6
     assert statistics.fmean(errors) < bound

@@ -116,7 +116,7 @@ def test_this_machine_is_never_asked_through_a_proxy(scheme: str, host: str) -> 
         ("300.0.0.0/8", "a.test", 443, False),
     ],
 )
-def test_who_is_left_out(exceptions: str, host: str, port: int, excepted: bool) -> None:
+def test_no_proxy_exceptions(exceptions: str, host: str, port: int, excepted: bool) -> None:
     assert is_excepted(host, port, exceptions) is excepted
 
 

@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 NOW = 1_800_000_000.0
-DOUBT_S = 100.0
+IN_DOUBT_S = 100.0
 
 
-def doubtful(name: str = "row", *, submitted: float = NOW - 50, doubted: float | None = NOW - 40) -> Record:
+def in_doubt_record(
+    name: str = "row", *, submitted: float = NOW - 50, doubted: float | None = NOW - 40
+) -> Record:
     return record(
         State.IN_DOUBT,
         name,
@@ -46,7 +48,7 @@ def doubtful(name: str = "row", *, submitted: float = NOW - 50, doubted: float |
     )
 
 
-def found(inference_id: str = "", *, succeeded: bool | None = None, complete: bool = True) -> LogPass:
+def log_pass_with(inference_id: str = "", *, succeeded: bool | None = None, complete: bool = True) -> LogPass:
     return LogPass({"c-row": LogRow("c-row", inference_id, succeeded=succeeded)}, complete)
 
 
@@ -57,8 +59,8 @@ ABSENT = LogPass({}, complete=True)
 @pytest.mark.parametrize("succeeded", [True, False, None])
 def test_a_row_with_a_generation_proves_acceptance(complete: bool, succeeded: bool | None) -> None:
     """Whether it worked is the status call's to say; a failed one is tracked as well."""
-    seen = found("g", succeeded=succeeded, complete=complete)
-    after = judged(doubtful(), seen, asked_at=NOW, doubt_s=DOUBT_S)
+    seen = log_pass_with("g", succeeded=succeeded, complete=complete)
+    after = judged(in_doubt_record(), seen, asked_at=NOW, doubt_s=IN_DOUBT_S)
     assert after is not None
     assert (after.state, after.generation_id, after.accepted_at) == (State.GENERATING, "g", NOW - 50)
     assert (after.failure, after.reserved_usd, after.attempts) == (None, 1.0, 1)
@@ -66,8 +68,8 @@ def test_a_row_with_a_generation_proves_acceptance(complete: bool, succeeded: bo
 
 @pytest.mark.parametrize("complete", [True, False])
 def test_a_failed_request_without_a_generation_was_never_accepted(complete: bool) -> None:
-    seen = found(succeeded=False, complete=complete)
-    after = judged(doubtful(), seen, asked_at=NOW, doubt_s=1e9)
+    seen = log_pass_with(succeeded=False, complete=complete)
+    after = judged(in_doubt_record(), seen, asked_at=NOW, doubt_s=1e9)
     assert after is not None
     assert (after.state, after.reserved_usd, after.failure, after.doubted_at) == (
         State.PENDING,
@@ -79,42 +81,45 @@ def test_a_failed_request_without_a_generation_was_never_accepted(complete: bool
 
 @pytest.mark.parametrize("succeeded", [True, None])
 def test_a_row_without_a_generation_that_did_not_fail_proves_nothing(succeeded: bool | None) -> None:
-    assert judged(doubtful(), found(succeeded=succeeded), asked_at=NOW + 1e9, doubt_s=DOUBT_S) is None
+    assert (
+        judged(in_doubt_record(), log_pass_with(succeeded=succeeded), asked_at=NOW + 1e9, doubt_s=IN_DOUBT_S)
+        is None
+    )
 
 
 def test_rows_of_others_prove_nothing() -> None:
     seen = LogPass({"c-other": LogRow("c-other", "g")}, complete=True)
-    assert judged(doubtful(), seen, asked_at=NOW, doubt_s=DOUBT_S) is None
+    assert judged(in_doubt_record(), seen, asked_at=NOW, doubt_s=IN_DOUBT_S) is None
 
 
 @pytest.mark.parametrize(
     ("submitted", "doubted", "asked", "proven"),
     [
-        (NOW - 500, NOW - DOUBT_S, NOW, True),
-        (NOW - 500, NOW - DOUBT_S + 1, NOW, False),
-        (NOW - DOUBT_S, None, NOW, True),
-        (NOW - DOUBT_S + 1, None, NOW, False),
+        (NOW - 500, NOW - IN_DOUBT_S, NOW, True),
+        (NOW - 500, NOW - IN_DOUBT_S + 1, NOW, False),
+        (NOW - IN_DOUBT_S, None, NOW, True),
+        (NOW - IN_DOUBT_S + 1, None, NOW, False),
         (NOW - 500, NOW - 600, NOW, True),
     ],
 )
 def test_absence_is_a_proof_only_after_the_longest_time(
     submitted: float, doubted: float | None, asked: float, proven: bool
 ) -> None:
-    row = doubtful(submitted=submitted, doubted=doubted)
-    after = judged(row, ABSENT, asked_at=asked, doubt_s=DOUBT_S)
+    row = in_doubt_record(submitted=submitted, doubted=doubted)
+    after = judged(row, ABSENT, asked_at=asked, doubt_s=IN_DOUBT_S)
     assert (after is not None) is proven
-    assert (settles_at(row, DOUBT_S) <= asked) is proven
+    assert (settles_at(row, IN_DOUBT_S) <= asked) is proven
     if after is not None:
         assert after == not_accepted(row)
 
 
 def test_absence_from_half_a_log_proves_nothing() -> None:
-    assert judged(doubtful(), LogPass({}, complete=False), asked_at=NOW + 1e9, doubt_s=0) is None
+    assert judged(in_doubt_record(), LogPass({}, complete=False), asked_at=NOW + 1e9, doubt_s=0) is None
 
 
 def test_a_row_that_was_never_dated_is_not_old() -> None:
-    row = replace(doubtful(doubted=None), submitted_at=None)
-    assert judged(row, ABSENT, asked_at=NOW, doubt_s=DOUBT_S) is None
+    row = replace(in_doubt_record(doubted=None), submitted_at=None)
+    assert judged(row, ABSENT, asked_at=NOW, doubt_s=IN_DOUBT_S) is None
 
 
 @given(age=st.floats(0, 400 * DAY_S))
@@ -131,22 +136,22 @@ def test_the_window_covers_the_oldest_row_as_far_as_the_log_reaches(age: float) 
     assert start <= max(NOW - age, NOW - LONGEST_WINDOW_S + 2 * 3600)
 
 
-class Log:
+class FakeLog:
     """The vendor's log on a real socket: rows in pages as the test scripts it."""
 
     def __init__(self, rows: list[Any]) -> None:
         self.rows = rows
-        self.asked: list[dict[str, str]] = []
-        self.most = 100
-        self.facts: tuple[str, ...] = ("limit", "offset", "total", "has_more")
-        self.troubles: dict[int, web.Response] = {}
+        self.requests: list[dict[str, str]] = []
+        self.max_page_rows = 100
+        self.pagination_fields: tuple[str, ...] = ("limit", "offset", "total", "has_more")
+        self.errors: dict[int, web.Response] = {}
 
-    async def answer(self, request: web.Request) -> web.Response:
-        self.asked.append(dict(request.query))
-        trouble = self.troubles.get(len(self.asked))
+    async def handle(self, request: web.Request) -> web.Response:
+        self.requests.append(dict(request.query))
+        trouble = self.errors.get(len(self.requests))
         if trouble is not None:
             return trouble
-        limit, offset = min(int(request.query["limit"]), self.most), int(request.query["offset"])
+        limit, offset = min(int(request.query["limit"]), self.max_page_rows), int(request.query["offset"])
         page = self.rows[offset : offset + limit]
         facts = {
             "limit": limit,
@@ -154,14 +159,14 @@ class Log:
             "total": len(self.rows),
             "has_more": offset + limit < len(self.rows),
         }
-        shown = {name: facts[name] for name in self.facts}
+        shown = {name: facts[name] for name in self.pagination_fields}
         return web.Response(text=json.dumps({"data": page, "pagination": shown}))
 
 
 @asynccontextmanager
-async def api_of(log: Log) -> AsyncIterator[Api]:
+async def api_of(log: FakeLog) -> AsyncIterator[Api]:
     app = web.Application()
-    app.router.add_get("/v2/logs", log.answer)
+    app.router.add_get("/v2/logs", log.handle)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
@@ -180,39 +185,39 @@ def others(count: int) -> list[dict[str, Any]]:
     return [row(f"other-{number}", f"o-{number}") for number in range(count)]
 
 
-async def passed(log: Log, *rows: Record) -> LogPass:
+async def fetch_pass(log: FakeLog, *rows: Record) -> LogPass:
     async with api_of(log) as api:
         return await read_log(api, list(rows), NOW, gap_s=0.0)
 
 
 async def test_one_pass_serves_all_rows_and_goes_to_the_end_for_one_that_is_missing() -> None:
-    log = Log([*others(120), row("a", "g-a"), *others(100), row("b", "g-b")])
-    seen = await passed(log, doubtful("a"), doubtful("b"), doubtful("missing"))
+    log = FakeLog([*others(120), row("a", "g-a"), *others(100), row("b", "g-b")])
+    seen = await fetch_pass(log, in_doubt_record("a"), in_doubt_record("b"), in_doubt_record("missing"))
     assert seen.complete
     assert {name: entry.inference_id for name, entry in seen.rows.items()} == {"c-a": "g-a", "c-b": "g-b"}
-    assert [asked["offset"] for asked in log.asked] == ["0", "100", "200"]
-    assert {asked["period"] for asked in log.asked} == {"24h"}
-    assert all(asked.keys() == {"period", "limit", "offset"} for asked in log.asked)
+    assert [asked["offset"] for asked in log.requests] == ["0", "100", "200"]
+    assert {asked["period"] for asked in log.requests} == {"24h"}
+    assert all(asked.keys() == {"period", "limit", "offset"} for asked in log.requests)
 
 
 async def test_a_pass_ends_when_every_row_is_found() -> None:
-    log = Log([row("a", "g-a"), *others(300)])
-    seen = await passed(log, doubtful("a"))
-    assert len(log.asked) == 1
+    log = FakeLog([row("a", "g-a"), *others(300)])
+    seen = await fetch_pass(log, in_doubt_record("a"))
+    assert len(log.requests) == 1
     assert seen.rows["c-a"].inference_id == "g-a"
 
 
 async def test_a_row_that_says_nothing_is_no_reason_to_stop_reading() -> None:
     """A create that was repeated by a proxy has two rows; the later page may hold the one that counts."""
-    log = Log([row("a", None), *others(150), row("a", "g-a")])
-    seen = await passed(log, doubtful("a"))
+    log = FakeLog([row("a", None), *others(150), row("a", "g-a")])
+    seen = await fetch_pass(log, in_doubt_record("a"))
     assert seen.rows["c-a"].inference_id == "g-a"
 
 
 @pytest.mark.parametrize("order", [1, -1])
 async def test_of_several_rows_the_one_with_a_generation_that_worked_counts(order: int) -> None:
     rows = [row("a", None, "failed"), row("a", "g-lost", "failed"), row("a", "g-good", "succeeded")][::order]
-    seen = await passed(Log([*rows, *others(1)]), doubtful("a"), doubtful("missing"))
+    seen = await fetch_pass(FakeLog([*rows, *others(1)]), in_doubt_record("a"), in_doubt_record("missing"))
     assert seen.rows["c-a"].inference_id == "g-good"
 
 
@@ -220,14 +225,14 @@ async def test_of_several_rows_the_one_with_a_generation_that_worked_counts(orde
 @pytest.mark.parametrize("most", [7, 100])
 async def test_pages_end_where_the_log_ends_however_it_is_told(facts: tuple[str, ...], most: int) -> None:
     """A page shorter than asked for is not the last one: the vendor may allow fewer rows."""
-    log = Log([*others(30), row("a", "g-a")])
-    log.facts, log.most = facts, most
-    seen = await passed(log, doubtful("a"), doubtful("missing"))
+    log = FakeLog([*others(30), row("a", "g-a")])
+    log.pagination_fields, log.max_page_rows = facts, most
+    seen = await fetch_pass(log, in_doubt_record("a"), in_doubt_record("missing"))
     assert "c-a" in seen.rows
     assert seen.complete
 
 
-TROUBLES = [
+LOG_ERRORS = [
     web.Response(status=500, text="oops"),
     web.Response(status=429, headers={"Retry-After": "9"}),
     web.Response(status=200, text="<html>"),
@@ -238,28 +243,28 @@ TROUBLES = [
 
 
 @pytest.mark.parametrize("number", [1, 2])
-@pytest.mark.parametrize("kind", range(len(TROUBLES)))
+@pytest.mark.parametrize("kind", range(len(LOG_ERRORS)))
 async def test_a_log_that_cannot_be_read_to_its_end_proves_no_absence(kind: int, number: int) -> None:
-    trouble = TROUBLES[kind]
-    log = Log([row("a", "g-a"), *others(200)])
-    log.troubles[number] = web.Response(status=trouble.status, body=trouble.body, headers=trouble.headers)
-    seen = await passed(log, doubtful("a"), doubtful("missing"))
+    trouble = LOG_ERRORS[kind]
+    log = FakeLog([row("a", "g-a"), *others(200)])
+    log.errors[number] = web.Response(status=trouble.status, body=trouble.body, headers=trouble.headers)
+    seen = await fetch_pass(log, in_doubt_record("a"), in_doubt_record("missing"))
     assert not seen.complete
     assert seen.trouble
     assert ("c-a" in seen.rows) is (number == 2)
-    assert judged(doubtful("missing"), seen, asked_at=NOW + 1e9, doubt_s=0) is None
+    assert judged(in_doubt_record("missing"), seen, asked_at=NOW + 1e9, doubt_s=0) is None
 
 
 async def test_pages_of_junk_do_not_hold_the_pass_up() -> None:
-    log = Log([None, 3, "junk"] * 50 + [row("a", "g-a")])
-    seen = await passed(log, doubtful("a"), doubtful("missing"))
-    assert (seen.complete, len(log.asked)) == (True, 2)
+    log = FakeLog([None, 3, "junk"] * 50 + [row("a", "g-a")])
+    seen = await fetch_pass(log, in_doubt_record("a"), in_doubt_record("missing"))
+    assert (seen.complete, len(log.requests)) == (True, 2)
     assert "c-a" in seen.rows
 
 
 async def test_an_old_row_is_asked_for_by_its_dates() -> None:
-    log = Log([])
-    await passed(log, doubtful("a"), doubtful("old", submitted=NOW - 30 * DAY_S))
-    [asked] = log.asked
+    log = FakeLog([])
+    await fetch_pass(log, in_doubt_record("a"), in_doubt_record("old", submitted=NOW - 30 * DAY_S))
+    [asked] = log.requests
     assert asked.keys() == {"start", "end", "limit", "offset"}
     assert datetime.fromisoformat(asked["start"]).timestamp() <= NOW - 30 * DAY_S

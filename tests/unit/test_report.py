@@ -126,7 +126,7 @@ def test_parameters_are_shown_but_not_what_has_a_place_of_its_own() -> None:
     assert data.params("{") == data.params("[]") == []
 
 
-def test_failures_are_grouped_by_what_was_said_and_doubts_come_last() -> None:
+def test_failures_are_grouped_by_message_and_in_doubt_comes_last() -> None:
     rows = [row(9, State.SUBMITTING), failed(0, "a"), failed(1, "b"), failed(2, "b"), row(8, State.IN_DOUBT)]
     got = [(trouble.message, trouble.count) for trouble in story.troubles(rows)]
     assert got == [("b", 2), ("a", 1), (story.DOUBT_WORDS, 2)]
@@ -270,7 +270,7 @@ def test_the_parts_of_a_live_page_are_those_of_the_page() -> None:
     assert all(part.strip() in html for part in parts(rows).values())
 
 
-def test_a_create_on_its_way_is_no_doubt_while_the_run_goes_on() -> None:
+def test_outstanding_create_is_not_in_doubt_during_run() -> None:
     sending = row(0, State.SUBMITTING)
     assert "1 is in doubt" in page([sending])
     assert "1 waits its turn" in page([sending], live=True)

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from pipeline import backoff
 
-USUAL = backoff.policy(10.0)
+DEFAULT_POLICY = backoff.policy(10.0)
 
 
-def test_the_usual_pace_waits_from_one_second_to_a_minute() -> None:
-    assert (USUAL.first_s, USUAL.longest_s) == (1.0, 60.0)
+def test_default_backoff_ranges_from_one_second_to_a_minute() -> None:
+    assert (DEFAULT_POLICY.first_s, DEFAULT_POLICY.longest_s) == (1.0, 60.0)
 
 
 @pytest.mark.parametrize(
@@ -20,13 +20,13 @@ def test_the_usual_pace_waits_from_one_second_to_a_minute() -> None:
     [(1, 1, 2), (2, 2, 3), (3, 4, 5), (4, 8, 9), (5, 16, 17), (6, 32, 33), (7, 60, 60), (50, 60, 60)],
 )
 def test_waits_double_up_to_the_longest(attempt: int, low: float, high: float) -> None:
-    waits = [backoff.wait_s(USUAL, attempt) for _ in range(50)]
+    waits = [backoff.wait_s(DEFAULT_POLICY, attempt) for _ in range(50)]
     assert low <= min(waits)
     assert max(waits) <= high
 
 
 def test_two_rows_that_fail_together_do_not_come_back_together() -> None:
-    assert len({backoff.wait_s(USUAL, 2) for _ in range(20)}) > 10
+    assert len({backoff.wait_s(DEFAULT_POLICY, 2) for _ in range(20)}) > 10
 
 
 @given(attempt=st.integers(-5, 10**9), interval=st.floats(0.001, 1e5))
@@ -35,13 +35,15 @@ def test_a_wait_is_always_within_the_policy(attempt: int, interval: float) -> No
     assert 0 < backoff.wait_s(policy, attempt) <= policy.longest_s
 
 
-@pytest.mark.parametrize(("more", "over"), [(-USUAL.limit, False), (-1, False), (0, True), (1, True)])
+@pytest.mark.parametrize(
+    ("more", "over"), [(-DEFAULT_POLICY.limit, False), (-1, False), (0, True), (1, True)]
+)
 def test_a_row_gives_up_at_its_limit(more: int, over: bool) -> None:
-    assert backoff.gives_up(USUAL, USUAL.limit + more) is over
+    assert backoff.gives_up(DEFAULT_POLICY, DEFAULT_POLICY.limit + more) is over
 
 
 def test_a_row_has_more_than_a_minute_of_chances() -> None:
-    assert sum(backoff.wait_s(USUAL, attempt) for attempt in range(1, USUAL.limit)) > 60
+    assert sum(backoff.wait_s(DEFAULT_POLICY, attempt) for attempt in range(1, DEFAULT_POLICY.limit)) > 60
 
 
 def test_a_wrong_address_is_noticed_sooner_than_an_outage() -> None:

@@ -14,17 +14,21 @@ from hypothesis import strategies as st
 from pipeline.sandbox import FAULTS, Fault, Generation, SandboxOptions
 from pipeline.sandbox.catalog import MODELS, VEO, find_model
 from pipeline.sandbox.durations import parse_durations
-from pipeline.sandbox.faults import FaultDesk, Stage, Subject
+from pipeline.sandbox.faults import FaultInjector, FaultPoint, RequestContext
 from pipeline.sandbox.film.caption import shorten, wrap
-from pipeline.sandbox.film.shape import Shape
-from pipeline.sandbox.film.typeface import legible
+from pipeline.sandbox.film.shape import ClipShape
+from pipeline.sandbox.film.typeface import choose_font
 
-GOOD: dict[str, Any] = {"model": VEO.id, "prompt": "A cat yawns.", "image_url": "https://example.com/cat.jpg"}
-STAGES = {name: kind.stage for name, kind in FAULTS.items()}
+VALID_BODY: dict[str, Any] = {
+    "model": VEO.id,
+    "prompt": "A cat yawns.",
+    "image_url": "https://example.com/cat.jpg",
+}
+FAULT_POINTS = {name: kind.point for name, kind in FAULTS.items()}
 
 
-def desk(*faults: Fault, seed: int = 1) -> FaultDesk:
-    made = FaultDesk(seed, STAGES)
+def make_injector(*faults: Fault, seed: int = 1) -> FaultInjector:
+    made = FaultInjector(seed, FAULT_POINTS)
     for fault in faults:
         made.add(fault)
     return made
@@ -81,44 +85,44 @@ def test_a_wrong_option_is_named(name: str, value: object) -> None:
 
 
 def test_a_fault_strikes_only_whom_it_concerns() -> None:
-    faults = desk(Fault("server-error", match="cat"))
-    assert faults.pick(Stage.CREATE, Subject("1", "a cat", "x")) is not None
-    assert faults.pick(Stage.CREATE, Subject("2", "a dog", "job-cat-1")) is not None
-    assert faults.pick(Stage.CREATE, Subject("3", "a dog", "x")) is None
-    assert faults.pick(Stage.STATUS, Subject("1", "a cat", "x")) is None
+    faults = make_injector(Fault("server-error", match="cat"))
+    assert faults.pick(FaultPoint.CREATE, RequestContext("1", "a cat", "x")) is not None
+    assert faults.pick(FaultPoint.CREATE, RequestContext("2", "a dog", "job-cat-1")) is not None
+    assert faults.pick(FaultPoint.CREATE, RequestContext("3", "a dog", "x")) is None
+    assert faults.pick(FaultPoint.STATUS, RequestContext("1", "a cat", "x")) is None
 
 
 def test_a_fault_strikes_so_often_a_job_after_so_many_chances() -> None:
-    faults = desk(Fault("status-reset", times=2, after=1))
+    faults = make_injector(Fault("status-reset", times=2, after=1))
     for key in ("one", "two"):
-        struck = [faults.pick(Stage.STATUS, Subject(key)) is not None for _ in range(5)]
+        struck = [faults.pick(FaultPoint.STATUS, RequestContext(key)) is not None for _ in range(5)]
         assert struck == [False, True, True, False, False]
-    assert faults.struck["status-reset"] == 4
+    assert faults.triggered["status-reset"] == 4
 
 
 def test_a_fault_strikes_so_often_in_all_and_the_nth_create() -> None:
-    faults = desk(Fault("quota", total=2), Fault("throttled", nth=3))
-    names = [faults.pick(Stage.CREATE, Subject(str(nth), nth=nth)) for nth in range(1, 6)]
+    faults = make_injector(Fault("quota", total=2), Fault("throttled", nth=3))
+    names = [faults.pick(FaultPoint.CREATE, RequestContext(str(nth), nth=nth)) for nth in range(1, 6)]
     assert [fault.name if fault else "" for fault in names] == ["quota", "quota", "throttled", "", ""]
 
 
 def test_a_share_is_seeded_and_independent_of_arrival_order() -> None:
-    subjects = [Subject(f"job {number}") for number in range(400)]
-    one, other = desk(Fault("cdn-cut", share=0.25)), desk(Fault("cdn-cut", share=0.25))
-    forwards = {s.key for s in subjects if one.pick(Stage.CDN, s)}
-    backwards = {s.key for s in reversed(subjects) if other.pick(Stage.CDN, s)}
+    subjects = [RequestContext(f"job {number}") for number in range(400)]
+    one, other = make_injector(Fault("cdn-cut", share=0.25)), make_injector(Fault("cdn-cut", share=0.25))
+    forwards = {s.key for s in subjects if one.pick(FaultPoint.CDN, s)}
+    backwards = {s.key for s in reversed(subjects) if other.pick(FaultPoint.CDN, s)}
     assert forwards == backwards
     assert 60 < len(forwards) < 140
     assert forwards != {
-        s.key for s in subjects if desk(Fault("cdn-cut", share=0.25), seed=2).pick(Stage.CDN, s)
+        s.key for s in subjects if make_injector(Fault("cdn-cut", share=0.25), seed=2).pick(FaultPoint.CDN, s)
     }
 
 
 def test_a_fault_that_no_one_knows_is_refused() -> None:
     with pytest.raises(ValueError, match="cdn-cut"):
-        desk(Fault("cdn-cutt"))
+        make_injector(Fault("cdn-cutt"))
     with pytest.raises(ValueError, match="share"):
-        desk(Fault("cdn-cut", share=1.5))
+        make_injector(Fault("cdn-cut", share=1.5))
 
 
 @pytest.mark.parametrize(
@@ -142,12 +146,12 @@ def test_a_fault_that_no_one_knows_is_refused() -> None:
     ],
 )
 def test_a_wrong_field_is_named(field: str, value: object) -> None:
-    (problem,) = VEO.problems({**GOOD, field: value})
+    (problem,) = VEO.validation_errors({**VALID_BODY, field: value})
     assert problem.startswith(field)
 
 
 def test_missing_fields_are_all_named() -> None:
-    assert VEO.problems({"model": VEO.id}) == ["prompt is required", "image_url is required"]
+    assert VEO.validation_errors({"model": VEO.id}) == ["prompt is required", "image_url is required"]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +166,7 @@ def test_missing_fields_are_all_named() -> None:
     ],
 )
 def test_a_right_body_has_no_problem(extra: dict[str, Any]) -> None:
-    assert VEO.problems({**GOOD, **extra}) == []
+    assert VEO.validation_errors({**VALID_BODY, **extra}) == []
 
 
 def test_models_are_found_by_id_and_alias() -> None:
@@ -182,7 +186,7 @@ def test_models_are_found_by_id_and_alias() -> None:
 )
 def test_the_status_follows_from_the_time(fails: bool, render_s: float, walk: list[str]) -> None:
     born = 1_000_000.0
-    one = Generation("id", 0, "", GOOD, VEO.id, "r", born, render_s, 1.2, fails=fails)
+    one = Generation("id", 0, "", VALID_BODY, VEO.id, "r", born, render_s, 1.2, fails=fails)
     assert [one.status_at(born + age) for age in (0.0, 5, 15, 25, 99.9, 100, 10_000)] == walk
 
 
@@ -198,21 +202,21 @@ def test_the_status_follows_from_the_time(fails: bool, render_s: float, walk: li
 def test_shapes_have_the_asked_size_and_a_band_on_a_macroblock(
     resolution: str, aspect: str, size: tuple[int, int], band_top: int
 ) -> None:
-    picture = Shape.asked(resolution, aspect, 8, True, small=False).picture
+    picture = ClipShape.for_request(resolution, aspect, 8, True, small=False).frame_format
     assert (picture.width, picture.height) == size
     assert picture.band_top == band_top
 
 
 @given(st.text(max_size=200), st.integers(60, 400), st.integers(1, 5))
 def test_wrapped_text_always_fits(text: str, width: int, most: int) -> None:
-    font = legible("", 20)[1]
+    font = choose_font("", 20)[1]
     lines = wrap(text, width, font, most)
     assert len(lines) <= most
     assert all(font.getlength(line) <= width for line in lines)
 
 
 def test_wrapping_keeps_words_and_shortening_says_so() -> None:
-    font = legible("", 20)[1]
+    font = choose_font("", 20)[1]
     assert wrap("one two three", 10_000, font, 3) == ["one two three"]
     assert (
         " ".join(wrap("the quick brown fox jumps over it", 130, font, 9))

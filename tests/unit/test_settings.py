@@ -83,7 +83,7 @@ def test_all_that_is_wrong_is_said_at_once_each_with_its_source() -> None:
         ({"reconcile_after": 0}, 0),
     ],
 )
-def test_how_long_absence_leaves_a_doubt(values: dict[str, float], doubt_s: float) -> None:
+def test_in_doubt_period(values: dict[str, float], doubt_s: float) -> None:
     assert resolve([("flags", values)]).doubt_s == doubt_s
 
 

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 IDENTITY = "a1b2c3d4e5"
-SENT = record(State.SUBMITTING, reserved_usd=1.2, attempts=2, usd_spent=0.5)
-LOOK = Look(Phase.RUNNING, "queued", "g")
+SUBMITTING = record(State.SUBMITTING, reserved_usd=1.2, attempts=2, usd_spent=0.5)
+STATUS = Look(Phase.RUNNING, "queued", "g")
 
-VERDICTS: list[tuple[CreateVerdict, State, int, float | None]] = [
-    (Accepted("g", LOOK), State.GENERATING, 3, 1.2),
+CREATE_RESULTS: list[tuple[CreateVerdict, State, int, float | None]] = [
+    (Accepted("g", STATUS), State.GENERATING, 3, 1.2),
     (Refused(Failure("refused", "no")), State.FAILED, 3, None),
     (NotAccepted("busy", reached=True), State.PENDING, 3, None),
     (NotAccepted("no route", reached=False), State.PENDING, 3, None),
@@ -50,34 +50,36 @@ VERDICTS: list[tuple[CreateVerdict, State, int, float | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("verdict", "state", "attempts", "reserved"), VERDICTS)
-def test_what_a_verdict_makes_of_a_row(
+@pytest.mark.parametrize(("verdict", "state", "attempts", "reserved"), CREATE_RESULTS)
+def test_apply_create_result(
     verdict: CreateVerdict, state: State, attempts: int, reserved: float | None
 ) -> None:
-    after = settled(SENT, verdict, 50.0)
+    after = settled(SUBMITTING, verdict, 50.0)
     assert (after.state, after.attempts, after.reserved_usd) == (state, attempts, reserved)
-    assert (after.version, after.correlation_id) == (SENT.version + 1, SENT.correlation_id)
-    assert after.usd_spent == SENT.usd_spent
+    assert (after.version, after.correlation_id) == (SUBMITTING.version + 1, SUBMITTING.correlation_id)
+    assert after.usd_spent == SUBMITTING.usd_spent
 
 
 def test_an_accepted_row_begins_anew_with_its_generation() -> None:
-    old = replace(SENT, failure=Failure("x", "y"), video_url="http://old", finished_at=1.0, not_yet_at=2.0)
-    after = settled(old, Accepted("-weird/id:a", LOOK), 50.0)
+    old = replace(
+        SUBMITTING, failure=Failure("x", "y"), video_url="http://old", finished_at=1.0, not_yet_at=2.0
+    )
+    after = settled(old, Accepted("-weird/id:a", STATUS), 50.0)
     assert (after.generation_id, after.accepted_at) == ("-weird/id:a", 50.0)
     assert (after.failure, after.video_url, after.finished_at, after.not_yet_at) == (None, "", None, None)
 
 
 def test_a_refused_row_says_why_and_when() -> None:
-    after = settled(SENT, Refused(Failure("refused", "the vendor's words")), 50.0)
+    after = settled(SUBMITTING, Refused(Failure("refused", "the vendor's words")), 50.0)
     assert (after.failure, after.finished_at) == (Failure("refused", "the vendor's words"), 50.0)
 
 
-def test_a_doubt_knows_its_moment_and_its_reason() -> None:
-    after = settled(SENT, Unknown("reset by peer"), 50.0)
+def test_in_doubt_row_records_time_and_reason() -> None:
+    after = settled(SUBMITTING, Unknown("reset by peer"), 50.0)
     assert (after.doubted_at, after.failure) == (50.0, Failure("in_doubt", "reset by peer"))
 
 
-def test_a_row_found_in_the_log_was_counted_when_it_was_doubted() -> None:
+def test_row_found_in_log_was_counted_when_marked_in_doubt() -> None:
     assert accepted(record(State.IN_DOUBT, attempts=1), "g", 5.0).attempts == 1
     assert accepted(record(State.SUBMITTING, attempts=1), "g", 5.0).attempts == 2
 
@@ -88,7 +90,7 @@ NAMES = st.text(max_size=200) | st.sampled_from(
 
 
 @given(NAMES, st.text(max_size=30), st.integers(1, 10**6))
-def test_a_correlation_id_is_one_the_vendor_keeps(name: str, content: str, intent: int) -> None:
+def test_correlation_id_is_accepted_by_vendor(name: str, content: str, intent: int) -> None:
     row = replace(record(name="row"), id=name, key=f"{name}@{content}")
     made = correlation_id(IDENTITY, row, intent)
     assert re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", made)
@@ -109,31 +111,31 @@ def test_two_batches_never_share_a_correlation_id() -> None:
     assert correlation_id(IDENTITY, record(name="take-two"), 1).startswith(f"vb.{IDENTITY}.take-two.")
 
 
-class Vendor(Api):
+class FakeApi(Api):
     """An API whose create does what the test says; `seen` is what the ledger held when it was called."""
 
     def __init__(self, ledger: Ledger, verdict: CreateVerdict | None) -> None:
         super().__init__("http://127.0.0.1:9", ApiKey("secret", "VAR"))
-        self.ledger, self.verdict = ledger, verdict
-        self.seen: list[Record | None] = []
-        self.asked = anyio.Event()
+        self.ledger, self.result = ledger, verdict
+        self.records_seen: list[Record | None] = []
+        self.create_called = anyio.Event()
 
     async def create(self, body: str, correlation_id: str) -> CreateVerdict:
-        self.seen.append(await self.ledger.get(job().key))
-        self.asked.set()
-        if self.verdict is None:
+        self.records_seen.append(await self.ledger.get(job().key))
+        self.create_called.set()
+        if self.result is None:
             await anyio.sleep_forever()
-        assert self.verdict is not None
-        return self.verdict
+        assert self.result is not None
+        return self.result
 
 
-async def test_the_intent_is_durable_before_the_create_leaves(tmp_path: Path) -> None:
+async def test_submission_is_durable_before_the_create_is_sent(tmp_path: Path) -> None:
     async with await Ledger.open(tmp_path / "l.sqlite3") as ledger:
         row = record()
         await ledger.add([row])
-        vendor = Vendor(ledger, Accepted("g", LOOK))
+        vendor = FakeApi(ledger, Accepted("g", STATUS))
         after, verdict = await Submitter(vendor, ledger, wall=lambda: 77.0).submit(row, 1.5)
-        [seen] = vendor.seen
+        [seen] = vendor.records_seen
         assert seen is not None
         assert (seen.state, seen.intent, seen.submitted_at, seen.reserved_usd) == (
             State.SUBMITTING,
@@ -143,10 +145,10 @@ async def test_the_intent_is_durable_before_the_create_leaves(tmp_path: Path) ->
         )
         assert seen.correlation_id == correlation_id(ledger.identity, row, 1)
         assert await ledger.get(row.key) == after
-        assert (after.state, verdict) == (State.GENERATING, vendor.verdict)
+        assert (after.state, verdict) == (State.GENERATING, vendor.result)
 
 
-async def test_an_intent_that_waited_for_the_ledger_is_dated_anew_before_the_create_leaves(
+async def test_submission_delayed_by_ledger_is_redated_before_create(
     tmp_path: Path,
 ) -> None:
     """Absence from the vendor's log is reckoned from that date: it must not lie before the create."""
@@ -154,9 +156,9 @@ async def test_an_intent_that_waited_for_the_ledger_is_dated_anew_before_the_cre
     async with await Ledger.open(tmp_path / "l.sqlite3") as ledger:
         row = record()
         await ledger.add([row])
-        vendor = Vendor(ledger, Accepted("g", LOOK))
+        vendor = FakeApi(ledger, Accepted("g", STATUS))
         after, _ = await Submitter(vendor, ledger, wall=lambda: next(moments, 4002.0)).submit(row, None)
-        [seen] = vendor.seen
+        [seen] = vendor.records_seen
         assert seen is not None
         assert (seen.state, seen.intent, seen.submitted_at) == (State.SUBMITTING, 1, 4000.0)
         assert await ledger.get(row.key) == after
@@ -167,10 +169,10 @@ async def test_a_row_that_someone_else_took_is_not_sent(tmp_path: Path) -> None:
         row = record()
         await ledger.add([row])
         await ledger.commit(row, row.evolve(State.SUBMITTING))
-        vendor = Vendor(ledger, Accepted("g", LOOK))
+        vendor = FakeApi(ledger, Accepted("g", STATUS))
         with pytest.raises(Conflict):
             await Submitter(vendor, ledger, wall=lambda: 77.0).submit(row, None)
-        assert vendor.seen == []
+        assert vendor.records_seen == []
 
 
 async def test_a_create_is_waited_for_when_the_run_is_cancelled(tmp_path: Path) -> None:
@@ -178,7 +180,7 @@ async def test_a_create_is_waited_for_when_the_run_is_cancelled(tmp_path: Path) 
     async with await Ledger.open(tmp_path / "l.sqlite3") as ledger:
         row = record()
         await ledger.add([row])
-        vendor = Vendor(ledger, Accepted("g", LOOK))
+        vendor = FakeApi(ledger, Accepted("g", STATUS))
         with anyio.CancelScope() as scope:
             scope.cancel()
             await Submitter(vendor, ledger, wall=lambda: 77.0).submit(row, None)
@@ -187,18 +189,18 @@ async def test_a_create_is_waited_for_when_the_run_is_cancelled(tmp_path: Path) 
         assert (kept.state, kept.generation_id) == (State.GENERATING, "g")
 
 
-async def test_in_a_hurry_a_silent_create_is_left_in_doubt(
+async def test_unanswered_create_is_left_in_doubt_at_shutdown_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(create, "HURRY_S", 0.05)
     async with await Ledger.open(tmp_path / "l.sqlite3") as ledger:
         row = record()
         await ledger.add([row])
-        vendor = Vendor(ledger, None)
+        vendor = FakeApi(ledger, None)
         submitter = Submitter(vendor, ledger, wall=lambda: 77.0)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(submitter.submit, row, None)
-            await vendor.asked.wait()
+            await vendor.create_called.wait()
             submitter.hurry()
             tasks.cancel_scope.cancel()
         kept = await ledger.get(row.key)

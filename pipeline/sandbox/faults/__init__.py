@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from pipeline.sandbox.faults.catalog import FAULTS, FaultKind
-from pipeline.sandbox.faults.injector import Fault, FaultDesk, Stage, Subject
+from pipeline.sandbox.faults.injector import Fault, FaultInjector, FaultPoint, RequestContext
 
-__all__ = ["FAULTS", "Fault", "FaultDesk", "FaultKind", "Stage", "Subject"]
+__all__ = ["FAULTS", "Fault", "FaultInjector", "FaultKind", "FaultPoint", "RequestContext"]

@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
     from pipeline.sandbox.faults.injector import Fault
 
-PAGE: Final = (
+HTML_PAGE: Final = (
     "<!doctype html><html><head><title>{0}</title></head><body><h1>{0}</h1><hr>gateway</body></html>"
 )
 GARBAGE: Final = b'\x1f\x8b{"id": "tru\xff\xfe\x00ncated'
 
 
-def html(status: int, title: str) -> web.Response:
-    return web.Response(status=status, text=PAGE.format(title), content_type="text/html")
+def html_page(status: int, title: str) -> web.Response:
+    return web.Response(status=status, text=HTML_PAGE.format(title), content_type="text/html")
 
 
-def gateway(status: int) -> web.Response:
+def gateway_page(status: int) -> web.Response:
     """The page of a gateway in front of the vendor."""
-    return html(status, HTTPStatus(status).phrase)
+    return html_page(status, HTTPStatus(status).phrase)
 
 
-def garbage() -> web.Response:
+def garbage_response() -> web.Response:
     return web.Response(body=GARBAGE, content_type="application/json")
 
 
-def reset(request: web.BaseRequest) -> web.Response:
+def reset_connection(request: web.BaseRequest) -> web.Response:
     """End the connection with RST; the answer that is returned goes nowhere."""
     transport = request.transport
     if transport is not None:
@@ -46,30 +46,30 @@ def reset(request: web.BaseRequest) -> web.Response:
     return web.Response(status=500)
 
 
-async def cut(request: web.BaseRequest, whole: web.Response) -> web.StreamResponse:
+async def cut_response(request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
     """Announce `whole`, send half of its body, and close."""
-    body = bytes(whole.body) if isinstance(whole.body, bytes | bytearray) else b""
-    partial = web.StreamResponse(status=whole.status, headers=whole.headers)
+    body = bytes(response.body) if isinstance(response.body, bytes | bytearray) else b""
+    partial = web.StreamResponse(status=response.status, headers=response.headers)
     partial.headers["Content-Length"] = str(len(body))
     await partial.prepare(request)
     await partial.write(body[: len(body) // 2])
-    close(request)
+    close_connection(request)
     return partial
 
 
-def close(request: web.BaseRequest) -> None:
+def close_connection(request: web.BaseRequest) -> None:
     """End the connection in order, whatever was announced."""
     if request.transport is not None:
         request.transport.close()
 
 
-async def silence(closing: asyncio.Event) -> web.Response:
+async def hang(shutdown: asyncio.Event) -> web.Response:
     """Say nothing until the sandbox closes or the client goes (which cancels its handler)."""
-    await closing.wait()
+    await shutdown.wait()
     return web.Response(status=503)
 
 
-def retry_after(fault: Fault) -> dict[str, str]:
+def retry_after_headers(fault: Fault) -> dict[str, str]:
     """The header that the fault's `value` asks for: seconds, a date, or "date:SECONDS" from now."""
     match fault.value:
         case None:

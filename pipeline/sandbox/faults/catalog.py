@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pipeline.sandbox.faults.injector import Stage
+from pipeline.sandbox.faults.injector import FaultPoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,18 +16,18 @@ class FaultKind:
     """One way to misbehave: its name, what it spoils, and what it does."""
 
     name: str
-    stage: Stage
-    does: str
+    point: FaultPoint
+    description: str
 
 
-def _kinds(stage: Stage, **lines: str) -> dict[str, FaultKind]:
+def _fault_kinds(point: FaultPoint, **lines: str) -> dict[str, FaultKind]:
     names = {name.replace("_", "-"): does for name, does in lines.items()}
-    return {name: FaultKind(name, stage, does) for name, does in names.items()}
+    return {name: FaultKind(name, point, does) for name, does in names.items()}
 
 
 FAULTS: Final[Mapping[str, FaultKind]] = {
-    **_kinds(
-        Stage.CREATE,
+    **_fault_kinds(
+        FaultPoint.CREATE,
         bad_request="400 that names a field; not accepted",
         unprocessable="422 with a list of problems; not accepted",
         unauthorized="401 although the key is right; not accepted",
@@ -50,8 +50,8 @@ FAULTS: Final[Mapping[str, FaultKind]] = {
         hang_accepted="accepted, but never answers",
         slow_answer="accepted, answered `value` (2) real seconds later",
     ),
-    **_kinds(
-        Stage.STATUS,
+    **_fault_kinds(
+        FaultPoint.STATUS,
         status_throttled="429; `value`: Retry-After in seconds, a date or date:SECONDS",
         status_error="`value` (500) with the vendor's error body",
         status_gateway="`value` (502) with an HTML page",
@@ -67,8 +67,8 @@ FAULTS: Final[Mapping[str, FaultKind]] = {
         status_not_found="404 for a generation that exists",
         status_unauthorized="401 although the key is right",
     ),
-    **_kinds(
-        Stage.GENERATION,
+    **_fault_kinds(
+        FaultPoint.GENERATION,
         error="ends in `error` with a name and a message",
         error_detail="ends in `error` with a list of details",
         error_text="ends in `error` with a plain string",
@@ -79,19 +79,19 @@ FAULTS: Final[Mapping[str, FaultKind]] = {
         never_finishes="renders for ever",
         slow="renders `value` (10) times longer",
     ),
-    **_kinds(
-        Stage.LOG_ROW,
+    **_fault_kinds(
+        FaultPoint.LOG_ROW,
         log_row_never="the generation's row never shows in the log",
         log_row_late="the generation's row shows `value` (3600) vendor's seconds later than the others",
     ),
-    **_kinds(
-        Stage.LOG_CALL,
+    **_fault_kinds(
+        FaultPoint.LOG_CALL,
         log_error="`value` (500) from the log",
         log_garbage="200 with bytes that are no JSON from the log",
         log_throttled="429 from the log; `value`: Retry-After",
     ),
-    **_kinds(
-        Stage.CDN,
+    **_fault_kinds(
+        FaultPoint.CDN,
         cdn_cut="the connection ends after `value` (0.5) of what was asked for",
         cdn_stall="nothing more comes after `value` (0.5) of what was asked for",
         cdn_trickle="`value` (200) bytes a second",
@@ -110,4 +110,4 @@ FAULTS: Final[Mapping[str, FaultKind]] = {
     ),
 }
 
-STAGES: Final[Mapping[str, Stage]] = {kind.name: kind.stage for kind in FAULTS.values()}
+FAULT_POINTS: Final[Mapping[str, FaultPoint]] = {kind.name: kind.point for kind in FAULTS.values()}

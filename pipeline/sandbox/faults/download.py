@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from pipeline.sandbox.faults import broken_responses
-from pipeline.sandbox.files import etag_of, file_headers, send_file, span_of
+from pipeline.sandbox.files import etag_of, file_headers, parse_range, send_file
 
 if TYPE_CHECKING:
     import asyncio
@@ -16,42 +16,42 @@ if TYPE_CHECKING:
     from pipeline.sandbox.faults.injector import Fault
 
 
-async def play_download(
-    request: web.Request, fault: Fault, data: bytes, closing: asyncio.Event
+async def serve_faulty_download(
+    request: web.Request, fault: Fault, data: bytes, shutdown: asyncio.Event
 ) -> web.StreamResponse:
     """Answer the request for `data` as `fault` wants."""
-    plain = _plain(request, fault, data)
-    if plain is not None:
-        return plain
+    response = _single_response(request, fault, data)
+    if response is not None:
+        return response
     match fault.name:
         case "cdn-cut" | "cdn-stall":
-            return await _part(request, fault, data, closing)
+            return await _partial_response(request, fault, data, shutdown)
         case "cdn-trickle":
             return await send_file(request, data, etag_of(data), fault.number(200))
         case "cdn-wrong-length":
-            return await _short(request, data, round(fault.number(1000)))
+            return await _wrong_length_response(request, data, round(fault.number(1000)))
         case "cdn-changed":
-            other = data[:-8] + bytes(byte ^ 0x55 for byte in data[-8:])
-            return await send_file(request, other, etag_of(other))
+            changed = data[:-8] + bytes(byte ^ 0x55 for byte in data[-8:])
+            return await send_file(request, changed, etag_of(changed))
         case "cdn-corrupt":
             noise = bytes(byte ^ 0xA5 for byte in data[:4096])
-            wrong = (noise * (len(data) // max(1, len(noise)) + 1))[: len(data)]
-            return await send_file(request, wrong, etag_of(wrong))
+            corrupt = (noise * (len(data) // max(1, len(noise)) + 1))[: len(data)]
+            return await send_file(request, corrupt, etag_of(corrupt))
         case "cdn-redirect":
             return await _redirect_once(request, data)
     raise AssertionError(f"no one plays {fault.name}")
 
 
-def _plain(request: web.Request, fault: Fault, data: bytes) -> web.Response | None:
+def _single_response(request: web.Request, fault: Fault, data: bytes) -> web.Response | None:
     match fault.name:
         case "cdn-error":
             return web.Response(status=round(fault.number(500)), text="<Error><Code>Trouble</Code></Error>")
         case "cdn-html":
-            return broken_responses.html(200, "Just a moment...")
+            return broken_responses.html_page(200, "Just a moment...")
         case "cdn-empty":
             return web.Response(body=b"", content_type="video/mp4")
         case "cdn-reset":
-            return broken_responses.reset(request)
+            return broken_responses.reset_connection(request)
         case "cdn-no-range":
             return web.Response(body=data, content_type="video/mp4")
         case "cdn-gzip":
@@ -70,25 +70,25 @@ def _plain(request: web.Request, fault: Fault, data: bytes) -> web.Response | No
     return None
 
 
-async def _part(
-    request: web.Request, fault: Fault, data: bytes, closing: asyncio.Event
+async def _partial_response(
+    request: web.Request, fault: Fault, data: bytes, shutdown: asyncio.Event
 ) -> web.StreamResponse:
     etag = etag_of(data)
-    status, first, end = span_of(request, len(data), etag)
+    status, first, end = parse_range(request, len(data), etag)
     response = web.StreamResponse(status=status, headers=file_headers(status, first, end, len(data), etag))
     await response.prepare(request)
     await response.write(data[first : first + round((end - first) * fault.number(0.5))])
     if fault.name == "cdn-stall":
-        await closing.wait()
-    broken_responses.close(request)
+        await shutdown.wait()
+    broken_responses.close_connection(request)
     return response
 
 
-async def _short(request: web.Request, data: bytes, missing: int) -> web.StreamResponse:
+async def _wrong_length_response(request: web.Request, data: bytes, missing: int) -> web.StreamResponse:
     response = web.StreamResponse(headers=file_headers(200, 0, len(data) + missing, len(data), etag_of(data)))
     await response.prepare(request)
     await response.write(data)
-    broken_responses.close(request)
+    broken_responses.close_connection(request)
     return response
 
 

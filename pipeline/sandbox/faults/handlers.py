@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from pipeline.sandbox.answers import refusal, reply, sample_objects
+from pipeline.sandbox.answers import error_response, json_response, sample_objects
 from pipeline.sandbox.faults import broken_responses
-from pipeline.sandbox.faults.download import play_download
+from pipeline.sandbox.faults.download import serve_faulty_download
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pipeline.sandbox.faults.injector import Fault
 
-Honest = Callable[[], web.Response]
+NormalResponse = Callable[[], web.Response]
 
-OTHER_NAMES = {
+STATUS_ALIASES = {
     "waiting": ("pending", "waiting"),
     "queued": ("pending", "processing"),
     "active": ("processing", "active"),
@@ -30,117 +30,129 @@ OTHER_NAMES = {
 }
 
 
-class Players:
+class FaultHandlers:
     """Plays faults; `closing` is set when the sandbox goes down and ends every silence."""
 
     def __init__(self) -> None:
-        self.closing = asyncio.Event()
+        self.shutdown = asyncio.Event()
 
-    async def create(self, request: web.Request, fault: Fault, accept: Honest) -> web.StreamResponse:
+    async def create(self, request: web.Request, fault: Fault, accept: NormalResponse) -> web.StreamResponse:
         """Answer a create as `fault` wants; `accept` gives the honest answer and books it."""
-        refused = _refused_create(request, fault)
-        if refused is not None:
-            return refused
+        rejection = _rejected_create(request, fault)
+        if rejection is not None:
+            return rejection
         if fault.name == "hang":
-            return await broken_responses.silence(self.closing)
-        honest = accept()
-        if honest.status >= 300:
-            return honest
+            return await broken_responses.hang(self.shutdown)
+        response = accept()
+        if response.status >= 300:
+            return response
         match fault.name:
             case "gateway-accepted":
-                return broken_responses.gateway(round(fault.number(502)))
+                return broken_responses.gateway_page(round(fault.number(502)))
             case "hang-accepted":
-                return await broken_responses.silence(self.closing)
+                return await broken_responses.hang(self.shutdown)
             case "slow-answer":
                 await self._pause(fault.number(2.0))
-                return honest
+                return response
             case "no-id":
-                return reply({"status": "queued"})
-        return await _spoiled(request, fault.name, honest)
+                return json_response({"status": "queued"})
+        return await _broken_response(request, fault.name, response)
 
-    async def status(self, request: web.Request, fault: Fault, tell: Honest) -> web.StreamResponse:
+    async def status(
+        self, request: web.Request, fault: Fault, normal_response: NormalResponse
+    ) -> web.StreamResponse:
         """Answer a status call as `fault` wants; `tell` is the honest answer."""
         match fault.name:
             case "status-throttled":
-                return refusal(request, 429, "Too many requests.", broken_responses.retry_after(fault))
+                return error_response(
+                    request, 429, "Too many requests.", broken_responses.retry_after_headers(fault)
+                )
             case "status-error":
-                return refusal(request, round(fault.number(500)), "Internal server error")
+                return error_response(request, round(fault.number(500)), "Internal server error")
             case "status-gateway":
-                return broken_responses.gateway(round(fault.number(502)))
+                return broken_responses.gateway_page(round(fault.number(502)))
             case "status-not-found":
-                return refusal(request, 404, "The generation was not found")
+                return error_response(request, 404, "The generation was not found")
             case "status-unauthorized":
-                return refusal(request, 401, "Unauthorized")
+                return error_response(request, 401, "Unauthorized")
             case "status-hang":
-                return await broken_responses.silence(self.closing)
+                return await broken_responses.hang(self.shutdown)
             case "status-unknown" | "status-samples" | "status-other-names":
-                return _reworded(fault, tell())
-        return await _spoiled(request, fault.name.removeprefix("status-"), tell())
+                return _altered_status(fault, normal_response())
+        return await _broken_response(request, fault.name.removeprefix("status-"), normal_response())
 
     async def log(self, request: web.Request, fault: Fault) -> web.StreamResponse:
         """Answer a log call as `fault` wants."""
         if fault.name == "log-garbage":
-            return broken_responses.garbage()
+            return broken_responses.garbage_response()
         if fault.name == "log-throttled":
-            return refusal(request, 429, "Too many requests.", broken_responses.retry_after(fault))
-        return refusal(request, round(fault.number(500)), "The log is not available")
+            return error_response(
+                request, 429, "Too many requests.", broken_responses.retry_after_headers(fault)
+            )
+        return error_response(request, round(fault.number(500)), "The log is not available")
 
     async def cdn(self, request: web.Request, fault: Fault, data: bytes) -> web.StreamResponse:
         """Answer a download as `fault` wants; `data` is the honest file."""
-        return await play_download(request, fault, data, self.closing)
+        return await serve_faulty_download(request, fault, data, self.shutdown)
 
     async def _pause(self, seconds: float) -> None:
         try:
-            await asyncio.wait_for(self.closing.wait(), seconds)
+            await asyncio.wait_for(self.shutdown.wait(), seconds)
         except TimeoutError:
             return
 
 
-def _refused_create(request: web.Request, fault: Fault) -> web.Response | None:
+def _rejected_create(request: web.Request, fault: Fault) -> web.Response | None:
     match fault.name:
         case "bad-request":
-            return refusal(request, 400, fault.text("image_url must be a reachable image of 720p or more"))
+            return error_response(
+                request, 400, fault.text("image_url must be a reachable image of 720p or more")
+            )
         case "unprocessable":
             problem = {"loc": ["body", "prompt"], "msg": "prompt is too long", "type": "value_error"}
-            return reply({"detail": [problem]}, 422)
+            return json_response({"detail": [problem]}, 422)
         case "unauthorized":
-            return refusal(request, 401, "Unauthorized")
+            return error_response(request, 401, "Unauthorized")
         case "out-of-credits":
-            return refusal(request, 403, "You've run out of credits. Please top up your balance.")
+            return error_response(request, 403, "You've run out of credits. Please top up your balance.")
         case "not-found":
-            return refusal(request, 404, "Model was not found")
+            return error_response(request, 404, "Model was not found")
         case "throttled":
-            return refusal(request, 429, "Too many requests.", broken_responses.retry_after(fault))
+            return error_response(
+                request, 429, "Too many requests.", broken_responses.retry_after_headers(fault)
+            )
         case "quota":
-            return refusal(request, 429, "You've reached the free-tier limit of 10 requests for the hour.")
+            return error_response(
+                request, 429, "You've reached the free-tier limit of 10 requests for the hour."
+            )
         case "server-error":
-            return refusal(request, 500, "Internal server error")
+            return error_response(request, 500, "Internal server error")
         case "unavailable":
-            return broken_responses.gateway(503)
+            return broken_responses.gateway_page(503)
         case "gateway-lost":
-            return broken_responses.gateway(round(fault.number(502)))
+            return broken_responses.gateway_page(round(fault.number(502)))
         case "cut-before":
-            return broken_responses.reset(request)
+            return broken_responses.reset_connection(request)
     return None
 
 
-async def _spoiled(request: web.Request, way: str, honest: web.Response) -> web.StreamResponse:
-    match way:
+async def _broken_response(request: web.Request, kind: str, response: web.Response) -> web.StreamResponse:
+    match kind:
         case "cut-accepted" | "reset":
-            return broken_responses.reset(request)
+            return broken_responses.reset_connection(request)
         case "cut-inside-answer" | "cut":
-            return await broken_responses.cut(request, honest)
+            return await broken_responses.cut_response(request, response)
         case "garbage":
-            return broken_responses.garbage()
+            return broken_responses.garbage_response()
         case "html":
-            return broken_responses.html(200, "Just a moment...")
+            return broken_responses.html_page(200, "Just a moment...")
         case "empty":
             return web.Response(status=200)
-    raise AssertionError(f"no one plays {way}")
+    raise AssertionError(f"no one plays {kind}")
 
 
-def _reworded(fault: Fault, honest: web.Response) -> web.Response:
-    body: dict[str, Any] = json.loads(honest.body if isinstance(honest.body, bytes) else b"{}")
+def _altered_status(fault: Fault, response: web.Response) -> web.Response:
+    body: dict[str, Any] = json.loads(response.body if isinstance(response.body, bytes) else b"{}")
     final = body["status"] in ("completed", "error")
     match fault.name:
         case "status-unknown" if not final:
@@ -148,10 +160,10 @@ def _reworded(fault: Fault, honest: web.Response) -> web.Response:
         case "status-samples" if not final:
             body["video"], body["error"] = sample_objects(empty=fault.value == "empty")
         case "status-other-names":
-            names = OTHER_NAMES[body["status"]]
+            names = STATUS_ALIASES[body["status"]]
             body["status"] = names[len(str(body.get("id", body.get("generation_id")))) % len(names)]
-    return reply(body, honest.status, _own_headers(honest))
+    return json_response(body, response.status, _vendor_headers(response))
 
 
-def _own_headers(response: web.Response) -> Mapping[str, str]:
+def _vendor_headers(response: web.Response) -> Mapping[str, str]:
     return {name: value for name, value in response.headers.items() if name.lower().startswith("x-")}

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class Stage(StrEnum):
+class FaultPoint(StrEnum):
     """What a fault spoils."""
 
     CREATE = "create"
@@ -52,7 +52,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class RequestContext:
     """Whom a request is about. `key` tells jobs apart, `nth` is the create's number, from 1."""
 
     key: str
@@ -62,59 +62,66 @@ class Subject:
 
 
 @dataclass(slots=True)
-class FaultDesk:
+class FaultInjector:
     """The faults of one sandbox, and how often each had its chance and struck, by job."""
 
     seed: int
-    stages: Mapping[str, Stage]
+    fault_points: Mapping[str, FaultPoint]
     faults: list[Fault] = field(default_factory=list)
-    struck: Counter[str] = field(default_factory=Counter)
-    _chances: Counter[tuple[int, str]] = field(default_factory=Counter)
-    _strikes: Counter[tuple[int, str]] = field(default_factory=Counter)
-    _totals: Counter[int] = field(default_factory=Counter)
+    triggered: Counter[str] = field(default_factory=Counter)
+    _opportunities: Counter[tuple[int, str]] = field(default_factory=Counter)
+    _triggered_per_job: Counter[tuple[int, str]] = field(default_factory=Counter)
+    _triggered_in_total: Counter[int] = field(default_factory=Counter)
 
     def add(self, fault: Fault) -> None:
         """Raises `ValueError` for a name or a share that does not exist."""
-        if fault.name not in self.stages:
-            raise ValueError(f"no fault is called {fault.name!r}; there are {', '.join(sorted(self.stages))}")
+        if fault.name not in self.fault_points:
+            raise ValueError(
+                f"no fault is called {fault.name!r}; there are {', '.join(sorted(self.fault_points))}"
+            )
         if not 0 <= fault.share <= 1:
             raise ValueError(f"{fault.name}: a share lies between 0 and 1, not at {fault.share}")
         self.faults.append(fault)
 
-    def pick(self, stage: Stage, subject: Subject) -> Fault | None:
+    def pick(self, point: FaultPoint, context: RequestContext) -> Fault | None:
         """The first fault of that stage that strikes now, already counted."""
         for index, fault in enumerate(self.faults):
-            if self.stages[fault.name] is stage and self._strikes_now(index, fault, subject):
+            if self.fault_points[fault.name] is point and self._try_trigger(index, fault, context):
                 return fault
         return None
 
-    def pick_all(self, stage: Stage, subject: Subject) -> tuple[Fault, ...]:
+    def pick_all(self, point: FaultPoint, context: RequestContext) -> tuple[Fault, ...]:
         """Every fault of that stage that strikes now, already counted."""
         return tuple(
             fault
             for index, fault in enumerate(self.faults)
-            if self.stages[fault.name] is stage and self._strikes_now(index, fault, subject)
+            if self.fault_points[fault.name] is point and self._try_trigger(index, fault, context)
         )
 
-    def _strikes_now(self, index: int, fault: Fault, subject: Subject) -> bool:
-        if not _concerns(fault, subject):
+    def _try_trigger(self, index: int, fault: Fault, context: RequestContext) -> bool:
+        if not _matches(fault, context):
             return False
-        place = (index, subject.key)
-        chance = self._chances[place]
-        self._chances[place] += 1
-        if chance < fault.after or (fault.times is not None and self._strikes[place] >= fault.times):
+        counter_key = (index, context.key)
+        opportunity = self._opportunities[counter_key]
+        self._opportunities[counter_key] += 1
+        if opportunity < fault.after or (
+            fault.times is not None and self._triggered_per_job[counter_key] >= fault.times
+        ):
             return False
-        if fault.total is not None and self._totals[index] >= fault.total:
+        if fault.total is not None and self._triggered_in_total[index] >= fault.total:
             return False
-        if fault.share < 1 and random.Random(f"{self.seed}/{place}/{chance}").random() >= fault.share:
+        if (
+            fault.share < 1
+            and random.Random(f"{self.seed}/{counter_key}/{opportunity}").random() >= fault.share
+        ):
             return False
-        self._strikes[place] += 1
-        self._totals[index] += 1
-        self.struck[fault.name] += 1
+        self._triggered_per_job[counter_key] += 1
+        self._triggered_in_total[index] += 1
+        self.triggered[fault.name] += 1
         return True
 
 
-def _concerns(fault: Fault, subject: Subject) -> bool:
-    if fault.nth is not None and fault.nth != subject.nth:
+def _matches(fault: Fault, context: RequestContext) -> bool:
+    if fault.nth is not None and fault.nth != context.nth:
         return False
-    return fault.match in subject.prompt or fault.match in subject.correlation_id
+    return fault.match in context.prompt or fault.match in context.correlation_id

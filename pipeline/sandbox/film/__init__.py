@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.sandbox.film.shape import Label, Shape
-from pipeline.sandbox.film.studio import Studio
+from pipeline.sandbox.film.shape import ClipLabel, ClipShape
+from pipeline.sandbox.film.studio import ClipRenderer
 
-__all__ = ["Label", "Shape", "Studio"]
+__all__ = ["ClipLabel", "ClipRenderer", "ClipShape"]

@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Final
 import av
 from PIL import Image
 
-from pipeline.sandbox.film.packets import Piece, open_scratch, pieces_of
-from pipeline.sandbox.film.scene import LOOP_S, paint
+from pipeline.sandbox.film.packets import EncodedPacket, open_discarded_container, to_packets
+from pipeline.sandbox.film.scene import LOOP_S, paint_scene
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
     from av.video.stream import VideoStream
 
-    from pipeline.sandbox.film.shape import Picture
+    from pipeline.sandbox.film.shape import FrameFormat
 
-X264: Final = ":".join(
+X264_PARAMS: Final = ":".join(
     (
         "qp=21:ipratio=1.4:bframes=0:ref=1:scenecut=0:keyint=infinite:min-keyint=1:weightp=0",
         "aq-mode=0:mbtree=0:rc-lookahead=0:sync-lookahead=0:psy=0:sliced-threads=0:threads=2",
@@ -42,38 +42,38 @@ X264: Final = ":".join(
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class EncodedLoop:
     """The loop's first frame without its band, and the packets of all later frames."""
 
-    opening: av.VideoFrame
-    later: tuple[Piece, ...]
+    first_frame: av.VideoFrame
+    later_packets: tuple[EncodedPacket, ...]
 
 
-def add_video_stream(container: OutputContainer, picture: Picture) -> VideoStream:
+def add_video_stream(container: OutputContainer, picture: FrameFormat) -> VideoStream:
     """A stream whose encoder makes frames that fit a body of that picture."""
     stream = container.add_stream("libx264", rate=picture.fps)
     stream.width, stream.height = picture.width, picture.height
     stream.pix_fmt = "yuv420p"
     stream.time_base = Fraction(1, picture.fps)
     stream.codec_context.time_base = Fraction(1, picture.fps)
-    stream.options = {"preset": "veryfast", "x264-params": X264}
+    stream.options = {"preset": "veryfast", "x264-params": X264_PARAMS}
     return stream
 
 
-def encode_body(picture: Picture) -> Body:
+def encode_loop(picture: FrameFormat) -> EncodedLoop:
     """Paint and encode one loop. Takes a second or two at 1080p: call it in a thread."""
-    opening = _scene(picture, 0.0)
-    noisy = stacked(picture, opening, _noise(picture))
-    still = _band_of(_as_decoded(noisy, picture), picture)
-    stream = add_video_stream(open_scratch(), picture)
+    first_frame = _scene_frame(picture, 0.0)
+    noisy_frame = compose_frame(picture, first_frame, _noise_band(picture))
+    caption_band = _crop_band(_encode_and_decode(noisy_frame, picture), picture)
+    stream = add_video_stream(open_discarded_container(), picture)
     frames = LOOP_S * picture.fps
-    pieces = pieces_of(stream.encode(noisy))
+    packets = to_packets(stream.encode(noisy_frame))
     for index in range(1, frames):
-        frame = stacked(picture, _scene(picture, index / frames), still)
+        frame = compose_frame(picture, _scene_frame(picture, index / frames), caption_band)
         frame.pts = index
-        pieces += pieces_of(stream.encode(frame))
-    pieces += pieces_of(stream.encode(None))
-    return Body(opening, tuple(pieces[1:]))
+        packets += to_packets(stream.encode(frame))
+    packets += to_packets(stream.encode(None))
+    return EncodedLoop(first_frame, tuple(packets[1:]))
 
 
 def to_frame(image: Image.Image, width: int, height: int) -> av.VideoFrame:
@@ -82,23 +82,23 @@ def to_frame(image: Image.Image, width: int, height: int) -> av.VideoFrame:
     return rgb.reformat(width, height, "yuv420p", dst_colorspace="ITU709")
 
 
-def stacked(picture: Picture, scene: av.VideoFrame, band: av.VideoFrame | None) -> av.VideoFrame:
+def compose_frame(picture: FrameFormat, scene: av.VideoFrame, band: av.VideoFrame | None) -> av.VideoFrame:
     """A whole frame: the scene above, the band (if the picture has one) below. Its `pts` is 0."""
     whole = av.VideoFrame(picture.width, picture.height, "yuv420p")
-    _copy(scene, whole, 0, 0, picture.band_top)
+    _copy_rows(scene, whole, 0, 0, picture.band_top)
     if band is not None:
-        _copy(band, whole, 0, picture.band_top, band.height)
+        _copy_rows(band, whole, 0, picture.band_top, band.height)
     whole.pts = 0
     return whole
 
 
-def _scene(picture: Picture, phase: float) -> av.VideoFrame:
+def _scene_frame(picture: FrameFormat, phase: float) -> av.VideoFrame:
     """The scene, painted at half size and brought up: a quarter of the work, and edges without steps."""
-    half = paint(picture.width // 2, picture.band_top // 2, phase)
+    half = paint_scene(picture.width // 2, picture.band_top // 2, phase)
     return to_frame(half, picture.width, picture.band_top)
 
 
-def _noise(picture: Picture) -> av.VideoFrame | None:
+def _noise_band(picture: FrameFormat) -> av.VideoFrame | None:
     width, height = picture.width, picture.height - picture.band_top
     if height == 0:
         return None
@@ -107,7 +107,7 @@ def _noise(picture: Picture) -> av.VideoFrame | None:
     return to_frame(small.resize((width, height), Image.Resampling.NEAREST).convert("RGB"), width, height)
 
 
-def _as_decoded(frame: av.VideoFrame, picture: Picture) -> av.VideoFrame:
+def _encode_and_decode(frame: av.VideoFrame, picture: FrameFormat) -> av.VideoFrame:
     """What a decoder makes of the frame as a clip's first."""
     memory = io.BytesIO()
     with av.open(memory, "w", format="mp4") as container:
@@ -118,16 +118,16 @@ def _as_decoded(frame: av.VideoFrame, picture: Picture) -> av.VideoFrame:
         return next(container.decode(video=0))
 
 
-def _band_of(whole: av.VideoFrame, picture: Picture) -> av.VideoFrame | None:
+def _crop_band(whole: av.VideoFrame, picture: FrameFormat) -> av.VideoFrame | None:
     height = picture.height - picture.band_top
     if height == 0:
         return None
     band = av.VideoFrame(picture.width, height, "yuv420p")
-    _copy(whole, band, picture.band_top, 0, height)
+    _copy_rows(whole, band, picture.band_top, 0, height)
     return band
 
 
-def _copy(source: av.VideoFrame, target: av.VideoFrame, top: int, to: int, height: int) -> None:
+def _copy_rows(source: av.VideoFrame, target: av.VideoFrame, top: int, to: int, height: int) -> None:
     """Copy `height` rows from row `top` of one frame to row `to` of another of its width; all are even."""
     for index, (one, other) in enumerate(zip(source.planes, target.planes, strict=True)):
         scale = 1 if index == 0 else 2

@@ -15,21 +15,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class EncodedPacket:
     """One encoded packet; times in ticks of its own stream (frames for video, samples for sound)."""
 
     data: bytes
     pts: int
     duration: int
-    key: bool
+    is_keyframe: bool
 
 
-def pieces_of(packets: Iterable[av.Packet[Any]]) -> list[Piece]:
+def to_packets(packets: Iterable[av.Packet[Any]]) -> list[EncodedPacket]:
     return [
-        Piece(bytes(packet), packet.pts or 0, packet.duration or 0, packet.is_keyframe) for packet in packets
+        EncodedPacket(bytes(packet), packet.pts or 0, packet.duration or 0, packet.is_keyframe)
+        for packet in packets
     ]
 
 
-def open_scratch() -> OutputContainer:
+def open_discarded_container() -> OutputContainer:
     """An MP4 that is never written: encoders need one to know that their headers go to the container."""
     return av.open(io.BytesIO(), "w", format="mp4")

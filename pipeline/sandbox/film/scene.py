@@ -40,7 +40,7 @@ DUSK: Final = Palette(
 WAVES: Final = 7
 
 
-def paint(width: int, height: int, phase: float, palette: Palette = DUSK) -> Image.Image:
+def paint_scene(width: int, height: int, phase: float, palette: Palette = DUSK) -> Image.Image:
     """An RGB picture of the scene at `phase` in [0, 1) of the loop."""
     image = _sky(width, height, palette).copy()
     _paste_sun(image, phase, palette)
@@ -50,7 +50,7 @@ def paint(width: int, height: int, phase: float, palette: Palette = DUSK) -> Ima
     return image
 
 
-def mix(one: Rgb, other: Rgb, share: float) -> Rgb:
+def blend(one: Rgb, other: Rgb, share: float) -> Rgb:
     """The colour that lies `share` of the way from `one` to `other`."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
     return red, green, blue
@@ -62,9 +62,9 @@ def _sky(width: int, height: int, palette: Palette) -> Image.Image:
     for row in range(256):
         share = row / 170
         top, middle, low = palette.sky
-        colour = mix(top, middle, share) if share < 1 else mix(middle, low, min(1.0, share - 1 + 0.12))
+        colour = blend(top, middle, share) if share < 1 else blend(middle, low, min(1.0, share - 1 + 0.12))
         if share < 1:
-            colour = mix(top, mix(middle, low, share * 0.45), share)
+            colour = blend(top, blend(middle, low, share * 0.45), share)
         column.putpixel((0, row), colour)
     return column.resize((width, height), Image.Resampling.BICUBIC)
 
@@ -97,18 +97,18 @@ def _paste_sun(image: Image.Image, phase: float, palette: Palette) -> None:
 def _wave_fill(width: int, height: int, index: int, palette: Palette) -> Image.Image:
     share = index / (WAVES - 1)
     crest, trough = (
-        mix(palette.far, palette.near, share),
-        mix(palette.far, palette.near, min(1.0, share + 0.3)),
+        blend(palette.far, palette.near, share),
+        blend(palette.far, palette.near, min(1.0, share + 0.3)),
     )
     column = Image.new("RGB", (1, 64))
     for row in range(64):
-        column.putpixel((0, row), mix(crest, trough, row / 63))
+        column.putpixel((0, row), blend(crest, trough, row / 63))
     return column.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def _wave_mask(width: int, height: int, index: int, phase: float) -> Image.Image:
     step = max(2, width // 160)
-    points = [(x, height * _crest(x / width, index, phase)) for x in range(0, width + step, step)]
+    points = [(x, height * _crest_height(x / width, index, phase)) for x in range(0, width + step, step)]
     mask = Image.new("L", (width, height), 0)
     opacity = 150 + round(105 * index / (WAVES - 1))
     draw = ImageDraw.Draw(mask)
@@ -117,7 +117,7 @@ def _wave_mask(width: int, height: int, index: int, phase: float) -> Image.Image
     return mask
 
 
-def _crest(x: float, index: int, phase: float) -> float:
+def _crest_height(x: float, index: int, phase: float) -> float:
     """The height of wave `index` at `x` (0 to 1 across), as a share of the picture from its top."""
     base = 0.46 + 0.075 * index
     swell = 0.050 * sin(FULL_CIRCLE * (0.9 * x + phase) + index * 1.9)

@@ -10,7 +10,7 @@ SHORT_SIDES: Final = {"480p": 480, "720p": 720, "1080p": 1080}
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class FrameFormat:
     """What one encoded body fits: size in pixels, frames a second, and whether it has room for words.
 
     `band_top` is the first row of the caption's band, on a macroblock's edge; `height` when there is none.
@@ -19,47 +19,51 @@ class Picture:
     width: int
     height: int
     fps: int
-    captioned: bool
+    has_caption: bool
 
     @property
     def audio_bit_rate(self) -> int:
         """Bits a second of the sound that goes with it."""
-        return 128_000 if self.captioned else 24_000
+        return 128_000 if self.has_caption else 24_000
 
     @property
     def band_top(self) -> int:
-        if not self.captioned:
+        if not self.has_caption:
             return self.height
         return round(self.height * 0.745) // MACROBLOCK * MACROBLOCK
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ClipShape:
     """One clip as it was asked for; `seconds` is its length, `audio` whether it has a sound track."""
 
-    picture: Picture
+    frame_format: FrameFormat
     seconds: float
     audio: bool
 
     @property
     def frames(self) -> int:
-        return max(1, round(self.seconds * self.picture.fps))
+        return max(1, round(self.seconds * self.frame_format.fps))
 
     @classmethod
-    def asked(cls, resolution: str, aspect_ratio: str, seconds: float, audio: bool, *, small: bool) -> Shape:
+    def for_request(
+        cls, resolution: str, aspect_ratio: str, seconds: float, audio: bool, *, small: bool
+    ) -> ClipShape:
         """The shape of a vendor's clip; `small` keeps aspect and length and gives up size and words."""
         short = SHORT_SIDES.get(resolution, 720)
         long = short * 16 // 9
         if small:
             short, long = 90, 160
-        across, down = (short, long) if aspect_ratio == "9:16" else (long, short)
+        width, height = (short, long) if aspect_ratio == "9:16" else (long, short)
         if aspect_ratio == "1:1":
-            across = down = short
-        return cls(Picture(across & ~1, down & ~1, 12 if small else 24, captioned=not small), seconds, audio)
+            width = height = short
+        return cls(
+            FrameFormat(width & ~1, height & ~1, 12 if small else 24, has_caption=not small), seconds, audio
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Label:
+class ClipLabel:
     """What a clip says about itself, on the picture and in the file's metadata."""
 
     prompt: str

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-OWN: Final = ""
+BUILTIN_FONT: Final = ""
 """The name of Pillow's own typeface: ASCII and little else, no accents, no dashes."""
 
-PREFERRED: Final = (
+PREFERRED_FONTS: Final = (
     "dejavusans.ttf",
     *("notosanscjk-regular.ttc", "notosanscjkjp-regular.otf", "notosanscjksc-regular.otf"),
     *("wqy-microhei.ttc", "wqy-zenhei.ttc", "droidsansfallbackfull.ttf", "droidsansfallback.ttf"),
@@ -38,39 +38,42 @@ PREFERRED: Final = (
 )
 """File names of plain faces with many letters, on Linux, macOS and Windows; none need be there."""
 
-MOST_OTHERS: Final = 40
+MAX_OTHER_FONTS: Final = 40
 """Further files that are looked into for a text that no preferred face shows, the largest first: a face
 of many letters is a large file. Each costs a millisecond."""
 
 PLACEHOLDER: Final = "[non-Latin prompt]"
-ASCII_FOR: Final = {"—": "-", "–": "-", "×": "x", "ß": "ss", "ø": "o", "Ø": "O", "æ": "ae", "Æ": "AE"}
-NOT_A_LETTER: Final = "\uffff"
-PROBE_SIZE: Final = 24
-UNSEEN: Final = frozenset({"Zs", "Zl", "Zp", "Cf", "Mn"})
+ASCII_FALLBACKS: Final = {"—": "-", "–": "-", "×": "x", "ß": "ss", "ø": "o", "Ø": "O", "æ": "ae", "Æ": "AE"}
+MISSING_CHARACTER: Final = "\uffff"
+PROBE_FONT_SIZE: Final = 24
+INVISIBLE_CATEGORIES: Final = frozenset({"Zs", "Zl", "Zp", "Cf", "Mn"})
 """Categories of characters that show nothing of their own."""
 
 
-def legible(text: str, size: int) -> tuple[str, Font]:
+def choose_font(text: str, size: int) -> tuple[str, Font]:
     """`text` as it can be shown, and the face to show it in.
 
     White space becomes single spaces, control characters go. Letters that no face here has become
     `PLACEHOLDER`, once, instead of a row of boxes.
     """
     text = " ".join("".join(" " if _is_control(letter) else letter for letter in text).split())
-    letters = frozenset(text) - {" "}
-    name = _face_for(letters)
-    missing = {letter for letter in letters if not _has(name, letter)}
+    characters = frozenset(text) - {" "}
+    name = _best_font(characters)
+    missing = {letter for letter in characters if not _has_glyph(name, letter)}
     if missing:
-        text = "".join(_plainer(letter) if letter in missing else letter for letter in text)
-        missing = {letter for letter in text if letter != " " and not _has(name, letter)}
-    font = _font(name, size)
+        text = "".join(_ascii_fallback(letter) if letter in missing else letter for letter in text)
+        missing = {letter for letter in text if letter != " " and not _has_glyph(name, letter)}
+    font = _load_font(name, size)
     assert font is not None  # noqa: S101  # it was opened to look for the letters
-    return (_replaced(text, missing) if missing else text), font
+    return (_with_placeholder(text, missing) if missing else text), font
 
 
-def _plainer(letter: str) -> str:
+def _ascii_fallback(letter: str) -> str:
     """The letter without its accents, or an ASCII sign that stands for it, or itself without one."""
-    bare = ASCII_FOR.get(letter) or unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode()
+    bare = (
+        ASCII_FALLBACKS.get(letter)
+        or unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode()
+    )
     return bare or letter
 
 
@@ -78,29 +81,29 @@ def _is_control(letter: str) -> bool:
     return unicodedata.category(letter) in ("Cc", "Cs")
 
 
-def _replaced(text: str, missing: set[str]) -> str:
+def _with_placeholder(text: str, missing: set[str]) -> str:
     """`text` with its first run of missing letters as the placeholder and the others left out."""
-    words: list[str] = []
+    kept: list[str] = []
     before, shown = False, False
     for letter in text:
-        gone = letter in missing
-        if not gone:
-            words.append(letter)
+        is_missing = letter in missing
+        if not is_missing:
+            kept.append(letter)
         elif not before:
-            words.append(" " if shown else f" {PLACEHOLDER} ")
+            kept.append(" " if shown else f" {PLACEHOLDER} ")
             shown = True
-        before = gone
-    return " ".join("".join(words).split())
+        before = is_missing
+    return " ".join("".join(kept).split())
 
 
 @lru_cache(maxsize=512)
-def _face_for(letters: frozenset[str]) -> str:
+def _best_font(letters: frozenset[str]) -> str:
     """The first face that has all the letters, else the one that has most of them."""
-    best, most = OWN, -1
-    for name in _faces():
-        if _font(name, PROBE_SIZE) is None:
+    best, most = BUILTIN_FONT, -1
+    for name in _candidate_fonts():
+        if _load_font(name, PROBE_FONT_SIZE) is None:
             continue
-        has = sum(_has(name, letter) for letter in letters)
+        has = sum(_has_glyph(name, letter) for letter in letters)
         if has > most:
             best, most = name, has
         if has == len(letters):
@@ -108,16 +111,16 @@ def _face_for(letters: frozenset[str]) -> str:
     return best
 
 
-def _faces() -> Iterator[str]:
+def _candidate_fonts() -> Iterator[str]:
     """Pillow's own face, the preferred ones that are here, then others; lazily, since most texts need one."""
-    yield OWN
-    found = _installed()
-    yield from (found[name] for name in PREFERRED if name in found)
-    others = [path for name, path in found.items() if name not in PREFERRED]
-    yield from islice(sorted(others, key=lambda path: (-_bytes(path), path)), MOST_OTHERS)
+    yield BUILTIN_FONT
+    found = _installed_fonts()
+    yield from (found[name] for name in PREFERRED_FONTS if name in found)
+    others = [path for name, path in found.items() if name not in PREFERRED_FONTS]
+    yield from islice(sorted(others, key=lambda path: (-_file_size_bytes(path), path)), MAX_OTHER_FONTS)
 
 
-def _bytes(path: str) -> int:
+def _file_size_bytes(path: str) -> int:
     try:
         return Path(path).stat().st_size
     except OSError:
@@ -125,10 +128,10 @@ def _bytes(path: str) -> int:
 
 
 @lru_cache(maxsize=1)
-def _installed() -> dict[str, str]:
+def _installed_fonts() -> dict[str, str]:
     """Paths of the font files in the usual folders, by file name in lower case."""
     found: dict[str, str] = {}
-    for root in font_folders():
+    for root in font_dirs():
         for folder, _, names in os.walk(root):
             for name in names:
                 if name.lower().endswith((".ttf", ".otf", ".ttc")):
@@ -136,7 +139,7 @@ def _installed() -> dict[str, str]:
     return found
 
 
-def font_folders() -> list[Path]:
+def font_dirs() -> list[Path]:
     """Where this kind of system keeps fonts."""
     home = Path("~").expanduser()
     if sys.platform == "win32":
@@ -153,27 +156,27 @@ def font_folders() -> list[Path]:
 
 
 @lru_cache(maxsize=16384)
-def _has(name: str, letter: str) -> bool:
+def _has_glyph(name: str, letter: str) -> bool:
     """Whether the face draws the letter as something else than its sign for what it lacks."""
-    if unicodedata.category(letter) in UNSEEN:
+    if unicodedata.category(letter) in INVISIBLE_CATEGORIES:
         return True
-    font = _font(name, PROBE_SIZE)
+    font = _load_font(name, PROBE_FONT_SIZE)
     if font is None:
         return False
     try:
-        return _drawn(font, letter) != _drawn(font, NOT_A_LETTER)
+        return _render_glyph(font, letter) != _render_glyph(font, MISSING_CHARACTER)
     except OSError:  # a damaged font
         return False
 
 
-def _drawn(font: Font, letter: str) -> tuple[tuple[int, int], bytes]:
+def _render_glyph(font: Font, letter: str) -> tuple[tuple[int, int], bytes]:
     mask = font.getmask(letter)
     return mask.size, bytes(mask)
 
 
 @lru_cache(maxsize=64)
-def _font(name: str, size: int) -> Font | None:
+def _load_font(name: str, size: int) -> Font | None:
     try:
-        return ImageFont.load_default(size) if name == OWN else ImageFont.truetype(name, size)
+        return ImageFont.load_default(size) if name == BUILTIN_FONT else ImageFont.truetype(name, size)
     except OSError:
         return None

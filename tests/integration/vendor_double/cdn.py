@@ -9,11 +9,11 @@ import time
 from math import inf
 from typing import TYPE_CHECKING
 
-from tests.integration.vendor_double.films import film
-from tests.integration.vendor_double.wire import Exchange, Request, Server
+from tests.integration.vendor_double.films import make_video
+from tests.integration.vendor_double.wire import Exchange, HttpServer, Request
 
 if TYPE_CHECKING:
-    from tests.integration.vendor_double.vendor import Double, Made
+    from tests.integration.vendor_double.vendor import VendorDouble, VendorGeneration
 
 _PATH = re.compile(r"/films/(\d+)/(\d+)\.mp4")
 _RANGE = re.compile(r"bytes=(\d+)-")
@@ -22,28 +22,28 @@ _RANGE = re.compile(r"bytes=(\d+)-")
 class Cdn:
     """Serves the films of what the double made; counts how many it serves at once."""
 
-    def __init__(self, vendor: Double) -> None:
+    def __init__(self, vendor: VendorDouble) -> None:
         self._vendor = vendor
-        self._minted: list[tuple[int, float]] = []
-        self.server = Server(self._answer)
-        self.url_life_s = inf
+        self._issued: list[tuple[int, float]] = []
+        self.server = HttpServer(self._answer)
+        self.url_lifetime_s = inf
         self.bytes_per_s = inf
         self.padding = 0
         self.signature = ""
         self.requests: list[Request] = []
-        self.leaked: list[Request] = []
-        self.open = 0
-        self.peak = 0
+        self.requests_with_key: list[Request] = []
+        self.active_requests = 0
+        self.peak_requests = 0
 
-    def mint(self, made: Made) -> str:
+    def issue_url(self, generation: VendorGeneration) -> str:
         """Hand out a fresh URL; it is good from now on for `url_life_s`."""
-        self._minted.append((made.number, time.time()))
-        token = len(self._minted) - 1
+        self._issued.append((generation.number, time.time()))
+        token = len(self._issued) - 1
         signature = self.signature or f"X-Amz-Signature=s3cr3t{token}"
-        return f"{self.server.url}/films/{made.number}/{token}.mp4?{signature}"
+        return f"{self.server.url}/films/{generation.number}/{token}.mp4?{signature}"
 
-    def film_of(self, made: Made) -> bytes:
-        return made.script.film or film(made.prompt, self.padding)
+    def video_of(self, generation: VendorGeneration) -> bytes:
+        return generation.script.video or make_video(generation.prompt, self.padding)
 
     @staticmethod
     def etag(whole: bytes) -> str:
@@ -52,30 +52,30 @@ class Cdn:
     async def _answer(self, exchange: Exchange) -> None:
         self.requests.append(exchange.request)
         if "authorization" in exchange.request.headers:
-            self.leaked.append(exchange.request)
+            self.requests_with_key.append(exchange.request)
             await exchange.send(400, b"Only one auth mechanism allowed")
             return
-        self.open += 1
-        self.peak = max(self.peak, self.open)
+        self.active_requests += 1
+        self.peak_requests = max(self.peak_requests, self.active_requests)
         try:
-            await self._film(exchange)
+            await self._serve_video(exchange)
         finally:
-            self.open -= 1
+            self.active_requests -= 1
 
-    async def _film(self, exchange: Exchange) -> None:
+    async def _serve_video(self, exchange: Exchange) -> None:
         match = _PATH.fullmatch(exchange.request.path)
         if match is None:
             await exchange.send(404, b"no such film")
             return
-        made, minted_at = self._vendor.made[int(match[1])], self._minted[int(match[2])][1]
+        made, minted_at = self._vendor.generations[int(match[1])], self._issued[int(match[2])][1]
         if made.script.cdn:
             await made.script.cdn.pop(0)(exchange)
-        elif time.time() - minted_at > self.url_life_s:
+        elif time.time() - minted_at > self.url_lifetime_s:
             await exchange.send(403, b"<Error><Code>AccessDenied</Code></Error>")
         else:
-            await self._serve(exchange, self.film_of(made))
+            await self._send_file(exchange, self.video_of(made))
 
-    async def _serve(self, exchange: Exchange, whole: bytes) -> None:
+    async def _send_file(self, exchange: Exchange, whole: bytes) -> None:
         etag = self.etag(whole)
         headers = {"Content-Type": "video/mp4", "ETag": etag, "Accept-Ranges": "bytes"}
         asked = exchange.request.headers
@@ -84,19 +84,21 @@ class Cdn:
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(whole) - 1}/{len(whole)}"
         body = whole[start:]
-        exchange.head(206 if start else 200, headers, {"Content-Length": str(len(body))})
-        await self._trickle(exchange, body)
+        exchange.send_head(206 if start else 200, headers, {"Content-Length": str(len(body))})
+        await self._send_slowly(exchange, body)
 
-    async def _trickle(self, exchange: Exchange, body: bytes) -> None:
+    async def _send_slowly(self, exchange: Exchange, body: bytes) -> None:
         step = max(1, len(body) if self.bytes_per_s == inf else int(self.bytes_per_s / 20))
         last = (len(body) - 1) // step * step
         for start in range(0, last, step):
             exchange.writer.write(body[start : start + step])
             await exchange.writer.drain()
             await asyncio.sleep(0.05)
-        self.open -= 1  # whoever has the last bytes may ask for another film before we are back here
+        self.active_requests -= (
+            1  # whoever has the last bytes may ask for another film before we are back here
+        )
         try:
             exchange.writer.write(body[last:])
             await exchange.writer.drain()
         finally:
-            self.open += 1
+            self.active_requests += 1

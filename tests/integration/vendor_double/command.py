@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.integration.vendor_double.vendor import KEY, Double
+from tests.integration.vendor_double.vendor import KEY, VendorDouble
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -22,7 +22,7 @@ IMAGE = "https://example.com/image.jpg"
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class CommandResult:
     """How a command ended, and all that it said."""
 
     code: int
@@ -30,12 +30,12 @@ class Ended:
     err: str
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return f"exit {self.code}\n{self.out}\n{self.err}"
 
 
 @dataclass(slots=True)
-class Desk:
+class Workspace:
     """A folder in which a person works: manifests, the command, what it leaves behind."""
 
     folder: Path
@@ -61,7 +61,7 @@ class Desk:
         path = self.output / "run.log"
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
-    def env(self) -> dict[str, str]:
+    def environ(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "TMPDIR")}
         home = self.folder / "home"
         kept |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "PYTHONPATH": str(ROOT)}
@@ -78,18 +78,18 @@ class Desk:
             sys.executable,
             *("-m", "pipeline", *args),
             cwd=self.folder,
-            env=self.env(),
+            env=self.environ(),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
 
-    async def run(self, *args: str, manifest: str = "batch.json", within_s: float = 60.0) -> Ended:
-        return await ended(await self.start(*args, manifest=manifest), within_s)
+    async def run(self, *args: str, manifest: str = "batch.json", within_s: float = 60.0) -> CommandResult:
+        return await wait_for_exit(await self.start(*args, manifest=manifest), within_s)
 
-    async def command(self, *args: str, within_s: float = 60.0) -> Ended:
+    async def command(self, *args: str, within_s: float = 60.0) -> CommandResult:
         """Run another of the commands."""
-        return await ended(await self._start(*args), within_s)
+        return await wait_for_exit(await self._start(*args), within_s)
 
     def rows(self) -> list[dict[str, str]]:
         with (self.output / "results.csv").open(newline="", encoding="utf-8-sig") as file:
@@ -109,7 +109,7 @@ class Desk:
         return {name for name in names if not name.startswith("home/")}
 
 
-async def ended(process: asyncio.subprocess.Process, within_s: float = 60.0) -> Ended:
+async def wait_for_exit(process: asyncio.subprocess.Process, within_s: float = 60.0) -> CommandResult:
     """Wait for a command's end; one that does not end in time is killed, and the test fails."""
     try:
         out, err = await asyncio.wait_for(process.communicate(), within_s)
@@ -118,22 +118,22 @@ async def ended(process: asyncio.subprocess.Process, within_s: float = 60.0) -> 
         out, err = await process.communicate()
         raise AssertionError(f"not ended within {within_s} s\n{out.decode()}\n{err.decode()}") from None
     assert process.returncode is not None
-    return Ended(process.returncode, out.decode(), err.decode())
+    return CommandResult(process.returncode, out.decode(), err.decode())
 
 
 @contextlib.asynccontextmanager
-async def at_work(
-    folder: Path, *, render_s: float = 0.3, goes_away: bool = False
-) -> AsyncIterator[tuple[Double, Desk]]:
+async def vendor_and_workspace(
+    folder: Path, *, render_s: float = 0.3, fixed_ports: bool = False
+) -> AsyncIterator[tuple[VendorDouble, Workspace]]:
     """A vendor that is open, and the desk of someone who uses it."""
-    async with Double(render_s=render_s, goes_away=goes_away) as vendor:
-        yield vendor, Desk(folder, vendor.api.url)
+    async with VendorDouble(render_s=render_s, fixed_ports=fixed_ports) as vendor:
+        yield vendor, Workspace(folder, vendor.api.url)
 
 
-async def until(true: Callable[[], bool], within_s: float = 30.0) -> None:
+async def wait_until(condition: Callable[[], bool], within_s: float = 30.0) -> None:
     """Wait for something that the vendor sees and cannot announce."""
     async with asyncio.timeout(within_s):
         while True:
-            if true():
+            if condition():
                 return
             await asyncio.sleep(0.005)

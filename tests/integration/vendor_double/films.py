@@ -10,7 +10,7 @@ from av.video.frame import VideoFrame
 
 
 @cache
-def _base() -> bytes:
+def _base_video() -> bytes:
     """One second of H.264, 64 by 64."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
@@ -25,11 +25,11 @@ def _base() -> bytes:
     return buffer.getvalue()
 
 
-def film(prompt: str, padding: int = 0) -> bytes:
+def make_video(prompt: str, padding: int = 0) -> bytes:
     """A playable film of at least `padding` bytes that is like no other prompt's."""
-    words = prompt.encode()
-    return _base() + _free(bytes(padding)) + _free(words)
+    marker = prompt.encode()
+    return _base_video() + _free_box(bytes(padding)) + _free_box(marker)
 
 
-def _free(content: bytes) -> bytes:
+def _free_box(content: bytes) -> bytes:
     return (8 + len(content)).to_bytes(4, "big") + b"free" + content

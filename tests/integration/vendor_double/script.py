@@ -10,8 +10,8 @@ from typing import Any
 from tests.integration.vendor_double.wire import Exchange
 
 Reply = Callable[[Exchange], Awaitable[None]]
-RUNNING = ("waiting", "active", "queued", "generating", "processing", "pending")
-PAGE = b"<html><head><title>Bad Gateway</title></head><body>nginx</body></html>"
+RUNNING_STATUSES = ("waiting", "active", "queued", "generating", "processing", "pending")
+GATEWAY_PAGE = b"<html><head><title>Bad Gateway</title></head><body>nginx</body></html>"
 
 
 def json_reply(status: int, value: Any, **headers: str) -> Reply:
@@ -21,7 +21,7 @@ def json_reply(status: int, value: Any, **headers: str) -> Reply:
     return reply
 
 
-def trouble(status: int, message: str, **headers: str) -> Reply:
+def error_reply(status: int, message: str, **headers: str) -> Reply:
     """An error in the vendor's own shape."""
 
     async def reply(exchange: Exchange) -> None:
@@ -51,17 +51,17 @@ def raw(status: int, body: bytes, kind: str = "text/html") -> Reply:
     return reply
 
 
-async def reset(exchange: Exchange) -> None:
+async def reset_connection(exchange: Exchange) -> None:
     """Not a byte of an answer."""
     exchange.reset()
 
 
-async def hang_up(exchange: Exchange) -> None:
+async def close_connection(exchange: Exchange) -> None:
     """A connection closed in good order instead of an answer."""
     exchange.close()
 
 
-def cut_inside(status: int, body: bytes, share: float = 0.5) -> Reply:
+def cut_in_body(status: int, body: bytes, share: float = 0.5) -> Reply:
     """The head and a part of the body, then nothing more."""
 
     async def reply(exchange: Exchange) -> None:
@@ -69,7 +69,7 @@ def cut_inside(status: int, body: bytes, share: float = 0.5) -> Reply:
             status,
             body[: int(len(body) * share)],
             {"Content-Type": "application/json"},
-            announced=len(body),
+            content_length=len(body),
         )
         exchange.close()
 
@@ -82,7 +82,7 @@ async def cut_in_head(exchange: Exchange) -> None:
     exchange.close()
 
 
-def silence(seconds: float) -> Reply:
+def hang_for(seconds: float) -> Reply:
     async def reply(exchange: Exchange) -> None:
         await asyncio.sleep(seconds)
         exchange.reset()
@@ -91,42 +91,42 @@ def silence(seconds: float) -> Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Create:
+class ScriptedCreate:
     """One create that goes wrong: whether it was accepted all the same, and what the client sees."""
 
     accept: bool
     reply: Reply | None = None
 
 
-LOST = {
-    "accepted then cut": Create(accept=True, reply=reset),
-    "502 accepted": Create(accept=True, reply=raw(502, PAGE)),
-    "502": Create(accept=False, reply=raw(502, PAGE)),
-    "504 accepted": Create(accept=True, reply=raw(504, b"")),
-    "504": Create(accept=False, reply=raw(504, b"")),
-    "unreadable": Create(accept=True, reply=raw(200, b'{"id": "81\xff\xfe', "application/json")),
-    "cut unaccepted": Create(accept=False, reply=hang_up),
+LOST_CREATES = {
+    "accepted then cut": ScriptedCreate(accept=True, reply=reset_connection),
+    "502 accepted": ScriptedCreate(accept=True, reply=raw(502, GATEWAY_PAGE)),
+    "502": ScriptedCreate(accept=False, reply=raw(502, GATEWAY_PAGE)),
+    "504 accepted": ScriptedCreate(accept=True, reply=raw(504, b"")),
+    "504": ScriptedCreate(accept=False, reply=raw(504, b"")),
+    "unreadable": ScriptedCreate(accept=True, reply=raw(200, b'{"id": "81\xff\xfe', "application/json")),
+    "cut unaccepted": ScriptedCreate(accept=False, reply=close_connection),
 }
 """The ways in which the answer of a create is lost."""
 
 
 @dataclass(slots=True)
-class Script:
+class JobScript:
     """The life of a job; lists are used up from their beginning, then all goes well.
 
     `ending` replaces what a finished generation answers (without id). `looks` come before the first
     honest answer to a status call; with `looks` the generation finishes when they are used up.
     """
 
-    creates: list[Create] = field(default_factory=list)
-    looks: list[Reply] = field(default_factory=list)
+    creates: list[ScriptedCreate] = field(default_factory=list)
+    status_replies: list[Reply] = field(default_factory=list)
     cdn: list[Reply] = field(default_factory=list)
-    ending: dict[str, Any] | None = None
+    final_answer: dict[str, Any] | None = None
     render_s: float | None = None
     id: str | int | None = None
     id_name: str = "id"
     accepted_status: int = 200
-    running: tuple[str, ...] = RUNNING
-    film: bytes | None = None
+    running_statuses: tuple[str, ...] = RUNNING_STATUSES
+    video: bytes | None = None
     in_log: bool = True
     log_late_s: float = 0.0

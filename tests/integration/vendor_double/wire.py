@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
 HOST = "127.0.0.1"
-_LINGER_NOT = struct.pack("ii", 1, 0)
+_LINGER_OFF = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +54,16 @@ class Exchange:
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
         *,
-        announced: int | None = None,
+        content_length: int | None = None,
     ) -> None:
         """Answer; `announced` lies about the length of the body."""
-        self.head(status, {"Content-Length": str(len(body) if announced is None else announced)}, headers)
+        self.send_head(
+            status, {"Content-Length": str(len(body) if content_length is None else content_length)}, headers
+        )
         self.writer.write(body)
         await self.writer.drain()
 
-    def head(self, status: int, *groups: Mapping[str, str] | None) -> None:
+    def send_head(self, status: int, *groups: Mapping[str, str] | None) -> None:
         lines = [f"HTTP/1.1 {status} Whatever"]
         lines += [f"{name}: {value}" for group in groups if group for name, value in group.items()]
         self.writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
@@ -79,11 +81,11 @@ class Exchange:
         """End the connection with a RST: what was not read is lost."""
         peer = self.writer.get_extra_info("socket")
         with contextlib.suppress(OSError):
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
         self.writer.transport.abort()
 
 
-class Server:
+class HttpServer:
     """Listens on loopback; may go away in mid-sentence and come back on the same port."""
 
     def __init__(self, handler: Callable[[Exchange], Awaitable[None]]) -> None:
@@ -99,7 +101,7 @@ class Server:
         return f"http://{HOST}:{self.port}"
 
     async def open(self) -> None:
-        listener = await asyncio.start_server(self._accepted, HOST, self.port, backlog=512)
+        listener = await asyncio.start_server(self._on_connection, HOST, self.port, backlog=512)
         self.port = listener.sockets[0].getsockname()[1]
         self._listener = listener
 
@@ -116,16 +118,16 @@ class Server:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.sleep(0)  # lets the transports close
 
-    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         self.connections += 1
-        task = asyncio.ensure_future(self._converse(reader, writer))
+        task = asyncio.ensure_future(self._serve_connection(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            while not writer.is_closing() and (request := await _read(reader)) is not None:
+            while not writer.is_closing() and (request := await _read_request(reader)) is not None:
                 await self._handler(Exchange(request, writer))
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
@@ -138,7 +140,7 @@ class Server:
                 await writer.wait_closed()
 
 
-async def _read(reader: asyncio.StreamReader) -> Request | None:
+async def _read_request(reader: asyncio.StreamReader) -> Request | None:
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:

@@ -68,7 +68,7 @@ async def run_row(ledger: Ledger, record: Record, latencies_s: list[float]) -> N
 
 async def throughput(where: str, name: str, callers: int, n_rows: int, most_moves: int) -> LedgerTiming:
     """Time `callers` tasks that each take their share of the rows through all their steps."""
-    usual, writer._MOST_MOVES = writer._MOST_MOVES, most_moves  # type: ignore[misc]  # benchmarked as a knob
+    usual, writer._MAX_GROUP_UPDATES = writer._MAX_GROUP_UPDATES, most_moves  # type: ignore[misc]  # benchmarked as a knob
     waits: list[float] = []
     async with await Ledger.open(where, batch=name) as ledger:
         records = [make_record(name, n) for n in range(n_rows)]
@@ -82,7 +82,7 @@ async def throughput(where: str, name: str, callers: int, n_rows: int, most_move
         began = time.perf_counter()
         await asyncio.gather(*(caller() for _ in range(callers)))
         elapsed_s = time.perf_counter() - began
-    writer._MOST_MOVES = usual  # type: ignore[misc]  # as above
+    writer._MAX_GROUP_UPDATES = usual  # type: ignore[misc]  # as above
     cuts = statistics.quantiles(waits, n=100)
     return LedgerTiming(name, len(waits) / elapsed_s, cuts[49] * 1000, cuts[98] * 1000)
 

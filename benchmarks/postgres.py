@@ -30,7 +30,7 @@ from tests.integration.ports import free_port
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-    from pipeline.ledger.leases import Leased
+    from pipeline.ledger.leases import LeasedRow
 
 BATCH: Final = "default"
 INSERT_ROWS: Final = 20_000
@@ -60,7 +60,7 @@ async def fill(ledger: Ledger, url: str, rows: int) -> None:
         connection.execute(DONE, (rows * 3 // 10,))
 
 
-async def _worker(url: str, lent: Sequence[Leased], begin_at: float) -> tuple[float, float]:
+async def _worker(url: str, lent: Sequence[LeasedRow], begin_at: float) -> tuple[float, float]:
     async with await Ledger.open(url) as ledger:
         ledger.fence({leased.record.key: leased.lease for leased in lent})
         records: Iterator[Any] = iter([leased.record for leased in lent])
@@ -75,7 +75,7 @@ async def _worker(url: str, lent: Sequence[Leased], begin_at: float) -> tuple[fl
         return began, time.time()
 
 
-def run_worker(url: str, lent: Sequence[Leased], begin_at: float) -> tuple[float, float]:
+def run_worker(url: str, lent: Sequence[LeasedRow], begin_at: float) -> tuple[float, float]:
     """Take the rows from pending to done, 200 at a time; return when that began and ended."""
     return asyncio.run(_worker(url, lent, begin_at))
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from pipeline.cluster.limits import Lender, Outcome, Verdict
+from pipeline.cluster.limits import PermitPool, Outcome, Verdict
 from pipeline.submit.concurrency import CreateGate
 
 MEDIAN_S: Final = 80.0
@@ -67,7 +67,7 @@ class WorkersSimulation:
     def __init__(self, scene: Scenario, seed: int = 1) -> None:
         self.scenario = scene
         self.rng = Random(seed)
-        self.permit_pool = Lender(CreateGate(scene.concurrency, interval_s=INTERVAL_S, random=self.rng))
+        self.permit_pool = PermitPool(CreateGate(scene.concurrency, interval_s=INTERVAL_S, random=self.rng))
         self.limit = min(scene.concurrency, scene.account_limit or scene.concurrency)
         self.pending = scene.jobs
         self.orphaned: list[tuple[str, float]] = []
@@ -131,7 +131,7 @@ class WorkersSimulation:
         wanted = max(0, self.rows_per_worker - worker.pending_rows)
         over, self.orphaned = self.orphaned[:wanted], self.orphaned[wanted:]
         if over:
-            self.permit_pool.took(worker.name, [key for key, _ in over])
+            self.permit_pool.assign(worker.name, [key for key, _ in over])
             for key, noticed in over:
                 worker.in_flight += 1
                 self.noticed_at[worker.name][key] = noticed
@@ -170,7 +170,7 @@ class WorkersSimulation:
         self.pending += worker.pending_rows
         in_flight = self.noticed_at.pop(worker.name)
         self.orphaned += in_flight.items()
-        self.permit_pool.gone(worker.name, self.now, in_flight)
+        self.permit_pool.remove_worker(worker.name, self.now, in_flight)
         self.start_worker(self.now + RESTART_DELAY_S)
 
 

@@ -22,7 +22,7 @@ from typing import Final
 
 from pipeline.client import ApiKey
 from pipeline.cluster.limits import Looked
-from pipeline.cluster.messages import ClusterJob, Report
+from pipeline.cluster.messages import ClusterConfig, Heartbeat
 from pipeline.ledger import Ledger
 from pipeline.sandbox import Sandbox, SandboxOptions
 from pipeline.settings import Settings
@@ -97,24 +97,24 @@ async def measure_messages(reports: int) -> None:
     """Ask one account as fast as it answers; no row moves."""
     from pipeline.cluster import ray_backend
 
-    ray_backend.start(None, 1)
+    ray_backend.start_or_join(None, 1)
     where = shared_postgres().url(shared_postgres().new_database())
     async with await Ledger.open(where) as ledger:
         epoch, orphans = await ledger.begin_epoch()
-    job = ClusterJob(where, "default", "", "", ApiKey("none", "-"), Settings(), 1, 60.0)
-    account = ray_backend.new_account("asked", job, epoch, orphans)
-    await account.begin()
+    job = ClusterConfig(where, "default", "", "", ApiKey("none", "-"), Settings(), 1, 60.0)
+    account = ray_backend.start_coordinator("asked", job, epoch, orphans)
+    await account.open()
 
     async def ask(name: str) -> None:
         await account.join(name)
         for _ in range(reports // CONCURRENT_CALLERS):
-            await account.exchange(Report(name, 1, Looked(1, 1, 1)))
+            await account.heartbeat(Heartbeat(name, 1, Looked(1, 1, 1)))
 
     began = time.perf_counter()
     await asyncio.gather(*(ask(f"worker {number}") for number in range(CONCURRENT_CALLERS)))
     print(f"{reports / (time.perf_counter() - began):,.0f} messages a second")
-    ray_backend.end(account, [])
-    ray_backend.leave()
+    ray_backend.kill(account, [])
+    ray_backend.shutdown()
 
 
 def engine_label(workers: int) -> str:

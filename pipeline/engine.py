@@ -149,7 +149,7 @@ class Engine:
     def abandon(self) -> None:
         """Stop at once: creates in flight get a moment to learn their outcome, the rest is resumable."""
         self._submitter.hurry()
-        self._run.tools.ledger.hurry(HURRY_S)
+        self._run.tools.ledger.set_shutdown_deadline(HURRY_S)
         self._scope.cancel()
 
     def records(self) -> list[Record]:

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     import aiohttp
 
     from pipeline.cli.setup import PreparedRun
-    from pipeline.cluster.driver import Cluster
+    from pipeline.cluster.driver import ClusterDriver
     from pipeline.run_state import Outcome
 
 NO_KEY_HINT: Final = "To try without a key, free and offline: add --sandbox."
@@ -118,19 +118,19 @@ async def _execute(prepared: PreparedRun, cdn: aiohttp.ClientSession) -> ExitSum
         )
         cluster = make_cluster(records, prepared, prepared.epoch, learner.dump(), observer)
         if error is not None:
-            cluster.hold_back(error)
+            cluster.stop_submitting(error)
         summary = await _run_engine(cluster, observers, config)
-        learner.restore(cluster.learned)
+        learner.restore(cluster.learned_durations)
         return summary
 
 
-async def _run_engine(engine: Engine | Cluster, observers: RunObservers, config: RunConfig) -> ExitSummary:
+async def _run_engine(engine: Engine | ClusterDriver, observers: RunObservers, config: RunConfig) -> ExitSummary:
     """Run the engine, project the results a last time, and say how it ended."""
     started = time.monotonic()
     try:
         await observers.results_writer.write_csv(engine.records())
     except StoreTrouble as error:
-        engine.hold_back(error)
+        engine.stop_submitting(error)
     outcome, signal_exit_code = await observers.run_engine(engine)
     code = signal_exit_code or exit_code(outcome)
     summary = ExitSummary(config.options.argv, config.paths, outcome, time.monotonic() - started, code)

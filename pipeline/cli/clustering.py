@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from pipeline.cluster import ClusterJob
+from pipeline.cluster import ClusterConfig
 from pipeline.errors import StopRun, UsageError
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pipeline.cli.request import RunOptions
     from pipeline.cli.setup import PreparedRun
-    from pipeline.cluster.driver import Cluster
+    from pipeline.cluster.driver import ClusterDriver
     from pipeline.download.downloader import Downloader
     from pipeline.events import Observer
     from pipeline.ledger import Ledger
@@ -51,12 +51,12 @@ def make_cluster(
     epoch: tuple[int, frozenset[str]],
     shared_durations: Mapping[str, Any],
     observer: Observer,
-) -> Cluster:
+) -> ClusterDriver:
     """Return the cluster that will carry the batch out; nothing of it is started yet.
 
     `epoch` is what the ledger answered when it began, `memory` what a learner of durations dumped.
     """
-    from pipeline.cluster.driver import Cluster
+    from pipeline.cluster.driver import ClusterDriver
 
     config, prices = prepared.config, prepared.prices
     cluster_options, paths = config.options.cluster, config.paths
@@ -66,20 +66,20 @@ def make_cluster(
     if "://" not in ledger_url.removeprefix("sqlite:///"):
         ledger_url = str(Path(ledger_url.removeprefix("sqlite:///")).absolute())
     output = paths.output if is_object_url(paths.output) else str(Path(paths.output).absolute())
-    job = ClusterJob(
+    job = ClusterConfig(
         ledger=ledger_url,
         batch=paths.batch,
         output=output,
         base_url=config.base_url,
-        key=config.key,
+        api_key=config.key,
         settings=config.settings,
         workers=cluster_options.workers,
         lease_s=cluster_options.lease_s,
         prices=prices.by_key,
         assumed_price=prices.assumed,
-        memory=shared_durations,
+        cached_durations=shared_durations,
     )
-    return Cluster(records, job, prepared.ledger, epoch, observer, address=cluster_options.address)
+    return ClusterDriver(records, job, prepared.ledger, epoch, observer, address=cluster_options.address)
 
 
 async def check_artifacts(

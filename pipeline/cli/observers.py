@@ -22,7 +22,7 @@ from pipeline.results.writer import ResultsWriter
 
 if TYPE_CHECKING:
     from pipeline.cli.setup import PreparedRun
-    from pipeline.cluster.driver import Cluster
+    from pipeline.cluster.driver import ClusterDriver
     from pipeline.engine import Engine
     from pipeline.errors import ExitCode
     from pipeline.events import Observer
@@ -63,7 +63,7 @@ class RunObservers:
             observers.append(self._feed)
         self.observer = Observers(*observers)
 
-    async def run_engine(self, engine: Engine | Cluster) -> tuple[Outcome, ExitCode | None]:
+    async def run_engine(self, engine: Engine | ClusterDriver) -> tuple[Outcome, ExitCode | None]:
         """Run the engine; return how it ended and the exit code of the signal that ended it, if one did."""
         signals = SignalListener()
         async with AsyncExitStack() as stack:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline.cli.paths import BatchPaths, LedgerChoice
     from pipeline.client import ApiKey
     from pipeline.settings import Settings
-    from pipeline.storage import Store
+    from pipeline.storage import OutputStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,6 @@ class RunConfig:
     parsed: ParsedManifest
     settings: Settings
     paths: BatchPaths
-    store: Store
+    store: OutputStore
     key: ApiKey
     base_url: str

@@ -12,7 +12,7 @@ from pipeline.errors import ExitCode
 if TYPE_CHECKING:
     from anyio.abc import TaskStatus
 
-    from pipeline.cluster.driver import Cluster
+    from pipeline.cluster.driver import ClusterDriver
     from pipeline.engine import Engine
 
 STOPPING_MESSAGE = "stopping: no new submissions; finishing what is in flight (once more to stop at once)"
@@ -25,7 +25,7 @@ class SignalListener:
         self.exit_code: ExitCode | None = None
 
     async def listen(
-        self, engine: Engine | Cluster, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+        self, engine: Engine | ClusterDriver, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
         """Turn signals into the engine's words until cancelled."""
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
@@ -37,4 +37,4 @@ class SignalListener:
                     name = signal.Signals(number).name
                     engine.stop(f"interrupted ({name}); the next run goes on", STOPPING_MESSAGE)
                 else:
-                    engine.abandon()
+                    engine.cancel()

@@ -98,7 +98,7 @@ async def plan_batch(
         await ledger.add(plan.added)
     if plan.places:
         positions = {key: position for key, (position, _) in plan.places.items()}
-        await ledger.place(positions, {key: line for key, (_, line) in plan.places.items()})
+        await ledger.set_positions(positions, {key: line for key, (_, line) in plan.places.items()})
     await ledger.commit_many([Transition(before, after) for before, after in plan.steps])
     await ledger.meta_set("manifest", json.dumps(absolute_path(manifest.path)))
     return plan

@@ -5,6 +5,6 @@ that an account lends them. This room knows the engine and all below it, and mus
 line. Ray is imported when a cluster is made, not before.
 """
 
-from pipeline.cluster.messages import ClusterJob
+from pipeline.cluster.messages import ClusterConfig
 
-__all__ = ["ClusterJob"]
+__all__ = ["ClusterConfig"]

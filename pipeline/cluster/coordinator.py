@@ -15,14 +15,14 @@ from contextlib import asynccontextmanager
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.cluster.budget import UNPRICED, Purse
-from pipeline.cluster.limits import Lender, PaceLender
-from pipeline.cluster.messages import Reply, Standing
+from pipeline.cluster.budget import PRICE_UNKNOWN_MESSAGE, ClusterBudget
+from pipeline.cluster.limits import PermitPool, PaceLender
+from pipeline.cluster.messages import HeartbeatReply, StatusSnapshot
 from pipeline.cluster.opening import open_ledger
-from pipeline.cluster.shared_durations import Lessons
+from pipeline.cluster.shared_durations import SharedDurations
 from pipeline.errors import StopReason, StopRun
 from pipeline.events import Event, Level, Topic
-from pipeline.ledger.leases import IN_FLIGHT
+from pipeline.ledger.leases import IN_FLIGHT_STATES
 from pipeline.model import State
 from pipeline.poll.rate_limit import LookPace
 from pipeline.submit.concurrency import CreateGate
@@ -31,270 +31,270 @@ from pipeline.submit.pool import YOUNG_DOUBT
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from pipeline.cluster.messages import ClusterJob, Leaving, Report
+    from pipeline.cluster.messages import ClusterConfig, FinalReport, Heartbeat
     from pipeline.ledger import Ledger
-    from pipeline.ledger.leases import Leased
+    from pipeline.ledger.leases import LeasedRow
     from pipeline.model import Record
 
-SAID_ONCE_S: Final = 10.0
-UNKNOWN: Final = 60.0
+EVENT_DEDUP_S: Final = 10.0
+DEFAULT_RENDER_INTERVALS: Final = 60.0
 
 
-class Account:
+class Coordinator:
     """Lends what is scarce to the workers of one epoch. Ray calls its methods, all in one loop.
 
     What is wrong with the ledger never raises here: it halts the run, and is told as its reason.
     """
 
-    def __init__(self, job: ClusterJob, epoch: int, orphans: frozenset[str]) -> None:
-        self._job = job
+    def __init__(self, config: ClusterConfig, epoch: int, orphans: frozenset[str]) -> None:
+        self._config = config
         self._epoch = epoch
-        settings = job.settings
-        pace = settings.poll_interval
-        self._lender = Lender(
-            CreateGate(settings.concurrency, interval_s=pace, random=random.Random()), orphans
+        settings = config.settings
+        interval_s = settings.poll_interval
+        self._permit_pool = PermitPool(
+            CreateGate(settings.concurrency, interval_s=interval_s, random=random.Random()), orphans
         )
-        self._paces = PaceLender(LookPace(interval_s=pace))
-        self._purse = Purse(job)
-        self._lessons = Lessons(pace, job.memory)
-        self._one_at_a_time = asyncio.Lock()
-        self._heard: dict[str, float] = {}
-        self._looked_at = time.monotonic()
-        self._busy: set[str] = set()
-        self._lapsed: set[str] = set()
-        self._paid_rows = self._unpaid_rows = True
-        self._moved: dict[str, Record] = {}
+        self._poll_rate_pool = PaceLender(LookPace(interval_s=interval_s))
+        self._budget = ClusterBudget(config)
+        self._shared_durations = SharedDurations(interval_s, config.cached_durations)
+        self._lease_lock = asyncio.Lock()
+        self._last_heartbeat_at: dict[str, float] = {}
+        self._last_snapshot_at = time.monotonic()
+        self._workers_with_work: set[str] = set()
+        self._expired_workers: set[str] = set()
+        self._may_have_paid_rows = self._may_have_unpaid_rows = True
+        self._changed_records: dict[str, Record] = {}
         self._events: list[Event] = []
-        self._said_at: dict[str, float] = {}
-        self._longest_s = 0.0
-        self._left: dict[str, str] = {}
+        self._last_reported_at: dict[str, float] = {}
+        self._longest_render_s = 0.0
+        self._unfinished: dict[str, str] = {}
         self._overdue: set[str] = set()
         self._stop: tuple[StopReason, str] | None = None
-        self._impatient = self._abandon = False
+        self._stop_requested = self._cancel = False
         self._ledger: Ledger | None = None
 
-    async def begin(self) -> None:
+    async def open(self) -> None:
         """Open the ledger and count the money that is spent or set aside."""
-        async with self._halting():
-            self._ledger = await open_ledger(self._job, "the account", on_pause=self._waits, say=self.say)
-            if self._purse.limited:
-                self._purse.count(await self._ledger.load())
+        async with self._stopping_on_error():
+            self._ledger = await open_ledger(self._config, "the account", on_pause=self._on_ledger_pause, report_event=self.report_event)
+            if self._budget.has_limit:
+                self._budget.load(await self._ledger.load())
 
     async def join(self, worker: str) -> dict[str, Any]:
         """A worker begins; return what is known of durations."""
-        self._heard[worker] = time.monotonic()
-        return self._lessons.join(worker)
+        self._last_heartbeat_at[worker] = time.monotonic()
+        return self._shared_durations.join(worker)
 
-    async def say(self, event: Event) -> None:
+    async def report_event(self, event: Event) -> None:
         """Hear of whoever has not begun yet, and may never."""
-        self._hear(event)
+        self._add_event(event)
 
-    async def exchange(self, report: Report) -> Reply:
+    async def heartbeat(self, report: Heartbeat) -> HeartbeatReply:
         """Take a worker's report and give it what it needs."""
         worker, now = report.worker, time.monotonic()
-        if worker not in self._heard:
-            return Reply(known=False)
-        self._heard[worker] = inf  # it waits for us, perhaps as long as we wait for the database
-        self._note(report)
-        over = sum(age_s > self._doubt_renders_s() for age_s in report.doubts)
-        self._lender.report(worker, now, report.in_flight - over, report.verdicts)
-        share = self._paces.report(worker, now, report.looked)
-        permits = self._lender.grant(worker, now, 0 if self._stop else report.permits_wanted)
-        rows = await self._lend(worker, report.rows_wanted, report.room)
-        known = worker in self._heard
+        if worker not in self._last_heartbeat_at:
+            return HeartbeatReply(registered=False)
+        self._last_heartbeat_at[worker] = inf  # it waits for us, perhaps as long as we wait for the database
+        self._apply_report(report)
+        expired_in_doubt = sum(age_s > self._assumed_render_s() for age_s in report.in_doubt_ages_s)
+        self._permit_pool.report(worker, now, report.in_flight - expired_in_doubt, report.permit_results)
+        share = self._poll_rate_pool.report(worker, now, report.poll_stats)
+        permits = self._permit_pool.grant(worker, now, 0 if self._stop else report.permits_wanted)
+        rows = await self._lease_rows(worker, report.rows_wanted, report.takeover_capacity)
+        known = worker in self._last_heartbeat_at
         if known:
-            self._heard[worker] = time.monotonic()
-        return Reply(
-            known=known,
+            self._last_heartbeat_at[worker] = time.monotonic()
+        return HeartbeatReply(
+            registered=known,
             permits=permits,
-            share=share,
+            rate_share=share,
             rows=tuple(rows),
-            more=self._may_lend() or bool(self._busy),
-            lessons=self._lessons.news(worker),
+            more_rows_expected=self._may_lease_rows() or bool(self._workers_with_work),
+            observations=self._shared_durations.since(worker),
             stop=self._stop,
-            impatient=self._impatient,
-            abandon=self._abandon,
+            stop_requested=self._stop_requested,
+            cancel=self._cancel,
         )
 
-    async def leave(self, leaving: Leaving) -> None:
+    async def leave(self, final_report: FinalReport) -> None:
         """A worker has ended by itself; what it leaves is lent to nobody else in this epoch."""
-        worker = leaving.report.worker
-        if worker not in self._heard:
+        worker = final_report.last_heartbeat.worker
+        if worker not in self._last_heartbeat_at:
             return
-        self._heard[worker] = inf
-        self._note(leaving.report)
-        self._left.update(leaving.left)
-        self._overdue |= leaving.overdue
-        await self._revoke(worker, tuple(leaving.left))
+        self._last_heartbeat_at[worker] = inf
+        self._apply_report(final_report.last_heartbeat)
+        self._unfinished.update(final_report.unfinished)
+        self._overdue |= final_report.overdue
+        await self._revoke(worker, tuple(final_report.unfinished))
 
-    async def gone(self, worker: str) -> None:
+    async def worker_died(self, worker: str) -> None:
         """A worker is known to be dead: its rows need not wait for its lease to end."""
         await self._revoke(worker)
 
-    async def standing(self) -> Standing:
+    async def take_snapshot(self) -> StatusSnapshot:
         """Revoke whoever was silent for too long; return how things stand, and forget what was told."""
         now = time.monotonic()
-        if now - self._looked_at > self._job.lease_s:  # it was us who were stopped, and deaf
-            self._heard = {worker: max(heard, now) for worker, heard in self._heard.items()}
-        self._looked_at = now
-        for worker, heard in list(self._heard.items()):
-            if now - heard > self._job.lease_s:
-                self._lapsed.add(worker)
+        if now - self._last_snapshot_at > self._config.lease_s:  # it was us who were stopped, and deaf
+            self._last_heartbeat_at = {worker: max(heard_at, now) for worker, heard_at in self._last_heartbeat_at.items()}
+        self._last_snapshot_at = now
+        for worker, heard in list(self._last_heartbeat_at.items()):
+            if now - heard > self._config.lease_s:
+                self._expired_workers.add(worker)
                 await self._revoke(worker)
         events, self._events = tuple(self._events), []
-        moved, self._moved = tuple(self._moved.values()), {}
-        left, self._left = self._left, {}
+        changed_records, self._changed_records = tuple(self._changed_records.values()), {}
+        unfinished, self._unfinished = self._unfinished, {}
         overdue, self._overdue = frozenset(self._overdue), set()
-        return Standing(
-            working=frozenset(self._heard),
-            lapsed=frozenset(self._lapsed),
-            moved=moved,
+        return StatusSnapshot(
+            live_workers=frozenset(self._last_heartbeat_at),
+            expired_workers=frozenset(self._expired_workers),
+            changed_records=changed_records,
             events=events,
             stop=self._stop,
-            waiting=self._may_lend(),
-            left=left,
+            rows_available=self._may_lease_rows(),
+            unfinished=unfinished,
             overdue=overdue,
-            short=(StopReason.BUDGET, self._purse.words) if self._purse.short else None,
+            budget_exhausted=(StopReason.BUDGET, self._budget.exhausted_message) if self._budget.exhausted else None,
         )
 
-    async def interrupt(self, message: str, *, abandon: bool = False) -> None:
+    async def interrupt(self, message: str, *, cancel: bool = False) -> None:
         """The user wants out: finish what is paid, or stop at once."""
-        self._impatient = True
-        self._abandon = self._abandon or abandon
-        self.halt(StopReason.INTERRUPTED, message)
+        self._stop_requested = True
+        self._cancel = self._cancel or cancel
+        self.stop_submitting(StopReason.INTERRUPTED, message)
 
-    async def learned(self) -> dict[str, Any]:
+    async def learned_durations(self) -> dict[str, Any]:
         """Return what was learned of durations, for the next run."""
-        return self._lessons.known()
+        return self._shared_durations.dump()
 
-    async def end(self) -> None:
+    async def close(self) -> None:
         """Let go of the ledger."""
         if self._ledger is not None:
             await self._ledger.close()
 
-    def halt(self, reason: StopReason, message: str) -> None:
+    def stop_submitting(self, reason: StopReason, message: str) -> None:
         """All stop submitting; the first reason is kept."""
         if self._stop is None:
             self._stop = (reason, message)
 
-    def _note(self, report: Report) -> None:
+    def _apply_report(self, report: Heartbeat) -> None:
         """Take over what a worker tells of its rows, of durations, and of the run."""
         for event in report.events:
-            self._hear(event)
-        self._moved.update((record.key, record) for record in report.moved)
-        self._purse.settle(report.moved)
-        self._longest_s = max(self._longest_s, *map(_rendered_s, report.moved), 0.0)
-        self._lessons.learn(report.worker, report.lessons)
-        (self._busy.add if report.busy else self._busy.discard)(report.worker)
+            self._add_event(event)
+        self._changed_records.update((record.key, record) for record in report.changed_records)
+        self._budget.update(report.changed_records)
+        self._longest_render_s = max(self._longest_render_s, *map(_render_duration_s, report.changed_records), 0.0)
+        self._shared_durations.add(report.worker, report.observations)
+        (self._workers_with_work.add if report.has_work else self._workers_with_work.discard)(report.worker)
         if report.stop is not None:
-            self.halt(*report.stop)
+            self.stop_submitting(*report.stop)
 
-    def _doubt_renders_s(self) -> float:
+    def _assumed_render_s(self) -> float:
         """For how long a row in doubt is taken to be rendering: the doubt may last longer, and others wait.
 
         Until the longest time that any generation has taken is over twice. As long as none has ended, for
         what the vendor's own client waits for one: 60 looks, ten minutes at the usual pace.
         """
-        settings = self._job.settings
-        pace = settings.poll_interval
-        longest_s = max(2 * self._longest_s, YOUNG_DOUBT * pace) if self._longest_s else UNKNOWN * pace
+        settings = self._config.settings
+        interval_s = settings.poll_interval
+        longest_s = max(2 * self._longest_render_s, YOUNG_DOUBT * interval_s) if self._longest_render_s else DEFAULT_RENDER_INTERVALS * interval_s
         return min(settings.timeout, longest_s)
 
-    def _waits(self, words: str) -> None:
-        self._hear(Event(Topic.WAITING, words, Level.WARNING))
+    def _on_ledger_pause(self, message: str) -> None:
+        self._add_event(Event(Topic.WAITING, message, Level.WARNING))
 
-    def _hear(self, event: Event) -> None:
+    def _add_event(self, event: Event) -> None:
         """Pass an event on; what all workers wait for is said once."""
         now = time.monotonic()
         if event.topic is Topic.WAITING:
-            if now - self._said_at.get(event.message, -inf) < SAID_ONCE_S:
+            if now - self._last_reported_at.get(event.message, -inf) < EVENT_DEDUP_S:
                 return
-            self._said_at[event.message] = now
+            self._last_reported_at[event.message] = now
         self._events.append(event)
 
-    def _may_lend(self) -> bool:
+    def _may_lease_rows(self) -> bool:
         """Say whether a worker might get a row: one that is paid, or one that may still be submitted."""
-        if self._abandon:
+        if self._cancel:
             return False
-        return self._paid_rows or (self._unpaid_rows and self._stop is None and not self._purse.short)
+        return self._may_have_paid_rows or (self._may_have_unpaid_rows and self._stop is None and not self._budget.exhausted)
 
-    async def _lend(self, worker: str, wanted: int, room: int) -> list[tuple[Leased, float | None]]:
+    async def _lease_rows(self, worker: str, wanted: int, takeover_capacity: int) -> list[tuple[LeasedRow, float | None]]:
         """Lend rows, each with its price; while all stop, only such as are paid.
 
         Those under way are lent to whoever has room: they keep slots, without which nobody might ever come
         to want another row.
         """
-        lent: list[tuple[Leased, float | None]] = []
-        async with self._halting(), self._one_at_a_time:
-            most = max(wanted, room) if self._paid_rows else wanted
-            if not (most and self._may_lend() and worker in self._heard):
-                return lent
-            ledger = self._open()
-            claimed = await ledger.claim(self._epoch, worker, most)
-            self._lender.took(worker, [row.record.key for row in claimed if row.record.state in IN_FLIGHT])
-            self._moved.update((row.record.key, row.record) for row in claimed)
+        leased: list[tuple[LeasedRow, float | None]] = []
+        async with self._stopping_on_error(), self._lease_lock:
+            limit = max(wanted, takeover_capacity) if self._may_have_paid_rows else wanted
+            if not (limit and self._may_lease_rows() and worker in self._last_heartbeat_at):
+                return leased
+            ledger = self._require_ledger()
+            claimed = await ledger.claim(self._epoch, worker, limit)
+            self._permit_pool.assign(worker, [row.record.key for row in claimed if row.record.state in IN_FLIGHT_STATES])
+            self._changed_records.update((row.record.key, row.record) for row in claimed)
             # Those under way come first: whoever got another one, or fewer than asked, got the last of them.
             unpaid = [row for row in claimed if row.record.state is State.PENDING]
-            self._paid_rows = self._paid_rows and not unpaid and len(claimed) == most
-            self._unpaid_rows = self._unpaid_rows and len(claimed) == most
+            self._may_have_paid_rows = self._may_have_paid_rows and not unpaid and len(claimed) == limit
+            self._may_have_unpaid_rows = self._may_have_unpaid_rows and len(claimed) == limit
             paid = [row for row in claimed if row.record.state is not State.PENDING]
             kept = unpaid[: max(0, wanted - len(paid))] if self._stop is None else []
             if len(kept) < len(unpaid):
-                await self._give_back([row.record.key for row in unpaid[len(kept) :]])
+                await self._release([row.record.key for row in unpaid[len(kept) :]])
             claimed = [*paid, *kept]
-            lent, unpriced, too_dear = self._purse.sort(claimed)
+            leased, unpriced, over_budget = self._budget.allocate(claimed)
             if unpriced:
-                self._left.update(dict.fromkeys(unpriced, UNPRICED))
+                self._unfinished.update(dict.fromkeys(unpriced, PRICE_UNKNOWN_MESSAGE))
                 await ledger.revoke(self._epoch, "", unpriced)
-            if too_dear:
-                await self._give_back(too_dear)
-            if lent:
-                self._busy.add(worker)
-        return lent
+            if over_budget:
+                await self._release(over_budget)
+            if leased:
+                self._workers_with_work.add(worker)
+        return leased
 
-    async def _give_back(self, keys: Sequence[str]) -> None:
-        await self._open().give_back(self._epoch, keys)
-        self._unpaid_rows = True
+    async def _release(self, keys: Sequence[str]) -> None:
+        await self._require_ledger().release(self._epoch, keys)
+        self._may_have_unpaid_rows = True
 
-    async def _revoke(self, worker: str, left: Sequence[str] | None = None) -> None:
+    async def _revoke(self, worker: str, unfinished: Sequence[str] | None = None) -> None:
         """End a worker's leases. What it has `left` it has told itself; None: it told nothing."""
-        async with self._halting(), self._one_at_a_time:
-            if worker not in self._heard:
+        async with self._stopping_on_error(), self._lease_lock:
+            if worker not in self._last_heartbeat_at:
                 return
             try:
-                had = await self._open().revoke(self._epoch, worker, left or ())
-                if left is None and self._purse.limited:
+                revoked = await self._require_ledger().revoke(self._epoch, worker, unfinished or ())
+                if unfinished is None and self._budget.has_limit:
                     # Some row may have failed without a word of it: its money buys another one.
-                    self._purse.settle(await self._open().load())
+                    self._budget.update(await self._require_ledger().load())
             finally:
-                self._forget(worker)  # until now it counts as working: a look must not find nothing left
-            self._lender.gone(worker, time.monotonic(), had.in_flight)
-            if had.freed:
-                self._paid_rows = self._unpaid_rows = True
-                self._purse.short = False  # what was set aside for its rows is there for whoever gets them
+                self._remove_worker(worker)  # until now it counts as working: a look must not find nothing left
+            self._permit_pool.remove_worker(worker, time.monotonic(), revoked.in_flight)
+            if revoked.rows_freed:
+                self._may_have_paid_rows = self._may_have_unpaid_rows = True
+                self._budget.exhausted = False  # what was set aside for its rows is there for whoever gets them
 
-    def _forget(self, worker: str) -> None:
-        del self._heard[worker]
-        self._paces.gone(worker)
-        self._lessons.gone(worker)
-        self._busy.discard(worker)
+    def _remove_worker(self, worker: str) -> None:
+        del self._last_heartbeat_at[worker]
+        self._poll_rate_pool.gone(worker)
+        self._shared_durations.remove_worker(worker)
+        self._workers_with_work.discard(worker)
 
     @asynccontextmanager
-    async def _halting(self) -> AsyncIterator[None]:
+    async def _stopping_on_error(self) -> AsyncIterator[None]:
         """Let trouble with the ledger, or another driver's epoch, be what halts the run."""
         try:
             yield
-        except StopRun as trouble:
-            self.halt(trouble.reason, str(trouble))
-            self._paid_rows = self._unpaid_rows = False
+        except StopRun as error:
+            self.stop_submitting(error.reason, str(error))
+            self._may_have_paid_rows = self._may_have_unpaid_rows = False
 
-    def _open(self) -> Ledger:
+    def _require_ledger(self) -> Ledger:
         if self._ledger is None:
             raise StopRun(StopReason.LEDGER, "the account has no ledger")
         return self._ledger
 
 
-def _rendered_s(record: Record) -> float:
+def _render_duration_s(record: Record) -> float:
     """How long a generation took to be seen as ended, 0.0 if it has not."""
     if record.finished_at is None or record.accepted_at is None:
         return 0.0

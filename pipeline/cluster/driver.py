@@ -15,10 +15,10 @@ import anyio
 from anyio import to_thread
 
 from pipeline.cluster import ray_backend
-from pipeline.cluster.messages import AccountLost
+from pipeline.cluster.messages import CoordinatorLost
 from pipeline.errors import LedgerTrouble, StopReason, StopRun
 from pipeline.events import Event, Level, Topic
-from pipeline.ledger.leases import IN_FLIGHT
+from pipeline.ledger.leases import IN_FLIGHT_STATES
 from pipeline.model import State
 from pipeline.run_state import Board
 
@@ -27,36 +27,36 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from pipeline.cluster.messages import ClusterJob, Standing
-    from pipeline.cluster.ray_backend import RayLine
+    from pipeline.cluster.messages import ClusterConfig, StatusSnapshot
+    from pipeline.cluster.ray_backend import RayCoordinatorClient
     from pipeline.events import Observer
     from pipeline.ledger import Ledger
     from pipeline.model import Record
     from pipeline.run_state import Outcome
 
-BEAT_S: Final = 0.25
-SHARE: Final = 50.0
-REREAD_S: Final = 60.0
+SNAPSHOT_INTERVAL_S: Final = 0.25
+REREAD_COST_FACTOR: Final = 50.0
+REREAD_INTERVAL_S: Final = 60.0
 """Rows are shown as workers report them. The whole ledger is read again after a death, and then every
 minute at most, taking up to a fiftieth of the driver's time."""
 
-DEATHS: Final = 10
+MAX_DEATHS_PER_WORKER: Final = 10
 """How often each process may end, on the average, while no row moves, before the run gives up."""
 
-IDLE_S: Final = 10.0
+IDLE_CHECK_S: Final = 10.0
 """How long nobody may be at work before a look at what is in the way."""
 
-PARTING_S: Final = 5.0
+SHUTDOWN_GRACE_S: Final = 5.0
 """How long workers that were told to stop at once may take for it."""
 
 
-class Cluster:
+class ClusterDriver:
     """One run of a batch on many machines. Not to be used twice."""
 
     def __init__(
         self,
         records: Sequence[Record],
-        job: ClusterJob,
+        config: ClusterConfig,
         ledger: Ledger,
         epoch: tuple[int, frozenset[str]],
         observer: Observer,
@@ -65,28 +65,28 @@ class Cluster:
     ) -> None:
         """`epoch` is what the ledger answered when it began; `address` is Ray's, None to start it here."""
         self._records = {record.key: record for record in records}
-        self._job, self._ledger, self._observer = job, ledger, observer
-        self._epoch, flying = epoch
+        self._config, self._ledger, self._observer = config, ledger, observer
+        self._epoch, in_flight = epoch
         # The plan, made since, may have taken rows in doubt out of their slots.
-        self._orphans = frozenset(key for key in flying if self._records[key].state in IN_FLIGHT)
+        self._orphans = frozenset(key for key in in_flight if self._records[key].state in IN_FLIGHT_STATES)
         self._address = address
-        self._account: RayLine | None = None
+        self._coordinator: RayCoordinatorClient | None = None
         self._workers: dict[str, Any] = {}
-        self._spawned = self._deaths = 0
-        self._lost = ""
+        self._workers_started = self._deaths = 0
+        self._coordinator_error = ""
         self._stale = False
         self._idle_since = anyio.current_time()
-        self._told_idle = False
-        self._stopped = ""
-        self._held: StopRun | None = None
-        self._parting = False
-        self._patience = anyio.CancelScope()
-        self._trouble: tuple[StopReason, str] | None = None
-        self._told_stop = False
-        self._seen: Standing | None = None
-        self._left: dict[str, str] = {}
+        self._idle_reported = False
+        self._interrupt_message = ""
+        self._stop_error: StopRun | None = None
+        self._cancelling = False
+        self._cancel_scope = anyio.CancelScope()
+        self._fatal_stop: tuple[StopReason, str] | None = None
+        self._stop_reported = False
+        self._last_snapshot: StatusSnapshot | None = None
+        self._unfinished: dict[str, str] = {}
         self._overdue: set[str] = set()
-        self.learned = dict(job.memory)
+        self.learned_durations = dict(config.cached_durations)
 
     def records(self) -> list[Record]:
         """Return every record as it was when the ledger was last read."""
@@ -97,208 +97,208 @@ class Cluster:
 
         `reason` is what the outcome will say, `notice` is said now.
         """
-        self._stopped = reason
+        self._interrupt_message = reason
         self._observer.said(Event(Topic.STOPPING, notice, Level.WARNING))
-        if self._account is not None:
-            self._account.tell("interrupt", reason)
+        if self._coordinator is not None:
+            self._coordinator.call_nowait("interrupt", reason)
 
-    def hold_back(self, trouble: StopRun) -> None:
+    def stop_submitting(self, error: StopRun) -> None:
         """Submit nothing more, for a trouble that was met here; go on with what is paid."""
-        self._held = trouble
-        self._say_why(str(trouble))
-        if self._account is not None:
-            self._account.tell("halt", trouble.reason, str(trouble))
+        self._stop_error = error
+        self._report_stop(str(error))
+        if self._coordinator is not None:
+            self._coordinator.call_nowait("stop_submitting", error.reason, str(error))
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         """Let all workers stop at once; whoever has not within some seconds is ended.
 
         A database that is away is waited for no longer than that.
         """
-        self._parting = True
-        self._patience.deadline = min(self._patience.deadline, anyio.current_time() + PARTING_S)
-        self._ledger.hurry(PARTING_S)
-        if self._account is not None:
-            self._account.tell("interrupt", self._stopped, abandon=True)
+        self._cancelling = True
+        self._cancel_scope.deadline = min(self._cancel_scope.deadline, anyio.current_time() + SHUTDOWN_GRACE_S)
+        self._ledger.set_shutdown_deadline(SHUTDOWN_GRACE_S)
+        if self._coordinator is not None:
+            self._coordinator.call_nowait("interrupt", self._interrupt_message, cancel=True)
 
     async def run(self) -> Outcome:
         """Do all there is to do; return how it ended."""
         if not self._outcome().open_rows:
             return self._outcome()
-        await to_thread.run_sync(partial(ray_backend.start, self._address, self._job.workers))
+        await to_thread.run_sync(partial(ray_backend.start_or_join, self._address, self._config.workers))
         try:
             ray_backend.reclaim_signals()
-            with self._patience:
-                await self._reign()
-                while self._lost and await self._succeeded():
-                    await self._reign()
-            await self._read()
-        except StopRun as trouble:
-            self._trouble = (trouble.reason, str(trouble))
+            with self._cancel_scope:
+                await self._run_epoch()
+                while self._coordinator_error and await self._begin_next_epoch():
+                    await self._run_epoch()
+            await self._read_ledger()
+        except StopRun as error:
+            self._fatal_stop = (error.reason, str(error))
         finally:
             with anyio.CancelScope(shield=True):
-                await self._end_all()
-                await to_thread.run_sync(ray_backend.leave)
+                await self._kill_all()
+                await to_thread.run_sync(ray_backend.shutdown)
         return self._outcome()
 
-    async def _reign(self) -> None:
+    async def _run_epoch(self) -> None:
         """Let one account lend all there is to do; `_lost` says afterwards what became of it, if anything."""
         name = f"veobatch-{self._ledger.identity}-{self._epoch}"
-        account = self._account = ray_backend.new_account(name, self._job, self._epoch, self._orphans)
-        self._lost = ""
+        coordinator = self._coordinator = ray_backend.start_coordinator(name, self._config, self._epoch, self._orphans)
+        self._coordinator_error = ""
         try:
-            await account.begin()
-            if self._held is not None:
-                await account.halt(self._held.reason, str(self._held))
-            if self._stopped:
-                await account.interrupt(self._stopped)
-        except AccountLost as error:
-            self._lost = str(error)
+            await coordinator.open()
+            if self._stop_error is not None:
+                await coordinator.stop_submitting(self._stop_error.reason, str(self._stop_error))
+            if self._interrupt_message:
+                await coordinator.interrupt(self._interrupt_message)
+        except CoordinatorLost as error:
+            self._coordinator_error = str(error)
             return
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._reread)
-            await self._oversee(account, tasks)
+            tasks.start_soon(self._reread_ledger)
+            await self._supervise(coordinator, tasks)
             tasks.cancel_scope.cancel()
 
-    async def _succeeded(self) -> bool:
+    async def _begin_next_epoch(self) -> bool:
         """Make way for another account, which begins with the ledger alone; say whether there may be one."""
         self._deaths += 1
-        await self._end_all()
-        if self._parting:
+        await self._kill_all()
+        if self._cancelling:
             return False
-        if self._deaths > DEATHS * self._job.workers:
-            self._trouble = (StopReason.UNFINISHED, f"the cluster is lost: {self._lost}")
+        if self._deaths > MAX_DEATHS_PER_WORKER * self._config.workers:
+            self._fatal_stop = (StopReason.UNFINISHED, f"the cluster is lost: {self._coordinator_error}")
             return False
-        words = f"the account's process is lost ({self._lost}): another goes on from the ledger"
-        self._observer.said(Event(Topic.NOTE, words, Level.WARNING))
+        message = f"the account's process is lost ({self._coordinator_error}): another goes on from the ledger"
+        self._observer.said(Event(Topic.NOTE, message, Level.WARNING))
         self._epoch, self._orphans = await self._ledger.begin_epoch()
-        self._left.clear()
+        self._unfinished.clear()
         self._overdue.clear()
         return True
 
-    async def _end_all(self) -> None:
+    async def _kill_all(self) -> None:
         """End every process; from now on there is nobody to be told anything."""
-        account, self._account = self._account, None
+        coordinator, self._coordinator = self._coordinator, None
         workers, self._workers = list(self._workers.values()), {}
-        await to_thread.run_sync(ray_backend.end, account, workers)
+        await to_thread.run_sync(ray_backend.kill, coordinator, workers)
 
-    async def _oversee(self, account: RayLine, tasks: TaskGroup) -> None:
+    async def _supervise(self, coordinator: RayCoordinatorClient, tasks: TaskGroup) -> None:
         """Keep as many workers as were asked for while there are rows that none of them has."""
         try:
             while True:
-                standing = await self._listen(account)
-                active = self._workers.keys() - standing.lapsed
-                if await self._needs_workers(standing):
-                    for _ in range(self._job.workers - len(active)):
-                        self._spawn(account, tasks)
-                elif not standing.working:
+                snapshot = await self._take_snapshot(coordinator)
+                active = self._workers.keys() - snapshot.expired_workers
+                if await self._needs_workers(snapshot):
+                    for _ in range(self._config.workers - len(active)):
+                        self._start_worker(coordinator, tasks)
+                elif not snapshot.live_workers:
                     break
-                await self._need_somebody(standing)
-                await anyio.sleep(BEAT_S)
-            if standing.short is not None:
-                self._say_why(standing.short[1])
-            self.learned = await account.learned()
-            await account.end()
-        except AccountLost as error:
-            self._lost = str(error)
-        except StopRun as trouble:
-            self._trouble = (trouble.reason, str(trouble))
-            self._say_why(str(trouble))
+                await self._check_idle(snapshot)
+                await anyio.sleep(SNAPSHOT_INTERVAL_S)
+            if snapshot.budget_exhausted is not None:
+                self._report_stop(snapshot.budget_exhausted[1])
+            self.learned_durations = await coordinator.learned_durations()
+            await coordinator.close()
+        except CoordinatorLost as error:
+            self._coordinator_error = str(error)
+        except StopRun as stop_error:
+            self._fatal_stop = (stop_error.reason, str(stop_error))
+            self._report_stop(str(stop_error))
 
-    async def _needs_workers(self, standing: Standing) -> bool:
+    async def _needs_workers(self, snapshot: StatusSnapshot) -> bool:
         """Say whether there is something to do for another worker; while all stop, only what is paid is.
 
         The account finds that out by lending, which it cannot as long as no worker has a place.
         """
-        if not standing.waiting or self._trouble is not None or self._parting:
+        if not snapshot.rows_available or self._fatal_stop is not None or self._cancelling:
             return False
-        if standing.stop is None or standing.working:
+        if snapshot.stop is None or snapshot.live_workers:
             return True
         counts = await self._ledger.counts(), await self._ledger.counts(removed=True)
-        return any(count.get(state) for count in counts for state in (*IN_FLIGHT, State.READY))
+        return any(count.get(state) for count in counts for state in (*IN_FLIGHT_STATES, State.READY))
 
-    async def _need_somebody(self, standing: Standing) -> None:
+    async def _check_idle(self, snapshot: StatusSnapshot) -> None:
         """While nobody works, look at what keeps workers from it. Raises `StopRun` when there is no Ray."""
-        if standing.working:
+        if snapshot.live_workers:
             self._idle_since = anyio.current_time()
-        elif anyio.current_time() > self._idle_since + IDLE_S:
+        elif anyio.current_time() > self._idle_since + IDLE_CHECK_S:
             self._idle_since = anyio.current_time()
-            await to_thread.run_sync(ray_backend.need_ray)
-            if not self._told_idle and self._address is not None:
-                self._told_idle = True
-                words = "no worker has begun yet: they wait for a free CPU of the cluster"
-                self._observer.said(Event(Topic.WAITING, words, Level.WARNING))
+            await to_thread.run_sync(ray_backend.require_ray)
+            if not self._idle_reported and self._address is not None:
+                self._idle_reported = True
+                message = "no worker has begun yet: they wait for a free CPU of the cluster"
+                self._observer.said(Event(Topic.WAITING, message, Level.WARNING))
 
-    async def _listen(self, account: RayLine) -> Standing:
-        standing = await account.standing()
-        for name in standing.lapsed - (self._seen.lapsed if self._seen else frozenset()):
-            words = f"worker {name} is silent for {self._job.lease_s:g} s: others go on with its rows"
-            self._observer.said(Event(Topic.NOTE, words, Level.WARNING))
+    async def _take_snapshot(self, coordinator: RayCoordinatorClient) -> StatusSnapshot:
+        snapshot = await coordinator.take_snapshot()
+        for name in snapshot.expired_workers - (self._last_snapshot.expired_workers if self._last_snapshot else frozenset()):
+            message = f"worker {name} is silent for {self._config.lease_s:g} s: others go on with its rows"
+            self._observer.said(Event(Topic.NOTE, message, Level.WARNING))
             self._stale = True
-        self._seen = standing
-        self._left.update(standing.left)
-        self._overdue |= standing.overdue
-        for record in standing.moved:
-            self._show(record)
-        for event in standing.events:
+        self._last_snapshot = snapshot
+        self._unfinished.update(snapshot.unfinished)
+        self._overdue |= snapshot.overdue
+        for record in snapshot.changed_records:
+            self._apply_record(record)
+        for event in snapshot.events:
             self._observer.said(event)
-        if standing.stop is not None and standing.stop[0] is not StopReason.INTERRUPTED:
-            self._say_why(standing.stop[1])
-        return standing
+        if snapshot.stop is not None and snapshot.stop[0] is not StopReason.INTERRUPTED:
+            self._report_stop(snapshot.stop[1])
+        return snapshot
 
-    def _say_why(self, words: str) -> None:
+    def _report_stop(self, message: str) -> None:
         """Say, once, why nothing more is submitted; interrupts are said as they come."""
-        if not self._told_stop:
-            self._told_stop = True
-            self._observer.said(Event(Topic.STOPPING, words, Level.WARNING))
+        if not self._stop_reported:
+            self._stop_reported = True
+            self._observer.said(Event(Topic.STOPPING, message, Level.WARNING))
 
-    def _spawn(self, account: RayLine, tasks: TaskGroup) -> None:
-        self._spawned += 1
-        name = f"{self._epoch}.{self._spawned}"
-        self._workers[name] = ray_backend.new_worker()
-        tasks.start_soon(self._tend, account, name)
+    def _start_worker(self, coordinator: RayCoordinatorClient, tasks: TaskGroup) -> None:
+        self._workers_started += 1
+        name = f"{self._epoch}.{self._workers_started}"
+        self._workers[name] = ray_backend.start_worker()
+        tasks.start_soon(self._watch_worker, coordinator, name)
 
-    async def _tend(self, account: RayLine, name: str) -> None:
+    async def _watch_worker(self, coordinator: RayCoordinatorClient, name: str) -> None:
         """Wait for a worker's end. One that dies is replaced; what it had is given to others."""
         try:
-            trouble = await self._workers[name].live.remote(name, self._job.for_a_worker(), account.actor)
-        except ray_backend.lost() as error:
-            self._bury(name, error)
-            trouble = None
+            stop = await self._workers[name].live.remote(name, self._config.for_worker(), coordinator.actor)
+        except ray_backend.actor_error_type() as error:
+            self._report_death(name, error)
+            stop = None
         del self._workers[name]
         self._deaths += 1
-        with suppress(AccountLost):
-            await account.gone(name)
-            if trouble is None and self._deaths > DEATHS * self._job.workers:
-                trouble = (StopReason.UNFINISHED, "workers end as fast as they are started")
-            if trouble is not None and self._trouble is None:
-                self._trouble = trouble
-                self._say_why(trouble[1])
-                await account.interrupt(trouble[1])
+        with suppress(CoordinatorLost):
+            await coordinator.worker_died(name)
+            if stop is None and self._deaths > MAX_DEATHS_PER_WORKER * self._config.workers:
+                stop = (StopReason.UNFINISHED, "workers end as fast as they are started")
+            if stop is not None and self._fatal_stop is None:
+                self._fatal_stop = stop
+                self._report_stop(stop[1])
+                await coordinator.interrupt(stop[1])
 
-    def _bury(self, name: str, error: Exception) -> None:
+    def _report_death(self, name: str, error: Exception) -> None:
         self._stale = True
-        words = f"worker {name} is lost ({ray_backend.words(error)}): others go on with its rows"
-        self._observer.said(Event(Topic.NOTE, words, Level.WARNING))
+        message = f"worker {name} is lost ({ray_backend.error_summary(error)}): others go on with its rows"
+        self._observer.said(Event(Topic.NOTE, message, Level.WARNING))
         self._observer.said(Event(Topic.NOTE, f"worker {name}: {error}", Level.DEBUG))
 
-    async def _reread(self) -> None:
+    async def _reread_ledger(self) -> None:
         """Read the ledger again, where what is shown may have come to differ from it."""
         cost_s, read_at = 0.0, time.monotonic()
         while True:
-            await anyio.sleep(max(BEAT_S, SHARE * cost_s))
+            await anyio.sleep(max(SNAPSHOT_INTERVAL_S, REREAD_COST_FACTOR * cost_s))
             began = time.monotonic()
-            if self._stale or began > read_at + REREAD_S:
+            if self._stale or began > read_at + REREAD_INTERVAL_S:
                 self._stale = False
                 with suppress(LedgerTrouble):  # nothing was lost by not looking
-                    await self._read()
+                    await self._read_ledger()
                 read_at = time.monotonic()
                 cost_s = read_at - began
 
-    async def _read(self) -> None:
+    async def _read_ledger(self) -> None:
         for record in await self._ledger.load():
-            self._show(record)
+            self._apply_record(record)
 
-    def _show(self, record: Record) -> None:
+    def _apply_record(self, record: Record) -> None:
         known = self._records.get(record.key)
         if known is not None and known.version >= record.version:
             return
@@ -308,25 +308,25 @@ class Cluster:
             self._observer.moved(known, record)
 
     def _outcome(self) -> Outcome:
-        board = Board(self._records)
-        board.doubts = {key for key, row in self._records.items() if row.state is State.IN_DOUBT}
+        state = Board(self._records)
+        state.doubts = {key for key, row in self._records.items() if row.state is State.IN_DOUBT}
         final = (State.DONE, State.FAILED, State.IN_DOUBT)
-        left = self._left.items()
-        board.left = {key: why for key, why in left if why and self._records[key].state not in final}
-        board.overdue = self._overdue & board.left.keys()
-        for why in self._reasons():
-            board.halt(*why)
-        return board.outcome()
+        unfinished = self._unfinished.items()
+        state.left = {key: why for key, why in unfinished if why and self._records[key].state not in final}
+        state.overdue = self._overdue & state.left.keys()
+        for why in self._stop_reasons():
+            state.halt(*why)
+        return state.outcome()
 
-    def _reasons(self) -> Iterator[tuple[StopReason, str]]:
+    def _stop_reasons(self) -> Iterator[tuple[StopReason, str]]:
         """Give what kept rows from being submitted; the first counts."""
-        if self._trouble is not None and not self._stopped:
-            yield self._trouble
-        if self._seen is not None and self._seen.stop is not None:
-            yield self._seen.stop
-        if self._held is not None:
-            yield self._held.reason, str(self._held)
-        if self._stopped:
-            yield StopReason.INTERRUPTED, self._stopped
-        if self._seen is not None and self._seen.short is not None:
-            yield self._seen.short
+        if self._fatal_stop is not None and not self._interrupt_message:
+            yield self._fatal_stop
+        if self._last_snapshot is not None and self._last_snapshot.stop is not None:
+            yield self._last_snapshot.stop
+        if self._stop_error is not None:
+            yield self._stop_error.reason, str(self._stop_error)
+        if self._interrupt_message:
+            yield StopReason.INTERRUPTED, self._interrupt_message
+        if self._last_snapshot is not None and self._last_snapshot.budget_exhausted is not None:
+            yield self._last_snapshot.budget_exhausted

@@ -41,11 +41,11 @@ class Verdict:
     retry_after_s: float | None = None
 
 
-class Lender:
+class PermitPool:
     """The account: who has how many slots. `orphans` are rows in flight that no worker has."""
 
-    def __init__(self, gate: CreateGate, orphans: Iterable[str] = ()) -> None:
-        self._gate = gate
+    def __init__(self, concurrency_limit: CreateGate, orphans: Iterable[str] = ()) -> None:
+        self._concurrency_limit = concurrency_limit
         self._orphans = set(orphans)
         self._in_flight: dict[str, int] = {}
         self._permits: Counter[str] = Counter()
@@ -60,48 +60,48 @@ class Lender:
         """How many permits are out."""
         return self._permits.total()
 
-    def report(self, worker: str, now: float, in_flight: int, verdicts: Iterable[Verdict]) -> None:
+    def report(self, worker: str, now: float, in_flight: int, results: Iterable[Verdict]) -> None:
         """Take note of what a worker has in flight, and of what its permits came to."""
         self._in_flight[worker] = in_flight
-        for verdict in verdicts:
+        for result in results:
             self._permits[worker] -= 1
-            match verdict.outcome:
+            match result.outcome:
                 case Outcome.ACCEPTED:
-                    self._gate.accepted(now, self.in_flight)
+                    self._concurrency_limit.accepted(now, self.in_flight)
                 case Outcome.THROTTLED:
-                    self._gate.throttled(now, self.in_flight, verdict.retry_after_s)
+                    self._concurrency_limit.throttled(now, self.in_flight, result.retry_after_s)
                 case Outcome.ENDED:
-                    self._gate.ended(now)
+                    self._concurrency_limit.ended(now)
 
     def grant(self, worker: str, now: float, wanted: int) -> int:
         """Lend up to `wanted` permits for creates that may start at once; return how many were lent."""
         for granted in range(wanted):
-            if self._gate.may_start(now, self.in_flight) > 0:
+            if self._concurrency_limit.may_start(now, self.in_flight) > 0:
                 return granted
-            self._gate.started(now)
+            self._concurrency_limit.started(now)
             self._permits[worker] += 1
         return wanted
 
-    def took(self, worker: str, keys: Iterable[str]) -> None:
+    def assign(self, worker: str, keys: Iterable[str]) -> None:
         """A worker has been lent rows that are in flight: they are its own from now on."""
-        taken = set(keys)
-        self._orphans -= taken
-        self._in_flight[worker] = self._in_flight.get(worker, 0) + len(taken)
+        assigned = set(keys)
+        self._orphans -= assigned
+        self._in_flight[worker] = self._in_flight.get(worker, 0) + len(assigned)
 
-    def gone(self, worker: str, now: float, keys: Iterable[str]) -> None:
+    def remove_worker(self, worker: str, now: float, keys: Iterable[str]) -> None:
         """A worker is no more and can write no more; `keys` are its rows in flight, by the ledger."""
         self._orphans.update(keys)
         self._in_flight.pop(worker, None)
         for _ in range(self._permits.pop(worker, 0)):
-            self._gate.ended(now)
+            self._concurrency_limit.ended(now)
 
 
-class LentGate:
+class RemoteConcurrencyLimit:
     """A worker's gate: it opens for permits that were granted, and keeps what to report of them."""
 
     def __init__(self) -> None:
         self._permits = 0
-        self._verdicts: list[Verdict] = []
+        self._results: list[Verdict] = []
         self.outstanding = 0
 
     @property
@@ -109,21 +109,21 @@ class LentGate:
         """How many creates may start."""
         return self._permits
 
-    def granted(self, permits: int) -> None:
+    def add_permits(self, permits: int) -> None:
         """So many more creates may start."""
         self._permits += permits
 
-    def give_back(self, permits: int) -> None:
+    def return_permits(self, permits: int) -> None:
         """So many permits are not needed after all."""
         self._permits -= permits
-        self._verdicts += [Verdict(Outcome.ENDED)] * permits
+        self._results += [Verdict(Outcome.ENDED)] * permits
 
-    def verdicts(self) -> list[Verdict]:
+    def take_results(self) -> list[Verdict]:
         """Return what is to be reported, and forget it."""
-        told, self._verdicts = self._verdicts, []
-        return told
+        results, self._results = self._results, []
+        return results
 
-    def may_start(self, now: float, in_flight: int) -> float:
+    def start_delay_s(self, now: float, in_flight: int) -> float:
         """Return 0.0 to go, or inf: ask when anything has changed."""
         return 0.0 if self._permits else inf
 
@@ -132,17 +132,17 @@ class LentGate:
         self.outstanding += 1
 
     def accepted(self, now: float, in_flight: int) -> None:
-        self._told(Verdict(Outcome.ACCEPTED))
+        self._record(Verdict(Outcome.ACCEPTED))
 
     def throttled(self, now: float, in_flight: int, retry_after_s: float | None = None) -> None:
-        self._told(Verdict(Outcome.THROTTLED, retry_after_s))
+        self._record(Verdict(Outcome.THROTTLED, retry_after_s))
 
     def ended(self, now: float) -> None:
-        self._told(Verdict(Outcome.ENDED))
+        self._record(Verdict(Outcome.ENDED))
 
-    def _told(self, verdict: Verdict) -> None:
+    def _record(self, result: Verdict) -> None:
         self.outstanding -= 1
-        self._verdicts.append(verdict)
+        self._results.append(result)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ class PaceLender:
         self._tracked.pop(worker, None)
 
 
-class LentPace:
+class RemoteRateLimit:
     """A worker's pace: its share, and what to report of its calls."""
 
     def __init__(self, *, interval_s: float) -> None:
@@ -195,12 +195,12 @@ class LentPace:
         self._gap_s = 0.0
         self._last_at = -inf
         self._closed_until = -inf
-        self._seen = Looked()
+        self._stats = Looked()
 
     @property
     def limited(self) -> bool:
         """Say whether the account is known to limit status calls, so that news of it matters."""
-        return self._gap_s > 0 or self._seen.refused > 0
+        return self._gap_s > 0 or self._stats.refused > 0
 
     def may_look(self, now: float) -> float:
         """Return 0.0 and count a call, or the seconds after which to ask again."""
@@ -208,25 +208,25 @@ class LentPace:
         if opens > now:
             return opens - now
         self._last_at = now
-        self._seen = replace(self._seen, calls=self._seen.calls + 1)
+        self._stats = replace(self._stats, calls=self._stats.calls + 1)
         return 0.0
 
     def ok(self, now: float) -> None:
         """A call was answered."""
-        self._seen = replace(self._seen, answered=self._seen.answered + 1)
+        self._stats = replace(self._stats, answered=self._stats.answered + 1)
 
     def throttled(self, now: float, retry_after_s: float | None = None) -> None:
         """A call was refused for its rate: make none until there is word from the account, or for a while."""
-        longest = max(retry_after_s or 0.0, self._seen.retry_after_s or 0.0)
-        self._seen = replace(self._seen, refused=self._seen.refused + 1, retry_after_s=longest or None)
+        longest = max(retry_after_s or 0.0, self._stats.retry_after_s or 0.0)
+        self._stats = replace(self._stats, refused=self._stats.refused + 1, retry_after_s=longest or None)
         self._closed_until = max(self._closed_until, now + max(longest, BRIEFLY * self._interval_s))
 
-    def told(self, tracked: int) -> Looked:
+    def take_poll_stats(self, tracked: int) -> Looked:
         """Return what is to be reported, and forget it."""
-        told, self._seen = replace(self._seen, tracked=tracked), Looked()
-        return told
+        stats, self._stats = replace(self._stats, tracked=tracked), Looked()
+        return stats
 
-    def lent(self, now: float, share: Share) -> None:
+    def set_share(self, now: float, share: Share) -> None:
         """From now on this is the worker's share."""
         self._gap_s = share.gap_s
         self._closed_until = max(self._closed_until, now + share.closed_s)

@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from pipeline.cluster.limits import Looked, Verdict
     from pipeline.errors import StopReason
     from pipeline.events import Event
-    from pipeline.ledger.leases import Leased
+    from pipeline.ledger.leases import LeasedRow
     from pipeline.model import Record
     from pipeline.settings import Settings
 
-Lesson = tuple[str, float, float, bool]
+DurationObservation = tuple[str, float, float, bool]
 """A kind of generation, the ages between which it was looked at, and whether it had ended by the second."""
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterJob:
+class ClusterConfig:
     """Everything that a worker needs to know; it holds secrets and must not be shown.
 
     `lease_s` is how long a worker may be silent before its rows are given to others.
@@ -33,29 +33,29 @@ class ClusterJob:
     batch: str
     output: str
     base_url: str
-    key: ApiKey
+    api_key: ApiKey
     settings: Settings
     workers: int
     lease_s: float
     prices: Mapping[str, float] = field(repr=False, default_factory=dict)
     assumed_price: float | None = None
-    memory: Mapping[str, Any] = field(repr=False, default_factory=dict)
+    cached_durations: Mapping[str, Any] = field(repr=False, default_factory=dict)
 
-    def for_a_worker(self) -> ClusterJob:
+    def for_worker(self) -> ClusterConfig:
         """Return what a worker needs of this: each row comes to it with its price."""
-        return replace(self, prices={}, memory={})
+        return replace(self, prices={}, cached_durations={})
 
     def price_of(self, record: Record) -> float | None:
         """Return the price of a row in USD, or None when nobody knows it."""
         return self.prices.get(record.key, self.assumed_price)
 
 
-class AccountLost(Exception):
+class CoordinatorLost(Exception):
     """The account is no more: whoever has borrowed from it must stop at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Heartbeat:
     """What a worker says of itself each time it asks for something. Counts are as of now.
 
     `moved` holds, for each row that has made steps since the last report, how it stands; `busy` says that
@@ -66,40 +66,40 @@ class Report:
 
     worker: str
     in_flight: int
-    looked: Looked
-    doubts: tuple[float, ...] = ()
-    verdicts: tuple[Verdict, ...] = ()
+    poll_stats: Looked
+    in_doubt_ages_s: tuple[float, ...] = ()
+    permit_results: tuple[Verdict, ...] = ()
     permits_wanted: int = 0
     rows_wanted: int = 0
-    room: int = 0
-    moved: tuple[Record, ...] = ()
-    lessons: tuple[Lesson, ...] = ()
+    takeover_capacity: int = 0
+    changed_records: tuple[Record, ...] = ()
+    observations: tuple[DurationObservation, ...] = ()
     events: tuple[Event, ...] = ()
     stop: tuple[StopReason, str] | None = None
-    busy: bool = False
+    has_work: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class HeartbeatReply:
     """What the account gives. A worker that is not `known` any more must end at once.
 
     `more` says that rows may still come: nobody has them yet, money may come back for them, or whoever has
     them may die. Until then no worker takes itself to have nothing left but doubts.
     """
 
-    known: bool = True
+    registered: bool = True
     permits: int = 0
-    share: Share = field(default_factory=Share)
-    rows: tuple[tuple[Leased, float | None], ...] = ()
-    more: bool = False
-    lessons: tuple[Lesson, ...] = ()
+    rate_share: Share = field(default_factory=Share)
+    rows: tuple[tuple[LeasedRow, float | None], ...] = ()
+    more_rows_expected: bool = False
+    observations: tuple[DurationObservation, ...] = ()
     stop: tuple[StopReason, str] | None = None
-    impatient: bool = False
-    abandon: bool = False
+    stop_requested: bool = False
+    cancel: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StatusSnapshot:
     """What the account tells the driver: who works, who fell silent, what moved and was said, why all stop.
 
     `moved`, `events`, `left` (rows that workers leave to the next run, each with the reason) and `overdue`
@@ -107,25 +107,25 @@ class Standing:
     `short` that there are some, and no money.
     """
 
-    working: frozenset[str]
-    lapsed: frozenset[str]
-    moved: tuple[Record, ...]
+    live_workers: frozenset[str]
+    expired_workers: frozenset[str]
+    changed_records: tuple[Record, ...]
     events: tuple[Event, ...]
     stop: tuple[StopReason, str] | None
-    waiting: bool
-    left: Mapping[str, str]
+    rows_available: bool
+    unfinished: Mapping[str, str]
     overdue: frozenset[str]
-    short: tuple[StopReason, str] | None
+    budget_exhausted: tuple[StopReason, str] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Leaving:
+class FinalReport:
     """A worker's last words: its last report, the rows that it leaves to the next run, and why.
 
     What it has in flight is not taken from the report: it may have been lent rows by an answer that came too
     late for it, of which the ledger knows.
     """
 
-    report: Report
-    left: Mapping[str, str]
+    last_heartbeat: Heartbeat
+    unfinished: Mapping[str, str]
     overdue: frozenset[str] = frozenset()

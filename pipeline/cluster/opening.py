@@ -14,31 +14,31 @@ from pipeline.ledger import Ledger
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from pipeline.cluster.messages import ClusterJob
+    from pipeline.cluster.messages import ClusterConfig
 
-PATIENCE_S: Final = 600.0
+OPEN_TIMEOUT_S: Final = 600.0
 """How long whoever starts waits for the database."""
 
-PAUSE_S: Final = 1.0
+RETRY_INTERVAL_S: Final = 1.0
 
 
 async def open_ledger(
-    job: ClusterJob,
-    who: str,
+    config: ClusterConfig,
+    caller: str,
     *,
     on_pause: Callable[[str], None],
-    say: Callable[[Event], Awaitable[None]],
+    report_event: Callable[[Event], Awaitable[None]],
 ) -> Ledger:
     """Open the batch's ledger, waiting for a database that is away; `say` is told who waits, and why.
 
     Raises `LedgerTrouble` when it is still away after `PATIENCE_S`.
     """
-    until = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + OPEN_TIMEOUT_S
     while True:
         try:
-            return await Ledger.open(job.ledger, batch=job.batch, on_pause=on_pause)
-        except LedgerTrouble as trouble:
-            if time.monotonic() > until:
+            return await Ledger.open(config.ledger, batch=config.batch, on_pause=on_pause)
+        except LedgerTrouble as error:
+            if time.monotonic() > deadline:
                 raise
-            await say(Event(Topic.WAITING, f"{who}: {trouble}: waiting", Level.WARNING))
-        await anyio.sleep(PAUSE_S)
+            await report_event(Event(Topic.WAITING, f"{caller}: {error}: waiting", Level.WARNING))
+        await anyio.sleep(RETRY_INTERVAL_S)

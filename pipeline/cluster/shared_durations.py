@@ -9,9 +9,9 @@ from pipeline.poll.learner import DurationLearner
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from pipeline.cluster.messages import Lesson
+    from pipeline.cluster.messages import DurationObservation
 
-KEPT: Final = 5000
+MAX_BACKLOG: Final = 5000
 """How many lessons are kept for those who have not asked for a while."""
 
 
@@ -20,66 +20,66 @@ class SharingLearner(DurationLearner):
 
     def __init__(self, interval_s: float) -> None:
         super().__init__(interval_s)
-        self._seen: list[Lesson] = []
+        self._unsent: list[DurationObservation] = []
 
     def survived(self, kind: str, from_s: float, to_s: float) -> None:
-        self._seen.append((kind, from_s, to_s, False))
+        self._unsent.append((kind, from_s, to_s, False))
         super().survived(kind, from_s, to_s)
 
     def ended(self, kind: str, from_s: float, to_s: float) -> None:
-        self._seen.append((kind, from_s, to_s, True))
+        self._unsent.append((kind, from_s, to_s, True))
         super().ended(kind, from_s, to_s)
 
-    def hear(self, lesson: Lesson) -> None:
+    def apply(self, observation: DurationObservation) -> None:
         """Take over what another worker has seen."""
-        kind, from_s, to_s, ended = lesson
+        kind, from_s, to_s, ended = observation
         (super().ended if ended else super().survived)(kind, from_s, to_s)
 
-    def seen(self) -> tuple[Lesson, ...]:
+    def take_observations(self) -> tuple[DurationObservation, ...]:
         """Return what is to be told, and forget it."""
-        told, self._seen = tuple(self._seen), []
-        return told
+        observations, self._unsent = tuple(self._unsent), []
+        return observations
 
 
-class Lessons:
+class SharedDurations:
     """The account's side: all that was learned, and who has heard how much of it."""
 
-    def __init__(self, interval_s: float, memory: Mapping[str, Any]) -> None:
+    def __init__(self, interval_s: float, cached_durations: Mapping[str, Any]) -> None:
         self._learner = DurationLearner(interval_s)
-        self._learner.restore(dict(memory))
-        self._told: list[tuple[str, Lesson]] = []
-        self._forgotten = 0
-        self._read_until: dict[str, int] = {}
+        self._learner.restore(dict(cached_durations))
+        self._backlog: list[tuple[str, DurationObservation]] = []
+        self._dropped = 0
+        self._next_index: dict[str, int] = {}
 
     def join(self, worker: str) -> dict[str, Any]:
         """Return all that is known to a worker that begins."""
-        self._read_until[worker] = self._end
-        return self.known()
+        self._next_index[worker] = self._end
+        return self.dump()
 
-    def known(self) -> dict[str, Any]:
+    def dump(self) -> dict[str, Any]:
         """Return all that is known, as `DurationLearner.restore` takes it."""
         return self._learner.dump()
 
-    def learn(self, worker: str, lessons: Iterable[Lesson]) -> None:
+    def add(self, worker: str, observations: Iterable[DurationObservation]) -> None:
         """Take over what a worker has seen."""
-        for lesson in lessons:
-            kind, from_s, to_s, ended = lesson
+        for observation in observations:
+            kind, from_s, to_s, ended = observation
             (self._learner.ended if ended else self._learner.survived)(kind, from_s, to_s)
-            self._told.append((worker, lesson))
-        if len(self._told) > 2 * KEPT:
-            del self._told[:KEPT]
-            self._forgotten += KEPT
+            self._backlog.append((worker, observation))
+        if len(self._backlog) > 2 * MAX_BACKLOG:
+            del self._backlog[:MAX_BACKLOG]
+            self._dropped += MAX_BACKLOG
 
-    def news(self, worker: str) -> tuple[Lesson, ...]:
+    def since(self, worker: str) -> tuple[DurationObservation, ...]:
         """Return what others have seen since this worker was last told."""
-        since = max(self._read_until.get(worker, self._end), self._forgotten)
-        self._read_until[worker] = self._end
-        return tuple(lesson for by, lesson in self._told[since - self._forgotten :] if by != worker)
+        start = max(self._next_index.get(worker, self._end), self._dropped)
+        self._next_index[worker] = self._end
+        return tuple(lesson for by, lesson in self._backlog[start - self._dropped :] if by != worker)
 
-    def gone(self, worker: str) -> None:
+    def remove_worker(self, worker: str) -> None:
         """A worker is no more."""
-        self._read_until.pop(worker, None)
+        self._next_index.pop(worker, None)
 
     @property
     def _end(self) -> int:
-        return self._forgotten + len(self._told)
+        return self._dropped + len(self._backlog)

@@ -17,8 +17,8 @@ import anyio
 
 from pipeline.client import Api
 from pipeline.client.client import LOG_REQUEST_GAP_S
-from pipeline.cluster.limits import LentGate, LentPace
-from pipeline.cluster.messages import AccountLost, Leaving, Report
+from pipeline.cluster.limits import RemoteConcurrencyLimit, RemoteRateLimit
+from pipeline.cluster.messages import CoordinatorLost, FinalReport, Heartbeat
 from pipeline.cluster.opening import open_ledger
 from pipeline.cluster.shared_durations import SharingLearner
 from pipeline.download.downloader import Downloader, DownloadLimits
@@ -26,7 +26,7 @@ from pipeline.download.http import open_session
 from pipeline.engine import Engine
 from pipeline.errors import Conflict, StopReason, StopRun
 from pipeline.events import Event, Level, Topic
-from pipeline.ledger.leases import ENDED
+from pipeline.ledger.leases import TERMINAL_STATES
 from pipeline.model import Failure, State
 from pipeline.poll.schedule import PollQueue
 from pipeline.run_context import Tools
@@ -39,204 +39,204 @@ if TYPE_CHECKING:
 
     from aiohttp import ClientSession
 
-    from pipeline.cluster.messages import ClusterJob, Reply
-    from pipeline.ledger.leases import Leased
+    from pipeline.cluster.messages import ClusterConfig, HeartbeatReply
+    from pipeline.ledger.leases import LeasedRow
     from pipeline.model import Record
     from pipeline.run_state import Outcome
-    from pipeline.storage import Store
+    from pipeline.storage import OutputStore
 
-SHARE_OF_LEASE: Final = 0.8
+LEASE_SAFETY_FACTOR: Final = 0.8
 """A worker takes its lease for over a little before the account does."""
 
-CLOSE_S: Final = 5.0
+CLOSE_TIMEOUT_S: Final = 5.0
 
-MOST_PERMITS: Final = 16
-MOST_ROWS: Final = 500
-QUICKEST_BEAT_S: Final = 0.02
-LONGEST_BEAT_S: Final = 1.0
-HUNGRY_BEAT: Final = 0.1
+MAX_PERMITS: Final = 16
+MAX_ROWS: Final = 500
+MIN_HEARTBEAT_S: Final = 0.02
+MAX_HEARTBEAT_S: Final = 1.0
+HEARTBEAT_INTERVALS_WHEN_WAITING: Final = 0.1
 """Beats a worker leaves between two reports while it could use more than it has, in poll intervals."""
 
 
-ONES_OWN: Final = frozenset({StopReason.INTERRUPTED, StopReason.IN_DOUBT})
+LOCAL_STOP_REASONS: Final = frozenset({StopReason.INTERRUPTED, StopReason.IN_DOUBT})
 """Reasons for which one worker stops while others go on: it was told to, or has nothing left but doubts."""
 
 
-class AccountLine(Protocol):
+class CoordinatorClient(Protocol):
     """The way to the account; each call is answered in turn, or raises `AccountLost`."""
 
     async def join(self, worker: str) -> Mapping[str, Any]: ...
-    async def exchange(self, report: Report) -> Reply: ...
-    async def leave(self, leaving: Leaving) -> None: ...
-    async def say(self, event: Event) -> None: ...
+    async def heartbeat(self, report: Heartbeat) -> HeartbeatReply: ...
+    async def leave(self, final_report: FinalReport) -> None: ...
+    async def report_event(self, event: Event) -> None: ...
 
 
-class Watcher:
+class HeartbeatObserver:
     """The worker's observer: what is to be reported of rows that moved, and of words that were said."""
 
     def __init__(self) -> None:
-        self._moved: dict[str, Record] = {}
+        self._changed_records: dict[str, Record] = {}
         self._events: list[Event] = []
 
-    def moved(self, before: Record, after: Record) -> None:
-        self._moved[after.key] = after
+    def on_transition(self, before: Record, after: Record) -> None:
+        self._changed_records[after.key] = after
 
-    def said(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         if event.level is not Level.DEBUG and event.topic is not Topic.STOPPING:
             self._events.append(event)
 
-    def waits(self, words: str) -> None:
+    def on_ledger_pause(self, message: str) -> None:
         """The database is waited for, or is back."""
-        self.said(Event(Topic.WAITING, words, Level.WARNING))
+        self.on_event(Event(Topic.WAITING, message, Level.WARNING))
 
-    def told(self) -> tuple[tuple[Record, ...], tuple[Event, ...]]:
+    def take_changes(self) -> tuple[tuple[Record, ...], tuple[Event, ...]]:
         """Return how the rows that moved stand, and the words; forget both."""
-        moved, self._moved = tuple(self._moved.values()), {}
+        changed_records, self._changed_records = tuple(self._changed_records.values()), {}
         events, self._events = tuple(self._events), []
-        return moved, events
+        return changed_records, events
 
 
-class Worker:
+class ClusterWorker:
     """One worker's life."""
 
-    def __init__(self, name: str, job: ClusterJob, line: AccountLine) -> None:
+    def __init__(self, name: str, config: ClusterConfig, coordinator: CoordinatorClient) -> None:
         self._name = name
-        self._job = job
-        self._line = line
-        self._gate = LentGate()
-        self._pace = LentPace(interval_s=job.settings.poll_interval)
-        self._learner = SharingLearner(job.settings.poll_interval)
-        self._watcher = Watcher()
+        self._config = config
+        self._coordinator = coordinator
+        self._concurrency_limit = RemoteConcurrencyLimit()
+        self._rate_limit = RemoteRateLimit(interval_s=config.settings.poll_interval)
+        self._learner = SharingLearner(config.settings.poll_interval)
+        self._observer = HeartbeatObserver()
         self._leases: dict[str, int] = {}
         self._prices: dict[str, float | None] = {}
-        self._sure_until = self._sure_until_wall = 0.0
-        self._told_stop = False
+        self._lease_until = self._lease_until_wall = 0.0
+        self._stop_reported = False
         self._revoked = False
-        share = job.settings.concurrency // (2 * job.workers)
-        self._hand = max(2, min(MOST_ROWS, share))
-        self._room = 2 * MOST_ROWS + job.settings.concurrency
+        share = config.settings.concurrency // (2 * config.workers)
+        self._prefetch_rows = max(2, min(MAX_ROWS, share))
+        self._max_rows = 2 * MAX_ROWS + config.settings.concurrency
 
     def may_create(self) -> bool:
         """Say whether the lease still holds, so that a create may leave.
 
         The monotonic clock of Linux stands still while the machine sleeps; the other one may be set back.
         """
-        return time.monotonic() < self._sure_until and time.time() < self._sure_until_wall
+        return time.monotonic() < self._lease_until and time.time() < self._lease_until_wall
 
-    async def live(self) -> None:
+    async def run(self) -> None:
         """Work until there is nothing left to do, or the account wants no more of this worker.
 
         Raises `AccountLost` when there is no account to begin with, and a `StopRun` for a ledger or a place
         that cannot be opened.
         """
-        job = self._job
-        async with _closed_whatever_happens() as stack:
+        config = self._config
+        async with _shielded_exit_stack() as stack:
             ledger = open_ledger(
-                job, f"worker {self._name}", on_pause=self._watcher.waits, say=self._line.say
+                config, f"worker {self._name}", on_pause=self._observer.on_ledger_pause, report_event=self._coordinator.report_event
             )
             self._ledger = await stack.enter_async_context(await ledger)
             self._ledger.fence(self._leases)
-            timeout_s = job.settings.request_timeout
-            api = Api(job.base_url, job.key, timeout_s=timeout_s, may_create=self.may_create)
+            timeout_s = config.settings.request_timeout
+            api = Api(config.base_url, config.api_key, timeout_s=timeout_s, may_create=self.may_create)
             await stack.enter_async_context(api)
-            cdn = await stack.enter_async_context(open_session())
-            store = open_store(job.output)
+            session = await stack.enter_async_context(open_session())
+            store = open_store(config.output)
             stack.push_async_callback(store.aclose)
-            self._learner.restore(dict(await self._line.join(self._name)))
-            engine = self._engine(api, self._downloader(cdn, store))
+            self._learner.restore(dict(await self._coordinator.join(self._name)))
+            engine = self._make_engine(api, self._make_downloader(session, store))
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._keep_in_touch, engine)
+                tasks.start_soon(self._heartbeat_loop, engine)
                 outcome = await engine.run()
                 tasks.cancel_scope.cancel()
             if not self._revoked:
-                await self._say_goodbye(engine, outcome)
+                await self._send_final_report(engine, outcome)
 
-    async def _say_goodbye(self, engine: Engine, outcome: Outcome) -> None:
+    async def _send_final_report(self, engine: Engine, outcome: Outcome) -> None:
         """Leave what is open to the next run: here is nothing more to be done for it."""
-        with anyio.CancelScope(shield=True), suppress(AccountLost):
-            report = self._report(engine)
-            left = {
-                row.key: outcome.left.get(row.key, "") for row in outcome.records if row.state not in ENDED
+        with anyio.CancelScope(shield=True), suppress(CoordinatorLost):
+            report = self._build_heartbeat(engine)
+            unfinished = {
+                row.key: outcome.left.get(row.key, "") for row in outcome.records if row.state not in TERMINAL_STATES
             }
-            await self._line.leave(Leaving(report, left, frozenset(engine.board.overdue)))
+            await self._coordinator.leave(FinalReport(report, unfinished, frozenset(engine.board.overdue)))
 
-    def _downloader(self, cdn: ClientSession, store: Store) -> Downloader:
-        settings = self._job.settings
-        return Downloader(session=cdn, store=store, limits=DownloadLimits.of(settings), media=settings.media)
+    def _make_downloader(self, session: ClientSession, store: OutputStore) -> Downloader:
+        settings = self._config.settings
+        return Downloader(session=session, store=store, limits=DownloadLimits.of(settings), media=settings.media)
 
-    def _engine(self, api: Api, downloader: Downloader) -> Engine:
-        settings, chance = self._job.settings, random.Random()
-        tools = Tools(
+    def _make_engine(self, api: Api, downloader: Downloader) -> Engine:
+        settings, rng = self._config.settings, random.Random()
+        dependencies = Tools(
             api=api,
             ledger=self._ledger,
             downloader=downloader,
-            polling=PollQueue(self._learner, interval_s=settings.poll_interval, random=chance),
-            gate=self._gate,
-            pace=self._pace,
+            polling=PollQueue(self._learner, interval_s=settings.poll_interval, random=rng),
+            gate=self._concurrency_limit,
+            pace=self._rate_limit,
             budget=Budget(None),
             price_of=lambda record: self._prices.get(record.key),
             clock=time.monotonic,
             wall=time.time,
-            random=chance,
-            log_gap_s=LOG_REQUEST_GAP_S * self._job.workers,
+            random=rng,
+            log_gap_s=LOG_REQUEST_GAP_S * self._config.workers,
         )
-        return Engine([], tools, settings, self._watcher, expecting=inf)
+        return Engine([], dependencies, settings, self._observer, expecting=inf)
 
-    async def _keep_in_touch(self, engine: Engine) -> None:
+    async def _heartbeat_loop(self, engine: Engine) -> None:
         """Report and take what is given as long as there is an account; without one, stop at once."""
         try:
             while not self._revoked:
-                pause_s = await self._beat(engine)
+                pause_s = await self._heartbeat(engine)
                 await anyio.sleep(pause_s)
-        except AccountLost:
-            self._lose(engine)
-        except StopRun as trouble:
-            engine.hold_back(trouble)
+        except CoordinatorLost:
+            self._on_lease_lost(engine)
+        except StopRun as error:
+            engine.hold_back(error)
             engine.abandon()
 
-    async def _beat(self, engine: Engine) -> float:
+    async def _heartbeat(self, engine: Engine) -> float:
         """Report once and heed the answer; return the seconds until the next time."""
-        report = self._report(engine)
-        held_s = SHARE_OF_LEASE * self._job.lease_s
-        sure = time.monotonic() + held_s, time.time() + held_s
-        reply = await self._line.exchange(report)
-        if reply.known and not reply.abandon:
-            self._sure_until, self._sure_until_wall = sure
-        await self._heed(engine, reply)
+        report = self._build_heartbeat(engine)
+        lease_s = LEASE_SAFETY_FACTOR * self._config.lease_s
+        lease_until = time.monotonic() + lease_s, time.time() + lease_s
+        reply = await self._coordinator.heartbeat(report)
+        if reply.registered and not reply.cancel:
+            self._lease_until, self._lease_until_wall = lease_until
+        await self._apply_reply(engine, reply)
         if reply.permits or reply.rows:
-            return QUICKEST_BEAT_S
-        longest = min(self._job.lease_s / 5, LONGEST_BEAT_S)
-        hungry = reply.more or self._pace.limited or engine.board.due(time.monotonic(), 1)
+            return MIN_HEARTBEAT_S
+        max_interval_s = min(self._config.lease_s / 5, MAX_HEARTBEAT_S)
+        wants_rows = reply.more_rows_expected or self._rate_limit.limited or engine.board.due(time.monotonic(), 1)
         return (
-            min(longest, max(QUICKEST_BEAT_S, self._job.settings.poll_interval * HUNGRY_BEAT))
-            if hungry
-            else longest
+            min(max_interval_s, max(MIN_HEARTBEAT_S, self._config.settings.poll_interval * HEARTBEAT_INTERVALS_WHEN_WAITING))
+            if wants_rows
+            else max_interval_s
         )
 
-    def _report(self, engine: Engine) -> Report:
-        board = engine.board
-        moved, events = self._watcher.told()
-        self._forget(engine, [record.key for record in moved if record.state in ENDED])
-        due = 0 if board.stop is not None else board.due(time.monotonic(), max(MOST_PERMITS, self._hand))
+    def _build_heartbeat(self, engine: Engine) -> Heartbeat:
+        state = engine.board
+        changed_records, events = self._observer.take_changes()
+        self._forget_rows(engine, [record.key for record in changed_records if record.state in TERMINAL_STATES])
+        due = 0 if state.stop is not None else state.due(time.monotonic(), max(MAX_PERMITS, self._prefetch_rows))
         # Pending rows leave as much room to those under way: they may wait for the very slots of these.
-        room = max(0, min(self._hand, self._room - board.under_way()))
-        return Report(
+        takeover_capacity = max(0, min(self._prefetch_rows, self._max_rows - state.under_way()))
+        return Heartbeat(
             self._name,
-            board.in_flight(),
-            self._pace.told(board.tracked),
-            tuple(time.time() - (board.records[key].submitted_at or 0.0) for key in board.doubts),
-            permits_wanted=self._permits_wanted(0 if board.paused_until > time.monotonic() else due),
-            verdicts=tuple(self._gate.verdicts()),
-            rows_wanted=max(0, min(self._hand - due, self._room - board.held())),
-            room=room,
-            moved=moved,
-            lessons=self._learner.seen(),
+            state.in_flight(),
+            self._rate_limit.take_poll_stats(state.tracked),
+            tuple(time.time() - (state.records[key].submitted_at or 0.0) for key in state.doubts),
+            permits_wanted=self._permits_wanted(0 if state.paused_until > time.monotonic() else due),
+            permit_results=tuple(self._concurrency_limit.take_results()),
+            rows_wanted=max(0, min(self._prefetch_rows - due, self._max_rows - state.held())),
+            takeover_capacity=takeover_capacity,
+            changed_records=changed_records,
+            observations=self._learner.take_observations(),
             events=events,
-            stop=self._own_stop(engine),
-            busy=board.has_work(),
+            stop=self._stop_to_report(engine),
+            has_work=state.has_work(),
         )
 
-    def _forget(self, engine: Engine, ended: Sequence[str]) -> None:
+    def _forget_rows(self, engine: Engine, ended: Sequence[str]) -> None:
         """Let go of rows that are done or failed for good: there may be very many."""
         engine.forget(ended)
         for key in ended:
@@ -245,72 +245,72 @@ class Worker:
 
     def _permits_wanted(self, due: int) -> int:
         """Return how many more permits there is use for; those beyond are given back."""
-        useful = min(due, MOST_PERMITS)
-        if self._gate.permits > useful:
-            self._gate.give_back(self._gate.permits - useful)
-        return useful - self._gate.permits
+        useful = min(due, MAX_PERMITS)
+        if self._concurrency_limit.permits > useful:
+            self._concurrency_limit.return_permits(self._concurrency_limit.permits - useful)
+        return useful - self._concurrency_limit.permits
 
-    def _own_stop(self, engine: Engine) -> tuple[StopReason, str] | None:
+    def _stop_to_report(self, engine: Engine) -> tuple[StopReason, str] | None:
         """Return, once, what this worker has met that stops them all."""
-        board = engine.board
-        if board.stop in ONES_OWN or board.stop is None or self._told_stop:
+        state = engine.board
+        if state.stop in LOCAL_STOP_REASONS or state.stop is None or self._stop_reported:
             return None
-        self._told_stop = True
-        return board.stop, board.message
+        self._stop_reported = True
+        return state.stop, state.message
 
-    async def _heed(self, engine: Engine, reply: Reply) -> None:
-        if not reply.known:
-            self._lose(engine)
+    async def _apply_reply(self, engine: Engine, reply: HeartbeatReply) -> None:
+        if not reply.registered:
+            self._on_lease_lost(engine)
             return
-        if reply.abandon:
+        if reply.cancel:
             engine.abandon()
             return
-        self._pace.lent(time.monotonic(), reply.share)
-        for lesson in reply.lessons:
-            self._learner.hear(lesson)
+        self._rate_limit.set_share(time.monotonic(), reply.rate_share)
+        for observation in reply.observations:
+            self._learner.apply(observation)
         if reply.rows:
             await self._admit(engine, reply.rows)
         if reply.permits:
-            self._gate.granted(reply.permits)
+            self._concurrency_limit.add_permits(reply.permits)
             engine.ring()
         if reply.stop is not None and engine.board.stop is None:
-            self._told_stop = True
+            self._stop_reported = True
             engine.hold_back(StopRun(*reply.stop))
-        if reply.impatient and not engine.board.impatient:
+        if reply.stop_requested and not engine.board.impatient:
             engine.stop(engine.board.message, engine.board.message)
-        engine.expect(more=reply.more or bool(reply.rows))
+        engine.expect(more=reply.more_rows_expected or bool(reply.rows))
 
-    def _lose(self, engine: Engine) -> None:
+    def _on_lease_lost(self, engine: Engine) -> None:
         """Everything that was borrowed is gone: no create leaves any more, and no step would be taken."""
         self._revoked = True
-        self._sure_until = 0.0
+        self._lease_until = 0.0
         engine.abandon()
 
-    async def _admit(self, engine: Engine, lent: tuple[tuple[Leased, float | None], ...]) -> None:
+    async def _admit(self, engine: Engine, leased_rows: tuple[tuple[LeasedRow, float | None], ...]) -> None:
         """Take rows over; a create that somebody else sent without hearing the answer is in doubt."""
         records = []
-        for leased, price in lent:
+        for leased, price in leased_rows:
             record = leased.record
             self._leases[record.key] = leased.lease
             self._prices[record.key] = price
             if record.state is State.SUBMITTING:
                 failure = Failure("in_doubt", "its worker ended before the answer came")
-                doubtful = record.evolve(State.IN_DOUBT, doubted_at=time.time(), failure=failure)
+                in_doubt = record.evolve(State.IN_DOUBT, doubted_at=time.time(), failure=failure)
                 try:
-                    record = await self._ledger.commit(record, doubtful)
+                    record = await self._ledger.commit(record, in_doubt)
                 except Conflict:
                     continue
-                self._watcher.moved(leased.record, record)
+                self._observer.on_transition(leased.record, record)
             records.append(record)
         await engine.admit(records)
 
 
 @asynccontextmanager
-async def _closed_whatever_happens() -> AsyncIterator[AsyncExitStack]:
+async def _shielded_exit_stack() -> AsyncIterator[AsyncExitStack]:
     """Close what is put on the stack, also when its owner is cancelled."""
     stack = AsyncExitStack()
     try:
         yield stack
     finally:
-        with anyio.move_on_after(CLOSE_S, shield=True):
+        with anyio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
             await stack.aclose()

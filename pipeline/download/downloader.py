@@ -23,7 +23,7 @@ from pipeline.download.redirects import Refused
 from pipeline.download.stall import StallMeter
 from pipeline.errors import StoreTrouble
 from pipeline.model import Artifact, Failure
-from pipeline.storage import Flaky
+from pipeline.storage import TransientStoreError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from pipeline.model import Media, Record
     from pipeline.settings import Settings
-    from pipeline.storage import Part, Store
+    from pipeline.storage import StagedFile, OutputStore
 
 BATCH_S: Final = 0.5
 """How long a batch may grow: what a slow line has brought should survive a kill."""
@@ -114,7 +114,7 @@ class Downloader:
         self,
         *,
         session: aiohttp.ClientSession,
-        store: Store,
+        store: OutputStore,
         limits: DownloadLimits | None = None,
         media: bool = True,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
@@ -137,14 +137,14 @@ class Downloader:
         """
         effort = Effort(self._limits, self._random)
         url = record.video_url
-        async with self._store.part(f"videos/{record.file_stem}.mp4") as part:
+        async with self._store.stage(f"videos/{record.file_stem}.mp4") as part:
             while True:
                 try:
                     await self._transfer(part, url)
                     return await self._keep(part, record, effort)
                 except TooLarge as error:
                     return NotNow(str(error), again=False)
-                except (films.NotPlayable, Trouble, Refused, Flaky) as error:
+                except (films.NotPlayable, Trouble, Refused, TransientStoreError) as error:
                     next_step = await self._recover(error, part, effort)
                     stale = isinstance(error, films.NotPlayable | Expired | Refused)
                 if not isinstance(next_step, float):
@@ -153,20 +153,20 @@ class Downloader:
                 if stale:
                     url = await refresh() or url
 
-    async def _recover(self, error: Exception, part: Part, effort: Effort) -> NotAVideo | NotNow | float:
+    async def _recover(self, error: Exception, part: StagedFile, effort: Effort) -> NotAVideo | NotNow | float:
         """Decide what a setback means: the outcome, or the seconds to wait before the next try."""
         proven = isinstance(error, films.NotPlayable) and effort.proven(await part.digest())
-        if isinstance(error, films.NotPlayable | Changed | Flaky):
+        if isinstance(error, films.NotPlayable | Changed | TransientStoreError):
             await part.discard()
         if proven and isinstance(error, Damaged):
             return NotNow(f"each fetch brought other bytes, all of them damaged: {error}")
         if proven:
             return NotAVideo(Failure("not_a_video", f"what was delivered is no whole video: {error}"))
         effort.note(error)
-        wait_s = effort.wait_s(part.held_bytes, anyio.current_time())
+        wait_s = effort.wait_s(part.staged_bytes, anyio.current_time())
         if wait_s is not None:
             return wait_s
-        if isinstance(error, Flaky):
+        if isinstance(error, TransientStoreError):
             raise error
         return NotNow(str(error))
 
@@ -174,10 +174,10 @@ class Downloader:
         """Whether the saved file is there and unaltered: its size first, then its sha256, in a thread."""
         return await self._store.fingerprint(artifact.path, artifact.size_bytes) == artifact.sha256
 
-    async def _transfer(self, part: Part, url: str) -> None:
+    async def _transfer(self, part: StagedFile, url: str) -> None:
         """Bring the part to its full length; returns at once when it has it already."""
         held = Origin.from_text(part.tag)
-        offset = part.held_bytes if held is not None and held.resumable else 0
+        offset = part.staged_bytes if held is not None and held.resumable else 0
         if held is not None and offset and held.total_bytes == offset:
             return
         if not url:
@@ -186,25 +186,25 @@ class Downloader:
             if isinstance(answer, Body):
                 await self._receive(answer, part)
 
-    async def _receive(self, body: Body, part: Part) -> None:
+    async def _receive(self, body: Body, part: StagedFile) -> None:
         limits = self._limits
         if (body.origin.total_bytes or 0) > limits.max_bytes:
             raise _too_large(limits)
         first = await _first_chunk(body, limits)
         if body.start == 0:
-            await part.begin(body.origin.to_text())
+            await part.restart(body.origin.to_text())
         await Pour(body, part, limits).run(first)
         total = body.origin.total_bytes
-        if total is not None and part.held_bytes < total:  # a 206 may be shorter than what was asked for
-            raise Trouble(f"the answer ended after {part.held_bytes} of {total} bytes")
+        if total is not None and part.staged_bytes < total:  # a 206 may be shorter than what was asked for
+            raise Trouble(f"the answer ended after {part.staged_bytes} of {total} bytes")
 
-    async def _keep(self, part: Part, record: Record, effort: Effort) -> Saved:
+    async def _keep(self, part: StagedFile, record: Record, effort: Effort) -> Saved:
         """Look into the whole file, then publish it. Raises `NotPlayable`.
 
         A file that plays but is damaged in places is fetched once more: if the same bytes come again,
         that is what the vendor made, and it is kept with a warning.
         """
-        size_bytes, media = part.held_bytes, self._media
+        size_bytes, media = part.staged_bytes, self._media
 
         def examine(source: Path | BinaryIO) -> films.Look | None:
             films.outline(source, size_bytes)
@@ -274,7 +274,7 @@ class Effort:
 class Pour:
     """Network to store: one task gathers a batch while the other writes the one before it."""
 
-    def __init__(self, body: Body, part: Part, limits: DownloadLimits) -> None:
+    def __init__(self, body: Body, part: StagedFile, limits: DownloadLimits) -> None:
         self._body, self._part, self._limits = body, part, limits
         self._store_trouble: StoreTrouble | None = None
 

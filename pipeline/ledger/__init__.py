@@ -6,6 +6,6 @@ is made. SQLAlchemy and the drivers are imported when a ledger is opened, not be
 """
 
 from pipeline.ledger.ledger import Ledger
-from pipeline.ledger.rows import Step
+from pipeline.ledger.rows import HistoryEntry
 
-__all__ = ["Ledger", "Step"]
+__all__ = ["Ledger", "HistoryEntry"]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, Ty
 
 from pipeline.errors import Conflict, LedgerTrouble, VeobatchError
 from pipeline.ledger import rows
-from pipeline.ledger.schema import VERSION
+from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.model import State
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_FETCHED_AT_ONCE: Final = 2000
-_FARTHEST: Final = 2**31 - 1
+_FETCH_SIZE: Final = 2000
+_MAX_POSITION: Final = 2**31 - 1
 
 
 class Cursor(Protocol):
@@ -46,26 +46,26 @@ class Cursor(Protocol):
     def fetchall(self) -> list[Any]: ...
 
 
-class Move(NamedTuple):
+class PreparedUpdate(NamedTuple):
     """A step as it is written: its statement, its row, and the line of history without its time."""
 
     after: Record
     sql: str
-    row: rows.Row
-    line: tuple[str, int, str, str]
+    params: rows.Row
+    history_row: tuple[str, int, str, str]
 
 
-class _Mismatch(Exception):
+class _VersionConflict(Exception):
     """Somebody else was first in at least one step of a group."""
 
 
-class Store(ABC):
+class LedgerBackend(ABC):
     """One batch in one database."""
 
-    begin: ClassVar[str]
+    begin_sql: ClassVar[str]
     driver_error: ClassVar[type[Exception]]
-    unstorable: ClassVar[type[Exception]]
-    duplicate: ClassVar[type[Exception]]
+    data_error: ClassVar[type[Exception]]
+    integrity_error: ClassVar[type[Exception]]
 
     identity: str
 
@@ -73,72 +73,72 @@ class Store(ABC):
         self.batch = batch
         self.sql = sql
         self._stamps = itertools.count(random.getrandbits(62))
-        self._reading = threading.Lock()
+        self._read_lock = threading.Lock()
 
     @abstractmethod
     def cursor(self, *, reading: bool) -> Cursor:
         """Return a cursor of the connection that writes, or of the one that reads."""
 
-    def streaming(self, cursor: Cursor) -> AbstractContextManager[Cursor]:
+    def stream_cursor(self, cursor: Cursor) -> AbstractContextManager[Cursor]:
         """Give a cursor for reading that does not hold all that it finds in memory, in place of this one."""
         return nullcontext(cursor)
 
     @abstractmethod
-    def survives(self, error: Exception, *, reading: bool) -> bool:
+    def should_retry(self, error: Exception, *, reading: bool) -> bool:
         """Tell whether the connection was lost and is back, so that the same work may be done again."""
 
     @abstractmethod
-    def trouble(self, error: Exception) -> VeobatchError:
+    def translate_error(self, error: Exception) -> VeobatchError:
         """Say what is wrong in words that a user understands, and without a password."""
 
     @abstractmethod
-    def give_up(self) -> None:
+    def stop_reconnecting(self) -> None:
         """Wait no longer for a lost connection: what waits for it ends as `LedgerTrouble`."""
 
     @abstractmethod
     def close(self) -> None:
         """Let go of the connections."""
 
-    def apply(self, moves: Sequence[Move]) -> list[Record | Conflict]:
+    def apply(self, updates: Sequence[PreparedUpdate]) -> list[Record | Conflict]:
         """Make the steps in one durable transaction; a step whose record has moved on is a `Conflict`.
 
         Raises `StoreTrouble` when the disk is full, `LedgerTrouble` for anything else; nothing was
         written then.
         """
         at = time.time()
-        lines = [(self.batch, *move.line, at, next(self._stamps)) for move in moves]
+        history_rows = [(self.batch, *move.history_row, at, next(self._stamps)) for move in updates]
         try:
-            self.write(lambda cursor: self._apply_all(cursor, moves, lines))
-        except (_Mismatch, UnicodeEncodeError, self.unstorable):
-            return self.write(lambda cursor: self._apply_each(cursor, moves, lines))
-        return [move.after for move in moves]
+            self.write(lambda cursor: self._apply_all(cursor, updates, history_rows))
+        except (_VersionConflict, UnicodeEncodeError, self.data_error):
+            return self.write(lambda cursor: self._apply_each(cursor, updates, history_rows))
+        return [move.after for move in updates]
 
-    def _apply_all(self, cursor: Cursor, moves: Sequence[Move], lines: Sequence[rows.Row]) -> None:
-        for sql, group in itertools.groupby(moves, key=lambda move: move.sql):
-            batch = [move.row for move in group]
+    def _apply_all(self, cursor: Cursor, updates: Sequence[PreparedUpdate], history_rows: Sequence[rows.Row]) -> None:
+        for sql, group in itertools.groupby(updates, key=lambda move: move.sql):
+            batch = [move.params for move in group]
             cursor.executemany(sql, batch)
             if cursor.rowcount != len(batch):
-                raise _Mismatch
-        cursor.executemany(self.sql.log, lines)
+                raise _VersionConflict
+        cursor.executemany(self.sql.history_add, history_rows)
 
     def _apply_each(
-        self, cursor: Cursor, moves: Sequence[Move], lines: Sequence[rows.Row]
+        self, cursor: Cursor, updates: Sequence[PreparedUpdate], history_rows: Sequence[rows.Row]
     ) -> list[Record | Conflict]:
         outcomes: list[Record | Conflict] = []
-        for move, line in zip(moves, lines, strict=True):
-            cursor.execute(move.sql, rows.cleaned(move.row))
-            won = cursor.rowcount == 1
-            if won:
-                cursor.execute(self.sql.log, line)
-            ours = won or self._made_before(cursor, line)
-            outcomes.append(move.after if ours else Conflict(move.after.key))
+        for update, history_row in zip(updates, history_rows, strict=True):
+            cursor.execute(update.sql, rows.sanitized(update.params))
+            updated = cursor.rowcount == 1
+            if updated:
+                cursor.execute(self.sql.history_add, history_row)
+            committed = updated or self._already_committed(cursor, history_row)
+            outcomes.append(update.after if committed else Conflict(update.after.key))
         return outcomes
 
-    def _made_before(self, cursor: Cursor, line: rows.Row) -> bool:
+    def _already_committed(self, cursor: Cursor, history_row: rows.Row) -> bool:
         # The connection may have been lost between the commit and its answer: the stamp tells our own
         # step from the same step made by another worker, which would be a second payment.
-        batch, key, version, *_, stamp = line
-        cursor.execute(self.sql.stamp, (batch, key, version))
+        batch, key, version, *_, stamp = history_row
+        cursor.execute(self.sql.stamp_get, (batch, key, version))
         found = cursor.fetchone()
         return found is not None and found[0] == stamp
 
@@ -147,72 +147,72 @@ class Store(ABC):
 
         Raises `Conflict` for a key that is there with other content.
         """
-        new = [(self.batch, *rows.fixed(record), *rows.moving(record)) for record in records]
+        new = [(self.batch, *rows.job_values(record), *rows.state_values(record)) for record in records]
         try:
-            self.write(lambda cursor: cursor.executemany(self.sql.add, new))
-        except (UnicodeEncodeError, self.unstorable):
-            self.write(lambda cursor: cursor.executemany(self.sql.add, map(rows.cleaned, new)))
-        except self.duplicate as error:
-            missing = [record for record in records if not self._there(record, error)]
+            self.write(lambda cursor: cursor.executemany(self.sql.record_add, new))
+        except (UnicodeEncodeError, self.data_error):
+            self.write(lambda cursor: cursor.executemany(self.sql.record_add, map(rows.sanitized, new)))
+        except self.integrity_error as error:
+            missing = [record for record in records if not self._is_stored(record, error)]
             if len(missing) == len(records):
                 raise
             if missing:
                 self.add(missing)
 
-    def _there(self, record: Record, error: Exception) -> bool:
+    def _is_stored(self, record: Record, error: Exception) -> bool:
         found = self.get(record.key)
         if found is not None and found != record:
             raise Conflict(record.key) from error
         return found is not None
 
-    def place(self, positions: Mapping[str, int], lines: Mapping[str, int]) -> None:
+    def set_positions(self, positions: Mapping[str, int], lines: Mapping[str, int]) -> None:
         """Set where rows stand in the manifest, durably; -1 for a row that was removed from it."""
-        moved = [(at, self.batch, key) for key, at in positions.items() if key not in lines]
-        relined = [(at, lines[key], self.batch, key) for key, at in positions.items() if key in lines]
+        position_params = [(at, self.batch, key) for key, at in positions.items() if key not in lines]
+        position_and_line_params = [(at, lines[key], self.batch, key) for key, at in positions.items() if key in lines]
 
         def work(cursor: Cursor) -> None:
-            if moved:
-                cursor.executemany(self.sql.place, moved)
-            if relined:
-                cursor.executemany(self.sql.place_line, relined)
+            if position_params:
+                cursor.executemany(self.sql.position_set, position_params)
+            if position_and_line_params:
+                cursor.executemany(self.sql.position_and_line_set, position_and_line_params)
 
         self.write(work)
 
-    def fact_set(self, name: str, value: str) -> None:
+    def meta_set(self, name: str, value: str) -> None:
         """Keep a small fact about the batch, durably."""
-        self.write(lambda cursor: cursor.execute(self.sql.fact_set, (self.batch, name, value)))
+        self.write(lambda cursor: cursor.execute(self.sql.meta_set, (self.batch, name, value)))
 
-    def fact_get(self, name: str) -> str | None:
-        row = self._read(lambda cursor: self._one(cursor, self.sql.fact_get, self.batch, name))
+    def meta_get(self, name: str) -> str | None:
+        row = self._read(lambda cursor: self._fetch_one(cursor, self.sql.meta_get, self.batch, name))
         return None if row is None else str(row[0])
 
     def load(self) -> list[Record]:
         """Return all records, by position, then key."""
 
         def work(cursor: Cursor) -> list[Record]:
-            with self.streaming(cursor) as stream:
+            with self.stream_cursor(cursor) as stream:
                 stream.execute(self.sql.load, (self.batch,))
-                pieces = iter(lambda: stream.fetchmany(_FETCHED_AT_ONCE), [])
-                return list(rows.read(itertools.chain.from_iterable(pieces)))
+                chunks = iter(lambda: stream.fetchmany(_FETCH_SIZE), [])
+                return list(rows.to_records(itertools.chain.from_iterable(chunks)))
 
         return self._read(work)
 
     def get(self, key: str) -> Record | None:
-        row = self._read(lambda cursor: self._one(cursor, self.sql.get, self.batch, key))
-        return None if row is None else next(rows.read([row]))
+        row = self._read(lambda cursor: self._fetch_one(cursor, self.sql.get, self.batch, key))
+        return None if row is None else next(rows.to_records([row]))
 
-    def history(self, key: str) -> list[rows.Step]:
+    def history(self, key: str) -> list[rows.HistoryEntry]:
         """Return the job's steps, oldest first."""
 
         def work(cursor: Cursor) -> list[Any]:
             cursor.execute(self.sql.history, (self.batch, key))
             return cursor.fetchall()
 
-        return [rows.read_step(key, row) for row in self._read(work)]
+        return [rows.to_history_entry(key, row) for row in self._read(work)]
 
     def counts(self, *, removed: bool) -> dict[State, int]:
         """Count the jobs in each state: those in the manifest, or those removed from it."""
-        low, high = (-1, -1) if removed else (0, _FARTHEST)
+        low, high = (-1, -1) if removed else (0, _MAX_POSITION)
 
         def work(cursor: Cursor) -> list[Any]:
             cursor.execute(self.sql.counts, (self.batch, low, high))
@@ -220,31 +220,31 @@ class Store(ABC):
 
         return {State(state): count for state, count in self._read(work)}
 
-    def _one(self, cursor: Cursor, sql: str, *row: object) -> Any:
+    def _fetch_one(self, cursor: Cursor, sql: str, *row: object) -> Any:
         cursor.execute(sql, row)
         return cursor.fetchone()
 
     def write(self, work: Callable[[Cursor], _T]) -> _T:
         """Do `work` in one durable transaction, again after a lost connection."""
-        return self._again_until(lambda: self._transact(work), reading=False)
+        return self._with_retries(lambda: self._transact(work), reading=False)
 
     def _read(self, work: Callable[[Cursor], _T]) -> _T:
-        with self._reading:
-            return self._again_until(lambda: work(self.cursor(reading=True)), reading=True)
+        with self._read_lock:
+            return self._with_retries(lambda: work(self.cursor(reading=True)), reading=True)
 
-    def _again_until(self, work: Callable[[], _T], *, reading: bool) -> _T:
+    def _with_retries(self, work: Callable[[], _T], *, reading: bool) -> _T:
         while True:
             try:
                 return work()
-            except (self.unstorable, self.duplicate):
+            except (self.data_error, self.integrity_error):
                 raise
             except self.driver_error as error:
-                if not self.survives(error, reading=reading):
-                    raise self.trouble(error) from error
+                if not self.should_retry(error, reading=reading):
+                    raise self.translate_error(error) from error
 
     def _transact(self, work: Callable[[Cursor], _T]) -> _T:
         cursor = self.cursor(reading=False)
-        cursor.execute(self.begin)
+        cursor.execute(self.begin_sql)
         try:
             result = work(cursor)
             cursor.execute("COMMIT")
@@ -263,10 +263,10 @@ def new_identity() -> str:
     return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(10))
 
 
-def refuse_newer(where: str, found: int) -> None:
+def reject_newer_version(location: str, found: int) -> None:
     """Raise `LedgerTrouble` when the ledger `where` is of a later version than this program knows."""
-    if found > VERSION:
+    if found > SCHEMA_VERSION:
         raise LedgerTrouble(
-            f"{where}: this ledger was written by a newer veobatch (ledger version {found}, this one knows "
-            f"up to {VERSION}): install that veobatch, or a later one; nothing was changed"
+            f"{location}: this ledger was written by a newer veobatch (ledger version {found}, this one knows "
+            f"up to {SCHEMA_VERSION}): install that veobatch, or a later one; nothing was changed"
         )

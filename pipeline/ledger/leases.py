@@ -16,121 +16,121 @@ from pipeline.model import State
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pipeline.ledger.backend import Cursor, Store
+    from pipeline.ledger.backend import Cursor, LedgerBackend
     from pipeline.model import Record
 
 _T = TypeVar("_T")
 
-EPOCH: Final = "epoch"
-LEFT: Final = "(left)"
+EPOCH_NAME: Final = "epoch"
+UNFINISHED_OWNER: Final = "(left)"
 """Who has the rows that an epoch leaves to the next one."""
 
-IN_FLIGHT: Final = frozenset({State.SUBMITTING, State.IN_DOUBT, State.GENERATING})
+IN_FLIGHT_STATES: Final = frozenset({State.SUBMITTING, State.IN_DOUBT, State.GENERATING})
 """States in which a row takes one of the account's slots, or may."""
 
 
-ENDED: Final = frozenset({State.DONE, State.FAILED})
+TERMINAL_STATES: Final = frozenset({State.DONE, State.FAILED})
 
 
-class Leased(NamedTuple):
+class LeasedRow(NamedTuple):
     """A row that was lent, and the number that its steps are fenced by."""
 
     record: Record
     lease: int
 
 
-class Revoked(NamedTuple):
+class RevokedLeases(NamedTuple):
     """What a worker had: the keys of its rows in flight; whether others can go on with any row."""
 
     in_flight: frozenset[str]
-    freed: bool
+    rows_freed: bool
 
 
 class Superseded(LedgerTrouble):
     """A later epoch has begun: whoever lent rows before must stop."""
 
 
-class Leases:
+class LeaseTable:
     """The leases of one batch."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._sql = store.sql
+    def __init__(self, backend: LedgerBackend) -> None:
+        self._backend = backend
+        self._sql = backend.sql
 
-    def begin(self) -> tuple[int, frozenset[str]]:
+    def begin_epoch(self) -> tuple[int, frozenset[str]]:
         """Begin an epoch; return its number and the keys of all rows in flight. No lease of before holds."""
-        batch = self._store.batch
+        batch = self._backend.batch
 
         def work(cursor: Cursor) -> tuple[int, frozenset[str]]:
-            cursor.execute(self._sql.epoch_next, (batch, EPOCH, "1"))
+            cursor.execute(self._sql.epoch_next, (batch, EPOCH_NAME, "1"))
             number = int(cursor.fetchall()[0][0])
             cursor.execute(self._sql.revoke_all, (batch,))
-            cursor.execute(self._sql.in_flight, (batch,))
+            cursor.execute(self._sql.unleased_in_flight, (batch,))
             return number, frozenset(row[0] for row in cursor.fetchall())
 
-        return self._store.write(work)
+        return self._backend.write(work)
 
-    def claim(self, epoch: int, worker: str, most: int) -> list[Leased]:
+    def claim(self, epoch: int, worker: str, limit: int) -> list[LeasedRow]:
         """Lend up to `most` rows that nobody has to `worker`: those under way first. Raises `Superseded`."""
-        batch = self._store.batch
-        lent: list[Leased] = []
+        batch = self._backend.batch
+        leased: list[LeasedRow] = []
 
         def work(cursor: Cursor) -> None:
-            if lent and self._stands(cursor, lent[0].record.key, lent[0].lease, worker):
+            if leased and self._already_applied(cursor, leased[0].record.key, leased[0].lease, worker):
                 return
-            cursor.execute(self._sql.claim, (batch, most, worker, batch))
+            cursor.execute(self._sql.claim, (batch, limit, worker, batch))
             found = cursor.fetchall()
-            records = rows.read(row[:-1] for row in found)
-            lent[:] = [Leased(record, row[-1]) for record, row in zip(records, found, strict=True)]
+            records = rows.to_records(row[:-1] for row in found)
+            leased[:] = [LeasedRow(record, row[-1]) for record, row in zip(records, found, strict=True)]
 
-        self._in(epoch, work)
-        return sorted(lent, key=lambda leased: leased.record.position)
+        self._write_in_epoch(epoch, work)
+        return sorted(leased, key=lambda leased: leased.record.position)
 
-    def revoke(self, epoch: int, worker: str, left: Iterable[str] = ()) -> Revoked:
+    def revoke(self, epoch: int, worker: str, unfinished: Iterable[str] = ()) -> RevokedLeases:
         """End all leases of `worker`. Raises `Superseded`.
 
         Those of its rows that are `left` are lent to nobody in this epoch, and are not in the answer.
         """
-        batch, kept = self._store.batch, frozenset(left)
-        had: list[tuple[str, str, int]] = []
+        batch, unfinished_keys = self._backend.batch, frozenset(unfinished)
+        revoked: list[tuple[str, str, int]] = []
 
         def work(cursor: Cursor) -> None:
-            if had and self._stands(cursor, had[0][0], had[0][2], LEFT if had[0][0] in kept else None):
+            if revoked and self._already_applied(cursor, revoked[0][0], revoked[0][2], UNFINISHED_OWNER if revoked[0][0] in unfinished_keys else None):
                 return
             cursor.execute(self._sql.revoke, (batch, worker))
-            had[:] = cursor.fetchall()
-            cursor.executemany(self._sql.leave, [(LEFT, batch, key) for key in kept])
+            revoked[:] = cursor.fetchall()
+            cursor.executemany(self._sql.worker_set, [(UNFINISHED_OWNER, batch, key) for key in unfinished_keys])
 
-        self._in(epoch, work)
-        states = {key: State(state) for key, state, _ in had if key not in kept}
-        flying = frozenset(key for key, state in states.items() if state in IN_FLIGHT)
-        return Revoked(flying, any(state not in ENDED for state in states.values()))
+        self._write_in_epoch(epoch, work)
+        states = {key: State(state) for key, state, _ in revoked if key not in unfinished_keys}
+        in_flight = frozenset(key for key, state in states.items() if state in IN_FLIGHT_STATES)
+        return RevokedLeases(in_flight, any(state not in TERMINAL_STATES for state in states.values()))
 
-    def give_back(self, epoch: int, keys: Iterable[str]) -> None:
+    def release(self, epoch: int, keys: Iterable[str]) -> None:
         """Let rows that were claimed, and told to no worker, be claimed again. Raises `Superseded`."""
-        batch = self._store.batch
-        self._in(
-            epoch, lambda cursor: cursor.executemany(self._sql.leave, [(None, batch, key) for key in keys])
+        batch = self._backend.batch
+        self._write_in_epoch(
+            epoch, lambda cursor: cursor.executemany(self._sql.worker_set, [(None, batch, key) for key in keys])
         )
 
-    def _in(self, epoch: int, work: Callable[[Cursor], _T]) -> _T:
+    def _write_in_epoch(self, epoch: int, work: Callable[[Cursor], _T]) -> _T:
         def checked(cursor: Cursor) -> _T:
-            if self._epoch(cursor) != epoch:
+            if self._current_epoch(cursor) != epoch:
                 raise Superseded("another driver has taken over the batch")
             return work(cursor)
 
-        return self._store.write(checked)
+        return self._backend.write(checked)
 
-    def _stands(self, cursor: Cursor, key: str, lease: int, worker: str | None) -> bool:
+    def _already_applied(self, cursor: Cursor, key: str, lease: int, worker: str | None) -> bool:
         """Say whether what this call changed in an earlier attempt was committed, though no answer came.
 
         One row tells for all of a transaction, and nobody else lends in this epoch.
         """
-        cursor.execute(self._sql.lent, (self._store.batch, key))
+        cursor.execute(self._sql.lease_get, (self._backend.batch, key))
         row = cursor.fetchone()
         return row is not None and tuple(row) == (lease, worker)
 
-    def _epoch(self, cursor: Cursor) -> int:
-        cursor.execute(self._sql.epoch_get, (self._store.batch, EPOCH))
+    def _current_epoch(self, cursor: Cursor) -> int:
+        cursor.execute(self._sql.epoch_get, (self._backend.batch, EPOCH_NAME))
         row = cursor.fetchone()
         return 0 if row is None else int(row[0])

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping, Sequence
 
-    from pipeline.ledger.backend import Move, Store
-    from pipeline.ledger.leases import Leased, Leases, Revoked
-    from pipeline.ledger.writer import Writer
+    from pipeline.ledger.backend import PreparedUpdate, LedgerBackend
+    from pipeline.ledger.leases import LeasedRow, LeaseTable, RevokedLeases
+    from pipeline.ledger.writer import GroupCommitWriter
     from pipeline.model import Record
 
 _T = TypeVar("_T")
@@ -43,16 +43,16 @@ class Ledger:
     wrong with the ledger; nothing was written then, and a later call may succeed.
     """
 
-    def __init__(self, store: Store, writer: Writer | None) -> None:
-        self._store = store
+    def __init__(self, backend: LedgerBackend, writer: GroupCommitWriter | None) -> None:
+        self._backend = backend
         self._writer = writer
         self._leases: dict[str, int] | None = None
-        self.identity = store.identity
+        self.identity = backend.identity
 
     @classmethod
     async def open(
         cls,
-        where: str | Path,
+        location: str | Path,
         *,
         batch: str = "default",
         read_only: bool = False,
@@ -74,9 +74,9 @@ class Ledger:
         import asyncio
 
         loop = asyncio.get_running_loop()
-        say = partial(_say, loop, on_pause or (lambda _: None))
-        store = await to_thread.run_sync(partial(_open_store, where, batch, read_only, exclusive, say))
-        return cls(store, None if read_only else _writer(store, loop))
+        notify = partial(_notify_loop, loop, on_pause or (lambda _: None))
+        backend = await to_thread.run_sync(partial(_open_backend, location, batch, read_only, exclusive, notify))
+        return cls(backend, None if read_only else _start_writer(backend, loop))
 
     async def __aenter__(self) -> Self:
         return self
@@ -86,38 +86,38 @@ class Ledger:
 
     async def load(self) -> list[Record]:
         """Return all records of the batch, by position, then key."""
-        return await self._read(self._store.load)
+        return await self._read(self._backend.load)
 
     async def get(self, key: str) -> Record | None:
         """Return the record as it is now, or None when there is none."""
-        return await self._read(partial(self._store.get, key))
+        return await self._read(partial(self._backend.get, key))
 
-    async def history(self, key: str) -> list[rows.Step]:
+    async def history(self, key: str) -> list[rows.HistoryEntry]:
         """Return the steps that the job has made, oldest first; its version 0 is no step."""
-        return await self._read(partial(self._store.history, key))
+        return await self._read(partial(self._backend.history, key))
 
     async def counts(self, *, removed: bool = False) -> dict[State, int]:
         """Count the jobs in each state: those of the manifest, or those `removed` from it."""
-        return await self._read(partial(self._store.counts, removed=removed))
+        return await self._read(partial(self._backend.counts, removed=removed))
 
     async def meta_get(self, name: str) -> str | None:
         """Return a small fact about the batch, or None when it was never set."""
-        return await self._read(partial(self._store.fact_get, name))
+        return await self._read(partial(self._backend.meta_get, name))
 
     async def meta_set(self, name: str, value: str) -> None:
         """Keep a small fact about the batch."""
-        await self._write(partial(self._store.fact_set, name, value))
+        await self._write(partial(self._backend.meta_set, name, value))
 
     async def add(self, records: Sequence[Record]) -> None:
         """Insert new records, all or none. Raises `Conflict` for a key that is there with other content."""
-        await self._write(partial(self._store.add, records))
+        await self._write(partial(self._backend.add, records))
 
-    async def place(self, positions: Mapping[str, int], lines: Mapping[str, int] | None = None) -> None:
+    async def set_positions(self, positions: Mapping[str, int], lines: Mapping[str, int] | None = None) -> None:
         """Set the position, and the line where given, of rows after the manifest has changed.
 
         -1 stands for a row that was removed from it. No step: versions stay as they are.
         """
-        await self._write(partial(self._store.place, positions, lines or {}))
+        await self._write(partial(self._backend.set_positions, positions, lines or {}))
 
     async def commit(self, before: Record, after: Record) -> Record:
         """Make one step, if the record is still as `before` says (its version and state); return `after`.
@@ -126,7 +126,7 @@ class Ledger:
         Raises `Conflict` when someone else has moved it, `IllegalTransition` for a step that is not
         allowed and `ValueError` for one that is not from one version of a record to its next.
         """
-        [outcome] = await self._require_writer().move([self._move(before, after)])
+        [outcome] = await self._require_writer().commit([self._prepare(before, after)])
         if isinstance(outcome, Conflict):
             raise outcome
         return after
@@ -137,13 +137,13 @@ class Ledger:
         Raises as `commit` does, `Conflict` excepted; then none was made.
         """
         writer = self._require_writer()
-        return await writer.move([self._move(step.before, step.after) for step in steps])
+        return await writer.commit([self._prepare(step.before, step.after) for step in steps])
 
-    def hurry(self, within_s: float) -> None:
+    def set_shutdown_deadline(self, within_s: float) -> None:
         """Wait no longer than `within_s` for a database that is away: what waits then is `LedgerTrouble`."""
         import asyncio
 
-        asyncio.get_running_loop().call_later(within_s, self._store.give_up)
+        asyncio.get_running_loop().call_later(within_s, self._backend.stop_reconnecting)
 
     def fence(self, leases: dict[str, int]) -> None:
         """From now on make only steps of rows in `leases`, each only while its number is the row's own.
@@ -157,27 +157,27 @@ class Ledger:
 
         All leases of earlier epochs end, and whoever lends in one of them is `Superseded` from now on.
         """
-        return await self._write(self._lending().begin)
+        return await self._write(self._lease_table().begin_epoch)
 
-    async def claim(self, epoch: int, worker: str, most: int) -> list[Leased]:
+    async def claim(self, epoch: int, worker: str, limit: int) -> list[LeasedRow]:
         """Lend up to `most` rows that nobody has to `worker`. Raises `Superseded`."""
-        return await self._write(partial(self._lending().claim, epoch, worker, most))
+        return await self._write(partial(self._lease_table().claim, epoch, worker, limit))
 
-    async def revoke(self, epoch: int, worker: str, left: Sequence[str] = ()) -> Revoked:
+    async def revoke(self, epoch: int, worker: str, unfinished: Sequence[str] = ()) -> RevokedLeases:
         """End all leases of `worker`: it can make no step any more. Return what it had.
 
         Rows that are `left` are lent to nobody else in this epoch. Raises `Superseded`.
         """
-        return await self._write(partial(self._lending().revoke, epoch, worker, left))
+        return await self._write(partial(self._lease_table().revoke, epoch, worker, unfinished))
 
-    async def give_back(self, epoch: int, keys: Sequence[str]) -> None:
+    async def release(self, epoch: int, keys: Sequence[str]) -> None:
         """Let rows that were claimed, and told to no worker, be claimed again. Raises `Superseded`."""
-        await self._write(partial(self._lending().give_back, epoch, keys))
+        await self._write(partial(self._lease_table().release, epoch, keys))
 
-    def _lending(self) -> Leases:
-        from pipeline.ledger.leases import Leases
+    def _lease_table(self) -> LeaseTable:
+        from pipeline.ledger.leases import LeaseTable
 
-        return Leases(self._store)
+        return LeaseTable(self._backend)
 
     async def close(self) -> None:
         """Finish what was asked, and let go of the database. Closing again does nothing."""
@@ -186,67 +186,67 @@ class Ledger:
 
     def _close(self) -> None:
         if self._writer is not None:
-            self._writer.end()
-        self._store.close()
+            self._writer.close()
+        self._backend.close()
 
-    def _move(self, before: Record, after: Record) -> Move:
-        from pipeline.ledger.backend import Move
+    def _prepare(self, before: Record, after: Record) -> PreparedUpdate:
+        from pipeline.ledger.backend import PreparedUpdate
 
         if after.key != before.key or after.version != before.version + 1:
             raise ValueError(
                 f"{before.key}: version {after.version} of {after.key} does not follow {before.version}"
             )
-        was, now = before.state, after.state
-        if now is not was and now not in LEGAL[was]:
-            raise IllegalTransition(before.key, was, now)
-        sql = self._store.sql
-        cas: tuple[object, ...] = (self._store.batch, before.key, before.version, was.value)
-        plain, whole = sql.step, sql.step_all
+        old_state, new_state = before.state, after.state
+        if new_state is not old_state and new_state not in LEGAL[old_state]:
+            raise IllegalTransition(before.key, old_state, new_state)
+        sql = self._backend.sql
+        compare_params: tuple[object, ...] = (self._backend.batch, before.key, before.version, old_state.value)
+        state_sql, full_sql = sql.record_update, sql.record_update_content
         if self._leases is not None:
-            ends = int(now is State.DONE)
-            cas = (ends, ends, *cas, self._leases.get(before.key, NO_LEASE))
-            plain, whole = sql.step_fenced, sql.step_all_fenced
-        edited = rows.content(before) != rows.content(after)
-        values = rows.content(after) + rows.moving(after) if edited else rows.moving(after)
-        line = (after.key, after.version, was.value, now.value)
-        return Move(after, whole if edited else plain, values + cas, line)
+            ends_lease = int(new_state is State.DONE)
+            compare_params = (ends_lease, ends_lease, *compare_params, self._leases.get(before.key, NO_LEASE))
+            state_sql, full_sql = sql.record_update_fenced, sql.record_update_content_fenced
+        content_changed = rows.content_values(before) != rows.content_values(after)
+        values = rows.content_values(after) + rows.state_values(after) if content_changed else rows.state_values(after)
+        history_row = (after.key, after.version, old_state.value, new_state.value)
+        return PreparedUpdate(after, full_sql if content_changed else state_sql, values + compare_params, history_row)
 
     async def _read(self, work: Callable[[], _T]) -> _T:
         return await to_thread.run_sync(work)
 
     async def _write(self, work: Callable[[], _T]) -> _T:
-        result: _T = await self._require_writer().call(work)
+        result: _T = await self._require_writer().run(work)
         return result
 
-    def _require_writer(self) -> Writer:
+    def _require_writer(self) -> GroupCommitWriter:
         if self._writer is None:
             raise LedgerTrouble("the ledger was opened for reading only")
         return self._writer
 
 
-def _say(loop: asyncio.AbstractEventLoop, on_pause: Callable[[str], None], words: str) -> None:
+def _notify_loop(loop: asyncio.AbstractEventLoop, on_pause: Callable[[str], None], message: str) -> None:
     with contextlib.suppress(RuntimeError):  # the loop has ended: nobody listens any more
-        loop.call_soon_threadsafe(on_pause, words)
+        loop.call_soon_threadsafe(on_pause, message)
 
 
-def _writer(store: Store, loop: asyncio.AbstractEventLoop) -> Writer:
-    from pipeline.ledger.writer import Writer
+def _start_writer(backend: LedgerBackend, loop: asyncio.AbstractEventLoop) -> GroupCommitWriter:
+    from pipeline.ledger.writer import GroupCommitWriter
 
-    return Writer(store, loop)
+    return GroupCommitWriter(backend, loop)
 
 
-def _open_store(
-    where: str | Path, batch: str, read_only: bool, exclusive: bool, on_pause: Callable[[str], None]
-) -> Store:
-    text = str(where)
+def _open_backend(
+    location: str | Path, batch: str, read_only: bool, exclusive: bool, on_pause: Callable[[str], None]
+) -> LedgerBackend:
+    text = str(location)
     if text.startswith(("postgresql:", "postgresql+psycopg:", "postgres:")):
-        from pipeline.ledger.postgres import PostgresStore
+        from pipeline.ledger.postgres import PostgresBackend
 
-        return PostgresStore(text, batch, read_only=read_only, exclusive=exclusive, on_pause=on_pause)
+        return PostgresBackend(text, batch, read_only=read_only, exclusive=exclusive, on_pause=on_pause)
     path = text.removeprefix("sqlite:///")
     if "://" in path:  # not the whole of it in our words: it may hold a password
         scheme = path.partition(":")[0]
         raise UsageError(f"a ledger is a path, sqlite:///path or postgresql://..., not {scheme}://...")
-    from pipeline.ledger.sqlite import SqliteStore
+    from pipeline.ledger.sqlite import SqliteBackend
 
-    return SqliteStore(Path(path), batch, read_only=read_only)
+    return SqliteBackend(Path(path), batch, read_only=read_only)

@@ -21,8 +21,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from pipeline.errors import Held, LedgerTrouble, StoreTrouble, UsageError, VeobatchError
-from pipeline.ledger.backend import Store, new_identity, refuse_newer
-from pipeline.ledger.schema import VERSION_TABLE, migrations, statements
+from pipeline.ledger.backend import LedgerBackend, new_identity, reject_newer_version
+from pipeline.ledger.schema import VERSION_TABLE, migrations, compile_statements
 
 try:
     import psycopg
@@ -44,17 +44,17 @@ logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 _DIALECT: Final = create_engine("postgresql+psycopg://", paramstyle="format").dialect
 _MIGRATION_LOCK: Final = 0x7665_6F62
-_FIRST_WAIT_S: Final = 0.1
-_LONGEST_WAIT_S: Final = 5.0
+_MIN_BACKOFF_S: Final = 0.1
+_MAX_BACKOFF_S: Final = 5.0
 
-_SOON_S: Final = 1.0
+_QUICK_LOSS_S: Final = 1.0
 """A connection lost so soon after another was made is waited for longer than that one."""
 
-_HOLD_S: Final = 3.0
+_LOCK_TIMEOUT_S: Final = 3.0
 """How long a batch's holder may take to be gone: the server hears of a killed client's end at once, but
 ends what it was doing for it first."""
 
-_KEEP_ALIVE: Final = (
+_SESSION_SETTINGS_SQL: Final = (
     "SELECT set_config('tcp_keepalives_idle', '20', false),"
     " set_config('tcp_keepalives_interval', '10', false), set_config('tcp_keepalives_count', '3', false),"
     " set_config('idle_in_transaction_session_timeout', '10s', false),"
@@ -64,7 +64,7 @@ _KEEP_ALIVE: Final = (
 process that was stopped within a transaction keeps its rows locked, and others waiting, for 10 s; after
 those, whoever waits ends it if the server does not (see `_END_SILENT`)."""
 
-_END_SILENT: Final = (
+_TERMINATE_SILENT_SQL: Final = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
     " AND usename = current_user AND application_name LIKE 'veobatch %%' AND state <> 'idle'"
     " AND wait_event_type = 'Client' AND state_change < clock_timestamp() - %s * interval '1 second'"
@@ -74,17 +74,17 @@ server's is for those: between the statements of a batch it takes itself to be a
 
 _SILENT_S: Final = 8.0
 
-_LOSSES: Final = ("08", "57P", "25P03", "25P04", "25006")
+_CONNECTION_LOST_STATES: Final = ("08", "57P", "25P03", "25P04", "25006")
 """The SQLSTATE of an error with which the server ends the connection, or its first characters; at the end,
 what a server says to a write when another one has taken over from it."""
 
-_TRY_HOLD: Final = "SELECT pg_try_advisory_lock(%s)"
-_HOLDER: Final = (
+_TRY_LOCK_SQL: Final = "SELECT pg_try_advisory_lock(%s)"
+_LOCK_HOLDER_SQL: Final = (
     "SELECT application_name, client_addr FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE granted"
     " AND locktype = 'advisory' AND objsubid = 1 AND (classid::bigint << 32 | objid::bigint) = %s"
 )
 
-_CONNECT: Final[dict[str, Any]] = {
+_CONNECT_OPTIONS: Final[dict[str, Any]] = {
     "application_name": f"veobatch {os.getpid()} on {socket.gethostname()}"[:63],
     "connect_timeout": 10,
     # A peer that vanished without a word is noticed within a minute, not after the kernel's two hours.
@@ -95,13 +95,13 @@ _CONNECT: Final[dict[str, Any]] = {
 }
 
 
-class PostgresStore(Store):
+class PostgresBackend(LedgerBackend):
     """A batch in a PostgreSQL database."""
 
-    begin = "BEGIN"
+    begin_sql = "BEGIN"
     driver_error = psycopg.Error
-    unstorable = psycopg.DataError
-    duplicate = psycopg.IntegrityError
+    data_error = psycopg.DataError
+    integrity_error = psycopg.IntegrityError
 
     def __init__(
         self,
@@ -116,50 +116,50 @@ class PostgresStore(Store):
 
         `exclusive` raises `Held` when another exclusive one has the batch.
         """
-        super().__init__(batch, statements(_DIALECT))
-        self._url = _parsed(url)
+        super().__init__(batch, compile_statements(_DIALECT))
+        self._url = _parse_url(url)
         self._read_only = read_only
         self._exclusive = exclusive
         self._on_pause = on_pause
-        self._given_up = threading.Event()
-        self._open: dict[bool, psycopg.Connection[Any]] = {}
-        self._back_at = -math.inf
-        self._waited_s = 0.0
+        self._reconnect_stopped = threading.Event()
+        self._connections: dict[bool, psycopg.Connection[Any]] = {}
+        self._reconnected_at = -math.inf
+        self._backoff_s = 0.0
         try:
-            self._begin(read_only)
+            self._open_batch(read_only)
         except psycopg.Error as error:
-            raise self.trouble(error) from error
+            raise self.translate_error(error) from error
         finally:
             if not hasattr(self, "identity"):
                 self.close()
 
-    def _begin(self, read_only: bool) -> None:
-        reader = self._open[True] = self._connect()
-        refuse_newer(self._where, _version(reader, self.sql.version_get))
+    def _open_batch(self, read_only: bool) -> None:
+        reader = self._connections[True] = self._connect()
+        reject_newer_version(self._redacted_url, _schema_version(reader, self.sql.version_get))
         if not read_only:
-            writer = self._open[False] = self._connect()
+            writer = self._connections[False] = self._connect()
             if self._exclusive:
-                self._hold(writer)
+                self._lock_batch(writer)
             _migrate(writer, self.sql.version_get, self.sql.version_add)
             writer.execute(self.sql.batch_add.encode(), (self.batch, new_identity(), time.time()))
-        elif _version(reader, self.sql.version_get) == 0:
-            raise LedgerTrouble(f"{self._where}: there is no ledger here")
+        elif _schema_version(reader, self.sql.version_get) == 0:
+            raise LedgerTrouble(f"{self._redacted_url}: there is no ledger here")
         row = reader.execute(self.sql.batch_get.encode(), (self.batch,)).fetchone()
         if row is None:
-            raise LedgerTrouble(f"{self._where}: this ledger holds no batch named {self.batch!r}")
+            raise LedgerTrouble(f"{self._redacted_url}: this ledger holds no batch named {self.batch!r}")
         self.identity = str(row[0])
 
     @property
-    def _where(self) -> str:
+    def _redacted_url(self) -> str:
         return self._url.set(query={}).render_as_string(hide_password=True)
 
     def _connect(self) -> psycopg.Connection[Any]:
         url = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
-        connection = psycopg.connect(**(_CONNECT | conninfo_to_dict(url)), autocommit=True)
+        connection = psycopg.connect(**(_CONNECT_OPTIONS | conninfo_to_dict(url)), autocommit=True)
         try:
             if self._read_only:
                 connection.execute("SET default_transaction_read_only = on")
-            connection.execute(_KEEP_ALIVE)
+            connection.execute(_SESSION_SETTINGS_SQL)
             row = connection.execute("SHOW synchronous_commit").fetchone()
             if row == ("off",):  # a commit that returned must survive the server's power cut
                 connection.execute("SET synchronous_commit = on")
@@ -168,31 +168,31 @@ class PostgresStore(Store):
             raise
         return connection
 
-    def _hold(self, connection: psycopg.Connection[Any]) -> None:
+    def _lock_batch(self, connection: psycopg.Connection[Any]) -> None:
         """Keep the batch to ourselves for as long as the connection lives. Raises `Held`."""
-        name = _lock_name(self.batch)
-        until = time.monotonic() + _HOLD_S
-        while connection.execute(_TRY_HOLD, (name,)).fetchone() != (True,):
-            if time.monotonic() > until:
-                holder = connection.execute(_HOLDER, (name,)).fetchone() or ("another process", None)
-                at = f" at {holder[1]}" if holder[1] else ""
-                words = f"the batch {self.batch!r} is held by {holder[0]}{at}: wait for it, or stop it"
-                raise Held(f"{self._where}: {words}")
-            time.sleep(_FIRST_WAIT_S)
+        lock_id = _lock_id(self.batch)
+        deadline = time.monotonic() + _LOCK_TIMEOUT_S
+        while connection.execute(_TRY_LOCK_SQL, (lock_id,)).fetchone() != (True,):
+            if time.monotonic() > deadline:
+                holder = connection.execute(_LOCK_HOLDER_SQL, (lock_id,)).fetchone() or ("another process", None)
+                address = f" at {holder[1]}" if holder[1] else ""
+                message = f"the batch {self.batch!r} is held by {holder[0]}{address}: wait for it, or stop it"
+                raise Held(f"{self._redacted_url}: {message}")
+            time.sleep(_MIN_BACKOFF_S)
 
     def cursor(self, *, reading: bool) -> Cursor:
         if not reading and self._read_only:
-            raise LedgerTrouble(f"{self._where}: the ledger was opened for reading only")
-        return cast("Cursor", self._open[reading].cursor())
+            raise LedgerTrouble(f"{self._redacted_url}: the ledger was opened for reading only")
+        return cast("Cursor", self._connections[reading].cursor())
 
     @contextmanager
-    def streaming(self, cursor: Cursor) -> Iterator[Cursor]:
-        reader = self._open[True]
+    def stream_cursor(self, cursor: Cursor) -> Iterator[Cursor]:
+        reader = self._connections[True]
         with reader.transaction(), reader.cursor(name="veobatch") as stream:
             yield cast("Cursor", stream)
 
     def roll_back(self) -> None:
-        writer = self._open[False]
+        writer = self._connections[False]
         try:
             if not writer.closed:
                 writer.rollback()
@@ -200,62 +200,62 @@ class PostgresStore(Store):
             # Why the work failed says more than why it could not be undone. The server undoes what was open.
             writer.close()
 
-    def survives(self, error: Exception, *, reading: bool) -> bool:
-        connection = self._open[reading]
+    def should_retry(self, error: Exception, *, reading: bool) -> bool:
+        connection = self._connections[reading]
         if isinstance(error, psycopg.errors.LockNotAvailable):
             with suppress(psycopg.Error):  # a lost connection is what the next attempt will meet
-                connection.execute(_END_SILENT, (_SILENT_S,))
-            return not self._given_up.is_set()
+                connection.execute(_TERMINATE_SILENT_SQL, (_SILENT_S,))
+            return not self._reconnect_stopped.is_set()
         if isinstance(error, (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)):
             return True
-        if not (_is_loss(error) or _is_broken(connection)):
+        if not (_is_connection_loss(error) or _is_broken(connection)):
             return False
         # Until it is closed, the server may keep what it holds: its rows locked, and the batch.
         connection.close()
         self._on_pause(
-            f"{self._where}: the connection to the database is lost ({self._said(error)}): waiting"
+            f"{self._redacted_url}: the connection to the database is lost ({self._redacted_message(error)}): waiting"
         )
-        back = self._reconnected(reading=reading)
-        if back:
-            self._on_pause(f"{self._where}: the database is back")
-        return back
+        reconnected = self._reconnect(reading=reading)
+        if reconnected:
+            self._on_pause(f"{self._redacted_url}: the database is back")
+        return reconnected
 
-    def _reconnected(self, *, reading: bool) -> bool:
+    def _reconnect(self, *, reading: bool) -> bool:
         # A server that lets everybody in and then drops them is asked ever more slowly.
-        soon = time.monotonic() - self._back_at < _SOON_S
-        wait_s = self._waited_s = _longer(self._waited_s) if soon else 0.0
-        while not self._given_up.wait(wait_s):
+        lost_quickly = time.monotonic() - self._reconnected_at < _QUICK_LOSS_S
+        wait_s = self._backoff_s = _next_backoff_s(self._backoff_s) if lost_quickly else 0.0
+        while not self._reconnect_stopped.wait(wait_s):
             try:
-                connection = self._open[reading] = self._connect()
+                connection = self._connections[reading] = self._connect()
                 if not reading:
-                    _need_writable(connection)
+                    _require_writable(connection)
                     if self._exclusive:
                         # Whoever has it now was let in while we were away: every step is compared anyway.
-                        connection.execute(_TRY_HOLD, (_lock_name(self.batch),))
+                        connection.execute(_TRY_LOCK_SQL, (_lock_id(self.batch),))
             except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction):
-                wait_s = _longer(wait_s)
+                wait_s = _next_backoff_s(wait_s)
             else:
-                self._back_at = time.monotonic()
+                self._reconnected_at = time.monotonic()
                 return True
         return False
 
-    def trouble(self, error: Exception) -> VeobatchError:
-        words = f"{self._where}: {{}} ({self._said(error)})"
+    def translate_error(self, error: Exception) -> VeobatchError:
+        message = f"{self._redacted_url}: {{}} ({self._redacted_message(error)})"
         match error:
             case psycopg.errors.DiskFull():
                 return StoreTrouble(
-                    words.format("the database's disk is full: free some space, then run again")
+                    message.format("the database's disk is full: free some space, then run again")
                 )
             case psycopg.errors.InsufficientPrivilege() | psycopg.errors.ReadOnlySqlTransaction():
-                return LedgerTrouble(words.format("this user may not write the ledger"))
+                return LedgerTrouble(message.format("this user may not write the ledger"))
             case psycopg.errors.DataCorrupted() | psycopg.errors.IndexCorrupted():
-                return LedgerTrouble(words.format("the ledger is damaged"))
+                return LedgerTrouble(message.format("the ledger is damaged"))
             case psycopg.OperationalError():
-                return LedgerTrouble(words.format("the database cannot be reached"))
+                return LedgerTrouble(message.format("the database cannot be reached"))
             case _:
-                return LedgerTrouble(words.format("the database refused"))
+                return LedgerTrouble(message.format("the database refused"))
 
-    def _said(self, error: Exception) -> str:
+    def _redacted_message(self, error: Exception) -> str:
         text = " ".join(str(error).split())
         secrets = (self._url.password, self._url.query.get("password"))
         for secret in secrets:
@@ -263,39 +263,39 @@ class PostgresStore(Store):
                 text = text.replace(secret, "***")
         return text
 
-    def give_up(self) -> None:
-        self._given_up.set()
+    def stop_reconnecting(self) -> None:
+        self._reconnect_stopped.set()
 
     def close(self) -> None:
-        for connection in self._open.values():
+        for connection in self._connections.values():
             connection.close()
 
 
-def _parsed(text: str) -> URL:
+def _parse_url(text: str) -> URL:
     try:
         return make_url(text)
     except (ArgumentError, ValueError):
         # The driver's own words, and a chained error, may hold a piece of the password.
-        words = "the ledger's URL is not of the form postgresql://user:password@host:port/database"
-    raise LedgerTrouble(words)
+        message = "the ledger's URL is not of the form postgresql://user:password@host:port/database"
+    raise LedgerTrouble(message)
 
 
-def _need_writable(connection: psycopg.Connection[Any]) -> None:
+def _require_writable(connection: psycopg.Connection[Any]) -> None:
     """Raise what a write would, and close the connection, when the server takes none: it is a replica."""
     if connection.execute("SHOW transaction_read_only").fetchone() == ("on",):
         connection.close()
         raise psycopg.errors.ReadOnlySqlTransaction("the server takes no writes")
 
 
-def _longer(wait_s: float) -> float:
-    return min(_LONGEST_WAIT_S, max(_FIRST_WAIT_S, 2 * wait_s))
+def _next_backoff_s(wait_s: float) -> float:
+    return min(_MAX_BACKOFF_S, max(_MIN_BACKOFF_S, 2 * wait_s))
 
 
-def _is_loss(error: Exception) -> bool:
+def _is_connection_loss(error: Exception) -> bool:
     """Tell whether the server, or the way to it, is gone: the server's own refusals have an SQLSTATE."""
     match error:
         case psycopg.Error(sqlstate=str(state)):
-            return state.startswith(_LOSSES)
+            return state.startswith(_CONNECTION_LOST_STATES)
         case psycopg.OperationalError() | psycopg.InterfaceError():
             return True
         case _:
@@ -307,12 +307,12 @@ def _is_broken(connection: psycopg.Connection[Any]) -> bool:
     return connection.closed or connection.info.pipeline_status != psycopg.pq.PipelineStatus.OFF
 
 
-def _lock_name(batch: str) -> int:
+def _lock_id(batch: str) -> int:
     """Return the number by which the server knows the right to run `batch`."""
     return int.from_bytes(hashlib.sha256(f"veobatch {batch}".encode()).digest()[:8], signed=True)
 
 
-def _version(connection: psycopg.Connection[Any], version_get: str) -> int:
+def _schema_version(connection: psycopg.Connection[Any], version_get: str) -> int:
     row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (VERSION_TABLE,)).fetchone()
     if row != (True,):
         return 0
@@ -324,7 +324,7 @@ def _migrate(connection: psycopg.Connection[Any], version_get: str, version_add:
     with connection.transaction():
         connection.execute("SET LOCAL lock_timeout = 0")
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
-        for version, texts in migrations(_DIALECT, _version(connection, version_get)):
+        for version, texts in migrations(_DIALECT, _schema_version(connection, version_get)):
             for text in texts:
                 connection.execute(text.encode())
             connection.execute(version_add.encode(), (version, time.time()))

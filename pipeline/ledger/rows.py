@@ -15,48 +15,48 @@ from pipeline.model import Artifact, Failure, Media, Record, State
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-_NESTED: Final = ("failure", "artifact")
-_NAMES: Final = tuple(field.name for field in fields(Record) if field.name not in _NESTED)
-_N_FIXED: Final = _NAMES.index("state")
+_NESTED_FIELDS: Final = ("failure", "artifact")
+_PLAIN_COLUMNS: Final = tuple(field.name for field in fields(Record) if field.name not in _NESTED_FIELDS)
+_N_JOB_COLUMNS: Final = _PLAIN_COLUMNS.index("state")
 
-PLAIN_TYPES: Final = {field.name: str(field.type) for field in fields(Record) if field.name not in _NESTED}
+COLUMN_TYPES: Final = {field.name: str(field.type) for field in fields(Record) if field.name not in _NESTED_FIELDS}
 """The annotation of each field that is a column as it is: `str`, `int`, `float | None`, ..."""
 
-FIXED: Final = _NAMES[:_N_FIXED]
+JOB_COLUMNS: Final = _PLAIN_COLUMNS[:_N_JOB_COLUMNS]
 """Columns that a step seldom changes: what the job is, and where it stands in the manifest."""
 
-CONTENT: Final = tuple(name for name in FIXED if name not in ("key", "position", "line"))
+CONTENT_COLUMNS: Final = tuple(name for name in JOB_COLUMNS if name not in ("key", "position", "line"))
 """Those of them that a step may change. Where a row stands changes by `place` alone: a step made from
 a record of before must not take an old place back."""
 
-_PLAIN: Final = _NAMES[_N_FIXED:]
-_FAILURE: Final = ("failure_code", "failure_message", "failure_retryable")
-_ARTIFACT: Final = ("artifact_path", "artifact_bytes", "artifact_sha256", "artifact_poster")
-_MEDIA: Final = (
+_PLAIN_STATE_COLUMNS: Final = _PLAIN_COLUMNS[_N_JOB_COLUMNS:]
+_FAILURE_COLUMNS: Final = ("failure_code", "failure_message", "failure_retryable")
+_ARTIFACT_COLUMNS: Final = ("artifact_path", "artifact_bytes", "artifact_sha256", "artifact_poster")
+_MEDIA_COLUMNS: Final = (
     "media_duration_s", "media_width", "media_height", "media_fps", "media_has_audio",
     "media_video_codec", "media_audio_codec", "media_warnings",
 )  # fmt: skip
 
-MOVING: Final = (*_PLAIN, *_FAILURE, *_ARTIFACT, *_MEDIA)
+STATE_COLUMNS: Final = (*_PLAIN_STATE_COLUMNS, *_FAILURE_COLUMNS, *_ARTIFACT_COLUMNS, *_MEDIA_COLUMNS)
 """Columns that every step writes."""
 
 Row = tuple[Any, ...]
 
-_NO_FAILURE: Final = (None,) * len(_FAILURE)
-_NO_ARTIFACT: Final = (None,) * len(_ARTIFACT)
-_NO_MEDIA: Final = (None,) * len(_MEDIA)
+_NO_FAILURE: Final = (None,) * len(_FAILURE_COLUMNS)
+_NO_ARTIFACT: Final = (None,) * len(_ARTIFACT_COLUMNS)
+_NO_MEDIA: Final = (None,) * len(_MEDIA_COLUMNS)
 
 # `_value_` is the plain text: drivers take an exact str by a much shorter way than a subclass of it.
-_plain_of: Final = attrgetter("state._value_", *_PLAIN[1:])
-_fixed_of: Final = attrgetter(*FIXED)
-_content_of: Final = attrgetter(*CONTENT)
-_SHARED: Final = tuple(map(_NAMES.index, ("id", "model", "image_url", "prompt", "file_stem")))
+_plain_state_values_of: Final = attrgetter("state._value_", *_PLAIN_STATE_COLUMNS[1:])
+_job_values_of: Final = attrgetter(*JOB_COLUMNS)
+_content_values_of: Final = attrgetter(*CONTENT_COLUMNS)
+_INTERNED_COLUMNS: Final = tuple(map(_PLAIN_COLUMNS.index, ("id", "model", "image_url", "prompt", "file_stem")))
 
-_STATES: Final = {state.value: state for state in State}
+_STATE_BY_VALUE: Final = {state.value: state for state in State}
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class HistoryEntry:
     """One line of a job's history: the step that made `version`, at `at` (seconds since the epoch)."""
 
     key: str
@@ -66,30 +66,30 @@ class Step:
     at: float
 
 
-def fixed(record: Record) -> Row:
+def job_values(record: Record) -> Row:
     """Return the values of `FIXED`."""
-    return tuple(_fixed_of(record))
+    return tuple(_job_values_of(record))
 
 
-def content(record: Record) -> Row:
+def content_values(record: Record) -> Row:
     """Return the values of `CONTENT`."""
-    return tuple(_content_of(record))
+    return tuple(_content_values_of(record))
 
 
-def moving(record: Record) -> Row:
+def state_values(record: Record) -> Row:
     """Return the values of `MOVING`."""
     failure, artifact = record.failure, record.artifact
     if failure is None and artifact is None:
-        return (*_plain_of(record), *_NOTHING)
+        return (*_plain_state_values_of(record), *_NO_NESTED_VALUES)
     return (
-        *_plain_of(record),
+        *_plain_state_values_of(record),
         *(_NO_FAILURE if failure is None else (failure.code, failure.message, failure.retryable)),
         *(_NO_ARTIFACT if artifact is None else _artifact_row(artifact)),
         *(_NO_MEDIA if artifact is None or artifact.media is None else _media_row(artifact.media)),
     )
 
 
-_NOTHING: Final = _NO_FAILURE + _NO_ARTIFACT + _NO_MEDIA
+_NO_NESTED_VALUES: Final = _NO_FAILURE + _NO_ARTIFACT + _NO_MEDIA
 
 
 def _artifact_row(artifact: Artifact) -> Row:
@@ -103,7 +103,7 @@ def _media_row(media: Media) -> Row:
     )  # fmt: skip
 
 
-def cleaned(row: Row) -> Row:
+def sanitized(row: Row) -> Row:
     """Return the row with each text made storable: the vendor's words may hold half a surrogate pair,
     which is no UTF-8, or a NUL, which PostgreSQL refuses."""
     return tuple(
@@ -114,24 +114,24 @@ def cleaned(row: Row) -> Row:
     )
 
 
-def read(rows: Iterable[Sequence[Any]]) -> Iterator[Record]:
+def to_records(rows: Iterable[Sequence[Any]]) -> Iterator[Record]:
     """Make records of rows of `FIXED` + `MOVING`; texts that many rows share are kept once."""
-    seen: dict[str, str] = {}
-    once = seen.setdefault
-    n_plain, n_failure = len(_NAMES), len(_NAMES) + len(_FAILURE)
+    interned: dict[str, str] = {}
+    intern = interned.setdefault
+    n_plain, n_failure = len(_PLAIN_COLUMNS), len(_PLAIN_COLUMNS) + len(_FAILURE_COLUMNS)
     for row in rows:
-        plain = list(row[:n_plain])
-        plain[_N_FIXED] = _STATES[plain[_N_FIXED]]
-        for place in _SHARED:
-            plain[place] = once(plain[place], plain[place])
-        plain += (_failure(row[n_plain:n_failure]), _artifact(row[n_failure:]))
-        yield Record(*plain)
+        values = list(row[:n_plain])
+        values[_N_JOB_COLUMNS] = _STATE_BY_VALUE[values[_N_JOB_COLUMNS]]
+        for index in _INTERNED_COLUMNS:
+            values[index] = intern(values[index], values[index])
+        values += (_failure(row[n_plain:n_failure]), _artifact(row[n_failure:]))
+        yield Record(*values)
 
 
-def read_step(key: str, row: Sequence[Any]) -> Step:
+def to_history_entry(key: str, row: Sequence[Any]) -> HistoryEntry:
     """Make a line of history of (version, before, after, at)."""
     version, before, after, at = row
-    return Step(key, version, _STATES[before], _STATES[after], at)
+    return HistoryEntry(key, version, _STATE_BY_VALUE[before], _STATE_BY_VALUE[after], at)
 
 
 def _failure(row: Sequence[Any]) -> Failure | None:
@@ -140,8 +140,8 @@ def _failure(row: Sequence[Any]) -> Failure | None:
 
 
 def _artifact(row: Sequence[Any]) -> Artifact | None:
-    path, size_bytes, sha256, poster = row[: len(_ARTIFACT)]
-    return None if path is None else Artifact(path, size_bytes, sha256, _media(row[len(_ARTIFACT) :]), poster)
+    path, size_bytes, sha256, poster = row[: len(_ARTIFACT_COLUMNS)]
+    return None if path is None else Artifact(path, size_bytes, sha256, _media(row[len(_ARTIFACT_COLUMNS) :]), poster)
 
 
 def _media(row: Sequence[Any]) -> Media | None:

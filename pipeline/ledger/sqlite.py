@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy.dialects.sqlite import dialect
 
 from pipeline.errors import LedgerTrouble, StoreTrouble, VeobatchError
-from pipeline.ledger.backend import Store, new_identity, refuse_newer
-from pipeline.ledger.schema import VERSION, migrations, statements
+from pipeline.ledger.backend import LedgerBackend, new_identity, reject_newer_version
+from pipeline.ledger.schema import SCHEMA_VERSION, migrations, compile_statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 _DIALECT: Final = dialect(paramstyle="qmark")
 _APPLICATION_ID: Final = 0x7665_6F62  # "veob", in the file's header: https://www.sqlite.org/fileformat2.html
-_BUSY_S: Final = 60.0
-_CHECK_S: Final = 5.0
+_BUSY_TIMEOUT_S: Final = 60.0
+_CHECK_TIMEOUT_S: Final = 5.0
 """How long the check of the file may take. It reads about 1 GB in this time; a larger ledger is checked
 in part, and damage in the rest is still found when its pages are read."""
 
@@ -38,41 +38,41 @@ _WAL_PAGES: Final = 4000
 """Pages of 4 KiB after which SQLite moves the log into the file. Measured with 64 callers: fewer cost
 throughput, more only disk."""
 
-_FULL: Final = "the disk is full: free some space, then run the same command again; it goes on from here"
-_ELSEWHERE: Final = "move it away or choose another output folder"
-_DAMAGED: Final = (
+_DISK_FULL_MESSAGE: Final = "the disk is full: free some space, then run the same command again; it goes on from here"
+_MOVE_AWAY_ADVICE: Final = "move it away or choose another output folder"
+_DAMAGED_MESSAGE: Final = (
     "the ledger is damaged, and was left as it is: put back a copy of it, if you have one. Without it, what "
     "was paid for cannot be told from what was not: look at your account before you move the file away"
 )
-_ACCESS: Final = "check the permissions of the file and its folder"
-_WORDS: Final = {
-    sqlite3.SQLITE_CORRUPT: _DAMAGED,
-    sqlite3.SQLITE_NOTADB: _DAMAGED,
-    sqlite3.SQLITE_READONLY: f"the ledger cannot be written: {_ACCESS}",
-    sqlite3.SQLITE_CANTOPEN: f"the ledger cannot be opened: {_ACCESS}",
-    sqlite3.SQLITE_PERM: f"the ledger cannot be opened: {_ACCESS}",
-    sqlite3.SQLITE_BUSY: f"another program has kept the ledger locked for {_BUSY_S:.0f} s: end it",
+_PERMISSIONS_ADVICE: Final = "check the permissions of the file and its folder"
+_ERROR_MESSAGES: Final = {
+    sqlite3.SQLITE_CORRUPT: _DAMAGED_MESSAGE,
+    sqlite3.SQLITE_NOTADB: _DAMAGED_MESSAGE,
+    sqlite3.SQLITE_READONLY: f"the ledger cannot be written: {_PERMISSIONS_ADVICE}",
+    sqlite3.SQLITE_CANTOPEN: f"the ledger cannot be opened: {_PERMISSIONS_ADVICE}",
+    sqlite3.SQLITE_PERM: f"the ledger cannot be opened: {_PERMISSIONS_ADVICE}",
+    sqlite3.SQLITE_BUSY: f"another program has kept the ledger locked for {_BUSY_TIMEOUT_S:.0f} s: end it",
     sqlite3.SQLITE_IOERR: "the disk failed to read or write the ledger: check it, then run the command again",
 }
-_UNKNOWN: Final = "the ledger cannot be used"
+_UNKNOWN_ERROR_MESSAGE: Final = "the ledger cannot be used"
 
 
-class SqliteStore(Store):
+class SqliteBackend(LedgerBackend):
     """A batch in a SQLite file."""
 
-    begin = "BEGIN IMMEDIATE"
+    begin_sql = "BEGIN IMMEDIATE"
     driver_error = sqlite3.Error
-    unstorable = sqlite3.DataError
-    duplicate = sqlite3.IntegrityError
+    data_error = sqlite3.DataError
+    integrity_error = sqlite3.IntegrityError
 
     def __init__(self, path: Path, batch: str, *, read_only: bool) -> None:
         """Open the ledger at `path`, making it first if there is none and it is not `read_only`."""
-        super().__init__(batch, statements(_DIALECT))
+        super().__init__(batch, compile_statements(_DIALECT))
         self._path = path
         self._writer: sqlite3.Connection | None = None
-        self._opened: list[sqlite3.Connection] = []
+        self._connections: list[sqlite3.Connection] = []
         try:
-            with self._explained():
+            with self._translating_errors():
                 self._open(read_only=read_only)
         except BaseException:
             self.close()
@@ -83,7 +83,7 @@ class SqliteStore(Store):
             _create_if_missing(self._path)
         self._reader = self._connect(read_only=read_only)
         self._reader.execute("PRAGMA query_only = ON")
-        found = self._checked()
+        found = self._check_file()
         if not read_only:
             self._writer = self._connect(read_only=False)
             _migrate(self._writer, found, self.sql)
@@ -97,34 +97,34 @@ class SqliteStore(Store):
         if not self._path.is_file():
             raise LedgerTrouble(f"{self._path}: there is no ledger here")
         if self._path.stat().st_size == 0:
-            raise LedgerTrouble(f"{self._path}: {_DAMAGED}")
-        uri = f"{self._path.resolve().as_uri()}?{self._mode(read_only=read_only)}"
+            raise LedgerTrouble(f"{self._path}: {_DAMAGED_MESSAGE}")
+        uri = f"{self._path.resolve().as_uri()}?{self._open_mode(read_only=read_only)}"
         connection = sqlite3.connect(
-            uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+            uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
-        self._opened.append(connection)
+        self._connections.append(connection)
         for pragma in ("synchronous = FULL", "fullfsync = ON", f"wal_autocheckpoint = {_WAL_PAGES}"):
             connection.execute(f"PRAGMA {pragma}")
         return connection
 
-    def _mode(self, *, read_only: bool) -> str:
+    def _open_mode(self, *, read_only: bool) -> str:
         # A reader too keeps an index of the log beside the file: SQLite sweeps it away again only after
         # one that may write. Where it may not, and there is no log, it can be told that nobody writes.
         if not read_only or (_may_write(self._path) and _may_write(self._path.parent)):
             return "mode=rw"
-        logged = self._path.with_name(f"{self._path.name}-wal").exists()
-        return "mode=ro" if logged else "mode=ro&immutable=1"
+        has_wal = self._path.with_name(f"{self._path.name}-wal").exists()
+        return "mode=ro" if has_wal else "mode=ro&immutable=1"
 
-    def _checked(self) -> int:
+    def _check_file(self) -> int:
         """Return the version of the ledger, once it proved to be one, whole, and not newer than we are."""
         if self._reader.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
             raise LedgerTrouble(
-                f"{self._path}: this is a database, but not a ledger of veobatch: {_ELSEWHERE}"
+                f"{self._path}: this is a database, but not a ledger of veobatch: {_MOVE_AWAY_ADVICE}"
             )
         found = int(self._reader.execute(self.sql.version_get).fetchone()[0] or 0)
-        refuse_newer(str(self._path), found)
-        if not _whole(self._reader):
-            raise LedgerTrouble(f"{self._path}: {_DAMAGED}")
+        reject_newer_version(str(self._path), found)
+        if not _passes_quick_check(self._reader):
+            raise LedgerTrouble(f"{self._path}: {_DAMAGED_MESSAGE}")
         return found
 
     def cursor(self, *, reading: bool) -> Cursor:
@@ -139,35 +139,35 @@ class SqliteStore(Store):
         if self._writer is not None and self._writer.in_transaction:
             self._writer.execute("ROLLBACK")
 
-    def survives(self, error: Exception, *, reading: bool) -> bool:
+    def should_retry(self, error: Exception, *, reading: bool) -> bool:
         return False
 
-    def trouble(self, error: Exception) -> VeobatchError:
+    def translate_error(self, error: Exception) -> VeobatchError:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
         # The index of the log is a file too, and the first to find no room when a ledger is opened.
         if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE):
-            return StoreTrouble(f"{self._path}: {_FULL}")
-        return LedgerTrouble(f"{self._path}: {_WORDS.get(code & 0xFF, _UNKNOWN)} ({error})")
+            return StoreTrouble(f"{self._path}: {_DISK_FULL_MESSAGE}")
+        return LedgerTrouble(f"{self._path}: {_ERROR_MESSAGES.get(code & 0xFF, _UNKNOWN_ERROR_MESSAGE)} ({error})")
 
-    def give_up(self) -> None:
+    def stop_reconnecting(self) -> None:
         """Do nothing: a file is never waited for longer than `_BUSY_S`."""
 
     def close(self) -> None:
-        while self._opened:
-            self._opened.pop().close()
+        while self._connections:
+            self._connections.pop().close()
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _translating_errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
-            raise self.trouble(error) from error
+            raise self.translate_error(error) from error
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StoreTrouble(f"{self._path}: {_FULL}") from error
-            refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-            words = f"{_ACCESS} ({error.strerror})" if refused else error.strerror
-            raise LedgerTrouble(f"{self._path}: the ledger cannot be opened: {words}") from error
+                raise StoreTrouble(f"{self._path}: {_DISK_FULL_MESSAGE}") from error
+            access_denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+            message = f"{_PERMISSIONS_ADVICE} ({error.strerror})" if access_denied else error.strerror
+            raise LedgerTrouble(f"{self._path}: the ledger cannot be opened: {message}") from error
 
 
 def _may_write(path: Path) -> bool:
@@ -185,7 +185,7 @@ def _create_if_missing(path: Path) -> None:
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA journal_mode = WAL")
-            _migrate(connection, 0, statements(_DIALECT))
+            _migrate(connection, 0, compile_statements(_DIALECT))
         _publish(new, path)
     except (sqlite3.Error, FileExistsError, FileNotFoundError):
         # Another process may have been first, and may have swept our file away: its ledger is used then.
@@ -193,8 +193,8 @@ def _create_if_missing(path: Path) -> None:
             raise
     finally:
         new.unlink(missing_ok=True)
-    for left_by_a_kill in path.parent.glob(f"{path.name}.*.new*"):
-        left_by_a_kill.unlink(missing_ok=True)
+    for leftover in path.parent.glob(f"{path.name}.*.new*"):
+        leftover.unlink(missing_ok=True)
 
 
 def _publish(new: Path, path: Path) -> None:
@@ -211,14 +211,14 @@ def _publish(new: Path, path: Path) -> None:
         os.close(folder)
 
 
-def _migrate(connection: sqlite3.Connection, found: int, sql: Statements) -> None:
-    if found == VERSION:
+def _migrate(connection: sqlite3.Connection, current_version: int, sql: Statements) -> None:
+    if current_version == SCHEMA_VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if found:  # another process may have been first
-            found = int(connection.execute(sql.version_get).fetchone()[0])
-        for version, texts in migrations(_DIALECT, found):
+        if current_version:  # another process may have been first
+            current_version = int(connection.execute(sql.version_get).fetchone()[0])
+        for version, texts in migrations(_DIALECT, current_version):
             for text in texts:
                 connection.execute(text)
             connection.execute(sql.version_add, (version, time.time()))
@@ -229,9 +229,9 @@ def _migrate(connection: sqlite3.Connection, found: int, sql: Statements) -> Non
         raise
 
 
-def _whole(connection: sqlite3.Connection) -> bool:
-    until = time.monotonic() + _CHECK_S
-    connection.set_progress_handler(lambda: time.monotonic() > until, 100_000)
+def _passes_quick_check(connection: sqlite3.Connection) -> bool:
+    deadline = time.monotonic() + _CHECK_TIMEOUT_S
+    connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
     try:
         return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
     except sqlite3.OperationalError as error:

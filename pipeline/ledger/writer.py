@@ -16,106 +16,106 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
-    from pipeline.ledger.backend import Move, Store
+    from pipeline.ledger.backend import PreparedUpdate, LedgerBackend
 
-_MOST_MOVES: Final = 4096
+_MAX_GROUP_UPDATES: Final = 4096
 """A group ends here, so that no caller waits for the whole of an endless stream of others."""
 
-_GRACE_S: Final = 10.0
+_CLOSE_GRACE_S: Final = 10.0
 """How long the end waits for a database that is away before the last steps are given up."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Ask:
+class _Request:
     """Steps to be made, or else any other work; and who waits for it."""
 
-    moves: Sequence[Move]
+    updates: Sequence[PreparedUpdate]
     work: Callable[[], Any] | None
-    answer: asyncio.Future[Any] | None
+    future: asyncio.Future[Any] | None
 
 
-_END: Final = _Ask((), None, None)
+_SHUTDOWN: Final = _Request((), None, None)
 
 
-class Writer:
+class GroupCommitWriter:
     """Takes work from one event loop, in order, and answers through futures of that loop."""
 
-    def __init__(self, store: Store, loop: asyncio.AbstractEventLoop) -> None:
-        self._store = store
+    def __init__(self, backend: LedgerBackend, loop: asyncio.AbstractEventLoop) -> None:
+        self._backend = backend
         self._loop = loop
-        self._asked: queue.SimpleQueue[_Ask] = queue.SimpleQueue()
-        self._behind: _Ask | None = None
+        self._queue: queue.SimpleQueue[_Request] = queue.SimpleQueue()
+        self._next_request: _Request | None = None
         self._closed = False
         # A daemon: a program that ends without closing must not hang; what it was told is committed, is.
-        self._thread = threading.Thread(target=self._serve, name="ledger", daemon=True)
+        self._thread = threading.Thread(target=self._run_thread, name="ledger", daemon=True)
         self._thread.start()
 
-    def move(self, moves: Sequence[Move]) -> asyncio.Future[list[Any]]:
+    def commit(self, updates: Sequence[PreparedUpdate]) -> asyncio.Future[list[Any]]:
         """Have the steps made; the answer holds, for each, its record or a `Conflict`."""
-        return self._ask(moves, None)
+        return self._enqueue(updates, None)
 
-    def call(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
+    def run(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
         """Have any other work done, in its turn."""
-        return self._ask((), work)
+        return self._enqueue((), work)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Finish everything asked so far, then end the thread. Blocks; call it from a worker thread."""
         if not self._closed:
             self._closed = True
-            self._asked.put(_END)
-        self._thread.join(_GRACE_S)
+            self._queue.put(_SHUTDOWN)
+        self._thread.join(_CLOSE_GRACE_S)
         if self._thread.is_alive():
-            self._store.give_up()
+            self._backend.stop_reconnecting()
             self._thread.join()
 
-    def _ask(self, moves: Sequence[Move], work: Callable[[], Any] | None) -> asyncio.Future[Any]:
+    def _enqueue(self, updates: Sequence[PreparedUpdate], work: Callable[[], Any] | None) -> asyncio.Future[Any]:
         if self._closed:
             raise RuntimeError("the ledger is closed")
-        answer = self._loop.create_future()
-        self._asked.put(_Ask(moves, work, answer))
-        return answer
+        future = self._loop.create_future()
+        self._queue.put(_Request(updates, work, future))
+        return future
 
-    def _serve(self) -> None:
-        while asks := self._gathered():
+    def _run_thread(self) -> None:
+        while requests := self._next_group():
             try:
-                answers = self._made(asks)
+                results = self._execute(requests)
             except BaseException as error:  # a bug too must reach those who wait; here nobody would see it
-                answers = [error] * len(asks)
-            self._send(asks, answers)
+                results = [error] * len(requests)
+            self._deliver(requests, results)
 
-    def _gathered(self) -> list[_Ask]:
+    def _next_group(self) -> list[_Request]:
         """Wait for work; return it with all steps that wait behind it. Nothing means the end."""
-        first = self._behind or self._asked.get()
-        self._behind = None
-        if first is _END or first.work is not None:
-            return [] if first is _END else [first]
-        group, moves = [first], len(first.moves)
-        while moves < _MOST_MOVES and not self._asked.empty():
-            ask = self._asked.get()
-            if ask is _END or ask.work is not None:
-                self._behind = ask
+        first = self._next_request or self._queue.get()
+        self._next_request = None
+        if first is _SHUTDOWN or first.work is not None:
+            return [] if first is _SHUTDOWN else [first]
+        group, n_updates = [first], len(first.updates)
+        while n_updates < _MAX_GROUP_UPDATES and not self._queue.empty():
+            request = self._queue.get()
+            if request is _SHUTDOWN or request.work is not None:
+                self._next_request = request
                 break
-            group.append(ask)
-            moves += len(ask.moves)
+            group.append(request)
+            n_updates += len(request.updates)
         return group
 
-    def _made(self, asks: Sequence[_Ask]) -> list[Any]:
-        if asks[0].work is not None:
-            return [asks[0].work()]
-        made = iter(self._store.apply([move for ask in asks for move in ask.moves]))
-        return [list(itertools.islice(made, len(ask.moves))) for ask in asks]
+    def _execute(self, requests: Sequence[_Request]) -> list[Any]:
+        if requests[0].work is not None:
+            return [requests[0].work()]
+        outcomes = iter(self._backend.apply([move for ask in requests for move in ask.updates]))
+        return [list(itertools.islice(outcomes, len(ask.updates))) for ask in requests]
 
-    def _send(self, asks: Sequence[_Ask], answers: Sequence[Any]) -> None:
+    def _deliver(self, requests: Sequence[_Request], results: Sequence[Any]) -> None:
         # A loop that has ended has no one left who waits; the steps are made all the same.
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(_answer, asks, answers)
+            self._loop.call_soon_threadsafe(_resolve_futures, requests, results)
 
 
-def _answer(asks: Sequence[_Ask], answers: Sequence[Any]) -> None:
-    for ask, answer in zip(asks, answers, strict=True):
-        if ask.answer is None or ask.answer.done():  # done: its caller was cancelled
+def _resolve_futures(requests: Sequence[_Request], results: Sequence[Any]) -> None:
+    for request, result in zip(requests, results, strict=True):
+        if request.future is None or request.future.done():  # done: its caller was cancelled
             continue
-        if isinstance(answer, BaseException):
-            ask.answer.set_exception(answer)
+        if isinstance(result, BaseException):
+            request.future.set_exception(result)
         else:
-            ask.answer.set_result(answer)
+            request.future.set_result(result)

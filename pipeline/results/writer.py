@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pipeline.events import Event
     from pipeline.model import Record
-    from pipeline.storage import Store
+    from pipeline.storage import OutputStore
 
 MIN_REWRITE_INTERVAL_S: Final = 1.0
 REWRITE_COST_FACTOR: Final = 20.0
@@ -28,7 +28,7 @@ REWRITE_COST_FACTOR: Final = 20.0
 class ResultsWriter:
     """An observer that notices change, and the task that writes it down."""
 
-    def __init__(self, store: Store, *, title: str, manifest: str) -> None:
+    def __init__(self, store: OutputStore, *, title: str, manifest: str) -> None:
         self._store = store
         self._title = title
         self._manifest = manifest

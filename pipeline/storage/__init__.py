@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import UsageError
-from pipeline.storage.base import Flaky, Part, Published, Store
+from pipeline.storage.base import TransientStoreError, StagedFile, PublishedFile, OutputStore
 from pipeline.storage.local import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Flaky", "LocalStore", "Part", "Published", "Store", "is_object_url", "open_store"]
+__all__ = ["TransientStoreError", "LocalStore", "StagedFile", "PublishedFile", "OutputStore", "is_object_url", "open_store"]
 
 
 def is_object_url(output: str) -> bool:
@@ -25,7 +25,7 @@ def is_object_url(output: str) -> bool:
     return "://" in output and not output.startswith("file://")
 
 
-def open_store(output: str, *, environ: Mapping[str, str] | None = None) -> Store:
+def open_store(output: str, *, environ: Mapping[str, str] | None = None) -> OutputStore:
     """Open the place that `output` names: a folder's path, or a URL of an object store.
 
     `s3://bucket/prefix`, `gs://...` and `az://...` find credentials and endpoint in the environment, as
@@ -36,9 +36,9 @@ def open_store(output: str, *, environ: Mapping[str, str] | None = None) -> Stor
     if not is_object_url(output):
         return LocalStore(unquote(urlsplit(output).path) if output.startswith("file://") else output)
     try:
-        from pipeline.storage.object_store import open_objects
+        from pipeline.storage.object_store import open_object_store
     except ImportError as error:
         raise UsageError(
             f"--output {output}: object stores need one more package: pip install 'veobatch[cloud]'"
         ) from error
-    return open_objects(output, os.environ if environ is None else environ)
+    return open_object_store(output, os.environ if environ is None else environ)

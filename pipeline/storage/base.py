@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Flaky(StoreTrouble):
+class TransientStoreError(StoreTrouble):
     """The store did not do what was asked, but may if it is asked again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedFile:
     """A part that now lies under its final name. `note` is said to the user when not empty."""
 
     path: str
@@ -29,11 +29,11 @@ class Published:
     note: str = ""
 
 
-class Part(Protocol):
+class StagedFile(Protocol):
     """The bytes of one video on their way to their final name; used by one task at a time."""
 
     @property
-    def held_bytes(self) -> int:
+    def staged_bytes(self) -> int:
         """How many bytes are held, from the first one on, without a gap."""
         ...
 
@@ -42,7 +42,7 @@ class Part(Protocol):
         """The caller's own words on what the held bytes belong to; "" while nothing is held."""
         ...
 
-    async def begin(self, tag: str) -> None:
+    async def restart(self, tag: str) -> None:
         """Forget what is held and start at the first byte of what `tag` describes."""
         ...
 
@@ -54,11 +54,11 @@ class Part(Protocol):
         """The sha256 (hex) of all that is held."""
         ...
 
-    async def inspect(self, look: Callable[[Path | BinaryIO], T]) -> T:
+    async def inspect(self, probe: Callable[[Path | BinaryIO], T]) -> T:
         """Run `look` on the held bytes in a thread; a path where there is one, else a seekable file."""
         ...
 
-    async def publish(self) -> Published:
+    async def publish(self) -> PublishedFile:
         """Make the held bytes durable, then visible under the final name, all or nothing.
 
         A different file that has the name already is moved aside, never overwritten.
@@ -70,7 +70,7 @@ class Part(Protocol):
         ...
 
 
-class Store(Protocol):
+class OutputStore(Protocol):
     """A place for videos, posters, the CSV and the report. Paths are relative, with `/`.
 
     Every method raises `StoreTrouble` when the place is full, read-only, gone or forbidden, as its
@@ -78,11 +78,11 @@ class Store(Protocol):
     """
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         """The place in the user's words: a path or a URL."""
         ...
 
-    def part(self, path: str) -> AbstractAsyncContextManager[Part]:
+    def stage(self, path: str) -> AbstractAsyncContextManager[StagedFile]:
         """The part for the final name `path`, with what an earlier run or try left of it."""
         ...
 

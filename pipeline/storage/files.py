@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 READ_BYTES: Final = 1024 * 1024
-FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+DISK_FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _ADVICE: Final = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
@@ -32,15 +32,15 @@ _ADVICE: Final = {
 }
 
 
-class TakenOver(OSError):
+class OwnershipLost(OSError):
     """Another process has taken a partial file over, or it was taken away."""
 
 
-def trouble(error: OSError, root: Path) -> StoreTrouble:
+def to_store_error(error: OSError, root: Path) -> StoreTrouble:
     """Put what the file system said into words that name the place and what to do."""
-    place = error.filename if isinstance(error.filename, str) else str(root)
-    words = _ADVICE.get(error.errno or 0, error.strerror or type(error).__name__)
-    return StoreTrouble(f"cannot write to {place}: {words}")
+    location = error.filename if isinstance(error.filename, str) else str(root)
+    message = _ADVICE.get(error.errno or 0, error.strerror or type(error).__name__)
+    return StoreTrouble(f"cannot write to {location}: {message}")
 
 
 def open_part(path: Path) -> int:
@@ -52,11 +52,11 @@ def open_part(path: Path) -> int:
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.EISDIR):
             raise
-        _clear(path)
+        _remove_obstacle(path)
         return os.open(path, flags, 0o666)
 
 
-def open_own_part(path: Path) -> int:
+def open_exclusive_part(path: Path) -> int:
     """Open a partial file that no other process has open; one that is in use is left to its user.
 
     That one may be stalled for ever, or wake up and write on: it does so in a file without a name.
@@ -79,7 +79,7 @@ def open_own_part(path: Path) -> int:
     return file
 
 
-def still_at(file: int, path: Path) -> bool:
+def path_names_file(file: int, path: Path) -> bool:
     """Say whether `path` still names the open file."""
     try:
         return os.path.samestat(os.fstat(file), path.stat())
@@ -94,7 +94,7 @@ def write_all(file: int, chunk: bytes | bytearray | memoryview) -> None:
         rest = rest[os.write(file, rest) :]
 
 
-def hash_into(sha: hashlib._Hash, file: int, start: int, end: int) -> None:
+def hash_range(sha: hashlib._Hash, file: int, start: int, end: int) -> None:
     """Feed the bytes of an open file from `start` to `end` to a hash."""
     while start < end:
         chunk = os.pread(file, min(READ_BYTES, end - start), start)
@@ -112,7 +112,7 @@ def sha256_of(path: Path, size_bytes: int | None = None) -> str | None:
             if size_bytes is not None and size != size_bytes:
                 return None
             sha = hashlib.sha256()
-            hash_into(sha, file.fileno(), 0, size)
+            hash_range(sha, file.fileno(), 0, size)
             return sha.hexdigest()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None
@@ -129,16 +129,16 @@ def read_file(path: Path) -> bytes | None:
 def replace_file(path: Path, data: bytes, durable: bool) -> None:
     """Put `data` under `path` at once: readers see the old bytes or the new ones, never a mixture."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
-        with fresh.open("wb", buffering=0) as file:
+        with temporary.open("wb", buffering=0) as file:
             write_all(file.fileno(), data)
             if durable:
                 os.fsync(file.fileno())
-        fresh.replace(path)
+        temporary.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
-            fresh.unlink()
+            temporary.unlink()
         raise
     if durable:
         sync_folder(path.parent)
@@ -167,7 +167,7 @@ def move_aside(path: Path) -> str:
     return aside.name
 
 
-def _clear(path: Path) -> None:
+def _remove_obstacle(path: Path) -> None:
     """Take away a link or an empty folder that sits where a partial file belongs."""
     if path.is_dir() and not path.is_symlink():
         path.rmdir()

@@ -36,7 +36,7 @@ _EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
-class Unfinished:
+class MultipartUploads:
     """The unfinished uploads under one bucket's prefix."""
 
     endpoint: str
@@ -48,7 +48,7 @@ class Unfinished:
     token: str = field(repr=False)
 
     @classmethod
-    def of(cls, url: str, environ: Mapping[str, str]) -> Unfinished | None:
+    def from_url(cls, url: str, environ: Mapping[str, str]) -> MultipartUploads | None:
         """Those of an `s3://` URL, if the environment holds keys to ask with; else None."""
         key_id, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
         parts = urlsplit(url)
@@ -66,7 +66,7 @@ class Unfinished:
             token=environ.get("AWS_SESSION_TOKEN") or "",
         )
 
-    async def abort(self, path: str) -> None:
+    async def abort_all(self, path: str) -> None:
         """Abort every unfinished upload of exactly this object. Failing to is only untidy, so it is quiet."""
         key = f"{self.prefix}/{path}" if self.prefix else path
         try:
@@ -85,16 +85,16 @@ class Unfinished:
         self, session: aiohttp.ClientSession, method: str, key: str, query: Mapping[str, str]
     ) -> str:
         path = quote(f"/{self.bucket}/{key}" if key else f"/{self.bucket}", safe="/-_.~")
-        asked = "&".join(
+        query_string = "&".join(
             f"{quote(name, safe='-_.~')}={quote(query[name], safe='-_.~')}" for name in sorted(query)
         )
-        headers = self.signed(method, path, asked, datetime.now(UTC))
-        url = URL(f"{self.endpoint}{path}?{asked}", encoded=True)
-        way = way_through(proxy_for(url, os.environ))
-        async with session.request(method, url, headers=headers, allow_redirects=False, **way) as response:
+        headers = self.signed_headers(method, path, query_string, datetime.now(UTC))
+        url = URL(f"{self.endpoint}{path}?{query_string}", encoded=True)
+        proxy_options = way_through(proxy_for(url, os.environ))
+        async with session.request(method, url, headers=headers, allow_redirects=False, **proxy_options) as response:
             return await response.text() if response.status == 200 else ""
 
-    def signed(self, method: str, path: str, query: str, now: datetime) -> dict[str, str]:
+    def signed_headers(self, method: str, path: str, query: str, now: datetime) -> dict[str, str]:
         """The headers of a request without a body, signed for `now`."""
         base = urlsplit(self.endpoint)
         stamp = now.strftime("%Y%m%dT%H%M%SZ")

@@ -29,7 +29,7 @@ __all__ = [
 
 LEASE_S = 2.0
 WORKER_PROCESS = "ray::WorkerProcess"
-COORDINATOR_PROCESS = "ray::Account"
+COORDINATOR_PROCESS = "ray::Coordinator"
 
 
 @dataclass(frozen=True, slots=True)

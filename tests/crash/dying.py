@@ -22,13 +22,13 @@ def kill_self() -> None:
 def main() -> None:
     """Arm the ledger, then be the command."""
     from pipeline.cli import main as command
-    from pipeline.ledger.backend import Store
+    from pipeline.ledger.backend import LedgerBackend
 
     _, moment, number, *sys.argv[1:] = sys.argv
-    original_apply = Store.apply
+    original_apply = LedgerBackend.apply
     left = int(number)
 
-    def apply(store: Store, moves: Sequence[Any]) -> list[Any]:
+    def apply(store: LedgerBackend, moves: Sequence[Any]) -> list[Any]:
         nonlocal left
         left -= bool(moves)
         if left == 0 and moves and moment == "before":
@@ -38,7 +38,7 @@ def main() -> None:
             kill_self()
         return made
 
-    setattr(Store, original_apply.__name__, apply)  # the one place where a commit can be met from outside
+    setattr(LedgerBackend, original_apply.__name__, apply)  # the one place where a commit can be met from outside
     command()
 
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from pipeline.client import ApiKey
-from pipeline.cluster.coordinator import Account
-from pipeline.cluster.messages import AccountLost, ClusterJob
-from pipeline.cluster.worker import Worker
+from pipeline.cluster.coordinator import Coordinator
+from pipeline.cluster.messages import CoordinatorLost, ClusterConfig
+from pipeline.cluster.worker import ClusterWorker
 from pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from pipeline.cluster.messages import Leaving, Reply, Report, Standing
+    from pipeline.cluster.messages import FinalReport, HeartbeatReply, Heartbeat, StatusSnapshot
     from pipeline.events import Event
     from pipeline.model import Record, State
     from tests.integration.engines import EngineHarness
@@ -28,12 +28,12 @@ POLL_INTERVAL_S = 0.02
 class LocalCoordinatorClient:
     """The way from one worker to the account, which a test can block or cut."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Coordinator) -> None:
         self._coordinator = account
         self._open = anyio.Event()
         self._open.set()
         self.disconnected = False
-        self.replies: list[Reply] = []
+        self.replies: list[HeartbeatReply] = []
 
     def block(self) -> None:
         self._open = anyio.Event()
@@ -45,24 +45,24 @@ class LocalCoordinatorClient:
         await self._wait_until_open()
         return await self._coordinator.join(worker)
 
-    async def exchange(self, report: Report) -> Reply:
+    async def heartbeat(self, heartbeat: Heartbeat) -> HeartbeatReply:
         await self._wait_until_open()
-        self.replies.append(await self._coordinator.exchange(report))
+        self.replies.append(await self._coordinator.heartbeat(heartbeat))
         await self._wait_until_open()
         return self.replies[-1]
 
-    async def leave(self, leaving: Leaving) -> None:
+    async def leave(self, final_report: FinalReport) -> None:
         await self._wait_until_open()
-        await self._coordinator.leave(leaving)
+        await self._coordinator.leave(final_report)
 
-    async def say(self, event: Event) -> None:
+    async def report_event(self, event: Event) -> None:
         await self._wait_until_open()
-        await self._coordinator.say(event)
+        await self._coordinator.report_event(event)
 
     async def _wait_until_open(self) -> None:
         await self._open.wait()
         if self.disconnected:
-            raise AccountLost("its process is dead")
+            raise CoordinatorLost("its process is dead")
 
 
 @dataclass
@@ -71,7 +71,7 @@ class LocalWorker:
 
     name: str
     client: LocalCoordinatorClient
-    worker: Worker
+    worker: ClusterWorker
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     ended: anyio.Event = field(default_factory=anyio.Event)
 
@@ -79,49 +79,49 @@ class LocalWorker:
 class LocalCluster:
     """One reign over the rows of a house: an account, and as many workers as a test hires."""
 
-    def __init__(self, house: EngineHarness, job: ClusterJob, epoch: tuple[int, frozenset[str]]) -> None:
+    def __init__(self, house: EngineHarness, job: ClusterConfig, epoch: tuple[int, frozenset[str]]) -> None:
         self.harness = house
         self.job = job
         self.run_epoch = epoch
         self.epoch, orphans = epoch
-        self.coordinator = Account(job, self.epoch, orphans)
+        self.coordinator = Coordinator(job, self.epoch, orphans)
         self.workers: list[LocalWorker] = []
-        self.snapshots: list[Standing] = []
+        self.snapshots: list[StatusSnapshot] = []
 
     @asynccontextmanager
     async def running(self, workers: int) -> AsyncIterator[None]:
         """Let `workers` work while the block runs, and be done with it when it ends."""
-        await self.coordinator.begin()
+        await self.coordinator.open()
         async with anyio.create_task_group() as self._tasks:
             for _ in range(workers):
                 self.start_worker()
             yield
             for hand in self.workers:
                 hand.scope.cancel()
-        await self.coordinator.end()
+        await self.coordinator.close()
 
     def start_worker(self) -> LocalWorker:
         """Let one more worker begin."""
         name, line = f"{self.epoch}.{len(self.workers) + 1}", LocalCoordinatorClient(self.coordinator)
-        hand = LocalWorker(name, line, Worker(name, self.job.for_a_worker(), line))
+        hand = LocalWorker(name, line, ClusterWorker(name, self.job.for_worker(), line))
         self.workers.append(hand)
         self._tasks.start_soon(self._run_worker, hand)
         return hand
 
     async def _run_worker(self, worker: LocalWorker) -> None:
-        with worker.scope, suppress(AccountLost):
-            await worker.worker.live()
+        with worker.scope, suppress(CoordinatorLost):
+            await worker.worker.run()
         worker.ended.set()
 
     async def kill_worker(self, worker: LocalWorker) -> None:
         """End a worker in the middle of whatever it does, and tell the account."""
         worker.scope.cancel()
         await worker.ended.wait()
-        await self.coordinator.gone(worker.name)
+        await self.coordinator.worker_died(worker.name)
 
-    async def take_snapshot(self) -> Standing:
+    async def take_snapshot(self) -> StatusSnapshot:
         """Ask the account how things stand, as the driver does."""
-        self.snapshots.append(await self.coordinator.standing())
+        self.snapshots.append(await self.coordinator.take_snapshot())
         return self.snapshots[-1]
 
     async def wait_until(self, condition: Callable[[], bool], within_s: float = 30.0) -> None:
@@ -132,12 +132,12 @@ class LocalCluster:
                 await anyio.sleep(POLL_INTERVAL_S)
                 await self.take_snapshot()
 
-    async def wait_until_done(self, within_s: float = 40.0) -> Standing:
+    async def wait_until_done(self, within_s: float = 40.0) -> StatusSnapshot:
         """Wait until nobody works any more and there is nothing to be lent."""
         with anyio.fail_after(within_s):
             while True:
                 standing = await self.take_snapshot()
-                if not standing.waiting and not standing.working:
+                if not standing.rows_available and not standing.live_workers:
                     return standing
                 await anyio.sleep(POLL_INTERVAL_S)
 
@@ -156,12 +156,12 @@ async def make_local_cluster(
 ) -> LocalCluster:
     """Begin an epoch over what the house's ledger holds; `price` is that of each row, in USD."""
     chosen = Settings(**{"poll_interval": 0.1, "media": False, "concurrency": 4, **settings})
-    job = ClusterJob(
+    job = ClusterConfig(
         ledger=str(harness.folder / "ledger.sqlite3"),
         batch="default",
         output=str(harness.folder),
         base_url=harness.sandbox.url,
-        key=ApiKey("any-key", "AIML_API_KEY"),
+        api_key=ApiKey("any-key", "AIML_API_KEY"),
         settings=chosen,
         workers=workers,
         lease_s=lease_s,

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from pipeline.cluster import driver
-from pipeline.cluster.coordinator import Account
-from pipeline.cluster.driver import Cluster
-from pipeline.cluster.messages import AccountLost
-from pipeline.cluster.worker import Worker
+from pipeline.cluster.coordinator import Coordinator
+from pipeline.cluster.driver import ClusterDriver
+from pipeline.cluster.messages import CoordinatorLost
+from pipeline.cluster.worker import ClusterWorker
 from pipeline.errors import StopReason, StopRun
 from tests.integration.crews import make_local_cluster
 from tests.integration.engines import RecordingObserver
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pipeline.cluster.messages import ClusterJob
+    from pipeline.cluster.messages import ClusterConfig
     from pipeline.events import Topic
     from pipeline.run_state import Outcome
     from tests.integration.engines import EngineHarness
@@ -36,7 +36,7 @@ class WorkerProcessDied(Exception):
 class FakeCoordinatorHandle:
     """The way to an account: its methods, until it is `dead`."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Coordinator) -> None:
         self.coordinator = account
         self.actor = self
         self.dead = False
@@ -46,13 +46,13 @@ class FakeCoordinatorHandle:
         async def call(*args: object, **options: object) -> Any:
             await asyncio.sleep(0)
             if self.dead:
-                raise AccountLost("its process died")
+                raise CoordinatorLost("its process died")
             result = getattr(self.coordinator, method)(*args, **options)
             return await result if asyncio.iscoroutine(result) else result
 
         return call
 
-    def tell(self, method: str, *args: object, **options: object) -> None:
+    def call_nowait(self, method: str, *args: object, **options: object) -> None:
         async def call() -> None:
             await getattr(self, method)(*args, **options)
 
@@ -71,16 +71,16 @@ class FakeWorkerProcess:
     placed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
-    def live(self) -> FakeWorkerProcess:
+    def run(self) -> FakeWorkerProcess:
         return self
 
-    async def remote(self, name: str, job: ClusterJob, account: FakeCoordinatorHandle) -> None:
+    async def remote(self, name: str, job: ClusterConfig, account: FakeCoordinatorHandle) -> None:
         self.name = name
         await self.placed.wait()
-        self.task = asyncio.ensure_future(Worker(name, job, account).live())
+        self.task = asyncio.ensure_future(ClusterWorker(name, job, account).run())
         try:
             await asyncio.shield(self.task)
-        except AccountLost:
+        except CoordinatorLost:
             return
         except asyncio.CancelledError:
             if not self.task.cancelled():
@@ -104,43 +104,43 @@ class FakeRayBackend:
     has_no_room: bool = False
     start_calls: int = 0
 
-    def start(self, address: str | None, workers: int) -> None:
+    def start_or_join(self, address: str | None, workers: int) -> None:
         """There is nothing to join."""
         self.start_calls += 1
 
-    def leave(self) -> None:
+    def shutdown(self) -> None:
         """There is nothing to leave."""
 
     def reclaim_signals(self) -> None:
         """Nobody took them."""
 
-    def need_ray(self) -> None:
+    def require_ray(self) -> None:
         """Raises `StopRun` when Ray is `gone`."""
         if self.cluster_lost:
             raise StopRun(StopReason.UNFINISHED, "the Ray cluster has lost its head")
 
-    def new_account(
-        self, name: str, job: ClusterJob, epoch: int, orphans: frozenset[str]
+    def start_coordinator(
+        self, name: str, job: ClusterConfig, epoch: int, orphans: frozenset[str]
     ) -> FakeCoordinatorHandle:
-        self.coordinators.append(FakeCoordinatorHandle(Account(job, epoch, orphans)))
+        self.coordinators.append(FakeCoordinatorHandle(Coordinator(job, epoch, orphans)))
         return self.coordinators[-1]
 
-    def new_worker(self) -> FakeWorkerProcess:
+    def start_worker(self) -> FakeWorkerProcess:
         self.processes.append(FakeWorkerProcess())
         if not self.cluster_lost and not self.has_no_room:
             self.processes[-1].placed.set()
         return self.processes[-1]
 
-    def end(self, account: FakeCoordinatorHandle | None, workers: Sequence[FakeWorkerProcess]) -> None:
+    def kill(self, account: FakeCoordinatorHandle | None, workers: Sequence[FakeWorkerProcess]) -> None:
         for process in workers:
             self.loop.call_soon_threadsafe(process.kill)
         if account is not None:
             account.dead = True
 
-    def lost(self) -> type[Exception]:
+    def actor_error_type(self) -> type[Exception]:
         return WorkerProcessDied
 
-    def words(self, error: Exception) -> str:
+    def error_summary(self, error: Exception) -> str:
         return str(error)
 
 
@@ -148,7 +148,7 @@ class FakeRayBackend:
 class DriverHarness:
     """A driver over the rows of a house."""
 
-    cluster: Cluster
+    cluster: ClusterDriver
     ray_backend: FakeRayBackend
     spy: RecordingObserver
     outcome: Outcome = field(init=False)
@@ -180,10 +180,10 @@ async def make_driver(
     """Begin an epoch, then let `replan` change rows as a plan does; return the driver, not yet started."""
     team = await make_local_cluster(harness, **options)
     rays, spy = FakeRayBackend(), RecordingObserver()
-    monkeypatch.setattr(driver, "rays", rays)
+    monkeypatch.setattr(driver, "ray_backend", rays)
     if replan is not None:
         await replan()
-    cluster = Cluster(
+    cluster = ClusterDriver(
         await harness.ledger.load(), team.job, harness.ledger, team.run_epoch, spy, address="auto"
     )
     return DriverHarness(cluster, rays, spy)

@@ -194,7 +194,9 @@ class EngineHarness:
             made.render_s = min(made.render_s, time.time() - made.created_at)
         numbers = [number for _, number in self.sandbox_state._render_ends]
         self.sandbox_state._render_ends[:] = sorted(
-            (self.sandbox_state.find_by_number(one).finishes_at, one) for one in numbers
+            (made.finishes_at, one)
+            for one in numbers
+            if (made := self.sandbox_state.find_by_number(one)) is not None
         )
 
     def count_paid(self) -> int:

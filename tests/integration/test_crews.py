@@ -27,7 +27,7 @@ async def test_all_is_done_once_within_the_slots(tmp_path: Path) -> None:
         assert await team.count_states() == {State.DONE: 30}
         assert house.sandbox_state.peak_in_flight == 5
         assert standing.stop is None
-        moved = {record.key: record.state for look in team.snapshots for record in look.moved}
+        moved = {record.key: record.state for look in team.snapshots for record in look.changed_records}
         assert list(moved.values()) == [State.DONE] * 30
         assert all(any(reply.rows for reply in hand.client.replies) for hand in team.workers)
         assert_paid_once(house)
@@ -40,7 +40,7 @@ async def test_what_a_dead_worker_had_is_taken_over(tmp_path: Path) -> None:
         async with team.running(2):
             await team.wait_until(lambda: house.sandbox_state.in_flight == 6)
             await team.kill_worker(team.workers[0])
-            assert (await team.take_snapshot()).waiting
+            assert (await team.take_snapshot()).rows_available
             team.start_worker()
             await team.wait_until_done()
         assert await team.count_states() == {State.DONE: 12}
@@ -73,7 +73,7 @@ async def test_a_stalled_worker_loses_its_rows_and_can_do_nothing_with_them(tmp_
             stalled = team.workers[0]
             await team.wait_until(lambda: any(reply.rows for reply in stalled.client.replies))
             stalled.client.block()
-            await team.wait_until(lambda: stalled.name in team.snapshots[-1].lapsed)
+            await team.wait_until(lambda: stalled.name in team.snapshots[-1].expired_workers)
             assert not stalled.worker.may_create()
             await team.wait_until_done()
             assert await team.count_states() == {State.DONE: 12}
@@ -100,7 +100,7 @@ async def test_another_account_goes_on_from_the_ledger(tmp_path: Path) -> None:
             async with second.running(2):
                 await second.wait_until_done()
             assert (
-                not (await first.take_snapshot()).waiting
+                not (await first.take_snapshot()).rows_available
                 or (await first.coordinator.join("late")) is not None
             )
         assert await second.count_states() == {State.DONE: 16}
@@ -132,8 +132,8 @@ async def test_money_that_comes_back_is_spent_in_the_same_run(tmp_path: Path) ->
         async with team.running(2):
             standing = await team.wait_until_done()
         assert await team.count_states() == {State.DONE: 5, State.FAILED: 4, State.PENDING: 3}
-        assert standing.short is not None
-        assert standing.short[0] is StopReason.BUDGET
+        assert standing.budget_exhausted is not None
+        assert standing.budget_exhausted[0] is StopReason.BUDGET
         records = await house.ledger.load()
         assert total_usd([record for record in records if record.state is not State.FAILED]) == pytest.approx(
             2.0
@@ -150,8 +150,8 @@ async def test_a_row_without_a_price_is_left_and_told(tmp_path: Path) -> None:
         async with team.running(2):
             standing = await team.wait_until_done()
         assert await team.count_states() == {State.PENDING: 3}
-        assert sum(len(look.left) for look in team.snapshots) == 3
-        assert not standing.left
+        assert sum(len(look.unfinished) for look in team.snapshots) == 3
+        assert not standing.unfinished
         assert not house.sandbox_state.generations
 
 
@@ -165,7 +165,7 @@ async def test_what_is_paid_is_taken_over_even_when_all_have_stopped(tmp_path: P
             await team.wait_until(lambda: team.snapshots[-1].stop is not None)
             await team.kill_worker(team.workers[0])
             await team.kill_worker(team.workers[1])
-            assert (await team.take_snapshot()).waiting
+            assert (await team.take_snapshot()).rows_available
             house.finish_renders_now()
             team.start_worker()
             standing = await team.wait_until_done()
@@ -195,7 +195,7 @@ async def test_immediate_stop_ends_all_workers(tmp_path: Path) -> None:
         team = await make_local_cluster(house, concurrency=3)
         async with team.running(2):
             await team.wait_until(lambda: house.sandbox_state.in_flight == 3)
-            await team.coordinator.interrupt("at once", abandon=True)
+            await team.coordinator.interrupt("at once", cancel=True)
             with anyio.fail_after(30):
                 for hand in team.workers:
                     await hand.ended.wait()
@@ -226,7 +226,7 @@ async def test_the_limits_of_the_account_are_found_once_for_all(tmp_path: Path) 
         assert await team.count_states() == {State.DONE: 24}
         assert house.sandbox_state.peak_in_flight == 4
         for hand in team.workers:
-            assert max(reply.share.gap_s for reply in hand.client.replies) > 1 / 20
+            assert max(reply.rate_share.gap_s for reply in hand.client.replies) > 1 / 20
         assert_paid_once(house)
 
 
@@ -236,6 +236,6 @@ async def test_learned_durations_are_shared(tmp_path: Path) -> None:
         team = await make_local_cluster(house, concurrency=4)
         async with team.running(2):
             await team.wait_until_done()
-        heard = [len(reply.lessons) for hand in team.workers for reply in hand.client.replies]
+        heard = [len(reply.observations) for hand in team.workers for reply in hand.client.replies]
         assert sum(heard) > 0
-        assert await team.coordinator.learned()
+        assert await team.coordinator.learned_durations()

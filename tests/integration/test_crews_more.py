@@ -11,8 +11,8 @@ import anyio
 
 from pipeline.cluster import worker as workers
 from pipeline.cluster.limits import Looked
-from pipeline.cluster.messages import Leaving, Report
-from pipeline.cluster.worker import Worker
+from pipeline.cluster.messages import FinalReport, Heartbeat
+from pipeline.cluster.worker import ClusterWorker
 from pipeline.errors import StopReason
 from pipeline.model import State
 from pipeline.sandbox import Fault
@@ -66,7 +66,7 @@ async def test_in_doubt_rows_and_budget_do_not_deadlock(tmp_path: Path) -> None:
         team = await make_local_cluster(house, concurrency=4, price=0.4, max_cost=1.6, reconcile_wait=0.5)
         async with team.running(2):
             standing = await team.wait_until_done()
-        assert standing.short is not None
+        assert standing.budget_exhausted is not None
         assert await team.count_states() == {State.DONE: 3, State.IN_DOUBT: 1, State.PENDING: 4}
 
 
@@ -77,7 +77,7 @@ async def test_money_set_aside_for_a_dead_workers_rows_buys_them_all(tmp_path: P
         await house.add(12)
         team = await make_local_cluster(house, workers=2, concurrency=16, price=0.4, max_cost=3.2)
         async with team.running(2):
-            await team.wait_until(lambda: team.snapshots[-1].short is not None)
+            await team.wait_until(lambda: team.snapshots[-1].budget_exhausted is not None)
             await team.kill_worker(team.workers[0])
             standing = await team.wait_until_done()
         assert await team.count_states() == {State.DONE: 8, State.PENDING: 4}, standing
@@ -93,7 +93,7 @@ async def test_in_doubt_row_keeps_its_slot_while_others_submit(tmp_path: Path) -
         peak = 0
         async with team.running(2):
             standing = await team.take_snapshot()
-            while standing.waiting or standing.working:
+            while standing.rows_available or standing.live_workers:
                 states = await team.count_states()
                 peak = max(peak, sum(states.get(state, 0) for state in flying))
                 standing = await team.take_snapshot()
@@ -107,17 +107,17 @@ async def test_rows_leased_by_a_late_reply_keep_their_slots(tmp_path: Path) -> N
             sent = await house.ledger.commit(record, record.evolve(State.SUBMITTING))
             await house.ledger.commit(sent, sent.evolve(State.GENERATING, generation_id=record.id))
         account = (await make_local_cluster(house, concurrency=2)).coordinator
-        await account.begin()
+        await account.open()
         for worker in ("early", "late"):
             await account.join(worker)
-        lent = await account.exchange(Report("early", 0, Looked(), rows_wanted=2))
+        lent = await account.heartbeat(Heartbeat("early", 0, Looked(), rows_wanted=2))
         assert [row.record.state for row, _ in lent.rows] == [State.GENERATING] * 2
-        parting = asyncio.ensure_future(account.leave(Leaving(Report("early", 0, Looked()), {})))
+        parting = asyncio.ensure_future(account.leave(FinalReport(Heartbeat("early", 0, Looked()), {})))
         await asyncio.sleep(0)
         for _ in range(2):
-            assert (await account.exchange(Report("late", 0, Looked(), permits_wanted=2))).permits == 0
+            assert (await account.heartbeat(Heartbeat("late", 0, Looked(), permits_wanted=2))).permits == 0
             await parting
-        await account.end()
+        await account.close()
 
 
 async def test_a_worker_that_cannot_reach_the_vendor_keeps_no_permits(tmp_path: Path) -> None:
@@ -125,16 +125,16 @@ async def test_a_worker_that_cannot_reach_the_vendor_keeps_no_permits(tmp_path: 
         await house.add(100)
         team = await make_local_cluster(house, workers=1, concurrency=16, poll_interval=5.0)
         line = LocalCoordinatorClient(team.coordinator)
-        lost = Worker("lost", replace(team.job, base_url="http://127.0.0.1:9"), line)
+        lost = ClusterWorker("lost", replace(team.job, base_url="http://127.0.0.1:9"), line)
         async with team.running(0), anyio.create_task_group() as tasks:
-            tasks.start_soon(lost.live)
+            tasks.start_soon(lost.run)
             await team.coordinator.join("other")
             with anyio.fail_after(30):
                 await wait_until(lambda: sum(reply.permits for reply in line.replies) >= 4)
                 granted = 0
                 while granted < 4:
-                    report = Report("other", 0, Looked(), permits_wanted=4 - granted)
-                    granted += (await team.coordinator.exchange(report)).permits
+                    report = Heartbeat("other", 0, Looked(), permits_wanted=4 - granted)
+                    granted += (await team.coordinator.heartbeat(report)).permits
                     await anyio.sleep(0.1)
             tasks.cancel_scope.cancel()
         assert not house.sandbox_state.generations
@@ -148,7 +148,7 @@ async def test_workers_suspended_together_are_not_declared_dead(tmp_path: Path) 
             await team.wait_until(lambda: house.sandbox_state.in_flight == 4)
             time.sleep(2.5)  # noqa: ASYNC251 - the whole loop stands still, as a stopped process does
             await team.wait_until_done()
-        assert not team.snapshots[-1].lapsed
+        assert not team.snapshots[-1].expired_workers
         assert await team.count_states() == {State.DONE: 8}
         assert_paid_once(house)
 
@@ -202,7 +202,7 @@ async def test_pending_rows_leave_room_for_those_that_keep_the_slots(
             second = team.start_worker()
             await team.wait_until(lambda: house.sandbox_state.in_flight == 2)
             await team.wait_until(
-                lambda: sum(row.version == 3 for look in team.snapshots for row in look.moved) == 4
+                lambda: sum(row.version == 3 for look in team.snapshots for row in look.changed_records) == 4
             )
             await team.kill_worker(second)
             await team.wait_until_done()

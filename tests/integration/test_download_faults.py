@@ -339,8 +339,8 @@ async def test_a_part_that_somebody_took_over_is_begun_anew(tmp_path: Path, leav
         async def answer(self, ask: hosts.CdnRequest) -> None:
             await self.serve_file(ask, max_bytes=len(self.data) // 2)
             if len(self.requests) == 1:
-                async with LocalStore(tmp_path).part("videos/row.mp4") as part:
-                    await part.begin("of another")
+                async with LocalStore(tmp_path).stage("videos/row.mp4") as part:
+                    await part.restart("of another")
                     await part.write([b"bytes"])
                     if not leaves:
                         await part.discard()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from pipeline.cluster import driver
-from pipeline.cluster.coordinator import Account
-from pipeline.cluster.messages import AccountLost
+from pipeline.cluster.coordinator import Coordinator
+from pipeline.cluster.messages import CoordinatorLost
 from pipeline.errors import StopReason
 from pipeline.events import Topic
 from pipeline.ledger import Ledger
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pipeline.cluster.messages import Standing
-    from pipeline.ledger.leases import Revoked
+    from pipeline.cluster.messages import StatusSnapshot
+    from pipeline.ledger.leases import RevokedLeases
 
 
 async def test_rows_that_are_resubmitted_hold_no_slots(
@@ -60,9 +60,9 @@ async def test_last_worker_dies_during_driver_snapshot(
         async with run.running():
             await wait_until(lambda: house.sandbox_state.in_flight == 2)
             [way], [process] = run.ray_backend.coordinators, run.ray_backend.processes
-            standing, gone = way.coordinator.standing, way.coordinator.gone
+            standing, gone = way.coordinator.take_snapshot, way.coordinator.worker_died
 
-            async def told_late() -> Standing:
+            async def told_late() -> StatusSnapshot:
                 answer = await standing()
                 if not process.killed:
                     process.kill()
@@ -73,8 +73,8 @@ async def test_last_worker_dies_during_driver_snapshot(
                 await anyio.sleep(0.05)
                 await gone(worker)
 
-            monkeypatch.setattr(way.coordinator, "standing", told_late)
-            monkeypatch.setattr(way.coordinator, "gone", known_later)
+            monkeypatch.setattr(way.coordinator, "take_snapshot", told_late)
+            monkeypatch.setattr(way.coordinator, "worker_died", known_later)
             await wait_until(lambda: len(run.ray_backend.processes) == 2)
             house.finish_renders_now()
         assert len(run.ray_backend.processes) == 2
@@ -98,10 +98,10 @@ async def test_shutdown_does_not_wait_for_coordinator(
                 waiting.set()
                 await anyio.sleep_forever()
 
-            monkeypatch.setattr(run.ray_backend.coordinators[0].coordinator, "standing", waits)
+            monkeypatch.setattr(run.ray_backend.coordinators[0].coordinator, "take_snapshot", waits)
             await waiting.wait()
             run.cluster.stop("enough", "stopping")
-            run.cluster.abandon()
+            run.cluster.cancel()
         assert run.outcome.stop is StopReason.INTERRUPTED
 
 
@@ -133,9 +133,9 @@ async def test_workers_that_cannot_speak_to_the_account_are_not_started_for_ever
     """The driver can: to it all is well, and rows wait."""
 
     async def lost(*_: object) -> None:
-        raise AccountLost("no way from there")
+        raise CoordinatorLost("no way from there")
 
-    monkeypatch.setattr(Account, "join", lost)
+    monkeypatch.setattr(Coordinator, "join", lost)
     monkeypatch.setattr(driver, "BEAT_S", 0.01)
     async with EngineHarness(tmp_path) as house:
         await house.add(2)
@@ -143,7 +143,7 @@ async def test_workers_that_cannot_speak_to_the_account_are_not_started_for_ever
         async with run.running():
             pass
         assert run.outcome.stop is StopReason.UNFINISHED
-        assert len(run.ray_backend.processes) == driver.DEATHS + 1
+        assert len(run.ray_backend.processes) == driver.MAX_DEATHS_PER_WORKER + 1
 
 
 async def test_nothing_is_started_when_there_is_nothing_to_do(
@@ -183,9 +183,9 @@ async def test_a_signal_after_the_end_has_nobody_to_tell(
         async with run.running():
             pass
         [way] = run.ray_backend.coordinators
-        way.tell = None  # type: ignore[method-assign,assignment]  # whoever calls it now fails
+        way.call_nowait = None  # type: ignore[method-assign,assignment]  # whoever calls it now fails
         run.cluster.stop("interrupted", "stopping")
-        run.cluster.abandon()
+        run.cluster.cancel()
 
 
 async def driver_without_room(house: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> DriverHarness:
@@ -234,22 +234,22 @@ async def test_the_last_worker_dies_and_the_ledger_is_slow_to_free_its_rows(
         async with run.running():
             await wait_until(lambda: house.sandbox_state.in_flight == 1)
             [process] = run.ray_backend.processes
-            revoke, look = Ledger.revoke, Account.standing
+            revoke, look = Ledger.revoke, Coordinator.take_snapshot
             begun, goes_on, looks = anyio.Event(), anyio.Event(), 0
 
-            async def slowly(ledger: Ledger, *args: Any) -> Revoked:
+            async def slowly(ledger: Ledger, *args: Any) -> RevokedLeases:
                 begun.set()
                 await goes_on.wait()
                 return await revoke(ledger, *args)
 
-            async def counted(account: Account) -> Standing:
+            async def counted(account: Coordinator) -> StatusSnapshot:
                 nonlocal looks
                 standing = await look(account)
                 looks += begun.is_set()
                 return standing
 
             monkeypatch.setattr(Ledger, "revoke", slowly)
-            monkeypatch.setattr(Account, "standing", counted)
+            monkeypatch.setattr(Coordinator, "take_snapshot", counted)
             process.kill()
             await wait_until(lambda: looks >= 3)
             goes_on.set()

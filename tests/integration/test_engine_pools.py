@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from pipeline.cluster.limits import LentPace, Share
+from pipeline.cluster.limits import RemoteRateLimit, Share
 from pipeline.download.downloader import Downloader
 from pipeline.errors import StopReason
 from pipeline.model import Record, State
@@ -216,7 +216,7 @@ async def test_a_removed_row_that_was_paid_for_is_fetched_and_one_that_was_not_i
     async with EngineHarness(tmp_path) as house:
         await house.run(3, concurrency=1, on_start=lambda engine: _stop_at(house, engine, State.GENERATING))
         records = await house.ledger.load()
-        await house.ledger.place({record.key: -1 for record in records})
+        await house.ledger.set_positions({record.key: -1 for record in records})
         for path in (tmp_path / "videos").iterdir():
             path.unlink()
         outcome = await house.run()
@@ -241,7 +241,7 @@ async def test_a_row_may_say_all_in_its_first_answer(tmp_path: Path) -> None:
 async def test_changed_rate_limit_applies_to_the_next_call(tmp_path: Path) -> None:
     """A worker's share grows with what it has to look at: it must not sleep out a gap of its leaner days."""
 
-    class Watched(LentPace):
+    class Watched(RemoteRateLimit):
         told_to_wait = 0.0
 
         def may_look(self, now: float) -> float:
@@ -249,13 +249,13 @@ async def test_changed_rate_limit_applies_to_the_next_call(tmp_path: Path) -> No
             return self.told_to_wait
 
     pace = Watched(interval_s=0.1)
-    pace.lent(time.monotonic(), Share(gap_s=60.0))
+    pace.set_share(time.monotonic(), Share(gap_s=60.0))
     assert pace.may_look(time.monotonic()) == 0.0
     async with EngineHarness(tmp_path) as house, anyio.create_task_group() as tasks:
 
         async def lend() -> None:
             await wait_until(lambda: pace.told_to_wait > 1.0)
-            pace.lent(time.monotonic(), Share())
+            pace.set_share(time.monotonic(), Share())
 
         def begin(engine: Engine) -> None:
             engine._run.tools = replace(engine._run.tools, pace=pace)

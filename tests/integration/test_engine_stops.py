@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from pipeline.cluster.limits import LentGate
+from pipeline.cluster.limits import RemoteConcurrencyLimit
 from pipeline.errors import LedgerTrouble, StopReason, StoreTrouble
 from pipeline.events import Topic
 from pipeline.model import MAYBE_PAID, Record, State, Transition
@@ -257,7 +257,7 @@ async def test_an_api_that_never_answered_is_given_up_and_blames_no_row(
 
 async def test_refusals_far_apart_are_no_outage(tmp_path: Path) -> None:
     """Between them, for an hour each, the worker had no slot to try with: others had them all."""
-    gate, hours = LentGate(), 0
+    gate, hours = RemoteConcurrencyLimit(), 0
     fault = Fault("unavailable", times=2)
     async with (
         EngineHarness(tmp_path, fast_sandbox_options(), fault) as house,
@@ -272,7 +272,7 @@ async def test_refusals_far_apart_are_no_outage(tmp_path: Path) -> None:
             for refusals in (0, 1, 2):
                 await wait_until(lambda: refused() == refusals)  # noqa: B023 - awaited here
                 hours = refusals
-                gate.granted(1)
+                gate.add_permits(1)
                 engine.ring()
 
         def begin(engine: Engine) -> None:

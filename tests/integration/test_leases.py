@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pipeline.ledger.leases import Leased
+    from pipeline.ledger.leases import LeasedRow
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -34,7 +34,7 @@ def rows(count: int) -> list[Record]:
     return [make_record(f"row-{number}", number) for number in range(count)]
 
 
-def ids_of(lent: Sequence[Leased]) -> list[str]:
+def ids_of(lent: Sequence[LeasedRow]) -> list[str]:
     return [row.record.id for row in lent]
 
 
@@ -55,11 +55,11 @@ async def test_returned_rows_are_leased_again(where: str) -> None:
         await ledger.add(rows(3))
         epoch, _ = await ledger.begin_epoch()
         first = await ledger.claim(epoch, "a", 3)
-        await ledger.give_back(epoch, [row.record.key for row in first[1:]])
+        await ledger.release(epoch, [row.record.key for row in first[1:]])
         again = await ledger.claim(epoch, "b", 9)
         assert ids_of(again) == ["row-1", "row-2"]
         assert all(row.lease > old.lease for row, old in zip(again, first[1:], strict=True))
-        assert (await ledger.revoke(epoch, "a")).freed
+        assert (await ledger.revoke(epoch, "a")).rows_freed
         assert ids_of(await ledger.claim(epoch, "b", 9)) == ["row-0"]
 
 
@@ -108,7 +108,7 @@ async def test_steps_are_fenced_by_the_lease(where: str) -> None:
 
         had = await account.revoke(epoch, "a")
         assert had.in_flight == {mine.key}
-        assert had.freed
+        assert had.rows_freed
         for record in (sent, other):
             with pytest.raises(Conflict):
                 await worker.commit(record, record.evolve(State.FAILED))
@@ -219,7 +219,7 @@ class LeaseRace:
         self.rng = random.Random(seed)
         self.lenders = lenders
         self.workers = hands
-        self.leased: list[tuple[str, Leased]] = []
+        self.leased: list[tuple[str, LeasedRow]] = []
         self.min_lease: dict[str, int] = {}
         self.any_leased = asyncio.Event()
 
@@ -245,7 +245,7 @@ class LeaseRace:
         self.invalidate(had)
         return epoch
 
-    def record_leases(self, worker: str, lent: Sequence[Leased]) -> None:
+    def record_leases(self, worker: str, lent: Sequence[LeasedRow]) -> None:
         for row in lent:
             assert all(
                 row.lease != other.lease or row.record.key != other.record.key for _, other in self.leased
@@ -254,7 +254,7 @@ class LeaseRace:
             self.leased.append((worker, row))
             self.any_leased.set()
 
-    def invalidate(self, had: Sequence[Leased]) -> None:
+    def invalidate(self, had: Sequence[LeasedRow]) -> None:
         for row in had:
             self.min_lease[row.record.key] = max(row.lease + 1, self.min_lease[row.record.key])
 
@@ -263,7 +263,7 @@ class LeaseRace:
         for _ in range(turns):
             await self.step(worker, self.rng.choice(self.leased[-10:])[1])
 
-    async def step(self, worker: Ledger, row: Leased) -> bool:
+    async def step(self, worker: Ledger, row: LeasedRow) -> bool:
         """Try a step under the row's number; say whether it was made."""
         lowest = self.min_lease[row.record.key]
         record = await worker.get(row.record.key)
@@ -323,13 +323,13 @@ async def test_rows_that_a_stopped_worker_has_locked_can_be_taken_back(tmp_path:
         await account.add(rows(2))
         epoch, _ = await account.begin_epoch()
         await account.claim(epoch, "a", 2)
-        cursor = cast("psycopg.Cursor", worker._store.cursor(reading=False))
+        cursor = cast("psycopg.Cursor", worker._backend.cursor(reading=False))
         cursor.execute("BEGIN")
         with suppress(psycopg.OperationalError), ExitStack() as stack:
             if midst == "batch":
                 stack.enter_context(cursor.connection.pipeline())
             cursor.execute("UPDATE veobatch_records SET polls = 1")
             async with asyncio.timeout(60):
-                assert (await account.revoke(epoch, "a")).freed
+                assert (await account.revoke(epoch, "a")).rows_freed
         assert ids_of(await account.claim(epoch, "b", 2)) == ["row-0", "row-1"]
         assert cursor.connection.closed or midst == "transaction"

@@ -117,7 +117,7 @@ async def test_many_steps_are_each_judged_on_their_own(ledger: Ledger) -> None:
 async def test_committing_no_steps_is_a_no_op(ledger: Ledger) -> None:
     assert await ledger.commit_many([]) == []
     await ledger.add([])
-    await ledger.place({})
+    await ledger.set_positions({})
 
 
 async def test_illegal_steps_never_reach_the_database(ledger: Ledger) -> None:
@@ -182,7 +182,7 @@ async def test_close_writes_what_was_asked(where: str) -> None:
 async def test_places_are_no_steps(ledger: Ledger) -> None:
     rows = [make_record(f"r{n}", n) for n in range(3)]
     await ledger.add(rows)
-    await ledger.place({rows[0].key: 2, rows[2].key: 0, rows[1].key: -1}, {rows[0].key: 99})
+    await ledger.set_positions({rows[0].key: 2, rows[2].key: 0, rows[1].key: -1}, {rows[0].key: 99})
     gone, first, last = await ledger.load()
     assert (gone.key, first.key, last.key) == (rows[1].key, rows[2].key, rows[0].key)
     assert (last.line, last.version, first.line) == (99, 0, rows[2].line)

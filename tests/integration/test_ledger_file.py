@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.errors import LedgerTrouble, StoreTrouble
 from pipeline.ledger import Ledger
-from pipeline.ledger.sqlite import SqliteStore
+from pipeline.ledger.sqlite import SqliteBackend
 from pipeline.model import State
 from tests.integration.ledgers import file_names, make_record
 
@@ -155,8 +155,8 @@ async def test_reading_only_leaves_nothing_behind(filled: Path) -> None:
 async def test_a_full_disk_fails_the_steps_not_the_ledger(filled: Path) -> None:
     async with await Ledger.open(filled) as ledger:
         rows = await ledger.load()
-        store = ledger._store
-        assert isinstance(store, SqliteStore)
+        store = ledger._backend
+        assert isinstance(store, SqliteBackend)
         assert store._writer is not None
         (pages,) = store._writer.execute("PRAGMA max_page_count = 1").fetchone()  # as many as there are
         text = "x" * 100_000

@@ -97,7 +97,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(record=seen, position=st.integers(-1, 9))
     def place(self, record: Record, position: int) -> None:
-        self.run(self.ledger.place({record.key: position}))
+        self.run(self.ledger.set_positions({record.key: position}))
         self.known[record.key] = replace(self.known[record.key], position=position)
 
     @rule()

@@ -238,7 +238,7 @@ async def test_claims_and_revocations_go_by_their_index() -> None:
         await ledger.add([make_record(f"r{n}", n) for n in range(2000)])
         epoch, _ = await ledger.begin_epoch()
         await ledger.claim(epoch, "a", 100)
-        sql = ledger._store.sql
+        sql = ledger._backend.sql
         async with await psycopg.AsyncConnection.connect(url) as connection:
             await connection.execute("ANALYZE veobatch_records")
             claim = await _plan(connection, sql.claim, ("default", 20, "b", "default"))
@@ -246,7 +246,7 @@ async def test_claims_and_revocations_go_by_their_index() -> None:
             assert "Sort" not in claim
             for text, values in ((sql.revoke, ("default", "a")), (sql.revoke_all, ("default",))):
                 assert "veobatch_records_lent" in await _plan(connection, text, values)
-            assert "veobatch_records_free" in await _plan(connection, sql.in_flight, ("default",))
+            assert "veobatch_records_free" in await _plan(connection, sql.unleased_in_flight, ("default",))
 
 
 async def _plan(connection: psycopg.AsyncConnection[Any], sql: str, values: tuple[object, ...]) -> str:
@@ -376,7 +376,7 @@ async def test_the_connection_asks_for_durable_commits() -> None:
     database = shared_postgres().new_database()
     shared_postgres().execute(f"ALTER DATABASE {database} SET synchronous_commit = off")
     async with await Ledger.open(shared_postgres().url(database)) as ledger:
-        cursor = ledger._store.cursor(reading=False)
+        cursor = ledger._backend.cursor(reading=False)
         cursor.execute("SHOW synchronous_commit")
         assert cursor.fetchone() == ("on",)
 

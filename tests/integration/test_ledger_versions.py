@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import LedgerTrouble
 from pipeline.ledger import Ledger
-from pipeline.ledger.schema import VERSION
+from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.model import State
 from tests.integration.ledgers import ledger_location, make_record
 
@@ -67,7 +67,7 @@ async def test_a_reader_takes_it_as_it_is(first: str) -> None:
 
 async def test_a_writer_brings_it_up(first: str) -> None:
     async with await Ledger.open(first) as ledger:
-        assert execute(first, VERSIONS) == [(version,) for version in range(1, VERSION + 1)]
+        assert execute(first, VERSIONS) == [(version,) for version in range(1, SCHEMA_VERSION + 1)]
         assert await ledger.load() == ROWS
         await ledger.commit(ROWS[0], ROWS[0].evolve(State.SUBMITTING))
     async with await Ledger.open(first, read_only=True) as reader:
@@ -82,7 +82,7 @@ async def test_only_a_database_that_many_share_has_indices(first: str) -> None:
 
 async def test_many_may_bring_it_up_at_once(first: str) -> None:
     opened = await asyncio.gather(*(Ledger.open(first) for _ in range(6)))
-    assert execute(first, VERSIONS) == [(version,) for version in range(1, VERSION + 1)]
+    assert execute(first, VERSIONS) == [(version,) for version in range(1, SCHEMA_VERSION + 1)]
     for ledger in opened:
         await ledger.close()
 
@@ -98,6 +98,6 @@ async def test_done_rows_leased_by_version_1_are_released(first: str) -> None:
 @pytest.mark.parametrize("read_only", [False, True])
 async def test_a_later_version_is_refused(first: str, read_only: bool) -> None:
     execute(first, "INSERT INTO veobatch_schema_version VALUES (9, 0.0)")
-    with pytest.raises(LedgerTrouble, match=f"ledger version 9, this one knows up to {VERSION}"):
+    with pytest.raises(LedgerTrouble, match=f"ledger version 9, this one knows up to {SCHEMA_VERSION}"):
         await Ledger.open(first, read_only=read_only)
     assert execute(first, VERSIONS) == [(1,), (9,)]

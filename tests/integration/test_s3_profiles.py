@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import StoreTrouble, UsageError
 from pipeline.storage import open_store
 from pipeline.storage.aws_profile import with_profile
-from pipeline.storage.multipart_uploads import Unfinished
+from pipeline.storage.multipart_uploads import MultipartUploads
 from tests.integration.tunnels import ConnectProxy
 from tests.integration.wires import RawServer, respond_with, response_head, send_and_close
 
@@ -217,7 +217,7 @@ async def test_a_bucket_is_asked_with_the_keys_of_the_profile(
         monkeypatch.setenv("AWS_ENDPOINT_URL", wire.url)
         store = open_store("s3://films/night")
         assert await store.read_bytes("results.csv") is None
-        unfinished = Unfinished.of(
+        unfinished = MultipartUploads.from_url(
             "s3://films/night", with_profile({"HOME": str(home), "AWS_PROFILE": "work"})
         )
     (heard,) = wire.requests
@@ -235,9 +235,9 @@ async def test_a_bucket_elsewhere_is_asked_through_the_proxy(monkeypatch: pytest
     async with ConnectProxy(0, send_and_close(response_head(503, {"Content-Length": "0"}))) as tunnel:
         monkeypatch.setenv("HTTPS_PROXY", tunnel.url)
         keys = {"AWS_ACCESS_KEY_ID": "A", "AWS_SECRET_ACCESS_KEY": "b"}
-        unfinished = Unfinished.of("s3://films/night", keys | {"AWS_ENDPOINT_URL": "https://s3.vendor.test"})
+        unfinished = MultipartUploads.from_url("s3://films/night", keys | {"AWS_ENDPOINT_URL": "https://s3.vendor.test"})
         assert unfinished is not None
-        await unfinished.abort("videos/row.mp4.part")
+        await unfinished.abort_all("videos/row.mp4.part")
         assert tunnel.request_lines == ["CONNECT s3.vendor.test:443"]
         for name, value in keys.items():
             monkeypatch.setenv(name, value)
@@ -255,4 +255,4 @@ def test_other_clouds_know_no_profile(output: str, home: Path) -> None:
         with pytest.raises(UsageError, match="az://"):
             open_store(output, environ=environ)
         return
-    assert open_store(output, environ=environ).where == output
+    assert open_store(output, environ=environ).location == output

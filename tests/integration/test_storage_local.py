@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.download.downloader import Saved
 from pipeline.errors import StopReason, StoreTrouble, UsageError
-from pipeline.storage import Flaky, LocalStore, files, open_store
+from pipeline.storage import TransientStoreError, LocalStore, files, open_store
 from tests.integration import filehosts as hosts
 from tests.integration.films import corrupted, make_video, padded
 from tests.integration.test_download_faults import download_harness
@@ -26,8 +26,8 @@ VIDEO = make_video(seconds=2)
 
 async def publish(store: LocalStore, path: str, data: bytes) -> str:
     """Publish `data` under `path`; returns the note."""
-    async with store.part(path) as part:
-        await part.begin("tag")
+    async with store.stage(path) as part:
+        await part.restart("tag")
         await part.write([data[:5], data[5:]])
         published = await part.publish()
     assert published.size_bytes == len(data)
@@ -40,12 +40,12 @@ def file_names(folder: Path) -> list[str]:
 
 async def test_a_part_is_taken_up_where_it_was_left(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
-    async with store.part("videos/a.mp4") as part:
-        assert (part.held_bytes, part.tag) == (0, "")
-        await part.begin("from somewhere")
+    async with store.stage("videos/a.mp4") as part:
+        assert (part.staged_bytes, part.tag) == (0, "")
+        await part.restart("from somewhere")
         await part.write([b"hello "])
-    async with store.part("videos/a.mp4") as part:
-        assert (part.held_bytes, part.tag) == (6, "from somewhere")
+    async with store.stage("videos/a.mp4") as part:
+        assert (part.staged_bytes, part.tag) == (6, "from somewhere")
         await part.write([b"world"])
         published = await part.publish()
     assert (tmp_path / "videos/a.mp4").read_bytes() == b"hello world"
@@ -54,7 +54,7 @@ async def test_a_part_is_taken_up_where_it_was_left(tmp_path: Path) -> None:
 
 
 async def test_part_that_was_only_read_leaves_nothing(tmp_path: Path) -> None:
-    async with LocalStore(tmp_path).part("videos/a.mp4"):
+    async with LocalStore(tmp_path).stage("videos/a.mp4"):
         pass
     assert file_names(tmp_path) == []
 
@@ -62,11 +62,11 @@ async def test_part_that_was_only_read_leaves_nothing(tmp_path: Path) -> None:
 async def test_whoever_lost_its_part_takes_nothing_from_its_heir(tmp_path: Path) -> None:
     """A process that was stopped, and whose part was taken over, closes, discards or begins too late."""
     stopped, heir = LocalStore(tmp_path), LocalStore(tmp_path)
-    async with stopped.part("a.mp4") as lost, heir.part("a.mp4") as own:
-        await own.begin("tag")
+    async with stopped.stage("a.mp4") as lost, heir.stage("a.mp4") as own:
+        await own.restart("tag")
         await own.write([VIDEO])
-        for late in (lost.begin("another"), lost.inspect(str), lost.publish()):
-            with pytest.raises(Flaky, match=r"a\.mp4\.part: another process has taken it over"):
+        for late in (lost.restart("another"), lost.inspect(str), lost.publish()):
+            with pytest.raises(TransientStoreError, match=r"a\.mp4\.part: another process has taken it over"):
                 await late
         await lost.discard()
         assert file_names(tmp_path) == ["a.mp4.origin.part", "a.mp4.part"]
@@ -77,9 +77,9 @@ async def test_whoever_lost_its_part_takes_nothing_from_its_heir(tmp_path: Path)
 
 async def test_bytes_without_a_note_on_their_origin_are_not_used(tmp_path: Path) -> None:
     (tmp_path / "a.mp4.part").write_bytes(b"who knows")
-    async with LocalStore(tmp_path).part("a.mp4") as part:
-        assert part.held_bytes == 0
-        await part.begin("t")
+    async with LocalStore(tmp_path).stage("a.mp4") as part:
+        assert part.staged_bytes == 0
+        await part.restart("t")
         await part.write([b"new"])
         await part.publish()
     assert (tmp_path / "a.mp4").read_bytes() == b"new"
@@ -263,8 +263,8 @@ def test_an_object_store_without_its_package_says_what_to_install(monkeypatch: p
 
 async def test_part_that_vanishes_before_probe_is_a_store_error(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
-    async with store.part("videos/a.mp4") as part:
-        await part.begin("tag")
+    async with store.stage("videos/a.mp4") as part:
+        await part.restart("tag")
         await part.write([b"bytes"])
         for path in (tmp_path / "videos").iterdir():
             path.unlink()

@@ -22,7 +22,7 @@ from pipeline.download.downloader import Downloader, DownloadLimits, Saved
 from pipeline.download.http import open_session
 from pipeline.errors import StoreTrouble, UsageError
 from pipeline.storage import is_object_url, open_store
-from pipeline.storage.multipart_uploads import Unfinished
+from pipeline.storage.multipart_uploads import MultipartUploads
 from tests.integration import filehosts as hosts
 from tests.integration.films import corrupted, make_video, padded
 from tests.integration.test_download_faults import DownloadHarness
@@ -270,7 +270,7 @@ async def test_an_upload_that_is_cut_is_sent_again(
 
 
 def test_requests_are_signed_as_the_vendors_own_library_signs_them() -> None:
-    unfinished = Unfinished.of(
+    unfinished = MultipartUploads.from_url(
         "s3://films/a b/ü",
         {
             "AWS_ENDPOINT_URL": "http://127.0.0.1:9000",
@@ -283,7 +283,7 @@ def test_requests_are_signed_as_the_vendors_own_library_signs_them() -> None:
     assert unfinished is not None
     path, query = "/films/a%20b/%C3%BC/x.part", "uploadId=a%2Fb"
     now = datetime.now(UTC).replace(microsecond=0)
-    mine = unfinished.signed("DELETE", path, query, now)
+    mine = unfinished.signed_headers("DELETE", path, query, now)
     request = AWSRequest("DELETE", f"http://127.0.0.1:9000{path}?{query}")
     request.context["timestamp"] = now.strftime("%Y%m%dT%H%M%SZ")
     auth = S3SigV4Auth(Credentials("key", "secret", "token"), "s3", "eu-west-1")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
 from pipeline.ledger import rows
-from pipeline.ledger.schema import VERSION, migrations, records, statements
+from pipeline.ledger.schema import SCHEMA_VERSION, migrations, records, compile_statements
 from pipeline.model import Artifact, Failure, Media, Record, State
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -44,47 +44,47 @@ any_record = st.builds(
 
 @given(any_record)
 def test_a_record_survives_its_row(record: Record) -> None:
-    row = rows.fixed(record) + rows.moving(record)
-    assert len(row) == len(rows.FIXED + rows.MOVING)
-    assert list(rows.read([row])) == [record]
+    row = rows.job_values(record) + rows.state_values(record)
+    assert len(row) == len(rows.JOB_COLUMNS + rows.STATE_COLUMNS)
+    assert list(rows.to_records([row])) == [record]
 
 
 @given(any_record)
 def test_a_row_holds_nothing_but_what_drivers_take_straight(record: Record) -> None:
-    row = rows.fixed(record) + rows.moving(record)
+    row = rows.job_values(record) + rows.state_values(record)
     assert {type(value) for value in row} <= {str, int, float, bool, type(None)}
 
 
 def test_texts_that_rows_share_are_kept_once() -> None:
     made = [Record(f"k{n}", f"k{n}", "f", n, "m" * n, "b", "https://e/i", "prompt") for n in (3, 3)]
-    a, b = rows.read([tuple(str(v)[:] if isinstance(v, str) else v for v in _row(record)) for record in made])
+    a, b = rows.to_records([tuple(str(v)[:] if isinstance(v, str) else v for v in _row(record)) for record in made])
     assert a.model is b.model
     assert a.prompt is b.prompt
 
 
 def _row(record: Record) -> rows.Row:
-    return rows.fixed(record) + rows.moving(record)
+    return rows.job_values(record) + rows.state_values(record)
 
 
 @pytest.mark.parametrize(
     ("kept", "given_text"), [("fine", "fine"), ("a ? b", "a \ud800 b"), ("a \ufffd b", "a \0 b")]
 )
 def test_text_is_made_storable(kept: str, given_text: str) -> None:
-    assert rows.cleaned((1, None, given_text)) == (1, None, kept)
+    assert rows.sanitized((1, None, given_text)) == (1, None, kept)
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "postgresql+psycopg://"])
 def test_statements_compile_with_their_parameters_in_order(url: str) -> None:
     paramstyle = "qmark" if url == "sqlite://" else "format"
-    sql = statements(create_engine(url, paramstyle=paramstyle).dialect)
+    sql = compile_statements(create_engine(url, paramstyle=paramstyle).dialect)
     sign = "?" if paramstyle == "qmark" else "%s"
-    assert sql.step.count(sign) == len(rows.MOVING) + 4
-    assert sql.add.count(sign) == len(rows.FIXED + rows.MOVING) + 1
+    assert sql.record_update.count(sign) == len(rows.STATE_COLUMNS) + 4
+    assert sql.record_add.count(sign) == len(rows.JOB_COLUMNS + rows.STATE_COLUMNS) + 1
 
 
 def test_the_tables_of_earlier_versions_are_never_changed_again() -> None:
     """A new column or index needs a new version, with statements that add it to the ledgers people have."""
-    assert VERSION == 2
+    assert SCHEMA_VERSION == 2
     file, database = create_engine("sqlite://").dialect, create_engine("postgresql+psycopg://").dialect
     for dialect in (file, database):
         assert [version for version, _ in migrations(dialect, 0)] == [1, 2]

@@ -15,7 +15,7 @@ import time
 from typing import Any, cast
 
 from pipeline.sandbox import Sandbox, SandboxOptions, generation_api
-from pipeline.sandbox.answers import generation_body
+from pipeline.sandbox.responses import generation_body
 from pipeline.sandbox.state import Generation, SandboxState, Status
 
 completed_seen_at: dict[int, float] = {}

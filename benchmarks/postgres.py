@@ -24,7 +24,7 @@ from benchmarks.ledger import make_record, run_row
 from benchmarks.memory import rss_mib
 from benchmarks.report import table
 from pipeline.ledger import Ledger
-from tests.integration.ledgers import PostgresServer, remove_server
+from tests.integration.ledger_servers import PostgresServer, remove_server
 from tests.integration.ports import free_port
 
 if TYPE_CHECKING:

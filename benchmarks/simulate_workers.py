@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from pipeline.cluster.limits import PermitPool, Outcome, Verdict
+from pipeline.cluster.limits import Outcome, PermitPool, Verdict
 from pipeline.submit.concurrency import CreateGate
 
 MEDIAN_S: Final = 80.0

@@ -27,7 +27,7 @@ from pipeline.ledger import Ledger
 from pipeline.sandbox import Sandbox, SandboxOptions
 from pipeline.settings import Settings
 from tests.crash.batches import Batch
-from tests.integration.ledgers import shared_postgres
+from tests.integration.ledger_servers import shared_postgres
 
 ROUNDS: Final = 3
 WORKERS: Final = (0, 1, 2, 4)

@@ -124,7 +124,9 @@ async def _execute(prepared: PreparedRun, cdn: aiohttp.ClientSession) -> ExitSum
         return summary
 
 
-async def _run_engine(engine: Engine | ClusterDriver, observers: RunObservers, config: RunConfig) -> ExitSummary:
+async def _run_engine(
+    engine: Engine | ClusterDriver, observers: RunObservers, config: RunConfig
+) -> ExitSummary:
     """Run the engine, project the results a last time, and say how it ended."""
     started = time.monotonic()
     try:

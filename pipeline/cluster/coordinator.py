@@ -16,9 +16,9 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.cluster.budget import PRICE_UNKNOWN_MESSAGE, ClusterBudget
-from pipeline.cluster.limits import PermitPool, PaceLender
+from pipeline.cluster.limits import PaceLender, PermitPool
 from pipeline.cluster.messages import HeartbeatReply, StatusSnapshot
-from pipeline.cluster.opening import open_ledger
+from pipeline.cluster.open_ledger import open_ledger
 from pipeline.cluster.shared_durations import SharedDurations
 from pipeline.errors import StopReason, StopRun
 from pipeline.events import Event, Level, Topic
@@ -76,7 +76,9 @@ class Coordinator:
     async def open(self) -> None:
         """Open the ledger and count the money that is spent or set aside."""
         async with self._stopping_on_error():
-            self._ledger = await open_ledger(self._config, "the account", on_pause=self._on_ledger_pause, report_event=self.report_event)
+            self._ledger = await open_ledger(
+                self._config, "the account", on_pause=self._on_ledger_pause, report_event=self.report_event
+            )
             if self._budget.has_limit:
                 self._budget.load(await self._ledger.load())
 
@@ -135,7 +137,9 @@ class Coordinator:
         """Revoke whoever was silent for too long; return how things stand, and forget what was told."""
         now = time.monotonic()
         if now - self._last_snapshot_at > self._config.lease_s:  # it was us who were stopped, and deaf
-            self._last_heartbeat_at = {worker: max(heard_at, now) for worker, heard_at in self._last_heartbeat_at.items()}
+            self._last_heartbeat_at = {
+                worker: max(heard_at, now) for worker, heard_at in self._last_heartbeat_at.items()
+            }
         self._last_snapshot_at = now
         for worker, heard in list(self._last_heartbeat_at.items()):
             if now - heard > self._config.lease_s:
@@ -154,7 +158,9 @@ class Coordinator:
             rows_available=self._may_lease_rows(),
             unfinished=unfinished,
             overdue=overdue,
-            budget_exhausted=(StopReason.BUDGET, self._budget.exhausted_message) if self._budget.exhausted else None,
+            budget_exhausted=(StopReason.BUDGET, self._budget.exhausted_message)
+            if self._budget.exhausted
+            else None,
         )
 
     async def interrupt(self, message: str, *, cancel: bool = False) -> None:
@@ -183,7 +189,9 @@ class Coordinator:
             self._add_event(event)
         self._changed_records.update((record.key, record) for record in report.changed_records)
         self._budget.update(report.changed_records)
-        self._longest_render_s = max(self._longest_render_s, *map(_render_duration_s, report.changed_records), 0.0)
+        self._longest_render_s = max(
+            self._longest_render_s, *map(_render_duration_s, report.changed_records), 0.0
+        )
         self._shared_durations.add(report.worker, report.observations)
         (self._workers_with_work.add if report.has_work else self._workers_with_work.discard)(report.worker)
         if report.stop is not None:
@@ -197,7 +205,11 @@ class Coordinator:
         """
         settings = self._config.settings
         interval_s = settings.poll_interval
-        longest_s = max(2 * self._longest_render_s, YOUNG_DOUBT * interval_s) if self._longest_render_s else DEFAULT_RENDER_INTERVALS * interval_s
+        longest_s = (
+            max(2 * self._longest_render_s, YOUNG_DOUBT * interval_s)
+            if self._longest_render_s
+            else DEFAULT_RENDER_INTERVALS * interval_s
+        )
         return min(settings.timeout, longest_s)
 
     def _on_ledger_pause(self, message: str) -> None:
@@ -216,9 +228,13 @@ class Coordinator:
         """Say whether a worker might get a row: one that is paid, or one that may still be submitted."""
         if self._cancel:
             return False
-        return self._may_have_paid_rows or (self._may_have_unpaid_rows and self._stop is None and not self._budget.exhausted)
+        return self._may_have_paid_rows or (
+            self._may_have_unpaid_rows and self._stop is None and not self._budget.exhausted
+        )
 
-    async def _lease_rows(self, worker: str, wanted: int, takeover_capacity: int) -> list[tuple[LeasedRow, float | None]]:
+    async def _lease_rows(
+        self, worker: str, wanted: int, takeover_capacity: int
+    ) -> list[tuple[LeasedRow, float | None]]:
         """Lend rows, each with its price; while all stop, only such as are paid.
 
         Those under way are lent to whoever has room: they keep slots, without which nobody might ever come
@@ -231,7 +247,9 @@ class Coordinator:
                 return leased
             ledger = self._require_ledger()
             claimed = await ledger.claim(self._epoch, worker, limit)
-            self._permit_pool.assign(worker, [row.record.key for row in claimed if row.record.state in IN_FLIGHT_STATES])
+            self._permit_pool.assign(
+                worker, [row.record.key for row in claimed if row.record.state in IN_FLIGHT_STATES]
+            )
             self._changed_records.update((row.record.key, row.record) for row in claimed)
             # Those under way come first: whoever got another one, or fewer than asked, got the last of them.
             unpaid = [row for row in claimed if row.record.state is State.PENDING]
@@ -267,11 +285,15 @@ class Coordinator:
                     # Some row may have failed without a word of it: its money buys another one.
                     self._budget.update(await self._require_ledger().load())
             finally:
-                self._remove_worker(worker)  # until now it counts as working: a look must not find nothing left
+                self._remove_worker(
+                    worker
+                )  # until now it counts as working: a look must not find nothing left
             self._permit_pool.remove_worker(worker, time.monotonic(), revoked.in_flight)
             if revoked.rows_freed:
                 self._may_have_paid_rows = self._may_have_unpaid_rows = True
-                self._budget.exhausted = False  # what was set aside for its rows is there for whoever gets them
+                self._budget.exhausted = (
+                    False  # what was set aside for its rows is there for whoever gets them
+                )
 
     def _remove_worker(self, worker: str) -> None:
         del self._last_heartbeat_at[worker]

@@ -115,7 +115,9 @@ class ClusterDriver:
         A database that is away is waited for no longer than that.
         """
         self._cancelling = True
-        self._cancel_scope.deadline = min(self._cancel_scope.deadline, anyio.current_time() + SHUTDOWN_GRACE_S)
+        self._cancel_scope.deadline = min(
+            self._cancel_scope.deadline, anyio.current_time() + SHUTDOWN_GRACE_S
+        )
         self._ledger.set_shutdown_deadline(SHUTDOWN_GRACE_S)
         if self._coordinator is not None:
             self._coordinator.call_nowait("interrupt", self._interrupt_message, cancel=True)
@@ -143,7 +145,9 @@ class ClusterDriver:
     async def _run_epoch(self) -> None:
         """Let one account lend all there is to do; `_lost` says afterwards what became of it, if anything."""
         name = f"veobatch-{self._ledger.identity}-{self._epoch}"
-        coordinator = self._coordinator = ray_backend.start_coordinator(name, self._config, self._epoch, self._orphans)
+        coordinator = self._coordinator = ray_backend.start_coordinator(
+            name, self._config, self._epoch, self._orphans
+        )
         self._coordinator_error = ""
         try:
             await coordinator.open()
@@ -168,7 +172,9 @@ class ClusterDriver:
         if self._deaths > MAX_DEATHS_PER_WORKER * self._config.workers:
             self._fatal_stop = (StopReason.UNFINISHED, f"the cluster is lost: {self._coordinator_error}")
             return False
-        message = f"the account's process is lost ({self._coordinator_error}): another goes on from the ledger"
+        message = (
+            f"the account's process is lost ({self._coordinator_error}): another goes on from the ledger"
+        )
         self._observer.said(Event(Topic.NOTE, message, Level.WARNING))
         self._epoch, self._orphans = await self._ledger.begin_epoch()
         self._unfinished.clear()
@@ -230,7 +236,9 @@ class ClusterDriver:
 
     async def _take_snapshot(self, coordinator: RayCoordinatorClient) -> StatusSnapshot:
         snapshot = await coordinator.take_snapshot()
-        for name in snapshot.expired_workers - (self._last_snapshot.expired_workers if self._last_snapshot else frozenset()):
+        for name in snapshot.expired_workers - (
+            self._last_snapshot.expired_workers if self._last_snapshot else frozenset()
+        ):
             message = f"worker {name} is silent for {self._config.lease_s:g} s: others go on with its rows"
             self._observer.said(Event(Topic.NOTE, message, Level.WARNING))
             self._stale = True

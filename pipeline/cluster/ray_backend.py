@@ -32,7 +32,13 @@ from pipeline.errors import StopReason, StopRun, UsageError, VeobatchError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.cluster.messages import ClusterConfig, FinalReport, HeartbeatReply, Heartbeat, StatusSnapshot
+    from pipeline.cluster.messages import (
+        ClusterConfig,
+        FinalReport,
+        Heartbeat,
+        HeartbeatReply,
+        StatusSnapshot,
+    )
     from pipeline.events import Event
 
 NAMESPACE: Final = "veobatch"
@@ -245,7 +251,9 @@ def reclaim_signals() -> None:
         signal.siginterrupt(number, False)
 
 
-def start_coordinator(name: str, config: ClusterConfig, epoch: int, orphans: frozenset[str]) -> RayCoordinatorClient:
+def start_coordinator(
+    name: str, config: ClusterConfig, epoch: int, orphans: frozenset[str]
+) -> RayCoordinatorClient:
     """Start the one account of an epoch, known in the cluster by `name`; return the way to it.
 
     It lives on the driver's machine: the run ends with that one anyway, and with no other. Raises `StopRun`

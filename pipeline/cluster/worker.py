@@ -19,7 +19,7 @@ from pipeline.client import Api
 from pipeline.client.client import LOG_REQUEST_GAP_S
 from pipeline.cluster.limits import RemoteConcurrencyLimit, RemoteRateLimit
 from pipeline.cluster.messages import CoordinatorLost, FinalReport, Heartbeat
-from pipeline.cluster.opening import open_ledger
+from pipeline.cluster.open_ledger import open_ledger
 from pipeline.cluster.shared_durations import SharingLearner
 from pipeline.download.downloader import Downloader, DownloadLimits
 from pipeline.download.http import open_session
@@ -132,7 +132,10 @@ class ClusterWorker:
         config = self._config
         async with _shielded_exit_stack() as stack:
             ledger = open_ledger(
-                config, f"worker {self._name}", on_pause=self._observer.on_ledger_pause, report_event=self._coordinator.report_event
+                config,
+                f"worker {self._name}",
+                on_pause=self._observer.on_ledger_pause,
+                report_event=self._coordinator.report_event,
             )
             self._ledger = await stack.enter_async_context(await ledger)
             self._ledger.fence(self._leases)
@@ -156,13 +159,17 @@ class ClusterWorker:
         with anyio.CancelScope(shield=True), suppress(CoordinatorLost):
             report = self._build_heartbeat(engine)
             unfinished = {
-                row.key: outcome.left.get(row.key, "") for row in outcome.records if row.state not in TERMINAL_STATES
+                row.key: outcome.left.get(row.key, "")
+                for row in outcome.records
+                if row.state not in TERMINAL_STATES
             }
             await self._coordinator.leave(FinalReport(report, unfinished, frozenset(engine.board.overdue)))
 
     def _make_downloader(self, session: ClientSession, store: OutputStore) -> Downloader:
         settings = self._config.settings
-        return Downloader(session=session, store=store, limits=DownloadLimits.of(settings), media=settings.media)
+        return Downloader(
+            session=session, store=store, limits=DownloadLimits.of(settings), media=settings.media
+        )
 
     def _make_engine(self, api: Api, downloader: Downloader) -> Engine:
         settings, rng = self._config.settings, random.Random()
@@ -206,9 +213,14 @@ class ClusterWorker:
         if reply.permits or reply.rows:
             return MIN_HEARTBEAT_S
         max_interval_s = min(self._config.lease_s / 5, MAX_HEARTBEAT_S)
-        wants_rows = reply.more_rows_expected or self._rate_limit.limited or engine.board.due(time.monotonic(), 1)
+        wants_rows = (
+            reply.more_rows_expected or self._rate_limit.limited or engine.board.due(time.monotonic(), 1)
+        )
         return (
-            min(max_interval_s, max(MIN_HEARTBEAT_S, self._config.settings.poll_interval * HEARTBEAT_INTERVALS_WHEN_WAITING))
+            min(
+                max_interval_s,
+                max(MIN_HEARTBEAT_S, self._config.settings.poll_interval * HEARTBEAT_INTERVALS_WHEN_WAITING),
+            )
             if wants_rows
             else max_interval_s
         )
@@ -216,8 +228,14 @@ class ClusterWorker:
     def _build_heartbeat(self, engine: Engine) -> Heartbeat:
         state = engine.board
         changed_records, events = self._observer.take_changes()
-        self._forget_rows(engine, [record.key for record in changed_records if record.state in TERMINAL_STATES])
-        due = 0 if state.stop is not None else state.due(time.monotonic(), max(MAX_PERMITS, self._prefetch_rows))
+        self._forget_rows(
+            engine, [record.key for record in changed_records if record.state in TERMINAL_STATES]
+        )
+        due = (
+            0
+            if state.stop is not None
+            else state.due(time.monotonic(), max(MAX_PERMITS, self._prefetch_rows))
+        )
         # Pending rows leave as much room to those under way: they may wait for the very slots of these.
         takeover_capacity = max(0, min(self._prefetch_rows, self._max_rows - state.under_way()))
         return Heartbeat(

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from pipeline.model import Media, Record
     from pipeline.settings import Settings
-    from pipeline.storage import StagedFile, OutputStore
+    from pipeline.storage import OutputStore, StagedFile
 
 BATCH_S: Final = 0.5
 """How long a batch may grow: what a slow line has brought should survive a kill."""
@@ -153,7 +153,9 @@ class Downloader:
                 if stale:
                     url = await refresh() or url
 
-    async def _recover(self, error: Exception, part: StagedFile, effort: Effort) -> NotAVideo | NotNow | float:
+    async def _recover(
+        self, error: Exception, part: StagedFile, effort: Effort
+    ) -> NotAVideo | NotNow | float:
         """Decide what a setback means: the outcome, or the seconds to wait before the next try."""
         proven = isinstance(error, films.NotPlayable) and effort.proven(await part.digest())
         if isinstance(error, films.NotPlayable | Changed | TransientStoreError):

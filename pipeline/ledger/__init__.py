@@ -8,4 +8,4 @@ is made. SQLAlchemy and the drivers are imported when a ledger is opened, not be
 from pipeline.ledger.ledger import Ledger
 from pipeline.ledger.rows import HistoryEntry
 
-__all__ = ["Ledger", "HistoryEntry"]
+__all__ = ["HistoryEntry", "Ledger"]

@@ -113,7 +113,9 @@ class LedgerBackend(ABC):
             return self.write(lambda cursor: self._apply_each(cursor, updates, history_rows))
         return [move.after for move in updates]
 
-    def _apply_all(self, cursor: Cursor, updates: Sequence[PreparedUpdate], history_rows: Sequence[rows.Row]) -> None:
+    def _apply_all(
+        self, cursor: Cursor, updates: Sequence[PreparedUpdate], history_rows: Sequence[rows.Row]
+    ) -> None:
         for sql, group in itertools.groupby(updates, key=lambda move: move.sql):
             batch = [move.params for move in group]
             cursor.executemany(sql, batch)
@@ -168,7 +170,9 @@ class LedgerBackend(ABC):
     def set_positions(self, positions: Mapping[str, int], lines: Mapping[str, int]) -> None:
         """Set where rows stand in the manifest, durably; -1 for a row that was removed from it."""
         position_params = [(at, self.batch, key) for key, at in positions.items() if key not in lines]
-        position_and_line_params = [(at, lines[key], self.batch, key) for key, at in positions.items() if key in lines]
+        position_and_line_params = [
+            (at, lines[key], self.batch, key) for key, at in positions.items() if key in lines
+        ]
 
         def work(cursor: Cursor) -> None:
             if position_params:

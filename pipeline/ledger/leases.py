@@ -95,11 +95,18 @@ class LeaseTable:
         revoked: list[tuple[str, str, int]] = []
 
         def work(cursor: Cursor) -> None:
-            if revoked and self._already_applied(cursor, revoked[0][0], revoked[0][2], UNFINISHED_OWNER if revoked[0][0] in unfinished_keys else None):
+            if revoked and self._already_applied(
+                cursor,
+                revoked[0][0],
+                revoked[0][2],
+                UNFINISHED_OWNER if revoked[0][0] in unfinished_keys else None,
+            ):
                 return
             cursor.execute(self._sql.revoke, (batch, worker))
             revoked[:] = cursor.fetchall()
-            cursor.executemany(self._sql.worker_set, [(UNFINISHED_OWNER, batch, key) for key in unfinished_keys])
+            cursor.executemany(
+                self._sql.worker_set, [(UNFINISHED_OWNER, batch, key) for key in unfinished_keys]
+            )
 
         self._write_in_epoch(epoch, work)
         states = {key: State(state) for key, state, _ in revoked if key not in unfinished_keys}
@@ -110,7 +117,8 @@ class LeaseTable:
         """Let rows that were claimed, and told to no worker, be claimed again. Raises `Superseded`."""
         batch = self._backend.batch
         self._write_in_epoch(
-            epoch, lambda cursor: cursor.executemany(self._sql.worker_set, [(None, batch, key) for key in keys])
+            epoch,
+            lambda cursor: cursor.executemany(self._sql.worker_set, [(None, batch, key) for key in keys]),
         )
 
     def _write_in_epoch(self, epoch: int, work: Callable[[Cursor], _T]) -> _T:

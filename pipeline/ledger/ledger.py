@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping, Sequence
 
-    from pipeline.ledger.backend import PreparedUpdate, LedgerBackend
+    from pipeline.ledger.backend import LedgerBackend, PreparedUpdate
     from pipeline.ledger.leases import LeasedRow, LeaseTable, RevokedLeases
     from pipeline.ledger.writer import GroupCommitWriter
     from pipeline.model import Record
@@ -75,7 +75,9 @@ class Ledger:
 
         loop = asyncio.get_running_loop()
         notify = partial(_notify_loop, loop, on_pause or (lambda _: None))
-        backend = await to_thread.run_sync(partial(_open_backend, location, batch, read_only, exclusive, notify))
+        backend = await to_thread.run_sync(
+            partial(_open_backend, location, batch, read_only, exclusive, notify)
+        )
         return cls(backend, None if read_only else _start_writer(backend, loop))
 
     async def __aenter__(self) -> Self:
@@ -112,7 +114,9 @@ class Ledger:
         """Insert new records, all or none. Raises `Conflict` for a key that is there with other content."""
         await self._write(partial(self._backend.add, records))
 
-    async def set_positions(self, positions: Mapping[str, int], lines: Mapping[str, int] | None = None) -> None:
+    async def set_positions(
+        self, positions: Mapping[str, int], lines: Mapping[str, int] | None = None
+    ) -> None:
         """Set the position, and the line where given, of rows after the manifest has changed.
 
         -1 stands for a row that was removed from it. No step: versions stay as they are.
@@ -200,16 +204,27 @@ class Ledger:
         if new_state is not old_state and new_state not in LEGAL[old_state]:
             raise IllegalTransition(before.key, old_state, new_state)
         sql = self._backend.sql
-        compare_params: tuple[object, ...] = (self._backend.batch, before.key, before.version, old_state.value)
+        compare_params: tuple[object, ...] = (
+            self._backend.batch,
+            before.key,
+            before.version,
+            old_state.value,
+        )
         state_sql, full_sql = sql.record_update, sql.record_update_content
         if self._leases is not None:
             ends_lease = int(new_state is State.DONE)
             compare_params = (ends_lease, ends_lease, *compare_params, self._leases.get(before.key, NO_LEASE))
             state_sql, full_sql = sql.record_update_fenced, sql.record_update_content_fenced
         content_changed = rows.content_values(before) != rows.content_values(after)
-        values = rows.content_values(after) + rows.state_values(after) if content_changed else rows.state_values(after)
+        values = (
+            rows.content_values(after) + rows.state_values(after)
+            if content_changed
+            else rows.state_values(after)
+        )
         history_row = (after.key, after.version, old_state.value, new_state.value)
-        return PreparedUpdate(after, full_sql if content_changed else state_sql, values + compare_params, history_row)
+        return PreparedUpdate(
+            after, full_sql if content_changed else state_sql, values + compare_params, history_row
+        )
 
     async def _read(self, work: Callable[[], _T]) -> _T:
         return await to_thread.run_sync(work)

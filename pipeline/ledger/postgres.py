@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError
 
 from pipeline.errors import Held, LedgerTrouble, StoreTrouble, UsageError, VeobatchError
 from pipeline.ledger.backend import LedgerBackend, new_identity, reject_newer_version
-from pipeline.ledger.schema import VERSION_TABLE, migrations, compile_statements
+from pipeline.ledger.schema import VERSION_TABLE, compile_statements, migrations
 
 try:
     import psycopg
@@ -174,7 +174,10 @@ class PostgresBackend(LedgerBackend):
         deadline = time.monotonic() + _LOCK_TIMEOUT_S
         while connection.execute(_TRY_LOCK_SQL, (lock_id,)).fetchone() != (True,):
             if time.monotonic() > deadline:
-                holder = connection.execute(_LOCK_HOLDER_SQL, (lock_id,)).fetchone() or ("another process", None)
+                holder = connection.execute(_LOCK_HOLDER_SQL, (lock_id,)).fetchone() or (
+                    "another process",
+                    None,
+                )
                 address = f" at {holder[1]}" if holder[1] else ""
                 message = f"the batch {self.batch!r} is held by {holder[0]}{address}: wait for it, or stop it"
                 raise Held(f"{self._redacted_url}: {message}")

@@ -19,7 +19,9 @@ _NESTED_FIELDS: Final = ("failure", "artifact")
 _PLAIN_COLUMNS: Final = tuple(field.name for field in fields(Record) if field.name not in _NESTED_FIELDS)
 _N_JOB_COLUMNS: Final = _PLAIN_COLUMNS.index("state")
 
-COLUMN_TYPES: Final = {field.name: str(field.type) for field in fields(Record) if field.name not in _NESTED_FIELDS}
+COLUMN_TYPES: Final = {
+    field.name: str(field.type) for field in fields(Record) if field.name not in _NESTED_FIELDS
+}
 """The annotation of each field that is a column as it is: `str`, `int`, `float | None`, ..."""
 
 JOB_COLUMNS: Final = _PLAIN_COLUMNS[:_N_JOB_COLUMNS]
@@ -50,7 +52,9 @@ _NO_MEDIA: Final = (None,) * len(_MEDIA_COLUMNS)
 _plain_state_values_of: Final = attrgetter("state._value_", *_PLAIN_STATE_COLUMNS[1:])
 _job_values_of: Final = attrgetter(*JOB_COLUMNS)
 _content_values_of: Final = attrgetter(*CONTENT_COLUMNS)
-_INTERNED_COLUMNS: Final = tuple(map(_PLAIN_COLUMNS.index, ("id", "model", "image_url", "prompt", "file_stem")))
+_INTERNED_COLUMNS: Final = tuple(
+    map(_PLAIN_COLUMNS.index, ("id", "model", "image_url", "prompt", "file_stem"))
+)
 
 _STATE_BY_VALUE: Final = {state.value: state for state in State}
 
@@ -141,7 +145,11 @@ def _failure(row: Sequence[Any]) -> Failure | None:
 
 def _artifact(row: Sequence[Any]) -> Artifact | None:
     path, size_bytes, sha256, poster = row[: len(_ARTIFACT_COLUMNS)]
-    return None if path is None else Artifact(path, size_bytes, sha256, _media(row[len(_ARTIFACT_COLUMNS) :]), poster)
+    return (
+        None
+        if path is None
+        else Artifact(path, size_bytes, sha256, _media(row[len(_ARTIFACT_COLUMNS) :]), poster)
+    )
 
 
 def _media(row: Sequence[Any]) -> Media | None:

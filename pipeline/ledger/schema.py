@@ -33,7 +33,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from pipeline.ledger.rows import CONTENT_COLUMNS, JOB_COLUMNS, STATE_COLUMNS, COLUMN_TYPES
+from pipeline.ledger.rows import COLUMN_TYPES, CONTENT_COLUMNS, JOB_COLUMNS, STATE_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -170,7 +170,9 @@ def migrations(dialect: Dialect, current_version: int) -> list[tuple[int, list[s
 
 
 def _ddl(dialect: Dialect, version: int) -> list[str]:
-    statements: list[CreateTable | CreateIndex] = [CreateTable(table) for table in _TABLES_BY_VERSION.get(version, ())]
+    statements: list[CreateTable | CreateIndex] = [
+        CreateTable(table) for table in _TABLES_BY_VERSION.get(version, ())
+    ]
     if dialect.name == "postgresql":
         statements += [CreateIndex(index) for index in _INDEXES_BY_VERSION.get(version, ())]
     return [str(statement.compile(dialect=dialect)) for statement in statements]
@@ -215,7 +217,9 @@ def compile_statements(dialect: Dialect) -> Statements:
     """Compile every statement for `dialect`, whose paramstyle must be positional."""
     record_columns = [records.c[name] for name in (*JOB_COLUMNS, *STATE_COLUMNS)]
     by_key = (records.c.batch == bindparam("b_batch")) & (records.c.key == bindparam("b_key"))
-    unchanged = by_key & (records.c.version == bindparam("b_version")) & (records.c.state == bindparam("b_state"))
+    unchanged = (
+        by_key & (records.c.version == bindparam("b_version")) & (records.c.state == bindparam("b_state"))
+    )
     in_batch = records.c.batch == bindparam("b_batch")
     job_history = (transitions.c.batch == bindparam("b_batch")) & (transitions.c.key == bindparam("b_key"))
     fact = (facts.c.batch == bindparam("b_batch")) & (facts.c.name == bindparam("b_name"))
@@ -238,11 +242,24 @@ def compile_statements(dialect: Dialect) -> Statements:
         return _compile(statement, dialect, order)
 
     return Statements(
-        record_update=text(_update_columns(STATE_COLUMNS).where(unchanged), [*STATE_COLUMNS, *compare_params]),
-        record_update_content=text(_update_columns((*CONTENT_COLUMNS, *STATE_COLUMNS)).where(unchanged), [*CONTENT_COLUMNS, *STATE_COLUMNS, *compare_params]),
-        record_update_fenced=text(_update_columns(STATE_COLUMNS, _LEASE_END_VALUES).where(fenced), [*STATE_COLUMNS, *fence_params]),
-        record_update_content_fenced=text(_update_columns((*CONTENT_COLUMNS, *STATE_COLUMNS), _LEASE_END_VALUES).where(fenced), [*CONTENT_COLUMNS, *STATE_COLUMNS, *fence_params]),
-        claim=text(_claim_statement().returning(*record_columns, records.c.lease), ["b_batch", "most", "worker", "b_batch"]),
+        record_update=text(
+            _update_columns(STATE_COLUMNS).where(unchanged), [*STATE_COLUMNS, *compare_params]
+        ),
+        record_update_content=text(
+            _update_columns((*CONTENT_COLUMNS, *STATE_COLUMNS)).where(unchanged),
+            [*CONTENT_COLUMNS, *STATE_COLUMNS, *compare_params],
+        ),
+        record_update_fenced=text(
+            _update_columns(STATE_COLUMNS, _LEASE_END_VALUES).where(fenced), [*STATE_COLUMNS, *fence_params]
+        ),
+        record_update_content_fenced=text(
+            _update_columns((*CONTENT_COLUMNS, *STATE_COLUMNS), _LEASE_END_VALUES).where(fenced),
+            [*CONTENT_COLUMNS, *STATE_COLUMNS, *fence_params],
+        ),
+        claim=text(
+            _claim_statement().returning(*record_columns, records.c.lease),
+            ["b_batch", "most", "worker", "b_batch"],
+        ),
         lease_get=text(select(records.c.lease, records.c.worker).where(by_key).with_for_update(), key_params),
         revoke=text(
             revoke_leases.where(in_batch & (records.c.worker == bindparam("b_worker"))).returning(
@@ -251,9 +268,13 @@ def compile_statements(dialect: Dialect) -> Statements:
             ["b_batch", "b_worker"],
         ),
         revoke_all=text(revoke_leases.where(in_batch & records.c.worker.is_not(None)), ["b_batch"]),
-        worker_set=text(update(records).values(worker=bindparam("worker")).where(by_key), ["worker", *key_params]),
+        worker_set=text(
+            update(records).values(worker=bindparam("worker")).where(by_key), ["worker", *key_params]
+        ),
         unleased_in_flight=text(
-            select(records.c.key).where(in_batch & _CLAIMABLE & (_CLAIM_ORDER == _ZERO) & records.c.state.in_(IN_FLIGHT_SQL)),
+            select(records.c.key).where(
+                in_batch & _CLAIMABLE & (_CLAIM_ORDER == _ZERO) & records.c.state.in_(IN_FLIGHT_SQL)
+            ),
             ["b_batch"],
         ),
         epoch_get=text(select(facts.c.value).where(fact).with_for_update(read=True), ["b_batch", "b_name"]),
@@ -261,7 +282,9 @@ def compile_statements(dialect: Dialect) -> Statements:
         history_add=text(_insert(dialect, transitions, transitions.c.keys()), transitions.c.keys()),
         record_add=text(_insert(dialect, records, record_params), record_params),
         position_set=text(_update_columns(["position"]).where(by_key), ["position", *key_params]),
-        position_and_line_set=text(_update_columns(["position", "line"]).where(by_key), ["position", "line", *key_params]),
+        position_and_line_set=text(
+            _update_columns(["position", "line"]).where(by_key), ["position", "line", *key_params]
+        ),
         load=text(
             select(*record_columns).where(in_batch).order_by(records.c.position, records.c.key),
             ["b_batch"],
@@ -274,7 +297,9 @@ def compile_statements(dialect: Dialect) -> Statements:
             key_params,
         ),
         stamp_get=text(
-            select(transitions.c.stamp).where(job_history & (transitions.c.version == bindparam("b_version"))),
+            select(transitions.c.stamp).where(
+                job_history & (transitions.c.version == bindparam("b_version"))
+            ),
             [*key_params, "b_version"],
         ),
         counts=text(
@@ -336,7 +361,9 @@ def _insert(dialect: Dialect, table: Table, names: Sequence[str]) -> sqlite.Inse
     return make(table).values({name: bindparam(name) for name in names})
 
 
-def _update_columns(names: Sequence[str], extra: Sequence[tuple[Column[Any], ColumnElement[Any]]] = ()) -> Update:
+def _update_columns(
+    names: Sequence[str], extra: Sequence[tuple[Column[Any], ColumnElement[Any]]] = ()
+) -> Update:
     return update(records).ordered_values(*((records.c[name], bindparam(name)) for name in names), *extra)
 
 

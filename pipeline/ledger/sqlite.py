@@ -18,7 +18,7 @@ from sqlalchemy.dialects.sqlite import dialect
 
 from pipeline.errors import LedgerTrouble, StoreTrouble, VeobatchError
 from pipeline.ledger.backend import LedgerBackend, new_identity, reject_newer_version
-from pipeline.ledger.schema import SCHEMA_VERSION, migrations, compile_statements
+from pipeline.ledger.schema import SCHEMA_VERSION, compile_statements, migrations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,9 @@ _WAL_PAGES: Final = 4000
 """Pages of 4 KiB after which SQLite moves the log into the file. Measured with 64 callers: fewer cost
 throughput, more only disk."""
 
-_DISK_FULL_MESSAGE: Final = "the disk is full: free some space, then run the same command again; it goes on from here"
+_DISK_FULL_MESSAGE: Final = (
+    "the disk is full: free some space, then run the same command again; it goes on from here"
+)
 _MOVE_AWAY_ADVICE: Final = "move it away or choose another output folder"
 _DAMAGED_MESSAGE: Final = (
     "the ledger is damaged, and was left as it is: put back a copy of it, if you have one. Without it, what "
@@ -147,7 +149,9 @@ class SqliteBackend(LedgerBackend):
         # The index of the log is a file too, and the first to find no room when a ledger is opened.
         if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE):
             return StoreTrouble(f"{self._path}: {_DISK_FULL_MESSAGE}")
-        return LedgerTrouble(f"{self._path}: {_ERROR_MESSAGES.get(code & 0xFF, _UNKNOWN_ERROR_MESSAGE)} ({error})")
+        return LedgerTrouble(
+            f"{self._path}: {_ERROR_MESSAGES.get(code & 0xFF, _UNKNOWN_ERROR_MESSAGE)} ({error})"
+        )
 
     def stop_reconnecting(self) -> None:
         """Do nothing: a file is never waited for longer than `_BUSY_S`."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
-    from pipeline.ledger.backend import PreparedUpdate, LedgerBackend
+    from pipeline.ledger.backend import LedgerBackend, PreparedUpdate
 
 _MAX_GROUP_UPDATES: Final = 4096
 """A group ends here, so that no caller waits for the whole of an endless stream of others."""
@@ -68,7 +68,9 @@ class GroupCommitWriter:
             self._backend.stop_reconnecting()
             self._thread.join()
 
-    def _enqueue(self, updates: Sequence[PreparedUpdate], work: Callable[[], Any] | None) -> asyncio.Future[Any]:
+    def _enqueue(
+        self, updates: Sequence[PreparedUpdate], work: Callable[[], Any] | None
+    ) -> asyncio.Future[Any]:
         if self._closed:
             raise RuntimeError("the ledger is closed")
         future = self._loop.create_future()

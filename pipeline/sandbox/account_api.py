@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from pipeline.sandbox.answers import (
+from pipeline.sandbox.catalog import MODELS, find_model
+from pipeline.sandbox.faults.injector import FaultPoint, RequestContext
+from pipeline.sandbox.openapi import openapi_document
+from pipeline.sandbox.responses import (
     JSON_CONTENT_TYPE,
     error_response,
     iso_timestamp,
     json_response,
     to_credits,
 )
-from pipeline.sandbox.catalog import MODELS, find_model
-from pipeline.sandbox.faults.injector import FaultPoint, RequestContext
-from pipeline.sandbox.openapi import openapi_document
 from pipeline.sandbox.state import Status
 
 if TYPE_CHECKING:

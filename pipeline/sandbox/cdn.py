@@ -16,15 +16,15 @@ from aiohttp import web
 
 from pipeline.sandbox.catalog import find_model
 from pipeline.sandbox.faults.injector import FaultPoint, RequestContext
-from pipeline.sandbox.files import etag_of, send_file
+from pipeline.sandbox.file_response import etag_of, send_file
 from pipeline.sandbox.service import clip_label, clip_shape
 from pipeline.sandbox.state import Status
 
 if TYPE_CHECKING:
     from pipeline.sandbox.faults.handlers import FaultHandlers
-    from pipeline.sandbox.film import ClipRenderer, ClipShape
     from pipeline.sandbox.service import VendorService
     from pipeline.sandbox.state import Generation
+    from pipeline.sandbox.video import ClipRenderer, ClipShape
 
 CLIP_PATH_PREFIX: Final = "/generations/sandbox/"
 NUMBER_PATTERN: Final = re.compile(r"[0-9]{1,12}")

@@ -6,10 +6,10 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from pipeline.sandbox.answers import error_response, generation_body, generation_headers, json_response
 from pipeline.sandbox.catalog import find_model
 from pipeline.sandbox.faults.injector import FaultPoint, RequestContext
 from pipeline.sandbox.middleware import correlation_id
+from pipeline.sandbox.responses import error_response, generation_body, generation_headers, json_response
 from pipeline.sandbox.service import clip_shape
 from pipeline.sandbox.state import Status
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from pipeline.sandbox.answers import error_response
+from pipeline.sandbox.responses import error_response
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Middleware

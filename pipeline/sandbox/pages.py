@@ -58,7 +58,7 @@ class PageHandlers:
 @lru_cache(maxsize=16)
 def sample_image(name: str) -> bytes:
     """A JPEG of 1920 × 1080 that looks a little different for each name."""
-    from pipeline.sandbox.film.scene import paint_scene
+    from pipeline.sandbox.video.scene import paint_scene
 
     phase = sum(name.encode()) % 64 / 64
     buffer = io.BytesIO()

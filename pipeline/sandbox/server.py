@@ -13,12 +13,12 @@ from pipeline.sandbox.cdn import CLIP_PATH_PREFIX, Cdn
 from pipeline.sandbox.faults.catalog import FAULT_POINTS
 from pipeline.sandbox.faults.handlers import FaultHandlers
 from pipeline.sandbox.faults.injector import FaultInjector
-from pipeline.sandbox.film import ClipRenderer
 from pipeline.sandbox.generation_api import GENERATIONS_PATH, GenerationApi
 from pipeline.sandbox.middleware import make_middleware
 from pipeline.sandbox.options import SandboxOptions
 from pipeline.sandbox.pages import PageHandlers
 from pipeline.sandbox.service import VendorService
+from pipeline.sandbox.video import ClipRenderer
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -13,9 +13,9 @@ from uuid import UUID
 from pipeline.sandbox.catalog import find_model
 from pipeline.sandbox.durations import parse_durations
 from pipeline.sandbox.faults.injector import FaultPoint, RequestContext
-from pipeline.sandbox.film.shape import ClipLabel, ClipShape
 from pipeline.sandbox.journal import Journal
 from pipeline.sandbox.state import Generation, SandboxState
+from pipeline.sandbox.video.shape import ClipLabel, ClipShape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

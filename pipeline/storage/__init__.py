@@ -11,13 +11,21 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import UsageError
-from pipeline.storage.base import TransientStoreError, StagedFile, PublishedFile, OutputStore
+from pipeline.storage.base import OutputStore, PublishedFile, StagedFile, TransientStoreError
 from pipeline.storage.local import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["TransientStoreError", "LocalStore", "StagedFile", "PublishedFile", "OutputStore", "is_object_url", "open_store"]
+__all__ = [
+    "LocalStore",
+    "OutputStore",
+    "PublishedFile",
+    "StagedFile",
+    "TransientStoreError",
+    "is_object_url",
+    "open_store",
+]
 
 
 def is_object_url(output: str) -> bool:

@@ -59,17 +59,43 @@ def with_profile(environ: Mapping[str, str]) -> dict[str, str]:
     if requested and not has_env_credentials and not (credentials_section or config_section):
         raise UsageError(_unknown_profile_message(name, credentials, config))
     if not has_env_credentials:
-        has_container_credentials = not requested and any(environ.get(variable) for variable in _CONTAINER_VARIABLES)
-        merged.update(_profile_keys(name, credentials_section, config_section, has_container_credentials=has_container_credentials))
-    _set_default(merged, ("AWS_REGION", "AWS_DEFAULT_REGION"), credentials_section.get("region") or config_section.get("region", ""))
-    _set_default(merged, ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"), _endpoint(credentials_section, config_section, config))
+        has_container_credentials = not requested and any(
+            environ.get(variable) for variable in _CONTAINER_VARIABLES
+        )
+        merged.update(
+            _profile_keys(
+                name, credentials_section, config_section, has_container_credentials=has_container_credentials
+            )
+        )
+    _set_default(
+        merged,
+        ("AWS_REGION", "AWS_DEFAULT_REGION"),
+        credentials_section.get("region") or config_section.get("region", ""),
+    )
+    _set_default(
+        merged,
+        ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"),
+        _endpoint(credentials_section, config_section, config),
+    )
     return merged
 
 
-def _profile_keys(name: str, credentials_section: Section, config_section: Section, *, has_container_credentials: bool) -> Section:
+def _profile_keys(
+    name: str, credentials_section: Section, config_section: Section, *, has_container_credentials: bool
+) -> Section:
     """The keys that stand in a profile; none when it has none and does not say where to fetch them."""
-    source = next((way for sign, way in _UNSUPPORTED_SOURCES.items() if sign in config_section or sign in credentials_section), "")
-    section = next((section for section in (credentials_section, config_section) if section.get("aws_access_key_id")), None)
+    source = next(
+        (
+            way
+            for sign, way in _UNSUPPORTED_SOURCES.items()
+            if sign in config_section or sign in credentials_section
+        ),
+        "",
+    )
+    section = next(
+        (section for section in (credentials_section, config_section) if section.get("aws_access_key_id")),
+        None,
+    )
     if section is not None and not ("role_arn" in config_section or "role_arn" in credentials_section):
         if not section.get("aws_secret_access_key"):
             raise UsageError(
@@ -123,9 +149,9 @@ def _read_sections(environ: Mapping[str, str], variable: str, name: str) -> dict
     return {" ".join(section.split()): dict(parser.items(section)) for section in parser.sections()}
 
 
-def _unknown_profile_message(name: str, credentials: Mapping[str, Section], config: Mapping[str, Section]) -> str:
+def _unknown_profile_message(
+    name: str, credentials: Mapping[str, Section], config: Mapping[str, Section]
+) -> str:
     found = {section.removeprefix("profile ") for section in config if not section.startswith("services ")}
     available = ", ".join(sorted(found | set(credentials))[:20]) or "none at all"
-    return (
-        f"AWS_PROFILE is {name!r}, and neither ~/.aws/config nor ~/.aws/credentials has it; there is {available}"
-    )
+    return f"AWS_PROFILE is {name!r}, and neither ~/.aws/config nor ~/.aws/credentials has it; there is {available}"

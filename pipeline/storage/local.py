@@ -17,7 +17,7 @@ import anyio
 import anyio.to_thread
 
 from pipeline.storage import files
-from pipeline.storage.base import TransientStoreError, StagedFile, PublishedFile
+from pipeline.storage.base import PublishedFile, StagedFile, TransientStoreError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

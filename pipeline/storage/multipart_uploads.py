@@ -91,7 +91,9 @@ class MultipartUploads:
         headers = self.signed_headers(method, path, query_string, datetime.now(UTC))
         url = URL(f"{self.endpoint}{path}?{query_string}", encoded=True)
         proxy_options = way_through(proxy_for(url, os.environ))
-        async with session.request(method, url, headers=headers, allow_redirects=False, **proxy_options) as response:
+        async with session.request(
+            method, url, headers=headers, allow_redirects=False, **proxy_options
+        ) as response:
             return await response.text() if response.status == 200 else ""
 
     def signed_headers(self, method: str, path: str, query: str, now: datetime) -> dict[str, str]:

@@ -29,7 +29,7 @@ from obstore.store import from_url
 from pipeline.errors import StoreTrouble, UsageError
 from pipeline.net.proxy import is_this_machine
 from pipeline.storage.aws_profile import with_profile
-from pipeline.storage.base import TransientStoreError, StagedFile, PublishedFile
+from pipeline.storage.base import PublishedFile, StagedFile, TransientStoreError
 from pipeline.storage.multipart_uploads import MultipartUploads
 
 if TYPE_CHECKING:
@@ -242,9 +242,13 @@ class StagedObject:
             await self._upload(writer.close())
         found = await self._store.size_of(self.staging_path)
         if found != self._staged_bytes:
-            raise TransientStoreError(f"{self._store.location}: {found} of {self._staged_bytes} bytes arrived")
+            raise TransientStoreError(
+                f"{self._store.location}: {found} of {self._staged_bytes} bytes arrived"
+            )
         reader = await self._store.call(anyio.to_thread.run_sync(self._open_reader))
-        return await anyio.to_thread.run_sync(lambda: probe(io.BufferedReader(ObjectReader(reader), READ_BYTES)))
+        return await anyio.to_thread.run_sync(
+            lambda: probe(io.BufferedReader(ObjectReader(reader), READ_BYTES))
+        )
 
     async def publish(self) -> PublishedFile:
         sha256, size_bytes, note = self._sha.hexdigest(), self._staged_bytes, ""

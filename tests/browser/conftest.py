@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Error, Page, sync_playwright
 from pipeline.model import Artifact
 from pipeline.results.csv import csv_bytes
 from pipeline.results.report import render
-from tests.unit.projection_rows import MEDIA, T0, done
+from tests.unit.sample_rows import MEDIA, T0, done
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

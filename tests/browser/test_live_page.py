@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from pipeline.model import State
 from pipeline.results.live import Bind, Feed, LivePage
 from tests.browser.conftest import done_with_clip
-from tests.unit.projection_rows import failed, row
+from tests.unit.sample_rows import failed, row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 
 from pipeline.model import State
 from tests.browser.conftest import done_with_clip, write_report
-from tests.unit.projection_rows import failed, row
+from tests.unit.sample_rows import failed, row
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.heads import RayCluster
-from tests.integration.test_accept_objects import AWS_ENVIRON, Bucket
+from tests.cluster.ray_clusters import RayCluster
+from tests.integration.test_acceptance_object_store import AWS_ENVIRON, Bucket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

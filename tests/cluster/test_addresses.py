@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.sandbox import Sandbox, SandboxOptions
-from tests.cluster.clusters import COORDINATOR_PROCESS, WORKER_PROCESS, make_cluster_batch
+from tests.cluster.cluster_batches import COORDINATOR_PROCESS, WORKER_PROCESS, make_cluster_batch
 from tests.crash.batches import wait_until
-from tests.integration.ledgers import shared_postgres
+from tests.integration.ledger_servers import shared_postgres
 from tests.integration.vendor_double import vendor_and_workspace
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.cluster.heads import RayCluster
+    from tests.cluster.ray_clusters import RayCluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

@@ -15,15 +15,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.sandbox import Fault, Sandbox, SandboxOptions
-from tests.cluster.clusters import WORKER_PROCESS, descendants, make_cluster_batch, pids_named, send_signal
+from tests.cluster.cluster_batches import (
+    WORKER_PROCESS,
+    descendants,
+    make_cluster_batch,
+    pids_named,
+    send_signal,
+)
 from tests.crash.batches import wait_until
-from tests.integration.ledgers import PostgresServer, remove_server
+from tests.integration.ledger_servers import PostgresServer, remove_server
 from tests.integration.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.cluster.heads import RayCluster
+    from tests.cluster.ray_clusters import RayCluster
     from tests.crash.batches import Batch
 
 pytestmark = pytest.mark.ray

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.sandbox import Fault, Sandbox, SandboxOptions
 from tests.crash.batches import OPTIONS, Batch, wait_until
-from tests.integration.ledgers import shared_postgres
+from tests.integration.ledger_servers import shared_postgres
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,7 @@ async def test_killed_at_every_commit(
         lives = 0
         while True:
             number = first + (lives // 3 if moment == "after" else 0)
-            process = await batch.start("tests.crash.dying", moment, str(number))
+            process = await batch.start("tests.crash.kill_at_commit", moment, str(number))
             lives += 1
             async with asyncio.timeout(60):
                 code = await process.wait()

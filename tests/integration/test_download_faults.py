@@ -14,9 +14,9 @@ from pipeline.download.downloader import Downloader, DownloadLimits, NotAVideo, 
 from pipeline.download.http import open_session
 from pipeline.model import Record
 from pipeline.storage import LocalStore, open_store
-from tests.integration import filehosts as hosts
-from tests.integration.films import corrupted, make_video, padded
+from tests.integration import faulty_file_hosts as hosts
 from tests.integration.ports import free_port
+from tests.integration.sample_videos import corrupted, make_video, padded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration import filehosts as hosts
-from tests.integration.films import make_video, padded
+from tests.integration import faulty_file_hosts as hosts
+from tests.integration.sample_videos import make_video, padded
 
 ROWS = 4
 VIDEO = padded(make_video(seconds=2), 12 * 2**20)

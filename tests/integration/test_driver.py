@@ -16,9 +16,9 @@ from pipeline.ledger import Ledger
 from pipeline.model import State, Transition
 from pipeline.plan import resubmitted
 from tests.crash.batches import wait_until
-from tests.integration.crews import assert_paid_once
-from tests.integration.drivers import DriverHarness, make_driver
-from tests.integration.engines import EngineHarness, fast_sandbox_options
+from tests.integration.driver_harness import DriverHarness, make_driver
+from tests.integration.engine_harness import EngineHarness, fast_sandbox_options
+from tests.integration.local_cluster import assert_paid_once
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from pipeline.model import Record, State
 from pipeline.poll.schedule import PollQueue
 from pipeline.sandbox import Fault
 from tests.crash.batches import wait_until
-from tests.integration.engines import EngineHarness, count_states, fast_sandbox_options, make_record
+from tests.integration.engine_harness import EngineHarness, count_states, fast_sandbox_options, make_record
 
 if TYPE_CHECKING:
     from pathlib import Path

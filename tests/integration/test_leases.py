@@ -16,7 +16,7 @@ from pipeline.ledger import Ledger
 from pipeline.ledger.leases import Superseded
 from pipeline.model import Record, State, Transition
 from tests.crash.batches import wait_until
-from tests.integration.ledgers import ledger_location, make_record
+from tests.integration.ledger_servers import ledger_location, make_record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

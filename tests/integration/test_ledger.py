@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import Conflict, LedgerTrouble
 from pipeline.ledger import Ledger
 from pipeline.model import Artifact, Failure, IllegalTransition, Media, State, Transition
-from tests.integration.ledgers import file_names, ledger_location, make_record
+from tests.integration.ledger_servers import file_names, ledger_location, make_record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

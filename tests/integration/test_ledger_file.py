@@ -13,7 +13,7 @@ from pipeline.errors import LedgerTrouble, StoreTrouble
 from pipeline.ledger import Ledger
 from pipeline.ledger.sqlite import SqliteBackend
 from pipeline.model import State
-from tests.integration.ledgers import file_names, make_record
+from tests.integration.ledger_servers import file_names, make_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

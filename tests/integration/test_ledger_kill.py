@@ -13,7 +13,7 @@ import pytest
 from pipeline.ledger import Ledger
 from pipeline.model import State
 from tests.crash.batches import wait_until
-from tests.integration.ledgers import ledger_location, make_record, start_program
+from tests.integration.ledger_servers import ledger_location, make_record, start_program
 
 if TYPE_CHECKING:
     import subprocess

@@ -15,7 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from pipeline.errors import Conflict
 from pipeline.ledger import Ledger
 from pipeline.model import LEGAL, IllegalTransition, Record, State, Transition
-from tests.integration.ledgers import make_record
+from tests.integration.ledger_servers import make_record
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

@@ -15,9 +15,9 @@ from pipeline.errors import Conflict, LedgerTrouble, UsageError
 from pipeline.ledger import Ledger, writer
 from pipeline.model import State, Transition
 from tests.crash.batches import wait_until
-from tests.integration.ledgers import PASSWORD, PostgresServer, make_record, shared_postgres
+from tests.integration.ledger_servers import PASSWORD, PostgresServer, make_record, shared_postgres
 from tests.integration.ports import free_port
-from tests.integration.wires import LoopbackServer
+from tests.integration.raw_server import LoopbackServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -14,7 +14,7 @@ from pipeline.errors import LedgerTrouble
 from pipeline.ledger import Ledger
 from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.model import State
-from tests.integration.ledgers import ledger_location, make_record
+from tests.integration.ledger_servers import ledger_location, make_record
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,7 +19,7 @@ from pipeline.events import Event, Topic
 from pipeline.model import State
 from pipeline.results.live import Bind, Feed, LivePage, parse_bind
 from pipeline.results.report.data import FIELDS
-from tests.unit.projection_rows import done, failed, row
+from tests.unit.sample_rows import done, failed, row
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 
 from pipeline.sandbox import Fault, Sandbox, SandboxOptions
-from tests.integration.sandbox_wire import (
+from tests.integration.raw_client import (
     AUTH_HEADERS,
     GENERATIONS_PATH,
     VALID_BODY,

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from pipeline.sandbox import Sandbox
-from tests.integration.sandbox_wire import (
+from tests.integration.raw_client import (
     AUTH_HEADERS,
     create,
     get_status,

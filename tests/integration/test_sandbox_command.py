@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from pipeline.cli.sandbox import command, parse_fault
 from pipeline.sandbox import FAULTS, Fault
-from tests.integration.sandbox_wire import send_request
+from tests.integration.raw_client import send_request
 
 SERVE = (sys.executable, "-c", "from pipeline.cli.sandbox import command; command()", "--port", "0")
 

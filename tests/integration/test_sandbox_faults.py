@@ -14,7 +14,7 @@ import pytest
 from pipeline.sandbox import FAULTS, Fault, Sandbox
 from pipeline.sandbox.faults import FaultPoint
 from tests.crash.batches import wait_until
-from tests.integration.sandbox_wire import (
+from tests.integration.raw_client import (
     AUTH_HEADERS,
     GENERATIONS_PATH,
     RawResponse,

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from pipeline.sandbox import Fault, Sandbox
-from tests.integration.sandbox_wire import (
+from tests.integration.raw_client import (
     AUTH_HEADERS,
     create,
     get_status,

@@ -13,9 +13,9 @@ import pytest
 
 from pipeline.download.downloader import Saved
 from pipeline.errors import StopReason, StoreTrouble, UsageError
-from pipeline.storage import TransientStoreError, LocalStore, files, open_store
-from tests.integration import filehosts as hosts
-from tests.integration.films import corrupted, make_video, padded
+from pipeline.storage import LocalStore, TransientStoreError, files, open_store
+from tests.integration import faulty_file_hosts as hosts
+from tests.integration.sample_videos import corrupted, make_video, padded
 from tests.integration.test_download_faults import download_harness
 
 if TYPE_CHECKING:

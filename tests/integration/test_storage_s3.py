@@ -23,10 +23,10 @@ from pipeline.download.http import open_session
 from pipeline.errors import StoreTrouble, UsageError
 from pipeline.storage import is_object_url, open_store
 from pipeline.storage.multipart_uploads import MultipartUploads
-from tests.integration import filehosts as hosts
-from tests.integration.films import corrupted, make_video, padded
+from tests.integration import faulty_file_hosts as hosts
+from tests.integration.raw_server import LoopbackServer
+from tests.integration.sample_videos import corrupted, make_video, padded
 from tests.integration.test_download_faults import DownloadHarness
-from tests.integration.wires import LoopbackServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -11,7 +11,7 @@ import anyio
 import pytest
 from anyio import to_thread
 
-from tests.integration.test_catalogue import ALIAS, MODEL, CatalogServer, running
+from tests.integration.test_catalog import ALIAS, MODEL, CatalogServer, running
 
 if TYPE_CHECKING:
     from pathlib import Path

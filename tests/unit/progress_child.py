@@ -10,7 +10,7 @@ import sys
 from pipeline.cli.progress import Progress
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State
-from tests.unit.projection_rows import done, failed, row
+from tests.unit.sample_rows import done, failed, row
 
 
 def main() -> None:

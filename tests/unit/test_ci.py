@@ -13,7 +13,7 @@ from junitparser import Failure as Failed
 
 from pipeline.cli import ci
 from pipeline.model import Failure, State
-from tests.unit.projection_rows import done, failed, row
+from tests.unit.sample_rows import done, failed, row
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
 from pipeline.ledger import rows
-from pipeline.ledger.schema import SCHEMA_VERSION, migrations, records, compile_statements
+from pipeline.ledger.schema import SCHEMA_VERSION, compile_statements, migrations, records
 from pipeline.model import Artifact, Failure, Media, Record, State
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -57,7 +57,9 @@ def test_a_row_holds_nothing_but_what_drivers_take_straight(record: Record) -> N
 
 def test_texts_that_rows_share_are_kept_once() -> None:
     made = [Record(f"k{n}", f"k{n}", "f", n, "m" * n, "b", "https://e/i", "prompt") for n in (3, 3)]
-    a, b = rows.to_records([tuple(str(v)[:] if isinstance(v, str) else v for v in _row(record)) for record in made])
+    a, b = rows.to_records(
+        [tuple(str(v)[:] if isinstance(v, str) else v for v in _row(record)) for record in made]
+    )
     assert a.model is b.model
     assert a.prompt is b.prompt
 

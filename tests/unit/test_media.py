@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.media import NotPlayable, checked, compare, look, outline, poster, probe
 from pipeline.media.mp4 import prefix_length, units_fit
 from pipeline.model import Media
-from tests.integration.films import corrupted, make_video, padded
+from tests.integration.sample_videos import corrupted, make_video, padded
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,7 +21,7 @@ from pipeline.cli.terminal import (
 from pipeline.events import Event, Level, Topic
 from pipeline.model import Failure, State
 from pipeline.results.csv import summary
-from tests.unit.projection_rows import done, failed, row
+from tests.unit.sample_rows import done, failed, row
 
 
 class Clock:

@@ -21,7 +21,7 @@ from pipeline.poll.eta import EtaEstimator
 from pipeline.poll.forecast import rest_s
 from pipeline.poll.learner import DurationLearner
 from pipeline.poll.spread import spread_of
-from tests.unit.projection_rows import T0, done, row
+from tests.unit.sample_rows import T0, done, row
 
 
 def eta_errors(durations: list[float], slots: int) -> list[float]:

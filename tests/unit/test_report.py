@@ -16,7 +16,7 @@ import pytest
 from pipeline.model import Failure, Media, State
 from pipeline.results.csv import summary
 from pipeline.results.report import axis, charts, data, parts, render, story
-from tests.unit.projection_rows import T0, done, failed, row
+from tests.unit.sample_rows import T0, done, failed, row
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)> \"'&\u2028\u2029 \ud800 {{ 7*7 }}"
 

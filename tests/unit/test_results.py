@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.model import Failure, State
 from pipeline.results.csv import COLUMNS, csv_bytes, iso, number, summary, text, write_csv
-from tests.unit.projection_rows import T0, done, failed, row
+from tests.unit.sample_rows import T0, done, failed, row
 
 DESIGNED = [
     "id",

@@ -15,9 +15,9 @@ from pipeline.sandbox import FAULTS, Fault, Generation, SandboxOptions
 from pipeline.sandbox.catalog import MODELS, VEO, find_model
 from pipeline.sandbox.durations import parse_durations
 from pipeline.sandbox.faults import FaultInjector, FaultPoint, RequestContext
-from pipeline.sandbox.film.caption import shorten, wrap
-from pipeline.sandbox.film.shape import ClipShape
-from pipeline.sandbox.film.typeface import choose_font
+from pipeline.sandbox.video.caption import shorten, wrap
+from pipeline.sandbox.video.fonts import choose_font
+from pipeline.sandbox.video.shape import ClipShape
 
 VALID_BODY: dict[str, Any] = {
     "model": VEO.id,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from pipeline.sandbox.answers import error_response, json_response, sample_objects
 from pipeline.sandbox.faults import broken_responses
-from pipeline.sandbox.faults.download import serve_faulty_download
+from pipeline.sandbox.faults.download_handlers import serve_faulty_download
+from pipeline.sandbox.responses import error_response, json_response, sample_objects
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

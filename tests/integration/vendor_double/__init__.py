@@ -3,15 +3,7 @@
 What both agree on is the vendor's; where only one of them lets us pass, one of them is wrong.
 """
 
-from tests.integration.vendor_double.command import (
-    IMAGE,
-    CommandResult,
-    Workspace,
-    vendor_and_workspace,
-    wait_for_exit,
-    wait_until,
-)
-from tests.integration.vendor_double.films import make_video
+from tests.integration.vendor_double.http_server import Exchange, Request
 from tests.integration.vendor_double.script import (
     GATEWAY_PAGE,
     LOST_CREATES,
@@ -20,7 +12,15 @@ from tests.integration.vendor_double.script import (
     ScriptedCreate,
 )
 from tests.integration.vendor_double.vendor import KEY, VendorDouble, VendorGeneration
-from tests.integration.vendor_double.wire import Exchange, Request
+from tests.integration.vendor_double.videos import make_video
+from tests.integration.vendor_double.workspace import (
+    IMAGE,
+    CommandResult,
+    Workspace,
+    vendor_and_workspace,
+    wait_for_exit,
+    wait_until,
+)
 
 __all__ = [
     "GATEWAY_PAGE",

@@ -9,8 +9,8 @@ import time
 from math import inf
 from typing import TYPE_CHECKING
 
-from tests.integration.vendor_double.films import make_video
-from tests.integration.vendor_double.wire import Exchange, HttpServer, Request
+from tests.integration.vendor_double.http_server import Exchange, HttpServer, Request
+from tests.integration.vendor_double.videos import make_video
 
 if TYPE_CHECKING:
     from tests.integration.vendor_double.vendor import VendorDouble, VendorGeneration

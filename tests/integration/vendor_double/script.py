@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.integration.vendor_double.wire import Exchange
+from tests.integration.vendor_double.http_server import Exchange
 
 Reply = Callable[[Exchange], Awaitable[None]]
 RUNNING_STATUSES = ("waiting", "active", "queued", "generating", "processing", "pending")

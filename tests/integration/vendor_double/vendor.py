@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tests.integration.ports import free_port
 from tests.integration.vendor_double.cdn import Cdn
+from tests.integration.vendor_double.http_server import Exchange, HttpServer, Request
 from tests.integration.vendor_double.script import JobScript, error_body
-from tests.integration.vendor_double.wire import Exchange, HttpServer, Request
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -1,0 +1,300 @@
+"""A create against bare sockets: what every answer, and every lack of one, proves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from pipeline.client import (
+    Accepted,
+    Api,
+    CreateVerdict,
+    Halted,
+    Look,
+    LookTrouble,
+    NotAccepted,
+    Phase,
+    Refused,
+    Throttled,
+    Unknown,
+)
+from pipeline.errors import StopReason
+from tests.integration.client_calls import (
+    BODY,
+    KEY,
+    QUEUED_RESPONSE,
+    SECRET,
+    UNREADABLE_RESPONSES,
+    create,
+    error_body,
+    get_status,
+    text_of,
+)
+from tests.integration.raw_server import (
+    RawServer,
+    hang_past_timeout,
+    never_respond,
+    respond_with,
+    response_head,
+    send_and_close,
+)
+
+TABLE: list[tuple[int, str, type, StopReason | str | None]] = [
+    (200, "", Accepted, None),
+    (201, "", Accepted, None),
+    (202, "", Accepted, None),
+    (400, "duration must be 4, 6 or 8", Refused, "refused"),
+    (405, "no", Refused, "refused"),
+    (409, "no", Refused, "refused"),
+    (413, "too large", Refused, "refused"),
+    (422, "prompt is too long", Refused, "refused"),
+    (404, "Model x was not found", Refused, "not_found"),
+    (401, "Invalid API key", Halted, StopReason.KEY),
+    (402, "Payment required", Halted, StopReason.CREDITS),
+    (403, "You've run out of credits", Halted, StopReason.CREDITS),
+    (429, "Too many requests", Throttled, None),
+    (429, "Too many generations at once", Throttled, None),
+    (425, "Too early", Throttled, None),
+    (429, "You have reached the free-tier limit of 10 requests for the hour", Halted, StopReason.QUOTA),
+    (500, "Internal error", NotAccepted, None),
+    (503, "Unavailable", NotAccepted, None),
+    (502, "Bad gateway", Unknown, None),
+    (504, "Gateway timeout", Unknown, None),
+    (520, "Odd", Unknown, None),
+    (408, "Request timeout", Unknown, None),
+    (301, "", Halted, StopReason.UNREACHABLE),
+    (307, "", Halted, StopReason.UNREACHABLE),
+]
+
+
+def detail_of(verdict: CreateVerdict) -> StopReason | str | None:
+    match verdict:
+        case Halted(reason=reason):
+            return reason
+        case Refused(failure=failure):
+            return failure.code
+        case _:
+            return None
+
+
+@pytest.mark.parametrize(("status", "message", "kind", "detail"), TABLE)
+async def test_every_status_of_a_create(
+    status: int, message: str, kind: type, detail: StopReason | str | None
+) -> None:
+    verdict, _ = await create(
+        respond_with(status, QUEUED_RESPONSE if status < 300 else error_body(status, message))
+    )
+    assert isinstance(verdict, kind)
+    assert detail_of(verdict) == detail
+    if status >= 400:
+        assert message in text_of(verdict).replace("\\'", "'")
+    if isinstance(verdict, NotAccepted):
+        assert verdict.reached
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html><h1>Sorry</h1></html>", b"\xff\xfe", b"[]", b'{"message": ["a", "b"]}', b"{" * 5000],
+)
+@pytest.mark.parametrize(
+    ("status", "kind"), [(400, Refused), (429, Throttled), (500, NotAccepted), (502, Unknown)]
+)
+async def test_an_odd_body_changes_nothing_about_a_status(status: int, kind: type, body: bytes) -> None:
+    verdict, _ = await create(respond_with(status, body))
+    assert isinstance(verdict, kind)
+    text_of(verdict).encode()
+
+
+CUT_STATUSES = [(s, k, d) for s, m, k, d in TABLE if s >= 300 and "free-tier" not in m]
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize(("status", "kind", "detail"), CUT_STATUSES)
+async def test_a_status_that_arrived_counts_although_its_body_was_cut(
+    status: int, kind: type, detail: StopReason | str | None, reset: bool
+) -> None:
+    head = response_head(status, {"Content-Type": "application/json", "Content-Length": "500"})
+    verdict, _ = await create(send_and_close(head + b'{"message": "half', reset=reset))
+    assert isinstance(verdict, kind)
+    assert detail_of(verdict) == detail
+
+
+@pytest.mark.parametrize(
+    ("payload", "identity"),
+    [
+        ({"id": "812d:google/veo", "status": "queued"}, "812d:google/veo"),
+        ({"id": 4711, "status": "queued"}, "4711"),
+        ({"generation_id": "-V1StGXR8_Z5", "status": "waiting"}, "-V1StGXR8_Z5"),
+        ({"id": "x"}, "x"),
+    ],
+)
+async def test_an_acceptance_is_read_with_its_id(payload: dict[str, Any], identity: str) -> None:
+    verdict, _ = await create(respond_with(200, payload, x_inference_id="another"))
+    assert isinstance(verdict, Accepted)
+    assert verdict.generation_id == identity
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        response_head(200, {"x-inference-id": "g-1", "Content-Length": "0"}),
+        response_head(201, {"x-inference-id": "g-1", "Content-Length": "9"}) + b"<!doctype",
+        response_head(200, {"x-inference-id": "g-1", "Content-Length": "2"}) + b"{}",
+        response_head(200, {"x-inference-id": "g-1", "Content-Length": "500"}) + b'{"id": "g',
+        response_head(200, {"x-inference-id": "g-1", "Transfer-Encoding": "chunked"}) + b'4\r\n{"id\r\n',
+        response_head(200, {"x-inference-id": "g-1", "Content-Encoding": "gzip", "Content-Length": "5"})
+        + b"plain",
+        response_head(204, {"x-inference-id": "g-1"}),
+    ],
+)
+@pytest.mark.parametrize("reset", [False, True])
+async def test_the_header_saves_an_acceptance_whose_body_was_lost(data: bytes, reset: bool) -> None:
+    verdict, _ = await create(send_and_close(data, reset=reset))
+    assert isinstance(verdict, Accepted)
+    assert verdict.generation_id == "g-1"
+    assert verdict.look.phase is Phase.UNKNOWN
+
+
+@pytest.mark.parametrize("name", UNREADABLE_RESPONSES)
+async def test_no_response_after_body_was_sent_is_outcome_unknown(name: str) -> None:
+    verdict, wire = await create(UNREADABLE_RESPONSES[name])
+    assert isinstance(verdict, Unknown), verdict
+    assert verdict.message
+    assert len(wire.requests) == 1
+
+
+async def test_a_reset_before_the_body_was_read_proves_nothing_either() -> None:
+    """How much the server has read nobody can know: the connection stood, so something may have arrived."""
+    verdict, _ = await create(send_and_close(b"", reset=True), early=True)
+    assert isinstance(verdict, Unknown)
+
+
+async def test_a_create_that_is_not_answered_in_time_is_unknown() -> None:
+    verdict, wire = await create(hang_past_timeout)
+    assert isinstance(verdict, Unknown)
+    assert "timed out" in verdict.message
+    assert len(wire.requests) == 1
+
+
+async def test_an_answer_that_does_not_end_in_time_counts_by_its_head() -> None:
+    async def begins(writer: asyncio.StreamWriter) -> None:
+        writer.write(response_head(200, {"x-inference-id": "g-1", "Content-Length": "9"}))
+        await never_respond(writer)
+
+    verdict, _ = await create(begins, timeout_s=0.3)
+    assert isinstance(verdict, Accepted)
+
+
+async def test_a_refused_connection_was_never_sent() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        async with Api(f"http://127.0.0.1:{taken.getsockname()[1]}", KEY) as api:
+            verdict = await api.create(BODY, "c")
+            seen = await api.look("g")
+            page = await api.log_page({"period": "24h"}, limit=1, offset=0)
+            assert await api.balance() is None
+    assert isinstance(verdict, NotAccepted)
+    assert not verdict.reached
+    assert api.base_url in verdict.message
+    assert isinstance(seen, LookTrouble)
+    assert isinstance(page, LookTrouble)
+    assert seen.code == page.code == 0
+
+
+async def test_a_name_that_does_not_exist_was_never_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    async with Api("http://api.no-such-vendor.invalid", KEY) as api:
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
+        verdict = await api.create(BODY, "c")
+    assert isinstance(verdict, NotAccepted)
+    assert not verdict.reached
+
+
+async def test_tls_to_a_plain_port_was_never_sent() -> None:
+    async with (
+        RawServer(never_respond) as wire,
+        Api(f"https://127.0.0.1:{wire.port}", KEY, timeout_s=0.3) as api,
+    ):
+        hung = await api.create(BODY, "c")
+    plain = RawServer(send_and_close(b"HTTP/1.1 400 Plain\r\n\r\n"), before_request=True)
+    async with plain, Api(f"https://127.0.0.1:{plain.port}", KEY) as api:
+        refused = await api.create(BODY, "c")
+    for verdict in (hung, refused):
+        assert isinstance(verdict, NotAccepted)
+        assert not verdict.reached
+    assert wire.requests == []
+
+
+async def test_a_create_is_what_the_vendor_wants_to_see() -> None:
+    verdict, wire = await create(respond_with(200, QUEUED_RESPONSE))
+    assert isinstance(verdict, Accepted)
+    [heard] = wire.requests
+    assert heard.request_line == "POST /v2/video/generations HTTP/1.1"
+    assert heard.headers["authorization"] == f"Bearer {SECRET}"
+    assert heard.headers["content-type"] == "application/json"
+    assert heard.headers["x-client-request-id"] == "vb.x.1"
+    assert heard.headers["user-agent"].startswith("veobatch/")
+    assert json.loads(heard.body) == json.loads(BODY)
+
+
+async def test_no_create_goes_over_a_connection_that_was_used() -> None:
+    """A server may close a kept-alive connection at the moment of reuse, and then nobody knows."""
+    async with RawServer(respond_with(200, QUEUED_RESPONSE)) as wire, Api(wire.url, KEY) as api:
+        for _ in range(3):
+            assert isinstance(await api.create(BODY, "c"), Accepted)
+    assert (wire.connections, len(wire.requests)) == (3, 3)
+
+
+async def test_a_create_is_never_sent_twice_by_itself() -> None:
+    for act in UNREADABLE_RESPONSES.values():
+        _, wire = await create(act)
+        assert len(wire.requests) == 1
+
+
+async def test_a_body_with_half_a_character_is_sent_without_it() -> None:
+    async with RawServer(respond_with(200, QUEUED_RESPONSE)) as wire, Api(wire.url, KEY) as api:
+        verdict = await api.create('{"prompt": "a\ud800b"}', "c")
+    assert isinstance(verdict, Accepted)
+    assert json.loads(wire.requests[0].body) == {"prompt": "a?b"}
+
+
+async def test_an_inference_id_of_odd_bytes_can_be_looked_up() -> None:
+    data = b"HTTP/1.1 200 OK\r\nx-inference-id: a\xffb\r\nContent-Length: 0\r\n\r\n"
+    verdict, _ = await create(send_and_close(data))
+    assert isinstance(verdict, Accepted)
+    verdict.generation_id.encode()
+    seen, _ = await get_status(respond_with(200, QUEUED_RESPONSE), verdict.generation_id)
+    assert isinstance(seen, Look)
+
+
+async def test_a_final_answer_to_a_create_is_read_as_one() -> None:
+    done = {"id": "g", "status": "completed", "video": {"url": "https://c/x.mp4"}}
+    verdict, _ = await create(respond_with(201, done))
+    assert isinstance(verdict, Accepted)
+    assert verdict.look.phase is Phase.COMPLETED
+    bad, _ = await create(respond_with(200, {"status": "error", "error": {"message": "blocked by policy"}}))
+    assert isinstance(bad, Refused)
+    assert bad.failure.code == "content_refused"
+
+
+async def test_a_wait_that_was_asked_for_is_handed_on() -> None:
+    verdict, _ = await create(respond_with(429, error_body(429, "slow down"), Retry_After="12"))
+    assert verdict == Throttled("HTTP 429: slow down", "12")
+    quota, _ = await create(
+        respond_with(429, error_body(429, "free-tier limit for the hour"), Retry_After="1800")
+    )
+    assert isinstance(quota, Halted)
+    assert quota.retry_after == "1800"
+
+
+async def test_a_refused_key_names_the_variable_and_a_wrong_address_the_url() -> None:
+    verdict, wire = await create(respond_with(401, error_body(401, "no")))
+    assert "AIML_API_KEY" in text_of(verdict)
+    missing, wire = await create(respond_with(404, error_body(404, "Cannot POST")))
+    assert f"{wire.url}/v2/video/generations" in text_of(missing)

@@ -1,0 +1,161 @@
+"""Videos that are ready, saved, lost, altered or expired: fetched, and never generated again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipeline.download.downloader import Downloader
+from pipeline.errors import Conflict, StopReason, StoreTrouble
+from pipeline.model import Record, State
+from pipeline.sandbox import Fault
+from tests.integration.engine_harness import (
+    FAST_DOWNLOAD_LIMITS,
+    EngineHarness,
+    count_states,
+    fast_sandbox_options,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def videos(folder: Path) -> list[Path]:
+    return sorted((folder / "videos").glob("*.mp4"))
+
+
+async def test_a_saved_file_that_is_missing_or_altered_is_fetched_again(tmp_path: Path) -> None:
+    async with EngineHarness(tmp_path) as house:
+        await house.run(4)
+        first, second, third, _ = videos(tmp_path)
+        whole = {path.name: path.read_bytes() for path in videos(tmp_path)}
+        first.unlink()
+        second.write_bytes(whole[second.name][:-1] + b"x")
+        third.write_bytes(whole[third.name] + b"x")
+        downloads = sum(house.sandbox_state.cdn_requests.values())
+        outcome = await house.run()
+        assert count_states(outcome) == {State.DONE: 4}
+        for path in (tmp_path / "videos" / name for name in whole):
+            assert path.read_bytes() == whole[path.name]
+        assert house.sandbox_state.create_requests == 4
+        assert sum(house.sandbox_state.cdn_requests.values()) == downloads + 3
+        assert house.observer.messages_text().count("missing or altered") == 3
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+async def test_a_dead_link_is_replaced_by_asking_again(tmp_path: Path, status: int) -> None:
+    async with EngineHarness(
+        tmp_path, fast_sandbox_options(), Fault("cdn-error", times=1, value=status)
+    ) as house:
+        outcome = await house.run(3)
+        assert count_states(outcome) == {State.DONE: 3}
+        assert house.sandbox_state.create_requests == 3
+
+
+async def test_a_row_left_ready_with_a_link_that_expired_is_fetched_by_the_next_run(tmp_path: Path) -> None:
+    async with EngineHarness(tmp_path, fast_sandbox_options(url_lifetime_s=2000.0)) as house:
+        await house.run(1)
+        [record] = await house.ledger.load()
+        dead = f"{house.sandbox.cdn_url}/files/long-gone.mp4?Expires=1"
+        ready = await house.ledger.commit(record, record.evolve(State.READY, artifact=None, video_url=dead))
+        videos(tmp_path)[0].unlink()
+        outcome = await house.run()
+        assert count_states(outcome) == {State.DONE: 1}
+        assert house.sandbox_state.create_requests == 1
+        assert outcome.records[0].version > ready.version
+
+
+async def test_invalid_video_fails_one_row_and_keeps_its_cost(tmp_path: Path) -> None:
+    async with EngineHarness(
+        tmp_path, fast_sandbox_options(), Fault("cdn-corrupt", match="number 1.")
+    ) as house:
+        outcome = await house.run(3)
+        assert count_states(outcome) == {State.DONE: 2, State.FAILED: 1}
+        [lost] = [record for record in outcome.records if record.state is State.FAILED]
+        assert lost.failure is not None
+        assert lost.failure.code == "not_a_video"
+        assert lost.generation_id
+        assert lost.usd_spent == 0.4
+        assert (outcome.stop, outcome.left) == (None, {})
+
+
+async def test_a_file_that_cannot_be_had_now_stays_ready_for_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.download.pool.ROUNDS", 2)
+    async with EngineHarness(
+        tmp_path, fast_sandbox_options(), Fault("cdn-error", match="number 1.", value=503)
+    ) as house:
+        outcome = await house.run(3, poll_interval=0.05)
+        assert count_states(outcome) == {State.DONE: 2, State.READY: 1}
+        assert outcome.stop is StopReason.UNFINISHED
+        assert outcome.message.startswith("row-1: ")
+        house.sandbox._injector.faults.clear()
+        again = await house.run()
+        assert count_states(again) == {State.DONE: 3}
+        assert (house.sandbox_state.create_requests, again.left) == (3, {})
+
+
+async def test_a_row_that_came_late_and_then_was_no_video_leaves_nothing_open(tmp_path: Path) -> None:
+    faults = (Fault("cdn-error", times=FAST_DOWNLOAD_LIMITS.tries, value=503), Fault("cdn-corrupt"))
+    async with EngineHarness(tmp_path, fast_sandbox_options(), *faults) as house:
+        outcome = await house.run(1, poll_interval=0.05)
+        assert count_states(outcome) == {State.FAILED: 1}
+        assert "again in" in house.observer.messages_text()
+        assert (outcome.stop, outcome.left) == (None, {})
+
+
+async def test_full_output_stops_submitting_and_keeps_what_is_paid(
+    tmp_path: Path,
+) -> None:
+    class Full(Downloader):
+        async def download(self, *args: Any) -> Any:
+            raise StoreTrouble("no space left on the disk")
+
+    async with EngineHarness(tmp_path) as house:
+        house.downloader_type = Full
+        outcome = await house.run(12, concurrency=2)
+        assert outcome.stop is StopReason.DISK
+        assert "no space left" in outcome.message
+        paid = house.sandbox_state.create_requests
+        assert count_states(outcome) == {State.READY: paid, State.PENDING: 12 - paid}
+        assert 1 <= paid < 12
+        house.downloader_type = Downloader
+        again = await house.run(concurrency=6)
+        assert count_states(again) == {State.DONE: 12}
+        assert house.sandbox_state.create_requests == 12
+
+
+async def test_unreadable_output_ends_run_with_message(tmp_path: Path) -> None:
+    class Unreadable(Downloader):
+        async def intact(self, _: Any) -> bool:
+            raise StoreTrouble("input/output error")
+
+    async with EngineHarness(
+        tmp_path, fast_sandbox_options(), Fault("slow", match="number 1.", value=8.0)
+    ) as house:
+        early = await house.run(2, timeout=0.4)
+        assert count_states(early) == {State.DONE: 1, State.GENERATING: 1}
+        house.downloader_type = Unreadable
+        outcome = await house.run()
+        assert (outcome.stop, outcome.message) == (StopReason.DISK, "input/output error")
+        assert count_states(outcome) == {State.DONE: 1, State.READY: 1}
+
+
+async def test_a_saved_row_that_someone_else_moved_meanwhile_is_left_to_them(tmp_path: Path) -> None:
+    async with EngineHarness(tmp_path) as house:
+        await house.run(2)
+        records = await house.ledger.load()
+        videos(tmp_path)[0].unlink()
+        commit = house.ledger.commit
+
+        async def taken(before: Record, after: Record) -> Record:
+            if after.state is State.READY:
+                raise Conflict(after.key)
+            return await commit(before, after)
+
+        house.ledger.commit = taken  # type: ignore[method-assign]  # another process is faster
+        outcome = await house.run(known=records, check=False)
+        assert outcome.left == {records[0].key: "another process has it"}
+        assert count_states(outcome) == {State.DONE: 2}

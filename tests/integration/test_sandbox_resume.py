@@ -1,0 +1,83 @@
+"""`veobatch run --sandbox` that is interrupted: its stand-in dies with it, and the next run goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import av
+import pytest
+
+from tests.integration.vendor_double.workspace import Workspace, wait_for_exit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROMPTS = [f"Scene {number} of the night." for number in range(10)]
+OPTIONS = ("--sandbox", "--sandbox-speed", "40", "--concurrency", "3", "--reconcile-after", "30")
+
+
+def workspace_in(folder: Path) -> Workspace:
+    desk = Workspace(folder, key="", options=OPTIONS)
+    desk.write([{"prompt": prompt, "duration": 4, "resolution": "720p"} for prompt in PROMPTS])
+    return desk
+
+
+def journal(desk: Workspace) -> list[dict[str, Any]]:
+    """The whole lines of the sandbox's journal, without its head."""
+    path = desk.output / "sandbox.jsonl"
+    data = path.read_bytes() if path.exists() else b""
+    return [
+        json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines() if b'"created_at"' in line
+    ]
+
+
+async def until_created(desk: Workspace, count: int) -> None:
+    async with asyncio.timeout(60):
+        while len(journal(desk)) < count:  # noqa: ASYNC110  # another process writes it
+            await asyncio.sleep(0.02)
+
+
+async def assert_continues(desk: Workspace) -> None:
+    accepted = {entry["id"]: entry for entry in journal(desk)}
+    result = await desk.run(within_s=100.0)
+    assert result.code == 0, result.output
+    assert desk.states() == {"done": len(PROMPTS)}
+    after = journal(desk)
+    assert Counter(entry["body"]["prompt"] for entry in after) == dict.fromkeys(PROMPTS, 1)
+    assert accepted.items() <= {entry["id"]: entry for entry in after}.items()
+    assert {row["generation_id"] for row in desk.rows()} == {entry["id"] for entry in after}
+    for row in desk.rows():
+        with av.open(desk.video(row), "r") as film:
+            assert film.metadata["comment"] == f"generation_id={row['generation_id']}"
+
+
+async def test_a_killed_run_goes_on_and_creates_nothing_twice(tmp_path: Path) -> None:
+    desk = workspace_in(tmp_path)
+    for count in (2, 6):
+        process = await desk.start()
+        await until_created(desk, count)
+        process.kill()
+        await process.communicate()
+        assert count <= len(journal(desk)) < len(PROMPTS)
+    await assert_continues(desk)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_run_that_was_stopped_twice_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+    desk = workspace_in(tmp_path)
+    process = await desk.start()
+    await until_created(desk, 5)
+    assert process.stderr is not None
+    process.send_signal(number)
+    async with asyncio.timeout(30):
+        while b"once more" not in await process.stderr.readline():
+            assert process.returncode is None
+    process.send_signal(number)
+    result = await wait_for_exit(process)
+    assert result.code in (130, 143), result.output
+    assert len(journal(desk)) < len(PROMPTS)
+    await assert_continues(desk)

@@ -268,7 +268,7 @@ class ClusterDriver:
     async def _watch_worker(self, coordinator: RayCoordinatorClient, name: str) -> None:
         """Wait for a worker's end. One that dies is replaced; what it had is given to others."""
         try:
-            stop = await self._workers[name].live.remote(name, self._config.for_worker(), coordinator.actor)
+            stop = await self._workers[name].run.remote(name, self._config.for_worker(), coordinator.actor)
         except ray_backend.actor_error_type() as error:
             self._report_death(name, error)
             stop = None

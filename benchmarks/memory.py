@@ -29,13 +29,13 @@ from pipeline.ledger import Ledger
 from pipeline.model import Job, Record, State
 from pipeline.plan import new_record
 from pipeline.poll.learner import DurationLearner
-from pipeline.poll.rate_limit import LookPace
+from pipeline.poll.rate_limit import AdaptiveRateLimit
 from pipeline.poll.schedule import PollQueue
 from pipeline.run_context import Tools
 from pipeline.settings import Settings
 from pipeline.storage import LocalStore
 from pipeline.submit.budget import Budget
-from pipeline.submit.concurrency import CreateGate
+from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
 
 if TYPE_CHECKING:
     from pipeline.events import Event
@@ -102,10 +102,10 @@ async def measure(url: str, rows: int, folder: Path, interval_s: float) -> dict[
         tools = Tools(
             api=api,
             ledger=ledger,
-            downloader=Downloader(session=api.plain, store=LocalStore(folder), media=False),
+            downloader=Downloader(session=api.keyless_session, store=LocalStore(folder), media=False),
             polling=PollQueue(DurationLearner(interval_s), interval_s=interval_s, random=rng),
-            gate=CreateGate(rows, interval_s=interval_s, random=rng),
-            pace=LookPace(interval_s=interval_s),
+            gate=AdaptiveConcurrencyLimit(rows, interval_s=interval_s, random=rng),
+            pace=AdaptiveRateLimit(interval_s=interval_s),
             budget=Budget.of(None, records),
             price_of=lambda _: None,
             clock=time.monotonic,

@@ -12,7 +12,7 @@ from math import exp, inf
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.submit.concurrency import CreateGate
+from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +82,7 @@ def simulate(
     `used` is the share of the hidden limit that ran while there were jobs left to start.
     """
     random = Random(seed)
-    gate = CreateGate(ceiling, interval_s=interval_s, random=Random(seed + 1))
+    gate = AdaptiveConcurrencyLimit(ceiling, interval_s=interval_s, random=Random(seed + 1))
     account.tokens = account.burst
     events: list[tuple[float, int, str, float | None]] = []
     now, pending, in_flight, refused, done, consecutive_rejections, max_consecutive_rejections, serial = (
@@ -98,9 +98,9 @@ def simulate(
     use: tuple[float, float] | None = None
     limits: list[tuple[float, int]] = []
     while done < jobs:
-        wait = gate.may_start(now, in_flight) if pending else inf
+        wait = gate.start_delay_s(now, in_flight) if pending else inf
         while pending and wait <= 0.0:
-            gate.started(now)
+            gate.on_started(now)
             pending -= 1
             duration = median_s * exp(random.gauss(0.0, 0.25))
             accepted, again = account.create(now, duration)
@@ -109,7 +109,7 @@ def simulate(
             if accepted:
                 noticed = now + max(duration, latency_s) + 2.0 * notice_s * random.random()
                 heappush(events, (noticed, serial, "end", None))
-            wait = gate.may_start(now, in_flight)
+            wait = gate.start_delay_s(now, in_flight)
         if pending == 0 and use is None:
             account.advance(now)
             use = (account.used_s, account.available_s)
@@ -120,14 +120,14 @@ def simulate(
         if what == "yes":
             in_flight += 1
             consecutive_rejections = 0
-            gate.accepted(now, in_flight)
+            gate.on_accepted(now, in_flight)
         elif what == "no":
             refused += 1
             consecutive_rejections += 1
             max_consecutive_rejections = max(max_consecutive_rejections, consecutive_rejections)
             pending += 1
             use = None
-            gate.throttled(now, in_flight, again)
+            gate.on_rate_limited(now, in_flight, again)
         else:
             in_flight -= 1
             done += 1

@@ -18,9 +18,9 @@ from random import Random
 from typing import Any, Final
 
 from pipeline.poll.learner import DurationLearner
-from pipeline.poll.rate_limit import LookPace
+from pipeline.poll.rate_limit import AdaptiveRateLimit
 from pipeline.poll.schedule import PollQueue
-from pipeline.submit.concurrency import CreateGate
+from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
 
 INTERVAL_S: Final = 10.0
 DURATION_KEYS: Final = ("a|720p|4", "a|1080p|8", "b|1080p|8")
@@ -67,8 +67,8 @@ class NightSimulation:
         random = Random(self.seed)
         conditions = VendorConditions(self.jobs / self.ceiling * 100.0)
         queue = PollQueue(DurationLearner(INTERVAL_S), interval_s=INTERVAL_S, random=Random(self.seed + 1))
-        gate = CreateGate(self.ceiling, interval_s=INTERVAL_S, random=Random(self.seed + 2))
-        pace = LookPace(interval_s=INTERVAL_S)
+        gate = AdaptiveConcurrencyLimit(self.ceiling, interval_s=INTERVAL_S, random=Random(self.seed + 2))
+        pace = AdaptiveRateLimit(interval_s=INTERVAL_S)
         now, create_at = 0.0, 0.0
         while self.finished < self.jobs:
             if self.started < self.jobs and create_at <= now:
@@ -80,25 +80,30 @@ class NightSimulation:
             key = queue.pop_due(now)
             if key is None:
                 continue
-            while (wait := pace.may_look(now)) > 0.0:
+            while (wait := pace.acquire_delay_s(now)) > 0.0:
                 now += wait
             if self._poll(key, queue, pace, conditions, now, random):
                 create_at = now
         return now
 
     def _create(
-        self, gate: CreateGate, queue: PollQueue, conditions: VendorConditions, now: float, random: Random
+        self,
+        gate: AdaptiveConcurrencyLimit,
+        queue: PollQueue,
+        conditions: VendorConditions,
+        now: float,
+        random: Random,
     ) -> float:
         """Start what may start now; return the seconds after which to ask again."""
         wait = 0.0
-        while self.started < self.jobs and (wait := gate.may_start(now, len(queue))) <= 0.0:
-            gate.started(now)
+        while self.started < self.jobs and (wait := gate.start_delay_s(now, len(queue))) <= 0.0:
+            gate.on_started(now)
             if conditions.is_down(now):
-                gate.ended(now)
+                gate.on_ended(now)
                 return INTERVAL_S
             if random.random() < conditions.rejection_share(now):
                 self.rejected += 1
-                gate.throttled(now, len(queue))
+                gate.on_rate_limited(now, len(queue))
                 continue
             kind = random.randrange(len(DURATION_KEYS))
             key = f"generation-{self.started:012}"
@@ -106,14 +111,14 @@ class NightSimulation:
             self.ends[key] = now + duration
             queue.add(key, DURATION_KEYS[kind], now=now)
             self.started += 1
-            gate.accepted(now, len(queue))
+            gate.on_accepted(now, len(queue))
         return wait
 
     def _poll(
         self,
         key: str,
         queue: PollQueue,
-        pace: LookPace,
+        pace: AdaptiveRateLimit,
         conditions: VendorConditions,
         now: float,
         random: Random,
@@ -125,13 +130,13 @@ class NightSimulation:
             queue.look_failed(key, now=now)
         elif random.random() < conditions.rejection_share(now):
             self.failed_polls += 1
-            pace.throttled(now)
+            pace.on_rate_limited(now)
             queue.look_failed(key, now=now)
         elif now < self.ends[key]:
-            pace.ok(now)
+            pace.on_success(now)
             queue.not_yet(key, now=now)
         else:
-            pace.ok(now)
+            pace.on_success(now)
             queue.finished(key, now=now)
             self.delay_s += now - self.ends.pop(key)
             self.finished += 1

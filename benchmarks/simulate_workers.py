@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from pipeline.cluster.limits import Outcome, PermitPool, Verdict
-from pipeline.submit.concurrency import CreateGate
+from pipeline.cluster.limits import PermitOutcome, PermitPool, PermitResult
+from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
 
 MEDIAN_S: Final = 80.0
 SIGMA: Final = 0.35
@@ -50,7 +50,7 @@ class SimulatedWorker:
     pending_rows: int = 0
     in_flight: int = 0
     dead: bool = False
-    create_results: list[Verdict] = field(default_factory=list)
+    create_results: list[PermitResult] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -67,7 +67,9 @@ class WorkersSimulation:
     def __init__(self, scene: Scenario, seed: int = 1) -> None:
         self.scenario = scene
         self.rng = Random(seed)
-        self.permit_pool = PermitPool(CreateGate(scene.concurrency, interval_s=INTERVAL_S, random=self.rng))
+        self.permit_pool = PermitPool(
+            AdaptiveConcurrencyLimit(scene.concurrency, interval_s=INTERVAL_S, random=self.rng)
+        )
         self.limit = min(scene.concurrency, scene.account_limit or scene.concurrency)
         self.pending = scene.jobs
         self.orphaned: list[tuple[str, float]] = []
@@ -119,7 +121,7 @@ class WorkersSimulation:
         if worker.dead:
             return
         verdicts, worker.create_results = worker.create_results, []
-        self.permit_pool.report(worker.name, self.now, worker.in_flight, verdicts)
+        self.permit_pool.update_worker(worker.name, self.now, worker.in_flight, verdicts)
         wanted = min(worker.pending_rows, MAX_PERMITS)
         granted = self.permit_pool.grant(worker.name, self.now, wanted)
         for _ in range(granted):
@@ -143,14 +145,14 @@ class WorkersSimulation:
 
     def create(self, worker: SimulatedWorker) -> None:
         if self.rendering >= self.limit:
-            worker.create_results.append(Verdict(Outcome.THROTTLED))
+            worker.create_results.append(PermitResult(PermitOutcome.RATE_LIMITED))
             return
         self.count_slots()
         worker.pending_rows -= 1
         worker.in_flight += 1
         self.rendering += 1
         self.peak = max(self.peak, self.rendering)
-        worker.create_results.append(Verdict(Outcome.ACCEPTED))
+        worker.create_results.append(PermitResult(PermitOutcome.ACCEPTED))
         self.created += 1
         ends = self.now + self.rng.lognormvariate(math.log(MEDIAN_S), SIGMA)
         noticed = ends + self.rng.random() * 2 * POLL_DELAY_S

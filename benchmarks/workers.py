@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.client import ApiKey
-from pipeline.cluster.limits import Looked
+from pipeline.cluster.limits import PollStats
 from pipeline.cluster.messages import ClusterConfig, Heartbeat
 from pipeline.ledger import Ledger
 from pipeline.sandbox import Sandbox, SandboxOptions
@@ -108,7 +108,7 @@ async def measure_messages(reports: int) -> None:
     async def ask(name: str) -> None:
         await account.join(name)
         for _ in range(reports // CONCURRENT_CALLERS):
-            await account.heartbeat(Heartbeat(name, 1, Looked(1, 1, 1)))
+            await account.heartbeat(Heartbeat(name, 1, PollStats(1, 1, 1)))
 
     began = time.perf_counter()
     await asyncio.gather(*(ask(f"worker {number}") for number in range(CONCURRENT_CALLERS)))

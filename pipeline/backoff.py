@@ -26,30 +26,30 @@ class RetryPolicy:
     accepted: then it is the row, not the vendor. Refusals during an outage do not count.
     """
 
-    limit: int
-    first_s: float
-    longest_s: float
+    max_rejections: int
+    first_wait_s: float
+    max_wait_s: float
 
 
-def policy(poll_interval_s: float) -> RetryPolicy:
+def policy_for_interval(poll_interval_s: float) -> RetryPolicy:
     """Return the policy at this pace: 1 s to 60 s with the usual interval of 10 s."""
-    return RetryPolicy(limit=8, first_s=poll_interval_s / 10, longest_s=poll_interval_s * 6)
+    return RetryPolicy(max_rejections=8, first_wait_s=poll_interval_s / 10, max_wait_s=poll_interval_s * 6)
 
 
-def wait_s(policy: RetryPolicy, attempt: int) -> float:
+def backoff_s(policy: RetryPolicy, attempt: int) -> float:
     """Return how long to wait after the `attempt`-th failure (from 1): exponential, with jitter."""
-    state = RetryCallState(_NO_RETRYING, None, (), {})
+    state = RetryCallState(_UNUSED_RETRYING, None, (), {})
     state.attempt_number = max(1, min(attempt, 64))
-    backoff: wait_base = wait_exponential(multiplier=policy.first_s, max=policy.longest_s)
-    return min(backoff(state) + wait_random(0, policy.first_s)(state), policy.longest_s)
+    exponential: wait_base = wait_exponential(multiplier=policy.first_wait_s, max=policy.max_wait_s)
+    return min(exponential(state) + wait_random(0, policy.first_wait_s)(state), policy.max_wait_s)
 
 
-_NO_RETRYING: Final = Retrying()
+_UNUSED_RETRYING: Final = Retrying()
 
 
-def gives_up(policy: RetryPolicy, refusals: int) -> bool:
+def retries_exhausted(policy: RetryPolicy, rejections: int) -> bool:
     """Say whether a row with so many refusals of its own has had its chances."""
-    return refusals >= policy.limit
+    return rejections >= policy.max_rejections
 
 
 def outage_limit_s(*, ever_reached: bool) -> float:
@@ -57,6 +57,6 @@ def outage_limit_s(*, ever_reached: bool) -> float:
     return OUTAGE_LIMIT_S if ever_reached else NEVER_REACHED_LIMIT_S
 
 
-def generates_again(*, retryable: bool, faults: int, generation_retries: int) -> bool:
+def should_regenerate(*, retryable: bool, faults: int, generation_retries: int) -> bool:
     """Say whether a generation that failed (uncharged) is worth another one."""
     return retryable and faults < generation_retries

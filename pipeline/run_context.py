@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from pipeline.events import Observer
     from pipeline.ledger import Ledger
     from pipeline.model import Record
-    from pipeline.poll.rate_limit import Pace
+    from pipeline.poll.rate_limit import RateLimit
     from pipeline.poll.schedule import PollQueue
     from pipeline.run_state import Board
     from pipeline.settings import Settings
     from pipeline.submit.budget import Budget
-    from pipeline.submit.concurrency import Gate
+    from pipeline.submit.concurrency import ConcurrencyLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class Tools:
     ledger: Ledger
     downloader: Downloader
     polling: PollQueue
-    gate: Gate
-    pace: Pace
+    gate: ConcurrencyLimit
+    pace: RateLimit
     budget: Budget
     price_of: Callable[[Record], float | None]
     clock: Callable[[], float]

@@ -27,22 +27,22 @@ from pipeline.cli.request import RunConfig, RunOptions
 from pipeline.cli.setup import prepare, resolve_settings
 from pipeline.cli.start import report_start
 from pipeline.cli.summary import ExitSummary
-from pipeline.client import ApiKey, normalise_base_url
+from pipeline.client import ApiKey, normalize_base_url
 from pipeline.download.downloader import Downloader, DownloadLimits
 from pipeline.download.http import open_session
 from pipeline.engine import Engine
 from pipeline.errors import ExitCode, StoreTrouble, UsageError
 from pipeline.events import Event, Topic
 from pipeline.model import State
-from pipeline.poll.duration_cache import memory_path, read_memory, write_memory
+from pipeline.poll.duration_cache import duration_cache_path, read_duration_cache, write_duration_cache
 from pipeline.poll.learner import DurationLearner
-from pipeline.poll.rate_limit import LookPace
+from pipeline.poll.rate_limit import AdaptiveRateLimit
 from pipeline.poll.schedule import PollQueue
 from pipeline.results.live.guard import parse_bind
 from pipeline.run_context import Tools
 from pipeline.storage import open_store
 from pipeline.submit.budget import Budget
-from pipeline.submit.concurrency import CreateGate
+from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +76,7 @@ def run(options: RunOptions) -> int:
     paths = batch_paths(options.manifest, options.output, options.ledger_choice)
     store = open_store(paths.output)
     key = ApiKey(SANDBOX_KEY, "--sandbox") if options.sandbox else require_key(os.environ, hint=NO_KEY_HINT)
-    base_url = "" if options.sandbox else normalise_base_url(find_base_url(options.base_url, os.environ))
+    base_url = "" if options.sandbox else normalize_base_url(find_base_url(options.base_url, os.environ))
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     return anyio.run(_run, RunConfig(options, parsed, settings, paths, store, key, base_url))
 
@@ -145,14 +145,14 @@ async def _run_engine(
 @contextmanager
 def _duration_cache(learner: DurationLearner, base_url: str, *, enabled: bool) -> Iterator[None]:
     """Begin with what earlier runs on this machine learned of this API, and leave what this one learns."""
-    path = memory_path(base_url)
+    path = duration_cache_path(base_url)
     if enabled:
-        learner.restore(read_memory(path))
+        learner.restore(read_duration_cache(path))
     try:
         yield
     finally:
         if enabled:
-            write_memory(path, learner.dump())
+            write_duration_cache(path, learner.dump())
 
 
 def _dependencies(prepared: PreparedRun, cdn: aiohttp.ClientSession, learner: DurationLearner) -> Tools:
@@ -164,8 +164,8 @@ def _dependencies(prepared: PreparedRun, cdn: aiohttp.ClientSession, learner: Du
         ledger=prepared.ledger,
         downloader=Downloader(session=cdn, store=config.store, limits=limits, media=settings.media),
         polling=PollQueue(learner, interval_s=settings.poll_interval, random=rng),
-        gate=CreateGate(settings.concurrency, interval_s=settings.poll_interval, random=rng),
-        pace=LookPace(interval_s=settings.poll_interval),
+        gate=AdaptiveConcurrencyLimit(settings.concurrency, interval_s=settings.poll_interval, random=rng),
+        pace=AdaptiveRateLimit(interval_s=settings.poll_interval),
         budget=Budget.of(settings.max_cost, prepared.plan.records),
         price_of=prepared.prices.price_usd,
         clock=time.monotonic,

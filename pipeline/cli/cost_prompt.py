@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pipeline.cli.manifest_loading import LoadedManifest
     from pipeline.client import Api
-    from pipeline.client.catalog import Catalogue
+    from pipeline.client.catalog import Catalog
     from pipeline.model import Record
 
 BALANCE_TIMEOUT_S: Final = 4.0
@@ -66,7 +66,7 @@ class CostEstimate:
 
 
 async def load_prices(
-    records: Sequence[Record], loaded: LoadedManifest, catalogue: Catalogue, assumed: float | None
+    records: Sequence[Record], loaded: LoadedManifest, catalogue: Catalog, assumed: float | None
 ) -> PriceTable:
     """Price the manifest's rows from the catalogue; asks nothing when no row can still be submitted."""
     if not any(record.state in SUBMITTABLE_STATES and record.position >= 0 for record in records):

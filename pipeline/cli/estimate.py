@@ -46,12 +46,12 @@ async def _estimate(
 
     from pipeline.cli.credentials import find_base_url, find_key
     from pipeline.cli.manifest_loading import cache_dir, load_manifest, price_manifest
-    from pipeline.client.catalog import Catalogue
-    from pipeline.client.client import USER_AGENT, Api, normalise_base_url
+    from pipeline.client.catalog import Catalog
+    from pipeline.client.client import USER_AGENT, Api, normalize_base_url
 
-    url = normalise_base_url(find_base_url(base_url, os.environ))
+    url = normalize_base_url(find_base_url(base_url, os.environ))
     async with aiohttp.ClientSession(headers={"User-Agent": USER_AGENT}) as session:
-        catalogue = Catalogue(session, url, cache_dir())
+        catalogue = Catalog(session, url, cache_dir())
         loaded = await load_manifest(path, catalogue)
         quote, notes = await price_manifest(loaded, catalogue)
     key = find_key(os.environ)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pipeline.client.catalog import Catalogue, Listing
+    from pipeline.client.catalog import Catalog, ModelInfo
     from pipeline.manifest import Manifest
     from pipeline.submit.pricing import Quote
 
@@ -26,7 +26,7 @@ class LoadedManifest:
     """A manifest that holds, and what the catalogue said of its other models."""
 
     manifest: Manifest
-    model_infos: Mapping[str, Listing] = field(default_factory=dict)
+    model_infos: Mapping[str, ModelInfo] = field(default_factory=dict)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ def parse_manifest(path: Path) -> ParsedManifest:
     return ParsedManifest(path, manifest, None, manifest.models - {KNOWN_MODEL})
 
 
-async def check_with_catalogue(parsed: ParsedManifest, catalogue: Catalogue) -> LoadedManifest:
+async def check_with_catalogue(parsed: ParsedManifest, catalogue: Catalog) -> LoadedManifest:
     """Load the manifest again with the rules of its other models, when it has any.
 
     Raises `ManifestProblems` with everything that is wrong.
@@ -75,12 +75,12 @@ async def check_with_catalogue(parsed: ParsedManifest, catalogue: Catalogue) -> 
         return parsed.to_loaded()
     from anyio import to_thread
 
-    model_infos = await catalogue.look_up(parsed.other_models)
+    model_infos = await catalogue.fetch_models(parsed.other_models)
     manifest = await to_thread.run_sync(partial(load, parsed.path, rules=known_rules(model_infos)))
     return LoadedManifest(manifest, model_infos)
 
 
-async def load_manifest(path: Path, catalogue: Catalogue) -> LoadedManifest:
+async def load_manifest(path: Path, catalogue: Catalog) -> LoadedManifest:
     """Load the manifest at `path`, each row checked against the rules of its own model.
 
     Raises `ManifestProblems` with everything that is wrong.
@@ -106,7 +106,7 @@ async def check_manifest_images(loaded: LoadedManifest, allow_private: bool) -> 
     return replace(loaded, manifest=replace(manifest, warnings=(*manifest.warnings, *checked.warnings)))
 
 
-def known_rules(model_infos: Mapping[str, Listing]) -> dict[str, ModelRules]:
+def known_rules(model_infos: Mapping[str, ModelInfo]) -> dict[str, ModelRules]:
     """Return the rules that are known; a model that the vendor does not have is marked as such."""
     rules: dict[str, ModelRules] = {}
     for model, model_info in model_infos.items():
@@ -117,7 +117,7 @@ def known_rules(model_infos: Mapping[str, Listing]) -> dict[str, ModelRules]:
     return rules
 
 
-async def price_manifest(loaded: LoadedManifest, catalogue: Catalogue) -> tuple[Quote, tuple[str, ...]]:
+async def price_manifest(loaded: LoadedManifest, catalogue: Catalog) -> tuple[Quote, tuple[str, ...]]:
     """Price every job from the live catalogue; return the quote and notes for the user.
 
     Rows whose price cannot be had are unknown in the quote; nothing is raised for the network's sake.
@@ -125,7 +125,7 @@ async def price_manifest(loaded: LoadedManifest, catalogue: Catalogue) -> tuple[
     from pipeline.submit.pricing import quote
 
     missing = {job.model for job in loaded.manifest.jobs} - loaded.model_infos.keys()
-    model_infos = {**loaded.model_infos, **await catalogue.look_up(missing, with_rules=False)}
+    model_infos = {**loaded.model_infos, **await catalogue.fetch_models(missing, with_rules=False)}
     prices = {model: found.pricing for model, found in model_infos.items() if found.pricing is not None}
     defaults = {
         model: found.rules.defaults for model, found in model_infos.items() if found.rules is not None

@@ -19,7 +19,7 @@ from pipeline.cli.start import (
     start_sandbox,
 )
 from pipeline.client import Api
-from pipeline.client.catalog import Catalogue
+from pipeline.client.catalog import Catalog
 from pipeline.results import LOG_NAME
 from pipeline.results.run_log import Logbook
 from pipeline.settings import resolve
@@ -96,7 +96,7 @@ async def prepare(stack: AsyncExitStack, config: RunConfig) -> PreparedRun:
     timeout_s = config.settings.request_timeout
     api = await stack.enter_async_context(Api(base_url, config.key, timeout_s=timeout_s))
     cache = None if options.sandbox else cache_dir()
-    catalogue = Catalogue(api.plain, base_url, cache, timeout_s=CATALOGUE_TIMEOUT_S)
+    catalogue = Catalog(api.keyless_session, base_url, cache, timeout_s=CATALOGUE_TIMEOUT_S)
     loaded = await load_checked_manifest(config, catalogue)
     settings = resolve_settings(options, loaded.manifest.run)
     notifier = ReconnectNotifier()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.cli.cost_prompt import CostEstimate
     from pipeline.cli.manifest_loading import LoadedManifest
     from pipeline.cli.request import RunConfig
-    from pipeline.client.catalog import Catalogue
+    from pipeline.client.catalog import Catalog
     from pipeline.events import Observer
     from pipeline.ledger import Ledger
     from pipeline.manifest import Manifest
@@ -46,7 +46,7 @@ async def start_sandbox(stack: AsyncExitStack, config: RunConfig) -> str:
     return str(sandbox.url)
 
 
-async def load_checked_manifest(config: RunConfig, catalogue: Catalogue) -> LoadedManifest:
+async def load_checked_manifest(config: RunConfig, catalogue: Catalog) -> LoadedManifest:
     """Check the manifest's other models by the catalogue, and its images when asked to."""
     loaded = await check_with_catalogue(config.parsed, catalogue)
     if config.settings.check_images:

@@ -59,12 +59,12 @@ async def _load_online(
 
     from pipeline.cli.credentials import find_base_url
     from pipeline.cli.manifest_loading import cache_dir, check_manifest_images, check_with_catalogue
-    from pipeline.client.catalog import Catalogue
-    from pipeline.client.client import USER_AGENT, normalise_base_url
+    from pipeline.client.catalog import Catalog
+    from pipeline.client.client import USER_AGENT, normalize_base_url
 
-    url = normalise_base_url(find_base_url(base_url, os.environ))
+    url = normalize_base_url(find_base_url(base_url, os.environ))
     async with aiohttp.ClientSession(headers={"User-Agent": USER_AGENT}) as session:
-        loaded = await check_with_catalogue(parsed, Catalogue(session, url, cache_dir(), timeout_s=5.0))
+        loaded = await check_with_catalogue(parsed, Catalog(session, url, cache_dir(), timeout_s=5.0))
     return await check_manifest_images(loaded, allow_private) if check_images else loaded
 
 

@@ -1,35 +1,35 @@
 """The vendor's API: aiohttp and the vendor's JSON. Nothing untyped leaves this room."""
 
-from pipeline.client.client import Api, ApiKey, normalise_base_url
+from pipeline.client.client import Api, ApiKey, normalize_base_url
 from pipeline.client.responses import (
     Accepted,
-    CreateVerdict,
-    Halted,
+    AccountBlocked,
+    CreateResult,
+    GenerationStatus,
     LogPage,
     LogRow,
-    Look,
-    LookTrouble,
-    NotAccepted,
+    OutcomeUnknown,
     Phase,
-    Refused,
-    Throttled,
-    Unknown,
+    RateLimited,
+    Rejected,
+    RetryableRejection,
+    StatusError,
 )
 
 __all__ = [
     "Accepted",
+    "AccountBlocked",
     "Api",
     "ApiKey",
-    "CreateVerdict",
-    "Halted",
+    "CreateResult",
+    "GenerationStatus",
     "LogPage",
     "LogRow",
-    "Look",
-    "LookTrouble",
-    "NotAccepted",
+    "OutcomeUnknown",
     "Phase",
-    "Refused",
-    "Throttled",
-    "Unknown",
-    "normalise_base_url",
+    "RateLimited",
+    "Rejected",
+    "RetryableRejection",
+    "StatusError",
+    "normalize_base_url",
 ]

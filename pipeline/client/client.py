@@ -18,47 +18,47 @@ import aiohttp
 from yarl import URL
 
 from pipeline import __version__
-from pipeline.client.connection import Wire, connected, keyed_proxy, silence
+from pipeline.client.connection import RequestTrace, describe_network_error, on_connected, proxy_for_api
 from pipeline.client.responses import (
-    COMPLETED,
+    COMPLETED_STATUSES,
     Accepted,
-    CreateVerdict,
-    Halted,
+    AccountBlocked,
+    CreateResult,
+    GenerationStatus,
     LogPage,
-    Look,
-    LookTrouble,
-    NotAccepted,
+    OutcomeUnknown,
     Phase,
-    Refused,
-    Throttled,
-    Unknown,
-    UnreadableAnswerError,
-    clean,
+    RateLimited,
+    Rejected,
+    RetryableRejection,
+    StatusError,
+    UnreadableResponseError,
+    error_message,
     excerpt,
     parse_balance,
-    parse_log,
-    parse_look,
+    parse_generation,
+    parse_log_page,
     parse_object,
     parse_status,
-    vendor_words,
+    storable_text,
 )
 from pipeline.errors import StopReason, UsageError
 from pipeline.model import Failure
-from pipeline.net.proxy import way_through
+from pipeline.net.proxy import proxy_request_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
-MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
+MAX_RESPONSE_BYTES: Final = 4 * 1024 * 1024
 CONNECT_TIMEOUT_S: Final = 20.0
 QUOTA_RETRY_AFTER_S: Final = 600.0
 
-URLS_KEPT: Final = 8192
+URL_CACHE_SIZE: Final = 8192
 """Building a URL costs a tenth of a look; some 600 bytes each."""
 
-SHORTEST_SECRET: Final = 5
+MIN_REDACTED_KEY_CHARS: Final = 5
 """A shorter key is a test's, and taking it out of every answer would take the answers apart."""
 
 LOG_REQUEST_GAP_S: Final = 0.35
@@ -78,21 +78,21 @@ class ApiKey:
         return f"<key from {self.source}>"
 
 
-def normalise_base_url(text: str) -> str:
+def normalize_base_url(text: str) -> str:
     """Return the base URL without a trailing slash or version; samples end in `/v1` and `/v2`.
 
     Raises `UsageError` when it is no http(s) address with a host.
     """
-    bare = text.strip()
-    while (shorter := re.sub(r"(/v[12])?/*$", "", bare, count=1, flags=re.IGNORECASE)) != bare:
-        bare = shorter
+    trimmed = text.strip()
+    while (shorter := re.sub(r"(/v[12])?/*$", "", trimmed, count=1, flags=re.IGNORECASE)) != trimmed:
+        trimmed = shorter
     try:
-        url = URL(bare) if bare.isprintable() and " " not in bare else URL()
+        url = URL(trimmed) if trimmed.isprintable() and " " not in trimmed else URL()
     except ValueError:
         url = URL()
     if url.scheme not in ("http", "https") or not url.host or url.user or url.query_string or url.fragment:
         raise UsageError(f"base URL {text!r} will not do: it looks like https://api.aimlapi.com")
-    return bare
+    return trimmed
 
 
 class Api:
@@ -118,39 +118,41 @@ class Api:
         URL that will not do, and for a proxy that will not.
         """
         self._may_create = may_create
-        self.base_url = normalise_base_url(base_url)
-        self._proxy = keyed_proxy(self.base_url, os.environ if environ is None else environ)
-        self._way = way_through(self._proxy)
+        self.base_url = normalize_base_url(base_url)
+        self._proxy = proxy_for_api(self.base_url, os.environ if environ is None else environ)
+        self._proxy_options = proxy_request_options(self._proxy)
         self.key = key
         self._timeout_s = timeout_s
         self._connections = connections
-        self._generations = f"{self.base_url}/v2/video/generations"
+        self._generations_url = f"{self.base_url}/v2/video/generations"
         self._headers = {"Authorization": f"Bearer {key.secret}"}
-        self._secret = key.secret if len(key.secret) >= SHORTEST_SECRET else ""
-        self._status_url = lru_cache(maxsize=URLS_KEPT)(partial(_status_url, self._generations))
-        self._creates: aiohttp.ClientSession
-        self._looks: aiohttp.ClientSession
-        self.plain: aiohttp.ClientSession
+        self._secret = key.secret if len(key.secret) >= MIN_REDACTED_KEY_CHARS else ""
+        self._status_url = lru_cache(maxsize=URL_CACHE_SIZE)(partial(_status_url, self._generations_url))
+        self._create_session: aiohttp.ClientSession
+        self._read_session: aiohttp.ClientSession
+        self.keyless_session: aiohttp.ClientSession
         """A session that carries no key, for the CDN and the public catalogue."""
 
     async def __aenter__(self) -> Self:
         limits = aiohttp.ClientTimeout(total=self._timeout_s, connect=None, sock_connect=CONNECT_TIMEOUT_S)
         trace = aiohttp.TraceConfig()
-        trace.on_connection_create_end.append(connected)
-        self._creates = self._session(
+        trace.on_connection_create_end.append(on_connected)
+        self._create_session = self._session(
             aiohttp.TCPConnector(limit=0, force_close=True, ttl_dns_cache=60), limits, [trace]
         )
-        self._looks = self._session(aiohttp.TCPConnector(limit=self._connections, ttl_dns_cache=60), limits)
-        self.plain = self._session(
+        self._read_session = self._session(
+            aiohttp.TCPConnector(limit=self._connections, ttl_dns_cache=60), limits
+        )
+        self.keyless_session = self._session(
             aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
             aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
         )
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for session in (self._creates, self._looks, self.plain):
+        for session in (self._create_session, self._read_session, self.keyless_session):
             await session.close()
 
     def _session(
@@ -167,7 +169,7 @@ class Api:
             headers={"User-Agent": USER_AGENT},
         )
 
-    async def create(self, body: str, correlation_id: str) -> CreateVerdict:
+    async def create(self, body: str, correlation_id: str) -> CreateResult:
         """Send one create; return what its answer, or the lack of one, proves. The network never raises."""
         data = body.encode("utf-8", "replace")
         headers = {
@@ -175,166 +177,174 @@ class Api:
             "Content-Type": "application/json",
             "X-Client-Request-Id": correlation_id,
         }
-        wire = Wire(self._may_create)
+        trace = RequestTrace(self._may_create)
         try:
-            async with self._creates.post(
-                self._generations,
+            async with self._create_session.post(
+                self._generations_url,
                 data=data,
                 headers=headers,
                 allow_redirects=False,
-                trace_request_ctx=wire,
-                **self._way,
+                trace_request_ctx=trace,
+                **self._proxy_options,
             ) as response:
-                wire.status, wire.headers = response.status, response.headers
-                return self._judge(response.status, response.headers, await self._read(response))
+                trace.status, trace.headers = response.status, response.headers
+                return self._classify_response(
+                    response.status, response.headers, await self._read_redacted(response)
+                )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            return self._judge_silence(wire, error)
+            return self._classify_failure(trace, error)
 
-    def _judge(self, status: int, headers: Mapping[str, str], body: bytes) -> CreateVerdict:
+    def _classify_response(self, status: int, headers: Mapping[str, str], body: bytes) -> CreateResult:
         """The error table of the vendor's documentation, by status."""
-        words = f"HTTP {status}: {vendor_words(body)}"
+        message = f"HTTP {status}: {error_message(body)}"
         retry_after = headers.get("Retry-After")
         if 200 <= status < 300:
-            return _read_acceptance(headers, body)
+            return _parse_acceptance(headers, body)
         if status in (401, 402, 403):
-            return self._halt(status, words)
+            return self._account_blocked(status, message)
         if status == 429:
-            if is_quota(words, retry_after):
-                return Halted(StopReason.QUOTA, words, retry_after)
-            return Throttled(words, retry_after)
+            if is_quota(message, retry_after):
+                return AccountBlocked(StopReason.QUOTA, message, retry_after)
+            return RateLimited(message, retry_after)
         if status == 425:
-            return Throttled(words, retry_after)
+            return RateLimited(message, retry_after)
         if status in (500, 501, 503):
-            return NotAccepted(words, reached=True)
+            return RetryableRejection(message, reached=True)
         if 300 <= status < 400:
-            message = f"HTTP {status}: {self._generations} redirects elsewhere; check the base URL"
-            return Halted(StopReason.UNREACHABLE, message)
+            redirect_message = (
+                f"HTTP {status}: {self._generations_url} redirects elsewhere; check the base URL"
+            )
+            return AccountBlocked(StopReason.UNREACHABLE, redirect_message)
         if status == 404:
-            return Refused(Failure("not_found", f"{words} (POST {self._generations})"))
+            return Rejected(Failure("not_found", f"{message} (POST {self._generations_url})"))
         if 400 <= status < 500 and status != 408:
-            return Refused(Failure("refused", words))
-        return Unknown(words)
+            return Rejected(Failure("refused", message))
+        return OutcomeUnknown(message)
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _read_redacted(self, response: aiohttp.ClientResponse) -> bytes:
         """Read a body; a vendor that repeats the key in it must not make us write the key down."""
-        body = await _read(response)
+        body = await _read_bounded(response)
         return body.replace(self._secret.encode(), b"***") if self._secret else body
 
-    def _silence(self, error: Exception) -> str:
-        words = silence(error, self._proxy)
-        return words.replace(self._secret, "***") if self._secret else words
+    def _describe_error(self, error: Exception) -> str:
+        message = describe_network_error(error, self._proxy)
+        return message.replace(self._secret, "***") if self._secret else message
 
-    def _halt(self, status: int, words: str) -> Halted:
+    def _account_blocked(self, status: int, message: str) -> AccountBlocked:
         if status == 401:
-            return Halted(StopReason.KEY, f"the key read from {self.key.source} was refused: {words}")
-        return Halted(StopReason.CREDITS, words)
+            return AccountBlocked(
+                StopReason.KEY, f"the key read from {self.key.source} was refused: {message}"
+            )
+        return AccountBlocked(StopReason.CREDITS, message)
 
-    def _judge_silence(self, wire: Wire, error: Exception) -> CreateVerdict:
+    def _classify_failure(self, trace: RequestTrace, error: Exception) -> CreateResult:
         """No whole answer came: what was sent before that decides what it proves."""
-        words = self._silence(error)
-        if not wire.connected:
-            return NotAccepted(f"no connection to {self.base_url}: {words}", reached=False)
-        if wire.status:
-            return self._judge(wire.status, wire.headers, b"")
-        return Unknown(f"the answer never came: {words}")
+        message = self._describe_error(error)
+        if not trace.connected:
+            return RetryableRejection(f"no connection to {self.base_url}: {message}", reached=False)
+        if trace.status:
+            return self._classify_response(trace.status, trace.headers, b"")
+        return OutcomeUnknown(f"the answer never came: {message}")
 
-    async def look(self, generation_id: str) -> Look | LookTrouble:
+    async def get_status(self, generation_id: str) -> GenerationStatus | StatusError:
         """Ask for a generation's status. Whatever goes wrong is a value: a failed look costs only time."""
         url = self._status_url(generation_id)
         try:
-            async with self._ask(url) as response:
-                body = await self._read(response)
+            async with self._open_get(url) as response:
+                body = await self._read_redacted(response)
                 if 200 <= response.status < 300:
                     return parse_status(parse_object(body), response.headers)
-                words = f"HTTP {response.status}: {vendor_words(body)}"
-                return LookTrouble(response.status, words, response.headers.get("Retry-After"))
-        except UnreadableAnswerError as error:
-            return LookTrouble(200, f"an unreadable answer: {error}")
+                message = f"HTTP {response.status}: {error_message(body)}"
+                return StatusError(response.status, message, response.headers.get("Retry-After"))
+        except UnreadableResponseError as error:
+            return StatusError(200, f"an unreadable answer: {error}")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            return LookTrouble(0, self._silence(error))
+            return StatusError(0, self._describe_error(error))
 
-    async def log_page(self, window: Mapping[str, str], *, limit: int, offset: int) -> LogPage | LookTrouble:
+    async def log_page(self, window: Mapping[str, str], *, limit: int, offset: int) -> LogPage | StatusError:
         """Read one page of the request log; `window` is `{period}` or `{start, end}`."""
         query = {**window, "limit": str(limit), "offset": str(offset)}
-        answer = await self._get(f"/v2/logs?{urlencode(query)}")
-        if isinstance(answer, LookTrouble):
-            return answer
+        body = await self._get(f"/v2/logs?{urlencode(query)}")
+        if isinstance(body, StatusError):
+            return body
         try:
-            return parse_log(answer, offset=offset)
-        except UnreadableAnswerError as error:
-            return LookTrouble(200, f"an unreadable log: {error}")
+            return parse_log_page(body, offset=offset)
+        except UnreadableResponseError as error:
+            return StatusError(200, f"an unreadable log: {error}")
 
     async def balance(self) -> float | None:
         """Return the account's balance in USD, or None when it cannot be had."""
-        answer = await self._get("/v2/billing")
-        return None if isinstance(answer, LookTrouble) else parse_balance(answer)
+        body = await self._get("/v2/billing")
+        return None if isinstance(body, StatusError) else parse_balance(body)
 
-    def _ask(self, url: URL) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        return self._looks.get(url, headers=self._headers, allow_redirects=False, **self._way)
+    def _open_get(self, url: URL) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._read_session.get(
+            url, headers=self._headers, allow_redirects=False, **self._proxy_options
+        )
 
-    async def _get(self, path: str) -> bytes | LookTrouble:
+    async def _get(self, path: str) -> bytes | StatusError:
         url = URL(self.base_url + path, encoded=True)
         try:
-            async with self._ask(url) as response:
-                body = await self._read(response)
+            async with self._open_get(url) as response:
+                body = await self._read_redacted(response)
                 if 200 <= response.status < 300:
                     return body
-                words = f"HTTP {response.status}: {vendor_words(body)}"
-                return LookTrouble(response.status, words, response.headers.get("Retry-After"))
+                message = f"HTTP {response.status}: {error_message(body)}"
+                return StatusError(response.status, message, response.headers.get("Retry-After"))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            return LookTrouble(0, self._silence(error))
+            return StatusError(0, self._describe_error(error))
 
 
-def is_quota(words: str, retry_after: str | None) -> bool:
+def is_quota(message: str, retry_after: str | None) -> bool:
     """Tell a quota from a pace: both are 429, and only the sentence or a very long wait differs."""
-    lowered = words.lower()
-    named = "free-tier" in lowered or "free tier" in lowered or "quota" in lowered
-    spans = any(
+    lowered = message.lower()
+    names_quota = "free-tier" in lowered or "free tier" in lowered or "quota" in lowered
+    names_period = any(
         span in lowered for span in ("for the hour", "per hour", "for the day", "per day", "hourly", "daily")
     )
-    long = (
+    long_wait = (
         retry_after is not None
         and retry_after.strip().isdecimal()
         and float(retry_after) >= QUOTA_RETRY_AFTER_S
     )
-    return named or ("limit" in lowered and spans) or long
+    return names_quota or ("limit" in lowered and names_period) or long_wait
 
 
-def _read_acceptance(headers: Mapping[str, str], body: bytes) -> CreateVerdict:
+def _parse_acceptance(headers: Mapping[str, str], body: bytes) -> CreateResult:
     """Any 2xx is an acceptance; what must be found is the id.
 
     For a video `x-inference-id` carries the id that create returned (vendor's documentation), which saves
     an answer whose body was cut or garbled.
     """
-    inference_id = clean(headers.get("x-inference-id", "")).strip()
+    inference_id = storable_text(headers.get("x-inference-id", "")).strip()
     try:
-        look = parse_look(parse_object(body), headers)
-    except UnreadableAnswerError:
+        generation_status = parse_generation(parse_object(body), headers)
+    except UnreadableResponseError:
         if inference_id:
-            return Accepted(inference_id, Look(Phase.UNKNOWN, "", inference_id))
-        return Unknown(f"accepted with an unreadable answer: {excerpt(body)}")
-    identity = look.generation_id or inference_id
-    if identity:
-        return Accepted(identity, look)
-    if look.failure is not None and look.status not in COMPLETED:
-        return Refused(look.failure)
-    return Unknown(f"accepted without an id: {excerpt(body)}")
+            return Accepted(inference_id, GenerationStatus(Phase.UNKNOWN, "", inference_id))
+        return OutcomeUnknown(f"accepted with an unreadable answer: {excerpt(body)}")
+    generation_id = generation_status.generation_id or inference_id
+    if generation_id:
+        return Accepted(generation_id, generation_status)
+    if generation_status.failure is not None and generation_status.status not in COMPLETED_STATUSES:
+        return Rejected(generation_status.failure)
+    return OutcomeUnknown(f"accepted without an id: {excerpt(body)}")
 
 
-def _status_url(generations: str, generation_id: str) -> URL:
+def _status_url(generations_url: str, generation_id: str) -> URL:
     """Return where a generation's status is asked for; ids are opaque and may hold anything."""
-    identity = quote(generation_id.encode("utf-8", "replace"), safe="")
-    return URL(f"{generations}?generation_id={identity}", encoded=True)
+    quoted_id = quote(generation_id.encode("utf-8", "replace"), safe="")
+    return URL(f"{generations_url}?generation_id={quoted_id}", encoded=True)
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
     """Read a body of bounded size; raises `ValueError` when it is larger than any answer can be."""
     length = response.content_length
-    if length is not None and length <= MAX_ANSWER_BYTES and "Content-Encoding" not in response.headers:
+    if length is not None and length <= MAX_RESPONSE_BYTES and "Content-Encoding" not in response.headers:
         return await response.read()
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            raise ValueError(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
+        if len(body) > MAX_RESPONSE_BYTES:
+            raise ValueError(f"an answer of more than {MAX_RESPONSE_BYTES} bytes")
     return bytes(body)

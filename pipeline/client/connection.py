@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import SimpleNamespace
 
 
-def keyed_proxy(base_url: str, environ: Mapping[str, str]) -> Proxy | None:
+def proxy_for_api(base_url: str, environ: Mapping[str, str]) -> Proxy | None:
     """Return the proxy towards an API that is sent a key: only one that opens a tunnel for TLS.
 
     Raises `UsageError` where a proxy is asked for and would read the key, which stands open in plain http.
@@ -37,7 +37,7 @@ def keyed_proxy(base_url: str, environ: Mapping[str, str]) -> Proxy | None:
 
 
 @dataclass(slots=True)
-class Wire:
+class RequestTrace:
     """How far one create got on the wire."""
 
     may_create: Callable[[], bool] | None = None
@@ -46,29 +46,29 @@ class Wire:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-async def connected(
+async def on_connected(
     session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceConnectionCreateEndParams
 ) -> None:
-    wire = context.trace_request_ctx
-    if isinstance(wire, Wire):
-        if wire.may_create is not None and not wire.may_create():
+    trace = context.trace_request_ctx
+    if isinstance(trace, RequestTrace):
+        if trace.may_create is not None and not trace.may_create():
             raise aiohttp.ClientConnectionError("it was kept back: the lease on its row is over")
-        wire.connected = True
+        trace.connected = True
 
 
-def silence(error: Exception, proxy: Proxy | None) -> str:
+def describe_network_error(error: Exception, proxy: Proxy | None) -> str:
     """Say what happened on the network, and through which proxy."""
     if proxy is None:
-        return _network_words(error)
+        return _describe_error(error)
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return proxy.refusal(error.status, excerpt(error.message.encode("utf-8", "replace")))
-    words = f"{_network_words(error)} (through {proxy})"
+        return proxy.tunnel_error(error.status, excerpt(error.message.encode("utf-8", "replace")))
+    message = f"{_describe_error(error)} (through {proxy})"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"{words}; if it opens TLS by design, name its certificate in SSL_CERT_FILE"
-    return words
+        return f"{message}; if it opens TLS by design, name its certificate in SSL_CERT_FILE"
+    return message
 
 
-def _network_words(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     """Say what happened on the network, without addresses of objects or an empty string."""
     if isinstance(error, TimeoutError):
         return "timed out"

@@ -16,7 +16,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.cluster.budget import PRICE_UNKNOWN_MESSAGE, ClusterBudget
-from pipeline.cluster.limits import PaceLender, PermitPool
+from pipeline.cluster.limits import PermitPool, RateLimitPool
 from pipeline.cluster.messages import HeartbeatReply, StatusSnapshot
 from pipeline.cluster.open_ledger import open_ledger
 from pipeline.cluster.shared_durations import SharedDurations
@@ -24,8 +24,8 @@ from pipeline.errors import StopReason, StopRun
 from pipeline.events import Event, Level, Topic
 from pipeline.ledger.leases import IN_FLIGHT_STATES
 from pipeline.model import State
-from pipeline.poll.rate_limit import LookPace
-from pipeline.submit.concurrency import CreateGate
+from pipeline.poll.rate_limit import AdaptiveRateLimit
+from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
 from pipeline.submit.pool import YOUNG_DOUBT
 
 if TYPE_CHECKING:
@@ -52,9 +52,10 @@ class Coordinator:
         settings = config.settings
         interval_s = settings.poll_interval
         self._permit_pool = PermitPool(
-            CreateGate(settings.concurrency, interval_s=interval_s, random=random.Random()), orphans
+            AdaptiveConcurrencyLimit(settings.concurrency, interval_s=interval_s, random=random.Random()),
+            orphans,
         )
-        self._poll_rate_pool = PaceLender(LookPace(interval_s=interval_s))
+        self._poll_rate_pool = RateLimitPool(AdaptiveRateLimit(interval_s=interval_s))
         self._budget = ClusterBudget(config)
         self._shared_durations = SharedDurations(interval_s, config.cached_durations)
         self._lease_lock = asyncio.Lock()
@@ -99,8 +100,10 @@ class Coordinator:
         self._last_heartbeat_at[worker] = inf  # it waits for us, perhaps as long as we wait for the database
         self._apply_report(report)
         expired_in_doubt = sum(age_s > self._assumed_render_s() for age_s in report.in_doubt_ages_s)
-        self._permit_pool.report(worker, now, report.in_flight - expired_in_doubt, report.permit_results)
-        share = self._poll_rate_pool.report(worker, now, report.poll_stats)
+        self._permit_pool.update_worker(
+            worker, now, report.in_flight - expired_in_doubt, report.permit_results
+        )
+        share = self._poll_rate_pool.update_worker(worker, now, report.poll_stats)
         permits = self._permit_pool.grant(worker, now, 0 if self._stop else report.permits_wanted)
         rows = await self._lease_rows(worker, report.rows_wanted, report.takeover_capacity)
         known = worker in self._last_heartbeat_at
@@ -297,7 +300,7 @@ class Coordinator:
 
     def _remove_worker(self, worker: str) -> None:
         del self._last_heartbeat_at[worker]
-        self._poll_rate_pool.gone(worker)
+        self._poll_rate_pool.remove_worker(worker)
         self._shared_durations.remove_worker(worker)
         self._workers_with_work.discard(worker)
 

@@ -18,33 +18,33 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pipeline.poll.rate_limit import LookPace
-    from pipeline.submit.concurrency import CreateGate
+    from pipeline.poll.rate_limit import AdaptiveRateLimit
+    from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
 
-BRIEFLY: Final = 0.1
+LOCAL_PAUSE_INTERVALS: Final = 0.1
 """How long a worker that was refused a status call makes none, in poll intervals, until it is told more."""
 
 
-class Outcome(StrEnum):
+class PermitOutcome(StrEnum):
     """What became of a permit."""
 
     ACCEPTED = "accepted"
-    THROTTLED = "throttled"
+    RATE_LIMITED = "throttled"
     ENDED = "ended"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PermitResult:
     """One permit that was used, or given back unused; `retry_after_s` as the vendor said."""
 
-    outcome: Outcome
+    outcome: PermitOutcome
     retry_after_s: float | None = None
 
 
 class PermitPool:
     """The account: who has how many slots. `orphans` are rows in flight that no worker has."""
 
-    def __init__(self, concurrency_limit: CreateGate, orphans: Iterable[str] = ()) -> None:
+    def __init__(self, concurrency_limit: AdaptiveConcurrencyLimit, orphans: Iterable[str] = ()) -> None:
         self._concurrency_limit = concurrency_limit
         self._orphans = set(orphans)
         self._in_flight: dict[str, int] = {}
@@ -60,25 +60,25 @@ class PermitPool:
         """How many permits are out."""
         return self._permits.total()
 
-    def report(self, worker: str, now: float, in_flight: int, results: Iterable[Verdict]) -> None:
+    def update_worker(self, worker: str, now: float, in_flight: int, results: Iterable[PermitResult]) -> None:
         """Take note of what a worker has in flight, and of what its permits came to."""
         self._in_flight[worker] = in_flight
         for result in results:
             self._permits[worker] -= 1
             match result.outcome:
-                case Outcome.ACCEPTED:
-                    self._concurrency_limit.accepted(now, self.in_flight)
-                case Outcome.THROTTLED:
-                    self._concurrency_limit.throttled(now, self.in_flight, result.retry_after_s)
-                case Outcome.ENDED:
-                    self._concurrency_limit.ended(now)
+                case PermitOutcome.ACCEPTED:
+                    self._concurrency_limit.on_accepted(now, self.in_flight)
+                case PermitOutcome.RATE_LIMITED:
+                    self._concurrency_limit.on_rate_limited(now, self.in_flight, result.retry_after_s)
+                case PermitOutcome.ENDED:
+                    self._concurrency_limit.on_ended(now)
 
     def grant(self, worker: str, now: float, wanted: int) -> int:
         """Lend up to `wanted` permits for creates that may start at once; return how many were lent."""
         for granted in range(wanted):
-            if self._concurrency_limit.may_start(now, self.in_flight) > 0:
+            if self._concurrency_limit.start_delay_s(now, self.in_flight) > 0:
                 return granted
-            self._concurrency_limit.started(now)
+            self._concurrency_limit.on_started(now)
             self._permits[worker] += 1
         return wanted
 
@@ -88,12 +88,12 @@ class PermitPool:
         self._orphans -= assigned
         self._in_flight[worker] = self._in_flight.get(worker, 0) + len(assigned)
 
-    def remove_worker(self, worker: str, now: float, keys: Iterable[str]) -> None:
+    def remove_worker(self, worker: str, now: float, in_flight_keys: Iterable[str]) -> None:
         """A worker is no more and can write no more; `keys` are its rows in flight, by the ledger."""
-        self._orphans.update(keys)
+        self._orphans.update(in_flight_keys)
         self._in_flight.pop(worker, None)
         for _ in range(self._permits.pop(worker, 0)):
-            self._concurrency_limit.ended(now)
+            self._concurrency_limit.on_ended(now)
 
 
 class RemoteConcurrencyLimit:
@@ -101,7 +101,7 @@ class RemoteConcurrencyLimit:
 
     def __init__(self) -> None:
         self._permits = 0
-        self._results: list[Verdict] = []
+        self._results: list[PermitResult] = []
         self.outstanding = 0
 
     @property
@@ -116,9 +116,9 @@ class RemoteConcurrencyLimit:
     def return_permits(self, permits: int) -> None:
         """So many permits are not needed after all."""
         self._permits -= permits
-        self._results += [Verdict(Outcome.ENDED)] * permits
+        self._results += [PermitResult(PermitOutcome.ENDED)] * permits
 
-    def take_results(self) -> list[Verdict]:
+    def take_results(self) -> list[PermitResult]:
         """Return what is to be reported, and forget it."""
         results, self._results = self._results, []
         return results
@@ -127,26 +127,26 @@ class RemoteConcurrencyLimit:
         """Return 0.0 to go, or inf: ask when anything has changed."""
         return 0.0 if self._permits else inf
 
-    def started(self, now: float) -> None:
+    def on_started(self, now: float) -> None:
         self._permits -= 1
         self.outstanding += 1
 
-    def accepted(self, now: float, in_flight: int) -> None:
-        self._record(Verdict(Outcome.ACCEPTED))
+    def on_accepted(self, now: float, in_flight: int) -> None:
+        self._record(PermitResult(PermitOutcome.ACCEPTED))
 
-    def throttled(self, now: float, in_flight: int, retry_after_s: float | None = None) -> None:
-        self._record(Verdict(Outcome.THROTTLED, retry_after_s))
+    def on_rate_limited(self, now: float, in_flight: int, retry_after_s: float | None = None) -> None:
+        self._record(PermitResult(PermitOutcome.RATE_LIMITED, retry_after_s))
 
-    def ended(self, now: float) -> None:
-        self._record(Verdict(Outcome.ENDED))
+    def on_ended(self, now: float) -> None:
+        self._record(PermitResult(PermitOutcome.ENDED))
 
-    def _record(self, result: Verdict) -> None:
+    def _record(self, result: PermitResult) -> None:
         self.outstanding -= 1
         self._results.append(result)
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class PollStats:
     """A worker's status calls since its last report; `tracked` is how many generations it follows."""
 
     tracked: int = 0
@@ -157,32 +157,32 @@ class Looked:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class RateShare:
     """A worker's share of the pace: seconds between two of its calls, and how long it makes none at all."""
 
     gap_s: float = 0.0
-    closed_s: float = 0.0
+    pause_s: float = 0.0
 
 
-class PaceLender:
+class RateLimitPool:
     """The account: how fast status calls go in all, divided by what each worker has to look at."""
 
-    def __init__(self, pace: LookPace) -> None:
-        self._pace = pace
+    def __init__(self, rate_limit: AdaptiveRateLimit) -> None:
+        self._rate_limit = rate_limit
         self._tracked: dict[str, int] = {}
 
-    def report(self, worker: str, now: float, looked: Looked) -> Share:
+    def update_worker(self, worker: str, now: float, stats: PollStats) -> RateShare:
         """Take note of a worker's calls; return its share."""
-        self._tracked[worker] = looked.tracked
-        self._pace.left(now, looked.calls)
-        for _ in range(looked.answered):
-            self._pace.ok(now)
-        if looked.refused:
-            self._pace.throttled(now, looked.retry_after_s)
-        parts = sum(self._tracked.values()) / max(1, looked.tracked)
-        return Share(self._pace.gap_s * max(1.0, parts), self._pace.closed_s(now))
+        self._tracked[worker] = stats.tracked
+        self._rate_limit.record_calls(now, stats.calls)
+        for _ in range(stats.answered):
+            self._rate_limit.on_success(now)
+        if stats.refused:
+            self._rate_limit.on_rate_limited(now, stats.retry_after_s)
+        share_divisor = sum(self._tracked.values()) / max(1, stats.tracked)
+        return RateShare(self._rate_limit.gap_s * max(1.0, share_divisor), self._rate_limit.pause_s(now))
 
-    def gone(self, worker: str) -> None:
+    def remove_worker(self, worker: str) -> None:
         """A worker is no more: its share is the others'."""
         self._tracked.pop(worker, None)
 
@@ -194,39 +194,43 @@ class RemoteRateLimit:
         self._interval_s = interval_s
         self._gap_s = 0.0
         self._last_at = -inf
-        self._closed_until = -inf
-        self._stats = Looked()
+        self._paused_until = -inf
+        self._stats = PollStats()
 
     @property
     def limited(self) -> bool:
         """Say whether the account is known to limit status calls, so that news of it matters."""
         return self._gap_s > 0 or self._stats.refused > 0
 
-    def may_look(self, now: float) -> float:
+    def acquire_delay_s(self, now: float) -> float:
         """Return 0.0 and count a call, or the seconds after which to ask again."""
-        opens = max(self._closed_until, self._last_at + self._gap_s)
-        if opens > now:
-            return opens - now
+        allowed_at = max(self._paused_until, self._last_at + self._gap_s)
+        if allowed_at > now:
+            return allowed_at - now
         self._last_at = now
         self._stats = replace(self._stats, calls=self._stats.calls + 1)
         return 0.0
 
-    def ok(self, now: float) -> None:
+    def on_success(self, now: float) -> None:
         """A call was answered."""
         self._stats = replace(self._stats, answered=self._stats.answered + 1)
 
-    def throttled(self, now: float, retry_after_s: float | None = None) -> None:
+    def on_rate_limited(self, now: float, retry_after_s: float | None = None) -> None:
         """A call was refused for its rate: make none until there is word from the account, or for a while."""
-        longest = max(retry_after_s or 0.0, self._stats.retry_after_s or 0.0)
-        self._stats = replace(self._stats, refused=self._stats.refused + 1, retry_after_s=longest or None)
-        self._closed_until = max(self._closed_until, now + max(longest, BRIEFLY * self._interval_s))
+        retry_after_max_s = max(retry_after_s or 0.0, self._stats.retry_after_s or 0.0)
+        self._stats = replace(
+            self._stats, refused=self._stats.refused + 1, retry_after_s=retry_after_max_s or None
+        )
+        self._paused_until = max(
+            self._paused_until, now + max(retry_after_max_s, LOCAL_PAUSE_INTERVALS * self._interval_s)
+        )
 
-    def take_poll_stats(self, tracked: int) -> Looked:
+    def take_poll_stats(self, tracked: int) -> PollStats:
         """Return what is to be reported, and forget it."""
-        stats, self._stats = replace(self._stats, tracked=tracked), Looked()
+        stats, self._stats = replace(self._stats, tracked=tracked), PollStats()
         return stats
 
-    def set_share(self, now: float, share: Share) -> None:
+    def set_share(self, now: float, share: RateShare) -> None:
         """From now on this is the worker's share."""
         self._gap_s = share.gap_s
-        self._closed_until = max(self._closed_until, now + share.closed_s)
+        self._paused_until = max(self._paused_until, now + share.pause_s)

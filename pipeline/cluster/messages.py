@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cluster.limits import Share
+from pipeline.cluster.limits import RateShare
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pipeline.client import ApiKey
-    from pipeline.cluster.limits import Looked, Verdict
+    from pipeline.cluster.limits import PermitResult, PollStats
     from pipeline.errors import StopReason
     from pipeline.events import Event
     from pipeline.ledger.leases import LeasedRow
@@ -66,9 +66,9 @@ class Heartbeat:
 
     worker: str
     in_flight: int
-    poll_stats: Looked
+    poll_stats: PollStats
     in_doubt_ages_s: tuple[float, ...] = ()
-    permit_results: tuple[Verdict, ...] = ()
+    permit_results: tuple[PermitResult, ...] = ()
     permits_wanted: int = 0
     rows_wanted: int = 0
     takeover_capacity: int = 0
@@ -89,7 +89,7 @@ class HeartbeatReply:
 
     registered: bool = True
     permits: int = 0
-    rate_share: Share = field(default_factory=Share)
+    rate_share: RateShare = field(default_factory=RateShare)
     rows: tuple[tuple[LeasedRow, float | None], ...] = ()
     more_rows_expected: bool = False
     observations: tuple[DurationObservation, ...] = ()

@@ -17,10 +17,10 @@ import aiohttp
 import anyio
 
 from pipeline import media as films
-from pipeline.download.headers import Origin
-from pipeline.download.http import Body, Changed, Expired, Trouble, Unreachable, open_body
-from pipeline.download.redirects import Refused
-from pipeline.download.stall import StallMeter
+from pipeline.download.headers import Validators
+from pipeline.download.http import DownloadError, FileChanged, OpenBody, Unreachable, UrlExpired, open_body
+from pipeline.download.redirects import ForbiddenUrl
+from pipeline.download.stall import StallDetector
 from pipeline.errors import StoreTrouble
 from pipeline.model import Artifact, Failure
 from pipeline.storage import TransientStoreError
@@ -99,7 +99,7 @@ class NotNow:
 Outcome = Saved | NotAVideo | NotNow
 
 
-class Damaged(films.NotPlayable):
+class Damaged(films.UnplayableVideo):
     """It plays, but not all of it: another fetch may bring it whole."""
 
 
@@ -123,7 +123,7 @@ class Downloader:
         if "Authorization" in session.headers or session.auth is not None:
             raise ValueError("the session for downloads must not carry an Authorization header")
         if media:
-            films.preload()
+            films.preload_decoders()
         self._session, self._store = session, store
         self._limits = limits or DownloadLimits()
         self._media = media
@@ -144,9 +144,9 @@ class Downloader:
                     return await self._keep(part, record, effort)
                 except TooLarge as error:
                     return NotNow(str(error), again=False)
-                except (films.NotPlayable, Trouble, Refused, TransientStoreError) as error:
+                except (films.UnplayableVideo, DownloadError, ForbiddenUrl, TransientStoreError) as error:
                     next_step = await self._recover(error, part, effort)
-                    stale = isinstance(error, films.NotPlayable | Expired | Refused)
+                    stale = isinstance(error, films.UnplayableVideo | UrlExpired | ForbiddenUrl)
                 if not isinstance(next_step, float):
                     return next_step
                 await self._sleep(next_step)
@@ -157,8 +157,8 @@ class Downloader:
         self, error: Exception, part: StagedFile, effort: Effort
     ) -> NotAVideo | NotNow | float:
         """Decide what a setback means: the outcome, or the seconds to wait before the next try."""
-        proven = isinstance(error, films.NotPlayable) and effort.proven(await part.digest())
-        if isinstance(error, films.NotPlayable | Changed | TransientStoreError):
+        proven = isinstance(error, films.UnplayableVideo) and effort.proven(await part.digest())
+        if isinstance(error, films.UnplayableVideo | FileChanged | TransientStoreError):
             await part.discard()
         if proven and isinstance(error, Damaged):
             return NotNow(f"each fetch brought other bytes, all of them damaged: {error}")
@@ -178,27 +178,27 @@ class Downloader:
 
     async def _transfer(self, part: StagedFile, url: str) -> None:
         """Bring the part to its full length; returns at once when it has it already."""
-        held = Origin.from_text(part.tag)
+        held = Validators.from_text(part.tag)
         offset = part.staged_bytes if held is not None and held.resumable else 0
         if held is not None and offset and held.total_bytes == offset:
             return
         if not url:
-            raise Expired("the vendor has given no URL for this video yet")
+            raise UrlExpired("the vendor has given no URL for this video yet")
         async with open_body(self._session, url, held, offset, self._limits.answer_s) as answer:
-            if isinstance(answer, Body):
+            if isinstance(answer, OpenBody):
                 await self._receive(answer, part)
 
-    async def _receive(self, body: Body, part: StagedFile) -> None:
+    async def _receive(self, body: OpenBody, part: StagedFile) -> None:
         limits = self._limits
-        if (body.origin.total_bytes or 0) > limits.max_bytes:
+        if (body.validators.total_bytes or 0) > limits.max_bytes:
             raise _too_large(limits)
         first = await _first_chunk(body, limits)
         if body.start == 0:
-            await part.restart(body.origin.to_text())
+            await part.restart(body.validators.to_text())
         await Pour(body, part, limits).run(first)
-        total = body.origin.total_bytes
+        total = body.validators.total_bytes
         if total is not None and part.staged_bytes < total:  # a 206 may be shorter than what was asked for
-            raise Trouble(f"the answer ended after {part.staged_bytes} of {total} bytes")
+            raise DownloadError(f"the answer ended after {part.staged_bytes} of {total} bytes")
 
     async def _keep(self, part: StagedFile, record: Record, effort: Effort) -> Saved:
         """Look into the whole file, then publish it. Raises `NotPlayable`.
@@ -208,13 +208,13 @@ class Downloader:
         """
         size_bytes, media = part.staged_bytes, self._media
 
-        def examine(source: Path | BinaryIO) -> films.Look | None:
-            films.outline(source, size_bytes)
-            return films.look(source) if media else None
+        def examine(source: Path | BinaryIO) -> films.ProbeResult | None:
+            films.check_structure(source, size_bytes)
+            return films.probe_video(source) if media else None
 
         look = await part.inspect(examine)
-        if look is not None and look.faults and not effort.fetches[await part.digest()]:
-            raise Damaged(look.faults)
+        if look is not None and look.defects and not effort.fetches[await part.digest()]:
+            raise Damaged(look.defects)
         poster_path = ""
         if look is not None:
             poster_path = f"posters/{record.file_stem}.jpg"
@@ -241,9 +241,9 @@ class Effort:
     def note(self, error: Exception) -> None:
         """Take in what kind of trouble it was. A refused URL is not going to improve: it weighs more."""
         self.silent = isinstance(error, Unreachable)
-        if isinstance(error, Refused):
+        if isinstance(error, ForbiddenUrl):
             self.tries += self.limits.tries // 4
-        elif isinstance(error, Trouble) and error.retry_after_s:
+        elif isinstance(error, DownloadError) and error.retry_after_s:
             self.asked_wait_s = error.retry_after_s
 
     def proven(self, digest: str) -> bool:
@@ -276,7 +276,7 @@ class Effort:
 class Pour:
     """Network to store: one task gathers a batch while the other writes the one before it."""
 
-    def __init__(self, body: Body, part: StagedFile, limits: DownloadLimits) -> None:
+    def __init__(self, body: OpenBody, part: StagedFile, limits: DownloadLimits) -> None:
         self._body, self._part, self._limits = body, part, limits
         self._store_trouble: StoreTrouble | None = None
 
@@ -305,9 +305,9 @@ class Pour:
         """Read to the end of the body; what went wrong comes back as a value, so that nothing is lost."""
         limits, content = self._limits, self._body.response.content
         clock = asyncio.get_running_loop().time
-        meter = StallMeter(limits.stall_window_s, limits.stall_bytes_s, clock())
+        meter = StallDetector(limits.stall_window_s, limits.stall_bytes_s, clock())
         batch, gathered, held = [first], len(first), self._body.start + len(first)
-        sent_at = meter.since
+        sent_at = meter.window_started_at
         problem: Exception | None = None
         with anyio.CancelScope(deadline=meter.deadline) as patience:
             try:
@@ -324,16 +324,18 @@ class Pour:
                         patience.deadline = float("inf")  # a slow disk is not a stalled server
                         await send.send(batch)
                         batch, gathered, sent_at = [], 0, clock()
-                        meter.since += sent_at - now
+                        meter.window_started_at += sent_at - now
                         patience.deadline = meter.deadline
             except (aiohttp.ClientError, OSError) as error:
-                batch.append(rest := self._body.leftover())
+                batch.append(rest := self._body.read_buffered())
                 held += len(rest)
-                problem = Trouble(f"cut off after {held} bytes ({type(error).__name__})")
+                problem = DownloadError(f"cut off after {held} bytes ({type(error).__name__})")
             except anyio.BrokenResourceError:
                 return None
         if patience.cancelled_caught:
-            problem = Trouble(f"stalled after {held} bytes: under {limits.stall_bytes_s:g} bytes a second")
+            problem = DownloadError(
+                f"stalled after {held} bytes: under {limits.stall_bytes_s:g} bytes a second"
+            )
         try:
             await send.send(batch)
         except anyio.BrokenResourceError:
@@ -341,13 +343,13 @@ class Pour:
         return problem
 
 
-def _described(look: films.Look, record: Record) -> Media:
+def _described(look: films.ProbeResult, record: Record) -> Media:
     """What the look found, with warnings on all that differs from what the row asked for."""
-    media = films.checked(look.media, json.loads(record.body))
-    return replace(media, warnings=(*media.warnings, look.faults)) if look.faults else media
+    media = films.with_mismatch_warnings(look.media, json.loads(record.body))
+    return replace(media, warnings=(*media.warnings, look.defects)) if look.defects else media
 
 
-async def _first_chunk(body: Body, limits: DownloadLimits) -> bytes:
+async def _first_chunk(body: OpenBody, limits: DownloadLimits) -> bytes:
     """The first bytes, before anything that is held is given up for them. Raises `Trouble`."""
     first = b""
     try:
@@ -355,15 +357,15 @@ async def _first_chunk(body: Body, limits: DownloadLimits) -> bytes:
             while len(first) < 12 and (chunk := await body.response.content.readany()):
                 first += chunk
     except TimeoutError as error:
-        raise Trouble("the server began an answer and then sent nothing") from error
+        raise DownloadError("the server began an answer and then sent nothing") from error
     except (aiohttp.ClientError, OSError) as error:
-        first += body.leftover()
+        first += body.read_buffered()
         if not first:
-            raise Trouble(f"cut off before the first byte ({type(error).__name__})") from error
+            raise DownloadError(f"cut off before the first byte ({type(error).__name__})") from error
     if not first:
-        raise Trouble("the server sent an empty file")
-    if body.page and not films.begins_like_mp4(first):
-        raise Trouble("the server sent a web page instead of a video")
+        raise DownloadError("the server sent an empty file")
+    if body.declared_page and not films.starts_like_mp4(first):
+        raise DownloadError("the server sent a web page instead of a video")
     return first
 
 

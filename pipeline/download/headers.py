@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_RANGE: Final = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*", re.IGNORECASE)
-_UNSATISFIED: Final = re.compile(r"\s*bytes\s+\*/(\d+)\s*", re.IGNORECASE)
-_PAGES: Final = frozenset(
+_CONTENT_RANGE: Final = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*", re.IGNORECASE)
+_UNSATISFIED_RANGE: Final = re.compile(r"\s*bytes\s+\*/(\d+)\s*", re.IGNORECASE)
+_PAGE_CONTENT_TYPES: Final = frozenset(
     {"text/html", "application/xhtml+xml", "application/json", "application/xml", "text/xml"}
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class Validators:
     """Which file a run of bytes belongs to: what must agree before two runs are put together.
 
     `place` is the URL without query and user. `total_bytes` is None when the server did not say.
@@ -39,7 +39,7 @@ class Origin:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_text(cls, text: str) -> Origin | None:
+    def from_text(cls, text: str) -> Validators | None:
         """Read `to_text` again; None for anything else, so that a torn note only costs a fresh start."""
         try:
             return cls(**json.loads(text))
@@ -53,7 +53,7 @@ class Origin:
             return "" if self.etag.startswith("W/") else self.etag
         return self.last_modified
 
-    def agrees(self, other: Origin) -> bool:
+    def matches(self, other: Validators) -> bool:
         """Whether both may be one file: no validator differs; without a strong one, the place must agree."""
         for mine, theirs in (
             (self.etag, other.etag),
@@ -67,7 +67,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class ByteRange:
     """The first byte that is being sent, the length of the part, and of the whole if known."""
 
     start: int
@@ -75,36 +75,36 @@ class Span:
     total: int | None
 
 
-def span_of(status: int, headers: Mapping[str, str]) -> Span | None:
+def parse_byte_range(status: int, headers: Mapping[str, str]) -> ByteRange | None:
     """Read what a 200 or 206 carries; None when a 206 does not say so properly."""
-    length = _number(headers.get("Content-Length"))
+    length = _parse_length(headers.get("Content-Length"))
     if status != 206:
-        return Span(0, length, length)
-    match = _RANGE.fullmatch(headers.get("Content-Range", ""))
+        return ByteRange(0, length, length)
+    match = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
     if match is None:
         return None
     start, end = int(match[1]), int(match[2])
     total = None if match[3] == "*" else int(match[3])
     if end < start or (total is not None and end >= total):
         return None
-    return Span(start, end - start + 1, total)
+    return ByteRange(start, end - start + 1, total)
 
 
 def unsatisfied_total(headers: Mapping[str, str]) -> int | None:
     """The whole length as a 416 tells it, if it does."""
-    match = _UNSATISFIED.fullmatch(headers.get("Content-Range", ""))
+    match = _UNSATISFIED_RANGE.fullmatch(headers.get("Content-Range", ""))
     return int(match[1]) if match else None
 
 
-def encoded(headers: Mapping[str, str]) -> bool:
+def is_compressed(headers: Mapping[str, str]) -> bool:
     """Whether the body is compressed although it was asked for as it is."""
     return headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity")
 
 
 def declares_page(headers: Mapping[str, str]) -> bool:
     """Whether the server itself calls the body a page or an error document rather than a video."""
-    return headers.get("Content-Type", "").partition(";")[0].strip().lower() in _PAGES
+    return headers.get("Content-Type", "").partition(";")[0].strip().lower() in _PAGE_CONTENT_TYPES
 
 
-def _number(text: str | None) -> int | None:
+def _parse_length(text: str | None) -> int | None:
     return int(text) if text is not None and text.strip().isascii() and text.strip().isdigit() else None

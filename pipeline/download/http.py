@@ -20,21 +20,21 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
 from pipeline.download import headers as facts
-from pipeline.download.headers import Origin
+from pipeline.download.headers import Validators
 from pipeline.download.redirects import (
     MAX_REDIRECTS,
+    ForbiddenUrl,
     Hop,
-    Refused,
     Zone,
-    allow,
+    allowed_addresses,
     first_hop,
     literal_zone,
     next_hop,
-    shown,
+    redacted,
     zone_of,
 )
 from pipeline.errors import UsageError
-from pipeline.net.proxy import Proxy, proxy_for, way_through
+from pipeline.net.proxy import Proxy, proxy_for, proxy_request_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -45,12 +45,12 @@ READ_BUFFER_BYTES: Final = 256 * 1024
 """Half of what a connection may hold unread. aiohttp's 64 KiB stops and starts the socket all the time;
 1 MiB is no faster and costs eight downloads 40 MB more."""
 
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_EXPIRED: Final = frozenset({401, 403, 404, 410})
-_VISIT: Final[ContextVar[Visit | None]] = ContextVar("visit", default=None)
+_REDIRECT_STATUSES: Final = frozenset({301, 302, 303, 307, 308})
+_EXPIRED_STATUSES: Final = frozenset({401, 403, 404, 410})
+_CURRENT_HOP: Final[ContextVar[HopState | None]] = ContextVar("visit", default=None)
 
 
-class Trouble(Exception):
+class DownloadError(Exception):
     """This try did not work; another may. The message says what happened, in words."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
@@ -58,20 +58,20 @@ class Trouble(Exception):
         self.retry_after_s = retry_after_s
 
 
-class Unreachable(Trouble):
+class Unreachable(DownloadError):
     """No answer at all: refused, reset, no such name, no TLS, or silence."""
 
 
-class Expired(Trouble):
+class UrlExpired(DownloadError):
     """401, 403, 404 or 410: the URL is no longer good (or not yet); a fresh one may be."""
 
 
-class Changed(Trouble):
+class FileChanged(DownloadError):
     """What is held and what the server has do not fit together: start over from the first byte."""
 
 
 @dataclass(slots=True)
-class Visit:
+class HopState:
     """One request of a chain: its hop, and the zones its connection may have been made to.
 
     Through a `proxy` nobody here sees where it leads: then it counts as public, so that a redirect from
@@ -91,7 +91,7 @@ class Visit:
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class OpenBody:
     """An open answer: bytes from `start` on, of the file that `origin` describes.
 
     `length` counts the bytes that are to come, None when the server does not say. `page` is True when
@@ -99,29 +99,29 @@ class Body:
     """
 
     response: aiohttp.ClientResponse
-    origin: Origin
+    validators: Validators
     start: int
     length: int | None
-    page: bool
+    declared_page: bool
 
-    def leftover(self) -> bytes:
+    def read_buffered(self) -> bytes:
         """What had arrived when the connection was cut, and was not read yet.
 
         aiohttp raises the cut ahead of the bytes it still holds; a short transfer would never get on.
         """
         content = self.response.content
         content.set_exception(None)  # type: ignore[arg-type]  # the only public way to the bytes behind it
-        return content.read_nowait() if self.origin.resumable else b""
+        return content.read_nowait() if self.validators.resumable else b""
 
 
 @dataclass(frozen=True, slots=True)
-class Complete:
+class AlreadyComplete:
     """There is nothing after the offset that was asked for: the file ends right there."""
 
     total_bytes: int
 
 
-Answer = Body | Complete
+OpenResult = OpenBody | AlreadyComplete
 
 
 class GuardedResolver(AbstractResolver):
@@ -133,20 +133,20 @@ class GuardedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
-        visit = _VISIT.get()
-        if visit is None or visit.proxy is not None:  # then it is the proxy's name that is looked up
-            return found
-        fitting = set(allow(visit.hop, [entry["host"] for entry in found]))
-        visit.zones.update(zone_of(address) for address in fitting)
-        return [entry for entry in found if entry["host"] in fitting]
+        results = await self._inner.resolve(host, port, family)
+        hop_state = _CURRENT_HOP.get()
+        if hop_state is None or hop_state.proxy is not None:  # then it is the proxy's name that is looked up
+            return results
+        allowed = set(allowed_addresses(hop_state.hop, [entry["host"] for entry in results]))
+        hop_state.zones.update(zone_of(address) for address in allowed)
+        return [entry for entry in results if entry["host"] in allowed]
 
     async def close(self) -> None:
         await self._inner.close()
 
 
 def open_session(
-    *, resolver: AbstractResolver | None = None, answer_s: float = 30.0
+    *, resolver: AbstractResolver | None = None, response_timeout_s: float = 30.0
 ) -> aiohttp.ClientSession:
     """Open the session for downloads: no key, no cookies, no netrc, names resolved under guard.
 
@@ -163,7 +163,9 @@ def open_session(
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None, connect=answer_s, sock_connect=answer_s, sock_read=None),
+        timeout=aiohttp.ClientTimeout(
+            total=None, connect=response_timeout_s, sock_connect=response_timeout_s, sock_read=None
+        ),
         headers={"User-Agent": "veobatch", "Accept": "*/*", "Accept-Encoding": "identity"},
         read_bufsize=READ_BUFFER_BYTES,
         trust_env=False,
@@ -172,122 +174,142 @@ def open_session(
 
 @asynccontextmanager
 async def open_body(
-    session: aiohttp.ClientSession, url: str, held: Origin | None, offset: int, answer_s: float
-) -> AsyncIterator[Answer]:
+    session: aiohttp.ClientSession,
+    url: str,
+    expected: Validators | None,
+    offset: int,
+    response_timeout_s: float,
+) -> AsyncIterator[OpenResult]:
     """Ask for `url` from `offset` on (0: all of it), as long as it is still the file `held`.
 
     Yields a `Body` that starts at `offset`, or at 0 when the file has changed or the server knows no
     ranges; or `Complete` when nothing follows the offset. Raises `Expired`, `Unreachable`, another
     `Trouble`, or `Refused` for a place where a download may not go.
     """
-    visit = _visit(first_hop(url))
+    hop_state = _new_hop_state(first_hop(url))
     for _ in range(MAX_REDIRECTS + 1):
-        response = await _ask(session, visit, held, offset, answer_s)
+        response = await _send_request(session, hop_state, expected, offset, response_timeout_s)
         try:
-            if response.status not in _REDIRECTS:
-                yield _answer(response, visit.hop.url, held, offset)
+            if response.status not in _REDIRECT_STATUSES:
+                yield _classify_response(response, hop_state.hop.url, expected, offset)
                 return
-            visit = _visit(next_hop(visit.hop.url, visit.zone, response.headers.get("Location", "")))
+            hop_state = _new_hop_state(
+                next_hop(hop_state.hop.url, hop_state.zone, response.headers.get("Location", ""))
+            )
         finally:
             response.close()
-    raise Refused(f"more than {MAX_REDIRECTS} redirects, the last to {shown(visit.hop.url)}")
+    raise ForbiddenUrl(f"more than {MAX_REDIRECTS} redirects, the last to {redacted(hop_state.hop.url)}")
 
 
-def _visit(hop: Hop) -> Visit:
+def _new_hop_state(hop: Hop) -> HopState:
     zone = literal_zone(hop.url)
     try:
         proxy = proxy_for(hop.url, os.environ)
     except UsageError as error:
         raise Unreachable(f"{hop.url.host}: {error}") from error
-    return Visit(hop, set() if zone is None else {zone}, proxy)
+    return HopState(hop, set() if zone is None else {zone}, proxy)
 
 
-async def _ask(
-    session: aiohttp.ClientSession, visit: Visit, held: Origin | None, offset: int, answer_s: float
+async def _send_request(
+    session: aiohttp.ClientSession,
+    hop_state: HopState,
+    expected: Validators | None,
+    offset: int,
+    response_timeout_s: float,
 ) -> aiohttp.ClientResponse:
-    url = visit.hop.url
-    token = _VISIT.set(visit)
+    url = hop_state.hop.url
+    token = _CURRENT_HOP.set(hop_state)
     try:
-        async with asyncio.timeout(answer_s):
+        async with asyncio.timeout(response_timeout_s):
             response = await session.get(
                 url,
-                headers=_wanted(held, offset),
+                headers=_request_headers(expected, offset),
                 allow_redirects=False,
                 read_bufsize=READ_BUFFER_BYTES,
-                **way_through(visit.proxy),
+                **proxy_request_options(hop_state.proxy),
             )
     except TimeoutError as error:
-        way = "" if visit.proxy is None else f" (through {visit.proxy})"
-        raise Unreachable(f"{url.host} gave no answer within {answer_s:g} s{way}") from error
+        via = "" if hop_state.proxy is None else f" (through {hop_state.proxy})"
+        raise Unreachable(f"{url.host} gave no answer within {response_timeout_s:g} s{via}") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise Unreachable(f"{url.host}: {_words(error, visit.proxy)}") from error
+        raise Unreachable(f"{url.host}: {_describe_error(error, hop_state.proxy)}") from error
     finally:
-        _VISIT.reset(token)
+        _CURRENT_HOP.reset(token)
     try:
-        _check_peer(visit, response)
-    except Refused:
+        _check_peer(hop_state, response)
+    except ForbiddenUrl:
         response.close()
         raise
     return response
 
 
-def _check_peer(visit: Visit, response: aiohttp.ClientResponse) -> None:
+def _check_peer(hop_state: HopState, response: aiohttp.ClientResponse) -> None:
     """Look at who is at the other end, for sessions whose names were not resolved under guard."""
-    if visit.proxy is not None:
+    if hop_state.proxy is not None:
         return
     connection = response.connection
     if connection is not None and connection.transport is not None:
         peer = connection.transport.get_extra_info("peername")
-        visit.zones.update(zone_of(address) for address in allow(visit.hop, [peer[0]]))
+        hop_state.zones.update(zone_of(address) for address in allowed_addresses(hop_state.hop, [peer[0]]))
 
 
-def _wanted(held: Origin | None, offset: int) -> dict[str, str]:
+def _request_headers(expected: Validators | None, offset: int) -> dict[str, str]:
     """The headers of one request: bytes as they are, from `offset` on, of the file that is held."""
-    wanted = {"Accept-Encoding": "identity"}
+    headers = {"Accept-Encoding": "identity"}
     if offset:
-        wanted["Range"] = f"bytes={offset}-"
-        if held is not None and held.if_range:
-            wanted["If-Range"] = held.if_range
-    return wanted
+        headers["Range"] = f"bytes={offset}-"
+        if expected is not None and expected.if_range:
+            headers["If-Range"] = expected.if_range
+    return headers
 
 
-def _answer(response: aiohttp.ClientResponse, url: URL, held: Origin | None, offset: int) -> Answer:
+def _classify_response(
+    response: aiohttp.ClientResponse, url: URL, expected: Validators | None, offset: int
+) -> OpenResult:
     status, headers = response.status, response.headers
     if status == 416 and offset:
         total = facts.unsatisfied_total(headers)
         if total == offset:
-            return Complete(offset)
-        raise Changed("the file on the server is shorter than what was received of it")
-    if status in _EXPIRED:
-        raise Expired(f"{shown(url)} answered {status} {response.reason or ''}".rstrip())
+            return AlreadyComplete(offset)
+        raise FileChanged("the file on the server is shorter than what was received of it")
+    if status in _EXPIRED_STATUSES:
+        raise UrlExpired(f"{redacted(url)} answered {status} {response.reason or ''}".rstrip())
     if status not in (200, 206):
         wait_s = _retry_after_s(headers.get("Retry-After"))
-        raise Trouble(
-            f"{shown(url)} answered {status} {response.reason or ''}".rstrip(), retry_after_s=wait_s
+        raise DownloadError(
+            f"{redacted(url)} answered {status} {response.reason or ''}".rstrip(), retry_after_s=wait_s
         )
-    span = facts.span_of(status, headers)
-    squeezed = facts.encoded(headers)
-    if span is None or (status == 206 and (squeezed or span.start != offset)):
-        raise Changed("the server sent another part of the file than the one asked for")
-    origin = Origin(
-        place=shown(url),
+    byte_range = facts.parse_byte_range(status, headers)
+    compressed = facts.is_compressed(headers)
+    if byte_range is None or (status == 206 and (compressed or byte_range.start != offset)):
+        raise FileChanged("the server sent another part of the file than the one asked for")
+    validators = Validators(
+        place=redacted(url),
         etag=headers.get("ETag", "").strip(),
         last_modified=headers.get("Last-Modified", "").strip(),
-        total_bytes=None if squeezed else span.total,
-        resumable=not squeezed,
+        total_bytes=None if compressed else byte_range.total,
+        resumable=not compressed,
     )
-    if span.start and held is not None and not held.agrees(origin):
-        raise Changed("the file on the server has changed between two parts")
-    return Body(response, origin, span.start, None if squeezed else span.length, facts.declares_page(headers))
+    if byte_range.start and expected is not None and not expected.matches(validators):
+        raise FileChanged("the file on the server has changed between two parts")
+    return OpenBody(
+        response,
+        validators,
+        byte_range.start,
+        None if compressed else byte_range.length,
+        facts.declares_page(headers),
+    )
 
 
 def _retry_after_s(text: str | None) -> float | None:
     return float(text) if text is not None and text.strip().isascii() and text.strip().isdigit() else None
 
 
-def _words(error: BaseException, proxy: Proxy | None) -> str:
+def _describe_error(error: BaseException, proxy: Proxy | None) -> str:
     if isinstance(error, aiohttp.ClientHttpProxyError) and proxy is not None:
-        return proxy.refusal(error.status, error.message)  # its own words hold the URL, signature and all
+        return proxy.tunnel_error(
+            error.status, error.message
+        )  # its own words hold the URL, signature and all
     text = str(error).strip()
-    words = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return words if proxy is None else f"{words} (through {proxy})"
+    message = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return message if proxy is None else f"{message} (through {proxy})"

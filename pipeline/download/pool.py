@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from pipeline import backoff
-from pipeline.client import Look, Phase
+from pipeline.client import GenerationStatus, Phase
 from pipeline.download.downloader import NotAVideo, NotNow, Saved
 from pipeline.errors import Conflict, StopReason, StoreTrouble
 from pipeline.events import Level, Topic
@@ -34,7 +34,7 @@ class Saves:
         self._run = run
         self._stream = ready
         self._rounds: dict[str, int] = {}
-        self._policy = backoff.policy(run.settings.poll_interval * 5)
+        self._policy = backoff.policy_for_interval(run.settings.poll_interval * 5)
         self._store_failed = False
         self.spawn: Callable[..., object]
 
@@ -132,7 +132,7 @@ class Saves:
         if tried >= rounds or run.board.stop is StopReason.DISK:
             run.say(Topic.NOTE, f"{record.id}: {reason}; the next run fetches it", Level.WARNING, record)
             return
-        wait = backoff.wait_s(self._policy, tried)
+        wait = backoff.backoff_s(self._policy, tried)
         run.say(Topic.DOWNLOAD_RETRIED, f"{record.id}: {reason}; again in {wait:.0f} s", Level.INFO, record)
         run.board.saving += 1
         self.spawn(self._push_after, record, wait)
@@ -146,12 +146,12 @@ class Saves:
         """Ask the vendor again where the video is; a dead link does not mean that the video is lost."""
         run = self._run
         record = run.board.records[key]
-        answer = await run.tools.api.look(record.generation_id)
+        answer = await run.tools.api.get_status(record.generation_id)
         run.board.polls[key] += 1
-        if not isinstance(answer, Look):
-            if answer.code == 429:
+        if not isinstance(answer, GenerationStatus):
+            if answer.http_status == 429:
                 delay = parse_retry_after(answer.retry_after, now_utc=run.tools.wall())
-                run.tools.pace.throttled(run.tools.clock(), delay)
+                run.tools.pace.on_rate_limited(run.tools.clock(), delay)
             return None
         if answer.phase is not Phase.COMPLETED:
             return None

@@ -26,7 +26,7 @@ class Zone(Enum):
     FORBIDDEN = auto()
 
 
-class Refused(Exception):
+class ForbiddenUrl(Exception):
     """The URL leads where a download must not go; the message says why, without the URL's secrets."""
 
 
@@ -36,7 +36,7 @@ class Hop:
 
     url: URL
     zones: frozenset[Zone]
-    plain: bool
+    is_plain_http: bool
 
 
 def zone_of(address: str) -> Zone:
@@ -47,9 +47,9 @@ def zone_of(address: str) -> Zone:
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or _nat64(ip)
-        if inner is not None:
-            return zone_of(str(inner))
+        embedded = ip.ipv4_mapped or ip.sixtofour or _nat64_ipv4(ip)
+        if embedded is not None:
+            return zone_of(str(embedded))
     if ip.is_loopback:
         return Zone.LOOPBACK
     if ip.is_link_local or ip.is_multicast or ip.is_unspecified:
@@ -62,90 +62,90 @@ def zone_of(address: str) -> Zone:
 def first_hop(text: str) -> Hop:
     """Take the vendor's URL. Raises `Refused` for what is no http(s) URL or plain http elsewhere."""
     try:
-        url = _as_written(text.strip())
+        url = _parse_verbatim(text.strip())
     except ValueError:
-        raise Refused("the video's address is not a URL") from None
-    return _hop(url, frozenset({Zone.PUBLIC, Zone.PRIVATE, Zone.LOOPBACK}))
+        raise ForbiddenUrl("the video's address is not a URL") from None
+    return _checked_hop(url, frozenset({Zone.PUBLIC, Zone.PRIVATE, Zone.LOOPBACK}))
 
 
-def next_hop(origin: URL, came_from: Zone, location: str) -> Hop:
+def next_hop(base: URL, source_zone: Zone, location: str) -> Hop:
     """Follow a redirect from `origin`, whose server was found in zone `came_from`.
 
     Raises `Refused` when the target's scheme or literal address is out of bounds. User names in the
     target are dropped: they would become an Authorization header.
     """
     try:
-        url = origin.join(_as_written(location.strip()))
+        url = base.join(_parse_verbatim(location.strip()))
     except ValueError:
-        raise Refused("the redirect leads to something that is not a URL") from None
-    return _hop(url, frozenset({Zone.PUBLIC, came_from}))
+        raise ForbiddenUrl("the redirect leads to something that is not a URL") from None
+    return _checked_hop(url, frozenset({Zone.PUBLIC, source_zone}))
 
 
 def literal_zone(url: URL) -> Zone | None:
     """The zone of a host that needs no DNS: an address, or a name of this machine; else None."""
     host = url.host or ""
-    literal = _literal(host)
+    literal = _ip_literal(host)
     if literal is not None:
         return zone_of(literal)
-    return Zone.LOOPBACK if _may_be_loopback(host) else None
+    return Zone.LOOPBACK if _is_loopback_host(host) else None
 
 
-def allow(hop: Hop, addresses: list[str]) -> list[str]:
+def allowed_addresses(hop: Hop, addresses: list[str]) -> list[str]:
     """Those of a host's addresses that the hop may use. Raises `Refused` when there are none."""
-    fitting = [address for address in addresses if zone_of(address) in hop.zones]
-    if addresses and not fitting:
-        raise Refused(_where(hop, zone_of(addresses[0])))
-    return fitting
+    allowed = [address for address in addresses if zone_of(address) in hop.zones]
+    if addresses and not allowed:
+        raise ForbiddenUrl(_forbidden_message(hop, zone_of(addresses[0])))
+    return allowed
 
 
-def shown(url: URL) -> str:
+def redacted(url: URL) -> str:
     """The URL as it may be printed: no user, no query (signatures live there), no fragment."""
     return str(url.with_user(None).with_query(None).with_fragment(None)) if url.host else "(no host)"
 
 
-def _as_written(text: str) -> URL:
+def _parse_verbatim(text: str) -> URL:
     """Take a URL letter by letter where it is one already: a signature may cover how it is spelled."""
     return URL(text, encoded=text.isascii() and text.isprintable() and " " not in text)
 
 
-def _hop(url: URL, zones: frozenset[Zone]) -> Hop:
+def _checked_hop(url: URL, zones: frozenset[Zone]) -> Hop:
     if url.scheme not in ("http", "https") or not url.host:
-        raise Refused(f"the video's address is not an http(s) URL (scheme {url.scheme or 'missing'!r})")
-    plain = url.scheme == "http"
-    if plain:
+        raise ForbiddenUrl(f"the video's address is not an http(s) URL (scheme {url.scheme or 'missing'!r})")
+    is_plain_http = url.scheme == "http"
+    if is_plain_http:
         zones &= {Zone.LOOPBACK}
-    hop = Hop(url.with_user(None).with_fragment(None), zones, plain)
-    if plain and not _may_be_loopback(url.host):
-        raise Refused(_where(hop, Zone.PUBLIC))
-    literal = _literal(url.host)
+    hop = Hop(url.with_user(None).with_fragment(None), zones, is_plain_http)
+    if is_plain_http and not _is_loopback_host(url.host):
+        raise ForbiddenUrl(_forbidden_message(hop, Zone.PUBLIC))
+    literal = _ip_literal(url.host)
     if literal is not None:
-        allow(hop, [literal])
+        allowed_addresses(hop, [literal])
     return hop
 
 
-def _where(hop: Hop, zone: Zone) -> str:
-    if hop.plain:
+def _forbidden_message(hop: Hop, zone: Zone) -> str:
+    if hop.is_plain_http:
         return f"{hop.url.host} is asked for over plain http; only https is safe beyond this machine"
-    what = "a private network" if zone is Zone.PRIVATE else "this machine" if zone is Zone.LOOPBACK else ""
-    return f"{hop.url.host} leads to {what or 'an address that serves no videos'}; refused"
+    network = "a private network" if zone is Zone.PRIVATE else "this machine" if zone is Zone.LOOPBACK else ""
+    return f"{hop.url.host} leads to {network or 'an address that serves no videos'}; refused"
 
 
-def _literal(host: str) -> str | None:
+def _ip_literal(host: str) -> str | None:
     try:
         return str(ipaddress.ip_address(host.strip("[]")))
     except ValueError:
         return None
 
 
-def _may_be_loopback(host: str) -> bool:
-    literal = _literal(host)
+def _is_loopback_host(host: str) -> bool:
+    literal = _ip_literal(host)
     if literal is not None:
         return zone_of(literal) is Zone.LOOPBACK
     name = host.rstrip(".").lower()
     return name == "localhost" or name.endswith(".localhost")
 
 
-def _nat64(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+def _nat64_ipv4(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     """RFC 6052: 64:ff9b::/96 carries an IPv4 address in its last 32 bits."""
     if ip in ipaddress.IPv6Network("64:ff9b::/96"):
         return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)

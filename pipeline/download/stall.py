@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True)
-class StallMeter:
+class StallDetector:
     """Demand `floor_bytes_s` on average over each `window_s`; a total time is never demanded.
 
     A large file on a slow line may take hours; a connection that has gone quiet is given up after one
@@ -14,26 +14,29 @@ class StallMeter:
     """
 
     window_s: float
-    floor_bytes_s: float
-    since: float
-    arrived_bytes: int = 0
+    min_bytes_per_s: float
+    window_started_at: float
+    received_bytes: int = 0
 
     @property
     def deadline(self) -> float:
         """The time at which the transfer counts as stalled unless more arrives."""
-        return self.since + self.window_s
+        return self.window_started_at + self.window_s
 
     def add(self, count: int, now: float) -> bool:
         """Count bytes; True when they earned a new window, and with it a new deadline.
 
         A window is renewed at most four times in its own length: moving a timer costs more than a chunk.
         """
-        self.arrived_bytes += count
-        if self.arrived_bytes < self.floor_bytes_s * self.window_s or now - self.since < self.window_s / 4:
+        self.received_bytes += count
+        if (
+            self.received_bytes < self.min_bytes_per_s * self.window_s
+            or now - self.window_started_at < self.window_s / 4
+        ):
             return False
-        self.renew(now)
+        self.start_window(now)
         return True
 
-    def renew(self, now: float) -> None:
+    def start_window(self, now: float) -> None:
         """Begin a new window."""
-        self.since, self.arrived_bytes = now, 0
+        self.window_started_at, self.received_bytes = now, 0

@@ -20,16 +20,16 @@ import anyio
 from anyio import to_thread
 from yarl import URL
 
-from pipeline.images.header import Head, NotAnImageError, read_head
+from pipeline.images.header import ImageInfo, NotAnImageError, read_image_info
 from pipeline.manifest.fields import Words
 from pipeline.manifest.problems import Problem, show
 from pipeline.net.address_guard import (
-    THROUGH_A_PROXY,
+    RESOLVING_PROXY_HOST,
     PrivateAddressError,
     PublicResolver,
-    refuse_private_literal,
+    reject_private_literal,
 )
-from pipeline.net.proxy import proxy_for, way_through
+from pipeline.net.proxy import proxy_for, proxy_request_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -37,22 +37,22 @@ if TYPE_CHECKING:
 
     from pipeline.model import Job
 
-SHORT_SIDE: Final = 720
+MIN_SHORT_SIDE_PX: Final = 720
 """The vendor's schema: "Should be 720p or higher resolution"."""
 
-HEAD_BYTES: Final = 1024 * 1024
+MAX_HEADER_BYTES: Final = 1024 * 1024
 """A JPEG's size may stand behind a large EXIF block and a colour profile; beyond this it is given up."""
 
-AT_ONCE: Final = 16
-KEPT_S: Final = 24 * 3600.0
-_REDIRECTS: Final = 5
-_FIRST_BYTES: Final = 64 * 1024
-_ASPECTS: Final = {"16:9": 16 / 9, "9:16": 9 / 16}
-_FAR: Final = math.log(1.35)
+MAX_CONCURRENT_REQUESTS: Final = 16
+CACHE_TTL_S: Final = 24 * 3600.0
+_MAX_REDIRECTS: Final = 5
+_FIRST_REQUEST_BYTES: Final = 64 * 1024
+_ASPECT_RATIOS: Final = {"16:9": 16 / 9, "9:16": 9 / 16}
+_MAX_ASPECT_LOG_RATIO: Final = math.log(1.35)
 """A 3:2 photo is near 16:9; a square and a portrait are not."""
-_COMMON: Final = frozenset({"jpeg", "png", "webp"})
+_COMMON_FORMATS: Final = frozenset({"jpeg", "png", "webp"})
 
-Look: TypeAlias = Head | Words
+ImageResult: TypeAlias = ImageInfo | Words
 """What was found at a URL: an image, or the words for why not."""
 
 
@@ -78,72 +78,79 @@ async def check_images(
     Good images are remembered in `cache_file` for a day. `timeout_s` bounds each image. Raises nothing
     for the network's sake.
     """
-    kept = await to_thread.run_sync(_read_kept, cache_file)
+    cached = await to_thread.run_sync(_read_cache, cache_file)
     urls = {job.image_url for job in jobs if job.image_url}
-    looks: dict[str, Look] = {url: head for url, head in kept.items() if url in urls}
-    looks |= await _look_at_all(urls - looks.keys(), allow_private, timeout_s)
-    await to_thread.run_sync(_keep, cache_file, looks)
-    return _findings(jobs, file, looks)
+    results: dict[str, ImageResult] = {url: head for url, head in cached.items() if url in urls}
+    results |= await _fetch_all(urls - results.keys(), allow_private, timeout_s)
+    await to_thread.run_sync(_write_cache, cache_file, results)
+    return _collect_findings(jobs, file, results)
 
 
-def _findings(jobs: Iterable[Job], file: str, looks: Mapping[str, Look]) -> ImageFindings:
+def _collect_findings(jobs: Iterable[Job], file: str, results: Mapping[str, ImageResult]) -> ImageFindings:
     problems: list[Problem] = []
     warnings: list[Problem] = []
     bad: set[str] = set()
     for job in jobs:
-        look = looks.get(job.image_url)
-        if look is None:
+        result = results.get(job.image_url)
+        if result is None:
             continue
-        words = _trouble(look)
-        if words is not None:
+        message = _find_problem(result)
+        if message is not None:
             problems.append(
-                Problem(file, job.line, job.column, f"image {show(job.image_url)}: {words[0]}", *words[1:])
+                Problem(
+                    file, job.line, job.column, f"image {show(job.image_url)}: {message[0]}", *message[1:]
+                )
             )
             bad.add(job.id)
-        elif isinstance(look, Head):
-            doubts = _doubts(look, job.body.get("aspect_ratio"))
+        elif isinstance(result, ImageInfo):
+            mismatches = _find_warnings(result, job.body.get("aspect_ratio"))
             warnings += [
                 Problem(file, job.line, job.column, f"image {show(job.image_url)}: {d[0]}", *d[1:])
-                for d in doubts
+                for d in mismatches
             ]
     return ImageFindings(tuple(problems), tuple(warnings), frozenset(bad))
 
 
-def _trouble(look: Look) -> Words | None:
-    if not isinstance(look, Head):
-        return look
-    if min(look.width, look.height) < SHORT_SIDE:
-        size = f"it is {look.width}x{look.height}"
+def _find_problem(result: ImageResult) -> Words | None:
+    if not isinstance(result, ImageInfo):
+        return result
+    if min(result.width, result.height) < MIN_SHORT_SIDE_PX:
+        size = f"it is {result.width}x{result.height}"
         return (
             size,
             "the model needs 720p or more",
-            f"give one with a short side of {SHORT_SIDE} pixels or more",
+            f"give one with a short side of {MIN_SHORT_SIDE_PX} pixels or more",
         )
     return None
 
 
-def _doubts(head: Head, asked: object) -> list[Words]:
-    doubts: list[Words] = []
-    wanted = _ASPECTS.get(asked) if isinstance(asked, str) else None
-    if wanted is not None and abs(math.log(head.width / head.height / wanted)) > _FAR:
-        what = f"it is {head.width}x{head.height}, far from {asked}"
-        doubts.append((what, "much of it will be cut off", "crop it, or ask for the other aspect_ratio"))
-    if head.kind not in _COMMON:
-        doubts.append((f"it is {head.kind.upper()}", "the vendor may not read that", "give a JPEG or PNG"))
-    return doubts
+def _find_warnings(info: ImageInfo, requested_ratio: object) -> list[Words]:
+    warnings: list[Words] = []
+    expected_ratio = _ASPECT_RATIOS.get(requested_ratio) if isinstance(requested_ratio, str) else None
+    if (
+        expected_ratio is not None
+        and abs(math.log(info.width / info.height / expected_ratio)) > _MAX_ASPECT_LOG_RATIO
+    ):
+        what = f"it is {info.width}x{info.height}, far from {requested_ratio}"
+        warnings.append((what, "much of it will be cut off", "crop it, or ask for the other aspect_ratio"))
+    if info.kind not in _COMMON_FORMATS:
+        warnings.append((f"it is {info.kind.upper()}", "the vendor may not read that", "give a JPEG or PNG"))
+    return warnings
 
 
-async def _look_at_all(urls: Iterable[str], allow_private: bool, timeout_s: float) -> dict[str, Look]:
-    looks: dict[str, Look] = {}
-    limiter = anyio.CapacityLimiter(AT_ONCE)
-    connector = aiohttp.TCPConnector(limit=AT_ONCE, resolver=None if allow_private else PublicResolver())
+async def _fetch_all(urls: Iterable[str], allow_private: bool, timeout_s: float) -> dict[str, ImageResult]:
+    results: dict[str, ImageResult] = {}
+    limiter = anyio.CapacityLimiter(MAX_CONCURRENT_REQUESTS)
+    connector = aiohttp.TCPConnector(
+        limit=MAX_CONCURRENT_REQUESTS, resolver=None if allow_private else PublicResolver()
+    )
     timeout = aiohttp.ClientTimeout(total=timeout_s)
     headers = {"User-Agent": "veobatch", "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
     jar = aiohttp.DummyCookieJar()
 
-    async def look(url: str) -> None:
+    async def fetch_one(url: str) -> None:
         async with limiter:
-            looks[url] = await _look_at(session, url, allow_private)
+            results[url] = await _fetch_image_info(session, url, allow_private)
 
     async with (
         aiohttp.ClientSession(
@@ -152,18 +159,18 @@ async def _look_at_all(urls: Iterable[str], allow_private: bool, timeout_s: floa
         anyio.create_task_group() as group,
     ):
         for url in urls:
-            group.start_soon(look, url)
-    return looks
+            group.start_soon(fetch_one, url)
+    return results
 
 
-async def _look_at(session: aiohttp.ClientSession, url: str, allow_private: bool) -> Look:
+async def _fetch_image_info(session: aiohttp.ClientSession, url: str, allow_private: bool) -> ImageResult:
     """Return the image's head, or the words for why there is none."""
     try:
-        for _ in range(_REDIRECTS + 1):
-            found = await _ask(session, url, allow_private)
-            if not isinstance(found, str):
-                return found
-            url = found
+        for _ in range(_MAX_REDIRECTS + 1):
+            result = await _request(session, url, allow_private)
+            if not isinstance(result, str):
+                return result
+            url = result
     except PrivateAddressError as error:
         return (
             str(error),
@@ -175,10 +182,10 @@ async def _look_at(session: aiohttp.ClientSession, url: str, allow_private: bool
     except TimeoutError:
         return "no answer in time", "the vendor may not get it either", "check the URL in a browser"
     except (aiohttp.ClientError, ssl.SSLError, OSError, ValueError) as error:
-        inner = _private_cause(error)
-        if inner is not None:
+        private_error = _private_cause(error)
+        if private_error is not None:
             return (
-                str(inner),
+                str(private_error),
                 "images are fetched from the public web",
                 "upload it, or use --allow-private-images",
             )
@@ -187,7 +194,7 @@ async def _look_at(session: aiohttp.ClientSession, url: str, allow_private: bool
             str(error)[:200],
             "check the URL in a browser",
         )
-    return f"more than {_REDIRECTS} redirects", "it leads nowhere", "give the image's own URL"
+    return f"more than {_MAX_REDIRECTS} redirects", "it leads nowhere", "give the image's own URL"
 
 
 def _private_cause(error: BaseException) -> PrivateAddressError | None:
@@ -200,18 +207,18 @@ def _private_cause(error: BaseException) -> PrivateAddressError | None:
     return None
 
 
-async def _ask(session: aiohttp.ClientSession, url: str, allow_private: bool) -> Look | str:
+async def _request(session: aiohttp.ClientSession, url: str, allow_private: bool) -> ImageResult | str:
     """Return what stands at `url`, or the URL it sends us to."""
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         return f"it leads to {show(url)}", "that is not on the web", "give the image's own URL"
     if not allow_private:
-        refuse_private_literal(parts.hostname)
-    headers = {"Range": f"bytes=0-{_FIRST_BYTES - 1}"}
+        reject_private_literal(parts.hostname)
+    headers = {"Range": f"bytes=0-{_FIRST_REQUEST_BYTES - 1}"}
     proxy = proxy_for(URL(url), os.environ)
-    THROUGH_A_PROXY.set(proxy is not None)
-    way = way_through(proxy)
-    async with session.get(url, headers=headers, allow_redirects=False, **way) as response:
+    RESOLVING_PROXY_HOST.set(proxy is not None)
+    options = proxy_request_options(proxy)
+    async with session.get(url, headers=headers, allow_redirects=False, **options) as response:
         location = response.headers.get("Location")
         if response.status in {301, 302, 303, 307, 308} and location:
             return urljoin(url, location)
@@ -221,22 +228,22 @@ async def _ask(session: aiohttp.ClientSession, url: str, allow_private: bool) ->
                 "the vendor will not get it either",
                 "check the URL in a browser",
             )
-        head, seen = await _read(response)
-    if head is None and response.status == 206 and seen >= _FIRST_BYTES:
-        headers = {"Range": f"bytes=0-{HEAD_BYTES - 1}"}
-        async with session.get(url, headers=headers, allow_redirects=False, **way) as response:
-            head, _ = await _read(response)
-    return head or ("its size is not in its first bytes", "the file may be cut short", "check the image")
+        info, received_bytes = await _read_header(response)
+    if info is None and response.status == 206 and received_bytes >= _FIRST_REQUEST_BYTES:
+        headers = {"Range": f"bytes=0-{MAX_HEADER_BYTES - 1}"}
+        async with session.get(url, headers=headers, allow_redirects=False, **options) as response:
+            info, _ = await _read_header(response)
+    return info or ("its size is not in its first bytes", "the file may be cut short", "check the image")
 
 
-async def _read(response: aiohttp.ClientResponse) -> tuple[Head | None, int]:
+async def _read_header(response: aiohttp.ClientResponse) -> tuple[ImageInfo | None, int]:
     """Return the head as soon as the bytes that came so far show it, and how many those were."""
     data = bytearray()
     async for chunk in response.content.iter_any():
         data += chunk
-        head = read_head(bytes(data))
-        if head is not None or len(data) >= HEAD_BYTES:
-            return head, len(data)
+        info = read_image_info(bytes(data))
+        if info is not None or len(data) >= MAX_HEADER_BYTES:
+            return info, len(data)
     if not data:
         raise NotAnImageError("an empty file")
     if len(data) < 12:
@@ -244,22 +251,26 @@ async def _read(response: aiohttp.ClientResponse) -> tuple[Head | None, int]:
     return None, len(data)
 
 
-def _read_kept(file: Path | None) -> dict[str, Head]:
+def _read_cache(file: Path | None) -> dict[str, ImageInfo]:
     if file is None:
         return {}
     try:
         rows = json.loads(file.read_bytes())
-        fresh = {url: row for url, row in rows.items() if 0 <= time.time() - row["at"] < KEPT_S}
-        return {url: Head(row["kind"], row["width"], row["height"]) for url, row in fresh.items()}
+        fresh = {url: row for url, row in rows.items() if 0 <= time.time() - row["at"] < CACHE_TTL_S}
+        return {url: ImageInfo(row["kind"], row["width"], row["height"]) for url, row in fresh.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
-def _keep(file: Path | None, looks: Mapping[str, Look]) -> None:
+def _write_cache(file: Path | None, results: Mapping[str, ImageResult]) -> None:
     """Remember the good ones; a cache that cannot be written is no one's trouble."""
     if file is None:
         return
-    rows = {url: {**asdict(look), "at": time.time()} for url, look in looks.items() if isinstance(look, Head)}
+    rows = {
+        url: {**asdict(look), "at": time.time()}
+        for url, look in results.items()
+        if isinstance(look, ImageInfo)
+    }
     part = file.with_suffix(f".{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

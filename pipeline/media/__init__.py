@@ -4,19 +4,19 @@ Owns everything about PyAV and the MP4 format. It blocks: call it in a thread (l
 while it works). It knows no network, no rows and no file names.
 """
 
-from pipeline.media.expectations import checked, compare
-from pipeline.media.mp4 import NotPlayable, begins_like_mp4, outline
-from pipeline.media.probe import Look, look, poster, preload, probe
+from pipeline.media.expectations import find_mismatches, with_mismatch_warnings
+from pipeline.media.mp4 import UnplayableVideo, check_structure, starts_like_mp4
+from pipeline.media.probe import ProbeResult, make_poster, preload_decoders, probe_media, probe_video
 
 __all__ = [
-    "Look",
-    "NotPlayable",
-    "begins_like_mp4",
-    "checked",
-    "compare",
-    "look",
-    "outline",
-    "poster",
-    "preload",
-    "probe",
+    "ProbeResult",
+    "UnplayableVideo",
+    "check_structure",
+    "find_mismatches",
+    "make_poster",
+    "preload_decoders",
+    "probe_media",
+    "probe_video",
+    "starts_like_mp4",
+    "with_mismatch_warnings",
 ]

@@ -16,33 +16,33 @@ VEO_DEFAULTS: Final = {"duration": 8, "resolution": "1080p", "generate_audio": T
 """What the vendor makes of fields that were left out; known for this model only."""
 
 
-def compare(media: Media, body: Mapping[str, Any]) -> tuple[str, ...]:
+def find_mismatches(media: Media, body: Mapping[str, Any]) -> tuple[str, ...]:
     """Say where the video differs from what `body` (the create's fields) asked for; words, not failures.
 
     What was left out is compared with the vendor's defaults for the model we know, and with nothing
     for any other.
     """
-    asked = {**(VEO_DEFAULTS if body.get("model") == VEO else {}), **body}
+    requested = {**(VEO_DEFAULTS if body.get("model") == VEO else {}), **body}
     return tuple(
         words
         for words in (
-            _wrong_duration(media, asked.get("duration")),
-            _wrong_resolution(media, asked.get("resolution")),
-            _wrong_aspect(media, asked.get("aspect_ratio")),
-            _wrong_sound(media, asked.get("generate_audio")),
+            _duration_mismatch(media, requested.get("duration")),
+            _resolution_mismatch(media, requested.get("resolution")),
+            _aspect_mismatch(media, requested.get("aspect_ratio")),
+            _audio_mismatch(media, requested.get("generate_audio")),
         )
         if words
     )
 
 
-def checked(media: Media, body: Mapping[str, Any]) -> Media:
+def with_mismatch_warnings(media: Media, body: Mapping[str, Any]) -> Media:
     """`media` with the warnings of `compare` added to its own."""
-    return replace(media, warnings=media.warnings + compare(media, body))
+    return replace(media, warnings=media.warnings + find_mismatches(media, body))
 
 
-def _wrong_duration(media: Media, asked: object) -> str:
+def _duration_mismatch(media: Media, requested: object) -> str:
     try:
-        seconds = float(str(asked).removesuffix("s"))
+        seconds = float(str(requested).removesuffix("s"))
     except ValueError:
         return ""
     if abs(media.duration_s - seconds) <= DURATION_TOLERANCE_S:
@@ -50,8 +50,8 @@ def _wrong_duration(media: Media, asked: object) -> str:
     return f"{media.duration_s:.1f} s long, {seconds:g} s asked"
 
 
-def _wrong_resolution(media: Media, asked: object) -> str:
-    text = str(asked).lower()
+def _resolution_mismatch(media: Media, requested: object) -> str:
+    text = str(requested).lower()
     lines = {"2k": 1440, "4k": 2160}.get(text) or (
         int(text[:-1]) if text[:-1].isdigit() and text[-1] == "p" else 0
     )
@@ -60,17 +60,24 @@ def _wrong_resolution(media: Media, asked: object) -> str:
     return f"{media.width}x{media.height}, {text} asked"
 
 
-def _wrong_aspect(media: Media, asked: object) -> str:
-    wide, colon, high = str(asked).partition(":")
-    if not (colon and wide.isdigit() and high.isdigit() and int(wide) and int(high) and media.height):
+def _aspect_mismatch(media: Media, requested: object) -> str:
+    width_part, colon, height_part = str(requested).partition(":")
+    if not (
+        colon
+        and width_part.isdigit()
+        and height_part.isdigit()
+        and int(width_part)
+        and int(height_part)
+        and media.height
+    ):
         return ""
-    ratio = int(wide) / int(high)
+    ratio = int(width_part) / int(height_part)
     if abs(media.width / media.height / ratio - 1) <= 0.02:
         return ""
-    return f"{media.width}x{media.height}, {asked} asked"
+    return f"{media.width}x{media.height}, {requested} asked"
 
 
-def _wrong_sound(media: Media, asked: object) -> str:
-    if not isinstance(asked, bool) or asked == media.has_audio:
+def _audio_mismatch(media: Media, requested: object) -> str:
+    if not isinstance(requested, bool) or requested == media.has_audio:
         return ""
-    return "no sound, sound asked" if asked else "with sound, none asked"
+    return "no sound, sound asked" if requested else "with sound, none asked"

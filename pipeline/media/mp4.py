@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_TOP_BOXES: Final = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot"})
+_TOP_LEVEL_BOXES: Final = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot"})
 
 
-class NotPlayable(Exception):
+class UnplayableVideo(Exception):
     """The bytes are not a whole, playable video; the message says what is wrong with them."""
 
 
-def begins_like_mp4(head: bytes) -> bool:
+def starts_like_mp4(first_bytes: bytes) -> bool:
     """Whether the first 8 bytes may be an MP4's; enough to tell it from a page."""
-    return head[4:8] in _TOP_BOXES
+    return first_bytes[4:8] in _TOP_LEVEL_BOXES
 
 
-def outline(source: Path | BinaryIO, size_bytes: int) -> None:
+def check_structure(source: Path | BinaryIO, size_bytes: int) -> None:
     """Walk the top-level boxes of an MP4 and see that they add up to the file (ISO/IEC 14496-12, 4.2).
 
     Needs no decoder and reads a few bytes a box. Raises `NotPlayable` for anything but an MP4 or
@@ -31,39 +31,39 @@ def outline(source: Path | BinaryIO, size_bytes: int) -> None:
     """
     if isinstance(source, Path):
         with source.open("rb") as file:
-            return outline(file, size_bytes)
+            return check_structure(file, size_bytes)
     seen = set()
-    for kind, start, size in _boxes(source, size_bytes):
+    for kind, start, size in _iter_boxes(source, size_bytes):
         if start + size > size_bytes:
-            raise NotPlayable(
+            raise UnplayableVideo(
                 f"the file is cut off: {start + size - size_bytes} bytes are missing at its end"
             )
         seen.add(kind)
     missing = {b"moov", b"mdat", b"moof"} - seen
     if b"moov" in missing or {b"mdat", b"moof"} <= missing:
-        raise NotPlayable("the file holds no video: its index or its data is missing")
+        raise UnplayableVideo("the file holds no video: its index or its data is missing")
     return None
 
 
-def _boxes(file: BinaryIO, size_bytes: int) -> Iterator[tuple[bytes, int, int]]:
+def _iter_boxes(file: BinaryIO, size_bytes: int) -> Iterator[tuple[bytes, int, int]]:
     start = 0
     while start < size_bytes:
         file.seek(start)
-        head = bytes(file.read(16))
-        size, kind = int.from_bytes(head[:4], "big"), head[4:8]
-        if start == 0 and kind not in _TOP_BOXES:
-            raise NotPlayable(f"this is no MP4: it begins with {head[:12]!r}")
+        header = bytes(file.read(16))
+        size, kind = int.from_bytes(header[:4], "big"), header[4:8]
+        if start == 0 and kind not in _TOP_LEVEL_BOXES:
+            raise UnplayableVideo(f"this is no MP4: it begins with {header[:12]!r}")
         if size == 1:
-            size = int.from_bytes(head[8:16], "big")
+            size = int.from_bytes(header[8:16], "big")
         elif size == 0:
             size = size_bytes - start
         if size < 8:
-            raise NotPlayable(f"the file is damaged at byte {start}")
+            raise UnplayableVideo(f"the file is damaged at byte {start}")
         yield kind, start, size
         start += size
 
 
-def prefix_length(codec: str, extradata: bytes | None) -> int:
+def nal_length_bytes(codec: str, extradata: bytes | None) -> int:
     """How many bytes hold a NAL unit's length in this stream's packets; 0 when they have no such prefix."""
     if not extradata or extradata[0] != 1:
         return 0
@@ -74,7 +74,7 @@ def prefix_length(codec: str, extradata: bytes | None) -> int:
     return 0
 
 
-def units_fit(packet: memoryview, prefix: int) -> bool:
+def nal_units_fit(packet: memoryview, prefix: int) -> bool:
     """Whether a packet is a run of NAL units that ends where the packet ends.
 
     A few bytes a frame are read, yet a block of zeros, of another file or of noise breaks the chain.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from pipeline.media.mp4 import NotPlayable, prefix_length, units_fit
+from pipeline.media.mp4 import UnplayableVideo, nal_length_bytes, nal_units_fit
 from pipeline.model import Media
 
 if TYPE_CHECKING:
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 POSTER_WIDTH: Final = 480
-QUICK_OPEN: Final = {"skip_frame": "all", "probesize": "65536"}
+FAST_OPEN_OPTIONS: Final = {"skip_frame": "all", "probesize": "65536"}
 """Without these, opening decodes frames to learn what the index says already: 150 ms in place of 2."""
 
-DEEP_BYTES: Final = 4 * 1024 * 1024
-DEEP_S: Final = 0.2
-STRUCTURE_BYTES: Final = 256 * 1024 * 1024
-_S_A_PIXEL: Final = 0.6e-9
-_S_A_BYTE: Final = 80e-9
+FULL_DECODE_MAX_BYTES: Final = 4 * 1024 * 1024
+FULL_DECODE_MAX_S: Final = 0.2
+PACKET_CHECK_MAX_BYTES: Final = 256 * 1024 * 1024
+_DECODE_S_PER_PIXEL: Final = 0.6e-9
+_DECODE_S_PER_BYTE: Final = 80e-9
 """What H.264 costs to decode on one core of a 2020s server: measured with x264 clips of 0.02 to 17 MB."""
 
-_DARK: Final = 32.0
+_DARK_LUMA: Final = 32.0
 """Mean luma (0-255) under which a frame counts as black; video black is 16."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ProbeResult:
     """What one look found. `poster` is a JPEG, b"" when none was asked for.
 
     `faults` is "" for a sound file, else words on what is damaged in a file that plays all the same.
@@ -45,10 +45,10 @@ class Look:
 
     media: Media
     poster: bytes = b""
-    faults: str = ""
+    defects: str = ""
 
 
-def preload() -> None:
+def preload_decoders() -> None:
     """Import what a look needs. Loading libav holds the GIL for 100 ms: better before the work than in it."""
     import av  # noqa: F401
     from PIL import Image
@@ -56,17 +56,17 @@ def preload() -> None:
     Image.preinit()
 
 
-def probe(source: Path | BinaryIO) -> Media:
+def probe_media(source: Path | BinaryIO) -> Media:
     """Open, index and decode enough of the file to know that it plays. Raises `NotPlayable`."""
-    return look(source, poster=False).media
+    return probe_video(source, with_poster=False).media
 
 
-def poster(source: Path | BinaryIO) -> bytes:
+def make_poster(source: Path | BinaryIO) -> bytes:
     """A JPEG, 480 px wide, of a frame that is not black if there is one. Raises `NotPlayable`."""
-    return look(source).poster
+    return probe_video(source).poster
 
 
-def look(source: Path | BinaryIO, *, poster: bool = True) -> Look:
+def probe_video(source: Path | BinaryIO, *, with_poster: bool = True) -> ProbeResult:
     """Everything at once, in one pass over a file or a seekable file object. Raises `NotPlayable`.
 
     A path is read to its end; of a file object (each read of which may be a request) a large file is
@@ -78,42 +78,49 @@ def look(source: Path | BinaryIO, *, poster: bool = True) -> Look:
         if not isinstance(source, Path):
             source.seek(0)
         name = str(source) if isinstance(source, Path) else source
-        with av.open(name, "r", options=dict(QUICK_OPEN)) as container:
-            return _Looking(container, thorough=isinstance(source, Path)).run(poster)
+        with av.open(name, "r", options=dict(FAST_OPEN_OPTIONS)) as container:
+            return _VideoProbe(container, check_all_packets=isinstance(source, Path)).run(with_poster)
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise NotPlayable(f"no player can read it: {error}") from error
+        raise UnplayableVideo(f"no player can read it: {error}") from error
 
 
-class _Looking:
+class _VideoProbe:
     """The state of one look: the best picture so far, and what was found damaged."""
 
-    def __init__(self, container: InputContainer, *, thorough: bool) -> None:
+    def __init__(self, container: InputContainer, *, check_all_packets: bool) -> None:
         if not container.streams.video:
-            raise NotPlayable("it has no video stream")
-        self.container, self.thorough = container, thorough
+            raise UnplayableVideo("it has no video stream")
+        self.container, self.check_all_packets = container, check_all_packets
         self.stream = container.streams.video[0]
         self.stream.codec_context.skip_frame = "DEFAULT"
         self.stream.codec_context.thread_count = 1
-        self.picture: VideoFrame | None = None
-        self.light = -1.0
+        self.poster_frame: VideoFrame | None = None
+        self.poster_luma = -1.0
         self.frames = 0
-        self.faults: list[str] = []
+        self.defects: list[str] = []
 
-    def run(self, wanted: bool) -> Look:
-        if self._cost_s() <= DEEP_S and self.container.size <= DEEP_BYTES:
+    def run(self, with_poster: bool) -> ProbeResult:
+        if self._decode_cost_s() <= FULL_DECODE_MAX_S and self.container.size <= FULL_DECODE_MAX_BYTES:
             self._decode_all()
         else:
-            self._sample()
-        if self.picture is None:
-            raise NotPlayable("not one frame of it can be decoded")
-        faults = ", ".join(self.faults)
-        return Look(_facts(self.container, self.stream), _jpeg(self.picture) if wanted else b"", faults)
+            self._decode_sample()
+        if self.poster_frame is None:
+            raise UnplayableVideo("not one frame of it can be decoded")
+        defects = ", ".join(self.defects)
+        return ProbeResult(
+            _media_info(self.container, self.stream),
+            _encode_jpeg(self.poster_frame) if with_poster else b"",
+            defects,
+        )
 
-    def _cost_s(self) -> float:
+    def _decode_cost_s(self) -> float:
         """About how long decoding everything would take."""
-        size = self.stream.codec_context
+        codec = self.stream.codec_context
         count = self.stream.frames or round(_duration_s(self.container, self.stream) * 30)
-        return count * size.width * size.height * _S_A_PIXEL + self.container.size * _S_A_BYTE
+        return (
+            count * codec.width * codec.height * _DECODE_S_PER_PIXEL
+            + self.container.size * _DECODE_S_PER_BYTE
+        )
 
     def _decode_all(self) -> None:
         """Decode video and sound from the first to the last packet."""
@@ -128,52 +135,56 @@ class _Looking:
                     if isinstance(frame, av.VideoFrame | av.AudioFrame):
                         damaged += frame.is_corrupt
                     if isinstance(frame, av.VideoFrame):
-                        self._consider(frame)
+                        self._update_poster_frame(frame)
             except av.FFmpegError:
                 damaged += 1
         if damaged:
-            self.faults.append(f"{damaged} frames cannot be decoded cleanly")
+            self.defects.append(f"{damaged} frames cannot be decoded cleanly")
         if self.stream.frames > self.frames:
-            self.faults.append(
+            self.defects.append(
                 f"{self.stream.frames - self.frames} of {self.stream.frames} frames are missing"
             )
 
-    def _sample(self) -> None:
+    def _decode_sample(self) -> None:
         """Check the structure if reading is cheap, decode one key frame, and more only while it is dark."""
-        keys = self._walk() if self.thorough and self.container.size <= STRUCTURE_BYTES else []
-        for at in _order(keys) or [int(self.stream.duration or 0) // 2, 0]:
-            self._decode_key(at)
-            if self.light >= _DARK:
+        keyframes = (
+            self._check_packets()
+            if self.check_all_packets and self.container.size <= PACKET_CHECK_MAX_BYTES
+            else []
+        )
+        for at in _keyframe_order(keyframes) or [int(self.stream.duration or 0) // 2, 0]:
+            self._decode_keyframe(at)
+            if self.poster_luma >= _DARK_LUMA:
                 return
-        self._decode_on()
+        self._decode_until_bright()
 
-    def _walk(self) -> list[tuple[int, int]]:
+    def _check_packets(self) -> list[tuple[int, int]]:
         """Read every packet; return (time, bytes) of the video's key frames."""
-        prefix = prefix_length(self.stream.codec_context.name, self.stream.codec_context.extradata)
-        broken, count, keys = 0, 0, []
+        length_bytes = nal_length_bytes(self.stream.codec_context.name, self.stream.codec_context.extradata)
+        broken, count, keyframes = 0, 0, []
         for packet in self.container.demux():
             if packet.stream is not self.stream or not packet.size:
                 continue
             count += 1
-            if packet.is_corrupt or (prefix and not units_fit(memoryview(packet), prefix)):
+            if packet.is_corrupt or (length_bytes and not nal_units_fit(memoryview(packet), length_bytes)):
                 broken += 1
             if packet.is_keyframe and packet.pts is not None:
-                keys.append((packet.pts, packet.size))
+                keyframes.append((packet.pts, packet.size))
         if broken:
-            self.faults.append(f"{broken} of {count} frames are damaged")
+            self.defects.append(f"{broken} of {count} frames are damaged")
         if self.stream.frames > count:
-            self.faults.append(f"{self.stream.frames - count} of {self.stream.frames} frames are missing")
-        return keys
+            self.defects.append(f"{self.stream.frames - count} of {self.stream.frames} frames are missing")
+        return keyframes
 
-    def _decode_key(self, at: int) -> None:
+    def _decode_keyframe(self, at: int) -> None:
         """Decode the one key frame at or before `at`, in the stream's time base."""
         self.container.seek(at, stream=self.stream)
         for packet in self.container.demux(self.stream):
             if packet.is_keyframe and packet.size:
-                self._decode(packet)
+                self._decode_packet(packet)
                 return
 
-    def _decode(self, packet: Packet[VideoStream]) -> None:
+    def _decode_packet(self, packet: Packet[VideoStream]) -> None:
         """Send one packet and flush: a decoder holds frames back for those that follow otherwise."""
         import av
 
@@ -181,46 +192,46 @@ class _Looking:
         try:
             for frame in codec.decode(packet) + codec.decode(None):
                 if frame.is_corrupt:
-                    self.faults.append(f"the frame at {frame.time or 0:.1f} s is damaged")
-                self._consider(frame)
+                    self.defects.append(f"the frame at {frame.time or 0:.1f} s is damaged")
+                self._update_poster_frame(frame)
         except av.FFmpegError as error:
-            self.faults.append(f"a frame cannot be decoded ({error.strerror})")
+            self.defects.append(f"a frame cannot be decoded ({error.strerror})")
         codec.flush_buffers()
 
-    def _decode_on(self) -> None:
+    def _decode_until_bright(self) -> None:
         """Every key frame was dark: a fade-in, perhaps. Go on frame by frame for some seconds."""
         import av
 
         self.container.seek(0, stream=self.stream)
         try:
             for number, frame in enumerate(self.container.decode(self.stream)):
-                self._consider(frame)
-                if self.light >= _DARK or number >= 240:
+                self._update_poster_frame(frame)
+                if self.poster_luma >= _DARK_LUMA or number >= 240:
                     return
         except av.FFmpegError as error:
-            self.faults.append(f"a frame cannot be decoded ({error.strerror})")
+            self.defects.append(f"a frame cannot be decoded ({error.strerror})")
 
-    def _consider(self, frame: VideoFrame) -> None:
+    def _update_poster_frame(self, frame: VideoFrame) -> None:
         """Keep the first frame that is not dark, else the brightest of the dark ones."""
         self.frames += 1
-        if self.light >= _DARK:
+        if self.poster_luma >= _DARK_LUMA:
             return
-        light = _brightness(frame)
-        if light > self.light:
-            self.picture, self.light = frame, light
+        luma = _mean_luma(frame)
+        if luma > self.poster_luma:
+            self.poster_frame, self.poster_luma = frame, luma
 
 
-def _order(keys: list[tuple[int, int]]) -> list[int]:
+def _keyframe_order(keyframes: list[tuple[int, int]]) -> list[int]:
     """Times of up to six key frames, the middle-sized first.
 
     The largest cost ten times as much to decode, and the smallest are likely to be black.
     """
-    by_size = [at for at, _ in sorted(keys, key=lambda key: key[1])]
+    by_size = [at for at, _ in sorted(keyframes, key=lambda key: key[1])]
     middle = len(by_size) // 2
     return (by_size[middle:] + by_size[:middle][::-1])[:6]
 
 
-def _facts(container: InputContainer, stream: VideoStream) -> Media:
+def _media_info(container: InputContainer, stream: VideoStream) -> Media:
     rate = stream.average_rate or stream.guessed_rate
     audio = container.streams.audio
     return Media(
@@ -240,13 +251,13 @@ def _duration_s(container: InputContainer, stream: VideoStream) -> float:
     return container.duration / 1_000_000 if container.duration is not None else 0.0
 
 
-def _brightness(frame: VideoFrame) -> float:
+def _mean_luma(frame: VideoFrame) -> float:
     small = frame.reformat(width=32, height=18, format="gray", interpolation="FAST_BILINEAR", threads=1)
-    light = bytes(small.planes[0])
-    return sum(light) / len(light)
+    luma_bytes = bytes(small.planes[0])
+    return sum(luma_bytes) / len(luma_bytes)
 
 
-def _jpeg(frame: VideoFrame) -> bytes:
+def _encode_jpeg(frame: VideoFrame) -> bytes:
     from PIL import Image
 
     height = max(2, round(frame.height * POSTER_WIDTH / frame.width / 2) * 2)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aiohttp.abc import ResolveResult
 
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
-_TRANSLATED: Final = ipaddress.ip_network("64:ff9b:1::/48")
+_LOCAL_NAT64: Final = ipaddress.ip_network("64:ff9b:1::/48")
 
 
 class PrivateAddressError(OSError):
@@ -29,17 +29,17 @@ def is_public(address: str) -> bool:
     """Say whether the numeric `address` is one of the public internet, also as IPv6 wraps IPv4."""
     ip = ipaddress.ip_address(address.split("%", 1)[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        embedded = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
         if ip in _NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(str(inner))
-        if ip in _TRANSLATED:
+            embedded = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if embedded is not None:
+            return is_public(str(embedded))
+        if ip in _LOCAL_NAT64:
             return False
     return ip.is_global and not ip.is_multicast
 
 
-def refuse_private_literal(host: str) -> None:
+def reject_private_literal(host: str) -> None:
     """Raise `PrivateAddressError` when `host` is itself a private address, which no resolver would see."""
     try:
         public = is_public(host.strip("[]"))
@@ -49,7 +49,7 @@ def refuse_private_literal(host: str) -> None:
         raise PrivateAddressError(f"{host} is a private address")
 
 
-THROUGH_A_PROXY: Final[ContextVar[bool]] = ContextVar("through_a_proxy", default=False)
+RESOLVING_PROXY_HOST: Final[ContextVar[bool]] = ContextVar("through_a_proxy", default=False)
 """Whether the name that is looked up is that of a proxy, which the user chose: it may be anywhere."""
 
 
@@ -64,7 +64,7 @@ class PublicResolver(AbstractResolver):
     ) -> list[ResolveResult]:
         """Return what `host` resolves to; raises `PrivateAddressError`, or OSError for an unknown name."""
         results = await self._inner.resolve(host, port, family)
-        for result in () if THROUGH_A_PROXY.get() else results:
+        for result in () if RESOLVING_PROXY_HOST.get() else results:
             if not is_public(result["host"]):
                 raise PrivateAddressError(f"{host} leads to the private address {result['host']}")
         return results

@@ -26,10 +26,10 @@ _VARIABLES: Final = {
     "https": ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"),
     "http": ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"),
 }
-_EXCEPTIONS: Final = ("no_proxy", "NO_PROXY")
-_ENTRY: Final = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<name>[^:]*))(?::(?P<port>\d+))?")
+_NO_PROXY_VARIABLES: Final = ("no_proxy", "NO_PROXY")
+_NO_PROXY_ENTRY: Final = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<name>[^:]*))(?::(?P<port>\d+))?")
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,14 @@ class Proxy:
     source: str
     authorization: str = field(default="", repr=False)
 
-    def refusal(self, status: int, reason: str) -> str:
+    def tunnel_error(self, status: int, reason: str) -> str:
         """Say that the proxy opened no tunnel, and what may help."""
-        words = f"{self} opened no tunnel: HTTP {status} {reason}".rstrip()
+        message = f"{self} opened no tunnel: HTTP {status} {reason}".rstrip()
         if status == 407:
-            return f"{words}; write its user into the variable: {self.source}=http://user:password@host:port"
-        return words
+            return (
+                f"{message}; write its user into the variable: {self.source}=http://user:password@host:port"
+            )
+        return message
 
     def __str__(self) -> str:
         return f"the proxy {self.url.origin()} of {self.source}"
@@ -58,70 +60,70 @@ def proxy_for(url: URL, environ: Mapping[str, str]) -> Proxy | None:
     the message shows no more of the variable than its name and its scheme.
     """
     host = (url.host or "").rstrip(".").lower()
-    if not host or is_this_machine(host):
+    if not host or is_local_host(host):
         return None
     source = next((name for name in _VARIABLES.get(url.scheme, ()) if environ.get(name, "").strip()), "")
     if not source:
         return None
-    exceptions = next((environ[name] for name in _EXCEPTIONS if environ.get(name, "").strip()), "")
-    if is_excepted(host, url.port, exceptions):
+    no_proxy = next((environ[name] for name in _NO_PROXY_VARIABLES if environ.get(name, "").strip()), "")
+    if bypasses_proxy(host, url.port, no_proxy):
         return None
-    return _proxy(environ[source].strip(), source)
+    return _parse_proxy(environ[source].strip(), source)
 
 
-def way_through(proxy: Proxy | None) -> dict[str, Any]:
+def proxy_request_options(proxy: Proxy | None) -> dict[str, Any]:
     """Return the options of an aiohttp request that lead it through `proxy`.
 
     The user goes as a header that the proxy alone is sent, never in the URL, which errors show.
     """
     if proxy is None:
         return {}
-    told = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
-    return {"proxy": proxy.url, "proxy_headers": told}
+    headers = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
+    return {"proxy": proxy.url, "proxy_headers": headers}
 
 
-def is_this_machine(host: str) -> bool:
+def is_local_host(host: str) -> bool:
     """Whether a host's name or address says by itself that it is this machine."""
-    address = _address(host)
+    address = _parse_ip(host)
     if address is None:
         return host == "localhost" or host.endswith(".localhost")
-    inner = getattr(address, "ipv4_mapped", None) or address
-    return bool(inner.is_loopback or inner.is_unspecified)
+    unwrapped = getattr(address, "ipv4_mapped", None) or address
+    return bool(unwrapped.is_loopback or unwrapped.is_unspecified)
 
 
-def is_excepted(host: str, port: int | None, exceptions: str) -> bool:
+def bypasses_proxy(host: str, port: int | None, no_proxy: str) -> bool:
     """Whether `NO_PROXY` names the host: `*`, a domain (and all below it), an address, a network.
 
     Entries are divided by commas or blanks; one with a port holds for that port only.
     """
-    return any(_names(entry, host, port) for entry in re.split(r"[,\s]+", exceptions.lower()) if entry)
+    return any(_entry_matches(entry, host, port) for entry in re.split(r"[,\s]+", no_proxy.lower()) if entry)
 
 
-def _names(entry: str, host: str, port: int | None) -> bool:
+def _entry_matches(entry: str, host: str, port: int | None) -> bool:
     if entry == "*":
         return True
-    address = _address(host)
+    address = _parse_ip(host)
     try:
         network = ipaddress.ip_network(entry, strict=False)
     except ValueError:
         network = None
     if network is not None:
         return address is not None and address in network
-    found = _ENTRY.fullmatch(entry)
-    if found is None or (found["port"] and int(found["port"]) != port):
+    match = _NO_PROXY_ENTRY.fullmatch(entry)
+    if match is None or (match["port"] and int(match["port"]) != port):
         return False
-    if found["six"] is not None or address is not None:
-        return address is not None and _address(found["six"] or found["name"] or "") == address
-    name = found["name"].removeprefix("*").strip(".")
+    if match["six"] is not None or address is not None:
+        return address is not None and _parse_ip(match["six"] or match["name"] or "") == address
+    name = match["name"].removeprefix("*").strip(".")
     return bool(name) and (host == name or host.endswith(f".{name}"))
 
 
-def _proxy(text: str, source: str) -> Proxy:
+def _parse_proxy(text: str, source: str) -> Proxy:
     scheme, divider, _ = text.partition("://")
     if divider and scheme.lower() not in ("http", "https"):
-        shown = scheme if scheme.isalnum() else "?"
+        scheme_text = scheme if scheme.isalnum() else "?"
         raise UsageError(
-            f"{source} names a {shown}:// proxy; only http:// and https:// ones can be used. "
+            f"{source} names a {scheme_text}:// proxy; only http:// and https:// ones can be used. "
             "Name one of those in HTTPS_PROXY, or leave hosts out of it with NO_PROXY"
         )
     try:
@@ -136,15 +138,15 @@ def _proxy(text: str, source: str) -> Proxy:
             f"{source} will not do as a proxy: it looks like http://host:port or "
             "http://user:password@host:port, with %40 for @, %23 for # and the like in the password"
         )
-    told = ""
+    authorization = ""
     if url.user or url.password:
-        told = "Basic " + b64encode(
+        authorization = "Basic " + b64encode(
             f"{url.user or ''}:{url.password or ''}".encode("utf-8", "surrogateescape")
         ).decode("ascii")
-    return Proxy(url.origin(), source, told)
+    return Proxy(url.origin(), source, authorization)
 
 
-def _address(host: str) -> Address | None:
+def _parse_ip(host: str) -> IpAddress | None:
     try:
         return ipaddress.ip_address(host.strip("[]").partition("%")[0])
     except ValueError:

@@ -9,11 +9,11 @@ from pipeline.model import State
 from pipeline.plan import PAID_FAILURES
 
 if TYPE_CHECKING:
-    from pipeline.client.responses import Look
+    from pipeline.client.responses import GenerationStatus
     from pipeline.model import Record
 
 
-def completed(record: Record, look: Look, now: float) -> Record:
+def completed(record: Record, look: GenerationStatus, now: float) -> Record:
     """Return a generating record whose video is there to be fetched.
 
     The charge is recorded by the vendor once the generation is completed, so money is settled here.
@@ -31,7 +31,7 @@ def completed(record: Record, look: Look, now: float) -> Record:
     )
 
 
-def ended_badly(record: Record, look: Look, now: float) -> Record:
+def ended_badly(record: Record, look: GenerationStatus, now: float) -> Record:
     """Return a generating record whose generation failed.
 
     The vendor never charges for that, unless it calls the generation completed and shows no video.

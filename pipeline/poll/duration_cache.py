@@ -15,13 +15,13 @@ from typing import Any
 from platformdirs import user_cache_dir
 
 
-def memory_path(base_url: str) -> Path:
+def duration_cache_path(base_url: str) -> Path:
     """Return where durations seen at this API are kept."""
     name = re.sub(r"[^A-Za-z0-9.-]+", "_", base_url.partition("://")[2])[:100]
     return Path(user_cache_dir("veobatch", appauthor=False)) / "durations" / f"{name}.json"
 
 
-def read_memory(path: Path) -> dict[str, Any]:
+def read_duration_cache(path: Path) -> dict[str, Any]:
     """Return what was kept, or nothing."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -30,10 +30,10 @@ def read_memory(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def write_memory(path: Path, memory: dict[str, Any]) -> None:
+def write_duration_cache(path: Path, durations: dict[str, Any]) -> None:
     """Replace what was kept; a disk that will not have it is no trouble."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(memory), encoding="utf-8")
+        part.write_text(json.dumps(durations), encoding="utf-8")
         part.replace(path)

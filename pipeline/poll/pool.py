@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from pipeline import backoff
-from pipeline.client import Look, Phase
-from pipeline.client.responses import LookTrouble
+from pipeline.client import GenerationStatus, Phase
+from pipeline.client.responses import StatusError
 from pipeline.errors import Conflict, StopReason
 from pipeline.events import Level, Topic
 from pipeline.model import State
@@ -66,7 +66,7 @@ class Looks:
         since = record.accepted_at or record.submitted_at or run.tools.wall()
         self._follow(record, max(0.0, run.tools.wall() - since))
 
-    async def begin(self, record: Record, look: Look) -> None:
+    async def begin(self, record: Record, look: GenerationStatus) -> None:
         """Follow a generation that was just accepted (and counted); its answer may say all already."""
         if look.phase in (Phase.COMPLETED, Phase.FAILED):
             self._run.board.generating -= 1
@@ -107,7 +107,7 @@ class Looks:
                 when = polling.next_due()
                 if when is None or when > now:
                     await self._sleep(now, inf if when is None else when - now)
-                elif (wait := pace.may_look(now)) > 0:
+                elif (wait := pace.acquire_delay_s(now)) > 0:
                     # The account may have lent another pace long before a long gap is over.
                     await anyio.sleep(min(wait, run.settings.poll_interval))
                 elif (key := polling.pop_due(now)) is not None:
@@ -146,7 +146,7 @@ class Looks:
         """Take the next generation at once if one is due, without the way over the dispatcher."""
         run, now = self._run, self._run.tools.clock()
         when = run.tools.polling.next_due()
-        if when is None or when > now or run.tools.pace.may_look(now) > 0:
+        if when is None or when > now or run.tools.pace.acquire_delay_s(now) > 0:
             return None
         key = run.tools.polling.pop_due(now)
         if key is not None:
@@ -156,13 +156,13 @@ class Looks:
     async def _look(self, key: str) -> None:
         run, board = self._run, self._run.board
         record = board.records[key]
-        answer = await run.tools.api.look(record.generation_id)
+        answer = await run.tools.api.get_status(record.generation_id)
         self._looking.discard(key)
         board.polls[key] += 1
-        if isinstance(answer, LookTrouble):
+        if isinstance(answer, StatusError):
             self._nothing_seen(record, answer)
             return
-        run.tools.pace.ok(run.tools.clock())
+        run.tools.pace.on_success(run.tools.clock())
         self._unanswered.pop(key, None)
         self._key_refusals = 0
         if answer.phase in (Phase.COMPLETED, Phase.FAILED):
@@ -182,15 +182,15 @@ class Looks:
             run.tools.polling.not_yet(record.key, now=now)
             self._rouse()
 
-    def _nothing_seen(self, record: Record, trouble: LookTrouble) -> None:
+    def _nothing_seen(self, record: Record, trouble: StatusError) -> None:
         """A look that failed is not a look: it comes again soon, paced, until the deadline."""
         run, now = self._run, self._run.tools.clock()
         retry_after_s = parse_retry_after(trouble.retry_after, now_utc=run.tools.wall())
         run.say(Topic.LOOK_FAILED, f"{record.id}: {trouble.message}", Level.DEBUG, record)
         self._unanswered[record.key] = trouble.message
-        if trouble.code == 429:
-            run.tools.pace.throttled(now, retry_after_s)
-        if trouble.code == 401:
+        if trouble.http_status == 429:
+            run.tools.pace.on_rate_limited(now, retry_after_s)
+        if trouble.http_status == 401:
             self._key_refused(trouble)
         else:
             self._key_refusals = 0
@@ -198,7 +198,7 @@ class Looks:
             run.tools.polling.look_failed(record.key, now=now, retry_after_s=retry_after_s)
             self._rouse()
 
-    def _key_refused(self, trouble: LookTrouble) -> None:
+    def _key_refused(self, trouble: StatusError) -> None:
         run = self._run
         self._key_refusals += 1
         if self._key_refusals < KEY_REFUSALS:
@@ -243,7 +243,7 @@ class Looks:
             words = f"unknown status {status[:80]!r}: taken for 'not finished yet'"
             self._run.say(Topic.UNKNOWN_STATUS, words, Level.WARNING, record)
 
-    async def _ended(self, record: Record, look: Look) -> None:
+    async def _ended(self, record: Record, look: GenerationStatus) -> None:
         """The generation is final: write it down and hand it on."""
         run, board = self._run, self._run.board
         learned = board.looked(record)
@@ -260,7 +260,7 @@ class Looks:
             board.settling -= 1
             run.ring()
 
-    async def _failed(self, record: Record, look: Look, learned: Mapping[str, Any]) -> None:
+    async def _failed(self, record: Record, look: GenerationStatus, learned: Mapping[str, Any]) -> None:
         """A failed generation is not charged: a provider's fault is worth another one, a refusal is not."""
         run = self._run
         failed = replace(ended_badly(record, look, run.tools.wall()), **learned)
@@ -268,7 +268,9 @@ class Looks:
         retryable = failure is not None and failure.retryable
         allowed = run.settings.generation_retries
         words = f"{record.id}: {failure.message if failure else ''}"
-        if backoff.generates_again(retryable=retryable, faults=failed.faults - 1, generation_retries=allowed):
+        if backoff.should_regenerate(
+            retryable=retryable, faults=failed.faults - 1, generation_retries=allowed
+        ):
             then = "generating it again" if run.board.stop is None else "the next run generates it again"
             run.say(Topic.NOTE, f"{words}; {then}", Level.WARNING, record)
             again = failed.evolve(State.PENDING, failure=None, generation_id="", finished_at=None)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from pipeline.client.client import LOG_REQUEST_GAP_S
-from pipeline.client.responses import LookTrouble
+from pipeline.client.responses import StatusError
 from pipeline.model import State
 from pipeline.submit.create import accepted
 
@@ -68,16 +68,16 @@ async def read_log(
         if number:
             await anyio.sleep(gap_s)
         page = await api.log_page(reach, limit=PAGE_ROWS, offset=offset)
-        if isinstance(page, LookTrouble):
+        if isinstance(page, StatusError):
             return LogPass(found, complete=False, trouble=page.message)
         for row in page.rows:
             if row.client_request_id in missing and _better(row, found.get(row.client_request_id)):
                 found[row.client_request_id] = row
-        if not page.more:
+        if not page.has_more:
             return LogPass(found, complete=True)
         if all(_tells(found.get(name)) for name in missing):
             return LogPass(found, complete=False)
-        offset += page.length
+        offset += page.row_count
     return LogPass(found, complete=False, trouble=f"more than {MAX_PAGES} pages")
 
 
@@ -100,12 +100,12 @@ async def read_whole_log(
         if number:
             await anyio.sleep(gap_s)
         page = await api.log_page(reach, limit=PAGE_ROWS, offset=offset)
-        if isinstance(page, LookTrouble):
+        if isinstance(page, StatusError):
             return WholeLog(tuple(rows), page.message)
         rows += page.rows
-        if not page.more:
+        if not page.has_more:
             return WholeLog(tuple(rows))
-        offset += page.length
+        offset += page.row_count
     return WholeLog(tuple(rows), f"more than {MAX_PAGES} pages")
 
 

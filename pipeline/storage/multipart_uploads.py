@@ -24,7 +24,7 @@ import aiohttp
 from yarl import URL
 
 from pipeline.errors import UsageError
-from pipeline.net.proxy import proxy_for, way_through
+from pipeline.net.proxy import proxy_for, proxy_request_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,7 +90,7 @@ class MultipartUploads:
         )
         headers = self.signed_headers(method, path, query_string, datetime.now(UTC))
         url = URL(f"{self.endpoint}{path}?{query_string}", encoded=True)
-        proxy_options = way_through(proxy_for(url, os.environ))
+        proxy_options = proxy_request_options(proxy_for(url, os.environ))
         async with session.request(
             method, url, headers=headers, allow_redirects=False, **proxy_options
         ) as response:

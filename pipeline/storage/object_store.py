@@ -27,7 +27,7 @@ from obstore.exceptions import (
 from obstore.store import from_url
 
 from pipeline.errors import StoreTrouble, UsageError
-from pipeline.net.proxy import is_this_machine
+from pipeline.net.proxy import is_local_host
 from pipeline.storage.aws_profile import with_profile
 from pipeline.storage.base import PublishedFile, StagedFile, TransientStoreError
 from pipeline.storage.multipart_uploads import MultipartUploads
@@ -97,7 +97,7 @@ def _client_options(endpoint: str) -> dict[str, Any]:
     if endpoint.startswith("http://"):
         options["allow_http"] = True
     host = urlsplit(endpoint).hostname or ""
-    if is_this_machine(host):
+    if is_local_host(host):
         options |= {"proxy_url": "http://unused.invalid", "proxy_excludes": host}
     return options
 

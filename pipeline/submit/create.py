@@ -13,14 +13,21 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 import anyio
 
-from pipeline.client.responses import Accepted, Halted, NotAccepted, Refused, Throttled, Unknown
+from pipeline.client.responses import (
+    Accepted,
+    AccountBlocked,
+    OutcomeUnknown,
+    RateLimited,
+    Rejected,
+    RetryableRejection,
+)
 from pipeline.errors import LedgerTrouble
 from pipeline.model import Failure, Record, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pipeline.client import Api, CreateVerdict
+    from pipeline.client import Api, CreateResult
     from pipeline.ledger import Ledger
 
 HURRY_S: Final = 3.0
@@ -55,7 +62,7 @@ class Submitter:
         self.unsettled: dict[str, Record] = {}
         """Creates whose intent is on disk and whose outcome is not, by the row's key."""
 
-    async def submit(self, record: Record, price_usd: float | None) -> tuple[Record, CreateVerdict]:
+    async def submit(self, record: Record, price_usd: float | None) -> tuple[Record, CreateResult]:
         """Send `record`, pending, to the vendor; return the record as committed and the verdict.
 
         Raises `Conflict` when someone else has the row, and a `StopRun` when the ledger fails: then the
@@ -70,7 +77,7 @@ class Submitter:
             reserved_usd=price_usd,
             failure=None,
         )
-        verdict: CreateVerdict = Unknown("stopped before the answer came")
+        verdict: CreateResult = OutcomeUnknown("stopped before the answer came")
         with self._shielded():
             sent = await self._intended(record, sent)
             self.unsettled[record.key] = sent
@@ -110,12 +117,12 @@ class Submitter:
             shield.deadline = min(shield.deadline, anyio.current_time() + HURRY_S)
 
 
-def settled(sent: Record, verdict: CreateVerdict, now: float) -> Record:
+def settled(sent: Record, verdict: CreateResult, now: float) -> Record:
     """Return what a submitted record becomes by the verdict on its create."""
     match verdict:
         case Accepted(generation_id=generation_id):
             return accepted(sent, generation_id, now)
-        case Refused(failure=failure):
+        case Rejected(failure=failure):
             return sent.evolve(
                 State.FAILED,
                 failure=failure,
@@ -123,11 +130,11 @@ def settled(sent: Record, verdict: CreateVerdict, now: float) -> Record:
                 finished_at=now,
                 attempts=sent.attempts + 1,
             )
-        case NotAccepted():
+        case RetryableRejection():
             return sent.evolve(State.PENDING, reserved_usd=None, attempts=sent.attempts + 1)
-        case Throttled() | Halted():
+        case RateLimited() | AccountBlocked():
             return sent.evolve(State.PENDING, reserved_usd=None)
-        case Unknown(message=message):
+        case OutcomeUnknown(message=message):
             return sent.evolve(
                 State.IN_DOUBT,
                 failure=Failure("in_doubt", message),

@@ -9,14 +9,21 @@ from typing import TYPE_CHECKING, Final, assert_never
 import anyio
 
 from pipeline import backoff
-from pipeline.client import Accepted, Halted, NotAccepted, Refused, Throttled, Unknown
+from pipeline.client import (
+    Accepted,
+    AccountBlocked,
+    OutcomeUnknown,
+    RateLimited,
+    Rejected,
+    RetryableRejection,
+)
 from pipeline.errors import Conflict, StopReason, StopRun
 from pipeline.events import Level, Topic
 from pipeline.model import Failure, State
 from pipeline.net.retry_after import parse_retry_after
 
 if TYPE_CHECKING:
-    from pipeline.client import CreateVerdict
+    from pipeline.client import CreateResult
     from pipeline.model import Record
     from pipeline.poll.pool import Looks
     from pipeline.run_context import Run
@@ -37,7 +44,7 @@ class Submits:
         self._submitter = submitter
         self._looks = looks
         self._turn = anyio.Lock()
-        self._policy = backoff.policy(run.settings.poll_interval)
+        self._policy = backoff.policy_for_interval(run.settings.poll_interval)
         self._accepted = 0
         self._refusals: Counter[str] = Counter()
         self._first_refusal: dict[str, int] = {}
@@ -68,12 +75,12 @@ class Submits:
                 elif await self._affordable(record):
                     board.take(record)
                     board.submitting += 1
-                    run.tools.gate.started(now)
+                    run.tools.gate.on_started(now)
                     return record
 
     def _gate_wait(self, now: float) -> float:
         run = self._run
-        wait = max(run.board.paused_until - now, run.tools.gate.may_start(now, self._in_flight()))
+        wait = max(run.board.paused_until - now, run.tools.gate.start_delay_s(now, self._in_flight()))
         return min(wait, run.settings.poll_interval) if run.board.doubts else wait
 
     def _in_flight(self) -> int:
@@ -126,13 +133,13 @@ class Submits:
         run.moved(record, after)
         await self._heed(after, verdict)
         if isinstance(verdict, Accepted):
-            await self._looks.begin(after, verdict.look)
+            await self._looks.begin(after, verdict.generation_status)
         run.ring()
 
     async def _lost(self, record: Record) -> None:
         """Someone else moved the row: take their word for it."""
         run = self._run
-        run.tools.gate.ended(run.tools.clock())
+        run.tools.gate.on_ended(run.tools.clock())
         current = await run.tools.ledger.get(record.key)
         if current is not None:
             run.board.records[record.key] = current
@@ -140,32 +147,32 @@ class Submits:
             run.board.left[record.key] = f"another process has it ({current.state})"
         run.ring()
 
-    async def _heed(self, record: Record, verdict: CreateVerdict) -> None:
+    async def _heed(self, record: Record, verdict: CreateResult) -> None:
         """Tell gate, queue and user what the verdict means for those who come next."""
         run, now = self._run, self._run.tools.clock()
         gate, generating = run.tools.gate, self._in_flight()
         match verdict:
             case Accepted():
-                gate.accepted(now, generating)
+                gate.on_accepted(now, generating)
                 self._answered()
                 self._accepted += 1
-            case Refused():
-                gate.ended(now)
+            case Rejected():
+                gate.on_ended(now)
                 self._answered()
-            case Throttled(message=message, retry_after=header):
-                gate.throttled(now, generating, parse_retry_after(header, now_utc=run.tools.wall()))
+            case RateLimited(message=message, retry_after=header):
+                gate.on_rate_limited(now, generating, parse_retry_after(header, now_utc=run.tools.wall()))
                 self._answered()
                 run.board.queue(record)
                 run.say(Topic.THROTTLED, message, Level.DEBUG, record)
-            case Halted(reason=reason, message=message, retry_after=header):
-                gate.ended(now)
+            case AccountBlocked(reason=reason, message=message, retry_after=header):
+                gate.on_ended(now)
                 run.board.queue(record)
                 self._halted(reason, message, parse_retry_after(header, now_utc=run.tools.wall()))
-            case NotAccepted(message=message, reached=reached):
-                gate.ended(now)
+            case RetryableRejection(message=message, reached=reached):
+                gate.on_ended(now)
                 await self._not_accepted(record, message, now, reached=reached)
-            case Unknown(message=message):
-                gate.ended(now)
+            case OutcomeUnknown(message=message):
+                gate.on_ended(now)
                 run.board.doubts.add(record.key)
                 run.say(Topic.IN_DOUBT, f"{record.id}: {message}", Level.WARNING, record)
             case unreachable:
@@ -194,11 +201,11 @@ class Submits:
             self._refusals[record.key] += 1
             self._first_refusal.setdefault(record.key, self._accepted)
             self._refused_since.add(record.key)
-        if backoff.gives_up(self._policy, self._refusals[record.key]):
+        if backoff.retries_exhausted(self._policy, self._refusals[record.key]):
             await self._give_up(record, message)
             return
         self._pause(now)
-        wait = backoff.wait_s(self._policy, max(self._refusals[record.key], 1))
+        wait = backoff.backoff_s(self._policy, max(self._refusals[record.key], 1))
         run.board.queue(record, now + wait)
         if self._silent_s >= backoff.outage_limit_s(ever_reached=self._reached):
             run.halt(StopReason.UNREACHABLE, message)
@@ -207,13 +214,13 @@ class Submits:
         """Count for how long creates were tried in vain; the time without a slot to try with is not part."""
         if self._refused_at is not None:
             tried_s = max(0.0, self._run.tools.wall() - (record.submitted_at or 0.0))
-            self._silent_s += min(now - self._refused_at, self._policy.longest_s + tried_s)
+            self._silent_s += min(now - self._refused_at, self._policy.max_wait_s + tried_s)
         self._refused_at = now
 
     async def _give_up(self, record: Record, message: str) -> None:
         """Enough refusals. Blame the row when others got through meanwhile, or none but it is refused."""
         run = self._run
-        words = f"{message}; given up after {self._policy.limit} refusals"
+        words = f"{message}; given up after {self._policy.max_rejections} refusals"
         others = self._accepted > self._first_refusal[record.key]
         if others or (self._accepted and self._refused_since == {record.key}):
             failure = Failure("not_accepted", words)
@@ -232,4 +239,4 @@ class Submits:
             return
         self._outages += 1
         if self._outages > 1:
-            board.paused_until = now + backoff.wait_s(self._policy, self._outages - 1)
+            board.paused_until = now + backoff.backoff_s(self._policy, self._outages - 1)

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
     from pipeline.model import Job
 
-_MEASURE: Final = re.compile(r"(?:per[ _-])?(?:(?:output|generated|video)[ _-])?([a-z]+?)s?")
+_UNIT_PATTERN: Final = re.compile(r"(?:per[ _-])?(?:(?:output|generated|video)[ _-])?([a-z]+?)s?")
 _PER_SECOND: Final = frozenset({"second", "sec", "s"})
 _PER_MINUTE: Final = frozenset({"minute", "min"})
 _PER_CLIP: Final = frozenset({"generation", "video", "request", "call", "clip"})
-_SAYS_NOTHING: Final = frozenset({"", "time", "duration", "length", "count", "quantity", "unit", "units"})
-_SPELLINGS: Final = {"audio": "generate_audio", "seconds": "duration"}
+_UNINFORMATIVE_UNITS: Final = frozenset(
+    {"", "time", "duration", "length", "count", "quantity", "unit", "units"}
+)
+_REQUEST_FIELD_OF: Final = {"audio": "generate_audio", "seconds": "duration"}
 """Names of dimensions that the request spells differently."""
 
 
@@ -62,12 +64,12 @@ def price_usd(
         defaults = VEO.defaults
     if pricing.get("currency", "USD") != "USD":
         return None
-    asked = {**(defaults or {}), **body}
+    request = {**(defaults or {}), **body}
     match pricing.get("kind"):
         case "fixed":
-            return _fixed(pricing.get("units"), asked)
+            return _fixed_price(pricing.get("units"), request)
         case "variants":
-            return _variant(pricing, asked)
+            return _variant_price(pricing, request)
         case _:
             return None
 
@@ -78,69 +80,72 @@ def quote(
     defaults: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Quote:
     """Price `jobs` by the `pricing` (and request defaults) of each model's name."""
-    of_defaults = defaults or {}
+    model_defaults = defaults or {}
     pairs = [
-        (job.model, price_usd(pricing.get(job.model), job.body, of_defaults.get(job.model))) for job in jobs
+        (job.model, price_usd(pricing.get(job.model), job.body, model_defaults.get(job.model)))
+        for job in jobs
     ]
     by_model: dict[str, list[float | None]] = {}
     for model, price in pairs:
         by_model.setdefault(model, []).append(price)
-    shares = {model: _share(prices) for model, prices in by_model.items()}
+    model_quotes = {model: _summarize(prices) for model, prices in by_model.items()}
     prices = tuple(price for _, price in pairs)
-    whole = _share(prices)
-    return Quote(whole.rows, whole.total_usd, whole.unknown_rows, shares, prices)
+    total = _summarize(prices)
+    return Quote(total.rows, total.total_usd, total.unknown_rows, model_quotes, prices)
 
 
-def _share(prices: Iterable[float | None]) -> ModelQuote:
-    every = list(prices)
-    known = [Decimal(repr(price)) for price in every if price is not None]
-    return ModelQuote(len(every), float(sum(known)) if known else None, len(every) - len(known))
+def _summarize(prices: Iterable[float | None]) -> ModelQuote:
+    all_prices = list(prices)
+    known = [Decimal(repr(price)) for price in all_prices if price is not None]
+    return ModelQuote(len(all_prices), float(sum(known)) if known else None, len(all_prices) - len(known))
 
 
-def _fixed(units: Any, asked: Mapping[str, Any]) -> float | None:
+def _fixed_price(units: Any, request: Mapping[str, Any]) -> float | None:
     """Return the sum of all units: a price that leaves one out would be too low."""
     if not isinstance(units, list) or not units:
         return None
     total = Decimal(0)
     for unit in units:
-        cost = _cost(unit, asked) if isinstance(unit, dict) else None
+        cost = _unit_cost(unit, request) if isinstance(unit, dict) else None
         if cost is None:
             return None
         total += cost
     return float(total)
 
 
-def _variant(pricing: Mapping[str, Any], asked: Mapping[str, Any]) -> float | None:
+def _variant_price(pricing: Mapping[str, Any], request: Mapping[str, Any]) -> float | None:
     """Return the price of the most particular variant whose `when` holds; None when two of them differ."""
     variants = pricing.get("variants")
     if not isinstance(variants, list):
         return None
-    fitting = [v for v in variants if isinstance(v, dict) and _holds(v.get("when") or {}, asked)]
-    if not fitting:
+    matching = [v for v in variants if isinstance(v, dict) and _conditions_hold(v.get("when") or {}, request)]
+    if not matching:
         return None
-    most = max(len(v.get("when") or {}) for v in fitting)
-    best = [v for v in fitting if len(v.get("when") or {}) == most]
-    shared = {name: pricing[name] for name in ("unit", "measure", "per") if name in pricing}
-    costs = {_cost({**shared, **v}, asked) for v in best}
-    only = costs.pop() if len(costs) == 1 else None
-    return None if only is None else float(only)
+    condition_count = max(len(v.get("when") or {}) for v in matching)
+    most_specific = [v for v in matching if len(v.get("when") or {}) == condition_count]
+    inherited = {name: pricing[name] for name in ("unit", "measure", "per") if name in pricing}
+    costs = {_unit_cost({**inherited, **v}, request) for v in most_specific}
+    cost = costs.pop() if len(costs) == 1 else None
+    return None if cost is None else float(cost)
 
 
-def _holds(when: Any, asked: Mapping[str, Any]) -> bool:
+def _conditions_hold(when: Any, request: Mapping[str, Any]) -> bool:
     if not isinstance(when, dict):
         return False
-    return all(_agrees(asked.get(name, asked.get(_SPELLINGS.get(name, ""))), when[name]) for name in when)
+    return all(
+        _matches(request.get(name, request.get(_REQUEST_FIELD_OF.get(name, ""))), when[name]) for name in when
+    )
 
 
-def _agrees(value: Any, wanted: Any) -> bool:
-    if isinstance(wanted, list):
-        return any(_agrees(value, one) for one in wanted)
-    if value is None or wanted is None:
-        return value is wanted
-    return _word(value) == _word(wanted)
+def _matches(value: Any, expected: Any) -> bool:
+    if isinstance(expected, list):
+        return any(_matches(value, one) for one in expected)
+    if value is None or expected is None:
+        return value is expected
+    return _normalized(value) == _normalized(expected)
 
 
-def _word(value: Any) -> str:
+def _normalized(value: Any) -> str:
     """Return one spelling of many: the catalogue may write "8", "8s" or "true" for 8 and true."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]+s", value):
         return value[:-1]
@@ -149,36 +154,36 @@ def _word(value: Any) -> str:
     )
 
 
-def _cost(unit: Mapping[str, Any], asked: Mapping[str, Any]) -> Decimal | None:
-    price, per = _number(unit.get("price")), _number(unit.get("per", 1))
+def _unit_cost(unit: Mapping[str, Any], request: Mapping[str, Any]) -> Decimal | None:
+    price, per = _parse_decimal(unit.get("price")), _parse_decimal(unit.get("per", 1))
     if price is None or not per:
         return None
-    amount = _amount(unit, asked)
-    return None if amount is None else price * amount / per
+    quantity = _billed_quantity(unit, request)
+    return None if quantity is None else price * quantity / per
 
 
-def _amount(unit: Mapping[str, Any], asked: Mapping[str, Any]) -> Decimal | None:
+def _billed_quantity(unit: Mapping[str, Any], request: Mapping[str, Any]) -> Decimal | None:
     """Return how much of what `unit` measures the job uses."""
-    seconds = _number(asked.get("duration"))
-    measure = _measure(unit)
-    if measure in _PER_SECOND:
+    seconds = _parse_decimal(request.get("duration"))
+    billing_unit = _billing_unit(unit)
+    if billing_unit in _PER_SECOND:
         return seconds
-    if measure in _PER_MINUTE:
+    if billing_unit in _PER_MINUTE:
         return None if seconds is None else seconds / 60
-    return Decimal(1) if measure in _PER_CLIP else None
+    return Decimal(1) if billing_unit in _PER_CLIP else None
 
 
-def _measure(unit: Mapping[str, Any]) -> str:
+def _billing_unit(unit: Mapping[str, Any]) -> str:
     """Return the word for what is counted; a name counts only where the measure says no more than `time`."""
     for key in ("unit", "measure", "name"):
         word = str(unit.get(key) or "").lower()
-        if word not in _SAYS_NOTHING:
-            match = _MEASURE.fullmatch(word)
+        if word not in _UNINFORMATIVE_UNITS:
+            match = _UNIT_PATTERN.fullmatch(word)
             return match[1] if match else ""
     return ""
 
 
-def _number(value: Any) -> Decimal | None:
+def _parse_decimal(value: Any) -> Decimal | None:
     """Return a price, amount or duration that is a finite number of at least 0, also written as text."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None

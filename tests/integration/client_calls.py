@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from pipeline.client import Api, ApiKey, CreateVerdict, Look, LookTrouble
+from pipeline.client import Api, ApiKey, CreateResult, GenerationStatus, StatusError
 from tests.integration.raw_server import RawServer, respond_with, response_head, send_and_close
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def text_of(result: object) -> str:
 
 async def create(
     handler: ConnectionHandler, *, early: bool = False, timeout_s: float = 20.0
-) -> tuple[CreateVerdict, RawServer]:
+) -> tuple[CreateResult, RawServer]:
     async with (
         RawServer(handler, before_request=early) as wire,
         Api(wire.url + "/v2/", KEY, timeout_s=timeout_s) as api,
@@ -54,9 +54,9 @@ async def create(
 
 async def get_status(
     handler: ConnectionHandler, generation_id: str = "g", *, timeout_s: float = 20.0
-) -> tuple[Look | LookTrouble, RawServer]:
+) -> tuple[GenerationStatus | StatusError, RawServer]:
     async with RawServer(handler) as wire, Api(wire.url, KEY, timeout_s=timeout_s) as api:
-        return await api.look(generation_id), wire
+        return await api.get_status(generation_id), wire
 
 
 def error_body(status: int, message: str) -> dict[str, Any]:

@@ -18,14 +18,14 @@ from pipeline.ledger import Ledger
 from pipeline.model import Job, Record, State
 from pipeline.plan import new_record
 from pipeline.poll.learner import DurationLearner
-from pipeline.poll.rate_limit import LookPace
+from pipeline.poll.rate_limit import AdaptiveRateLimit
 from pipeline.poll.schedule import PollQueue
 from pipeline.run_context import Tools
 from pipeline.sandbox import Fault, Sandbox, SandboxOptions, SandboxState
 from pipeline.settings import Settings
 from pipeline.storage import LocalStore
 from pipeline.submit.budget import Budget
-from pipeline.submit.concurrency import CreateGate
+from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -127,14 +127,14 @@ class EngineHarness:
             api=api,
             ledger=self.ledger,
             downloader=self.downloader_type(
-                session=api.plain,
+                session=api.keyless_session,
                 store=LocalStore(self.folder),
                 limits=self.download_limits,
                 media=chosen.media,
             ),
             polling=self.schedule_type(DurationLearner(interval), interval_s=interval, random=chance),
-            gate=CreateGate(chosen.concurrency, interval_s=interval, random=chance),
-            pace=LookPace(interval_s=interval),
+            gate=AdaptiveConcurrencyLimit(chosen.concurrency, interval_s=interval, random=chance),
+            pace=AdaptiveRateLimit(interval_s=interval),
             budget=Budget.of(max_cost, records),
             price_of=self.price_of,
             clock=time.monotonic,

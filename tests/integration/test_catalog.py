@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from pipeline.cli.manifest_loading import load_manifest, price_manifest
-from pipeline.client.catalog import Catalogue, Listing
+from pipeline.client.catalog import Catalog, ModelInfo
 from pipeline.manifest import KNOWN_MODEL, ManifestProblems
 from pipeline.manifest.openapi import rules_from_openapi
 
@@ -105,9 +105,9 @@ async def running(vendor: CatalogServer) -> AsyncIterator[CatalogServer]:
 
 async def fetch_models(
     vendor: CatalogServer, *models: str, cache: Path | None = None, rules: bool = True
-) -> dict[str, Listing]:
+) -> dict[str, ModelInfo]:
     async with aiohttp.ClientSession() as session:
-        return await Catalogue(session, vendor.base_url, cache).look_up(models, with_rules=rules)
+        return await Catalog(session, vendor.base_url, cache).fetch_models(models, with_rules=rules)
 
 
 @pytest.mark.parametrize("filtered", [True, False])
@@ -195,8 +195,8 @@ async def test_an_answer_that_is_none_is_a_note(status: int, body: str | None) -
 async def test_a_host_that_is_silent_is_waited_for_once() -> None:
     vendor = CatalogServer(never_responds=True)
     async with running(vendor), aiohttp.ClientSession() as session:
-        catalogue = Catalogue(session, vendor.base_url, timeout_s=0.2)
-        found = await catalogue.look_up(f"model-{n}" for n in range(100))
+        catalogue = Catalog(session, vendor.base_url, timeout_s=0.2)
+        found = await catalogue.fetch_models(f"model-{n}" for n in range(100))
     assert len(vendor.requests) <= 8
     assert len(found) == 100
     assert all(listing.notes and not listing.reached for listing in found.values())
@@ -233,7 +233,7 @@ async def test_rows_are_checked_against_the_models_own_schema(tmp_path: Path) ->
     vendor.add(MODEL, ALIAS)
     async with running(vendor), aiohttp.ClientSession() as session:
         with pytest.raises(ManifestProblems) as caught:
-            await load_manifest(path, Catalogue(session, vendor.base_url))
+            await load_manifest(path, Catalog(session, vendor.base_url))
     assert [(p.line, p.column, p.what) for p in caught.value.problems] == [
         (1, 37, "duration is 8"),
         (2, 3, "prompt is missing"),
@@ -251,7 +251,7 @@ async def test_a_quote_is_made_of_live_prices_and_says_what_it_does_not_know(tmp
     vendor = CatalogServer()
     vendor.add(MODEL, ALIAS)
     async with running(vendor), aiohttp.ClientSession() as session:
-        catalogue = Catalogue(session, vendor.base_url)
+        catalogue = Catalog(session, vendor.base_url)
         quote, _ = await price_manifest(await load_manifest(path, catalogue), catalogue)
         assert quote.prices == (None, 2.5, 5.0)
         vendor.add(KNOWN_MODEL)

@@ -19,7 +19,7 @@ from pipeline.ledger.lock import hold
 from pipeline.manifest import load
 from pipeline.model import Record, State
 from pipeline.plan import new_record
-from pipeline.poll.duration_cache import memory_path, read_memory, write_memory
+from pipeline.poll.duration_cache import duration_cache_path, read_duration_cache, write_duration_cache
 from pipeline.results.writer import ResultsWriter
 from pipeline.storage import LocalStore
 from tests.unit.samples import record
@@ -223,27 +223,28 @@ def test_each_api_has_its_own_duration_cache(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     paths = {
-        memory_path(url) for url in ("https://api.aimlapi.com", "http://127.0.0.1:80", "http://[::1]:80/a b")
+        duration_cache_path(url)
+        for url in ("https://api.aimlapi.com", "http://127.0.0.1:80", "http://[::1]:80/a b")
     }
     assert len(paths) == 3
     assert all(path.is_relative_to(tmp_path) and path.suffix == ".json" for path in paths)
     [path, *_] = paths
-    assert read_memory(path) == {}
-    write_memory(path, {"kinds": [1]})
-    assert read_memory(path) == {"kinds": [1]}
+    assert read_duration_cache(path) == {}
+    write_duration_cache(path, {"kinds": [1]})
+    assert read_duration_cache(path) == {"kinds": [1]}
     assert [kept.name for kept in path.parent.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff", b'"x"', b"[" * 100_000])
 def test_damaged_duration_cache_is_empty(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "m.json").write_bytes(data)
-    assert read_memory(tmp_path / "m.json") == {}
+    assert read_duration_cache(tmp_path / "m.json") == {}
 
 
 def test_unwritable_duration_cache_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    write_memory(tmp_path / "file" / "m.json", {})
-    assert read_memory(tmp_path / "file" / "m.json") == {}
+    write_duration_cache(tmp_path / "file" / "m.json", {})
+    assert read_duration_cache(tmp_path / "file" / "m.json") == {}
 
 
 class RecordingStore(LocalStore):

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.client import Accepted, Api, ApiKey, Look, LookTrouble, Refused, Unknown
+from pipeline.client import Accepted, Api, ApiKey, GenerationStatus, OutcomeUnknown, Rejected, StatusError
 from tests.integration.raw_server import RawServer, respond_with
 
 if TYPE_CHECKING:
-    from pipeline.client import CreateVerdict
+    from pipeline.client import CreateResult
 
 KEY = ApiKey("sk-hush-0123456789", "AIML_API_KEY")
 
 
-async def create_with_answer(answer: dict[str, Any]) -> CreateVerdict:
+async def create_with_answer(answer: dict[str, Any]) -> CreateResult:
     async with RawServer(respond_with(200, answer)) as wire, Api(wire.url, KEY, environ={}) as api:
         return await api.create("{}", "vb.x.1")
 
@@ -24,13 +24,13 @@ async def create_with_answer(answer: dict[str, Any]) -> CreateVerdict:
 async def test_completed_without_id_is_outcome_unknown(status: str) -> None:
     """It was accepted, and will be charged: the log may know it by our correlation id."""
     verdict = await create_with_answer({"status": status, "video": None})
-    assert isinstance(verdict, Unknown), verdict
+    assert isinstance(verdict, OutcomeUnknown), verdict
 
 
 @pytest.mark.parametrize("status", ["error", "failed", "cancelled"])
 async def test_ended_badly_without_an_id_is_a_refusal(status: str) -> None:
     verdict = await create_with_answer({"status": status, "error": {"name": "X", "message": "no such image"}})
-    assert isinstance(verdict, Refused), verdict
+    assert isinstance(verdict, Rejected), verdict
     assert "no such image" in verdict.failure.message
 
 
@@ -39,15 +39,15 @@ async def test_an_error_that_can_be_read_and_not_written_is_an_answer_all_the_sa
         for depth in range(960, 1000, 2):
             deep = b'{"id": "g", "status": "error", "error": {"a": ' + b"[" * depth + b"]" * depth + b"}}"
             wire.handler = respond_with(200, deep)
-            assert isinstance(await api.create("{}", "vb.x.1"), Accepted | Unknown)
-            assert isinstance(await api.look("g"), Look | LookTrouble)
+            assert isinstance(await api.create("{}", "vb.x.1"), Accepted | OutcomeUnknown)
+            assert isinstance(await api.get_status("g"), GenerationStatus | StatusError)
 
 
 async def test_truncated_log_is_an_error_and_proves_nothing() -> None:
     page = {"data": [], "pagination": {"limit": 100, "offset": 0, "total": 7, "has_more": True}}
     async with RawServer(respond_with(200, page)) as wire, Api(wire.url, KEY, environ={}) as api:
         found = await api.log_page({"period": "24h"}, limit=100, offset=0)
-    assert isinstance(found, LookTrouble)
+    assert isinstance(found, StatusError)
     assert "ends where it says that there is more" in found.message
 
 

@@ -11,16 +11,16 @@ import pytest
 
 from pipeline.client import (
     Accepted,
+    AccountBlocked,
     Api,
-    CreateVerdict,
-    Halted,
-    Look,
-    LookTrouble,
-    NotAccepted,
+    CreateResult,
+    GenerationStatus,
+    OutcomeUnknown,
     Phase,
-    Refused,
-    Throttled,
-    Unknown,
+    RateLimited,
+    Rejected,
+    RetryableRejection,
+    StatusError,
 )
 from pipeline.errors import StopReason
 from tests.integration.client_calls import (
@@ -47,35 +47,40 @@ TABLE: list[tuple[int, str, type, StopReason | str | None]] = [
     (200, "", Accepted, None),
     (201, "", Accepted, None),
     (202, "", Accepted, None),
-    (400, "duration must be 4, 6 or 8", Refused, "refused"),
-    (405, "no", Refused, "refused"),
-    (409, "no", Refused, "refused"),
-    (413, "too large", Refused, "refused"),
-    (422, "prompt is too long", Refused, "refused"),
-    (404, "Model x was not found", Refused, "not_found"),
-    (401, "Invalid API key", Halted, StopReason.KEY),
-    (402, "Payment required", Halted, StopReason.CREDITS),
-    (403, "You've run out of credits", Halted, StopReason.CREDITS),
-    (429, "Too many requests", Throttled, None),
-    (429, "Too many generations at once", Throttled, None),
-    (425, "Too early", Throttled, None),
-    (429, "You have reached the free-tier limit of 10 requests for the hour", Halted, StopReason.QUOTA),
-    (500, "Internal error", NotAccepted, None),
-    (503, "Unavailable", NotAccepted, None),
-    (502, "Bad gateway", Unknown, None),
-    (504, "Gateway timeout", Unknown, None),
-    (520, "Odd", Unknown, None),
-    (408, "Request timeout", Unknown, None),
-    (301, "", Halted, StopReason.UNREACHABLE),
-    (307, "", Halted, StopReason.UNREACHABLE),
+    (400, "duration must be 4, 6 or 8", Rejected, "refused"),
+    (405, "no", Rejected, "refused"),
+    (409, "no", Rejected, "refused"),
+    (413, "too large", Rejected, "refused"),
+    (422, "prompt is too long", Rejected, "refused"),
+    (404, "Model x was not found", Rejected, "not_found"),
+    (401, "Invalid API key", AccountBlocked, StopReason.KEY),
+    (402, "Payment required", AccountBlocked, StopReason.CREDITS),
+    (403, "You've run out of credits", AccountBlocked, StopReason.CREDITS),
+    (429, "Too many requests", RateLimited, None),
+    (429, "Too many generations at once", RateLimited, None),
+    (425, "Too early", RateLimited, None),
+    (
+        429,
+        "You have reached the free-tier limit of 10 requests for the hour",
+        AccountBlocked,
+        StopReason.QUOTA,
+    ),
+    (500, "Internal error", RetryableRejection, None),
+    (503, "Unavailable", RetryableRejection, None),
+    (502, "Bad gateway", OutcomeUnknown, None),
+    (504, "Gateway timeout", OutcomeUnknown, None),
+    (520, "Odd", OutcomeUnknown, None),
+    (408, "Request timeout", OutcomeUnknown, None),
+    (301, "", AccountBlocked, StopReason.UNREACHABLE),
+    (307, "", AccountBlocked, StopReason.UNREACHABLE),
 ]
 
 
-def detail_of(verdict: CreateVerdict) -> StopReason | str | None:
+def detail_of(verdict: CreateResult) -> StopReason | str | None:
     match verdict:
-        case Halted(reason=reason):
+        case AccountBlocked(reason=reason):
             return reason
-        case Refused(failure=failure):
+        case Rejected(failure=failure):
             return failure.code
         case _:
             return None
@@ -92,7 +97,7 @@ async def test_every_status_of_a_create(
     assert detail_of(verdict) == detail
     if status >= 400:
         assert message in text_of(verdict).replace("\\'", "'")
-    if isinstance(verdict, NotAccepted):
+    if isinstance(verdict, RetryableRejection):
         assert verdict.reached
 
 
@@ -101,7 +106,8 @@ async def test_every_status_of_a_create(
     [b"", b"<html><h1>Sorry</h1></html>", b"\xff\xfe", b"[]", b'{"message": ["a", "b"]}', b"{" * 5000],
 )
 @pytest.mark.parametrize(
-    ("status", "kind"), [(400, Refused), (429, Throttled), (500, NotAccepted), (502, Unknown)]
+    ("status", "kind"),
+    [(400, Rejected), (429, RateLimited), (500, RetryableRejection), (502, OutcomeUnknown)],
 )
 async def test_an_odd_body_changes_nothing_about_a_status(status: int, kind: type, body: bytes) -> None:
     verdict, _ = await create(respond_with(status, body))
@@ -156,13 +162,13 @@ async def test_the_header_saves_an_acceptance_whose_body_was_lost(data: bytes, r
     verdict, _ = await create(send_and_close(data, reset=reset))
     assert isinstance(verdict, Accepted)
     assert verdict.generation_id == "g-1"
-    assert verdict.look.phase is Phase.UNKNOWN
+    assert verdict.generation_status.phase is Phase.UNKNOWN
 
 
 @pytest.mark.parametrize("name", UNREADABLE_RESPONSES)
 async def test_no_response_after_body_was_sent_is_outcome_unknown(name: str) -> None:
     verdict, wire = await create(UNREADABLE_RESPONSES[name])
-    assert isinstance(verdict, Unknown), verdict
+    assert isinstance(verdict, OutcomeUnknown), verdict
     assert verdict.message
     assert len(wire.requests) == 1
 
@@ -170,12 +176,12 @@ async def test_no_response_after_body_was_sent_is_outcome_unknown(name: str) -> 
 async def test_a_reset_before_the_body_was_read_proves_nothing_either() -> None:
     """How much the server has read nobody can know: the connection stood, so something may have arrived."""
     verdict, _ = await create(send_and_close(b"", reset=True), early=True)
-    assert isinstance(verdict, Unknown)
+    assert isinstance(verdict, OutcomeUnknown)
 
 
 async def test_a_create_that_is_not_answered_in_time_is_unknown() -> None:
     verdict, wire = await create(hang_past_timeout)
-    assert isinstance(verdict, Unknown)
+    assert isinstance(verdict, OutcomeUnknown)
     assert "timed out" in verdict.message
     assert len(wire.requests) == 1
 
@@ -194,15 +200,15 @@ async def test_a_refused_connection_was_never_sent() -> None:
         taken.bind(("127.0.0.1", 0))
         async with Api(f"http://127.0.0.1:{taken.getsockname()[1]}", KEY) as api:
             verdict = await api.create(BODY, "c")
-            seen = await api.look("g")
+            seen = await api.get_status("g")
             page = await api.log_page({"period": "24h"}, limit=1, offset=0)
             assert await api.balance() is None
-    assert isinstance(verdict, NotAccepted)
+    assert isinstance(verdict, RetryableRejection)
     assert not verdict.reached
     assert api.base_url in verdict.message
-    assert isinstance(seen, LookTrouble)
-    assert isinstance(page, LookTrouble)
-    assert seen.code == page.code == 0
+    assert isinstance(seen, StatusError)
+    assert isinstance(page, StatusError)
+    assert seen.http_status == page.http_status == 0
 
 
 async def test_a_name_that_does_not_exist_was_never_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +218,7 @@ async def test_a_name_that_does_not_exist_was_never_sent(monkeypatch: pytest.Mon
     async with Api("http://api.no-such-vendor.invalid", KEY) as api:
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
         verdict = await api.create(BODY, "c")
-    assert isinstance(verdict, NotAccepted)
+    assert isinstance(verdict, RetryableRejection)
     assert not verdict.reached
 
 
@@ -226,7 +232,7 @@ async def test_tls_to_a_plain_port_was_never_sent() -> None:
     async with plain, Api(f"https://127.0.0.1:{plain.port}", KEY) as api:
         refused = await api.create(BODY, "c")
     for verdict in (hung, refused):
-        assert isinstance(verdict, NotAccepted)
+        assert isinstance(verdict, RetryableRejection)
         assert not verdict.reached
     assert wire.requests == []
 
@@ -270,26 +276,26 @@ async def test_an_inference_id_of_odd_bytes_can_be_looked_up() -> None:
     assert isinstance(verdict, Accepted)
     verdict.generation_id.encode()
     seen, _ = await get_status(respond_with(200, QUEUED_RESPONSE), verdict.generation_id)
-    assert isinstance(seen, Look)
+    assert isinstance(seen, GenerationStatus)
 
 
 async def test_a_final_answer_to_a_create_is_read_as_one() -> None:
     done = {"id": "g", "status": "completed", "video": {"url": "https://c/x.mp4"}}
     verdict, _ = await create(respond_with(201, done))
     assert isinstance(verdict, Accepted)
-    assert verdict.look.phase is Phase.COMPLETED
+    assert verdict.generation_status.phase is Phase.COMPLETED
     bad, _ = await create(respond_with(200, {"status": "error", "error": {"message": "blocked by policy"}}))
-    assert isinstance(bad, Refused)
+    assert isinstance(bad, Rejected)
     assert bad.failure.code == "content_refused"
 
 
 async def test_a_wait_that_was_asked_for_is_handed_on() -> None:
     verdict, _ = await create(respond_with(429, error_body(429, "slow down"), Retry_After="12"))
-    assert verdict == Throttled("HTTP 429: slow down", "12")
+    assert verdict == RateLimited("HTTP 429: slow down", "12")
     quota, _ = await create(
         respond_with(429, error_body(429, "free-tier limit for the hour"), Retry_After="1800")
     )
-    assert isinstance(quota, Halted)
+    assert isinstance(quota, AccountBlocked)
     assert quota.retry_after == "1800"
 
 

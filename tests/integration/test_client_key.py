@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pipeline.client import Api, Halted, LookTrouble
+from pipeline.client import AccountBlocked, Api, StatusError
 from tests.integration.client_calls import BODY, KEY, QUEUED_RESPONSE, SECRET, create, get_status, text_of
 from tests.integration.raw_server import RawServer, respond_with, send_and_close
 
@@ -20,11 +20,11 @@ async def test_the_key_goes_to_the_base_urls_host_and_nowhere_else() -> None:
                 Api(wire.url, KEY) as api,
             ):
                 verdict = await api.create(BODY, "c")
-                seen = await api.look("g")
+                seen = await api.get_status("g")
                 page = await api.log_page({"period": "24h"}, limit=1, offset=0)
-            assert isinstance(verdict, Halted)
-            assert isinstance(seen, LookTrouble)
-            assert isinstance(page, LookTrouble)
+            assert isinstance(verdict, AccountBlocked)
+            assert isinstance(seen, StatusError)
+            assert isinstance(page, StatusError)
             assert {heard.headers["authorization"] for heard in wire.requests} == {f"Bearer {SECRET}"}
         assert elsewhere.requests == []
 
@@ -32,7 +32,7 @@ async def test_the_key_goes_to_the_base_urls_host_and_nowhere_else() -> None:
 async def test_the_session_for_everything_else_carries_no_key() -> None:
     async with RawServer(respond_with(200, b"film", Set_Cookie="a=b")) as wire, Api(wire.url, KEY) as api:
         for _ in range(2):
-            async with api.plain.get(wire.url + "/film.mp4") as response:
+            async with api.keyless_session.get(wire.url + "/film.mp4") as response:
                 assert await response.read() == b"film"
     for heard in wire.requests:
         assert SECRET not in repr(heard)
@@ -45,7 +45,7 @@ async def test_cookies_of_the_vendor_are_not_kept() -> None:
         Api(wire.url, KEY) as api,
     ):
         for _ in range(2):
-            await api.look("g")
+            await api.get_status("g")
     assert all("cookie" not in heard.headers for heard in wire.requests)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.client import Api, Look, LookTrouble, Phase, Unknown, client
+from pipeline.client import Api, GenerationStatus, OutcomeUnknown, Phase, StatusError, client
 from tests.integration.client_calls import (
     KEY,
     QUEUED_RESPONSE,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 async def test_polls_share_connections_and_survive_their_closing() -> None:
     async with RawServer(respond_with(200, QUEUED_RESPONSE)) as wire, Api(wire.url, KEY) as api:
         for _ in range(5):
-            assert isinstance(await api.look("g"), Look)
+            assert isinstance(await api.get_status("g"), GenerationStatus)
         assert wire.connections == 1
 
     async def once(writer: asyncio.StreamWriter) -> None:
@@ -41,7 +41,7 @@ async def test_polls_share_connections_and_survive_their_closing() -> None:
 
     async with RawServer(once) as wire, Api(wire.url, KEY) as api:
         for _ in range(5):
-            assert isinstance(await api.look("g"), Look)
+            assert isinstance(await api.get_status("g"), GenerationStatus)
         assert wire.connections == 5
 
 
@@ -74,7 +74,7 @@ async def test_rejected_poll_is_an_error_with_its_status(status: int) -> None:
     seen, _ = await get_status(
         respond_with(status, error_body(status, "the words"), Retry_After="7", Location="/elsewhere")
     )
-    assert seen == LookTrouble(status, f"HTTP {status}: the words", "7")
+    assert seen == StatusError(status, f"HTTP {status}: the words", "7")
 
 
 STATUS_FAILURES = {
@@ -90,14 +90,14 @@ STATUS_FAILURES = {
 @pytest.mark.parametrize("name", STATUS_FAILURES)
 async def test_unreadable_status_is_an_error_and_nothing_more(name: str) -> None:
     seen, _ = await get_status(STATUS_FAILURES[name])
-    assert isinstance(seen, LookTrouble)
+    assert isinstance(seen, StatusError)
     assert seen.message
     assert len(seen.message) < 1000
 
 
 async def test_hanging_poll_times_out() -> None:
     seen, _ = await get_status(hang_past_timeout)
-    assert seen == LookTrouble(0, "timed out")
+    assert seen == StatusError(0, "timed out")
 
 
 @pytest.mark.parametrize("how", ["length", "chunks", "gzip", "liar"])
@@ -114,10 +114,10 @@ async def test_an_answer_larger_than_any_is_not_read_to_its_end(
         "liar": response_head(200, {"Connection": "close"}) + b" " * size,
     }
     seen, _ = await get_status(send_and_close(bodies[how]))
-    assert isinstance(seen, LookTrouble)
+    assert isinstance(seen, StatusError)
     assert "50000" in seen.message
     verdict, _ = await create(send_and_close(bodies[how]))
-    assert isinstance(verdict, Unknown)
+    assert isinstance(verdict, OutcomeUnknown)
 
 
 async def test_a_compressed_answer_is_read() -> None:
@@ -125,5 +125,5 @@ async def test_a_compressed_answer_is_read() -> None:
         json.dumps({"id": "g", "status": "completed", "video": {"url": "https://c/x"}}).encode()
     )
     seen, _ = await get_status(respond_with(200, data, Content_Encoding="gzip", x_aimlapi_usd_spent="0.6"))
-    assert isinstance(seen, Look)
+    assert isinstance(seen, GenerationStatus)
     assert (seen.phase, seen.video_url, seen.usd_spent) == (Phase.COMPLETED, "https://c/x", 0.6)

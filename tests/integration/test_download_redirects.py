@@ -11,7 +11,7 @@ from yarl import URL
 
 from pipeline.download.downloader import Downloader, DownloadLimits, NotNow, Saved
 from pipeline.download.http import Unreachable, open_body, open_session
-from pipeline.download.redirects import Refused, Zone, first_hop, next_hop, shown, zone_of
+from pipeline.download.redirects import ForbiddenUrl, Zone, first_hop, next_hop, redacted, zone_of
 from pipeline.storage import open_store
 from tests.integration import faulty_file_hosts as hosts
 from tests.integration.ports import free_port
@@ -135,7 +135,7 @@ async def test_a_name_is_resolved_again_for_each_request() -> None:
         async with open_session(resolver=names) as session:
             async with open_body(session, url, None, 0, 20.0):
                 pass
-            with pytest.raises(Refused):
+            with pytest.raises(ForbiddenUrl):
                 async with open_body(session, url, None, 0, 20.0):
                     pass
             assert session.connector is not None
@@ -145,7 +145,7 @@ async def test_a_name_is_resolved_again_for_each_request() -> None:
 
 async def test_plain_http_by_a_name_of_this_machine_that_is_elsewhere_is_refused() -> None:
     async with open_session(resolver=FakeResolver(["93.184.216.34"])) as session:
-        with pytest.raises(Refused):
+        with pytest.raises(ForbiddenUrl):
             async with open_body(session, "http://cdn.localhost/film.mp4", None, 0, 20.0):
                 pass
 
@@ -206,10 +206,10 @@ def test_zones_a_hop_may_be_in() -> None:
     assert next_hop(origin, Zone.PUBLIC, "/y").url == URL("https://cdn.example/y")
     assert next_hop(origin, Zone.PRIVATE, "https://10.0.0.2/y").zones == {Zone.PUBLIC, Zone.PRIVATE}
     for place in ("https://10.0.0.2/y", "https://127.0.0.1/y", "http://127.0.0.1/y"):
-        with pytest.raises(Refused):
+        with pytest.raises(ForbiddenUrl):
             next_hop(origin, Zone.PUBLIC, place)
 
 
 def test_what_is_shown_of_a_url_holds_no_secret() -> None:
-    text = shown(URL("https://user:pass@cdn.example/a/film.mp4?X-Amz-Signature=abc#frag"))
+    text = redacted(URL("https://user:pass@cdn.example/a/film.mp4?X-Amz-Signature=abc#frag"))
     assert text == "https://cdn.example/a/film.mp4"

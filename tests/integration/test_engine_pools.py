@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from pipeline.cluster.limits import RemoteRateLimit, Share
+from pipeline.cluster.limits import RateShare, RemoteRateLimit
 from pipeline.download.downloader import Downloader
 from pipeline.errors import StopReason
 from pipeline.model import Record, State
@@ -244,18 +244,18 @@ async def test_changed_rate_limit_applies_to_the_next_call(tmp_path: Path) -> No
     class Watched(RemoteRateLimit):
         told_to_wait = 0.0
 
-        def may_look(self, now: float) -> float:
-            self.told_to_wait = super().may_look(now)
+        def acquire_delay_s(self, now: float) -> float:
+            self.told_to_wait = super().acquire_delay_s(now)
             return self.told_to_wait
 
     pace = Watched(interval_s=0.1)
-    pace.set_share(time.monotonic(), Share(gap_s=60.0))
-    assert pace.may_look(time.monotonic()) == 0.0
+    pace.set_share(time.monotonic(), RateShare(gap_s=60.0))
+    assert pace.acquire_delay_s(time.monotonic()) == 0.0
     async with EngineHarness(tmp_path) as house, anyio.create_task_group() as tasks:
 
         async def lend() -> None:
             await wait_until(lambda: pace.told_to_wait > 1.0)
-            pace.set_share(time.monotonic(), Share())
+            pace.set_share(time.monotonic(), RateShare())
 
         def begin(engine: Engine) -> None:
             engine._run.tools = replace(engine._run.tools, pace=pace)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipeline.images import check as check_module
 from pipeline.images import check_images
-from pipeline.images.header import Head, NotAnImageError, read_head
+from pipeline.images.header import ImageInfo, NotAnImageError, read_image_info
 from pipeline.model import Job
 from pipeline.net.address_guard import is_public
 
@@ -37,20 +37,20 @@ def image_bytes(kind: str, width: int = 1280, height: int = 720, **more: Any) ->
 @pytest.mark.parametrize(("kind", "name"), FORMATS.items())
 def test_type_and_size_are_read_from_the_first_bytes(kind: str, name: str) -> None:
     data = image_bytes(kind, 1000, 600)
-    assert read_head(data) == Head(name, 1000, 600)
-    needed = next(n for n in range(len(data) + 1) if read_head(data[:n]) is not None)
+    assert read_image_info(data) == ImageInfo(name, 1000, 600)
+    needed = next(n for n in range(len(data) + 1) if read_image_info(data[:n]) is not None)
     assert needed < 1000
 
 
 @pytest.mark.parametrize("more", [{"lossless": True}, {"exif": b"Exif\0\0" + b"x" * 100}])
 def test_every_kind_of_webp(more: dict[str, Any]) -> None:
-    assert read_head(image_bytes("WEBP", 1000, 600, **more)) == Head("webp", 1000, 600)
+    assert read_image_info(image_bytes("WEBP", 1000, 600, **more)) == ImageInfo("webp", 1000, 600)
 
 
 def test_a_jpeg_with_much_in_front_of_its_size() -> None:
     data = image_bytes("JPEG", progressive=True, icc_profile=b"p" * 200_000)
-    assert read_head(data[:65536]) is None
-    assert read_head(data) == Head("jpeg", 1280, 720)
+    assert read_image_info(data[:65536]) is None
+    assert read_image_info(data) == ImageInfo("jpeg", 1280, 720)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_jpeg_with_much_in_front_of_its_size() -> None:
 )
 def test_what_is_no_image_is_named(data: bytes, words: str) -> None:
     with pytest.raises(NotAnImageError, match=words):
-        read_head(data)
+        read_image_info(data)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ async def test_many_at_once_and_not_too_many() -> None:
     host = ImageHost(files={f"/{n}.png": image_bytes("PNG", 720, 720) for n in range(60)}, barrier_size=8)
     async with running(host):
         assert (await check(*(job(f"{host.base}/{n}.png") for n in range(60)))).problems == ()
-    assert 8 <= host.peak <= check_module.AT_ONCE
+    assert 8 <= host.peak <= check_module.MAX_CONCURRENT_REQUESTS
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "[::1]", "0x7f000001", "[::ffff:127.0.0.1]"])

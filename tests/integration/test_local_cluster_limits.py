@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from pipeline.cluster import worker as workers
-from pipeline.cluster.limits import Looked
+from pipeline.cluster.limits import PollStats
 from pipeline.cluster.messages import FinalReport, Heartbeat
 from pipeline.cluster.worker import ClusterWorker
 from pipeline.errors import StopReason
@@ -110,12 +110,12 @@ async def test_rows_leased_by_a_late_reply_keep_their_slots(tmp_path: Path) -> N
         await account.open()
         for worker in ("early", "late"):
             await account.join(worker)
-        lent = await account.heartbeat(Heartbeat("early", 0, Looked(), rows_wanted=2))
+        lent = await account.heartbeat(Heartbeat("early", 0, PollStats(), rows_wanted=2))
         assert [row.record.state for row, _ in lent.rows] == [State.GENERATING] * 2
-        parting = asyncio.ensure_future(account.leave(FinalReport(Heartbeat("early", 0, Looked()), {})))
+        parting = asyncio.ensure_future(account.leave(FinalReport(Heartbeat("early", 0, PollStats()), {})))
         await asyncio.sleep(0)
         for _ in range(2):
-            assert (await account.heartbeat(Heartbeat("late", 0, Looked(), permits_wanted=2))).permits == 0
+            assert (await account.heartbeat(Heartbeat("late", 0, PollStats(), permits_wanted=2))).permits == 0
             await parting
         await account.close()
 
@@ -133,7 +133,7 @@ async def test_a_worker_that_cannot_reach_the_vendor_keeps_no_permits(tmp_path: 
                 await wait_until(lambda: sum(reply.permits for reply in line.replies) >= 4)
                 granted = 0
                 while granted < 4:
-                    report = Heartbeat("other", 0, Looked(), permits_wanted=4 - granted)
+                    report = Heartbeat("other", 0, PollStats(), permits_wanted=4 - granted)
                     granted += (await team.coordinator.heartbeat(report)).permits
                     await anyio.sleep(0.1)
             tasks.cancel_scope.cancel()

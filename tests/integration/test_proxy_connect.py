@@ -12,20 +12,20 @@ import pytest
 
 from pipeline.client import (
     Accepted,
+    AccountBlocked,
     Api,
     ApiKey,
-    CreateVerdict,
-    Halted,
-    Look,
-    LookTrouble,
-    NotAccepted,
-    Refused,
-    Throttled,
-    Unknown,
+    CreateResult,
+    GenerationStatus,
+    OutcomeUnknown,
+    RateLimited,
+    Rejected,
+    RetryableRejection,
+    StatusError,
 )
-from pipeline.client.catalog import Catalogue
-from pipeline.download.http import Body, Unreachable, open_body, open_session
-from pipeline.download.redirects import Refused as RefusedPlace
+from pipeline.client.catalog import Catalog
+from pipeline.download.http import OpenBody, Unreachable, open_body, open_session
+from pipeline.download.redirects import ForbiddenUrl as RefusedPlace
 from pipeline.errors import UsageError
 from tests.integration.connect_proxy import ConnectProxy, make_certificate, server_tls_context
 from tests.integration.ports import free_port
@@ -68,7 +68,7 @@ def api_through(tunnel: ConnectProxy) -> Api:
     return Api(API, KEY, timeout_s=20.0, environ={"HTTPS_PROXY": tunnel.url})
 
 
-async def create_through(tls: ssl.SSLContext, act: Act) -> tuple[CreateVerdict, RawServer, ConnectProxy]:
+async def create_through(tls: ssl.SSLContext, act: Act) -> tuple[CreateResult, RawServer, ConnectProxy]:
     """Send a create to an API that answers by `act`, through a proxy that does its duty."""
     async with (
         RawServer(act, tls=tls) as wire,
@@ -78,10 +78,12 @@ async def create_through(tls: ssl.SSLContext, act: Act) -> tuple[CreateVerdict, 
         return await api.create(CREATE, "vb.x.1"), wire, tunnel
 
 
-async def call_through_failing_proxy(act: Act) -> tuple[CreateVerdict, Look | LookTrouble, ConnectProxy]:
+async def call_through_failing_proxy(
+    act: Act,
+) -> tuple[CreateResult, GenerationStatus | StatusError, ConnectProxy]:
     """Send a create and a look to a proxy that answers CONNECT by `act`."""
     async with ConnectProxy(0, act) as tunnel, api_through(tunnel) as api:
-        return await api.create(CREATE, "vb.x.1"), await api.look("g"), tunnel
+        return await api.create(CREATE, "vb.x.1"), await api.get_status("g"), tunnel
 
 
 async def test_every_call_of_the_api_goes_through_the_tunnel(tls: ssl.SSLContext) -> None:
@@ -92,7 +94,7 @@ async def test_every_call_of_the_api_goes_through_the_tunnel(tls: ssl.SSLContext
         environ = {"https_proxy": f"http://me:p%40ss@127.0.0.1:{tunnel.port}"}
         async with Api(API, KEY, environ=environ) as api:
             assert isinstance(await api.create(CREATE, "vb.x.1"), Accepted)
-            assert isinstance(await api.look("g"), Look)
+            assert isinstance(await api.get_status("g"), GenerationStatus)
             await api.log_page({"period": "24h"}, limit=1, offset=0)
             await api.balance()
             assert isinstance(await api.create(CREATE, "vb.x.2"), Accepted)
@@ -111,7 +113,7 @@ async def test_a_proxy_sees_nothing_of_the_key(tls: ssl.SSLContext) -> None:
         api_through(tunnel) as api,
     ):
         await api.create(CREATE, "vb.x.1")
-        await api.look("g")
+        await api.get_status("g")
         await api.balance()
     assert tunnel.requests
     assert SECRET.encode() not in tunnel.visible_bytes
@@ -126,7 +128,7 @@ async def test_a_proxy_may_be_spoken_to_in_tls_itself(tls: ssl.SSLContext) -> No
         api_through(tunnel) as api,
     ):
         assert isinstance(await api.create(CREATE, "vb.x.1"), Accepted)
-        assert isinstance(await api.look("g"), Look)
+        assert isinstance(await api.get_status("g"), GenerationStatus)
     assert set(tunnel.request_lines) == {"CONNECT api.vendor.test:443"}
 
 
@@ -135,10 +137,10 @@ async def test_a_tunnel_that_was_refused_proves_that_nothing_was_accepted(status
     verdict, seen, tunnel = await call_through_failing_proxy(
         respond_with(status, b"<html>no</html>", Location="https://elsewhere")
     )
-    assert isinstance(verdict, NotAccepted), verdict
+    assert isinstance(verdict, RetryableRejection), verdict
     assert not verdict.reached
-    assert isinstance(seen, LookTrouble)
-    assert seen.code == 0, "the proxy's status is none of the API's"
+    assert isinstance(seen, StatusError)
+    assert seen.http_status == 0, "the proxy's status is none of the API's"
     for message in (verdict.message, seen.message):
         assert f"the proxy http://127.0.0.1:{tunnel.port} of HTTPS_PROXY opened no tunnel" in message
         assert str(status) in message
@@ -159,14 +161,14 @@ UNOPENED_TUNNELS: dict[str, Act] = {
 @pytest.mark.parametrize("how", UNOPENED_TUNNELS)
 async def test_a_tunnel_that_never_stood_proves_that_nothing_was_accepted(how: str) -> None:
     verdict, seen, _ = await call_through_failing_proxy(UNOPENED_TUNNELS[how])
-    assert isinstance(verdict, NotAccepted), verdict
+    assert isinstance(verdict, RetryableRejection), verdict
     assert "HTTPS_PROXY" in verdict.message
-    assert isinstance(seen, LookTrouble)
+    assert isinstance(seen, StatusError)
 
 
 async def test_a_proxy_that_never_answers_was_never_told_anything() -> None:
     verdict, _, tunnel = await call_through_failing_proxy(hang_past_timeout)
-    assert isinstance(verdict, NotAccepted), verdict
+    assert isinstance(verdict, RetryableRejection), verdict
     assert "timed out" in verdict.message
     assert tunnel.requests
 
@@ -175,7 +177,7 @@ async def test_a_proxy_that_is_not_there_is_named_without_its_user() -> None:
     port = free_port()
     async with Api(API, KEY, environ={"HTTPS_PROXY": f"http://me:s3cr3t@127.0.0.1:{port}"}) as api:
         verdict = await api.create(CREATE, "vb.x.1")
-    assert isinstance(verdict, NotAccepted)
+    assert isinstance(verdict, RetryableRejection)
     assert f"127.0.0.1:{port} of HTTPS_PROXY" in verdict.message
     assert "s3cr3t" not in repr(verdict)
 
@@ -185,7 +187,7 @@ async def test_a_wrong_password_is_said_and_not_shown() -> None:
         environ = {"HTTPS_PROXY": f"http://me:s3cr3t@127.0.0.1:{tunnel.port}"}
         async with Api(API, KEY, environ=environ) as api:
             verdict = await api.create(CREATE, "vb.x.1")
-    assert isinstance(verdict, NotAccepted)
+    assert isinstance(verdict, RetryableRejection)
     assert "407" in verdict.message
     assert "s3cr3t" not in repr(verdict)
 
@@ -198,7 +200,7 @@ async def test_a_certificate_of_someone_else_ends_it_before_the_key_leaves(certi
         api_through(tunnel) as api,
     ):
         verdict = await api.create(CREATE, "vb.x.1")
-    assert isinstance(verdict, NotAccepted)
+    assert isinstance(verdict, RetryableRejection)
     assert "SSL_CERT_FILE" in verdict.message
     assert wire.requests == []
 
@@ -212,7 +214,7 @@ async def test_tunnel_cut_after_body_is_outcome_unknown(tls: ssl.SSLContext) -> 
         async with RawServer(cuts, tls=tls) as wire, api_through(tunnel) as api:
             tunnel.target = wire.port
             verdict = await api.create(CREATE, "vb.x.1")
-    assert isinstance(verdict, Unknown), verdict
+    assert isinstance(verdict, OutcomeUnknown), verdict
     assert len(wire.requests) == 1, "one create, never a second"
     assert "HTTPS_PROXY" in verdict.message
 
@@ -224,12 +226,19 @@ async def test_tunnel_cut_in_handshake_is_not_sent(tls: ssl.SSLContext) -> None:
         api_through(tunnel) as api,
     ):
         verdict = await api.create(CREATE, "vb.x.1")
-    assert isinstance(verdict, NotAccepted), verdict
+    assert isinstance(verdict, RetryableRejection), verdict
     assert wire.requests == []
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"), [(502, Unknown), (504, Unknown), (503, NotAccepted), (400, Refused), (429, Throttled)]
+    ("status", "kind"),
+    [
+        (502, OutcomeUnknown),
+        (504, OutcomeUnknown),
+        (503, RetryableRejection),
+        (400, Rejected),
+        (429, RateLimited),
+    ],
 )
 async def test_within_the_tunnel_the_apis_words_count_as_ever(
     tls: ssl.SSLContext, status: int, kind: type
@@ -240,7 +249,7 @@ async def test_within_the_tunnel_the_apis_words_count_as_ever(
 
 async def test_no_response_after_body_through_tunnel_is_outcome_unknown(tls: ssl.SSLContext) -> None:
     verdict, wire, _ = await create_through(tls, hang_past_timeout)
-    assert isinstance(verdict, Unknown), verdict
+    assert isinstance(verdict, OutcomeUnknown), verdict
     assert len(wire.requests) == 1
 
 
@@ -258,7 +267,7 @@ async def test_a_lease_that_is_over_keeps_a_create_back_in_the_tunnel(tls: ssl.S
         environ = {"HTTPS_PROXY": tunnel.url}
         async with Api(API, KEY, may_create=may_create, environ=environ) as api:
             verdict = await api.create(CREATE, "vb.x.1")
-    assert isinstance(verdict, NotAccepted)
+    assert isinstance(verdict, RetryableRejection)
     assert asked == [1], "it is asked when the tunnel stands, not before"
     assert wire.requests == []
 
@@ -267,7 +276,7 @@ async def test_a_redirect_takes_the_key_nowhere(tls: ssl.SSLContext) -> None:
     verdict, wire, tunnel = await create_through(
         tls, respond_with(307, b"", Location="https://cdn.vendor.test/")
     )
-    assert isinstance(verdict, Halted)
+    assert isinstance(verdict, AccountBlocked)
     assert (len(wire.requests), len(tunnel.requests)) == (1, 1)
 
 
@@ -278,7 +287,7 @@ async def test_this_machine_is_asked_directly(name: str, monkeypatch: pytest.Mon
             monkeypatch.setenv(variable, tunnel.url)
         async with Api(f"http://{name}:{wire.port}", KEY) as api:
             assert isinstance(await api.create(CREATE, "vb.x.1"), Accepted)
-            assert isinstance(await api.look("g"), Look)
+            assert isinstance(await api.get_status("g"), GenerationStatus)
     assert (len(wire.requests), tunnel.requests) == (2, [])
 
 
@@ -291,11 +300,11 @@ async def test_the_environment_of_the_process_is_read(
     ):
         monkeypatch.setenv("ALL_PROXY", tunnel.url)
         async with Api(API, KEY) as api:
-            assert isinstance(await api.look("g"), Look)
+            assert isinstance(await api.get_status("g"), GenerationStatus)
         monkeypatch.setenv("NO_PROXY", "vendor.test")
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", fail_to_resolve)
         async with Api(API, KEY) as api:
-            assert isinstance(await api.look("g"), LookTrouble), "nobody else knows that name"
+            assert isinstance(await api.get_status("g"), StatusError), "nobody else knows that name"
     assert tunnel.request_lines == ["CONNECT api.vendor.test:443"]
 
 
@@ -318,7 +327,7 @@ def proxied(monkeypatch: pytest.MonkeyPatch) -> Callable[[ConnectProxy], None]:
 
 async def download(url: str) -> bytes:
     async with open_session() as session, open_body(session, url, None, 0, 5.0) as answer:
-        assert isinstance(answer, Body)
+        assert isinstance(answer, OpenBody)
         return await answer.response.read()
 
 
@@ -397,7 +406,7 @@ async def test_the_catalogue_is_asked_through_the_tunnel(
     async with RawServer(respond_with(200, listing), tls=tls) as wire, ConnectProxy(wire.port) as tunnel:
         proxied(tunnel)
         async with aiohttp.ClientSession() as session:
-            found = await Catalogue(session, API).look_up(["m"], with_rules=False)
+            found = await Catalog(session, API).fetch_models(["m"], with_rules=False)
     assert found["m"].pricing == {"kind": "fixed"}
     assert tunnel.request_lines == ["CONNECT api.vendor.test:443"]
 
@@ -408,7 +417,7 @@ async def test_a_catalogue_behind_a_broken_proxy_is_a_note(
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", variable)
     async with aiohttp.ClientSession() as session:
-        found = await Catalogue(session, API).look_up(["m"])
+        found = await Catalog(session, API).fetch_models(["m"])
     assert not found["m"].reached
     assert found["m"].notes
 
@@ -416,5 +425,5 @@ async def test_a_catalogue_behind_a_broken_proxy_is_a_note(
 async def test_a_catalogue_says_that_the_proxy_refused(proxied: Callable[[ConnectProxy], None]) -> None:
     async with ConnectProxy(0, respond_with(403, b"")) as tunnel, aiohttp.ClientSession() as session:
         proxied(tunnel)
-        found = await Catalogue(session, API).look_up(["m"])
+        found = await Catalog(session, API).fetch_models(["m"])
     assert "the proxy opened no tunnel: HTTP 403" in found["m"].notes[0]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.client.responses import UnreadableAnswerError, parse_log
+from pipeline.client.responses import UnreadableResponseError, parse_log_page
 from tests.unit.test_client_responses import UNREADABLE
 
 
@@ -26,7 +26,7 @@ def test_a_row_of_the_log_is_read_whole() -> None:
         "inference_id": "g",
         "client_request_id": "c",
     }
-    [read] = parse_log(log_page(row, has_more=False), offset=0).rows
+    [read] = parse_log_page(log_page(row, has_more=False), offset=0).rows
     assert (read.client_request_id, read.inference_id, read.request_id) == ("c", "g", "12")
     assert (read.succeeded, read.usd, read.credits, read.model) == (True, 0.4, 8000, "m")
 
@@ -35,7 +35,7 @@ def test_a_row_of_the_log_is_read_whole() -> None:
     "row", [{}, {"status": "odd", "cost": 3, "inference_id": None, "client_request_id": 7}]
 )
 def test_a_row_that_says_nothing_proves_nothing(row: dict[str, Any]) -> None:
-    [read] = parse_log(log_page(row, has_more=False), offset=0).rows
+    [read] = parse_log_page(log_page(row, has_more=False), offset=0).rows
     assert (read.client_request_id, read.inference_id, read.succeeded) == ("", "", None)
 
 
@@ -57,30 +57,30 @@ ROW = {"client_request_id": "c"}
     ],
 )
 def test_whether_another_page_follows(body: bytes, offset: int, more: bool) -> None:
-    assert parse_log(body, offset=offset).more is more
+    assert parse_log_page(body, offset=offset).has_more is more
 
 
 @pytest.mark.parametrize(("body", "offset"), [(log_page(has_more=True), 0), (log_page(total=9), 8)])
 def test_a_log_that_ends_too_soon_proves_no_absence(body: bytes, offset: int) -> None:
-    with pytest.raises(UnreadableAnswerError, match="ends where it says that there is more"):
-        parse_log(body, offset=offset)
+    with pytest.raises(UnreadableResponseError, match="ends where it says that there is more"):
+        parse_log_page(body, offset=offset)
 
 
 @pytest.mark.parametrize("name", ["data", "logs", "items", "rows", "results", "requests"])
 def test_the_list_of_rows_is_found_under_any_name(name: str) -> None:
     body = json.dumps({name: [ROW], "pagination": {"has_more": False}}).encode()
-    assert [row.client_request_id for row in parse_log(body, offset=0).rows] == ["c"]
+    assert [row.client_request_id for row in parse_log_page(body, offset=0).rows] == ["c"]
 
 
 @pytest.mark.parametrize(
     "body", [*UNREADABLE, b"{}", b'{"data": null}', b'{"data": null, "warnings": []}', b'{"data": {"a": 1}}']
 )
 def test_what_holds_no_rows_is_no_log(body: bytes) -> None:
-    with pytest.raises(UnreadableAnswerError):
-        parse_log(body, offset=0)
+    with pytest.raises(UnreadableResponseError):
+        parse_log_page(body, offset=0)
 
 
 def test_what_is_no_row_is_passed_over() -> None:
-    page = parse_log(log_page(None, 3, [ROW], ROW, has_more=False), offset=0)
+    page = parse_log_page(log_page(None, 3, [ROW], ROW, has_more=False), offset=0)
     assert [row.client_request_id for row in page.rows] == ["c"]
-    assert page.length == 4
+    assert page.row_count == 4

@@ -11,19 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.client.responses import (
-    COMPLETED,
-    ENDED_BADLY,
-    KEPT_BODY_CHARS,
-    RUNNING,
+    COMPLETED_STATUSES,
+    FAILED_STATUSES,
+    MAX_MESSAGE_CHARS,
+    RUNNING_STATUSES,
     Phase,
-    UnreadableAnswerError,
-    error_words,
+    UnreadableResponseError,
+    error_message,
     excerpt,
     generation_failure,
     parse_balance,
-    parse_look,
+    parse_error,
+    parse_generation,
     parse_object,
-    vendor_words,
     video_url,
 )
 
@@ -56,7 +56,7 @@ PHASE_BY_STATUS = {
 @pytest.mark.parametrize(("status", "phase"), PHASE_BY_STATUS.items())
 def test_the_status_alone_decides(status: str, phase: Phase) -> None:
     """Sample objects in `video` and `error` change nothing while a generation is queued."""
-    look = parse_look({"id": "g", "status": status, **SAMPLES}, {})
+    look = parse_generation({"id": "g", "status": status, **SAMPLES}, {})
     assert look.phase is phase
     assert look.video_url == (URL if phase is Phase.COMPLETED else "")
     assert (look.failure is not None) is (phase is Phase.FAILED)
@@ -64,16 +64,20 @@ def test_the_status_alone_decides(status: str, phase: Phase) -> None:
 
 @pytest.mark.parametrize("status", ["Queued", " COMPLETED ", "Error\n", "GENERATING"])
 def test_a_status_is_read_in_any_case(status: str) -> None:
-    assert parse_look({"status": status, **SAMPLES}, {}).phase is PHASE_BY_STATUS[status.strip().lower()]
+    assert (
+        parse_generation({"status": status, **SAMPLES}, {}).phase is PHASE_BY_STATUS[status.strip().lower()]
+    )
 
 
 @pytest.mark.parametrize("status", [None, 7, True, ["completed"], {"status": "completed"}])
 def test_a_status_that_is_no_text_is_unknown(status: object) -> None:
-    assert parse_look({"id": "g", "status": status, **SAMPLES}, {}).phase is Phase.UNKNOWN
+    assert parse_generation({"id": "g", "status": status, **SAMPLES}, {}).phase is Phase.UNKNOWN
 
 
 def test_no_name_is_in_two_groups() -> None:
-    assert len(RUNNING | COMPLETED | ENDED_BADLY) == len(RUNNING) + len(COMPLETED) + len(ENDED_BADLY)
+    assert len(RUNNING_STATUSES | COMPLETED_STATUSES | FAILED_STATUSES) == len(RUNNING_STATUSES) + len(
+        COMPLETED_STATUSES
+    ) + len(FAILED_STATUSES)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +100,7 @@ def test_no_name_is_in_two_groups() -> None:
     ],
 )
 def test_the_id_in_every_spelling(payload: dict[str, Any], identity: str) -> None:
-    assert parse_look(payload, {}).generation_id == identity
+    assert parse_generation(payload, {}).generation_id == identity
 
 
 @pytest.mark.parametrize(
@@ -124,13 +128,13 @@ def test_the_id_in_every_spelling(payload: dict[str, Any], identity: str) -> Non
 )
 def test_where_the_video_is(video: object, url: str) -> None:
     assert video_url({"video": video}) == url
-    look = parse_look({"id": "g", "status": "completed", "video": video}, {})
+    look = parse_generation({"id": "g", "status": "completed", "video": video}, {})
     assert look.phase is (Phase.COMPLETED if url else Phase.FAILED)
 
 
 def test_completed_without_a_video_is_a_failure_that_keeps_the_answer() -> None:
     payload = {"id": "g", "status": "completed", "video": {}, "error": {"message": "lost it"}, "x": "y"}
-    failure = parse_look(payload, {}).failure
+    failure = parse_generation(payload, {}).failure
     assert failure is not None
     assert (failure.code, failure.retryable) == ("no_video", False)
     assert failure.message.startswith("lost it; completed without a video URL")
@@ -138,9 +142,9 @@ def test_completed_without_a_video_is_a_failure_that_keeps_the_answer() -> None:
 
 
 def test_the_kept_answer_is_bounded() -> None:
-    failure = parse_look({"status": "completed", "x": "y" * 100_000}, {}).failure
+    failure = parse_generation({"status": "completed", "x": "y" * 100_000}, {}).failure
     assert failure is not None
-    assert len(failure.message) < KEPT_BODY_CHARS + 200
+    assert len(failure.message) < MAX_MESSAGE_CHARS + 200
 
 
 ERRORS: list[tuple[object, tuple[str, str]]] = [
@@ -174,7 +178,7 @@ ERRORS: list[tuple[object, tuple[str, str]]] = [
 
 @pytest.mark.parametrize(("error", "words"), ERRORS)
 def test_every_shape_of_an_error(error: object, words: tuple[str, str]) -> None:
-    assert error_words(error) == words
+    assert parse_error(error) == words
     failure = generation_failure(error, "error")
     assert failure.message
     assert all(word in failure.message for word in words)
@@ -229,7 +233,7 @@ def test_whether_another_generation_may_help(error: object, status: str, code: s
 def test_money_is_what_was_said_and_nothing_else(
     payload: dict[str, Any], headers: dict[str, str], credits_used: float | None, usd: float | None
 ) -> None:
-    look = parse_look({"status": "completed", **payload}, headers)
+    look = parse_generation({"status": "completed", **payload}, headers)
     assert (look.credits_used, look.usd_spent) == (credits_used, usd)
 
 
@@ -252,7 +256,7 @@ UNREADABLE = [
 
 @pytest.mark.parametrize("body", UNREADABLE, ids=range(len(UNREADABLE)))
 def test_what_is_no_object_is_unreadable_and_said_in_one_line(body: bytes) -> None:
-    with pytest.raises(UnreadableAnswerError) as caught:
+    with pytest.raises(UnreadableResponseError) as caught:
         parse_object(body)
     assert 0 < len(str(caught.value)) <= 200
     assert str(caught.value).isprintable()
@@ -274,7 +278,7 @@ def test_a_byte_order_mark_is_no_obstacle() -> None:
 )
 def test_half_characters_become_whole_ones(error: bytes) -> None:
     body = b'{"status": "error", "error": ' + error + b"}"
-    look = parse_look(parse_object(body), {})
+    look = parse_generation(parse_object(body), {})
     assert look.failure is not None
     look.failure.message.encode()
 
@@ -296,7 +300,7 @@ def test_half_characters_become_whole_ones(error: bytes) -> None:
     ],
 )
 def test_the_vendors_words_of_a_refusal(body: bytes, words: str) -> None:
-    assert vendor_words(body) == words
+    assert error_message(body) == words
 
 
 @pytest.mark.parametrize("around", [b'{"errors": %s}', b'{"status": "error", "error": {"a": %s}}'])
@@ -305,9 +309,9 @@ def test_no_depth_is_too_deep(around: bytes, braces: tuple[bytes, bytes]) -> Non
     """Some depths can just be read and no longer be written, depending on the Python."""
     for depth in (*range(900, 1010), 50_000):
         body = around % (braces[0] * depth + b"1" + braces[1] * depth)
-        assert vendor_words(body)
-        with contextlib.suppress(UnreadableAnswerError):
-            parse_look(parse_object(body), {})
+        assert error_message(body)
+        with contextlib.suppress(UnreadableResponseError):
+            parse_generation(parse_object(body), {})
 
 
 @pytest.mark.parametrize(
@@ -333,9 +337,9 @@ def test_what_is_on_the_account(body: bytes, usd: float | None) -> None:
 
 @given(st.binary(max_size=400))
 def test_any_bytes_make_words_that_any_file_can_hold(body: bytes) -> None:
-    for words in (vendor_words(body), excerpt(body)):
+    for words in (error_message(body), excerpt(body)):
         assert words
-        assert len(words) <= KEPT_BODY_CHARS
+        assert len(words) <= MAX_MESSAGE_CHARS
         words.encode()
 
 
@@ -347,13 +351,13 @@ VALUES = st.recursive(
 NAMES = st.sampled_from(
     ["id", "generation_id", "status", "video", "error", "meta", "message", "detail", "data"]
 )
-STATUSES = st.sampled_from(sorted(RUNNING | COMPLETED | ENDED_BADLY))
+STATUSES = st.sampled_from(sorted(RUNNING_STATUSES | COMPLETED_STATUSES | FAILED_STATUSES))
 
 
 @given(st.dictionaries(NAMES, VALUES, max_size=6), STATUSES | VALUES)
 def test_any_object_is_read_as_something(payload: dict[str, Any], status: Any) -> None:
     body = json.dumps({**payload, "status": status}).encode()
-    look = parse_look(parse_object(body), {"x-aimlapi-usd-spent": "x"})
+    look = parse_generation(parse_object(body), {"x-aimlapi-usd-spent": "x"})
     assert (look.failure is not None) is (look.phase is Phase.FAILED)
     assert bool(look.video_url) is (look.phase is Phase.COMPLETED)
     for text in (
@@ -363,4 +367,4 @@ def test_any_object_is_read_as_something(payload: dict[str, Any], status: Any) -
         look.failure.message if look.failure else "",
     ):
         text.encode()
-    vendor_words(body)
+    error_message(body)

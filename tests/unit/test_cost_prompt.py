@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.cli.cost_prompt import CostEstimate, PriceTable, confirm_cost, estimate_cost, load_prices
 from pipeline.client import Api, ApiKey
-from pipeline.client.catalog import Catalogue
+from pipeline.client.catalog import Catalog
 from pipeline.model import State
 from tests.unit.samples import record
 
@@ -82,7 +82,7 @@ async def test_the_account_is_not_asked_when_nothing_is_submitted(state: State) 
 async def test_prices_are_not_asked_for_when_no_row_can_be_submitted(state: State) -> None:
     """A second run over a finished batch makes no request at all; a socket here would fail the test."""
     loaded: object = None
-    catalogue = Catalogue.__new__(Catalogue)
+    catalogue = Catalog.__new__(Catalog)
     made = await load_prices([record(state)], loaded, catalogue, 0.7)  # type: ignore[arg-type]  # not read
     assert made == PriceTable(assumed=0.7)
 

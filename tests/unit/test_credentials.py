@@ -12,7 +12,7 @@ from pipeline.cli.credentials import (
     find_key,
     require_key,
 )
-from pipeline.client import ApiKey, normalise_base_url
+from pipeline.client import ApiKey, normalize_base_url
 from pipeline.errors import ExitCode, UsageError
 
 SECRET = "sk-0123456789"
@@ -84,8 +84,8 @@ def test_the_option_wins_over_the_environment_and_that_over_the_vendors() -> Non
     ],
 )
 def test_base_urls_are_taken_as_samples_spell_them(text: str, base: str) -> None:
-    assert normalise_base_url(text) == base
-    assert normalise_base_url(base) == base
+    assert normalize_base_url(text) == base
+    assert normalize_base_url(base) == base
 
 
 @pytest.mark.parametrize(
@@ -114,4 +114,4 @@ def test_base_urls_are_taken_as_samples_spell_them(text: str, base: str) -> None
 )
 def test_what_is_no_base_url_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(UsageError, match=r"https://api\.aimlapi\.com"):
-        normalise_base_url(text)
+        normalize_base_url(text)

@@ -5,10 +5,17 @@ from __future__ import annotations
 import pytest
 
 from pipeline.download.downloader import DownloadLimits, Effort
-from pipeline.download.headers import Origin, Span, declares_page, encoded, span_of, unsatisfied_total
-from pipeline.download.http import Expired, Unreachable
-from pipeline.download.redirects import Refused
-from pipeline.download.stall import StallMeter
+from pipeline.download.headers import (
+    ByteRange,
+    Validators,
+    declares_page,
+    is_compressed,
+    parse_byte_range,
+    unsatisfied_total,
+)
+from pipeline.download.http import Unreachable, UrlExpired
+from pipeline.download.redirects import ForbiddenUrl
+from pipeline.download.stall import StallDetector
 
 LIMITS = DownloadLimits(tries=4, patience_s=60, first_wait_s=1, longest_wait_s=8, proofs=3, full_fetches=5)
 
@@ -49,23 +56,23 @@ def test_response_resets_outage_timer() -> None:
     for second in range(10):
         it.note(Unreachable("no answer"))
         it.wait_s(0, float(second))
-    it.note(Expired("403"))
+    it.note(UrlExpired("403"))
     assert it.wait_s(0, 11.0) is None
 
 
 def test_a_refused_url_is_not_asked_for_long() -> None:
     it = make_retry_state()
-    it.note(Refused("no"))
+    it.note(ForbiddenUrl("no"))
     assert it.wait_s(0, 0.0) is not None
-    it.note(Refused("no"))
+    it.note(ForbiddenUrl("no"))
     assert it.wait_s(0, 0.0) is None
 
 
 def test_what_the_server_asks_to_wait_is_waited_within_bounds() -> None:
     it = make_retry_state()
-    it.note(Expired("429", retry_after_s=5))
+    it.note(UrlExpired("429", retry_after_s=5))
     assert it.wait_s(0, 0.0) == 5
-    it.note(Expired("429", retry_after_s=500))
+    it.note(UrlExpired("429", retry_after_s=500))
     assert it.wait_s(0, 0.0) == 8
 
 
@@ -77,7 +84,7 @@ def test_the_same_bytes_thrice_are_a_proof_and_other_bytes_five_times() -> None:
 
 
 def test_a_stall_is_a_rate_over_a_window() -> None:
-    meter = StallMeter(window_s=10, floor_bytes_s=100, since=0.0)
+    meter = StallDetector(window_s=10, min_bytes_per_s=100, window_started_at=0.0)
     assert meter.deadline == 10
     assert not meter.add(999, 9.0)
     assert meter.add(1, 9.5)
@@ -86,59 +93,59 @@ def test_a_stall_is_a_rate_over_a_window() -> None:
     assert meter.add(1, 12.0)
 
 
-ME = Origin("https://cdn/a", etag='"e"', last_modified="Mon", total_bytes=10)
+ME = Validators("https://cdn/a", etag='"e"', last_modified="Mon", total_bytes=10)
 PAIRS = [
     (ME, ME, True),
-    (ME, Origin("https://other/b", etag='"e"', total_bytes=10), True),
-    (ME, Origin("https://cdn/a", etag='"f"', total_bytes=10), False),
-    (ME, Origin("https://cdn/a", etag='"e"', total_bytes=11), False),
-    (ME, Origin("https://cdn/a"), True),
-    (ME, Origin("https://other/b"), False),
-    (Origin("p", etag='W/"e"'), Origin("p", etag='W/"e"'), True),
-    (Origin("p", etag='W/"e"'), Origin("q", etag='W/"e"'), False),
-    (Origin("p"), Origin("p", resumable=False), False),
+    (ME, Validators("https://other/b", etag='"e"', total_bytes=10), True),
+    (ME, Validators("https://cdn/a", etag='"f"', total_bytes=10), False),
+    (ME, Validators("https://cdn/a", etag='"e"', total_bytes=11), False),
+    (ME, Validators("https://cdn/a"), True),
+    (ME, Validators("https://other/b"), False),
+    (Validators("p", etag='W/"e"'), Validators("p", etag='W/"e"'), True),
+    (Validators("p", etag='W/"e"'), Validators("q", etag='W/"e"'), False),
+    (Validators("p"), Validators("p", resumable=False), False),
 ]
 
 
 @pytest.mark.parametrize(("mine", "theirs", "same"), PAIRS)
-def test_which_bytes_may_be_put_together(mine: Origin, theirs: Origin, same: bool) -> None:
-    assert mine.agrees(theirs) is same
+def test_which_bytes_may_be_put_together(mine: Validators, theirs: Validators, same: bool) -> None:
+    assert mine.matches(theirs) is same
 
 
 def test_validators_that_are_strong_enough() -> None:
-    assert Origin("p", etag='"e"', last_modified="Mon").if_range == '"e"'
-    assert Origin("p", etag='W/"e"', last_modified="Mon").if_range == ""
-    assert Origin("p", last_modified="Mon").if_range == "Mon"
+    assert Validators("p", etag='"e"', last_modified="Mon").if_range == '"e"'
+    assert Validators("p", etag='W/"e"', last_modified="Mon").if_range == ""
+    assert Validators("p", last_modified="Mon").if_range == "Mon"
 
 
 def test_an_origin_survives_being_written_down() -> None:
-    assert Origin.from_text(ME.to_text()) == ME
-    assert Origin.from_text("") is None
+    assert Validators.from_text(ME.to_text()) == ME
+    assert Validators.from_text("") is None
 
 
 RANGES = [
-    (200, {"Content-Length": "10"}, Span(0, 10, 10)),
-    (200, {}, Span(0, None, None)),
-    (206, {"Content-Range": "bytes 4-9/10"}, Span(4, 6, 10)),
-    (206, {"Content-Range": "Bytes 4-9/*"}, Span(4, 6, None)),
+    (200, {"Content-Length": "10"}, ByteRange(0, 10, 10)),
+    (200, {}, ByteRange(0, None, None)),
+    (206, {"Content-Range": "bytes 4-9/10"}, ByteRange(4, 6, 10)),
+    (206, {"Content-Range": "Bytes 4-9/*"}, ByteRange(4, 6, None)),
     (206, {"Content-Range": "bytes 9-4/10"}, None),
     (206, {"Content-Range": "bytes 4-10/10"}, None),
     (206, {"Content-Range": "items 4-9/10"}, None),
     (206, {}, None),
-    (200, {"Content-Length": "ten"}, Span(0, None, None)),
+    (200, {"Content-Length": "ten"}, ByteRange(0, None, None)),
 ]
 
 
 @pytest.mark.parametrize(("status", "headers", "span"), RANGES)
-def test_what_an_answer_carries(status: int, headers: dict[str, str], span: Span | None) -> None:
-    assert span_of(status, headers) == span
+def test_what_an_answer_carries(status: int, headers: dict[str, str], span: ByteRange | None) -> None:
+    assert parse_byte_range(status, headers) == span
 
 
 def test_other_headers() -> None:
     assert unsatisfied_total({"Content-Range": "bytes */12"}) == 12
     assert unsatisfied_total({}) is None
-    assert encoded({"Content-Encoding": "gzip"})
-    assert not encoded({"Content-Encoding": "identity"})
+    assert is_compressed({"Content-Encoding": "gzip"})
+    assert not is_compressed({"Content-Encoding": "identity"})
     assert declares_page({"Content-Type": "text/html; charset=utf-8"})
     assert not declares_page({"Content-Type": "video/mp4"})
     assert not declares_page({})

@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from pipeline.media import NotPlayable, checked, compare, look, outline, poster, probe
-from pipeline.media.mp4 import prefix_length, units_fit
+from pipeline.media import (
+    UnplayableVideo,
+    check_structure,
+    find_mismatches,
+    make_poster,
+    probe_media,
+    probe_video,
+    with_mismatch_warnings,
+)
+from pipeline.media.mp4 import nal_length_bytes, nal_units_fit
 from pipeline.model import Media
 from tests.integration.sample_videos import corrupted, make_video, padded
 
@@ -33,15 +41,15 @@ def test_facts(tmp_path: Path, faststart: bool, size: int) -> None:
     data = make_video(seconds=2, width=180, height=320, faststart=faststart)
     data = padded(data, size) if size else data
     expected = Media(2.0, 180, 320, 24.0, True, "h264", "aac")
-    found = look(write_video(tmp_path, data))
+    found = probe_video(write_video(tmp_path, data))
     assert found.media == expected
-    assert found.faults == ""
-    assert look(io.BytesIO(data)).media == expected
-    outline(io.BytesIO(data), len(data))
+    assert found.defects == ""
+    assert probe_video(io.BytesIO(data)).media == expected
+    check_structure(io.BytesIO(data), len(data))
 
 
 def test_video_without_sound(tmp_path: Path) -> None:
-    media = probe(write_video(tmp_path, make_video(seconds=2, sound=False)))
+    media = probe_media(write_video(tmp_path, make_video(seconds=2, sound=False)))
     assert (media.has_audio, media.audio_codec) == (False, "")
 
 
@@ -49,19 +57,19 @@ def test_video_without_sound(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dark", [0, 20, 30])
 def test_the_poster_is_480_wide_and_not_black(tmp_path: Path, dark: int, size: int) -> None:
     data = make_video(seconds=2, dark_frames=dark)
-    picture = Image.open(io.BytesIO(poster(write_video(tmp_path, padded(data, size) if size else data))))
+    picture = Image.open(io.BytesIO(make_poster(write_video(tmp_path, padded(data, size) if size else data))))
     assert picture.format == "JPEG"
     assert picture.size == (480, 270)
     assert len(set(picture.convert("L").tobytes())) > 40
 
 
 def test_black_video_still_has_a_poster(tmp_path: Path) -> None:
-    assert poster(write_video(tmp_path, make_video(seconds=2, dark_frames=48)))
+    assert make_poster(write_video(tmp_path, make_video(seconds=2, dark_frames=48)))
 
 
 def test_poster_of_portrait_video(tmp_path: Path) -> None:
     data = make_video(seconds=2, width=180, height=320)
-    assert Image.open(io.BytesIO(poster(write_video(tmp_path, data)))).size == (480, 854)
+    assert Image.open(io.BytesIO(make_poster(write_video(tmp_path, data)))).size == (480, 854)
 
 
 @pytest.mark.parametrize("start", [0.0, 0.2, 0.4, 0.6, 0.8])
@@ -72,7 +80,7 @@ def test_damage_is_found(tmp_path: Path, start: float, size: int) -> None:
     at = first + int((len(data) - first - 61_000) * start)
     spoiled = data[:at] + bytes(60_000) + data[at + 60_000 :]
     spoiled = padded(spoiled, size) if size else spoiled
-    assert look(write_video(tmp_path, spoiled)).faults
+    assert probe_video(write_video(tmp_path, spoiled)).defects
 
 
 def test_many_a_single_flipped_byte_is_found(tmp_path: Path) -> None:
@@ -83,12 +91,12 @@ def test_many_a_single_flipped_byte_is_found(tmp_path: Path) -> None:
         at = dice.randrange(first, len(VIDEO))
         spoiled = bytearray(VIDEO)
         spoiled[at] ^= dice.randrange(1, 256)
-        found += bool(look(write_video(tmp_path, bytes(spoiled))).faults)
+        found += bool(probe_video(write_video(tmp_path, bytes(spoiled))).defects)
     assert found >= 10
 
 
 def test_noise_in_the_pictures_is_found(tmp_path: Path) -> None:
-    assert look(write_video(tmp_path, corrupted(VIDEO))).faults
+    assert probe_video(write_video(tmp_path, corrupted(VIDEO))).defects
 
 
 UNPLAYABLE = {
@@ -106,16 +114,16 @@ UNPLAYABLE = {
 
 @pytest.mark.parametrize("data", UNPLAYABLE.values(), ids=UNPLAYABLE.keys())
 def test_incomplete_video_is_detected_from_structure(tmp_path: Path, data: bytes) -> None:
-    with pytest.raises(NotPlayable):
-        outline(write_video(tmp_path, data), len(data))
-    with pytest.raises(NotPlayable):
-        outline(io.BytesIO(data), len(data))
+    with pytest.raises(UnplayableVideo):
+        check_structure(write_video(tmp_path, data), len(data))
+    with pytest.raises(UnplayableVideo):
+        check_structure(io.BytesIO(data), len(data))
 
 
 @pytest.mark.parametrize("name", ["empty", "text", "picture", "head", "zeros", "no index"])
 def test_what_does_not_play_is_said_in_words(tmp_path: Path, name: str) -> None:
-    with pytest.raises(NotPlayable, match=r".{10}"):
-        probe(write_video(tmp_path, UNPLAYABLE[name]))
+    with pytest.raises(UnplayableVideo, match=r".{10}"):
+        probe_media(write_video(tmp_path, UNPLAYABLE[name]))
 
 
 def test_sound_alone_is_no_video(tmp_path: Path) -> None:
@@ -124,20 +132,20 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
         b"RIFF\x24\x08\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x40\x1f\0\0\x80\x3e\0\0\2\0\x10\0data\0\x08\0\0"
         + bytes(2048)
     )
-    with pytest.raises(NotPlayable, match="no video"):
-        probe(write_video(tmp_path, wav))
+    with pytest.raises(UnplayableVideo, match="no video"):
+        probe_media(write_video(tmp_path, wav))
 
 
 def test_units_inside_a_packet() -> None:
     good = b"\0\0\0\2\x65\1\0\0\0\1\x41"
-    assert units_fit(memoryview(good), 4)
-    assert not units_fit(memoryview(good[:-1]), 4)
-    assert not units_fit(memoryview(bytes(20)), 4)
-    assert not units_fit(memoryview(b"\0\0\0\2\xe5\1"), 4)
-    assert prefix_length("h264", b"\1\x64\0\x1f\xff") == 4
-    assert prefix_length("hevc", b"\1" + bytes(20) + b"\3") == 4
-    assert prefix_length("vp9", b"\1\x64\0\x1f\xff") == 0
-    assert prefix_length("h264", None) == 0
+    assert nal_units_fit(memoryview(good), 4)
+    assert not nal_units_fit(memoryview(good[:-1]), 4)
+    assert not nal_units_fit(memoryview(bytes(20)), 4)
+    assert not nal_units_fit(memoryview(b"\0\0\0\2\xe5\1"), 4)
+    assert nal_length_bytes("h264", b"\1\x64\0\x1f\xff") == 4
+    assert nal_length_bytes("hevc", b"\1" + bytes(20) + b"\3") == 4
+    assert nal_length_bytes("vp9", b"\1\x64\0\x1f\xff") == 0
+    assert nal_length_bytes("h264", None) == 0
 
 
 VEO = {"model": "google/veo-3.1-i2v-fast"}
@@ -166,5 +174,5 @@ DIFFERENCES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 @pytest.mark.parametrize(("body", "found", "words"), DIFFERENCES)
 def test_what_differs_from_what_was_asked(body: dict[str, Any], found: dict[str, Any], words: str) -> None:
     media = replace(AS_ASKED, **found)
-    assert "; ".join(compare(media, body)) == words
-    assert checked(media, body).warnings == compare(media, body)
+    assert "; ".join(find_mismatches(media, body)) == words
+    assert with_mismatch_warnings(media, body).warnings == find_mismatches(media, body)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from yarl import URL
 
-from pipeline.client.connection import keyed_proxy
+from pipeline.client.connection import proxy_for_api
 from pipeline.errors import UsageError
-from pipeline.net.proxy import is_excepted, proxy_for, way_through
+from pipeline.net.proxy import bypasses_proxy, proxy_for, proxy_request_options
 
 API = URL("https://api.vendor.test")
 
@@ -117,7 +117,7 @@ def test_this_machine_is_never_asked_through_a_proxy(scheme: str, host: str) -> 
     ],
 )
 def test_no_proxy_exceptions(exceptions: str, host: str, port: int, excepted: bool) -> None:
-    assert is_excepted(host, port, exceptions) is excepted
+    assert bypasses_proxy(host, port, exceptions) is excepted
 
 
 @pytest.mark.parametrize("scheme", ["socks5", "socks5h", "socks4", "ftp", "file"])
@@ -151,27 +151,32 @@ def test_what_is_no_proxy_is_refused_without_being_shown(text: str) -> None:
 def test_the_proxys_user_is_shown_to_the_proxy_alone() -> None:
     proxy = proxy_for(API, {"HTTPS_PROXY": "http://me:p%40ss@p:1"})
     assert proxy is not None
-    for shown in (repr(proxy), str(proxy), proxy.refusal(407, "no"), str(way_through(proxy)["proxy"])):
+    for shown in (
+        repr(proxy),
+        str(proxy),
+        proxy.tunnel_error(407, "no"),
+        str(proxy_request_options(proxy)["proxy"]),
+    ):
         assert "p%40ss" not in shown
         assert "p@ss" not in shown
         assert "bWU6cEBzcw" not in shown
-    assert way_through(proxy)["proxy_headers"] == {"Proxy-Authorization": "Basic bWU6cEBzcw=="}
-    assert "user:password" in proxy.refusal(407, "no")
-    assert "user:password" not in proxy.refusal(502, "no")
+    assert proxy_request_options(proxy)["proxy_headers"] == {"Proxy-Authorization": "Basic bWU6cEBzcw=="}
+    assert "user:password" in proxy.tunnel_error(407, "no")
+    assert "user:password" not in proxy.tunnel_error(502, "no")
 
 
 def test_without_a_user_the_proxy_is_told_nothing() -> None:
     proxy = proxy_for(API, {"HTTPS_PROXY": "p:1"})
-    assert way_through(proxy)["proxy_headers"] == {}
-    assert way_through(None) == {}
+    assert proxy_request_options(proxy)["proxy_headers"] == {}
+    assert proxy_request_options(None) == {}
 
 
 def test_a_key_goes_through_no_proxy_in_the_open() -> None:
     environ = {"HTTP_PROXY": "http://me:s3cr3t@p:1"}
     with pytest.raises(UsageError, match=r"could read the key.*NO_PROXY") as caught:
-        keyed_proxy("http://api.vendor.test:8080", environ)
+        proxy_for_api("http://api.vendor.test:8080", environ)
     assert "s3cr3t" not in str(caught.value)
-    assert keyed_proxy("http://api.vendor.test", environ | {"NO_PROXY": "vendor.test"}) is None
-    assert keyed_proxy("http://127.0.0.1:8080", environ) is None
-    assert keyed_proxy("https://api.vendor.test", environ) is None
-    assert keyed_proxy("HTTPS://api.vendor.test", {"ALL_PROXY": "p:1"}) is not None
+    assert proxy_for_api("http://api.vendor.test", environ | {"NO_PROXY": "vendor.test"}) is None
+    assert proxy_for_api("http://127.0.0.1:8080", environ) is None
+    assert proxy_for_api("https://api.vendor.test", environ) is None
+    assert proxy_for_api("HTTPS://api.vendor.test", {"ALL_PROXY": "p:1"}) is not None

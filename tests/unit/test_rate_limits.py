@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from benchmarks.simulate_limit import SETTINGS, simulate
 from pipeline.net.retry_after import parse_retry_after
-from pipeline.poll.rate_limit import LookPace
-from pipeline.submit.concurrency import CreateGate
+from pipeline.poll.rate_limit import AdaptiveRateLimit
+from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
 
 OCT_21_2015 = 1445412480.0
 
@@ -50,38 +50,38 @@ def test_retry_after_survives_anything(value: str) -> None:
     assert found is None or found >= 0.0
 
 
-def gate_at_limit(ceiling: int, limit: int, interval_s: float = 10.0) -> CreateGate:
+def gate_at_limit(ceiling: int, limit: int, interval_s: float = 10.0) -> AdaptiveConcurrencyLimit:
     """A gate whose account took `limit` and refused the next."""
-    gate = CreateGate(ceiling, interval_s=interval_s, random=Random(1))
+    gate = AdaptiveConcurrencyLimit(ceiling, interval_s=interval_s, random=Random(1))
     for i in range(limit):
-        assert gate.may_start(0.0, i) == 0.0
-        gate.started(0.0)
-        gate.accepted(0.0, i + 1)
-    gate.started(0.0)
-    gate.throttled(0.0, limit)
+        assert gate.start_delay_s(0.0, i) == 0.0
+        gate.on_started(0.0)
+        gate.on_accepted(0.0, i + 1)
+    gate.on_started(0.0)
+    gate.on_rate_limited(0.0, limit)
     return gate
 
 
 def test_the_ceiling_is_never_passed() -> None:
-    gate = CreateGate(3)
-    assert gate.may_start(0.0, 3) == inf
-    gate.started(0.0)
-    assert gate.may_start(0.0, 2) == inf
-    assert gate.may_start(0.0, 1) == 0.0
+    gate = AdaptiveConcurrencyLimit(3)
+    assert gate.start_delay_s(0.0, 3) == inf
+    gate.on_started(0.0)
+    assert gate.start_delay_s(0.0, 2) == inf
+    assert gate.start_delay_s(0.0, 1) == 0.0
 
 
 def test_the_first_creates_start_slowly() -> None:
-    gate = CreateGate(40)
+    gate = AdaptiveConcurrencyLimit(40)
     out = 0
-    while gate.may_start(0.0, 0) == 0.0:
-        gate.started(0.0)
+    while gate.start_delay_s(0.0, 0) == 0.0:
+        gate.on_started(0.0)
         out += 1
     assert out == 4
     for done in range(out):
-        gate.accepted(1.0, done + 1)
+        gate.on_accepted(1.0, done + 1)
     again = 0
-    while gate.may_start(1.0, out) == 0.0:
-        gate.started(1.0)
+    while gate.start_delay_s(1.0, out) == 0.0:
+        gate.on_started(1.0)
         again += 1
     assert again == 6
 
@@ -89,77 +89,77 @@ def test_the_first_creates_start_slowly() -> None:
 def test_a_refusal_is_the_limit_and_a_freed_slot_is_refilled_at_once() -> None:
     gate = gate_at_limit(40, 12)
     assert gate.limit == 12
-    assert 0.0 < gate.may_start(0.1, 12) <= 1.0
-    assert gate.may_start(0.1, 11) == 0.0
+    assert 0.0 < gate.start_delay_s(0.1, 12) <= 1.0
+    assert gate.start_delay_s(0.1, 11) == 0.0
 
 
 def test_beyond_the_limit_there_is_one_probe_at_a_time() -> None:
     gate = gate_at_limit(40, 12)
-    assert gate.may_start(5.0, 12) == 0.0
-    gate.started(5.0)
-    assert gate.may_start(5.0, 12) == inf
-    gate.ended(5.1)
-    assert gate.may_start(5.1, 12) == 0.0
+    assert gate.start_delay_s(5.0, 12) == 0.0
+    gate.on_started(5.0)
+    assert gate.start_delay_s(5.0, 12) == inf
+    gate.on_ended(5.1)
+    assert gate.start_delay_s(5.1, 12) == 0.0
 
 
 def test_refused_probes_come_ever_more_seldom() -> None:
     gate, now, waits = gate_at_limit(40, 12), 0.0, []
     for _ in range(12):
-        wait = gate.may_start(now, 12)
+        wait = gate.start_delay_s(now, 12)
         waits.append(wait)
         now += wait
-        assert gate.may_start(now, 12) == 0.0
-        gate.started(now)
-        gate.throttled(now, 12)
+        assert gate.start_delay_s(now, 12) == 0.0
+        gate.on_started(now)
+        gate.on_rate_limited(now, 12)
     assert waits[:6] == sorted(waits[:6])
     assert 45.0 <= max(waits) <= 60.0
 
 
 def test_a_burst_of_refusals_is_one_refusal() -> None:
-    gate = CreateGate(40, random=Random(1))
+    gate = AdaptiveConcurrencyLimit(40, random=Random(1))
     for i in range(8):
-        gate.started(0.0)
-        gate.accepted(0.0, i + 1)
+        gate.on_started(0.0)
+        gate.on_accepted(0.0, i + 1)
     for _ in range(8):
-        gate.started(0.0)
+        gate.on_started(0.0)
     for _ in range(8):
-        gate.throttled(0.5, 8)
+        gate.on_rate_limited(0.5, 8)
     assert gate.outstanding == 0
     assert gate.limit == 8
-    assert gate.may_start(0.5, 8) <= 1.0
+    assert gate.start_delay_s(0.5, 8) <= 1.0
 
 
 @pytest.mark.parametrize("in_flight", [0, 5, 12])
 def test_retry_after_is_honoured_to_the_instant(in_flight: int) -> None:
     gate = gate_at_limit(40, 12)
-    gate.started(1.0)
-    gate.throttled(1.0, 12, 33.0)
-    assert gate.may_start(1.0, in_flight) == 33.0
-    assert gate.may_start(33.9, in_flight) == pytest.approx(0.1)
-    assert gate.may_start(34.0, in_flight) == 0.0
+    gate.on_started(1.0)
+    gate.on_rate_limited(1.0, 12, 33.0)
+    assert gate.start_delay_s(1.0, in_flight) == 33.0
+    assert gate.start_delay_s(33.9, in_flight) == pytest.approx(0.1)
+    assert gate.start_delay_s(34.0, in_flight) == 0.0
 
 
 def test_with_nothing_in_flight_a_refusal_still_waits() -> None:
-    gate = CreateGate(4, random=Random(1))
-    gate.started(0.0)
-    gate.throttled(0.0, 0)
+    gate = AdaptiveConcurrencyLimit(4, random=Random(1))
+    gate.on_started(0.0)
+    gate.on_rate_limited(0.0, 0)
     assert gate.limit == 1
-    assert 0.0 < gate.may_start(0.0, 0) <= 1.0
+    assert 0.0 < gate.start_delay_s(0.0, 0) <= 1.0
 
 
 def test_the_limit_grows_again_with_the_account() -> None:
     gate, now = gate_at_limit(40, 12), 0.0
     for level in range(13, 41):
-        now += gate.may_start(now, level - 1)
-        gate.started(now)
-        gate.accepted(now, level)
+        now += gate.start_delay_s(now, level - 1)
+        gate.on_started(now)
+        gate.on_accepted(now, level)
         assert gate.limit == level
     assert now < 60.0
 
 
 def test_every_wait_scales_with_the_interval() -> None:
     slow, fast = gate_at_limit(40, 12, interval_s=10.0), gate_at_limit(40, 12, interval_s=0.5)
-    assert fast.may_start(0.0, 12) == pytest.approx(slow.may_start(0.0, 12) / 20.0)
+    assert fast.start_delay_s(0.0, 12) == pytest.approx(slow.start_delay_s(0.0, 12) / 20.0)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ class ConcurrencyLimitMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.limit = CreateGate(6, random=Random(3))
+        self.limit = AdaptiveConcurrencyLimit(6, random=Random(3))
         self.now = 0.0
         self.in_flight = 0
         self.outstanding = 0
@@ -219,9 +219,9 @@ class ConcurrencyLimitMachine(RuleBasedStateMachine):
     @rule(wait_s=st.floats(0.0, 30.0))
     def start(self, wait_s: float) -> None:
         self.now += wait_s
-        if self.limit.may_start(self.now, self.in_flight) == 0.0:
+        if self.limit.start_delay_s(self.now, self.in_flight) == 0.0:
             assert self.now >= self.shut_until
-            self.limit.started(self.now)
+            self.limit.on_started(self.now)
             self.outstanding += 1
 
     @rule(how=st.sampled_from(["accepted", "throttled", "told", "ended"]))
@@ -231,13 +231,13 @@ class ConcurrencyLimitMachine(RuleBasedStateMachine):
         self.outstanding -= 1
         if how == "accepted":
             self.in_flight += 1
-            self.limit.accepted(self.now, self.in_flight)
+            self.limit.on_accepted(self.now, self.in_flight)
         elif how == "ended":
-            self.limit.ended(self.now)
+            self.limit.on_ended(self.now)
         else:
             told = 20.0 if how == "told" else None
             self.shut_until = max(self.shut_until, self.now + (told or 0.0))
-            self.limit.throttled(self.now, self.in_flight, told)
+            self.limit.on_rate_limited(self.now, self.in_flight, told)
 
     @rule()
     def finish(self) -> None:
@@ -252,9 +252,9 @@ class ConcurrencyLimitMachine(RuleBasedStateMachine):
     @invariant()
     def opens_again(self) -> None:
         if self.in_flight + self.outstanding < 6 and self.outstanding == 0:
-            wait = self.limit.may_start(self.now, self.in_flight)
+            wait = self.limit.start_delay_s(self.now, self.in_flight)
             assert wait < inf
-            assert self.limit.may_start(self.now + wait + 1e-6, self.in_flight) == 0.0
+            assert self.limit.start_delay_s(self.now + wait + 1e-6, self.in_flight) == 0.0
 
 
 TestConcurrencyLimitMachine = ConcurrencyLimitMachine.TestCase
@@ -262,46 +262,46 @@ TestConcurrencyLimitMachine.settings = settings(max_examples=80, stateful_step_c
 
 
 def test_polls_are_unlimited_until_one_is_rejected() -> None:
-    pace = LookPace()
-    assert all(pace.may_look(i * 1e-6) == 0.0 for i in range(1000))
+    pace = AdaptiveRateLimit()
+    assert all(pace.acquire_delay_s(i * 1e-6) == 0.0 for i in range(1000))
 
 
 def test_rejected_poll_pauses_rate_limit_for_retry_after() -> None:
-    pace = LookPace()
-    assert pace.may_look(0.0) == 0.0
-    pace.throttled(0.0, 17.0)
-    pace.throttled(0.1, 3.0)
-    assert pace.may_look(0.1) == pytest.approx(16.9)
-    assert pace.may_look(17.0) == 0.0
+    pace = AdaptiveRateLimit()
+    assert pace.acquire_delay_s(0.0) == 0.0
+    pace.on_rate_limited(0.0, 17.0)
+    pace.on_rate_limited(0.1, 3.0)
+    assert pace.acquire_delay_s(0.1) == pytest.approx(16.9)
+    assert pace.acquire_delay_s(17.0) == 0.0
 
 
 def test_simultaneous_rejections_slow_the_rate_once() -> None:
-    once, often = LookPace(), LookPace()
+    once, often = AdaptiveRateLimit(), AdaptiveRateLimit()
     for pace, times in ((once, 1), (often, 30)):
         for i in range(100):
-            pace.may_look(i * 0.01)
+            pace.acquire_delay_s(i * 0.01)
         for _ in range(times):
-            pace.throttled(1.0)
+            pace.on_rate_limited(1.0)
     assert often.gap_s == once.gap_s > 0.0
 
 
 def test_rate_limit_finds_hidden_rate_and_forgets_it() -> None:
-    pace, now, tokens, refused, passed, seen = LookPace(), 0.0, 5.0, 0, 0, 0.0
+    pace, now, tokens, refused, passed, seen = AdaptiveRateLimit(), 0.0, 5.0, 0, 0, 0.0
     while now < 600.0:
-        now += pace.may_look(now) + 1e-3
-        if pace.may_look(now) > 0.0:
+        now += pace.acquire_delay_s(now) + 1e-3
+        if pace.acquire_delay_s(now) > 0.0:
             continue
         tokens = min(5.0, tokens + (now - seen) * 5.0)
         seen = now
         if tokens >= 1.0:
             tokens -= 1.0
             passed += 1
-            pace.ok(now)
+            pace.on_success(now)
         else:
             refused += 1
-            pace.throttled(now)
+            pace.on_rate_limited(now)
     assert passed > 0.7 * 600.0 * 5.0
     assert refused < 0.12 * passed
     for _ in range(2000):
-        pace.ok(now)
+        pace.on_success(now)
     assert pace.gap_s == 0.0

@@ -1,4 +1,4 @@
-"""Which typeface shows a text, and what is shown when none can."""
+"""Which fonts shows a text, and what is shown when none can."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import ImageFont
 
-from pipeline.sandbox.video import typeface
+from pipeline.sandbox.video import fonts
 from pipeline.sandbox.video.fonts import PLACEHOLDER, choose_font
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ def test_latin_is_shown_as_it_is_in_the_built_in_face(text: str) -> None:
 @pytest.fixture
 def no_fonts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A system whose font folder is empty."""
-    monkeypatch.setattr(typeface, "font_folders", lambda: [tmp_path])
+    monkeypatch.setattr(fonts, "font_folders", lambda: [tmp_path])
     yield tmp_path
     clear_font_caches()
 
 
 def clear_font_caches() -> None:
-    typeface._installed_fonts.cache_clear()
-    typeface._best_font.cache_clear()
+    fonts._installed_fonts.cache_clear()
+    fonts._best_font.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_face_of_the_system_is_taken_when_it_has_the_letters(
     (no_fonts / "deep").mkdir()
     face = no_fonts / "deep" / "Some Face.TTF"
     face.write_bytes(builtin_font().font_bytes)
-    monkeypatch.setattr(typeface, "_has", lambda name, letter: name == str(face) or letter < "Ā")
+    monkeypatch.setattr(fonts, "_has", lambda name, letter: name == str(face) or letter < "Ā")
     shown, font = choose_font("Привет", 20)
     assert shown == "Привет"
     assert isinstance(font, ImageFont.FreeTypeFont)

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 
 from pipeline.client import (
     Accepted,
+    AccountBlocked,
     Api,
     ApiKey,
-    CreateVerdict,
-    Halted,
-    Look,
-    NotAccepted,
+    CreateResult,
+    GenerationStatus,
+    OutcomeUnknown,
     Phase,
-    Refused,
-    Throttled,
-    Unknown,
+    RateLimited,
+    Rejected,
+    RetryableRejection,
 )
 from pipeline.errors import Conflict, StopReason
 from pipeline.ledger import Ledger
@@ -36,23 +36,23 @@ if TYPE_CHECKING:
 
 IDENTITY = "a1b2c3d4e5"
 SUBMITTING = record(State.SUBMITTING, reserved_usd=1.2, attempts=2, usd_spent=0.5)
-STATUS = Look(Phase.RUNNING, "queued", "g")
+STATUS = GenerationStatus(Phase.RUNNING, "queued", "g")
 
-CREATE_RESULTS: list[tuple[CreateVerdict, State, int, float | None]] = [
+CREATE_RESULTS: list[tuple[CreateResult, State, int, float | None]] = [
     (Accepted("g", STATUS), State.GENERATING, 3, 1.2),
-    (Refused(Failure("refused", "no")), State.FAILED, 3, None),
-    (NotAccepted("busy", reached=True), State.PENDING, 3, None),
-    (NotAccepted("no route", reached=False), State.PENDING, 3, None),
-    (Throttled("slow down", None), State.PENDING, 2, None),
-    (Halted(StopReason.CREDITS, "empty"), State.PENDING, 2, None),
-    (Halted(StopReason.KEY, "wrong"), State.PENDING, 2, None),
-    (Unknown("reset"), State.IN_DOUBT, 3, 1.2),
+    (Rejected(Failure("refused", "no")), State.FAILED, 3, None),
+    (RetryableRejection("busy", reached=True), State.PENDING, 3, None),
+    (RetryableRejection("no route", reached=False), State.PENDING, 3, None),
+    (RateLimited("slow down", None), State.PENDING, 2, None),
+    (AccountBlocked(StopReason.CREDITS, "empty"), State.PENDING, 2, None),
+    (AccountBlocked(StopReason.KEY, "wrong"), State.PENDING, 2, None),
+    (OutcomeUnknown("reset"), State.IN_DOUBT, 3, 1.2),
 ]
 
 
 @pytest.mark.parametrize(("verdict", "state", "attempts", "reserved"), CREATE_RESULTS)
 def test_apply_create_result(
-    verdict: CreateVerdict, state: State, attempts: int, reserved: float | None
+    verdict: CreateResult, state: State, attempts: int, reserved: float | None
 ) -> None:
     after = settled(SUBMITTING, verdict, 50.0)
     assert (after.state, after.attempts, after.reserved_usd) == (state, attempts, reserved)
@@ -70,12 +70,12 @@ def test_an_accepted_row_begins_anew_with_its_generation() -> None:
 
 
 def test_a_refused_row_says_why_and_when() -> None:
-    after = settled(SUBMITTING, Refused(Failure("refused", "the vendor's words")), 50.0)
+    after = settled(SUBMITTING, Rejected(Failure("refused", "the vendor's words")), 50.0)
     assert (after.failure, after.finished_at) == (Failure("refused", "the vendor's words"), 50.0)
 
 
 def test_in_doubt_row_records_time_and_reason() -> None:
-    after = settled(SUBMITTING, Unknown("reset by peer"), 50.0)
+    after = settled(SUBMITTING, OutcomeUnknown("reset by peer"), 50.0)
     assert (after.doubted_at, after.failure) == (50.0, Failure("in_doubt", "reset by peer"))
 
 
@@ -114,13 +114,13 @@ def test_two_batches_never_share_a_correlation_id() -> None:
 class FakeApi(Api):
     """An API whose create does what the test says; `seen` is what the ledger held when it was called."""
 
-    def __init__(self, ledger: Ledger, verdict: CreateVerdict | None) -> None:
+    def __init__(self, ledger: Ledger, verdict: CreateResult | None) -> None:
         super().__init__("http://127.0.0.1:9", ApiKey("secret", "VAR"))
         self.ledger, self.result = ledger, verdict
         self.records_seen: list[Record | None] = []
         self.create_called = anyio.Event()
 
-    async def create(self, body: str, correlation_id: str) -> CreateVerdict:
+    async def create(self, body: str, correlation_id: str) -> CreateResult:
         self.records_seen.append(await self.ledger.get(job().key))
         self.create_called.set()
         if self.result is None:

@@ -173,7 +173,7 @@ class Record:
         return replace(self, state=to, version=self.version + 1, **changes)
 
 
-def rendering_s(record: Record) -> float | None:
+def render_duration_s(record: Record) -> float | None:
     """Return how long the vendor took, from the create to the poll that found it finished, in seconds."""
     if record.submitted_at is None or record.finished_at is None:
         return None

@@ -89,7 +89,7 @@ async def _run(config: RunConfig) -> int:
         if not prepared.confirm_cost():
             click.echo("nothing was submitted", err=True)
             return int(ExitCode.RESUMABLE)
-        prepared.run_log.know(prepared.plan.records)
+        prepared.run_log.set_initial_records(prepared.plan.records)
         cdn = await stack.enter_async_context(open_session())
         summary = await _execute(prepared, cdn)
     summary.show(as_json=options.as_json, quiet=options.quiet)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final, Literal, TextIO
 
 from pipeline.cli.farewell import failure_text
 from pipeline.errors import UsageError
-from pipeline.model import Record, State, rendering_s
-from pipeline.results.csv import STATUSES, listed, status, summary
-from pipeline.results.report.story import figures, headline, money, span, troubles
+from pipeline.model import Record, State, render_duration_s
+from pipeline.results.csv import STATUSES, status, summarize, visible_records
+from pipeline.results.report.story import failure_groups, figures, format_duration, format_usd, headline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -58,7 +58,7 @@ def annotation_lines(records: Sequence[Record], manifest: str) -> list[str]:
 
     At most `MOST_ANNOTATIONS` of a kind; the last one then says how many there are besides.
     """
-    rows = [row for row in listed(records) if row.position >= 0]
+    rows = [row for row in visible_records(records) if row.position >= 0]
     failed = [row for row in rows if row.state is State.FAILED]
     in_doubt = [row for row in rows if status(row) is State.IN_DOUBT]
     return [
@@ -105,8 +105,8 @@ def log_group(title: str, stream: TextIO) -> Iterator[None]:
 
 def step_summary(records: Sequence[Record], *, title: str, next_command: str = "") -> str:
     """Return the batch as Markdown: the sentence, the counts, the figures, and what went wrong."""
-    rows = listed(records)
-    totals = summary(rows)
+    rows = visible_records(records)
+    totals = summarize(rows)
     counted = [(word, totals.counts.get(word, 0)) for word in STATUSES if totals.counts.get(word, 0)]
     sections = [
         f"## {markdown(title)}",
@@ -151,7 +151,7 @@ def write_junit(records: Sequence[Record], path: Path, *, name: str = "veobatch"
     except ImportError as error:
         raise UsageError("--junit needs junitparser: pip install junitparser") from error
     suite = TestSuite(_xml_text(name))
-    suite.add_testcases([_test_case(row, manifest) for row in listed(records)])
+    suite.add_testcases([_test_case(row, manifest) for row in visible_records(records)])
     suite.update_statistics()  # type: ignore[no-untyped-call]  # junitparser types only a part of itself
     document = JUnitXml(_xml_text(name))
     document.add_testsuite(suite)
@@ -178,7 +178,7 @@ def _row_annotations(level: AnnotationLevel, rows: Sequence[Record], manifest: s
 
 
 def _failures_section(rows: Sequence[Record]) -> str:
-    failure_groups = troubles(rows)
+    failure_groups = failure_groups(rows)
     if not failure_groups:
         return ""
     lines = []
@@ -208,8 +208,8 @@ def _videos_section(rows: Sequence[Record]) -> str:
         (
             markdown(row.id),
             markdown(row.prompt if len(row.prompt) <= 120 else f"{row.prompt[:119]}…"),
-            money(row.usd_spent) if row.usd_spent is not None else "",
-            span(taken) if (taken := rendering_s(row)) is not None else "",
+            format_usd(row.usd_spent) if row.usd_spent is not None else "",
+            format_duration(taken) if (taken := render_duration_s(row)) is not None else "",
         )
         for row in done[:_SUMMARY_ROWS]
     ]
@@ -238,7 +238,7 @@ def _test_case(row: Record, manifest: str) -> TestCase:
         file = Attr("file")
         line = IntAttr("line")
 
-    case = Row(_xml_text(row.id), classname=_xml_text(manifest or "veobatch"), time=rendering_s(row))
+    case = Row(_xml_text(row.id), classname=_xml_text(manifest or "veobatch"), time=render_duration_s(row))
     if manifest and row.line:
         case.file, case.line = _xml_text(manifest), row.line
     state = status(row)

@@ -17,14 +17,14 @@ from pipeline.cli.terminal import one_line
 from pipeline.client import Api
 from pipeline.errors import ExitCode, Held, StopReason, StopRun
 from pipeline.reconcile.request_log import read_whole_log
-from pipeline.results.cost_audit import reckon
+from pipeline.results.cost_audit import audit_costs
 
 if TYPE_CHECKING:
     from pipeline.cli.paths import BatchPaths, LedgerChoice
     from pipeline.client import ApiKey
     from pipeline.ledger import Ledger
     from pipeline.model import Record
-    from pipeline.results.cost_audit import Reckoning
+    from pipeline.results.cost_audit import CostAudit
 
 
 def show_costs(
@@ -48,23 +48,23 @@ async def _audit_costs(paths: BatchPaths, base_url: str, key: ApiKey, as_json: b
         log = await read_whole_log(api, oldest, now)
     if log.trouble:
         raise StopRun(StopReason.UNREACHABLE, f"the vendor's log cannot be read: {log.trouble}")
-    audit = reckon(records, log.rows, identity)
-    learned = await _save_learned_costs(paths, audit) if audit.learned else 0
+    audit = audit_costs(records, log.rows, identity)
+    learned = await _save_learned_costs(paths, audit) if audit.learned_costs else 0
     click.echo(json.dumps(_as_json(audit, learned)) if as_json else _audit_text(audit, learned))
     return int(ExitCode.SOME_FAILED if audit.differences else ExitCode.DONE)
 
 
-async def _save_learned_costs(paths: BatchPaths, audit: Reckoning) -> int:
+async def _save_learned_costs(paths: BatchPaths, audit: CostAudit) -> int:
     """Write learned costs into the ledger; a run that holds it will ask for them itself another time."""
     try:
         async with open_exclusive_ledger(paths, what="veobatch costs") as ledger:
             records = {record.key: record for record in await ledger.load()}
-            for key, row in audit.learned.items():
+            for key, row in audit.learned_costs.items():
                 await _save_cost(ledger, records[key], row.usd, row.credits)
     except Held as locked:
         click.echo(f"nothing was written: {locked}", err=True)
         return 0
-    return len(audit.learned)
+    return len(audit.learned_costs)
 
 
 async def _save_cost(ledger: Ledger, record: Record, usd: float | None, credits_used: float | None) -> None:
@@ -72,21 +72,21 @@ async def _save_cost(ledger: Ledger, record: Record, usd: float | None, credits_
     await ledger.commit(record, record.evolve(usd_spent=usd, reserved_usd=None, credits_used=known))
 
 
-def _as_json(audit: Reckoning, learned: int) -> dict[str, Any]:
+def _as_json(audit: CostAudit, learned: int) -> dict[str, Any]:
     return {
         "actual_usd": round(audit.actual_usd, 6),
         "estimated_usd": round(audit.estimated_usd, 6),
         "unknown_rows": audit.unknown_rows,
         "learned_rows": learned,
-        "other_requests": audit.others,
-        "other_usd": round(audit.others_usd, 6),
+        "other_requests": audit.other_requests,
+        "other_usd": round(audit.other_usd, 6),
         "differences": [
-            {"kind": item.kind, "key": item.key, "message": item.words} for item in audit.differences
+            {"kind": item.kind, "key": item.key, "message": item.message} for item in audit.differences
         ],
     }
 
 
-def _audit_text(audit: Reckoning, learned: int) -> str:
+def _audit_text(audit: CostAudit, learned: int) -> str:
     lines = [f"actual     ${audit.actual_usd:,.2f}"]
     if audit.estimated_usd:
         lines.append(f"estimated  ${audit.estimated_usd:,.2f} for rows whose cost the vendor has not said")
@@ -94,9 +94,9 @@ def _audit_text(audit: Reckoning, learned: int) -> str:
         lines.append(f"unknown    {audit.unknown_rows} rows")
     if learned:
         lines.append(f"learned    the cost of {learned} rows, from the log")
-    if audit.others:
-        lines.append(f"others     {audit.others} requests of other batches, ${audit.others_usd:,.2f}")
-    lines += [f"differs    {one_line(item.words)}" for item in audit.differences]
+    if audit.other_requests:
+        lines.append(f"others     {audit.other_requests} requests of other batches, ${audit.other_usd:,.2f}")
+    lines += [f"differs    {one_line(item.message)}" for item in audit.differences]
     if not audit.differences:
         lines.append("nothing differs from the vendor's log")
     return "\n".join(lines)

@@ -118,7 +118,7 @@ def _shortfall_note(quote: Quote, balance: float) -> str:
 
 
 def _shortened(text: str, width: int = 60) -> str:
-    from pipeline.manifest.problems import printable
+    from pipeline.manifest.problems import escape_unprintable
 
-    line = printable(" ".join(text.split()))
+    line = escape_unprintable(" ".join(text.split()))
     return line if len(line) <= width else line[: width - 3] + "..."

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pipeline.cli.terminal import duration_text, one_line, truncated
-from pipeline.model import State, rendering_s
-from pipeline.results.csv import listed, status
-from pipeline.results.report.story import headline, money, size, span
+from pipeline.model import State, render_duration_s
+from pipeline.results.csv import status, visible_records
+from pipeline.results.report.story import format_bytes, format_duration, format_usd, headline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +39,7 @@ def summary_text(
     that goes on, empty when nothing is left to do. `opening` says why the run ended before its time, if
     it did; `left` says of rows (by their keys) why they stay open.
     """
-    rows = listed(records)
+    rows = visible_records(records)
     table = output_files.get("table", "results.csv")
     sections = [
         _headline_section(totals, wall_s, stop_explanation),
@@ -68,32 +68,35 @@ def row_label(row: Record) -> str:
 def _headline_section(totals: Summary, wall_s: float | None, stop_explanation: str) -> str:
     lines = [one_line(stop_explanation)] if stop_explanation else []
     lines.append(" ".join(part for part in headline(totals) if part))
-    spent = f"{money(totals.usd)} spent{_estimated_note(totals)}"
+    spent = f"{format_usd(totals.usd_total)} spent{_estimated_note(totals)}"
     facts = ["what was spent is unknown" if totals.price_unknown else spent]
     if totals.usd_open:
-        facts.append(f"{money(totals.usd_open)} set aside for rows that are not settled")
+        facts.append(f"{format_usd(totals.usd_open)} set aside for rows that are not settled")
     if wall_s is not None:
         facts.append(f"{duration_text(wall_s)} in all")
     if totals.saved_bytes:
-        footage = f"{span(totals.video_s)} of footage, " if totals.video_s else ""
-        facts.append(f"{footage}{size(totals.saved_bytes)}")
+        footage = f"{format_duration(totals.video_s)} of footage, " if totals.video_s else ""
+        facts.append(f"{footage}{format_bytes(totals.saved_bytes)}")
     lines.append("; ".join(facts) + ".")
     return "\n".join(lines)
 
 
 def _estimated_note(totals: Summary) -> str:
     if totals.usd_assumed:
-        return f" ({money(totals.usd_assumed)} of it estimated)"
+        return f" ({format_usd(totals.usd_assumed)} of it estimated)"
     return f" (the price of {totals.unpriced} is unknown)" if totals.unpriced else ""
 
 
 def _slowest_section(rows: Iterable[Record]) -> str:
-    timed = [(taken, row) for row in rows if (taken := rendering_s(row)) is not None]
+    timed = [(taken, row) for row in rows if (taken := render_duration_s(row)) is not None]
     if len(timed) <= MAX_SLOWEST_ROWS:
         return ""
     slowest = sorted(timed, key=lambda item: -item[0])[:MAX_SLOWEST_ROWS]
     return "\n".join(
-        ["Slowest to render:", *(f"  {span(taken):>12}  {row_label(row)}" for taken, row in slowest)]
+        [
+            "Slowest to render:",
+            *(f"  {format_duration(taken):>12}  {row_label(row)}" for taken, row in slowest),
+        ]
     )
 
 

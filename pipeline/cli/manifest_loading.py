@@ -10,7 +10,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from pipeline.manifest import KNOWN_MODEL, ManifestProblems, ModelRules, load
+from pipeline.manifest import BUILT_IN_MODEL, ManifestProblems, ModelRules, load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,8 +62,8 @@ def parse_manifest(path: Path) -> ParsedManifest:
     try:
         manifest = load(path)
     except ManifestProblems as found:
-        return ParsedManifest(path, None, found, found.models - {KNOWN_MODEL})
-    return ParsedManifest(path, manifest, None, manifest.models - {KNOWN_MODEL})
+        return ParsedManifest(path, None, found, found.models - {BUILT_IN_MODEL})
+    return ParsedManifest(path, manifest, None, manifest.models - {BUILT_IN_MODEL})
 
 
 async def check_with_catalogue(parsed: ParsedManifest, catalogue: Catalog) -> LoadedManifest:
@@ -113,7 +113,7 @@ def known_rules(model_infos: Mapping[str, ModelInfo]) -> dict[str, ModelRules]:
         if model_info.rules is not None:
             rules[model] = model_info.rules
         elif not model_info.listed:
-            rules[model] = ModelRules(model, MappingProxyType({}), listed=False)
+            rules[model] = ModelRules(model, MappingProxyType({}), model_exists=False)
     return rules
 
 

@@ -57,9 +57,9 @@ class RunObservers:
         observers: list[Observer] = [prepared.run_log, self._progress, self._eta, self.results_writer]
         self._feed = None
         if options.serve is not None:
-            from pipeline.results.live import Feed
+            from pipeline.results.live import ChangeFeed
 
-            self._feed = Feed(plan.records)
+            self._feed = ChangeFeed(plan.records)
             observers.append(self._feed)
         self.observer = Observers(*observers)
 
@@ -105,7 +105,7 @@ class RunObservers:
             parse_bind(config.options.serve),
             title=config.options.manifest.stem,
             manifest=str(config.options.manifest),
-            root=root,
+            output_folder=root,
             eta=self._eta,
         )
         await stack.enter_async_context(page)

@@ -25,10 +25,10 @@ def use_colour(stream: TextIO) -> bool:
 
 def format_problems(problems: Sequence[Problem], count: int, *, colour: bool, label: str = "error") -> str:
     """Return all problems as text of at most 4,000 characters, ending in how many were left out."""
-    from pipeline.manifest.problems import capped
+    from pipeline.manifest.problems import join_limited
 
     if not colour:
-        return capped([str(problem) for problem in problems], count, _MAX_CHARS)
+        return join_limited([str(problem) for problem in problems], count, _MAX_CHARS)
     sources = _source_lines(problems)
     return _join_up_to_limit(
         [_format_in_colour(problem, sources.get(problem.line, ""), label) for problem in problems], count
@@ -89,9 +89,9 @@ def _source_lines(problems: Iterable[Problem]) -> dict[int, str]:
 
 
 def _format_in_colour(problem: Problem, source: str, label: str) -> str:
-    from pipeline.manifest.problems import printable
+    from pipeline.manifest.problems import escape_unprintable
 
-    location = click.style(f"{printable(problem.file)}:{problem.line}:{problem.column}:", bold=True)
+    location = click.style(f"{escape_unprintable(problem.file)}:{problem.line}:{problem.column}:", bold=True)
     colour = "red" if label == "error" else "yellow"
     head = f"{location} {click.style(f'{label}:', fg=colour, bold=True)} {problem.what}"
     if problem.why:
@@ -99,7 +99,7 @@ def _format_in_colour(problem: Problem, source: str, label: str) -> str:
     parts = [head]
     if source.strip():
         cut = max(0, problem.column - 1 - _CARET_CONTEXT_CHARS) if len(source) > _MAX_SOURCE_CHARS else 0
-        shown = printable(source[cut : cut + _MAX_SOURCE_CHARS].replace("\t", " "))
+        shown = escape_unprintable(source[cut : cut + _MAX_SOURCE_CHARS].replace("\t", " "))
         gutter = f"{problem.line:>5} | "
         caret = " " * (len(gutter) + problem.column - 1 - cut) + "^"
         parts += [click.style(gutter, fg="blue") + shown, click.style(caret, fg=colour, bold=True)]

@@ -21,7 +21,7 @@ from pipeline.cli.start import (
 from pipeline.client import Api
 from pipeline.client.catalog import Catalog
 from pipeline.results import LOG_NAME
-from pipeline.results.run_log import Logbook
+from pipeline.results.run_log import RunLog
 from pipeline.settings import resolve
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class PreparedRun:
     api: Api
     ledger: Ledger
     reconnect_notifier: ReconnectNotifier
-    run_log: Logbook
+    run_log: RunLog
     loaded: LoadedManifest
     manifest_warning: str
     epoch: tuple[int, frozenset[str]] | None
@@ -105,7 +105,7 @@ async def prepare(stack: AsyncExitStack, config: RunConfig) -> PreparedRun:
     await check_vendor(ledger, sandbox=options.sandbox, folder=paths.folder)
     manifest_warning = await other_manifest_warning(ledger, options.manifest)
     secrets = [config.key.secret, *ledger_passwords(paths.external_ledger)]
-    run_log = stack.enter_context(Logbook(paths.folder / LOG_NAME, secrets))
+    run_log = stack.enter_context(RunLog(paths.folder / LOG_NAME, secrets))
     # Before anything is planned: workers that a killed driver left behind write nothing from here on.
     epoch = await ledger.begin_epoch() if options.cluster is not None else None
     resubmit = options.resubmit_in_doubt

@@ -17,7 +17,7 @@ from pipeline.cli.terminal import wrapped_to_width
 from pipeline.errors import ExitCode, StopReason
 from pipeline.model import State
 from pipeline.results import CSV_NAME, LOG_NAME, REPORT_NAME
-from pipeline.results.csv import status, summary
+from pipeline.results.csv import status, summarize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +72,7 @@ class ExitSummary:
     def to_json(self) -> dict[str, Any]:
         outcome = self.outcome
         return {
-            **summary(outcome.records).to_json(),
+            **summarize(outcome.records).to_json(),
             "exit_code": int(self.exit_code),
             "stop": outcome.stop.value if outcome.stop else None,
             "message": outcome.message or (RESULTS_NOT_WRITTEN if self.results_not_written else ""),
@@ -92,7 +92,7 @@ class ExitSummary:
             "log": str(batch_paths.folder / LOG_NAME),
         }
         return summary_text(
-            summary(outcome.records),
+            summarize(outcome.records),
             outcome.records,
             output_files,
             self.next_command(),
@@ -136,7 +136,7 @@ class ExitSummary:
 
     def headline(self) -> str:
         """Return the shortest word on how it ended, for a subject line."""
-        stop, counts = self.outcome.stop, summary(self.outcome.records).counts
+        stop, counts = self.outcome.stop, summarize(self.outcome.records).counts
         counts_text = ", ".join(f"{counts[state]} {state.value}" for state in State if counts.get(state))
         idle = stop is StopReason.INTERRUPTED and self._all_finished()
         reason = f" (stopped: {stop.value})" if stop and not idle else ""

@@ -20,7 +20,7 @@ from anyio import to_thread
 from yarl import URL
 
 from pipeline.errors import UsageError
-from pipeline.manifest.fields import KNOWN_MODEL, ModelRules
+from pipeline.manifest.fields import BUILT_IN_MODEL, ModelRules
 from pipeline.manifest.openapi import rules_from_openapi
 from pipeline.net.proxy import proxy_for, proxy_request_options
 
@@ -87,7 +87,7 @@ class Catalog:
             entry = _find_entry(all_entries, model)
             if entry is None:
                 return ModelInfo(model, reached=True, listed=not all_entries)
-        return await self._build_model_info(model, entry, fetched, with_rules and model != KNOWN_MODEL)
+        return await self._build_model_info(model, entry, fetched, with_rules and model != BUILT_IN_MODEL)
 
     async def _build_model_info(
         self, model: str, entry: dict[str, Any], fetched: _Fetched, with_rules: bool

@@ -21,8 +21,8 @@ from anyio import to_thread
 from yarl import URL
 
 from pipeline.images.header import ImageInfo, NotAnImageError, read_image_info
-from pipeline.manifest.fields import Words
-from pipeline.manifest.problems import Problem, show
+from pipeline.manifest.fields import ProblemText
+from pipeline.manifest.problems import Problem, format_value
 from pipeline.net.address_guard import (
     RESOLVING_PROXY_HOST,
     PrivateAddressError,
@@ -52,7 +52,7 @@ _MAX_ASPECT_LOG_RATIO: Final = math.log(1.35)
 """A 3:2 photo is near 16:9; a square and a portrait are not."""
 _COMMON_FORMATS: Final = frozenset({"jpeg", "png", "webp"})
 
-ImageResult: TypeAlias = ImageInfo | Words
+ImageResult: TypeAlias = ImageInfo | ProblemText
 """What was found at a URL: an image, or the words for why not."""
 
 
@@ -98,20 +98,24 @@ def _collect_findings(jobs: Iterable[Job], file: str, results: Mapping[str, Imag
         if message is not None:
             problems.append(
                 Problem(
-                    file, job.line, job.column, f"image {show(job.image_url)}: {message[0]}", *message[1:]
+                    file,
+                    job.line,
+                    job.column,
+                    f"image {format_value(job.image_url)}: {message[0]}",
+                    *message[1:],
                 )
             )
             bad.add(job.id)
         elif isinstance(result, ImageInfo):
             mismatches = _find_warnings(result, job.body.get("aspect_ratio"))
             warnings += [
-                Problem(file, job.line, job.column, f"image {show(job.image_url)}: {d[0]}", *d[1:])
+                Problem(file, job.line, job.column, f"image {format_value(job.image_url)}: {d[0]}", *d[1:])
                 for d in mismatches
             ]
     return ImageFindings(tuple(problems), tuple(warnings), frozenset(bad))
 
 
-def _find_problem(result: ImageResult) -> Words | None:
+def _find_problem(result: ImageResult) -> ProblemText | None:
     if not isinstance(result, ImageInfo):
         return result
     if min(result.width, result.height) < MIN_SHORT_SIDE_PX:
@@ -124,8 +128,8 @@ def _find_problem(result: ImageResult) -> Words | None:
     return None
 
 
-def _find_warnings(info: ImageInfo, requested_ratio: object) -> list[Words]:
-    warnings: list[Words] = []
+def _find_warnings(info: ImageInfo, requested_ratio: object) -> list[ProblemText]:
+    warnings: list[ProblemText] = []
     expected_ratio = _ASPECT_RATIOS.get(requested_ratio) if isinstance(requested_ratio, str) else None
     if (
         expected_ratio is not None
@@ -211,7 +215,7 @@ async def _request(session: aiohttp.ClientSession, url: str, allow_private: bool
     """Return what stands at `url`, or the URL it sends us to."""
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        return f"it leads to {show(url)}", "that is not on the web", "give the image's own URL"
+        return f"it leads to {format_value(url)}", "that is not on the web", "give the image's own URL"
     if not allow_private:
         reject_private_literal(parts.hostname)
     headers = {"Range": f"bytes=0-{_FIRST_REQUEST_BYTES - 1}"}

@@ -4,8 +4,8 @@
 the sections, `expand` multiplies rows, `rows` checks them against `rules` and names them.
 """
 
-from pipeline.manifest.fields import KNOWN_MODEL, FieldRule, ModelRules
+from pipeline.manifest.fields import BUILT_IN_MODEL, FieldRule, ModelRules
 from pipeline.manifest.loader import Manifest, load
 from pipeline.manifest.problems import ManifestProblems, Problem
 
-__all__ = ["KNOWN_MODEL", "FieldRule", "Manifest", "ManifestProblems", "ModelRules", "Problem", "load"]
+__all__ = ["BUILT_IN_MODEL", "FieldRule", "Manifest", "ManifestProblems", "ModelRules", "Problem", "load"]

@@ -15,24 +15,24 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from pipeline.manifest.invisible import is_blank, unseen
-from pipeline.manifest.nodes import Trap
-from pipeline.manifest.problems import show, show_bare
+from pipeline.manifest.invisible import invisible_code_points, is_blank
+from pipeline.manifest.nodes import AmbiguousScalar
+from pipeline.manifest.problems import format_bare, format_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-KNOWN_MODEL: Final = "google/veo-3.1-i2v-fast"
-PROMPT_CHARS: Final = 32_768
+BUILT_IN_MODEL: Final = "google/veo-3.1-i2v-fast"
+MAX_PROMPT_CHARS: Final = 32_768
 """The vendor states no limit; a prompt beyond this is a file in the wrong place."""
 
-URL_CHARS: Final = 8_192
+MAX_URL_CHARS: Final = 8_192
 
-Words: TypeAlias = tuple[str, str, str]
+ProblemText: TypeAlias = tuple[str, str, str]
 """What, why, what instead."""
 
 
-class Kind(StrEnum):
+class FieldKind(StrEnum):
     TEXT = "text"
     URL = "url"
     INTEGER = "integer"
@@ -47,10 +47,10 @@ class Kind(StrEnum):
 class FieldRule:
     """One field of a request. `choices` are compared as they are, or case-folded when `fold`."""
 
-    kind: Kind
+    kind: FieldKind
     choices: tuple[Any, ...] = ()
     default: Any = None
-    fold: bool = False
+    ignore_case: bool = False
     minimum: float | None = None
     maximum: float | None = None
     min_size: int | None = None
@@ -58,83 +58,89 @@ class FieldRule:
     items: FieldRule | None = None
     nullable: bool = False
 
-    def trouble(self, name: str, value: Any) -> Words | None:
+    def check(self, name: str, value: Any) -> ProblemText | None:
         """Return the words for what is wrong with `value` (plain, or a `Trap`), None when it is right."""
-        if isinstance(value, Trap):
-            return self._trapped(name, value)
+        if isinstance(value, AmbiguousScalar):
+            return self._ambiguous_problem(name, value)
         if value is None:
             if self.nullable:
                 return None
             return f"{name} has no value", "nothing stands after the colon", "give one or remove the line"
         if type(value) not in _TYPES[self.kind]:
-            return self._mistyped(name, value)
+            return self._type_problem(name, value)
         if (
             self.choices
-            and (value.lower() if self.fold and type(value) is str else value) not in self.choices
+            and (value.lower() if self.ignore_case and type(value) is str else value) not in self.choices
         ):
-            return self._unlisted(name, value)
-        check = _CHECKS.get(self.kind)
-        return check(self, name, value) if check is not None else None
+            return self._choice_problem(name, value)
+        check_kind = _CHECKS.get(self.kind)
+        return check_kind(self, name, value) if check_kind is not None else None
 
     def takes_text(self) -> bool:
-        return self.kind in {Kind.TEXT, Kind.URL}
+        return self.kind in {FieldKind.TEXT, FieldKind.URL}
 
-    def _trapped(self, name: str, trap: Trap) -> Words:
-        why = f"YAML reads that as {trap.reads_as}"
-        if self.kind is Kind.BOOLEAN:
+    def _ambiguous_problem(self, name: str, scalar: AmbiguousScalar) -> ProblemText:
+        why = f"YAML reads that as {scalar.yaml_meaning}"
+        if self.kind is FieldKind.BOOLEAN:
             return (
-                f"{name} is {show_bare(trap.text)}",
-                f"it means {trap.reads_as} to some readers only",
+                f"{name} is {format_bare(scalar.text)}",
+                f"it means {scalar.yaml_meaning} to some readers only",
                 "write true or false",
             )
-        if self.kind in {Kind.INTEGER, Kind.NUMBER}:
-            return f"{name} is {show_bare(trap.text)}", why, f"write {self._example()}"
-        return f"{name} is {show_bare(trap.text)} without quotes", why, f'write "{show_bare(trap.text)}"'
+        if self.kind in {FieldKind.INTEGER, FieldKind.NUMBER}:
+            return f"{name} is {format_bare(scalar.text)}", why, f"write {self._example()}"
+        return (
+            f"{name} is {format_bare(scalar.text)} without quotes",
+            why,
+            f'write "{format_bare(scalar.text)}"',
+        )
 
-    def _mistyped(self, name: str, value: Any) -> Words:
-        what = f"{name} is {show(value)}"
-        if self.kind is Kind.BOOLEAN:
+    def _type_problem(self, name: str, value: Any) -> ProblemText:
+        what = f"{name} is {format_value(value)}"
+        if self.kind is FieldKind.BOOLEAN:
             return what, "it is a switch", "write true or false, without quotes"
-        if self.kind in {Kind.INTEGER, Kind.NUMBER}:
-            why = f"it must be {'a whole number' if self.kind is Kind.INTEGER else 'a number'}"
+        if self.kind in {FieldKind.INTEGER, FieldKind.NUMBER}:
+            why = f"it must be {'a whole number' if self.kind is FieldKind.INTEGER else 'a number'}"
             return what, why, f"write {self._example()}{', without quotes' if isinstance(value, str) else ''}"
-        if self.kind in {Kind.LIST, Kind.OBJECT}:
-            shape = "[one, two]" if self.kind is Kind.LIST else "{name: value}"
-            return what, f"it must be {_ARTICLE[self.kind]}", f"write {name}: {shape}"
+        if self.kind in {FieldKind.LIST, FieldKind.OBJECT}:
+            shape = "[one, two]" if self.kind is FieldKind.LIST else "{name: value}"
+            return what, f"it must be {_CONTAINER_NAMES[self.kind]}", f"write {name}: {shape}"
         instead = f"write {self._example()}" if self.choices else "write text"
         if not isinstance(value, list | dict):
-            instead = f"write {self._example()}" if self.choices else f'write it in quotes: "{show(value)}"'
+            instead = (
+                f"write {self._example()}" if self.choices else f'write it in quotes: "{format_value(value)}"'
+            )
         return what, "it must be text", instead
 
-    def _unlisted(self, name: str, value: Any) -> Words:
-        allowed = listed(show(choice) for choice in self.choices)
+    def _choice_problem(self, name: str, value: Any) -> ProblemText:
+        allowed = join_or(format_value(choice) for choice in self.choices)
         return (
-            f"{name} is {show(value)}",
+            f"{name} is {format_value(value)}",
             f"the model takes {allowed}",
-            f"write {nearest_choice(value, self.choices)}",
+            f"write {closest_choice(value, self.choices)}",
         )
 
     def _example(self) -> str:
         if self.choices:
-            return listed(show(choice) for choice in self.choices)
+            return join_or(format_value(choice) for choice in self.choices)
         return "a plain number such as 8"
 
 
-_TYPES: Final[Mapping[Kind, frozenset[type]]] = MappingProxyType(
+_TYPES: Final[Mapping[FieldKind, frozenset[type]]] = MappingProxyType(
     {
-        Kind.TEXT: frozenset({str}),
-        Kind.URL: frozenset({str}),
-        Kind.INTEGER: frozenset({int}),
-        Kind.NUMBER: frozenset({int, float}),
-        Kind.BOOLEAN: frozenset({bool}),
-        Kind.LIST: frozenset({list}),
-        Kind.OBJECT: frozenset({dict}),
-        Kind.ANY: frozenset({str, int, float, bool, list, dict}),
+        FieldKind.TEXT: frozenset({str}),
+        FieldKind.URL: frozenset({str}),
+        FieldKind.INTEGER: frozenset({int}),
+        FieldKind.NUMBER: frozenset({int, float}),
+        FieldKind.BOOLEAN: frozenset({bool}),
+        FieldKind.LIST: frozenset({list}),
+        FieldKind.OBJECT: frozenset({dict}),
+        FieldKind.ANY: frozenset({str, int, float, bool, list, dict}),
     }
 )
-_ARTICLE: Final = {Kind.LIST: "a list", Kind.OBJECT: "a mapping"}
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_NOT_IN_URLS: Final = re.compile(r"[{}|^`\"<>\\]")
+_CONTAINER_NAMES: Final = {FieldKind.LIST: "a list", FieldKind.OBJECT: "a mapping"}
+_CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_INVALID_URL_CHARACTER: Final = re.compile(r"[{}|^`\"<>\\]")
 _URL: Final = re.compile(
     r"https?://(?:[^\s/?#@\\]*@)?(?:\[[0-9a-fA-F:.]+\]|[^\s/?#@:\\\[\]\"<>]+)"
     r"(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
@@ -143,11 +149,11 @@ _URL: Final = re.compile(
 )
 
 
-def _text_trouble(rule: FieldRule, name: str, value: str) -> Words | None:
-    if _CONTROL.search(value):
-        return f"{name} is {show(value)}", "it holds a control character", "remove that character"
+def _check_text(rule: FieldRule, name: str, value: str) -> ProblemText | None:
+    if _CONTROL_CHARACTER.search(value):
+        return f"{name} is {format_value(value)}", "it holds a control character", "remove that character"
     if rule.min_size and is_blank(value):
-        return blank_words(name, value, "the model needs words", "write some")
+        return blank_problem(name, value, "the model needs words", "write some")
     if rule.min_size is not None and len(value) < rule.min_size:
         return f"{name} has {len(value)} characters", f"it needs {rule.min_size}", "write more"
     if rule.max_size is not None and len(value) > rule.max_size:
@@ -155,18 +161,22 @@ def _text_trouble(rule: FieldRule, name: str, value: str) -> Words | None:
     return None
 
 
-def blank_words(name: str, value: str, why: str, instead: str) -> Words:
+def blank_problem(name: str, value: str, why: str, instead: str) -> ProblemText:
     """Say that a text is blank, and by which characters if they cannot be seen in an editor."""
-    hidden = unseen(value)
-    return f"{name} is blank", f"it holds only {hidden}, which nobody sees" if hidden else why, instead
+    invisible = invisible_code_points(value)
+    return f"{name} is blank", f"it holds only {invisible}, which nobody sees" if invisible else why, instead
 
 
-def _url_trouble(rule: FieldRule, name: str, value: str) -> Words | None:
-    if _URL.fullmatch(value) and len(value) <= URL_CHARS:
-        return _spelling_trouble(name, value)
-    what = f"{name} is {show(value)}" if value.strip() else f"{name} is blank"
-    if len(value) > URL_CHARS and not value.startswith("data:"):
-        return f"{name} has {len(value):,} characters", f"{URL_CHARS:,} are the most", "give a shorter URL"
+def _check_url(rule: FieldRule, name: str, value: str) -> ProblemText | None:
+    if _URL.fullmatch(value) and len(value) <= MAX_URL_CHARS:
+        return _check_url_encoding(name, value)
+    what = f"{name} is {format_value(value)}" if value.strip() else f"{name} is blank"
+    if len(value) > MAX_URL_CHARS and not value.startswith("data:"):
+        return (
+            f"{name} has {len(value):,} characters",
+            f"{MAX_URL_CHARS:,} are the most",
+            "give a shorter URL",
+        )
     if re.match(r"https?:", value, re.IGNORECASE):
         why = (
             "it has a space in it"
@@ -177,15 +187,15 @@ def _url_trouble(rule: FieldRule, name: str, value: str) -> Words | None:
     return what, "the vendor fetches the image from the web", "upload it and give its http(s) URL"
 
 
-def _spelling_trouble(name: str, value: str) -> Words | None:
+def _check_url_encoding(name: str, value: str) -> ProblemText | None:
     """Refuse what browsers show and RFC 3986 does not allow: the vendor's schema says `format: uri`."""
-    if value.isascii() and not _NOT_IN_URLS.search(value):
+    if value.isascii() and not _INVALID_URL_CHARACTER.search(value):
         return None
     why = "a URL is written in ASCII, all else as % and two digits"
-    return f"{name} is {show(value)}", why, f"write {_spelled(value)}"
+    return f"{name} is {format_value(value)}", why, f"write {_percent_encoded(value)}"
 
 
-def _spelled(url: str) -> str:
+def _percent_encoded(url: str) -> str:
     """Return an address as RFC 3986 spells it; what is encoded already stays."""
     parts = urlsplit(url)
     try:
@@ -198,32 +208,40 @@ def _spelled(url: str) -> str:
     return urlunsplit((parts.scheme, host, path, query, fragment))
 
 
-def _number_trouble(rule: FieldRule, name: str, value: float) -> Words | None:
+def _check_number(rule: FieldRule, name: str, value: float) -> ProblemText | None:
     if rule.minimum is not None and value < rule.minimum:
-        return f"{name} is {show(value)}", f"the least is {rule.minimum:g}", f"write {rule.minimum:g} or more"
+        return (
+            f"{name} is {format_value(value)}",
+            f"the least is {rule.minimum:g}",
+            f"write {rule.minimum:g} or more",
+        )
     if rule.maximum is not None and value > rule.maximum:
-        return f"{name} is {show(value)}", f"the most is {rule.maximum:g}", f"write {rule.maximum:g} or less"
+        return (
+            f"{name} is {format_value(value)}",
+            f"the most is {rule.maximum:g}",
+            f"write {rule.maximum:g} or less",
+        )
     return None
 
 
-def _list_trouble(rule: FieldRule, name: str, value: list[Any]) -> Words | None:
+def _check_list(rule: FieldRule, name: str, value: list[Any]) -> ProblemText | None:
     if rule.min_size is not None and len(value) < rule.min_size:
         return f"{name} has {len(value)} items", f"it needs {rule.min_size}", "add some"
     if rule.max_size is not None and len(value) > rule.max_size:
         return f"{name} has {len(value)} items", f"{rule.max_size} are the most", "remove some"
     if rule.items is None:
         return None
-    found = (rule.items.trouble(f"{name}[{n}]", item) for n, item in enumerate(value))
-    return next((words for words in found if words), None)
+    item_problems = (rule.items.check(f"{name}[{n}]", item) for n, item in enumerate(value))
+    return next((words for words in item_problems if words), None)
 
 
-_CHECKS: Final[Mapping[Kind, Any]] = MappingProxyType(
+_CHECKS: Final[Mapping[FieldKind, Any]] = MappingProxyType(
     {
-        Kind.TEXT: _text_trouble,
-        Kind.URL: _url_trouble,
-        Kind.INTEGER: _number_trouble,
-        Kind.NUMBER: _number_trouble,
-        Kind.LIST: _list_trouble,
+        FieldKind.TEXT: _check_text,
+        FieldKind.URL: _check_url,
+        FieldKind.INTEGER: _check_number,
+        FieldKind.NUMBER: _check_number,
+        FieldKind.LIST: _check_list,
     }
 )
 
@@ -236,57 +254,60 @@ class ModelRules:
     model: str
     fields: Mapping[str, FieldRule]
     required: tuple[str, ...] = ()
-    closed: bool = False
-    listed: bool = True
+    rejects_unknown_fields: bool = False
+    model_exists: bool = True
     defaults: Mapping[str, Any] = field(init=False)
-    folded: tuple[str, ...] = field(init=False)
+    case_insensitive_fields: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        filled = {name: rule.default for name, rule in self.fields.items() if rule.default is not None}
-        object.__setattr__(self, "defaults", MappingProxyType(filled))
-        folded = tuple(name for name, rule in self.fields.items() if rule.fold)
-        object.__setattr__(self, "folded", folded)
+        defaults = {name: rule.default for name, rule in self.fields.items() if rule.default is not None}
+        object.__setattr__(self, "defaults", MappingProxyType(defaults))
+        case_insensitive = tuple(name for name, rule in self.fields.items() if rule.ignore_case)
+        object.__setattr__(self, "folded", case_insensitive)
 
-    def normal(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def with_defaults(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return `body` with the model's defaults written out: two bodies that ask for the same agree."""
-        whole = {**self.defaults, **body}
-        for name in self.folded:
-            if isinstance(whole.get(name), str):
-                whole[name] = whole[name].lower()
-        return whole
+        complete = {**self.defaults, **body}
+        for name in self.case_insensitive_fields:
+            if isinstance(complete.get(name), str):
+                complete[name] = complete[name].lower()
+        return complete
 
 
-_PROMPT: Final = FieldRule(Kind.TEXT, min_size=1, max_size=PROMPT_CHARS)
-_IMAGE: Final = FieldRule(Kind.URL)
+_PROMPT_RULE: Final = FieldRule(FieldKind.TEXT, min_size=1, max_size=MAX_PROMPT_CHARS)
+_IMAGE_URL_RULE: Final = FieldRule(FieldKind.URL)
 
-VEO: Final = ModelRules(
-    model=KNOWN_MODEL,
+VEO_RULES: Final = ModelRules(
+    model=BUILT_IN_MODEL,
     fields=MappingProxyType(
         {
-            "model": FieldRule(Kind.TEXT, choices=(KNOWN_MODEL,)),
-            "prompt": _PROMPT,
-            "image_url": _IMAGE,
-            "aspect_ratio": FieldRule(Kind.TEXT, choices=("16:9", "9:16")),
-            "duration": FieldRule(Kind.INTEGER, choices=(4, 6, 8), default=8),
-            "resolution": FieldRule(Kind.TEXT, choices=("720p", "1080p"), default="1080p"),
-            "generate_audio": FieldRule(Kind.BOOLEAN, default=True),
-            "provider": FieldRule(Kind.TEXT, choices=("auto", "google", "fal"), default="auto", fold=True),
+            "model": FieldRule(FieldKind.TEXT, choices=(BUILT_IN_MODEL,)),
+            "prompt": _PROMPT_RULE,
+            "image_url": _IMAGE_URL_RULE,
+            "aspect_ratio": FieldRule(FieldKind.TEXT, choices=("16:9", "9:16")),
+            "duration": FieldRule(FieldKind.INTEGER, choices=(4, 6, 8), default=8),
+            "resolution": FieldRule(FieldKind.TEXT, choices=("720p", "1080p"), default="1080p"),
+            "generate_audio": FieldRule(FieldKind.BOOLEAN, default=True),
+            "provider": FieldRule(
+                FieldKind.TEXT, choices=("auto", "google", "fal"), default="auto", ignore_case=True
+            ),
         }
     ),
     required=("image_url", "prompt"),
-    closed=True,
+    rejects_unknown_fields=True,
 )
 """The model's request schema at https://docs.aimlapi.com; `provider` ignores case there."""
 
-UNKNOWN: Final = ModelRules(
+UNKNOWN_MODEL_RULES: Final = ModelRules(
     model="",
     fields=MappingProxyType(
         {
-            "model": FieldRule(Kind.TEXT, min_size=1, max_size=200),
-            "prompt": _PROMPT,
-            "image_url": _IMAGE,
+            "model": FieldRule(FieldKind.TEXT, min_size=1, max_size=200),
+            "prompt": _PROMPT_RULE,
+            "image_url": _IMAGE_URL_RULE,
             **dict.fromkeys(
-                ("aspect_ratio", "duration", "resolution", "generate_audio", "provider"), FieldRule(Kind.ANY)
+                ("aspect_ratio", "duration", "resolution", "generate_audio", "provider"),
+                FieldRule(FieldKind.ANY),
             ),
         }
     ),
@@ -294,28 +315,30 @@ UNKNOWN: Final = ModelRules(
 """What holds for any model of which nothing is known: names are names, prompts text, images on the web."""
 
 
-def listed(words: Iterable[str]) -> str:
+def join_or(words: Iterable[str]) -> str:
     """Join words as a sentence does: `a, b or c`."""
     *head, last = list(words)
     return f"{', '.join(head)} or {last}" if head else last
 
 
-def nearest(word: str, names: Iterable[str]) -> str | None:
+def closest_name(word: str, names: Iterable[str]) -> str | None:
     """Return the name that `word` was probably meant to be."""
-    return _nearest(word[:60], tuple(names))
+    return _closest_name(word[:60], tuple(names))
 
 
 @lru_cache(maxsize=1024)
-def _nearest(word: str, names: tuple[str, ...]) -> str | None:
-    folded = {name.lower().replace("-", "_"): name for name in names}
-    close = difflib.get_close_matches(word.lower().replace("-", "_").strip(), folded, n=1, cutoff=0.6)
-    return folded[close[0]] if close else None
+def _closest_name(word: str, names: tuple[str, ...]) -> str | None:
+    by_normalized_name = {name.lower().replace("-", "_"): name for name in names}
+    close = difflib.get_close_matches(
+        word.lower().replace("-", "_").strip(), by_normalized_name, n=1, cutoff=0.6
+    )
+    return by_normalized_name[close[0]] if close else None
 
 
-def nearest_choice(value: Any, choices: tuple[Any, ...]) -> str:
+def closest_choice(value: Any, choices: tuple[Any, ...]) -> str:
     """Return the choice closest to `value`, as it would be written."""
     if isinstance(value, int | float) and all(isinstance(choice, int | float) for choice in choices):
-        return show(min(choices, key=lambda choice: abs(choice - value)))
+        return format_value(min(choices, key=lambda choice: abs(choice - value)))
     by_text = {str(choice).lower(): choice for choice in choices}
     close = difflib.get_close_matches(str(value)[:60].lower(), by_text, n=1, cutoff=0.4)
-    return show(by_text[close[0]]) if close else "one of them"
+    return format_value(by_text[close[0]]) if close else "one of them"

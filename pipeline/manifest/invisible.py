@@ -9,22 +9,22 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-_UNSEEN: Final = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf", "Mn", "Me"})
+_INVISIBLE_CATEGORIES: Final = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf", "Mn", "Me"})
 """Blanks, controls and formats, and marks that sit on another character: alone they are on none.
 
 What is not assigned is not here: an emoji that is newer than this Python is one all the same."""
 
-_FILLERS: Final = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+_INVISIBLE_LETTERS: Final = frozenset("\u115f\u1160\u3164\uffa0\u2800")
 """Hangul's fillers are letters by category and Braille's blank a symbol; all are drawn as nothing."""
 
 
 def is_blank(text: str) -> bool:
     """Whether nothing of `text` can be seen. One character that can is enough: an emoji, a letter, a dot."""
-    return all(unicodedata.category(c) in _UNSEEN or c in _FILLERS for c in text)
+    return all(unicodedata.category(c) in _INVISIBLE_CATEGORIES or c in _INVISIBLE_LETTERS for c in text)
 
 
-def unseen(text: str, limit: int = 4) -> str:
+def invisible_code_points(text: str, limit: int = 4) -> str:
     """Name the first kinds of characters of a blank text that an editor does not show as a blank."""
-    kinds = list(dict.fromkeys(c for c in text if not c.isspace()))
-    named = ", ".join(f"U+{ord(c):04X}" for c in kinds[:limit])
-    return f"{named} and more" if len(kinds) > limit else named
+    characters = list(dict.fromkeys(c for c in text if not c.isspace()))
+    named = ", ".join(f"U+{ord(c):04X}" for c in characters[:limit])
+    return f"{named} and more" if len(characters) > limit else named

@@ -14,82 +14,89 @@ from json import JSONDecodeError
 from sys import intern
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from pipeline.manifest.nodes import DEPTH, Map, Node, Seq
-from pipeline.manifest.problems import VIRTUAL, Report, Unreadable, pack, show, unpack
+from pipeline.manifest.nodes import MAX_DEPTH, MappingNode, Node, SequenceNode
+from pipeline.manifest.problems import (
+    VIRTUAL_COLUMN,
+    ParseAborted,
+    ProblemReport,
+    format_value,
+    pack_location,
+    unpack_location,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SPACE: Final = re.compile(r"[ \t\r\n]*")
+_WHITESPACE: Final = re.compile(r"[ \t\r\n]*")
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _LITERALS: Final = {"true": True, "false": False, "null": None}
-_DIGITS: Final = 18
+_MAX_NUMBER_CHARS: Final = 18
 
 
-def read_json(text: str, report: Report) -> Node:
+def read_json(text: str, report: ProblemReport) -> Node:
     """Return the tree of one JSON document. Raises `Unreadable`, with the reason in `report`."""
-    starts = [0, *(match.end() for match in re.finditer("\n", text))]
+    line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
 
-    def place(pos: int) -> int:
-        line = bisect_right(starts, pos)
-        return pack(line, pos - starts[line - 1] + 1)
+    def location_of(pos: int) -> int:
+        line = bisect_right(line_starts, pos)
+        return pack_location(line, pos - line_starts[line - 1] + 1)
 
-    return _Parser(text, place, report).document()
+    return _JsonParser(text, location_of, report).document()
 
 
-def read_jsonl(text: str, report: Report) -> Seq:
+def read_jsonl(text: str, report: ProblemReport) -> SequenceNode:
     """Return the rows of a JSON Lines file; a line that is no JSON goes into `report`, the others go on."""
-    rows = Seq(pack(1, 1))
+    rows = SequenceNode(pack_location(1, 1))
     lines = text.split("\n")
     del text  # of a bulk manifest one copy is enough
-    report.locate = _Locator(lines)
+    report.resolve_location = _JsonLocator(lines)
     for number, line in enumerate(lines, 1):
         if line and not line.isspace():
-            row = _fast(line, number)
+            row = _parse_fast(line, number)
             if row is not None:
                 rows.add(row, number << 32 | 1)
                 continue
-            with suppress(Unreadable):
-                rows.add(_careful(line, number, report), number << 32 | 1)
+            with suppress(ParseAborted):
+                rows.add(_parse_with_locations(line, number, report), number << 32 | 1)
     return rows
 
 
-def _careful(line: str, number: int, report: Report) -> Node:
-    return _Parser(line, lambda pos: pack(number, pos + 1), report).document()
+def _parse_with_locations(line: str, number: int, report: ProblemReport) -> Node:
+    return _JsonParser(line, lambda pos: pack_location(number, pos + 1), report).document()
 
 
-class _NotPlain(ValueError):
+class _NeedsFullParser(ValueError):
     """The fast way meets something that needs words."""
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise _NotPlain
+        raise _NeedsFullParser
     return members
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise _NotPlain(name)
+def _reject_constant(name: str) -> NoReturn:
+    raise _NeedsFullParser(name)
 
 
 def _bounded_int(digits: str) -> int:
-    if len(digits) > _DIGITS:
-        raise _NotPlain
+    if len(digits) > _MAX_NUMBER_CHARS:
+        raise _NeedsFullParser
     return int(digits)
 
 
-_read_string = json.JSONDecoder().raw_decode
+_decode_string = json.JSONDecoder().raw_decode
 
 _decode = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_bounded_int
+    object_pairs_hook=_unique_members, parse_constant=_reject_constant, parse_int=_bounded_int
 ).raw_decode
 
 
-def _fast(line: str, number: int) -> Map | None:
+def _parse_fast(line: str, number: int) -> MappingNode | None:
     """Return the row with places that `_Locator` finds when asked, None when the line needs care."""
-    if line.count("{") + line.count("[") > DEPTH or _SURROGATE.search(line):
+    if line.count("{") + line.count("[") > MAX_DEPTH or _SURROGATE.search(line):
         return None
     try:
         members, end = _decode(line)
@@ -98,29 +105,31 @@ def _fast(line: str, number: int) -> Map | None:
     if type(members) is not dict or (end < len(line) and not line[end:].isspace()):
         return None
     names = [intern(name) for name in members]
-    return Map.counted(number << 32 | 1, names, list(members.values()), number << 32 | VIRTUAL)
+    return MappingNode.with_virtual_locations(
+        number << 32 | 1, names, list(members.values()), number << 32 | VIRTUAL_COLUMN
+    )
 
 
-class _Locator:
+class _JsonLocator:
     """Finds the real place behind a virtual one: member by member, its name and its value."""
 
     def __init__(self, lines: list[str]) -> None:
         self._lines = lines
 
-    def __call__(self, at: int) -> int:
-        line, column = unpack(at)
-        if column < VIRTUAL:
-            return at
-        row = _careful(self._lines[line - 1], line, Report(""))
-        assert isinstance(row, Map)  # noqa: S101 - only rows of the fast way have virtual places
-        member, is_value = divmod(column - VIRTUAL, 2)
-        return (row.value_ats if is_value else row.name_ats)[member]
+    def __call__(self, location: int) -> int:
+        line, column = unpack_location(location)
+        if column < VIRTUAL_COLUMN:
+            return location
+        row = _parse_with_locations(self._lines[line - 1], line, ProblemReport(""))
+        assert isinstance(row, MappingNode)  # noqa: S101 - only rows of the fast way have virtual places
+        member, is_value = divmod(column - VIRTUAL_COLUMN, 2)
+        return (row.value_locations if is_value else row.name_locations)[member]
 
 
-class _Parser:
-    def __init__(self, text: str, place: Callable[[int], int], report: Report) -> None:
+class _JsonParser:
+    def __init__(self, text: str, location_of: Callable[[int], int], report: ProblemReport) -> None:
         self._text = text
-        self._place = place
+        self._location_of = location_of
         self._report = report
         self._pos = 0
 
@@ -129,92 +138,94 @@ class _Parser:
             return None
         node, _ = self._value(0)
         if self._peek():
-            self._stop("text after the end of the JSON", "only one value may stand here", "remove it")
+            self._abort("text after the end of the JSON", "only one value may stand here", "remove it")
         return node
 
     def _peek(self) -> str:
-        match = _SPACE.match(self._text, self._pos)
+        match = _WHITESPACE.match(self._text, self._pos)
         self._pos = match.end() if match else self._pos
         return self._text[self._pos : self._pos + 1]
 
     def _value(self, depth: int) -> tuple[Node, int]:
         first = self._peek()
-        at = self._place(self._pos)
-        if first in {"{", "["} and depth >= DEPTH:
-            self._stop(f"nested more than {DEPTH} deep", "no job needs that", "flatten it")
+        location = self._location_of(self._pos)
+        if first in {"{", "["} and depth >= MAX_DEPTH:
+            self._abort(f"nested more than {MAX_DEPTH} deep", "no job needs that", "flatten it")
         if first == "{":
-            return self._object(at, depth), at
+            return self._object(location, depth), location
         if first == "[":
-            return self._array(at, depth), at
-        return self._string() if first == '"' else self._word(), at
+            return self._array(location, depth), location
+        return self._string() if first == '"' else self._literal(), location
 
-    def _object(self, at: int, depth: int) -> Map:
-        row = Map(at)
+    def _object(self, location: int, depth: int) -> MappingNode:
+        node = MappingNode(location)
         self._pos += 1
         if self._peek() == "}":
             self._pos += 1
-            return row
+            return node
         while True:
             if self._peek() != '"':
-                self._stop("a name in quotes is missing", "JSON needs one here", 'write "name": value')
-            name_at = self._place(self._pos)
+                self._abort("a name in quotes is missing", "JSON needs one here", 'write "name": value')
+            name_location = self._location_of(self._pos)
             name = self._string()
             if self._peek() != ":":
-                self._stop("a colon is missing", f"after {show(name)}", 'write "name": value')
+                self._abort("a colon is missing", f"after {format_value(name)}", 'write "name": value')
             self._pos += 1
-            value, value_at = self._value(depth + 1)
-            if name in row.names:
-                self._report.problem(name_at, f"{show(name)} is given twice", "", "keep one of them")
-            row.add(name, name_at, value, value_at)
-            if self._ends("}"):
-                return row
+            value, value_location = self._value(depth + 1)
+            if name in node.names:
+                self._report.add_problem(
+                    name_location, f"{format_value(name)} is given twice", "", "keep one of them"
+                )
+            node.add(name, name_location, value, value_location)
+            if self._consume_separator("}"):
+                return node
 
-    def _array(self, at: int, depth: int) -> Seq:
-        items = Seq(at)
+    def _array(self, location: int, depth: int) -> SequenceNode:
+        node = SequenceNode(location)
         self._pos += 1
         if self._peek() == "]":
             self._pos += 1
-            return items
+            return node
         while True:
-            items.add(*self._value(depth + 1))
-            if self._ends("]"):
-                return items
+            node.add(*self._value(depth + 1))
+            if self._consume_separator("]"):
+                return node
 
-    def _ends(self, bracket: str) -> bool:
+    def _consume_separator(self, bracket: str) -> bool:
         found = self._peek()
         if found not in {",", bracket} or not found:
-            self._stop(f"a comma or `{bracket}` is missing", "", "add it")
+            self._abort(f"a comma or `{bracket}` is missing", "", "add it")
         self._pos += 1
         return found == bracket
 
     def _string(self) -> str:
         start = self._pos
         try:
-            text, self._pos = _read_string(self._text, start)
+            text, self._pos = _decode_string(self._text, start)
         except JSONDecodeError as error:
             self._pos = error.pos
-            self._stop("text in quotes that is not right", error.msg, "check its end and its backslashes")
+            self._abort("text in quotes that is not right", error.msg, "check its end and its backslashes")
         if not str(text).isascii() and any("\ud800" <= char <= "\udfff" for char in text):
             self._pos = start
-            self._stop("half of a character", "a surrogate stands alone", "write the character itself")
+            self._abort("half of a character", "a surrogate stands alone", "write the character itself")
         return str(text)
 
-    def _word(self) -> Node:
-        for word, value in _LITERALS.items():
-            if self._text.startswith(word, self._pos):
-                self._pos += len(word)
+    def _literal(self) -> Node:
+        for literal, value in _LITERALS.items():
+            if self._text.startswith(literal, self._pos):
+                self._pos += len(literal)
                 return value
         match = _NUMBER.match(self._text, self._pos)
         if match is None:
-            self._stop("not JSON", "a value should stand here", "put text in double quotes")
+            self._abort("not JSON", "a value should stand here", "put text in double quotes")
         text = match.group()
-        if len(text) > _DIGITS or text.lower().find("e") >= 0:
-            self._stop(
+        if len(text) > _MAX_NUMBER_CHARS or text.lower().find("e") >= 0:
+            self._abort(
                 "a number that is too long or has an exponent", "no field takes it", "write it plainly"
             )
         self._pos = match.end()
         return float(text) if match[1] else int(text)
 
-    def _stop(self, what: str, why: str, instead: str) -> NoReturn:
-        self._report.problem(self._place(self._pos), what, why, instead)
-        raise Unreadable
+    def _abort(self, what: str, why: str, instead: str) -> NoReturn:
+        self._report.add_problem(self._location_of(self._pos), what, why, instead)
+        raise ParseAborted

@@ -9,14 +9,19 @@ import types
 import typing
 from typing import Any, Final
 
-from pipeline.manifest.expand import AXES
-from pipeline.manifest.fields import KNOWN_MODEL, VEO, FieldRule, Kind
-from pipeline.manifest.rows import ID_CHARS
+from pipeline.manifest.expand import AXIS_ALIASES
+from pipeline.manifest.fields import BUILT_IN_MODEL, VEO_RULES, FieldKind, FieldRule
+from pipeline.manifest.rows import MAX_ID_CHARS
 from pipeline.settings import Settings
 
-SCHEMA_ID: Final = "https://json-schema.org/draft/2020-12/schema"
-_TYPES: Final = {Kind.TEXT: "string", Kind.URL: "string", Kind.INTEGER: "integer", Kind.BOOLEAN: "boolean"}
-_WORDS: Final = {
+JSON_SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+_JSON_TYPE_BY_KIND: Final = {
+    FieldKind.TEXT: "string",
+    FieldKind.URL: "string",
+    FieldKind.INTEGER: "integer",
+    FieldKind.BOOLEAN: "boolean",
+}
+_DESCRIPTIONS: Final = {
     "model": "The model; the built-in one when left out.",
     "prompt": "What happens in the clip. With `vars:`, ${name} stands for a text.",
     "image_url": "The image to animate: http(s), 720p or more.",
@@ -31,22 +36,29 @@ _WORDS: Final = {
 def manifest_schema() -> dict[str, Any]:
     """Return the schema of a whole manifest, a list of jobs or a mapping with sections."""
     return {
-        "$schema": SCHEMA_ID,
+        "$schema": JSON_SCHEMA_DIALECT,
         "title": "veobatch manifest",
         "description": "Clips to be made from images and prompts.",
         "anyOf": [{"$ref": "#/$defs/jobs"}, {"$ref": "#/$defs/sections"}],
         "$defs": {
             "jobs": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/job"}},
             "job": {"anyOf": [{"$ref": "#/$defs/pair"}, {"$ref": "#/$defs/row"}]},
-            "pair": _pair(),
-            "row": {"if": _other_model(), "then": _fields(strict=False), "else": _fields(strict=True)},
-            "sections": _sections(),
+            "pair": _pair_schema(),
+            "row": {
+                "if": _other_model_condition(),
+                "then": _job_schema(strict=False),
+                "else": _job_schema(strict=True),
+            },
+            "sections": _sections_schema(),
         },
     }
 
 
-def _pair() -> dict[str, Any]:
-    items = [_field("image_url", VEO.fields["image_url"]), _field("prompt", VEO.fields["prompt"])]
+def _pair_schema() -> dict[str, Any]:
+    items = [
+        _field_schema("image_url", VEO_RULES.fields["image_url"]),
+        _field_schema("prompt", VEO_RULES.fields["prompt"]),
+    ]
     return {
         "type": "array",
         "description": "The short form: [image_url, prompt].",
@@ -56,42 +68,49 @@ def _pair() -> dict[str, Any]:
     }
 
 
-def _other_model() -> dict[str, Any]:
+def _other_model_condition() -> dict[str, Any]:
     return {
         "type": "object",
         "required": ["model"],
-        "properties": {"model": {"not": {"const": KNOWN_MODEL}}},
+        "properties": {"model": {"not": {"const": BUILT_IN_MODEL}}},
     }
 
 
-def _fields(*, strict: bool) -> dict[str, Any]:
+def _job_schema(*, strict: bool) -> dict[str, Any]:
     """Return the fields of a job; those of a model that is not built in are only named."""
-    fields = {name: _field(name, rule) for name, rule in VEO.fields.items()}
+    fields = {name: _field_schema(name, rule) for name, rule in VEO_RULES.fields.items()}
     if not strict:
         kept = ("model", "prompt", "image_url")
-        fields = {name: fields[name] if name in kept else {"description": _WORDS[name]} for name in fields}
-    fields["model"] = {"type": "string", "minLength": 1, "description": _WORDS["model"]}
+        fields = {
+            name: fields[name] if name in kept else {"description": _DESCRIPTIONS[name]} for name in fields
+        }
+    fields["model"] = {"type": "string", "minLength": 1, "description": _DESCRIPTIONS["model"]}
     params: dict[str, Any] = {"type": "object", "description": "Fields of the model's own."}
     if strict:
         params |= {
-            "properties": {n: _field(n, r) for n, r in VEO.fields.items()},
+            "properties": {n: _field_schema(n, r) for n, r in VEO_RULES.fields.items()},
             "additionalProperties": False,
         }
-    row_id = {"type": "string", "minLength": 1, "maxLength": ID_CHARS, "description": "The row's own name."}
+    row_id = {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": MAX_ID_CHARS,
+        "description": "The row's own name.",
+    }
     properties = {"id": row_id, **fields, "params": params}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
-def _field(name: str, rule: FieldRule) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": _TYPES[rule.kind], "description": _WORDS[name]}
-    if rule.fold:
-        spelled = "|".join("".join(f"[{c}{c.upper()}]" for c in str(choice)) for choice in rule.choices)
-        schema["pattern"] = f"^({spelled})$"
+def _field_schema(name: str, rule: FieldRule) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": _JSON_TYPE_BY_KIND[rule.kind], "description": _DESCRIPTIONS[name]}
+    if rule.ignore_case:
+        alternatives = "|".join("".join(f"[{c}{c.upper()}]" for c in str(choice)) for choice in rule.choices)
+        schema["pattern"] = f"^({alternatives})$"
     elif rule.choices:
         schema["enum"] = list(rule.choices)
     if rule.default is not None:
         schema["default"] = rule.default
-    if rule.kind is Kind.URL:
+    if rule.kind is FieldKind.URL:
         schema |= {"format": "uri", "pattern": "^[hH][tT][tT][pP][sS]?://"}
     if rule.min_size:
         schema |= {"minLength": rule.min_size, "pattern": "\\S"}
@@ -100,33 +119,33 @@ def _field(name: str, rule: FieldRule) -> dict[str, Any]:
     return schema
 
 
-def _sections() -> dict[str, Any]:
-    defaults = _fields(strict=False)
+def _sections_schema() -> dict[str, Any]:
+    defaults = _job_schema(strict=False)
     del defaults["properties"]["id"]
     texts = {"type": "object", "additionalProperties": {"type": "string"}}
     return {
         "type": "object",
         "properties": {
             "version": {"const": 1, "description": "The manifest's version."},
-            "defaults": _or_null(
+            "defaults": _nullable(
                 {**defaults, "description": "Fields for every job that does not give them."}
             ),
-            "run": _or_null(_run()),
-            "vars": _or_null({**texts, "description": "Texts that ${name} stands for in prompts."}),
+            "run": _nullable(_run_schema()),
+            "vars": _nullable({**texts, "description": "Texts that ${name} stands for in prompts."}),
             "jobs": {"$ref": "#/$defs/jobs", "description": "One item a clip."},
-            "matrix": _or_null(_matrix()),
+            "matrix": _nullable(_matrix_schema()),
         },
         "anyOf": [{"required": ["jobs"]}, {"required": ["matrix"]}],
         "additionalProperties": False,
     }
 
 
-def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
     return {**schema, "type": [schema["type"], "null"]}
 
 
-def _matrix() -> dict[str, Any]:
-    names = [*AXES, *(name for name in VEO.fields if name not in AXES), "params"]
+def _matrix_schema() -> dict[str, Any]:
+    names = [*AXIS_ALIASES, *(name for name in VEO_RULES.fields if name not in AXIS_ALIASES), "params"]
     return {
         "type": "object",
         "description": "Every image with every prompt (and every value of any other field).",
@@ -134,7 +153,7 @@ def _matrix() -> dict[str, Any]:
     }
 
 
-def _run() -> dict[str, Any]:
+def _run_schema() -> dict[str, Any]:
     properties: dict[str, Any] = {}
     for name, field in Settings.model_fields.items():
         properties[name] = {"type": [*_json_types(field.annotation), "null"]}

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.manifest.csv_reader import read_csv
 from pipeline.manifest.json_reader import read_json, read_jsonl
-from pipeline.manifest.problems import Problem, Report, Unreadable, pack
-from pipeline.manifest.rows import jobs_of
+from pipeline.manifest.problems import ParseAborted, Problem, ProblemReport, pack_location
+from pipeline.manifest.rows import build_jobs
 from pipeline.manifest.sections import read_document
 from pipeline.manifest.yaml_reader import read_yaml
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from pipeline.manifest.nodes import Node
     from pipeline.model import Job
 
-FILE_BYTES: Final = 512 * 1024 * 1024
+MAX_FILE_BYTES: Final = 512 * 1024 * 1024
 
-_READERS: Final[Mapping[str, Callable[[str, Report], Node]]] = {
+_READERS: Final[Mapping[str, Callable[[str, ProblemReport], Node]]] = {
     ".json": read_json,
     ".jsonl": read_jsonl,
     ".ndjson": read_jsonl,
@@ -51,21 +51,21 @@ def load(path: Path, *, rules: Mapping[str, ModelRules] | None = None) -> Manife
 
     Blocking. Raises `ManifestProblems` with everything that is wrong.
     """
-    report = Report(str(path))
+    report = ProblemReport(str(path))
     try:
-        with _collection_paused():
+        with _gc_paused():
             read = _READERS.get(path.suffix.lower(), read_yaml)
-            root = read(_text(_bytes(path, report), report), report)
-            rows, run = read_document(root, report, rules or {})
-    except Unreadable:
-        raise report.error() from None
-    if report.count:
-        raise report.error(frozenset(rows.models))
-    return Manifest(path, jobs_of(rows.drafts), run, report.warnings, frozenset(rows.models))
+            root = read(_decode(_read_bytes(path, report), report), report)
+            builder, run = read_document(root, report, rules or {})
+    except ParseAborted:
+        raise report.to_exception() from None
+    if report.problem_count:
+        raise report.to_exception(frozenset(builder.models))
+    return Manifest(path, build_jobs(builder.drafts), run, report.warnings, frozenset(builder.models))
 
 
 @contextmanager
-def _collection_paused() -> Iterator[None]:
+def _gc_paused() -> Iterator[None]:
     """Trees hold no cycles, and looking for some takes a quarter of the time of a bulk manifest."""
     was_on = gc.isenabled()
     gc.disable()
@@ -76,45 +76,49 @@ def _collection_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _bytes(path: Path, report: Report) -> bytes:
+def _read_bytes(path: Path, report: ProblemReport) -> bytes:
     try:
         info = path.stat()
         mode = info.st_mode
         if stat.S_ISDIR(mode):
-            return _refuse(report, "this is a directory", "a manifest is a file", "name the file in it")
+            return _abort(report, "this is a directory", "a manifest is a file", "name the file in it")
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
-            return _refuse(report, "this is no file", "a device or socket has no end", "name a file")
+            return _abort(report, "this is no file", "a device or socket has no end", "name a file")
         with path.open("rb") as file:
             # Room is taken for as many bytes as are asked for, so a pipe alone is asked for the most.
-            data = file.read(min(info.st_size if stat.S_ISREG(mode) else FILE_BYTES, FILE_BYTES) + 1)
+            data = file.read(min(info.st_size if stat.S_ISREG(mode) else MAX_FILE_BYTES, MAX_FILE_BYTES) + 1)
     except FileNotFoundError:
-        return _refuse(report, "there is no such file", "", "check the path")
+        return _abort(report, "there is no such file", "", "check the path")
     except (OSError, ValueError) as error:
-        return _refuse(report, "the file cannot be read", str(error), "check the path and its permissions")
-    if len(data) > FILE_BYTES:
-        return _refuse(report, "the file is larger than 512 MB", "it would not fit", "split it")
+        return _abort(report, "the file cannot be read", str(error), "check the path and its permissions")
+    if len(data) > MAX_FILE_BYTES:
+        return _abort(report, "the file is larger than 512 MB", "it would not fit", "split it")
     return data
 
 
-def _text(data: bytes, report: Report) -> str:
+def _decode(data: bytes, report: ProblemReport) -> str:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        _refuse(report, "the file is UTF-16 or UTF-32", "manifests are UTF-8", "save it as UTF-8")
+        _abort(report, "the file is UTF-16 or UTF-32", "manifests are UTF-8", "save it as UTF-8")
     data = data.removeprefix(b"\xef\xbb\xbf")
     if b"\x00" in data:
-        at = data.index(b"\x00")
-        place = pack(data.count(b"\n", 0, at) + 1, at - data.rfind(b"\n", 0, at))
-        _refuse(report, "the file holds a NUL byte", "it is no text", "save it as UTF-8 text", place)
+        nul_offset = data.index(b"\x00")
+        location = pack_location(
+            data.count(b"\n", 0, nul_offset) + 1, nul_offset - data.rfind(b"\n", 0, nul_offset)
+        )
+        _abort(report, "the file holds a NUL byte", "it is no text", "save it as UTF-8 text", location)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         before = data[: error.start]
         column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8")) + 1
         byte = f"the byte 0x{data[error.start]:02x}"
-        place = pack(before.count(b"\n") + 1, column)
-        _refuse(report, "the file is not UTF-8", f"{byte} stands here", "save it as UTF-8", place)
+        location = pack_location(before.count(b"\n") + 1, column)
+        _abort(report, "the file is not UTF-8", f"{byte} stands here", "save it as UTF-8", location)
         raise
 
 
-def _refuse(report: Report, what: str, why: str, instead: str, at: int = pack(1, 1)) -> bytes:
-    report.problem(at, what, why, instead)
-    raise Unreadable
+def _abort(
+    report: ProblemReport, what: str, why: str, instead: str, location: int = pack_location(1, 1)
+) -> bytes:
+    report.add_problem(location, what, why, instead)
+    raise ParseAborted

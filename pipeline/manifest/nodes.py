@@ -9,73 +9,75 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
-DEPTH: Final = 40
+MAX_DEPTH: Final = 40
 """How deep a manifest may nest. Jobs with params need five or six levels."""
 
-MEMBERS: Final = 10_000
+MAX_FIELD_VALUES: Final = 10_000
 """How many values one field may hold once its aliases are followed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Trap:
+class AmbiguousScalar:
     """A scalar as it was written, and what YAML 1.1 makes of it."""
 
     text: str
-    reads_as: str
+    yaml_meaning: str
 
 
-class Map:
+class MappingNode:
     """A mapping in its order. `name_ats` and `value_ats` are packed places, member by member."""
 
-    __slots__ = ("at", "name_ats", "names", "value_ats", "values")
+    __slots__ = ("location", "name_locations", "names", "value_locations", "values")
 
-    def __init__(self, at: int) -> None:
-        self.at = at
+    def __init__(self, location: int) -> None:
+        self.location = location
         self.names: list[str] = []
         self.values: list[Node] = []
-        self.name_ats: list[int] = []
-        self.value_ats: list[int] = []
+        self.name_locations: list[int] = []
+        self.value_locations: list[int] = []
 
     @classmethod
-    def counted(cls, at: int, names: list[str], values: list[Any], first: int) -> Map:
+    def with_virtual_locations(
+        cls, location: int, names: list[str], values: list[Any], first_location: int
+    ) -> MappingNode:
         """Return a whole mapping whose places are counted from `first`: each name, then its value."""
-        whole = cls(at)
-        whole.names, whole.values = names, values
-        end = first + 2 * len(names)
+        node = cls(location)
+        node.names, node.values = names, values
+        end = first_location + 2 * len(names)
         # Nothing is added to it any more, and a range is a tenth of the list.
-        whole.name_ats = cast("list[int]", range(first, end, 2))
-        whole.value_ats = cast("list[int]", range(first + 1, end + 1, 2))
-        return whole
+        node.name_locations = cast("list[int]", range(first_location, end, 2))
+        node.value_locations = cast("list[int]", range(first_location + 1, end + 1, 2))
+        return node
 
-    def add(self, name: str, name_at: int, value: Node, value_at: int) -> None:
+    def add(self, name: str, name_location: int, value: Node, value_location: int) -> None:
         self.names.append(name)
-        self.name_ats.append(name_at)
+        self.name_locations.append(name_location)
         self.values.append(value)
-        self.value_ats.append(value_at)
+        self.value_locations.append(value_location)
 
     def members(self) -> dict[str, Member]:
         """Return name -> member; of a repeated name, the last."""
-        members = map(Member, self.values, self.name_ats, self.value_ats)
+        members = map(Member, self.values, self.name_locations, self.value_locations)
         return dict(zip(self.names, members, strict=True))
 
 
-class Seq:
+class SequenceNode:
     """A list and the packed place of each item."""
 
-    __slots__ = ("at", "ats", "items")
+    __slots__ = ("items", "location", "locations")
 
-    def __init__(self, at: int) -> None:
-        self.at = at
+    def __init__(self, location: int) -> None:
+        self.location = location
         self.items: list[Node] = []
-        self.ats: list[int] = []
+        self.locations: list[int] = []
 
-    def add(self, value: Node, at: int) -> None:
+    def add(self, value: Node, location: int) -> None:
         self.items.append(value)
-        self.ats.append(at)
+        self.locations.append(location)
 
 
-Scalar: TypeAlias = str | int | float | bool | Trap | None
-Node: TypeAlias = Map | Seq | Scalar | dict[str, Any] | list[Any]
+Scalar: TypeAlias = str | int | float | bool | AmbiguousScalar | None
+Node: TypeAlias = MappingNode | SequenceNode | Scalar | dict[str, Any] | list[Any]
 """Plain dicts and lists come from a JSON line that was read the fast way."""
 
 
@@ -83,40 +85,43 @@ class Member(NamedTuple):
     """A value of a mapping with the places of its name and itself."""
 
     value: Node
-    name_at: int
-    value_at: int
+    name_location: int
+    value_location: int
 
 
-class TooMuch(ValueError):
+class ValueTooLarge(ValueError):
     """A value is more than `MEMBERS` values once its aliases are followed."""
 
 
-class Trapped(ValueError):
+class AmbiguousScalarError(ValueError):
     """There is a `Trap` inside a value that has to become JSON."""
 
-    def __init__(self, trap: Trap, at: int) -> None:
-        super().__init__(trap.text)
-        self.trap = trap
-        self.at = at
+    def __init__(self, scalar: AmbiguousScalar, location: int) -> None:
+        super().__init__(scalar.text)
+        self.scalar = scalar
+        self.location = location
 
 
-def plain(node: Node, at: int = 0) -> Any:
+def to_python(node: Node, location: int = 0) -> Any:
     """Return `node` as plain dicts, lists and scalars, ready for JSON.
 
     Raises `TooMuch` when aliases multiply it beyond `MEMBERS`, `Trapped` when a `Trap` is in it.
     """
-    return _plain(node, at, [MEMBERS])
+    return _to_python(node, location, [MAX_FIELD_VALUES])
 
 
-def _plain(node: Node, at: int, left: list[int]) -> Any:
-    left[0] -= 1
-    if left[0] < 0:
-        raise TooMuch
-    if isinstance(node, Map):
-        rows = zip(node.names, node.values, node.value_ats, strict=True)
-        return {name: _plain(value, value_at, left) for name, value, value_at in rows}
-    if isinstance(node, Seq):
-        return [_plain(value, value_at, left) for value, value_at in zip(node.items, node.ats, strict=True)]
-    if isinstance(node, Trap):
-        raise Trapped(node, at)
+def _to_python(node: Node, location: int, remaining: list[int]) -> Any:
+    remaining[0] -= 1
+    if remaining[0] < 0:
+        raise ValueTooLarge
+    if isinstance(node, MappingNode):
+        rows = zip(node.names, node.values, node.value_locations, strict=True)
+        return {name: _to_python(value, value_at, remaining) for name, value, value_at in rows}
+    if isinstance(node, SequenceNode):
+        return [
+            _to_python(value, value_at, remaining)
+            for value, value_at in zip(node.items, node.locations, strict=True)
+        ]
+    if isinstance(node, AmbiguousScalar):
+        raise AmbiguousScalarError(node, location)
     return node

@@ -11,26 +11,26 @@ from pipeline.errors import ManifestError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MESSAGE_CHARS: Final = 4_000
+MAX_MESSAGE_CHARS: Final = 4_000
 """A message longer than this is scrolled past, not read."""
 
-KEPT: Final = 1_000
+MAX_PROBLEMS: Final = 1_000
 """How many problems are looked for. A file with more is wrong in one and the same way."""
 
 _LINE_BITS: Final = 32
 
-VIRTUAL: Final = 1 << 31
+VIRTUAL_COLUMN: Final = 1 << 31
 """Columns from here on count the members of a line: the real place is found only if someone asks."""
 
 
-def pack(line: int, column: int) -> int:
+def pack_location(line: int, column: int) -> int:
     """Put a place (both counted from 1) into one int: a bulk manifest holds a million of them."""
     return line << _LINE_BITS | column
 
 
-def unpack(at: int) -> tuple[int, int]:
+def unpack_location(location: int) -> tuple[int, int]:
     """Return the line and column that `pack` was given."""
-    return at >> _LINE_BITS, at & ((1 << _LINE_BITS) - 1)
+    return location >> _LINE_BITS, location & ((1 << _LINE_BITS) - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ class Problem:
     instead: str = ""
 
     def __str__(self) -> str:
-        words = ", ".join(part for part in (self.what, self.why, self.instead) if part)
-        return f"{printable(self.file)}:{self.line}:{self.column}: {words}"
+        parts = ", ".join(part for part in (self.what, self.why, self.instead) if part)
+        return f"{escape_unprintable(self.file)}:{self.line}:{self.column}: {parts}"
 
 
 class ManifestProblems(ManifestError):
@@ -62,14 +62,14 @@ class ManifestProblems(ManifestError):
         self.problems = problems
         self.count = len(problems) if count is None else count
         self.models = models
-        super().__init__(capped([str(problem) for problem in problems], self.count))
+        super().__init__(join_limited([str(problem) for problem in problems], self.count))
 
 
-class Unreadable(Exception):
+class ParseAborted(Exception):
     """Nothing more can or should be read; the report says why."""
 
 
-class Report:
+class ProblemReport:
     """Collects the problems and warnings of one file; the same words at the same place count once.
 
     `partial` says that the text could not be read to its end, so that what is missing may not be.
@@ -78,73 +78,77 @@ class Report:
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self.count = 0
-        self.told = 0
+        self.problem_count = 0
+        self.reported_count = 0
         self.partial = False
-        self.locate: Callable[[int], int] = int
+        self.resolve_location: Callable[[int], int] = int
         self._problems: dict[tuple[int, str], Problem] = {}
         self._warnings: dict[tuple[int, str], Problem] = {}
 
-    def problem(self, at: int, what: str, why: str = "", instead: str = "") -> None:
+    def add_problem(self, location: int, what: str, why: str = "", instead: str = "") -> None:
         """Add a problem; raises `Unreadable` when there are so many that looking on helps no one."""
-        self.told += 1
-        if (at, what) in self._problems:
+        self.reported_count += 1
+        if (location, what) in self._problems:
             return
-        if self.count >= KEPT:
-            raise Unreadable
-        self.count += 1
-        self._problems[at, what] = Problem(self.file, *unpack(self.locate(at)), what, why, instead)
+        if self.problem_count >= MAX_PROBLEMS:
+            raise ParseAborted
+        self.problem_count += 1
+        self._problems[location, what] = Problem(
+            self.file, *unpack_location(self.resolve_location(location)), what, why, instead
+        )
 
-    def warning(self, at: int, what: str, why: str = "", instead: str = "") -> None:
-        if len(self._warnings) < KEPT and (at, what) not in self._warnings:
-            self._warnings[at, what] = Problem(self.file, *unpack(self.locate(at)), what, why, instead)
+    def add_warning(self, location: int, what: str, why: str = "", instead: str = "") -> None:
+        if len(self._warnings) < MAX_PROBLEMS and (location, what) not in self._warnings:
+            self._warnings[location, what] = Problem(
+                self.file, *unpack_location(self.resolve_location(location)), what, why, instead
+            )
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
-        return _in_order(self._warnings)
+        return _sorted_by_location(self._warnings)
 
-    def error(self, models: frozenset[str] = frozenset()) -> ManifestProblems:
+    def to_exception(self, models: frozenset[str] = frozenset()) -> ManifestProblems:
         """Return everything found as one exception, in the file's order."""
-        return ManifestProblems(_in_order(self._problems), self.count, models)
+        return ManifestProblems(_sorted_by_location(self._problems), self.problem_count, models)
 
 
-def _in_order(found: dict[tuple[int, str], Problem]) -> tuple[Problem, ...]:
-    return tuple(sorted(found.values(), key=lambda problem: (problem.line, problem.column)))
+def _sorted_by_location(problems: dict[tuple[int, str], Problem]) -> tuple[Problem, ...]:
+    return tuple(sorted(problems.values(), key=lambda problem: (problem.line, problem.column)))
 
 
-def capped(lines: list[str], count: int, limit: int = MESSAGE_CHARS) -> str:
+def join_limited(lines: list[str], count: int, limit: int = MAX_MESSAGE_CHARS) -> str:
     """Join `lines`, at most `limit` characters, ending in how many of `count` were left out."""
     tail_room = len(f"\n... and {count} more")
-    taken: list[str] = []
-    used = 0
+    kept: list[str] = []
+    used_chars = 0
     for line in lines:
-        room = limit - tail_room - used
-        if taken and len(line) + 1 > room:
+        room = limit - tail_room - used_chars
+        if kept and len(line) + 1 > room:
             break
-        taken.append(line if len(line) <= room else line[: room - 3] + "...")
-        used += len(taken[-1]) + 1
-    left = count - len(taken)
-    return "\n".join([*taken, f"... and {left} more"] if left else taken)
+        kept.append(line if len(line) <= room else line[: room - 3] + "...")
+        used_chars += len(kept[-1]) + 1
+    omitted = count - len(kept)
+    return "\n".join([*kept, f"... and {omitted} more"] if omitted else kept)
 
 
-def printable(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """Return `text` with whatever could disturb a terminal written as an escape."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def show(value: Any, limit: int = 60) -> str:
+def format_value(value: Any, limit: int = 60) -> str:
     """Return `value` as its author would write it, on one line, short enough for a message."""
     if isinstance(value, str):
-        cut = value[:limit] + ("..." if len(value) > limit else "")
-        return f'"{printable(cut)}"'
+        shortened = value[:limit] + ("..." if len(value) > limit else "")
+        return f'"{escape_unprintable(shortened)}"'
     if value is None or isinstance(value, bool | int | float):
         text = json.dumps(value)
         return text[:limit]
     return "a list" if isinstance(value, list) else "a mapping"
 
 
-def show_bare(text: str, limit: int = 60) -> str:
+def format_bare(text: str, limit: int = 60) -> str:
     """Return unquoted `text` on one line, short enough for a message."""
-    return printable(text[:limit]) + ("..." if len(text) > limit else "")
+    return escape_unprintable(text[:limit]) + ("..." if len(text) > limit else "")

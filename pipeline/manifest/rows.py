@@ -7,293 +7,322 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.manifest.expand import filled
+from pipeline.manifest.expand import substitute_vars
 from pipeline.manifest.fields import (
-    KNOWN_MODEL,
-    UNKNOWN,
-    VEO,
+    BUILT_IN_MODEL,
+    UNKNOWN_MODEL_RULES,
+    VEO_RULES,
+    FieldKind,
     FieldRule,
-    Kind,
     ModelRules,
-    Words,
-    blank_words,
-    nearest,
+    ProblemText,
+    blank_problem,
+    closest_name,
 )
 from pipeline.manifest.invisible import is_blank
-from pipeline.manifest.nodes import Map, Member, Node, Seq, TooMuch, Trap, Trapped, plain
-from pipeline.manifest.problems import Report, Unreadable, show, show_bare
+from pipeline.manifest.nodes import (
+    AmbiguousScalar,
+    AmbiguousScalarError,
+    MappingNode,
+    Member,
+    Node,
+    SequenceNode,
+    ValueTooLarge,
+    to_python,
+)
+from pipeline.manifest.problems import ParseAborted, ProblemReport, format_bare, format_value
 from pipeline.model import Job
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-ID_CHARS: Final = 200
+MAX_ID_CHARS: Final = 200
 _FINGERPRINT_CHARS: Final = 12
-_BODY_CHARS: Final = 128 * 1024 * 1024
+_MAX_BODY_CHARS_TOTAL: Final = 128 * 1024 * 1024
 """How much JSON all bodies together may be; aliases can make a small file ask for terabytes."""
 
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
+_encode_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 
 
 @dataclass(slots=True)
-class Draft:
+class JobDraft:
     """A checked row that has no id yet, unless its author gave one."""
 
     given_id: str | None
     fingerprint: str
     body: dict[str, Any]
-    at: int
+    location: int
 
 
-class Rows:
+class JobBuilder:
     """Checks rows against `rules` (by model name) and collects the drafts of those that hold."""
 
     def __init__(
         self,
-        report: Report,
+        report: ProblemReport,
         rules: Mapping[str, ModelRules],
         defaults: Mapping[str, Member],
-        texts: Mapping[str, str] | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self._report = report
         self._rules = rules
-        self._texts = texts
+        self._variables = variables
         self._defaults = dict(defaults)
-        self._params = self._members(self._defaults.pop("params", None))
-        self._given: dict[str, int] = {}
-        self._chars_left = _BODY_CHARS
+        self._params = self._read_params(self._defaults.pop("params", None))
+        self._id_locations: dict[str, int] = {}
+        self._body_chars_left = _MAX_BODY_CHARS_TOTAL
         self.models: set[str] = set()
-        self.drafts: list[Draft] = []
+        self.drafts: list[JobDraft] = []
 
-    def add(self, node: Node, at: int) -> None:
+    def add(self, node: Node, location: int) -> None:
         """Check one row; what is wrong with it goes into the report."""
-        if isinstance(node, Map):
-            self.add_fields(node.members(), node.at)
-        elif isinstance(node, Seq):
+        if isinstance(node, MappingNode):
+            self.add_fields(node.members(), node.location)
+        elif isinstance(node, SequenceNode):
             self._add_pair(node)
         else:
-            what = "a job that is nothing" if node is None else f"a job that is only {_shown(node)}"
-            self._report.problem(at, what, "a job has an image and a prompt", "write [image_url, prompt]")
+            what = "a job that is nothing" if node is None else f"a job that is only {_format_node(node)}"
+            self._report.add_problem(
+                location, what, "a job has an image and a prompt", "write [image_url, prompt]"
+            )
 
-    def _add_pair(self, pair: Seq) -> None:
+    def _add_pair(self, pair: SequenceNode) -> None:
         if len(pair.items) != 2:
             what = f"a pair of {len(pair.items)} items"
-            self._report.problem(
-                pair.at, what, "the short form is the image and the prompt", "write [image_url, prompt]"
+            self._report.add_problem(
+                pair.location, what, "the short form is the image and the prompt", "write [image_url, prompt]"
             )
             return
         names = ("image_url", "prompt")
-        rows = zip(names, pair.items, pair.ats, strict=True)
-        self.add_fields({name: Member(value, at, at) for name, value, at in rows}, pair.at)
+        rows = zip(names, pair.items, pair.locations, strict=True)
+        self.add_fields({name: Member(value, at, at) for name, value, at in rows}, pair.location)
 
-    def add_fields(self, row: dict[str, Member], at: int) -> None:
+    def add_fields(self, row: dict[str, Member], location: int) -> None:
         """Check the row whose own fields are `row` and whose place is `at`."""
-        before = self._report.told
-        given = row.pop("id", None)
-        own_params = self._members(row.pop("params", None))
+        reported_before = self._report.reported_count
+        given_id = row.pop("id", None)
+        own_params = self._read_params(row.pop("params", None))
         for name in own_params.keys() & row.keys():
-            self._report.problem(
-                own_params[name].name_at, f"{name} is given twice", "once in params", "keep one"
+            self._report.add_problem(
+                own_params[name].name_location, f"{name} is given twice", "once in params", "keep one"
             )
         fields = {**self._defaults, **self._params, **row, **own_params}
         in_params = self._params.keys() | own_params.keys()
-        model = self._model(fields)
-        rules = self._rules_of(model)
+        model = self._read_model(fields)
+        rules = self._rules_for(model)
         body = {"model": model}
         for name, member in fields.items():
-            if name != "model" and self._allowed(name, member, rules, in_params):
-                body[name] = self._checked(name, member, rules.fields.get(name, _ANY))
-        meant = {nearest(name, rules.fields) for name in fields.keys() - rules.fields.keys()}
+            if name != "model" and self._check_known(name, member, rules, in_params):
+                body[name] = self._check_value(name, member, rules.fields.get(name, _ANY_RULE))
+        likely_meant = {closest_name(name, rules.fields) for name in fields.keys() - rules.fields.keys()}
         for name in rules.required:
-            if name not in fields and name not in meant:
-                self._report.problem(at, f"{name} is missing", "the model needs it", f"add {name}: ...")
-        row_id = self._id(given)
-        if self._report.told == before:
-            self.drafts.append(Draft(row_id, self._fingerprint(rules, body, at), body, at))
+            if name not in fields and name not in likely_meant:
+                self._report.add_problem(
+                    location, f"{name} is missing", "the model needs it", f"add {name}: ..."
+                )
+        row_id = self._read_id(given_id)
+        if self._report.reported_count == reported_before:
+            self.drafts.append(JobDraft(row_id, self._fingerprint(rules, body, location), body, location))
 
-    def _members(self, member: Member | None) -> dict[str, Member]:
+    def _read_params(self, member: Member | None) -> dict[str, Member]:
         if member is None:
             return {}
-        if isinstance(member.value, Map):
+        if isinstance(member.value, MappingNode):
             return member.value.members()
         if isinstance(member.value, dict):
-            at = member.value_at
-            return {name: Member(value, at, at) for name, value in member.value.items()}
-        self._report.problem(
-            member.value_at,
-            f"params is {_shown(member.value)}",
+            location = member.value_location
+            return {name: Member(value, location, location) for name, value in member.value.items()}
+        self._report.add_problem(
+            member.value_location,
+            f"params is {_format_node(member.value)}",
             "it holds fields",
             "write params: {name: value}",
         )
         return {}
 
-    def _model(self, fields: Mapping[str, Member]) -> str:
+    def _read_model(self, fields: Mapping[str, Member]) -> str:
         member = fields.get("model")
         if member is None:
-            return KNOWN_MODEL
-        words = UNKNOWN.fields["model"].trouble("model", _scalar(member.value))
-        if words:
-            self._report.problem(member.value_at, *words)
-            return KNOWN_MODEL
+            return BUILT_IN_MODEL
+        problem = UNKNOWN_MODEL_RULES.fields["model"].check("model", _scalar_or_empty(member.value))
+        if problem:
+            self._report.add_problem(member.value_location, *problem)
+            return BUILT_IN_MODEL
         name = str(member.value)
-        if name in self.models or name == KNOWN_MODEL:
+        if name in self.models or name == BUILT_IN_MODEL:
             self.models.add(name)
             return name
         self.models.add(name)
         rules = self._rules.get(name)
         if rules is None:
             why = "its own rules are not known here, so its fields are sent as they stand"
-            self._report.warning(member.value_at, f"model {show(name)} is not checked", why)
-        elif not rules.listed:
-            close = nearest(name, (KNOWN_MODEL,))
-            meant = f"did you mean `{close}`?" if close else "see the vendor's list of models"
-            self._report.problem(
-                member.value_at, f"model {show(name)}", "the vendor has none of that name", meant
+            self._report.add_warning(member.value_location, f"model {format_value(name)} is not checked", why)
+        elif not rules.model_exists:
+            closest = closest_name(name, (BUILT_IN_MODEL,))
+            suggestion = f"did you mean `{closest}`?" if closest else "see the vendor's list of models"
+            self._report.add_problem(
+                member.value_location,
+                f"model {format_value(name)}",
+                "the vendor has none of that name",
+                suggestion,
             )
         return name
 
-    def _rules_of(self, model: str) -> ModelRules:
-        if model == KNOWN_MODEL:
-            return VEO
-        rules = self._rules.get(model, UNKNOWN)
-        return rules if rules.listed else UNKNOWN
+    def _rules_for(self, model: str) -> ModelRules:
+        if model == BUILT_IN_MODEL:
+            return VEO_RULES
+        rules = self._rules.get(model, UNKNOWN_MODEL_RULES)
+        return rules if rules.model_exists else UNKNOWN_MODEL_RULES
 
-    def _allowed(self, name: str, member: Member, rules: ModelRules, in_params: set[str]) -> bool:
+    def _check_known(self, name: str, member: Member, rules: ModelRules, in_params: set[str]) -> bool:
         """Say whether the field is known, or may be the model's own, which has its place under `params:`."""
-        if name in rules.fields and (name in UNKNOWN.fields or name in in_params):
+        if name in rules.fields and (name in UNKNOWN_MODEL_RULES.fields or name in in_params):
             return True
-        what, why = f"unknown field {show(name)}", f"{rules.model} takes no such field"
-        close = nearest(name, (*rules.fields, "id", "params")) if name not in rules.fields else None
-        meant = f"did you mean `{close}`?" if close else ""
-        if rules.closed or (rules is not UNKNOWN and close):
+        what, why = f"unknown field {format_value(name)}", f"{rules.model} takes no such field"
+        closest = closest_name(name, (*rules.fields, "id", "params")) if name not in rules.fields else None
+        suggestion = f"did you mean `{closest}`?" if closest else ""
+        if rules.rejects_unknown_fields or (rules is not UNKNOWN_MODEL_RULES and closest):
             allowed = f"it takes {', '.join(rules.fields)}"
-            self._report.problem(member.name_at, what, why, meant or allowed)
+            self._report.add_problem(member.name_location, what, why, suggestion or allowed)
             return False
         if name not in in_params:
             why = "a model's own fields go under `params:`"
-            self._report.problem(member.name_at, what, why, meant or f"write params: {{{name}: ...}}")
+            self._report.add_problem(
+                member.name_location, what, why, suggestion or f"write params: {{{name}: ...}}"
+            )
             return False
-        if rules is not UNKNOWN:
-            self._report.warning(member.name_at, what, f"the schema of {rules.model} has none of that name")
+        if rules is not UNKNOWN_MODEL_RULES:
+            self._report.add_warning(
+                member.name_location, what, f"the schema of {rules.model} has none of that name"
+            )
         return True
 
-    def _checked(self, name: str, member: Member, rule: FieldRule) -> Any:
+    def _check_value(self, name: str, member: Member, rule: FieldRule) -> Any:
         value: Any = member.value
-        if isinstance(value, Map | Seq):
-            value = self._plain(name, member)
+        if isinstance(value, MappingNode | SequenceNode):
+            value = self._to_python(name, member)
         elif name == "prompt" and isinstance(value, str) and "${" in value:
-            value = self._filled(value, member)
-        words = rule.trouble(name, value)
-        if words:
-            self._report.problem(member.value_at, *words)
+            value = self._substitute_vars(value, member)
+        problem = rule.check(name, value)
+        if problem:
+            self._report.add_problem(member.value_location, *problem)
         return value
 
-    def _filled(self, prompt: str, member: Member) -> str:
-        if self._texts is None:
+    def _substitute_vars(self, prompt: str, member: Member) -> str:
+        if self._variables is None:
             why = "there is no `vars:` section, so it is sent as it stands"
-            self._report.warning(member.value_at, "the prompt has ${ in it", why)
+            self._report.add_warning(member.value_location, "the prompt has ${ in it", why)
             return prompt
-        whole = filled(prompt, self._texts)
-        if isinstance(whole, str):
-            return whole
-        self._report.problem(member.value_at, *whole)
+        substituted = substitute_vars(prompt, self._variables)
+        if isinstance(substituted, str):
+            return substituted
+        self._report.add_problem(member.value_location, *substituted)
         return prompt
 
-    def _plain(self, name: str, member: Member) -> Any:
+    def _to_python(self, name: str, member: Member) -> Any:
         try:
-            return plain(member.value, member.value_at)
-        except Trapped as met:
-            self._report.problem(met.at, *_trap_words(name, met.trap))
-        except TooMuch:
-            self._report.problem(
-                member.value_at, f"{name} is too large", "its aliases multiply", "write out what you need"
+            return to_python(member.value, member.value_location)
+        except AmbiguousScalarError as error:
+            self._report.add_problem(error.location, *_ambiguous_scalar_problem(name, error.scalar))
+        except ValueTooLarge:
+            self._report.add_problem(
+                member.value_location,
+                f"{name} is too large",
+                "its aliases multiply",
+                "write out what you need",
             )
-        return {} if isinstance(member.value, Map) else []
+        return {} if isinstance(member.value, MappingNode) else []
 
-    def _id(self, member: Member | None) -> str | None:
+    def _read_id(self, member: Member | None) -> str | None:
         if member is None:
             return None
-        words = _id_trouble(_scalar(member.value))
-        if words:
-            self._report.problem(member.value_at, *words)
+        problem = _check_id(_scalar_or_empty(member.value))
+        if problem:
+            self._report.add_problem(member.value_location, *problem)
             return None
         row_id = str(member.value)
-        first = self._given.setdefault(row_id, member.value_at)
-        if first != member.value_at:
-            why = f"line {first >> 32} has it"
-            self._report.problem(member.value_at, f"id {show(row_id)} is taken", why, "choose another")
+        first_location = self._id_locations.setdefault(row_id, member.value_location)
+        if first_location != member.value_location:
+            why = f"line {first_location >> 32} has it"
+            self._report.add_problem(
+                member.value_location, f"id {format_value(row_id)} is taken", why, "choose another"
+            )
         return row_id
 
-    def _fingerprint(self, rules: ModelRules, body: dict[str, Any], at: int) -> str:
+    def _fingerprint(self, rules: ModelRules, body: dict[str, Any], location: int) -> str:
         # Only built-in defaults are written out: a job's identity must not hang on what a catalogue says.
-        text = _canonical(VEO.normal(body) if rules is VEO else body)
-        self._chars_left -= len(text)
-        if self._chars_left < 0:
+        text = _encode_canonical(VEO_RULES.with_defaults(body) if rules is VEO_RULES else body)
+        self._body_chars_left -= len(text)
+        if self._body_chars_left < 0:
             why = "aliases and defaults multiply them"
-            self._report.problem(at, "the jobs are more than 128 MB", why, "split the manifest")
-            raise Unreadable
+            self._report.add_problem(location, "the jobs are more than 128 MB", why, "split the manifest")
+            raise ParseAborted
         return hashlib.sha256(text.encode("ascii")).hexdigest()[:_FINGERPRINT_CHARS]
 
 
-_ANY: Final = FieldRule(Kind.ANY, nullable=True)
-_ID: Final = FieldRule(Kind.TEXT, max_size=ID_CHARS)
+_ANY_RULE: Final = FieldRule(FieldKind.ANY, nullable=True)
+_ID_RULE: Final = FieldRule(FieldKind.TEXT, max_size=MAX_ID_CHARS)
 
 
-def _scalar(value: Node) -> Any:
+def _scalar_or_empty(value: Node) -> Any:
     """Return what a rule for a scalar can judge."""
-    if isinstance(value, Map):
+    if isinstance(value, MappingNode):
         return {}
-    return [] if isinstance(value, Seq) else value
+    return [] if isinstance(value, SequenceNode) else value
 
 
-def _shown(value: Node) -> str:
-    return show_bare(value.text) if isinstance(value, Trap) else show(_scalar(value))
-
-
-def _trap_words(name: str, trap: Trap) -> Words:
-    why = f"YAML reads that as {trap.reads_as}"
+def _format_node(value: Node) -> str:
     return (
-        f"{show_bare(trap.text)} in {name} without quotes",
-        why,
-        f'write "{show_bare(trap.text)}" or a plain value',
+        format_bare(value.text)
+        if isinstance(value, AmbiguousScalar)
+        else format_value(_scalar_or_empty(value))
     )
 
 
-def _id_trouble(value: Any) -> Words | None:
-    words = _ID.trouble("id", value)
-    if words:
-        return words
+def _ambiguous_scalar_problem(name: str, scalar: AmbiguousScalar) -> ProblemText:
+    why = f"YAML reads that as {scalar.yaml_meaning}"
+    return (
+        f"{format_bare(scalar.text)} in {name} without quotes",
+        why,
+        f'write "{format_bare(scalar.text)}" or a plain value',
+    )
+
+
+def _check_id(value: Any) -> ProblemText | None:
+    problem = _ID_RULE.check("id", value)
+    if problem:
+        return problem
     if is_blank(value):
-        return blank_words("id", value, "it names the row and its files", "write a name or remove the line")
+        return blank_problem("id", value, "it names the row and its files", "write a name or remove the line")
     if not value.isprintable():
         return (
-            f"id is {show(value)}",
+            f"id is {format_value(value)}",
             "it holds characters that cannot be printed",
             "use letters, digits and dashes",
         )
     return None
 
 
-def jobs_of(drafts: Sequence[Draft]) -> list[Job]:
+def build_jobs(drafts: Sequence[JobDraft]) -> list[Job]:
     """Give every draft its id and place in the order.
 
     A row without an id is named by its content and, from the second of the same content on, an
     occurrence number, so that moving or adding other rows renames nothing.
     """
-    taken = {draft.given_id for draft in drafts}
-    seen: dict[str, int] = {}
+    given_ids = {draft.given_id for draft in drafts}
+    occurrences: dict[str, int] = {}
     jobs: list[Job] = []
     for index, draft in enumerate(drafts):
-        row_id = draft.given_id or _free_id(draft.fingerprint, seen, taken)
+        row_id = draft.given_id or _unique_id(draft.fingerprint, occurrences, given_ids)
         model = draft.body["model"]
-        line, column = draft.at >> 32, draft.at & 0xFFFFFFFF
+        line, column = draft.location >> 32, draft.location & 0xFFFFFFFF
         jobs.append(Job(row_id, draft.fingerprint, index, model, draft.body, line, column))
     return jobs
 
 
-def _free_id(stem: str, seen: dict[str, int], taken: set[str | None]) -> str:
+def _unique_id(fingerprint: str, occurrences: dict[str, int], taken: set[str | None]) -> str:
     while True:
-        seen[stem] = number = seen.get(stem, 0) + 1
-        row_id = stem if number == 1 else f"{stem}-{number}"
+        occurrences[fingerprint] = number = occurrences.get(fingerprint, 0) + 1
+        row_id = fingerprint if number == 1 else f"{fingerprint}-{number}"
         if row_id not in taken:
             return row_id

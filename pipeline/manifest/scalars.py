@@ -9,20 +9,20 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from pipeline.manifest.nodes import Scalar, Trap
+from pipeline.manifest.nodes import AmbiguousScalar, Scalar
 
-_WORDS: Final[dict[str, Scalar]] = {
+_KEYWORDS: Final[dict[str, Scalar]] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
-_YES: Final = frozenset({"yes", "on"})
-_NO: Final = frozenset({"no", "off"})
-_LONGEST_WORD: Final = 5
+_TRUE_WORDS: Final = frozenset({"yes", "on"})
+_FALSE_WORDS: Final = frozenset({"no", "off"})
+_MAX_KEYWORD_CHARS: Final = 5
 
 _INTEGER: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
 _FRACTION: Final = re.compile(r"[-+]?(?:[0-9]{1,18}\.[0-9]{0,30}|\.[0-9]{1,30})(?:[eE][-+]?[0-9]{1,2})?")
-_TRAPS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
+_AMBIGUOUS_PATTERNS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
     (re.compile(r"[-+]?0[0-7_]+"), "an octal number"),
     (re.compile(r"[-+]?0o[0-7_]+"), "an octal number"),
     (re.compile(r"[-+]?0x[0-9a-fA-F_]+"), "a hexadecimal number"),
@@ -33,38 +33,38 @@ _TRAPS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
     (re.compile(r"[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?"), "a number"),
     (re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+"), "a number or as text, by version"),
 )
-_SIXTIES: Final = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?")
+_BASE_60: Final = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?")
 
 
-def resolve(text: str) -> Scalar:
+def resolve_scalar(text: str) -> Scalar:
     """Return the value of the unquoted scalar `text`, or a `Trap`."""
-    if len(text) <= _LONGEST_WORD:
-        if text in _WORDS:
-            return _WORDS[text]
+    if len(text) <= _MAX_KEYWORD_CHARS:
+        if text in _KEYWORDS:
+            return _KEYWORDS[text]
         lowered = text.lower()
-        if lowered in _YES:
-            return Trap(text, "true")
-        if lowered in _NO:
-            return Trap(text, "false")
+        if lowered in _TRUE_WORDS:
+            return AmbiguousScalar(text, "true")
+        if lowered in _FALSE_WORDS:
+            return AmbiguousScalar(text, "false")
     if text[0] not in "0123456789+-.":
         return text
-    return _number(text)
+    return _resolve_number(text)
 
 
-def _number(text: str) -> Scalar:
+def _resolve_number(text: str) -> Scalar:
     if _INTEGER.fullmatch(text):
         return int(text)
     if _FRACTION.fullmatch(text):
         return float(text)
-    if _SIXTIES.fullmatch(text):
-        return Trap(text, _sixties(text))
-    for pattern, meaning in _TRAPS:
+    if _BASE_60.fullmatch(text):
+        return AmbiguousScalar(text, _describe_base_60(text))
+    for pattern, meaning in _AMBIGUOUS_PATTERNS:
         if pattern.fullmatch(text):
-            return Trap(text, meaning)
+            return AmbiguousScalar(text, meaning)
     return text
 
 
-def _sixties(text: str) -> str:
+def _describe_base_60(text: str) -> str:
     """Say what base 60 makes of `text`, the rule behind YAML 1.1's `1:30` for ninety seconds."""
     if len(text) > 20 or "." in text:
         return "a number in base 60"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.manifest.expand import matrix_rows, read_vars
-from pipeline.manifest.fields import VEO, ModelRules, nearest
-from pipeline.manifest.nodes import Map, Member, Node, Seq, Trap
-from pipeline.manifest.problems import Report, pack, show
-from pipeline.manifest.rows import Rows
+from pipeline.manifest.fields import VEO_RULES, ModelRules, closest_name
+from pipeline.manifest.nodes import AmbiguousScalar, MappingNode, Member, Node, SequenceNode
+from pipeline.manifest.problems import ProblemReport, format_value, pack_location
+from pipeline.manifest.rows import JobBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,101 +16,126 @@ if TYPE_CHECKING:
 SECTIONS: Final = ("version", "defaults", "run", "vars", "jobs", "matrix")
 
 
-def read_document(root: Node, report: Report, rules: Mapping[str, ModelRules]) -> tuple[Rows, dict[str, Any]]:
+def read_document(
+    root: Node, report: ProblemReport, rules: Mapping[str, ModelRules]
+) -> tuple[JobBuilder, dict[str, Any]]:
     """Return the checked rows and the `run:` settings; everything wrong is in `report`."""
-    if isinstance(root, Map):
+    if isinstance(root, MappingNode):
         return _read_sections(root, report, rules)
-    rows = Rows(report, rules, {})
-    if isinstance(root, Seq):
-        _add_all(root, rows, report)
+    builder = JobBuilder(report, rules, {})
+    if isinstance(root, SequenceNode):
+        _add_jobs(root, builder, report)
     elif report.partial:
         pass
     elif root is None:
-        report.problem(pack(1, 1), "the manifest is empty", "it has no jobs", "write jobs: and list them")
+        report.add_problem(
+            pack_location(1, 1), "the manifest is empty", "it has no jobs", "write jobs: and list them"
+        )
     else:
         why = "a manifest is a list of jobs or a mapping with `jobs:`"
-        report.problem(pack(1, 1), "not a manifest", why, "write jobs: and list them")
-    return rows, {}
+        report.add_problem(pack_location(1, 1), "not a manifest", why, "write jobs: and list them")
+    return builder, {}
 
 
-def _read_sections(root: Map, report: Report, rules: Mapping[str, ModelRules]) -> tuple[Rows, dict[str, Any]]:
+def _read_sections(
+    root: MappingNode, report: ProblemReport, rules: Mapping[str, ModelRules]
+) -> tuple[JobBuilder, dict[str, Any]]:
     sections = root.members()
-    _refuse_unknown(sections, report)
+    _check_section_names(sections, report)
     _check_version(sections.get("version"), report)
-    run = _read_run(_mapping("run", sections, report), report)
-    texts = read_vars(_mapping("vars", sections, report), report)
-    rows = Rows(report, rules, _read_defaults(sections, report), texts)
+    run = _read_run(_mapping_section("run", sections, report), report)
+    variables = read_vars(_mapping_section("vars", sections, report), report)
+    builder = JobBuilder(report, rules, _read_defaults(sections, report), variables)
     jobs = sections.get("jobs")
-    matrix = _mapping("matrix", sections, report)
-    if jobs is not None and isinstance(jobs.value, Seq):
-        _add_all(jobs.value, rows, report)
+    matrix = _mapping_section("matrix", sections, report)
+    if jobs is not None and isinstance(jobs.value, SequenceNode):
+        _add_jobs(jobs.value, builder, report)
     elif jobs is not None:
-        report.problem(jobs.value_at, "jobs is no list", "every job is an item", "start each job with `- `")
+        report.add_problem(
+            jobs.value_location, "jobs is no list", "every job is an item", "start each job with `- `"
+        )
     elif "matrix" not in sections and not report.partial:
-        report.problem(root.at, "`jobs:` is missing", "there is nothing to do", "write jobs: and list them")
+        report.add_problem(
+            root.location, "`jobs:` is missing", "there is nothing to do", "write jobs: and list them"
+        )
     if matrix is not None:
-        for fields, at in matrix_rows(matrix, report):
-            rows.add_fields(fields, at)
-    if not rows.drafts and not report.count:
-        report.problem(root.at, "there are no jobs", "nothing is left to do", "list some under jobs:")
-    return rows, run
+        for fields, location in matrix_rows(matrix, report):
+            builder.add_fields(fields, location)
+    if not builder.drafts and not report.problem_count:
+        report.add_problem(
+            root.location, "there are no jobs", "nothing is left to do", "list some under jobs:"
+        )
+    return builder, run
 
 
-def _refuse_unknown(sections: Mapping[str, Member], report: Report) -> None:
+def _check_section_names(sections: Mapping[str, Member], report: ProblemReport) -> None:
     for name in sections.keys() - set(SECTIONS):
         if name.startswith("x-"):
             continue
-        close = nearest(name, SECTIONS)
-        instead = f"did you mean `{close}`?" if close else f"a manifest has {', '.join(SECTIONS)}"
-        if name in VEO.fields:
+        closest = closest_name(name, SECTIONS)
+        instead = f"did you mean `{closest}`?" if closest else f"a manifest has {', '.join(SECTIONS)}"
+        if name in VEO_RULES.fields:
             instead = "put it under `defaults:`, or in a job under `jobs:`"
-        report.problem(
-            sections[name].name_at, f"unknown section {show(name)}", "it would be ignored", instead
+        report.add_problem(
+            sections[name].name_location,
+            f"unknown section {format_value(name)}",
+            "it would be ignored",
+            instead,
         )
 
 
-def _add_all(jobs: Seq, rows: Rows, report: Report) -> None:
+def _add_jobs(jobs: SequenceNode, builder: JobBuilder, report: ProblemReport) -> None:
     """Check every job, letting go of each tree as it is done with."""
-    if not jobs.items and not report.count:
-        report.problem(jobs.at, "there are no jobs", "the list is empty", "write [image_url, prompt] items")
-    for n, at in enumerate(jobs.ats):
+    if not jobs.items and not report.problem_count:
+        report.add_problem(
+            jobs.location, "there are no jobs", "the list is empty", "write [image_url, prompt] items"
+        )
+    for n, location in enumerate(jobs.locations):
         node, jobs.items[n] = jobs.items[n], None
-        rows.add(node, at)
+        builder.add(node, location)
 
 
-def _check_version(member: Member | None, report: Report) -> None:
+def _check_version(member: Member | None, report: ProblemReport) -> None:
     if member is not None and (member.value != 1 or type(member.value) is not int):
-        shown = member.value.text if isinstance(member.value, Trap) else show(member.value)
-        report.problem(
-            member.value_at, f"version is {shown}", "this program reads version 1", "write version: 1"
+        version_text = (
+            member.value.text if isinstance(member.value, AmbiguousScalar) else format_value(member.value)
+        )
+        report.add_problem(
+            member.value_location,
+            f"version is {version_text}",
+            "this program reads version 1",
+            "write version: 1",
         )
 
 
-def _mapping(name: str, sections: Mapping[str, Member], report: Report) -> Map | None:
+def _mapping_section(name: str, sections: Mapping[str, Member], report: ProblemReport) -> MappingNode | None:
     member = sections.get(name)
     if member is None:
         return None
-    if isinstance(member.value, Map):
+    if isinstance(member.value, MappingNode):
         return member.value
     if member.value is not None:
-        report.problem(
-            member.value_at, f"{name} is no mapping", "it holds name: value lines", f"write {name}: {{}}"
+        report.add_problem(
+            member.value_location,
+            f"{name} is no mapping",
+            "it holds name: value lines",
+            f"write {name}: {{}}",
         )
     return None
 
 
-def _read_defaults(sections: Mapping[str, Member], report: Report) -> dict[str, Member]:
-    found = _mapping("defaults", sections, report)
-    defaults = found.members() if found is not None else {}
-    given = defaults.pop("id", None)
-    if given is not None:
-        report.problem(
-            given.name_at, "defaults hold an id", "every row needs its own", "give ids in the jobs"
+def _read_defaults(sections: Mapping[str, Member], report: ProblemReport) -> dict[str, Member]:
+    section = _mapping_section("defaults", sections, report)
+    defaults = section.members() if section is not None else {}
+    given_id = defaults.pop("id", None)
+    if given_id is not None:
+        report.add_problem(
+            given_id.name_location, "defaults hold an id", "every row needs its own", "give ids in the jobs"
         )
     return defaults
 
 
-def _read_run(section: Map | None, report: Report) -> dict[str, Any]:
+def _read_run(section: MappingNode | None, report: ProblemReport) -> dict[str, Any]:
     from pydantic import ValidationError
 
     from pipeline.settings import Settings
@@ -121,19 +146,30 @@ def _read_run(section: Map | None, report: Report) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, member in members.items():
         if name not in Settings.model_fields:
-            close = nearest(name, Settings.model_fields)
-            instead = f"did you mean `{close}`?" if close else f"it takes {', '.join(Settings.model_fields)}"
-            report.problem(member.name_at, f"unknown setting {show(name)}", "run: holds settings", instead)
+            closest = closest_name(name, Settings.model_fields)
+            instead = (
+                f"did you mean `{closest}`?" if closest else f"it takes {', '.join(Settings.model_fields)}"
+            )
+            report.add_problem(
+                member.name_location, f"unknown setting {format_value(name)}", "run: holds settings", instead
+            )
         elif member.value is not None:
-            values[name] = "?" if isinstance(member.value, Map | Seq | Trap) else member.value
+            values[name] = (
+                "?"
+                if isinstance(member.value, MappingNode | SequenceNode | AmbiguousScalar)
+                else member.value
+            )
     try:
         Settings.model_validate(values, strict=True)
     except ValidationError as error:
         for item in error.errors():
             name = str(item["loc"][0])
-            shown = members[name].value
-            word = shown.text if isinstance(shown, Trap) else show(values[name])
-            report.problem(
-                members[name].value_at, f"run.{name} is {word}", str(item["msg"]).lower(), "change the value"
+            value = members[name].value
+            value_text = value.text if isinstance(value, AmbiguousScalar) else format_value(values[name])
+            report.add_problem(
+                members[name].value_location,
+                f"run.{name} is {value_text}",
+                str(item["msg"]).lower(),
+                "change the value",
             )
     return values

@@ -12,34 +12,40 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from pipeline.manifest.nodes import DEPTH, Map, Node, Seq
-from pipeline.manifest.problems import Report, Unreadable, pack, printable, show
-from pipeline.manifest.scalars import resolve
+from pipeline.manifest.nodes import MAX_DEPTH, MappingNode, Node, SequenceNode
+from pipeline.manifest.problems import (
+    ParseAborted,
+    ProblemReport,
+    escape_unprintable,
+    format_value,
+    pack_location,
+)
+from pipeline.manifest.scalars import resolve_scalar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _TEXT_TAGS: Final = frozenset({"!", "tag:yaml.org,2002:str"})
 _LOADER: Final[Any] = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
-_SHORT: Final = 16
+_MAX_INTERNED_CHARS: Final = 16
 """Scalars up to this length are mostly choices; the same ones are kept once."""
 
-_CUT: Final = re.compile(r"(?<=[^\s])[ \t]+#(?=[^\s#!-])")
-_MERGED: Final = 100
+_COMMENT_AFTER_TEXT: Final = re.compile(r"(?<=[^\s])[ \t]+#(?=[^\s#!-])")
+_MAX_MERGED_MEMBERS: Final = 100
 """How many members merge keys may give one mapping; a job has some ten."""
 
-_MERGED_IN_ALL: Final = 1_000_000
+_MAX_MERGED_TOTAL: Final = 1_000_000
 
 
-def read_yaml(text: str, report: Report) -> Node:
+def read_yaml(text: str, report: ProblemReport) -> Node:
     """Return the document's tree; what is wrong but can be read over goes into `report`.
 
     Raises `Unreadable`, with the reason in `report`, where reading must end.
     """
-    cut_lines = _cut_lines(text)
+    comment_columns = _suspicious_comments(text)
     data = text.encode("utf-8")
     del text  # of a bulk manifest one copy is enough
-    builder = _Builder(report, cut_lines)
+    builder = _TreeBuilder(report, comment_columns)
     try:
         loader = _LOADER(data)
         try:
@@ -48,86 +54,94 @@ def read_yaml(text: str, report: Report) -> Node:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        at = pack(mark.line + 1, mark.column + 1) if mark else pack(1, 1)
-        report.problem(at, *_syntax(data.decode("utf-8"), mark.line if mark else 0, error))
+        location = pack_location(mark.line + 1, mark.column + 1) if mark else pack_location(1, 1)
+        report.add_problem(
+            location, *_explain_syntax_error(data.decode("utf-8"), mark.line if mark else 0, error)
+        )
         report.partial = True
-        return builder.salvaged()
+        return builder.partial_tree()
     except yaml.reader.ReaderError as error:
-        before = data[: error.position].decode("utf-8", "ignore")
-        at = pack(before.count("\n") + 1, len(before) - before.rfind("\n"))
-        report.problem(at, "not text that YAML can hold", str(error.reason), "remove that character")
-        raise Unreadable from error
+        preceding_text = data[: error.position].decode("utf-8", "ignore")
+        location = pack_location(
+            preceding_text.count("\n") + 1, len(preceding_text) - preceding_text.rfind("\n")
+        )
+        report.add_problem(
+            location, "not text that YAML can hold", str(error.reason), "remove that character"
+        )
+        raise ParseAborted from error
 
 
-def _cut_lines(text: str) -> dict[int, int]:
+def _suspicious_comments(text: str) -> dict[int, int]:
     """Return line -> column (from 0) where text may end because of a `#` that was meant as text.
 
     A comment has a space after its #; `The #1 fan` has none.
     """
-    if not _CUT.search(text):
+    if not _COMMENT_AFTER_TEXT.search(text):
         return {}
-    found = ((number, _CUT.search(line)) for number, line in enumerate(text.split("\n")))
-    return {number: match.start() for number, match in found if match}
+    matches = ((number, _COMMENT_AFTER_TEXT.search(line)) for number, line in enumerate(text.split("\n")))
+    return {number: match.start() for number, match in matches if match}
 
 
-def _syntax(text: str, line: int, error: yaml.MarkedYAMLError) -> tuple[str, str, str]:
+def _explain_syntax_error(text: str, line: int, error: yaml.MarkedYAMLError) -> tuple[str, str, str]:
     lines = text.split("\n", line + 1)
     source = lines[line] if line < len(lines) else ""
-    said = printable(" ".join(part for part in (error.context, error.problem) if part))
-    if re.match(r"\s*\t", source) or "'\\t'" in said:
+    parser_message = escape_unprintable(" ".join(part for part in (error.context, error.problem) if part))
+    if re.match(r"\s*\t", source) or "'\\t'" in parser_message:
         return "a tab in the indentation", "YAML allows only spaces there", "replace it by spaces"
-    if "mapping values are not allowed" in said:
+    if "mapping values are not allowed" in parser_message:
         why = "text with a colon and a space in it needs quotes"
         return "a second `: ` in one line", why, 'write prompt: "one: two"'
-    if "cannot start any token" in said or "alphabetic or numeric" in said:
-        return "not YAML", said, "put the text in quotes"
-    return "not YAML", said, "check the quotes, brackets and indentation here"
+    if "cannot start any token" in parser_message or "alphabetic or numeric" in parser_message:
+        return "not YAML", parser_message, "put the text in quotes"
+    return "not YAML", parser_message, "check the quotes, brackets and indentation here"
 
 
-class _Builder:
+class _TreeBuilder:
     """Turns events into a tree.
 
     `_stack` holds the open containers, the innermost last, and `_names` what each of them is called in the
     one around it.
     """
 
-    def __init__(self, report: Report, cut_lines: dict[int, int]) -> None:
-        self._next: Callable[[], Any] = lambda: None
-        self._stack: list[Map | Seq] = []
+    def __init__(self, report: ProblemReport, comment_columns: dict[int, int]) -> None:
+        self._next_event: Callable[[], Any] = lambda: None
+        self._stack: list[MappingNode | SequenceNode] = []
         self._names: list[tuple[str | None, int]] = []
         self._report = report
-        self._cut_lines = cut_lines
+        self._comment_columns = comment_columns
         self._anchors: dict[str, Node] = {}
         self._open_anchors: list[str | None] = []
-        self._merges_left = _MERGED_IN_ALL
+        self._merges_left = _MAX_MERGED_TOTAL
 
     def document(self, next_event: Callable[[], Any]) -> Node:
         """Return the tree of the only document. Raises yaml's errors, and `Unreadable` beyond a bound."""
-        self._next = next_event
-        self._next()  # StreamStart
-        if isinstance(self._next(), yaml.StreamEndEvent):
+        self._next_event = next_event
+        self._next_event()  # StreamStart
+        if isinstance(self._next_event(), yaml.StreamEndEvent):
             return None
         root = self._value()
-        self._next()  # DocumentEnd
-        after = self._next()
-        if not isinstance(after, yaml.StreamEndEvent):
+        self._next_event()  # DocumentEnd
+        next_start = self._next_event()
+        if not isinstance(next_start, yaml.StreamEndEvent):
             why = "a manifest is one document"
-            self._report.problem(_at(after), "a second document", why, "remove the `---`")
+            self._report.add_problem(
+                _event_location(next_start), "a second document", why, "remove the `---`"
+            )
         return root
 
-    def salvaged(self) -> Node:
+    def partial_tree(self) -> Node:
         """Return what was whole when reading ended: the sections, and all rows but the one it ended in."""
         if not self._stack:
             return None
         root = self._stack[0]
-        rows = self._stack[1] if isinstance(root, Map) and len(self._stack) > 1 else root
-        if isinstance(rows, Seq):
+        rows = self._stack[1] if isinstance(root, MappingNode) and len(self._stack) > 1 else root
+        if isinstance(rows, SequenceNode):
             if rows is self._stack[-1] and rows.items:
                 rows.items.pop()
-                rows.ats.pop()
-            if isinstance(root, Map):
-                name, name_at = self._names[1]
-                root.add(name or "", name_at, rows, rows.at)
+                rows.locations.pop()
+            if isinstance(root, MappingNode):
+                name, name_location = self._names[1]
+                root.add(name or "", name_location, rows, rows.location)
         return root
 
     def _value(self) -> Node:
@@ -137,40 +151,40 @@ class _Builder:
         """
         stack, names = self._stack, self._names
         name: str | None = None
-        name_at = 0
+        name_location = 0
         while True:
-            event = self._next()
+            event = self._next_event()
             kind = event.__class__
             mark = event.start_mark
-            at = (mark.line + 1) << 32 | (mark.column + 1)
+            location = (mark.line + 1) << 32 | (mark.column + 1)
             top = stack[-1] if stack else None
             value: Node
-            if name is None and top.__class__ is Map and kind is not yaml.MappingEndEvent:
-                name, name_at = self._name(event, kind, at), at
+            if name is None and top.__class__ is MappingNode and kind is not yaml.MappingEndEvent:
+                name, name_location = self._name(event, kind, location), location
                 continue
             if kind is yaml.ScalarEvent:
-                value = self._scalar(event, at)
+                value = self._scalar(event, location)
             elif kind is yaml.AliasEvent:
-                value = self._alias(event.anchor, at)
+                value = self._alias(event.anchor, location)
             elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
-                value = self._closed(stack.pop())
-                at = value.at
-                name, name_at = names.pop()
+                value = self._close_container(stack.pop())
+                location = value.location
+                name, name_location = names.pop()
                 top = stack[-1] if stack else None
             else:
-                stack.append(self._opened(event, at, len(stack)))
-                names.append((name, name_at))
+                stack.append(self._open_container(event, location, len(stack)))
+                names.append((name, name_location))
                 name = None
                 continue
             if top is None:
                 return value
-            if isinstance(top, Seq):
-                top.add(value, at)
+            if isinstance(top, SequenceNode):
+                top.add(value, location)
             else:
-                top.add(name or "", name_at, value, at)
+                top.add(name or "", name_location, value, location)
                 name = None
 
-    def _name(self, event: Any, kind: type, at: int) -> str:
+    def _name(self, event: Any, kind: type, location: int) -> str:
         """Return the name of a member: text as it is written, whatever its type would be as a value."""
         value: Node = None
         if kind is yaml.ScalarEvent:
@@ -178,104 +192,128 @@ class _Builder:
             if event.anchor:
                 self._anchors[event.anchor] = value
         elif kind is yaml.AliasEvent:
-            value = self._alias(event.anchor, at)
+            value = self._alias(event.anchor, location)
         if not isinstance(value, str):
-            self._stop(at, "a key that is no text", "keys are the names of fields", "write name: value")
+            self._abort(
+                location, "a key that is no text", "keys are the names of fields", "write name: value"
+            )
         return str(value)
 
-    def _scalar(self, event: Any, at: int) -> Node:
+    def _scalar(self, event: Any, location: int) -> Node:
         text = event.value
-        if len(text) <= _SHORT:
+        if len(text) <= _MAX_INTERNED_CHARS:
             text = intern(text)
         value: Node = text
         if event.implicit[0] and not event.tag:
-            value = resolve(text)
-            if self._cut_lines:
-                self._warn_of_cut(event, at)
+            value = resolve_scalar(text)
+            if self._comment_columns:
+                self._warn_truncated(event, location)
         elif event.tag and event.tag not in _TEXT_TAGS:
-            what = f"the tag {show(event.tag)}"
-            self._report.problem(at, what, "tags are not followed", "write the value without a tag")
+            what = f"the tag {format_value(event.tag)}"
+            self._report.add_problem(location, what, "tags are not followed", "write the value without a tag")
         if event.anchor:
             self._anchors[event.anchor] = value
         return value
 
-    def _warn_of_cut(self, event: Any, at: int) -> None:
+    def _warn_truncated(self, event: Any, location: int) -> None:
         end = event.end_mark
-        if event.value and self._cut_lines.get(end.line) == end.column:
+        if event.value and self._comment_columns.get(end.line) == end.column:
             why = "a # after a space begins a comment"
-            self._report.warning(at, "the text ends before its #", why, "put the whole text in quotes")
+            self._report.add_warning(
+                location, "the text ends before its #", why, "put the whole text in quotes"
+            )
 
-    def _opened(self, event: Any, at: int, depth: int) -> Map | Seq:
-        if depth >= DEPTH:
-            self._stop(at, f"nested more than {DEPTH} deep", "no job needs that", "flatten it")
+    def _open_container(self, event: Any, location: int, depth: int) -> MappingNode | SequenceNode:
+        if depth >= MAX_DEPTH:
+            self._abort(location, f"nested more than {MAX_DEPTH} deep", "no job needs that", "flatten it")
         if event.tag:
-            self._report.problem(at, f"the tag {show(event.tag)}", "tags are not followed", "remove the tag")
+            self._report.add_problem(
+                location, f"the tag {format_value(event.tag)}", "tags are not followed", "remove the tag"
+            )
         self._open_anchors.append(event.anchor)
-        return Map(at) if isinstance(event, yaml.MappingStartEvent) else Seq(at)
+        return MappingNode(location) if isinstance(event, yaml.MappingStartEvent) else SequenceNode(location)
 
-    def _closed(self, done: Map | Seq) -> Map | Seq:
+    def _close_container(self, node: MappingNode | SequenceNode) -> MappingNode | SequenceNode:
         anchor = self._open_anchors.pop()
-        if isinstance(done, Map):
-            if len(set(done.names)) != len(done.names):
-                self._duplicates(done)
-            if "<<" in done.names:
-                done = self._merged(done)
+        if isinstance(node, MappingNode):
+            if len(set(node.names)) != len(node.names):
+                self._check_duplicates(node)
+            if "<<" in node.names:
+                node = self._apply_merge_keys(node)
         if anchor:
-            self._anchors[anchor] = done
-        return done
+            self._anchors[anchor] = node
+        return node
 
-    def _alias(self, anchor: str, at: int) -> Node:
+    def _alias(self, anchor: str, location: int) -> Node:
         if anchor in self._open_anchors:
-            self._stop(at, f"*{printable(anchor)} stands inside itself", "it would never end", "remove it")
+            self._abort(
+                location,
+                f"*{escape_unprintable(anchor)} stands inside itself",
+                "it would never end",
+                "remove it",
+            )
         if anchor not in self._anchors:
-            self._stop(
-                at, f"*{printable(anchor)} names nothing", "no &anchor of that name stands above", "define it"
+            self._abort(
+                location,
+                f"*{escape_unprintable(anchor)} names nothing",
+                "no &anchor of that name stands above",
+                "define it",
             )
         return self._anchors[anchor]
 
-    def _duplicates(self, done: Map) -> None:
+    def _check_duplicates(self, node: MappingNode) -> None:
         seen: dict[str, int] = {}
-        for name, at in zip(done.names, done.name_ats, strict=True):
+        for name, location in zip(node.names, node.name_locations, strict=True):
             if name in seen and name != "<<":
                 first = seen[name] >> 32
-                self._report.problem(
-                    at, f"{show(name)} is given twice", f"first on line {first}", "keep one of them"
+                self._report.add_problem(
+                    location,
+                    f"{format_value(name)} is given twice",
+                    f"first on line {first}",
+                    "keep one of them",
                 )
-            seen.setdefault(name, at)
+            seen.setdefault(name, location)
 
-    def _merged(self, done: Map) -> Map:
+    def _apply_merge_keys(self, node: MappingNode) -> MappingNode:
         """Follow `<<`: members of the mappings it names, unless given here or by an earlier one."""
-        whole = Map(done.at)
-        merged: list[tuple[Node, int]] = []
-        for name, value, name_at, value_at in zip(
-            done.names, done.values, done.name_ats, done.value_ats, strict=True
+        result = MappingNode(node.location)
+        sources: list[tuple[Node, int]] = []
+        for name, value, name_location, value_location in zip(
+            node.names, node.values, node.name_locations, node.value_locations, strict=True
         ):
             if name == "<<":
-                merged += (
-                    [(value, value_at)]
-                    if not isinstance(value, Seq)
-                    else zip(value.items, value.ats, strict=True)
+                sources += (
+                    [(value, value_location)]
+                    if not isinstance(value, SequenceNode)
+                    else zip(value.items, value.locations, strict=True)
                 )
             else:
-                whole.add(name, name_at, value, value_at)
-        taken = set(whole.names)
-        for source, at in merged:
-            if not isinstance(source, Map):
-                self._report.problem(at, "`<<` with no mapping", "it merges mappings", "write <<: *name")
+                result.add(name, name_location, value, value_location)
+        seen = set(result.names)
+        for source, location in sources:
+            if not isinstance(source, MappingNode):
+                self._report.add_problem(
+                    location, "`<<` with no mapping", "it merges mappings", "write <<: *name"
+                )
                 continue
             for name, member in source.members().items():
-                if name not in taken:
-                    taken.add(name)
-                    whole.add(name, member.name_at, member.value, member.value_at)
+                if name not in seen:
+                    seen.add(name)
+                    result.add(name, member.name_location, member.value, member.value_location)
             self._merges_left -= len(source.names)
-            if len(taken) > _MERGED or self._merges_left < 0:
-                self._stop(at, "too much is merged", f"{_MERGED} members are the most", "merge fewer")
-        return whole
+            if len(seen) > _MAX_MERGED_MEMBERS or self._merges_left < 0:
+                self._abort(
+                    location,
+                    "too much is merged",
+                    f"{_MAX_MERGED_MEMBERS} members are the most",
+                    "merge fewer",
+                )
+        return result
 
-    def _stop(self, at: int, what: str, why: str, instead: str) -> None:
-        self._report.problem(at, what, why, instead)
-        raise Unreadable
+    def _abort(self, location: int, what: str, why: str, instead: str) -> None:
+        self._report.add_problem(location, what, why, instead)
+        raise ParseAborted
 
 
-def _at(event: Any) -> int:
-    return pack(event.start_mark.line + 1, event.start_mark.column + 1)
+def _event_location(event: Any) -> int:
+    return pack_location(event.start_mark.line + 1, event.start_mark.column + 1)

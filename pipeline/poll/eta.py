@@ -15,7 +15,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from pipeline.events import Topic
-from pipeline.model import Record, State, rendering_s
+from pipeline.model import Record, State, render_duration_s
 from pipeline.poll.duration_key import kind_of
 from pipeline.poll.forecast import rest_s
 from pipeline.poll.spread import spread_of
@@ -163,7 +163,7 @@ class EtaEstimator:
 
     def _add_sample(self, record: Record) -> None:
         """Take note of a rendering, unless it was over long before it was noticed, as after a night off."""
-        duration_s = rendering_s(record)
+        duration_s = render_duration_s(record)
         if duration_s is None or record.finished_at is None:
             return
         last_seen_running = record.submitted_at if record.not_yet_at is None else record.not_yet_at

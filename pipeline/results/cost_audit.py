@@ -10,7 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pipeline.results.csv import listed
+from pipeline.results.csv import visible_records
 from pipeline.submit.create import correlation_id
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.client import LogRow
     from pipeline.model import Record
 
-CENT_PART: Final = 0.005
+AMOUNT_TOLERANCE_USD: Final = 0.005
 """Two amounts that differ by less than half a cent are the same amount."""
 
 
@@ -28,12 +28,12 @@ class Difference:
     """One thing that is not as it should be, in words; `key` names the row, when there is one."""
 
     kind: str
-    words: str
+    message: str
     key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Reckoning:
+class CostAudit:
     """Totals in USD. `learned` are costs that the ledger did not know, by the row's key.
 
     `estimated_usd` is what is set aside for paid rows whose cost nobody has said; `unknown_rows` counts
@@ -43,88 +43,98 @@ class Reckoning:
     actual_usd: float
     estimated_usd: float
     unknown_rows: int
-    others: int
-    others_usd: float
-    learned: Mapping[str, LogRow]
+    other_requests: int
+    other_usd: float
+    learned_costs: Mapping[str, LogRow]
     differences: tuple[Difference, ...]
 
 
-def reckon(records: Sequence[Record], log: Sequence[LogRow], identity: str) -> Reckoning:
+def audit_costs(records: Sequence[Record], log: Sequence[LogRow], identity: str) -> CostAudit:
     """Compare every row of the batch with every row of the log that carries this ledger's identity."""
-    by_stem = {_stem(identity, record): record for record in records}
+    by_prefix = {_correlation_prefix(identity, record): record for record in records}
     charges: dict[str, list[LogRow]] = defaultdict(list)
-    strays: list[LogRow] = []
-    others: list[LogRow] = []
-    for row in _once(log):
-        ours = row.client_request_id.startswith(f"vb.{identity}.")
-        record = by_stem.get(row.client_request_id.rpartition(".")[0]) if ours else None
+    unmatched: list[LogRow] = []
+    other_charges: list[LogRow] = []
+    for row in _deduplicated(log):
+        is_ours = row.client_request_id.startswith(f"vb.{identity}.")
+        record = by_prefix.get(row.client_request_id.rpartition(".")[0]) if is_ours else None
         if record is not None:
             charges[record.key].append(row)
         else:
-            (strays if ours else others).append(row)
-    differences = [found for record in records for found in _compare(record, charges[record.key])]
-    differences += [_stray(row) for row in strays if row.usd]
-    learned = {
+            (unmatched if is_ours else other_charges).append(row)
+    differences = [found for record in records for found in _compare_charges(record, charges[record.key])]
+    differences += [_unmatched_charge(row) for row in unmatched if row.usd]
+    learned_costs = {
         record.key: paid[0]
         for record in records
         if record.usd_spent is None and len(paid := [row for row in charges[record.key] if row.usd]) == 1
     }
-    return _totals(records, learned, others, differences)
+    return _build_audit(records, learned_costs, other_charges, differences)
 
 
-def _stem(identity: str, record: Record) -> str:
+def _correlation_prefix(identity: str, record: Record) -> str:
     return correlation_id(identity, record, 0).rpartition(".")[0]
 
 
-def _once(log: Sequence[LogRow]) -> list[LogRow]:
+def _deduplicated(log: Sequence[LogRow]) -> list[LogRow]:
     """A row may be read twice when others are logged between two pages."""
     return list({(row.request_id or row.inference_id or id(row), row.created): row for row in log}.values())
 
 
-def _compare(record: Record, rows: Sequence[LogRow]) -> list[Difference]:
+def _compare_charges(record: Record, rows: Sequence[LogRow]) -> list[Difference]:
     paid = [row for row in rows if row.usd]
-    found = []
+    differences = []
     if len(paid) > 1:
         total = sum(row.usd or 0.0 for row in paid)
-        words = f"{record.id}: {len(paid)} charges, ${total:.2f} in all: {', '.join(map(_name, paid))}"
-        found.append(Difference("charged_twice", words, record.key))
-    elif paid and record.usd_spent is not None and abs((paid[0].usd or 0.0) - record.usd_spent) > CENT_PART:
-        words = f"{record.id}: the ledger says ${record.usd_spent:.2f}, the log ${paid[0].usd:.2f}"
-        found.append(Difference("amount", words, record.key))
+        message = (
+            f"{record.id}: {len(paid)} charges, ${total:.2f} in all: {', '.join(map(_charge_name, paid))}"
+        )
+        differences.append(Difference("charged_twice", message, record.key))
+    elif (
+        paid
+        and record.usd_spent is not None
+        and abs((paid[0].usd or 0.0) - record.usd_spent) > AMOUNT_TOLERANCE_USD
+    ):
+        message = f"{record.id}: the ledger says ${record.usd_spent:.2f}, the log ${paid[0].usd:.2f}"
+        differences.append(Difference("amount", message, record.key))
     elif record.usd_spent and not paid and rows:
-        words = f"{record.id}: the ledger says ${record.usd_spent:.2f}, the log shows no charge"
-        found.append(Difference("not_charged", words, record.key))
+        message = f"{record.id}: the ledger says ${record.usd_spent:.2f}, the log shows no charge"
+        differences.append(Difference("not_charged", message, record.key))
     for row in paid:
         if record.generation_id and row.inference_id and row.inference_id != record.generation_id:
-            words = f"{record.id}: a charge for {row.inference_id}, which is not its generation"
-            found.append(Difference("other_generation", words, record.key))
-    return found
+            message = f"{record.id}: a charge for {row.inference_id}, which is not its generation"
+            differences.append(Difference("other_generation", message, record.key))
+    return differences
 
 
-def _stray(row: LogRow) -> Difference:
-    words = f"a charge of ${row.usd or 0.0:.2f} without a row: {_name(row)} ({row.client_request_id})"
-    return Difference("without_a_row", words)
+def _unmatched_charge(row: LogRow) -> Difference:
+    message = (
+        f"a charge of ${row.usd or 0.0:.2f} without a row: {_charge_name(row)} ({row.client_request_id})"
+    )
+    return Difference("without_a_row", message)
 
 
-def _name(row: LogRow) -> str:
+def _charge_name(row: LogRow) -> str:
     return row.inference_id or row.request_id or row.client_request_id
 
 
-def _totals(
+def _build_audit(
     records: Sequence[Record],
-    learned: Mapping[str, LogRow],
-    others: Sequence[LogRow],
+    learned_costs: Mapping[str, LogRow],
+    other_charges: Sequence[LogRow],
     differences: Sequence[Difference],
-) -> Reckoning:
+) -> CostAudit:
     actual = estimated = 0.0
     unknown = 0
-    for record in listed(records):
-        usd = learned[record.key].usd if record.key in learned else record.usd_spent
+    for record in visible_records(records):
+        usd = learned_costs[record.key].usd if record.key in learned_costs else record.usd_spent
         if usd is not None:
             actual += usd
         elif record.reserved_usd is not None:
             estimated += record.reserved_usd
         else:
             unknown += record.accepted_at is not None and record.finished_at is not None
-    usd_of_others = sum(row.usd or 0.0 for row in others)
-    return Reckoning(actual, estimated, unknown, len(others), usd_of_others, learned, tuple(differences))
+    other_usd = sum(row.usd or 0.0 for row in other_charges)
+    return CostAudit(
+        actual, estimated, unknown, len(other_charges), other_usd, learned_costs, tuple(differences)
+    )

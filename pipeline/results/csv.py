@@ -54,7 +54,7 @@ COLUMNS: Final[tuple[str, ...]] = (
 STATUSES: Final = (State.DONE, State.FAILED, State.IN_DOUBT, State.READY, State.GENERATING, State.PENDING)
 """The words of the `status` column; `submitting` is not among them, see `status`."""
 
-_UNSAFE = re.compile(r"[\x00\ud800-\udfff]")
+_UNENCODABLE = re.compile(r"[\x00\ud800-\udfff]")
 # Leading blanks do not stop a spreadsheet from seeing a formula; the full-width signs are taken for the
 # plain ones in East Asian locales (OWASP, "CSV Injection").
 _FORMULA = re.compile(r"\s*[=+\-@\t\r＝＋－＠]|[\t\r]")
@@ -65,7 +65,7 @@ def status(record: Record) -> State:
     return State.IN_DOUBT if record.state is State.SUBMITTING else record.state
 
 
-def listed(records: Iterable[Record]) -> list[Record]:
+def visible_records(records: Iterable[Record]) -> list[Record]:
     """Return the rows people see: the manifest's in its order, then removed ones that money went into."""
     rows = sorted((r for r in records if r.position >= 0), key=lambda r: r.position)
     return rows + [r for r in records if r.position < 0 and r.state in MAYBE_PAID]
@@ -73,9 +73,9 @@ def listed(records: Iterable[Record]) -> list[Record]:
 
 def write_csv(records: Sequence[Record], file: TextIO) -> None:
     """Write `COLUMNS` and one row a listed record to `file`; open it with `newline=""` and UTF-8."""
-    writer = csv.writer(_UnixLines(file), lineterminator="\r\n")
+    writer = csv.writer(_LfWriter(file), lineterminator="\r\n")
     writer.writerow(COLUMNS)
-    writer.writerows(map(_row, listed(records)))
+    writer.writerows(map(_csv_row, visible_records(records)))
 
 
 def csv_bytes(records: Sequence[Record]) -> bytes:
@@ -92,36 +92,36 @@ def iso(time_s: float | None) -> str:
     return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def text(value: str) -> str:
+def csv_text(value: str) -> str:
     """Return `value` as a cell that no spreadsheet takes for a formula and that UTF-8 can hold."""
-    clean = value if value.isascii() and "\0" not in value else _UNSAFE.sub("\ufffd", value)
-    if clean[:1].isalnum():
-        return clean  # nearly every cell of a hundred thousand rows
-    return f"'{clean}" if _FORMULA.match(clean) else clean
+    encodable = value if value.isascii() and "\0" not in value else _UNENCODABLE.sub("\ufffd", value)
+    if encodable[:1].isalnum():
+        return encodable  # nearly every cell of a hundred thousand rows
+    return f"'{encodable}" if _FORMULA.match(encodable) else encodable
 
 
-def number(value: float | None, places: int = 6) -> str:
+def csv_number(value: float | None, places: int = 6) -> str:
     """Return a plain decimal without an exponent or needless zeros; empty for None and what is no number."""
     if value is None or not math.isfinite(value):
         return ""
     return f"{value:.{places}f}".rstrip("0").rstrip(".") if value % 1 else str(int(value))
 
 
-def _row(record: Record) -> list[str | int]:
+def _csv_row(record: Record) -> list[str | int]:
     artifact = record.artifact if record.state is State.DONE else None
     media = artifact.media if artifact else None
     failure = record.failure if record.state is not State.DONE else None
     return [
-        text(record.id),
+        csv_text(record.id),
         status(record).value,
-        text(record.generation_id),
-        text(artifact.path) if artifact else "",
-        text(record.image_url),
-        text(record.prompt),
-        text(record.model),
+        csv_text(record.generation_id),
+        csv_text(artifact.path) if artifact else "",
+        csv_text(record.image_url),
+        csv_text(record.prompt),
+        csv_text(record.model),
         artifact.size_bytes if artifact else "",
         artifact.sha256 if artifact else "",
-        number(media.duration_s, 3) if media else "",
+        csv_number(media.duration_s, 3) if media else "",
         media.width if media else "",
         media.height if media else "",
         ("true" if media.has_audio else "false") if media else "",
@@ -130,19 +130,19 @@ def _row(record: Record) -> list[str | int]:
         iso(record.downloaded_at),
         record.polls,
         record.attempts,
-        number(record.credits_used),
-        number(record.usd_spent),
-        text(failure.code) if failure else "",
-        text(failure.message) if failure else "",
+        csv_number(record.credits_used),
+        csv_number(record.usd_spent),
+        csv_text(failure.code) if failure else "",
+        csv_text(failure.message) if failure else "",
         record.line or "",
-        text(record.correlation_id),
-        number(media.fps, 3) if media else "",
-        text(artifact.poster_path) if artifact else "",
-        text("; ".join(media.warnings)) if media else "",
+        csv_text(record.correlation_id),
+        csv_number(media.fps, 3) if media else "",
+        csv_text(artifact.poster_path) if artifact else "",
+        csv_text("; ".join(media.warnings)) if media else "",
     ]
 
 
-class _UnixLines:
+class _LfWriter:
     """Ends rows with a bare newline, though `csv` quotes a lone CR only when its own line end has one."""
 
     def __init__(self, file: TextIO) -> None:
@@ -175,14 +175,14 @@ class Summary:
     ended_at: float | None
 
     @property
-    def usd(self) -> float:
+    def usd_total(self) -> float:
         """Money that is gone, as well as it is known."""
         return self.usd_spent + self.usd_assumed
 
     @property
     def price_unknown(self) -> bool:
         """Whether rows are paid for and nobody has said what any of them cost: unknown is never 0."""
-        return bool(self.unpriced) and not self.usd
+        return bool(self.unpriced) and not self.usd_total
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; the counts name every status, also those at zero."""
@@ -202,14 +202,14 @@ class Summary:
         }
 
 
-def summary(records: Sequence[Record]) -> Summary:
+def summarize(records: Sequence[Record]) -> Summary:
     """Count the listed rows and add up their money, bytes and seconds."""
-    rows = listed(records)
+    rows = visible_records(records)
     counts = Counter(status(row) for row in rows)
     done = [row for row in rows if row.state is State.DONE]
     media = [row.artifact.media for row in done if row.artifact and row.artifact.media]
-    silent = [row for row in done if row.usd_spent is None]
-    unsettled = [row for row in rows if row.state in MAYBE_PAID and row.state is not State.DONE]
+    unpriced = [row for row in done if row.usd_spent is None]
+    open_rows = [row for row in rows if row.state in MAYBE_PAID and row.state is not State.DONE]
     times = [
         at for row in rows for at in (row.downloaded_at, row.finished_at, row.not_yet_at) if at is not None
     ]
@@ -218,9 +218,9 @@ def summary(records: Sequence[Record]) -> Summary:
         counts=counts,
         removed=sum(row.position < 0 for row in rows),
         usd_spent=sum(row.usd_spent or 0.0 for row in rows),
-        usd_assumed=sum(row.reserved_usd or 0.0 for row in silent),
-        usd_open=sum(row.reserved_usd or 0.0 for row in unsettled if row.usd_spent is None),
-        unpriced=sum(row.reserved_usd is None for row in silent),
+        usd_assumed=sum(row.reserved_usd or 0.0 for row in unpriced),
+        usd_open=sum(row.reserved_usd or 0.0 for row in open_rows if row.usd_spent is None),
+        unpriced=sum(row.reserved_usd is None for row in unpriced),
         saved_bytes=sum(row.artifact.size_bytes for row in done if row.artifact),
         video_s=sum(item.duration_s for item in media),
         polls=sum(row.polls for row in rows),

@@ -29,40 +29,40 @@ if TYPE_CHECKING:
     from pipeline.model import Record
 
 _FLUSH_S: Final = 1.0
-_LOUD: Final = frozenset({Level.WARNING, Level.ERROR})
-_URL_SECRETS = re.compile(
+_FLUSH_LEVELS: Final = frozenset({Level.WARNING, Level.ERROR})
+_URL_QUERY = re.compile(
     r"\b([a-z][a-z0-9+.\-]*://)(?:[^\s/?#@\"']*@)?([^\s?#\"'<>]*)([?#])[^\s\"'<>]*", re.IGNORECASE
 )
-_USERINFO = re.compile(r"\b([a-z][a-z0-9+.\-]*://)[^\s/?#@\"']*@", re.IGNORECASE)
-_LOOSE_SECRETS = re.compile(
+_URL_USERINFO = re.compile(r"\b([a-z][a-z0-9+.\-]*://)[^\s/?#@\"']*@", re.IGNORECASE)
+_SIGNATURE_PARAMS = re.compile(
     r"((?:x-(?:amz|goog)-(?:signature|credential|security-token)|signature|authorization)[=:]\s*)[^&\s\"']+",
     re.IGNORECASE,
 )
-_BEARER = re.compile(r"(bearer\s+)[^\s\"',]+", re.IGNORECASE)
+_BEARER_TOKEN = re.compile(r"(bearer\s+)[^\s\"',]+", re.IGNORECASE)
 
 # Legal in JSON, but a line's end to some who read line by line.
-_LINE_ENDS: Final = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
+_LINE_SEPARATOR_ESCAPES: Final = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 
 
 class Redactor:
     """Takes out of a text what no log may hold: the given secrets, query strings of URLs, signatures."""
 
     def __init__(self, secrets: Sequence[str] = ()) -> None:
-        words = {form for secret in secrets if secret for form in (secret, quote(secret, safe=""))}
-        longest_first = sorted(words, key=len, reverse=True)
-        self._secrets = re.compile("|".join(map(re.escape, longest_first))) if words else None
+        forms = {form for secret in secrets if secret for form in (secret, quote(secret, safe=""))}
+        longest_first = sorted(forms, key=len, reverse=True)
+        self._secrets = re.compile("|".join(map(re.escape, longest_first))) if forms else None
 
     def __call__(self, text: str) -> str:
         if self._secrets is not None:
             text = self._secrets.sub("***", text)
         if "://" in text:
-            text = _URL_SECRETS.sub(r"\1\2\3…", text)
-            text = _USERINFO.sub(r"\1", text)
-        text = _BEARER.sub(r"\1***", text)
-        return _LOOSE_SECRETS.sub(r"\1…", text)
+            text = _URL_QUERY.sub(r"\1\2\3…", text)
+            text = _URL_USERINFO.sub(r"\1", text)
+        text = _BEARER_TOKEN.sub(r"\1***", text)
+        return _SIGNATURE_PARAMS.sub(r"\1…", text)
 
 
-class Logbook:
+class RunLog:
     """An observer that writes `path`, at most `max_bytes` a file and `backups` older ones beside it.
 
     Use it as a context manager, or call `close`, which waits until every line is written. Lines that
@@ -84,10 +84,10 @@ class Logbook:
         self._queue: queue.SimpleQueue[tuple[float, Record, Record] | tuple[float, Event] | None]
         self._queue = queue.SimpleQueue()
         self._file = RotatingFile(path, max_bytes, backups)
-        self._thread = threading.Thread(target=self._write, name="logbook", daemon=True)
+        self._thread = threading.Thread(target=self._write_loop, name="logbook", daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> Logbook:
+    def __enter__(self) -> RunLog:
         return self
 
     def __exit__(
@@ -96,18 +96,18 @@ class Logbook:
         self.close()
 
     @property
-    def lost(self) -> int:
+    def lost_lines(self) -> int:
         """Lines that the disk did not take."""
-        return self._file.lost
+        return self._file.lost_lines
 
-    def know(self, records: Iterable[Record]) -> None:
+    def set_initial_records(self, records: Iterable[Record]) -> None:
         """Take note of the rows that a run begins with, so that events about them carry every id."""
         self._ids.update({r.key: (r.id, r.generation_id, r.correlation_id) for r in records})
 
-    def moved(self, before: Record, after: Record) -> None:
+    def on_transition(self, before: Record, after: Record) -> None:
         self._queue.put((self._clock(), before, after))
 
-    def said(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         self._queue.put((self._clock(), event))
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ class Logbook:
         self._queue.put(None)
         self._thread.join()
 
-    def _write(self) -> None:
+    def _write_loop(self) -> None:
         flushed_at = time.monotonic()
         while True:
             try:
@@ -127,17 +127,17 @@ class Logbook:
             if item is None:
                 self._file.close()
                 return
-            facts = self._moved(*item) if len(item) == 3 else self._said(*item)
-            self._file.write(json.dumps(facts, ensure_ascii=False).translate(_LINE_ENDS))
-            if facts["level"] in _LOUD or time.monotonic() - flushed_at >= _FLUSH_S:
+            facts = self._transition_line(*item) if len(item) == 3 else self._event_line(*item)
+            self._file.write(json.dumps(facts, ensure_ascii=False).translate(_LINE_SEPARATOR_ESCAPES))
+            if facts["level"] in _FLUSH_LEVELS or time.monotonic() - flushed_at >= _FLUSH_S:
                 self._file.flush()
                 flushed_at = time.monotonic()
 
-    def _moved(self, at: float, before: Record, after: Record) -> dict[str, Any]:
+    def _transition_line(self, at: float, before: Record, after: Record) -> dict[str, Any]:
         self._ids[after.key] = (after.id, after.generation_id, after.correlation_id)
         failure = after.failure if after.failure != before.failure else None
-        stays = before.state is after.state
-        words = f"{after.state}" if stays else f"{before.state} -> {after.state}"
+        same_state = before.state is after.state
+        message = f"{after.state}" if same_state else f"{before.state} -> {after.state}"
         facts: dict[str, Any] = {
             "from": before.state.value,
             "to": after.state.value,
@@ -148,10 +148,10 @@ class Logbook:
                 facts[name] = value
         if failure is not None:
             facts |= {"error_code": failure.code, "error_message": failure.message}
-        level = Level.WARNING if failure is not None else Level.DEBUG if stays else Level.INFO
-        return self._line(at, level, "moved", after.key, words, facts)
+        level = Level.WARNING if failure is not None else Level.DEBUG if same_state else Level.INFO
+        return self._line(at, level, "moved", after.key, message, facts)
 
-    def _said(self, at: float, event: Event) -> dict[str, Any]:
+    def _event_line(self, at: float, event: Event) -> dict[str, Any]:
         return self._line(at, event.level, event.topic.value, event.key, event.message, event.facts)
 
     def _line(
@@ -164,13 +164,13 @@ class Logbook:
         line["message"] = self._redact(message)
         if facts:
             line["facts"] = {
-                self._redact(name): self._redact(value) if isinstance(value, str) else _plain(value)
+                self._redact(name): self._redact(value) if isinstance(value, str) else _json_value(value)
                 for name, value in facts.items()
             }
         return line
 
 
-def _plain(value: object) -> object:
+def _json_value(value: object) -> object:
     """Return what JSON can hold; it has no word for infinity."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
@@ -184,19 +184,19 @@ class RotatingFile:
         self._backups = backups
         self._file: IO[bytes] | None = None
         self._size = 0
-        self._whole = 0
+        self._flushed_size = 0
         self._unflushed = 0
-        self.lost = 0
-        self._lost_said = 0
+        self.lost_lines = 0
+        self._lost_reported = 0
 
     def write(self, line: str) -> None:
         data = line.encode("utf-8", "replace") + b"\n"
         try:
-            file = self._ready(len(data))
+            file = self._open_for(len(data))
             self._unflushed += 1
             self._size += file.write(data)
         except OSError:
-            self._drop()
+            self._discard_buffer()
 
     def flush(self) -> None:
         if self._file is None:
@@ -204,34 +204,34 @@ class RotatingFile:
         try:
             self._file.flush()
         except OSError:
-            self._drop()
+            self._discard_buffer()
             return
         self._unflushed = 0
-        self._whole = self._size
-        if self.lost > self._lost_said:
-            self._lost_said, lost = self.lost, self.lost - self._lost_said
+        self._flushed_size = self._size
+        if self.lost_lines > self._lost_reported:
+            self._lost_reported, lost = self.lost_lines, self.lost_lines - self._lost_reported
             self.write(
                 json.dumps({"level": "warning", "topic": "log", "message": f"{lost} log lines were lost"})
             )
 
     def close(self) -> None:
         self.flush()
-        self._shut()
+        self._close_file()
 
-    def _ready(self, more: int) -> IO[bytes]:
-        if self._file is not None and self._size and self._size + more > self._max_bytes:
+    def _open_for(self, line_bytes: int) -> IO[bytes]:
+        if self._file is not None and self._size and self._size + line_bytes > self._max_bytes:
             self._file.flush()
-            self._shut()
+            self._close_file()
             self._rotate()
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("ab")
-            self._size = self._whole = self._file.tell()
-            if self._torn():
+            self._size = self._flushed_size = self._file.tell()
+            if self._ends_mid_line():
                 self._size += self._file.write(b"\n")
         return self._file
 
-    def _torn(self) -> bool:
+    def _ends_mid_line(self) -> bool:
         """Say whether the file ends inside a line, as a killed run leaves it."""
         if self._size == 0:
             return False
@@ -249,17 +249,17 @@ class RotatingFile:
         else:
             self._path.unlink()
 
-    def _drop(self) -> None:
+    def _discard_buffer(self) -> None:
         """Give up the lines that sit in the buffer, and the file: the next line opens it again."""
-        opened = self._file is not None
-        self.lost += max(1, self._unflushed)
+        was_open = self._file is not None
+        self.lost_lines += max(1, self._unflushed)
         self._unflushed = 0
-        self._shut()
-        if opened:
+        self._close_file()
+        if was_open:
             with contextlib.suppress(OSError):
-                os.truncate(self._path, self._whole)
+                os.truncate(self._path, self._flushed_size)
 
-    def _shut(self) -> None:
+    def _close_file(self) -> None:
         file, self._file = self._file, None
         if file is not None:
             with contextlib.suppress(OSError):

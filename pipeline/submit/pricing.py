@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.manifest.fields import VEO
+from pipeline.manifest.fields import VEO_RULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -60,8 +60,8 @@ def price_usd(
     """
     if not isinstance(pricing, dict):
         return None
-    if defaults is None and body.get("model") == VEO.model:
-        defaults = VEO.defaults
+    if defaults is None and body.get("model") == VEO_RULES.model:
+        defaults = VEO_RULES.defaults
     if pricing.get("currency", "USD") != "USD":
         return None
     request = {**(defaults or {}), **body}

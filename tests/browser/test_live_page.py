@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from pipeline.model import State
-from pipeline.results.live import Bind, Feed, LivePage
+from pipeline.results.live import BindAddress, ChangeFeed, LivePage
 from tests.browser.conftest import done_with_clip
 from tests.unit.sample_rows import failed, row
 
@@ -36,7 +36,7 @@ class LiveRun:
         assert self._up.wait(20)
 
     def transition(self, before: Record, after: Record) -> None:
-        self._loop.call_soon_threadsafe(self._feed.moved, before, after)
+        self._loop.call_soon_threadsafe(self._feed.on_transition, before, after)
 
     def end(self) -> None:
         if self._thread.is_alive():
@@ -45,9 +45,14 @@ class LiveRun:
 
     async def _run(self) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
-        self._feed = Feed(self._records)
+        self._feed = ChangeFeed(self._records)
         served = LivePage(
-            self._feed, Bind("127.0.0.1", 0), title="t", manifest="m", root=self._root, eta=lambda: 754.0
+            self._feed,
+            BindAddress("127.0.0.1", 0),
+            title="t",
+            manifest="m",
+            output_folder=self._root,
+            eta=lambda: 754.0,
         )
         async with served:
             self.url = served.url

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from pipeline.cli.manifest_loading import load_manifest, price_manifest
 from pipeline.client.catalog import Catalog, ModelInfo
-from pipeline.manifest import KNOWN_MODEL, ManifestProblems
+from pipeline.manifest import BUILT_IN_MODEL, ManifestProblems
 from pipeline.manifest.openapi import rules_from_openapi
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ async def test_a_quote_is_made_of_live_prices_and_says_what_it_does_not_know(tmp
         catalogue = Catalog(session, vendor.base_url)
         quote, _ = await price_manifest(await load_manifest(path, catalogue), catalogue)
         assert quote.prices == (None, 2.5, 5.0)
-        vendor.add(KNOWN_MODEL)
+        vendor.add(BUILT_IN_MODEL)
         quote, notes = await price_manifest(await load_manifest(path, catalogue), catalogue)
     assert quote.prices == (4.0, 2.5, 5.0)
     assert (quote.total_usd, quote.unknown_rows, notes) == (11.5, 0, ())
@@ -275,9 +275,9 @@ def test_references_and_branches_are_followed() -> None:
     rules = rules_from_openapi(docs, MODEL)
     assert rules is not None
     assert set(rules.fields) == {"model", "prompt", "y"}
-    assert (rules.required, rules.closed) == (("y",), True)
-    assert rules.fields["prompt"].trouble("prompt", None) is None
-    assert rules.fields["y"].trouble("y", 3) is not None
+    assert (rules.required, rules.rejects_unknown_fields) == (("y",), True)
+    assert rules.fields["prompt"].check("prompt", None) is None
+    assert rules.fields["y"].check("y", 3) is not None
 
 
 def test_endless_references_end() -> None:

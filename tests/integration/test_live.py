@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pipeline.errors import UsageError
 from pipeline.events import Event, Topic
 from pipeline.model import State
-from pipeline.results.live import Bind, Feed, LivePage, parse_bind
+from pipeline.results.live import BindAddress, ChangeFeed, LivePage, parse_bind
 from pipeline.results.report.data import FIELDS
 from tests.unit.sample_rows import done, failed, row
 
@@ -30,10 +30,12 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def live_page(
-    root: Path, records: list[Record], bind: Bind | None = None, **facts: Any
-) -> AsyncIterator[tuple[Feed, LivePage, aiohttp.ClientSession]]:
-    feed = Feed(records)
-    page = LivePage(feed, bind or Bind("127.0.0.1", 0), title="t", manifest="m.yaml", root=root, **facts)
+    root: Path, records: list[Record], bind: BindAddress | None = None, **facts: Any
+) -> AsyncIterator[tuple[ChangeFeed, LivePage, aiohttp.ClientSession]]:
+    feed = ChangeFeed(records)
+    page = LivePage(
+        feed, bind or BindAddress("127.0.0.1", 0), title="t", manifest="m.yaml", output_folder=root, **facts
+    )
     async with (
         page,
         aiohttp.ClientSession(page.url.partition("?")[0], timeout=aiohttp.ClientTimeout(20)) as session,
@@ -67,14 +69,14 @@ class EventListener:
 async def test_changes_reach_a_listener_and_none_is_told_twice(tmp_path: Path) -> None:
     rows = [row(0), row(1)]
     async with live_page(tmp_path, rows) as (feed, _, session):
-        async with session.get("events", params={"since": feed.mark}) as response:
+        async with session.get("events", params={"since": feed.cursor}) as response:
             assert response.content_type == "text/event-stream"
             listener = EventListener(response)
             assert set(await listener.next("parts")) == {"top", "troubles", "charts"}
-            feed.moved(rows[1], done(1))
+            feed.on_transition(rows[1], done(1))
             assert await listener.rows() == [("job-1", "done")]
             assert "1 of 2 videos are here." in (await listener.next("parts"))["top"]
-        feed.moved(rows[0], failed(0))
+        feed.on_transition(rows[0], failed(0))
         headers = {"Last-Event-ID": listener.last_event_id}
         async with session.get("events", params={"since": "old"}, headers=headers) as response:
             assert await EventListener(response).rows() == [("job-0", "failed")]
@@ -91,12 +93,12 @@ async def test_a_page_of_another_run_is_told_everything(tmp_path: Path) -> None:
 async def test_listeners_are_let_go_at_the_end(tmp_path: Path) -> None:
     async with (
         live_page(tmp_path, [row(0)]) as (feed, _, session),
-        session.get("events", params={"since": feed.mark}) as response,
+        session.get("events", params={"since": feed.cursor}) as response,
     ):
         listener = EventListener(response)
         await listener.next("pulse")
-        feed.moved(row(0), done(0))
-        feed.end()
+        feed.on_transition(row(0), done(0))
+        feed.close()
         assert await listener.rows() == [("job-0", "done")]
         assert await listener.next("ended") == "ended"
         assert await response.content.read() == b""
@@ -105,7 +107,7 @@ async def test_listeners_are_let_go_at_the_end(tmp_path: Path) -> None:
 async def test_the_server_goes_down_with_a_listener_attached(tmp_path: Path) -> None:
     async with asyncio.timeout(20):
         async with live_page(tmp_path, [row(0)]) as (feed, page, session):
-            response = await session.get("events", params={"since": feed.mark})
+            response = await session.get("events", params={"since": feed.cursor})
             await EventListener(response).next("pulse")
             await page.__aexit__(None, None, None)
             assert await EventListener(response).next("ended") == "ended"
@@ -171,7 +173,7 @@ async def test_a_rebound_name_is_refused(tmp_path: Path, host: str, status: int)
 
 
 async def test_others_need_the_token(tmp_path: Path) -> None:
-    async with live_page(tmp_path, [row(0)], Bind("0.0.0.0", 0)) as (_, page, _):  # noqa: S104
+    async with live_page(tmp_path, [row(0)], BindAddress("0.0.0.0", 0)) as (_, page, _):  # noqa: S104
         token = page.url.partition("?token=")[2]
         assert len(token) >= 32
         base = page.url.partition("?")[0].replace("0.0.0.0", "127.0.0.1")  # noqa: S104
@@ -199,7 +201,7 @@ async def test_only_reading_is_allowed(tmp_path: Path) -> None:
 async def test_metrics(tmp_path: Path) -> None:
     rows = [done(0, 50.0), done(1, 100.0), failed(2), row(3, State.GENERATING, reserved_usd=1.2)]
     async with live_page(tmp_path, rows) as (feed, _, session):
-        feed.said(Event(Topic.THROTTLED, "slower"))
+        feed.on_event(Event(Topic.THROTTLED, "slower"))
         async with session.get("metrics") as response:
             families = {
                 family.name: family for family in text_string_to_metric_families(await response.text())
@@ -219,25 +221,25 @@ async def test_a_place_that_is_taken_is_said_so(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(UsageError, match=r"cannot listen at 127\.0\.0\.1"):
-            async with live_page(tmp_path, [], Bind("127.0.0.1", taken.getsockname()[1])):
+            async with live_page(tmp_path, [], BindAddress("127.0.0.1", taken.getsockname()[1])):
                 pass
 
 
 @pytest.mark.parametrize(
     ("text", "bind", "local"),
     [
-        ("8080", Bind("127.0.0.1", 8080), True),
-        (":0", Bind("127.0.0.1", 0), True),
-        ("localhost:80", Bind("localhost", 80), True),
-        ("[::1]:80", Bind("::1", 80), True),
-        ("127.8.8.8:80", Bind("127.8.8.8", 80), True),
-        ("0.0.0.0:80", Bind("0.0.0.0", 80), False),  # noqa: S104
-        ("box.example:80", Bind("box.example", 80), False),
+        ("8080", BindAddress("127.0.0.1", 8080), True),
+        (":0", BindAddress("127.0.0.1", 0), True),
+        ("localhost:80", BindAddress("localhost", 80), True),
+        ("[::1]:80", BindAddress("::1", 80), True),
+        ("127.8.8.8:80", BindAddress("127.8.8.8", 80), True),
+        ("0.0.0.0:80", BindAddress("0.0.0.0", 80), False),  # noqa: S104
+        ("box.example:80", BindAddress("box.example", 80), False),
     ],
 )
-def test_where_to_listen(text: str, bind: Bind, local: bool) -> None:
+def test_where_to_listen(text: str, bind: BindAddress, local: bool) -> None:
     assert parse_bind(text) == bind
-    assert bind.local is local
+    assert bind.is_loopback is local
 
 
 @pytest.mark.parametrize("text", ["", "x", "host:", "1:2:3", "70000", "-1", "[::1]", "host:8080x"])

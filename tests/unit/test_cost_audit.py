@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.client import LogRow
 from pipeline.model import Record, State
-from pipeline.results.cost_audit import reckon
+from pipeline.results.cost_audit import audit_costs
 from pipeline.submit.create import correlation_id
 
 IDENTITY = "abcdefghij"
@@ -46,15 +46,15 @@ def charge(
 
 def test_agreement_has_no_differences() -> None:
     rows = [done("a"), done("b")]
-    found = reckon(rows, [charge(row) for row in rows], IDENTITY)
+    found = audit_costs(rows, [charge(row) for row in rows], IDENTITY)
     assert found.differences == ()
     assert found.actual_usd == pytest.approx(0.8)
-    assert (found.unknown_rows, found.others) == (0, 0)
+    assert (found.unknown_rows, found.other_requests) == (0, 0)
 
 
 def test_a_row_that_the_log_shows_twice_by_paging_is_one_charge() -> None:
     row = done("a")
-    assert reckon([row], [charge(row), charge(row)], IDENTITY).differences == ()
+    assert audit_costs([row], [charge(row), charge(row)], IDENTITY).differences == ()
 
 
 @pytest.mark.parametrize(
@@ -69,25 +69,25 @@ def test_a_row_that_the_log_shows_twice_by_paging_is_one_charge() -> None:
 def test_each_difference_is_named(log: list[tuple[int, float | None, str]], kind: str) -> None:
     row = done("a")
     charges = [charge(row, intent, usd=usd, inference=inference) for intent, usd, inference in log]
-    assert kind in {item.kind for item in reckon([row], charges, IDENTITY).differences}
+    assert kind in {item.kind for item in audit_costs([row], charges, IDENTITY).differences}
 
 
 def test_a_charge_without_a_row_is_a_difference_and_other_peoples_are_not() -> None:
     gone = done("gone")
     stranger = LogRow(client_request_id="someone-else", inference_id="x", request_id="r", usd=9.0)
-    found = reckon([done("a")], [charge(done("a")), charge(gone), stranger], IDENTITY)
+    found = audit_costs([done("a")], [charge(done("a")), charge(gone), stranger], IDENTITY)
     assert [item.kind for item in found.differences] == ["without_a_row"]
-    assert (found.others, found.others_usd) == (1, 9.0)
+    assert (found.other_requests, found.other_usd) == (1, 9.0)
 
 
 def test_a_cost_that_the_ledger_did_not_know_is_learned() -> None:
     row = done("a", usd=None, reserved=0.5)
-    found = reckon([row], [charge(row)], IDENTITY)
-    assert found.learned[row.key].usd == 0.4
+    found = audit_costs([row], [charge(row)], IDENTITY)
+    assert found.learned_costs[row.key].usd == 0.4
     assert found.actual_usd == pytest.approx(0.4)
     assert found.estimated_usd == 0.0
 
 
 def test_what_nobody_has_said_is_estimated_or_unknown_and_never_nothing() -> None:
-    found = reckon([done("a", usd=None, reserved=0.5), done("b", usd=None)], [], IDENTITY)
+    found = audit_costs([done("a", usd=None, reserved=0.5), done("b", usd=None)], [], IDENTITY)
     assert (found.actual_usd, found.estimated_usd, found.unknown_rows) == (0.0, 0.5, 1)

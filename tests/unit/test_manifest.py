@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.manifest import KNOWN_MODEL, FieldRule, Manifest, ManifestProblems, ModelRules, load
-from pipeline.manifest.fields import Kind
+from pipeline.manifest import BUILT_IN_MODEL, FieldRule, Manifest, ManifestProblems, ModelRules, load
+from pipeline.manifest.fields import FieldKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,14 +52,14 @@ jobs:
 """)
     assert bodies(manifest) == [
         {
-            "model": KNOWN_MODEL,
+            "model": BUILT_IN_MODEL,
             "duration": 4,
             "resolution": "1080p",
             "image_url": CAT,
             "prompt": "She laughs.",
         },
         {
-            "model": KNOWN_MODEL,
+            "model": BUILT_IN_MODEL,
             "duration": 8,
             "resolution": "1080p",
             "image_url": DOG,
@@ -74,7 +74,7 @@ jobs:
 
 def test_a_list_is_a_manifest_and_has_the_built_in_model(read: Write) -> None:
     assert bodies(read(f"- [{CAT}, hello]\n")) == [
-        {"model": KNOWN_MODEL, "image_url": CAT, "prompt": "hello"}
+        {"model": BUILT_IN_MODEL, "image_url": CAT, "prompt": "hello"}
     ]
 
 
@@ -98,7 +98,7 @@ def test_every_format_reads_the_same_jobs(read: Write) -> None:
     read_as = {suffix: read(text, suffix) for suffix, text in texts.items()}
     for suffix, manifest in read_as.items():
         assert bodies(manifest) == [
-            {"model": KNOWN_MODEL, **{k: v for k, v in r.items() if k != "id"}} for r in rows
+            {"model": BUILT_IN_MODEL, **{k: v for k, v in r.items() if k != "id"}} for r in rows
         ], suffix
         assert [job.key for job in manifest.jobs] == [job.key for job in read_as[".yaml"].jobs], suffix
     assert [job.line for job in read_as[".csv"].jobs] == [2, 4]
@@ -137,7 +137,7 @@ def test_writing_out_a_default_is_no_edit(read: Write) -> None:
         "prompt": "x",
         "duration": 8,
         "provider": "AUTO",
-        "model": KNOWN_MODEL,
+        "model": BUILT_IN_MODEL,
     }
     job = read(json.dumps([spelled])).jobs[0]
     assert job.key == plain.key
@@ -161,7 +161,7 @@ jobs:
 
 def test_the_identity_of_other_models_does_not_hang_on_their_rules(read: Write) -> None:
     text = "- {model: other/t2v, prompt: hello}\n"
-    fields = {"prompt": FieldRule(Kind.TEXT), "seed": FieldRule(Kind.INTEGER, default=7)}
+    fields = {"prompt": FieldRule(FieldKind.TEXT), "seed": FieldRule(FieldKind.INTEGER, default=7)}
     assert read(text).jobs[0].key == read(text, known=ModelRules("other/t2v", fields)).jobs[0].key
 
 
@@ -224,9 +224,9 @@ matrix:
 
 def test_other_models_are_checked_by_their_rules(read: Write) -> None:
     fields = {
-        "prompt": FieldRule(Kind.TEXT, min_size=1),
-        "seed": FieldRule(Kind.INTEGER, minimum=0),
-        "negative_prompt": FieldRule(Kind.TEXT),
+        "prompt": FieldRule(FieldKind.TEXT, min_size=1),
+        "seed": FieldRule(FieldKind.INTEGER, minimum=0),
+        "negative_prompt": FieldRule(FieldKind.TEXT),
     }
     rules = ModelRules("other/t2v", fields, required=("prompt",))
     with pytest.raises(ManifestProblems) as caught:
@@ -237,7 +237,7 @@ def test_other_models_are_checked_by_their_rules(read: Write) -> None:
     assert "prompt is missing" in words
     assert caught.value.models == {"other/t2v"}
     with pytest.raises(ManifestProblems, match="the vendor has none of that name"):
-        read("- {model: other/t2v, prompt: x}\n", known=ModelRules("other/t2v", {}, listed=False))
+        read("- {model: other/t2v, prompt: x}\n", known=ModelRules("other/t2v", {}, model_exists=False))
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.manifest import KNOWN_MODEL
+from pipeline.manifest import BUILT_IN_MODEL
 from pipeline.model import Job
 from pipeline.submit.pricing import price_usd, quote
 
-VEO: dict[str, Any] = {"model": KNOWN_MODEL, "prompt": "x", "image_url": "https://example.com/a.jpg"}
+VEO: dict[str, Any] = {"model": BUILT_IN_MODEL, "prompt": "x", "image_url": "https://example.com/a.jpg"}
 BY_RESOLUTION: dict[str, Any] = {
     "kind": "variants",
     "dimensions": ["resolution"],
@@ -100,12 +100,12 @@ def job(model: str, **body: Any) -> Job:
 
 
 def test_a_quote_says_how_many_rows_it_does_not_know() -> None:
-    jobs = [job(KNOWN_MODEL), job(KNOWN_MODEL, duration=4), job("other"), job("third", duration=5)]
-    found = quote(jobs, {KNOWN_MODEL: BY_RESOLUTION, "third": fixed("second", 0.1)})
+    jobs = [job(BUILT_IN_MODEL), job(BUILT_IN_MODEL, duration=4), job("other"), job("third", duration=5)]
+    found = quote(jobs, {BUILT_IN_MODEL: BY_RESOLUTION, "third": fixed("second", 0.1)})
     assert (found.rows, found.total_usd, found.unknown_rows) == (4, 2.3, 1)
     assert found.prices == (1.2, 0.6, None, 0.5)
     assert found.by_model["other"].total_usd is None
-    assert found.by_model[KNOWN_MODEL].total_usd == 1.8
+    assert found.by_model[BUILT_IN_MODEL].total_usd == 1.8
 
 
 def test_nothing_known_is_no_zero() -> None:

@@ -20,7 +20,7 @@ from pipeline.cli.terminal import (
 )
 from pipeline.events import Event, Level, Topic
 from pipeline.model import Failure, State
-from pipeline.results.csv import summary
+from pipeline.results.csv import summarize
 from tests.unit.sample_rows import done, failed, row
 
 
@@ -191,7 +191,7 @@ def test_the_last_words_tell_everything() -> None:
     rows = [*(done(index, 80.0 + index) for index in range(5)), failed(5, "too\nsmall"), row(6)]
     rows.append(row(7, State.IN_DOUBT, correlation_id="vb-7-1", reserved_usd=1.2))
     words = summary_text(
-        summary(rows),
+        summarize(rows),
         rows,
         {"page": "out/report.html", "table": "out/results.csv"},
         "veobatch run x.yaml",
@@ -227,7 +227,7 @@ def test_the_last_words_tell_everything() -> None:
 
 def test_the_last_words_are_bounded() -> None:
     rows = [failed(index, "x" * 5000) for index in range(1000)]
-    words = summary_text(summary(rows), rows, {"table": "out/results.csv"})
+    words = summary_text(summarize(rows), rows, {"table": "out/results.csv"})
     assert f"  … and {1000 - MAX_LISTED_ROWS} more in out/results.csv" in words
     assert len(words) < 20_000
 
@@ -235,8 +235,8 @@ def test_the_last_words_are_bounded() -> None:
 def test_prices_that_are_not_known_are_named() -> None:
     assumed = [replace(done(0), usd_spent=None)]
     unknown = [replace(done(0), usd_spent=None, reserved_usd=None)]
-    assert "$1.20 spent ($1.20 of it estimated)" in summary_text(summary(assumed), assumed, {})
-    assert "what was spent is unknown" in summary_text(summary(unknown), unknown, {})
+    assert "$1.20 spent ($1.20 of it estimated)" in summary_text(summarize(assumed), assumed, {})
+    assert "what was spent is unknown" in summary_text(summarize(unknown), unknown, {})
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_the_first_facts_matter_most() -> None:
 
 def test_a_failure_without_words_is_told() -> None:
     rows = [row(0, State.FAILED), row(1, State.FAILED, failure=Failure("timeout", ""))]
-    words = summary_text(summary(rows), rows, {})
+    words = summary_text(summarize(rows), rows, {})
     assert "job-0 (line 4): no reason was recorded" in words
     assert "job-1 (line 8): timeout" in words
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from pipeline.model import Failure, Media, State
-from pipeline.results.csv import summary
-from pipeline.results.report import axis, charts, data, parts, render, story
+from pipeline.results.csv import summarize
+from pipeline.results.report import axis, charts, data, render, render_sections, story
 from tests.unit.sample_rows import T0, done, failed, row
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)> \"'&\u2028\u2029 \ud800 {{ 7*7 }}"
@@ -115,34 +115,34 @@ def test_a_live_page_may_speak_to_its_own_server_only() -> None:
     ],
 )
 def test_paths_can_only_lead_beside_the_page(path: str, url: str) -> None:
-    assert data.href(path) == url
+    assert data.relative_url(path) == url
 
 
 def test_parameters_are_shown_but_not_what_has_a_place_of_its_own() -> None:
     body = json.dumps(
         {"model": "m", "prompt": "p", "image_url": "u", "duration": 8, "audio": True, "seed": "7"}
     )
-    assert data.params(body) == [("duration", "8"), ("audio", "true"), ("seed", "7")]
-    assert data.params("{") == data.params("[]") == []
+    assert data.display_params(body) == [("duration", "8"), ("audio", "true"), ("seed", "7")]
+    assert data.display_params("{") == data.display_params("[]") == []
 
 
 def test_failures_are_grouped_by_message_and_in_doubt_comes_last() -> None:
     rows = [row(9, State.SUBMITTING), failed(0, "a"), failed(1, "b"), failed(2, "b"), row(8, State.IN_DOUBT)]
-    got = [(trouble.message, trouble.count) for trouble in story.troubles(rows)]
-    assert got == [("b", 2), ("a", 1), (story.DOUBT_WORDS, 2)]
+    got = [(trouble.message, trouble.count) for trouble in story.failure_groups(rows)]
+    assert got == [("b", 2), ("a", 1), (story.IN_DOUBT_MESSAGE, 2)]
 
 
 def test_many_failures_stay_a_short_page() -> None:
     html = page([failed(index, f"reason {index % 100}") for index in range(10_000)])
     body = html[: html.index('id="data"')]
-    assert body.count("<details") == story.GROUPS
+    assert body.count("<details") == story.MAX_FAILURE_GROUPS
     assert "and 60 more reasons" in body
     assert "and 75 more in" in body
 
 
 def test_the_headline_of_each_way_it_may_stand() -> None:
     def said(rows: list[Any], *, live: bool = False) -> str:
-        return " ".join(story.headline(summary(rows), live=live)).strip()
+        return " ".join(story.headline(summarize(rows), live=live)).strip()
 
     assert said([]) == "Nothing here yet. The manifest has no rows."
     assert said([done(0)]) == "The video is here."
@@ -165,12 +165,12 @@ def test_the_headline_of_each_way_it_may_stand() -> None:
     ],
 )
 def test_spans_read_well(seconds: float, words: str) -> None:
-    assert story.span(seconds) == words
+    assert story.format_duration(seconds) == words
 
 
 def test_money_is_told_as_well_as_it_is_known() -> None:
     def spent(rows: list[Any]) -> tuple[str, str]:
-        return next((f.value, f.detail) for f in story.figures(summary(rows), rows) if f.label == "spent")
+        return next((f.value, f.detail) for f in story.figures(summarize(rows), rows) if f.label == "spent")
 
     assert spent([row(0)]) == ("$0.00", "nothing yet")
     assert spent([done(0)]) == ("$1.20", "confirmed by the vendor")
@@ -180,7 +180,7 @@ def test_money_is_told_as_well_as_it_is_known() -> None:
 
 
 def test_a_small_amount_is_not_hidden() -> None:
-    assert [story.money(usd) for usd in (0, 0.0042, 0.42, 1234.5)] == [
+    assert [story.format_usd(usd) for usd in (0, 0.0042, 0.42, 1234.5)] == [
         "$0.00",
         "$0.0042",
         "$0.42",
@@ -193,17 +193,17 @@ def test_a_small_amount_is_not_hidden() -> None:
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (352_400_000, "352 MB"), (10**13, "10.0 TB")],
 )
 def test_sizes_read_well(count: int, words: str) -> None:
-    assert story.size(count) == words
+    assert story.format_bytes(count) == words
 
 
 def test_the_timeline_draws_each_job_from_create_to_file() -> None:
     timeline = charts.timeline([done(1, 100.0), done(0, 50.0), row(2)])
     assert timeline is not None
     first, second = timeline.lanes
-    assert [kind for kind, _, _ in first.pieces] == ["sent", "rendering", "noticed", "saved"]
+    assert [kind for kind, _, _ in first.segments] == ["sent", "rendering", "noticed", "saved"]
     assert first.title == "job-0: done, rendered in 50 s"
     # The whole takes 103 s: from the first create to the second job's file.
-    kind, begin, width = second.pieces[-1]
+    kind, begin, width = second.segments[-1]
     assert kind == "saved"
     assert begin == pytest.approx(1000 * 101 / 103)
     assert begin + width == pytest.approx(1000)
@@ -216,8 +216,8 @@ def test_the_night_between_two_runs_is_left_out() -> None:
     assert timeline is not None
     first, second = timeline.lanes
     assert [pause.label for pause in timeline.pauses] == ["22 h 12 min later"]
-    assert first.pieces[-1][1] + first.pieces[-1][2] == pytest.approx(470)
-    assert second.pieces[0][1] == pytest.approx(530)
+    assert first.segments[-1][1] + first.segments[-1][2] == pytest.approx(470)
+    assert second.segments[0][1] == pytest.approx(530)
     assert [tick.label for tick in timeline.ticks].count("0") == 2
 
 
@@ -230,8 +230,8 @@ def test_a_short_wait_is_drawn_as_it_was() -> None:
 def test_a_big_timeline_is_an_even_sample() -> None:
     timeline = charts.timeline([done(index) for index in range(5000)])
     assert timeline is not None
-    assert len(timeline.lanes) == charts.LANES
-    assert timeline.of == 5000
+    assert len(timeline.lanes) == charts.MAX_LANES
+    assert timeline.total == 5000
 
 
 def test_the_distribution_counts_every_rendering_once() -> None:
@@ -240,10 +240,10 @@ def test_the_distribution_counts_every_rendering_once() -> None:
     assert sum(int(bar.title.rsplit(": ", 1)[1]) for bar in drawn.bars) == 100
     assert max(bar.height for bar in drawn.bars) == drawn.height
     assert (
-        drawn.words
+        drawn.caption
         == "Half of 100 renderings took no more than 1 min 50 s, nine in ten no more than 2 min 30 s."
     )
-    assert 0 <= drawn.median.at < drawn.late.at <= axis.WIDTH
+    assert 0 <= drawn.median.x < drawn.p90.x <= axis.WIDTH
 
 
 @pytest.mark.parametrize("rows", [[], [row(0)], [done(0)], [done(0, 0.0)], [done(0, 90.0), done(1, 90.0)]])
@@ -267,14 +267,14 @@ def test_ticks_are_round_and_few() -> None:
 def test_the_parts_of_a_live_page_are_those_of_the_page() -> None:
     rows = [done(0), failed(1)]
     html = page(rows, live=True)
-    assert all(part.strip() in html for part in parts(rows).values())
+    assert all(part.strip() in html for part in render_sections(rows).values())
 
 
 def test_outstanding_create_is_not_in_doubt_during_run() -> None:
     sending = row(0, State.SUBMITTING)
     assert "1 is in doubt" in page([sending])
     assert "1 waits its turn" in page([sending], live=True)
-    assert "1 waits its turn" in parts([sending])["top"]
+    assert "1 waits its turn" in render_sections([sending])["top"]
 
 
 def test_media_warnings_reach_the_page() -> None:
@@ -300,5 +300,5 @@ def test_many_runs_still_fit_the_width() -> None:
     assert all(
         0 <= begin <= begin + width <= axis.WIDTH + 1
         for lane in timeline.lanes
-        for _, begin, width in lane.pieces
+        for _, begin, width in lane.segments
     )

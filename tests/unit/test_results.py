@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.model import Failure, State
-from pipeline.results.csv import COLUMNS, csv_bytes, iso, number, summary, text, write_csv
+from pipeline.results.csv import COLUMNS, csv_bytes, csv_number, csv_text, iso, summarize, write_csv
 from tests.unit.sample_rows import T0, done, failed, row
 
 DESIGNED = [
@@ -118,7 +118,7 @@ def test_what_utf8_or_a_reader_cannot_hold_is_replaced() -> None:
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\x00")), max_size=5))
 def test_any_text_comes_back(prompts: list[str]) -> None:
     got = read(csv_bytes([row(i, prompt=prompt) for i, prompt in enumerate(prompts)]))
-    assert [line["prompt"] for line in got] == [text(prompt) for prompt in prompts]
+    assert [line["prompt"] for line in got] == [csv_text(prompt) for prompt in prompts]
     assert [line["prompt"].removeprefix("'") for line in got] == [p.removeprefix("'") for p in prompts]
 
 
@@ -127,12 +127,12 @@ def test_any_text_comes_back(prompts: list[str]) -> None:
     [(None, ""), (0.0, "0"), (1.5, "1.5"), (-3.25, "-3.25"), (1e-5, "0.00001"), (1e12, "1000000000000")],
 )
 def test_numbers_have_no_exponent(value: float | None, cell: str) -> None:
-    assert number(value) == cell
+    assert csv_number(value) == cell
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_no_number_is_empty(value: float) -> None:
-    assert number(value) == ""
+    assert csv_number(value) == ""
 
 
 def test_times_are_utc_to_the_millisecond() -> None:
@@ -158,7 +158,7 @@ def test_the_summary_adds_up() -> None:
         row(6),
         row(7, position=-1),
     ]
-    got = summary(rows).to_json()
+    got = summarize(rows).to_json()
     assert got["counts"] == {"done": 3, "failed": 1, "in_doubt": 1, "ready": 0, "generating": 1, "pending": 1}
     assert got["total"] == 7
     assert (got["usd_spent"], got["usd_assumed"], got["usd_open"], got["unpriced"]) == (1.2, 1.2, 2.4, 1)
@@ -167,4 +167,4 @@ def test_the_summary_adds_up() -> None:
 
 
 def test_an_empty_batch_has_a_summary() -> None:
-    assert summary([]).to_json()["total"] == 0
+    assert summarize([]).to_json()["total"] == 0

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.events import Event, Level, Topic
 from pipeline.model import Failure, State
-from pipeline.results.run_log import Logbook, Redactor
+from pipeline.results.run_log import Redactor, RunLog
 from tests.unit.sample_rows import T0, done, row
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ def test_a_step_and_an_event_carry_every_id(tmp_path: Path) -> None:
     path = tmp_path / "out" / "run.log"
     before = row(0, State.SUBMITTING, correlation_id="vb-0-1")
     after = before.evolve(State.GENERATING, generation_id="gen:0/x", attempts=1)
-    with Logbook(path, clock=lambda: T0) as log:
-        log.moved(before, after)
-        log.said(Event(Topic.LOOK_FAILED, "a look failed", Level.WARNING, after.key, {"status": 502}))
+    with RunLog(path, clock=lambda: T0) as log:
+        log.on_transition(before, after)
+        log.on_event(Event(Topic.LOOK_FAILED, "a look failed", Level.WARNING, after.key, {"status": 502}))
     assert lines(path) == [
         {
             "time": "2026-09-21T14:13:20.000Z",
@@ -57,17 +57,17 @@ def test_a_step_and_an_event_carry_every_id(tmp_path: Path) -> None:
 
 def test_events_about_rows_of_an_earlier_run_carry_every_id(tmp_path: Path) -> None:
     known = row(0, State.GENERATING, generation_id="gen-0", correlation_id="vb-0-1")
-    with Logbook(tmp_path / "run.log") as log:
-        log.know([known])
-        log.said(Event(Topic.LOOK_FAILED, "a look failed", key=known.key))
+    with RunLog(tmp_path / "run.log") as log:
+        log.set_initial_records([known])
+        log.on_event(Event(Topic.LOOK_FAILED, "a look failed", key=known.key))
     (line,) = lines(tmp_path / "run.log")
     assert (line["job"], line["generation_id"], line["correlation_id"]) == ("job-0", "gen-0", "vb-0-1")
 
 
 def test_a_failure_is_a_warning_with_its_reason(tmp_path: Path) -> None:
     before = row(0, State.SUBMITTING)
-    with Logbook(tmp_path / "run.log") as log:
-        log.moved(before, before.evolve(State.FAILED, failure=Failure("refused", "too small")))
+    with RunLog(tmp_path / "run.log") as log:
+        log.on_transition(before, before.evolve(State.FAILED, failure=Failure("refused", "too small")))
     (line,) = lines(tmp_path / "run.log")
     assert line["level"] == "warning"
     assert (line["facts"]["error_code"], line["facts"]["error_message"]) == ("refused", "too small")
@@ -95,9 +95,9 @@ def test_no_secret_is_written(said: str, written: str) -> None:
 def test_secrets_are_kept_out_of_every_place(tmp_path: Path) -> None:
     before = row(0, State.GENERATING, correlation_id=KEY)
     after = before.evolve(State.READY, video_url=SIGNED)
-    with Logbook(tmp_path / "run.log", [KEY]) as log:
-        log.moved(before, after)
-        log.said(Event(Topic.NOTE, KEY, facts={"url": SIGNED, KEY: KEY}))
+    with RunLog(tmp_path / "run.log", [KEY]) as log:
+        log.on_transition(before, after)
+        log.on_event(Event(Topic.NOTE, KEY, facts={"url": SIGNED, KEY: KEY}))
     written = (tmp_path / "run.log").read_text()
     assert KEY not in written
     assert "abc123" not in written
@@ -106,9 +106,9 @@ def test_secrets_are_kept_out_of_every_place(tmp_path: Path) -> None:
 
 def test_the_log_rotates_and_keeps_a_few(tmp_path: Path) -> None:
     path = tmp_path / "run.log"
-    with Logbook(path, max_bytes=2000, backups=2) as log:
+    with RunLog(path, max_bytes=2000, backups=2) as log:
         for number in range(200):
-            log.said(Event(Topic.NOTE, f"note {number}"))
+            log.on_event(Event(Topic.NOTE, f"note {number}"))
     names = sorted(file.name for file in tmp_path.iterdir())
     assert names == ["run.log", "run.log.1", "run.log.2"]
     assert all(file.stat().st_size <= 2000 for file in tmp_path.iterdir())
@@ -118,45 +118,45 @@ def test_the_log_rotates_and_keeps_a_few(tmp_path: Path) -> None:
 
 def test_a_second_run_appends(tmp_path: Path) -> None:
     for _ in range(2):
-        with Logbook(tmp_path / "run.log") as log:
-            log.moved(done(0), done(0))
+        with RunLog(tmp_path / "run.log") as log:
+            log.on_transition(done(0), done(0))
     assert len(lines(tmp_path / "run.log")) == 2
 
 
 def test_a_full_disk_costs_lines_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "run.log"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with Logbook(path) as log:
-        log.said(Event(Topic.NOTE, "before", Level.WARNING))
+    with RunLog(path) as log:
+        log.on_event(Event(Topic.NOTE, "before", Level.WARNING))
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
         try:
             for _ in range(100):
-                log.said(Event(Topic.NOTE, "x" * 200, Level.WARNING))
+                log.on_event(Event(Topic.NOTE, "x" * 200, Level.WARNING))
             log.close()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert log.lost > 50
-    assert [line["message"] for line in lines(path)] == ["before", *["x" * 200] * (100 - log.lost)]
+    assert log.lost_lines > 50
+    assert [line["message"] for line in lines(path)] == ["before", *["x" * 200] * (100 - log.lost_lines)]
 
 
 def test_a_place_that_is_no_folder_costs_lines_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with Logbook(tmp_path / "file" / "run.log") as log:
-        log.said(Event(Topic.NOTE, "nobody reads this"))
-    assert log.lost == 1
+    with RunLog(tmp_path / "file" / "run.log") as log:
+        log.on_event(Event(Topic.NOTE, "nobody reads this"))
+    assert log.lost_lines == 1
 
 
 def test_a_line_that_a_killed_run_has_torn_costs_itself_only(tmp_path: Path) -> None:
     path = tmp_path / "run.log"
     path.write_text('{"time": "2026-0')
-    with Logbook(path) as log:
-        log.said(Event(Topic.NOTE, "on a line of its own"))
+    with RunLog(path) as log:
+        log.on_event(Event(Topic.NOTE, "on a line of its own"))
     assert json.loads(path.read_text().splitlines()[1])["message"] == "on a line of its own"
 
 
 def test_text_that_utf8_cannot_hold_is_written(tmp_path: Path) -> None:
-    with Logbook(tmp_path / "run.log") as log:
-        log.said(Event(Topic.NOTE, "a\ud800b\u2028c\n", facts={"n": float("nan")}))
+    with RunLog(tmp_path / "run.log") as log:
+        log.on_event(Event(Topic.NOTE, "a\ud800b\u2028c\n", facts={"n": float("nan")}))
     (line,) = lines(tmp_path / "run.log")
     assert line["message"] == "a?b\u2028c\n"
     assert line["facts"] == {"n": "nan"}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.model import Record
 
 
-class Feed:
+class ChangeFeed:
     """An observer that numbers changes; to be used from the loop's own thread.
 
     Numbers mean nothing to another process, so a mark carries this one's name.
@@ -26,60 +26,60 @@ class Feed:
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self._records = {record.key: record for record in records}
-        self._changed: dict[str, int] = {}
-        self._count = 0
-        self._name = secrets.token_hex(4)
-        self._bell = asyncio.Event()
-        self.throttled = 0
-        self.over = False
+        self._last_change_no: dict[str, int] = {}
+        self._change_count = 0
+        self._instance_id = secrets.token_hex(4)
+        self._change_event = asyncio.Event()
+        self.rate_limited_count = 0
+        self.closed = False
 
-    def moved(self, before: Record, after: Record) -> None:
-        self._count += 1
+    def on_transition(self, before: Record, after: Record) -> None:
+        self._change_count += 1
         self._records[after.key] = after
-        self._changed.pop(after.key, None)
-        self._changed[after.key] = self._count
-        self._ring()
+        self._last_change_no.pop(after.key, None)
+        self._last_change_no[after.key] = self._change_count
+        self._notify()
 
-    def said(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         if event.topic is Topic.THROTTLED:
-            self.throttled += 1
+            self.rate_limited_count += 1
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Say that nothing will change any more; listeners get the last changes and are let go."""
-        self.over = True
-        self._ring()
+        self.closed = True
+        self._notify()
 
     @property
-    def mark(self) -> str:
+    def cursor(self) -> str:
         """Where the feed stands now, for `since`."""
-        return f"{self._name}-{self._count}"
+        return f"{self._instance_id}-{self._change_count}"
 
     def records(self) -> list[Record]:
         """Return every record as it stands now."""
         return list(self._records.values())
 
-    def since(self, mark: str) -> list[Record]:
+    def since(self, cursor: str) -> list[Record]:
         """Return what changed after `mark`, the oldest change first; everything for a foreign mark."""
-        name, _, number = mark.rpartition("-")
-        if name != self._name or not number.isdecimal():
+        name, _, number = cursor.rpartition("-")
+        if name != self._instance_id or not number.isdecimal():
             return self.records()
         newer = []
-        for key in reversed(self._changed):
-            if self._changed[key] <= int(number):
+        for key in reversed(self._last_change_no):
+            if self._last_change_no[key] <= int(number):
                 break
             newer.append(self._records[key])
         return newer[::-1]
 
-    async def changes(self, within_s: float) -> bool:
+    async def wait_changed(self, timeout_s: float) -> bool:
         """Wait for the next change or the end; return False when none came in `within_s` seconds."""
-        bell = self._bell
+        change_event = self._change_event
         try:
-            async with asyncio.timeout(within_s):
-                await bell.wait()
+            async with asyncio.timeout(timeout_s):
+                await change_event.wait()
         except TimeoutError:
             return False
         return True
 
-    def _ring(self) -> None:
-        self._bell.set()
-        self._bell = asyncio.Event()
+    def _notify(self) -> None:
+        self._change_event.set()
+        self._change_event = asyncio.Event()

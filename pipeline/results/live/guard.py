@@ -14,19 +14,19 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import UsageError
 
-LOOPBACK: Final = "127.0.0.1"
-_LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+LOOPBACK_HOST: Final = "127.0.0.1"
+_LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
-class Bind:
+class BindAddress:
     """Where to listen; port 0 lets the system choose."""
 
     host: str
     port: int
 
     @property
-    def local(self) -> bool:
+    def is_loopback(self) -> bool:
         """Whether only this machine can connect."""
         if self.host == "localhost":
             return True
@@ -36,35 +36,35 @@ class Bind:
             return False
 
 
-def parse_bind(text: str) -> Bind:
+def parse_bind(text: str) -> BindAddress:
     """Read `[HOST:]PORT`, an IPv6 host in brackets; loopback when no host is given.
 
     Raises `UsageError` for anything else.
     """
     host, _, port = text.strip().rpartition(":")
     host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
-    if not port.isdecimal() or int(port) > 65535 or (":" in host and not _is_address(host)):
+    if not port.isdecimal() or int(port) > 65535 or (":" in host and not _is_ip_address(host)):
         raise UsageError(f"--serve takes [HOST:]PORT, not {text!r}")
-    return Bind(host or LOOPBACK, int(port))
+    return BindAddress(host or LOOPBACK_HOST, int(port))
 
 
-def right_host(bind: Bind, host: str) -> bool:
+def is_allowed_host(bind: BindAddress, host: str) -> bool:
     """Say whether a request's `Host` header is one this server goes by."""
-    if not bind.local:
+    if not bind.is_loopback:
         return True
     try:
         name = urlsplit(f"//{host}").hostname
     except ValueError:
         return False
-    return name is not None and (name in _LOCAL_NAMES or name == bind.host)
+    return name is not None and (name in _LOOPBACK_NAMES or name == bind.host)
 
 
-def right_token(token: str, *said: str | None) -> bool:
+def token_matches(token: str, *candidates: str | None) -> bool:
     """Say whether one of `said` is `token`, in a time that does not tell how much of it was right."""
-    return any(word is not None and hmac.compare_digest(word.encode(), token.encode()) for word in said)
+    return any(word is not None and hmac.compare_digest(word.encode(), token.encode()) for word in candidates)
 
 
-def _is_address(host: str) -> bool:
+def _is_ip_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
     except ValueError:

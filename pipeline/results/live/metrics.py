@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pipeline.model import rendering_s
-from pipeline.results.csv import STATUSES, summary
+from pipeline.model import render_duration_s
+from pipeline.results.csv import STATUSES, summarize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -15,45 +15,45 @@ if TYPE_CHECKING:
     from pipeline.model import Record
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-_BUCKETS_S: Final = (10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 1200.0, 1800.0)
+_RENDER_BUCKETS_S: Final = (10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 1200.0, 1800.0)
 
 
-def exposition(records: Sequence[Record], throttled: int) -> bytes:
+def exposition(records: Sequence[Record], rate_limited_count: int) -> bytes:
     """Return the text that Prometheus scrapes. Raises `ImportError` without prometheus-client."""
     from prometheus_client import CollectorRegistry, generate_latest
 
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Batch(records, throttled))
+    registry.register(_BatchCollector(records, rate_limited_count))
     return generate_latest(registry)
 
 
-class _Batch:
+class _BatchCollector:
     """A collector over records; it keeps nothing."""
 
-    def __init__(self, records: Sequence[Record], throttled: int) -> None:
+    def __init__(self, records: Sequence[Record], rate_limited_count: int) -> None:
         self._records = records
-        self._throttled = throttled
+        self._rate_limited_count = rate_limited_count
 
     def collect(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-        totals = summary(self._records)
+        totals = summarize(self._records)
         rows = GaugeMetricFamily("veobatch_rows", "Rows of the manifest by status.", labels=["status"])
-        for word in STATUSES:
-            rows.add_metric([word.value], totals.counts.get(word, 0))
+        for row_status in STATUSES:
+            rows.add_metric([row_status.value], totals.counts.get(row_status, 0))
         yield rows
         yield GaugeMetricFamily("veobatch_spent_usd", "Money confirmed by the vendor.", totals.usd_spent)
         yield GaugeMetricFamily("veobatch_open_usd", "Money set aside for open rows.", totals.usd_open)
         yield GaugeMetricFamily("veobatch_saved_bytes", "Bytes of saved videos.", totals.saved_bytes)
         yield CounterMetricFamily("veobatch_polls", "Looks at generations.", totals.polls)
-        yield CounterMetricFamily("veobatch_throttled", "Answers 429 to a create.", self._throttled)
-        yield self._rendering()
+        yield CounterMetricFamily("veobatch_throttled", "Answers 429 to a create.", self._rate_limited_count)
+        yield self._render_histogram()
 
-    def _rendering(self) -> Metric:
+    def _render_histogram(self) -> Metric:
         from prometheus_client.core import HistogramMetricFamily
 
-        times = [taken for record in self._records if (taken := rendering_s(record)) is not None]
-        buckets = [(str(bound), float(sum(taken <= bound for taken in times))) for bound in _BUCKETS_S]
+        times = [taken for record in self._records if (taken := render_duration_s(record)) is not None]
+        buckets = [(str(bound), float(sum(taken <= bound for taken in times))) for bound in _RENDER_BUCKETS_S]
         buckets.append(("+Inf", float(len(times))))
         help_text = "From the create to the look that found it finished."
         return HistogramMetricFamily("veobatch_rendering_seconds", help_text, buckets, sum(times))

@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
 from pipeline.model import State
-from pipeline.results.csv import iso, listed, summary
+from pipeline.results.csv import iso, summarize, visible_records
 from pipeline.results.report import axis, charts, data, story
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from pipeline.model import Record
 
-__all__ = ["parts", "render", "shown"]
+__all__ = ["page_records", "render", "render_sections"]
 
-PARTS: Final = ("top", "troubles", "charts")
+SECTIONS: Final = ("top", "troubles", "charts")
 """The sections a live page replaces as a whole; each is a template of its own."""
 
 
@@ -46,64 +46,66 @@ def render(
     `next_command` is shown as what to do next. A `live` page listens to `./events` and keeps itself
     up to date; any other one never speaks to anybody. `since` is what it tells the server to have seen.
     """
-    rows = shown(records, live=live)
-    style, script = _source("page.css"), _script(live=live)
+    rows = page_records(records, live=live)
+    style, script = _read_asset("page.css"), _build_script(live=live)
     return _template("page.html").render(
-        **_facts(rows, live),
+        **_template_context(rows, live),
         title=title,
         manifest=manifest,
         generated_at=iso(generated_at),
         next_command=next_command,
         style=style,
         script=script,
-        policy=_policy(style, script, live),
-        payload=data.embed({"fields": data.FIELDS, "rows": data.rows(rows), "live": live, "since": since}),
+        policy=_content_security_policy(style, script, live),
+        payload=data.script_json(
+            {"fields": data.FIELDS, "rows": data.page_rows(rows), "live": live, "since": since}
+        ),
     )
 
 
-def parts(records: Sequence[Record], *, live: bool = True) -> dict[str, str]:
+def render_sections(records: Sequence[Record], *, live: bool = True) -> dict[str, str]:
     """Return the HTML of the sections that change while a run goes on, by their names in `PARTS`."""
-    facts = _facts(shown(records, live=live), live)
-    return {name: _template(f"{name}.html").render(**facts) for name in PARTS}
+    context = _template_context(page_records(records, live=live), live)
+    return {name: _template(f"{name}.html").render(**context) for name in SECTIONS}
 
 
-def shown(records: Sequence[Record], *, live: bool = False) -> list[Record]:
+def page_records(records: Sequence[Record], *, live: bool = False) -> list[Record]:
     """Return the rows of the page. While a run goes on, a create on its way is a matter of seconds: it
     still waits its turn, and is in doubt only once its answer was given up."""
-    rows = listed(records)
+    rows = visible_records(records)
     if not live:
         return rows
     return [replace(row, state=State.PENDING) if row.state is State.SUBMITTING else row for row in rows]
 
 
-def _facts(rows: Sequence[Record], live: bool) -> dict[str, object]:
-    totals = summary(rows)
-    troubles = story.troubles(rows)
+def _template_context(rows: Sequence[Record], live: bool) -> dict[str, object]:
+    totals = summarize(rows)
+    failure_groups = story.failure_groups(rows)
     return {
         "live": live,
         "totals": totals,
         "headline": story.headline(totals, live=live),
         "figures": story.figures(totals, rows),
-        "shares": story.shares(totals),
-        "troubles": troubles[: story.GROUPS],
-        "more_troubles": len(troubles) - story.GROUPS,
+        "shares": story.status_shares(totals),
+        "troubles": failure_groups[: story.MAX_FAILURE_GROUPS],
+        "more_troubles": len(failure_groups) - story.MAX_FAILURE_GROUPS,
         "timeline": charts.timeline(rows),
         "distribution": charts.distribution(rows),
         "width": axis.WIDTH,
     }
 
 
-def _policy(style: str, script: str, live: bool) -> str:
+def _content_security_policy(style: str, script: str, live: bool) -> str:
     # Not every browser counts the files beside a page on disk as its own.
-    beside = "'self'" if live else "'self' file:"
+    own_files = "'self'" if live else "'self' file:"
     return "; ".join(
         (
             "default-src 'none'",
-            f"script-src {_hash(script)}",
-            f"style-src {_hash(style)}",
+            f"script-src {_csp_hash(script)}",
+            f"style-src {_csp_hash(style)}",
             # `data:` for the page's own icon, without which browsers ask the host for one.
-            f"img-src {beside} data:",
-            f"media-src {beside}",
+            f"img-src {own_files} data:",
+            f"media-src {own_files}",
             *(("connect-src 'self'",) if live else ()),
             "base-uri 'none'",
             "form-action 'none'",
@@ -111,20 +113,20 @@ def _policy(style: str, script: str, live: bool) -> str:
     )
 
 
-def _hash(source: str) -> str:
+def _csp_hash(source: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
 
 
 @lru_cache
-def _source(name: str) -> str:
+def _read_asset(name: str) -> str:
     return files(__name__).joinpath(name).read_text("utf-8")
 
 
 @lru_cache
-def _script(*, live: bool) -> str:
+def _build_script(*, live: bool) -> str:
     """Return the page's script: its files in one scope of their own, then the call that starts it."""
     names = ("dom.js", "gallery.js", "detail.js", *(("live.js",) if live else ()))
-    body = "\n".join(_source(name) for name in names)
+    body = "\n".join(_read_asset(name) for name in names)
     return f'"use strict";\n(() => {{\n{body}\nstart();\n{"listen();" if live else ""}\n}})();\n'
 
 
@@ -133,7 +135,7 @@ def _environment() -> Environment:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     return Environment(
-        loader=FunctionLoader(_source),
+        loader=FunctionLoader(_read_asset),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -9,19 +9,19 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pipeline.model import rendering_s
+from pipeline.model import render_duration_s
 from pipeline.results.report.axis import WIDTH, Tick, TimeAxis, round_step, ticks_between
-from pipeline.results.report.story import span
+from pipeline.results.report.story import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pipeline.model import Record
 
-LANES: Final = 240
+MAX_LANES: Final = 240
 """How many jobs the timeline draws one by one; of more, it takes an even sample and says so."""
 
-_BINS: Final = 28
+_MAX_BINS: Final = 28
 _BAR_HEIGHT: Final = 200.0
 
 
@@ -32,7 +32,7 @@ class Lane:
     y: float
     height: float
     title: str
-    pieces: tuple[tuple[str, float, float], ...]
+    segments: tuple[tuple[str, float, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class Timeline:
     lanes: tuple[Lane, ...]
     ticks: tuple[Tick, ...]
     pauses: tuple[Tick, ...]
-    of: int
-    words: str
+    total: int
+    caption: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,64 +58,68 @@ class Distribution:
     bars: tuple[Bar, ...]
     ticks: tuple[Tick, ...]
     median: Tick
-    late: Tick
+    p90: Tick
     height: float
-    words: str
+    caption: str
 
 
 def timeline(records: Iterable[Record]) -> Timeline | None:
     """Return the lanes of the jobs that were sent, the first one on top; None when none was."""
-    sent = sorted(
+    submitted = sorted(
         (r for r in records if r.submitted_at is not None), key=lambda r: (r.submitted_at, r.position)
     )
-    if not sent:
+    if not submitted:
         return None
-    shown = sent if len(sent) <= LANES else [sent[i * len(sent) // LANES] for i in range(LANES)]
-    moments = [_moments(record) for record in sent]
-    axis = TimeAxis((known[0], max(known)) for known in moments)
-    pitch = min(14.0, max(1.6, 380.0 / len(shown)))
-    lanes = tuple(_lane(record, axis, i * pitch, pitch) for i, record in enumerate(shown))
-    words = (
-        f"{len(sent):,} {'job was' if len(sent) == 1 else 'jobs were'} sent; from the first create to the "
+    sample = (
+        submitted
+        if len(submitted) <= MAX_LANES
+        else [submitted[i * len(submitted) // MAX_LANES] for i in range(MAX_LANES)]
     )
-    words += f"last file it took {span(axis.length_s)}{', pauses left out' if axis.pauses() else ''}."
-    return Timeline(len(shown) * pitch, lanes, axis.ticks(), axis.pauses(), len(sent), words)
+    timestamps = [_timestamps(record) for record in submitted]
+    axis = TimeAxis((known[0], max(known)) for known in timestamps)
+    pitch = min(14.0, max(1.6, 380.0 / len(sample)))
+    lanes = tuple(_lane(record, axis, i * pitch, pitch) for i, record in enumerate(sample))
+    caption = f"{len(submitted):,} {'job was' if len(submitted) == 1 else 'jobs were'} sent; from the first create to the "
+    caption += (
+        f"last file it took {format_duration(axis.busy_s)}{', pauses left out' if axis.pauses() else ''}."
+    )
+    return Timeline(len(sample) * pitch, lanes, axis.ticks(), axis.pauses(), len(submitted), caption)
 
 
 def distribution(records: Iterable[Record]) -> Distribution | None:
     """Return how often rendering took how long; None while no rendering has ended."""
-    times = sorted(taken for record in records if (taken := rendering_s(record)) is not None)
+    times = sorted(duration_s for record in records if (duration_s := render_duration_s(record)) is not None)
     if not times:
         return None
-    low, step = _binning(times)
+    low, step = _bin_layout(times)
     counts = [0] * (int((times[-1] - low) / step) + 1)
-    for taken in times:
-        counts[int((taken - low) / step)] += 1
-    reach = len(counts) * step
+    for duration_s in times:
+        counts[int((duration_s - low) / step)] += 1
+    total_s = len(counts) * step
     width = WIDTH / len(counts)
     bars = tuple(
-        Bar(i * width, width, _BAR_HEIGHT * n / max(counts), _bar_words(low + i * step, step, n))
+        Bar(i * width, width, _BAR_HEIGHT * n / max(counts), _bar_title(low + i * step, step, n))
         for i, n in enumerate(counts)
         if n
     )
-    middle, late = (times[min(len(times) - 1, int(len(times) * share))] for share in (0.5, 0.9))
-    words = f"Half of {len(times):,} renderings took no more than {span(middle)}, "
-    words += f"nine in ten no more than {span(late)}."
-    marks = [Tick(WIDTH * (taken - low) / reach, span(taken)) for taken in (middle, late)]
-    return Distribution(bars, ticks_between(low, low + reach), marks[0], marks[1], _BAR_HEIGHT, words)
+    median, p90 = (times[min(len(times) - 1, int(len(times) * share))] for share in (0.5, 0.9))
+    caption = f"Half of {len(times):,} renderings took no more than {format_duration(median)}, "
+    caption += f"nine in ten no more than {format_duration(p90)}."
+    marks = [Tick(WIDTH * (taken - low) / total_s, format_duration(taken)) for taken in (median, p90)]
+    return Distribution(bars, ticks_between(low, low + total_s), marks[0], marks[1], _BAR_HEIGHT, caption)
 
 
-def _binning(times: Sequence[float]) -> tuple[float, float]:
+def _bin_layout(times: Sequence[float]) -> tuple[float, float]:
     low, high = times[0], times[-1]
-    step = round_step(max((high - low) / _BINS, high / 200, 0.1))
+    step = round_step(max((high - low) / _MAX_BINS, high / 200, 0.1))
     return math.floor(low / step) * step, step
 
 
-def _bar_words(low: float, step: float, count: int) -> str:
-    return f"{span(low)} to {span(low + step)}: {count:,}"
+def _bar_title(low: float, step: float, count: int) -> str:
+    return f"{format_duration(low)} to {format_duration(low + step)}: {count:,}"
 
 
-def _moments(record: Record) -> list[float]:
+def _timestamps(record: Record) -> list[float]:
     known = (
         record.submitted_at,
         record.accepted_at,
@@ -128,7 +132,7 @@ def _moments(record: Record) -> list[float]:
 
 def _lane(record: Record, axis: TimeAxis, y: float, pitch: float) -> Lane:
     at = record.submitted_at or 0.0
-    pieces: list[tuple[str, float, float]] = []
+    segments: list[tuple[str, float, float]] = []
     for kind, until in (
         ("sent", record.accepted_at),
         ("rendering", record.finished_at if record.not_yet_at is None else record.not_yet_at),
@@ -136,11 +140,11 @@ def _lane(record: Record, axis: TimeAxis, y: float, pitch: float) -> Lane:
         ("saved", record.downloaded_at),
     ):
         if until is not None and until > at:
-            begin = axis.place(at)
-            pieces.append((kind, begin, max(0.8, axis.place(until) - begin)))
+            begin = axis.x_of(at)
+            segments.append((kind, begin, max(0.8, axis.x_of(until) - begin)))
             at = until
-    taken = rendering_s(record)
-    words = f"{record.id}: {record.state.value}" + (
-        f", rendered in {span(taken)}" if taken is not None else ""
+    duration_s = render_duration_s(record)
+    title = f"{record.id}: {record.state.value}" + (
+        f", rendered in {format_duration(duration_s)}" if duration_s is not None else ""
     )
-    return Lane(y, pitch * 0.72, words, tuple(pieces))
+    return Lane(y, pitch * 0.72, title, tuple(segments))

@@ -9,7 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from pipeline.model import State, rendering_s
+from pipeline.model import State, render_duration_s
 from pipeline.results.csv import status
 
 if TYPE_CHECKING:
@@ -50,32 +50,32 @@ FIELDS: Final = (
 )
 """What stands where in a row; the page gets this list and never counts on its order."""
 
-_OWN_PLACE: Final = frozenset({"model", "prompt", "image_url"})
+_SHOWN_SEPARATELY: Final = frozenset({"model", "prompt", "image_url"})
 # `<` would end the element or open a comment in it; the line separators end a line in older scripts.
-_ESCAPES = str.maketrans(
+_SCRIPT_ESCAPES = str.maketrans(
     {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 )
 
 Row = list[Any]
 
 
-def rows(records: Iterable[Record]) -> list[Row]:
+def page_rows(records: Iterable[Record]) -> list[Row]:
     """Return one list a record, in the order of `FIELDS`; None where nothing is known."""
-    return [_row(record) for record in records]
+    return [_page_row(record) for record in records]
 
 
-def embed(value: object) -> str:
+def script_json(value: object) -> str:
     """Return `value` as JSON that may stand inside a `<script type="application/json">` element."""
-    plain = json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPES)
-    return plain.encode("utf-8", "replace").decode()
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_SCRIPT_ESCAPES)
+    return text.encode("utf-8", "replace").decode()
 
 
-def href(path: str) -> str:
+def relative_url(path: str) -> str:
     """Return a relative path as a URL that can only lead to a file beside the page."""
     return quote(path.lstrip("/").encode("utf-8", "replace"), safe="/")
 
 
-def params(body: str) -> list[tuple[str, str]]:
+def display_params(body: str) -> list[tuple[str, str]]:
     """Return the row's parameters as words, without those that the page shows in a place of their own."""
     try:
         fields = json.loads(body)
@@ -83,14 +83,14 @@ def params(body: str) -> list[tuple[str, str]]:
         return []
     if not isinstance(fields, dict):
         return []
-    return [(name, _words(value)) for name, value in fields.items() if name not in _OWN_PLACE]
+    return [(name, _param_text(value)) for name, value in fields.items() if name not in _SHOWN_SEPARATELY]
 
 
-def _words(value: object) -> str:
+def _param_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _row(record: Record) -> Row:
+def _page_row(record: Record) -> Row:
     artifact = record.artifact if record.state is State.DONE else None
     media = artifact.media if artifact else None
     failure = record.failure if record.state is not State.DONE else None
@@ -101,20 +101,20 @@ def _row(record: Record) -> Row:
         record.prompt,
         record.image_url if record.image_url.startswith(("https://", "http://")) else "",
         record.model,
-        params(record.body),
-        href(artifact.path) if artifact else "",
-        href(artifact.poster_path) if artifact else "",
+        display_params(record.body),
+        relative_url(artifact.path) if artifact else "",
+        relative_url(artifact.poster_path) if artifact else "",
         round(media.duration_s, 2) if media else None,
         media.width if media else None,
         media.height if media else None,
         media.has_audio if media else None,
         artifact.size_bytes if artifact else None,
         record.usd_spent,
-        _tenths(record.submitted_at),
-        _tenths(record.not_yet_at),
-        _tenths(record.finished_at),
-        _tenths(record.downloaded_at),
-        _tenths(rendering_s(record)),
+        _round_to_tenths(record.submitted_at),
+        _round_to_tenths(record.not_yet_at),
+        _round_to_tenths(record.finished_at),
+        _round_to_tenths(record.downloaded_at),
+        _round_to_tenths(render_duration_s(record)),
         record.generation_id,
         record.correlation_id,
         failure.code if failure else "",
@@ -127,5 +127,5 @@ def _row(record: Record) -> Row:
     ]
 
 
-def _tenths(seconds: float | None) -> float | None:
+def _round_to_tenths(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 1)

@@ -38,7 +38,7 @@ from pipeline.poll.duration_cache import duration_cache_path, read_duration_cach
 from pipeline.poll.learner import DurationLearner
 from pipeline.poll.rate_limit import AdaptiveRateLimit
 from pipeline.poll.schedule import PollQueue
-from pipeline.results.live.guard import parse_bind
+from pipeline.results.live.access import parse_bind
 from pipeline.run_context import Tools
 from pipeline.storage import open_store
 from pipeline.submit.budget import Budget

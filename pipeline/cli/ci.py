@@ -16,7 +16,7 @@ from pipeline.cli.farewell import failure_text
 from pipeline.errors import UsageError
 from pipeline.model import Record, State, render_duration_s
 from pipeline.results.csv import STATUSES, status, summarize, visible_records
-from pipeline.results.report.story import failure_groups, figures, format_duration, format_usd, headline
+from pipeline.results.report.overview import failure_groups, figures, format_duration, format_usd, headline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from pipeline.cli.terminal import duration_text, one_line, truncated
 from pipeline.model import State, render_duration_s
 from pipeline.results.csv import status, visible_records
-from pipeline.results.report.story import format_bytes, format_duration, format_usd, headline
+from pipeline.results.report.overview import format_bytes, format_duration, format_usd, headline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

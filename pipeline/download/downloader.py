@@ -17,9 +17,9 @@ import aiohttp
 import anyio
 
 from pipeline import media as films
-from pipeline.download.headers import Validators
 from pipeline.download.http import DownloadError, FileChanged, OpenBody, Unreachable, UrlExpired, open_body
 from pipeline.download.redirects import ForbiddenUrl
+from pipeline.download.response_headers import Validators
 from pipeline.download.stall import StallDetector
 from pipeline.errors import StoreTrouble
 from pipeline.model import Artifact, Failure

@@ -19,8 +19,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
-from pipeline.download import headers as facts
-from pipeline.download.headers import Validators
+from pipeline.download import response_headers as facts
 from pipeline.download.redirects import (
     MAX_REDIRECTS,
     ForbiddenUrl,
@@ -33,6 +32,7 @@ from pipeline.download.redirects import (
     redacted,
     zone_of,
 )
+from pipeline.download.response_headers import Validators
 from pipeline.errors import UsageError
 from pipeline.net.proxy import Proxy, proxy_for, proxy_request_options
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.manifest.expand import matrix_rows, read_vars
 from pipeline.manifest.fields import VEO_RULES, ModelRules, closest_name
+from pipeline.manifest.job_builder import JobBuilder
 from pipeline.manifest.nodes import AmbiguousScalar, MappingNode, Member, Node, SequenceNode
 from pipeline.manifest.problems import ProblemReport, format_value, pack_location
-from pipeline.manifest.rows import JobBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -20,7 +20,7 @@ from pipeline.manifest.problems import (
     format_value,
     pack_location,
 )
-from pipeline.manifest.scalars import resolve_scalar
+from pipeline.manifest.yaml_scalars import resolve_scalar
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ from pipeline.errors import UsageError
 from pipeline.events import Event, Topic
 from pipeline.model import State
 from pipeline.results.live import BindAddress, ChangeFeed, LivePage, parse_bind
-from pipeline.results.report.data import FIELDS
+from pipeline.results.report.page_data import FIELDS
 from tests.unit.sample_rows import done, failed, row
 
 if TYPE_CHECKING:

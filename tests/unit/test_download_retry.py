@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pipeline.download.downloader import DownloadLimits, Effort
-from pipeline.download.headers import (
+from pipeline.download.http import Unreachable, UrlExpired
+from pipeline.download.redirects import ForbiddenUrl
+from pipeline.download.response_headers import (
     ByteRange,
     Validators,
     declares_page,
@@ -13,8 +15,6 @@ from pipeline.download.headers import (
     parse_byte_range,
     unsatisfied_total,
 )
-from pipeline.download.http import Unreachable, UrlExpired
-from pipeline.download.redirects import ForbiddenUrl
 from pipeline.download.stall import StallDetector
 
 LIMITS = DownloadLimits(tries=4, patience_s=60, first_wait_s=1, longest_wait_s=8, proofs=3, full_fetches=5)

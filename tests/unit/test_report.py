@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.model import Failure, Media, State
 from pipeline.results.csv import summarize
-from pipeline.results.report import axis, charts, data, render, render_sections, story
+from pipeline.results.report import axis, charts, overview, page_data, render, render_sections
 from tests.unit.sample_rows import T0, done, failed, row
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)> \"'&\u2028\u2029 \ud800 {{ 7*7 }}"
@@ -115,34 +115,34 @@ def test_a_live_page_may_speak_to_its_own_server_only() -> None:
     ],
 )
 def test_paths_can_only_lead_beside_the_page(path: str, url: str) -> None:
-    assert data.relative_url(path) == url
+    assert page_data.relative_url(path) == url
 
 
 def test_parameters_are_shown_but_not_what_has_a_place_of_its_own() -> None:
     body = json.dumps(
         {"model": "m", "prompt": "p", "image_url": "u", "duration": 8, "audio": True, "seed": "7"}
     )
-    assert data.display_params(body) == [("duration", "8"), ("audio", "true"), ("seed", "7")]
-    assert data.display_params("{") == data.display_params("[]") == []
+    assert page_data.display_params(body) == [("duration", "8"), ("audio", "true"), ("seed", "7")]
+    assert page_data.display_params("{") == page_data.display_params("[]") == []
 
 
 def test_failures_are_grouped_by_message_and_in_doubt_comes_last() -> None:
     rows = [row(9, State.SUBMITTING), failed(0, "a"), failed(1, "b"), failed(2, "b"), row(8, State.IN_DOUBT)]
-    got = [(trouble.message, trouble.count) for trouble in story.failure_groups(rows)]
-    assert got == [("b", 2), ("a", 1), (story.IN_DOUBT_MESSAGE, 2)]
+    got = [(trouble.message, trouble.count) for trouble in overview.failure_groups(rows)]
+    assert got == [("b", 2), ("a", 1), (overview.IN_DOUBT_MESSAGE, 2)]
 
 
 def test_many_failures_stay_a_short_page() -> None:
     html = page([failed(index, f"reason {index % 100}") for index in range(10_000)])
     body = html[: html.index('id="data"')]
-    assert body.count("<details") == story.MAX_FAILURE_GROUPS
+    assert body.count("<details") == overview.MAX_FAILURE_GROUPS
     assert "and 60 more reasons" in body
     assert "and 75 more in" in body
 
 
 def test_the_headline_of_each_way_it_may_stand() -> None:
     def said(rows: list[Any], *, live: bool = False) -> str:
-        return " ".join(story.headline(summarize(rows), live=live)).strip()
+        return " ".join(overview.headline(summarize(rows), live=live)).strip()
 
     assert said([]) == "Nothing here yet. The manifest has no rows."
     assert said([done(0)]) == "The video is here."
@@ -165,12 +165,14 @@ def test_the_headline_of_each_way_it_may_stand() -> None:
     ],
 )
 def test_spans_read_well(seconds: float, words: str) -> None:
-    assert story.format_duration(seconds) == words
+    assert overview.format_duration(seconds) == words
 
 
 def test_money_is_told_as_well_as_it_is_known() -> None:
     def spent(rows: list[Any]) -> tuple[str, str]:
-        return next((f.value, f.detail) for f in story.figures(summarize(rows), rows) if f.label == "spent")
+        return next(
+            (f.value, f.detail) for f in overview.figures(summarize(rows), rows) if f.label == "spent"
+        )
 
     assert spent([row(0)]) == ("$0.00", "nothing yet")
     assert spent([done(0)]) == ("$1.20", "confirmed by the vendor")
@@ -180,7 +182,7 @@ def test_money_is_told_as_well_as_it_is_known() -> None:
 
 
 def test_a_small_amount_is_not_hidden() -> None:
-    assert [story.format_usd(usd) for usd in (0, 0.0042, 0.42, 1234.5)] == [
+    assert [overview.format_usd(usd) for usd in (0, 0.0042, 0.42, 1234.5)] == [
         "$0.00",
         "$0.0042",
         "$0.42",
@@ -193,7 +195,7 @@ def test_a_small_amount_is_not_hidden() -> None:
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (352_400_000, "352 MB"), (10**13, "10.0 TB")],
 )
 def test_sizes_read_well(count: int, words: str) -> None:
-    assert story.format_bytes(count) == words
+    assert overview.format_bytes(count) == words
 
 
 def test_the_timeline_draws_each_job_from_create_to_file() -> None:

@@ -1,7 +1,7 @@
 """The page of a run that is going on, served over HTTP and kept up to date by server-sent events."""
 
-from pipeline.results.live.feed import ChangeFeed
-from pipeline.results.live.guard import BindAddress, parse_bind
+from pipeline.results.live.access import BindAddress, parse_bind
+from pipeline.results.live.change_feed import ChangeFeed
 from pipeline.results.live.server import LivePage
 
 __all__ = ["BindAddress", "ChangeFeed", "LivePage", "parse_bind"]

@@ -17,8 +17,8 @@ from aiohttp import web
 from pipeline.errors import UsageError
 from pipeline.results import report
 from pipeline.results.csv import csv_bytes
-from pipeline.results.live.guard import BindAddress, is_allowed_host, token_matches
-from pipeline.results.report import data, story
+from pipeline.results.live.access import BindAddress, is_allowed_host, token_matches
+from pipeline.results.report import overview, page_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import Handler
 
-    from pipeline.results.live.feed import ChangeFeed
+    from pipeline.results.live.change_feed import ChangeFeed
 
 _TOKEN_COOKIE: Final = "veobatch-token"
 _MEDIA_FOLDERS: Final = frozenset({"videos", "posters"})
@@ -216,7 +216,7 @@ class LivePage:
             changed = report.page_records(self._feed.since(cursor), live=True)
             cursor = new_cursor
             if changed:
-                await response.write(_sse_event("rows", data.page_rows(changed), new_cursor))
+                await response.write(_sse_event("rows", page_data.page_rows(changed), new_cursor))
             sections = await self._current_sections(force=closed)
             changed_sections = {
                 name: html for name, html in sections.items() if sent_sections.get(name) != html
@@ -250,7 +250,7 @@ class LivePage:
         left_s = self._eta() if self._eta is not None else None
         if left_s is None:
             return "live"
-        return f"live, {story.format_duration(left_s) if left_s >= 10 else f'{left_s:.0f} s'} left"
+        return f"live, {overview.format_duration(left_s) if left_s >= 10 else f'{left_s:.0f} s'} left"
 
 
 def _sse_event(name: str, value: object, event_id: str = "") -> bytes:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.model import State
 from pipeline.results.csv import iso, summarize, visible_records
-from pipeline.results.report import axis, charts, data, story
+from pipeline.results.report import axis, charts, overview, page_data
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,8 +57,8 @@ def render(
         style=style,
         script=script,
         policy=_content_security_policy(style, script, live),
-        payload=data.script_json(
-            {"fields": data.FIELDS, "rows": data.page_rows(rows), "live": live, "since": since}
+        payload=page_data.script_json(
+            {"fields": page_data.FIELDS, "rows": page_data.page_rows(rows), "live": live, "since": since}
         ),
     )
 
@@ -80,15 +80,15 @@ def page_records(records: Sequence[Record], *, live: bool = False) -> list[Recor
 
 def _template_context(rows: Sequence[Record], live: bool) -> dict[str, object]:
     totals = summarize(rows)
-    failure_groups = story.failure_groups(rows)
+    failure_groups = overview.failure_groups(rows)
     return {
         "live": live,
         "totals": totals,
-        "headline": story.headline(totals, live=live),
-        "figures": story.figures(totals, rows),
-        "shares": story.status_shares(totals),
-        "troubles": failure_groups[: story.MAX_FAILURE_GROUPS],
-        "more_troubles": len(failure_groups) - story.MAX_FAILURE_GROUPS,
+        "headline": overview.headline(totals, live=live),
+        "figures": overview.figures(totals, rows),
+        "shares": overview.status_shares(totals),
+        "troubles": failure_groups[: overview.MAX_FAILURE_GROUPS],
+        "more_troubles": len(failure_groups) - overview.MAX_FAILURE_GROUPS,
         "timeline": charts.timeline(rows),
         "distribution": charts.distribution(rows),
         "width": axis.WIDTH,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.model import render_duration_s
 from pipeline.results.report.axis import WIDTH, Tick, TimeAxis, round_step, ticks_between
-from pipeline.results.report.story import format_duration
+from pipeline.results.report.overview import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

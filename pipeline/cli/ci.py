@@ -178,11 +178,11 @@ def _row_annotations(level: AnnotationLevel, rows: Sequence[Record], manifest: s
 
 
 def _failures_section(rows: Sequence[Record]) -> str:
-    failure_groups = failure_groups(rows)
-    if not failure_groups:
+    groups = failure_groups(rows)
+    if not groups:
         return ""
     lines = []
-    for failure_group in failure_groups[:_SUMMARY_ROWS]:
+    for failure_group in groups[:_SUMMARY_ROWS]:
         places = ", ".join(
             f"{row.id} (line {row.line})" if row.line else row.id for row in failure_group.rows[:5]
         )
@@ -195,7 +195,7 @@ def _failures_section(rows: Sequence[Record]) -> str:
                 markdown(places + more),
             )
         )
-    rest = len(failure_groups) - _SUMMARY_ROWS
+    rest = len(groups) - _SUMMARY_ROWS
     tail = f"\n\nand {rest:,} more reasons in results.csv" if rest > 0 else ""
     return f"### What went wrong\n\n{_table(('Rows', 'Code', 'Reason', 'Where'), lines)}{tail}"
 

@@ -263,7 +263,7 @@ class ModelRules:
         defaults = {name: rule.default for name, rule in self.fields.items() if rule.default is not None}
         object.__setattr__(self, "defaults", MappingProxyType(defaults))
         case_insensitive = tuple(name for name, rule in self.fields.items() if rule.ignore_case)
-        object.__setattr__(self, "folded", case_insensitive)
+        object.__setattr__(self, "case_insensitive_fields", case_insensitive)
 
     def with_defaults(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return `body` with the model's defaults written out: two bodies that ask for the same agree."""

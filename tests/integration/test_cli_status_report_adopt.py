@@ -149,8 +149,8 @@ def test_watching_tells_every_change(
         return next(counts)
 
     fill_ledger()
-    monkeypatch.setattr(looking, "_counts", next_counts)
-    monkeypatch.setattr(looking, "WATCH_S", 0.0)
+    monkeypatch.setattr(looking, "_load_counts", next_counts)
+    monkeypatch.setattr(looking, "WATCH_INTERVAL_S", 0.0)
     looking.show_status("night.yaml", None, as_json=False, watch=True)
     assert capsys.readouterr().out.splitlines() == [
         "2 rows: 2 pending",
@@ -273,7 +273,7 @@ class RecordingStore(LocalStore):
 
 
 async def test_the_csv_keeps_up_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.results.writer.SHORTEST_GAP_S", 0.01)
+    monkeypatch.setattr("pipeline.results.writer.MIN_REWRITE_INTERVAL_S", 0.01)
     rows, disk = [record(State.PENDING)], RecordingStore(tmp_path)
     projector = ResultsWriter(disk, title="night", manifest="night.yaml")
     async with anyio.create_task_group() as tasks:
@@ -288,7 +288,7 @@ async def test_the_csv_keeps_up_with_a_run(tmp_path: Path, monkeypatch: pytest.M
 async def test_a_projector_whose_disk_is_full_goes_on_and_says_so_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.results.writer.SHORTEST_GAP_S", 0.01)
+    monkeypatch.setattr("pipeline.results.writer.MIN_REWRITE_INTERVAL_S", 0.01)
     disk = RecordingStore(tmp_path, refusals=3)
     projector = ResultsWriter(disk, title="night", manifest="night.yaml")
     assert not await projector.finish([record()])

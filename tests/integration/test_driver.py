@@ -86,7 +86,7 @@ async def test_shutdown_does_not_wait_for_coordinator(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An account that waits for the database answers nobody."""
-    monkeypatch.setattr(driver, "PARTING_S", 0.5)
+    monkeypatch.setattr(driver, "SHUTDOWN_GRACE_S", 0.5)
     async with EngineHarness(tmp_path, fast_sandbox_options(durations="fixed:1000")) as house:
         await house.add(4)
         run = await make_driver(house, monkeypatch, concurrency=2)
@@ -136,7 +136,7 @@ async def test_workers_that_cannot_speak_to_the_account_are_not_started_for_ever
         raise CoordinatorLost("no way from there")
 
     monkeypatch.setattr(Coordinator, "join", lost)
-    monkeypatch.setattr(driver, "BEAT_S", 0.01)
+    monkeypatch.setattr(driver, "SNAPSHOT_INTERVAL_S", 0.01)
     async with EngineHarness(tmp_path) as house:
         await house.add(2)
         run = await make_driver(house, monkeypatch, workers=1)
@@ -162,7 +162,7 @@ async def test_nothing_is_started_when_there_is_nothing_to_do(
 async def test_a_cluster_that_places_no_worker_any_more_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "IDLE_S", 0.3)
+    monkeypatch.setattr(driver, "IDLE_CHECK_S", 0.3)
     async with EngineHarness(tmp_path) as house:
         await house.add(3)
         run = await make_driver(house, monkeypatch)
@@ -190,7 +190,7 @@ async def test_a_signal_after_the_end_has_nobody_to_tell(
 
 async def driver_without_room(house: EngineHarness, monkeypatch: pytest.MonkeyPatch) -> DriverHarness:
     """Three rows, and a cluster without room for any worker."""
-    monkeypatch.setattr(driver, "IDLE_S", 0.1)
+    monkeypatch.setattr(driver, "IDLE_CHECK_S", 0.1)
     await house.add(3)
     run = await make_driver(house, monkeypatch)
     run.ray_backend.has_no_room = True
@@ -227,7 +227,7 @@ async def test_the_last_worker_dies_and_the_ledger_is_slow_to_free_its_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A look in the meantime must not find that nobody works and nothing is to be lent."""
-    monkeypatch.setattr(driver, "BEAT_S", 0.05)
+    monkeypatch.setattr(driver, "SNAPSHOT_INTERVAL_S", 0.05)
     async with EngineHarness(tmp_path, fast_sandbox_options(durations="fixed:100000")) as house:
         await house.add(1)
         run = await make_driver(house, monkeypatch, workers=1, concurrency=2)

@@ -318,7 +318,7 @@ async def test_loading_begins_again_when_its_connection_is_lost() -> None:
 async def test_closing_without_a_database_gives_up(
     own_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "_GRACE_S", 0.2)
+    monkeypatch.setattr(writer, "_CLOSE_GRACE_S", 0.2)
     ledger = await Ledger.open(own_server.url("postgres"))
     row = make_record("mona")
     await ledger.add([row])

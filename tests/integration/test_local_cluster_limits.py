@@ -30,7 +30,7 @@ async def test_more_videos_than_a_worker_has_room_for_wait_their_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Downloads are slower than everything else: their queue is bounded, and so is what a worker takes."""
-    monkeypatch.setattr(workers, "MOST_ROWS", 1)
+    monkeypatch.setattr(workers, "MAX_ROWS", 1)
     async with EngineHarness(
         tmp_path, fast_sandbox_options(durations="fixed:1", cdn_bytes_per_s=300_000.0)
     ) as house:
@@ -188,7 +188,7 @@ async def test_pending_rows_leave_room_for_those_that_keep_the_slots(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Old doubts fill a worker's hands, and are submitted again; then whoever has all the slots dies."""
-    monkeypatch.setattr(workers, "MOST_ROWS", 1)
+    monkeypatch.setattr(workers, "MAX_ROWS", 1)
     async with EngineHarness(tmp_path, fast_sandbox_options(durations="fixed:300")) as house:
         for record in (await house.add(6))[:4]:
             long_ago = time.time() - 1000.0

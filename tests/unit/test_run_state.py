@@ -141,7 +141,7 @@ class PendingQueueMachine(RuleBasedStateMachine):
             self.waits[row.key] = self.now + wait
             self.run_state.queue(self.run_state.records[row.key], self.now + wait)
 
-    @precondition(lambda self: self.board.next_pending(self.now)[0] is not None)
+    @precondition(lambda self: self.run_state.next_pending(self.now)[0] is not None)
     @rule()
     def is_taken(self) -> None:
         row, when = self.run_state.next_pending(self.now)

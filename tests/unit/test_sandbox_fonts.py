@@ -27,7 +27,7 @@ def test_latin_is_shown_as_it_is_in_the_built_in_face(text: str) -> None:
 @pytest.fixture
 def no_fonts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A system whose font folder is empty."""
-    monkeypatch.setattr(fonts, "font_folders", lambda: [tmp_path])
+    monkeypatch.setattr(fonts, "font_dirs", lambda: [tmp_path])
     yield tmp_path
     clear_font_caches()
 
@@ -60,7 +60,7 @@ def test_a_face_of_the_system_is_taken_when_it_has_the_letters(
     (no_fonts / "deep").mkdir()
     face = no_fonts / "deep" / "Some Face.TTF"
     face.write_bytes(builtin_font().font_bytes)
-    monkeypatch.setattr(fonts, "_has", lambda name, letter: name == str(face) or letter < "Ā")
+    monkeypatch.setattr(fonts, "_has_glyph", lambda name, letter: name == str(face) or letter < "Ā")
     shown, font = choose_font("Привет", 20)
     assert shown == "Привет"
     assert isinstance(font, ImageFont.FreeTypeFont)

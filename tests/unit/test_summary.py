@@ -263,7 +263,7 @@ from pipeline.errors import ExitCode
 made = ExitSummary((), BatchPaths(Path("o"), "o"), Outcome((), None, "", {}), 1.0, ExitCode.RESUMABLE)
 sys.stdin.read()
 made.show(as_json=sys.argv[1] == "json", quiet=False)
-sys.exit(int(made.code))
+sys.exit(int(made.exit_code))
 """
 
 

@@ -21,8 +21,8 @@ from benchmarks.live import HERE, VeobatchProcess, run_client, run_server, temp_
 from benchmarks.simulate_night import bytes_per_generation
 from pipeline.model import Record, State
 from pipeline.poll.learner import DurationLearner
-from pipeline.poll.schedule import PollQueue
-from pipeline.run_state import Board
+from pipeline.poll.schedule import PollSchedule
+from pipeline.run_state import RunState
 
 WORKERS: Final = 128
 """As many as the real engine looks with."""
@@ -108,11 +108,11 @@ def bytes_in_flight(generations: int) -> dict[str, float]:
     tracemalloc.start()
     records = [record_in_flight(n) for n in range(generations)]
     whole = tracemalloc.get_traced_memory()[0]
-    board = Board.of(records)
-    queue = PollQueue(DurationLearner(10.0), interval_s=10.0, random=Random(1))
+    board = RunState.of(records)
+    queue = PollSchedule(DurationLearner(10.0), interval_s=10.0, random=Random(1))
     for n, key in enumerate(board.records):
         queue.add(key, "google/veo-3.1-i2v-fast|1080p|8", now=n * 1e-3)
-        board.polls[key] += 1
+        board.poll_counts[key] += 1
         board.not_yet_at[key] = 1.5e9 + n
     size = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()

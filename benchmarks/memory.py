@@ -30,8 +30,8 @@ from pipeline.model import Job, Record, State
 from pipeline.plan import new_record
 from pipeline.poll.learner import DurationLearner
 from pipeline.poll.rate_limit import AdaptiveRateLimit
-from pipeline.poll.schedule import PollQueue
-from pipeline.run_context import Tools
+from pipeline.poll.schedule import PollSchedule
+from pipeline.run_context import Dependencies
 from pipeline.settings import Settings
 from pipeline.storage import LocalStore
 from pipeline.submit.budget import Budget
@@ -99,14 +99,14 @@ async def measure(url: str, rows: int, folder: Path, interval_s: float) -> dict[
     ):
         records = [make_record(index) for index in range(rows)]
         await ledger.add(records)
-        tools = Tools(
+        tools = Dependencies(
             api=api,
             ledger=ledger,
             downloader=Downloader(session=api.keyless_session, store=LocalStore(folder), media=False),
-            polling=PollQueue(DurationLearner(interval_s), interval_s=interval_s, random=rng),
-            gate=AdaptiveConcurrencyLimit(rows, interval_s=interval_s, random=rng),
-            pace=AdaptiveRateLimit(interval_s=interval_s),
-            budget=Budget.of(None, records),
+            schedule=PollSchedule(DurationLearner(interval_s), interval_s=interval_s, random=rng),
+            concurrency_limit=AdaptiveConcurrencyLimit(rows, interval_s=interval_s, random=rng),
+            rate_limit=AdaptiveRateLimit(interval_s=interval_s),
+            budget=Budget.from_records(None, records),
             price_of=lambda _: None,
             clock=time.monotonic,
             wall=time.time,

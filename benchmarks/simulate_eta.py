@@ -18,11 +18,11 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Final
 
 from pipeline.model import Record, State
-from pipeline.poll.duration_key import kind_of
+from pipeline.poll.duration_key import duration_key
 from pipeline.poll.eta import EtaEstimator
-from pipeline.poll.forecast import rest_s
+from pipeline.poll.forecast import time_left_s
 from pipeline.poll.learner import DurationLearner
-from pipeline.poll.schedule import PollQueue
+from pipeline.poll.schedule import PollSchedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ SIZES: Final = (6, 20, 40, 60, 200, 1000)
 SLOTS: Final = (6, 20)
 CHECKPOINTS: Final = (1 / 3, 1 / 2, 2 / 3)
 BODY: Final = json.dumps({"model": "any", "duration": 8})
-DURATION_KEY: Final = kind_of("any", json.loads(BODY))
+DURATION_KEY: Final = duration_key("any", json.loads(BODY))
 DISTRIBUTIONS: Final[dict[str, DurationSampler]] = {
     "lognormal 0.35": lambda random: 80.0 * exp(random.gauss(0.0, 0.35)),
     "lognormal 0.6": lambda random: 80.0 * exp(random.gauss(0.0, 0.6)),
@@ -51,7 +51,7 @@ def make_record(index: int) -> Record:
 
 def simulate_transitions(durations: Sequence[float], slots: int, seed: int) -> list[TimedTransition]:
     """Return the moves of a run as an observer sees them, looks at the product's own pace included."""
-    queue = PollQueue(DurationLearner(INTERVAL_S), interval_s=INTERVAL_S, random=Random(seed))
+    queue = PollSchedule(DurationLearner(INTERVAL_S), interval_s=INTERVAL_S, random=Random(seed))
     moves: list[TimedTransition] = []
     rows: dict[str, Record] = {}
     now, started = 0.0, 0
@@ -84,9 +84,9 @@ def learner_with_cache(draw: DurationSampler) -> DurationLearner:
     for _ in range(100):
         took, age = max(5.0, draw(random)), 0.0
         while (look := learner.plan(DURATION_KEY).next_age(age)) < took:
-            learner.survived(DURATION_KEY, age, look)
+            learner.on_still_running(DURATION_KEY, age, look)
             age = look
-        learner.ended(DURATION_KEY, age, look)
+        learner.on_finished(DURATION_KEY, age, look)
     earlier = DurationLearner(INTERVAL_S)
     earlier.restore(learner.dump())
     return earlier
@@ -134,7 +134,7 @@ def estimates(
         clock[0] = at * total
         if isinstance(who, KnownDistribution):
             running = [(who, clock[0] - started_at) for started_at in in_flight_since.values()]
-            found.append(rest_s(running, [(who, rows - started)], slots) + DOWNLOAD_S)
+            found.append(time_left_s(running, [(who, rows - started)], slots) + DOWNLOAD_S)
         else:
             left = eta()
             found.append(-1.0 if left is None else left)

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from pipeline.poll.learner import DurationLearner
 from pipeline.poll.rate_limit import AdaptiveRateLimit
-from pipeline.poll.schedule import PollQueue
+from pipeline.poll.schedule import PollSchedule
 from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
 
 INTERVAL_S: Final = 10.0
@@ -66,7 +66,7 @@ class NightSimulation:
         """Play the night to its end and return how long it was on its own clock."""
         random = Random(self.seed)
         conditions = VendorConditions(self.jobs / self.ceiling * 100.0)
-        queue = PollQueue(DurationLearner(INTERVAL_S), interval_s=INTERVAL_S, random=Random(self.seed + 1))
+        queue = PollSchedule(DurationLearner(INTERVAL_S), interval_s=INTERVAL_S, random=Random(self.seed + 1))
         gate = AdaptiveConcurrencyLimit(self.ceiling, interval_s=INTERVAL_S, random=Random(self.seed + 2))
         pace = AdaptiveRateLimit(interval_s=INTERVAL_S)
         now, create_at = 0.0, 0.0
@@ -89,7 +89,7 @@ class NightSimulation:
     def _create(
         self,
         gate: AdaptiveConcurrencyLimit,
-        queue: PollQueue,
+        queue: PollSchedule,
         conditions: VendorConditions,
         now: float,
         random: Random,
@@ -117,7 +117,7 @@ class NightSimulation:
     def _poll(
         self,
         key: str,
-        queue: PollQueue,
+        queue: PollSchedule,
         pace: AdaptiveRateLimit,
         conditions: VendorConditions,
         now: float,
@@ -127,11 +127,11 @@ class NightSimulation:
         self.polls += 1
         if conditions.is_down(now):
             self.failed_polls += 1
-            queue.look_failed(key, now=now)
+            queue.poll_failed(key, now=now)
         elif random.random() < conditions.rejection_share(now):
             self.failed_polls += 1
             pace.on_rate_limited(now)
-            queue.look_failed(key, now=now)
+            queue.poll_failed(key, now=now)
         elif now < self.ends[key]:
             pace.on_success(now)
             queue.not_yet(key, now=now)
@@ -173,7 +173,7 @@ def bytes_per_generation(generations: int = 100_000) -> float:
     """Return the bytes that each of so many tracked generations takes, its key apart."""
     keys = [f"generation-{i:012}" for i in range(generations)]
     tracemalloc.start()
-    queue = PollQueue(DurationLearner(INTERVAL_S), interval_s=INTERVAL_S, random=Random(1))
+    queue = PollSchedule(DurationLearner(INTERVAL_S), interval_s=INTERVAL_S, random=Random(1))
     for i, key in enumerate(keys):
         queue.add(key, DURATION_KEYS[1], now=i * 1e-3)
     now = 0.0

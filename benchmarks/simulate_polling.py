@@ -17,7 +17,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.poll.learner import DurationLearner
-from pipeline.poll.schedule import PollQueue
+from pipeline.poll.schedule import PollSchedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,7 +78,7 @@ def simulate(
     latency_s: float = 0.0,
 ) -> PollingCost:
     """Run one batch through the real queue; a slot is refilled when the end of its generation is noticed."""
-    queue = PollQueue(learner or DurationLearner(interval_s), interval_s=interval_s, random=Random(seed))
+    queue = PollSchedule(learner or DurationLearner(interval_s), interval_s=interval_s, random=Random(seed))
     born: dict[str, float] = {}
     waiting = iter(enumerate(durations))
     looks, delay, now = 0, 0.0, 0.0

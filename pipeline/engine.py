@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from anyio import create_memory_object_stream, create_task_group
 
-from pipeline.download.pool import Saves
+from pipeline.download.pool import DownloaderPool
 from pipeline.errors import StopReason, StopRun
 from pipeline.events import Level, Topic
 from pipeline.model import State
-from pipeline.poll.pool import Looks
-from pipeline.reconcile.pool import Reconciler
-from pipeline.run_context import Run, Tools
-from pipeline.run_state import Board, Outcome
-from pipeline.submit.create import HURRY_S, Submitter
-from pipeline.submit.pool import Submits
+from pipeline.poll.pool import PollerPool
+from pipeline.reconcile.pool import ReconcilerPool
+from pipeline.run_context import Dependencies, RunContext
+from pipeline.run_state import RunOutcome, RunState
+from pipeline.submit.create import SHUTDOWN_GRACE_S, Submitter
+from pipeline.submit.pool import SubmitterPool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 MAX_SUBMITTERS: Final = 64
-MAX_LOOKERS: Final = 128
-CHECKERS: Final = 4
+MAX_POLLERS: Final = 128
+ARTIFACT_CHECKERS: Final = 4
 """Saved files that are hashed at once when a run begins."""
 
 
@@ -42,47 +42,47 @@ class Engine:
     def __init__(
         self,
         records: Sequence[Record],
-        tools: Tools,
+        deps: Dependencies,
         settings: Settings,
         observer: Observer,
         *,
-        expecting: float = 0,
+        expected_more: float = 0,
     ) -> None:
         """Begin with `records`; up to `expecting` others at a time, or inf, may be admitted while it runs."""
-        self._run = Run(Board.of(records), tools, settings, observer)
-        self._run.board.expecting = expecting > 0
-        self._room = max(1, len(records)) + expecting
-        self._running = anyio.Event()
-        self._submitter = Submitter(tools.api, tools.ledger, wall=tools.wall)
+        self._run = RunContext(RunState.of(records), deps, settings, observer)
+        self._run.state.expects_more = expected_more > 0
+        self._stream_capacity = max(1, len(records)) + expected_more
+        self._started = anyio.Event()
+        self._submitter = Submitter(deps.api, deps.ledger, wall=deps.wall)
         self._scope = anyio.CancelScope()
 
-    async def run(self) -> Outcome:
+    async def run(self) -> RunOutcome:
         """Do all there is to do; return how it ended. Only bugs raise: a run's trouble is in the outcome."""
-        run, board = self._run, self._run.board
+        run, board = self._run, self._run.state
         settings = run.settings
-        ready_in, ready_out = create_memory_object_stream[str](self._room)
-        due_in, due_out = create_memory_object_stream[str](MAX_LOOKERS)
-        saves = Saves(run, ready_in)
-        looks = Looks(run, saves.push)
-        submits = Submits(run, self._submitter, looks)
-        doubts = Reconciler(run, looks.track)
-        self._saves, self._looks = saves, looks
+        ready_in, ready_out = create_memory_object_stream[str](self._stream_capacity)
+        due_in, due_out = create_memory_object_stream[str](MAX_POLLERS)
+        downloader_pool = DownloaderPool(run, ready_in)
+        poller_pool = PollerPool(run, downloader_pool.push)
+        submitter_pool = SubmitterPool(run, self._submitter, poller_pool)
+        reconciler_pool = ReconcilerPool(run, poller_pool.track)
+        self._downloader_pool, self._poller_pool = downloader_pool, poller_pool
         with self._scope, ready_out, due_out:
             async with ready_in, due_in, create_task_group() as pools:
-                saves.spawn = lambda *work: pools.start_soon(self._guarded, *work)
+                downloader_pool.spawn = lambda *work: pools.start_soon(self._guarded, *work)
                 for _ in range(min(settings.concurrency, MAX_SUBMITTERS)):
-                    pools.start_soon(self._guarded, submits.work)
-                for _ in range(min(max(settings.concurrency, looks.backlog()), MAX_LOOKERS)):
-                    pools.start_soon(self._guarded, looks.work, due_out.clone())
+                    pools.start_soon(self._guarded, submitter_pool.work)
+                for _ in range(min(max(settings.concurrency, poller_pool.backlog()), MAX_POLLERS)):
+                    pools.start_soon(self._guarded, poller_pool.work, due_out.clone())
                 for _ in range(settings.downloads):
-                    pools.start_soon(self._guarded, saves.work, ready_out.clone())
-                pools.start_soon(self._guarded, looks.dispatch, due_in)
-                pools.start_soon(self._guarded, looks.expire, due_in.clone())
-                pools.start_soon(self._guarded, doubts.work)
-                await saves.take_up(CHECKERS)
-                looks.take_up()
-                self._running.set()
-                await doubts.until_settled()
+                    pools.start_soon(self._guarded, downloader_pool.work, ready_out.clone())
+                pools.start_soon(self._guarded, poller_pool.dispatch, due_in)
+                pools.start_soon(self._guarded, poller_pool.expire_deadlines, due_in.clone())
+                pools.start_soon(self._guarded, reconciler_pool.work)
+                await downloader_pool.resume(ARTIFACT_CHECKERS)
+                poller_pool.resume()
+                self._started.set()
+                await reconciler_pool.until_settled()
                 pools.cancel_scope.cancel()
         return board.outcome()
 
@@ -90,68 +90,68 @@ class Engine:
         """Run a worker; trouble of the whole run ends the run, with everything on disk as it is."""
         try:
             await work(*args)
-        except StopRun as trouble:
-            self._run.halt(trouble.reason, str(trouble))
-            self.abandon()
+        except StopRun as error:
+            self._run.stop_submitting(error.reason, str(error))
+            self.cancel()
 
     async def admit(self, records: Sequence[Record]) -> None:
         """Take further rows in, wherever they stand, as if the run had begun with them."""
-        await self._running.wait()
-        board = self._run.board
+        await self._started.wait()
+        board = self._run.state
         for record in records:
             board.records[record.key] = record
-            board.left.pop(record.key, None)
+            board.unfinished.pop(record.key, None)
             if record.state is State.PENDING:
                 board.queue(record)
             elif record.state is State.GENERATING:
-                self._looks.track(record)
+                self._poller_pool.track(record)
             elif record.state is State.READY:
-                self._saves.push(record)
+                self._downloader_pool.push(record)
             elif record.state is State.IN_DOUBT:
-                board.doubts.add(record.key)
-        self._run.ring()
+                board.in_doubt.add(record.key)
+        self._run.notify()
 
     def forget(self, keys: Iterable[str]) -> None:
         """Let go of those rows that are done or failed for good."""
-        records = self._run.board.records
+        records = self._run.state.records
         for key in keys:
             if key in records and records[key].state in (State.DONE, State.FAILED):
                 del records[key]
 
-    def expect(self, *, more: bool) -> None:
+    def set_expects_more(self, *, more: bool) -> None:
         """Say whether further rows may come; when none do, the run ends with those that it has."""
-        self._run.board.expecting = more
-        self._run.ring()
+        self._run.state.expects_more = more
+        self._run.notify()
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Let everyone who waits look again: something outside has changed."""
-        self._run.ring()
+        self._run.notify()
 
     @property
-    def board(self) -> Board:
+    def state(self) -> RunState:
         """Everything as it stands; to be read."""
-        return self._run.board
+        return self._run.state
 
     def stop(self, reason: str, notice: str) -> None:
         """Submit no more; finish and save what is paid. Safe to call from a signal's task.
 
         `reason` is what the outcome will say, `notice` is said now.
         """
-        self._run.board.impatient = True
-        self._run.board.halt(StopReason.INTERRUPTED, reason)
-        self._run.say(Topic.STOPPING, notice, Level.WARNING)
-        self._run.ring()
+        self._run.state.stop_requested = True
+        self._run.state.stop_submitting(StopReason.INTERRUPTED, reason)
+        self._run.report_event(Topic.STOPPING, notice, Level.WARNING)
+        self._run.notify()
 
-    def hold_back(self, trouble: StopRun) -> None:
+    def stop_submitting(self, error: StopRun) -> None:
         """Submit no more, for a trouble that was met elsewhere; go on with what is paid."""
-        self._run.halt(trouble.reason, str(trouble))
+        self._run.stop_submitting(error.reason, str(error))
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         """Stop at once: creates in flight get a moment to learn their outcome, the rest is resumable."""
-        self._submitter.hurry()
-        self._run.tools.ledger.set_shutdown_deadline(HURRY_S)
+        self._submitter.set_shutdown_deadline()
+        self._run.deps.ledger.set_shutdown_deadline(SHUTDOWN_GRACE_S)
         self._scope.cancel()
 
     def records(self) -> list[Record]:
         """Return every record as it stands now, in the manifest's order."""
-        return list(self._run.board.records.values())
+        return list(self._run.state.records.values())

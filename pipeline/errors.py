@@ -60,21 +60,21 @@ class StopRun(VeobatchError):
         self.reason = reason
 
 
-class Held(StopRun):
+class BatchLocked(StopRun):
     """Another process holds this output folder."""
 
     def __init__(self, message: str) -> None:
         super().__init__(StopReason.LEDGER, message)
 
 
-class StoreTrouble(StopRun):
+class StoreError(StopRun):
     """The place where videos go is full, read-only or gone; no fault of any one job."""
 
     def __init__(self, message: str) -> None:
         super().__init__(StopReason.DISK, message)
 
 
-class LedgerTrouble(StopRun):
+class LedgerError(StopRun):
     """The ledger is damaged, from a newer version, or cannot be written."""
 
     def __init__(self, message: str) -> None:

@@ -61,23 +61,23 @@ class Event:
 class Observer(Protocol):
     """Somebody who watches a run."""
 
-    def moved(self, before: Record, after: Record) -> None:
+    def on_transition(self, before: Record, after: Record) -> None:
         """A record's step has become durable."""
 
-    def said(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Something else happened."""
 
 
-class Observers:
+class ObserverGroup:
     """Several observers as one."""
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
 
-    def moved(self, before: Record, after: Record) -> None:
+    def on_transition(self, before: Record, after: Record) -> None:
         for observer in self._observers:
-            observer.moved(before, after)
+            observer.on_transition(before, after)
 
-    def said(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         for observer in self._observers:
-            observer.said(event)
+            observer.on_event(event)

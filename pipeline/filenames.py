@@ -104,28 +104,28 @@ def assign_stems(wanted: Iterable[tuple[K, str]], taken: Mapping[K, str]) -> dic
     that the outcome does not depend on how many clash. Returns one stem for each key of `wanted`.
     """
     given = dict(taken)
-    used = {_folded(stem) for stem in given.values()}
+    used = {_casefolded(stem) for stem in given.values()}
     chosen: dict[K, str] = {}
     for key, stem in wanted:
         if key not in given:
-            given[key] = _free(stem, str(key), used)
-            used.add(_folded(given[key]))
+            given[key] = _unused_stem(stem, str(key), used)
+            used.add(_casefolded(given[key]))
         chosen[key] = given[key]
     return chosen
 
 
-def _free(stem: str, key: str, used: set[str]) -> str:
-    if _folded(stem) not in used:
+def _unused_stem(stem: str, key: str, used: set[str]) -> str:
+    if _casefolded(stem) not in used:
         return stem
     digest = hashlib.sha256(key.encode()).hexdigest()
     for length in range(6, len(digest) + 1):
         candidate = f"{_cut(stem, MAX_STEM_BYTES - length - 1)}-{digest[:length]}"
-        if _folded(candidate) not in used:
+        if _casefolded(candidate) not in used:
             return candidate
     raise AssertionError(f"two rows have one key: {key}")
 
 
-def _folded(stem: str) -> str:
+def _casefolded(stem: str) -> str:
     """One text for all names that some file system takes for the same file (APFS, HFS+, NTFS, FAT)."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", stem).casefold()).casefold()
 

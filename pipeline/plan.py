@@ -16,15 +16,15 @@ from pipeline.model import MAYBE_PAID, Failure, Job, Record, State
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-BYTES_LOST: Final = "not_a_video"
+NOT_A_VIDEO: Final = "not_a_video"
 NO_VIDEO: Final = "no_video"
-PAID_FAILURES: Final = frozenset({BYTES_LOST, NO_VIDEO})
+PAID_FAILURES: Final = frozenset({NOT_A_VIDEO, NO_VIDEO})
 """Failures after the vendor called the generation completed: it may be charged, so a retry fetches that
 generation again and never buys another."""
 
 
 @dataclass(frozen=True, slots=True)
-class Retry:
+class RetrySelection:
     """The user's wish to try failed rows again: all of them, or those with one of `codes`."""
 
     wanted: bool = False
@@ -37,7 +37,7 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BatchPlan:
     """What a run starts from.
 
     `records` are all of the batch after planning, in order; `added` are the new ones among them, `steps`
@@ -49,7 +49,7 @@ class Plan:
     records: tuple[Record, ...]
     added: tuple[Record, ...]
     steps: tuple[tuple[Record, Record], ...]
-    places: Mapping[str, tuple[int, int]]
+    positions: Mapping[str, tuple[int, int]]
     edited: tuple[tuple[Record, Record], ...]
     removed: tuple[Record, ...]
 
@@ -59,9 +59,9 @@ def make_plan(
     known: Iterable[Record],
     *,
     name_template: str = "{id}",
-    retry: Retry | None = None,
+    retry: RetrySelection | None = None,
     resubmit_in_doubt: bool = False,
-) -> Plan:
+) -> BatchPlan:
     """Compare the manifest with the ledger. `known` is every record of the batch."""
     records = {record.key: record for record in known}
     places: dict[str, tuple[int, int]] = {}
@@ -75,13 +75,13 @@ def make_plan(
     added = _new_records([job for job in jobs if job.key not in records], records, name_template)
     steps = []
     for record in list(records.values()):
-        after = _first_step(record, retry or Retry(), resubmit_in_doubt=resubmit_in_doubt)
+        after = _planned_step(record, retry or RetrySelection(), resubmit_in_doubt=resubmit_in_doubt)
         if after is not None:
             steps.append((record, after))
             records[record.key] = after
     everything = sorted((*records.values(), *added), key=_order)
     removed = tuple(r for r in everything if r.position < 0 and r.state in MAYBE_PAID)
-    return Plan(tuple(everything), tuple(added), tuple(steps), places, _edits(added, records), removed)
+    return BatchPlan(tuple(everything), tuple(added), tuple(steps), places, _edits(added, records), removed)
 
 
 def _new_records(jobs: Sequence[Job], known: Mapping[str, Record], template: str) -> list[Record]:
@@ -118,34 +118,34 @@ def new_record(job: Job, stem: str) -> Record:
     )
 
 
-def _first_step(record: Record, retry: Retry, *, resubmit_in_doubt: bool) -> Record | None:
+def _planned_step(record: Record, retry: RetrySelection, *, resubmit_in_doubt: bool) -> Record | None:
     """Return what a record becomes before anything moves, or None when it stays."""
     resubmits = resubmit_in_doubt and record.position >= 0
     match record.state:
         case State.SUBMITTING:
-            return resubmitted(record) if resubmits else interrupted(record)
+            return mark_resubmitted(record) if resubmits else mark_interrupted(record)
         case State.IN_DOUBT:
-            return resubmitted(record) if resubmits else None
+            return mark_resubmitted(record) if resubmits else None
         case State.FAILED:
-            return tried_again(record) if record.position >= 0 and retry.covers(record.failure) else None
+            return mark_retried(record) if record.position >= 0 and retry.covers(record.failure) else None
         case State.PENDING | State.GENERATING | State.READY | State.DONE:
             return None
         case unreachable:
             assert_never(unreachable)
 
 
-def interrupted(record: Record) -> Record:
+def mark_interrupted(record: Record) -> Record:
     """Return a record whose run died between the create's intent and its answer."""
     words = "the run ended before the answer came"
     return record.evolve(State.IN_DOUBT, doubted_at=record.submitted_at, failure=Failure("in_doubt", words))
 
 
-def resubmitted(record: Record) -> Record:
+def mark_resubmitted(record: Record) -> Record:
     """Return a doubtful record that its user wants sent again, whatever became of the first create."""
     return record.evolve(State.PENDING, failure=None, reserved_usd=None, doubted_at=None)
 
 
-def tried_again(record: Record) -> Record:
+def mark_retried(record: Record) -> Record:
     """Return a failed record on its way once more: fetched again when paid, else generated again."""
     failure = record.failure
     if failure is not None and failure.code in PAID_FAILURES and record.generation_id:

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from pipeline.ledger import Ledger
     from pipeline.model import Record
     from pipeline.poll.rate_limit import RateLimit
-    from pipeline.poll.schedule import PollQueue
-    from pipeline.run_state import Board
+    from pipeline.poll.schedule import PollSchedule
+    from pipeline.run_state import RunState
     from pipeline.settings import Settings
     from pipeline.submit.budget import Budget
     from pipeline.submit.concurrency import ConcurrencyLimit
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
+class Dependencies:
     """What a run works with: the edges, the rules' state, and the two clocks (monotonic, epoch).
 
     `log_gap_s` is left between two readings of the vendor's log.
@@ -40,9 +40,9 @@ class Tools:
     api: Api
     ledger: Ledger
     downloader: Downloader
-    polling: PollQueue
-    gate: ConcurrencyLimit
-    pace: RateLimit
+    schedule: PollSchedule
+    concurrency_limit: ConcurrencyLimit
+    rate_limit: RateLimit
     budget: Budget
     price_of: Callable[[Record], float | None]
     clock: Callable[[], float]
@@ -51,58 +51,58 @@ class Tools:
     log_gap_s: float = LOG_REQUEST_GAP_S
 
 
-class Run:
+class RunContext:
     """What the pools of one run share: the board, the tools, and the bell that wakes who waits."""
 
-    def __init__(self, board: Board, tools: Tools, settings: Settings, observer: Observer) -> None:
-        self.board = board
-        self.tools = tools
+    def __init__(self, board: RunState, tools: Dependencies, settings: Settings, observer: Observer) -> None:
+        self.state = board
+        self.deps = tools
         self.settings = settings
         self.observer = observer
         self.started_at = tools.clock()
-        self._bell = anyio.Event()
+        self._changed = anyio.Event()
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Something changed: let everyone who waits look again."""
-        self._bell.set()
-        self._bell = anyio.Event()
+        self._changed.set()
+        self._changed = anyio.Event()
 
-    async def changed(self, within_s: float | None = None) -> None:
+    async def wait_changed(self, within_s: float | None = None) -> None:
         """Wait until something changes, at most `within_s` seconds."""
-        bell = self._bell
+        bell = self._changed
         with anyio.move_on_after(within_s):
             await bell.wait()
 
     async def commit(self, before: Record, after: Record) -> Record:
         """Make a step durable, then known. Raises `Conflict` or a `StopRun`."""
         with anyio.CancelScope(shield=True):
-            record = await self.tools.ledger.commit(before, after)
-        self.moved(before, record)
+            record = await self.deps.ledger.commit(before, after)
+        self.on_transition(before, record)
         return record
 
     async def commit_both(self, before: Record, between: Record, after: Record) -> None:
         """Make two steps of one record durable together: a kill finds both or neither; watchers see one."""
         steps = [Transition(before, between), Transition(between, after)]
         with anyio.CancelScope(shield=True):
-            for made in await self.tools.ledger.commit_many(steps):
+            for made in await self.deps.ledger.commit_many(steps):
                 if isinstance(made, Conflict):
                     raise made
-        self.moved(before, after)
+        self.on_transition(before, after)
 
-    def moved(self, before: Record, after: Record) -> None:
+    def on_transition(self, before: Record, after: Record) -> None:
         """A step is durable: show it to the board and to those who watch."""
-        self.board.records[after.key] = after
-        self.tools.budget.update(after)
-        self.observer.moved(before, after)
-        self.ring()
+        self.state.records[after.key] = after
+        self.deps.budget.update(after)
+        self.observer.on_transition(before, after)
+        self.notify()
 
-    def halt(self, reason: StopReason, message: str) -> None:
+    def stop_submitting(self, reason: StopReason, message: str) -> None:
         """Stop submitting and finish what is paid."""
-        if self.board.halt(reason, message):
-            self.say(Topic.STOPPING, message, Level.WARNING)
-        self.ring()
+        if self.state.stop_submitting(reason, message):
+            self.report_event(Topic.STOPPING, message, Level.WARNING)
+        self.notify()
 
-    def say(
+    def report_event(
         self, topic: Topic, message: str, level: Level = Level.INFO, record: Record | None = None
     ) -> None:
-        self.observer.said(Event(topic, message, level, record.key if record else ""))
+        self.observer.on_event(Event(topic, message, level, record.key if record else ""))

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunOutcome:
     """How a run ended. `stop` and `message` say why it submitted no more; `left` why rows stay open."""
 
     records: tuple[Record, ...]
-    stop: StopReason | None
+    stop_reason: StopReason | None
     message: str
-    left: Mapping[str, str]
+    unfinished: Mapping[str, str]
 
     @property
     def open_rows(self) -> tuple[Record, ...]:
@@ -39,7 +39,7 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class Board:
+class RunState:
     """The run's state. `generating` counts generations accepted and not noticed as finished.
 
     No create starts before `paused_until`, on the run's clock.
@@ -49,26 +49,26 @@ class Board:
 
     records: dict[str, Record]
     pending: list[tuple[float, int, str]] = field(default_factory=list)
-    doubts: set[str] = field(default_factory=set)
-    left: dict[str, str] = field(default_factory=dict)
+    in_doubt: set[str] = field(default_factory=set)
+    unfinished: dict[str, str] = field(default_factory=dict)
     overdue: set[str] = field(default_factory=set)
-    polls: Counter[str] = field(default_factory=Counter)
+    poll_counts: Counter[str] = field(default_factory=Counter)
     not_yet_at: dict[str, float] = field(default_factory=dict)
     submitting: int = 0
     generating: int = 0
     tracked: int = 0
     settling: int = 0
-    saving: int = 0
+    downloading: int = 0
     checking: int = 0
     paused_until: float = 0.0
-    impatient: bool = False
-    no_room: bool = False
-    expecting: bool = False
-    stop: StopReason | None = None
-    message: str = ""
+    stop_requested: bool = False
+    budget_exhausted: bool = False
+    expects_more: bool = False
+    stop_reason: StopReason | None = None
+    stop_message: str = ""
 
     @classmethod
-    def of(cls, records: Iterable[Record]) -> Board:
+    def of(cls, records: Iterable[Record]) -> RunState:
         """Return a board on which every pending row of the manifest waits for its turn."""
         board = cls({record.key: record for record in records})
         for record in board.records.values():
@@ -98,62 +98,62 @@ class Board:
         """Take the row that `next_pending` returned."""
         heapq.heappop(self.pending)
 
-    def halt(self, reason: StopReason, message: str) -> bool:
+    def stop_submitting(self, reason: StopReason, message: str) -> bool:
         """Stop submitting; the first reason is kept. Return whether this was the first."""
-        if self.stop is not None:
+        if self.stop_reason is not None:
             return False
-        self.stop, self.message = reason, message
+        self.stop_reason, self.stop_message = reason, message
         return True
 
     def busy(self) -> bool:
         """Say whether anything but doubts is alive, or may come."""
-        return self.expecting or self.has_work()
+        return self.expects_more or self.has_work()
 
     def has_work(self) -> bool:
         """Say whether anything but doubts is alive."""
-        waiting = bool(self.pending) and self.stop is None and not self.no_room
-        return waiting or self._alive() > 0
+        waiting = bool(self.pending) and self.stop_reason is None and not self.budget_exhausted
+        return waiting or self._active_count() > 0
 
-    def held(self) -> int:
+    def open_count(self) -> int:
         """Return how many rows are here that are neither done with nor left."""
-        return len(self.pending) + self.under_way()
+        return len(self.pending) + self.started_count()
 
-    def under_way(self) -> int:
+    def started_count(self) -> int:
         """Return how many of the rows held do not wait to be submitted."""
-        return self._alive() + len(self.doubts)
+        return self._active_count() + len(self.in_doubt)
 
-    def _alive(self) -> int:
-        return self.submitting + self.tracked + self.settling + self.saving + self.checking
+    def _active_count(self) -> int:
+        return self.submitting + self.tracked + self.settling + self.downloading + self.checking
 
-    def in_flight(self) -> int:
+    def occupied_slots(self) -> int:
         """Return how many of the account's slots are taken, or may be: what is in doubt counts."""
-        return self.generating + len(self.doubts)
+        return self.generating + len(self.in_doubt)
 
-    def due(self, now: float, most: int) -> int:
+    def submittable_count(self, now: float, limit: int) -> int:
         """Return how many rows could be submitted now, counted no further than `most`."""
         found = 0
         for not_before, _, key in self.pending:
             record = self.records.get(key)
             found += not_before <= now and record is not None and record.state is State.PENDING
-            if found >= most:
+            if found >= limit:
                 break
         return found
 
-    def looked(self, record: Record) -> dict[str, Any]:
+    def take_poll_stats(self, record: Record) -> dict[str, Any]:
         """Return, and forget, what looks have learned of a record and no transition has written yet."""
-        changes: dict[str, Any] = {"polls": record.polls + self.polls.pop(record.key, 0)}
+        changes: dict[str, Any] = {"polls": record.polls + self.poll_counts.pop(record.key, 0)}
         if record.key in self.not_yet_at:
             changes["not_yet_at"] = self.not_yet_at.pop(record.key)
         return changes
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> RunOutcome:
         """Return how things stand, in the manifest's order."""
-        stop, message = self.stop, self.message
-        if stop is None and self.doubts:
-            stop, message = StopReason.IN_DOUBT, f"{len(self.doubts)} row(s) in doubt"
-        if stop is None and self.left:
-            key, why = next(iter(self.left.items()))
+        stop, message = self.stop_reason, self.stop_message
+        if stop is None and self.in_doubt:
+            stop, message = StopReason.IN_DOUBT, f"{len(self.in_doubt)} row(s) in doubt"
+        if stop is None and self.unfinished:
+            key, why = next(iter(self.unfinished.items()))
             stop = StopReason.DEADLINE if self.overdue else StopReason.UNFINISHED
-            more = f", and {len(self.left) - 1} more" if len(self.left) > 1 else ""
+            more = f", and {len(self.unfinished) - 1} more" if len(self.unfinished) > 1 else ""
             message = f"{self.records[key].id}: {why}{more}"
-        return Outcome(tuple(self.records.values()), stop, message, dict(self.left))
+        return RunOutcome(tuple(self.records.values()), stop, message, dict(self.unfinished))

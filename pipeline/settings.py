@@ -57,7 +57,7 @@ class Settings(BaseModel):
         return template
 
     @property
-    def doubt_s(self) -> float:
+    def reconcile_after_s(self) -> float:
         """How long absence from the vendor's log leaves a row in doubt."""
         return self.timeout + LOG_LAG_MARGIN_S if self.reconcile_after is None else self.reconcile_after
 
@@ -77,10 +77,10 @@ def resolve(sources: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
-        words = [_explain(item, origin) for item in error.errors()]
+        words = [_error_text(item, origin) for item in error.errors()]
         raise UsageError("\n".join(words)) from error
 
 
-def _explain(item: Mapping[str, Any], origin: Mapping[str, str]) -> str:
+def _error_text(item: Mapping[str, Any], origin: Mapping[str, str]) -> str:
     name = str(item["loc"][0])
     return f"{origin.get(name, 'settings')}: {name}: {item['msg']}, not {item['input']!r}"

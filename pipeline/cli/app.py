@@ -31,15 +31,15 @@ from pipeline.client import ApiKey, normalize_base_url
 from pipeline.download.downloader import Downloader, DownloadLimits
 from pipeline.download.http import open_session
 from pipeline.engine import Engine
-from pipeline.errors import ExitCode, StoreTrouble, UsageError
+from pipeline.errors import ExitCode, StoreError, UsageError
 from pipeline.events import Event, Topic
 from pipeline.model import State
 from pipeline.poll.duration_cache import duration_cache_path, read_duration_cache, write_duration_cache
 from pipeline.poll.learner import DurationLearner
 from pipeline.poll.rate_limit import AdaptiveRateLimit
-from pipeline.poll.schedule import PollQueue
+from pipeline.poll.schedule import PollSchedule
 from pipeline.results.live.access import parse_bind
-from pipeline.run_context import Tools
+from pipeline.run_context import Dependencies
 from pipeline.storage import open_store
 from pipeline.submit.budget import Budget
 from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from pipeline.cli.setup import PreparedRun
     from pipeline.cluster.driver import ClusterDriver
-    from pipeline.run_state import Outcome
+    from pipeline.run_state import RunOutcome
 
 NO_KEY_HINT: Final = "To try without a key, free and offline: add --sandbox."
 SANDBOX_KEY: Final = "any-key-will-do"
@@ -131,14 +131,14 @@ async def _run_engine(
     started = time.monotonic()
     try:
         await observers.results_writer.write_csv(engine.records())
-    except StoreTrouble as error:
+    except StoreError as error:
         engine.stop_submitting(error)
     outcome, signal_exit_code = await observers.run_engine(engine)
     code = signal_exit_code or exit_code(outcome)
     summary = ExitSummary(config.options.argv, config.paths, outcome, time.monotonic() - started, code)
     if not await observers.results_writer.finish(outcome.records, next_command=summary.next_command()):
         summary = replace(summary, exit_code=signal_exit_code or ExitCode.RESUMABLE, results_not_written=True)
-    observers.observer.said(Event(Topic.ENDED, f"exit {int(summary.exit_code)}: {summary.headline()}"))
+    observers.observer.on_event(Event(Topic.ENDED, f"exit {int(summary.exit_code)}: {summary.headline()}"))
     return summary
 
 
@@ -155,18 +155,22 @@ def _duration_cache(learner: DurationLearner, base_url: str, *, enabled: bool) -
             write_duration_cache(path, learner.dump())
 
 
-def _dependencies(prepared: PreparedRun, cdn: aiohttp.ClientSession, learner: DurationLearner) -> Tools:
+def _dependencies(
+    prepared: PreparedRun, cdn: aiohttp.ClientSession, learner: DurationLearner
+) -> Dependencies:
     config = prepared.config
     settings, rng = config.settings, random.Random()
     limits = DownloadLimits.of(settings)
-    return Tools(
+    return Dependencies(
         api=prepared.api,
         ledger=prepared.ledger,
         downloader=Downloader(session=cdn, store=config.store, limits=limits, media=settings.media),
-        polling=PollQueue(learner, interval_s=settings.poll_interval, random=rng),
-        gate=AdaptiveConcurrencyLimit(settings.concurrency, interval_s=settings.poll_interval, random=rng),
-        pace=AdaptiveRateLimit(interval_s=settings.poll_interval),
-        budget=Budget.of(settings.max_cost, prepared.plan.records),
+        schedule=PollSchedule(learner, interval_s=settings.poll_interval, random=rng),
+        concurrency_limit=AdaptiveConcurrencyLimit(
+            settings.concurrency, interval_s=settings.poll_interval, random=rng
+        ),
+        rate_limit=AdaptiveRateLimit(interval_s=settings.poll_interval),
+        budget=Budget.from_records(settings.max_cost, prepared.plan.records),
         price_of=prepared.prices.price_usd,
         clock=time.monotonic,
         wall=time.time,
@@ -174,9 +178,9 @@ def _dependencies(prepared: PreparedRun, cdn: aiohttp.ClientSession, learner: Du
     )
 
 
-def exit_code(outcome: Outcome) -> ExitCode:
+def exit_code(outcome: RunOutcome) -> ExitCode:
     """Choose among 0, 1 and 3: what can go on wins over what failed."""
-    if outcome.stop is not None or outcome.open_rows:
+    if outcome.stop_reason is not None or outcome.open_rows:
         return ExitCode.RESUMABLE
     failed = any(record.state is State.FAILED and record.position >= 0 for record in outcome.records)
     return ExitCode.SOME_FAILED if failed else ExitCode.DONE

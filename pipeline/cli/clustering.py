@@ -99,7 +99,7 @@ async def check_artifacts(
                 if record.artifact is not None and await downloader.intact(record.artifact):
                     continue
                 message = f"{record.id}: its video is missing or altered: fetching it again"
-                observer.said(Event(Topic.NOTE, message, Level.WARNING, record.key))
+                observer.on_event(Event(Topic.NOTE, message, Level.WARNING, record.key))
                 requeued = record.evolve(State.READY, artifact=None, downloaded_at=None)
                 checked[record.key] = await ledger.commit(record, requeued)
             except StopRun as error:

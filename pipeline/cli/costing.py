@@ -15,8 +15,8 @@ from pipeline.cli.ledger_access import open_exclusive_ledger, open_read_only_led
 from pipeline.cli.paths import existing_batch_paths
 from pipeline.cli.terminal import one_line
 from pipeline.client import Api
-from pipeline.errors import ExitCode, Held, StopReason, StopRun
-from pipeline.reconcile.request_log import read_whole_log
+from pipeline.errors import BatchLocked, ExitCode, StopReason, StopRun
+from pipeline.reconcile.request_log import fetch_whole_log
 from pipeline.results.cost_audit import audit_costs
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ async def _audit_costs(paths: BatchPaths, base_url: str, key: ApiKey, as_json: b
     now = time.time()
     oldest = min((record.submitted_at for record in records if record.submitted_at), default=now)
     async with Api(base_url, key) as api:
-        log = await read_whole_log(api, oldest, now)
-    if log.trouble:
-        raise StopRun(StopReason.UNREACHABLE, f"the vendor's log cannot be read: {log.trouble}")
+        log = await fetch_whole_log(api, oldest, now)
+    if log.error:
+        raise StopRun(StopReason.UNREACHABLE, f"the vendor's log cannot be read: {log.error}")
     audit = audit_costs(records, log.rows, identity)
     learned = await _save_learned_costs(paths, audit) if audit.learned_costs else 0
     click.echo(json.dumps(_as_json(audit, learned)) if as_json else _audit_text(audit, learned))
@@ -61,7 +61,7 @@ async def _save_learned_costs(paths: BatchPaths, audit: CostAudit) -> int:
             records = {record.key: record for record in await ledger.load()}
             for key, row in audit.learned_costs.items():
                 await _save_cost(ledger, records[key], row.usd, row.credits)
-    except Held as locked:
+    except BatchLocked as locked:
         click.echo(f"nothing was written: {locked}", err=True)
         return 0
     return len(audit.learned_costs)

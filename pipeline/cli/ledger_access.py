@@ -13,7 +13,7 @@ import click
 
 from pipeline.events import Event, Level, Topic
 from pipeline.ledger import Ledger
-from pipeline.ledger.lock import hold
+from pipeline.ledger.lock import hold_lock
 from pipeline.results.csv import iso
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class ReconnectNotifier:
         if self.observer is None:
             click.echo(message, err=True)
         else:
-            self.observer.said(Event(Topic.WAITING, message, Level.WARNING))
+            self.observer.on_event(Event(Topic.WAITING, message, Level.WARNING))
 
 
 @asynccontextmanager
@@ -52,7 +52,7 @@ async def open_exclusive_ledger(
     """
     since = iso(time.time())
     notifier = notifier or ReconnectNotifier()
-    with hold(paths.folder, what=what, since=since), _external_file_lock(paths, what, since):
+    with hold_lock(paths.folder, what=what, since=since), _external_file_lock(paths, what, since):
         opening = Ledger.open(paths.ledger, batch=paths.batch, exclusive=True, on_pause=notifier.notify)
         async with await opening as ledger:
             yield ledger
@@ -63,7 +63,9 @@ def _external_file_lock(paths: BatchPaths, what: str, since: str) -> AbstractCon
     path = Path(paths.external_ledger.removeprefix("sqlite:///"))
     if not paths.external_ledger or "://" in str(paths.external_ledger).removeprefix("sqlite:///"):
         return nullcontext()
-    return hold(path.with_name(f"{path.name}.{quote(paths.batch, safe='')}.lock"), what=what, since=since)
+    return hold_lock(
+        path.with_name(f"{path.name}.{quote(paths.batch, safe='')}.lock"), what=what, since=since
+    )
 
 
 async def open_read_only_ledger(paths: BatchPaths) -> Ledger:

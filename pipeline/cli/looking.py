@@ -19,10 +19,10 @@ from pipeline.cli.paths import (
     existing_batch_paths,
 )
 from pipeline.cli.start import plan_batch
-from pipeline.errors import ExitCode, StoreTrouble, UsageError
+from pipeline.errors import ExitCode, StoreError, UsageError
 from pipeline.manifest import load
 from pipeline.model import PAID, State
-from pipeline.plan import Retry
+from pipeline.plan import RetrySelection
 from pipeline.results import CSV_NAME, REPORT_NAME
 from pipeline.results.writer import ResultsWriter
 from pipeline.storage import open_store
@@ -89,7 +89,7 @@ async def _write_report(paths: BatchPaths) -> int:
     try:
         writer = ResultsWriter(store, title=paths.folder.name, manifest=manifest)
         if not await writer.finish(records):
-            raise StoreTrouble(f"{paths.output} cannot be written")
+            raise StoreError(f"{paths.output} cannot be written")
     finally:
         await store.aclose()
     click.echo(f"{paths.output_path(CSV_NAME)}\n{paths.output_path(REPORT_NAME)}")
@@ -119,7 +119,7 @@ async def _adopt(manifest: Path, job: str, generation_id: str, paths: BatchPaths
         raise UsageError(f"{manifest} has no row with the id {job!r}")
     async with open_exclusive_ledger(paths, what=f"veobatch adopt {manifest}") as ledger:
         name = checked.run.get("name", "{id}")
-        plan = await plan_batch(ledger, checked, name, Retry())
+        plan = await plan_batch(ledger, checked, name, RetrySelection())
         record = _find_adopting_record(plan.records, job, generation_id)
         await ledger.commit(record, _with_generation(record, generation_id))
     click.echo(f"{job} has taken over {generation_id}; run the manifest to fetch it")

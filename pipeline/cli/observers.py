@@ -16,7 +16,7 @@ from pipeline.cli.progress import Progress
 from pipeline.cli.signals import SignalListener
 from pipeline.cli.streams import BestEffortStream
 from pipeline.errors import VeobatchError
-from pipeline.events import Observers
+from pipeline.events import ObserverGroup
 from pipeline.poll.eta import EtaEstimator
 from pipeline.results.writer import ResultsWriter
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pipeline.errors import ExitCode
     from pipeline.events import Observer
     from pipeline.poll.learner import DurationLearner
-    from pipeline.run_state import Outcome
+    from pipeline.run_state import RunOutcome
 
 
 class RunObservers:
@@ -61,9 +61,9 @@ class RunObservers:
 
             self._feed = ChangeFeed(plan.records)
             observers.append(self._feed)
-        self.observer = Observers(*observers)
+        self.observer = ObserverGroup(*observers)
 
-    async def run_engine(self, engine: Engine | ClusterDriver) -> tuple[Outcome, ExitCode | None]:
+    async def run_engine(self, engine: Engine | ClusterDriver) -> tuple[RunOutcome, ExitCode | None]:
         """Run the engine; return how it ended and the exit code of the signal that ended it, if one did."""
         signals = SignalListener()
         async with AsyncExitStack() as stack:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.paths import DEFAULT_LEDGER_CHOICE
-from pipeline.plan import Retry
+from pipeline.plan import RetrySelection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,8 +60,8 @@ class RunOptions:
     verbose: int = 0
 
     @property
-    def retry(self) -> Retry:
-        return Retry(self.retry_failed, self.only)
+    def retry(self) -> RetrySelection:
+        return RetrySelection(self.retry_failed, self.only)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pipeline.cli.manifest_loading import LoadedManifest
     from pipeline.cli.request import RunConfig, RunOptions
     from pipeline.ledger import Ledger
-    from pipeline.plan import Plan
+    from pipeline.plan import BatchPlan
     from pipeline.settings import Settings
 
 SANDBOX_POLL_INTERVAL_S: Final = 10.0
@@ -59,7 +59,7 @@ class PreparedRun:
     loaded: LoadedManifest
     manifest_warning: str
     epoch: tuple[int, frozenset[str]] | None
-    plan: Plan
+    plan: BatchPlan
     prices: PriceTable
     cost_estimate: CostEstimate
 

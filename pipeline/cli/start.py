@@ -14,7 +14,7 @@ from pipeline.cli.manifest_loading import check_manifest_images, check_with_cata
 from pipeline.errors import UsageError
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State, Transition
-from pipeline.plan import Plan, Retry, make_plan
+from pipeline.plan import BatchPlan, RetrySelection, make_plan
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
@@ -84,8 +84,8 @@ async def other_manifest_warning(ledger: Ledger, manifest: Path) -> str:
 
 
 async def plan_batch(
-    ledger: Ledger, manifest: Manifest, name: str, retry: Retry, *, resubmit_in_doubt: bool = False
-) -> Plan:
+    ledger: Ledger, manifest: Manifest, name: str, retry: RetrySelection, *, resubmit_in_doubt: bool = False
+) -> BatchPlan:
     """Compare manifest and ledger, and make what follows from it durable. `name` is the files' template."""
     plan = make_plan(
         manifest.jobs,
@@ -96,34 +96,34 @@ async def plan_batch(
     )
     if plan.added:
         await ledger.add(plan.added)
-    if plan.places:
-        positions = {key: position for key, (position, _) in plan.places.items()}
-        await ledger.set_positions(positions, {key: line for key, (_, line) in plan.places.items()})
+    if plan.positions:
+        positions = {key: position for key, (position, _) in plan.positions.items()}
+        await ledger.set_positions(positions, {key: line for key, (_, line) in plan.positions.items()})
     await ledger.commit_many([Transition(before, after) for before, after in plan.steps])
     await ledger.meta_set("manifest", json.dumps(absolute_path(manifest.path)))
     return plan
 
 
 def report_start(
-    plan: Plan, loaded: LoadedManifest, cost_estimate: CostEstimate, observer: Observer, *notes: str
+    plan: BatchPlan, loaded: LoadedManifest, cost_estimate: CostEstimate, observer: Observer, *notes: str
 ) -> None:
     """Say what this start is about to do, and what is unusual about it: warnings, edits, doubts."""
     for message in filter(None, (*notes, *map(str, loaded.manifest.warnings), *loaded.notes)):
-        observer.said(Event(Topic.NOTE, message, Level.WARNING))
+        observer.on_event(Event(Topic.NOTE, message, Level.WARNING))
     if cost_estimate.rows:
-        observer.said(Event(Topic.PLANNED, cost_estimate.to_text(), Level.WARNING))
+        observer.on_event(Event(Topic.PLANNED, cost_estimate.to_text(), Level.WARNING))
     for old, new in plan.edited:
         kept = " (its video is kept)" if old.artifact else ""
         message = f"line {new.line}: {new.id} was edited: it is a new job; the old one stays as it is{kept}"
-        observer.said(Event(Topic.NOTE, message, Level.WARNING, new.key))
+        observer.on_event(Event(Topic.NOTE, message, Level.WARNING, new.key))
     edited = {old.key for old, _ in plan.edited}
     removed = [record for record in plan.removed if record.key not in edited]
     if removed:
         message = (
             f"{len(removed)} row(s) are no longer in the manifest but were paid for: they are kept and listed"
         )
-        observer.said(Event(Topic.NOTE, message, Level.WARNING))
+        observer.on_event(Event(Topic.NOTE, message, Level.WARNING))
     in_doubt = sum(record.state is State.IN_DOUBT for record in plan.records)
     if in_doubt:
         message = f"{in_doubt} row(s) are in doubt: the vendor's log is asked about them"
-        observer.said(Event(Topic.IN_DOUBT, message, Level.WARNING))
+        observer.on_event(Event(Topic.IN_DOUBT, message, Level.WARNING))

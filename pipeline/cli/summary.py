@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.cli.paths import BatchPaths
-    from pipeline.run_state import Outcome
+    from pipeline.run_state import RunOutcome
 
 NEXT_COMMAND_HINTS = {
     StopReason.CREDITS: "  (after topping up the account)",
@@ -46,7 +46,7 @@ class ExitSummary:
 
     argv: Sequence[str]
     paths: BatchPaths
-    outcome: Outcome
+    outcome: RunOutcome
     wall_s: float
     exit_code: ExitCode
     results_not_written: bool = False
@@ -74,7 +74,7 @@ class ExitSummary:
         return {
             **summarize(outcome.records).to_json(),
             "exit_code": int(self.exit_code),
-            "stop": outcome.stop.value if outcome.stop else None,
+            "stop": outcome.stop_reason.value if outcome.stop_reason else None,
             "message": outcome.message or (RESULTS_NOT_WRITTEN if self.results_not_written else ""),
             "wall_s": round(self.wall_s, 3),
             "results": self.paths.output_path(CSV_NAME),
@@ -98,13 +98,15 @@ class ExitSummary:
             self.next_command(),
             wall_s=self.wall_s,
             stop_explanation=self.stop_explanation(),
-            unfinished=outcome.left,
+            unfinished=outcome.unfinished,
         )
 
     def stop_explanation(self) -> str:
         """Return why the run ended as it did, as whole sentences; nothing when it simply came to its end."""
-        sentences = [self._explain_stop(self.outcome.stop)] if self.outcome.stop is not None else []
-        if self.results_not_written and self.outcome.stop is not StopReason.DISK:
+        sentences = (
+            [self._explain_stop(self.outcome.stop_reason)] if self.outcome.stop_reason is not None else []
+        )
+        if self.results_not_written and self.outcome.stop_reason is not StopReason.DISK:
             sentences.append(f"{RESULTS_NOT_WRITTEN[0].upper()}{RESULTS_NOT_WRITTEN[1:]}.")
         return " ".join(sentences)
 
@@ -121,9 +123,11 @@ class ExitSummary:
             case _ if self._all_finished():
                 return f"Nothing is left to do, but {outcome.message}"
             case StopReason.DEADLINE:
-                return f"Not finished in time: {rows_text(len(outcome.left))}."
-            case StopReason.UNFINISHED if outcome.left:
-                return f"Not everything could be finished: {rows_text(len(outcome.left))} had to be left."
+                return f"Not finished in time: {rows_text(len(outcome.unfinished))}."
+            case StopReason.UNFINISHED if outcome.unfinished:
+                return (
+                    f"Not everything could be finished: {rows_text(len(outcome.unfinished))} had to be left."
+                )
             case StopReason.IN_DOUBT:
                 in_doubt = sum(status(row) is State.IN_DOUBT for row in outcome.records)
                 return f"The vendor's log does not tell yet what became of {rows_text(in_doubt)}."
@@ -136,7 +140,7 @@ class ExitSummary:
 
     def headline(self) -> str:
         """Return the shortest word on how it ended, for a subject line."""
-        stop, counts = self.outcome.stop, summarize(self.outcome.records).counts
+        stop, counts = self.outcome.stop_reason, summarize(self.outcome.records).counts
         counts_text = ", ".join(f"{counts[state]} {state.value}" for state in State if counts.get(state))
         idle = stop is StopReason.INTERRUPTED and self._all_finished()
         reason = f" (stopped: {stop.value})" if stop and not idle else ""
@@ -149,7 +153,11 @@ class ExitSummary:
         """
         outcome = self.outcome
         rerun_command = shlex.join(["veobatch", *redacted_argv(self.argv)])
-        stop = StopReason.DISK if self.results_not_written and outcome.stop is None else outcome.stop
+        stop = (
+            StopReason.DISK
+            if self.results_not_written and outcome.stop_reason is None
+            else outcome.stop_reason
+        )
         if not self._all_finished() or stop not in (None, StopReason.INTERRUPTED):
             return rerun_command + (NEXT_COMMAND_HINTS.get(stop, "") if stop and hints else "")
         failed = any(r.state is State.FAILED and r.position >= 0 for r in outcome.records)

@@ -26,7 +26,7 @@ from pipeline.ledger.leases import IN_FLIGHT_STATES
 from pipeline.model import State
 from pipeline.poll.rate_limit import AdaptiveRateLimit
 from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
-from pipeline.submit.pool import YOUNG_DOUBT
+from pipeline.submit.pool import IN_DOUBT_SLOT_INTERVALS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -209,7 +209,7 @@ class Coordinator:
         settings = self._config.settings
         interval_s = settings.poll_interval
         longest_s = (
-            max(2 * self._longest_render_s, YOUNG_DOUBT * interval_s)
+            max(2 * self._longest_render_s, IN_DOUBT_SLOT_INTERVALS * interval_s)
             if self._longest_render_s
             else DEFAULT_RENDER_INTERVALS * interval_s
         )

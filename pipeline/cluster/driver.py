@@ -16,11 +16,11 @@ from anyio import to_thread
 
 from pipeline.cluster import ray_backend
 from pipeline.cluster.messages import CoordinatorLost
-from pipeline.errors import LedgerTrouble, StopReason, StopRun
+from pipeline.errors import LedgerError, StopReason, StopRun
 from pipeline.events import Event, Level, Topic
 from pipeline.ledger.leases import IN_FLIGHT_STATES
 from pipeline.model import State
-from pipeline.run_state import Board
+from pipeline.run_state import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pipeline.events import Observer
     from pipeline.ledger import Ledger
     from pipeline.model import Record
-    from pipeline.run_state import Outcome
+    from pipeline.run_state import RunOutcome
 
 SNAPSHOT_INTERVAL_S: Final = 0.25
 REREAD_COST_FACTOR: Final = 50.0
@@ -98,7 +98,7 @@ class ClusterDriver:
         `reason` is what the outcome will say, `notice` is said now.
         """
         self._interrupt_message = reason
-        self._observer.said(Event(Topic.STOPPING, notice, Level.WARNING))
+        self._observer.on_event(Event(Topic.STOPPING, notice, Level.WARNING))
         if self._coordinator is not None:
             self._coordinator.call_nowait("interrupt", reason)
 
@@ -122,7 +122,7 @@ class ClusterDriver:
         if self._coordinator is not None:
             self._coordinator.call_nowait("interrupt", self._interrupt_message, cancel=True)
 
-    async def run(self) -> Outcome:
+    async def run(self) -> RunOutcome:
         """Do all there is to do; return how it ended."""
         if not self._outcome().open_rows:
             return self._outcome()
@@ -175,7 +175,7 @@ class ClusterDriver:
         message = (
             f"the account's process is lost ({self._coordinator_error}): another goes on from the ledger"
         )
-        self._observer.said(Event(Topic.NOTE, message, Level.WARNING))
+        self._observer.on_event(Event(Topic.NOTE, message, Level.WARNING))
         self._epoch, self._orphans = await self._ledger.begin_epoch()
         self._unfinished.clear()
         self._overdue.clear()
@@ -232,7 +232,7 @@ class ClusterDriver:
             if not self._idle_reported and self._address is not None:
                 self._idle_reported = True
                 message = "no worker has begun yet: they wait for a free CPU of the cluster"
-                self._observer.said(Event(Topic.WAITING, message, Level.WARNING))
+                self._observer.on_event(Event(Topic.WAITING, message, Level.WARNING))
 
     async def _take_snapshot(self, coordinator: RayCoordinatorClient) -> StatusSnapshot:
         snapshot = await coordinator.take_snapshot()
@@ -240,7 +240,7 @@ class ClusterDriver:
             self._last_snapshot.expired_workers if self._last_snapshot else frozenset()
         ):
             message = f"worker {name} is silent for {self._config.lease_s:g} s: others go on with its rows"
-            self._observer.said(Event(Topic.NOTE, message, Level.WARNING))
+            self._observer.on_event(Event(Topic.NOTE, message, Level.WARNING))
             self._stale = True
         self._last_snapshot = snapshot
         self._unfinished.update(snapshot.unfinished)
@@ -248,7 +248,7 @@ class ClusterDriver:
         for record in snapshot.changed_records:
             self._apply_record(record)
         for event in snapshot.events:
-            self._observer.said(event)
+            self._observer.on_event(event)
         if snapshot.stop is not None and snapshot.stop[0] is not StopReason.INTERRUPTED:
             self._report_stop(snapshot.stop[1])
         return snapshot
@@ -257,7 +257,7 @@ class ClusterDriver:
         """Say, once, why nothing more is submitted; interrupts are said as they come."""
         if not self._stop_reported:
             self._stop_reported = True
-            self._observer.said(Event(Topic.STOPPING, message, Level.WARNING))
+            self._observer.on_event(Event(Topic.STOPPING, message, Level.WARNING))
 
     def _start_worker(self, coordinator: RayCoordinatorClient, tasks: TaskGroup) -> None:
         self._workers_started += 1
@@ -286,8 +286,8 @@ class ClusterDriver:
     def _report_death(self, name: str, error: Exception) -> None:
         self._stale = True
         message = f"worker {name} is lost ({ray_backend.error_summary(error)}): others go on with its rows"
-        self._observer.said(Event(Topic.NOTE, message, Level.WARNING))
-        self._observer.said(Event(Topic.NOTE, f"worker {name}: {error}", Level.DEBUG))
+        self._observer.on_event(Event(Topic.NOTE, message, Level.WARNING))
+        self._observer.on_event(Event(Topic.NOTE, f"worker {name}: {error}", Level.DEBUG))
 
     async def _reread_ledger(self) -> None:
         """Read the ledger again, where what is shown may have come to differ from it."""
@@ -297,7 +297,7 @@ class ClusterDriver:
             began = time.monotonic()
             if self._stale or began > read_at + REREAD_INTERVAL_S:
                 self._stale = False
-                with suppress(LedgerTrouble):  # nothing was lost by not looking
+                with suppress(LedgerError):  # nothing was lost by not looking
                     await self._read_ledger()
                 read_at = time.monotonic()
                 cost_s = read_at - began
@@ -313,17 +313,19 @@ class ClusterDriver:
         self._records[record.key] = record
         self._deaths = 0
         if known is not None:
-            self._observer.moved(known, record)
+            self._observer.on_transition(known, record)
 
-    def _outcome(self) -> Outcome:
-        state = Board(self._records)
-        state.doubts = {key for key, row in self._records.items() if row.state is State.IN_DOUBT}
+    def _outcome(self) -> RunOutcome:
+        state = RunState(self._records)
+        state.in_doubt = {key for key, row in self._records.items() if row.state is State.IN_DOUBT}
         final = (State.DONE, State.FAILED, State.IN_DOUBT)
         unfinished = self._unfinished.items()
-        state.left = {key: why for key, why in unfinished if why and self._records[key].state not in final}
-        state.overdue = self._overdue & state.left.keys()
+        state.unfinished = {
+            key: why for key, why in unfinished if why and self._records[key].state not in final
+        }
+        state.overdue = self._overdue & state.unfinished.keys()
         for why in self._stop_reasons():
-            state.halt(*why)
+            state.stop_submitting(*why)
         return state.outcome()
 
     def _stop_reasons(self) -> Iterator[tuple[StopReason, str]]:

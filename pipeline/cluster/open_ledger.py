@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from pipeline.errors import LedgerTrouble
+from pipeline.errors import LedgerError
 from pipeline.events import Event, Level, Topic
 from pipeline.ledger import Ledger
 
@@ -37,7 +37,7 @@ async def open_ledger(
     while True:
         try:
             return await Ledger.open(config.ledger, batch=config.batch, on_pause=on_pause)
-        except LedgerTrouble as error:
+        except LedgerError as error:
             if time.monotonic() > deadline:
                 raise
             await report_event(Event(Topic.WAITING, f"{caller}: {error}: waiting", Level.WARNING))

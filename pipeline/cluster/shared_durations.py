@@ -22,18 +22,18 @@ class SharingLearner(DurationLearner):
         super().__init__(interval_s)
         self._unsent: list[DurationObservation] = []
 
-    def survived(self, kind: str, from_s: float, to_s: float) -> None:
+    def on_still_running(self, kind: str, from_s: float, to_s: float) -> None:
         self._unsent.append((kind, from_s, to_s, False))
-        super().survived(kind, from_s, to_s)
+        super().on_still_running(kind, from_s, to_s)
 
-    def ended(self, kind: str, from_s: float, to_s: float) -> None:
+    def on_finished(self, kind: str, from_s: float, to_s: float) -> None:
         self._unsent.append((kind, from_s, to_s, True))
-        super().ended(kind, from_s, to_s)
+        super().on_finished(kind, from_s, to_s)
 
     def apply(self, observation: DurationObservation) -> None:
         """Take over what another worker has seen."""
         kind, from_s, to_s, ended = observation
-        (super().ended if ended else super().survived)(kind, from_s, to_s)
+        (super().on_finished if ended else super().on_still_running)(kind, from_s, to_s)
 
     def take_observations(self) -> tuple[DurationObservation, ...]:
         """Return what is to be told, and forget it."""
@@ -64,7 +64,7 @@ class SharedDurations:
         """Take over what a worker has seen."""
         for observation in observations:
             kind, from_s, to_s, ended = observation
-            (self._learner.ended if ended else self._learner.survived)(kind, from_s, to_s)
+            (self._learner.on_finished if ended else self._learner.on_still_running)(kind, from_s, to_s)
             self._backlog.append((worker, observation))
         if len(self._backlog) > 2 * MAX_BACKLOG:
             del self._backlog[:MAX_BACKLOG]

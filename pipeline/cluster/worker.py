@@ -28,8 +28,8 @@ from pipeline.errors import Conflict, StopReason, StopRun
 from pipeline.events import Event, Level, Topic
 from pipeline.ledger.leases import TERMINAL_STATES
 from pipeline.model import Failure, State
-from pipeline.poll.schedule import PollQueue
-from pipeline.run_context import Tools
+from pipeline.poll.schedule import PollSchedule
+from pipeline.run_context import Dependencies
 from pipeline.storage import open_store
 from pipeline.submit.budget import Budget
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pipeline.cluster.messages import ClusterConfig, HeartbeatReply
     from pipeline.ledger.leases import LeasedRow
     from pipeline.model import Record
-    from pipeline.run_state import Outcome
+    from pipeline.run_state import RunOutcome
     from pipeline.storage import OutputStore
 
 LEASE_SAFETY_FACTOR: Final = 0.8
@@ -154,16 +154,16 @@ class ClusterWorker:
             if not self._revoked:
                 await self._send_final_report(engine, outcome)
 
-    async def _send_final_report(self, engine: Engine, outcome: Outcome) -> None:
+    async def _send_final_report(self, engine: Engine, outcome: RunOutcome) -> None:
         """Leave what is open to the next run: here is nothing more to be done for it."""
         with anyio.CancelScope(shield=True), suppress(CoordinatorLost):
             report = self._build_heartbeat(engine)
             unfinished = {
-                row.key: outcome.left.get(row.key, "")
+                row.key: outcome.unfinished.get(row.key, "")
                 for row in outcome.records
                 if row.state not in TERMINAL_STATES
             }
-            await self._coordinator.leave(FinalReport(report, unfinished, frozenset(engine.board.overdue)))
+            await self._coordinator.leave(FinalReport(report, unfinished, frozenset(engine.state.overdue)))
 
     def _make_downloader(self, session: ClientSession, store: OutputStore) -> Downloader:
         settings = self._config.settings
@@ -173,13 +173,13 @@ class ClusterWorker:
 
     def _make_engine(self, api: Api, downloader: Downloader) -> Engine:
         settings, rng = self._config.settings, random.Random()
-        dependencies = Tools(
+        dependencies = Dependencies(
             api=api,
             ledger=self._ledger,
             downloader=downloader,
-            polling=PollQueue(self._learner, interval_s=settings.poll_interval, random=rng),
-            gate=self._concurrency_limit,
-            pace=self._rate_limit,
+            schedule=PollSchedule(self._learner, interval_s=settings.poll_interval, random=rng),
+            concurrency_limit=self._concurrency_limit,
+            rate_limit=self._rate_limit,
             budget=Budget(None),
             price_of=lambda record: self._prices.get(record.key),
             clock=time.monotonic,
@@ -187,7 +187,7 @@ class ClusterWorker:
             random=rng,
             log_gap_s=LOG_REQUEST_GAP_S * self._config.workers,
         )
-        return Engine([], dependencies, settings, self._observer, expecting=inf)
+        return Engine([], dependencies, settings, self._observer, expected_more=inf)
 
     async def _heartbeat_loop(self, engine: Engine) -> None:
         """Report and take what is given as long as there is an account; without one, stop at once."""
@@ -198,8 +198,8 @@ class ClusterWorker:
         except CoordinatorLost:
             self._on_lease_lost(engine)
         except StopRun as error:
-            engine.hold_back(error)
-            engine.abandon()
+            engine.stop_submitting(error)
+            engine.cancel()
 
     async def _heartbeat(self, engine: Engine) -> float:
         """Report once and heed the answer; return the seconds until the next time."""
@@ -214,7 +214,9 @@ class ClusterWorker:
             return MIN_HEARTBEAT_S
         max_interval_s = min(self._config.lease_s / 5, MAX_HEARTBEAT_S)
         wants_rows = (
-            reply.more_rows_expected or self._rate_limit.limited or engine.board.due(time.monotonic(), 1)
+            reply.more_rows_expected
+            or self._rate_limit.limited
+            or engine.state.submittable_count(time.monotonic(), 1)
         )
         return (
             min(
@@ -226,26 +228,26 @@ class ClusterWorker:
         )
 
     def _build_heartbeat(self, engine: Engine) -> Heartbeat:
-        state = engine.board
+        state = engine.state
         changed_records, events = self._observer.take_changes()
         self._forget_rows(
             engine, [record.key for record in changed_records if record.state in TERMINAL_STATES]
         )
         due = (
             0
-            if state.stop is not None
-            else state.due(time.monotonic(), max(MAX_PERMITS, self._prefetch_rows))
+            if state.stop_reason is not None
+            else state.submittable_count(time.monotonic(), max(MAX_PERMITS, self._prefetch_rows))
         )
         # Pending rows leave as much room to those under way: they may wait for the very slots of these.
-        takeover_capacity = max(0, min(self._prefetch_rows, self._max_rows - state.under_way()))
+        takeover_capacity = max(0, min(self._prefetch_rows, self._max_rows - state.started_count()))
         return Heartbeat(
             self._name,
-            state.in_flight(),
+            state.occupied_slots(),
             self._rate_limit.take_poll_stats(state.tracked),
-            tuple(time.time() - (state.records[key].submitted_at or 0.0) for key in state.doubts),
+            tuple(time.time() - (state.records[key].submitted_at or 0.0) for key in state.in_doubt),
             permits_wanted=self._permits_wanted(0 if state.paused_until > time.monotonic() else due),
             permit_results=tuple(self._concurrency_limit.take_results()),
-            rows_wanted=max(0, min(self._prefetch_rows - due, self._max_rows - state.held())),
+            rows_wanted=max(0, min(self._prefetch_rows - due, self._max_rows - state.open_count())),
             takeover_capacity=takeover_capacity,
             changed_records=changed_records,
             observations=self._learner.take_observations(),
@@ -270,18 +272,18 @@ class ClusterWorker:
 
     def _stop_to_report(self, engine: Engine) -> tuple[StopReason, str] | None:
         """Return, once, what this worker has met that stops them all."""
-        state = engine.board
-        if state.stop in LOCAL_STOP_REASONS or state.stop is None or self._stop_reported:
+        state = engine.state
+        if state.stop_reason in LOCAL_STOP_REASONS or state.stop_reason is None or self._stop_reported:
             return None
         self._stop_reported = True
-        return state.stop, state.message
+        return state.stop_reason, state.stop_message
 
     async def _apply_reply(self, engine: Engine, reply: HeartbeatReply) -> None:
         if not reply.registered:
             self._on_lease_lost(engine)
             return
         if reply.cancel:
-            engine.abandon()
+            engine.cancel()
             return
         self._rate_limit.set_share(time.monotonic(), reply.rate_share)
         for observation in reply.observations:
@@ -290,19 +292,19 @@ class ClusterWorker:
             await self._admit(engine, reply.rows)
         if reply.permits:
             self._concurrency_limit.add_permits(reply.permits)
-            engine.ring()
-        if reply.stop is not None and engine.board.stop is None:
+            engine.notify()
+        if reply.stop is not None and engine.state.stop_reason is None:
             self._stop_reported = True
-            engine.hold_back(StopRun(*reply.stop))
-        if reply.stop_requested and not engine.board.impatient:
-            engine.stop(engine.board.message, engine.board.message)
-        engine.expect(more=reply.more_rows_expected or bool(reply.rows))
+            engine.stop_submitting(StopRun(*reply.stop))
+        if reply.stop_requested and not engine.state.stop_requested:
+            engine.stop(engine.state.stop_message, engine.state.stop_message)
+        engine.set_expects_more(more=reply.more_rows_expected or bool(reply.rows))
 
     def _on_lease_lost(self, engine: Engine) -> None:
         """Everything that was borrowed is gone: no create leaves any more, and no step would be taken."""
         self._revoked = True
         self._lease_until = 0.0
-        engine.abandon()
+        engine.cancel()
 
     async def _admit(self, engine: Engine, leased_rows: tuple[tuple[LeasedRow, float | None], ...]) -> None:
         """Take rows over; a create that somebody else sent without hearing the answer is in doubt."""

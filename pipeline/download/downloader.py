@@ -21,7 +21,7 @@ from pipeline.download.http import DownloadError, FileChanged, OpenBody, Unreach
 from pipeline.download.redirects import ForbiddenUrl
 from pipeline.download.response_headers import Validators
 from pipeline.download.stall import StallDetector
-from pipeline.errors import StoreTrouble
+from pipeline.errors import StoreError
 from pipeline.model import Artifact, Failure
 from pipeline.storage import TransientStoreError
 
@@ -278,7 +278,7 @@ class Pour:
 
     def __init__(self, body: OpenBody, part: StagedFile, limits: DownloadLimits) -> None:
         self._body, self._part, self._limits = body, part, limits
-        self._store_trouble: StoreTrouble | None = None
+        self._store_trouble: StoreError | None = None
 
     async def run(self, first: bytes) -> None:
         """Write all that comes. What arrived before a cut is written before the cut is raised."""
@@ -297,7 +297,7 @@ class Pour:
             async for batch in receive:
                 try:
                     await self._part.write(batch)
-                except StoreTrouble as error:
+                except StoreError as error:
                     self._store_trouble = error
                     return
 

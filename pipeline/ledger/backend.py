@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
 
-from pipeline.errors import Conflict, LedgerTrouble, VeobatchError
+from pipeline.errors import Conflict, LedgerError, VeobatchError
 from pipeline.ledger import rows
 from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.model import State
@@ -270,7 +270,7 @@ def new_identity() -> str:
 def reject_newer_version(location: str, found: int) -> None:
     """Raise `LedgerTrouble` when the ledger `where` is of a later version than this program knows."""
     if found > SCHEMA_VERSION:
-        raise LedgerTrouble(
+        raise LedgerError(
             f"{location}: this ledger was written by a newer veobatch (ledger version {found}, this one knows "
             f"up to {SCHEMA_VERSION}): install that veobatch, or a later one; nothing was changed"
         )

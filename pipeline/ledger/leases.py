@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from pipeline.errors import LedgerTrouble
+from pipeline.errors import LedgerError
 from pipeline.ledger import rows
 from pipeline.model import State
 
@@ -46,7 +46,7 @@ class RevokedLeases(NamedTuple):
     rows_freed: bool
 
 
-class Superseded(LedgerTrouble):
+class Superseded(LedgerError):
     """A later epoch has begun: whoever lent rows before must stop."""
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 import anyio
 from anyio import to_thread
 
-from pipeline.errors import Conflict, LedgerTrouble, UsageError
+from pipeline.errors import Conflict, LedgerError, UsageError
 from pipeline.ledger import rows
 from pipeline.model import LEGAL, IllegalTransition, State, Transition
 
@@ -235,7 +235,7 @@ class Ledger:
 
     def _require_writer(self) -> GroupCommitWriter:
         if self._writer is None:
-            raise LedgerTrouble("the ledger was opened for reading only")
+            raise LedgerError("the ledger was opened for reading only")
         return self._writer
 
 

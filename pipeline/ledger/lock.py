@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from filelock import FileLock, Timeout
 
-from pipeline.errors import Held, StoreTrouble
+from pipeline.errors import BatchLocked, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,7 @@ HOLDER_NAME: Final = ".holder.json"
 
 
 @contextlib.contextmanager
-def hold(folder: Path, *, what: str, since: str) -> Iterator[None]:
+def hold_lock(folder: Path, *, what: str, since: str) -> Iterator[None]:
     """Hold `folder` (made if need be) while the body runs.
 
     Raises `Held`, naming the holder, when another process has it, and `StoreTrouble` when the folder
@@ -32,12 +32,14 @@ def hold(folder: Path, *, what: str, since: str) -> Iterator[None]:
         lock = FileLock(folder / LOCK_NAME, timeout=0, mode=0o644)
         lock.acquire()
     except Timeout as error:
-        raise Held(f"{folder} is held by {_holder(folder)}; wait for it, or stop it") from error
+        raise BatchLocked(
+            f"{folder} is held by {_describe_holder(folder)}; wait for it, or stop it"
+        ) from error
     except NotImplementedError as error:
-        raise StoreTrouble(f"{folder} is on a file system without locks: choose another --output") from error
+        raise StoreError(f"{folder} is on a file system without locks: choose another --output") from error
     except OSError as error:
         words = error.strerror or str(error)
-        raise StoreTrouble(f"the output folder {folder} cannot be written: {words}") from error
+        raise StoreError(f"the output folder {folder} cannot be written: {words}") from error
     try:
         with contextlib.suppress(OSError):
             holder = {"pid": os.getpid(), "host": socket.gethostname(), "what": what, "since": since}
@@ -49,7 +51,7 @@ def hold(folder: Path, *, what: str, since: str) -> Iterator[None]:
         lock.release()
 
 
-def _holder(folder: Path) -> str:
+def _describe_holder(folder: Path) -> str:
     try:
         facts = json.loads((folder / HOLDER_NAME).read_text(encoding="utf-8"))
         return f"process {facts['pid']} on {facts['host']} ({facts['what']}, since {facts['since']})"

@@ -20,7 +20,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from pipeline.errors import Held, LedgerTrouble, StoreTrouble, UsageError, VeobatchError
+from pipeline.errors import BatchLocked, LedgerError, StoreError, UsageError, VeobatchError
 from pipeline.ledger.backend import LedgerBackend, new_identity, reject_newer_version
 from pipeline.ledger.schema import VERSION_TABLE, compile_statements, migrations
 
@@ -143,10 +143,10 @@ class PostgresBackend(LedgerBackend):
             _migrate(writer, self.sql.version_get, self.sql.version_add)
             writer.execute(self.sql.batch_add.encode(), (self.batch, new_identity(), time.time()))
         elif _schema_version(reader, self.sql.version_get) == 0:
-            raise LedgerTrouble(f"{self._redacted_url}: there is no ledger here")
+            raise LedgerError(f"{self._redacted_url}: there is no ledger here")
         row = reader.execute(self.sql.batch_get.encode(), (self.batch,)).fetchone()
         if row is None:
-            raise LedgerTrouble(f"{self._redacted_url}: this ledger holds no batch named {self.batch!r}")
+            raise LedgerError(f"{self._redacted_url}: this ledger holds no batch named {self.batch!r}")
         self.identity = str(row[0])
 
     @property
@@ -180,12 +180,12 @@ class PostgresBackend(LedgerBackend):
                 )
                 address = f" at {holder[1]}" if holder[1] else ""
                 message = f"the batch {self.batch!r} is held by {holder[0]}{address}: wait for it, or stop it"
-                raise Held(f"{self._redacted_url}: {message}")
+                raise BatchLocked(f"{self._redacted_url}: {message}")
             time.sleep(_MIN_BACKOFF_S)
 
     def cursor(self, *, reading: bool) -> Cursor:
         if not reading and self._read_only:
-            raise LedgerTrouble(f"{self._redacted_url}: the ledger was opened for reading only")
+            raise LedgerError(f"{self._redacted_url}: the ledger was opened for reading only")
         return cast("Cursor", self._connections[reading].cursor())
 
     @contextmanager
@@ -246,17 +246,17 @@ class PostgresBackend(LedgerBackend):
         message = f"{self._redacted_url}: {{}} ({self._redacted_message(error)})"
         match error:
             case psycopg.errors.DiskFull():
-                return StoreTrouble(
+                return StoreError(
                     message.format("the database's disk is full: free some space, then run again")
                 )
             case psycopg.errors.InsufficientPrivilege() | psycopg.errors.ReadOnlySqlTransaction():
-                return LedgerTrouble(message.format("this user may not write the ledger"))
+                return LedgerError(message.format("this user may not write the ledger"))
             case psycopg.errors.DataCorrupted() | psycopg.errors.IndexCorrupted():
-                return LedgerTrouble(message.format("the ledger is damaged"))
+                return LedgerError(message.format("the ledger is damaged"))
             case psycopg.OperationalError():
-                return LedgerTrouble(message.format("the database cannot be reached"))
+                return LedgerError(message.format("the database cannot be reached"))
             case _:
-                return LedgerTrouble(message.format("the database refused"))
+                return LedgerError(message.format("the database refused"))
 
     def _redacted_message(self, error: Exception) -> str:
         text = " ".join(str(error).split())
@@ -280,7 +280,7 @@ def _parse_url(text: str) -> URL:
     except (ArgumentError, ValueError):
         # The driver's own words, and a chained error, may hold a piece of the password.
         message = "the ledger's URL is not of the form postgresql://user:password@host:port/database"
-    raise LedgerTrouble(message)
+    raise LedgerError(message)
 
 
 def _require_writable(connection: psycopg.Connection[Any]) -> None:

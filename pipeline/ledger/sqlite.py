@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.dialects.sqlite import dialect
 
-from pipeline.errors import LedgerTrouble, StoreTrouble, VeobatchError
+from pipeline.errors import LedgerError, StoreError, VeobatchError
 from pipeline.ledger.backend import LedgerBackend, new_identity, reject_newer_version
 from pipeline.ledger.schema import SCHEMA_VERSION, compile_statements, migrations
 
@@ -92,14 +92,14 @@ class SqliteBackend(LedgerBackend):
             self._writer.execute(self.sql.batch_add, (self.batch, new_identity(), time.time()))
         row = self._reader.execute(self.sql.batch_get, (self.batch,)).fetchone()
         if row is None:
-            raise LedgerTrouble(f"{self._path}: this ledger holds no batch named {self.batch!r}")
+            raise LedgerError(f"{self._path}: this ledger holds no batch named {self.batch!r}")
         self.identity = row[0]
 
     def _connect(self, *, read_only: bool) -> sqlite3.Connection:
         if not self._path.is_file():
-            raise LedgerTrouble(f"{self._path}: there is no ledger here")
+            raise LedgerError(f"{self._path}: there is no ledger here")
         if self._path.stat().st_size == 0:
-            raise LedgerTrouble(f"{self._path}: {_DAMAGED_MESSAGE}")
+            raise LedgerError(f"{self._path}: {_DAMAGED_MESSAGE}")
         uri = f"{self._path.resolve().as_uri()}?{self._open_mode(read_only=read_only)}"
         connection = sqlite3.connect(
             uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
@@ -120,20 +120,20 @@ class SqliteBackend(LedgerBackend):
     def _check_file(self) -> int:
         """Return the version of the ledger, once it proved to be one, whole, and not newer than we are."""
         if self._reader.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
-            raise LedgerTrouble(
+            raise LedgerError(
                 f"{self._path}: this is a database, but not a ledger of veobatch: {_MOVE_AWAY_ADVICE}"
             )
         found = int(self._reader.execute(self.sql.version_get).fetchone()[0] or 0)
         reject_newer_version(str(self._path), found)
         if not _passes_quick_check(self._reader):
-            raise LedgerTrouble(f"{self._path}: {_DAMAGED_MESSAGE}")
+            raise LedgerError(f"{self._path}: {_DAMAGED_MESSAGE}")
         return found
 
     def cursor(self, *, reading: bool) -> Cursor:
         if reading:
             return self._reader.cursor()
         if self._writer is None:
-            raise LedgerTrouble(f"{self._path}: the ledger was opened for reading only")
+            raise LedgerError(f"{self._path}: the ledger was opened for reading only")
         return self._writer.cursor()
 
     def roll_back(self) -> None:
@@ -148,8 +148,8 @@ class SqliteBackend(LedgerBackend):
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
         # The index of the log is a file too, and the first to find no room when a ledger is opened.
         if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE):
-            return StoreTrouble(f"{self._path}: {_DISK_FULL_MESSAGE}")
-        return LedgerTrouble(
+            return StoreError(f"{self._path}: {_DISK_FULL_MESSAGE}")
+        return LedgerError(
             f"{self._path}: {_ERROR_MESSAGES.get(code & 0xFF, _UNKNOWN_ERROR_MESSAGE)} ({error})"
         )
 
@@ -168,10 +168,10 @@ class SqliteBackend(LedgerBackend):
             raise self.translate_error(error) from error
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StoreTrouble(f"{self._path}: {_DISK_FULL_MESSAGE}") from error
+                raise StoreError(f"{self._path}: {_DISK_FULL_MESSAGE}") from error
             access_denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
             message = f"{_PERMISSIONS_ADVICE} ({error.strerror})" if access_denied else error.strerror
-            raise LedgerTrouble(f"{self._path}: the ledger cannot be opened: {message}") from error
+            raise LedgerError(f"{self._path}: the ledger cannot be opened: {message}") from error
 
 
 def _may_write(path: Path) -> bool:

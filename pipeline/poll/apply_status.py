@@ -13,39 +13,39 @@ if TYPE_CHECKING:
     from pipeline.model import Record
 
 
-def completed(record: Record, look: GenerationStatus, now: float) -> Record:
+def mark_ready(record: Record, status: GenerationStatus, now: float) -> Record:
     """Return a generating record whose video is there to be fetched.
 
     The charge is recorded by the vendor once the generation is completed, so money is settled here.
     """
-    if look.phase is not Phase.COMPLETED:
-        raise ValueError(f"{look.status} is not a completed generation")
-    usd = record.usd_spent if look.usd_spent is None else look.usd_spent
+    if status.phase is not Phase.COMPLETED:
+        raise ValueError(f"{status.status} is not a completed generation")
+    usd = record.usd_spent if status.usd_spent is None else status.usd_spent
     return record.evolve(
         State.READY,
-        video_url=look.video_url,
+        video_url=status.video_url,
         finished_at=now,
         usd_spent=usd,
         reserved_usd=record.reserved_usd if usd is None else None,
-        credits_used=record.credits_used if look.credits_used is None else look.credits_used,
+        credits_used=record.credits_used if status.credits_used is None else status.credits_used,
     )
 
 
-def ended_badly(record: Record, look: GenerationStatus, now: float) -> Record:
+def mark_failed(record: Record, status: GenerationStatus, now: float) -> Record:
     """Return a generating record whose generation failed.
 
     The vendor never charges for that, unless it calls the generation completed and shows no video.
     """
-    if look.failure is None:
-        raise ValueError(f"{look.status} is not a failed generation")
-    charged = look.failure.code in PAID_FAILURES
-    usd = record.usd_spent if look.usd_spent is None else look.usd_spent
+    if status.failure is None:
+        raise ValueError(f"{status.status} is not a failed generation")
+    charged = status.failure.code in PAID_FAILURES
+    usd = record.usd_spent if status.usd_spent is None else status.usd_spent
     return record.evolve(
         State.FAILED,
-        failure=look.failure,
+        failure=status.failure,
         finished_at=now,
         faults=record.faults + 1,
         reserved_usd=record.reserved_usd if charged and usd is None else None,
         usd_spent=usd if charged else None,
-        credits_used=look.credits_used if charged else None,
+        credits_used=status.credits_used if charged else None,
     )

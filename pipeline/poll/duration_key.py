@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SHAPING: Final = ("resolution", "duration", "generate_audio", "provider")
+KEY_FIELDS: Final = ("resolution", "duration", "generate_audio", "provider")
 """The fields of a create's body that change how long it renders; the prompt and the image hardly do."""
 
 
-def kind_of(model: str, body: Mapping[str, Any]) -> str:
+def duration_key(model: str, body: Mapping[str, Any]) -> str:
     """Return the name under which durations of such a generation are learned, as `model|1080p|8`.
 
     Fields the body leaves out (or leaves null) are left out of the name, except that the place of the
     resolution and of the duration is kept.
     """
-    words = [model, _word(body.get("resolution")), _word(body.get("duration"))]
-    words += [f"{name}={_word(body[name])}" for name in SHAPING[2:] if body.get(name) is not None]
+    words = [model, _value_text(body.get("resolution")), _value_text(body.get("duration"))]
+    words += [f"{name}={_value_text(body[name])}" for name in KEY_FIELDS[2:] if body.get(name) is not None]
     return "|".join(words)
 
 
-def _word(value: object) -> str:
+def _value_text(value: object) -> str:
     return "" if value is None else str(value).strip().lower()[:40]

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.events import Topic
 from pipeline.model import Record, State, render_duration_s
-from pipeline.poll.duration_key import kind_of
-from pipeline.poll.forecast import rest_s
-from pipeline.poll.spread import spread_of
+from pipeline.poll.duration_key import duration_key
+from pipeline.poll.forecast import time_left_s
+from pipeline.poll.spread import fit_distribution
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from pipeline.events import Event
     from pipeline.poll.learner import DurationLearner
-    from pipeline.poll.spread import Spread
+    from pipeline.poll.spread import DurationDistribution
 
 _MAX_SAMPLES: Final = 2000
 _CACHED_SAMPLES: Final = 24
@@ -151,11 +151,11 @@ class EtaEstimator:
 
     def _duration_key(self, record: Record) -> str:
         """Return the kind that a record counts for, and begin with what is remembered of a new one."""
-        kind = kind_of(record.model, _request_body(record))
+        kind = duration_key(record.model, _request_body(record))
         if kind not in self._render_times:
             if len(self._render_times) >= _MAX_DURATION_KEYS:
                 kind = "others"
-            known = None if self._learner is None else self._learner.known(kind)
+            known = None if self._learner is None else self._learner.estimate_for(kind)
             shares = ((i + 0.5) / _CACHED_SAMPLES for i in range(_CACHED_SAMPLES))
             cached = sorted(known.residual_s(0.0, share) for share in shares) if known else []
             self._render_times.setdefault(kind, _RenderTimes(cached))
@@ -189,9 +189,9 @@ class EtaEstimator:
                 spread.oldest_s for spread in spreads.values()
             )
             ages = [(spreads[kind], now - at) for kind, at in self._rendering.values() if at > stale_before]
-        return rest_s(ages, pending, slots) + self._download_s
+        return time_left_s(ages, pending, slots) + self._download_s
 
-    def _spreads(self, now: float) -> dict[str, Spread]:
+    def _spreads(self, now: float) -> dict[str, DurationDistribution]:
         """Return how the times of each kind are spread; empty while nothing is known of any.
 
         Of a generation taken over from an earlier run nobody knows for how long it really ran.
@@ -203,7 +203,7 @@ class EtaEstimator:
             if at >= self._started_at:
                 running[kind].append(now - at)
         return {
-            kind: spread_of(times.observed, running[kind], self._expected_s(kind), times.cached)
+            kind: fit_distribution(times.observed, running[kind], self._expected_s(kind), times.cached)
             for kind, times in self._render_times.items()
         }
 

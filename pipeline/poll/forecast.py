@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FEWEST: Final = 8
-MOST: Final = 48
-DRAWS: Final = 4000
+MIN_SIMULATIONS: Final = 8
+MAX_SIMULATIONS: Final = 48
+TOTAL_DRAWS: Final = 4000
 """How many futures are drawn: the more the fewer jobs there are, for about so many draws in all."""
 
 JOBS: Final = 400
@@ -23,7 +23,7 @@ SLOTS: Final = 200
 """Jobs and slots drawn in each future at most. Each stands for several when there are more slots; jobs
 beyond pass at their mean rate."""
 
-EDGE: Final = 0.005
+TAIL_CUTOFF: Final = 0.005
 """Shares of the distribution left out at either end, where nobody has been."""
 
 
@@ -38,7 +38,7 @@ class Durations(Protocol):
         """Return the residual time that `share` (0 < share <= 1) of those running at `age_s` outlast."""
 
 
-def rest_s(
+def time_left_s(
     running: Sequence[tuple[Durations, float]],
     waiting: Sequence[tuple[Durations, int]],
     limit: int,
@@ -63,12 +63,12 @@ def rest_s(
     mean_s = sum(known.mean_s * count for known, count in waiting) / max(1, jobs) + notice_s
     slots = max(1, round(limit / many))
     chance = Random(len(running) * 7919 + jobs)
-    rounds = max(FEWEST, min(MOST, DRAWS // max(1, len(shown) + len(drawn))))
-    futures = [_future(shown, drawn, (slots, many, notice_s), chance) for _ in range(rounds)]
+    rounds = max(MIN_SIMULATIONS, min(MAX_SIMULATIONS, TOTAL_DRAWS // max(1, len(shown) + len(drawn))))
+    futures = [_simulate_once(shown, drawn, (slots, many, notice_s), chance) for _ in range(rounds)]
     return (jobs - most) * mean_s / max(limit, 1) + median(futures)
 
 
-def _future(
+def _simulate_once(
     running: Sequence[tuple[Durations, float]],
     waiting: Sequence[Durations],
     shape: tuple[int, float, float],
@@ -81,25 +81,27 @@ def _future(
     slots: list[float] = []
     last = 0.0
     for known, age in running:
-        share = _share(chance)
+        share = _sample_share(chance)
         slots.append(known.residual_s(age, share) + notice_s)
-        last = max(last, slots[-1] if many == 1.0 else known.residual_s(age, _slowest(share, many)))
+        last = max(last, slots[-1] if many == 1.0 else known.residual_s(age, _share_of_slowest(share, many)))
     slots += [0.0] * (limit - len(slots))
     heapify(slots)
     for _ in range(len(slots) - limit):  # more may be running than the vendor lets in by now
         heappop(slots)
     for known in chance.sample(waiting, len(waiting)):
-        start, share = slots[0], _share(chance)
+        start, share = slots[0], _sample_share(chance)
         end = start + known.residual_s(0.0, share) + notice_s
-        last = max(last, end if many == 1.0 else start + known.residual_s(0.0, _slowest(share, many)))
+        last = max(
+            last, end if many == 1.0 else start + known.residual_s(0.0, _share_of_slowest(share, many))
+        )
         heapreplace(slots, end)
     return last
 
 
-def _slowest(share: float, many: float) -> float:
+def _share_of_slowest(share: float, many: float) -> float:
     slowest: float = 1.0 - (1.0 - share) ** (1.0 / many)
     return slowest
 
 
-def _share(chance: Random) -> float:
-    return EDGE + (1.0 - 2.0 * EDGE) * chance.random()
+def _sample_share(chance: Random) -> float:
+    return TAIL_CUTOFF + (1.0 - 2.0 * TAIL_CUTOFF) * chance.random()

@@ -11,35 +11,35 @@ from itertools import accumulate
 from math import exp, log, sqrt
 from typing import TYPE_CHECKING, Final
 
-from pipeline.poll.observations import EDGES, SIZE, STEP
+from pipeline.poll.observations import BIN_COUNT, BIN_STEP, EDGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.poll.observations import Evidence
+    from pipeline.poll.observations import Observations
 
-PRIOR: Final = 4.0
+PRIOR_WEIGHT: Final = 4.0
 """How many generations the prior (a constant hazard, for which the fixed clock is best) counts for."""
 
-KERNEL: Final = 0.08
+KERNEL_WIDTH: Final = 0.08
 """Width of the smoothing kernel, as a share of the age, with `KERNEL_AT` ends; it shrinks with their fifth
 root, the rate at which the error of such an estimate falls fastest."""
 
-KERNEL_AT: Final = 60.0
-KERNEL_MOST: Final = 0.12
+KERNEL_REFERENCE_COUNT: Final = 60.0
+MAX_KERNEL_WIDTH: Final = 0.12
 
 PERSISTENCE: Final = 0.12
 """How far (in logarithm of age) beyond the oldest generation seen its hazard is believed to persist."""
 
-BEYOND: Final = 40
+CELLS_BEYOND_LAST: Final = 40
 """How many bins beyond the oldest age seen the estimate goes."""
 
-FIRST_GUESS: Final = 8.0
+INITIAL_MEAN_INTERVALS: Final = 8.0
 """The mean rendering time before anything is known, in poll intervals: the vendor's sample run."""
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class HazardEstimate:
     """For each edge of the grid: survival, its integral, the cumulative hazard; `density` is by bin.
 
     `mean_s` is the mean duration. Beyond the last edge the residual time is exponential of mean `tail_s`.
@@ -52,7 +52,7 @@ class Estimate:
     mean_s: float
     tail_s: float
 
-    def risk_at(self, age_s: float) -> float:
+    def hazard_at(self, age_s: float) -> float:
         """Return the cumulative hazard at an age."""
         risk = self.risk
         i = bisect_right(EDGES, age_s, 0, len(risk))
@@ -68,11 +68,11 @@ class Estimate:
             return self.tail_s
         passed = self.area[i - 1] + (age_s - EDGES[i - 1]) * self.survival[i - 1]
         whole = self.area[-1] + self.survival[-1] * self.tail_s
-        return max(0.0, whole - passed) / max(exp(-self.risk_at(age_s)), 1e-12)
+        return max(0.0, whole - passed) / max(exp(-self.hazard_at(age_s)), 1e-12)
 
     def residual_s(self, age_s: float, share: float) -> float:
         """Return the residual time that `share` (0 < share <= 1) of those running at `age_s` outlast."""
-        wanted = self.risk_at(age_s) - log(share)
+        wanted = self.hazard_at(age_s) - log(share)
         i = bisect_right(self.risk, wanted)
         if i == len(self.risk):
             return EDGES[i - 1] + (wanted - self.risk[-1]) * self.tail_s - min(age_s, EDGES[i - 1])
@@ -82,7 +82,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Stance:
+class Prior:
     """How to judge ages of which little was seen.
 
     `prior` is how many generations a constant hazard counts for; `persistence` how far, in logarithm of age,
@@ -95,38 +95,40 @@ class Stance:
     crowd: float
 
 
-WARY: Final = Stance(prior=PRIOR, persistence=PERSISTENCE, crowd=0.5)
+CONSERVATIVE: Final = Prior(prior=PRIOR_WEIGHT, persistence=PERSISTENCE, crowd=0.5)
 """For looks: where nobody has been, the fixed clock is the safe bet."""
 
-PLAIN: Final = Stance(prior=0.5, persistence=10.0, crowd=4.0)
+NEUTRAL: Final = Prior(prior=0.5, persistence=10.0, crowd=4.0)
 """For forecasts: what was seen goes on; the prior's long tail would decide when the last job ends."""
 
 
-def estimate(evidence: Evidence, mean_s: float, interval_s: float, stance: Stance = WARY) -> Estimate:
+def estimate_hazard(
+    observations: Observations, mean_s: float, interval_s: float, prior: Prior = CONSERVATIVE
+) -> HazardEstimate:
     """Return the estimate that `evidence` gives; `mean_s` is the mean believed until now."""
-    at_risk, oldest, frontier = _at_risk(evidence, stance.crowd)
-    size = min(oldest + BEYOND, SIZE)
+    at_risk, oldest, frontier = _at_risk(observations, prior.crowd)
+    size = min(oldest + CELLS_BEYOND_LAST, BIN_COUNT)
     widths = [EDGES[b + 1] - EDGES[b] for b in range(size)]
-    ends = [value / evidence.weight for value in evidence.ends[:size]]
-    reach = _reach(sum(ends))
+    ends = [value / observations.weight for value in observations.ends[:size]]
+    reach = _smoothing_reach(sum(ends))
     smooth_ends = _smooth(ends, reach)
     smooth_time = _smooth([y * w for y, w in zip(at_risk, widths, strict=False)], reach)
-    smooth_prior = [stance.prior * w for w in _smooth(widths, reach)]
+    smooth_prior = [prior.prior * w for w in _smooth(widths, reach)]
     hazard = [
         (d + p / mean_s) / (t + p) for d, t, p in zip(smooth_ends, smooth_time, smooth_prior, strict=True)
     ]
-    level = hazard[frontier] if stance is WARY else max(hazard[frontier], 1.0 / mean_s)
+    level = hazard[frontier] if prior is CONSERVATIVE else max(hazard[frontier], 1.0 / mean_s)
     for b in range(frontier + 1, size):
-        lasting = exp((frontier - b) * STEP / stance.persistence)
+        lasting = exp((frontier - b) * BIN_STEP / prior.persistence)
         guess = (level * mean_s) ** lasting / mean_s
         hazard[b] += (guess - 1.0 / mean_s) * smooth_prior[b] / (smooth_time[b] + smooth_prior[b])
-    tail_s = min(mean_s, max(FIRST_GUESS * interval_s, 0.5 * EDGES[frontier]))
-    return _integrated(hazard, widths, tail_s if stance is WARY else min(tail_s, 1.0 / level))
+    tail_s = min(mean_s, max(INITIAL_MEAN_INTERVALS * interval_s, 0.5 * EDGES[frontier]))
+    return _integrate(hazard, widths, tail_s if prior is CONSERVATIVE else min(tail_s, 1.0 / level))
 
 
-def _at_risk(evidence: Evidence, crowd: float) -> tuple[list[float], int, int]:
+def _at_risk(observations: Observations, crowd: float) -> tuple[list[float], int, int]:
     """Return generations at risk by bin, how many bins have any, and the last that has a crowd."""
-    counts = [max(0.0, value / evidence.weight) for value in accumulate(evidence.enters[:SIZE])]
+    counts = [max(0.0, value / observations.weight) for value in accumulate(observations.enters[:BIN_COUNT])]
     oldest = frontier = 0
     for b, count in enumerate(counts):
         if count > 1e-3:
@@ -136,19 +138,19 @@ def _at_risk(evidence: Evidence, crowd: float) -> tuple[list[float], int, int]:
     return counts, oldest + 1, frontier
 
 
-def _integrated(hazard: list[float], widths: list[float], tail_s: float) -> Estimate:
+def _integrate(hazard: list[float], widths: list[float], tail_s: float) -> HazardEstimate:
     risk = list(accumulate((h * w for h, w in zip(hazard, widths, strict=True)), initial=0.0))
     survival = [exp(-r) for r in risk]
     pairs = zip(survival, survival[1:], widths, strict=False)
     area = list(accumulate(((s + t) / 2 * w for s, t, w in pairs), initial=0.0))
     density = [(s - t) / w for s, t, w in zip(survival, survival[1:], widths, strict=False)]
-    return Estimate(survival, area, risk, density, area[-1] + survival[-1] * tail_s, tail_s)
+    return HazardEstimate(survival, area, risk, density, area[-1] + survival[-1] * tail_s, tail_s)
 
 
-def _reach(ends: float) -> int:
+def _smoothing_reach(ends: float) -> int:
     """Return how many bins to either side a box must reach for three of them to make the kernel."""
-    width = min(KERNEL_MOST, KERNEL * (max(ends, 0.5) / KERNEL_AT) ** -0.2)
-    return max(1, round((sqrt(1.0 + 4.0 * (width / STEP) ** 2) - 1.0) / 2.0))
+    width = min(MAX_KERNEL_WIDTH, KERNEL_WIDTH * (max(ends, 0.5) / KERNEL_REFERENCE_COUNT) ** -0.2)
+    return max(1, round((sqrt(1.0 + 4.0 * (width / BIN_STEP) ** 2) - 1.0) / 2.0))
 
 
 def _smooth(values: list[float], reach: int) -> list[float]:

@@ -15,20 +15,20 @@ from pipeline.poll.observations import EDGES, bin_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.poll.hazard import Estimate
+    from pipeline.poll.hazard import HazardEstimate
 
-FLOOR: Final = 0.1
+MIN_INTERVAL: Final = 0.1
 """The shortest wait between two looks, in poll intervals."""
 
-CAP: Final = 6.0
+MAX_INTERVAL: Final = 6.0
 """The longest wait between two looks, in poll intervals: the most that a sudden change can cost one."""
 
-GRAIN: Final = 0.05
+GRID_STEP: Final = 0.05
 """The planner's ages are no closer than this, in poll intervals."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PollPlan:
     """The next look after one at `ages[i]` comes at `nexts[i]`, and in between in between.
 
     Beyond the last of `ages`, looks are `interval_s` apart.
@@ -46,20 +46,20 @@ class Plan:
             return age_s + self.interval_s
         low = ages[i - 1]
         at = nexts[i - 1] + (nexts[i] - nexts[i - 1]) * (age_s - low) / (ages[i] - low)
-        return min(max(at, age_s + FLOOR * self.interval_s), age_s + CAP * self.interval_s)
+        return min(max(at, age_s + MIN_INTERVAL * self.interval_s), age_s + MAX_INTERVAL * self.interval_s)
 
-    def hastens(self, other: Plan, intervals: float) -> bool:
+    def polls_sooner_than(self, other: PollPlan, intervals: float) -> bool:
         """Say whether some look comes sooner than with `other`, by that many poll intervals or more."""
         least_s = intervals * self.interval_s
         return any(other.next_age(age) - self.next_age(age) >= least_s for age in self.ages)
 
 
-def fixed_plan(interval_s: float) -> Plan:
+def fixed_plan(interval_s: float) -> PollPlan:
     """Return the plan of those who know nothing: one look every `interval_s`."""
-    return Plan((0.0,), (interval_s,), interval_s)
+    return PollPlan((0.0,), (interval_s,), interval_s)
 
 
-def best_plan(known: Estimate, interval_s: float, cap: float = CAP) -> Plan:
+def optimal_plan(known: HazardEstimate, interval_s: float, cap: float = MAX_INTERVAL) -> PollPlan:
     """Return the plan that spends the least on looks and delay together, waiting `cap` intervals at most.
 
     A second of delay is priced at what the fixed clock pays for it: its looks a job (mean / interval + 1/2)
@@ -67,7 +67,7 @@ def best_plan(known: Estimate, interval_s: float, cap: float = CAP) -> Plan:
     clock, by about the same factor each. Dynamic programming over the ages, from the last one back; that
     the best next look moves with the last one (Barlow, Hunter and Proschan 1963) bounds the search.
     """
-    nodes = _nodes(known, interval_s)
+    nodes = _grid_nodes(known, interval_s)
     ages = [EDGES[b] for b in nodes]
     price = (known.mean_s / interval_s + 0.5) / (interval_s / 2.0)
     slopes = [price * known.survival[b] for b in nodes]
@@ -83,14 +83,14 @@ def best_plan(known: Estimate, interval_s: float, cap: float = CAP) -> Plan:
         best, top = min((slope * ages[j] + costs[j], j) for j in range(i + 1, max(limit, i + 2)))
         costs[i] = best - slope * age + slope / price
         nexts[i] = ages[top]
-    return Plan(ages, nexts, interval_s)
+    return PollPlan(ages, nexts, interval_s)
 
 
-def _nodes(known: Estimate, interval_s: float) -> list[int]:
+def _grid_nodes(known: HazardEstimate, interval_s: float) -> list[int]:
     """Return the edges to plan on: the grid's, thinned out where it is finer than the grain."""
-    grain = GRAIN * interval_s
+    grain = GRID_STEP * interval_s
     nodes, at = [0], 0.0
-    for b in range(bin_of(FLOOR * interval_s), len(known.survival)):
+    for b in range(bin_of(MIN_INTERVAL * interval_s), len(known.survival)):
         if EDGES[b] >= at + grain:
             nodes.append(b)
             at = EDGES[b]

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 FIRST_S: Final = 0.01
-STEP: Final = 0.02
-SIZE: Final = 780
+BIN_STEP: Final = 0.02
+BIN_COUNT: Final = 780
 """The grid of ages is logarithmic: from 0.01 s in steps of 2% to some 16 hours; what is older is in the
 last bin."""
 
-EDGES: Final = array("d", [0.0] + [FIRST_S * exp(STEP * i) for i in range(SIZE)])
+EDGES: Final = array("d", [0.0] + [FIRST_S * exp(BIN_STEP * i) for i in range(BIN_COUNT)])
 """Bin `b` holds the ages from `EDGES[b]` to `EDGES[b + 1]`, in seconds."""
 
-HEAVY: Final = 1e6
+RESCALE_AT: Final = 1e6
 """The weight at which counts are brought back to a weight of one, long before floats run out."""
 
 
@@ -33,43 +33,43 @@ def bin_of(age_s: float) -> int:
     """Return the bin of an age."""
     if age_s < FIRST_S:
         return 0
-    return min(int(log(age_s / FIRST_S) / STEP) + 1, SIZE - 1)
+    return min(int(log(age_s / FIRST_S) / BIN_STEP) + 1, BIN_COUNT - 1)
 
 
-class Evidence:
+class Observations:
     """Counts of one kind. `weight` is what a look of today weighs: it grows, so that older ones fade."""
 
     __slots__ = ("density", "ends", "enters", "finishes", "looks", "running", "weight")
 
     def __init__(self) -> None:
-        self.ends = array("d", bytes(8 * SIZE))
-        self.enters = array("d", bytes(8 * (SIZE + 1)))
+        self.ends = array("d", bytes(8 * BIN_COUNT))
+        self.enters = array("d", bytes(8 * (BIN_COUNT + 1)))
         self.density: Sequence[float] = ()
         self.weight = 1.0
         self.finishes = 0
         self.looks = 0
         self.running = 0
 
-    def survived(self, from_s: float, to_s: float) -> None:
+    def add_still_running(self, from_s: float, to_s: float) -> None:
         """A generation that ran at age `from_s` still ran at `to_s`."""
         self.looks += 1
         self.enters[bin_of(from_s)] += self.weight
         self.enters[bin_of(to_s)] -= self.weight
 
-    def ended(self, from_s: float, to_s: float, half_life: float) -> None:
+    def add_finished(self, from_s: float, to_s: float, half_life: float) -> None:
         """A generation ended at an age in (`from_s`, `to_s`]; after `half_life` such, counts are halved."""
         self.looks += 1
         self.finishes += 1
         self.enters[bin_of(from_s)] += self.weight
-        for b, share in self._spread(from_s, to_s):
+        for b, share in self._bins_between(from_s, to_s):
             self.ends[b] += self.weight * share
             self.enters[b + 1] -= self.weight * share
         self.weight *= 2.0 ** (1.0 / half_life)
-        if self.weight > HEAVY:
-            self.fade(1.0 / self.weight)
+        if self.weight > RESCALE_AT:
+            self.scale(1.0 / self.weight)
             self.weight = 1.0
 
-    def fade(self, share: float) -> None:
+    def scale(self, share: float) -> None:
         """Let everything so far count `share` of what it did."""
         self.ends = array("d", [value * share for value in self.ends])
         self.enters = array("d", [value * share for value in self.enters])
@@ -83,7 +83,7 @@ class Evidence:
         return {"ends": _sparse(self.ends, self.weight), "enters": _sparse(self.enters, self.weight)}
 
     @classmethod
-    def restored(cls, data: Mapping[str, Any], most: float) -> Evidence:
+    def from_dump(cls, data: Mapping[str, Any], most: float) -> Observations:
         """Return what `dump` gave, counting for at most `most` ends.
 
         Raises `ValueError`, `TypeError`, `KeyError` or `AttributeError` when it is nothing of the kind.
@@ -92,13 +92,17 @@ class Evidence:
         _fill(evidence.ends, data["ends"])
         _fill(evidence.enters, data["enters"])
         total = evidence.total()
-        if min(evidence.ends) < 0.0 or not 0.0 < total < inf or min(_sums(evidence.enters)) < -1e-6 * total:
+        if (
+            min(evidence.ends) < 0.0
+            or not 0.0 < total < inf
+            or min(_cumulative(evidence.enters)) < -1e-6 * total
+        ):
             raise ValueError("no counts of ends and of generations at risk")
-        evidence.fade(min(1.0, most / total))
+        evidence.scale(min(1.0, most / total))
         evidence.finishes = round(min(total, most))
         return evidence
 
-    def _spread(self, from_s: float, to_s: float) -> list[tuple[int, float]]:
+    def _bins_between(self, from_s: float, to_s: float) -> list[tuple[int, float]]:
         first, last = bin_of(from_s), bin_of(to_s)
         if first == last:
             return [(first, 1.0)]
@@ -124,7 +128,7 @@ def _fill(counts: array[float], data: Mapping[str, Any]) -> None:
         counts[b] = float(value)
 
 
-def _sums(steps: Sequence[float]) -> list[float]:
+def _cumulative(steps: Sequence[float]) -> list[float]:
     sums, total = [], 0.0
     for step in steps:
         total += step

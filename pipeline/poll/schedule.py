@@ -13,30 +13,30 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from random import Random
 
-    from pipeline.poll.intervals import Plan
+    from pipeline.poll.intervals import PollPlan
     from pipeline.poll.learner import DurationLearner
 
-RETRY: Final = 0.1
+RETRY_INTERVALS: Final = 0.1
 """First wait after a look that failed, in poll intervals; it doubles up to one interval."""
 
 JITTER: Final = 0.1
 """How far a wait (of one interval at most) is scattered to either side, so that generations of one age do
 not look at the same instant."""
 
-SCOUTS: Final = 0.05
+EARLY_PROBE_SHARE: Final = 0.05
 """The share of generations whose first look comes at a random earlier age: they find out in time when
 durations have become shorter than anyone remembers."""
 
-SLACK: Final = 0.3
+DEFER_TOLERANCE: Final = 0.3
 """A look is put off when a newer plan has it later by this much, in poll intervals."""
 
-HASTE: Final = 0.05
+RESCHEDULE_THRESHOLD: Final = 0.05
 """A look is brought forward when a newer plan has it earlier by this much, in poll intervals."""
 
-STRIDE: Final = 4
+RESCHEDULE_STRIDE: Final = 4
 """How many waiting looks are held against a new plan at each step; a small heap is done in one go."""
 
-SMALL: Final = 256
+SMALL_BATCH: Final = 256
 
 
 class _Entry:
@@ -53,10 +53,10 @@ class _Entry:
         self.looked = looked
         self.due = inf
         self.failures = 0
-        self.plan: Plan | None = None
+        self.plan: PollPlan | None = None
 
 
-class PollQueue:
+class PollSchedule:
     """Tracks generations by key; each is due, or being looked at, until it is finished or dropped.
 
     Whoever takes a key from `pop_due` owes it one of `not_yet`, `look_failed`, `finished` or `drop`.
@@ -68,7 +68,7 @@ class PollQueue:
         self._random = random
         self._entries: dict[str, _Entry] = {}
         self._heap: list[tuple[float, str]] = []
-        self._latest: dict[str, Plan] = {}
+        self._latest: dict[str, PollPlan] = {}
         self._swept = 0
 
     def __len__(self) -> int:
@@ -93,12 +93,12 @@ class PollQueue:
         if key in self._entries:
             raise ValueError(f"{key} is tracked already")
         entry = self._entries[key] = _Entry(kind, now - age_s, -1.0 if age_s > 0.0 else 0.0)
-        self._learner.began(kind)
+        self._learner.on_started(kind)
         if age_s > 0.0:
             self._schedule(key, entry, now + self._random.random() * self._interval_s)
             return
-        due = self._planned(entry)
-        if self._random.random() < SCOUTS:
+        due = self._next_poll_at(entry)
+        if self._random.random() < EARLY_PROBE_SHARE:
             due = now + (due - now) * (0.2 + 0.8 * self._random.random())
             entry.plan = None
         self._schedule(key, entry, due)
@@ -119,7 +119,7 @@ class PollQueue:
         while (due := self.next_due()) is not None and due <= now:
             key = heappop(self._heap)[1]
             entry = self._entries[key]
-            if not self._put_off(key, entry, now):
+            if not self._defer(key, entry, now):
                 entry.due = inf
                 return key
         return None
@@ -129,16 +129,20 @@ class PollQueue:
         entry = self._entries[key]
         age = max(now - entry.born, 0.0)
         if 0.0 <= entry.looked < age:
-            self._learner.survived(entry.kind, entry.looked, age)
+            self._learner.on_still_running(entry.kind, entry.looked, age)
         entry.looked = age
         entry.failures = 0
-        self._schedule(key, entry, self._planned(entry))
-        self._sweep(entry.kind, now)
+        self._schedule(key, entry, self._next_poll_at(entry))
+        self._reschedule_all(entry.kind, now)
 
-    def look_failed(self, key: str, *, now: float, retry_after_s: float | None = None) -> None:
+    def poll_failed(self, key: str, *, now: float, retry_after_s: float | None = None) -> None:
         """Look again soon, at the pace of this key's consecutive failures, never before `retry_after_s`."""
         entry = self._entries[key]
-        wait = min(RETRY * 2.0**entry.failures, 1.0) * self._interval_s * (0.5 + self._random.random() / 2.0)
+        wait = (
+            min(RETRY_INTERVALS * 2.0**entry.failures, 1.0)
+            * self._interval_s
+            * (0.5 + self._random.random() / 2.0)
+        )
         entry.failures = min(entry.failures + 1, 16)
         entry.plan = None
         self._schedule(key, entry, now + max(wait, retry_after_s or 0.0))
@@ -146,19 +150,19 @@ class PollQueue:
     def finished(self, key: str, *, now: float) -> None:
         """Stop tracking `key`, which ended between its last look and `now`."""
         entry = self._entries.pop(key)
-        self._learner.left(entry.kind)
+        self._learner.on_left(entry.kind)
         age = now - entry.born
         if 0.0 <= entry.looked < age:
-            self._learner.ended(entry.kind, entry.looked, age)
-        self._sweep(entry.kind, now)
+            self._learner.on_finished(entry.kind, entry.looked, age)
+        self._reschedule_all(entry.kind, now)
 
     def drop(self, key: str, *, now: float) -> None:
         """Stop tracking `key` without a finish; a key that is not tracked is fine."""
         entry = self._entries.pop(key, None)
         if entry is not None:
-            self._learner.left(entry.kind)
+            self._learner.on_left(entry.kind)
 
-    def _planned(self, entry: _Entry) -> float:
+    def _next_poll_at(self, entry: _Entry) -> float:
         plan = entry.plan = self._learner.plan(entry.kind)
         wait = plan.next_age(entry.looked) - entry.looked
         scatter = JITTER * (2.0 * self._random.random() - 1.0)
@@ -171,39 +175,43 @@ class PollQueue:
             self._heap = [(e.due, k) for k, e in self._entries.items() if e.due != inf]
             heapify(self._heap)
 
-    def _put_off(self, key: str, entry: _Entry, now: float) -> bool:
+    def _defer(self, key: str, entry: _Entry, now: float) -> bool:
         """Move a look that is due to where the plan of today has it, if that is well later."""
         if entry.plan is None or entry.plan is self._learner.plan(entry.kind):
             return False
-        due = self._planned(entry)
-        if due <= now + SLACK * self._interval_s:
+        due = self._next_poll_at(entry)
+        if due <= now + DEFER_TOLERANCE * self._interval_s:
             return False
         self._schedule(key, entry, due)
         return True
 
-    def _sweep(self, kind: str, now: float) -> None:
+    def _reschedule_all(self, kind: str, now: float) -> None:
         """Bring waiting looks forward to where a newer plan has them, a few at a time."""
         plan = self._learner.plan(kind)
         latest = self._latest.get(kind)
         if latest is not plan:
             self._latest[kind] = plan
-            if latest is None or len(self._heap) <= SMALL or plan.hastens(latest, SLACK):
+            if (
+                latest is None
+                or len(self._heap) <= SMALL_BATCH
+                or plan.polls_sooner_than(latest, DEFER_TOLERANCE)
+            ):
                 self._swept = 0
         if self._swept >= len(self._heap):
             return
-        stop = self._swept + (STRIDE if len(self._heap) > SMALL else 2 * SMALL)
+        stop = self._swept + (RESCHEDULE_STRIDE if len(self._heap) > SMALL_BATCH else 2 * SMALL_BATCH)
         for due, key in self._heap[self._swept : stop]:
             entry = self._entries.get(key)
             if entry is not None and entry.due == due and entry.plan is not None:
-                self._hasten(key, entry, now)
+                self._reschedule_sooner(key, entry, now)
         self._swept = stop
 
-    def _hasten(self, key: str, entry: _Entry, now: float) -> None:
+    def _reschedule_sooner(self, key: str, entry: _Entry, now: float) -> None:
         plan = self._learner.plan(entry.kind)
         if entry.plan is plan:
             return
         due = entry.born + plan.next_age(entry.looked)
-        if due >= entry.due - HASTE * self._interval_s:
+        if due >= entry.due - RESCHEDULE_THRESHOLD * self._interval_s:
             return
         if due <= now:
             age = now - entry.born

@@ -16,35 +16,35 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-PULL: Final = 2.0
+SHRINKAGE: Final = 2.0
 """How many generations at risk the curve counts for, at each step."""
 
 WIDTHS: Final = tuple(0.08 * (1.0 / 0.08) ** (i / 8) for i in range(9))
-USUAL_WIDTH: Final = 0.35
-WIDTH_DOUBT: Final = 0.25
+DEFAULT_WIDTH: Final = 0.35
+WIDTH_SIGMA: Final = 0.25
 """Relative widths that are tried, the one to expect, and how far (in logarithm) it may be from that."""
 
-PLACES: Final = 21
-GUESS_DOUBT: Final = 0.6
+MEDIAN_CANDIDATES: Final = 21
+GUESS_SIGMA: Final = 0.6
 """Medians that are tried for each width; how far, in logarithm, a guess of the median may be wrong."""
 
-GROUPS: Final = 16
+MAX_GROUPS: Final = 16
 """Those that run are judged in so many groups of about one age."""
 
-STUCK: Final = 0.02
+STUCK_SHARE: Final = 0.02
 """The share that may hang for ever; without it one that does would stretch the whole curve."""
 
-EARLIER: Final = 12.0
+CACHED_WEIGHT: Final = 12.0
 """How many generations of this run the memory of earlier runs counts for at most."""
 
 STEP: Final = 0.03
-LEAST_S: Final = 0.01
-OVERDUE: Final = 0.05
+MIN_DURATION_S: Final = 0.01
+OVERDUE_SHARE: Final = 0.05
 """Beyond everything that was seen, at least this share of the age is still to come."""
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class DurationDistribution:
     """The cumulative hazard `risk` at the ages `edges`; `oldest_s` is the longest time seen."""
 
     edges: Sequence[float]
@@ -55,16 +55,16 @@ class Spread:
     def residual_s(self, age_s: float, share: float) -> float:
         """Return the residual time that `share` (0 < share <= 1) of those running at `age_s` outlast."""
         edges, risk = self.edges, self.risk
-        wanted = self._risk_at(age_s) - log(share)
+        wanted = self._hazard_at(age_s) - log(share)
         i = bisect_left(risk, wanted)
         if i == len(risk):
             at = max(edges[-1], age_s)
         else:
             part = (wanted - risk[i - 1]) / (risk[i] - risk[i - 1]) if i else 0.0
             at = edges[i - 1] + part * (edges[i] - edges[i - 1]) if i else edges[0]
-        return max(at - age_s, OVERDUE * age_s if age_s > self.oldest_s else 0.0)
+        return max(at - age_s, OVERDUE_SHARE * age_s if age_s > self.oldest_s else 0.0)
 
-    def _risk_at(self, age_s: float) -> float:
+    def _hazard_at(self, age_s: float) -> float:
         edges, risk = self.edges, self.risk
         i = bisect_right(edges, age_s)
         if i == 0:
@@ -75,9 +75,9 @@ class Spread:
         return risk[i - 1] + part * (risk[i] - risk[i - 1])
 
 
-def spread_of(
+def fit_distribution(
     seen: Sequence[float], running: Sequence[float], guess_s: float, earlier: Sequence[float] = ()
-) -> Spread:
+) -> DurationDistribution:
     """Return the spread that rendering times `seen` and the ages of the `running` ones speak for.
 
     Seconds all. `guess_s` is the median to expect before anything is known; `earlier` are rendering times of
@@ -85,17 +85,17 @@ def spread_of(
     """
     known = [(seen, 1.0)]
     if earlier:
-        known.append((earlier, min(1.0, EARLIER / len(earlier))))
-    ages = sorted(age for age in running if age > LEAST_S)
-    median_s, width = _fitted(known, ages, guess_s)
+        known.append((earlier, min(1.0, CACHED_WEIGHT / len(earlier))))
+    ages = sorted(age for age in running if age > MIN_DURATION_S)
+    median_s, width = _fit(known, ages, guess_s)
     ends = [guess_s, median_s, *seen[:1], *seen[-1:], *earlier[:1], *earlier[-1:], *ages[-1:]]
-    low, high = 0.25 * max(min(ends), LEAST_S), 8.0 * max(*ends, LEAST_S)
+    low, high = 0.25 * max(min(ends), MIN_DURATION_S), 8.0 * max(*ends, MIN_DURATION_S)
     edges = [low * exp(STEP * i) for i in range(int(log(high / low) / STEP) + 2)]
     risk = list(accumulate(_hazards(edges, known, ages, (median_s, width)), initial=0.0))
     mean_s = edges[0] + sum(
         (exp(-a) + exp(-b)) / 2.0 * (edges[i + 1] - edges[i]) for i, (a, b) in enumerate(pairwise(risk))
     )
-    return Spread(edges, risk, mean_s, max([*seen[-1:], *earlier[-1:]], default=0.0))
+    return DurationDistribution(edges, risk, mean_s, max([*seen[-1:], *earlier[-1:]], default=0.0))
 
 
 def _hazards(
@@ -105,7 +105,7 @@ def _hazards(
     curve: tuple[float, float],
 ) -> Iterator[float]:
     """Yield the risk of each step of `edges`: what was seen there, drawn towards the curve."""
-    outlast = [_outlast(edge, *curve) for edge in edges]
+    outlast = [_survival(edge, *curve) for edge in edges]
     for i, (low, high) in enumerate(pairwise(edges)):
         ended, alive = 0.0, len(ages) - (bisect_left(ages, low) + bisect_left(ages, high)) / 2.0
         for times, weight in known:
@@ -113,11 +113,11 @@ def _hazards(
             ended += weight * (bisect_left(times, high) - first)
             alive += weight * (len(times) - first)
         expected = 1.0 - outlast[i + 1] / outlast[i] if outlast[i] > 1e-12 else 0.3
-        share = (ended + PULL * expected) / (alive + PULL)
+        share = (ended + SHRINKAGE * expected) / (alive + SHRINKAGE)
         yield -log(max(1e-9, 1.0 - share))
 
 
-def _fitted(
+def _fit(
     known: Sequence[tuple[Sequence[float], float]], ages: Sequence[float], guess_s: float
 ) -> tuple[float, float]:
     """Return median and relative width of the curve that fits: its mean over what is likely.
@@ -129,18 +129,18 @@ def _fitted(
     guess = log(guess_s)
     centre = (logs + 0.5 * guess) / (count + 0.5)
     reach = min(1.5, max(0.12, 3.0 / sqrt(count + 1.0)))
-    size = max(1, -(-len(ages) // GROUPS))
+    size = max(1, -(-len(ages) // MAX_GROUPS))
     groups = [(part[len(part) // 2], len(part)) for part in _parts(ages, size)]
     tried: list[tuple[float, float, float]] = []
     for width in WIDTHS:
-        strange = 0.5 * (log(width / USUAL_WIDTH) / WIDTH_DOUBT) ** 2 + count * log(width)
-        for i in range(PLACES):
-            place = centre + reach * (2.0 * i / (PLACES - 1) - 0.7)
+        strange = 0.5 * (log(width / DEFAULT_WIDTH) / WIDTH_SIGMA) ** 2 + count * log(width)
+        for i in range(MEDIAN_CANDIDATES):
+            place = centre + reach * (2.0 * i / (MEDIAN_CANDIDATES - 1) - 0.7)
             median_s = exp(place)
             square = (total / median_s - 2.0 * roots / sqrt(median_s) + count) / (0.5 * width) ** 2
-            chance = -strange - 0.5 * (count * place + square + ((place - guess) / GUESS_DOUBT) ** 2)
+            chance = -strange - 0.5 * (count * place + square + ((place - guess) / GUESS_SIGMA) ** 2)
             for age, many in groups:
-                chance += many * log(STUCK + (1.0 - STUCK) * _outlast(age, median_s, width))
+                chance += many * log(STUCK_SHARE + (1.0 - STUCK_SHARE) * _survival(age, median_s, width))
             tried.append((chance, place, log(width)))
     top = max(chance for chance, _, _ in tried)
     weights = [exp(chance - top) for chance, _, _ in tried]
@@ -155,7 +155,7 @@ def _sums(known: Sequence[tuple[Sequence[float], float]]) -> tuple[float, float,
         sum(weight * len(times) for times, weight in known),
         sum(weight * sum(times) for times, weight in known),
         sum(weight * sum(map(sqrt, times)) for times, weight in known),
-        sum(weight * sum(log(max(time, LEAST_S)) for time in times) for times, weight in known),
+        sum(weight * sum(log(max(time, MIN_DURATION_S)) for time in times) for times, weight in known),
     )
 
 
@@ -164,6 +164,6 @@ def _parts(ages: Sequence[float], size: int) -> Iterator[Sequence[float]]:
         yield ages[start : start + size]
 
 
-def _outlast(age_s: float, median_s: float, width: float) -> float:
+def _survival(age_s: float, median_s: float, width: float) -> float:
     """Return the share of the curve that lasts longer than `age_s`."""
     return 0.5 * erfc((sqrt(age_s / median_s) - 1.0) / (0.5 * width) / sqrt(2.0))

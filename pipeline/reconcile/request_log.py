@@ -16,7 +16,7 @@ import anyio
 from pipeline.client.client import LOG_REQUEST_GAP_S
 from pipeline.client.responses import StatusError
 from pipeline.model import State
-from pipeline.submit.create import accepted
+from pipeline.submit.create import mark_generating
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PAGE_ROWS: Final = 100
 DAY_S: Final = 86_400.0
-LONGEST_WINDOW_S: Final = 92 * DAY_S
+MAX_WINDOW_S: Final = 92 * DAY_S
 CLOCK_SKEW_S: Final = 3600.0
 MAX_PAGES: Final = 5000
 
@@ -37,7 +37,7 @@ class LogPass:
 
     rows: Mapping[str, LogRow]
     complete: bool
-    trouble: str = ""
+    error: str = ""
 
 
 def window(oldest: float, now: float) -> dict[str, str]:
@@ -47,7 +47,7 @@ def window(oldest: float, now: float) -> dict[str, str]:
         return {"period": "24h"}
     if age < 7 * DAY_S:
         return {"period": "7d"}
-    start = max(oldest - CLOCK_SKEW_S, now + CLOCK_SKEW_S - LONGEST_WINDOW_S)
+    start = max(oldest - CLOCK_SKEW_S, now + CLOCK_SKEW_S - MAX_WINDOW_S)
     return {"start": _iso(start), "end": _iso(now + CLOCK_SKEW_S)}
 
 
@@ -55,12 +55,12 @@ def _iso(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-async def read_log(
-    api: Api, doubtful: Iterable[Record], now: float, *, gap_s: float = LOG_REQUEST_GAP_S
+async def fetch_log(
+    api: Api, records: Iterable[Record], now: float, *, gap_s: float = LOG_REQUEST_GAP_S
 ) -> LogPass:
     """Read the log until every doubtful record is found or the log ends; never raises for the network."""
-    missing = {record.correlation_id for record in doubtful}
-    oldest = min((record.submitted_at or now for record in doubtful), default=now)
+    missing = {record.correlation_id for record in records}
+    oldest = min((record.submitted_at or now for record in records), default=now)
     reach = window(oldest, now)
     found: dict[str, LogRow] = {}
     offset = 0
@@ -69,16 +69,16 @@ async def read_log(
             await anyio.sleep(gap_s)
         page = await api.log_page(reach, limit=PAGE_ROWS, offset=offset)
         if isinstance(page, StatusError):
-            return LogPass(found, complete=False, trouble=page.message)
+            return LogPass(found, complete=False, error=page.message)
         for row in page.rows:
-            if row.client_request_id in missing and _better(row, found.get(row.client_request_id)):
+            if row.client_request_id in missing and _preferred(row, found.get(row.client_request_id)):
                 found[row.client_request_id] = row
         if not page.has_more:
             return LogPass(found, complete=True)
-        if all(_tells(found.get(name)) for name in missing):
+        if all(_is_conclusive(found.get(name)) for name in missing):
             return LogPass(found, complete=False)
         offset += page.row_count
-    return LogPass(found, complete=False, trouble=f"more than {MAX_PAGES} pages")
+    return LogPass(found, complete=False, error=f"more than {MAX_PAGES} pages")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +86,10 @@ class WholeLog:
     """Every row of the log since some moment; `trouble` says why it is not whole, if it is not."""
 
     rows: tuple[LogRow, ...]
-    trouble: str = ""
+    error: str = ""
 
 
-async def read_whole_log(
+async def fetch_whole_log(
     api: Api, oldest: float, now: float, *, gap_s: float = LOG_REQUEST_GAP_S
 ) -> WholeLog:
     """Read every row since `oldest` (epoch seconds); never raises for the network."""
@@ -109,12 +109,12 @@ async def read_whole_log(
     return WholeLog(tuple(rows), f"more than {MAX_PAGES} pages")
 
 
-def _tells(row: LogRow | None) -> bool:
+def _is_conclusive(row: LogRow | None) -> bool:
     """Say whether a row settles its create, so that no further page is needed."""
     return row is not None and (bool(row.inference_id) or row.succeeded is False)
 
 
-def _better(row: LogRow, other: LogRow | None) -> bool:
+def _preferred(row: LogRow, other: LogRow | None) -> bool:
     """Of several rows with one correlation id, prefer the one that names a generation that worked."""
     return other is None or (bool(row.inference_id), row.succeeded is not False) > (
         bool(other.inference_id),
@@ -122,25 +122,27 @@ def _better(row: LogRow, other: LogRow | None) -> bool:
     )
 
 
-def judged(record: Record, seen: LogPass, *, asked_at: float, doubt_s: float) -> Record | None:
+def reconcile_record(
+    record: Record, log_pass: LogPass, *, asked_at: float, reconcile_after_s: float
+) -> Record | None:
     """Return what the pass of `asked_at` (epoch seconds) makes of a doubtful record; None: still in doubt."""
-    row = seen.rows.get(record.correlation_id)
+    row = log_pass.rows.get(record.correlation_id)
     if row is not None and row.inference_id:
         when = record.submitted_at or asked_at
-        return accepted(record, row.inference_id, when)
+        return mark_generating(record, row.inference_id, when)
     if row is not None and row.succeeded is False:
-        return not_accepted(record)
-    if row is not None or not seen.complete:
+        return mark_never_accepted(record)
+    if row is not None or not log_pass.complete:
         return None
     since = max(record.submitted_at or asked_at, record.doubted_at or 0.0)
-    return not_accepted(record) if asked_at - since >= doubt_s else None
+    return mark_never_accepted(record) if asked_at - since >= reconcile_after_s else None
 
 
-def not_accepted(record: Record) -> Record:
+def mark_never_accepted(record: Record) -> Record:
     """Return a record whose create is proven never to have been accepted."""
     return record.evolve(State.PENDING, failure=None, reserved_usd=None, doubted_at=None)
 
 
-def settles_at(record: Record, doubt_s: float) -> float:
+def absence_conclusive_at(record: Record, reconcile_after_s: float) -> float:
     """Return the moment (epoch seconds) from which the row's absence from the log is a proof."""
-    return max(record.submitted_at or 0.0, record.doubted_at or 0.0) + doubt_s
+    return max(record.submitted_at or 0.0, record.doubted_at or 0.0) + reconcile_after_s

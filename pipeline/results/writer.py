@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from pipeline.errors import StoreTrouble
+from pipeline.errors import StoreError
 from pipeline.results import CSV_NAME, REPORT_NAME, csv, report
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class ResultsWriter:
     async def _try_write_csv(self, records: Sequence[Record]) -> bool:
         try:
             await self.write_csv(records)
-        except StoreTrouble:
+        except StoreError:
             self._dirty = True
             return False
         return True
@@ -81,6 +81,6 @@ class ResultsWriter:
             await self._store.write_bytes(
                 REPORT_NAME, await anyio.to_thread.run_sync(render_page), durable=False
             )
-        except StoreTrouble:
+        except StoreError:
             return False
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
-from pipeline.errors import StoreTrouble
+from pipeline.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class TransientStoreError(StoreTrouble):
+class TransientStoreError(StoreError):
     """The store did not do what was asked, but may if it is asked again."""
 
 

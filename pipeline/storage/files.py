@@ -12,7 +12,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Final
 
-from pipeline.errors import StoreTrouble
+from pipeline.errors import StoreError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,11 +36,11 @@ class OwnershipLost(OSError):
     """Another process has taken a partial file over, or it was taken away."""
 
 
-def to_store_error(error: OSError, root: Path) -> StoreTrouble:
+def to_store_error(error: OSError, root: Path) -> StoreError:
     """Put what the file system said into words that name the place and what to do."""
     location = error.filename if isinstance(error.filename, str) else str(root)
     message = _ADVICE.get(error.errno or 0, error.strerror or type(error).__name__)
-    return StoreTrouble(f"cannot write to {location}: {message}")
+    return StoreError(f"cannot write to {location}: {message}")
 
 
 def open_part(path: Path) -> int:

@@ -26,7 +26,7 @@ from obstore.exceptions import (
 )
 from obstore.store import from_url
 
-from pipeline.errors import StoreTrouble, UsageError
+from pipeline.errors import StoreError, UsageError
 from pipeline.net.proxy import is_local_host
 from pipeline.storage.aws_profile import with_profile
 from pipeline.storage.base import PublishedFile, StagedFile, TransientStoreError
@@ -159,7 +159,7 @@ class ObjectStore:
         try:
             await self.call(obstore.put_async(self.backend, path, data, attributes=_attributes(path)))
         except FileNotFoundError as error:
-            raise StoreTrouble(f"{self._url}: there is no such bucket") from error
+            raise StoreError(f"{self._url}: there is no such bucket") from error
 
     async def read_bytes(self, path: str) -> bytes | None:
         try:
@@ -188,9 +188,9 @@ class ObjectStore:
         try:
             return await request
         except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise StoreTrouble(f"{self._url} refused the credentials: {_first_line(error)}") from error
+            raise StoreError(f"{self._url} refused the credentials: {_first_line(error)}") from error
         except (InvalidPathError, UnknownConfigurationKeyError) as error:
-            raise StoreTrouble(f"{self._url}: {_first_line(error)}") from error
+            raise StoreError(f"{self._url}: {_first_line(error)}") from error
         except (BaseError, TimeoutError, ConnectionError) as error:
             raise TransientStoreError(f"{self._url}: {_first_line(error)}") from error
 
@@ -274,7 +274,7 @@ class StagedObject:
 
     async def close(self) -> None:
         """Leave nothing: an upload cannot be taken up by another process. Trouble here is only untidy."""
-        with anyio.move_on_after(CLOSE_TIMEOUT_S), suppress(StoreTrouble):
+        with anyio.move_on_after(CLOSE_TIMEOUT_S), suppress(StoreError):
             await self.discard()
 
     def _join_and_hash(self, chunks: Sequence[bytes]) -> bytes:
@@ -290,7 +290,7 @@ class StagedObject:
         try:
             return await self._store.call(request)
         except FileNotFoundError as error:
-            raise StoreTrouble(f"{self._store.location}: there is no such bucket") from error
+            raise StoreError(f"{self._store.location}: there is no such bucket") from error
 
 
 class ObjectReader(io.RawIOBase):

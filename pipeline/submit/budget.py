@@ -28,14 +28,14 @@ class Budget:
     """
 
     def __init__(self, limit_usd: float | None) -> None:
-        self._limit = None if limit_usd is None else _floor(limit_usd)
+        self._limit = None if limit_usd is None else _floor_micro(limit_usd)
         self._settled: dict[str, int] = {}
         self._reserved: dict[str, int] = {}
         self._settled_sum = 0
         self._reserved_sum = 0
 
     @classmethod
-    def of(cls, limit_usd: float | None, records: Iterable[Record]) -> Budget:
+    def from_records(cls, limit_usd: float | None, records: Iterable[Record]) -> Budget:
         """Return the budget that `records`, all of this manifest's ledger, leave of `limit_usd`."""
         budget = cls(limit_usd)
         for record in records:
@@ -67,11 +67,11 @@ class Budget:
         A second reservation of one key replaces the first (the job is created again after it failed);
         what it has cost already stays counted.
         """
-        price = _ceil(price_usd)
+        price = _ceil_micro(price_usd)
         others = self._reserved_sum - self._reserved.get(key, 0)
         if self._limit is not None and self._settled_sum + others + price > self._limit:
             return False
-        self._hold(key, price)
+        self._set_reserved(key, price)
         return True
 
     def settle(self, key: str, actual_usd: float | None) -> None:
@@ -82,9 +82,9 @@ class Budget:
         held = self._reserved.get(key)
         if actual_usd is None and held is None:
             return
-        cost = self._settled.get(key, 0) + (held or 0) if actual_usd is None else _ceil(actual_usd)
+        cost = self._settled.get(key, 0) + (held or 0) if actual_usd is None else _ceil_micro(actual_usd)
         self.release(key)
-        self._spend(key, cost)
+        self._set_settled(key, cost)
 
     def release(self, key: str) -> None:
         """Give back what is reserved for `key`: it was not accepted, or failed and is not charged."""
@@ -97,37 +97,37 @@ class Budget:
         is that of an earlier try. A generation that is not finished counts at least what was reserved: the
         charge is made when it completes. A failed row holds a reservation only when it failed after that.
         """
-        spent = None if record.usd_spent is None else _ceil(record.usd_spent)
-        held = 0 if record.reserved_usd is None else _ceil(record.reserved_usd)
+        spent = None if record.usd_spent is None else _ceil_micro(record.usd_spent)
+        held = 0 if record.reserved_usd is None else _ceil_micro(record.reserved_usd)
         self.release(record.key)
-        self._spend(record.key, spent or 0)
+        self._set_settled(record.key, spent or 0)
         match record.state:
             case State.SUBMITTING | State.IN_DOUBT:
-                self._hold(record.key, held)
+                self._set_reserved(record.key, held)
             case State.GENERATING:
-                self._hold(record.key, max(0, held - (spent or 0)))
+                self._set_reserved(record.key, max(0, held - (spent or 0)))
             case State.READY | State.DONE | State.FAILED:
-                self._hold(record.key, held if spent is None else 0)
+                self._set_reserved(record.key, held if spent is None else 0)
             case State.PENDING:
                 pass
             case _:
                 assert_never(record.state)
 
-    def _hold(self, key: str, price: int) -> None:
+    def _set_reserved(self, key: str, price: int) -> None:
         self._reserved_sum += price - self._reserved.get(key, 0)
         self._reserved[key] = price
 
-    def _spend(self, key: str, cost: int) -> None:
+    def _set_settled(self, key: str, cost: int) -> None:
         self._settled_sum += cost - self._settled.get(key, 0)
         self._settled[key] = cost
 
 
-def _ceil(usd: float) -> int:
+def _ceil_micro(usd: float) -> int:
     """Round a price up to whole micro-dollars: a budget may err only to the side that spends less."""
     if not math.isfinite(usd) or usd < 0:
         raise ValueError(f"a price must be a finite number of at least 0, not {usd!r}")
     return int((Decimal(repr(usd)) * _MICRO).to_integral_value(ROUND_CEILING))
 
 
-def _floor(usd: float) -> int:
+def _floor_micro(usd: float) -> int:
     return int(Decimal(repr(usd)) * _MICRO)

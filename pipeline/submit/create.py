@@ -21,7 +21,7 @@ from pipeline.client.responses import (
     Rejected,
     RetryableRejection,
 )
-from pipeline.errors import LedgerTrouble
+from pipeline.errors import LedgerError
 from pipeline.model import Failure, Record, State
 
 if TYPE_CHECKING:
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from pipeline.client import Api, CreateResult
     from pipeline.ledger import Ledger
 
-HURRY_S: Final = 3.0
+SHUTDOWN_GRACE_S: Final = 3.0
 """How long a create in flight may still wait for its answer once the user wants out."""
 
-STALE_S: Final = 10.0
+MAX_INTENT_AGE_S: Final = 10.0
 """How much older than its intent a create may be when it leaves."""
 
 _OUTSIDE_ALPHABET: Final = re.compile(r"[^A-Za-z0-9_-]+")
 
 
-def correlation_id(ledger_identity: str, record: Record, intent: int) -> str:
+def correlation_id(ledger_identity: str, record: Record, submission_no: int) -> str:
     """Return the id by which the vendor's log will know this create.
 
     1 to 128 characters of `A-Z a-z 0-9 . _ : -`: any other character makes the vendor drop it silently.
@@ -47,7 +47,7 @@ def correlation_id(ledger_identity: str, record: Record, intent: int) -> str:
     """
     readable = _OUTSIDE_ALPHABET.sub("-", record.id)[:48].strip("-") or "row"
     digest = hashlib.sha256(record.key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    return f"vb.{ledger_identity}.{readable}.{digest}.{intent}"
+    return f"vb.{ledger_identity}.{readable}.{digest}.{submission_no}"
 
 
 class Submitter:
@@ -58,7 +58,7 @@ class Submitter:
         self._ledger = ledger
         self._wall = wall
         self._shields: set[anyio.CancelScope] = set()
-        self._hurried = False
+        self._shutting_down = False
         self.unsettled: dict[str, Record] = {}
         """Creates whose intent is on disk and whose outcome is not, by the row's key."""
 
@@ -68,33 +68,33 @@ class Submitter:
         Raises `Conflict` when someone else has the row, and a `StopRun` when the ledger fails: then the
         row is `submitting` on disk, and in doubt for whoever reads it next.
         """
-        intent = record.intent + 1
+        submission_no = record.intent + 1
         sent = record.evolve(
             State.SUBMITTING,
-            intent=intent,
-            correlation_id=correlation_id(self._ledger.identity, record, intent),
+            intent=submission_no,
+            correlation_id=correlation_id(self._ledger.identity, record, submission_no),
             submitted_at=self._wall(),
             reserved_usd=price_usd,
             failure=None,
         )
-        verdict: CreateResult = OutcomeUnknown("stopped before the answer came")
+        result: CreateResult = OutcomeUnknown("stopped before the answer came")
         with self._shielded():
-            sent = await self._intended(record, sent)
+            sent = await self._commit_intent(record, sent)
             self.unsettled[record.key] = sent
-            verdict = await self._api.create(sent.body, sent.correlation_id)
+            result = await self._api.create(sent.body, sent.correlation_id)
         with self._shielded():
-            after = await self._ledger.commit(sent, settled(sent, verdict, self._wall()))
+            after = await self._ledger.commit(sent, apply_create_result(sent, result, self._wall()))
             self.unsettled.pop(record.key, None)
-            return after, verdict
-        raise LedgerTrouble(f"{record.id}: the ledger did not take the create's outcome in time")
+            return after, result
+        raise LedgerError(f"{record.id}: the ledger did not take the create's outcome in time")
 
-    async def _intended(self, record: Record, sent: Record) -> Record:
+    async def _commit_intent(self, record: Record, sent: Record) -> Record:
         """Make the intent durable. One that had to wait for the ledger is dated anew before anything leaves.
 
         The absence of a create from the vendor's log is a proof some time after `submitted_at`.
         """
         sent = await self._ledger.commit(record, sent)
-        while self._wall() - (sent.submitted_at or 0.0) > STALE_S:
+        while self._wall() - (sent.submitted_at or 0.0) > MAX_INTENT_AGE_S:
             sent = await self._ledger.commit(sent, sent.evolve(submitted_at=self._wall()))
         return sent
 
@@ -103,25 +103,25 @@ class Submitter:
         """Keep cancellation out; `hurry` bounds for how long."""
         with anyio.CancelScope(shield=True) as shield:
             self._shields.add(shield)
-            if self._hurried:
-                shield.deadline = anyio.current_time() + HURRY_S
+            if self._shutting_down:
+                shield.deadline = anyio.current_time() + SHUTDOWN_GRACE_S
             try:
                 yield
             finally:
                 self._shields.discard(shield)
 
-    def hurry(self) -> None:
+    def set_shutdown_deadline(self) -> None:
         """Bound the wait of every create in flight: the user wants out."""
-        self._hurried = True
+        self._shutting_down = True
         for shield in self._shields:
-            shield.deadline = min(shield.deadline, anyio.current_time() + HURRY_S)
+            shield.deadline = min(shield.deadline, anyio.current_time() + SHUTDOWN_GRACE_S)
 
 
-def settled(sent: Record, verdict: CreateResult, now: float) -> Record:
+def apply_create_result(sent: Record, result: CreateResult, now: float) -> Record:
     """Return what a submitted record becomes by the verdict on its create."""
-    match verdict:
+    match result:
         case Accepted(generation_id=generation_id):
-            return accepted(sent, generation_id, now)
+            return mark_generating(sent, generation_id, now)
         case Rejected(failure=failure):
             return sent.evolve(
                 State.FAILED,
@@ -145,7 +145,7 @@ def settled(sent: Record, verdict: CreateResult, now: float) -> Record:
             assert_never(unreachable)
 
 
-def accepted(record: Record, generation_id: str, now: float) -> Record:
+def mark_generating(record: Record, generation_id: str, now: float) -> Record:
     """Return a submitted or doubtful record once its generation is known."""
     attempts = record.attempts + (record.state is State.SUBMITTING)
     return record.evolve(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pipeline.cluster.messages import ClusterConfig
     from pipeline.events import Topic
-    from pipeline.run_state import Outcome
+    from pipeline.run_state import RunOutcome
     from tests.integration.engine_harness import EngineHarness
 
 
@@ -151,7 +151,7 @@ class DriverHarness:
     cluster: ClusterDriver
     ray_backend: FakeRayBackend
     spy: RecordingObserver
-    outcome: Outcome = field(init=False)
+    outcome: RunOutcome = field(init=False)
 
     @asynccontextmanager
     async def running(self, within_s: float = 40.0) -> AsyncIterator[None]:

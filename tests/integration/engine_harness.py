@@ -19,8 +19,8 @@ from pipeline.model import Job, Record, State
 from pipeline.plan import new_record
 from pipeline.poll.learner import DurationLearner
 from pipeline.poll.rate_limit import AdaptiveRateLimit
-from pipeline.poll.schedule import PollQueue
-from pipeline.run_context import Tools
+from pipeline.poll.schedule import PollSchedule
+from pipeline.run_context import Dependencies
 from pipeline.sandbox import Fault, Sandbox, SandboxOptions, SandboxState
 from pipeline.settings import Settings
 from pipeline.storage import LocalStore
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pipeline.events import Event
-    from pipeline.run_state import Outcome
+    from pipeline.run_state import RunOutcome
 
 MODEL = "google/veo-3.1-i2v-fast"
 PRICE_USD = 0.4
@@ -96,7 +96,7 @@ class EngineHarness:
         self.observer = RecordingObserver()
         self.download_limits = FAST_DOWNLOAD_LIMITS
         self.downloader_type: type[Downloader] = Downloader
-        self.schedule_type: type[PollQueue] = PollQueue
+        self.schedule_type: type[PollSchedule] = PollSchedule
         self.price_of: Callable[[Record], float | None] = lambda _: None
         self.key = ApiKey("any-key", "AIML_API_KEY")
         self._stack = AsyncExitStack()
@@ -123,7 +123,7 @@ class EngineHarness:
     def engine(self, api: Api, records: Sequence[Record], max_cost: float | None, **settings: Any) -> Engine:
         chosen = Settings(**{"poll_interval": 0.1, "media": False, "concurrency": 4, **settings})
         chance, interval = random.Random(5), chosen.poll_interval
-        tools = Tools(
+        tools = Dependencies(
             api=api,
             ledger=self.ledger,
             downloader=self.downloader_type(
@@ -132,10 +132,12 @@ class EngineHarness:
                 limits=self.download_limits,
                 media=chosen.media,
             ),
-            polling=self.schedule_type(DurationLearner(interval), interval_s=interval, random=chance),
-            gate=AdaptiveConcurrencyLimit(chosen.concurrency, interval_s=interval, random=chance),
-            pace=AdaptiveRateLimit(interval_s=interval),
-            budget=Budget.of(max_cost, records),
+            schedule=self.schedule_type(DurationLearner(interval), interval_s=interval, random=chance),
+            concurrency_limit=AdaptiveConcurrencyLimit(
+                chosen.concurrency, interval_s=interval, random=chance
+            ),
+            rate_limit=AdaptiveRateLimit(interval_s=interval),
+            budget=Budget.from_records(max_cost, records),
             price_of=self.price_of,
             clock=time.monotonic,
             wall=time.time,
@@ -153,7 +155,7 @@ class EngineHarness:
         within_s: float = 40.0,
         check: bool = True,
         **settings: Any,
-    ) -> Outcome:
+    ) -> RunOutcome:
         """Start the engine over new `rows`, over what the ledger holds, or over what is `known` of it.
 
         `during` is given the engine before it starts. Checks afterwards what is always true.
@@ -172,7 +174,7 @@ class EngineHarness:
             await self._check(outcome)
         return outcome
 
-    async def _check(self, outcome: Outcome) -> None:
+    async def _check(self, outcome: RunOutcome) -> None:
         """The outcome is what the ledger holds, nothing was paid twice, and no key reached the CDN."""
         kept = {record.key: record for record in await self.ledger.load()}
         for record in outcome.records:
@@ -204,5 +206,5 @@ class EngineHarness:
         return sum(not made.fails for made in self.sandbox_state.generations)
 
 
-def count_states(outcome: Outcome) -> Counter[State]:
+def count_states(outcome: RunOutcome) -> Counter[State]:
     return Counter(record.state for record in outcome.records)

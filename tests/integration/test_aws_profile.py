@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import botocore.session  # type: ignore[import-untyped]  # ships no types
 import pytest
 
-from pipeline.errors import StoreTrouble, UsageError
+from pipeline.errors import StoreError, UsageError
 from pipeline.storage import open_store
 from pipeline.storage.aws_profile import with_profile
 from pipeline.storage.multipart_uploads import MultipartUploads
@@ -245,7 +245,7 @@ async def test_a_bucket_elsewhere_is_asked_through_the_proxy(monkeypatch: pytest
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("AWS_ENDPOINT_URL", "https://other.vendor.test")
         store = open_store("s3://films/night")
-        with pytest.raises(StoreTrouble):
+        with pytest.raises(StoreError):
             await store.read_bytes("results.csv")
     assert tunnel.request_lines[1] == "CONNECT other.vendor.test:443"
 

@@ -19,7 +19,7 @@ from pipeline.cli.request import RunOptions
 from pipeline.cli.setup import resolve_settings
 from pipeline.errors import ExitCode, StopReason, UsageError
 from pipeline.model import Failure, State
-from pipeline.run_state import Outcome
+from pipeline.run_state import RunOutcome
 from pipeline.settings import Settings
 from tests.unit.samples import record
 
@@ -192,4 +192,4 @@ FAILED = record(State.FAILED, "b", 1, failure=Failure("refused", "no"))
 def test_the_exit_code_of_an_outcome(
     records: tuple[Any, ...], stop: StopReason | None, code: ExitCode
 ) -> None:
-    assert exit_code(Outcome(records, stop, "", {})) is code
+    assert exit_code(RunOutcome(records, stop, "", {})) is code

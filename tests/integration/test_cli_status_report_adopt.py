@@ -13,9 +13,9 @@ import pytest
 
 from pipeline.cli import looking
 from pipeline.cli.paths import BatchPaths, batch_paths, existing_batch_paths
-from pipeline.errors import ExitCode, Held, StoreTrouble, UsageError
+from pipeline.errors import BatchLocked, ExitCode, StoreError, UsageError
 from pipeline.ledger import Ledger
-from pipeline.ledger.lock import hold
+from pipeline.ledger.lock import hold_lock
 from pipeline.manifest import load
 from pipeline.model import Record, State
 from pipeline.plan import new_record
@@ -129,7 +129,7 @@ def test_status_is_readable_while_a_run_holds_the_folder(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill_ledger()
-    with hold(OUTPUT_DIR, what="a run", since="now"):
+    with hold_lock(OUTPUT_DIR, what="a run", since="now"):
         assert looking.show_status("night.yaml", None, as_json=False, watch=False) == 0
     assert "2 pending" in capsys.readouterr().out
 
@@ -176,7 +176,7 @@ def test_report_writes_the_projections_again(here: Path, capsys: pytest.CaptureF
 def test_unwritable_report_is_an_output_error(here: Path) -> None:
     fill_ledger()
     (OUTPUT_DIR / "results.csv").mkdir()
-    with pytest.raises(StoreTrouble):
+    with pytest.raises(StoreError):
         looking.write_report("night.yaml", None)
 
 
@@ -215,7 +215,7 @@ def test_what_cannot_be_adopted_is_refused(here: Path, job: str, generation: str
 
 def test_nobody_adopts_into_a_batch_that_is_being_run(here: Path) -> None:
     fill_ledger()
-    with hold(OUTPUT_DIR, what="a run", since="now"), pytest.raises(Held):
+    with hold_lock(OUTPUT_DIR, what="a run", since="now"), pytest.raises(BatchLocked):
         looking.adopt(Path("night.yaml"), "first", "g", None)
 
 
@@ -259,7 +259,7 @@ class RecordingStore(LocalStore):
     async def write_bytes(self, path: str, data: bytes, *, durable: bool = True) -> None:
         if self.refusals:
             self.refusals -= 1
-            raise StoreTrouble("full")
+            raise StoreError("full")
         await super().write_bytes(path, data, durable=durable)
         if path == "results.csv":
             self.csv = data

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline.cli.clustering import check_artifacts
 from pipeline.download.downloader import Downloader
 from pipeline.download.http import open_session
-from pipeline.errors import StoreTrouble
+from pipeline.errors import StoreError
 from pipeline.model import State
 from pipeline.storage import LocalStore
 from tests.integration.engine_harness import FAST_DOWNLOAD_LIMITS, EngineHarness
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 class UnreadableDownloader(Downloader):
     async def intact(self, artifact: Artifact) -> bool:
-        raise StoreTrouble(f"{artifact.path} cannot be read")
+        raise StoreError(f"{artifact.path} cannot be read")
 
 
 async def test_what_is_missing_is_fetched_again_and_the_rest_left_alone(tmp_path: Path) -> None:
@@ -48,5 +48,5 @@ async def test_unavailable_output_is_reported_and_nothing_is_downloaded_again(tm
             session=cdn, store=LocalStore(tmp_path), limits=FAST_DOWNLOAD_LIMITS, media=False
         )
         checked, trouble = await check_artifacts(records, house.ledger, downloader, house.observer)
-        assert isinstance(trouble, StoreTrouble)
+        assert isinstance(trouble, StoreError)
         assert checked == records == await house.ledger.load()

@@ -14,7 +14,7 @@ from pipeline.errors import StopReason
 from pipeline.events import Topic
 from pipeline.ledger import Ledger
 from pipeline.model import State, Transition
-from pipeline.plan import resubmitted
+from pipeline.plan import mark_resubmitted
 from tests.crash.batches import wait_until
 from tests.integration.driver_harness import DriverHarness, make_driver
 from tests.integration.engine_harness import EngineHarness, fast_sandbox_options
@@ -40,12 +40,14 @@ async def test_rows_that_are_resubmitted_hold_no_slots(
 
         async def replan() -> None:
             doubtful = [record for record in await house.ledger.load() if record.state is State.SUBMITTING]
-            await house.ledger.commit_many([Transition(record, resubmitted(record)) for record in doubtful])
+            await house.ledger.commit_many(
+                [Transition(record, mark_resubmitted(record)) for record in doubtful]
+            )
 
         run = await make_driver(house, monkeypatch, replan=replan, concurrency=2)
         async with run.running():
             pass
-        assert run.outcome.stop is None
+        assert run.outcome.stop_reason is None
         assert {record.state for record in run.outcome.records} == {State.DONE}
         assert_paid_once(house)
 
@@ -102,7 +104,7 @@ async def test_shutdown_does_not_wait_for_coordinator(
             await waiting.wait()
             run.cluster.stop("enough", "stopping")
             run.cluster.cancel()
-        assert run.outcome.stop is StopReason.INTERRUPTED
+        assert run.outcome.stop_reason is StopReason.INTERRUPTED
 
 
 async def test_the_first_reason_to_stop_is_the_outcome(
@@ -114,7 +116,7 @@ async def test_the_first_reason_to_stop_is_the_outcome(
         async with run.running():
             await wait_until(lambda: bool(run.messages(Topic.STOPPING)))
             run.cluster.stop("enough", "stopping")
-        assert run.outcome.stop is StopReason.CREDITS
+        assert run.outcome.stop_reason is StopReason.CREDITS
 
 
 async def test_a_stop_that_a_worker_met_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +125,7 @@ async def test_a_stop_that_a_worker_met_is_told_once(tmp_path: Path, monkeypatch
         run = await make_driver(house, monkeypatch, concurrency=4)
         async with run.running():
             pass
-        assert run.outcome.stop is StopReason.CREDITS
+        assert run.outcome.stop_reason is StopReason.CREDITS
         assert run.messages(Topic.STOPPING) == [run.outcome.message]
 
 
@@ -142,7 +144,7 @@ async def test_workers_that_cannot_speak_to_the_account_are_not_started_for_ever
         run = await make_driver(house, monkeypatch, workers=1)
         async with run.running():
             pass
-        assert run.outcome.stop is StopReason.UNFINISHED
+        assert run.outcome.stop_reason is StopReason.UNFINISHED
         assert len(run.ray_backend.processes) == driver.MAX_DEATHS_PER_WORKER + 1
 
 
@@ -155,7 +157,7 @@ async def test_nothing_is_started_when_there_is_nothing_to_do(
         async with run.running():
             pass
         assert run.ray_backend.start_calls == 0
-        assert run.outcome.stop is None
+        assert run.outcome.stop_reason is None
         assert not run.outcome.open_rows
 
 
@@ -169,7 +171,7 @@ async def test_a_cluster_that_places_no_worker_any_more_ends_the_run(
         run.ray_backend.cluster_lost = True
         async with run.running():
             pass
-        assert run.outcome.stop is StopReason.UNFINISHED
+        assert run.outcome.stop_reason is StopReason.UNFINISHED
         assert "lost its head" in run.outcome.message
         assert len(run.outcome.open_rows) == 3
 
@@ -207,7 +209,7 @@ async def test_a_cluster_without_room_is_waited_for_with_a_word(
             run.ray_backend.has_no_room = False
             for process in run.ray_backend.processes:
                 process.placed.set()
-        assert run.outcome.stop is None
+        assert run.outcome.stop_reason is None
         assert {record.state for record in run.outcome.records} == {State.DONE}
 
 
@@ -219,7 +221,7 @@ async def test_interrupt_does_not_wait_for_cluster_room_when_nothing_is_paid(
         async with run.running():
             await wait_until(lambda: "free CPU" in run.spy.messages_text())
             run.cluster.stop("enough", "stopping")
-        assert run.outcome.stop is StopReason.INTERRUPTED
+        assert run.outcome.stop_reason is StopReason.INTERRUPTED
         assert len(run.outcome.open_rows) == 3
 
 

@@ -25,11 +25,11 @@ async def test_a_budget_is_used_and_never_exceeded(tmp_path: Path) -> None:
     async with priced_harness(tmp_path) as house:
         outcome = await house.run(12, concurrency=6, max_cost=1.3)
         assert count_states(outcome) == {State.DONE: 3, State.PENDING: 9}
-        assert outcome.stop is StopReason.BUDGET
+        assert outcome.stop_reason is StopReason.BUDGET
         assert "1.30" in outcome.message
         assert house.sandbox_state.charged_usd == 1.2
         again = await house.run(concurrency=6, max_cost=1.3)
-        assert again.stop is StopReason.BUDGET
+        assert again.stop_reason is StopReason.BUDGET
         assert house.sandbox_state.charged_usd == 1.2
         more = await house.run(concurrency=6, max_cost=12 * PRICE_USD)
         assert count_states(more) == {State.DONE: 12}
@@ -47,7 +47,7 @@ async def test_a_refused_row_costs_no_budget(tmp_path: Path) -> None:
     async with priced_harness(tmp_path, Fault("bad-request", match="number 0.")) as house:
         outcome = await house.run(4, concurrency=4, max_cost=3 * PRICE_USD)
         assert count_states(outcome) == {State.DONE: 3, State.FAILED: 1}
-        assert outcome.stop is None
+        assert outcome.stop_reason is None
 
 
 @pytest.mark.parametrize("fault", ["completed-without-url", "cdn-corrupt"])
@@ -55,7 +55,7 @@ async def test_what_was_charged_without_a_video_counts_as_spent(tmp_path: Path, 
     async with priced_harness(tmp_path, Fault(fault)) as house:
         outcome = await house.run(6, concurrency=1, max_cost=3 * PRICE_USD)
         assert count_states(outcome)[State.FAILED] == 3
-        assert outcome.stop is StopReason.BUDGET
+        assert outcome.stop_reason is StopReason.BUDGET
         assert house.sandbox_state.charged_usd == pytest.approx(3 * PRICE_USD)
         await house.run(concurrency=1, max_cost=3 * PRICE_USD)
         assert house.sandbox_state.charged_usd == pytest.approx(3 * PRICE_USD)
@@ -80,9 +80,9 @@ async def test_a_row_of_unknown_price_is_refused_under_a_budget_and_names_the_wa
         house.price_of = lambda record: None if record.id == "row-1" else PRICE_USD
         outcome = await house.run(3, max_cost=5.0)
         assert count_states(outcome) == {State.DONE: 2, State.PENDING: 1}
-        [words] = outcome.left.values()
+        [words] = outcome.unfinished.values()
         assert "--assume-price" in words
-        assert outcome.stop is not None
+        assert outcome.stop_reason is not None
         assert house.sandbox_state.create_requests == 2
 
 
@@ -144,5 +144,5 @@ async def test_row_waits_for_in_doubt_row_that_holds_the_last_budget(tmp_path: P
     async with priced_harness(tmp_path, Fault("cut-before", match="number 0.", times=1)) as house:
         outcome = await house.run(3, concurrency=1, max_cost=2 * PRICE_USD, reconcile_after=1.0)
         assert count_states(outcome) == {State.DONE: 2, State.PENDING: 1}
-        assert outcome.stop is StopReason.BUDGET
+        assert outcome.stop_reason is StopReason.BUDGET
         assert house.sandbox_state.charged_usd == pytest.approx(2 * PRICE_USD)

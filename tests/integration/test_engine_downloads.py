@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.download.downloader import Downloader
-from pipeline.errors import Conflict, StopReason, StoreTrouble
+from pipeline.errors import Conflict, StopReason, StoreError
 from pipeline.model import Record, State
 from pipeline.sandbox import Fault
 from tests.integration.engine_harness import (
@@ -77,24 +77,24 @@ async def test_invalid_video_fails_one_row_and_keeps_its_cost(tmp_path: Path) ->
         assert lost.failure.code == "not_a_video"
         assert lost.generation_id
         assert lost.usd_spent == 0.4
-        assert (outcome.stop, outcome.left) == (None, {})
+        assert (outcome.stop_reason, outcome.unfinished) == (None, {})
 
 
 async def test_a_file_that_cannot_be_had_now_stays_ready_for_the_next_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.download.pool.ROUNDS", 2)
+    monkeypatch.setattr("pipeline.download.pool.MAX_ROUNDS", 2)
     async with EngineHarness(
         tmp_path, fast_sandbox_options(), Fault("cdn-error", match="number 1.", value=503)
     ) as house:
         outcome = await house.run(3, poll_interval=0.05)
         assert count_states(outcome) == {State.DONE: 2, State.READY: 1}
-        assert outcome.stop is StopReason.UNFINISHED
+        assert outcome.stop_reason is StopReason.UNFINISHED
         assert outcome.message.startswith("row-1: ")
         house.sandbox._injector.faults.clear()
         again = await house.run()
         assert count_states(again) == {State.DONE: 3}
-        assert (house.sandbox_state.create_requests, again.left) == (3, {})
+        assert (house.sandbox_state.create_requests, again.unfinished) == (3, {})
 
 
 async def test_a_row_that_came_late_and_then_was_no_video_leaves_nothing_open(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ async def test_a_row_that_came_late_and_then_was_no_video_leaves_nothing_open(tm
         outcome = await house.run(1, poll_interval=0.05)
         assert count_states(outcome) == {State.FAILED: 1}
         assert "again in" in house.observer.messages_text()
-        assert (outcome.stop, outcome.left) == (None, {})
+        assert (outcome.stop_reason, outcome.unfinished) == (None, {})
 
 
 async def test_full_output_stops_submitting_and_keeps_what_is_paid(
@@ -111,12 +111,12 @@ async def test_full_output_stops_submitting_and_keeps_what_is_paid(
 ) -> None:
     class Full(Downloader):
         async def download(self, *args: Any) -> Any:
-            raise StoreTrouble("no space left on the disk")
+            raise StoreError("no space left on the disk")
 
     async with EngineHarness(tmp_path) as house:
         house.downloader_type = Full
         outcome = await house.run(12, concurrency=2)
-        assert outcome.stop is StopReason.DISK
+        assert outcome.stop_reason is StopReason.DISK
         assert "no space left" in outcome.message
         paid = house.sandbox_state.create_requests
         assert count_states(outcome) == {State.READY: paid, State.PENDING: 12 - paid}
@@ -130,7 +130,7 @@ async def test_full_output_stops_submitting_and_keeps_what_is_paid(
 async def test_unreadable_output_ends_run_with_message(tmp_path: Path) -> None:
     class Unreadable(Downloader):
         async def intact(self, _: Any) -> bool:
-            raise StoreTrouble("input/output error")
+            raise StoreError("input/output error")
 
     async with EngineHarness(
         tmp_path, fast_sandbox_options(), Fault("slow", match="number 1.", value=8.0)
@@ -139,7 +139,7 @@ async def test_unreadable_output_ends_run_with_message(tmp_path: Path) -> None:
         assert count_states(early) == {State.DONE: 1, State.GENERATING: 1}
         house.downloader_type = Unreadable
         outcome = await house.run()
-        assert (outcome.stop, outcome.message) == (StopReason.DISK, "input/output error")
+        assert (outcome.stop_reason, outcome.message) == (StopReason.DISK, "input/output error")
         assert count_states(outcome) == {State.DONE: 1, State.READY: 1}
 
 
@@ -157,5 +157,5 @@ async def test_a_saved_row_that_someone_else_moved_meanwhile_is_left_to_them(tmp
 
         house.ledger.commit = taken  # type: ignore[method-assign]  # another process is faster
         outcome = await house.run(known=records, check=False)
-        assert outcome.left == {records[0].key: "another process has it"}
+        assert outcome.unfinished == {records[0].key: "another process has it"}
         assert count_states(outcome) == {State.DONE: 2}

@@ -13,7 +13,7 @@ from pipeline.cluster.limits import RateShare, RemoteRateLimit
 from pipeline.download.downloader import Downloader
 from pipeline.errors import StopReason
 from pipeline.model import Record, State
-from pipeline.poll.schedule import PollQueue
+from pipeline.poll.schedule import PollSchedule
 from pipeline.sandbox import Fault
 from tests.crash.batches import wait_until
 from tests.integration.engine_harness import EngineHarness, count_states, fast_sandbox_options, make_record
@@ -30,7 +30,7 @@ async def test_every_slot_is_used_and_none_more(tmp_path: Path) -> None:
     ) as house:
         outcome = await house.run(24, concurrency=6, downloads=3)
         assert count_states(outcome) == {State.DONE: 24}
-        assert (outcome.stop, outcome.open_rows, outcome.left) == (None, (), {})
+        assert (outcome.stop_reason, outcome.open_rows, outcome.unfinished) == (None, (), {})
         assert house.sandbox_state.peak_in_flight == 6
         assert house.sandbox_state.peak_downloads <= 3
         assert house.sandbox_state.create_requests == 24
@@ -109,7 +109,7 @@ async def test_a_wait_that_the_vendor_asks_for_is_kept(tmp_path: Path) -> None:
 async def test_new_generation_is_polled_on_schedule(tmp_path: Path) -> None:
     ages: list[float] = []
 
-    class Seen(PollQueue):
+    class Seen(PollSchedule):
         def add(self, key: str, kind: str, *, now: float, age_s: float = 0.0) -> None:
             ages.append(age_s)
             super().add(key, kind, now=now, age_s=age_s)
@@ -148,7 +148,7 @@ async def test_a_row_that_is_always_refused_for_the_moment_is_given_up_alone(tmp
         [failed] = [record for record in outcome.records if record.state is State.FAILED]
         assert failed.failure is not None
         assert (failed.id, failed.failure.code) == ("row-1", "not_accepted")
-        assert outcome.stop is None
+        assert outcome.stop_reason is None
 
 
 async def test_a_row_that_is_given_up_while_somebody_else_takes_it_ends_no_run(
@@ -167,7 +167,7 @@ async def test_a_row_that_is_given_up_while_somebody_else_takes_it_ends_no_run(
         monkeypatch.setattr(house.ledger, "commit", too_late)
         outcome = await house.run(8, concurrency=2, check=False)
         assert count_states(outcome) == {State.DONE: 7, State.PENDING: 1}
-        assert list(outcome.left.values()) == ["another process has it"]
+        assert list(outcome.unfinished.values()) == ["another process has it"]
 
 
 async def test_an_outage_of_the_vendor_is_waited_out(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ async def test_a_row_that_is_refused_for_good_costs_one_row(tmp_path: Path) -> N
             assert record.failure.message.startswith("HTTP 4")
             assert record.attempts == 1
         assert house.sandbox_state.create_requests == 6
-        assert outcome.stop is None
+        assert outcome.stop_reason is None
 
 
 async def test_what_another_process_took_is_left_to_it(tmp_path: Path) -> None:
@@ -199,15 +199,15 @@ async def test_what_another_process_took_is_left_to_it(tmp_path: Path) -> None:
         await house.ledger.commit(taken, taken.evolve(State.SUBMITTING))
         outcome = await house.run(known=records)
         assert count_states(outcome) == {State.DONE: 2, State.SUBMITTING: 1}
-        assert "another process" in outcome.left[taken.key]
-        assert outcome.stop is StopReason.UNFINISHED
+        assert "another process" in outcome.unfinished[taken.key]
+        assert outcome.stop_reason is StopReason.UNFINISHED
         assert house.sandbox_state.create_requests == 2
 
 
 async def test_nothing_to_do_is_done_at_once(tmp_path: Path) -> None:
     async with EngineHarness(tmp_path) as house:
         outcome = await house.run(0)
-        assert (outcome.records, outcome.stop) == ((), None)
+        assert (outcome.records, outcome.stop_reason) == ((), None)
 
 
 async def test_a_removed_row_that_was_paid_for_is_fetched_and_one_that_was_not_is_not_sent(
@@ -221,7 +221,7 @@ async def test_a_removed_row_that_was_paid_for_is_fetched_and_one_that_was_not_i
             path.unlink()
         outcome = await house.run()
         assert count_states(outcome) == {State.DONE: 1, State.PENDING: 2}
-        assert (house.sandbox_state.create_requests, outcome.stop, outcome.open_rows) == (1, None, ())
+        assert (house.sandbox_state.create_requests, outcome.stop_reason, outcome.open_rows) == (1, None, ())
 
 
 def _stop_at(house: EngineHarness, engine: Any, state: State) -> None:
@@ -258,7 +258,7 @@ async def test_changed_rate_limit_applies_to_the_next_call(tmp_path: Path) -> No
             pace.set_share(time.monotonic(), RateShare())
 
         def begin(engine: Engine) -> None:
-            engine._run.tools = replace(engine._run.tools, pace=pace)
+            engine._run.deps = replace(engine._run.deps, rate_limit=pace)
             tasks.start_soon(lend)
 
         outcome = await house.run(1, on_start=begin)

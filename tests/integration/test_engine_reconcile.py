@@ -48,7 +48,7 @@ async def test_every_way_to_lose_an_answer_costs_no_row_and_no_second_payment(tm
         assert {made.prompt for made in house.sandbox_state.generations} == {
             make_record(index).prompt for index in range(count)
         }
-        assert outcome.stop is None
+        assert outcome.stop_reason is None
         assert sum(house.sandbox_state.triggered[fault.name] for fault in {*faults}) >= len(faults)
 
 
@@ -67,7 +67,7 @@ async def test_a_row_the_log_never_shows_is_held_and_the_rest_is_done(tmp_path: 
     ) as house:
         outcome = await house.run(4, reconcile_after=600, reconcile_wait=0.3)
         assert count_states(outcome) == {State.DONE: 3, State.IN_DOUBT: 1}
-        assert outcome.stop is StopReason.IN_DOUBT
+        assert outcome.stop_reason is StopReason.IN_DOUBT
         assert [record.id for record in outcome.open_rows] == ["row-1"]
         assert house.sandbox_state.create_requests == 4
         assert any(event.topic is Topic.WAITING for event in house.observer.events)

@@ -9,10 +9,10 @@ import anyio
 import pytest
 
 from pipeline.cluster.limits import RemoteConcurrencyLimit
-from pipeline.errors import LedgerTrouble, StopReason, StoreTrouble
+from pipeline.errors import LedgerError, StopReason, StoreError
 from pipeline.events import Topic
 from pipeline.model import MAYBE_PAID, Record, State, Transition
-from pipeline.plan import interrupted
+from pipeline.plan import mark_interrupted
 from pipeline.sandbox import Fault
 from pipeline.submit import pool
 from tests.crash.batches import wait_until
@@ -40,7 +40,7 @@ async def test_out_of_credits_the_paid_rows_are_finished_and_the_rest_waits(tmp_
     async with EngineHarness(tmp_path, fast_sandbox_options(balance_usd=5 * PRICE_USD)) as house:
         outcome = await house.run(12, concurrency=4)
         assert count_states(outcome) == {State.DONE: 5, State.PENDING: 7}
-        assert outcome.stop is StopReason.CREDITS
+        assert outcome.stop_reason is StopReason.CREDITS
         assert "credits" in outcome.message
         assert house.sandbox_state.create_requests <= 5 + 4
         assert all(record.failure is None for record in outcome.records)
@@ -50,7 +50,7 @@ async def test_a_wrong_key_stops_at_once_names_its_variable_and_blames_no_row(tm
     async with EngineHarness(tmp_path, fast_sandbox_options(key="another")) as house:
         outcome = await house.run(12, concurrency=4)
         assert count_states(outcome) == {State.PENDING: 12}
-        assert outcome.stop is StopReason.KEY
+        assert outcome.stop_reason is StopReason.KEY
         assert "AIML_API_KEY" in outcome.message
         assert house.sandbox_state.requests["POST", "/v2/video/generations"] <= 4
         assert all(record.attempts == 0 for record in outcome.records)
@@ -60,9 +60,9 @@ async def test_a_key_that_dies_in_the_middle_leaves_what_was_paid_for_the_next_r
     faults = (Fault("status-unauthorized"), Fault("unauthorized", nth=4))
     async with EngineHarness(tmp_path, fast_sandbox_options(durations="fixed:50"), *faults) as house:
         outcome = await house.run(5, concurrency=3, timeout=600)
-        assert outcome.stop is StopReason.KEY
+        assert outcome.stop_reason is StopReason.KEY
         assert count_states(outcome) == {State.GENERATING: 3, State.PENDING: 2}
-        assert all("key" in words for words in outcome.left.values())
+        assert all("key" in words for words in outcome.unfinished.values())
         house.sandbox._injector.faults.clear()
         again = await house.run()
         assert count_states(again) == {State.DONE: 5}
@@ -76,7 +76,7 @@ async def test_a_quota_stops_the_run_or_is_waited_for(
         tmp_path, fast_sandbox_options(), Fault("quota", nth=2), Fault("quota", nth=4)
     ) as house:
         outcome = await house.run(3, concurrency=1)
-        assert outcome.stop is StopReason.QUOTA
+        assert outcome.stop_reason is StopReason.QUOTA
         assert count_states(outcome) == {State.DONE: 1, State.PENDING: 2}
         monkeypatch.setattr(pool, "QUOTA_PAUSE_S", 0.2)
         again = await house.run(concurrency=1, wait_for_quota=True)
@@ -94,7 +94,7 @@ async def test_the_first_stop_finishes_what_is_paid_and_submits_no_more(tmp_path
                 house, State.GENERATING, 3, lambda: engine.stop("stopped", "once more to stop")
             ),
         )
-        assert outcome.stop is StopReason.INTERRUPTED
+        assert outcome.stop_reason is StopReason.INTERRUPTED
         assert "once more to stop" in house.observer.messages_text()
         done = count_states(outcome)[State.DONE]
         assert done == house.sandbox_state.create_requests <= 6
@@ -110,7 +110,7 @@ async def test_the_second_stop_ends_at_once_and_loses_nothing(tmp_path: Path) ->
         def both(engine: Engine) -> Callable[[], None]:
             def act() -> None:
                 engine.stop("first", "said first")
-                engine.abandon()
+                engine.cancel()
 
             return act
 
@@ -130,13 +130,13 @@ async def test_the_second_stop_ends_at_once_and_loses_nothing(tmp_path: Path) ->
 async def test_a_stop_at_once_leaves_an_unanswered_create_in_doubt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.submit.create.HURRY_S", 0.2)
+    monkeypatch.setattr("pipeline.submit.create.SHUTDOWN_GRACE_S", 0.2)
     options = fast_sandbox_options(log_rows="accepted")
     async with EngineHarness(tmp_path, options, Fault("hang-accepted", match="number 0.")) as house:
         outcome = await house.run(
             2,
             request_timeout=600.0,
-            on_start=lambda engine: on_count_entered(house, State.DONE, 1, engine.abandon),
+            on_start=lambda engine: on_count_entered(house, State.DONE, 1, engine.cancel),
         )
         assert count_states(outcome) == {State.DONE: 1, State.IN_DOUBT: 1}
         house.sandbox._injector.faults.clear()
@@ -174,8 +174,8 @@ async def test_a_generation_that_is_late_is_left_and_never_failed(tmp_path: Path
     ) as house:
         outcome = await house.run(3, timeout=1.0)
         assert count_states(outcome) == {State.DONE: 2, State.GENERATING: 1}
-        assert outcome.stop is StopReason.DEADLINE
-        [words] = outcome.left.values()
+        assert outcome.stop_reason is StopReason.DEADLINE
+        [words] = outcome.unfinished.values()
         assert "deadline" in words
         again = await house.run(timeout=0.5)
         assert count_states(again) == {State.DONE: 2, State.GENERATING: 1}
@@ -188,7 +188,7 @@ async def test_a_generation_that_nobody_knows_is_left_with_the_words_that_say_so
     ) as house:
         outcome = await house.run(2, timeout=1.0)
         assert count_states(outcome) == {State.DONE: 1, State.GENERATING: 1}
-        [words] = outcome.left.values()
+        [words] = outcome.unfinished.values()
         assert "deadline" in words
         assert "404" in words
 
@@ -201,7 +201,7 @@ async def test_deadline_holds_when_no_poll_is_due_or_allowed(tmp_path: Path) -> 
     ) as house:
         outcome = await house.run(2, timeout=1.0, poll_interval=60.0)
         assert count_states(outcome) == {State.GENERATING: 2}
-        assert outcome.stop is StopReason.DEADLINE
+        assert outcome.stop_reason is StopReason.DEADLINE
 
 
 async def test_last_poll_notices_generation_finished_by_deadline(tmp_path: Path) -> None:
@@ -213,8 +213,8 @@ async def test_last_poll_notices_generation_finished_by_deadline(tmp_path: Path)
 @pytest.mark.parametrize(
     ("trouble", "reason"),
     [
-        (LedgerTrouble("the ledger is damaged"), StopReason.LEDGER),
-        (StoreTrouble("disk full"), StopReason.DISK),
+        (LedgerError("the ledger is damaged"), StopReason.LEDGER),
+        (StoreError("disk full"), StopReason.DISK),
     ],
 )
 @pytest.mark.parametrize("good", [1, 4, 7])
@@ -234,11 +234,11 @@ async def test_a_ledger_that_fails_ends_the_run_in_words(
 
         house.ledger.commit = failing  # type: ignore[method-assign]  # a disk that fills up
         outcome = await house.run(4, concurrency=2)
-        assert (outcome.stop, outcome.message) == (reason, str(trouble))
+        assert (outcome.stop_reason, outcome.message) == (reason, str(trouble))
         house.ledger.commit = commit  # type: ignore[method-assign]
         assert all(record.state is not State.FAILED for record in await house.ledger.load())
         cut = [record for record in await house.ledger.load() if record.state is State.SUBMITTING]
-        await house.ledger.commit_many([Transition(record, interrupted(record)) for record in cut])
+        await house.ledger.commit_many([Transition(record, mark_interrupted(record)) for record in cut])
         again = await house.run(reconcile_after=1.0)
         assert count_states(again) == {State.DONE: 4}
         assert house.count_paid() == 4
@@ -251,7 +251,7 @@ async def test_an_api_that_never_answered_is_given_up_and_blames_no_row(
     async with EngineHarness(tmp_path, fast_sandbox_options(port=free_port())) as house:
         await house.sandbox._stop()
         outcome = await house.run(3)
-        assert outcome.stop is StopReason.UNREACHABLE
+        assert outcome.stop_reason is StopReason.UNREACHABLE
         assert count_states(outcome) == {State.PENDING: 3}
 
 
@@ -273,14 +273,14 @@ async def test_refusals_far_apart_are_no_outage(tmp_path: Path) -> None:
                 await wait_until(lambda: refused() == refusals)  # noqa: B023 - awaited here
                 hours = refusals
                 gate.add_permits(1)
-                engine.ring()
+                engine.notify()
 
         def begin(engine: Engine) -> None:
-            clock = engine._run.tools.clock
-            later = replace(engine._run.tools, gate=gate, clock=lambda: clock() + 3600.0 * hours)
-            engine._run.tools = later
+            clock = engine._run.deps.clock
+            later = replace(engine._run.deps, concurrency_limit=gate, clock=lambda: clock() + 3600.0 * hours)
+            engine._run.deps = later
             tasks.start_soon(lend, engine)
 
         outcome = await house.run(1, on_start=begin)
-        assert outcome.stop is None
+        assert outcome.stop_reason is None
         assert count_states(outcome) == {State.DONE: 1}

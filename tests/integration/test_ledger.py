@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.errors import Conflict, LedgerTrouble
+from pipeline.errors import Conflict, LedgerError
 from pipeline.ledger import Ledger
 from pipeline.model import Artifact, Failure, IllegalTransition, Media, State, Transition
 from tests.integration.ledger_servers import file_names, ledger_location, make_record
@@ -219,7 +219,7 @@ async def test_batches_know_nothing_of_each_other(ledger: Ledger, where: str) ->
         assert second.identity != ledger.identity
     assert await ledger.load() == [new]
     assert await ledger.history(new.key) == []
-    with pytest.raises(LedgerTrouble, match="no batch named 'third'"):
+    with pytest.raises(LedgerError, match="no batch named 'third'"):
         await Ledger.open(where, batch="third", read_only=True)
 
 
@@ -254,14 +254,14 @@ async def test_reading_only_goes_on_beside_a_run_and_writes_nothing(ledger: Ledg
         moved = await ledger.commit(new, new.evolve(State.SUBMITTING))
         assert await status.counts() == {State.SUBMITTING: 1}
         assert await status.load() == [moved]
-        with pytest.raises(LedgerTrouble, match="reading only"):
+        with pytest.raises(LedgerError, match="reading only"):
             await status.commit(moved, moved.evolve(State.IN_DOUBT))
-        with pytest.raises(LedgerTrouble, match="reading only"):
+        with pytest.raises(LedgerError, match="reading only"):
             await status.meta_set("name", "value")
 
 
 async def test_reading_only_makes_no_ledger(where: str, tmp_path: Path) -> None:
-    with pytest.raises(LedgerTrouble, match="there is no ledger here"):
+    with pytest.raises(LedgerError, match="there is no ledger here"):
         await Ledger.open(where, read_only=True)
     assert file_names(tmp_path) == []
     async with await Ledger.open(where) as made:

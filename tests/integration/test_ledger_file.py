@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.errors import LedgerTrouble, StoreTrouble
+from pipeline.errors import LedgerError, StoreError
 from pipeline.ledger import Ledger
 from pipeline.ledger.sqlite import SqliteBackend
 from pipeline.model import State
@@ -105,7 +105,7 @@ async def test_a_damaged_file_is_named_and_left_as_it_is(
     filled: Path, damage: Callable[[bytes], bytes], read_only: bool
 ) -> None:
     content = _write_file(filled, damage(_content(filled)))
-    with pytest.raises(LedgerTrouble, match="the ledger is damaged, and was left as it is") as caught:
+    with pytest.raises(LedgerError, match="the ledger is damaged, and was left as it is") as caught:
         await Ledger.open(filled, read_only=read_only)
     assert str(filled) in str(caught.value)
     assert _content(filled) == content
@@ -115,7 +115,7 @@ async def test_a_newer_ledger_is_left_alone(filled: Path) -> None:
     with sqlite3.connect(filled) as connection:
         connection.execute("INSERT INTO veobatch_schema_version VALUES (7, 0.0)")
     connection.close()
-    with pytest.raises(LedgerTrouble, match=r"newer veobatch \(ledger version 7, this one knows up to 2\)"):
+    with pytest.raises(LedgerError, match=r"newer veobatch \(ledger version 7, this one knows up to 2\)"):
         await Ledger.open(filled)
 
 
@@ -125,21 +125,21 @@ async def test_someone_elses_database_is_left_alone(path: Path) -> None:
         connection.execute("CREATE TABLE photos (id)")
     connection.close()
     content = _content(path)
-    with pytest.raises(LedgerTrouble, match="not a ledger of veobatch"):
+    with pytest.raises(LedgerError, match="not a ledger of veobatch"):
         await Ledger.open(path)
     assert _content(path) == content
 
 
 async def test_a_folder_in_its_place_is_named(path: Path) -> None:
     _write_file(path / "file", b"")
-    with pytest.raises(LedgerTrouble, match="there is no ledger here"):
+    with pytest.raises(LedgerError, match="there is no ledger here"):
         await Ledger.open(path)
 
 
 async def test_a_folder_that_may_only_be_read(locked: Path) -> None:
-    with pytest.raises(LedgerTrouble, match="the ledger cannot be opened: check the permissions"):
+    with pytest.raises(LedgerError, match="the ledger cannot be opened: check the permissions"):
         await Ledger.open(locked.with_name("other.sqlite3"))
-    with pytest.raises(LedgerTrouble, match="the ledger cannot be written: check the permissions"):
+    with pytest.raises(LedgerError, match="the ledger cannot be written: check the permissions"):
         await Ledger.open(locked)
     async with await Ledger.open(locked, read_only=True) as ledger:
         assert await ledger.counts() == {State.PENDING: 300}
@@ -165,7 +165,7 @@ async def test_a_full_disk_fails_the_steps_not_the_ledger(filled: Path) -> None:
             *(ledger.commit(row, step) for row, step in zip(rows, steps, strict=False)),
             return_exceptions=True,
         )
-        assert [type(outcome) for outcome in outcomes] == [StoreTrouble] * 5, pages
+        assert [type(outcome) for outcome in outcomes] == [StoreError] * 5, pages
         assert "disk is full" in str(outcomes[0])
         assert await ledger.load() == rows
         store._writer.execute("PRAGMA max_page_count = 1000000")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pipeline.errors import Conflict, LedgerTrouble, UsageError
+from pipeline.errors import Conflict, LedgerError, UsageError
 from pipeline.ledger import Ledger, writer
 from pipeline.model import State, Transition
 from tests.crash.batches import wait_until
@@ -326,7 +326,7 @@ async def test_closing_without_a_database_gives_up(
     commit = asyncio.create_task(ledger.commit(row, row.evolve(State.SUBMITTING)))
     await asyncio.sleep(0)
     await ledger.close()
-    with pytest.raises(LedgerTrouble, match="the database cannot be reached"):
+    with pytest.raises(LedgerError, match="the database cannot be reached"):
         await commit
 
 
@@ -340,7 +340,7 @@ async def test_no_word_of_ours_holds_the_password() -> None:
         shared_postgres().url("missing", password=PASSWORD),
         nowhere,
     ):
-        with pytest.raises(LedgerTrouble) as caught:
+        with pytest.raises(LedgerError) as caught:
             await Ledger.open(url)
         words = "".join(_error_chain(caught.value))
         assert PASSWORD not in words
@@ -360,7 +360,7 @@ async def test_a_newer_ledger_is_left_alone() -> None:
     with psycopg.connect(url) as connection:
         connection.execute("INSERT INTO veobatch_schema_version VALUES (7, 0.0)")
     connection.close()
-    with pytest.raises(LedgerTrouble, match=r"newer veobatch \(ledger version 7"):
+    with pytest.raises(LedgerError, match=r"newer veobatch \(ledger version 7"):
         await Ledger.open(url)
 
 

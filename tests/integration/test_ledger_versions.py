@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pipeline.errors import LedgerTrouble
+from pipeline.errors import LedgerError
 from pipeline.ledger import Ledger
 from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.model import State
@@ -98,6 +98,6 @@ async def test_done_rows_leased_by_version_1_are_released(first: str) -> None:
 @pytest.mark.parametrize("read_only", [False, True])
 async def test_a_later_version_is_refused(first: str, read_only: bool) -> None:
     execute(first, "INSERT INTO veobatch_schema_version VALUES (9, 0.0)")
-    with pytest.raises(LedgerTrouble, match=f"ledger version 9, this one knows up to {SCHEMA_VERSION}"):
+    with pytest.raises(LedgerError, match=f"ledger version 9, this one knows up to {SCHEMA_VERSION}"):
         await Ledger.open(first, read_only=read_only)
     assert execute(first, VERSIONS) == [(1,), (9,)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.download.downloader import Saved
-from pipeline.errors import StopReason, StoreTrouble, UsageError
+from pipeline.errors import StopReason, StoreError, UsageError
 from pipeline.storage import LocalStore, TransientStoreError, files, open_store
 from tests.integration import faulty_file_hosts as hosts
 from tests.integration.sample_videos import corrupted, make_video, padded
@@ -189,7 +189,7 @@ async def test_output_error_stops_run_and_leaves_no_damage(
     async with hosts.FileHost(VIDEO) as host, download_harness(tmp_path) as it:
         with monkeypatch.context() as patch:
             patch.setattr(os, call, fails)
-            with pytest.raises(StoreTrouble) as caught:
+            with pytest.raises(StoreError) as caught:
                 await it.fetch(host.url)
         assert "videos/row.mp4" not in it.files()
         assert isinstance(await it.fetch(host.url), Saved)
@@ -225,7 +225,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 async def test_a_full_disk_is_left_with_room_for_the_ledger(small_disk: Path) -> None:
     large = padded(VIDEO, 3 * 2**20)
     async with hosts.FileHost(large) as host, download_harness(small_disk) as it:
-        with pytest.raises(StoreTrouble, match="free some space"):
+        with pytest.raises(StoreError, match="free some space"):
             await it.fetch(host.url)
         assert it.files() == []
     async with hosts.FileHost(VIDEO) as host, download_harness(small_disk) as it:
@@ -235,7 +235,7 @@ async def test_a_full_disk_is_left_with_room_for_the_ledger(small_disk: Path) ->
 async def test_a_file_where_a_folder_should_be_is_said(tmp_path: Path) -> None:
     (tmp_path / "videos").write_bytes(b"a file")
     async with hosts.FileHost(VIDEO) as host, download_harness(tmp_path) as it:
-        with pytest.raises(StoreTrouble, match="videos"):
+        with pytest.raises(StoreError, match="videos"):
             await it.fetch(host.url)
 
 
@@ -249,7 +249,7 @@ async def test_a_small_file_that_cannot_be_written_leaves_the_old_one(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(files, "write_all", full)
-    with pytest.raises(StoreTrouble, match="the disk is full"):
+    with pytest.raises(StoreError, match="the disk is full"):
         await store.write_bytes("results.csv", b"new")
     assert await store.read_bytes("results.csv") == b"old"
     assert file_names(tmp_path) == ["results.csv"]
@@ -268,6 +268,6 @@ async def test_part_that_vanishes_before_probe_is_a_store_error(tmp_path: Path) 
         await part.write([b"bytes"])
         for path in (tmp_path / "videos").iterdir():
             path.unlink()
-        with pytest.raises(StoreTrouble):
+        with pytest.raises(StoreError):
             await part.inspect(lambda source: Path(str(source)).read_bytes())
     await store.aclose()

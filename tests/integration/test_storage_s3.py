@@ -20,7 +20,7 @@ from moto.server import ThreadedMotoServer
 
 from pipeline.download.downloader import Downloader, DownloadLimits, Saved
 from pipeline.download.http import open_session
-from pipeline.errors import StoreTrouble, UsageError
+from pipeline.errors import StoreError, UsageError
 from pipeline.storage import is_object_url, open_store
 from pipeline.storage.multipart_uploads import MultipartUploads
 from tests.integration import faulty_file_hosts as hosts
@@ -200,7 +200,7 @@ async def test_an_altered_or_missing_object_is_noticed(tmp_path: Path, bucket: B
 
 async def test_a_bucket_that_is_not_there_stops_the_run(tmp_path: Path, bucket: Bucket) -> None:
     async with hosts.FileHost(VIDEO) as host, rig(tmp_path, "s3://no-such-films/x") as it:
-        with pytest.raises(StoreTrouble, match="no-such-films"):
+        with pytest.raises(StoreError, match="no-such-films"):
             await it.fetch(host.url)
 
 

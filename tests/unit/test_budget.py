@@ -71,7 +71,7 @@ class BudgetMachine(RuleBasedStateMachine):
         done = [record(key, State.DONE, 5.0, usd) for key, usd in self.charged.items()]
         open_rows = [record(key, State.IN_DOUBT, usd) for key, usd in self.reserved.items()]
         failed = [record(f"failed-{n}", State.FAILED, None) for n in range(3)]
-        self.budget = Budget.of(10.0, [*done, *open_rows, *failed])
+        self.budget = Budget.from_records(10.0, [*done, *open_rows, *failed])
 
     @invariant()
     def the_book_stays_within_the_limit(self) -> None:
@@ -155,7 +155,7 @@ def test_what_a_record_counts(
     state: State, reserved: float | None, spent: float | None, counts: float
 ) -> None:
     row = record("a", state, reserved, spent)
-    budget = Budget.of(10.0, [row])
+    budget = Budget.from_records(10.0, [row])
     assert budget.settled_usd + budget.reserved_usd == counts
     budget.update(row)
     assert budget.settled_usd + budget.reserved_usd == counts

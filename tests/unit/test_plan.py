@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.model import LEGAL, MAYBE_PAID, PAID, Failure, Job, Record, State
-from pipeline.plan import PAID_FAILURES, Plan, Retry, make_plan
+from pipeline.plan import PAID_FAILURES, BatchPlan, RetrySelection, make_plan
 from tests.unit.samples import job, record
 
-ALL = Retry(wanted=True)
+ALL = RetrySelection(wanted=True)
 
 
-def by_id(plan: Plan) -> dict[str, Record]:
+def by_id(plan: BatchPlan) -> dict[str, Record]:
     return {made.id: made for made in plan.records if made.position >= 0}
 
 
-def ledger_after(plan: Plan) -> list[Record]:
+def ledger_after(plan: BatchPlan) -> list[Record]:
     """What the ledger holds after a plan was made durable."""
     return list(plan.records)
 
@@ -31,7 +31,7 @@ def test_a_first_run_adds_every_row_in_order() -> None:
     plan = make_plan(jobs, [])
     assert [made.id for made in plan.added] == ["a", "b", "c"]
     assert [made.position for made in plan.records] == [0, 1, 2]
-    assert (plan.steps, plan.places, plan.edited, plan.removed) == ((), {}, (), ())
+    assert (plan.steps, plan.positions, plan.edited, plan.removed) == ((), {}, (), ())
     assert json.loads(plan.added[1].body) == dict(jobs[1].body)
     assert all(made.state is State.PENDING for made in plan.added)
 
@@ -55,7 +55,7 @@ def test_moving_rows_about_moves_places_and_nothing_else() -> None:
     known = [record(State.DONE, "a", 0), record(State.GENERATING, "b", 1), record(State.PENDING, "c", 2)]
     plan = make_plan([job("c", 0), job("a", 1), job("b", 2)], known)
     assert (plan.added, plan.steps, plan.edited, plan.removed) == ((), (), (), ())
-    assert plan.places == {known[2].key: (0, 2), known[0].key: (1, 3), known[1].key: (2, 4)}
+    assert plan.positions == {known[2].key: (0, 2), known[0].key: (1, 3), known[1].key: (2, 4)}
     assert [made.id for made in plan.records] == ["c", "a", "b"]
     assert [made.version for made in plan.records] == [0, 3, 3]
 
@@ -71,7 +71,7 @@ def test_new_rows_join_those_that_are_known() -> None:
 def test_a_removed_row_is_kept_and_listed_when_money_is_in_it(state: State) -> None:
     known = [record(state, "gone", 0), record(State.DONE, "a", 1)]
     plan = make_plan([job("a", 0)], known)
-    assert plan.places[known[0].key] == (-1, known[0].line)
+    assert plan.positions[known[0].key] == (-1, known[0].line)
     assert [made.id for made in plan.removed] == (["gone"] if state in MAYBE_PAID else [])
     assert [made.id for made in plan.records] == ["a", "gone"]
     assert plan.added == ()
@@ -80,7 +80,7 @@ def test_a_removed_row_is_kept_and_listed_when_money_is_in_it(state: State) -> N
 def test_a_removed_row_that_comes_back_is_the_same_row() -> None:
     gone = replace(record(State.GENERATING, "a"), position=-1)
     plan = make_plan([job("a", 0)], [gone])
-    assert plan.places == {gone.key: (0, gone.line)}
+    assert plan.positions == {gone.key: (0, gone.line)}
     assert (plan.added, plan.removed) == ((), ())
     assert plan.records[0].generation_id == gone.generation_id
 
@@ -121,15 +121,17 @@ def failed(code: str, name: str = "row", index: int = 0, *, generation_id: str =
 @pytest.mark.parametrize(
     ("retry", "code", "again"),
     [
-        (Retry(), "refused", False),
+        (RetrySelection(), "refused", False),
         (None, "refused", False),
-        (Retry(codes=frozenset({"refused"})), "refused", False),
+        (RetrySelection(codes=frozenset({"refused"})), "refused", False),
         (ALL, "refused", True),
-        (Retry(wanted=True, codes=frozenset({"refused"})), "refused", True),
-        (Retry(wanted=True, codes=frozenset({"refused", "x"})), "generation_error", False),
+        (RetrySelection(wanted=True, codes=frozenset({"refused"})), "refused", True),
+        (RetrySelection(wanted=True, codes=frozenset({"refused", "x"})), "generation_error", False),
     ],
 )
-def test_failed_rows_are_tried_again_only_as_asked(retry: Retry | None, code: str, again: bool) -> None:
+def test_failed_rows_are_tried_again_only_as_asked(
+    retry: RetrySelection | None, code: str, again: bool
+) -> None:
     plan = make_plan([job()], [failed(code, generation_id="g")], retry=retry)
     if not again:
         assert plan.steps == ()
@@ -142,7 +144,7 @@ def test_failed_rows_are_tried_again_only_as_asked(retry: Retry | None, code: st
 def test_a_failure_that_is_not_known_is_covered_only_by_all() -> None:
     nameless = replace(failed("x"), failure=None)
     assert len(make_plan([job()], [nameless], retry=ALL).steps) == 1
-    only = Retry(wanted=True, codes=frozenset({"x"}))
+    only = RetrySelection(wanted=True, codes=frozenset({"x"}))
     assert make_plan([job()], [nameless], retry=only).steps == ()
 
 
@@ -207,22 +209,22 @@ def ledger_records(draw: st.DrawFn) -> list[Record]:
     return known
 
 
-RETRIES = st.sampled_from([None, ALL, Retry(wanted=True, codes=frozenset({"refused", "no_video"}))])
+RETRIES = st.sampled_from([None, ALL, RetrySelection(wanted=True, codes=frozenset({"refused", "no_video"}))])
 
 
 @given(JOBS, ledger_records(), RETRIES, st.booleans())
 def test_planning_again_changes_nothing(
-    jobs: list[Job], known: list[Record], retry: Retry | None, resubmit: bool
+    jobs: list[Job], known: list[Record], retry: RetrySelection | None, resubmit: bool
 ) -> None:
     once = make_plan(jobs, known, retry=retry, resubmit_in_doubt=resubmit)
     twice = make_plan(jobs, ledger_after(once), retry=retry, resubmit_in_doubt=resubmit)
-    assert (twice.added, twice.places, twice.steps, twice.edited) == ((), {}, (), ())
+    assert (twice.added, twice.positions, twice.steps, twice.edited) == ((), {}, (), ())
     assert twice.records == once.records
 
 
 @given(JOBS, ledger_records(), RETRIES, st.booleans())
 def test_no_row_is_lost_and_every_step_is_legal(
-    jobs: list[Job], known: list[Record], retry: Retry | None, resubmit: bool
+    jobs: list[Job], known: list[Record], retry: RetrySelection | None, resubmit: bool
 ) -> None:
     plan = make_plan(jobs, known, retry=retry, resubmit_in_doubt=resubmit)
     now = {made.key: made for made in plan.records}
@@ -244,7 +246,7 @@ def test_no_row_is_lost_and_every_step_is_legal(
 
 @given(JOBS, ledger_records(), RETRIES, st.booleans(), st.randoms())
 def test_the_ledgers_order_does_not_matter(
-    jobs: list[Job], known: list[Record], retry: Retry | None, resubmit: bool, chance: object
+    jobs: list[Job], known: list[Record], retry: RetrySelection | None, resubmit: bool, chance: object
 ) -> None:
     shuffled = sorted(known, key=lambda made: hash((made.key, id(chance))))
     first = make_plan(jobs, known, retry=retry, resubmit_in_doubt=resubmit)

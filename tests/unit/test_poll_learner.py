@@ -21,11 +21,11 @@ from benchmarks.simulate_polling import (
     simulate,
     simulate_fixed_schedule,
 )
-from pipeline.poll.forecast import rest_s
-from pipeline.poll.intervals import CAP, FLOOR, best_plan
+from pipeline.poll.forecast import time_left_s
+from pipeline.poll.intervals import MAX_INTERVAL, MIN_INTERVAL, optimal_plan
 from pipeline.poll.learner import DurationLearner
-from pipeline.poll.observations import EDGES, SIZE, Evidence, bin_of
-from pipeline.poll.schedule import PollQueue
+from pipeline.poll.observations import BIN_COUNT, EDGES, Observations, bin_of
+from pipeline.poll.schedule import PollSchedule
 
 DURATION_KEY = "any"
 
@@ -114,8 +114,8 @@ def make_learner(seconds: float, ends: int = 80, interval_s: float = 10.0) -> Du
     learner, random = DurationLearner(interval_s), Random(1)
     for _ in range(ends):
         end = seconds * exp(random.gauss(0.0, 0.05))
-        learner.survived(DURATION_KEY, 0.0, end - 1.0)
-        learner.ended(DURATION_KEY, end - 1.0, end)
+        learner.on_still_running(DURATION_KEY, 0.0, end - 1.0)
+        learner.on_finished(DURATION_KEY, end - 1.0, end)
     return learner
 
 
@@ -142,16 +142,16 @@ def test_duration_cache_survives_json() -> None:
 
 
 def test_long_cache_counts_for_a_hundred_observations() -> None:
-    evidence = Evidence()
+    evidence = Observations()
     for _ in range(500):
-        evidence.ended(90.0, 100.0, 1e9)
-    assert Evidence.restored(evidence.dump(), 100.0).total() == pytest.approx(100.0, rel=1e-3)
-    assert Evidence.restored(evidence.dump(), 900.0).total() == pytest.approx(500.0, rel=1e-3)
+        evidence.add_finished(90.0, 100.0, 1e9)
+    assert Observations.from_dump(evidence.dump(), 100.0).total() == pytest.approx(100.0, rel=1e-3)
+    assert Observations.from_dump(evidence.dump(), 900.0).total() == pytest.approx(500.0, rel=1e-3)
 
 
 def test_running_generations_are_cached_as_censored() -> None:
     learner = DurationLearner()
-    queue = PollQueue(learner, interval_s=10.0, random=Random(1))
+    queue = PollSchedule(learner, interval_s=10.0, random=Random(1))
     for i in range(50):
         queue.add(str(i), DURATION_KEY, now=0.0)
     now = 0.0
@@ -197,7 +197,7 @@ values = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text
 junk_values = st.recursive(
     values, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner)
 )
-counts = st.dictionaries(st.integers(-2, SIZE + 2).map(str), values, max_size=6)
+counts = st.dictionaries(st.integers(-2, BIN_COUNT + 2).map(str), values, max_size=6)
 
 
 @given(junk_values | st.fixed_dictionaries({"ends": counts, "enters": counts}))
@@ -206,7 +206,7 @@ def test_any_duration_cache_leaves_valid_intervals(kind: Any) -> None:
     learner = DurationLearner()
     learner.restore({**GOOD, "kinds": {DURATION_KEY: kind}})
     at = learner.plan(DURATION_KEY).next_age(7.0)
-    assert 7.0 + FLOOR * 10.0 * 0.999 <= at <= 7.0 + CAP * 10.0
+    assert 7.0 + MIN_INTERVAL * 10.0 * 0.999 <= at <= 7.0 + MAX_INTERVAL * 10.0
 
 
 polls = st.lists(
@@ -221,12 +221,12 @@ def test_whatever_is_seen_a_plan_keeps_its_bounds_and_its_order(
 ) -> None:
     learner = DurationLearner(interval_s)
     for from_s, more_s, ended in seen:
-        (learner.ended if ended else learner.survived)(DURATION_KEY, from_s, from_s + more_s)
+        (learner.on_finished if ended else learner.on_still_running)(DURATION_KEY, from_s, from_s + more_s)
     plan = learner.plan(DURATION_KEY)
     ages = [0.0, 0.3, *(interval_s * step / 3.0 for step in range(60)), 1e4, 1e6]
     nexts = [plan.next_age(age) for age in sorted(ages)]
     for age, at in zip(sorted(ages), nexts, strict=True):
-        assert age + FLOOR * interval_s * 0.999 <= at <= age + CAP * interval_s * 1.001
+        assert age + MIN_INTERVAL * interval_s * 0.999 <= at <= age + MAX_INTERVAL * interval_s * 1.001
     assert all(later >= sooner - 1e-6 for sooner, later in pairwise(nexts))
     remaining = learner.remaining_s(DURATION_KEY, 5.0)
     assert remaining is None or 0.0 <= remaining < inf
@@ -235,16 +235,16 @@ def test_whatever_is_seen_a_plan_keeps_its_bounds_and_its_order(
 @given(st.floats(0.0, 1e6))
 def test_an_age_is_in_its_bin(age_s: float) -> None:
     b = bin_of(age_s)
-    assert 0 <= b < SIZE
+    assert 0 <= b < BIN_COUNT
     assert EDGES[b] <= age_s * (1 + 1e-9)
-    assert b == SIZE - 1 or age_s <= EDGES[b + 1] * (1 + 1e-9)
+    assert b == BIN_COUNT - 1 or age_s <= EDGES[b + 1] * (1 + 1e-9)
 
 
 @given(st.lists(st.tuples(st.floats(0.0, 500.0), st.floats(0.001, 50.0)), min_size=1, max_size=30))
 def test_an_end_counts_for_one_and_risk_is_never_negative(ends: list[tuple[float, float]]) -> None:
-    evidence = Evidence()
+    evidence = Observations()
     for from_s, more_s in ends:
-        evidence.ended(from_s, from_s + more_s, 1e9)
+        evidence.add_finished(from_s, from_s + more_s, 1e9)
     assert evidence.total() == pytest.approx(len(ends))
     total = 0.0
     for step in evidence.enters:
@@ -254,18 +254,18 @@ def test_an_end_counts_for_one_and_risk_is_never_negative(ends: list[tuple[float
 
 
 def test_counts_never_overflow() -> None:
-    evidence = Evidence()
+    evidence = Observations()
     for _ in range(3000):
-        evidence.ended(9.0, 10.0, 20.0)
+        evidence.add_finished(9.0, 10.0, 20.0)
     assert evidence.total() == pytest.approx(20.0 / 0.693, rel=0.05)
 
 
 def test_narrow_distribution_takes_few_polls() -> None:
     learner = make_learner(100.0, ends=300)
-    known = learner.known(DURATION_KEY)
+    known = learner.estimate_for(DURATION_KEY)
     assert known is not None
     age, times = 0.0, 0
-    plan = best_plan(known, 10.0)
+    plan = optimal_plan(known, 10.0)
     while age < 100.0:
         age, times = plan.next_age(age), times + 1
     assert times <= 6
@@ -275,7 +275,7 @@ def forecast_errors(name: str, jobs: int, in_flight: int, seed: int) -> list[flo
     """Return the error of the forecast total against the real one, after each finish from a third on."""
     batch, now, started = durations(name, jobs, seed), 0.0, 0
     learner = DurationLearner()
-    queue = PollQueue(learner, interval_s=10.0, random=Random(seed))
+    queue = PollSchedule(learner, interval_s=10.0, random=Random(seed))
     born: dict[str, float] = {}
     forecasts: list[tuple[float, float]] = []
     while started < jobs or len(queue):
@@ -292,10 +292,10 @@ def forecast_errors(name: str, jobs: int, in_flight: int, seed: int) -> list[flo
             continue
         queue.finished(key, now=now)
         if (jobs - started + len(queue)) % 5 == 0 and len(queue):
-            known = learner.known(DURATION_KEY)
+            known = learner.estimate_for(DURATION_KEY)
             assert known is not None
             running = [(known, age) for _, age in queue.in_flight(now)]
-            left = rest_s(running, [(known, jobs - started)], in_flight, notice_s=3.0)
+            left = time_left_s(running, [(known, jobs - started)], in_flight, notice_s=3.0)
             forecasts.append((now, left))
     return [abs(at + left - now) / now for at, left in forecasts if at > now / 3.0]
 
@@ -308,19 +308,19 @@ def test_the_forecast_is_right_within_a_fifth_from_a_third_on(name: str) -> None
 
 
 def test_a_forecast_of_many_is_the_forecast_of_few_scaled() -> None:
-    known = make_learner(100.0).known(DURATION_KEY)
+    known = make_learner(100.0).estimate_for(DURATION_KEY)
     assert known is not None
-    few = rest_s([], [(known, 500)], 10)
-    many = rest_s([], [(known, 500_000)], 10_000)
+    few = time_left_s([], [(known, 500)], 10)
+    many = time_left_s([], [(known, 500_000)], 10_000)
     assert many == pytest.approx(few, rel=0.05)
 
 
 def test_a_forecast_needs_some_knowledge() -> None:
-    assert DurationLearner().known(DURATION_KEY) is None
-    known = make_learner(100.0).known(DURATION_KEY)
+    assert DurationLearner().estimate_for(DURATION_KEY) is None
+    known = make_learner(100.0).estimate_for(DURATION_KEY)
     assert known is not None
-    assert rest_s([], [(known, 0)], 4) == 0.0
-    assert 80.0 < rest_s([(known, 0.0)], [(known, 3)], 4) < 150.0
+    assert time_left_s([], [(known, 0)], 4) == 0.0
+    assert 80.0 < time_left_s([(known, 0.0)], [(known, 3)], 4) < 150.0
 
 
 def test_a_night_with_outages_ends_with_everything_found() -> None:

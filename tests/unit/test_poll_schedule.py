@@ -10,18 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from pipeline.poll.duration_key import kind_of
-from pipeline.poll.intervals import CAP, FLOOR
+from pipeline.poll.duration_key import duration_key
+from pipeline.poll.intervals import MAX_INTERVAL, MIN_INTERVAL
 from pipeline.poll.learner import DurationLearner
-from pipeline.poll.schedule import JITTER, SLACK, PollQueue
+from pipeline.poll.schedule import DEFER_TOLERANCE, JITTER, PollSchedule
 
 INTERVAL_S = 10.0
-MAX_GAP_S = (CAP + JITTER + SLACK) * INTERVAL_S
-MIN_GAP_S = (FLOOR - JITTER * FLOOR) * INTERVAL_S
+MAX_GAP_S = (MAX_INTERVAL + JITTER + DEFER_TOLERANCE) * INTERVAL_S
+MIN_GAP_S = (MIN_INTERVAL - JITTER * MIN_INTERVAL) * INTERVAL_S
 
 
-def make_schedule(interval_s: float = INTERVAL_S, seed: int = 1) -> PollQueue:
-    return PollQueue(DurationLearner(interval_s), interval_s=interval_s, random=Random(seed))
+def make_schedule(interval_s: float = INTERVAL_S, seed: int = 1) -> PollSchedule:
+    return PollSchedule(DurationLearner(interval_s), interval_s=interval_s, random=Random(seed))
 
 
 class ScheduleMachine(RuleBasedStateMachine):
@@ -70,7 +70,7 @@ class ScheduleMachine(RuleBasedStateMachine):
             if ending == "not_yet":
                 self.queue.not_yet(key, now=self.now)
             else:
-                self.queue.look_failed(key, now=self.now)
+                self.queue.poll_failed(key, now=self.now)
             self.waiting[key] = self.now
 
     @rule()
@@ -177,7 +177,7 @@ def test_overdue_polls_after_restart_are_spread_over_one_interval() -> None:
 
 def test_what_is_not_known_after_a_restart_teaches_nothing() -> None:
     learner = DurationLearner(INTERVAL_S)
-    queue = PollQueue(learner, interval_s=INTERVAL_S, random=Random(1))
+    queue = PollSchedule(learner, interval_s=INTERVAL_S, random=Random(1))
     queue.add("old", "any", now=0.0, age_s=3000.0)
     assert queue.pop_due(20.0) == "old"
     queue.finished("old", now=20.0)
@@ -190,7 +190,7 @@ def test_failed_poll_is_retried_with_backoff() -> None:
     now, waits = 20.0, []
     assert queue.pop_due(now) == "one"
     for _ in range(12):
-        queue.look_failed("one", now=now)
+        queue.poll_failed("one", now=now)
         due = queue.next_due()
         assert due is not None
         waits.append(due - now)
@@ -202,7 +202,7 @@ def test_failed_poll_is_retried_with_backoff() -> None:
     queue.not_yet("one", now=now)
     now = queue.next_due() or 0.0
     assert queue.pop_due(now) == "one"
-    queue.look_failed("one", now=now)
+    queue.poll_failed("one", now=now)
     assert (queue.next_due() or 0.0) - now <= 0.1 * INTERVAL_S
 
 
@@ -210,7 +210,7 @@ def test_failed_poll_honours_retry_after() -> None:
     queue = make_schedule()
     queue.add("one", "any", now=0.0)
     assert queue.pop_due(20.0) == "one"
-    queue.look_failed("one", now=20.0, retry_after_s=77.0)
+    queue.poll_failed("one", now=20.0, retry_after_s=77.0)
     assert queue.next_due() == 97.0
 
 
@@ -234,14 +234,14 @@ def test_the_heap_does_not_grow_with_what_was_dropped() -> None:
 def test_new_intervals_bring_waiting_polls_forward() -> None:
     learner = DurationLearner(INTERVAL_S)
     for _ in range(60):
-        learner.survived("any", 0.0, 198.0)
-        learner.ended("any", 198.0, 200.0)
-    queue = PollQueue(learner, interval_s=INTERVAL_S, random=Random(1))
+        learner.on_still_running("any", 0.0, 198.0)
+        learner.on_finished("any", 198.0, 200.0)
+    queue = PollSchedule(learner, interval_s=INTERVAL_S, random=Random(1))
     for i in range(40):
         queue.add(str(i), "any", now=0.0)
     before = sum(entry.due for entry in queue._entries.values())
     for _ in range(20):
-        learner.ended("any", 0.0, 12.0)
+        learner.on_finished("any", 0.0, 12.0)
     queue.add("early", "any", now=0.0)
     queue.finished("early", now=12.0)
     after = sum(entry.due for entry in queue._entries.values())
@@ -251,12 +251,12 @@ def test_new_intervals_bring_waiting_polls_forward() -> None:
 
 def test_new_intervals_postpone_due_polls() -> None:
     learner = DurationLearner(INTERVAL_S)
-    queue = PollQueue(learner, interval_s=INTERVAL_S, random=Random(1))
+    queue = PollSchedule(learner, interval_s=INTERVAL_S, random=Random(1))
     queue.add("one", "any", now=0.0)
     due = queue.next_due() or 0.0
     for _ in range(60):
-        learner.survived("any", 0.0, 198.0)
-        learner.ended("any", 198.0, 200.0)
+        learner.on_still_running("any", 0.0, 198.0)
+        learner.on_finished("any", 198.0, 200.0)
     assert queue.pop_due(due) is None
     later = queue.next_due() or 0.0
     assert later > due + 20.0
@@ -275,4 +275,4 @@ def test_new_intervals_postpone_due_polls() -> None:
     ],
 )
 def test_a_kind_is_what_changes_the_rendering_time(body: dict[str, Any], kind: str) -> None:
-    assert kind_of("m", body) == kind
+    assert duration_key("m", body) == kind

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from pipeline.events import Event, Topic
 from pipeline.model import Record, State
-from pipeline.poll.duration_key import kind_of
+from pipeline.poll.duration_key import duration_key
 from pipeline.poll.eta import EtaEstimator
-from pipeline.poll.forecast import rest_s
+from pipeline.poll.forecast import time_left_s
 from pipeline.poll.learner import DurationLearner
-from pipeline.poll.spread import spread_of
+from pipeline.poll.spread import fit_distribution
 from tests.unit.sample_rows import T0, done, row
 
 
@@ -104,10 +104,10 @@ def submit_at(eta: EtaEstimator, index: int, at: float) -> Record:
 
 def learner_with_cache(*took_s: float) -> DurationLearner:
     """Return what an earlier run would have left of generations that took so long."""
-    learner, kind = DurationLearner(), kind_of(row(0).model, json.loads(row(0).body))
+    learner, kind = DurationLearner(), duration_key(row(0).model, json.loads(row(0).body))
     for took in took_s:
-        learner.survived(kind, 0.0, took - 5.0)
-        learner.ended(kind, took - 5.0, took)
+        learner.on_still_running(kind, 0.0, took - 5.0)
+        learner.on_finished(kind, took - 5.0, took)
     return learner
 
 
@@ -248,30 +248,30 @@ def test_the_time_left_of_small_batches_is_right_on_the_average(
 
 
 def test_a_hundred_thousand_rows_take_their_share_of_the_slots() -> None:
-    spread = spread_of(sorted([80.0, 85.0, 90.0, 95.0, 100.0] * 20), [], 80.0)
-    assert rest_s([], [(spread, 100_000)], 100) == pytest.approx(100_000 * 90 / 100, rel=0.03)
+    spread = fit_distribution(sorted([80.0, 85.0, 90.0, 95.0, 100.0] * 20), [], 80.0)
+    assert time_left_s([], [(spread, 100_000)], 100) == pytest.approx(100_000 * 90 / 100, rel=0.03)
 
 
 def test_an_estimate_of_thousands_in_flight_takes_a_moment() -> None:
-    spread = spread_of([60.0 + i / 20 for i in range(1000)], [i / 40 for i in range(3000)], 80.0)
+    spread = fit_distribution([60.0 + i / 20 for i in range(1000)], [i / 40 for i in range(3000)], 80.0)
     running = [(spread, i / 40) for i in range(3000)]
     began = time.process_time()
-    left = rest_s(running, [(spread, 100_000)], 3000)
+    left = time_left_s(running, [(spread, 100_000)], 3000)
     assert time.process_time() - began < 2.0, "some 20 ms, and the loop waits for it"
     assert left == pytest.approx(100_000 * 85 / 3000 + 60, rel=0.15)
 
 
 def test_many_slots_are_as_few_scaled() -> None:
-    spread = spread_of([60.0 + i / 20 for i in range(1000)], [], 80.0)
-    few = rest_s([(spread, 10.0)] * 200, [], 200)
-    many = rest_s([(spread, 10.0)] * 2000, [], 2000)
+    spread = fit_distribution([60.0 + i / 20 for i in range(1000)], [], 80.0)
+    few = time_left_s([(spread, 10.0)] * 200, [], 200)
+    many = time_left_s([(spread, 10.0)] * 2000, [], 2000)
     assert few * 1.01 < many < few * 1.15
 
 
 def test_nothing_known_is_a_guess_and_survivors_push_it_up() -> None:
-    plain = spread_of([], [], 80.0)
+    plain = fit_distribution([], [], 80.0)
     assert plain.residual_s(0.0, 0.5) == pytest.approx(80.0, rel=0.1)
-    assert spread_of([], [150.0] * 20, 80.0).residual_s(0.0, 0.5) > 130.0
+    assert fit_distribution([], [150.0] * 20, 80.0).residual_s(0.0, 0.5) > 130.0
 
 
 @given(
@@ -284,8 +284,8 @@ def test_nothing_known_is_a_guess_and_survivors_push_it_up() -> None:
 def test_whatever_was_seen_the_time_left_is_a_number(
     seen: list[float], ages: list[float], open_rows: int, slots: int
 ) -> None:
-    spread = spread_of(sorted(seen), ages, 80.0, sorted(seen[:5]))
-    left = rest_s([(spread, age) for age in ages], [(spread, open_rows)], slots)
+    spread = fit_distribution(sorted(seen), ages, 80.0, sorted(seen[:5]))
+    left = time_left_s([(spread, age) for age in ages], [(spread, open_rows)], slots)
     assert math.isfinite(left)
     assert left >= 0.0
     shares = [spread.residual_s(age, share) for age in (0.0, *ages[:3]) for share in (0.99, 0.5, 0.01)]

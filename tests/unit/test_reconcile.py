@@ -17,12 +17,12 @@ from pipeline.client import Api, ApiKey, LogRow
 from pipeline.model import Record, State
 from pipeline.reconcile.request_log import (
     DAY_S,
-    LONGEST_WINDOW_S,
+    MAX_WINDOW_S,
     LogPass,
-    judged,
-    not_accepted,
-    read_log,
-    settles_at,
+    absence_conclusive_at,
+    fetch_log,
+    mark_never_accepted,
+    reconcile_record,
     window,
 )
 from tests.unit.samples import record
@@ -60,7 +60,7 @@ ABSENT = LogPass({}, complete=True)
 def test_a_row_with_a_generation_proves_acceptance(complete: bool, succeeded: bool | None) -> None:
     """Whether it worked is the status call's to say; a failed one is tracked as well."""
     seen = log_pass_with("g", succeeded=succeeded, complete=complete)
-    after = judged(in_doubt_record(), seen, asked_at=NOW, doubt_s=IN_DOUBT_S)
+    after = reconcile_record(in_doubt_record(), seen, asked_at=NOW, reconcile_after_s=IN_DOUBT_S)
     assert after is not None
     assert (after.state, after.generation_id, after.accepted_at) == (State.GENERATING, "g", NOW - 50)
     assert (after.failure, after.reserved_usd, after.attempts) == (None, 1.0, 1)
@@ -69,7 +69,7 @@ def test_a_row_with_a_generation_proves_acceptance(complete: bool, succeeded: bo
 @pytest.mark.parametrize("complete", [True, False])
 def test_a_failed_request_without_a_generation_was_never_accepted(complete: bool) -> None:
     seen = log_pass_with(succeeded=False, complete=complete)
-    after = judged(in_doubt_record(), seen, asked_at=NOW, doubt_s=1e9)
+    after = reconcile_record(in_doubt_record(), seen, asked_at=NOW, reconcile_after_s=1e9)
     assert after is not None
     assert (after.state, after.reserved_usd, after.failure, after.doubted_at) == (
         State.PENDING,
@@ -82,14 +82,19 @@ def test_a_failed_request_without_a_generation_was_never_accepted(complete: bool
 @pytest.mark.parametrize("succeeded", [True, None])
 def test_a_row_without_a_generation_that_did_not_fail_proves_nothing(succeeded: bool | None) -> None:
     assert (
-        judged(in_doubt_record(), log_pass_with(succeeded=succeeded), asked_at=NOW + 1e9, doubt_s=IN_DOUBT_S)
+        reconcile_record(
+            in_doubt_record(),
+            log_pass_with(succeeded=succeeded),
+            asked_at=NOW + 1e9,
+            reconcile_after_s=IN_DOUBT_S,
+        )
         is None
     )
 
 
 def test_rows_of_others_prove_nothing() -> None:
     seen = LogPass({"c-other": LogRow("c-other", "g")}, complete=True)
-    assert judged(in_doubt_record(), seen, asked_at=NOW, doubt_s=IN_DOUBT_S) is None
+    assert reconcile_record(in_doubt_record(), seen, asked_at=NOW, reconcile_after_s=IN_DOUBT_S) is None
 
 
 @pytest.mark.parametrize(
@@ -106,20 +111,25 @@ def test_absence_is_a_proof_only_after_the_longest_time(
     submitted: float, doubted: float | None, asked: float, proven: bool
 ) -> None:
     row = in_doubt_record(submitted=submitted, doubted=doubted)
-    after = judged(row, ABSENT, asked_at=asked, doubt_s=IN_DOUBT_S)
+    after = reconcile_record(row, ABSENT, asked_at=asked, reconcile_after_s=IN_DOUBT_S)
     assert (after is not None) is proven
-    assert (settles_at(row, IN_DOUBT_S) <= asked) is proven
+    assert (absence_conclusive_at(row, IN_DOUBT_S) <= asked) is proven
     if after is not None:
-        assert after == not_accepted(row)
+        assert after == mark_never_accepted(row)
 
 
 def test_absence_from_half_a_log_proves_nothing() -> None:
-    assert judged(in_doubt_record(), LogPass({}, complete=False), asked_at=NOW + 1e9, doubt_s=0) is None
+    assert (
+        reconcile_record(
+            in_doubt_record(), LogPass({}, complete=False), asked_at=NOW + 1e9, reconcile_after_s=0
+        )
+        is None
+    )
 
 
 def test_a_row_that_was_never_dated_is_not_old() -> None:
     row = replace(in_doubt_record(doubted=None), submitted_at=None)
-    assert judged(row, ABSENT, asked_at=NOW, doubt_s=IN_DOUBT_S) is None
+    assert reconcile_record(row, ABSENT, asked_at=NOW, reconcile_after_s=IN_DOUBT_S) is None
 
 
 @given(age=st.floats(0, 400 * DAY_S))
@@ -132,8 +142,8 @@ def test_the_window_covers_the_oldest_row_as_far_as_the_log_reaches(age: float) 
         return
     start, end = (datetime.fromisoformat(asked[name]).timestamp() for name in ("start", "end"))
     assert end >= NOW
-    assert end - start <= LONGEST_WINDOW_S + 1
-    assert start <= max(NOW - age, NOW - LONGEST_WINDOW_S + 2 * 3600)
+    assert end - start <= MAX_WINDOW_S + 1
+    assert start <= max(NOW - age, NOW - MAX_WINDOW_S + 2 * 3600)
 
 
 class FakeLog:
@@ -187,7 +197,7 @@ def others(count: int) -> list[dict[str, Any]]:
 
 async def fetch_pass(log: FakeLog, *rows: Record) -> LogPass:
     async with api_of(log) as api:
-        return await read_log(api, list(rows), NOW, gap_s=0.0)
+        return await fetch_log(api, list(rows), NOW, gap_s=0.0)
 
 
 async def test_one_pass_serves_all_rows_and_goes_to_the_end_for_one_that_is_missing() -> None:
@@ -250,9 +260,9 @@ async def test_a_log_that_cannot_be_read_to_its_end_proves_no_absence(kind: int,
     log.errors[number] = web.Response(status=trouble.status, body=trouble.body, headers=trouble.headers)
     seen = await fetch_pass(log, in_doubt_record("a"), in_doubt_record("missing"))
     assert not seen.complete
-    assert seen.trouble
+    assert seen.error
     assert ("c-a" in seen.rows) is (number == 2)
-    assert judged(in_doubt_record("missing"), seen, asked_at=NOW + 1e9, doubt_s=0) is None
+    assert reconcile_record(in_doubt_record("missing"), seen, asked_at=NOW + 1e9, reconcile_after_s=0) is None
 
 
 async def test_pages_of_junk_do_not_hold_the_pass_up() -> None:

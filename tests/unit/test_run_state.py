@@ -8,12 +8,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pipeline.errors import StopReason
 from pipeline.model import Failure, Record, State
-from pipeline.run_state import Board, Outcome
+from pipeline.run_state import RunOutcome, RunState
 from tests.unit.samples import record
 
 
 def test_pending_rows_take_turns_in_the_manifests_order() -> None:
-    board = Board.of([record(name=name, index=index) for index, name in [(2, "c"), (0, "a"), (1, "b")]])
+    board = RunState.of([record(name=name, index=index) for index, name in [(2, "c"), (0, "a"), (1, "b")]])
     order = []
     while (found := board.next_pending(0.0)[0]) is not None:
         board.take(found)
@@ -24,18 +24,18 @@ def test_pending_rows_take_turns_in_the_manifests_order() -> None:
 
 @pytest.mark.parametrize("state", [state for state in State if state is not State.PENDING])
 def test_only_pending_rows_wait(state: State) -> None:
-    assert Board.of([record(state)]).next_pending(0.0) == (None, None)
+    assert RunState.of([record(state)]).next_pending(0.0) == (None, None)
 
 
 def test_a_row_that_left_the_manifest_is_not_submitted() -> None:
-    board = Board.of([record(index=-1)])
+    board = RunState.of([record(index=-1)])
     assert board.next_pending(0.0) == (None, None)
     assert not board.busy()
 
 
 def test_a_row_that_has_to_wait_lets_others_by() -> None:
     first, second = record(name="a", index=0), record(name="b", index=1)
-    board = Board.of([first, second])
+    board = RunState.of([first, second])
     board.take(first)
     board.queue(first, not_before=10.0)
     assert board.next_pending(5.0) == (second, None)
@@ -46,46 +46,46 @@ def test_a_row_that_has_to_wait_lets_others_by() -> None:
 
 def test_a_row_that_moved_on_loses_its_turn() -> None:
     first, second = record(name="a", index=0), record(name="b", index=1)
-    board = Board.of([first, second])
+    board = RunState.of([first, second])
     board.records[first.key] = first.evolve(State.FAILED)
     assert board.next_pending(0.0) == (second, None)
 
 
 def test_the_first_reason_to_stop_is_kept() -> None:
-    board = Board.of([])
-    assert board.halt(StopReason.CREDITS, "empty")
-    assert not board.halt(StopReason.DISK, "full")
-    assert (board.stop, board.message) == (StopReason.CREDITS, "empty")
+    board = RunState.of([])
+    assert board.stop_submitting(StopReason.CREDITS, "empty")
+    assert not board.stop_submitting(StopReason.DISK, "full")
+    assert (board.stop_reason, board.stop_message) == (StopReason.CREDITS, "empty")
 
 
-@pytest.mark.parametrize("count", ["submitting", "tracked", "saving", "checking"])
+@pytest.mark.parametrize("count", ["submitting", "tracked", "downloading", "checking"])
 def test_whatever_is_alive_keeps_the_run_alive(count: str) -> None:
-    board = Board.of([])
+    board = RunState.of([])
     assert not board.busy()
     setattr(board, count, 1)
     assert board.busy()
-    board.halt(StopReason.KEY, "")
+    board.stop_submitting(StopReason.KEY, "")
     assert board.busy()
 
 
 def test_waiting_rows_keep_a_run_alive_only_while_it_submits() -> None:
-    board = Board.of([record()])
+    board = RunState.of([record()])
     assert board.busy()
-    board.halt(StopReason.BUDGET, "")
+    board.stop_submitting(StopReason.BUDGET, "")
     assert not board.busy()
 
 
 def test_poll_stats_are_written_once() -> None:
     row = record(State.GENERATING, polls=2)
-    board = Board.of([row])
-    board.polls[row.key] += 3
+    board = RunState.of([row])
+    board.poll_counts[row.key] += 3
     board.not_yet_at[row.key] = 9.0
-    assert board.looked(row) == {"polls": 5, "not_yet_at": 9.0}
-    assert board.looked(row) == {"polls": 2}
+    assert board.take_poll_stats(row) == {"polls": 5, "not_yet_at": 9.0}
+    assert board.take_poll_stats(row) == {"polls": 2}
 
 
-def make_outcome(*records: Record, **facts: object) -> Outcome:
-    board = Board.of(records)
+def make_outcome(*records: Record, **facts: object) -> RunOutcome:
+    board = RunState.of(records)
     for name, value in facts.items():
         setattr(board, name, value)
     return board.outcome()
@@ -93,19 +93,19 @@ def make_outcome(*records: Record, **facts: object) -> Outcome:
 
 def test_a_run_in_which_all_is_final_was_not_stopped() -> None:
     ended = make_outcome(record(State.DONE, "a"), record(State.FAILED, "b", failure=Failure("x", "y")))
-    assert (ended.stop, ended.message, ended.open_rows) == (None, "", ())
+    assert (ended.stop_reason, ended.message, ended.open_rows) == (None, "", ())
 
 
 def test_rows_in_doubt_are_a_reason_of_their_own() -> None:
     row = record(State.IN_DOUBT)
-    assert make_outcome(row, doubts={row.key}).stop is StopReason.IN_DOUBT
-    assert make_outcome(row, doubts={row.key}, stop=StopReason.KEY).stop is StopReason.KEY
+    assert make_outcome(row, in_doubt={row.key}).stop_reason is StopReason.IN_DOUBT
+    assert make_outcome(row, in_doubt={row.key}, stop_reason=StopReason.KEY).stop_reason is StopReason.KEY
 
 
 def test_a_row_left_for_the_next_run_is_named() -> None:
     row = record(State.READY, "late")
-    ended = make_outcome(row, left={row.key: "not now"})
-    assert ended.stop is not None
+    ended = make_outcome(row, unfinished={row.key: "not now"})
+    assert ended.stop_reason is not None
     assert ended.message == "late: not now"
     assert ended.open_rows == (row,)
 
@@ -125,7 +125,7 @@ class PendingQueueMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.run_state = Board.of([record(name=f"r{index}", index=index) for index in range(6)])
+        self.run_state = RunState.of([record(name=f"r{index}", index=index) for index in range(6)])
         self.waits = dict.fromkeys(self.run_state.records, 0.0)
         self.now = 0.0
 

@@ -84,7 +84,7 @@ def test_all_that_is_wrong_is_said_at_once_each_with_its_source() -> None:
     ],
 )
 def test_in_doubt_period(values: dict[str, float], doubt_s: float) -> None:
-    assert resolve([("flags", values)]).doubt_s == doubt_s
+    assert resolve([("flags", values)]).reconcile_after_s == doubt_s
 
 
 def test_settings_do_not_change() -> None:

@@ -28,7 +28,7 @@ from pipeline.errors import Conflict, StopReason
 from pipeline.ledger import Ledger
 from pipeline.model import Failure, Record, State
 from pipeline.submit import create
-from pipeline.submit.create import Submitter, accepted, correlation_id, settled
+from pipeline.submit.create import Submitter, apply_create_result, correlation_id, mark_generating
 from tests.unit.samples import job, record
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ CREATE_RESULTS: list[tuple[CreateResult, State, int, float | None]] = [
 def test_apply_create_result(
     verdict: CreateResult, state: State, attempts: int, reserved: float | None
 ) -> None:
-    after = settled(SUBMITTING, verdict, 50.0)
+    after = apply_create_result(SUBMITTING, verdict, 50.0)
     assert (after.state, after.attempts, after.reserved_usd) == (state, attempts, reserved)
     assert (after.version, after.correlation_id) == (SUBMITTING.version + 1, SUBMITTING.correlation_id)
     assert after.usd_spent == SUBMITTING.usd_spent
@@ -64,24 +64,24 @@ def test_an_accepted_row_begins_anew_with_its_generation() -> None:
     old = replace(
         SUBMITTING, failure=Failure("x", "y"), video_url="http://old", finished_at=1.0, not_yet_at=2.0
     )
-    after = settled(old, Accepted("-weird/id:a", STATUS), 50.0)
+    after = apply_create_result(old, Accepted("-weird/id:a", STATUS), 50.0)
     assert (after.generation_id, after.accepted_at) == ("-weird/id:a", 50.0)
     assert (after.failure, after.video_url, after.finished_at, after.not_yet_at) == (None, "", None, None)
 
 
 def test_a_refused_row_says_why_and_when() -> None:
-    after = settled(SUBMITTING, Rejected(Failure("refused", "the vendor's words")), 50.0)
+    after = apply_create_result(SUBMITTING, Rejected(Failure("refused", "the vendor's words")), 50.0)
     assert (after.failure, after.finished_at) == (Failure("refused", "the vendor's words"), 50.0)
 
 
 def test_in_doubt_row_records_time_and_reason() -> None:
-    after = settled(SUBMITTING, OutcomeUnknown("reset by peer"), 50.0)
+    after = apply_create_result(SUBMITTING, OutcomeUnknown("reset by peer"), 50.0)
     assert (after.doubted_at, after.failure) == (50.0, Failure("in_doubt", "reset by peer"))
 
 
 def test_row_found_in_log_was_counted_when_marked_in_doubt() -> None:
-    assert accepted(record(State.IN_DOUBT, attempts=1), "g", 5.0).attempts == 1
-    assert accepted(record(State.SUBMITTING, attempts=1), "g", 5.0).attempts == 2
+    assert mark_generating(record(State.IN_DOUBT, attempts=1), "g", 5.0).attempts == 1
+    assert mark_generating(record(State.SUBMITTING, attempts=1), "g", 5.0).attempts == 2
 
 
 NAMES = st.text(max_size=200) | st.sampled_from(
@@ -192,7 +192,7 @@ async def test_a_create_is_waited_for_when_the_run_is_cancelled(tmp_path: Path) 
 async def test_unanswered_create_is_left_in_doubt_at_shutdown_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(create, "HURRY_S", 0.05)
+    monkeypatch.setattr(create, "SHUTDOWN_GRACE_S", 0.05)
     async with await Ledger.open(tmp_path / "l.sqlite3") as ledger:
         row = record()
         await ledger.add([row])
@@ -201,7 +201,7 @@ async def test_unanswered_create_is_left_in_doubt_at_shutdown_deadline(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(submitter.submit, row, None)
             await vendor.create_called.wait()
-            submitter.hurry()
+            submitter.set_shutdown_deadline()
             tasks.cancel_scope.cancel()
         kept = await ledger.get(row.key)
         assert kept is not None

@@ -22,7 +22,7 @@ from pipeline.cli.summary import ExitSummary
 from pipeline.errors import ExitCode, StopReason
 from pipeline.model import Failure, Record, State
 from pipeline.results.csv import STATUSES
-from pipeline.run_state import Outcome
+from pipeline.run_state import RunOutcome
 from tests.unit.samples import record
 
 PLACE = BatchPaths(Path("output/night"), "output/night")
@@ -41,7 +41,7 @@ def make_summary(
     place: BatchPaths = PLACE,
     left: dict[str, str] | None = None,
 ) -> ExitSummary:
-    return ExitSummary(argv, place, Outcome(records, stop, message, left or {}), 12.3456, code)
+    return ExitSummary(argv, place, RunOutcome(records, stop, message, left or {}), 12.3456, code)
 
 
 def test_the_summary_names_everything_a_script_needs() -> None:
@@ -258,9 +258,9 @@ import sys
 from pathlib import Path
 from pipeline.cli.summary import ExitSummary
 from pipeline.cli.paths import BatchPaths
-from pipeline.run_state import Outcome
+from pipeline.run_state import RunOutcome
 from pipeline.errors import ExitCode
-made = ExitSummary((), BatchPaths(Path("o"), "o"), Outcome((), None, "", {}), 1.0, ExitCode.RESUMABLE)
+made = ExitSummary((), BatchPaths(Path("o"), "o"), RunOutcome((), None, "", {}), 1.0, ExitCode.RESUMABLE)
 sys.stdin.read()
 made.show(as_json=sys.argv[1] == "json", quiet=False)
 sys.exit(int(made.exit_code))

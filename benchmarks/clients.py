@@ -34,7 +34,7 @@ REJECTED_WAIT_S = 0.5
 
 
 def parse_clock(text: str) -> Callable[[], Iterator[float]]:
-    """Return the waits between looks that `fixed:S` or `backoff:FIRST,FACTOR,CAP` stands for, in seconds.
+    """Return the waits between polls that `fixed:S` or `backoff:FIRST,FACTOR,CAP` stands for, in seconds.
 
     Raises `ValueError` for anything else.
     """

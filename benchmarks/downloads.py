@@ -1,6 +1,6 @@
 """Downloads against what people use: curl, aria2c, and our own whole path, from one local server.
 
-Ours does what the others do not: sha256, a look into each video, fsync, atomic names. The server is a
+Ours does what the others do not: sha256, a check of each video, fsync, atomic names. The server is a
 process of its own that sends with `sendfile`, so that what is measured is the client.
 
     python -m benchmarks.downloads [--files 60] [--mib 16] [--at-once 8] [--rounds 3] [--json]

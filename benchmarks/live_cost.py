@@ -1,4 +1,4 @@
-"""What a look costs: CPU and requests a second beside a bare loop over the same library; memory in flight.
+"""What a poll costs: CPU and requests a second beside a bare loop over the same library; memory in flight.
 
 `python -m benchmarks.live_cost` prints the numbers.
 """
@@ -25,10 +25,10 @@ from pipeline.poll.schedule import PollSchedule
 from pipeline.run_state import RunState
 
 WORKERS: Final = 128
-"""As many as the real engine looks with."""
+"""As many pollers as the real engine has."""
 
 JOBS: Final = 400
-"""Generations looked at, and tasks of the bare loop at the same pace."""
+"""Generations polled, and tasks of the bare loop at the same pace."""
 
 CPU_BOUND: Final = 1.5
 BYTES_BOUND: Final = 1000
@@ -51,7 +51,7 @@ def measure_bare_loop(
 def measure_polling(
     seconds: float, *how: str, jobs: int = JOBS, interval_s: float = 0.01
 ) -> dict[str, float]:
-    """Time the real command with everything on while it looks at generations that never finish."""
+    """Time the real command with everything on while it polls generations that never finish."""
     words = ["--concurrency", str(jobs), "--poll-interval", str(interval_s), "--timeout", "600"]
     with temp_folder() as folder, run_server("live_wire") as server:
         command = VeobatchProcess(folder, server.url, jobs, *words, modes=how)
@@ -65,9 +65,9 @@ def measure_polling(
             cpu_s = command.cpu_between(began["now"], ended["now"])
         finally:
             command.stop()
-    looks = ended["looks"] - began["looks"]
+    polls = ended["polls"] - began["polls"]
     wall_s = ended["now"] - began["now"]
-    return {"requests_per_s": looks / wall_s, "cpu_us": 1e6 * cpu_s / looks, "cpu_share": cpu_s / wall_s}
+    return {"requests_per_s": polls / wall_s, "cpu_us": 1e6 * cpu_s / polls, "cpu_share": cpu_s / wall_s}
 
 
 def measure_poll_cost(seconds: float = 2.5, rounds_count: int = 3) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def measure_resident(jobs: int = 3000) -> dict[str, float]:
         try:
             wait_for_count(server, "creates", jobs)
             accepted_s = time.monotonic() - started
-            wait_for_count(server, "looks", jobs)
+            wait_for_count(server, "polls", jobs)
             time.sleep(0.2)
             last = command.samples()[-1]
         finally:
@@ -163,9 +163,9 @@ def measure_resident(jobs: int = 3000) -> dict[str, float]:
 
 
 def run(seconds: float = 2.5, rounds: int = 3, flights: tuple[int, ...] = (3000,)) -> dict[str, Any]:
-    """Return what looks and generations in flight cost; `flights` are those of real runs."""
+    """Return what polls and generations in flight cost; `flights` are those of real runs."""
     return {
-        "looks": measure_poll_cost(seconds, rounds),
+        "polls": measure_poll_cost(seconds, rounds),
         "bytes": {str(size): bytes_in_subprocess(size) for size in (10_000, 100_000)},
         "resident": [measure_resident(jobs) for jobs in flights],
         "bounds": {"cpu_ratio": CPU_BOUND, "bytes": BYTES_BOUND, "rss_mb": RSS_BOUND_MB},

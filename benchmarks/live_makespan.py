@@ -1,7 +1,7 @@
 """How long a batch takes, live, against the list-scheduling lower bound for the same durations.
 
 The makespan is from the first accepted create to the last completed status, by the sandbox's own book, in the
-vendor's seconds. The vendor's sample loop (one generation after the other, a look each 15 s) is arithmetic:
+vendor's seconds. The vendor's sample loop (one generation after the other, a poll every 15 s) is arithmetic:
 it would take hours. `python -m benchmarks.live_makespan` prints the numbers.
 """
 
@@ -34,7 +34,7 @@ def list_scheduling_makespan(taken: Sequence[float], slots: int) -> float:
 
 
 def sample_loop_makespan(taken: Sequence[float], interval_s: float = SAMPLE_INTERVAL_S) -> float:
-    """Return the makespan of one job after the other, each noticed at a look every `interval_s`."""
+    """Return the makespan of one job after the other, each noticed by a poll every `interval_s`."""
     return sum(ceil(duration / interval_s) * interval_s for duration in taken)
 
 

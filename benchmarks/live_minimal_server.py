@@ -117,7 +117,7 @@ async def _serve(counts: MinimalVendor) -> None:
     counts.base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     print(counts.base, flush=True)
     while await loop.run_in_executor(None, sys.stdin.readline):
-        counts_json = {"creates": counts.creates, "looks": counts.polls, "videos": counts.videos}
+        counts_json = {"creates": counts.creates, "polls": counts.polls, "videos": counts.videos}
         print(json.dumps({"now": time.time(), **counts_json}), flush=True)
 
 

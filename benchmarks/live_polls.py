@@ -1,4 +1,4 @@
-"""Delay and looks, live: the real command beside fixed clocks and backoff, over real sockets, scaled 1:20.
+"""Delay and polls, live: the real command beside fixed clocks and backoff, over real sockets, scaled 1:20.
 
 Delay is from the end of a generation (by the sandbox's own book) to the status request that was told of it.
 All times in the results are the vendor's seconds. `python -m benchmarks.live_polls` prints the table.
@@ -42,16 +42,16 @@ OTHER_CLOCKS: Final = {
     "backoff 1 s x 1.5, cap 30 s": f"backoff:{1.0 / SPEED},1.5,{30.0 / SPEED}",
 }
 BOUNDS: Final = {"lognormal": 0.52, "two modes": 0.50, "uniform": 0.85}
-"""The product of looks and delay, as a share of the fixed clock's, that must not be exceeded."""
+"""The product of polls and delay, as a share of the fixed clock's, that must not be exceeded."""
 
 
 def batch_metrics(seen: dict[str, Any]) -> dict[str, float]:
-    """Return looks a job, delay and makespan from what a sandbox saw; times in vendor's seconds."""
+    """Return polls a job, delay and makespan from what a sandbox saw; times in vendor's seconds."""
     rows = seen["generations"]
     delays = [told - created - render for created, render, _, told in rows]
     begun = min(created for created, *_ in rows)
     return {
-        "looks": fmean(polls for *_, polls, _ in rows),
+        "polls": fmean(polls for *_, polls, _ in rows),
         "delay_s": SPEED * fmean(delays),
         "makespan_s": SPEED * (max(told for *_, told in rows) - begun),
     }
@@ -111,16 +111,16 @@ def optimal_metrics(name: str, taken: list[float], at_once: int) -> dict[str, fl
     """Return what the best schedule for the known distribution makes of the same durations, by arithmetic."""
     price = (fmean(taken) / UNSCALED_S + 0.5) / (UNSCALED_S / 2.0)
     limit = simulate_fixed_schedule(taken, at_once, optimal_schedule(DISTRIBUTIONS[name], price))
-    return {"looks": limit.polls, "delay_s": limit.delay_s, "makespan_s": limit.makespan_s}
+    return {"polls": limit.polls, "delay_s": limit.delay_s, "makespan_s": limit.makespan_s}
 
 
 def add_shares(found: Clients) -> Clients:
-    """Add each client's looks, delay and their product as shares of the fixed clock's."""
+    """Add each client's polls, delay and their product as shares of the fixed clock's."""
     base = found["fixed 10 s"]
     for row in found.values():
-        row["looks_share"] = row["looks"] / base["looks"]
+        row["polls_share"] = row["polls"] / base["polls"]
         row["delay_share"] = row["delay_s"] / base["delay_s"]
-        row["product_share"] = row["looks_share"] * row["delay_share"]
+        row["product_share"] = row["polls_share"] * row["delay_share"]
     return found
 
 

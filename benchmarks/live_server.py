@@ -2,7 +2,7 @@
 
     python -m benchmarks.live_server '{"speed": 20, "durations": "uniform"}'
 
-Prints its URL; then, for each line that comes in, one line of JSON: what was created, refused, looked at,
+Prints its URL; then, for each line that comes in, one line of JSON: what was created, refused, polled,
 and when each finished generation was first told to be completed. Ends with its input.
 """
 
@@ -36,7 +36,7 @@ def stats(book: SandboxState) -> dict[str, Any]:
         "now": time.time(),
         "creates": book.create_requests,
         "refused": book.rejected[429],
-        "looks": sum(book.requests["GET", path] for path in ("/v2/video/generations",)),
+        "polls": sum(book.requests["GET", path] for path in ("/v2/video/generations",)),
         "peak_in_flight": book.peak_in_flight,
         "generations": [
             [one.created_at, one.render_s, one.polls, completed_seen_at.get(one.number)]

@@ -36,25 +36,25 @@ def is_kept(measured: float, bound: float) -> str:
 
 
 def polls_live(found: Measurements) -> str:
-    head = ["live, scaled 1:20", "looks a job", "delay s", "looks", "delay", "product", "bound", "kept"]
+    head = ["live, scaled 1:20", "polls a job", "delay s", "polls", "delay", "product", "bound", "kept"]
     rows: Cells = []
     for name, one in found.items():
         for who, row in one["clients"].items():
             ours = who == "veobatch"
             kept = is_kept(
-                max(row["product_share"] / one["bound"], row["looks_share"], row["delay_share"]), 1.0
+                max(row["product_share"] / one["bound"], row["polls_share"], row["delay_share"]), 1.0
             )
-            shares = [f"{row[key]:.2f}" for key in ("looks_share", "delay_share", "product_share")]
+            shares = [f"{row[key]:.2f}" for key in ("polls_share", "delay_share", "product_share")]
             promise = [f"{one['bound']:.2f}", kept] if ours else ["", ""]
-            rows.append([f"{name}: {who}", f"{row['looks']:.1f}", f"{row['delay_s']:.1f}", *shares, *promise])
+            rows.append([f"{name}: {who}", f"{row['polls']:.1f}", f"{row['delay_s']:.1f}", *shares, *promise])
     return table(head, rows)
 
 
 def polls_simulated(found: Measurements) -> str:
-    head = ["simulated", "looks a job", "delay s", "looks", "delay", "product", "worst seed"]
-    keys = ("looks_share", "delay_share", "product_share", "product_share_worst")
+    head = ["simulated", "polls a job", "delay s", "polls", "delay", "product", "worst seed"]
+    keys = ("polls_share", "delay_share", "product_share", "product_share_worst")
     rows = [
-        [f"{name.partition(',')[0]}: {who}", f"{row['looks']:.1f}", f"{row['delay_s']:.1f}"]
+        [f"{name.partition(',')[0]}: {who}", f"{row['polls']:.1f}", f"{row['delay_s']:.1f}"]
         + [f"{row[key]:.2f}" for key in keys]
         for name, clients in found.items()
         for who, row in clients.items()
@@ -100,7 +100,7 @@ def _limit_row(name: str, row: Mapping[str, float | None], promise: list[str]) -
 def cost(found: Measurements) -> str:
     rows = [
         [who, f"{row['requests_per_s']:,.0f}", f"{row['cpu_us']:.0f}"]
-        for who, row in found["looks"]["rows"].items()
+        for who, row in found["polls"]["rows"].items()
     ]
     bounds = found["bounds"]
     promises: Cells = []
@@ -109,14 +109,14 @@ def cost(found: Measurements) -> str:
         kept = ["", ""] if bound is None else [f"{bound:,}", is_kept(measured, bound)]
         promises.append([what, f"{measured:,.{places}f}", *kept])
 
-    for pace, ratio in found["looks"]["cpu_ratios"].items():
-        promise(f"CPU a look, as a multiple of a bare request, {pace}", ratio, bounds["cpu_ratio"], 2)
+    for pace, ratio in found["polls"]["cpu_ratios"].items():
+        promise(f"CPU a poll, as a multiple of a bare request, {pace}", ratio, bounds["cpu_ratio"], 2)
     for size, each in found["bytes"].items():
         promise(f"bytes to track each of {int(size):,}", each["queue_and_board"], bounds["bytes"])
         promise("... and with its row: prompt, URL, body, ids", each["with_record"])
     for each in found["resident"]:
         promise(f"peak resident set with {each['jobs']:,} in flight, MB", each["rss_mb"], bounds["rss_mb"])
-    first = table(["looks at 400 in flight", "requests/s", "CPU us each"], rows)
+    first = table(["polls at 400 in flight", "requests/s", "CPU us each"], rows)
     return f"{first}\n\n{table(['cost', 'measured', 'bound', 'kept'], promises)}"
 
 
@@ -124,7 +124,7 @@ def night(found: Measurements) -> str:
     head = [
         "jobs",
         "in flight",
-        "looks a job",
+        "polls a job",
         "delay s",
         "refused a job",
         "CPU s",

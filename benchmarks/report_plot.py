@@ -1,4 +1,4 @@
-"""One picture of the results: delay against looks for every client, by distribution. Measures nothing."""
+"""One picture of the results: delay against polls for every client, by distribution. Measures nothing."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
 
 
 def _panel(panel: Axes, name: str, clients: Mapping[str, Mapping[str, float]]) -> None:
-    """Draw one distribution; along the line, looks times delay is the fixed clock's."""
+    """Draw one distribution; along the line, polls times delay is the fixed clock's."""
     base = clients["fixed 10 s"]
-    product = base["looks"] * base["delay_s"]
-    most = 1.1 * max(row["looks"] for row in clients.values())
+    product = base["polls"] * base["delay_s"]
+    most = 1.1 * max(row["polls"] for row in clients.values())
     span = [0.3 * most + 0.7 * most * i / 60 for i in range(61)]
-    panel.plot(span, [product / looks for looks in span], color="#cbd5e1", linewidth=1, zorder=0)
+    panel.plot(span, [product / polls for polls in span], color="#cbd5e1", linewidth=1, zorder=0)
     for who, row in clients.items():
         marker, colour, size = STYLES[who]
-        panel.scatter(row["looks"], row["delay_s"], marker=marker, color=colour, s=size, label=who, zorder=2)
+        panel.scatter(row["polls"], row["delay_s"], marker=marker, color=colour, s=size, label=who, zorder=2)
     panel.set_title(name)
-    panel.set_xlabel("looks a job")
+    panel.set_xlabel("polls a job")
     panel.set_ylim(bottom=0)
     panel.set_xlim(0, most)
     panel.spines[["top", "right"]].set_visible(False)

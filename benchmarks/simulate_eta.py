@@ -50,7 +50,7 @@ def make_record(index: int) -> Record:
 
 
 def simulate_transitions(durations: Sequence[float], slots: int, seed: int) -> list[TimedTransition]:
-    """Return the moves of a run as an observer sees them, looks at the product's own pace included."""
+    """Return the moves of a run as an observer sees them, polls at the product's own pace included."""
     queue = PollSchedule(DurationLearner(INTERVAL_S), interval_s=INTERVAL_S, random=Random(seed))
     moves: list[TimedTransition] = []
     rows: dict[str, Record] = {}
@@ -83,10 +83,10 @@ def learner_with_cache(draw: DurationSampler) -> DurationLearner:
     learner, random = DurationLearner(INTERVAL_S), Random(777)
     for _ in range(100):
         took, age = max(5.0, draw(random)), 0.0
-        while (look := learner.plan(DURATION_KEY).next_age(age)) < took:
-            learner.on_still_running(DURATION_KEY, age, look)
-            age = look
-        learner.on_finished(DURATION_KEY, age, look)
+        while (poll_age := learner.plan(DURATION_KEY).next_age(age)) < took:
+            learner.on_still_running(DURATION_KEY, age, poll_age)
+            age = poll_age
+        learner.on_finished(DURATION_KEY, age, poll_age)
     earlier = DurationLearner(INTERVAL_S)
     earlier.restore(learner.dump())
     return earlier

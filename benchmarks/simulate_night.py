@@ -123,7 +123,7 @@ class NightSimulation:
         now: float,
         random: Random,
     ) -> bool:
-        """Look once; return whether a slot came free."""
+        """Poll once; return whether a slot came free."""
         self.polls += 1
         if conditions.is_down(now):
             self.failed_polls += 1
@@ -197,7 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="*", default=[1_000, 10_000, 100_000, 1_000_000])
     found = run(tuple(parser.parse_args().sizes))
-    print("    jobs in flight looks/job failed refused  delay s    cpu s us/job us/look peak MB")
+    print("    jobs in flight polls/job failed refused  delay s    cpu s us/job us/poll peak MB")
     for row in found["nights"]:
         print(
             f"{row['jobs']:8} {row['in_flight']:9} {row['looks_a_job']:9.2f} "

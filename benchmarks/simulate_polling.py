@@ -1,4 +1,4 @@
-"""Looks and delay on a virtual clock: the real `polling` code against fixed clocks, backoff, and the optimum.
+"""Polls and delay on a virtual clock: the real `poll` code against fixed clocks, backoff, and the optimum.
 
 Run as `python -m benchmarks.simulate_polling`; `run()` gives the same as data that JSON can hold.
 """
@@ -52,19 +52,19 @@ DISTRIBUTIONS: Final[dict[str, DurationSampler]] = {
 
 @dataclass(frozen=True, slots=True)
 class PollingCost:
-    """What a batch cost: mean looks a job, mean seconds from finished to noticed, and when all was over."""
+    """What a batch cost: mean polls a job, mean seconds from finished to noticed, and when all was over."""
 
     polls: float
     delay_s: float
     makespan_s: float
 
     def relative_to(self, other: PollingCost) -> PollingCost:
-        """Return looks and delay as shares of another's."""
+        """Return polls and delay as shares of another's."""
         return PollingCost(self.polls / other.polls, self.delay_s / other.delay_s, 1.0)
 
     @property
     def product(self) -> float:
-        """Looks times delay, which no schedule can push below a bound (Keller 1974)."""
+        """Polls times delay, which no schedule can push below a bound (Keller 1974)."""
         return self.polls * self.delay_s
 
 
@@ -81,7 +81,7 @@ def simulate(
     queue = PollSchedule(learner or DurationLearner(interval_s), interval_s=interval_s, random=Random(seed))
     born: dict[str, float] = {}
     waiting = iter(enumerate(durations))
-    looks, delay, now = 0, 0.0, 0.0
+    polls, delay, now = 0, 0.0, 0.0
 
     def refill(at: float) -> None:
         for i, _ in waiting:
@@ -96,7 +96,7 @@ def simulate(
         key = queue.pop_due(now)
         if key is None:
             continue
-        looks += 1
+        polls += 1
         end = born[key] + durations[int(key)]
         if now < end:
             queue.not_yet(key, now=now + latency_s)
@@ -104,24 +104,24 @@ def simulate(
         delay += now + latency_s - end
         queue.finished(key, now=now + latency_s)
         refill(now + latency_s)
-    return PollingCost(looks / len(durations), delay / len(durations), now)
+    return PollingCost(polls / len(durations), delay / len(durations), now)
 
 
 def simulate_fixed_schedule(
     durations: Sequence[float], in_flight: int, next_age: Callable[[float], float]
 ) -> PollingCost:
-    """Run one batch on a fixed schedule: `next_age` gives the age of the look after one at an age."""
+    """Run one batch on a fixed schedule: `next_age` gives the age of the poll after one at an age."""
     slots = [0.0] * in_flight
     heapify(slots)
-    looks, delay = 0, 0.0
+    polls, delay = 0, 0.0
     for duration in durations:
         age = 0.0
         while age < duration:
             age = next_age(age)
-            looks += 1
+            polls += 1
         delay += age - duration
         heappush(slots, heappop(slots) + age)
-    return PollingCost(looks / len(durations), delay / len(durations), max(slots))
+    return PollingCost(polls / len(durations), delay / len(durations), max(slots))
 
 
 def fixed_interval(interval_s: float) -> Callable[[float], float]:
@@ -143,7 +143,7 @@ def exponential_backoff(
 def optimal_schedule(
     draw: DurationSampler, price: float, *, step_s: float = 1.0, sample: int = 40_000
 ) -> Callable[[float], float]:
-    """Return the best schedule for a known distribution, a second of delay priced at `price` looks.
+    """Return the best schedule for a known distribution, a second of delay priced at `price` polls.
 
     By dynamic programming on a grid, over the empirical distribution of `sample` draws.
     """
@@ -190,9 +190,9 @@ def compare_clients(name: str, jobs: int, in_flight: int, seeds: Sequence[int]) 
         seen = [measure(batch, seed) for batch, seed in zip(batches, seeds, strict=True)]
         shares = [one.relative_to(other) for one, other in zip(seen, base, strict=True)]
         rows[client] = {
-            "looks": fmean(one.polls for one in seen),
+            "polls": fmean(one.polls for one in seen),
             "delay_s": fmean(one.delay_s for one in seen),
-            "looks_share": fmean(share.polls for share in shares),
+            "polls_share": fmean(share.polls for share in shares),
             "delay_share": fmean(share.delay_s for share in shares),
             "product_share": fmean(share.product for share in shares),
             "product_share_worst": max(share.product for share in shares),
@@ -230,10 +230,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     arguments = parser.parse_args()
     for title, rows in run(arguments.jobs, arguments.in_flight, arguments.seeds).items():
-        print(f"\n{title}\n{'':30}  looks  delay s | of fixed 10 s: looks delay product (worst seed)")
+        print(f"\n{title}\n{'':30}  polls  delay s | of fixed 10 s: polls delay product (worst seed)")
         for client, row in rows.items():
             print(
-                f"{client:30} {row['looks']:6.2f} {row['delay_s']:8.2f} | {row['looks_share']:19.2f} "
+                f"{client:30} {row['polls']:6.2f} {row['delay_s']:8.2f} | {row['polls_share']:19.2f} "
                 f"{row['delay_share']:6.2f} {row['product_share']:7.3f} ({row['product_share_worst']:.3f})"
             )
 

@@ -26,7 +26,7 @@ HEARTBEAT_S: Final = 1.0
 FAST_HEARTBEAT_S: Final = 0.02
 MAX_PERMITS: Final = 16
 POLL_DELAY_S: Final = 2.0
-"""How long after its end a generation is noticed, on the average: a looker's delay, not the lender's."""
+"""How long after its end a generation is noticed, on the average: a poller's delay, not the lender's."""
 
 RESTART_DELAY_S: Final = 5.0
 

@@ -1,6 +1,6 @@
 """Many workers on one machine: `python -m benchmarks.workers [throughput|slots|messages] [JOBS]`.
 
-`throughput`: jobs that render in no time, so that what is measured is the command's own work: creates, looks,
+`throughput`: jobs that render in no time, so that what is measured is the command's own work: creates, polls,
 downloads and ledger. The clock runs from the first create that the vendor sees to the last video in its
 place; starting Ray is not counted. `slots`: jobs that render for 80 s on the average at a speed of 20; the
 share of `--concurrency` that rendered between the first create and the last, so with rows left to be
@@ -81,7 +81,8 @@ async def measure_throughput(jobs: int) -> None:
     print("| engine | jobs a second | ratio |\n| --- | --- | --- |")
     for workers, rates in found.items():
         print(
-            f"| {engine_label(workers)} | {statistics.median(rates):.0f} | {statistics.median(rates) / base:.2f} |"
+            f"| {engine_label(workers)} | {statistics.median(rates):.0f} "
+            f"| {statistics.median(rates) / base:.2f} |"
         )
 
 

@@ -207,7 +207,10 @@ class Progress:
 
     def _print_counts_line(self) -> None:
         run_counts = self.counts
-        steps = f"submitted {run_counts.submitted}/{run_counts.total}, rendered {run_counts.rendered}, saved {run_counts.saved}"
+        steps = (
+            f"submitted {run_counts.submitted}/{run_counts.total}, "
+            f"rendered {run_counts.rendered}, saved {run_counts.saved}"
+        )
         line = ", ".join(
             [steps, *run_counts.warnings(), *self._cost(), *self._time_left(), *self._time_left_unknown()]
         )

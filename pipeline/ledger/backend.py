@@ -271,6 +271,6 @@ def reject_newer_version(location: str, found: int) -> None:
     """Raise `LedgerTrouble` when the ledger `where` is of a later version than this program knows."""
     if found > SCHEMA_VERSION:
         raise LedgerError(
-            f"{location}: this ledger was written by a newer veobatch (ledger version {found}, this one knows "
-            f"up to {SCHEMA_VERSION}): install that veobatch, or a later one; nothing was changed"
+            f"{location}: this ledger was written by a newer veobatch (ledger version {found}, this one "
+            f"knows up to {SCHEMA_VERSION}): install that veobatch, or a later one; nothing was changed"
         )

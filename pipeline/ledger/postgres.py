@@ -216,7 +216,8 @@ class PostgresBackend(LedgerBackend):
         # Until it is closed, the server may keep what it holds: its rows locked, and the batch.
         connection.close()
         self._on_pause(
-            f"{self._redacted_url}: the connection to the database is lost ({self._redacted_message(error)}): waiting"
+            f"{self._redacted_url}: the connection to the database is lost "
+            f"({self._redacted_message(error)}): waiting"
         )
         reconnected = self._reconnect(reading=reading)
         if reconnected:

@@ -154,4 +154,7 @@ def _unknown_profile_message(
 ) -> str:
     found = {section.removeprefix("profile ") for section in config if not section.startswith("services ")}
     available = ", ".join(sorted(found | set(credentials))[:20]) or "none at all"
-    return f"AWS_PROFILE is {name!r}, and neither ~/.aws/config nor ~/.aws/credentials has it; there is {available}"
+    return (
+        f"AWS_PROFILE is {name!r}, and neither ~/.aws/config nor ~/.aws/credentials has it; "
+        f"there is {available}"
+    )

@@ -40,14 +40,14 @@ def test_use_of_a_limit_counts_what_ran_between_its_discovery_and_the_last_creat
 def test_an_outcome_is_in_the_vendors_seconds() -> None:
     seen: dict[str, Any] = {"generations": [[100.0, 2.0, 4, 102.1], [100.0, 3.0, 6, 103.3]]}
     assert live_polls.batch_metrics(seen) == pytest.approx(
-        {"looks": 5.0, "delay_s": SPEED * 0.2, "makespan_s": SPEED * 3.3}
+        {"polls": 5.0, "delay_s": SPEED * 0.2, "makespan_s": SPEED * 3.3}
     )
     assert live_polls.render_durations_s(seen) == [2.0 * SPEED, 3.0 * SPEED]
 
 
 def test_shares_are_of_the_fixed_clock() -> None:
     found = live_polls.add_shares(
-        {"fixed 10 s": {"looks": 8.0, "delay_s": 5.0}, "veobatch": {"looks": 6.0, "delay_s": 2.0}}
+        {"fixed 10 s": {"polls": 8.0, "delay_s": 5.0}, "veobatch": {"polls": 6.0, "delay_s": 2.0}}
     )
     assert found["veobatch"]["product_share"] == pytest.approx(0.75 * 0.4)
     assert found["fixed 10 s"]["product_share"] == 1.0

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pipeline.results.live.change_feed import ChangeFeed
 
-_TOKEN_COOKIE: Final = "veobatch-token"
+_TOKEN_COOKIE: Final = "veobatch-token"  # noqa: S105 - the name of a cookie
 _MEDIA_FOLDERS: Final = frozenset({"videos", "posters"})
 _MIN_UPDATE_INTERVAL_S: Final = 0.5
 _KEEPALIVE_S: Final = 10.0
@@ -95,7 +95,8 @@ class LivePage:
         except OSError as error:
             await self._runner.cleanup()
             raise UsageError(
-                f"--serve: cannot listen at {self._bind_address.host}:{self._bind_address.port}: {error.strerror}"
+                f"--serve: cannot listen at {self._bind_address.host}:{self._bind_address.port}: "
+                f"{error.strerror}"
             ) from error
         self.url = self._build_url()
         return self

@@ -79,10 +79,8 @@ def timeline(records: Iterable[Record]) -> Timeline | None:
     axis = TimeAxis((known[0], max(known)) for known in timestamps)
     pitch = min(14.0, max(1.6, 380.0 / len(sample)))
     lanes = tuple(_lane(record, axis, i * pitch, pitch) for i, record in enumerate(sample))
-    caption = f"{len(submitted):,} {'job was' if len(submitted) == 1 else 'jobs were'} sent; from the first create to the "
-    caption += (
-        f"last file it took {format_duration(axis.busy_s)}{', pauses left out' if axis.pauses() else ''}."
-    )
+    caption = f"{len(submitted):,} {'job was' if len(submitted) == 1 else 'jobs were'} sent; from the first "
+    caption += f"create to the last file it took {format_duration(axis.busy_s)}{', pauses left out' if axis.pauses() else ''}."
     return Timeline(len(sample) * pitch, lanes, axis.ticks(), axis.pauses(), len(submitted), caption)
 
 

@@ -82,6 +82,25 @@ def timeline(records: Iterable[Record]) -> Timeline | None:
     jobs = "job was" if len(submitted) == 1 else "jobs were"
     caption = f"{len(submitted):,} {jobs} sent; from the first create to the last file it took "
     caption += f"{format_duration(axis.busy_s)}{', pauses left out' if axis.pauses() else ''}."
+    return Timeline(len(sample) * pitch, lanes, axis.ticks(), axis.pauses(), len(submitted), caption)
+
+
+def distribution(records: Iterable[Record]) -> Distribution | None:
+    """Return how often rendering took how long; None while no rendering has ended."""
+    times = sorted(duration_s for record in records if (duration_s := render_duration_s(record)) is not None)
+    if not times:
+        return None
+    low, step = _bin_layout(times)
+    counts = [0] * (int((times[-1] - low) / step) + 1)
+    for duration_s in times:
+        counts[int((duration_s - low) / step)] += 1
+    total_s = len(counts) * step
+    width = WIDTH / len(counts)
+    bars = tuple(
+        Bar(i * width, width, _BAR_HEIGHT * n / max(counts), _bar_title(low + i * step, step, n))
+        for i, n in enumerate(counts)
+        if n
+    )
     median, p90 = (times[min(len(times) - 1, int(len(times) * share))] for share in (0.5, 0.9))
     caption = f"Half of {len(times):,} renderings took no more than {format_duration(median)}, "
     caption += f"nine in ten no more than {format_duration(p90)}."

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def ledger_options(function: Callable[..., int]) -> Callable[..., int]:
-    """Give a command `--ledger` and `--batch`; it is called with both as `where`."""
+    """Give a command `--ledger` and `--batch`; both reach it as `ledger_choice`."""
 
     @click.option(
         "--ledger",
@@ -27,6 +27,6 @@ def ledger_options(function: Callable[..., int]) -> Callable[..., int]:
     )
     @wraps(function)
     def with_ledger_choice(*args: Any, ledger: str | None, batch: str | None, **options: Any) -> int:
-        return function(*args, where=LedgerChoice(ledger, batch), **options)
+        return function(*args, ledger_choice=LedgerChoice(ledger, batch), **options)
 
     return with_ledger_choice

@@ -31,7 +31,7 @@ SECRETS = (KEY, PASSWORD, quote(PASSWORD, safe=""))
 
 def prepare(vendor: VendorDouble, desk: Workspace) -> None:
     vendor.script("refused", creates=[ScriptedCreate(accept=False, reply=error_reply(422, "not a prompt"))])
-    vendor.script("failing", ending={"status": "error", "error": {"name": "x", "message": "too dark"}})
+    vendor.script("failing", final_answer={"status": "error", "error": {"name": "x", "message": "too dark"}})
     desk.write([{"id": prompt, "prompt": prompt} for prompt in PROMPTS])
 
 

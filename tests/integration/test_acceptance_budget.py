@@ -96,7 +96,7 @@ async def test_every_request_is_one_that_the_vendor_documents(tmp_path: Path) ->
         vendor.script(
             "a",
             creates=[ScriptedCreate(accept=False, reply=raw(503, GATEWAY_PAGE))],
-            looks=[error_reply(500, "no")],
+            status_replies=[error_reply(500, "no")],
         )
         vendor.script("a pair", creates=[ScriptedCreate(accept=True, reply=raw(502, GATEWAY_PAGE))])
         vendor.script(
@@ -123,7 +123,9 @@ def script_money_faults(vendor: VendorDouble, prompts: list[str], rng: random.Ra
             case 2:
                 vendor.script(prompt, creates=[ScriptedCreate(accept=False, reply=raw(504, b""))])
             case 3:
-                vendor.script(prompt, ending={"status": "error", "error": {"name": "x", "message": "y"}})
+                vendor.script(
+                    prompt, final_answer={"status": "error", "error": {"name": "x", "message": "y"}}
+                )
 
 
 async def test_ten_dollars_are_never_more_over_kills_and_restarts(tmp_path: Path) -> None:

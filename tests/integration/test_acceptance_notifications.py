@@ -59,7 +59,7 @@ async def test_the_end_is_told_with_counts_money_and_reason(tmp_path: Path) -> N
         vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk),
         notification_receiver() as receiver,
     ):
-        vendor.script("bad", ending=FAILED)
+        vendor.script("bad", final_answer=FAILED)
         desk.write(["good", "bad"])
         result = await desk.run("--notify", receiver.url, "--generation-retries", "0", *PRICED)
         assert result.code == 1, result.output
@@ -104,7 +104,7 @@ async def test_a_phone_that_is_off_fails_no_run(tmp_path: Path) -> None:
 async def test_github_and_junit_point_at_the_rows_lines(tmp_path: Path) -> None:
     """Hostile words stay words: no second workflow command, no table cell broken."""
     async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
-        vendor.script("bad", ending=FAILED)
+        vendor.script("bad", final_answer=FAILED)
         rows = "".join(
             f"  - image_url: https://a.example/b.jpg\n    prompt: {word}\n" for word in ("good", "bad")
         )

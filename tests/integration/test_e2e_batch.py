@@ -160,13 +160,15 @@ async def test_base_urls_as_samples_spell_them(tmp_path: Path, tail: str) -> Non
 async def test_bad_rows_cost_only_themselves(tmp_path: Path) -> None:
     detail = {"detail": [{"loc": ["body", "image_url"], "msg": "image too dark", "type": "value_error"}]}
     async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
-        vendor.script("object", ending={"status": "error", "error": {"name": "E1", "message": "words one"}})
-        vendor.script("detail", ending={"status": "failed", "error": detail})
-        vendor.script("text", ending={"status": "cancelled", "error": "words three", "video": {}})
-        vendor.script("nothing", ending={"status": "error", "error": None})
-        vendor.script("no url", ending={"status": "completed", "video": {}, "note": "kept body"})
-        vendor.script("not a film", film=b"\x00\x00\x00\x18ftypmp42" + b"\xaa" * 5000)
-        vendor.script("a page", film=b"<html>" + b"\xaa" * 5000)
+        vendor.script(
+            "object", final_answer={"status": "error", "error": {"name": "E1", "message": "words one"}}
+        )
+        vendor.script("detail", final_answer={"status": "failed", "error": detail})
+        vendor.script("text", final_answer={"status": "cancelled", "error": "words three", "video": {}})
+        vendor.script("nothing", final_answer={"status": "error", "error": None})
+        vendor.script("no url", final_answer={"status": "completed", "video": {}, "note": "kept body"})
+        vendor.script("not a film", video=b"\x00\x00\x00\x18ftypmp42" + b"\xaa" * 5000)
+        vendor.script("a page", video=b"<html>" + b"\xaa" * 5000)
         refused = ["400", "422", "404"]
         for status in refused:
             vendor.scripts[status] = JobScript(creates=[_rejection(int(status))])

@@ -58,7 +58,7 @@ async def test_the_key_follows_no_redirect(tmp_path: Path) -> None:
             await exchange.send(307, b"", {"Location": f"{vendor.cdn.server.url}/elsewhere"})
 
         vendor.script("by the cdn", cdn=[to_the_api])
-        vendor.script("by a look", looks=[to_the_cdn])
+        vendor.script("by a look", status_replies=[to_the_cdn])
         desk.write(["by the cdn", "by a look", "good"])
         result = await desk.run()
         assert result.code == 0, result.output
@@ -94,13 +94,13 @@ async def test_answers_of_unusual_make(tmp_path: Path) -> None:
             error = {"name": "Refused", "message": "not safe for work: policy"}
             await exchange.send_json(200, {"id": "f-1", "status": "error", "error": error})
 
-        vendor.script("chunked look", looks=[chunked])
+        vendor.script("chunked look", status_replies=[chunked])
         vendor.script("chunked create", creates=[ScriptedCreate(accept=True, reply=chunked)])
         vendor.script("at once", creates=[ScriptedCreate(accept=True, reply=whole)])
         vendor.script("failed at once", creates=[ScriptedCreate(accept=False, reply=failed)])
         vendor.script("plus", id="a+b%2Bc d")
         vendor.script("number", id=12345678901234567890123)
-        vendor.script("loud", running=("QUEUED", "Generating"), id_name="generation_id")
+        vendor.script("loud", running_statuses=("QUEUED", "Generating"), id_name="generation_id")
         desk.write(list(vendor.scripts))
         result = await desk.run("--concurrency", "1", "--generation-retries", "0")
         assert result.code == 1, result.output

@@ -145,9 +145,9 @@ async def test_failed_rows_are_tried_again_only_when_asked(tmp_path: Path) -> No
     async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
         refused = ScriptedCreate(accept=False, reply=error_reply(400, "no such image"))
         vendor.script("refused", creates=[refused])
-        vendor.script("faulty", ending={"status": "error", "error": "GPU fell off the bus"})
-        vendor.script("no url", ending={"status": "completed"})
-        vendor.script("unsafe", ending={"status": "error", "error": "violates our content policy"})
+        vendor.script("faulty", final_answer={"status": "error", "error": "GPU fell off the bus"})
+        vendor.script("no url", final_answer={"status": "completed"})
+        vendor.script("unsafe", final_answer={"status": "error", "error": "violates our content policy"})
         desk.write([*vendor.scripts, "good"])
         result = await desk.run("--generation-retries", "2")
         assert result.code == 1, result.output

@@ -1,7 +1,8 @@
-"""The door `veobatch sandbox`: the stand-in API as a server of its own, until it is told to stop."""
+"""The command `veobatch sandbox`: the stand-in API as a server of its own, until it is stopped."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,15 @@ import click
 if TYPE_CHECKING:
     from pipeline.sandbox import Fault, Sandbox, SandboxOptions
 
-FAULT_SYNTAX = "NAME[:match|share][*TIMES][=VALUE]"
+FAULT_SYNTAX = "NAME[:match|share][*TIMES][=VALUE][/problem][/id]"
+FAULT_PATTERN = re.compile(r"([^:*=]*)(?::([^*=]*))?(?:\*([^=]*))?(?:=(.*))?", re.DOTALL)
+FAULT_FLAGS = ("problem", "classic", "id")
+KEY_SYNTAX = "KEY[,disabled][,scope=model:NAME][,limit=USD[/day]]"
+RETIREMENT_SYNTAX = "MODEL=STATUS[,DATE][,REPLACEMENT]"
 
 
 def show_faults(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
-    """Print the table of faults and leave."""
+    """Print the table of faults and exit."""
     if not wanted or context.resilient_parsing:
         return
     from pipeline.sandbox import FAULTS
@@ -29,17 +34,16 @@ def show_faults(context: click.Context, _parameter: click.Parameter, wanted: boo
 
 
 def parse_fault(text: str) -> Fault:
-    """`NAME[:match|share][*TIMES][=VALUE]`: a number from 0 to 1 after the colon is a share, else a match.
+    """`FAULT_SYNTAX`: a number from 0 to 1 after the colon is a share, any other text a match.
 
-    Raises `click.BadParameter` for a name that no fault has.
+    `/problem` or `/classic` at the end chooses the shape of the error; `/id` adds `x-inference-id` to the
+    page of a gateway. Raises `click.BadParameter` for a name that no fault has.
     """
     from pipeline.sandbox import FAULTS, Fault
 
-    name, _, target = text.partition(":")
-    rest = target or name
-    rest, _, value = rest.partition("=")
-    rest, _, times = rest.partition("*")
-    name, target = (name, rest) if target else (rest, "")
+    text, flags = _split_flags(text)
+    match = FAULT_PATTERN.fullmatch(text)
+    name, target, times, value = match.groups("") if match is not None else (text, "", "", "")
     if name not in FAULTS:
         raise click.BadParameter(f"no fault is called {name!r}; --list-faults names them all")
     if times and not times.isdecimal():
@@ -51,7 +55,17 @@ def parse_fault(text: str) -> Fault:
         share=1.0 if share is None else share,
         times=int(times) if times else None,
         value=value or None,
+        shape="problem" if "problem" in flags else "classic" if "classic" in flags else None,
+        with_inference_id="id" in flags,
     )
+
+
+def _split_flags(text: str) -> tuple[str, set[str]]:
+    flags = set()
+    while text.endswith(tuple(f"/{flag}" for flag in FAULT_FLAGS)):
+        text, _, flag = text.rpartition("/")
+        flags.add(flag)
+    return text, flags
 
 
 def _share(text: str) -> float | None:
@@ -71,7 +85,29 @@ def _share(text: str) -> float | None:
     "--cdn-port", type=click.IntRange(0, 65535), default=0, help="The CDN's port. Default: a free one."
 )
 @click.option("--speed", type=float, default=1.0, show_default=True, help="20 renders twenty times faster.")
-@click.option("--key", help="Let in this key only. Default: any key.")
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    metavar=KEY_SYNTAX,
+    help="Let in this key only, with what it may do and spend. May be given again. Default: any key.",
+)
+@click.option("--management-key", help="May read the log of any key. Default: sandbox-management-key.")
+@click.option(
+    "--retire",
+    "retired",
+    multiple=True,
+    metavar=RETIREMENT_SYNTAX,
+    help="Deprecate, supersede or withdraw a model. May be given again.",
+)
+@click.option(
+    "--clock-offset", "clock_offset_s", type=float, help="Seconds by which the vendor's clock is ahead."
+)
+@click.option(
+    "--error-shape",
+    type=click.Choice(["classic", "problem"]),
+    help="The shape of errors.",
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed renders alike.")
 @click.option(
     "--durations",
@@ -86,12 +122,12 @@ def _share(text: str) -> float | None:
 @click.option(
     "--url-lifetime", "url_lifetime_s", type=float, help="Sign video URLs; they expire after so many seconds."
 )
-@click.option("--small", is_flag=True, help="Tiny clips without words on them, for thousands of them.")
+@click.option("--small", is_flag=True, help="Tiny clips without a caption, for thousands of them.")
 @click.option(
     "--journal",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Remember generations in FILE, and go on with those that it holds.",
+    help="Keep generations in FILE, and continue with those that it holds.",
 )
 @click.option("--fault", "faults", multiple=True, metavar=FAULT_SYNTAX, help="Misbehave. May be given again.")
 @click.option(
@@ -102,7 +138,9 @@ def _share(text: str) -> float | None:
     callback=show_faults,
     help="List all faults.",
 )
-def command(faults: tuple[str, ...], small: bool, **values: object) -> None:
+def command(
+    faults: tuple[str, ...], keys: tuple[str, ...], retired: tuple[str, ...], small: bool, **values: object
+) -> None:
     """Serve the stand-in API: free, offline, with faults by name.
 
     The first line on stdout is its URL. Ctrl-C or SIGTERM stops it.
@@ -112,11 +150,17 @@ def command(faults: tuple[str, ...], small: bool, **values: object) -> None:
              --fault "error:cat*1"            the job with "cat" in its prompt fails, once
              --fault "cdn-cut*2=0.3"          each download is cut at 30 %, twice
     """
-    from pipeline.sandbox import SandboxOptions
+    from pipeline.sandbox import SandboxOptions, parse_key, parse_retirement
 
     wanted = [parse_fault(text) for text in faults]
+    given = {name: value for name, value in values.items() if value is not None}
     try:
-        options = SandboxOptions(**values, video="small" if small else "rendered")  # type: ignore[arg-type]  # click's
+        options = SandboxOptions(
+            **given,  # type: ignore[arg-type]  # click has converted them
+            keys=tuple(parse_key(text) for text in keys),
+            retired=tuple(parse_retirement(text) for text in retired),
+            video="small" if small else "rendered",
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     _serve(options, wanted)
@@ -150,14 +194,13 @@ async def _until_stopped(options: SandboxOptions, faults: list[Fault]) -> None:
 
 
 def _print_startup_message(sandbox: Sandbox, options: SandboxOptions) -> None:
+    key = options.key_rules[0].key if options.key_rules else "anything"
     click.echo(sandbox.url)
     click.echo(f"  videos from {sandbox.cdn_url}, rendered at {options.speed:g} times the usual speed")
     click.echo("  point veobatch at it:")
-    click.echo(
-        f"    AIMLAPI_API_KEY={options.key or 'anything'} veobatch run MANIFEST --base-url {sandbox.url}"
-    )
+    click.echo(f"    AIMLAPI_API_KEY={key} veobatch run MANIFEST --base-url {sandbox.url}")
     if options.journal is not None:
-        click.echo(f"  remembers in {options.journal}: {len(sandbox.state.generations)} generations so far")
+        click.echo(f"  keeps generations in {options.journal}: {len(sandbox.state.generations)} so far")
     for note in sandbox.journal_warnings:
         click.echo(f"  {note}")
     click.echo("  Ctrl-C stops it")

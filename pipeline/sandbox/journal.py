@@ -1,8 +1,9 @@
-"""Owns what a sandbox remembers over a restart: one line of JSON for each accepted generation.
+"""What a sandbox keeps over a restart: one line of JSON for each accepted generation.
 
-A generation's status, its charge and its row in the log follow from its line and from the time, so nothing
-else is written but the CDN's port; time goes on while no sandbox runs. What a line does not hold starts
-anew: counters of requests, of faults that struck, of polls and downloads. One sandbox at a time writes.
+A generation's status, its charge and its row in the log follow from its line and the time, so only the CDN's
+port is written besides; time passes while no sandbox runs. What a line does not hold starts from zero:
+counters of requests, of triggered faults, of polls and downloads, and creates that were refused. One sandbox
+at a time writes.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ _FIELD_TYPES: Final[dict[str, type | tuple[type, ...]]] = {
     "faults": list,
     "fails": bool,
     "id_is_integer": bool,
+    "key_id": str,
 }
+_DEFAULTS: Final[dict[str, Any]] = {"key_id": ""}
+"""What lines of earlier versions lack."""
 
 
 class Journal:
@@ -161,7 +165,7 @@ def _to_entry(generation: Generation) -> dict[str, Any]:
 def _parse_line(line: bytes) -> Generation | None:
     """The line's generation, or None when the line is damaged."""
     try:
-        entry = json.loads(line)
+        entry = {**_DEFAULTS, **json.loads(line)}
         for name, kind in _FIELD_TYPES.items():
             if not isinstance(entry[name], kind):
                 return None

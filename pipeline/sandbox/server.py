@@ -1,4 +1,4 @@
-"""Owns the sandbox as a running thing: two ports, one vendor, started and stopped by `async with`."""
+"""The running sandbox: two ports, one vendor, started and stopped by `async with`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from pipeline.sandbox.cdn import CLIP_PATH_PREFIX, Cdn
 from pipeline.sandbox.faults.catalog import FAULT_POINTS
 from pipeline.sandbox.faults.handlers import FaultHandlers
 from pipeline.sandbox.faults.injector import FaultInjector
-from pipeline.sandbox.generation_api import GENERATIONS_PATH, GenerationApi
-from pipeline.sandbox.middleware import make_middleware
+from pipeline.sandbox.generation_api import GenerationApi
+from pipeline.sandbox.log_api import LogApi
+from pipeline.sandbox.middleware import make_header_signal, make_middleware
+from pipeline.sandbox.model_api import ModelApi
+from pipeline.sandbox.openapi import GENERATIONS_PATH
 from pipeline.sandbox.options import SandboxOptions
 from pipeline.sandbox.pages import PageHandlers
 from pipeline.sandbox.service import VendorService
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pipeline.sandbox.faults.injector import Fault
+    from pipeline.sandbox.lifecycle import Retirement
     from pipeline.sandbox.state import SandboxState
 
 
@@ -55,17 +59,25 @@ class Sandbox:
 
     @property
     def journal_warnings(self) -> tuple[str, ...]:
-        """What is wrong with the journal, in words for a person; empty when nothing is."""
+        """What is wrong with the journal, for a person to read; empty when nothing is."""
         return self._service.journal_warnings
 
     def add_fault(self, fault: Fault) -> None:
         """Misbehave in that way from now on. Raises `ValueError` for an unknown name."""
         self._injector.add(fault)
 
+    def set_clock_offset(self, seconds: float) -> None:
+        """Set the vendor's clock so far ahead of the true time."""
+        self._service.clock.offset_s = seconds
+
+    def retire(self, retirement: Retirement) -> None:
+        """Enter a model into the deprecation feed, in place of its earlier entry."""
+        self._service.retire(retirement)
+
     async def __aenter__(self) -> Self:
         """Raises `OSError` when a port is taken."""
         await asyncio.to_thread(self._service.sync_from_journal)
-        self._handlers = FaultHandlers()
+        self._handlers = FaultHandlers(self.state)
         self._renderer = ClipRenderer()
         self._cdn = Cdn(self._service, self._renderer, self._handlers)
         try:
@@ -93,27 +105,34 @@ class Sandbox:
 
     def _api_app(self) -> web.Application:
         generations = GenerationApi(self._service, self._cdn, self._handlers)
-        accounts = AccountApi(self._service, self._handlers)
+        accounts, models = AccountApi(self._service), ModelApi(self._service)
+        log = LogApi(self._service, self._handlers)
         pages = PageHandlers(self._service)
         app = web.Application(middlewares=[make_middleware(self._service)], client_max_size=16 * 1024**2)
+        app.on_response_prepare.append(make_header_signal(self._service))
         app.router.add_post(GENERATIONS_PATH, generations.create)
         app.router.add_get(GENERATIONS_PATH, generations.status)
-        app.router.add_get("/v2/logs", accounts.logs)
+        app.router.add_get("/v2/logs", log.logs)
         app.router.add_get("/v2/billing", accounts.billing)
         app.router.add_get("/v2/billing/transactions", accounts.transactions)
-        app.router.add_get("/v1/models", accounts.models)
-        app.router.add_get("/docs-json", accounts.docs)
+        app.router.add_get("/v1/key", accounts.key)
+        app.router.add_get("/v1/models", models.models)
+        app.router.add_get("/v1/models/deprecations", models.deprecations)
+        app.router.add_get("/model/{id:.+}", models.card)
+        app.router.add_get("/models/metrics", models.metrics)
+        app.router.add_get("/docs-json", models.docs)
         app.router.add_get("/images/{name}.jpg", pages.image)
         app.router.add_get("/", pages.index)
         return app
 
     def _cdn_app(self) -> web.Application:
         app = web.Application()
+        app.on_response_prepare.append(make_header_signal(self._service))
         app.router.add_get(f"{CLIP_PATH_PREFIX}{{name}}", self._cdn.serve)
         return app
 
     async def _serve_cdn(self) -> int:
-        """Listen where an earlier sandbox's URLs point to, if that port is free and no other asked for."""
+        """Listen where an earlier sandbox's URLs point to, if that port is free and none is asked for."""
         if self.options.cdn_port == 0 and self._service.cdn_port != 0:
             with contextlib.suppress(OSError, OverflowError):
                 return await self._serve(self._cdn_app(), self._service.cdn_port)

@@ -1,20 +1,22 @@
-"""Owns the vendor's decisions: accept a create, quote it, number it, tell how it stands. Knows no HTTP."""
+"""What the vendor decides: accept a create, price it, give it an id. Knows no HTTP."""
 
 from __future__ import annotations
 
 import json
 import random
 import string
-import time
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
+from pipeline.sandbox import clock
 from pipeline.sandbox.catalog import find_model
 from pipeline.sandbox.durations import parse_durations
 from pipeline.sandbox.faults.injector import FaultPoint, RequestContext
 from pipeline.sandbox.journal import Journal
-from pipeline.sandbox.state import Generation, SandboxState
+from pipeline.sandbox.keys import KeyRing
+from pipeline.sandbox.state import Generation, SandboxState, Status
 from pipeline.sandbox.video.shape import ClipLabel, ClipShape
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
     from pipeline.sandbox.catalog import Model
     from pipeline.sandbox.faults.injector import Fault, FaultInjector
+    from pipeline.sandbox.keys import KeyRule
+    from pipeline.sandbox.lifecycle import Retirement
     from pipeline.sandbox.options import SandboxOptions
 
 TOKEN_ALPHABET: Final = string.ascii_letters + string.digits + "_-"
@@ -29,12 +33,17 @@ FAILURE_FAULTS: Final = frozenset({"error", "error-detail", "error-text", "conte
 
 
 class VendorService:
-    """One sandbox's vendor: its options, its book and its faults."""
+    """One sandbox's vendor: its options, its state, its keys, its clock and its faults."""
 
     def __init__(self, options: SandboxOptions, injector: FaultInjector) -> None:
         self.options = options
         self.injector = injector
         self.state = SandboxState(triggered=injector.triggered)
+        self.clock = clock.VendorClock(options.clock_offset_s)
+        self.keys = KeyRing(options.key_rules, options.management_key)
+        self.retired: dict[str, Retirement] = {}
+        for retirement in options.retired:
+            self.retire(retirement)
         self._journal = Journal(options.journal) if options.journal is not None else None
         self._sample_duration_s = parse_durations(options.durations)
         self._creates_received = 0
@@ -44,13 +53,19 @@ class VendorService:
         """What a person should know about the journal."""
         return tuple(self._journal.warnings) if self._journal is not None else ()
 
+    def retire(self, retirement: Retirement) -> None:
+        """Enter a model, by its id or an alias, into the deprecation feed in place of its earlier entry."""
+        model = find_model(retirement.model)
+        name = model.id if model is not None else retirement.model
+        self.retired[name] = replace(retirement, model=name)
+
     def sync_from_journal(self) -> None:
-        """Take what the journal holds into the book, as far as it is not there yet."""
+        """Enter what the journal holds and this process does not know yet."""
         if self._journal is not None:
             self.state.restore(one for one in self._journal.read_new() if _is_valid(one))
 
     def find(self, generation_id: str) -> Generation | None:
-        """The generation of that id; one that the journal got from another sandbox since counts too."""
+        """The generation of that id, also one that another sandbox has since written to the journal."""
         found = self.state.find(generation_id)
         if found is None:
             self.sync_from_journal()
@@ -59,11 +74,11 @@ class VendorService:
 
     @property
     def cdn_port(self) -> int:
-        """Where URLs that were handed out earlier point to; 0 if there are none."""
+        """The port in URLs that were handed out earlier; 0 if there are none."""
         return self._journal.cdn_port if self._journal is not None else 0
 
     def set_cdn_port(self, cdn_port: int) -> None:
-        """The CDN listens there: the next sandbox will try to as well."""
+        """Remember where the CDN listens: the next sandbox tries that port first."""
         if self._journal is not None:
             self._journal.set_cdn_port(cdn_port)
 
@@ -72,11 +87,11 @@ class VendorService:
             self._journal.close()
 
     def to_real_s(self, vendor_s: float) -> float:
-        """Vendor's seconds in real ones."""
+        """Convert vendor's seconds to real ones."""
         return vendor_s / self.options.speed
 
     def create_context(self, body: Mapping[str, Any], correlation_id: str) -> RequestContext:
-        """The job of a create that just arrived; the same body is the same job."""
+        """The job that a create is about; the same body is the same job."""
         self._creates_received += 1
         key = json.dumps(body, sort_keys=True, default=str)
         return RequestContext(key, str(body.get("prompt", "")), correlation_id, self._creates_received)
@@ -93,8 +108,35 @@ class VendorService:
         )
         return round(price_per_s_usd * float(model.value(body, "duration", 8)), 6)
 
-    def accept(self, model: Model, body: Mapping[str, Any], context: RequestContext) -> Generation:
-        """Enter the generation into journal and book and begin to render it.
+    def spent_usd(self, key: KeyRule, since_s: float) -> float:
+        """What generations of that key cost, or will cost, that were created since then."""
+        costs = [
+            one.price_usd
+            for one in self.state.generations
+            if one.key_id == key.id and one.created_at >= since_s and one.status is not Status.ERROR
+        ]
+        return round(sum(costs), 6)
+
+    def key_problem(self, key: KeyRule, price_usd: float) -> str | None:
+        """Why the key may not create a generation of that price, as the name of a fault, or None."""
+        if key.disabled:
+            return "key-disabled"
+        if not key.allows_video():
+            return "key-scope"
+        if key.limit_usd is not None:
+            since_s = key.limit_start(self.clock.now()) - self.clock.offset_s
+            if self.spent_usd(key, since_s) + price_usd > key.limit_usd + 1e-9:
+                return "key-limit"
+        return None
+
+    def new_inference_id(self) -> str:
+        """An id for a create that is refused."""
+        return str(uuid4())
+
+    def accept(
+        self, model: Model, body: Mapping[str, Any], context: RequestContext, key_id: str
+    ) -> Generation:
+        """Enter the generation into the journal and the state, and begin to render it.
 
         Raises `OSError` when the journal cannot be written: then it was not accepted.
         """
@@ -111,16 +153,18 @@ class VendorService:
             body=body,
             model=model.id,
             request_id=str(UUID(int=rng.getrandbits(128), version=4)),
-            created_at=time.time(),
+            created_at=clock.now(),
             render_s=self._render_s(faults, rng),
-            price_usd=self.price_usd(model, body),
+            price_usd=round(self.price_usd(model, body) * clip_count(faults), 6),
             faults=faults,
             id_is_integer=self.options.id_style == "integer",
             fails=any(fault.name in FAILURE_FAULTS for fault in faults),
+            key_id=key_id,
         )
         if self._journal is not None:
             self._journal.append(generation)
         self.state.add(generation)
+        self.state.key_problems.pop(key_id, None)
         return generation
 
     def _render_s(self, faults: tuple[Fault, ...], rng: random.Random) -> float:
@@ -165,10 +209,17 @@ def clip_shape(model: Model, body: Mapping[str, Any], *, small: bool) -> ClipSha
     )
 
 
-def clip_label(generation: Generation, shape: ClipShape) -> ClipLabel:
-    """What the clip says about itself."""
+def clip_count(faults: tuple[Fault, ...]) -> int:
+    """How many clips a generation with those faults has; each is paid for."""
+    video_list = next((fault for fault in faults if fault.name == "video-list"), None)
+    return round(video_list.number(2)) if video_list is not None else 1
+
+
+def clip_label(generation: Generation, shape: ClipShape, index: int = 0) -> ClipLabel:
+    """What the clip shows about itself; `index` counts the clips of one generation from 0."""
     sound = "sound" if shape.audio else "silent"
     picture = f"{shape.frame_format.width} x {shape.frame_format.height}"
     details = f"sandbox · {generation.model} · {shape.seconds:g} s · {picture} · {sound}"
+    details += f" · clip {index + 1}" if index else ""
     prompt = generation.prompt.encode("utf-8", "replace").decode()  # JSON may hold half a surrogate pair
     return ClipLabel(prompt, generation.id, generation.model, details)

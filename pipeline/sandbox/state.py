@@ -1,18 +1,19 @@
-"""Owns what the vendor knows: generations, requests, charges. Tests read it as the truth.
+"""What the vendor knows: generations, requests, charges. Tests read it as the truth.
 
-A generation's state is computed from when it was accepted, how long it takes and what time it is; no
-task, timer or callback belongs to it, so that many thousands cost nothing while they render.
+A generation's state is computed from when it was accepted, how long it takes and what time it is. It has no
+task, timer or callback, so that thousands of them cost nothing while they render.
 """
 
 from __future__ import annotations
 
 import heapq
-import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
+
+from pipeline.sandbox import clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     from pipeline.sandbox.faults.injector import Fault
 
 CREDITS_PER_USD: Final = 2_000_000
-"""The stand-in's own rate; the vendor's is not part of its API."""
+"""The vendor's rate, by its pricing page."""
 
 
 class Status(StrEnum):
-    """The vendor's words for where a generation stands."""
+    """The statuses that the vendor documents."""
 
     WAITING = "waiting"
     QUEUED = "queued"
@@ -41,16 +42,17 @@ STATUS_SCHEDULE: Final = (
     (0.2, Status.ACTIVE),
     (1.0, Status.GENERATING),
 )
-"""Until which share of its rendering a generation shows which status."""
+"""Each status, after the share of the rendering at which it ends."""
 
 
 @dataclass(slots=True)
 class Generation:
     """One accepted create. `created_at` is seconds since the epoch, `render_s` real seconds, money USD.
 
-    `correlation_id` is the client's, or "" when it sent none that is valid. `faults` are those that stay
-    with it for good (how its rendering ends, how its log row shows), `polls` how often its status was
-    asked for, `downloads` how often its file was.
+    `correlation_id` is the client's, or "" when it sent no valid one. `faults` are those that stay with it
+    for good: how its rendering ends, how its log row shows. `polls` counts status requests, `final_polls`
+    those that were answered after it had finished, `downloads` requests for its file. `key_id` says which
+    key created it (see `keys.key_id`); "" is unknown, as in old journals.
     """
 
     id: str
@@ -65,7 +67,9 @@ class Generation:
     faults: tuple[Fault, ...] = ()
     fails: bool = False
     id_is_integer: bool = False
+    key_id: str = ""
     polls: int = 0
+    final_polls: int = 0
     downloads: int = 0
 
     @property
@@ -78,7 +82,7 @@ class Generation:
 
     @property
     def status(self) -> Status:
-        return self.status_at(time.time())
+        return self.status_at(clock.now())
 
     @property
     def charged_usd(self) -> float:
@@ -102,16 +106,32 @@ class Generation:
         return next(status for until, status in STATUS_SCHEDULE if share < until)
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedCreate:
+    """A create that the API refused: a failed row of the log. The status call does not know its `id`."""
+
+    id: str
+    correlation_id: str
+    model: str
+    request_id: str
+    created_at: float
+    key_id: str
+    status_code: int
+
+
 @dataclass(slots=True)
 class SandboxState:
-    """Everything that happened, for tests and for the log, billing and index pages.
+    """Everything that happened, for tests and for the log, the account and the index page.
 
     `requests` counts the API's by (method, path), `cdn_requests` the CDN's. `leaked_keys` holds the CDN
-    paths that were asked for with an Authorization header. `rejected` counts refused creates by HTTP
-    status, `struck` the faults that struck by name. `downloads` are those that run now.
+    paths that were requested with an Authorization header. `rejected` counts refused creates by HTTP status,
+    `triggered` the faults by name. `active_downloads` are those that run now. `key_problems` is why a fault
+    made creates of a key fail, by `key_id`, until one is accepted again: `GET /v1/key` agrees with it.
     """
 
     generations: list[Generation] = field(default_factory=list)
+    refused_creates: list[RefusedCreate] = field(default_factory=list)
+    key_problems: dict[str, str] = field(default_factory=dict)
     requests: Counter[tuple[str, str]] = field(default_factory=Counter)
     cdn_requests: Counter[tuple[str, str]] = field(default_factory=Counter)
     rejected: Counter[int] = field(default_factory=Counter)
@@ -157,6 +177,12 @@ class SandboxState:
     def find(self, generation_id: str) -> Generation | None:
         return self._by_id.get(generation_id)
 
+    def neighbour(self, generation: Generation) -> Generation:
+        """Another generation: the one accepted before it, else after it, else one that does not exist."""
+        others = (self.find_by_number(generation.number + step) for step in (-1, 1))
+        made_up = replace(generation, id=f"{generation.id}-other")
+        return next((one for one in others if one is not None), made_up)
+
     def find_by_number(self, number: int) -> Generation | None:
         return self._by_number.get(number)
 
@@ -186,7 +212,7 @@ class SandboxState:
 
     def charge_completed(self) -> None:
         """Charge what has completed by now."""
-        now = time.time()
+        now = clock.now()
         while self._render_ends and self._render_ends[0][0] <= now:
             _, number = heapq.heappop(self._render_ends)
             generation = self._by_number[number]

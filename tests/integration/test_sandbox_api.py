@@ -62,25 +62,10 @@ ERROR_SCHEMA = {
     },
     "required": ["message", "path", "requestId", "statusCode", "timestamp"],
 }
-LOG_ROW_SCHEMA = {
-    "type": "object",
-    "properties": {
-        "created": {"type": "string", "pattern": "^20.*Z$"},
-        "status": {"enum": ["succeeded", "failed"]},
-        "model": {"type": "string"},
-        "cost": {"type": "object", "required": ["usd", "credits"]},
-        "inference_id": {"type": "string"},
-        "client_request_id": {"type": ["string", "null"]},
-    },
-    "required": [
-        "created", "status", "origin", "model", "cost", "tokens",
-        "request_id", "inference_id", "client_request_id",
-    ],
-}  # fmt: skip
 
 
 async def logs(box: Sandbox, query: str = "") -> RawResponse:
-    return await send_request(f"{box.url}/v2/logs{query}", headers=AUTH_HEADERS)
+    return await send_request(f"{box.url}/v2/logs{query or '?period=24h'}", headers=AUTH_HEADERS)
 
 
 async def test_a_generation_walks_through_its_statuses_to_a_video() -> None:
@@ -247,8 +232,6 @@ async def test_the_log_is_paged_newest_first() -> None:
         assert first["pagination"] == {"limit": 2, "offset": 0, "total": 5, "has_more": True}
         assert [row["client_request_id"] for row in last["data"]] == ["job-0"]
         assert last["pagination"]["has_more"] is False
-        for row in first["data"]:
-            jsonschema.validate(row, LOG_ROW_SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -296,25 +279,6 @@ async def test_a_row_shows_once_it_may(options: dict[str, Any], rows: int) -> No
     async with Sandbox(instant_render_options(**options)) as box:
         await create(box)
         assert (await logs(box)).json()["pagination"]["total"] == rows
-
-
-async def test_transactions_are_paged_by_cursor() -> None:
-    async with Sandbox(instant_render_options()) as box:
-        ids = [(await create(box, prompt=f"take {take}")).json()["id"] for take in range(3)]
-        seen, cursor = [], ""
-        while True:
-            query = f"?limit=2{cursor}"
-            page = (
-                await send_request(f"{box.url}/v2/billing/transactions{query}", headers=AUTH_HEADERS)
-            ).json()
-            seen += [row["reference_id"] for row in page["data"]]
-            if page["next_cursor"] is None:
-                break
-            cursor = f"&cursor={page['next_cursor']}"
-        assert seen == ids
-        assert (
-            await send_request(f"{box.url}/v2/billing/transactions?cursor=x", headers=AUTH_HEADERS)
-        ).status == 400
 
 
 async def test_models_have_prices_of_three_kinds_and_an_etag() -> None:

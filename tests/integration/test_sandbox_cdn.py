@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
-from pipeline.sandbox import Sandbox
+from pipeline.sandbox import Sandbox, clock
 from tests.integration.raw_client import (
     AUTH_HEADERS,
     create,
@@ -76,8 +75,8 @@ async def test_a_signed_url_expires_and_the_status_hands_out_a_fresh_one(
         made = (await create(box)).json()["id"]
         url = (await get_status(box, made)).json()["video"]["url"]
         assert (await send_request(url, "HEAD")).status == 200
-        wall = time.time
-        monkeypatch.setattr(time, "time", lambda: wall() + 601.0)
+        true_now = clock.now
+        monkeypatch.setattr(clock, "now", lambda: true_now() + 601.0)
         assert (await send_request(url, "HEAD")).status == 403
         fresh = (await get_status(box, made)).json()["video"]["url"]
         assert (await send_request(fresh, "HEAD")).status == 200

@@ -62,6 +62,15 @@ def test_all_faults_are_listed() -> None:
         ("cdn-cut*2=0.3", Fault("cdn-cut", times=2, value="0.3")),
         ("throttled:a dog=date:5", Fault("throttled", match="a dog", value="date:5")),
         ("error:12", Fault("error", match="12")),
+        ("server-error/problem", Fault("server-error", shape="problem")),
+        (
+            "gateway-accepted:cat*1=504/id",
+            Fault("gateway-accepted", "cat", times=1, value="504", with_inference_id=True),
+        ),
+        (
+            "cdn-redirect-private=http://10.0.0.1/id/x",
+            Fault("cdn-redirect-private", value="http://10.0.0.1/id/x"),
+        ),
     ],
 )
 def test_a_fault_is_read_from_the_command_line(text: str, fault: Fault) -> None:
@@ -76,6 +85,10 @@ def test_a_fault_is_read_from_the_command_line(text: str, fault: Fault) -> None:
         ["--speed", "0"],
         ["--durations", "soon"],
         ["--key", "a b"],
+        ["--key", "k1,limit=much"],
+        ["--key", "k1,scope=model:song"],
+        ["--retire", "google/veo-3.1-i2v-fast=gone"],
+        ["--retire", "withdrawn"],
     ],
 )
 def test_a_wrong_option_is_usage(arguments: list[str]) -> None:

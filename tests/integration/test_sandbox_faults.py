@@ -1,4 +1,4 @@
-"""Every fault by its name, seen by a client on a bare socket; a fault without a test here fails the suite."""
+"""Every fault by its name, as a client on a bare socket sees it; one without a test here fails the suite."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.sandbox import FAULTS, Fault, Sandbox
 from pipeline.sandbox.faults import FaultPoint
+from pipeline.sandbox.faults.status_changes import BAD_URLS
 from tests.crash.batches import wait_until
 from tests.integration.raw_client import (
     AUTH_HEADERS,
@@ -25,6 +26,7 @@ from tests.integration.raw_client import (
     send_request,
     video_url,
 )
+from tests.integration.test_sandbox_misleading import LOG_URL, LOG_VIEWS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -50,6 +52,14 @@ CREATES: Final[dict[str, tuple[ResponseEnding, int, bool]]] = {
     "unprocessable": ("whole", 422, False),
     "unauthorized": ("whole", 401, False),
     "out-of-credits": ("whole", 403, False),
+    "key-disabled": ("whole", 403, False),
+    "key-scope": ("whole", 403, False),
+    "key-limit": ("whole", 403, False),
+    "firewall": ("whole", 403, False),
+    "refused": ("whole", 409, False),
+    "error-accepted": ("whole", 409, True),
+    "id-of-another": ("whole", 200, True),
+    "huge-header": ("whole", 200, True),
     "not-found": ("whole", 404, False),
     "throttled": ("whole", 429, False),
     "quota": ("whole", 429, False),
@@ -80,11 +90,13 @@ def test_every_fault_has_its_test() -> None:
     assert set(STATUSES) == fault_names(FaultPoint.STATUS)
     assert set(ENDS) == fault_names(FaultPoint.GENERATION)
     assert set(DOWNLOADS) == fault_names(FaultPoint.CDN)
-    assert {"log-row-never", "log-row-late", *LOGS} == fault_names(FaultPoint.LOG_ROW, FaultPoint.LOG_CALL)
+    assert LOG_ROWS | set(LOGS) | set(LOG_VIEWS) == fault_names(FaultPoint.LOG_ROW, FaultPoint.LOG_CALL)
+    tested = {"account-error", "transactions-frozen", "catalog-error"}  # in test_sandbox_account
+    assert tested == fault_names(FaultPoint.ACCOUNT, FaultPoint.CATALOG)
 
 
 @pytest.mark.parametrize("name", CREATES)
-async def test_a_create_is_spoiled_once_and_booked_truly(name: str) -> None:
+async def test_a_create_fault_is_triggered_once_and_the_state_is_true(name: str) -> None:
     end, code, accepted = CREATES[name]
     async with Sandbox(instant_render_options()) as box:
         box.add_fault(Fault(name, match="cat", times=1, value=30 if name == "slow-answer" else None))
@@ -147,11 +159,14 @@ STATUSES: Final[dict[str, tuple[ResponseEnding, int]]] = {
     "status-other-names": ("whole", 200),
     "status-not-found": ("whole", 404),
     "status-unauthorized": ("whole", 401),
+    "status-flap": ("whole", 200),
+    "status-other-id": ("whole", 200),
+    "status-huge-header": ("whole", 200),
 }
 
 
 @pytest.mark.parametrize("name", STATUSES)
-async def test_a_status_call_is_spoiled_and_costs_nothing(name: str) -> None:
+async def test_a_status_fault_is_triggered_once_and_changes_nothing(name: str) -> None:
     end, code = STATUSES[name]
     async with Sandbox(instant_render_options(durations="fixed:500")) as box:
         box.add_fault(Fault(name, times=1))
@@ -164,7 +179,7 @@ async def test_a_status_call_is_spoiled_and_costs_nothing(name: str) -> None:
         assert (honest["status"], honest["video"], honest["error"]) == ("waiting", None, None)
 
 
-async def test_status_words_and_samples_while_rendering() -> None:
+async def test_status_values_and_samples_while_rendering() -> None:
     async with Sandbox(instant_render_options(durations="fixed:500")) as box:
         box.add_fault(Fault("status-unknown", match="one", value="dreaming"))
         box.add_fault(Fault("status-samples", match="two"))
@@ -199,6 +214,13 @@ ENDS: Final[dict[str, Callable[[dict[str, Any]], bool]]] = {
     "error-text": lambda told: told["status"] == "error" and isinstance(told["error"], str),
     "content-refusal": lambda told: told["status"] == "error" and "safety" in told["error"]["message"],
     "completed-without-url": lambda told: told["status"] == "completed" and told["video"] is None,
+    "completed-late-url": lambda told: told["status"] == "completed" and told["video"] is None,
+    "error-then-completed": lambda told: told["status"] == "error" and told["error"]["name"] != "",
+    "completed-then-error": lambda told: told["status"] == "completed" and told["video"]["url"] != "",
+    "bad-url": lambda told: ":99999/" in told["video"]["url"],
+    "video-list": lambda told: len({one["url"] for one in told["video"]}) == 2,
+    "usd-missing": lambda told: told["meta"]["usage"]["credits_used"] > 0,
+    "cost-missing": lambda told: told["meta"] is None,
     "id-as-generation-id": lambda told: "id" not in told and told["generation_id"] != "",
     "sample-objects": lambda told: told["status"] == "completed" and told["error"] is None,
     "never-finishes": lambda told: told["status"] == "generating",
@@ -236,17 +258,31 @@ async def test_a_slow_generation_renders_so_much_longer() -> None:
         assert box.state.generations[0].render_s == pytest.approx(30)
 
 
-LOGS: Final[dict[str, int]] = {"log-error": 500, "log-garbage": 200, "log-throttled": 429}
+LOG_ROWS: Final = {"log-row-never", "log-row-late", "log-row-anonymous"}
+LOGS: Final[dict[str, tuple[ResponseEnding, int]]] = {
+    "log-error": ("whole", 500),
+    "log-garbage": ("whole", 200),
+    "log-throttled": ("whole", 429),
+    "log-forbidden": ("whole", 403),
+    "log-hang": ("silent", 0),
+    "log-huge-header": ("whole", 200),
+}
 
 
 @pytest.mark.parametrize("name", LOGS)
-async def test_a_log_call_is_spoiled_once(name: str) -> None:
+async def test_a_log_fault_is_triggered_once(name: str) -> None:
+    ending, status = LOGS[name]
     async with Sandbox(instant_render_options()) as box:
         box.add_fault(Fault(name, times=1))
-        spoiled, honest = [await send_request(box.url + "/v2/logs", headers=AUTH_HEADERS) for _ in range(2)]
-        assert spoiled.status == LOGS[name]
-        assert honest.json()["data"] == []
-        assert is_json(spoiled) == (name != "log-garbage")
+        failed = await send_request(
+            box.url + LOG_URL,
+            headers=AUTH_HEADERS,
+            timeout_s=SHORT_TIMEOUT_S if ending == "silent" else 20,
+            request_received=was_triggered(box, name),
+        )
+        assert (failed.ending, failed.status) == (ending, status)
+        assert is_json(failed) == (name not in ("log-garbage", "log-hang"))
+        assert (await send_request(box.url + LOG_URL, headers=AUTH_HEADERS)).json()["data"] == []
 
 
 async def test_log_rows_may_never_show_or_late() -> None:
@@ -255,7 +291,7 @@ async def test_log_rows_may_never_show_or_late() -> None:
         box.add_fault(Fault("log-row-late", match="two"))
         for prompt in ("one", "two", "three"):
             await create(box, prompt=prompt)
-        rows = (await send_request(box.url + "/v2/logs", headers=AUTH_HEADERS)).json()["data"]
+        rows = (await send_request(box.url + LOG_URL, headers=AUTH_HEADERS)).json()["data"]
         assert [row["inference_id"] for row in rows] == [box.state.generations[2].id]
 
 
@@ -348,6 +384,21 @@ async def _redirect_private(box: Sandbox, url: str, whole: bytes) -> None:
     assert (await send_request(url)).headers["location"].startswith("http://169.254.169.254/")
 
 
+async def _redirect_bad(box: Sandbox, url: str, whole: bytes) -> None:
+    assert (await send_request(url)).headers["location"] == BAD_URLS["port"]
+
+
+async def _chunk_broken(box: Sandbox, url: str, whole: bytes) -> None:
+    answer = await send_request(url)
+    assert answer.headers["transfer-encoding"] == "chunked"
+    assert b"HTTP/1.1 502 Bad Gateway" in answer.body
+    assert not answer.body.endswith(b"0\r\n\r\n")
+
+
+async def _huge_header(box: Sandbox, url: str, whole: bytes) -> None:
+    assert (await send_request(url)).body == whole
+
+
 DOWNLOADS: Final[dict[str, tuple[Callable[[Sandbox, str, bytes], Awaitable[None]], float | None]]] = {
     "cdn-cut": (_cut, 0.25),
     "cdn-stall": (_stall, 0.25),
@@ -364,11 +415,14 @@ DOWNLOADS: Final[dict[str, tuple[Callable[[Sandbox, str, bytes], Awaitable[None]
     "cdn-redirect": (_redirect, None),
     "cdn-redirect-loop": (_redirect_loop, None),
     "cdn-redirect-private": (_redirect_private, None),
+    "cdn-redirect-bad": (_redirect_bad, None),
+    "cdn-chunk-broken": (_chunk_broken, None),
+    "cdn-huge-header": (_huge_header, None),
 }
 
 
 @pytest.mark.parametrize("name", DOWNLOADS)
-async def test_a_download_is_spoiled(name: str) -> None:
+async def test_a_download_fault_is_triggered(name: str) -> None:
     check, value = DOWNLOADS[name]
     async with Sandbox(instant_render_options()) as box:
         url = await video_url(box)

@@ -110,7 +110,7 @@ async def test_charges_and_log_rows_follow_and_the_balance_counts_them(path: Pat
         assert (await get_status(box, failed)).json()["status"] == "error"
         billing = (await send_request(f"{box.url}/v2/billing", headers=AUTH_HEADERS)).json()
         assert billing["current_balance"] == pytest.approx(0.6)
-        rows = (await send_request(f"{box.url}/v2/logs", headers=AUTH_HEADERS)).json()["data"]
+        rows = (await send_request(f"{box.url}/v2/logs?period=24h", headers=AUTH_HEADERS)).json()["data"]
         assert [(row["inference_id"], row["status"]) for row in rows] == [
             (failed, "failed"), (done, "succeeded"),
         ]  # fmt: skip
@@ -174,7 +174,7 @@ async def test_a_clip_is_the_same_file_after_a_restart(path: Path, video: str) -
     process.send_signal(signal.SIGTERM)
     said, errors = await process.communicate()
     assert errors == b""
-    assert f"remembers in {path}: 1 generations so far" in said.decode()
+    assert f"keeps generations in {path}: 1 so far" in said.decode()
     assert (again.headers["etag"], again.body) == (first.headers["etag"], first.body)
     assert (rest.status, rest.body) == (206, first.body[5000:])
 

@@ -1,15 +1,16 @@
-"""Owns the answers that are no answers: resets, cuts, silence, and pages from a gateway."""
+"""Answers that are broken: resets, cuts, silence, and pages from a gateway."""
 
 from __future__ import annotations
 
 import socket
 import struct
-import time
 from email.utils import formatdate
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
+
+from pipeline.sandbox.call import require_call
+from pipeline.sandbox.responses import status_phrase
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,7 +29,7 @@ def html_page(status: int, title: str) -> web.Response:
 
 def gateway_page(status: int) -> web.Response:
     """The page of a gateway in front of the vendor."""
-    return html_page(status, HTTPStatus(status).phrase)
+    return html_page(status, status_phrase(status))
 
 
 def garbage_response() -> web.Response:
@@ -47,7 +48,7 @@ def reset_connection(request: web.BaseRequest) -> web.Response:
 
 
 async def cut_response(request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
-    """Announce `whole`, send half of its body, and close."""
+    """Announce all of `response`, send half of its body, and close."""
     body = bytes(response.body) if isinstance(response.body, bytes | bytearray) else b""
     partial = web.StreamResponse(status=response.status, headers=response.headers)
     partial.headers["Content-Length"] = str(len(body))
@@ -58,24 +59,33 @@ async def cut_response(request: web.BaseRequest, response: web.Response) -> web.
 
 
 def close_connection(request: web.BaseRequest) -> None:
-    """End the connection in order, whatever was announced."""
+    """Close the connection properly, whatever was announced."""
     if request.transport is not None:
         request.transport.close()
 
 
 async def hang(shutdown: asyncio.Event) -> web.Response:
-    """Say nothing until the sandbox closes or the client goes (which cancels its handler)."""
+    """Do not answer until the sandbox stops or the client disconnects, which cancels the handler."""
     await shutdown.wait()
     return web.Response(status=503)
 
 
+def add_huge_header(response: web.Response, fault: Fault) -> web.Response:
+    """Add one header of `value` (12,000) bytes; many clients refuse one of more than 8,190."""
+    sources = "https://cdn.example.com "
+    size = round(fault.number(12_000))
+    policy = "default-src " + sources * (size // len(sources) + 1)
+    response.headers["Content-Security-Policy"] = policy[:size].rstrip()
+    return response
+
+
 def retry_after_headers(fault: Fault) -> dict[str, str]:
-    """The header that the fault's `value` asks for: seconds, a date, or "date:SECONDS" from now."""
+    """The header for the fault's `value`: seconds, a date, or "date:SECONDS" from the vendor's now."""
     match fault.value:
         case None:
             return {}
         case str(text) if text.startswith("date:"):
-            return {"Retry-After": formatdate(time.time() + float(text[5:]), usegmt=True)}
+            return {"Retry-After": formatdate(require_call().vendor_time + float(text[5:]), usegmt=True)}
         case str(text):
             return {"Retry-After": text}
         case seconds:

@@ -1,4 +1,4 @@
-"""Carries out the faults of the CDN: one branch each way in which a download can go wrong."""
+"""Carries out the faults of the CDN: one branch for each way in which a download can go wrong."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from pipeline.sandbox.faults import broken_responses
+from pipeline.sandbox.faults.status_changes import bad_url
 from pipeline.sandbox.file_response import etag_of, file_headers, parse_range, send_file
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 async def serve_faulty_download(
     request: web.Request, fault: Fault, data: bytes, shutdown: asyncio.Event
 ) -> web.StreamResponse:
-    """Answer the request for `data` as `fault` wants."""
+    """Answer the request for `data` with `fault`."""
     response = _single_response(request, fault, data)
     if response is not None:
         return response
@@ -39,7 +40,9 @@ async def serve_faulty_download(
             return await send_file(request, corrupt, etag_of(corrupt))
         case "cdn-redirect":
             return await _redirect_once(request, data)
-    raise AssertionError(f"no one plays {fault.name}")
+        case "cdn-chunk-broken":
+            return await _broken_chunks(request, data, fault.number(0.5))
+    raise AssertionError(f"no handler for {fault.name}")
 
 
 def _single_response(request: web.Request, fault: Fault, data: bytes) -> web.Response | None:
@@ -64,6 +67,10 @@ def _single_response(request: web.Request, fault: Fault, data: bytes) -> web.Res
             return web.Response(body=packed, headers=headers)
         case "cdn-redirect-loop":
             return web.Response(status=302, headers={"Location": request.path_qs})
+        case "cdn-redirect-bad":
+            return web.Response(status=302, headers={"Location": _header_text(bad_url(fault.value))})
+        case "cdn-huge-header":
+            return broken_responses.add_huge_header(web.Response(body=data, content_type="video/mp4"), fault)
         case "cdn-redirect-private":
             target = fault.text("http://169.254.169.254/latest/meta-data/")
             return web.Response(status=302, headers={"Location": target})
@@ -90,6 +97,24 @@ async def _wrong_length_response(request: web.Request, data: bytes, missing: int
     await response.write(data)
     broken_responses.close_connection(request)
     return response
+
+
+async def _broken_chunks(request: web.Request, data: bytes, share: float) -> web.StreamResponse:
+    """Half the file in chunks, then a proxy's error page where the next chunk's length belongs."""
+    response = web.StreamResponse(headers={"Content-Type": "video/mp4"})
+    response.enable_chunked_encoding()
+    await response.prepare(request)
+    await response.write(data[: round(len(data) * share)])
+    page = broken_responses.HTML_PAGE.format("Bad Gateway").encode()
+    if request.transport is not None:
+        request.transport.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\n\r\n" + page)
+    broken_responses.close_connection(request)
+    return response
+
+
+def _header_text(url: str) -> str:
+    """The URL as a header can carry it: no control characters, no half a surrogate pair."""
+    return "".join(letter for letter in url if letter.isprintable())
 
 
 async def _redirect_once(request: web.Request, data: bytes) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""Owns which fault strikes when: what was asked for, whom it concerns, how often it struck already. Pure."""
+"""Which fault is triggered when: for which jobs, at which opportunities, how often. Pure."""
 
 from __future__ import annotations
 
@@ -6,31 +6,35 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 class FaultPoint(StrEnum):
-    """What a fault spoils."""
+    """Where a fault acts."""
 
     CREATE = "create"
     STATUS = "status"
     GENERATION = "generation"
     LOG_ROW = "log row"
     LOG_CALL = "log call"
+    ACCOUNT = "account call"
+    CATALOG = "catalog call"
     CDN = "cdn"
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One way to misbehave, asked for by its name in `FAULTS`.
+    """One way to misbehave, by its name in `FAULTS`.
 
-    It concerns the jobs whose prompt or correlation id contains `match` ("" is all of them), or only the
-    `nth` create (from 1). Of its chances it takes a `share` (seeded), at most `times` a job (None: always),
-    once the first `after` chances of each job went by, and at most `total` times in all. A job is a body:
-    the same body created again is the same job. `value` is the fault's own parameter, where it has one.
+    It applies to the jobs whose prompt or correlation id contains `match` ("" is all of them), or only to
+    the `nth` create (from 1). It is triggered at a seeded `share` of its opportunities, at most `times` a
+    job (None: always), not at the first `after` opportunities of each job, and at most `total` times in all.
+    A job is a body: the same body created again is the same job. `value` is the fault's own parameter, where
+    it has one. `shape` is the error shape of its answer, None the sandbox's; `with_inference_id` adds
+    `x-inference-id` to a gateway's page.
     """
 
     name: str
@@ -41,6 +45,8 @@ class Fault:
     after: int = 0
     total: int | None = None
     value: float | str | None = None
+    shape: Literal["classic", "problem"] | None = None
+    with_inference_id: bool = False
 
     def number(self, default: float) -> float:
         """`value` as a number, `default` if there is none."""
@@ -53,7 +59,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """Whom a request is about. `key` tells jobs apart, `nth` is the create's number, from 1."""
+    """Which job a request is about. `key` tells jobs apart, `nth` is the create's number, from 1."""
 
     key: str
     prompt: str = ""
@@ -63,7 +69,7 @@ class RequestContext:
 
 @dataclass(slots=True)
 class FaultInjector:
-    """The faults of one sandbox, and how often each had its chance and struck, by job."""
+    """The faults of one sandbox, and how often each had an opportunity and was triggered, by job."""
 
     seed: int
     fault_points: Mapping[str, FaultPoint]
@@ -74,7 +80,7 @@ class FaultInjector:
     _triggered_in_total: Counter[int] = field(default_factory=Counter)
 
     def add(self, fault: Fault) -> None:
-        """Raises `ValueError` for a name or a share that does not exist."""
+        """Raises `ValueError` for an unknown name and a share outside 0 to 1."""
         if fault.name not in self.fault_points:
             raise ValueError(
                 f"no fault is called {fault.name!r}; there are {', '.join(sorted(self.fault_points))}"
@@ -84,14 +90,14 @@ class FaultInjector:
         self.faults.append(fault)
 
     def pick(self, point: FaultPoint, context: RequestContext) -> Fault | None:
-        """The first fault of that stage that strikes now, already counted."""
+        """The first fault of that point that is triggered now; it is counted."""
         for index, fault in enumerate(self.faults):
             if self.fault_points[fault.name] is point and self._try_trigger(index, fault, context):
                 return fault
         return None
 
     def pick_all(self, point: FaultPoint, context: RequestContext) -> tuple[Fault, ...]:
-        """Every fault of that stage that strikes now, already counted."""
+        """Every fault of that point that is triggered now; each is counted."""
         return tuple(
             fault
             for index, fault in enumerate(self.faults)

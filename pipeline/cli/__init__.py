@@ -86,7 +86,7 @@ def _run() -> int:
 
 def _error_text(error: VeobatchError) -> str:
     """Return an error's words; a manifest's problems as `validate` shows them, each at its place."""
-    from pipeline.cli.problems import annotate_on_github, format_problems, use_colour
+    from pipeline.cli.validate import annotate_on_github, format_problems, use_colour
     from pipeline.manifest import ManifestProblems
 
     if isinstance(error, ManifestProblems):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli.options import ledger_options
+from pipeline.cli.paths import batch_paths
+from pipeline.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from pipeline.cli.paths import LedgerChoice
+    from pipeline.cli.paths import BatchPaths, LedgerChoice
+    from pipeline.model import Record
 
 
 @click.command("adopt", context_settings={"ignore_unknown_options": True})
@@ -27,6 +31,54 @@ def command(
     The next run fetches it and does not pay for the row. Only a row that is pending, failed or in doubt
     can adopt.
     """
-    from pipeline.cli.looking import adopt
+    import anyio
 
-    return adopt(manifest, job, generation_id, output, ledger_choice)
+    if not generation_id.strip():
+        raise UsageError("the generation id is empty")
+    return anyio.run(_adopt, manifest, job, generation_id, batch_paths(manifest, output, ledger_choice))
+
+
+async def _adopt(manifest: Path, job: str, generation_id: str, paths: BatchPaths) -> int:
+    from pipeline.cli.ledger_access import open_exclusive_ledger
+    from pipeline.cli.setup import plan_batch
+    from pipeline.manifest import load
+    from pipeline.plan import RetrySelection
+
+    checked = load(manifest)
+    if not any(candidate.id == job for candidate in checked.jobs):
+        raise UsageError(f"{manifest} has no row with the id {job!r}")
+    async with open_exclusive_ledger(paths, what=f"veobatch adopt {manifest}") as ledger:
+        name = checked.run.get("name", "{id}")
+        plan = await plan_batch(ledger, checked, name, RetrySelection())
+        record = _find_adopting_record(plan.records, job, generation_id)
+        await ledger.commit(record, _with_generation(record, generation_id))
+    click.echo(f"{job} has taken over {generation_id}; run the manifest to fetch it")
+    return int(ExitCode.DONE)
+
+
+def _find_adopting_record(records: tuple[Record, ...], job: str, generation_id: str) -> Record:
+    """Return the row that may adopt; raises `UsageError` when it or another has a generation already."""
+    from pipeline.model import PAID
+
+    owner = next((record for record in records if record.generation_id == generation_id), None)
+    if owner is not None:
+        raise UsageError(f"{generation_id} is the generation of {owner.id} already")
+    record = next(record for record in records if record.id == job and record.position >= 0)
+    if record.state in PAID:
+        raise UsageError(f"{job} has a generation of its own ({record.generation_id}, {record.state})")
+    return record
+
+
+def _with_generation(record: Record, generation_id: str) -> Record:
+    from pipeline.model import State
+
+    now = time.time()
+    return record.evolve(
+        State.GENERATING,
+        generation_id=generation_id,
+        submitted_at=record.submitted_at or now,
+        accepted_at=now,
+        failure=None,
+        finished_at=None,
+        reserved_usd=None,
+    )

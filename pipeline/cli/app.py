@@ -12,6 +12,7 @@ import time
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from math import isfinite
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -19,20 +20,18 @@ import click
 
 from pipeline.cli.credentials import find_base_url, require_key
 from pipeline.cli.manifest_loading import parse_manifest
-from pipeline.cli.notifications import send_notifications
-from pipeline.cli.notify import check_notify_urls
+from pipeline.cli.notifications import check_notify_urls, send_notifications
 from pipeline.cli.observers import RunObservers
+from pipeline.cli.options import RunOptions
 from pipeline.cli.paths import batch_paths
-from pipeline.cli.request import RunConfig, RunOptions
-from pipeline.cli.setup import prepare, resolve_settings
-from pipeline.cli.start import report_start
+from pipeline.cli.setup import RunConfig, prepare, report_start, resolve_settings
 from pipeline.cli.summary import ExitSummary
 from pipeline.client import ApiKey, normalize_base_url
 from pipeline.download.downloader import Downloader, DownloadLimits
 from pipeline.download.http import open_session
 from pipeline.engine import Engine
-from pipeline.errors import ExitCode, StoreError, UsageError
-from pipeline.events import Event, Topic
+from pipeline.errors import ExitCode, StopRun, StoreError, UsageError
+from pipeline.events import Event, Level, Topic
 from pipeline.model import State
 from pipeline.poll.duration_cache import duration_cache_path, read_duration_cache, write_duration_cache
 from pipeline.poll.learner import DurationLearner
@@ -40,17 +39,22 @@ from pipeline.poll.rate_limit import AdaptiveRateLimit
 from pipeline.poll.schedule import PollSchedule
 from pipeline.results.live.access import parse_bind
 from pipeline.run_context import Dependencies
-from pipeline.storage import open_store
+from pipeline.storage import is_object_url, open_store
 from pipeline.submit.budget import Budget
 from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
 
     import aiohttp
 
+    from pipeline.cli.options import RunOptions
     from pipeline.cli.setup import PreparedRun
     from pipeline.cluster.driver import ClusterDriver
+    from pipeline.events import Observer
+    from pipeline.ledger import Ledger
+    from pipeline.model import Record
     from pipeline.run_state import RunOutcome
 
 NO_KEY_HINT: Final = "To try without a key, free and offline: add --sandbox."
@@ -70,8 +74,6 @@ def run(options: RunOptions) -> int:
     if options.serve is not None:
         parse_bind(options.serve)
     if options.cluster is not None:
-        from pipeline.cli.clustering import check_cluster_options
-
         check_cluster_options(options)
     paths = batch_paths(options.manifest, options.output, options.ledger_choice)
     store = open_store(paths.output)
@@ -111,8 +113,6 @@ async def _execute(prepared: PreparedRun, cdn: aiohttp.ClientSession) -> ExitSum
             return await _run_engine(
                 Engine(plan.records, dependencies, config.settings, observer), observers, config
             )
-        from pipeline.cli.clustering import check_artifacts, make_cluster
-
         records, error = await check_artifacts(
             plan.records, prepared.ledger, dependencies.downloader, observer
         )
@@ -184,3 +184,91 @@ def exit_code(outcome: RunOutcome) -> ExitCode:
         return ExitCode.RESUMABLE
     failed = any(record.state is State.FAILED and record.position >= 0 for record in outcome.records)
     return ExitCode.SOME_FAILED if failed else ExitCode.DONE
+
+
+ARTIFACT_CHECKERS = 4
+
+
+def check_cluster_options(options: RunOptions) -> None:
+    """Raise `UsageError` for what cannot work with workers on other machines."""
+    cluster_options = options.cluster
+    if cluster_options is None:
+        return
+    from pipeline.cluster import ray_backend  # noqa: F401 - says so when Ray is not installed
+
+    if cluster_options.address is None:
+        return
+    if options.sandbox:
+        raise UsageError("--sandbox listens on this machine only: leave --ray-address out")
+    if not (options.ledger_choice.ledger or "").startswith("postgres"):
+        raise UsageError(
+            "workers on other machines need a ledger that they can reach: --ledger postgresql://..."
+        )
+
+
+def make_cluster(
+    records: Sequence[Record],
+    prepared: PreparedRun,
+    epoch: tuple[int, frozenset[str]],
+    shared_durations: Mapping[str, Any],
+    observer: Observer,
+) -> ClusterDriver:
+    """Return the cluster that will carry the batch out; nothing of it is started yet.
+
+    `epoch` is what the ledger answered when it began, `memory` what a learner of durations dumped.
+    """
+    from pipeline.cluster import ClusterConfig
+    from pipeline.cluster.driver import ClusterDriver
+
+    config, prices = prepared.config, prepared.prices
+    cluster_options, paths = config.options.cluster, config.paths
+    if cluster_options is None:
+        raise ValueError("no cluster was asked for")
+    ledger_url = str(paths.ledger)
+    if "://" not in ledger_url.removeprefix("sqlite:///"):
+        ledger_url = str(Path(ledger_url.removeprefix("sqlite:///")).absolute())
+    output = paths.output if is_object_url(paths.output) else str(Path(paths.output).absolute())
+    job = ClusterConfig(
+        ledger=ledger_url,
+        batch=paths.batch,
+        output=output,
+        base_url=config.base_url,
+        api_key=config.key,
+        settings=config.settings,
+        workers=cluster_options.workers,
+        lease_s=cluster_options.lease_s,
+        prices=prices.by_key,
+        assumed_price=prices.assumed,
+        cached_durations=shared_durations,
+    )
+    return ClusterDriver(records, job, prepared.ledger, epoch, observer, address=cluster_options.address)
+
+
+async def check_artifacts(
+    records: Sequence[Record], ledger: Ledger, downloader: Downloader, observer: Observer
+) -> tuple[list[Record], StopRun | None]:
+    """Check that what was saved is still there; return the records, with what must be fetched again.
+
+    With them comes what kept some from being checked, if anything did: a place or a ledger that is away.
+    """
+    checked = {record.key: record for record in records}
+    done = iter([record for record in records if record.state is State.DONE])
+    errors: list[StopRun] = []
+
+    async def check_shared(shared: Iterator[Record]) -> None:
+        for record in shared:
+            try:
+                if record.artifact is not None and await downloader.intact(record.artifact):
+                    continue
+                message = f"{record.id}: its video is missing or altered: fetching it again"
+                observer.on_event(Event(Topic.NOTE, message, Level.WARNING, record.key))
+                requeued = record.evolve(State.READY, artifact=None, downloaded_at=None)
+                checked[record.key] = await ledger.commit(record, requeued)
+            except StopRun as error:
+                errors.append(error)
+                return
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(ARTIFACT_CHECKERS):
+            tasks.start_soon(check_shared, done)
+    return list(checked.values()), errors[0] if errors else None

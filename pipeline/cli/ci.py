@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TextIO
 
-from pipeline.cli.farewell import failure_text
+from pipeline.cli.summary import failure_text
 from pipeline.errors import UsageError
 from pipeline.model import Record, State, render_duration_s
 from pipeline.results.csv import STATUSES, status, summarize, visible_records

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.cli.options import ledger_options
+from pipeline.cli.paths import existing_batch_paths
+from pipeline.cli.terminal import one_line
+from pipeline.errors import BatchLocked, ExitCode, StopReason, StopRun
 
 if TYPE_CHECKING:
-    from pipeline.cli.paths import LedgerChoice
+    from pipeline.cli.paths import BatchPaths, LedgerChoice
+    from pipeline.client import ApiKey
+    from pipeline.ledger import Ledger
+    from pipeline.model import Record
+    from pipeline.results.cost_audit import CostAudit
 
 
 @click.command("costs")
@@ -25,6 +35,84 @@ def command(
 
     Costs that the ledger did not know are written into it. Exit code 1 when something differs.
     """
-    from pipeline.cli.costing import show_costs
+    import anyio
 
-    return show_costs(target, output, ledger_choice, base_url, as_json=as_json)
+    from pipeline.cli.credentials import find_base_url, require_key
+
+    paths = existing_batch_paths(target, output, ledger_choice)
+    key = require_key(os.environ, hint="The log is the account's own.")
+    return anyio.run(_audit_costs, paths, find_base_url(base_url, os.environ), key, as_json)
+
+
+async def _audit_costs(paths: BatchPaths, base_url: str, key: ApiKey, as_json: bool) -> int:
+    """Print totals and differences; return 1 when something differs.
+
+    Raises `StopRun` when the vendor's log cannot be read to its end: half a log proves nothing.
+    """
+    from pipeline.cli.ledger_access import open_read_only_ledger
+    from pipeline.client import Api
+    from pipeline.reconcile.request_log import fetch_whole_log
+    from pipeline.results.cost_audit import audit_costs
+
+    async with await open_read_only_ledger(paths) as ledger:
+        records, identity = await ledger.load(), ledger.identity
+    now = time.time()
+    oldest = min((record.submitted_at for record in records if record.submitted_at), default=now)
+    async with Api(base_url, key) as api:
+        log = await fetch_whole_log(api, oldest, now)
+    if log.error:
+        raise StopRun(StopReason.UNREACHABLE, f"the vendor's log cannot be read: {log.error}")
+    audit = audit_costs(records, log.rows, identity)
+    learned = await _save_learned_costs(paths, audit) if audit.learned_costs else 0
+    click.echo(json.dumps(_as_json(audit, learned)) if as_json else _audit_text(audit, learned))
+    return int(ExitCode.SOME_FAILED if audit.differences else ExitCode.DONE)
+
+
+async def _save_learned_costs(paths: BatchPaths, audit: CostAudit) -> int:
+    """Write learned costs into the ledger; a run that holds it will ask for them itself another time."""
+    from pipeline.cli.ledger_access import open_exclusive_ledger
+
+    try:
+        async with open_exclusive_ledger(paths, what="veobatch costs") as ledger:
+            records = {record.key: record for record in await ledger.load()}
+            for key, row in audit.learned_costs.items():
+                await _save_cost(ledger, records[key], row.usd, row.credits)
+    except BatchLocked as locked:
+        click.echo(f"nothing was written: {locked}", err=True)
+        return 0
+    return len(audit.learned_costs)
+
+
+async def _save_cost(ledger: Ledger, record: Record, usd: float | None, credits_used: float | None) -> None:
+    known = record.credits_used if record.credits_used is not None else credits_used
+    await ledger.commit(record, record.evolve(usd_spent=usd, reserved_usd=None, credits_used=known))
+
+
+def _as_json(audit: CostAudit, learned: int) -> dict[str, Any]:
+    return {
+        "actual_usd": round(audit.actual_usd, 6),
+        "estimated_usd": round(audit.estimated_usd, 6),
+        "unknown_rows": audit.unknown_rows,
+        "learned_rows": learned,
+        "other_requests": audit.other_requests,
+        "other_usd": round(audit.other_usd, 6),
+        "differences": [
+            {"kind": item.kind, "key": item.key, "message": item.message} for item in audit.differences
+        ],
+    }
+
+
+def _audit_text(audit: CostAudit, learned: int) -> str:
+    lines = [f"actual     ${audit.actual_usd:,.2f}"]
+    if audit.estimated_usd:
+        lines.append(f"estimated  ${audit.estimated_usd:,.2f} for rows whose cost the vendor has not said")
+    if audit.unknown_rows:
+        lines.append(f"unknown    {audit.unknown_rows} rows")
+    if learned:
+        lines.append(f"learned    the cost of {learned} rows, from the log")
+    if audit.other_requests:
+        lines.append(f"others     {audit.other_requests} requests of other batches, ${audit.other_usd:,.2f}")
+    lines += [f"differs    {one_line(item.message)}" for item in audit.differences]
+    if not audit.differences:
+        lines.append("nothing differs from the vendor's log")
+    return "\n".join(lines)

@@ -14,7 +14,7 @@ import click
 from pipeline.cli.ci import log_group, on_github
 from pipeline.cli.progress import Progress
 from pipeline.cli.signals import SignalListener
-from pipeline.cli.streams import BestEffortStream
+from pipeline.cli.terminal import BestEffortStream
 from pipeline.errors import VeobatchError
 from pipeline.events import ObserverGroup
 from pipeline.poll.eta import EtaEstimator

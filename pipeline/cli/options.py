@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.paths import LedgerChoice
+from pipeline.cli.paths import DEFAULT_LEDGER_CHOICE, LedgerChoice
+from pipeline.plan import RetrySelection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 
 def ledger_options(function: Callable[..., int]) -> Callable[..., int]:
@@ -30,3 +33,48 @@ def ledger_options(function: Callable[..., int]) -> Callable[..., int]:
         return function(*args, ledger_choice=LedgerChoice(ledger, batch), **options)
 
     return with_ledger_choice
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    """What `--engine ray` was given; `address` None starts a cluster on this machine."""
+
+    workers: int
+    address: str | None
+    lease_s: float
+
+    @classmethod
+    def from_flags(
+        cls, workers: int | None, ray_address: str | None, lease_s: float | None
+    ) -> ClusterOptions:
+        return cls(workers or 2, ray_address, lease_s or 30.0)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the user asked for, as the options say it."""
+
+    manifest: Path
+    argv: tuple[str, ...] = ()
+    output: str | None = None
+    ledger_choice: LedgerChoice = DEFAULT_LEDGER_CHOICE
+    cluster: ClusterOptions | None = None
+    sandbox: bool = False
+    sandbox_speed: float = 20.0
+    base_url: str | None = None
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    retry_failed: bool = False
+    only: frozenset[str] = frozenset()
+    resubmit_in_doubt: bool = False
+    serve: str | None = None
+    junit: Path | None = None
+    notify: tuple[str, ...] = ()
+    yes: bool = False
+    as_json: bool = False
+    quiet: bool = False
+    verbose: int = 0
+
+    @property
+    def retry(self) -> RetrySelection:
+        return RetrySelection(self.retry_failed, self.only)

@@ -12,9 +12,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final, TextIO
 
-from pipeline.cli.bars import ProgressBars, can_draw_bars
-from pipeline.cli.farewell import failure_text, row_label, summary_text
-from pipeline.cli.terminal import duration_text, one_line
+from pipeline.cli.summary import failure_text, row_label, summary_text
+from pipeline.cli.terminal import ProgressBars, can_draw_bars, duration_text, one_line
 from pipeline.events import Event, Level, Topic
 from pipeline.model import MAYBE_PAID, Record, State
 

@@ -1,15 +1,18 @@
-"""`veobatch report`: the projections again, from the ledger."""
+"""`veobatch report`: results.csv and report.html again, from the ledger."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli.options import ledger_options
+from pipeline.cli.paths import existing_batch_paths
+from pipeline.errors import ExitCode, StoreError
 
 if TYPE_CHECKING:
-    from pipeline.cli.paths import LedgerChoice
+    from pipeline.cli.paths import BatchPaths, LedgerChoice
 
 
 @click.command("report")
@@ -19,7 +22,30 @@ if TYPE_CHECKING:
 )
 @ledger_options
 def command(target: str, output: str | None, ledger_choice: LedgerChoice) -> int:
-    """Write results.csv and report.html again. Asks nobody and submits nothing."""
-    from pipeline.cli.looking import write_report
+    """Write results.csv and report.html again. Makes no request and submits nothing.
 
-    return write_report(target, output, ledger_choice)
+    A run that is going on is not disturbed.
+    """
+    import anyio
+
+    return anyio.run(_write_report, existing_batch_paths(target, output, ledger_choice))
+
+
+async def _write_report(paths: BatchPaths) -> int:
+    from pipeline.cli.ledger_access import open_read_only_ledger
+    from pipeline.results import CSV_NAME, REPORT_NAME
+    from pipeline.results.writer import ResultsWriter
+    from pipeline.storage import open_store
+
+    async with await open_read_only_ledger(paths) as ledger:
+        records = await ledger.load()
+        manifest = json.loads(await ledger.meta_get("manifest") or '""')
+    store = open_store(paths.output)
+    try:
+        writer = ResultsWriter(store, title=paths.folder.name, manifest=manifest)
+        if not await writer.finish(records):
+            raise StoreError(f"{paths.output} cannot be written")
+    finally:
+        await store.aclose()
+    click.echo(f"{paths.output_path(CSV_NAME)}\n{paths.output_path(REPORT_NAME)}")
+    return int(ExitCode.DONE)

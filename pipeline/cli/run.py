@@ -12,7 +12,7 @@ import click
 from pipeline.cli.options import ledger_options
 
 if TYPE_CHECKING:
-    from pipeline.cli.request import RunOptions
+    from pipeline.cli.options import RunOptions
     from pipeline.errors import StopRun
 
 _SETTINGS_HELP = {
@@ -130,7 +130,7 @@ def command(manifest: Path, **options: Any) -> int:
 
 def _run_options(manifest: Path, options: dict[str, Any]) -> RunOptions:
     """Return what the options say. Raises `click.UsageError` for those that do not fit together."""
-    from pipeline.cli.request import ClusterOptions, RunOptions
+    from pipeline.cli.options import ClusterOptions, RunOptions
 
     context = click.get_current_context()
     flags: dict[str, Any] = {}
@@ -161,7 +161,7 @@ def _run_options(manifest: Path, options: dict[str, Any]) -> RunOptions:
 
 def _report_startup_error(error: StopRun, run_options: RunOptions) -> None:
     """Tell those who are not at the terminal why nothing could be run."""
-    from pipeline.cli.notify import send_to_urls
+    from pipeline.cli.notifications import send_to_urls
 
     if run_options.as_json:
         summary = {"exit_code": int(error.exit_code), "stop": error.reason.value, "message": str(error)}

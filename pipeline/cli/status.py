@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli.options import ledger_options
+from pipeline.cli.paths import existing_batch_paths
+from pipeline.errors import ExitCode
+from pipeline.model import State
 
 if TYPE_CHECKING:
-    from pipeline.cli.paths import LedgerChoice
+    from collections.abc import Mapping
+
+    from pipeline.cli.paths import BatchPaths, LedgerChoice
+
+WATCH_INTERVAL_S = 1.0
+OPEN_STATES = frozenset(State) - {State.DONE, State.FAILED}
 
 
 @click.command("status")
@@ -20,6 +30,38 @@ if TYPE_CHECKING:
 @ledger_options
 def command(target: str, output: str | None, ledger_choice: LedgerChoice, as_json: bool, watch: bool) -> int:
     """Say how many rows of a batch are pending, generating, done and so on. Changes nothing."""
-    from pipeline.cli.looking import show_status
+    import anyio
 
-    return show_status(target, output, ledger_choice, as_json=as_json, watch=watch)
+    return anyio.run(_show_status, existing_batch_paths(target, output, ledger_choice), as_json, watch)
+
+
+async def _show_status(paths: BatchPaths, as_json: bool, watch: bool) -> int:
+    """Print counts by state; with `watch`, again whenever they change, until no row is open."""
+    import anyio
+
+    last: Mapping[State, int] | None = None
+    while True:
+        counts = await _load_counts(paths)
+        if counts != last:
+            click.echo(_format_counts(paths, counts, as_json=as_json))
+            sys.stdout.flush()
+        last = counts
+        if not watch or not any(counts.get(state, 0) for state in OPEN_STATES):
+            return int(ExitCode.DONE)
+        await anyio.sleep(WATCH_INTERVAL_S)
+
+
+async def _load_counts(paths: BatchPaths) -> Mapping[State, int]:
+    from pipeline.cli.ledger_access import open_read_only_ledger
+
+    async with await open_read_only_ledger(paths) as ledger:
+        return await ledger.counts()
+
+
+def _format_counts(paths: BatchPaths, counts: Mapping[State, int], *, as_json: bool) -> str:
+    by_name = {state.value: counts.get(state, 0) for state in State}
+    by_name["in_doubt"] += by_name.pop("submitting")
+    if as_json:
+        return json.dumps({"total": sum(by_name.values()), "counts": by_name, "home": str(paths.folder)})
+    parts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in by_name.items() if count)
+    return f"{sum(by_name.values())} rows: {parts or 'none'}"

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.cli import COMMANDS, cli
 from pipeline.cli.app import exit_code
-from pipeline.cli.request import RunOptions
+from pipeline.cli.options import RunOptions
 from pipeline.cli.setup import resolve_settings
 from pipeline.errors import ExitCode, StopReason, UsageError
 from pipeline.model import Failure, State

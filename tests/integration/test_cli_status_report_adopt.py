@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from pipeline.cli import looking
+from pipeline.cli import cli, status
 from pipeline.cli.paths import BatchPaths, batch_paths, existing_batch_paths
 from pipeline.errors import BatchLocked, ExitCode, StoreError, UsageError
 from pipeline.ledger import Ledger
@@ -26,6 +26,11 @@ from tests.unit.samples import record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+
+def veobatch(*words: str) -> object:
+    return cli.main(list(words), prog_name="veobatch", standalone_mode=False)
+
 
 MANIFEST = """
 run:
@@ -117,9 +122,9 @@ def test_a_batch_that_is_not_there_is_no_batch(here: Path, target: str, output: 
 
 def test_status_counts_what_the_ledger_holds(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill_ledger(first=State.SUBMITTING, second=State.DONE)
-    assert looking.show_status("night.yaml", None, as_json=False, watch=False) == 0
+    assert veobatch("status", "night.yaml") == 0
     assert capsys.readouterr().out == "2 rows: 1 in doubt, 1 done\n"
-    assert looking.show_status("output/night", None, as_json=True, watch=False) == 0
+    assert veobatch("status", "output/night", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["total"], told["counts"]["in_doubt"], told["counts"]["done"]) == (2, 1, 1)
     assert sum(told["counts"].values()) == 2
@@ -130,13 +135,13 @@ def test_status_is_readable_while_a_run_holds_the_folder(
 ) -> None:
     fill_ledger()
     with hold_lock(OUTPUT_DIR, what="a run", since="now"):
-        assert looking.show_status("night.yaml", None, as_json=False, watch=False) == 0
+        assert veobatch("status", "night.yaml") == 0
     assert "2 pending" in capsys.readouterr().out
 
 
 def test_watching_ends_when_nothing_is_open(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill_ledger(first=State.DONE, second=State.FAILED)
-    assert looking.show_status("night.yaml", None, as_json=False, watch=True) == 0
+    assert veobatch("status", "night.yaml", "--watch") == 0
     assert capsys.readouterr().out == "2 rows: 1 done, 1 failed\n"
 
 
@@ -149,9 +154,9 @@ def test_watching_tells_every_change(
         return next(counts)
 
     fill_ledger()
-    monkeypatch.setattr(looking, "_load_counts", next_counts)
-    monkeypatch.setattr(looking, "WATCH_INTERVAL_S", 0.0)
-    looking.show_status("night.yaml", None, as_json=False, watch=True)
+    monkeypatch.setattr(status, "_load_counts", next_counts)
+    monkeypatch.setattr(status, "WATCH_INTERVAL_S", 0.0)
+    veobatch("status", "night.yaml", "--watch")
     assert capsys.readouterr().out.splitlines() == [
         "2 rows: 2 pending",
         "2 rows: 2 generating",
@@ -162,7 +167,7 @@ def test_watching_tells_every_change(
 def test_report_writes_the_projections_again(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill_ledger(first=State.GENERATING)
     before = load_rows()
-    assert looking.write_report("night.yaml", None) == 0
+    assert veobatch("report", "night.yaml") == 0
     assert capsys.readouterr().out.split() == ["output/night/results.csv", "output/night/report.html"]
     with (OUTPUT_DIR / "results.csv").open(newline="") as file:
         assert [(row["id"], row["status"]) for row in csv.DictReader(file)] == [
@@ -177,21 +182,21 @@ def test_unwritable_report_is_an_output_error(here: Path) -> None:
     fill_ledger()
     (OUTPUT_DIR / "results.csv").mkdir()
     with pytest.raises(StoreError):
-        looking.write_report("night.yaml", None)
+        veobatch("report", "night.yaml")
 
 
 @pytest.mark.parametrize("state", [State.PENDING, State.FAILED, State.IN_DOUBT, State.SUBMITTING])
 def test_a_generation_is_taken_over(here: Path, state: State) -> None:
     """Also by a row whose run was killed in the middle of its create."""
     fill_ledger(first=state)
-    assert looking.adopt(Path("night.yaml"), "first", "-V1StGXR8_Z5", None) == ExitCode.DONE
+    assert veobatch("adopt", "night.yaml", "first", "-V1StGXR8_Z5") == ExitCode.DONE
     row = load_rows()["first"]
     assert (row.state, row.generation_id, row.failure) == (State.GENERATING, "-V1StGXR8_Z5", None)
     assert row.accepted_at is not None
 
 
 def test_a_batch_that_has_not_been_run_can_adopt(here: Path) -> None:
-    looking.adopt(Path("night.yaml"), "second", "g", None)
+    veobatch("adopt", "night.yaml", "second", "g")
     rows = load_rows()
     assert (rows["second"].state, rows["first"].state) == (State.GENERATING, State.PENDING)
     assert [rows[name].file_stem for name in ("first", "second")] == ["00-first", "01-second"]
@@ -201,7 +206,7 @@ def test_a_batch_that_has_not_been_run_can_adopt(here: Path) -> None:
 def test_a_row_with_a_generation_of_its_own_keeps_it(here: Path, state: State) -> None:
     fill_ledger(first=state)
     with pytest.raises(UsageError, match="g-first"):
-        looking.adopt(Path("night.yaml"), "first", "other", None)
+        veobatch("adopt", "night.yaml", "first", "other")
     assert load_rows()["first"].generation_id == "g-first"
 
 
@@ -209,14 +214,14 @@ def test_a_row_with_a_generation_of_its_own_keeps_it(here: Path, state: State) -
 def test_what_cannot_be_adopted_is_refused(here: Path, job: str, generation: str) -> None:
     fill_ledger(first=State.GENERATING)
     with pytest.raises(UsageError):
-        looking.adopt(Path("night.yaml"), job, generation, None)
+        veobatch("adopt", "night.yaml", job, generation)
     assert load_rows()["second"].state is State.PENDING
 
 
 def test_nobody_adopts_into_a_batch_that_is_being_run(here: Path) -> None:
     fill_ledger()
     with hold_lock(OUTPUT_DIR, what="a run", since="now"), pytest.raises(BatchLocked):
-        looking.adopt(Path("night.yaml"), "first", "g", None)
+        veobatch("adopt", "night.yaml", "first", "g")
 
 
 def test_each_api_has_its_own_duration_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.cli.clustering import check_artifacts
+from pipeline.cli.app import check_artifacts
 from pipeline.download.downloader import Downloader
 from pipeline.download.http import open_session
 from pipeline.errors import StoreError

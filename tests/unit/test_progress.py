@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.farewell import MAX_LISTED_ROWS, summary_text
 from pipeline.cli.progress import Progress, RunCounts, can_draw_bars
+from pipeline.cli.summary import MAX_LISTED_ROWS, summary_text
 from pipeline.cli.terminal import (
     display_width,
     duration_text,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, assert_never
 
 from pipeline.filenames import assign_stems, file_stem
+from pipeline.manifest.identity import rekeyed
 from pipeline.model import MAYBE_PAID, Failure, Job, Record, State
 
 if TYPE_CHECKING:
@@ -21,6 +22,11 @@ NO_VIDEO: Final = "no_video"
 PAID_FAILURES: Final = frozenset({NOT_A_VIDEO, NO_VIDEO})
 """Failures after the vendor called the generation completed: it may be charged, so a retry fetches that
 generation again and never buys another."""
+
+
+MIN_REWRITTEN_ROWS: Final = 2
+REWRITTEN_SHARE: Final = 0.8
+"""Vanished rows for each new one, from which on the manifest seems rewritten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,18 @@ class BatchPlan:
     edited: tuple[tuple[Record, Record], ...]
     removed: tuple[Record, ...]
 
+    @property
+    def seems_rewritten(self) -> bool:
+        """Whether most rows are new while about as many that may be paid have just vanished.
+
+        That is what a manifest looks like whose texts an editor or an export has changed throughout: its user
+        has to say whether all of it is to be paid again.
+        """
+        rows = sum(record.position >= 0 for record in self.records)
+        new = len(self.added)
+        vanished = sum(self.positions.get(record.key, (0, 0))[0] < 0 for record in self.removed)
+        return new >= MIN_REWRITTEN_ROWS and 2 * new > rows and vanished >= REWRITTEN_SHARE * new
+
 
 def make_plan(
     jobs: Sequence[Job],
@@ -64,6 +82,7 @@ def make_plan(
 ) -> BatchPlan:
     """Compare the manifest with the ledger. `known` is every record of the batch."""
     records = {record.key: record for record in known}
+    jobs = _as_first_written(jobs, records)
     places: dict[str, tuple[int, int]] = {}
     present = {job.key: job for job in jobs}
     for key, record in records.items():
@@ -82,6 +101,19 @@ def make_plan(
     everything = sorted((*records.values(), *added), key=_order)
     removed = tuple(r for r in everything if r.position < 0 and r.state in MAYBE_PAID)
     return BatchPlan(tuple(everything), tuple(added), tuple(steps), places, _edits(added, records), removed)
+
+
+def _as_first_written(jobs: Sequence[Job], records: Mapping[str, Record]) -> Sequence[Job]:
+    """Give rows that the ledger knows in another spelling the identity that they have there."""
+    found = rekeyed(jobs, records)
+    if not found:
+        return jobs
+    return [
+        replace(job, id=record.id, fingerprint=record.fingerprint)
+        if (record := found.get(job.key)) is not None
+        else job
+        for job in jobs
+    ]
 
 
 def _new_records(jobs: Sequence[Job], known: Mapping[str, Record], template: str) -> list[Record]:

@@ -21,8 +21,7 @@ from anyio import to_thread
 from yarl import URL
 
 from pipeline.images.header import ImageInfo, NotAnImageError, read_image_info
-from pipeline.manifest.fields import ProblemText
-from pipeline.manifest.problems import Problem, format_value
+from pipeline.manifest.problems import Problem, ProblemText, format_value
 from pipeline.net.address_guard import (
     RESOLVING_PROXY_HOST,
     PrivateAddressError,

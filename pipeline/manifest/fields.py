@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
-from urllib.parse import quote, urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.manifest.invisible import invisible_code_points, is_blank
 from pipeline.manifest.nodes import AmbiguousScalar
-from pipeline.manifest.problems import format_bare, format_value
+from pipeline.manifest.problems import ProblemText, format_bare, format_value
+from pipeline.manifest.urls import url_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 BUILT_IN_MODEL: Final = "google/veo-3.1-i2v-fast"
 MAX_PROMPT_CHARS: Final = 32_768
 """The vendor states no limit; a prompt beyond this is a file in the wrong place."""
-
-MAX_URL_CHARS: Final = 8_192
-
-ProblemText: TypeAlias = tuple[str, str, str]
-"""What, why, what instead."""
 
 
 class FieldKind(StrEnum):
@@ -75,9 +70,6 @@ class FieldRule:
             return self._choice_problem(name, value)
         check_kind = _CHECKS.get(self.kind)
         return check_kind(self, name, value) if check_kind is not None else None
-
-    def takes_text(self) -> bool:
-        return self.kind in {FieldKind.TEXT, FieldKind.URL}
 
     def _ambiguous_problem(self, name: str, scalar: AmbiguousScalar) -> ProblemText:
         why = f"YAML reads that as {scalar.yaml_meaning}"
@@ -140,13 +132,6 @@ _TYPES: Final[Mapping[FieldKind, frozenset[type]]] = MappingProxyType(
 )
 _CONTAINER_NAMES: Final = {FieldKind.LIST: "a list", FieldKind.OBJECT: "a mapping"}
 _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_INVALID_URL_CHARACTER: Final = re.compile(r"[{}|^`\"<>\\]")
-_URL: Final = re.compile(
-    r"https?://(?:[^\s/?#@\\]*@)?(?:\[[0-9a-fA-F:.]+\]|[^\s/?#@:\\\[\]\"<>]+)"
-    r"(?::(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
-    r"(?:[/?#][^\s\x00-\x1f\x7f]*)?",
-    re.IGNORECASE,
-)
 
 
 def _check_text(rule: FieldRule, name: str, value: str) -> ProblemText | None:
@@ -168,44 +153,7 @@ def blank_problem(name: str, value: str, why: str, instead: str) -> ProblemText:
 
 
 def _check_url(rule: FieldRule, name: str, value: str) -> ProblemText | None:
-    if _URL.fullmatch(value) and len(value) <= MAX_URL_CHARS:
-        return _check_url_encoding(name, value)
-    what = f"{name} is {format_value(value)}" if value.strip() else f"{name} is blank"
-    if len(value) > MAX_URL_CHARS and not value.startswith("data:"):
-        return (
-            f"{name} has {len(value):,} characters",
-            f"{MAX_URL_CHARS:,} are the most",
-            "give a shorter URL",
-        )
-    if re.match(r"https?:", value, re.IGNORECASE):
-        why = (
-            "it has a space in it"
-            if re.search(r"\s", value.strip())
-            else "it names no host that can be reached"
-        )
-        return what, why, "write https://host/path, with spaces as %20"
-    return what, "the vendor fetches the image from the web", "upload it and give its http(s) URL"
-
-
-def _check_url_encoding(name: str, value: str) -> ProblemText | None:
-    """Refuse what browsers show and RFC 3986 does not allow: the vendor's schema says `format: uri`."""
-    if value.isascii() and not _INVALID_URL_CHARACTER.search(value):
-        return None
-    why = "a URL is written in ASCII, all else as % and two digits"
-    return f"{name} is {format_value(value)}", why, f"write {_percent_encoded(value)}"
-
-
-def _percent_encoded(url: str) -> str:
-    """Return an address as RFC 3986 spells it; what is encoded already stays."""
-    parts = urlsplit(url)
-    try:
-        host = parts.netloc.encode("idna").decode("ascii")
-    except UnicodeError:
-        host = quote(parts.netloc, safe="@:[]")
-    path, query, fragment = (
-        quote(part, safe="/:@!$&'()*+,;=%?~-._") for part in (parts.path, parts.query, parts.fragment)
-    )
-    return urlunsplit((parts.scheme, host, path, query, fragment))
+    return url_problem(name, value)
 
 
 def _check_number(rule: FieldRule, name: str, value: float) -> ProblemText | None:
@@ -264,6 +212,21 @@ class ModelRules:
         object.__setattr__(self, "defaults", MappingProxyType(defaults))
         case_insensitive = tuple(name for name, rule in self.fields.items() if rule.ignore_case)
         object.__setattr__(self, "case_insensitive_fields", case_insensitive)
+
+    def combination_doubt(self, body: Mapping[str, Any]) -> tuple[str, ProblemText] | None:
+        """Return (field, why) when fields that are right by themselves will probably not do together."""
+        complete = self.with_defaults(body)
+        seconds = complete.get("duration")
+        if not self.model.startswith("google/veo") or complete.get("resolution") != "1080p" or seconds == 8:
+            return None
+        if not isinstance(seconds, int):
+            return None
+        what = f"1080p with {seconds} seconds"
+        return "duration", (
+            what,
+            "Veo renders 1080p at 8 seconds only",
+            "write duration: 8 or resolution: 720p",
+        )
 
     def with_defaults(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return `body` with the model's defaults written out: two bodies that ask for the same agree."""

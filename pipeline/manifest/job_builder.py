@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,10 +13,10 @@ from pipeline.manifest.fields import (
     FieldKind,
     FieldRule,
     ModelRules,
-    ProblemText,
     blank_problem,
     closest_name,
 )
+from pipeline.manifest.identity import canonical_json, fingerprint
 from pipeline.manifest.invisible import is_blank
 from pipeline.manifest.nodes import (
     AmbiguousScalar,
@@ -30,18 +28,16 @@ from pipeline.manifest.nodes import (
     ValueTooLarge,
     to_python,
 )
-from pipeline.manifest.problems import ParseAborted, ProblemReport, format_bare, format_value
+from pipeline.manifest.problems import ParseAborted, ProblemReport, ProblemText, format_bare, format_value
+from pipeline.manifest.urls import clean_url, url_doubt, url_problem
 from pipeline.model import Job
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MAX_ID_CHARS: Final = 200
-_FINGERPRINT_CHARS: Final = 12
 _MAX_BODY_CHARS_TOTAL: Final = 128 * 1024 * 1024
 """How much JSON all bodies together may be; aliases can make a small file ask for terabytes."""
-
-_encode_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 
 
 @dataclass(slots=True)
@@ -121,8 +117,16 @@ class JobBuilder:
                     location, f"{name} is missing", "the model needs it", f"add {name}: ..."
                 )
         row_id = self._read_id(given_id)
+        self._check_combination(rules, body, fields, location)
         if self._report.reported_count == reported_before:
-            self.drafts.append(JobDraft(row_id, self._fingerprint(rules, body, location), body, location))
+            self.drafts.append(JobDraft(row_id, self._fingerprint(body, location), body, location))
+
+    def _check_combination(
+        self, rules: ModelRules, body: dict[str, Any], fields: Mapping[str, Member], location: int
+    ) -> None:
+        if doubt := rules.combination_doubt(body):
+            name, text = doubt
+            self._report.add_warning(fields[name].value_location if name in fields else location, *text)
 
     def _read_params(self, member: Member | None) -> dict[str, Member]:
         if member is None:
@@ -203,10 +207,20 @@ class JobBuilder:
             value = self._to_python(name, member)
         elif name == "prompt" and isinstance(value, str) and "${" in value:
             value = self._substitute_vars(value, member)
+        elif rule.kind is FieldKind.URL and isinstance(value, str):
+            value = self._clean_url(name, value, member.value_location)
         problem = rule.check(name, value)
         if problem:
             self._report.add_problem(member.value_location, *problem)
         return value
+
+    def _clean_url(self, name: str, value: str, location: int) -> str:
+        cleaned, cut = clean_url(value)
+        if cleaned and cleaned != value:
+            self._report.add_warning(location, f"{name} has {cut}", "it was left out", "")
+        if not url_problem(name, cleaned) and (doubt := url_doubt(name, cleaned)):
+            self._report.add_warning(location, *doubt)
+        return cleaned or value
 
     def _substitute_vars(self, prompt: str, member: Member) -> str:
         if self._variables is None:
@@ -249,15 +263,14 @@ class JobBuilder:
             )
         return row_id
 
-    def _fingerprint(self, rules: ModelRules, body: dict[str, Any], location: int) -> str:
-        # Only built-in defaults are written out: a job's identity must not hang on what a catalogue says.
-        text = _encode_canonical(VEO_RULES.with_defaults(body) if rules is VEO_RULES else body)
+    def _fingerprint(self, body: dict[str, Any], location: int) -> str:
+        text = canonical_json(body)
         self._body_chars_left -= len(text)
         if self._body_chars_left < 0:
             why = "aliases and defaults multiply them"
             self._report.add_problem(location, "the jobs are more than 128 MB", why, "split the manifest")
             raise ParseAborted
-        return hashlib.sha256(text.encode("ascii")).hexdigest()[:_FINGERPRINT_CHARS]
+        return fingerprint(text)
 
 
 _ANY_RULE: Final = FieldRule(FieldKind.ANY, nullable=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pipeline.errors import ManifestError
 
@@ -16,6 +16,9 @@ MAX_MESSAGE_CHARS: Final = 4_000
 
 MAX_PROBLEMS: Final = 1_000
 """How many problems are looked for. A file with more is wrong in one and the same way."""
+
+ProblemText: TypeAlias = tuple[str, str, str]
+"""What, why, what instead."""
 
 _LINE_BITS: Final = 32
 

@@ -219,7 +219,8 @@ matrix:
         (DOG, 4, "one", 7),
         (DOG, 4, "two", 8),
     ]
-    assert [(w.line, w.what) for w in manifest.warnings] == [(13, "this exclude matches no row")]
+    excluded = [(w.line, w.what) for w in manifest.warnings if "exclude" in w.what]
+    assert excluded == [(13, "this exclude matches no row")]
 
 
 def test_other_models_are_checked_by_their_rules(read: Write) -> None:

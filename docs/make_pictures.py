@@ -211,7 +211,7 @@ def main() -> None:
         folder = Path(name)
         shutil.copytree(ROOT / "jobs", folder / "jobs")
         (PICTURES / "run.svg").write_text(svg(watch(folder)), encoding="utf-8")
-        screenshot(folder / "output" / "quick" / "report.html", PICTURES / "report.png", 1000)
+        screenshot(folder / "output" / "quick.sandbox" / "report.html", PICTURES / "report.png", 1000)
         bad_night(folder)
         screenshot(folder / "output" / "overnight" / "report.html", PICTURES / "night.png", 1500)
 

@@ -1,16 +1,19 @@
-"""The doors: the command `veobatch`. A command's module is imported when it is called, not before."""
+"""The command `veobatch`. A subcommand's module is imported when it is called, not before."""
 
 from __future__ import annotations
 
 import os
 import sys
 from importlib import import_module
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
 from pipeline import __version__
-from pipeline.errors import ExitCode, VeobatchError
+from pipeline.errors import ExitCode, UsageError, VeobatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 COMMANDS: Final = {
     "run": "Animate every row of a manifest; again to continue.",
@@ -41,9 +44,40 @@ class LazyCommands(click.Group):
         command = import_module(f"pipeline.cli.{name}").command
         return command if isinstance(command, click.Command) else None
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            reject_empty_values(command, rest, os.environ)
+        return name, command, rest
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def reject_empty_values(command: click.Command, args: list[str], environ: Mapping[str, str]) -> None:
+    """Raise `UsageError` for a value that is there and empty, usually a shell variable that is not set.
+
+    Taken for "not given", `--ledger ""` would begin a new ledger and pay for everything again.
+    """
+    context = click.Context(command, resilient_parsing=True)
+    try:
+        given = command.make_parser(context).parse_args(list(args))[0]
+    except click.UsageError:
+        return  # click explains what is wrong when it parses the arguments itself
+    for parameter in command.params:
+        value = given.get(parameter.name)
+        values = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(one, str) and not one.strip() for one in values):
+            label = (
+                parameter.opts[0] if isinstance(parameter, click.Option) else parameter.make_metavar(context)
+            )
+            raise UsageError(f"{label} is empty: is the variable that should hold it set?")
+        variable = parameter.envvar
+        if value is None and isinstance(variable, str) and environ.get(variable, "set").strip() == "":
+            raise UsageError(f"{variable} is set but empty: give it a value, or unset it")
 
 
 @click.group(
@@ -85,7 +119,7 @@ def _run() -> int:
 
 
 def _error_text(error: VeobatchError) -> str:
-    """Return an error's words; a manifest's problems as `validate` shows them, each at its place."""
+    """Return an error's message; a manifest's problems as `validate` shows them, each at its place."""
     from pipeline.cli.validate import annotate_on_github, format_problems, use_colour
     from pipeline.manifest import ManifestProblems
 

@@ -33,8 +33,6 @@ def command(
     """
     import anyio
 
-    if not generation_id.strip():
-        raise UsageError("the generation id is empty")
     return anyio.run(_adopt, manifest, job, generation_id, batch_paths(manifest, output, ledger_choice))
 
 

@@ -75,7 +75,7 @@ def run(options: RunOptions) -> int:
         parse_bind(options.serve)
     if options.cluster is not None:
         check_cluster_options(options)
-    paths = batch_paths(options.manifest, options.output, options.ledger_choice)
+    paths = batch_paths(options.manifest, options.output, options.ledger_choice, sandbox=options.sandbox)
     store = open_store(paths.output)
     key = ApiKey(SANDBOX_KEY, "--sandbox") if options.sandbox else require_key(os.environ, hint=NO_KEY_HINT)
     base_url = "" if options.sandbox else normalize_base_url(find_base_url(options.base_url, os.environ))

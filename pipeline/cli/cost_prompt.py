@@ -113,6 +113,6 @@ def confirm_cost(cost_estimate: CostEstimate, *, assume_yes: bool) -> bool:
         return True
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return click.confirm(f"{cost_estimate.to_text()}. Go on?", default=True, err=True)
+        return click.confirm(f"{cost_estimate.to_text()}. Go on?", default=False, err=True)
     finally:
         signal.signal(signal.SIGINT, handler)

@@ -73,6 +73,8 @@ def send_to_urls(urls: Sequence[str], title: str, body: str, code: int) -> list[
 
     `code` is the run's exit code: services show success, failure and warning in their own ways.
     """
+    if not urls:
+        return []
     import apprise
 
     kinds = {0: apprise.NotifyType.SUCCESS, 1: apprise.NotifyType.FAILURE}

@@ -1,4 +1,4 @@
-"""Where a batch lives: the folder of its log, the place of its videos, and the ledger that knows of both."""
+"""Where a batch lives: the folder of its log, the place of its videos, and its ledger."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ LEDGER_NAME: Final = "ledger.sqlite3"
 DEFAULT_BATCH: Final = "default"
 """The name of the one batch in a folder's own ledger."""
 
+SANDBOX_SUFFIX: Final = ".sandbox"
+
 
 @dataclass(frozen=True, slots=True)
 class LedgerChoice:
-    """What `--ledger` and `--batch` say: a path or a database's URL, and the batch's name in it."""
+    """What `--ledger` and `--batch` name: a path or a database's URL, and the batch in it."""
 
     ledger: str | None = None
     batch: str | None = None
@@ -34,10 +36,10 @@ DEFAULT_LEDGER_CHOICE: Final = LedgerChoice()
 
 @dataclass(frozen=True, slots=True)
 class BatchPaths:
-    """`home` holds log and lock; `output` is where videos go: the same folder, or a URL.
+    """`folder` holds log and lock; `output` is where videos go: the same folder, or a URL.
 
-    The ledger is a file in `home`, unless `elsewhere` says otherwise: a path, or a database's URL with all
-    that stands in it. `batch` is the batch's name in the ledger.
+    The ledger is a file in `folder`, unless `external_ledger` names a path or a database's URL (password
+    included). `batch` is the batch's name in the ledger.
     """
 
     folder: Path
@@ -55,38 +57,48 @@ class BatchPaths:
 
 
 def batch_paths(
-    manifest: Path, output: str | None, ledger_choice: LedgerChoice = DEFAULT_LEDGER_CHOICE
+    manifest: Path,
+    output: str | None,
+    ledger_choice: LedgerChoice = DEFAULT_LEDGER_CHOICE,
+    *,
+    sandbox: bool = False,
 ) -> BatchPaths:
-    """Return the place of a manifest's batch: `output/<stem>` unless `--output` says otherwise.
+    """Return where a manifest's batch lives: `output/<stem>` unless `--output` names another place.
 
-    Raises `UsageError` when `--output` is there and says nothing, and for a batch's name without a ledger
-    to look for it.
+    A rehearsal in the sandbox has a folder, and in a shared ledger a batch, of its own: `<stem>.sandbox`.
+    Raises `UsageError` for `--batch` without `--ledger`.
     """
-    if output is not None and not output.strip():
-        raise UsageError("--output is empty: is the variable that should hold it set?")
-    home = Path("output") / manifest.stem
-    ledger, batch = ledger_choice.resolve(manifest.stem)
+    name = manifest.stem + (SANDBOX_SUFFIX if sandbox else "")
+    folder = Path("output") / name
+    ledger, batch = ledger_choice.resolve(name)
     if output is None:
-        return BatchPaths(home, str(home), ledger, batch)
-    local = "://" not in output
-    return BatchPaths(Path(output) if local else home, output, ledger, batch)
+        return BatchPaths(folder, str(folder), ledger, batch)
+    return BatchPaths(folder if "://" in output else Path(output), output, ledger, batch)
 
 
 def existing_batch_paths(
     target: str, output: str | None, ledger_choice: LedgerChoice = DEFAULT_LEDGER_CHOICE
 ) -> BatchPaths:
-    """Return the place of a batch that exists, from its folder or its manifest.
+    """Return where a batch lives that has been run, given its folder or its manifest.
 
-    Raises `UsageError` when there is no ledger there; one that is elsewhere is not looked at.
+    For a manifest that was only rehearsed this is the rehearsal's folder. Raises `UsageError` when there is
+    no ledger; one outside the folder is not checked.
     """
     path = Path(target)
     if not path.is_dir():
         paths = batch_paths(path, output, ledger_choice)
+        if not _has_batch(paths) and output is None:
+            rehearsal = batch_paths(path, output, ledger_choice, sandbox=True)
+            paths = rehearsal if _has_batch(rehearsal) else paths
     elif output is None or "://" in output:
         ledger, batch = ledger_choice.resolve(path.resolve().name)
         paths = BatchPaths(path, output or str(path), ledger, batch)
     else:
-        raise UsageError(f"{target} is a batch's folder already: --output {output} is one too many")
-    if not paths.external_ledger and not (paths.folder / LEDGER_NAME).exists():
+        raise UsageError(f"{target} is already a batch's folder: leave out --output {output}")
+    if not _has_batch(paths):
         raise UsageError(f"no batch at {paths.folder}: there is no {LEDGER_NAME} in it; has it been run?")
     return paths
+
+
+def _has_batch(paths: BatchPaths) -> bool:
+    return bool(paths.external_ledger) or (paths.folder / LEDGER_NAME).exists()

@@ -101,6 +101,16 @@ def manifest(tmp_path: Path) -> Path:
         (["--sandbox", "--sandbox-speed", "0"], {}, "speed"),
         (["--sandbox", "--sandbox-speed", "nan"], {}, "speed"),
         (["--sandbox", "--output", ""], {}, "--output"),
+        (["--ledger", ""], {"AIML_API_KEY": "k"}, "--ledger is empty"),
+        (["--base-url="], {"AIML_API_KEY": "k"}, "--base-url is empty"),
+        (["--junit", ""], {"AIML_API_KEY": "k"}, "--junit is empty"),
+        (["--notify", " "], {"AIML_API_KEY": "k"}, "--notify is empty"),
+        (["--batch", "", "--ledger", "x"], {"AIML_API_KEY": "k"}, "--batch is empty"),
+        (["--serve", ""], {"AIML_API_KEY": "k"}, "--serve is empty"),
+        ([], {"AIML_API_KEY": "k", "VEOBATCH_LEDGER": ""}, "VEOBATCH_LEDGER is set but empty"),
+        ([], {"AIML_API_KEY": "k", "VEOBATCH_MAX_COST": " "}, "VEOBATCH_MAX_COST is set but empty"),
+        ([], {"AIML_API_KEY": "k", "AIML_API_BASE": ""}, "AIML_API_BASE is set but empty"),
+        ([], {"AIML_API_KEY": ""}, "AIML_API_KEY is set but empty"),
         (["--no-such-option"], {"AIML_API_KEY": "k"}, "--no-such-option"),
     ],
 )
@@ -113,6 +123,20 @@ def test_wrong_usage_is_said_and_nothing_is_touched(
     assert "Traceback" not in ended.stderr
     assert ended.stdout == ""
     assert [path.name for path in manifest.parent.iterdir()] == ["night.yaml"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["run", ""], ["status", ""], ["status", ".", "--ledger="], ["costs", "night.yaml", "--base-url", ""],
+     ["adopt", "n.yaml", "", "g"], ["estimate", "night.yaml", "--base-url", ""], ["sandbox", "--key", ""]],
+    ids=" ".join,
+)  # fmt: skip
+def test_an_empty_value_is_an_error_of_every_command(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="is empty"):
+        cli.main(arguments, standalone_mode=False)
 
 
 def test_a_manifest_that_is_not_there_is_named(tmp_path: Path) -> None:

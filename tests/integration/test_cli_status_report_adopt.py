@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from pipeline.cli import cli, status
-from pipeline.cli.paths import BatchPaths, batch_paths, existing_batch_paths
+from pipeline.cli.paths import BatchPaths, LedgerChoice, batch_paths, existing_batch_paths
 from pipeline.errors import BatchLocked, ExitCode, StoreError, UsageError
 from pipeline.ledger import Ledger
 from pipeline.ledger.lock import hold_lock
@@ -108,6 +108,18 @@ def test_a_batch_is_found_by_its_manifest_or_its_folder(here: Path) -> None:
     )
     assert existing_batch_paths("output/night", "s3://b/p") == BatchPaths(OUTPUT_DIR, "s3://b/p")
     assert existing_batch_paths("anything.yaml", "output/night").folder == OUTPUT_DIR
+
+
+def test_a_rehearsal_has_a_folder_and_a_batch_of_its_own(here: Path) -> None:
+    rehearsal = Path("output/night.sandbox")
+    assert batch_paths(Path("night.yaml"), None, sandbox=True) == BatchPaths(rehearsal, str(rehearsal))
+    shared = batch_paths(Path("night.yaml"), None, LedgerChoice("shared.sqlite3"), sandbox=True)
+    assert (shared.external_ledger, shared.batch) == ("shared.sqlite3", "night.sandbox")
+    rehearsal.mkdir(parents=True)
+    (rehearsal / "ledger.sqlite3").touch()
+    assert existing_batch_paths("night.yaml", None).folder == rehearsal
+    fill_ledger()
+    assert existing_batch_paths("night.yaml", None).folder == OUTPUT_DIR
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PROMPTS = [f"Scene {number} of the night." for number in range(10)]
-OPTIONS = ("--sandbox", "--sandbox-speed", "40", "--concurrency", "3", "--reconcile-after", "30")
+OPTIONS = (
+    "--sandbox",
+    "--output",
+    "output/batch",
+    "--sandbox-speed",
+    "40",
+    "--concurrency",
+    "3",
+    "--reconcile-after",
+    "30",
+)
 
 
 def workspace_in(folder: Path) -> Workspace:

@@ -104,7 +104,7 @@ class FakeTerminal:
         return self._answer
 
 
-@pytest.mark.parametrize(("answer", "go"), [("y", True), ("", True), ("n", False), ("NO", False)])
+@pytest.mark.parametrize(("answer", "go"), [("y", True), ("", False), ("n", False), ("NO", False)])
 def test_somebody_at_a_terminal_is_asked_once(monkeypatch: pytest.MonkeyPatch, answer: str, go: bool) -> None:
     screen = FakeTerminal(monkeypatch, there=True, answer=answer)
     before = signal.getsignal(signal.SIGINT)

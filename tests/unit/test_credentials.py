@@ -59,6 +59,8 @@ def test_the_option_wins_over_the_environment_and_that_over_the_vendors() -> Non
     assert find_base_url("http://option", environ) == "http://option"
     assert find_base_url(None, environ) == "http://one"
     assert find_base_url(None, {"AIMLAPI_API_BASE": "", "AIML_API_BASE": "http://two"}) == "http://two"
+    with pytest.raises(UsageError, match="AIMLAPI_API_BASE is set but empty"):
+        find_base_url(None, {"AIMLAPI_API_BASE": " "})
     assert find_base_url(None, {}) == DEFAULT_BASE_URL
     assert set(BASE_URL_VARIABLES) == set(environ)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.sandbox.faults.handlers import FaultHandlers
     from pipeline.sandbox.service import VendorService
     from pipeline.sandbox.state import Generation
-    from pipeline.sandbox.video import ClipRenderer, ClipShape
+    from pipeline.sandbox.video import ClipRenderer
 
 CLIP_PATH_PREFIX: Final = "/generations/sandbox/"
 NUMBER_PATTERN: Final = re.compile(r"([0-9]{1,12})(?:\.([1-9]))?")
@@ -39,9 +39,6 @@ class Cdn:
         self._renderer = renderer
         self._handlers = handlers
         self._secret = hashlib.sha256(f"sandbox/{service.options.seed}".encode()).digest()
-
-    def prewarm(self, shape: ClipShape) -> None:
-        self._renderer.prewarm(shape)
 
     def url_of(self, generation: Generation, index: int = 0) -> str:
         """The URL of the generation's clip of that index; signed, and it expires, if the options say so."""

@@ -13,7 +13,7 @@ from pipeline.sandbox.faults.injector import FaultPoint, RequestContext
 from pipeline.sandbox.faults.status_changes import apply_generation_faults
 from pipeline.sandbox.middleware import correlation_id
 from pipeline.sandbox.responses import error_response, generation_body, generation_headers, json_response
-from pipeline.sandbox.service import clip_count, clip_shape
+from pipeline.sandbox.service import clip_count
 from pipeline.sandbox.state import FINAL_STATUSES, RefusedCreate, Status
 
 if TYPE_CHECKING:
@@ -122,7 +122,6 @@ class GenerationApi:
             return self._reject(request, 503, f"The sandbox cannot write its journal: {error.strerror}")
         call.accepted = generation
         call.request_id = generation.request_id
-        self._cdn.prewarm(clip_shape(model, body, small=self._service.options.video == "small"))
         answer = generation_body(generation, Status.QUEUED, None)
         return json_response(
             answer, self._service.options.create_status, generation_headers(generation, Status.QUEUED)

@@ -1,4 +1,4 @@
-"""Owns what a person sees in a browser: the index page and the sample images."""
+"""What a person sees in a browser: the index page and the sample images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STYLE: Final = (
 
 
 class PageHandlers:
-    """The handlers for people."""
+    """The handlers of the pages for people."""
 
     def __init__(self, service: VendorService) -> None:
         self._service = service
@@ -60,7 +60,6 @@ def sample_image(name: str) -> bytes:
     """A JPEG of 1920 × 1080 that looks a little different for each name."""
     from pipeline.sandbox.video.scene import paint_scene
 
-    phase = sum(name.encode()) % 64 / 64
     buffer = io.BytesIO()
-    paint_scene(1920, 1080, phase).save(buffer, "JPEG", quality=88)
+    paint_scene(1920, 1080, 0.0, sum(name.encode())).save(buffer, "JPEG", quality=88)
     return buffer.getvalue()

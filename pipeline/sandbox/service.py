@@ -218,8 +218,8 @@ def clip_count(faults: tuple[Fault, ...]) -> int:
 def clip_label(generation: Generation, shape: ClipShape, index: int = 0) -> ClipLabel:
     """What the clip shows about itself; `index` counts the clips of one generation from 0."""
     sound = "sound" if shape.audio else "silent"
-    picture = f"{shape.frame_format.width} x {shape.frame_format.height}"
+    picture = f"{shape.width} x {shape.height}"
     details = f"sandbox · {generation.model} · {shape.seconds:g} s · {picture} · {sound}"
     details += f" · clip {index + 1}" if index else ""
     prompt = generation.prompt.encode("utf-8", "replace").decode()  # JSON may hold half a surrogate pair
-    return ClipLabel(prompt, generation.id, generation.model, details)
+    return ClipLabel(prompt, generation.id, generation.model, details, generation.number + index)

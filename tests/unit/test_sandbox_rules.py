@@ -15,8 +15,8 @@ from pipeline.sandbox import FAULTS, Fault, Generation, SandboxOptions
 from pipeline.sandbox.catalog import MODELS, VEO, find_model
 from pipeline.sandbox.durations import parse_durations
 from pipeline.sandbox.faults import FaultInjector, FaultPoint, RequestContext
-from pipeline.sandbox.video.caption import shorten, wrap
-from pipeline.sandbox.video.fonts import choose_font
+from pipeline.sandbox.video import caption
+from pipeline.sandbox.video.caption import choose_font, wrap
 from pipeline.sandbox.video.shape import ClipShape
 
 VALID_BODY: dict[str, Any] = {
@@ -191,35 +191,52 @@ def test_the_status_follows_from_the_time(fails: bool, render_s: float, walk: li
 
 
 @pytest.mark.parametrize(
-    ("resolution", "aspect", "size", "band_top"),
+    ("resolution", "aspect", "small", "size"),
     [
-        ("1080p", "16:9", (1920, 1080), 800),
-        ("1080p", "9:16", (1080, 1920), 1424),
-        ("720p", "16:9", (1280, 720), 528),
-        ("720p", "9:16", (720, 1280), 944),
+        ("1080p", "16:9", False, (1920, 1080)),
+        ("1080p", "9:16", False, (1080, 1920)),
+        ("720p", "16:9", False, (1280, 720)),
+        ("720p", "1:1", False, (720, 720)),
+        ("1080p", "9:16", True, (90, 160)),
     ],
 )
-def test_shapes_have_the_asked_size_and_a_band_on_a_macroblock(
-    resolution: str, aspect: str, size: tuple[int, int], band_top: int
+def test_shapes_have_the_requested_size_and_a_band_with_an_even_top(
+    resolution: str, aspect: str, small: bool, size: tuple[int, int]
 ) -> None:
-    picture = ClipShape.for_request(resolution, aspect, 8, True, small=False).frame_format
-    assert (picture.width, picture.height) == size
-    assert picture.band_top == band_top
+    shape = ClipShape.for_request(resolution, aspect, 8, True, small=small)
+    assert (shape.width, shape.height) == size
+    assert shape.band_top % 2 == 0
+    assert (shape.band_top == shape.height) == small
 
 
 @given(st.text(max_size=200), st.integers(60, 400), st.integers(1, 5))
-def test_wrapped_text_always_fits(text: str, width: int, most: int) -> None:
-    font = choose_font("", 20)[1]
-    lines = wrap(text, width, font, most)
-    assert len(lines) <= most
+def test_wrapped_text_fits(text: str, width: int, most: int) -> None:
+    shown, font = choose_font(text, 20)
+    lines = wrap(shown, width, font, most)
+    assert 1 <= len(lines) <= most
     assert all(font.getlength(line) <= width for line in lines)
 
 
-def test_wrapping_keeps_words_and_shortening_says_so() -> None:
+def test_wrapping_keeps_words_and_a_shortened_text_ends_in_an_ellipsis() -> None:
     font = choose_font("", 20)[1]
+    text = "the quick brown fox jumps over it"
     assert wrap("one two three", 10_000, font, 3) == ["one two three"]
-    assert (
-        " ".join(wrap("the quick brown fox jumps over it", 130, font, 9))
-        == "the quick brown fox jumps over it"
-    )
-    assert shorten("the quick brown fox", 120, font).endswith("…")
+    assert " ".join(wrap(text, 130, font, 9)) == text
+    assert wrap(text, 130, font, 1)[0].endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("A cat yawns.", "A cat yawns."),
+        ("one\n\ttwo\x00three", "one two three"),
+        ("half a pair \ud800", "half a pair"),
+        ("private \ue000", "private ?"),
+        ("", ""),
+    ],
+)
+def test_a_letter_that_no_font_has_is_a_question_mark(
+    text: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caption, "FONT_FILES", ("no such font.ttf",))
+    assert choose_font(text, 20)[0] == shown

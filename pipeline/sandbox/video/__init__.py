@@ -1,4 +1,4 @@
-"""Owns the stand-in's MP4s: what they show, how they sound, how they are encoded. Knows no HTTP."""
+"""The sandbox's MP4s: what they show, how they sound, how they are encoded. Knows no HTTP."""
 
 from __future__ import annotations
 

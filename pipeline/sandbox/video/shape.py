@@ -1,72 +1,54 @@
-"""Owns the words of a clip: its shape (size, length, sound) and its label (what it says it is)."""
+"""What a clip is to be: its shape (size, length, sound) and its label (what it shows about itself)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
 
-MACROBLOCK: Final = 16
 SHORT_SIDES: Final = {"480p": 480, "720p": 720, "1080p": 1080}
 
 
 @dataclass(frozen=True, slots=True)
-class FrameFormat:
-    """What one encoded body fits: size in pixels, frames a second, and whether it has room for words.
-
-    `band_top` is the first row of the caption's band, on a macroblock's edge; `height` when there is none.
-    """
+class ClipShape:
+    """Size in pixels (both even), frames a second, length, and whether it has sound and a caption."""
 
     width: int
     height: int
     fps: int
+    seconds: float
+    audio: bool
     has_caption: bool
 
     @property
+    def frames(self) -> int:
+        return max(1, round(self.seconds * self.fps))
+
+    @property
     def audio_bit_rate(self) -> int:
-        """Bits a second of the sound that goes with it."""
         return 128_000 if self.has_caption else 24_000
 
     @property
     def band_top(self) -> int:
-        if not self.has_caption:
-            return self.height
-        return round(self.height * 0.745) // MACROBLOCK * MACROBLOCK
-
-
-@dataclass(frozen=True, slots=True)
-class ClipShape:
-    """One clip as it was asked for; `seconds` is its length, `audio` whether it has a sound track."""
-
-    frame_format: FrameFormat
-    seconds: float
-    audio: bool
-
-    @property
-    def frames(self) -> int:
-        return max(1, round(self.seconds * self.frame_format.fps))
+        """The first row of the caption's band, an even number; `height` when there is none."""
+        return round(self.height * 0.372) * 2 if self.has_caption else self.height
 
     @classmethod
     def for_request(
         cls, resolution: str, aspect_ratio: str, seconds: float, audio: bool, *, small: bool
     ) -> ClipShape:
-        """The shape of a vendor's clip; `small` keeps aspect and length and gives up size and words."""
-        short = SHORT_SIDES.get(resolution, 720)
-        long = short * 16 // 9
-        if small:
-            short, long = 90, 160
+        """The shape of a vendor's clip; `small` keeps aspect and length and gives up size and caption."""
+        short = 90 if small else SHORT_SIDES.get(resolution, 720)
+        long = short if aspect_ratio == "1:1" else short * 16 // 9
         width, height = (short, long) if aspect_ratio == "9:16" else (long, short)
-        if aspect_ratio == "1:1":
-            width = height = short
-        return cls(
-            FrameFormat(width & ~1, height & ~1, 12 if small else 24, has_caption=not small), seconds, audio
-        )
+        return cls(width & ~1, height & ~1, 12 if small else 24, seconds, audio, has_caption=not small)
 
 
 @dataclass(frozen=True, slots=True)
 class ClipLabel:
-    """What a clip says about itself, on the picture and in the file's metadata."""
+    """What a clip says about itself, in picture and metadata; `look` chooses its colours."""
 
     prompt: str
     generation_id: str
     model: str
     details: str = ""
+    look: int = 0

@@ -266,7 +266,7 @@ def stop_reasons() -> str:
 
 def faults() -> str:
     return table(
-        ["fault", "spoils", "what happens"],
+        ["fault", "acts on", "what happens"],
         [(f"`{kind.name}`", f"{kind.point}".replace("_", " "), kind.description) for kind in FAULTS.values()],
     )
 

@@ -1,4 +1,4 @@
-"""Owns the models the stand-in sells: their fields, their prices, and whether a body will do.
+"""The models of the stand-in: their fields, their prices, and whether a request body is valid.
 
 Field names, values and defaults of `google/veo-3.1-i2v-fast` are those of the vendor's public OpenAPI.
 The two other models and all prices are made up. Pure.
@@ -24,7 +24,7 @@ JSON_TO_PYTHON_TYPES: Final[Mapping[JsonType, tuple[type, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a model's body, in the words of OpenAPI."""
+    """One field of a model's request body, as OpenAPI describes it."""
 
     name: str
     kind: JsonType
@@ -36,7 +36,7 @@ class Field:
     default: str | int | bool | None = None
 
     def validation_error(self, value: object) -> str | None:
-        """Why `value` will not do for this field, in words that name it, or None."""
+        """Why `value` is not valid, in a message that names the field, or None."""
         if isinstance(value, bool) != (self.kind == "boolean") or not isinstance(
             value, JSON_TO_PYTHON_TYPES[self.kind]
         ):
@@ -74,7 +74,7 @@ class Model:
     fixed_usd: float = 0.0
 
     def validation_errors(self, body: Mapping[str, Any]) -> list[str]:
-        """All that is wrong with `body`, each problem naming its field; unknown fields are let through."""
+        """All errors of `body`, each with the name of its field; unknown fields are accepted."""
         found: list[str] = []
         for field in self.fields:
             if field.name == "model" and body.get("model") in self.aliases:

@@ -1,4 +1,4 @@
-"""Decides how long a generation renders: seeded distributions with names. Pure."""
+"""How long a generation renders: seeded distributions by name. Pure."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ HELP: Final = (
 
 
 def parse_durations(text: str) -> DurationSampler:
-    """The distribution of that name: a random source in, vendor's seconds out.
+    """The distribution of that name: a function from a random source to vendor's seconds.
 
-    Raises `ValueError` with the names there are.
+    Raises `ValueError` that lists the names.
     """
     name, _, rest = text.partition(":")
     try:

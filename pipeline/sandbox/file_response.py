@@ -1,4 +1,4 @@
-"""Owns how a file is served over HTTP: whole or in part, with its ETag, at a given pace."""
+"""How a file is served over HTTP: whole or in part, with an ETag, at a limited rate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def etag_of(data: bytes) -> str:
 
 
 def parse_range(request: web.Request, size: int, etag: str) -> tuple[int, int, int]:
-    """(status, first, end) of the bytes that were asked for: 200 whole, 206 a part, 416 none.
+    """(status, first, end) of the requested bytes: 200 whole, 206 a part, 416 none.
 
     A range counts only if `If-Range` is absent or names this very file (RFC 9110, 13.1.5).
     """
@@ -47,7 +47,7 @@ def file_headers(status: int, first: int, end: int, size: int, etag: str) -> dic
 async def send_file(
     request: web.Request, data: bytes, etag: str, bytes_per_s: float | None = None
 ) -> web.StreamResponse:
-    """Answer with the file or the part of it that was asked for, at most `bytes_per_s`."""
+    """Answer with the file or the requested part of it, at `bytes_per_s` at most."""
     if request.headers.get("If-None-Match") == etag:
         return web.Response(status=304, headers={"ETag": etag})
     status, first, end = parse_range(request, len(data), etag)

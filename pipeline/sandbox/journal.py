@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 HEADER: Final = b'{"journal":"veobatch sandbox","version":1}\n'
 PORT_LINE_PATTERN: Final = re.compile(rb'\{"cdn_port":([0-9]{1,5})\}')
 MAX_EPOCH_S: Final = 1e11
-"""Seconds since the epoch; a later time is none that a calendar holds."""
+"""Seconds since the epoch; `datetime` cannot represent much later times."""
 
 _OPEN_FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
 _FIELD_TYPES: Final[dict[str, type | tuple[type, ...]]] = {
@@ -47,14 +47,14 @@ _DEFAULTS: Final[dict[str, Any]] = {"key_id": ""}
 
 
 class Journal:
-    """The file at `path`. It and its folder are made by the first `append`, not before."""
+    """The file at `path`; the first `append` makes it and its folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.warnings: list[str] = []
-        """What a person should know about the file's state, in the order it was found."""
+        """Messages about the file's state, in the order in which they arose."""
         self.cdn_port = 0
-        """Where the CDN last listened; 0 until a line says so. URLs that were handed out point there."""
+        """The port in URLs that were handed out; 0 until a line has one."""
         self._written_cdn_port = 0
         self._file: int | None = None
         self._valid_bytes = 0
@@ -64,8 +64,9 @@ class Journal:
     def read_new(self) -> list[Generation]:
         """The generations whose lines were added since the last call; the first call reads all.
 
-        A last line without its end was never answered and does not count. A damaged line is left out, a
-        file that is no journal is as good as none, one that cannot be read takes nothing: see `notes`.
+        A last line without its end belongs to a create that was never answered, and does not count. A damaged
+        line is skipped, and so is a file that is not a journal; `warnings` says so. While the file cannot be
+        read, `append` fails.
         """
         try:
             with self.path.open("rb") as file:
@@ -82,7 +83,7 @@ class Journal:
         if self._valid_bytes == 0:
             self._is_foreign = not (data.startswith(HEADER) or HEADER.startswith(data))
         if self._is_foreign:
-            self._warn(f"{self.path} is no sandbox's journal: the sandbox starts anew")
+            self._warn(f"{self.path} is not a sandbox's journal: the sandbox starts without it")
             return []
         whole = data[: data.rfind(b"\n") + 1]
         lines = whole.removeprefix(HEADER).splitlines() if self._valid_bytes == 0 else whole.splitlines()
@@ -97,17 +98,17 @@ class Journal:
             else:
                 damaged += 1
         if damaged:
-            self._warn(f"{self.path}: {damaged} damaged line(s) were left out")
+            self._warn(f"{self.path}: {damaged} damaged line(s) were skipped")
         return found
 
     def set_cdn_port(self, cdn_port: int) -> None:
-        """From now on the CDN listens there; the next `append` writes it down if it is news."""
+        """Set where the CDN listens now; the next `append` writes the port if it has changed."""
         self.cdn_port = cdn_port
 
     def append(self, generation: Generation) -> None:
         """Hand the generation's line to the operating system, so that it outlives this process.
 
-        Raises `OSError` when that does not work; then the generation is not in the file.
+        Raises `OSError` when that fails; then the generation is not in the file.
         """
         line = json.dumps(_to_entry(generation), separators=(",", ":")).encode() + b"\n"
         if self._file is None:
@@ -128,13 +129,13 @@ class Journal:
         self._written_cdn_port = self.cdn_port
 
     def close(self) -> None:
-        """Let go of the file; `append` would open it again."""
+        """Close the file; `append` would open it again."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
     def _open(self) -> int:
-        """Open the file behind its last whole line; what is no journal is moved aside, not lost."""
+        """Open the file after its last whole line; a file that is not a journal is moved aside."""
         if self._read_error is not None:  # what could not be read must not be cut off
             raise OSError(self._read_error.errno, self._read_error.strerror)
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,7 +156,7 @@ class Journal:
 
 
 def _to_entry(generation: Generation) -> dict[str, Any]:
-    """The line's content; a rendering without an end is null, since JSON knows no infinity."""
+    """The line's content; an endless rendering is null, since JSON has no infinity."""
     entry = {name: getattr(generation, name) for name in _FIELD_TYPES}
     entry["render_s"] = None if generation.render_s == inf else generation.render_s
     entry["faults"] = [asdict(fault) for fault in generation.faults]
@@ -163,7 +164,7 @@ def _to_entry(generation: Generation) -> dict[str, Any]:
 
 
 def _parse_line(line: bytes) -> Generation | None:
-    """The line's generation, or None when the line is damaged."""
+    """The line's generation, or None if the line is damaged."""
     try:
         entry = {**_DEFAULTS, **json.loads(line)}
         for name, kind in _FIELD_TYPES.items():

@@ -1,4 +1,4 @@
-"""Owns the OpenAPI that `/docs-json` answers for a model, made of the catalogue. Pure."""
+"""The OpenAPI of a model, as `/docs-json` answers it, made from the catalogue. Pure."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ GENERATION_SCHEMA: Final[dict[str, Any]] = {
     },
     "required": ["id", "status"],
 }
-"""A generation as create and status answer it, in the words of the vendor's public OpenAPI."""
+"""A generation as create and status answer it, by the vendor's public OpenAPI."""
 
 
 def openapi_document(model: Model, server: str) -> dict[str, Any]:

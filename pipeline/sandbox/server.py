@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Sandbox:
-    """A stand-in for the vendor on loopback: `async with Sandbox(options) as box`, then talk to `box.url`."""
+    """A stand-in for the vendor: `async with Sandbox(options) as sandbox`, then use `sandbox.url`."""
 
     def __init__(self, options: SandboxOptions | None = None) -> None:
         self.options = options if options is not None else SandboxOptions()
@@ -44,7 +44,7 @@ class Sandbox:
 
     @property
     def state(self) -> SandboxState:
-        """What the vendor knows."""
+        """What the vendor knows; tests read it."""
         return self._service.state
 
     @property

@@ -50,7 +50,7 @@ class VendorService:
 
     @property
     def journal_warnings(self) -> tuple[str, ...]:
-        """What a person should know about the journal."""
+        """Messages about the journal's state."""
         return tuple(self._journal.warnings) if self._journal is not None else ()
 
     def retire(self, retirement: Retirement) -> None:
@@ -193,13 +193,13 @@ class VendorService:
 
 
 def _is_valid(generation: Generation) -> bool:
-    """Whether the generation is one that this sandbox could have accepted."""
+    """Whether this sandbox could have accepted the generation."""
     model = find_model(generation.model)
     return model is not None and not model.validation_errors(generation.body)
 
 
 def clip_shape(model: Model, body: Mapping[str, Any], *, small: bool) -> ClipShape:
-    """What the finished clip of that body looks like."""
+    """The shape of the clip for that request body."""
     return ClipShape.for_request(
         str(model.value(body, "resolution", "720p")),
         str(model.value(body, "aspect_ratio", "16:9")),

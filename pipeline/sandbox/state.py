@@ -86,7 +86,7 @@ class Generation:
 
     @property
     def charged_usd(self) -> float:
-        """What was charged by now: the price once completed, nothing before and nothing for a failure."""
+        """What has been charged: the price once completed, nothing before, nothing for a failure."""
         return self.price_usd if self.status is Status.COMPLETED else 0.0
 
     @property
@@ -154,7 +154,7 @@ class SandboxState:
 
     @property
     def charged_usd(self) -> float:
-        """All that was charged by now."""
+        """All that has been charged."""
         self.charge_completed()
         return round(self._charged_usd, 6)
 
@@ -166,12 +166,12 @@ class SandboxState:
 
     @property
     def create_requests(self) -> int:
-        """Create requests that arrived, whatever became of them."""
+        """Create requests that arrived, accepted or not."""
         return self.requests["POST", "/v2/video/generations"]
 
     @property
     def next_number(self) -> int:
-        """The number of the generation that is accepted next; none is given twice."""
+        """The number of the next generation; none is used twice."""
         return self.generations[-1].number + 1 if self.generations else 0
 
     def find(self, generation_id: str) -> Generation | None:
@@ -187,7 +187,7 @@ class SandboxState:
         return self._by_number.get(number)
 
     def find_by_correlation_id(self, correlation_id: str) -> list[Generation]:
-        """All generations accepted with that correlation id: more than one is a double payment."""
+        """All generations accepted with that correlation id; more than one is paid twice."""
         return [one for one in self.generations if one.correlation_id == correlation_id]
 
     def add(self, generation: Generation) -> None:
@@ -197,7 +197,7 @@ class SandboxState:
         self.peak_in_flight = max(self.peak_in_flight, len(self._render_ends))
 
     def restore(self, generations: Iterable[Generation]) -> None:
-        """Enter generations that were accepted earlier; one whose id or number is taken is left out."""
+        """Enter generations that were accepted earlier, except those whose id or number is taken."""
         for generation in sorted(generations, key=lambda one: one.number):
             if generation.number >= self.next_number and generation.id not in self._by_id:
                 self._insert(generation)
@@ -211,7 +211,7 @@ class SandboxState:
         self._reserved_usd += generation.price_usd
 
     def charge_completed(self) -> None:
-        """Charge what has completed by now."""
+        """Charge what has completed."""
         now = clock.now()
         while self._render_ends and self._render_ends[0][0] <= now:
             _, number = heapq.heappop(self._render_ends)

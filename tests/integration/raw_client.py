@@ -1,4 +1,4 @@
-"""A client on a bare socket: it sees what a library would tidy away, like cuts, resets and silence."""
+"""A client on a bare socket: it sees what a library hides, like cuts, resets and silence."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ async def send_request(
     timeout_s: float = 20.0,
     request_received: Callable[[], bool] = lambda: True,
 ) -> RawResponse:
-    """One request on a connection of its own; an answer that does not end within `patience_s` is "silent".
+    """One request on a connection of its own; an answer that does not end within `timeout_s` is "silent".
 
-    Patience begins once the request was `heard`.
+    The timeout begins once `request_received` says so.
     """
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
@@ -59,7 +59,7 @@ async def send_request(
     writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
     received = bytearray()
     end: ResponseEnding | None = None
-    while not request_received():  # noqa: ASYNC110 - the box has no event for it
+    while not request_received():  # noqa: ASYNC110 - the sandbox has no event for it
         await asyncio.sleep(0.001)
     try:
         async with asyncio.timeout(timeout_s):
@@ -106,7 +106,7 @@ async def get_status(
     timeout_s: float = 20.0,
     request_received: Callable[[], bool] = lambda: True,
 ) -> RawResponse:
-    """Ask how a generation stands."""
+    """Ask for a generation's status."""
     query = quote(str(generation_id), safe="")
     url = f"{sandbox.url}{GENERATIONS_PATH}?generation_id={query}"
     return await send_request(
@@ -115,7 +115,7 @@ async def get_status(
 
 
 async def video_url(sandbox: Sandbox, **fields: Any) -> str:
-    """Create a generation in a box that renders at once, and return its file's URL."""
+    """Create a generation in a sandbox that renders at once, and return the URL of its file."""
     made = (await create(sandbox, **fields)).json()
     url = (await get_status(sandbox, made["id"])).json()["video"]["url"]
     assert isinstance(url, str)
@@ -123,5 +123,5 @@ async def video_url(sandbox: Sandbox, **fields: Any) -> str:
 
 
 def instant_render_options(**options: Any) -> SandboxOptions:
-    """Options of a box whose tiny clips are rendered at once."""
+    """Options of a sandbox whose tiny clips are rendered at once."""
     return SandboxOptions(**{"durations": "fixed:0", "video": "small", "log_lag_s": 0.0, **options})

@@ -32,7 +32,7 @@ async def test_it_prints_its_url_first_serves_and_stops_cleanly(end: signal.Sign
     assert f"AIMLAPI_API_KEY=k1 veobatch run MANIFEST --base-url {url}" in rest.decode()
 
 
-async def test_a_taken_port_is_said_in_one_line() -> None:
+async def test_a_taken_port_is_reported_in_one_line() -> None:
     server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
     async with server:
         port = str(server.sockets[0].getsockname()[1])

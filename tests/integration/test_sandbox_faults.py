@@ -43,8 +43,8 @@ def is_json(answer: RawResponse) -> bool:
     return True
 
 
-def was_triggered(box: Sandbox, name: str) -> Callable[[], bool]:
-    return lambda: box.state.triggered[name] > 0
+def was_triggered(sandbox: Sandbox, name: str) -> Callable[[], bool]:
+    return lambda: sandbox.state.triggered[name] > 0
 
 
 CREATES: Final[dict[str, tuple[ResponseEnding, int, bool]]] = {
@@ -98,31 +98,31 @@ def test_every_fault_has_its_test() -> None:
 @pytest.mark.parametrize("name", CREATES)
 async def test_a_create_fault_is_triggered_once_and_the_state_is_true(name: str) -> None:
     end, code, accepted = CREATES[name]
-    async with Sandbox(instant_render_options()) as box:
-        box.add_fault(Fault(name, match="cat", times=1, value=30 if name == "slow-answer" else None))
+    async with Sandbox(instant_render_options()) as sandbox:
+        sandbox.add_fault(Fault(name, match="cat", times=1, value=30 if name == "slow-answer" else None))
         correlation = {"X-Client-Request-Id": "job-1"}
         answer = await create(
-            box, correlation, SHORT_TIMEOUT_S if end == "silent" else 20, was_triggered(box, name)
+            sandbox, correlation, SHORT_TIMEOUT_S if end == "silent" else 20, was_triggered(sandbox, name)
         )
         assert (answer.ending, answer.status) == (end, code)
-        assert len(box.state.find_by_correlation_id("job-1")) == int(accepted)
-        assert box.state.triggered == {name: 1}
-        again = await create(box, {"X-Client-Request-Id": "job-2"})
-        assert (again.status, len(box.state.find_by_correlation_id("job-2"))) == (200, 1)
+        assert len(sandbox.state.find_by_correlation_id("job-1")) == int(accepted)
+        assert sandbox.state.triggered == {name: 1}
+        again = await create(sandbox, {"X-Client-Request-Id": "job-2"})
+        assert (again.status, len(sandbox.state.find_by_correlation_id("job-2"))) == (200, 1)
 
 
 @pytest.mark.parametrize("name", ["garbage", "html", "empty", "cut-inside-answer"])
 async def test_an_unreadable_acceptance_is_unreadable(name: str) -> None:
-    async with Sandbox(instant_render_options()) as box:
-        box.add_fault(Fault(name))
-        assert not is_json(await create(box))
+    async with Sandbox(instant_render_options()) as sandbox:
+        sandbox.add_fault(Fault(name))
+        assert not is_json(await create(sandbox))
 
 
 async def test_a_throttle_may_say_how_long() -> None:
-    async with Sandbox(instant_render_options()) as box:
+    async with Sandbox(instant_render_options()) as sandbox:
         for value in (None, 7, "date:60"):
-            box.add_fault(Fault("throttled", total=1, value=value))
-        silent, seconds, date = [await create(box) for _ in range(3)]
+            sandbox.add_fault(Fault("throttled", total=1, value=value))
+        silent, seconds, date = [await create(sandbox) for _ in range(3)]
         assert "retry-after" not in silent.headers
         assert seconds.headers["retry-after"] == "7"
         wait = parsedate_to_datetime(date.headers["retry-after"]) - datetime.now(UTC)
@@ -130,16 +130,16 @@ async def test_a_throttle_may_say_how_long() -> None:
 
 
 async def test_a_fault_does_not_help_a_bad_body_through() -> None:
-    async with Sandbox(instant_render_options()) as box:
-        box.add_fault(Fault("gateway-accepted"))
-        assert (await create(box, duration=5)).status == 400
-        assert box.state.generations == []
+    async with Sandbox(instant_render_options()) as sandbox:
+        sandbox.add_fault(Fault("gateway-accepted"))
+        assert (await create(sandbox, duration=5)).status == 400
+        assert sandbox.state.generations == []
 
 
 async def test_a_quota_names_its_hour() -> None:
-    async with Sandbox(instant_render_options()) as box:
-        box.add_fault(Fault("quota"))
-        message = (await create(box)).json()["message"]
+    async with Sandbox(instant_render_options()) as sandbox:
+        sandbox.add_fault(Fault("quota"))
+        message = (await create(sandbox)).json()["message"]
         assert "free-tier limit" in message
         assert "for the hour" in message
 
@@ -168,94 +168,94 @@ STATUSES: Final[dict[str, tuple[ResponseEnding, int]]] = {
 @pytest.mark.parametrize("name", STATUSES)
 async def test_a_status_fault_is_triggered_once_and_changes_nothing(name: str) -> None:
     end, code = STATUSES[name]
-    async with Sandbox(instant_render_options(durations="fixed:500")) as box:
-        box.add_fault(Fault(name, times=1))
-        made = (await create(box)).json()
+    async with Sandbox(instant_render_options(durations="fixed:500")) as sandbox:
+        sandbox.add_fault(Fault(name, times=1))
+        made = (await create(sandbox)).json()
         answer = await get_status(
-            box, made["id"], SHORT_TIMEOUT_S if end == "silent" else 20, was_triggered(box, name)
+            sandbox, made["id"], SHORT_TIMEOUT_S if end == "silent" else 20, was_triggered(sandbox, name)
         )
         assert (answer.ending, answer.status) == (end, code)
-        honest = (await get_status(box, made["id"])).json()
-        assert (honest["status"], honest["video"], honest["error"]) == ("waiting", None, None)
+        normal = (await get_status(sandbox, made["id"])).json()
+        assert (normal["status"], normal["video"], normal["error"]) == ("waiting", None, None)
 
 
 async def test_status_values_and_samples_while_rendering() -> None:
-    async with Sandbox(instant_render_options(durations="fixed:500")) as box:
-        box.add_fault(Fault("status-unknown", match="one", value="dreaming"))
-        box.add_fault(Fault("status-samples", match="two"))
-        box.add_fault(Fault("status-other-names", match="three"))
-        told = [
-            (await get_status(box, (await create(box, prompt=word)).json()["id"])).json()
+    async with Sandbox(instant_render_options(durations="fixed:500")) as sandbox:
+        sandbox.add_fault(Fault("status-unknown", match="one", value="dreaming"))
+        sandbox.add_fault(Fault("status-samples", match="two"))
+        sandbox.add_fault(Fault("status-other-names", match="three"))
+        body = [
+            (await get_status(sandbox, (await create(sandbox, prompt=word)).json()["id"])).json()
             for word in ("one", "two", "three")
         ]
-        assert told[0]["status"] == "dreaming"
-        assert told[1]["status"] == "waiting"
-        assert told[1]["video"]["url"].endswith(".mp4")
-        assert told[1]["error"]["message"] == "string"
-        assert told[2]["status"] in ("pending", "waiting")
+        assert body[0]["status"] == "dreaming"
+        assert body[1]["status"] == "waiting"
+        assert body[1]["video"]["url"].endswith(".mp4")
+        assert body[1]["error"]["message"] == "string"
+        assert body[2]["status"] in ("pending", "waiting")
 
 
 async def test_other_names_for_the_end_are_final_ones() -> None:
-    async with Sandbox(instant_render_options()) as box:
-        box.add_fault(Fault("status-other-names"))
-        box.add_fault(Fault("error", match="dog"))
-        cat = (await get_status(box, (await create(box, prompt="cat")).json()["id"])).json()
-        dog = (await get_status(box, (await create(box, prompt="dog")).json()["id"])).json()
+    async with Sandbox(instant_render_options()) as sandbox:
+        sandbox.add_fault(Fault("status-other-names"))
+        sandbox.add_fault(Fault("error", match="dog"))
+        cat = (await get_status(sandbox, (await create(sandbox, prompt="cat")).json()["id"])).json()
+        dog = (await get_status(sandbox, (await create(sandbox, prompt="dog")).json()["id"])).json()
         assert cat["status"] in ("complete", "succeeded")
         assert cat["video"] is not None
         assert dog["status"] in ("failed", "cancelled")
 
 
 ENDS: Final[dict[str, Callable[[dict[str, Any]], bool]]] = {
-    "error": lambda told: (
-        told["status"] == "error" and bool(told["error"]["name"] and told["error"]["message"])
+    "error": lambda body: (
+        body["status"] == "error" and bool(body["error"]["name"] and body["error"]["message"])
     ),
-    "error-detail": lambda told: told["status"] == "error" and told["error"]["detail"][0]["msg"] != "",
-    "error-text": lambda told: told["status"] == "error" and isinstance(told["error"], str),
-    "content-refusal": lambda told: told["status"] == "error" and "safety" in told["error"]["message"],
-    "completed-without-url": lambda told: told["status"] == "completed" and told["video"] is None,
-    "completed-late-url": lambda told: told["status"] == "completed" and told["video"] is None,
-    "error-then-completed": lambda told: told["status"] == "error" and told["error"]["name"] != "",
-    "completed-then-error": lambda told: told["status"] == "completed" and told["video"]["url"] != "",
-    "bad-url": lambda told: ":99999/" in told["video"]["url"],
-    "video-list": lambda told: len({one["url"] for one in told["video"]}) == 2,
-    "usd-missing": lambda told: told["meta"]["usage"]["credits_used"] > 0,
-    "cost-missing": lambda told: told["meta"] is None,
-    "id-as-generation-id": lambda told: "id" not in told and told["generation_id"] != "",
-    "sample-objects": lambda told: told["status"] == "completed" and told["error"] is None,
-    "never-finishes": lambda told: told["status"] == "generating",
-    "slow": lambda told: told["status"] == "completed",
+    "error-detail": lambda body: body["status"] == "error" and body["error"]["detail"][0]["msg"] != "",
+    "error-text": lambda body: body["status"] == "error" and isinstance(body["error"], str),
+    "content-refusal": lambda body: body["status"] == "error" and "safety" in body["error"]["message"],
+    "completed-without-url": lambda body: body["status"] == "completed" and body["video"] is None,
+    "completed-late-url": lambda body: body["status"] == "completed" and body["video"] is None,
+    "error-then-completed": lambda body: body["status"] == "error" and body["error"]["name"] != "",
+    "completed-then-error": lambda body: body["status"] == "completed" and body["video"]["url"] != "",
+    "bad-url": lambda body: ":99999/" in body["video"]["url"],
+    "video-list": lambda body: len({one["url"] for one in body["video"]}) == 2,
+    "usd-missing": lambda body: body["meta"]["usage"]["credits_used"] > 0,
+    "cost-missing": lambda body: body["meta"] is None,
+    "id-as-generation-id": lambda body: "id" not in body and body["generation_id"] != "",
+    "sample-objects": lambda body: body["status"] == "completed" and body["error"] is None,
+    "never-finishes": lambda body: body["status"] == "generating",
+    "slow": lambda body: body["status"] == "completed",
 }
 
 
 @pytest.mark.parametrize("name", ENDS)
-async def test_a_generation_ends_as_it_was_asked_to(name: str) -> None:
-    async with Sandbox(instant_render_options()) as box:
-        box.add_fault(Fault(name, match="cat", times=1))
-        made = (await create(box)).json()
-        told = (await get_status(box, made.get("id", made.get("generation_id")))).json()
-        assert ENDS[name](told), told
-        spared = (await create(box, prompt="a dog")).json()
-        assert (await get_status(box, spared["id"])).json()["status"] == "completed"
+async def test_a_generation_ends_as_its_fault_says(name: str) -> None:
+    async with Sandbox(instant_render_options()) as sandbox:
+        sandbox.add_fault(Fault(name, match="cat", times=1))
+        made = (await create(sandbox)).json()
+        body = (await get_status(sandbox, made.get("id", made.get("generation_id")))).json()
+        assert ENDS[name](body), body
+        spared = (await create(sandbox, prompt="a dog")).json()
+        assert (await get_status(sandbox, spared["id"])).json()["status"] == "completed"
 
 
 @pytest.mark.parametrize(
     ("value", "video"), [(None, {"url": "https://cdn.example.com/generations/sample.mp4"}), ("empty", {})]
 )
 async def test_sample_objects_show_from_create_on(value: str | None, video: dict[str, str]) -> None:
-    async with Sandbox(instant_render_options(durations="fixed:500")) as box:
-        box.add_fault(Fault("sample-objects", value=value))
-        made = (await create(box)).json()
-        told = (await get_status(box, made["id"])).json()
-        assert made["video"] == told["video"] == video
-        assert told["status"] == "waiting"
+    async with Sandbox(instant_render_options(durations="fixed:500")) as sandbox:
+        sandbox.add_fault(Fault("sample-objects", value=value))
+        made = (await create(sandbox)).json()
+        body = (await get_status(sandbox, made["id"])).json()
+        assert made["video"] == body["video"] == video
+        assert body["status"] == "waiting"
 
 
 async def test_a_slow_generation_renders_so_much_longer() -> None:
-    async with Sandbox(instant_render_options(durations="fixed:50", speed=5)) as box:
-        box.add_fault(Fault("slow", match="cat", value=3))
-        await create(box)
-        assert box.state.generations[0].render_s == pytest.approx(30)
+    async with Sandbox(instant_render_options(durations="fixed:50", speed=5)) as sandbox:
+        sandbox.add_fault(Fault("slow", match="cat", value=3))
+        await create(sandbox)
+        assert sandbox.state.generations[0].render_s == pytest.approx(30)
 
 
 LOG_ROWS: Final = {"log-row-never", "log-row-late", "log-row-anonymous"}
@@ -272,30 +272,30 @@ LOGS: Final[dict[str, tuple[ResponseEnding, int]]] = {
 @pytest.mark.parametrize("name", LOGS)
 async def test_a_log_fault_is_triggered_once(name: str) -> None:
     ending, status = LOGS[name]
-    async with Sandbox(instant_render_options()) as box:
-        box.add_fault(Fault(name, times=1))
+    async with Sandbox(instant_render_options()) as sandbox:
+        sandbox.add_fault(Fault(name, times=1))
         failed = await send_request(
-            box.url + LOG_URL,
+            sandbox.url + LOG_URL,
             headers=AUTH_HEADERS,
             timeout_s=SHORT_TIMEOUT_S if ending == "silent" else 20,
-            request_received=was_triggered(box, name),
+            request_received=was_triggered(sandbox, name),
         )
         assert (failed.ending, failed.status) == (ending, status)
         assert is_json(failed) == (name not in ("log-garbage", "log-hang"))
-        assert (await send_request(box.url + LOG_URL, headers=AUTH_HEADERS)).json()["data"] == []
+        assert (await send_request(sandbox.url + LOG_URL, headers=AUTH_HEADERS)).json()["data"] == []
 
 
 async def test_log_rows_may_never_show_or_late() -> None:
-    async with Sandbox(instant_render_options()) as box:
-        box.add_fault(Fault("log-row-never", match="one"))
-        box.add_fault(Fault("log-row-late", match="two"))
+    async with Sandbox(instant_render_options()) as sandbox:
+        sandbox.add_fault(Fault("log-row-never", match="one"))
+        sandbox.add_fault(Fault("log-row-late", match="two"))
         for prompt in ("one", "two", "three"):
-            await create(box, prompt=prompt)
-        rows = (await send_request(box.url + LOG_URL, headers=AUTH_HEADERS)).json()["data"]
-        assert [row["inference_id"] for row in rows] == [box.state.generations[2].id]
+            await create(sandbox, prompt=prompt)
+        rows = (await send_request(sandbox.url + LOG_URL, headers=AUTH_HEADERS)).json()["data"]
+        assert [row["inference_id"] for row in rows] == [sandbox.state.generations[2].id]
 
 
-async def _cut(box: Sandbox, url: str, whole: bytes) -> None:
+async def _cut(sandbox: Sandbox, url: str, whole: bytes) -> None:
     answer = await send_request(url)
     assert answer.ending == "cut"
     assert answer.body == whole[: round(len(whole) * 0.25)]
@@ -303,99 +303,99 @@ async def _cut(box: Sandbox, url: str, whole: bytes) -> None:
     assert answer.body + tail.body == whole
 
 
-async def _stall(box: Sandbox, url: str, whole: bytes) -> None:
+async def _stall(sandbox: Sandbox, url: str, whole: bytes) -> None:
     answer = await send_request(
-        url, timeout_s=SHORT_TIMEOUT_S, request_received=was_triggered(box, "cdn-stall")
+        url, timeout_s=SHORT_TIMEOUT_S, request_received=was_triggered(sandbox, "cdn-stall")
     )
     assert answer.ending == "silent"
     assert answer.body == whole[: round(len(whole) * 0.25)]
 
 
-async def _trickle(box: Sandbox, url: str, whole: bytes) -> None:
+async def _trickle(sandbox: Sandbox, url: str, whole: bytes) -> None:
     answer = await send_request(
-        url, timeout_s=SHORT_TIMEOUT_S, request_received=was_triggered(box, "cdn-trickle")
+        url, timeout_s=SHORT_TIMEOUT_S, request_received=was_triggered(sandbox, "cdn-trickle")
     )
     assert answer.ending == "silent"
     assert len(answer.body) < 10
 
 
-async def _wrong_length(box: Sandbox, url: str, whole: bytes) -> None:
+async def _wrong_length(sandbox: Sandbox, url: str, whole: bytes) -> None:
     answer = await send_request(url)
     assert answer.ending == "cut"
     assert answer.body == whole
 
 
-async def _changed(box: Sandbox, url: str, whole: bytes) -> None:
-    changed, honest = await send_request(url), await send_request(url)
+async def _changed(sandbox: Sandbox, url: str, whole: bytes) -> None:
+    changed, normal = await send_request(url), await send_request(url)
     assert len(changed.body) == len(whole)
     assert changed.body != whole
-    assert changed.headers["etag"] != honest.headers["etag"]
+    assert changed.headers["etag"] != normal.headers["etag"]
 
 
-async def _gzip(box: Sandbox, url: str, whole: bytes) -> None:
+async def _gzip(sandbox: Sandbox, url: str, whole: bytes) -> None:
     answer = await send_request(url)
     assert answer.headers["content-encoding"] == "gzip"
     assert gzip.decompress(answer.body) == whole
 
 
-async def _no_range(box: Sandbox, url: str, whole: bytes) -> None:
+async def _no_range(sandbox: Sandbox, url: str, whole: bytes) -> None:
     answer = await send_request(url, headers={"Range": "bytes=10-"})
     assert (answer.status, answer.body) == (200, whole)
     assert "etag" not in answer.headers
 
 
-async def _error(box: Sandbox, url: str, whole: bytes) -> None:
+async def _error(sandbox: Sandbox, url: str, whole: bytes) -> None:
     assert (await send_request(url)).status == 410
 
 
-async def _html(box: Sandbox, url: str, whole: bytes) -> None:
+async def _html(sandbox: Sandbox, url: str, whole: bytes) -> None:
     answer = await send_request(url)
     assert answer.status == 200
     assert answer.body.startswith(HTML)
 
 
-async def _empty(box: Sandbox, url: str, whole: bytes) -> None:
+async def _empty(sandbox: Sandbox, url: str, whole: bytes) -> None:
     answer = await send_request(url)
     assert (answer.status, answer.body) == (200, b"")
 
 
-async def _corrupt(box: Sandbox, url: str, whole: bytes) -> None:
+async def _corrupt(sandbox: Sandbox, url: str, whole: bytes) -> None:
     answer = await send_request(url)
     assert (answer.status, len(answer.body)) == (200, len(whole))
     assert b"ftyp" not in answer.body
 
 
-async def _reset(box: Sandbox, url: str, whole: bytes) -> None:
+async def _reset(sandbox: Sandbox, url: str, whole: bytes) -> None:
     assert (await send_request(url)).ending == "reset"
 
 
-async def _redirect(box: Sandbox, url: str, whole: bytes) -> None:
+async def _redirect(sandbox: Sandbox, url: str, whole: bytes) -> None:
     answer = await send_request(url)
     assert answer.status == 302
-    assert (await send_request(box.cdn_url + answer.headers["location"])).body == whole
+    assert (await send_request(sandbox.cdn_url + answer.headers["location"])).body == whole
 
 
-async def _redirect_loop(box: Sandbox, url: str, whole: bytes) -> None:
+async def _redirect_loop(sandbox: Sandbox, url: str, whole: bytes) -> None:
     answer = await send_request(url)
-    assert box.cdn_url + answer.headers["location"] == url
+    assert sandbox.cdn_url + answer.headers["location"] == url
 
 
-async def _redirect_private(box: Sandbox, url: str, whole: bytes) -> None:
+async def _redirect_private(sandbox: Sandbox, url: str, whole: bytes) -> None:
     assert (await send_request(url)).headers["location"].startswith("http://169.254.169.254/")
 
 
-async def _redirect_bad(box: Sandbox, url: str, whole: bytes) -> None:
+async def _redirect_bad(sandbox: Sandbox, url: str, whole: bytes) -> None:
     assert (await send_request(url)).headers["location"] == BAD_URLS["port"]
 
 
-async def _chunk_broken(box: Sandbox, url: str, whole: bytes) -> None:
+async def _chunk_broken(sandbox: Sandbox, url: str, whole: bytes) -> None:
     answer = await send_request(url)
     assert answer.headers["transfer-encoding"] == "chunked"
     assert b"HTTP/1.1 502 Bad Gateway" in answer.body
     assert not answer.body.endswith(b"0\r\n\r\n")
 
 
-async def _huge_header(box: Sandbox, url: str, whole: bytes) -> None:
+async def _huge_header(sandbox: Sandbox, url: str, whole: bytes) -> None:
     assert (await send_request(url)).body == whole
 
 
@@ -424,24 +424,24 @@ DOWNLOADS: Final[dict[str, tuple[Callable[[Sandbox, str, bytes], Awaitable[None]
 @pytest.mark.parametrize("name", DOWNLOADS)
 async def test_a_download_fault_is_triggered(name: str) -> None:
     check, value = DOWNLOADS[name]
-    async with Sandbox(instant_render_options()) as box:
-        url = await video_url(box)
+    async with Sandbox(instant_render_options()) as sandbox:
+        url = await video_url(sandbox)
         whole = (await send_request(url)).body
-        box.add_fault(Fault(name, times=1, value=value))
-        await check(box, url, whole)
+        sandbox.add_fault(Fault(name, times=1, value=value))
+        await check(sandbox, url, whole)
 
 
 async def test_silent_clients_do_not_keep_the_sandbox_open() -> None:
-    async with Sandbox(instant_render_options()) as box:
-        box.add_fault(Fault("hang"))
-        waiting = asyncio.create_task(create(box))
-        await wait_until(lambda: bool(box.state.triggered))
+    async with Sandbox(instant_render_options()) as sandbox:
+        sandbox.add_fault(Fault("hang"))
+        waiting = asyncio.create_task(create(sandbox))
+        await wait_until(lambda: bool(sandbox.state.triggered))
     assert (await waiting).status == 503
 
 
-async def test_an_unknown_path_is_told_apart_from_an_unknown_generation() -> None:
-    async with Sandbox(instant_render_options()) as box:
+async def test_a_status_call_without_an_id_names_the_missing_parameter() -> None:
+    async with Sandbox(instant_render_options()) as sandbox:
         assert (
             "generation_id"
-            in (await send_request(box.url + GENERATIONS_PATH, headers=AUTH_HEADERS)).json()["message"]
+            in (await send_request(sandbox.url + GENERATIONS_PATH, headers=AUTH_HEADERS)).json()["message"]
         )

@@ -30,21 +30,21 @@ LOG_VIEWS: Final[dict[str, tuple[float | None, list[str]]]] = {
 """The fault's value, and the rows that a client then sees of `row-0` to `row-4` in pages of two."""
 
 
-async def create_rows(box: Sandbox, count: int) -> None:
+async def create_rows(sandbox: Sandbox, count: int) -> None:
     for number in range(count):
-        await create(box, {"X-Client-Request-Id": f"row-{number}"}, prompt=f"take {number}")
+        await create(sandbox, {"X-Client-Request-Id": f"row-{number}"}, prompt=f"take {number}")
 
 
-async def create_prompts(box: Sandbox, prompts: Sequence[str]) -> list[str]:
-    return [(await create(box, prompt=prompt)).json()["id"] for prompt in prompts]
+async def create_prompts(sandbox: Sandbox, prompts: Sequence[str]) -> list[str]:
+    return [(await create(sandbox, prompt=prompt)).json()["id"] for prompt in prompts]
 
 
-async def read_log(box: Sandbox) -> list[str]:
+async def read_log(sandbox: Sandbox) -> list[str]:
     """The correlation ids of all rows, in pages of two."""
     seen: list[str] = []
     more = True
     while more:
-        url = f"{box.url}{LOG_URL}&limit=2&offset={len(seen)}"
+        url = f"{sandbox.url}{LOG_URL}&limit=2&offset={len(seen)}"
         page = (await send_request(url, headers=AUTH_HEADERS)).json()
         seen += [row["client_request_id"] for row in page["data"]]
         more = page["pagination"]["has_more"] and page["data"]
@@ -54,32 +54,32 @@ async def read_log(box: Sandbox) -> list[str]:
 @pytest.mark.parametrize("name", LOG_VIEWS)
 async def test_the_log_misleads_in_its_own_way(name: str) -> None:
     value, rows = LOG_VIEWS[name]
-    async with Sandbox(instant_render_options()) as box:
-        await create_rows(box, 5)
-        assert await read_log(box) == [f"row-{number}" for number in (4, 3, 2, 1, 0)]
-        box.add_fault(Fault(name, value=value))
-        assert await read_log(box) == rows
+    async with Sandbox(instant_render_options()) as sandbox:
+        await create_rows(sandbox, 5)
+        assert await read_log(sandbox) == [f"row-{number}" for number in (4, 3, 2, 1, 0)]
+        sandbox.add_fault(Fault(name, value=value))
+        assert await read_log(sandbox) == rows
 
 
 async def test_a_frozen_log_keeps_the_rows_that_it_had() -> None:
-    async with Sandbox(instant_render_options()) as box:
-        box.add_fault(Fault("log-frozen", value=1))
-        await create_rows(box, 3)
-        assert await read_log(box) == ["row-0"]
+    async with Sandbox(instant_render_options()) as sandbox:
+        sandbox.add_fault(Fault("log-frozen", value=1))
+        await create_rows(sandbox, 3)
+        assert await read_log(sandbox) == ["row-0"]
 
 
 async def test_a_row_may_lack_the_id_of_the_client() -> None:
-    async with Sandbox(instant_render_options()) as box:
-        box.add_fault(Fault("log-row-anonymous"))
-        await create_rows(box, 1)
-        (row,) = (await send_request(box.url + LOG_URL, headers=AUTH_HEADERS)).json()["data"]
-        assert (row["client_request_id"], row["inference_id"]) == (None, box.state.generations[0].id)
+    async with Sandbox(instant_render_options()) as sandbox:
+        sandbox.add_fault(Fault("log-row-anonymous"))
+        await create_rows(sandbox, 1)
+        (row,) = (await send_request(sandbox.url + LOG_URL, headers=AUTH_HEADERS)).json()["data"]
+        assert (row["client_request_id"], row["inference_id"]) == (None, sandbox.state.generations[0].id)
 
 
-async def statuses(box: Sandbox, generation_id: str, count: int) -> list[tuple[str, bool]]:
+async def statuses(sandbox: Sandbox, generation_id: str, count: int) -> list[tuple[str, bool]]:
     """Status and presence of a video in so many answers."""
-    told = [(await get_status(box, generation_id)).json() for _ in range(count)]
-    return [(one["status"], one["video"] is not None) for one in told]
+    body = [(await get_status(sandbox, generation_id)).json() for _ in range(count)]
+    return [(one["status"], one["video"] is not None) for one in body]
 
 
 @pytest.mark.parametrize(
@@ -93,45 +93,45 @@ async def statuses(box: Sandbox, generation_id: str, count: int) -> list[tuple[s
 async def test_the_end_changes_with_the_answers_and_is_charged_once(
     name: str, value: float | None, seen: list[tuple[str, bool]]
 ) -> None:
-    async with Sandbox(instant_render_options()) as box:
-        box.add_fault(Fault(name, value=value))
-        made = (await create(box)).json()["id"]
-        assert await statuses(box, made, 3) == seen
-        assert box.state.charged_usd == pytest.approx(0.4)
+    async with Sandbox(instant_render_options()) as sandbox:
+        sandbox.add_fault(Fault(name, value=value))
+        made = (await create(sandbox)).json()["id"]
+        assert await statuses(sandbox, made, 3) == seen
+        assert sandbox.state.charged_usd == pytest.approx(0.4)
 
 
 async def test_an_error_may_be_wrong_once() -> None:
-    async with Sandbox(instant_render_options()) as box:
-        box.add_fault(Fault("status-flap", times=1))
-        made = (await create(box)).json()["id"]
-        assert await statuses(box, made, 2) == [("error", False), ("completed", True)]
+    async with Sandbox(instant_render_options()) as sandbox:
+        sandbox.add_fault(Fault("status-flap", times=1))
+        made = (await create(sandbox)).json()["id"]
+        assert await statuses(sandbox, made, 2) == [("error", False), ("completed", True)]
 
 
 async def test_an_answer_may_be_about_another_generation() -> None:
-    async with Sandbox(instant_render_options()) as box:
-        box.add_fault(Fault("status-other-id", match="dog"))
-        cat, dog = await create_prompts(box, ["a cat", "a dog"])
-        told = [(await get_status(box, one)).json() for one in (cat, dog)]
-        assert told[0] == told[1]
-        assert told[0]["id"] == cat
+    async with Sandbox(instant_render_options()) as sandbox:
+        sandbox.add_fault(Fault("status-other-id", match="dog"))
+        cat, dog = await create_prompts(sandbox, ["a cat", "a dog"])
+        body = [(await get_status(sandbox, one)).json() for one in (cat, dog)]
+        assert body[0] == body[1]
+        assert body[0]["id"] == cat
 
 
 async def test_two_creates_may_be_answered_with_one_id() -> None:
-    async with Sandbox(instant_render_options()) as box:
-        box.add_fault(Fault("id-of-another", match="dog"))
-        cat, dog = await create(box, prompt="a cat"), await create(box, prompt="a dog")
+    async with Sandbox(instant_render_options()) as sandbox:
+        sandbox.add_fault(Fault("id-of-another", match="dog"))
+        cat, dog = await create(sandbox, prompt="a cat"), await create(sandbox, prompt="a dog")
         assert cat.json()["id"] == dog.json()["id"] == dog.headers["x-inference-id"]
-        assert len({one.id for one in box.state.generations}) == 2
+        assert len({one.id for one in sandbox.state.generations}) == 2
 
 
 async def test_each_clip_of_a_list_is_a_file_of_its_own_and_charged() -> None:
-    async with Sandbox(instant_render_options()) as box:
-        box.add_fault(Fault("video-list", value=3))
-        answer = await get_status(box, (await create(box)).json()["id"])
+    async with Sandbox(instant_render_options()) as sandbox:
+        sandbox.add_fault(Fault("video-list", value=3))
+        answer = await get_status(sandbox, (await create(sandbox)).json()["id"])
         urls = [one["url"] for one in answer.json()["video"]]
         files = [(await send_request(url)).body for url in urls]
         assert len(set(files)) == 3
-        assert float(answer.headers["x-aimlapi-usd-spent"]) == box.state.charged_usd == pytest.approx(1.2)
+        assert float(answer.headers["x-aimlapi-usd-spent"]) == sandbox.state.charged_usd == pytest.approx(1.2)
         assert (await send_request(urls[2].replace("0.2-", "0.3-"))).status == 404
 
 
@@ -144,18 +144,18 @@ async def test_each_clip_of_a_list_is_a_file_of_its_own_and_charged() -> None:
     ],
 )
 async def test_the_cost_may_be_missing(name: str, headers: set[str]) -> None:
-    async with Sandbox(instant_render_options()) as box:
-        box.add_fault(Fault(name))
-        answer = await get_status(box, (await create(box)).json()["id"])
+    async with Sandbox(instant_render_options()) as sandbox:
+        sandbox.add_fault(Fault(name))
+        answer = await get_status(sandbox, (await create(sandbox)).json()["id"])
         assert {one for one in answer.headers if one.startswith("x-aimlapi")} == headers
 
 
 @pytest.mark.parametrize("name", BAD_URLS)
 async def test_a_video_url_may_be_one_that_parsers_refuse(name: str) -> None:
-    async with Sandbox(instant_render_options()) as box:
-        box.add_fault(Fault("bad-url", value=name))
-        told = (await get_status(box, (await create(box)).json()["id"])).json()
-        assert told["video"]["url"] == BAD_URLS[name]
+    async with Sandbox(instant_render_options()) as sandbox:
+        sandbox.add_fault(Fault("bad-url", value=name))
+        body = (await get_status(sandbox, (await create(sandbox)).json()["id"])).json()
+        assert body["video"]["url"] == BAD_URLS[name]
 
 
 @pytest.mark.parametrize(
@@ -163,23 +163,23 @@ async def test_a_video_url_may_be_one_that_parsers_refuse(name: str) -> None:
 )
 @pytest.mark.parametrize("identified", [False, True])
 async def test_a_gateway_may_name_the_inference(name: str, value: float, identified: bool) -> None:
-    async with Sandbox(instant_render_options()) as box:
-        box.add_fault(Fault(name, value=value, with_inference_id=identified))
-        answer = await create(box)
+    async with Sandbox(instant_render_options()) as sandbox:
+        sandbox.add_fault(Fault(name, value=value, with_inference_id=identified))
+        answer = await create(sandbox)
         assert answer.status == value
         assert ("x-inference-id" in answer.headers) == identified
         if identified:
-            known = (await get_status(box, answer.headers["x-inference-id"])).status
+            known = (await get_status(sandbox, answer.headers["x-inference-id"])).status
             assert known == (404 if name == "gateway-lost" else 200)
 
 
 @pytest.mark.parametrize("name", ["huge-header", "status-huge-header", "log-huge-header", "cdn-huge-header"])
 async def test_one_header_is_larger_than_clients_take(name: str) -> None:
-    async with Sandbox(instant_render_options()) as box:
-        box.add_fault(Fault(name))
-        made = await create(box)
-        status = await get_status(box, made.json()["id"])
-        log = await send_request(box.url + LOG_URL, headers=AUTH_HEADERS)
+    async with Sandbox(instant_render_options()) as sandbox:
+        sandbox.add_fault(Fault(name))
+        made = await create(sandbox)
+        status = await get_status(sandbox, made.json()["id"])
+        log = await send_request(sandbox.url + LOG_URL, headers=AUTH_HEADERS)
         video = await send_request(status.json()["video"]["url"])
         answers = (made, status, log, video)
         sizes = [len(answer.headers.get("content-security-policy", "")) for answer in answers]
@@ -187,20 +187,20 @@ async def test_one_header_is_larger_than_clients_take(name: str) -> None:
 
 
 async def test_a_firewall_blocks_one_prompt_in_html_or_json() -> None:
-    async with Sandbox(instant_render_options()) as box:
-        box.add_fault(Fault("firewall", match="gun"))
-        box.add_fault(Fault("firewall", match="knife", value="json"))
-        html, classic, spared = [await create(box, prompt=prompt) for prompt in ("gun", "knife", "cat")]
+    async with Sandbox(instant_render_options()) as sandbox:
+        sandbox.add_fault(Fault("firewall", match="gun"))
+        sandbox.add_fault(Fault("firewall", match="knife", value="json"))
+        html, classic, spared = [await create(sandbox, prompt=prompt) for prompt in ("gun", "knife", "cat")]
         assert [html.status, classic.status, spared.status] == [403, 403, 200]
         assert html.headers["content-type"].startswith("text/html")
         assert classic.json()["statusCode"] == 403
 
 
 async def test_a_fault_chooses_the_shape_of_its_error() -> None:
-    async with Sandbox(instant_render_options()) as box:
-        box.add_fault(Fault("server-error", match="cat", shape="problem"))
-        box.add_fault(Fault("server-error", match="dog"))
-        cat, dog = await create(box, prompt="a cat"), await create(box, prompt="a dog")
+    async with Sandbox(instant_render_options()) as sandbox:
+        sandbox.add_fault(Fault("server-error", match="cat", shape="problem"))
+        sandbox.add_fault(Fault("server-error", match="dog"))
+        cat, dog = await create(sandbox, prompt="a cat"), await create(sandbox, prompt="a dog")
         assert cat.headers["content-type"].startswith("application/problem+json")
         assert {"title", "status", "message", "instance", "requestId", "error"} == set(cat.json())
         assert {"message", "path", "requestId", "statusCode", "timestamp"} == set(dog.json())

@@ -31,56 +31,56 @@ OPTIONS = (
 
 
 def workspace_in(folder: Path) -> Workspace:
-    desk = Workspace(folder, key="", options=OPTIONS)
-    desk.write([{"prompt": prompt, "duration": 4, "resolution": "720p"} for prompt in PROMPTS])
-    return desk
+    workspace = Workspace(folder, key="", options=OPTIONS)
+    workspace.write([{"prompt": prompt, "duration": 4, "resolution": "720p"} for prompt in PROMPTS])
+    return workspace
 
 
-def journal(desk: Workspace) -> list[dict[str, Any]]:
+def journal(workspace: Workspace) -> list[dict[str, Any]]:
     """The whole lines of the sandbox's journal, without its head."""
-    path = desk.output / "sandbox.jsonl"
+    path = workspace.output / "sandbox.jsonl"
     data = path.read_bytes() if path.exists() else b""
     return [
         json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines() if b'"created_at"' in line
     ]
 
 
-async def until_created(desk: Workspace, count: int) -> None:
+async def until_created(workspace: Workspace, count: int) -> None:
     async with asyncio.timeout(60):
-        while len(journal(desk)) < count:  # noqa: ASYNC110  # another process writes it
+        while len(journal(workspace)) < count:  # noqa: ASYNC110  # another process writes it
             await asyncio.sleep(0.02)
 
 
-async def assert_continues(desk: Workspace) -> None:
-    accepted = {entry["id"]: entry for entry in journal(desk)}
-    result = await desk.run(within_s=100.0)
+async def assert_continues(workspace: Workspace) -> None:
+    accepted = {entry["id"]: entry for entry in journal(workspace)}
+    result = await workspace.run(within_s=100.0)
     assert result.code == 0, result.output
-    assert desk.states() == {"done": len(PROMPTS)}
-    after = journal(desk)
+    assert workspace.states() == {"done": len(PROMPTS)}
+    after = journal(workspace)
     assert Counter(entry["body"]["prompt"] for entry in after) == dict.fromkeys(PROMPTS, 1)
     assert accepted.items() <= {entry["id"]: entry for entry in after}.items()
-    assert {row["generation_id"] for row in desk.rows()} == {entry["id"] for entry in after}
-    for row in desk.rows():
-        with av.open(desk.video(row), "r") as film:
+    assert {row["generation_id"] for row in workspace.rows()} == {entry["id"] for entry in after}
+    for row in workspace.rows():
+        with av.open(workspace.video(row), "r") as film:
             assert film.metadata["comment"] == f"generation_id={row['generation_id']}"
 
 
 async def test_a_killed_run_goes_on_and_creates_nothing_twice(tmp_path: Path) -> None:
-    desk = workspace_in(tmp_path)
+    workspace = workspace_in(tmp_path)
     for count in (2, 6):
-        process = await desk.start()
-        await until_created(desk, count)
+        process = await workspace.start()
+        await until_created(workspace, count)
         process.kill()
         await process.communicate()
-        assert count <= len(journal(desk)) < len(PROMPTS)
-    await assert_continues(desk)
+        assert count <= len(journal(workspace)) < len(PROMPTS)
+    await assert_continues(workspace)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_run_that_was_stopped_twice_goes_on(tmp_path: Path, number: signal.Signals) -> None:
-    desk = workspace_in(tmp_path)
-    process = await desk.start()
-    await until_created(desk, 5)
+    workspace = workspace_in(tmp_path)
+    process = await workspace.start()
+    await until_created(workspace, 5)
     assert process.stderr is not None
     process.send_signal(number)
     async with asyncio.timeout(30):
@@ -89,5 +89,5 @@ async def test_a_run_that_was_stopped_twice_goes_on(tmp_path: Path, number: sign
     process.send_signal(number)
     result = await wait_for_exit(process)
     assert result.code in (130, 143), result.output
-    assert len(journal(desk)) < len(PROMPTS)
-    await assert_continues(desk)
+    assert len(journal(workspace)) < len(PROMPTS)
+    await assert_continues(workspace)

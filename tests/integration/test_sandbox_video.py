@@ -78,7 +78,7 @@ def renderer() -> Iterator[ClipRenderer]:
         ("1080p", "9:16", 1, True, (1080, 1920)),
     ],
 )
-async def test_a_clip_is_what_was_asked_for(
+async def test_a_clip_has_the_requested_shape(
     renderer: ClipRenderer, resolution: str, aspect: str, seconds: int, audio: bool, size: tuple[int, int]
 ) -> None:
     shape = ClipShape.for_request(resolution, aspect, seconds, audio, small=False)
@@ -163,11 +163,11 @@ async def test_a_small_clip_is_small_and_still_whole(renderer: ClipRenderer) -> 
     assert film.scene(0, shape) != film.scene(6, shape)
 
 
-async def test_a_finished_generation_is_served_as_it_was_asked_for() -> None:
-    async with Sandbox(instant_render_options(video="rendered")) as box:
+async def test_a_finished_generation_is_served_as_requested() -> None:
+    async with Sandbox(instant_render_options(video="rendered")) as sandbox:
         for audio in (True, False):
-            made = (await create(box, prompt=f"sound {audio}", generate_audio=audio)).json()["id"]
-            film = decode((await send_request((await get_status(box, made)).json()["video"]["url"])).body)
+            made = (await create(sandbox, prompt=f"sound {audio}", generate_audio=audio)).json()["id"]
+            film = decode((await send_request((await get_status(sandbox, made)).json()["video"]["url"])).body)
             assert film.size == (1280, 720)
             assert film.metadata["title"] == f"sound {audio}"
             assert film.metadata["comment"] == f"generation_id={made}"

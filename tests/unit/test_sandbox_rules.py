@@ -1,4 +1,4 @@
-"""The sandbox's pure parts: durations, options, fault desk, catalogue, captions."""
+"""The sandbox's pure parts: durations, options, fault workspace, catalogue, captions."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_durations_follow_their_names(text: str, median: float, low: float, high
     "text",
     ["", "fixed", "fixed:x", "fixed:-1", "fixed:nan", "fixed:inf", "lognormal:0", "normal", "uniform:1"],
 )
-def test_unknown_durations_are_refused_with_the_names_there_are(text: str) -> None:
+def test_unknown_durations_are_refused_with_the_known_names(text: str) -> None:
     with pytest.raises(ValueError, match="lognormal"):
         parse_durations(text)
 
@@ -84,7 +84,7 @@ def test_a_wrong_option_is_named(name: str, value: object) -> None:
         SandboxOptions(**{name: value})  # type: ignore[arg-type]  # wrong on purpose
 
 
-def test_a_fault_strikes_only_whom_it_concerns() -> None:
+def test_a_fault_is_triggered_only_for_the_jobs_that_it_is_for() -> None:
     faults = make_injector(Fault("server-error", match="cat"))
     assert faults.pick(FaultPoint.CREATE, RequestContext("1", "a cat", "x")) is not None
     assert faults.pick(FaultPoint.CREATE, RequestContext("2", "a dog", "job-cat-1")) is not None
@@ -92,15 +92,15 @@ def test_a_fault_strikes_only_whom_it_concerns() -> None:
     assert faults.pick(FaultPoint.STATUS, RequestContext("1", "a cat", "x")) is None
 
 
-def test_a_fault_strikes_so_often_a_job_after_so_many_chances() -> None:
+def test_a_fault_has_a_limit_per_job_and_a_first_opportunity() -> None:
     faults = make_injector(Fault("status-reset", times=2, after=1))
     for key in ("one", "two"):
-        struck = [faults.pick(FaultPoint.STATUS, RequestContext(key)) is not None for _ in range(5)]
-        assert struck == [False, True, True, False, False]
+        triggered = [faults.pick(FaultPoint.STATUS, RequestContext(key)) is not None for _ in range(5)]
+        assert triggered == [False, True, True, False, False]
     assert faults.triggered["status-reset"] == 4
 
 
-def test_a_fault_strikes_so_often_in_all_and_the_nth_create() -> None:
+def test_a_fault_has_a_limit_in_all_and_may_be_for_the_nth_create() -> None:
     faults = make_injector(Fault("quota", total=2), Fault("throttled", nth=3))
     names = [faults.pick(FaultPoint.CREATE, RequestContext(str(nth), nth=nth)) for nth in range(1, 6)]
     assert [fault.name if fault else "" for fault in names] == ["quota", "quota", "throttled", "", ""]
@@ -118,7 +118,7 @@ def test_a_share_is_seeded_and_independent_of_arrival_order() -> None:
     }
 
 
-def test_a_fault_that_no_one_knows_is_refused() -> None:
+def test_an_unknown_fault_is_refused() -> None:
     with pytest.raises(ValueError, match="cdn-cut"):
         make_injector(Fault("cdn-cutt"))
     with pytest.raises(ValueError, match="share"):

@@ -1,4 +1,4 @@
-"""Owns the ways to misbehave, each with a name. `FAULTS` is the one table of them."""
+"""The ways to misbehave, each with a name. `FAULTS` is the table of them."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def garbage_response() -> web.Response:
 
 
 def reset_connection(request: web.BaseRequest) -> web.Response:
-    """End the connection with RST; the answer that is returned goes nowhere."""
+    """End the connection with RST; the returned response is never sent."""
     transport = request.transport
     if transport is not None:
         connection = transport.get_extra_info("socket")

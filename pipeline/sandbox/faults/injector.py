@@ -86,7 +86,7 @@ class FaultInjector:
                 f"no fault is called {fault.name!r}; there are {', '.join(sorted(self.fault_points))}"
             )
         if not 0 <= fault.share <= 1:
-            raise ValueError(f"{fault.name}: a share lies between 0 and 1, not at {fault.share}")
+            raise ValueError(f"{fault.name}: a share must be from 0 to 1, not {fault.share}")
         self.faults.append(fault)
 
     def pick(self, point: FaultPoint, context: RequestContext) -> Fault | None:

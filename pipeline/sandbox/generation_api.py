@@ -47,7 +47,9 @@ class GenerationApi:
             return self._reject(request, 400, "The request's body is not valid JSON.")
         if not isinstance(body, dict):
             return self._reject(request, 400, "The request's body must be a JSON object.")
-        require_call().model = str(body.get("model") or "unknown")
+        name = str(body.get("model") or "unknown")
+        model = find_model(name)
+        require_call().model = model.id if model is not None else name
         context = self._service.create_context(body, correlation_id(request))
         fault = self._service.injector.pick(FaultPoint.CREATE, context)
         if fault is None:

@@ -67,11 +67,12 @@ class LogQuery:
         wanted = {model.id for model in known if model is not None} | set(models)
         return cls(since, until, limit, offset, frozenset(wanted), frozenset(statuses))
 
-    def matches(self, row: dict[str, Any], created_s: float) -> bool:
+    def matches(self, entry: Entry, created_s: float) -> bool:
+        """Whether the filters let the entry through, which was made at `created_s` by the vendor's clock."""
         return (
             self.since <= created_s <= self.until
-            and (not self.models or row["model"] in self.models)
-            and (not self.statuses or row["status"] in self.statuses)
+            and (not self.models or entry.model in self.models)
+            and (not self.statuses or _row_status(entry) in self.statuses)
         )
 
 
@@ -100,11 +101,10 @@ class LogApi:
         if fault is not None:
             entries = self._alter(entries, fault, query.offset)
         offset_s = self._service.clock.offset_s
-        made = ((log_row(self._service, one), one.created_at + offset_s) for one in entries)
-        rows = [row for row, created_s in made if query.matches(row, created_s)]
-        page = rows[query.offset : query.offset + query.limit]
-        more = query.offset + query.limit < len(rows)
-        counts = {"limit": query.limit, "offset": query.offset, "total": len(rows), "has_more": more}
+        found = [one for one in entries if query.matches(one, one.created_at + offset_s)]
+        page = [log_row(one, offset_s) for one in found[query.offset : query.offset + query.limit]]
+        more = query.offset + query.limit < len(found)
+        counts = {"limit": query.limit, "offset": query.offset, "total": len(found), "has_more": more}
         return json_response({"data": page, "pagination": counts})
 
     def _entries(self) -> list[Entry]:
@@ -146,16 +146,19 @@ class LogApi:
         raise AssertionError(f"{fault.name} is not a fault of the log's rows")
 
 
-def log_row(service: VendorService, entry: Entry) -> dict[str, Any]:
+def _row_status(entry: Entry) -> str:
+    failed = isinstance(entry, RefusedCreate) or entry.status is Status.ERROR
+    return "failed" if failed else "succeeded"
+
+
+def log_row(entry: Entry, clock_offset_s: float) -> dict[str, Any]:
     """One row, with every field that the vendor's schema requires. A failed request costs nothing."""
+    usd, is_anonymous = 0.0, False
     if isinstance(entry, Generation):
-        usd, failed = entry.charged_usd, entry.status is Status.ERROR
-        is_anonymous = entry.find_fault("log-row-anonymous") is not None
-    else:
-        usd, failed, is_anonymous = 0.0, True, False
+        usd, is_anonymous = entry.charged_usd, entry.find_fault("log-row-anonymous") is not None
     return {
-        "created": service.clock.timestamp(entry.created_at),
-        "status": "failed" if failed else "succeeded",
+        "created": clock.iso_timestamp(entry.created_at + clock_offset_s),
+        "status": _row_status(entry),
         "origin": "api",
         "model": entry.model,
         "cost": {"usd": usd, "credits": to_credits(usd)},

@@ -201,7 +201,7 @@ async def test_the_log_is_filtered_by_model_and_status() -> None:
     async with Sandbox(instant_render_options()) as sandbox:
         await create_as(sandbox, OLD_KEY, "veo")
         await create_as(sandbox, OLD_KEY, "sketch", model="sketch-t2v", duration=5)
-        await create_as(sandbox, OLD_KEY, "bad", duration=7)
+        await create_as(sandbox, OLD_KEY, "bad", model="veo-3.1-i2v-fast", duration=7)
         assert await log_ids(sandbox, f"&model={VEO}") == ["bad", "veo"]
         assert await log_ids(sandbox, "&model=veo-3.1-i2v-fast&model=sketch-t2v&status=succeeded") == [
             "sketch",

@@ -237,7 +237,7 @@ async def test_wrong_bytes_of_the_right_length_are_fetched_again(tmp_path: Path)
 
 async def test_corruption_that_differs_each_time_never_becomes_done(tmp_path: Path) -> None:
     class Corrupts(hosts.FileHost):
-        async def answer(self, ask: hosts.CdnRequest) -> None:
+        async def handle(self, ask: hosts.CdnRequest) -> None:
             bad = self.take_fault()
             await self.send_response(ask, 200, {}, corrupted(VIDEO, seed=self.faults) if bad else VIDEO)
 
@@ -312,7 +312,7 @@ async def test_large_video_is_sampled_and_damage_found(tmp_path: Path) -> None:
 
 async def test_a_restart_asks_for_the_missing_bytes_only(tmp_path: Path) -> None:
     class GoesDown(hosts.FileHost):
-        async def answer(self, ask: hosts.CdnRequest) -> None:
+        async def handle(self, ask: hosts.CdnRequest) -> None:
             if len(self.requests) == 1:
                 await self.serve_file(ask, max_bytes=len(self.data) // 2)
             else:
@@ -336,7 +336,7 @@ async def test_a_part_that_somebody_took_over_is_begun_anew(tmp_path: Path, leav
     """A worker that was stopped wakes up and goes on with a row that is not its own any more."""
 
     class WakesUp(hosts.FileHost):
-        async def answer(self, ask: hosts.CdnRequest) -> None:
+        async def handle(self, ask: hosts.CdnRequest) -> None:
             await self.serve_file(ask, max_bytes=len(self.data) // 2)
             if len(self.requests) == 1:
                 async with LocalStore(tmp_path).stage("videos/row.mp4") as part:
@@ -376,7 +376,7 @@ async def test_a_torn_note_only_costs_a_fresh_start(tmp_path: Path, note: bytes)
 
 async def test_a_page_in_answer_to_a_range_does_not_cost_what_is_held(tmp_path: Path) -> None:
     class PageInBetween(hosts.FileHost):
-        async def answer(self, ask: hosts.CdnRequest) -> None:
+        async def handle(self, ask: hosts.CdnRequest) -> None:
             if len(self.requests) == 1:
                 await self.serve_file(ask, max_bytes=len(self.data) // 2)
             elif len(self.requests) == 2:

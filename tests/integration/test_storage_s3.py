@@ -127,7 +127,7 @@ async def test_a_cut_costs_the_missing_bytes_only(tmp_path: Path, bucket: Bucket
 
 async def test_wrong_bytes_never_come_under_the_final_name(tmp_path: Path, bucket: Bucket) -> None:
     class Watched(hosts.ReturnsOtherFile):
-        async def answer(self, ask: hosts.CdnRequest) -> None:
+        async def handle(self, ask: hosts.CdnRequest) -> None:
             assert "night/one/videos/row.mp4" not in await asyncio.to_thread(bucket.objects)
             await super().handle(ask)
 
@@ -144,7 +144,7 @@ async def test_a_run_that_is_stopped_leaves_no_upload(tmp_path: Path, bucket: Bu
     class Pauses(hosts.FileHost):
         sent = anyio.Event()
 
-        async def answer(self, ask: hosts.CdnRequest) -> None:
+        async def handle(self, ask: hosts.CdnRequest) -> None:
             await self.serve_file(ask, max_bytes=11 * 2**20)
             self.sent.set()
             await asyncio.Event().wait()

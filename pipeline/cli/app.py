@@ -27,8 +27,9 @@ from pipeline.cli.paths import batch_paths
 from pipeline.cli.setup import RunConfig, prepare, report_start, resolve_settings
 from pipeline.cli.summary import ExitSummary
 from pipeline.client import ApiKey, normalize_base_url
-from pipeline.download.downloader import Downloader, DownloadLimits
+from pipeline.download.downloader import Downloader
 from pipeline.download.http import open_session
+from pipeline.download.retry_state import DownloadLimits
 from pipeline.engine import Engine
 from pipeline.errors import ExitCode, StopRun, StoreError, UsageError
 from pipeline.events import Event, Level, Topic

@@ -1,8 +1,8 @@
-"""Ask for a file's bytes, from an offset on, through redirects that are each checked.
+"""Request a file's bytes, from an offset on, through redirects that are each checked.
 
-Owns the sockets of downloads. The connector resolves names itself, so that the address that was
-checked is the address that is used: a name that changes its mind in between gains nothing. Where a proxy
-does the resolving, only what the URL itself says can be checked: its scheme, and an address that is in it.
+Owns the sockets of downloads. The connector resolves names itself, so that the address that was checked
+is the address that is connected to, whatever a second DNS answer says. Where a proxy resolves the name,
+only the URL itself can be checked: its scheme, and a literal address in it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.resolver import ThreadedResolver
 
 from pipeline.download import response_headers as facts
@@ -45,13 +46,22 @@ READ_BUFFER_BYTES: Final = 256 * 1024
 """Half of what a connection may hold unread. aiohttp's 64 KiB stops and starts the socket all the time;
 1 MiB is no faster and costs eight downloads 40 MB more."""
 
+MAX_HEADER_BYTES: Final = 64 * 1024
+"""The longest header line that is read; a Content-Security-Policy alone may exceed aiohttp's 8,190."""
+MAX_HEADERS: Final = 1000
+
+SEND_ERRORS: Final = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
+"""What aiohttp, yarl and the IDNA codec raise for a URL or a response that they cannot handle."""
+BODY_ERRORS: Final = (*SEND_ERRORS, HttpProcessingError)
+"""What reading a body raises, `RuntimeError("Connection closed.")` for broken chunks among them."""
+
 _REDIRECT_STATUSES: Final = frozenset({301, 302, 303, 307, 308})
 _EXPIRED_STATUSES: Final = frozenset({401, 403, 404, 410})
-_CURRENT_HOP: Final[ContextVar[HopState | None]] = ContextVar("visit", default=None)
+_CURRENT_HOP: Final[ContextVar[HopState | None]] = ContextVar("hop", default=None)
 
 
 class DownloadError(Exception):
-    """This try did not work; another may. The message says what happened, in words."""
+    """This try did not work; another may. The message says what happened."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -59,23 +69,23 @@ class DownloadError(Exception):
 
 
 class Unreachable(DownloadError):
-    """No answer at all: refused, reset, no such name, no TLS, or silence."""
+    """No response at all: refused, reset, no such name, a TLS error, or a timeout."""
 
 
 class UrlExpired(DownloadError):
-    """401, 403, 404 or 410: the URL is no longer good (or not yet); a fresh one may be."""
+    """401, 403, 404 or 410: the URL is no longer valid (or not yet); a fresh one may be."""
 
 
 class FileChanged(DownloadError):
-    """What is held and what the server has do not fit together: start over from the first byte."""
+    """The staged bytes and the server's file do not belong together: start over from the first byte."""
 
 
 @dataclass(slots=True)
 class HopState:
     """One request of a chain: its hop, and the zones its connection may have been made to.
 
-    Through a `proxy` nobody here sees where it leads: then it counts as public, so that a redirect from
-    there gains no address that a public server could not give.
+    Behind a `proxy` the address is not visible from here: it counts as public, so that a redirect from
+    there may lead nowhere that a public server could not point to.
     """
 
     hop: Hop
@@ -84,7 +94,7 @@ class HopState:
 
     @property
     def zone(self) -> Zone:
-        """The zone that a redirect from here counts as coming from; the most public one, if in doubt."""
+        """The zone that a redirect from here counts as coming from: the most public one of several."""
         return next(
             (zone for zone in (Zone.PUBLIC, Zone.PRIVATE, Zone.LOOPBACK) if zone in self.zones), Zone.PUBLIC
         )
@@ -92,10 +102,10 @@ class HopState:
 
 @dataclass(frozen=True, slots=True)
 class OpenBody:
-    """An open answer: bytes from `start` on, of the file that `origin` describes.
+    """An open response: bytes from `start` on, of the file that `validators` describe.
 
-    `length` counts the bytes that are to come, None when the server does not say. `page` is True when
-    the server itself calls them a page or an error document.
+    `length` counts the bytes to come, None when the server does not say. `declared_page` is True when
+    the Content-Type is that of a page or an error document.
     """
 
     response: aiohttp.ClientResponse
@@ -105,9 +115,10 @@ class OpenBody:
     declared_page: bool
 
     def read_buffered(self) -> bytes:
-        """What had arrived when the connection was cut, and was not read yet.
+        """Return what had arrived when the connection was cut and was not read yet.
 
-        aiohttp raises the cut ahead of the bytes it still holds; a short transfer would never get on.
+        aiohttp raises the error before it hands out the bytes it still holds; without them a short
+        transfer would never make progress.
         """
         content = self.response.content
         content.set_exception(None)  # type: ignore[arg-type]  # the only public way to the bytes behind it
@@ -135,7 +146,7 @@ class GuardedResolver(AbstractResolver):
     ) -> list[ResolveResult]:
         results = await self._inner.resolve(host, port, family)
         hop_state = _CURRENT_HOP.get()
-        if hop_state is None or hop_state.proxy is not None:  # then it is the proxy's name that is looked up
+        if hop_state is None or hop_state.proxy is not None:  # the name being resolved is the proxy's
             return results
         allowed = set(allowed_addresses(hop_state.hop, [entry["host"] for entry in results]))
         hop_state.zones.update(zone_of(address) for address in allowed)
@@ -150,7 +161,7 @@ def open_session(
 ) -> aiohttp.ClientSession:
     """Open the session for downloads: no key, no cookies, no netrc, names resolved under guard.
 
-    `answer_s` bounds the wait for a connection and for an answer's head; a body has no total time.
+    `response_timeout_s` bounds the wait for a connection and for the headers; a body has no total time.
     Must be called inside a running loop.
     """
     connector = aiohttp.TCPConnector(
@@ -168,6 +179,9 @@ def open_session(
         ),
         headers={"User-Agent": "veobatch", "Accept": "*/*", "Accept-Encoding": "identity"},
         read_bufsize=READ_BUFFER_BYTES,
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
+        max_headers=MAX_HEADERS,
         trust_env=False,
     )
 
@@ -180,11 +194,11 @@ async def open_body(
     offset: int,
     response_timeout_s: float,
 ) -> AsyncIterator[OpenResult]:
-    """Ask for `url` from `offset` on (0: all of it), as long as it is still the file `held`.
+    """Request `url` from `offset` on (0: all of it), as long as it is still the file `expected`.
 
-    Yields a `Body` that starts at `offset`, or at 0 when the file has changed or the server knows no
-    ranges; or `Complete` when nothing follows the offset. Raises `Expired`, `Unreachable`, another
-    `Trouble`, or `Refused` for a place where a download may not go.
+    Yields an `OpenBody` that starts at `offset`, or at 0 when the file has changed or the server ignores
+    ranges; or `AlreadyComplete` when nothing follows the offset. Raises `UrlExpired`, `Unreachable`,
+    another `DownloadError`, or `ForbiddenUrl` for an address that no download may go to.
     """
     hop_state = _new_hop_state(first_hop(url))
     for _ in range(MAX_REDIRECTS + 1):
@@ -230,8 +244,8 @@ async def _send_request(
             )
     except TimeoutError as error:
         via = "" if hop_state.proxy is None else f" (through {hop_state.proxy})"
-        raise Unreachable(f"{url.host} gave no answer within {response_timeout_s:g} s{via}") from error
-    except (aiohttp.ClientError, OSError) as error:
+        raise Unreachable(f"{url.host} did not respond within {response_timeout_s:g} s{via}") from error
+    except SEND_ERRORS as error:
         raise Unreachable(f"{url.host}: {_describe_error(error, hop_state.proxy)}") from error
     finally:
         _CURRENT_HOP.reset(token)
@@ -244,7 +258,7 @@ async def _send_request(
 
 
 def _check_peer(hop_state: HopState, response: aiohttp.ClientResponse) -> None:
-    """Look at who is at the other end, for sessions whose names were not resolved under guard."""
+    """Check the connected address too, for sessions whose resolver is not guarded."""
     if hop_state.proxy is not None:
         return
     connection = response.connection
@@ -254,7 +268,7 @@ def _check_peer(hop_state: HopState, response: aiohttp.ClientResponse) -> None:
 
 
 def _request_headers(expected: Validators | None, offset: int) -> dict[str, str]:
-    """The headers of one request: bytes as they are, from `offset` on, of the file that is held."""
+    """The headers of one request: uncompressed, from `offset` on, and only of the expected file."""
     headers = {"Accept-Encoding": "identity"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
@@ -309,7 +323,7 @@ def _describe_error(error: BaseException, proxy: Proxy | None) -> str:
     if isinstance(error, aiohttp.ClientHttpProxyError) and proxy is not None:
         return proxy.tunnel_error(
             error.status, error.message
-        )  # its own words hold the URL, signature and all
+        )  # aiohttp's message holds the URL with its signature
     text = str(error).strip()
     message = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return message if proxy is None else f"{message} (through {proxy})"

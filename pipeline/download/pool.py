@@ -9,7 +9,7 @@ import anyio
 
 from pipeline import backoff
 from pipeline.client import GenerationStatus, Phase
-from pipeline.download.downloader import NotAVideo, NotNow, Saved
+from pipeline.download.downloader import Deferred, InvalidVideo, Saved
 from pipeline.errors import Conflict, StopReason, StoreError
 from pipeline.events import Level, Topic
 from pipeline.model import State
@@ -113,9 +113,9 @@ class DownloaderPool:
                 await run.commit(
                     record, record.evolve(State.DONE, artifact=artifact, downloaded_at=now, failure=None)
                 )
-            case NotAVideo(failure=failure):
+            case InvalidVideo(failure=failure):
                 await run.commit(record, record.evolve(State.FAILED, failure=failure))
-            case NotNow(reason=reason, again=again):
+            case Deferred(reason=reason, again=again):
                 self._retry_later(record, reason, MAX_ROUNDS if again else 0)
 
     def _on_store_error(self, record: Record, error: StoreError) -> None:

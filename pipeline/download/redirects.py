@@ -1,13 +1,14 @@
-"""Where a download may go: which scheme, which addresses, after which hop. Pure: no DNS, no sockets.
+"""Where a download may go: which scheme and addresses, after which redirect. Pure: no DNS, no sockets.
 
-A video's URL comes from the vendor's answer, and a redirect from whoever serves it, so both are a
-stranger's word. The rule: https anywhere public; plain http only to this machine; a redirect may
+A video's URL comes from the vendor's answer, and a redirect from whoever serves it: neither is trusted.
+The rule: https anywhere public; plain http only to this machine; a redirect may
 never lead from a public place to a private one, nor from this machine to the private network.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -15,6 +16,7 @@ from typing import Final
 from yarl import URL
 
 MAX_REDIRECTS: Final = 5
+_LABEL: Final = re.compile(r"[A-Za-z0-9_-]{1,63}")
 
 
 class Zone(Enum):
@@ -60,25 +62,25 @@ def zone_of(address: str) -> Zone:
 
 
 def first_hop(text: str) -> Hop:
-    """Take the vendor's URL. Raises `Refused` for what is no http(s) URL or plain http elsewhere."""
+    """Check the vendor's URL. Raises `ForbiddenUrl` for anything but https, or http to this machine."""
     try:
         url = _parse_verbatim(text.strip())
-    except ValueError:
-        raise ForbiddenUrl("the video's address is not a URL") from None
-    return _checked_hop(url, frozenset({Zone.PUBLIC, Zone.PRIVATE, Zone.LOOPBACK}))
+        return _checked_hop(url, frozenset({Zone.PUBLIC, Zone.PRIVATE, Zone.LOOPBACK}))
+    except ValueError as error:
+        raise ForbiddenUrl(f"the video's address is not a valid URL ({_reason(error)})") from None
 
 
 def next_hop(base: URL, source_zone: Zone, location: str) -> Hop:
-    """Follow a redirect from `origin`, whose server was found in zone `came_from`.
+    """Follow a redirect from `base`, whose server was found in `source_zone`.
 
-    Raises `Refused` when the target's scheme or literal address is out of bounds. User names in the
-    target are dropped: they would become an Authorization header.
+    Raises `ForbiddenUrl` when the target is no URL, or its scheme or literal address is not allowed. User
+    names in the target are dropped: they would become an Authorization header.
     """
     try:
         url = base.join(_parse_verbatim(location.strip()))
-    except ValueError:
-        raise ForbiddenUrl("the redirect leads to something that is not a URL") from None
-    return _checked_hop(url, frozenset({Zone.PUBLIC, source_zone}))
+        return _checked_hop(url, frozenset({Zone.PUBLIC, source_zone}))
+    except ValueError as error:
+        raise ForbiddenUrl(f"the redirect leads to an invalid URL ({_reason(error)})") from None
 
 
 def literal_zone(url: URL) -> Zone | None:
@@ -91,7 +93,7 @@ def literal_zone(url: URL) -> Zone | None:
 
 
 def allowed_addresses(hop: Hop, addresses: list[str]) -> list[str]:
-    """Those of a host's addresses that the hop may use. Raises `Refused` when there are none."""
+    """Those of a host's addresses that the hop may use. Raises `ForbiddenUrl` when there are none."""
     allowed = [address for address in addresses if zone_of(address) in hop.zones]
     if addresses and not allowed:
         raise ForbiddenUrl(_forbidden_message(hop, zone_of(addresses[0])))
@@ -104,13 +106,20 @@ def redacted(url: URL) -> str:
 
 
 def _parse_verbatim(text: str) -> URL:
-    """Take a URL letter by letter where it is one already: a signature may cover how it is spelled."""
+    """Keep a URL byte for byte where it is encoded already: a signature may cover its spelling."""
     return URL(text, encoded=text.isascii() and text.isprintable() and " " not in text)
 
 
+def _reason(error: ValueError) -> str:
+    """Why a parser refused a URL, without quoting the URL, which may be signed."""
+    return "its port is not a number from 1 to 65535" if "ort" in str(error) else "its host is malformed"
+
+
 def _checked_hop(url: URL, zones: frozenset[Zone]) -> Hop:
+    """Check what a URL says by itself. Raises `ForbiddenUrl`, or ValueError for what is no URL."""
     if url.scheme not in ("http", "https") or not url.host:
         raise ForbiddenUrl(f"the video's address is not an http(s) URL (scheme {url.scheme or 'missing'!r})")
+    _check_authority(url)
     is_plain_http = url.scheme == "http"
     if is_plain_http:
         zones &= {Zone.LOOPBACK}
@@ -121,6 +130,22 @@ def _checked_hop(url: URL, zones: frozenset[Zone]) -> Hop:
     if literal is not None:
         allowed_addresses(hop, [literal])
     return hop
+
+
+def _check_authority(url: URL) -> None:
+    """Raise ValueError for a port or a host that no connection can be made to.
+
+    yarl takes a URL that is already encoded as it is, so labels are checked here: 1 to 63 bytes each, 253
+    in all (RFC 1035, 2.3.4). The IDNA codec raises `UnicodeError`, a ValueError, for them further down.
+    """
+    if not url.port:
+        raise ValueError("port")
+    host = url.raw_host or ""
+    if _ip_literal(host) is not None:
+        return
+    labels = host.removesuffix(".").split(".")
+    if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        raise ValueError("host")
 
 
 def _forbidden_message(hop: Hop, zone: Zone) -> str:

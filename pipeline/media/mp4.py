@@ -6,21 +6,16 @@ Sources: ISO/IEC 14496-12 (boxes), 14496-15 (length-prefixed NAL units of H.264 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO
+
+from pipeline.media.containers import MP4_BOXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_TOP_LEVEL_BOXES: Final = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot"})
-
 
 class UnplayableVideo(Exception):
     """The bytes are not a whole, playable video; the message says what is wrong with them."""
-
-
-def starts_like_mp4(first_bytes: bytes) -> bool:
-    """Whether the first 8 bytes may be an MP4's; enough to tell it from a page."""
-    return first_bytes[4:8] in _TOP_LEVEL_BOXES
 
 
 def check_structure(source: Path | BinaryIO, size_bytes: int) -> None:
@@ -51,7 +46,7 @@ def _iter_boxes(file: BinaryIO, size_bytes: int) -> Iterator[tuple[bytes, int, i
         file.seek(start)
         header = bytes(file.read(16))
         size, kind = int.from_bytes(header[:4], "big"), header[4:8]
-        if start == 0 and kind not in _TOP_LEVEL_BOXES:
+        if start == 0 and kind not in MP4_BOXES:
             raise UnplayableVideo(f"this is no MP4: it begins with {header[:12]!r}")
         if size == 1:
             size = int.from_bytes(header[8:16], "big")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 
 from pipeline.client import Api, ApiKey
-from pipeline.download.downloader import Downloader, DownloadLimits
+from pipeline.download.downloader import Downloader
+from pipeline.download.retry_state import DownloadLimits
 from pipeline.engine import Engine
 from pipeline.ledger import Ledger
 from pipeline.model import Job, Record, State

@@ -293,6 +293,51 @@ class Chunked(FileHost):
         await self.send_response(ask, 200, {"Transfer-Encoding": "chunked"}, body)
 
 
+class BreaksChunks(FileHost):
+    """Sends in chunks, and a proxy writes an error page over the rest of the first answers."""
+
+    async def handle(self, ask: CdnRequest) -> None:
+        half = len(self.data) // 2
+        body = f"{half:x}\r\n".encode() + self.data[:half] + b"\r\n"
+        if self.take_fault():
+            body += b"<html><h1>504 Gateway Timeout</h1></html>"
+        else:
+            body += f"{len(self.data) - half:x}\r\n".encode() + self.data[half:] + b"\r\n0\r\n\r\n"
+        await self.send_response(ask, 200, {"Transfer-Encoding": "chunked"}, body)
+
+
+class SendsLongHeaders(FileHost):
+    """Sends one header of 12 kB and 300 others, and cuts the first answer."""
+
+    async def handle(self, ask: CdnRequest) -> None:
+        headers = {"Content-Security-Policy": "img-src " + "https://cdn.example " * 600}
+        headers |= {f"X-Trace-{number}": "1" for number in range(300)}
+        headers |= {"Content-Length": str(len(self.data))}
+        cut = self.take_fault()
+        await self.send_response(ask, 200, headers, self.data[:1000] if cut else self.data, cut=cut)
+
+
+class SendsInvalidHeaders(FileHost):
+    """Answers with headers that no parser accepts."""
+
+    async def handle(self, ask: CdnRequest) -> None:
+        if self.take_fault():
+            await self.send_response(ask, 200, {"Content-Length": "minus one"}, self.data)
+        else:
+            await self.serve_file(ask)
+
+
+class ReturnsUndeclaredPage(FileHost):
+    """Answers 200 with a web page that is declared to be a video."""
+
+    async def handle(self, ask: CdnRequest) -> None:
+        if self.take_fault():
+            page = b"\xef\xbb\xbf\n <!DOCTYPE html><title>Just a moment</title>" * 50
+            await self.send_response(ask, 200, {"Content-Type": "video/mp4"}, page)
+        else:
+            await self.serve_file(ask)
+
+
 class Redirects(FileHost):
     """Sends every request elsewhere; a path that begins with /film is served."""
 

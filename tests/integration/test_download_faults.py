@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from pipeline.download.downloader import Downloader, DownloadLimits, NotAVideo, NotNow, Outcome, Saved
+from pipeline.download.downloader import Deferred, Downloader, DownloadResult, InvalidVideo, Saved
 from pipeline.download.http import open_session
+from pipeline.download.retry_state import DownloadLimits
 from pipeline.model import Record
 from pipeline.storage import LocalStore, open_store
 from tests.integration import faulty_file_hosts as hosts
@@ -27,11 +28,11 @@ FAST_LIMITS = DownloadLimits(
     first_wait_s=0.001,
     longest_wait_s=0.002,
     stall_window_s=0.3,
-    stall_bytes_s=2000,
-    answer_s=1,
+    min_bytes_per_s=2000,
+    response_timeout_s=1,
     patience_s=0.5,
 )
-PATIENT_LIMITS = replace(FAST_LIMITS, stall_window_s=10.0, answer_s=20.0)
+PATIENT_LIMITS = replace(FAST_LIMITS, stall_window_s=10.0, response_timeout_s=20.0)
 """For hosts that never fall silent: a pause of this machine is not theirs."""
 BODY = json.dumps({"model": "m", "duration": 2, "resolution": "180p", "generate_audio": True})
 VIDEO = make_video(seconds=2, bit_rate=2_000_000)
@@ -46,7 +47,7 @@ class DownloadHarness:
     fresh_url: str | None = None
     refreshed_at: list[float] = field(default_factory=list)
 
-    async def fetch(self, url: str, stem: str = "row") -> Outcome:
+    async def fetch(self, url: str, stem: str = "row") -> DownloadResult:
         record = Record("k", "row", "f", 0, "m", BODY, "", "", file_stem=stem, video_url=url)
         return await self.downloader.download(record, self._refresh)
 
@@ -103,6 +104,10 @@ FAULTS: list[hosts.FileHost] = [
     hosts.SendsWrongRange(VIDEO),
     hosts.Compresses(VIDEO, faults=2),
     hosts.Chunked(VIDEO, faults=2),
+    hosts.BreaksChunks(VIDEO, faults=2),
+    hosts.SendsLongHeaders(VIDEO),
+    hosts.SendsInvalidHeaders(VIDEO, faults=2),
+    hosts.ReturnsUndeclaredPage(VIDEO, faults=2),
 ]
 
 
@@ -193,13 +198,17 @@ async def test_a_404_that_comes_too_early_passes(tmp_path: Path) -> None:
 )
 async def test_what_cannot_be_fetched_now_is_left_for_later(tmp_path: Path, host: hosts.FileHost) -> None:
     broken = type(host)(VIDEO, faults=10**6)
-    answer_s = 0.05 if isinstance(broken, hosts.NeverResponds) else 20.0
+    response_timeout_s = 0.05 if isinstance(broken, hosts.NeverResponds) else 20.0
     limits = DownloadLimits(
-        first_wait_s=0.001, longest_wait_s=0.002, answer_s=answer_s, patience_s=0.2, tries=5
+        first_wait_s=0.001,
+        longest_wait_s=0.002,
+        response_timeout_s=response_timeout_s,
+        patience_s=0.2,
+        tries=5,
     )
     async with broken, download_harness(tmp_path, limits) as it:
         outcome = await it.fetch(broken.url)
-    assert isinstance(outcome, NotNow)
+    assert isinstance(outcome, Deferred)
     assert "s3cret" not in outcome.reason
     assert it.files() == []
     assert len(broken.requests) >= (
@@ -246,7 +255,7 @@ async def test_corruption_that_differs_each_time_never_becomes_done(tmp_path: Pa
         assert isinstance(outcome, Saved)
         assert it.video() == VIDEO
         host.faults = 10**6
-        assert isinstance(await it.fetch(host.url, "other"), NotNow)
+        assert isinstance(await it.fetch(host.url, "other"), Deferred)
     assert "videos/other.mp4" not in it.files()
 
 
@@ -275,7 +284,7 @@ async def test_what_is_provably_no_video_fails_after_several_full_fetches(
 ) -> None:
     async with hosts.FileHost(data) as host, download_harness(tmp_path, media=media) as it:
         outcome = await it.fetch(host.url)
-    assert isinstance(outcome, NotAVideo)
+    assert isinstance(outcome, InvalidVideo)
     assert outcome.failure.code == "not_a_video"
     assert not outcome.failure.retryable
     assert len(host.requests) == 3
@@ -292,7 +301,7 @@ async def test_a_video_that_is_too_large_says_which_option_to_raise(tmp_path: Pa
     ):
         for host in (told, untold):
             outcome = await it.fetch(host.url)
-            assert isinstance(outcome, NotNow)
+            assert isinstance(outcome, Deferred)
             assert "--max-video-bytes" in outcome.reason
             assert len(host.requests) == 1
 
@@ -320,7 +329,7 @@ async def test_a_restart_asks_for_the_missing_bytes_only(tmp_path: Path) -> None
 
     once = DownloadLimits(tries=1, patience_s=0, first_wait_s=0.001)
     async with GoesDown(VIDEO) as host, download_harness(tmp_path, once) as it:
-        assert isinstance(await it.fetch(host.url), NotNow)
+        assert isinstance(await it.fetch(host.url), Deferred)
     assert it.files() == ["videos/row.mp4.origin.part", "videos/row.mp4.part"]
     assert "s3cret" not in (tmp_path / "videos/row.mp4.origin.part").read_text()
     async with hosts.FileHost(VIDEO) as again, download_harness(tmp_path) as it:
@@ -391,7 +400,7 @@ async def test_a_page_in_answer_to_a_range_does_not_cost_what_is_held(tmp_path: 
 
 
 async def test_rows_side_by_side_through_every_fault(tmp_path: Path) -> None:
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[int, DownloadResult] = {}
     async with hosts.EveryFault(VIDEO) as host, download_harness(tmp_path) as it:
 
         async def one(number: int) -> None:

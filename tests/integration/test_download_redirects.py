@@ -9,9 +9,10 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from pipeline.download.downloader import Downloader, DownloadLimits, NotNow, Saved
+from pipeline.download.downloader import Deferred, Downloader, Saved
 from pipeline.download.http import Unreachable, open_body, open_session
 from pipeline.download.redirects import ForbiddenUrl, Zone, first_hop, next_hop, redacted, zone_of
+from pipeline.download.retry_state import DownloadLimits
 from pipeline.storage import open_store
 from tests.integration import faulty_file_hosts as hosts
 from tests.integration.ports import free_port
@@ -58,6 +59,17 @@ async def test_a_few_redirects_on_this_machine_are_followed(tmp_path: Path) -> N
     assert all("authorization" not in ask.headers for ask in first.requests + last.requests)
 
 
+MALFORMED = [
+    "http://127.0.0.1:99999/film.mp4",
+    "https://cdn.example:0/film.mp4",
+    f"https://{'a' * 64}.example/film.mp4",
+    "https://cdn..example/film.mp4",
+    "https://.../film.mp4",
+    f"https://{'a.' * 200}example/film.mp4",
+    "https://[::1/film.mp4",
+    "https://ex\u00adample.com/film.mp4",
+    "https://xn--a/film.mp4",
+]
 FORBIDDEN_TARGETS = {
     "link-local": "http://169.254.169.254/latest/meta-data",
     "link-local https": "https://169.254.169.254/latest/meta-data",
@@ -73,6 +85,7 @@ FORBIDDEN_TARGETS = {
     "ftp": "ftp://127.0.0.1/film.mp4",
     "no host": "https:///film.mp4",
     "no URL": "http://[",
+    **{url[:40]: url for url in MALFORMED},
     "nothing": "",
 }
 
@@ -82,7 +95,7 @@ async def test_a_redirect_out_of_bounds_is_not_followed(tmp_path: Path, place: s
     async with hosts.Redirects(VIDEO) as host, download_harness(tmp_path) as it:
         host.target = place
         outcome = await it.fetch(host.url)
-    assert isinstance(outcome, NotNow)
+    assert isinstance(outcome, Deferred)
     assert it.files() == []
     assert len(it.refreshed_at) >= 1
 
@@ -91,18 +104,24 @@ async def test_a_redirect_loop_ends(tmp_path: Path) -> None:
     async with hosts.Redirects(VIDEO) as host, download_harness(tmp_path) as it:
         host.target = "/again"
         outcome = await it.fetch(host.url)
-    assert isinstance(outcome, NotNow)
+    assert isinstance(outcome, Deferred)
     assert "redirects" in outcome.reason
     assert len(host.requests) <= 6 * PATIENT_LIMITS.tries
 
 
 @pytest.mark.parametrize(
-    "url", ["http://example.com/x.mp4", "http://10.0.0.1/x.mp4", "not a url", "ftp://x/y"]
+    "url",
+    [
+        "http://example.com/x.mp4",
+        "http://10.0.0.1/x.mp4",
+        "not a url",
+        *MALFORMED,
+    ],
 )
-async def test_a_first_url_out_of_bounds_is_refused_in_words(tmp_path: Path, url: str) -> None:
+async def test_a_first_url_out_of_bounds_is_a_deferral_with_a_reason(tmp_path: Path, url: str) -> None:
     async with download_harness(tmp_path) as it:
         outcome = await it.fetch(url)
-    assert isinstance(outcome, NotNow)
+    assert isinstance(outcome, Deferred)
     assert outcome.reason
 
 
@@ -113,7 +132,7 @@ async def test_a_name_that_resolves_into_the_private_network_is_refused(tmp_path
         host.target = "https://harmless.example/film.mp4"
         downloader = Downloader(session=session, store=open_store(str(tmp_path)), limits=PATIENT_LIMITS)
         outcome = await DownloadHarness(tmp_path, downloader).fetch(host.url)
-    assert isinstance(outcome, NotNow)
+    assert isinstance(outcome, Deferred)
     assert "harmless.example leads to a private network" in outcome.reason
     assert names.resolve_calls >= 1
 

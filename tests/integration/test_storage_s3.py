@@ -18,8 +18,9 @@ from botocore.config import Config  # type: ignore[import-untyped]  # ships no t
 from botocore.credentials import Credentials  # type: ignore[import-untyped]  # ships no types
 from moto.server import ThreadedMotoServer
 
-from pipeline.download.downloader import Downloader, DownloadLimits, Saved
+from pipeline.download.downloader import Downloader, Saved
 from pipeline.download.http import open_session
+from pipeline.download.retry_state import DownloadLimits
 from pipeline.errors import StoreError, UsageError
 from pipeline.storage import is_object_url, open_store
 from pipeline.storage.multipart_uploads import MultipartUploads
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 QUICK = DownloadLimits(
-    first_wait_s=0.001, longest_wait_s=0.01, stall_window_s=2, answer_s=5, patience_s=1, tries=4
+    first_wait_s=0.001, longest_wait_s=0.01, stall_window_s=2, response_timeout_s=5, patience_s=1, tries=4
 )
 VIDEO = padded(make_video(seconds=2), 12 * 2**20)
 

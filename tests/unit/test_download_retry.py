@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.download.downloader import DownloadLimits, Effort
 from pipeline.download.http import Unreachable, UrlExpired
 from pipeline.download.redirects import ForbiddenUrl
 from pipeline.download.response_headers import (
@@ -15,19 +14,20 @@ from pipeline.download.response_headers import (
     parse_byte_range,
     unsatisfied_total,
 )
+from pipeline.download.retry_state import DownloadLimits, RetryState
 from pipeline.download.stall import StallDetector
 
 LIMITS = DownloadLimits(tries=4, patience_s=60, first_wait_s=1, longest_wait_s=8, proofs=3, full_fetches=5)
 
 
-def make_retry_state() -> Effort:
-    return Effort(LIMITS, random=lambda: 1.0)
+def make_retry_state() -> RetryState:
+    return RetryState(LIMITS, random=lambda: 1.0)
 
 
 def test_waits_grow_with_jitter_until_the_tries_are_used_up() -> None:
     it = make_retry_state()
     assert [it.wait_s(0, 0.0) for _ in range(4)] == [2.0, 4.0, 8.0, None]
-    assert Effort(LIMITS, random=lambda: 0.0).wait_s(0, 0.0) == 1.0
+    assert RetryState(LIMITS, random=lambda: 0.0).wait_s(0, 0.0) == 1.0
 
 
 def test_progress_is_never_out_of_tries() -> None:

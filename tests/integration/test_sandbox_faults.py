@@ -60,6 +60,7 @@ CREATES: Final[dict[str, tuple[ResponseEnding, int, bool]]] = {
     "error-accepted": ("whole", 409, True),
     "id-of-another": ("whole", 200, True),
     "huge-header": ("whole", 200, True),
+    "odd-head": ("whole", 200, True),
     "not-found": ("whole", 404, False),
     "throttled": ("whole", 429, False),
     "quota": ("whole", 429, False),
@@ -162,6 +163,7 @@ STATUSES: Final[dict[str, tuple[ResponseEnding, int]]] = {
     "status-flap": ("whole", 200),
     "status-other-id": ("whole", 200),
     "status-huge-header": ("whole", 200),
+    "status-odd-head": ("whole", 200),
 }
 
 
@@ -266,6 +268,7 @@ LOGS: Final[dict[str, tuple[ResponseEnding, int]]] = {
     "log-forbidden": ("whole", 403),
     "log-hang": ("silent", 0),
     "log-huge-header": ("whole", 200),
+    "log-odd-head": ("whole", 200),
 }
 
 
@@ -395,8 +398,15 @@ async def _chunk_broken(sandbox: Sandbox, url: str, whole: bytes) -> None:
     assert not answer.body.endswith(b"0\r\n\r\n")
 
 
-async def _huge_header(sandbox: Sandbox, url: str, whole: bytes) -> None:
+async def _unchanged_body(sandbox: Sandbox, url: str, whole: bytes) -> None:
     assert (await send_request(url)).body == whole
+
+
+async def _altered(sandbox: Sandbox, url: str, whole: bytes) -> None:
+    answer = await send_request(url)
+    assert (answer.ending, answer.status) == ("whole", 200)
+    assert answer.body != whole
+    assert answer.headers["etag"] != (await send_request(url)).headers["etag"]
 
 
 DOWNLOADS: Final[dict[str, tuple[Callable[[Sandbox, str, bytes], Awaitable[None]], float | None]]] = {
@@ -417,7 +427,13 @@ DOWNLOADS: Final[dict[str, tuple[Callable[[Sandbox, str, bytes], Awaitable[None]
     "cdn-redirect-private": (_redirect_private, None),
     "cdn-redirect-bad": (_redirect_bad, None),
     "cdn-chunk-broken": (_chunk_broken, None),
-    "cdn-huge-header": (_huge_header, None),
+    "cdn-huge-header": (_unchanged_body, None),
+    "cdn-odd-head": (_unchanged_body, None),
+    "cdn-trailing-bytes": (_altered, None),
+    "cdn-bad-metadata": (_altered, None),
+    "cdn-turned": (_altered, None),
+    "cdn-encrypted": (_altered, None),
+    "cdn-no-index": (_altered, None),
 }
 
 

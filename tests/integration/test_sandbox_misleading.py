@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 import pytest
 
 from pipeline.sandbox import Fault, Sandbox
+from pipeline.sandbox.faults.broken_responses import ODD_HEADS
 from pipeline.sandbox.faults.status_changes import BAD_URLS
 from tests.integration.raw_client import (
     AUTH_HEADERS,
+    GENERATIONS_PATH,
     create,
     get_status,
     instant_render_options,
@@ -205,3 +209,27 @@ async def test_a_fault_chooses_the_shape_of_its_error() -> None:
         assert {"title", "status", "message", "instance", "requestId", "error"} == set(cat.json())
         assert {"message", "path", "requestId", "statusCode", "timestamp"} == set(dog.json())
         assert cat.json()["requestId"] == cat.headers["x-request-id"]
+
+
+ODD_TEXTS: Final = {
+    "many-headers": b"X-Trace-299: 299",
+    "double-length": b"Content-Length",
+    "space-before-colon": b"X-Odd : yes",
+    "bytes-after": b"}\r\n\r\n",
+    "bare-newlines": b"OK\n",
+}
+
+
+@pytest.mark.parametrize("kind", ODD_HEADS)
+async def test_a_head_may_be_one_that_parsers_refuse(kind: str) -> None:
+    async with Sandbox(instant_render_options()) as sandbox:
+        sandbox.add_fault(Fault("status-odd-head", value=kind))
+        made = (await create(sandbox)).json()["id"]
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(sandbox.url.rpartition(":")[2]))
+        path = f"{GENERATIONS_PATH}?generation_id={quote(made, safe='')}"
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\n\r\n".encode())
+        received = await reader.read()
+        writer.close()
+        assert received.startswith(b"HTTP/1.1 200 OK")
+        assert received.count(ODD_TEXTS[kind]) == (2 if kind == "double-length" else 1)
+        assert b'"status":"completed"' in received

@@ -79,6 +79,33 @@ def add_huge_header(response: web.Response, fault: Fault) -> web.Response:
     return response
 
 
+ODD_HEADS: Final = ("many-headers", "double-length", "space-before-colon", "bytes-after", "bare-newlines")
+
+
+def odd_response(request: web.BaseRequest, response: web.Response, fault: Fault) -> web.Response:
+    """Send `response` with one of `ODD_HEADS`, written past the library, which would refuse most of them.
+
+    The returned response is never sent.
+    """
+    kind = fault.text(ODD_HEADS[0])
+    body = bytes(response.body) if isinstance(response.body, bytes | bytearray) else b""
+    headers = {**response.headers, "Content-Length": str(len(body)), "Connection": "close"}
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    match kind:
+        case "many-headers":
+            lines += [f"X-Trace-{number}: {number}" for number in range(300)]
+        case "double-length":
+            lines.append(f"Content-Length: {len(body)}")
+        case "space-before-colon":
+            lines.append("X-Odd : yes")
+    newline = "\n" if kind == "bare-newlines" else "\r\n"
+    head = newline.join([f"HTTP/1.1 {response.status} {status_phrase(response.status)}", *lines, "", ""])
+    if request.transport is not None:
+        request.transport.write(head.encode() + body + (b"\r\n\r\n" if kind == "bytes-after" else b""))
+    close_connection(request)
+    return web.Response(status=500)
+
+
 def retry_after_headers(fault: Fault) -> dict[str, str]:
     """The header for the fault's `value`: seconds, a date, or "date:SECONDS" from the vendor's now."""
     match fault.value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from pipeline.sandbox.faults.broken_responses import ODD_HEADS
 from pipeline.sandbox.faults.injector import FaultPoint
 from pipeline.sandbox.faults.status_changes import BAD_URLS
 
@@ -54,6 +55,8 @@ FAULTS: Final[Mapping[str, FaultKind]] = {
         empty="accepted, answered 200 with nothing",
         no_id="accepted, answered 200 with JSON that has no id",
         id_of_another="accepted, answered with the id of another generation",
+        odd_head="accepted, answered with a head that some parsers refuse: `value` (many-headers) is "
+        + ", ".join(ODD_HEADS),
         huge_header="accepted, answered with one header of `value` (12000) bytes",
         hang="never answers; not accepted",
         hang_accepted="accepted, but never answers",
@@ -77,6 +80,7 @@ FAULTS: Final[Mapping[str, FaultKind]] = {
         status_unauthorized="401 although the key is right",
         status_flap="`error` although nothing failed; with *1, the next answer is true again",
         status_other_id="about another generation than the one in the query, with its id and its video",
+        status_odd_head="with a head that some parsers refuse; `value` as for odd-head",
         status_huge_header="with one header of `value` (12000) bytes",
     ),
     **_fault_kinds(
@@ -113,6 +117,7 @@ FAULTS: Final[Mapping[str, FaultKind]] = {
         log_throttled="429 from the log; `value`: Retry-After",
         log_forbidden="403 from the log; without *TIMES for good",
         log_hang="the log never answers",
+        log_odd_head="with a head that some parsers refuse; `value` as for odd-head",
         log_huge_header="with one header of `value` (12000) bytes",
         log_frozen="the log stands still: it shows the first `value` (0) rows only",
         log_lagging="every row shows `value` (3600) vendor's seconds late",
@@ -148,6 +153,12 @@ FAULTS: Final[Mapping[str, FaultKind]] = {
         cdn_redirect_bad="302 to a URL that parsers refuse; `value` as for bad-url",
         cdn_chunk_broken="chunked; after `value` (0.5) of the file a proxy's error page in place of a chunk",
         cdn_huge_header="with one header of `value` (12000) bytes",
+        cdn_odd_head="with a head that some parsers refuse; `value` as for odd-head",
+        cdn_trailing_bytes="a playable MP4 with a few bytes after its last box",
+        cdn_bad_metadata="a playable MP4 whose comment is not UTF-8",
+        cdn_turned="a playable MP4 with a display matrix of 90 degrees",
+        cdn_encrypted="an MP4 whose video track is marked as encrypted",
+        cdn_no_index="an MP4 without its index",
         cdn_redirect_private="302 to `value` (http://169.254.169.254/latest/meta-data/)",
     ),
 }

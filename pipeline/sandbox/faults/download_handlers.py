@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from pipeline.sandbox.faults import broken_responses
+from pipeline.sandbox.faults.altered_files import FILE_FAULTS
 from pipeline.sandbox.faults.status_changes import bad_url
 from pipeline.sandbox.file_response import etag_of, file_headers, parse_range, send_file
 
@@ -21,6 +22,9 @@ async def serve_faulty_download(
     request: web.Request, fault: Fault, data: bytes, shutdown: asyncio.Event
 ) -> web.StreamResponse:
     """Answer the request for `data` with `fault`."""
+    if fault.name in FILE_FAULTS:
+        altered = FILE_FAULTS[fault.name](data)
+        return await send_file(request, altered, etag_of(altered))
     response = _single_response(request, fault, data)
     if response is not None:
         return response
@@ -69,6 +73,9 @@ def _single_response(request: web.Request, fault: Fault, data: bytes) -> web.Res
             return web.Response(status=302, headers={"Location": request.path_qs})
         case "cdn-redirect-bad":
             return web.Response(status=302, headers={"Location": _header_text(bad_url(fault.value))})
+        case "cdn-odd-head":
+            plain = web.Response(body=data, content_type="video/mp4")
+            return broken_responses.odd_response(request, plain, fault)
         case "cdn-huge-header":
             return broken_responses.add_huge_header(web.Response(body=data, content_type="video/mp4"), fault)
         case "cdn-redirect-private":

@@ -37,6 +37,7 @@ def command(
 
 
 async def _adopt(manifest: Path, job: str, generation_id: str, paths: BatchPaths) -> int:
+    from pipeline.cli.folder import check_folder, claim_folder
     from pipeline.cli.ledger_access import open_exclusive_ledger
     from pipeline.cli.setup import plan_batch
     from pipeline.manifest import load
@@ -45,7 +46,10 @@ async def _adopt(manifest: Path, job: str, generation_id: str, paths: BatchPaths
     checked = load(manifest)
     if not any(candidate.id == job for candidate in checked.jobs):
         raise UsageError(f"{manifest} has no row with the id {job!r}")
+    check_folder(paths, manifest, sandbox=False)
     async with open_exclusive_ledger(paths, what=f"veobatch adopt {manifest}") as ledger:
+        sandbox = await ledger.meta_get("vendor") == "sandbox"
+        await claim_folder(ledger, paths, manifest, sandbox=sandbox)
         name = checked.run.get("name", "{id}")
         plan = await plan_batch(ledger, checked, name, RetrySelection())
         record = _find_adopting_record(plan.records, job, generation_id)

@@ -108,7 +108,7 @@ async def _execute(prepared: PreparedRun, cdn: aiohttp.ClientSession) -> ExitSum
         observers = RunObservers(prepared, learner)
         observer = observers.observer
         prepared.reconnect_notifier.observer = observer
-        report_start(plan, prepared.loaded, prepared.cost_estimate, observer, prepared.manifest_warning)
+        report_start(plan, prepared.loaded, prepared.cost_estimate, observer, *prepared.notes)
         dependencies = _dependencies(prepared, cdn, learner)
         if prepared.epoch is None:
             return await _run_engine(

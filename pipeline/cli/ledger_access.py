@@ -1,4 +1,4 @@
-"""Opening a batch's ledger, wherever it is: one run at a time, pauses told, no password shown."""
+"""Opening a batch's ledger, wherever it is: one run at a time, pauses reported, no password shown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.ledger.lock import hold_lock
 from pipeline.results.csv import iso
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from contextlib import AbstractContextManager
 
     from pipeline.cli.paths import BatchPaths
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 _USERINFO_PASSWORD: Final = re.compile(r"(://[^:/?#]*:)(.*)(@)")
 _QUERY_PASSWORD: Final = re.compile(r"([?&](?:ssl)?password=)([^&]*)")
 _MIN_SECRET_CHARS: Final = 4
-"""A shorter password would blacken half of what is written; it is still never written on purpose."""
+"""Shorter passwords are not redacted from logs: they would blot out ordinary text."""
 
 
 class ReconnectNotifier:
-    """Says that a database is waited for: to the run's observers once there are any, till then aloud."""
+    """Reports that a database is waited for: to the run's observers once there are any, else on stderr."""
 
     def __init__(self) -> None:
         self.observer: Observer | None = None
@@ -44,15 +44,22 @@ class ReconnectNotifier:
 
 @asynccontextmanager
 async def open_exclusive_ledger(
-    paths: BatchPaths, *, what: str, notifier: ReconnectNotifier | None = None
+    paths: BatchPaths,
+    *,
+    what: str,
+    notifier: ReconnectNotifier | None = None,
+    before_open: Callable[[], object] | None = None,
 ) -> AsyncIterator[Ledger]:
-    """Open the ledger of `place` to write, and keep every other run out of it meanwhile.
+    """Open the ledger to write, and keep every other run out of it meanwhile.
 
-    Raises `Held` when another process has the folder or the batch, else as `Ledger.open` does.
+    `before_open` is called once the folder is locked, before a ledger is made in it. Raises `BatchLocked`
+    when another process has the folder or the batch, else as `Ledger.open` does.
     """
     since = iso(time.time())
     notifier = notifier or ReconnectNotifier()
     with hold_lock(paths.folder, what=what, since=since), _external_file_lock(paths, what, since):
+        if before_open is not None:
+            before_open()
         opening = Ledger.open(paths.ledger, batch=paths.batch, exclusive=True, on_pause=notifier.notify)
         async with await opening as ledger:
             yield ledger
@@ -69,14 +76,14 @@ def _external_file_lock(paths: BatchPaths, what: str, since: str) -> AbstractCon
 
 
 async def open_read_only_ledger(paths: BatchPaths) -> Ledger:
-    """Open the ledger of `place` for reading, as `Ledger.open` does."""
+    """Open the ledger for reading, as `Ledger.open` does."""
     return await Ledger.open(
         paths.ledger, batch=paths.batch, read_only=True, on_pause=ReconnectNotifier().notify
     )
 
 
 def redact_password(text: str) -> str:
-    """Return a word of the command line with the password of a URL in it made illegible."""
+    """Return a command-line argument with the password of a URL in it replaced by asterisks."""
     if "://" not in text:
         return text
     return _QUERY_PASSWORD.sub(r"\1***", _USERINFO_PASSWORD.sub(r"\1***\3", text))

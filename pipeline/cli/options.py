@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.paths import DEFAULT_LEDGER_CHOICE, LedgerChoice
-from pipeline.plan import RetrySelection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+
+    from pipeline.plan import RetrySelection
 
 
 def ledger_options(function: Callable[..., int]) -> Callable[..., int]:
@@ -67,6 +68,7 @@ class RunOptions:
     retry_failed: bool = False
     only: frozenset[str] = frozenset()
     resubmit_in_doubt: bool = False
+    begin_anew: bool = False
     serve: str | None = None
     junit: Path | None = None
     notify: tuple[str, ...] = ()
@@ -77,4 +79,6 @@ class RunOptions:
 
     @property
     def retry(self) -> RetrySelection:
+        from pipeline.plan import RetrySelection
+
         return RetrySelection(self.retry_failed, self.only)

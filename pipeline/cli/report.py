@@ -32,11 +32,13 @@ def command(target: str, output: str | None, ledger_choice: LedgerChoice) -> int
 
 
 async def _write_report(paths: BatchPaths) -> int:
+    from pipeline.cli.folder import reject_foreign_files
     from pipeline.cli.ledger_access import open_read_only_ledger
     from pipeline.results import CSV_NAME, REPORT_NAME
     from pipeline.results.writer import ResultsWriter
     from pipeline.storage import open_store
 
+    reject_foreign_files(paths)
     async with await open_read_only_ledger(paths) as ledger:
         records = await ledger.load()
         manifest = json.loads(await ledger.meta_get("manifest") or '""')

@@ -92,6 +92,11 @@ def _settings_options(function: Any) -> Any:
 @click.option(
     "--resubmit-in-doubt", is_flag=True, help="Submit rows in doubt again, even if that pays twice."
 )
+@click.option(
+    "--begin-anew",
+    is_flag=True,
+    help="Begin a new batch where an earlier one has lost its ledger, even if that pays twice.",
+)
 @click.option("--wait-for-quota", is_flag=True, default=None, help="Wait out a quota instead of stopping.")
 @click.option("--no-media", is_flag=True, help="Neither check the videos' streams nor make posters.")
 @click.option(

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from pipeline.cli.cost_prompt import confirm_cost, estimate_cost, load_prices
+from pipeline.cli.folder import check_folder, check_remote_output, claim_folder, set_aside_lost_batch
 from pipeline.cli.ledger_access import ReconnectNotifier, ledger_passwords, open_exclusive_ledger
 from pipeline.cli.manifest_loading import cache_dir, check_manifest_images, check_with_catalogue
+from pipeline.cli.other_batches import reject_rows_paid_elsewhere, remember_folder
+from pipeline.cli.paths import LEDGER_NAME
 from pipeline.client import Api
 from pipeline.client.catalog import Catalog
 from pipeline.errors import UsageError
@@ -80,20 +84,51 @@ async def check_vendor(ledger: Ledger, *, sandbox: bool, folder: Path) -> None:
         )
 
 
+async def open_batch(
+    stack: AsyncExitStack, config: RunConfig, manifest: Manifest, notifier: ReconnectNotifier, *, lost: bool
+) -> tuple[Ledger, tuple[str, ...]]:
+    """Lock the folder, open its ledger on `stack` and make the folder its own; return it, with warnings.
+
+    `lost` moves the files of a batch without its ledger out of the way first. Raises `UsageError` when the
+    folder, or rows that are paid for, belong to another batch.
+    """
+    options, paths = config.options, config.paths
+    sandbox, begin_anew = options.sandbox, options.begin_anew
+    if not (sandbox or begin_anew or options.output or paths.external_ledger or _has_ledger(paths)):
+        await reject_rows_paid_elsewhere(manifest, paths)
+    open_ledger = open_exclusive_ledger(
+        paths,
+        what=f"veobatch run {options.manifest}",
+        notifier=notifier,
+        before_open=partial(set_aside_lost_batch, paths, sandbox=sandbox) if lost else None,
+    )
+    ledger = await stack.enter_async_context(open_ledger)
+    await check_vendor(ledger, sandbox=sandbox, folder=paths.folder)
+    await check_remote_output(config.store, ledger, paths, options.manifest, begin_anew=begin_anew)
+    claim = await claim_folder(ledger, paths, options.manifest, sandbox=sandbox, begin_anew=begin_anew)
+    if not sandbox:
+        remember_folder(paths.folder)
+    return ledger, (*claim.notes, *await other_manifest_warnings(ledger, options.manifest))
+
+
+def _has_ledger(paths: BatchPaths) -> bool:
+    return (paths.folder / LEDGER_NAME).exists()
+
+
 def absolute_path(manifest: Path) -> str:
     return str(manifest.absolute())
 
 
-async def other_manifest_warning(ledger: Ledger, manifest: Path) -> str:
-    """Return words of warning when the batch was begun from another file, else nothing.
+async def other_manifest_warnings(ledger: Ledger, manifest: Path) -> tuple[str, ...]:
+    """Return a warning when the batch was begun from another file, else nothing.
 
     Two manifests of one name share a folder unless `--output` says otherwise; a moved one keeps it.
     """
     stored = json.loads(await ledger.meta_get("manifest") or '""')
     current = absolute_path(manifest)
     if stored in ("", current):
-        return ""
-    return f"this batch was begun from {stored}: its rows that are not in {current} count as removed"
+        return ()
+    return (f"this batch was begun from {stored}: its rows that are not in {current} count as removed",)
 
 
 async def plan_batch(
@@ -168,7 +203,7 @@ class PreparedRun:
     """A run as it stands before anything is submitted; what is open in it belongs to the caller's stack.
 
     `batch` has its final settings and base URL. `epoch` is what the ledger answered when a cluster's
-    epoch began, None for a run in this process. `other` warns of another manifest's folder, or is empty.
+    epoch began, None for a run in this process. `notes` are warnings about the folder and its earlier runs.
     """
 
     config: RunConfig
@@ -177,7 +212,7 @@ class PreparedRun:
     reconnect_notifier: ReconnectNotifier
     run_log: RunLog
     loaded: LoadedManifest
-    manifest_warning: str
+    notes: tuple[str, ...]
     epoch: tuple[int, frozenset[str]] | None
     plan: BatchPlan
     prices: PriceTable
@@ -212,6 +247,7 @@ async def prepare(stack: AsyncExitStack, config: RunConfig) -> PreparedRun:
     Raises `VeobatchError` for whatever stands in the way; nothing is submitted here.
     """
     options, paths = config.options, config.paths
+    lost = check_folder(paths, options.manifest, sandbox=options.sandbox, begin_anew=options.begin_anew)
     base_url = config.base_url or await start_sandbox(stack, config)
     timeout_s = config.settings.request_timeout
     api = await stack.enter_async_context(Api(base_url, config.key, timeout_s=timeout_s))
@@ -220,10 +256,7 @@ async def prepare(stack: AsyncExitStack, config: RunConfig) -> PreparedRun:
     loaded = await load_checked_manifest(config, catalogue)
     settings = resolve_settings(options, loaded.manifest.run)
     notifier = ReconnectNotifier()
-    open_ledger = open_exclusive_ledger(paths, what=f"veobatch run {options.manifest}", notifier=notifier)
-    ledger = await stack.enter_async_context(open_ledger)
-    await check_vendor(ledger, sandbox=options.sandbox, folder=paths.folder)
-    manifest_warning = await other_manifest_warning(ledger, options.manifest)
+    ledger, notes = await open_batch(stack, config, loaded.manifest, notifier, lost=lost)
     secrets = [config.key.secret, *ledger_passwords(paths.external_ledger)]
     run_log = stack.enter_context(RunLog(paths.folder / LOG_NAME, secrets))
     # Before anything is planned: workers that a killed driver left behind write nothing from here on.
@@ -240,7 +273,7 @@ async def prepare(stack: AsyncExitStack, config: RunConfig) -> PreparedRun:
         notifier,
         run_log,
         loaded,
-        manifest_warning,
+        notes,
         epoch,
         plan,
         prices,

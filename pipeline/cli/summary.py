@@ -182,7 +182,7 @@ def redacted_argv(argv: Sequence[str]) -> list[str]:
         if (
             not skip
             and argument != "--notify"
-            and not argument.startswith(("--notify=", "--resubmit-in-doubt"))
+            and not argument.startswith(("--notify=", "--resubmit-in-doubt", "--begin-anew"))
         ):
             shown.append(redact_password(argument))
         skip = argument == "--notify"

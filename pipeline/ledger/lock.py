@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-LOCK_NAME: Final = ".lock"
-HOLDER_NAME: Final = ".holder.json"
+LOCK_NAME: Final = ".veobatch.lock"
+HOLDER_NAME: Final = ".veobatch.holder.json"
 
 
 @contextlib.contextmanager

@@ -46,6 +46,7 @@ _DAMAGED_MESSAGE: Final = (
     "the ledger is damaged, and was left as it is: put back a copy of it, if you have one. Without it, what "
     "was paid for cannot be told from what was not: look at your account before you move the file away"
 )
+_OTHER_DATABASE_MESSAGE: Final = f"this is a database, but not a ledger of veobatch: {_MOVE_AWAY_ADVICE}"
 _PERMISSIONS_ADVICE: Final = "check the permissions of the file and its folder"
 _ERROR_MESSAGES: Final = {
     sqlite3.SQLITE_CORRUPT: _DAMAGED_MESSAGE,
@@ -100,6 +101,7 @@ class SqliteBackend(LedgerBackend):
             raise LedgerError(f"{self._path}: there is no ledger here")
         if self._path.stat().st_size == 0:
             raise LedgerError(f"{self._path}: {_DAMAGED_MESSAGE}")
+        _check_header(self._path)
         uri = f"{self._path.resolve().as_uri()}?{self._open_mode(read_only=read_only)}"
         connection = sqlite3.connect(
             uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
@@ -119,10 +121,6 @@ class SqliteBackend(LedgerBackend):
 
     def _check_file(self) -> int:
         """Return the version of the ledger, once it proved to be one, whole, and not newer than we are."""
-        if self._reader.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
-            raise LedgerError(
-                f"{self._path}: this is a database, but not a ledger of veobatch: {_MOVE_AWAY_ADVICE}"
-            )
         found = int(self._reader.execute(self.sql.version_get).fetchone()[0] or 0)
         reject_newer_version(str(self._path), found)
         if not _passes_quick_check(self._reader):
@@ -172,6 +170,20 @@ class SqliteBackend(LedgerBackend):
             access_denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
             message = f"{_PERMISSIONS_ADVICE} ({error.strerror})" if access_denied else error.strerror
             raise LedgerError(f"{self._path}: the ledger cannot be opened: {message}") from error
+
+
+def _check_header(path: Path) -> None:
+    """Raise `LedgerError` for a file that is no ledger of ours, before SQLite opens it.
+
+    SQLite would apply and remove a journal that lies beside somebody else's file.
+    Offsets: https://www.sqlite.org/fileformat2.html#the_database_header
+    """
+    with path.open("rb") as file:
+        head = file.read(72)
+    if not head.startswith(b"SQLite format 3\0"):
+        raise LedgerError(f"{path}: {_DAMAGED_MESSAGE}")
+    if int.from_bytes(head[68:72], "big") != _APPLICATION_ID:
+        raise LedgerError(f"{path}: {_OTHER_DATABASE_MESSAGE}")
 
 
 def _may_write(path: Path) -> bool:

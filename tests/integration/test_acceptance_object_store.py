@@ -80,7 +80,12 @@ def stable_columns(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def local_leftovers(desk: Workspace) -> set[str]:
-    return {name.rpartition("/")[2] for name in desk.files()} - {".lock", "ledger.sqlite3", "run.log"}
+    return {name.rpartition("/")[2] for name in desk.files()} - {
+        ".veobatch.lock",
+        ".veobatch.json",
+        "ledger.sqlite3",
+        "run.log",
+    }
 
 
 async def test_a_bucket_holds_what_a_folder_would(tmp_path: Path, bucket: Bucket) -> None:

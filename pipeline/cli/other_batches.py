@@ -1,0 +1,104 @@
+"""Whether this manifest's rows are paid for in another folder already: run from elsewhere, or renamed.
+
+Asked once, when a batch begins. Looks where earlier runs of the manifest may have put their output: in
+`output/` here and beside the manifest's folders, and in a list of folders kept for this user.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pipeline.cli.own_files import TEMPORARY_SUFFIX, read_marker
+from pipeline.cli.paths import DEFAULT_BATCH, LEDGER_NAME, BatchPaths
+from pipeline.errors import UsageError, VeobatchError
+from pipeline.model import MAYBE_PAID
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.manifest import Manifest
+
+_MAX_PARENTS: Final = 4
+_MAX_FOLDERS: Final = 500
+
+
+async def reject_rows_paid_elsewhere(manifest: Manifest, paths: BatchPaths) -> None:
+    """Raise `UsageError` when another folder's ledger has rows of `manifest` that are or may be paid for.
+
+    A batch counts when it was begun from this very file, or from one that is no longer there.
+    """
+    here = paths.folder.absolute()
+    for folder in dict.fromkeys(_candidates(manifest.path, here)):
+        if folder == here or not (folder / LEDGER_NAME).is_file():
+            continue
+        paid = await _paid_rows(manifest, folder)
+        if paid:
+            rows = "1 row" if paid == 1 else f"{paid:,} rows"
+            raise UsageError(
+                f"{rows} of {manifest.path} are paid for in {folder} already, and would be paid for again in "
+                f"{paths.folder}. To go on there: veobatch run {manifest.path} --output {folder}. To pay "
+                "again: --begin-anew"
+            )
+
+
+def remember_folder(folder: Path) -> None:
+    """Add a batch's folder to this user's list; a list that cannot be written is done without."""
+    with contextlib.suppress(OSError):
+        path = _list_path()
+        folders = [
+            str(folder.absolute()),
+            *(name for name in _remembered() if name != str(folder.absolute())),
+        ]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_name(path.name + TEMPORARY_SUFFIX)
+        new.write_text(json.dumps(folders[:_MAX_FOLDERS]), encoding="utf-8")
+        new.replace(path)
+
+
+def _candidates(manifest: Path, here: Path) -> Iterator[Path]:
+    roots = [here.parent, *(parent / "output" for parent in manifest.absolute().parents[:_MAX_PARENTS])]
+    for root in roots:
+        with contextlib.suppress(OSError):
+            yield from sorted(path for path in root.iterdir() if path.is_dir())
+    yield from map(Path, _remembered())
+
+
+async def _paid_rows(manifest: Manifest, folder: Path) -> int:
+    from pipeline.cli.ledger_access import open_read_only_ledger
+    from pipeline.plan import make_plan
+
+    marker = read_marker(folder)
+    if marker is not None and (marker.sandbox or not _may_be_meant(marker.manifest, manifest.path)):
+        return 0
+    try:
+        async with await open_read_only_ledger(BatchPaths(folder, str(folder), "", DEFAULT_BATCH)) as ledger:
+            if await ledger.meta_get("vendor") == "sandbox":
+                return 0
+            begun_from = json.loads(await ledger.meta_get("manifest") or '""')
+            if not _may_be_meant(begun_from, manifest.path):
+                return 0
+            plan = make_plan(manifest.jobs, await ledger.load())
+    except (VeobatchError, OSError, ValueError):
+        return 0
+    return sum(record.position >= 0 and record.state in MAYBE_PAID for record in plan.records)
+
+
+def _may_be_meant(begun_from: str, manifest: Path) -> bool:
+    return begun_from == str(manifest.absolute()) or not Path(begun_from).exists()
+
+
+def _list_path() -> Path:
+    from platformdirs import user_state_path
+
+    return user_state_path("veobatch") / "folders.json"
+
+
+def _remembered() -> list[str]:
+    try:
+        found = json.loads(_list_path().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []

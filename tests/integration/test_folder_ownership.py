@@ -1,0 +1,232 @@
+"""Whose folder it is: the user's own files stay as they are, and a batch without its ledger buys nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.cli import cli
+from pipeline.errors import UsageError, VeobatchError
+from tests.integration.vendor_double import vendor_and_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+OUR_NAMES = (
+    "results.csv", "report.html", "run.log", "run.log.1", "run.log.2", "run.log.3", "sandbox.jsonl",
+    "ledger.sqlite3", "ledger.sqlite3-wal", "ledger.sqlite3-shm", "ledger.sqlite3-journal",
+    "ledger.sqlite3.2024.new", ".veobatch.json", ".veobatch.holder.json", ".veobatch.lock", ".lock",
+    ".holder.json", ".veobatch.json.veobatch-part", "results.csv.part", "report.html.part", "before-2024/x",
+    "videos/a.mp4", "videos/a.mp4.part", "videos/a.mp4.origin.part", "videos/b.mp4", "videos/holiday.mov",
+    "posters/a.jpg", "posters/b.jpg", "posters/a.jpg.part", "notes.txt", "videos/night/deep.mp4",
+)  # fmt: skip
+COMMANDS = (
+    ["run", "night.yaml", "--output", "mine"],
+    ["run", "night.yaml", "--output", "mine", "--begin-anew", "--yes"],
+    ["run", "night.yaml", "--output", "mine", "--sandbox"],
+    ["run", "night.yaml", "--output", "mine", "--sandbox", "--begin-anew"],
+    ["validate", "night.yaml"],
+    ["schema"],
+    ["status", "mine"],
+    ["status", "night.yaml", "--output", "mine"],
+    ["report", "mine"],
+    ["report", "night.yaml", "--output", "mine"],
+    ["costs", "mine"],
+    ["adopt", "night.yaml", "a", "g", "--output", "mine"],
+)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    monkeypatch.setenv("AIMLAPI_API_KEY", "k")
+    monkeypatch.setenv("AIMLAPI_API_BASE", "http://127.0.0.1:9")
+    monkeypatch.chdir(tmp_path)
+    Path("night.yaml").write_text("- {id: a, image_url: https://example.com/a.jpg, prompt: She laughs.}\n")
+    return tmp_path
+
+
+def fill(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(f"my own {name}\nwith lines, \x00 and commas\n".encode())
+    return contents(folder)
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_a_folder_of_the_users_own_stays_as_it_is(here: Path, arguments: list[str]) -> None:
+    mine = fill(here / "mine", OUR_NAMES)
+    with contextlib.suppress(VeobatchError):
+        cli.main(arguments, standalone_mode=False)
+    assert contents(here / "mine") == mine
+
+
+@pytest.mark.parametrize("name", [
+    name for name in OUR_NAMES
+    if name.partition(".")[0] in {"results", "report", "run", "sandbox", "ledger", "videos/a", "posters/b"}
+    and not name.endswith((".new", "csv.part", "html.part"))
+])  # fmt: skip
+def test_each_file_of_the_users_own_stops_a_run_before_anything_is_made(here: Path, name: str) -> None:
+    mine = fill(here / "mine", [name])
+    with pytest.raises(UsageError, match="--output") as caught:
+        cli.main(["run", "night.yaml", "--output", "mine"], standalone_mode=False)
+    assert Path(name).name in str(caught.value)
+    assert contents(here / "mine") == mine
+
+
+def test_a_database_of_the_users_own_is_not_opened(here: Path) -> None:
+    (here / "mine").mkdir()
+    with sqlite3.connect(here / "mine" / "ledger.sqlite3") as database:
+        database.execute("CREATE TABLE expenses (amount)")
+    database.close()
+    before = contents(here / "mine")
+    with pytest.raises(UsageError, match=r"ledger\.sqlite3"):
+        cli.main(["run", "night.yaml", "--output", "mine"], standalone_mode=False)
+    assert contents(here / "mine") == before
+
+
+@pytest.mark.parametrize("manifest", ["results.csv", "report.html", "videos/m.yaml", "./sub/../results.csv"])
+def test_a_manifest_among_the_results_is_not_written_over(here: Path, manifest: str) -> None:
+    path = Path(manifest)
+    for folder in ("sub", "videos"):
+        Path(folder).mkdir()
+    path.write_text("image_url,prompt\nhttps://example.com/a.jpg,She laughs.\n")
+    with pytest.raises(VeobatchError):
+        cli.main(["run", manifest, "--output", "."], standalone_mode=False)
+    assert path.read_text().startswith("image_url,prompt")
+
+
+@pytest.mark.parametrize("name", ["videos", "posters"])
+def test_a_media_folder_that_cannot_hold_files_is_found_at_the_start(here: Path, name: str) -> None:
+    (here / "mine").mkdir()
+    (here / "mine" / name).symlink_to("nowhere")
+    with pytest.raises(UsageError, match="nowhere"):
+        cli.main(["run", "night.yaml", "--output", "mine"], standalone_mode=False)
+    (here / "mine" / name).unlink()
+    (here / "mine" / name).write_text("a file")
+    with pytest.raises(UsageError, match="folder"):
+        cli.main(["run", "night.yaml", "--output", "mine"], standalone_mode=False)
+
+
+async def test_a_batch_that_lost_its_ledger_buys_nothing_until_it_is_begun_anew(tmp_path: Path) -> None:
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
+        desk.write(["a", "b"])
+        assert (await desk.run()).code == 0
+        table = (desk.output / "results.csv").read_bytes()
+        for lost in ({"ledger.sqlite3"}, {".veobatch.json"}, {"run.log"}, {"report.html"}):
+            for name in lost:
+                (desk.output / name).unlink()
+            result = await desk.run()
+            assert result.code == 2, result.output
+            assert "--begin-anew" in result.err
+            assert "adopt" in result.err
+        assert vendor.create_counts == {"a": 1, "b": 1}
+        assert (desk.output / "results.csv").read_bytes() == table
+
+        result = await desk.run("--begin-anew")
+        assert result.code == 0, result.output
+        assert vendor.create_counts == {"a": 2, "b": 2}
+        [aside] = desk.output.glob("before-*")
+        assert (aside / "results.csv").read_bytes() == table
+        assert len(list((aside / "videos").iterdir())) == 2
+        assert (await desk.run("--begin-anew")).code == 0  # its ledger is there: nothing to begin anew
+        assert vendor.create_counts == {"a": 2, "b": 2}
+
+
+@pytest.mark.parametrize("left", ["results.csv", "videos", ".veobatch.json", "run.log"])
+async def test_each_thing_that_a_batch_leaves_is_a_sign_of_it(tmp_path: Path, left: str) -> None:
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
+        desk.write(["a"])
+        assert (await desk.run()).code == 0
+        for path in desk.output.iterdir():
+            if path.name != left:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        result = await desk.run()
+        assert result.code == 2, result.output
+        assert vendor.create_counts == {"a": 1}
+
+
+async def test_a_ledger_elsewhere_that_is_forgotten_is_missed(tmp_path: Path) -> None:
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
+        desk.write(["a"])
+        assert (await desk.run("--ledger", "shared.sqlite3")).code == 0
+        for arguments in ((), ("--ledger", "other.sqlite3"), ("--ledger", "shared.sqlite3", "--batch", "b")):
+            result = await desk.run(*arguments)
+            assert result.code == 2, result.output
+            assert "shared.sqlite3" in result.err
+        assert (await desk.run("--ledger", "shared.sqlite3")).code == 0
+        assert vendor.create_counts == {"a": 1}
+
+
+async def test_a_run_from_elsewhere_or_of_a_renamed_manifest_finds_what_is_paid_for(tmp_path: Path) -> None:
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
+        manifest = desk.write(["a", "b"])
+        assert (await desk.run()).code == 0
+        nested = tmp_path / "deep" / "down"
+        nested.mkdir(parents=True)
+        desk.folder = nested
+        desk.environment = {"HOME": str(tmp_path / "home")}
+        result = await desk.run(manifest=str(manifest))
+        assert result.code == 2, result.output
+        assert str(tmp_path / "output" / "batch") in result.err
+        desk.folder = tmp_path
+        manifest.rename(tmp_path / "renamed.json")
+        result = await desk.run(manifest="renamed.json")
+        assert result.code == 2, result.output
+        assert "2 rows" in result.err
+        result = await desk.run("--output", "output/batch", manifest="renamed.json")
+        assert result.code == 0, result.output
+        assert vendor.create_counts == {"a": 1, "b": 1}
+
+
+async def test_another_manifest_with_the_same_rows_is_another_batch(tmp_path: Path) -> None:
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
+        desk.write(["a"])
+        desk.write(["a"], name="other.json")
+        assert (await desk.run()).code == 0
+        assert (await desk.run(manifest="other.json")).code == 0
+        assert vendor.create_counts == {"a": 2}
+
+
+async def test_a_folder_of_an_earlier_version_is_taken_over_silently(tmp_path: Path) -> None:
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
+        desk.write(["a"])
+        assert (await desk.run()).code == 0
+        (desk.output / ".veobatch.json").unlink()
+        result = await desk.run()
+        assert result.code == 0, result.output
+        assert json.loads((desk.output / ".veobatch.json").read_text())["runs"] == 2
+        assert vendor.create_counts == {"a": 1}
+
+
+async def test_copies_and_older_ledgers_are_reported(tmp_path: Path) -> None:
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
+        desk.write(["a"])
+        assert (await desk.run()).code == 0
+        shutil.copytree(desk.output, tmp_path / "copy")
+        backup = (desk.output / "ledger.sqlite3").read_bytes()
+        assert (await desk.run()).code == 0
+        (desk.output / "ledger.sqlite3").write_bytes(backup)
+        result = await desk.run()
+        assert "older copy" in result.err, result.output
+        result = await desk.run("--output", "copy")
+        assert "is a copy of" in result.err, result.output
+        shutil.move(desk.output, tmp_path / "moved")
+        result = await desk.run("--output", "moved")
+        assert "copy" not in result.err, result.output
+        marker = tmp_path / "moved" / ".veobatch.json"
+        marker.write_text(json.dumps(json.loads(marker.read_text()) | {"host": "another"}))
+        assert "was on another" in (await desk.run("--output", "moved")).err
+        assert vendor.create_counts == {"a": 1}

@@ -10,7 +10,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from pipeline.manifest import BUILT_IN_MODEL, ManifestProblems, ModelRules, load
+from pipeline.manifest import BUILT_IN_MODEL, ManifestProblems, ModelRules, load, read_once
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,6 +48,7 @@ class ParsedManifest:
     manifest: Manifest | None
     problems: ManifestProblems | None
     other_models: frozenset[str]
+    data: bytes | None = None
 
     def to_loaded(self) -> LoadedManifest:
         """Return the manifest as it is; raises its problems."""
@@ -58,12 +59,14 @@ class ParsedManifest:
 
 
 def parse_manifest(path: Path) -> ParsedManifest:
-    """Load the manifest at `path` against the built-in rules."""
+    """Load the manifest at `path` against the built-in rules. A pipe is read here, once."""
+    data = None
     try:
-        manifest = load(path)
+        data = read_once(path)
+        manifest = load(path, data=data)
     except ManifestProblems as found:
-        return ParsedManifest(path, None, found, found.models - {BUILT_IN_MODEL})
-    return ParsedManifest(path, manifest, None, manifest.models - {BUILT_IN_MODEL})
+        return ParsedManifest(path, None, found, found.models - {BUILT_IN_MODEL}, data)
+    return ParsedManifest(path, manifest, None, manifest.models - {BUILT_IN_MODEL}, data)
 
 
 async def check_with_catalogue(parsed: ParsedManifest, catalogue: Catalog) -> LoadedManifest:
@@ -76,7 +79,8 @@ async def check_with_catalogue(parsed: ParsedManifest, catalogue: Catalog) -> Lo
     from anyio import to_thread
 
     model_infos = await catalogue.fetch_models(parsed.other_models)
-    manifest = await to_thread.run_sync(partial(load, parsed.path, rules=known_rules(model_infos)))
+    load_again = partial(load, parsed.path, rules=known_rules(model_infos), data=parsed.data)
+    manifest = await to_thread.run_sync(load_again)
     return LoadedManifest(manifest, model_infos)
 
 

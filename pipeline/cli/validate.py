@@ -16,29 +16,81 @@ if TYPE_CHECKING:
     from pipeline.manifest import ManifestProblems, Problem
 
 
+_SUFFIXES: Final = frozenset({".yaml", ".yml", ".json", ".jsonl", ".ndjson", ".csv", ".tsv"})
+
+
 @click.command()
-@click.argument("manifest", type=click.Path(path_type=Path))
+@click.argument("manifests", metavar="MANIFEST...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One object on stdout, for editors and scripts.")
 @click.option("--check-images", is_flag=True, help="Look at the head of every image: type, size, shape.")
 @click.option("--allow-private-images", is_flag=True, help="Let --check-images go to private addresses.")
 @click.option("--base-url", metavar="URL", help="The API, for models that are not built in.")
 def command(
-    manifest: Path, as_json: bool, check_images: bool, allow_private_images: bool, base_url: str | None
+    manifests: tuple[Path, ...],
+    as_json: bool,
+    check_images: bool,
+    allow_private_images: bool,
+    base_url: str | None,
 ) -> int:
-    """Find every problem of MANIFEST, each with its line and column.
+    """Find every problem of each MANIFEST, with its line and column; of a folder, of all in it.
 
     Exits with 0 when there is none and with 2 when there is one. Models other than
-    google/veo-3.1-i2v-fast are checked against the vendor's catalogue when it can be reached.
+    google/veo-3.1-i2v-fast are checked against the vendor's catalog when it can be reached.
     """
+    files = _manifest_files(manifests)
+    results = [
+        _validate(path, base_url, check_images, allow_private_images, as_json=as_json) for path in files
+    ]
+    if as_json:
+        one = len(results) == 1 and manifests == tuple(files)
+        _print(results[0] if one else {"ok": all(result["ok"] for result in results), "files": results})
+    elif len(results) > 1:
+        bad = sum(not result["ok"] for result in results)
+        click.echo(f"{len(results)} manifests, {bad or 'none'} with problems")
+    return 0 if all(result["ok"] for result in results) else 2
+
+
+def _manifest_files(named: Sequence[Path]) -> list[Path]:
+    """Return the files to check: those that are named, and the manifests of folders, hidden ones left out."""
+    from pipeline.errors import UsageError
+
+    files: list[Path] = []
+    for path in named:
+        inside = _folder_manifests(path) if path.is_dir() else [path]
+        if not inside:
+            raise UsageError(f"{path} holds no manifest ({', '.join(sorted(_SUFFIXES))})")
+        files += inside
+    return list(dict.fromkeys(files))
+
+
+def _folder_manifests(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in _SUFFIXES
+        and not path.name.endswith(".schema.json")
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+
+
+def _validate(
+    path: Path, base_url: str | None, check_images: bool, allow_private: bool, *, as_json: bool
+) -> dict[str, Any]:
+    """Check one manifest; report it to people on stderr, and return what `--json` prints."""
     from pipeline.manifest import ManifestProblems
 
     try:
-        loaded = _load(manifest, base_url, check_images, allow_private_images)
+        loaded = _load(path, base_url, check_images, allow_private)
     except ManifestProblems as found:
-        _print_problems(manifest, found, as_json)
-        return 2
-    _print_valid(loaded, as_json)
-    return 0
+        _print_problems(path, found)
+        return {
+            "ok": False,
+            "file": str(path),
+            "count": found.count,
+            "problems": problems_json(found.problems),
+        }
+    return _print_valid(loaded, as_json=as_json)
 
 
 def _load(path: Path, base_url: str | None, check_images: bool, allow_private: bool) -> LoadedManifest:
@@ -71,16 +123,19 @@ async def _load_online(
     return await check_manifest_images(loaded, allow_private) if check_images else loaded
 
 
-def _print_problems(path: Path, found: ManifestProblems, as_json: bool) -> None:
-    if as_json:
-        _print(
-            {"ok": False, "file": str(path), "count": found.count, "problems": problems_json(found.problems)}
-        )
+def _print_problems(path: Path, found: ManifestProblems) -> None:
     click.echo(format_problems(found.problems, found.count, colour=use_colour(sys.stderr)), err=True)
+    click.echo(_closing_line(path, found), err=True)
     annotate_on_github(found)
 
 
-def _print_valid(loaded: LoadedManifest, as_json: bool) -> None:
+def _closing_line(path: Path, found: ManifestProblems) -> str:
+    problems = f"{found.count:,} problem{'' if found.count == 1 else 's'}"
+    rows = f" in {found.rows:,} row{'' if found.rows == 1 else 's'}" if found.rows else ""
+    return f"{path}: {problems}{rows}; nothing was submitted"
+
+
+def _print_valid(loaded: LoadedManifest, *, as_json: bool) -> dict[str, Any]:
     manifest = loaded.manifest
     if manifest.warnings:
         colour = use_colour(sys.stderr)
@@ -88,22 +143,19 @@ def _print_valid(loaded: LoadedManifest, as_json: bool) -> None:
         click.echo(text, err=True)
     for note in loaded.notes:
         click.echo(f"note: {note}", err=True)
-    if as_json:
-        _print(
-            {
-                "ok": True,
-                "file": str(manifest.path),
-                "rows": len(manifest.jobs),
-                "models": sorted({job.model for job in manifest.jobs}),
-                "count": 0,
-                "problems": [],
-                "warnings": problems_json(manifest.warnings),
-                "notes": list(loaded.notes),
-            }
-        )
-    else:
-        jobs = f"{len(manifest.jobs):,} job{'' if len(manifest.jobs) == 1 else 's'}"
+    jobs = f"{len(manifest.jobs):,} job{'' if len(manifest.jobs) == 1 else 's'}"
+    if not as_json:
         click.echo(f"{manifest.path}: {jobs}, no problems")
+    return {
+        "ok": True,
+        "file": str(manifest.path),
+        "rows": len(manifest.jobs),
+        "models": sorted({job.model for job in manifest.jobs}),
+        "count": 0,
+        "problems": [],
+        "warnings": problems_json(manifest.warnings),
+        "notes": list(loaded.notes),
+    }
 
 
 def _print(value: dict[str, Any]) -> None:
@@ -128,7 +180,8 @@ def format_problems(problems: Sequence[Problem], count: int, *, colour: bool, la
     from pipeline.manifest.problems import join_limited
 
     if not colour:
-        return join_limited([str(problem) for problem in problems], count, _MAX_CHARS)
+        lines = [f"{problem.place}: {label}: {problem.text}" for problem in problems]
+        return join_limited(lines, count, _MAX_CHARS)
     sources = _source_lines(problems)
     return _join_up_to_limit(
         [_format_in_colour(problem, sources.get(problem.line, ""), label) for problem in problems], count
@@ -179,6 +232,8 @@ def _source_lines(problems: Iterable[Problem]) -> dict[int, str]:
     lines: dict[int, str] = {}
     try:
         for file in set(wanted.values()):
+            if not Path(file).is_file():
+                continue
             with open(file, encoding="utf-8-sig", newline="\n") as stream:  # noqa: PTH123 - a Problem holds text
                 for number, line in enumerate(stream, 1):
                     if number in wanted:
@@ -194,9 +249,7 @@ def _format_in_colour(problem: Problem, source: str, label: str) -> str:
     location = click.style(f"{escape_unprintable(problem.file)}:{problem.line}:{problem.column}:", bold=True)
     colour = "red" if label == "error" else "yellow"
     head = f"{location} {click.style(f'{label}:', fg=colour, bold=True)} {problem.what}"
-    if problem.why:
-        head += f", {problem.why}"
-    parts = [head]
+    parts = [_wrapped(f"{head}: {problem.why}" if problem.why else head)]
     if source.strip():
         cut = max(0, problem.column - 1 - _CARET_CONTEXT_CHARS) if len(source) > _MAX_SOURCE_CHARS else 0
         shown = escape_unprintable(source[cut : cut + _MAX_SOURCE_CHARS].replace("\t", " "))
@@ -204,5 +257,22 @@ def _format_in_colour(problem: Problem, source: str, label: str) -> str:
         caret = " " * (len(gutter) + problem.column - 1 - cut) + "^"
         parts += [click.style(gutter, fg="blue") + shown, click.style(caret, fg=colour, bold=True)]
     if problem.instead:
-        parts.append(click.style(f"      = {problem.instead}", fg="green"))
+        parts.append(click.style(_wrapped(f"      = {problem.instead}", "        "), fg="green"))
     return "\n".join(parts)
+
+
+def _wrapped(text: str, indent: str = "    ") -> str:
+    """Break a long line between words, never inside one, at the terminal's width."""
+    import shutil
+    import textwrap
+
+    width = max(40, shutil.get_terminal_size().columns)
+    return textwrap.fill(
+        text,
+        width,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+        initial_indent="",
+    )

@@ -56,11 +56,14 @@ def read_csv(text: str, report: ProblemReport) -> SequenceNode:
 
 
 def _read_header(cells: list[str], line: int, report: ProblemReport) -> list[str]:
-    names = [cell.strip() for cell in cells]
+    names = [_column_name(cell) for cell in cells]
     if not set(names) & {"image_url", "prompt"}:
         why = "the first line names the columns"
         report.add_problem(
-            pack_location(line, 1), "no column is named image_url or prompt", why, "add a header"
+            pack_location(line, 1),
+            "no column is named image_url or prompt",
+            why,
+            "begin with a header: image_url,prompt",
         )
         raise ParseAborted
     for n, name in enumerate(names):
@@ -78,6 +81,13 @@ def _read_header(cells: list[str], line: int, report: ProblemReport) -> list[str
                 location, f"unknown column {format_value(name)}", "no field has that name", suggestion
             )
     return [name if name in _COLUMNS else "" for name in names]
+
+
+def _column_name(cell: str) -> str:
+    """Return the field that a heading means: `Image URL` and `image-url` are `image_url`."""
+    name = cell.strip()
+    folded = re.sub(r"[\s_-]+", "_", name).lower()
+    return folded if folded in _COLUMNS else name
 
 
 def _read_row(names: list[str], cells: list[str], line: int, report: ProblemReport) -> MappingNode:

@@ -120,6 +120,8 @@ class JobBuilder:
         self._check_combination(rules, body, fields, location)
         if self._report.reported_count == reported_before:
             self.drafts.append(JobDraft(row_id, self._fingerprint(body, location), body, location))
+        else:
+            self._report.bad_rows += 1
 
     def _check_combination(
         self, rules: ModelRules, body: dict[str, Any], fields: Mapping[str, Member], location: int

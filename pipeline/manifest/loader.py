@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import stat
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -46,22 +47,53 @@ class Manifest:
     models: frozenset[str] = frozenset()
 
 
-def load(path: Path, *, rules: Mapping[str, ModelRules] | None = None) -> Manifest:
+def read_once(path: Path) -> bytes | None:
+    """Return the bytes of a manifest that can be read only once (a pipe), None for a file.
+
+    Raises `ManifestProblems` when it cannot be read.
+    """
+    report = ProblemReport(str(path))
+    try:
+        if path.is_file() or not path.exists():
+            return None
+        return _read_bytes(path, report)
+    except ParseAborted:
+        raise report.to_exception() from None
+
+
+def load(path: Path, *, rules: Mapping[str, ModelRules] | None = None, data: bytes | None = None) -> Manifest:
     """Read and check the manifest at `path`; `rules` are those of models beyond the built-in one.
 
-    Blocking. Raises `ManifestProblems` with everything that is wrong.
+    `data` is what `read_once` has read. Blocking. Raises `ManifestProblems` with everything that is wrong.
     """
     report = ProblemReport(str(path))
     try:
         with _gc_paused():
-            read = _READERS.get(path.suffix.lower(), read_yaml)
-            root = read(_decode(_read_bytes(path, report), report), report)
+            text = _decode(_read_bytes(path, report) if data is None else data, report)
+            root = _reader_for(path, text)(text, report)
             builder, run = read_document(root, report, rules or {})
     except ParseAborted:
         raise report.to_exception() from None
     if report.problem_count:
         raise report.to_exception(frozenset(builder.models))
     return Manifest(path, build_jobs(builder.drafts), run, report.warnings, frozenset(builder.models))
+
+
+def _reader_for(path: Path, text: str) -> Callable[[str, ProblemReport], Node]:
+    """Choose by the suffix; JSON Lines under a name of YAML's are recognised by their first two lines."""
+    read = _READERS.get(path.suffix.lower(), read_yaml)
+    if read is read_yaml and text.lstrip().startswith("{"):
+        lines = [line for line in text.lstrip().split("\n", 3)[:3] if line.strip()]
+        if len(lines) > 1 and all(_is_json_object(line) for line in lines[:2]):
+            return read_jsonl
+    return read
+
+
+def _is_json_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 @contextmanager

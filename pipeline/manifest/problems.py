@@ -48,20 +48,35 @@ class Problem:
     instead: str = ""
 
     def __str__(self) -> str:
-        parts = ", ".join(part for part in (self.what, self.why, self.instead) if part)
-        return f"{escape_unprintable(self.file)}:{self.line}:{self.column}: {parts}"
+        return f"{self.place}: {self.text}"
+
+    @property
+    def place(self) -> str:
+        """`file:line:column`, which editors jump to."""
+        return f"{escape_unprintable(self.file)}:{self.line}:{self.column}"
+
+    @property
+    def text(self) -> str:
+        """What is wrong, why, and what to do instead, in one line."""
+        what = f"{self.what}: {self.why}" if self.why else self.what
+        return f"{what}; {self.instead}" if self.instead else what
 
 
 class ManifestProblems(ManifestError):
     """The manifest is wrong. `problems` holds what was found, in the file's order.
 
-    `models` are the models that the rows named as far as they
-    could be read, so that a caller may fetch their rules and look again.
+    `rows` is how many rows have one. `models` are the models that the rows named as far as they could be
+    read, so that a caller may fetch their rules and check again.
     """
 
     def __init__(
-        self, problems: tuple[Problem, ...], count: int | None = None, models: frozenset[str] = frozenset()
+        self,
+        problems: tuple[Problem, ...],
+        count: int | None = None,
+        models: frozenset[str] = frozenset(),
+        rows: int = 0,
     ) -> None:
+        self.rows = rows
         self.problems = problems
         self.count = len(problems) if count is None else count
         self.models = models
@@ -83,6 +98,7 @@ class ProblemReport:
         self.file = file
         self.problem_count = 0
         self.reported_count = 0
+        self.bad_rows = 0
         self.partial = False
         self.resolve_location: Callable[[int], int] = int
         self._problems: dict[tuple[int, str], Problem] = {}
@@ -112,7 +128,9 @@ class ProblemReport:
 
     def to_exception(self, models: frozenset[str] = frozenset()) -> ManifestProblems:
         """Return everything found as one exception, in the file's order."""
-        return ManifestProblems(_sorted_by_location(self._problems), self.problem_count, models)
+        return ManifestProblems(
+            _sorted_by_location(self._problems), self.problem_count, models, self.bad_rows
+        )
 
 
 def _sorted_by_location(problems: dict[tuple[int, str], Problem]) -> tuple[Problem, ...]:

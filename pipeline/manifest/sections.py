@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.manifest.expand import matrix_rows, read_vars
@@ -135,6 +136,16 @@ def _read_defaults(sections: Mapping[str, Member], report: ProblemReport) -> dic
     return defaults
 
 
+def _setting_hint(name: str, value: Node) -> str:
+    """Say what to write for a setting whose value has the right number in the wrong clothes."""
+    number = (
+        re.fullmatch(r"\W*([0-9]+(?:\.[0-9]+)?)\W*(?:USD|usd|s|seconds)?", value)
+        if isinstance(value, str)
+        else None
+    )
+    return f"write {name}: {number[1]}" if number else "change the value"
+
+
 def _read_run(section: MappingNode | None, report: ProblemReport) -> dict[str, Any]:
     from pydantic import ValidationError
 
@@ -170,6 +181,6 @@ def _read_run(section: MappingNode | None, report: ProblemReport) -> dict[str, A
                 members[name].value_location,
                 f"run.{name} is {value_text}",
                 str(item["msg"]).lower(),
-                "change the value",
+                _setting_hint(name, value),
             )
     return values

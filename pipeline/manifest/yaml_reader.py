@@ -91,6 +91,9 @@ def _explain_syntax_error(text: str, line: int, error: yaml.MarkedYAMLError) -> 
     if "mapping values are not allowed" in parser_message:
         why = "text with a colon and a space in it needs quotes"
         return "a second `: ` in one line", why, 'write prompt: "one: two"'
+    if source.count('"') > 2 and re.search(r':\s*".*"', source):
+        why = "the text ends at the second quote"
+        return "quotes inside quotes", why, """write 'She says "hi".' or "She says \\"hi\\".\""""
     if "cannot start any token" in parser_message or "alphabetic or numeric" in parser_message:
         return "not YAML", parser_message, "put the text in quotes"
     return "not YAML", parser_message, "check the quotes, brackets and indentation here"

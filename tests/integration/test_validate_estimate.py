@@ -94,5 +94,5 @@ async def test_a_broken_manifest_is_refused(manifest: Path) -> None:
     async with running(vendor):
         done = await estimate(manifest, vendor, "--json")
     assert done.returncode == 2
-    assert f"{manifest}:1:4: image_url" in done.stderr
+    assert f"{manifest}:1:4: error: image_url" in done.stderr
     assert vendor.requests == []

@@ -233,7 +233,7 @@ def test_other_models_are_checked_by_their_rules(read: Write) -> None:
     with pytest.raises(ManifestProblems) as caught:
         read("- {model: other/t2v, params: {seed: -1, negativ_prompt: x}}\n", known=rules)
     words = str(caught.value)
-    assert ":1:37: seed is -1, the least is 0" in words
+    assert ":1:37: seed is -1: the least is 0" in words
     assert "did you mean `negative_prompt`?" in words
     assert "prompt is missing" in words
     assert caught.value.models == {"other/t2v"}

@@ -17,6 +17,7 @@ from pipeline.sandbox.durations import parse_durations
 from pipeline.sandbox.faults import FaultInjector, FaultPoint, RequestContext
 from pipeline.sandbox.video import caption
 from pipeline.sandbox.video.caption import choose_font, wrap
+from pipeline.sandbox.video.scene import LOOKS, paint_scene
 from pipeline.sandbox.video.shape import ClipShape
 
 VALID_BODY: dict[str, Any] = {
@@ -207,6 +208,12 @@ def test_shapes_have_the_requested_size_and_a_band_with_an_even_top(
     assert (shape.width, shape.height) == size
     assert shape.band_top % 2 == 0
     assert (shape.band_top == shape.height) == small
+
+
+def test_looks_differ_and_repeat() -> None:
+    pictures = [paint_scene(32, 18, 0.0, look).tobytes() for look in range(LOOKS + 1)]
+    assert len(set(pictures)) == LOOKS
+    assert pictures[LOOKS] == pictures[0]
 
 
 @given(st.text(max_size=200), st.integers(60, 400), st.integers(1, 5))

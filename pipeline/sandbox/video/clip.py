@@ -46,7 +46,7 @@ def make_clip(shape: ClipShape, label: ClipLabel) -> bytes:
     """The bytes of an MP4 with its index in front; the same arguments give the same bytes."""
     loop = _encode_loop(shape, label) if shape.has_caption else _plain_loop(shape, label.look % LOOKS)
     pictures = (loop * (shape.frames // len(loop) + 1))[: shape.frames]
-    sound = encode_sound(shape.seconds, shape.audio_bit_rate) if shape.audio else ()
+    sound = encode_sound(shape.seconds) if shape.audio else ()
     texts = f"{label.prompt}{label.generation_id}{label.model}{label.details}"
     # Room for the index in front of the data; what is left over stays a free box.
     moov_bytes = 4096 + len(texts.encode()) + 32 * (len(pictures) + len(sound))
@@ -57,8 +57,8 @@ def make_clip(shape: ClipShape, label: ClipLabel) -> bytes:
         container.metadata["description"] = f"{label.model} {label.details}".strip()
         tracks = [_packets(pictures, _add_video(container, shape), Fraction(1, shape.fps), len(loop))]
         if sound:
-            audio = _add_audio(container, shape.audio_bit_rate)
-            tracks.append(_packets(sound, audio, Fraction(SAMPLES_PER_PACKET, SAMPLE_RATE_HZ), 1))
+            tick = Fraction(SAMPLES_PER_PACKET, SAMPLE_RATE_HZ)
+            tracks.append(_packets(sound, _add_audio(container), tick, 1))
         for packet in heapq.merge(*tracks, key=lambda one: float((one.dts or 0) * one.time_base)):
             container.mux(packet)
     return memory.getvalue()
@@ -87,7 +87,7 @@ def _plain_loop(shape: ClipShape, look: int) -> Packets:
 
 
 @lru_cache(maxsize=16)
-def encode_sound(seconds: float, bit_rate: int) -> Packets:
+def encode_sound(seconds: float) -> Packets:
     """A soft chord as AAC packets, stereo, that last `seconds` and fade in and out."""
     fade = min(0.8, seconds / 4)
     notes = "+".join(f"0.07*sin(2*PI*{hertz}*t)" for hertz in CHORD_HZ)
@@ -100,7 +100,7 @@ def encode_sound(seconds: float, bit_rate: int) -> Packets:
         graph.add("asetnsamples", f"n={SAMPLES_PER_PACKET}"),
         graph.add("abuffersink"),
     ).configure()
-    stream = _add_audio(_unwritten_container(), bit_rate)
+    stream = _add_audio(_unwritten_container())
     packets: list[bytes] = []
     while True:
         try:
@@ -118,9 +118,9 @@ def _add_video(container: OutputContainer, shape: ClipShape) -> VideoStream:
     return stream
 
 
-def _add_audio(container: OutputContainer, bit_rate: int) -> AudioStream:
+def _add_audio(container: OutputContainer) -> AudioStream:
     stream = container.add_stream("aac", rate=SAMPLE_RATE_HZ)
-    stream.bit_rate, stream.layout = bit_rate, "stereo"
+    stream.bit_rate, stream.layout = 48_000, "stereo"
     return stream
 
 

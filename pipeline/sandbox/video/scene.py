@@ -20,7 +20,8 @@ Rgb = tuple[int, int, int]
 
 def paint_scene(width: int, height: int, phase: float, look: int) -> Image.Image:
     """An RGB picture of that size at `phase` in [0, 1) of the loop; looks repeat after `LOOKS`."""
-    image = _background(width, height, look % LOOKS).copy()
+    look %= LOOKS
+    image = _background(width, height, look).copy()
     draw = ImageDraw.Draw(image)
     step = max(2, width // 120)
     for hill in range(HILLS):
@@ -51,9 +52,9 @@ def _crest(x: float, hill: int, phase: float, look: int) -> float:
 @lru_cache(maxsize=LOOKS)
 def _background(width: int, height: int, look: int) -> Image.Image:
     """The sky with its sun."""
-    colours = _colour(look, -0.15, 0.7, 0.25), _colour(look, -0.05, 0.5, 0.6), _colour(look, 0.06, 0.45, 1.0)
+    top, horizon = _colour(look, -0.15, 0.7, 0.25), _colour(look, 0.06, 0.45, 1.0)
     ramp = Image.linear_gradient("L").resize((width, height), Image.Resampling.BICUBIC)
-    sky = ImageOps.colorize(ramp, *(colours[0], colours[2], colours[1]))
+    sky = ImageOps.colorize(ramp, top, horizon, mid=_colour(look, -0.05, 0.5, 0.6))
     size = round(min(width, height) * 0.32)
     centre_x, centre_y = width * (0.25 + look % 5 * 0.12), height * (0.3 + look % 3 * 0.06)
     disc = Image.new("L", (size * 2, size * 2))

@@ -24,10 +24,6 @@ class ClipShape:
         return max(1, round(self.seconds * self.fps))
 
     @property
-    def audio_bit_rate(self) -> int:
-        return 128_000 if self.has_caption else 24_000
-
-    @property
     def band_top(self) -> int:
         """The first row of the caption's band, an even number; `height` when there is none."""
         return round(self.height * 0.372) * 2 if self.has_caption else self.height

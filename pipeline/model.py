@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,15 +108,29 @@ class Media:
     warnings: tuple[str, ...] = ()
 
 
+class ExtraFile(NamedTuple):
+    """A further clip of the same generation, saved beside the first."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A video that is whole and in its place; paths are relative to the output's root, with `/`."""
+    """A video that is whole and in its place; paths are relative to the output's root, with `/`.
+
+    `mtime_ns` (a file) or `etag` (an object store) tell without reading it whether it is untouched.
+    """
 
     path: str
     size_bytes: int
     sha256: str
     media: Media | None = None
     poster_path: str = ""
+    mtime_ns: int | None = None
+    etag: str = ""
+    extra: tuple[ExtraFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +138,18 @@ class Record:
     """All that the ledger knows of one job. Times are seconds since the epoch (UTC), money is USD.
 
     `position` is the row's place in the manifest's order, or -1 once the row was removed from it.
-    `intent` counts the creates that were committed for the job (each has its own correlation id);
-    `attempts` counts those that were not merely throttled. `submitted_at` is the last intent's time,
-    `doubted_at` the moment at which its answer was given up. `not_yet_at` is the last look that found
-    the generation unfinished, `finished_at` the look that found it finished.
+    `intent` counts the submissions committed for the job (each has its own correlation id); `attempts`
+    counts those that were not merely throttled. `submitted_at` is when the last one was committed,
+    `doubted_at` when its answer was given up. `not_yet_at` is the last poll that found the generation
+    unfinished, `finished_at` the poll that found it finished.
+
+    `key_id` is a salted hash of the API key that sent the last submission, "" when unknown (ledgers of an
+    earlier version); `api_url` is where it was sent. `vendor_sent_at` (the last submission) and
+    `absent_since` (the first complete pass over the request log that did not show it) are times by the
+    vendor's clock. `completed_at` is when the vendor first called the generation completed: from then on
+    it is only fetched, never bought again. `usd_spent` is what the row has cost in all, `earlier_usd` the
+    part of it that submissions before the last one cost. `video_urls` is a JSON list when the generation
+    has several clips. `request_id` is the vendor's, of the last failure.
     """
 
     key: str
@@ -158,6 +180,14 @@ class Record:
     reserved_usd: float | None = None
     usd_spent: float | None = None
     credits_used: float | None = None
+    key_id: str = ""
+    api_url: str = ""
+    vendor_sent_at: float | None = None
+    absent_since: float | None = None
+    completed_at: float | None = None
+    request_id: str = ""
+    video_urls: str = ""
+    earlier_usd: float = 0.0
     failure: Failure | None = field(default=None)
     artifact: Artifact | None = field(default=None)
 

@@ -173,8 +173,14 @@ def mark_interrupted(record: Record) -> Record:
 
 
 def mark_resubmitted(record: Record) -> Record:
-    """Return a doubtful record that its user wants sent again, whatever became of the first create."""
-    return record.evolve(State.PENDING, failure=None, reserved_usd=None, doubted_at=None)
+    """Return a record in doubt that its user wants submitted again, whatever became of the first submission.
+
+    Without its correlation id it has nothing to do with that submission any more. The book of money goes on
+    counting what it may have cost.
+    """
+    return record.evolve(
+        State.PENDING, correlation_id="", failure=None, reserved_usd=None, doubted_at=None, absent_since=None
+    )
 
 
 def mark_retried(record: Record) -> Record:

@@ -77,10 +77,13 @@ def _with_generation(record: Record, generation_id: str) -> Record:
     now = time.time()
     return record.evolve(
         State.GENERATING,
+        correlation_id="",
         generation_id=generation_id,
         submitted_at=record.submitted_at or now,
         accepted_at=now,
         failure=None,
         finished_at=None,
+        completed_at=None,
         reserved_usd=None,
+        earlier_usd=record.usd_spent or 0.0,
     )

@@ -17,15 +17,18 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
 
 from pipeline.errors import Conflict, LedgerError, VeobatchError
-from pipeline.ledger import rows
-from pipeline.ledger.schema import SCHEMA_VERSION
+from pipeline.ledger import book, rows
+from pipeline.ledger.schema import BOOK_VERSION, SCHEMA_VERSION, migrations
 from pipeline.model import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from pipeline.ledger.schema import Statements
+    from sqlalchemy import Dialect
+
+    from pipeline.ledger.book import Submission
+    from pipeline.ledger.statements import Statements
     from pipeline.model import Record
 
 _T = TypeVar("_T")
@@ -47,12 +50,16 @@ class Cursor(Protocol):
 
 
 class PreparedUpdate(NamedTuple):
-    """A step as it is written: its statement, its row, and the line of history without its time."""
+    """A step as it is written: its statement, its row, and the line of history without its time.
+
+    `entry` is what it changes in the book of money, in the same transaction.
+    """
 
     after: Record
     sql: str
     params: rows.Row
     history_row: tuple[str, int, str, str]
+    entry: Submission | None
 
 
 class _VersionConflict(Exception):
@@ -72,6 +79,7 @@ class LedgerBackend(ABC):
     def __init__(self, batch: str, sql: Statements) -> None:
         self.batch = batch
         self.sql = sql
+        self.version = SCHEMA_VERSION
         self._stamps = itertools.count(random.getrandbits(62))
         self._read_lock = threading.Lock()
 
@@ -93,7 +101,7 @@ class LedgerBackend(ABC):
 
     @abstractmethod
     def stop_reconnecting(self) -> None:
-        """Wait no longer for a lost connection: what waits for it ends as `LedgerTrouble`."""
+        """Wait no longer for a lost connection: what waits for it ends as `LedgerError`."""
 
     @abstractmethod
     def close(self) -> None:
@@ -102,7 +110,7 @@ class LedgerBackend(ABC):
     def apply(self, updates: Sequence[PreparedUpdate]) -> list[Record | Conflict]:
         """Make the steps in one durable transaction; a step whose record has moved on is a `Conflict`.
 
-        Raises `StoreTrouble` when the disk is full, `LedgerTrouble` for anything else; nothing was
+        Raises `StoreError` when the disk is full, `LedgerError` for anything else; nothing was
         written then.
         """
         at = time.time()
@@ -122,6 +130,12 @@ class LedgerBackend(ABC):
             if cursor.rowcount != len(batch):
                 raise _VersionConflict
         cursor.executemany(self.sql.history_add, history_rows)
+        self._put_entries(cursor, [update.entry for update in updates if update.entry is not None])
+
+    def _put_entries(self, cursor: Cursor, entries: Sequence[Submission]) -> None:
+        if entries:
+            params = [rows.sanitized((self.batch, *book.to_row(entry))) for entry in entries]
+            cursor.executemany(self.sql.submission_put, params)
 
     def _apply_each(
         self, cursor: Cursor, updates: Sequence[PreparedUpdate], history_rows: Sequence[rows.Row]
@@ -132,6 +146,7 @@ class LedgerBackend(ABC):
             updated = cursor.rowcount == 1
             if updated:
                 cursor.execute(self.sql.history_add, history_row)
+                self._put_entries(cursor, [update.entry] if update.entry else [])
             committed = updated or self._already_committed(cursor, history_row)
             outcomes.append(update.after if committed else Conflict(update.after.key))
         return outcomes
@@ -151,15 +166,19 @@ class LedgerBackend(ABC):
         """
         new = [(self.batch, *rows.job_values(record), *rows.state_values(record)) for record in records]
         try:
-            self.write(lambda cursor: cursor.executemany(self.sql.record_add, new))
+            self.write(lambda cursor: self._add_all(cursor, new, records))
         except (UnicodeEncodeError, self.data_error):
-            self.write(lambda cursor: cursor.executemany(self.sql.record_add, map(rows.sanitized, new)))
+            self.write(lambda cursor: self._add_all(cursor, map(rows.sanitized, new), records))
         except self.integrity_error as error:
             missing = [record for record in records if not self._is_stored(record, error)]
             if len(missing) == len(records):
                 raise
             if missing:
                 self.add(missing)
+
+    def _add_all(self, cursor: Cursor, new: Iterable[rows.Row], records: Sequence[Record]) -> None:
+        cursor.executemany(self.sql.record_add, new)
+        self._put_entries(cursor, [entry for record in records for entry in book.entries_of(record)])
 
     def _is_stored(self, record: Record, error: Exception) -> bool:
         found = self.get(record.key)
@@ -199,11 +218,30 @@ class LedgerBackend(ABC):
                 chunks = iter(lambda: stream.fetchmany(_FETCH_SIZE), [])
                 return list(rows.to_records(itertools.chain.from_iterable(chunks)))
 
-        return self._read(work)
+        records = self._read(work)
+        return records if self.version >= BOOK_VERSION else [book.upgraded(record) for record in records]
 
     def get(self, key: str) -> Record | None:
         row = self._read(lambda cursor: self._fetch_one(cursor, self.sql.get, self.batch, key))
-        return None if row is None else next(rows.to_records([row]))
+        if row is None:
+            return None
+        record = next(rows.to_records([row]))
+        return record if self.version >= BOOK_VERSION else book.upgraded(record)
+
+    def submissions(self) -> list[Submission]:
+        """Return the book of money, oldest entry first."""
+        if self.version < BOOK_VERSION:
+            return [entry for record in self.load() for entry in book.entries_of(record)]
+
+        def work(cursor: Cursor) -> list[Any]:
+            cursor.execute(self.sql.submissions, (self.batch,))
+            return cursor.fetchall()
+
+        return [book.from_row(row) for row in self._read(work)]
+
+    def put_submissions(self, entries: Sequence[Submission]) -> None:
+        """Bring entries up to date, durably, with what was learned of their money."""
+        self.write(lambda cursor: self._put_entries(cursor, entries))
 
     def history(self, key: str) -> list[rows.HistoryEntry]:
         """Return the job's steps, oldest first."""
@@ -262,13 +300,39 @@ class LedgerBackend(ABC):
         """Undo what is open on the connection that writes, if it still is and if anything is open."""
 
 
+def migrate(cursor: Cursor, sql: Statements, dialect: Dialect, current_version: int) -> None:
+    """Bring the tables from `current_version` (0: there are none) up to today's, in an open transaction."""
+    for version, texts in migrations(dialect, current_version):
+        for text in texts:
+            cursor.execute(text)
+        if version == BOOK_VERSION and current_version:
+            _begin_book(cursor, sql)
+        cursor.execute(sql.version_add, (version, time.time()))
+
+
+def _begin_book(cursor: Cursor, sql: Statements) -> None:
+    """Write the book of money from the records of an earlier version."""
+    cursor.execute(sql.load_all)
+    found = cursor.fetchall()
+    records = [
+        (row[-1], record)
+        for row, record in zip(found, rows.to_records(row[:-1] for row in found), strict=True)
+    ]
+    for batch, record in records:
+        upgraded = book.upgraded(record)
+        if upgraded != record:
+            cursor.execute(sql.upgrade, (upgraded.completed_at, upgraded.earlier_usd, batch, record.key))
+        for entry in book.entries_of(upgraded):
+            cursor.execute(sql.submission_put, (batch, *book.to_row(entry)))
+
+
 def new_identity() -> str:
     """Return a random name of ten lower-case letters and digits."""
     return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(10))
 
 
 def reject_newer_version(location: str, found: int) -> None:
-    """Raise `LedgerTrouble` when the ledger `where` is of a later version than this program knows."""
+    """Raise `LedgerError` when the ledger at `location` is of a later version than this program knows."""
     if found > SCHEMA_VERSION:
         raise LedgerError(
             f"{location}: this ledger was written by a newer veobatch (ledger version {found}, this one "

@@ -16,6 +16,7 @@ from anyio import to_thread
 
 from pipeline.errors import Conflict, LedgerError, UsageError
 from pipeline.ledger import rows
+from pipeline.ledger.book import book_change
 from pipeline.model import LEGAL, IllegalTransition, State, Transition
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pipeline.ledger.backend import LedgerBackend, PreparedUpdate
+    from pipeline.ledger.book import Submission
     from pipeline.ledger.leases import LeasedRow, LeaseTable, RevokedLeases
     from pipeline.ledger.writer import GroupCommitWriter
     from pipeline.model import Record
@@ -97,6 +99,17 @@ class Ledger:
     async def history(self, key: str) -> list[rows.HistoryEntry]:
         """Return the steps that the job has made, oldest first; its version 0 is no step."""
         return await self._read(partial(self._backend.history, key))
+
+    async def submissions(self) -> list[Submission]:
+        """Return the book of money: an entry for every submission ever made, oldest first."""
+        return await self._read(self._backend.submissions)
+
+    async def put_submissions(self, entries: Sequence[Submission]) -> None:
+        """Bring entries of the book up to date with what was learned of their money.
+
+        What is known stays known: None and "" change nothing, and what is spent stays spent.
+        """
+        await self._write(partial(self._backend.put_submissions, entries))
 
     async def counts(self, *, removed: bool = False) -> dict[State, int]:
         """Count the jobs in each state: those of the manifest, or those `removed` from it."""
@@ -223,7 +236,11 @@ class Ledger:
         )
         history_row = (after.key, after.version, old_state.value, new_state.value)
         return PreparedUpdate(
-            after, full_sql if content_changed else state_sql, values + compare_params, history_row
+            after,
+            full_sql if content_changed else state_sql,
+            values + compare_params,
+            history_row,
+            book_change(before, after),
         )
 
     async def _read(self, work: Callable[[], _T]) -> _T:

@@ -21,8 +21,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from pipeline.errors import BatchLocked, LedgerError, StoreError, UsageError, VeobatchError
-from pipeline.ledger.backend import LedgerBackend, new_identity, reject_newer_version
-from pipeline.ledger.schema import VERSION_TABLE, compile_statements, migrations
+from pipeline.ledger.backend import LedgerBackend, migrate, new_identity, reject_newer_version
+from pipeline.ledger.schema import BOOK_VERSION, VERSION_TABLE
+from pipeline.ledger.statements import compile_statements
 
 try:
     import psycopg
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from pipeline.ledger.backend import Cursor
+    from pipeline.ledger.statements import Statements
 
 # It warns on standard error of what failed after a failure, which is nobody's news.
 logging.getLogger("psycopg").setLevel(logging.ERROR)
@@ -135,15 +137,18 @@ class PostgresBackend(LedgerBackend):
 
     def _open_batch(self, read_only: bool) -> None:
         reader = self._connections[True] = self._connect()
-        reject_newer_version(self._redacted_url, _schema_version(reader, self.sql.version_get))
+        found = _schema_version(reader, self.sql.version_get)
+        reject_newer_version(self._redacted_url, found)
         if not read_only:
             writer = self._connections[False] = self._connect()
             if self._exclusive:
                 self._lock_batch(writer)
-            _migrate(writer, self.sql.version_get, self.sql.version_add)
+            _migrate(writer, self.sql)
             writer.execute(self.sql.batch_add.encode(), (self.batch, new_identity(), time.time()))
-        elif _schema_version(reader, self.sql.version_get) == 0:
+        elif found == 0:
             raise LedgerError(f"{self._redacted_url}: there is no ledger here")
+        elif found < BOOK_VERSION:
+            self.sql, self.version = compile_statements(_DIALECT, found), found
         row = reader.execute(self.sql.batch_get.encode(), (self.batch,)).fetchone()
         if row is None:
             raise LedgerError(f"{self._redacted_url}: this ledger holds no batch named {self.batch!r}")
@@ -324,11 +329,9 @@ def _schema_version(connection: psycopg.Connection[Any], version_get: str) -> in
     return int(found[0] or 0) if found else 0
 
 
-def _migrate(connection: psycopg.Connection[Any], version_get: str, version_add: str) -> None:
+def _migrate(connection: psycopg.Connection[Any], sql: Statements) -> None:
     with connection.transaction():
         connection.execute("SET LOCAL lock_timeout = 0")
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
-        for version, texts in migrations(_DIALECT, _schema_version(connection, version_get)):
-            for text in texts:
-                connection.execute(text.encode())
-            connection.execute(version_add.encode(), (version, time.time()))
+        found = _schema_version(connection, sql.version_get)
+        migrate(cast("Cursor", connection.cursor()), sql, _DIALECT, found)

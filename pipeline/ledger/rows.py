@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.model import Artifact, Failure, Media, Record, State
+from pipeline.model import Artifact, ExtraFile, Failure, Media, Record, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -24,22 +24,31 @@ COLUMN_TYPES: Final = {
 }
 """The annotation of each field that is a column as it is: `str`, `int`, `float | None`, ..."""
 
+ADDED_IN_VERSION_3: Final = (
+    "key_id", "api_url", "vendor_sent_at", "absent_since", "completed_at", "request_id", "video_urls",
+    "earlier_usd", "artifact_mtime_ns", "artifact_etag", "artifact_extra",
+)  # fmt: skip
+"""Columns that ledgers of version 1 and 2 lack."""
+
 JOB_COLUMNS: Final = _PLAIN_COLUMNS[:_N_JOB_COLUMNS]
 """Columns that a step seldom changes: what the job is, and where it stands in the manifest."""
 
 CONTENT_COLUMNS: Final = tuple(name for name in JOB_COLUMNS if name not in ("key", "position", "line"))
-"""Those of them that a step may change. Where a row stands changes by `place` alone: a step made from
+"""Those of them that a step may change. Where a row stands changes by `set_positions` alone: a step made from
 a record of before must not take an old place back."""
 
 _PLAIN_STATE_COLUMNS: Final = _PLAIN_COLUMNS[_N_JOB_COLUMNS:]
 _FAILURE_COLUMNS: Final = ("failure_code", "failure_message", "failure_retryable")
 _ARTIFACT_COLUMNS: Final = ("artifact_path", "artifact_bytes", "artifact_sha256", "artifact_poster")
+_ORIGIN_COLUMNS: Final = ("artifact_mtime_ns", "artifact_etag", "artifact_extra")
 _MEDIA_COLUMNS: Final = (
     "media_duration_s", "media_width", "media_height", "media_fps", "media_has_audio",
     "media_video_codec", "media_audio_codec", "media_warnings",
 )  # fmt: skip
 
-STATE_COLUMNS: Final = (*_PLAIN_STATE_COLUMNS, *_FAILURE_COLUMNS, *_ARTIFACT_COLUMNS, *_MEDIA_COLUMNS)
+STATE_COLUMNS: Final = (
+    *_PLAIN_STATE_COLUMNS, *_FAILURE_COLUMNS, *_ARTIFACT_COLUMNS, *_MEDIA_COLUMNS, *_ORIGIN_COLUMNS
+)  # fmt: skip
 """Columns that every step writes."""
 
 Row = tuple[Any, ...]
@@ -47,6 +56,7 @@ Row = tuple[Any, ...]
 _NO_FAILURE: Final = (None,) * len(_FAILURE_COLUMNS)
 _NO_ARTIFACT: Final = (None,) * len(_ARTIFACT_COLUMNS)
 _NO_MEDIA: Final = (None,) * len(_MEDIA_COLUMNS)
+_NO_ORIGIN: Final = (None,) * len(_ORIGIN_COLUMNS)
 
 # `_value_` is the plain text: drivers take an exact str by a much shorter way than a subclass of it.
 _plain_state_values_of: Final = attrgetter("state._value_", *_PLAIN_STATE_COLUMNS[1:])
@@ -71,17 +81,17 @@ class HistoryEntry:
 
 
 def job_values(record: Record) -> Row:
-    """Return the values of `FIXED`."""
+    """Return the values of `JOB_COLUMNS`."""
     return tuple(_job_values_of(record))
 
 
 def content_values(record: Record) -> Row:
-    """Return the values of `CONTENT`."""
+    """Return the values of `CONTENT_COLUMNS`."""
     return tuple(_content_values_of(record))
 
 
 def state_values(record: Record) -> Row:
-    """Return the values of `MOVING`."""
+    """Return the values of `STATE_COLUMNS`."""
     failure, artifact = record.failure, record.artifact
     if failure is None and artifact is None:
         return (*_plain_state_values_of(record), *_NO_NESTED_VALUES)
@@ -90,14 +100,19 @@ def state_values(record: Record) -> Row:
         *(_NO_FAILURE if failure is None else (failure.code, failure.message, failure.retryable)),
         *(_NO_ARTIFACT if artifact is None else _artifact_row(artifact)),
         *(_NO_MEDIA if artifact is None or artifact.media is None else _media_row(artifact.media)),
+        *(_NO_ORIGIN if artifact is None else _origin_row(artifact)),
     )
 
 
-_NO_NESTED_VALUES: Final = _NO_FAILURE + _NO_ARTIFACT + _NO_MEDIA
+_NO_NESTED_VALUES: Final = _NO_FAILURE + _NO_ARTIFACT + _NO_MEDIA + _NO_ORIGIN
 
 
 def _artifact_row(artifact: Artifact) -> Row:
     return artifact.path, artifact.size_bytes, artifact.sha256, artifact.poster_path
+
+
+def _origin_row(artifact: Artifact) -> Row:
+    return artifact.mtime_ns, artifact.etag, json.dumps(artifact.extra) if artifact.extra else None
 
 
 def _media_row(media: Media) -> Row:
@@ -108,7 +123,7 @@ def _media_row(media: Media) -> Row:
 
 
 def sanitized(row: Row) -> Row:
-    """Return the row with each text made storable: the vendor's words may hold half a surrogate pair,
+    """Return the row with each text made storable: a vendor's message may hold half a surrogate pair,
     which is no UTF-8, or a NUL, which PostgreSQL refuses."""
     return tuple(
         value.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
@@ -119,7 +134,7 @@ def sanitized(row: Row) -> Row:
 
 
 def to_records(rows: Iterable[Sequence[Any]]) -> Iterator[Record]:
-    """Make records of rows of `FIXED` + `MOVING`; texts that many rows share are kept once."""
+    """Make records of rows of `JOB_COLUMNS` + `STATE_COLUMNS`; texts that many rows share are kept once."""
     interned: dict[str, str] = {}
     intern = interned.setdefault
     n_plain, n_failure = len(_PLAIN_COLUMNS), len(_PLAIN_COLUMNS) + len(_FAILURE_COLUMNS)
@@ -145,11 +160,12 @@ def _failure(row: Sequence[Any]) -> Failure | None:
 
 def _artifact(row: Sequence[Any]) -> Artifact | None:
     path, size_bytes, sha256, poster = row[: len(_ARTIFACT_COLUMNS)]
-    return (
-        None
-        if path is None
-        else Artifact(path, size_bytes, sha256, _media(row[len(_ARTIFACT_COLUMNS) :]), poster)
-    )
+    if path is None:
+        return None
+    media = _media(row[len(_ARTIFACT_COLUMNS) : -len(_ORIGIN_COLUMNS)])
+    mtime_ns, etag, extra = row[-len(_ORIGIN_COLUMNS) :]
+    files = tuple(ExtraFile(*file) for file in json.loads(extra)) if extra else ()
+    return Artifact(path, size_bytes, sha256, media, poster, mtime_ns, etag or "", files)
 
 
 def _media(row: Sequence[Any]) -> Media | None:

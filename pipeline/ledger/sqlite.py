@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy.dialects.sqlite import dialect
 
 from pipeline.errors import LedgerError, StoreError, VeobatchError
-from pipeline.ledger.backend import LedgerBackend, new_identity, reject_newer_version
-from pipeline.ledger.schema import SCHEMA_VERSION, compile_statements, migrations
+from pipeline.ledger.backend import LedgerBackend, migrate, new_identity, reject_newer_version
+from pipeline.ledger.schema import BOOK_VERSION, SCHEMA_VERSION
+from pipeline.ledger.statements import compile_statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from pipeline.ledger.backend import Cursor
-    from pipeline.ledger.schema import Statements
+    from pipeline.ledger.statements import Statements
 
 _DIALECT: Final = dialect(paramstyle="qmark")
 _APPLICATION_ID: Final = 0x7665_6F62  # "veob", in the file's header: https://www.sqlite.org/fileformat2.html
@@ -87,6 +88,8 @@ class SqliteBackend(LedgerBackend):
         self._reader = self._connect(read_only=read_only)
         self._reader.execute("PRAGMA query_only = ON")
         found = self._check_file()
+        if read_only and found < BOOK_VERSION:
+            self.sql, self.version = compile_statements(_DIALECT, found), found
         if not read_only:
             self._writer = self._connect(read_only=False)
             _migrate(self._writer, found, self.sql)
@@ -234,10 +237,7 @@ def _migrate(connection: sqlite3.Connection, current_version: int, sql: Statemen
     try:
         if current_version:  # another process may have been first
             current_version = int(connection.execute(sql.version_get).fetchone()[0])
-        for version, texts in migrations(_DIALECT, current_version):
-            for text in texts:
-                connection.execute(text)
-            connection.execute(sql.version_add, (version, time.time()))
+        migrate(connection.cursor(), sql, _DIALECT, current_version)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

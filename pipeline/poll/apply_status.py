@@ -20,11 +20,12 @@ def mark_ready(record: Record, status: GenerationStatus, now: float) -> Record:
     """
     if status.phase is not Phase.COMPLETED:
         raise ValueError(f"{status.status} is not a completed generation")
-    usd = record.usd_spent if status.usd_spent is None else status.usd_spent
+    usd = _usd_spent(record, status)
     return record.evolve(
         State.READY,
         video_url=status.video_url,
         finished_at=now,
+        completed_at=record.completed_at or now,
         usd_spent=usd,
         reserved_usd=record.reserved_usd if usd is None else None,
         credits_used=record.credits_used if status.credits_used is None else status.credits_used,
@@ -34,18 +35,28 @@ def mark_ready(record: Record, status: GenerationStatus, now: float) -> Record:
 def mark_failed(record: Record, status: GenerationStatus, now: float) -> Record:
     """Return a generating record whose generation failed.
 
-    The vendor never charges for that, unless it calls the generation completed and shows no video.
+    The vendor never charges for that, unless it calls the generation completed and shows no video. What it
+    charged once stays counted, whatever it answers later.
     """
     if status.failure is None:
         raise ValueError(f"{status.status} is not a failed generation")
-    charged = status.failure.code in PAID_FAILURES
-    usd = record.usd_spent if status.usd_spent is None else status.usd_spent
+    completed = status.failure.code in PAID_FAILURES
+    charged = completed or record.completed_at is not None
+    usd = _usd_spent(record, status) if charged else record.usd_spent
     return record.evolve(
         State.FAILED,
         failure=status.failure,
         finished_at=now,
         faults=record.faults + 1,
         reserved_usd=record.reserved_usd if charged and usd is None else None,
-        usd_spent=usd if charged else None,
-        credits_used=status.credits_used if charged else None,
+        completed_at=record.completed_at or (now if completed else None),
+        usd_spent=usd,
+        credits_used=status.credits_used if charged and status.credits_used else record.credits_used,
     )
+
+
+def _usd_spent(record: Record, status: GenerationStatus) -> float | None:
+    """Return what the row has cost in all once `status` names what its generation did."""
+    if status.usd_spent is None:
+        return record.usd_spent
+    return max(record.earlier_usd + status.usd_spent, record.usd_spent or 0.0)

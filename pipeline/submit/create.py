@@ -75,6 +75,9 @@ class Submitter:
             correlation_id=correlation_id(self._ledger.identity, record, submission_no),
             submitted_at=self._wall(),
             reserved_usd=price_usd,
+            earlier_usd=record.usd_spent or 0.0,
+            absent_since=None,
+            completed_at=None,
             failure=None,
         )
         result: CreateResult = OutcomeUnknown("stopped before the answer came")

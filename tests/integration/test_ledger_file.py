@@ -115,7 +115,7 @@ async def test_a_newer_ledger_is_left_alone(filled: Path) -> None:
     with sqlite3.connect(filled) as connection:
         connection.execute("INSERT INTO veobatch_schema_version VALUES (7, 0.0)")
     connection.close()
-    with pytest.raises(LedgerError, match=r"newer veobatch \(ledger version 7, this one knows up to 2\)"):
+    with pytest.raises(LedgerError, match=r"newer veobatch \(ledger version 7, this one knows up to 3\)"):
         await Ledger.open(filled)
 
 

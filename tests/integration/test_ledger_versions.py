@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -12,6 +13,7 @@ import pytest
 
 from pipeline.errors import LedgerError
 from pipeline.ledger import Ledger
+from pipeline.ledger.rows import ADDED_IN_VERSION_3
 from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.model import State
 from tests.integration.ledger_servers import ledger_location, make_record
@@ -19,9 +21,32 @@ from tests.integration.ledger_servers import ledger_location, make_record
 if TYPE_CHECKING:
     from pathlib import Path
 
-ROWS = [make_record(f"r{n}", n) for n in range(3)]
+    from pipeline.ledger.book import Submission
+
+PENDING = make_record("r0", 0)
+DONE = replace(
+    make_record("r1", 1), state=State.DONE, intent=1, correlation_id="vb.l.r1.1", generation_id="g1",
+    submitted_at=5.0, finished_at=9.0, usd_spent=1.2,
+)  # fmt: skip
+CHARGED = replace(make_record("r2", 2), intent=1, usd_spent=2.4)
+IN_DOUBT = replace(
+    make_record("r3", 3), state=State.IN_DOUBT, intent=1, correlation_id="vb.l.r3.1", reserved_usd=1.6
+)
+OLD = [PENDING, DONE, CHARGED, IN_DOUBT]
+ROWS = [PENDING, replace(DONE, completed_at=9.0), replace(CHARGED, earlier_usd=2.4), IN_DOUBT]
 INDICES = ("veobatch_records_free", "veobatch_records_lent")
 VERSIONS = "SELECT version FROM veobatch_schema_version ORDER BY version"
+_DELETE_VERSION = {
+    2: "DELETE FROM veobatch_schema_version WHERE version = 2",
+    3: "DELETE FROM veobatch_schema_version WHERE version = 3",
+}
+ALL_VERSIONS = [(version,) for version in range(1, SCHEMA_VERSION + 1)]
+BOOK = {
+    ("vb.l.r1.1", "r1@f00d", "spent", None, 1.2),
+    ("r2@f00d/1", "r2@f00d", "released", None, None),
+    ("earlier:r2@f00d", "r2@f00d", "spent", None, 2.4),
+    ("vb.l.r3.1", "r3@f00d", "maybe_spent", 1.6, None),
+}
 
 
 def execute(where: str, *asked: str) -> list[tuple[object, ...]]:
@@ -41,37 +66,58 @@ def indices(where: str) -> set[object]:
     return {row[0] for row in execute(where, names)} & set(INDICES)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def first(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A ledger as version 1 left it: its tables are those of today, and it has no index."""
-    where = ledger_location(request.param, tmp_path)
+def old_ledger(where: str, version: int) -> str:
+    """Make a ledger as an earlier version left it: without the book, without the columns of today."""
 
     async def fill() -> None:
         async with await Ledger.open(where) as ledger:
-            await ledger.add(ROWS)
+            await ledger.add(OLD)
 
     asyncio.run(fill())
-    drops = [f"DROP INDEX {name}" for name in INDICES] if "://" in where else []
-    execute(where, "DELETE FROM veobatch_schema_version WHERE version > 1", *drops)
-    assert execute(where, VERSIONS) == [(1,)]
+    columns = [f"ALTER TABLE veobatch_records DROP COLUMN {name}" for name in ADDED_IN_VERSION_3]
+    drops = [f"DROP INDEX {name}" for name in INDICES] if "://" in where and version < 2 else []
+    newer = [_DELETE_VERSION[n] for n in range(version + 1, SCHEMA_VERSION + 1)]
+    execute(where, *newer, "DROP TABLE veobatch_submissions", *columns, *drops)
     return where
 
 
-async def test_a_reader_takes_it_as_it_is(first: str) -> None:
-    async with await Ledger.open(first, read_only=True) as ledger:
-        assert await ledger.load() == ROWS
-        assert await ledger.counts() == {State.PENDING: 3}
-    assert execute(first, VERSIONS) == [(1,)]
-    assert indices(first) == set()
+def money(entries: list[Submission]) -> set[tuple[str, str, str, float | None, float | None]]:
+    return {(entry.id, entry.job_key, entry.state.value, entry.reserved_usd, entry.usd) for entry in entries}
 
 
-async def test_a_writer_brings_it_up(first: str) -> None:
-    async with await Ledger.open(first) as ledger:
-        assert execute(first, VERSIONS) == [(version,) for version in range(1, SCHEMA_VERSION + 1)]
+@pytest.fixture(params=["sqlite", "postgres"])
+def first(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A ledger of version 1."""
+    return old_ledger(ledger_location(request.param, tmp_path), 1)
+
+
+@pytest.fixture(params=[("sqlite", 1), ("sqlite", 2), ("postgres", 1), ("postgres", 2)])
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, int]:
+    """A ledger of each earlier version, and that version."""
+    kind, version = request.param
+    return old_ledger(ledger_location(kind, tmp_path), version), version
+
+
+async def test_a_reader_takes_it_as_it_is(old: tuple[str, int]) -> None:
+    where, version = old
+    async with await Ledger.open(where, read_only=True) as ledger:
         assert await ledger.load() == ROWS
+        assert await ledger.get("r1@f00d") == ROWS[1]
+        assert await ledger.counts() == {State.PENDING: 2, State.DONE: 1, State.IN_DOUBT: 1}
+        assert money(await ledger.submissions()) == BOOK
+    assert execute(where, VERSIONS) == [(n,) for n in range(1, version + 1)]
+
+
+async def test_a_writer_brings_it_up(old: tuple[str, int]) -> None:
+    where, _ = old
+    async with await Ledger.open(where) as ledger:
+        assert execute(where, VERSIONS) == ALL_VERSIONS
+        assert await ledger.load() == ROWS
+        assert money(await ledger.submissions()) == BOOK
         await ledger.commit(ROWS[0], ROWS[0].evolve(State.SUBMITTING))
-    async with await Ledger.open(first, read_only=True) as reader:
-        assert await reader.counts() == {State.PENDING: 2, State.SUBMITTING: 1}
+    async with await Ledger.open(where, read_only=True) as reader:
+        assert (await reader.counts())[State.SUBMITTING] == 1
+        assert len(await reader.submissions()) == len(BOOK) + 1
 
 
 async def test_only_a_database_that_many_share_has_indices(first: str) -> None:
@@ -82,7 +128,8 @@ async def test_only_a_database_that_many_share_has_indices(first: str) -> None:
 
 async def test_many_may_bring_it_up_at_once(first: str) -> None:
     opened = await asyncio.gather(*(Ledger.open(first) for _ in range(6)))
-    assert execute(first, VERSIONS) == [(version,) for version in range(1, SCHEMA_VERSION + 1)]
+    assert execute(first, VERSIONS) == ALL_VERSIONS
+    assert money(await opened[0].submissions()) == BOOK
     for ledger in opened:
         await ledger.close()
 
@@ -91,7 +138,7 @@ async def test_done_rows_leased_by_version_1_are_released(first: str) -> None:
     execute(first, "UPDATE veobatch_records SET worker = 'a', lease = 1, state = 'done' WHERE position = 0")
     async with await Ledger.open(first) as ledger:
         epoch, _ = await ledger.begin_epoch()
-        assert [row.record.position for row in await ledger.claim(epoch, "b", 9)] == [1, 2]
+        assert [row.record.position for row in await ledger.claim(epoch, "b", 9)] == [2, 3]
         assert await ledger.revoke(epoch, "a") == (frozenset(), False)
 
 

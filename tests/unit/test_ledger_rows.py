@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
 from pipeline.ledger import rows
-from pipeline.ledger.schema import SCHEMA_VERSION, compile_statements, migrations, records
-from pipeline.model import Artifact, Failure, Media, Record, State
+from pipeline.ledger.schema import SCHEMA_VERSION, migrations, records
+from pipeline.ledger.statements import compile_statements
+from pipeline.model import Artifact, ExtraFile, Failure, Media, Record, State
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 whole = st.integers(0, 2**31 - 1)
@@ -22,7 +24,9 @@ failures = st.builds(Failure, text, text, st.booleans())
 media = st.builds(
     Media, number, whole, whole, number, st.booleans(), text, text, st.lists(text, max_size=3).map(tuple)
 )
-artifacts = st.builds(Artifact, text, st.integers(0, 2**63 - 1), text, st.none() | media, text)
+big = st.integers(0, 2**63 - 1)
+files = st.lists(st.builds(ExtraFile, text, big, text), max_size=2).map(tuple)
+artifacts = st.builds(Artifact, text, big, text, st.none() | media, text, st.none() | big, text, files)
 any_record = st.builds(
     Record,
     key=text,
@@ -37,6 +41,9 @@ any_record = st.builds(
     version=whole,
     submitted_at=st.none() | number,
     usd_spent=st.none() | number,
+    key_id=text,
+    vendor_sent_at=st.none() | number,
+    earlier_usd=number,
     failure=st.none() | failures,
     artifact=st.none() | artifacts,
 )
@@ -86,14 +93,24 @@ def test_statements_compile_with_their_parameters_in_order(url: str) -> None:
 
 def test_the_tables_of_earlier_versions_are_never_changed_again() -> None:
     """A new column or index needs a new version, with statements that add it to the ledgers people have."""
-    assert SCHEMA_VERSION == 2
+    assert int(SCHEMA_VERSION) == 3
     file, database = create_engine("sqlite://").dialect, create_engine("postgresql+psycopg://").dialect
     for dialect in (file, database):
-        assert [version for version, _ in migrations(dialect, 0)] == [1, 2]
-        assert migrations(dialect, 2) == []
-    assert migrations(file, 1) == [(2, [])]
-    assert migrations(database, 1) == [(2, INDICES_OF_VERSION_2)]
-    assert " ".join(column.name for column in records.columns) == COLUMNS_OF_VERSION_1
+        assert [version for version, _ in migrations(dialect, 0)] == [1, 2, 3]
+        assert migrations(dialect, 3) == []
+        made = next(text for text in migrations(dialect, 0)[0][1] if "TABLE veobatch_records" in text)
+        assert column_names(made) == COLUMNS_OF_VERSION_1.split()
+        [(_, (new_table, *new_columns))] = migrations(dialect, 2)
+        assert column_names(new_table) == COLUMNS_OF_THE_BOOK.split()
+        assert [text.split()[5] for text in new_columns] == COLUMNS_OF_VERSION_3.split()
+    assert migrations(file, 1)[0] == (2, [])
+    assert migrations(database, 1)[0] == (2, INDICES_OF_VERSION_2)
+    expected = {*COLUMNS_OF_VERSION_1.split(), *COLUMNS_OF_VERSION_3.split()}
+    assert {column.name for column in records.columns} == expected
+
+
+def column_names(table: str) -> list[str]:
+    return re.findall(r"^\t\"?([a-z_0-9]+)\"? [A-Z]", table, re.MULTILINE)
 
 
 INDICES_OF_VERSION_2 = [
@@ -113,6 +130,16 @@ COLUMNS_OF_VERSION_1 = (
     "failure_code failure_message failure_retryable artifact_path artifact_bytes artifact_sha256 "
     "artifact_poster media_duration_s media_width media_height media_fps media_has_audio "
     "media_video_codec media_audio_codec media_warnings lease lease_until worker"
+)
+
+COLUMNS_OF_VERSION_3 = (
+    "key_id api_url vendor_sent_at absent_since completed_at request_id video_urls earlier_usd "
+    "artifact_mtime_ns artifact_etag artifact_extra"
+)
+
+COLUMNS_OF_THE_BOOK = (
+    "batch id job_key submission_no key_id api_url model submitted_at vendor_sent_at reserved_usd state "
+    "usd credits generation_id settled_at reason"
 )
 
 

@@ -102,9 +102,10 @@ class LogApi:
             entries = self._alter(entries, fault, query.offset)
         offset_s = self._service.clock.offset_s
         found = [one for one in entries if query.matches(one, one.created_at + offset_s)]
-        page = [log_row(one, offset_s) for one in found[query.offset : query.offset + query.limit]]
-        more = query.offset + query.limit < len(found)
-        counts = {"limit": query.limit, "offset": query.offset, "total": len(found), "has_more": more}
+        limit = min(query.limit, self._service.options.log_page_rows)
+        page = [log_row(one, offset_s) for one in found[query.offset : query.offset + limit]]
+        more = query.offset + limit < len(found)
+        counts = {"limit": limit, "offset": query.offset, "total": len(found), "has_more": more}
         return json_response({"data": page, "pagination": counts})
 
     def _entries(self) -> list[Entry]:

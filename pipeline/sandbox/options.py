@@ -49,6 +49,7 @@ class SandboxOptions:
       own.
     - `log_rows`: whether a row shows in the log once its generation is finished, or once it was accepted,
       in either case `log_lag_s` later, or never.
+    - `log_page_rows`: the most rows that a page of the log holds, whatever `limit` asks for.
     - `url_lifetime_s`: video URLs are signed and expire; None gives plain ones.
     - `price_720p_usd`, `price_1080p_usd`: the Veo model's price a second.
     - `id_style`: what generation ids look like; "integer" ones are JSON numbers, "hostile" ones break
@@ -78,6 +79,7 @@ class SandboxOptions:
     log_lag_s: float = 30.0
     log_rows: LogRows = "finished"
     log_rate_limit: int = 200
+    log_page_rows: int = 100
     url_lifetime_s: float | None = None
     price_720p_usd: float = 0.10
     price_1080p_usd: float = 0.15
@@ -100,6 +102,7 @@ class SandboxOptions:
             "cdn_bytes_per_s",
             "concurrency_limit",
             "log_rate_limit",
+            "log_page_rows",
         ):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):

@@ -230,6 +230,15 @@ async def test_the_log_takes_so_many_requests_a_minute() -> None:
         assert (await send_request(sandbox.url + "/v2/billing", headers=AUTH_HEADERS)).status == 200
 
 
+async def test_a_page_of_the_log_may_hold_fewer_rows_than_asked_for() -> None:
+    async with Sandbox(instant_render_options(log_page_rows=2)) as sandbox:
+        for take in range(3):
+            await create(sandbox, prompt=f"take {take}")
+        page = (await logs(sandbox, "?period=24h&limit=100")).json()
+        assert len(page["data"]) == 2
+        assert page["pagination"] == {"limit": 2, "offset": 0, "total": 3, "has_more": True}
+
+
 async def test_the_log_is_paged_newest_first() -> None:
     async with Sandbox(instant_render_options()) as sandbox:
         ids = [

@@ -1,4 +1,4 @@
-"""File names from the user's own words, safe on Linux, macOS, Windows and S3. Pure.
+"""File names made of the user's ids and prompts, safe on Linux, macOS, Windows and S3. Pure.
 
 It decides what a row's files are called, and which name gives way when two would be one file. It knows
 no disk: whether a name is taken there is the store's business.

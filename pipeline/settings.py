@@ -63,7 +63,7 @@ class Settings(BaseModel):
 
 
 def resolve(sources: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
-    """Merge `sources` (name, values), the strongest first; a value of None is no word at all.
+    """Merge `sources` (name, values), the strongest first; a value of None counts as not given.
 
     Raises `UsageError` that names the source of each value that will not do.
     """
@@ -77,8 +77,8 @@ def resolve(sources: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
-        words = [_error_text(item, origin) for item in error.errors()]
-        raise UsageError("\n".join(words)) from error
+        messages = [_error_text(item, origin) for item in error.errors()]
+        raise UsageError("\n".join(messages)) from error
 
 
 def _error_text(item: Mapping[str, Any], origin: Mapping[str, str]) -> str:

@@ -52,12 +52,12 @@ _MAX_ASPECT_LOG_RATIO: Final = math.log(1.35)
 _COMMON_FORMATS: Final = frozenset({"jpeg", "png", "webp"})
 
 ImageResult: TypeAlias = ImageInfo | ProblemText
-"""What was found at a URL: an image, or the words for why not."""
+"""What was found at a URL: an image, or the problem text for why not."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFindings:
-    """All that is wrong with the images, at the places of the rows that name them; `bad` holds their ids."""
+    """All problems of the images, at the positions of the rows that name them; `bad` holds their ids."""
 
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
@@ -72,7 +72,7 @@ async def check_images(
     cache_file: Path | None = None,
     timeout_s: float = 20.0,
 ) -> ImageFindings:
-    """Look at the image of each job; `file` is the manifest's name for the places.
+    """Check the image of each job; `file` is the manifest's name in messages.
 
     Good images are remembered in `cache_file` for a day. `timeout_s` bounds each image. Raises nothing
     for the network's sake.
@@ -167,7 +167,7 @@ async def _fetch_all(urls: Iterable[str], allow_private: bool, timeout_s: float)
 
 
 async def _fetch_image_info(session: aiohttp.ClientSession, url: str, allow_private: bool) -> ImageResult:
-    """Return the image's head, or the words for why there is none."""
+    """Return the image's header, or the problem text for why there is none."""
     try:
         for _ in range(_MAX_REDIRECTS + 1):
             result = await _request(session, url, allow_private)
@@ -266,13 +266,13 @@ def _read_cache(file: Path | None) -> dict[str, ImageInfo]:
 
 
 def _write_cache(file: Path | None, results: Mapping[str, ImageResult]) -> None:
-    """Remember the good ones; a cache that cannot be written is no one's trouble."""
+    """Remember the good ones; a cache that cannot be written is ignored."""
     if file is None:
         return
     rows = {
-        url: {**asdict(look), "at": time.time()}
-        for url, look in results.items()
-        if isinstance(look, ImageInfo)
+        url: {**asdict(info), "at": time.time()}
+        for url, info in results.items()
+        if isinstance(info, ImageInfo)
     }
     part = file.with_suffix(f".{os.getpid()}.part")
     try:

@@ -1,7 +1,8 @@
-"""Text -> `Manifest`: every mistake of a file at once, each at its place. Knows no network.
+"""From text to a `Manifest`: every problem of a file at once, each with line and column. No network.
 
-`yaml_reader`, `json_reader` and `csv_reader` turn a format into nodes that know their place; `sections` reads
-the sections, `expand` multiplies rows, `job_builder` checks them against `fields`, and `identity` names them.
+`yaml_reader`, `json_reader` and `csv_reader` turn a format into nodes that know their position; `sections`
+reads the sections, `expand` multiplies rows, `job_builder` checks them against `fields`, and `identity`
+names them.
 """
 
 from pipeline.manifest.fields import BUILT_IN_MODEL, FieldRule, ModelRules

@@ -1,4 +1,4 @@
-"""CSV -> tree: a header of field names, one row a job; an empty cell is a field that is not given.
+"""CSV to nodes: a header of field names, one row a job; an empty cell is a field that is not given.
 
 All is text in CSV, so a column's field says what its cells must be: whole numbers for `duration`, true or
 false for `generate_audio`, a JSON object for `params`.
@@ -29,7 +29,7 @@ _BOOLEANS: Final = {"true": True, "false": False}
 
 
 def read_csv(text: str, report: ProblemReport) -> SequenceNode:
-    """Return the rows of a CSV file. Raises `Unreadable`, with the reason in `report`."""
+    """Return the rows of a CSV file. Raises `ParseAborted`, with the reason in `report`."""
     lines = list(io.StringIO(text, newline=""))
     header_line = next((line for line in lines if line.strip()), "")
     delimiter = max(",;\t", key=header_line.count) if header_line else ","

@@ -1,4 +1,4 @@
-"""Rows from fewer words: `matrix:` (every image with every prompt) and `${name}` from `vars:`.
+"""Rows from shorthand: `matrix:` (every image with every prompt) and `${name}` from `vars:`.
 
 Both happen before a row is checked, so that what is checked is what is sent; both are bounded.
 """
@@ -62,9 +62,9 @@ def read_vars(section: MappingNode | None, report: ProblemReport) -> dict[str, s
 
 
 def substitute_vars(prompt: str, variables: Mapping[str, str]) -> str | ProblemText:
-    """Return `prompt` with its `${name}` replaced (`$${` stands for `${`), or the words for why not.
+    """Return `prompt` with its `${name}` replaced (`$${` stands for `${`), or the problem text for why not.
 
-    A replacement is not looked into again, so that variables cannot multiply each other.
+    A replacement is not expanded again, so that variables cannot multiply each other.
     """
     length = len(prompt)
     for match in _REFERENCE.finditer(prompt):
@@ -90,7 +90,7 @@ def substitute_vars(prompt: str, variables: Mapping[str, str]) -> str | ProblemT
 
 
 def matrix_rows(section: MappingNode, report: ProblemReport) -> Iterator[tuple[dict[str, Member], int]]:
-    """Yield the fields and the place of each row that `section` stands for, images outermost.
+    """Yield the fields and the location of each row that `section` stands for, images outermost.
 
     Every member is a field with a list of its values (`images` and `prompts` by their plural); the rows
     are all combinations but those that an item of `exclude` describes by some or all of its fields.

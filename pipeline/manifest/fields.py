@@ -1,7 +1,7 @@
-"""What a model takes: field by field, the rule and the words for breaking it.
+"""What a model takes: field by field, the rule, and the message for breaking it.
 
 `google/veo-3.1-i2v-fast` is built in (its published request schema); the rules of other models are made
-from theirs by `manifest.openapi`. Knows no place in any file and no network.
+from theirs by `manifest.openapi`. Knows no positions in files and no network.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class FieldKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FieldRule:
-    """One field of a request. `choices` are compared as they are, or case-folded when `fold`."""
+    """One field of a request. `choices` are compared exactly, or regardless of case with `ignore_case`."""
 
     kind: FieldKind
     choices: tuple[Any, ...] = ()
@@ -54,7 +54,7 @@ class FieldRule:
     nullable: bool = False
 
     def check(self, name: str, value: Any) -> ProblemText | None:
-        """Return the words for what is wrong with `value` (plain, or a `Trap`), None when it is right."""
+        """Return what is wrong with `value` (plain, or an `AmbiguousScalar`), None when it is right."""
         if isinstance(value, AmbiguousScalar):
             return self._ambiguous_problem(name, value)
         if value is None:
@@ -138,7 +138,7 @@ def _check_text(rule: FieldRule, name: str, value: str) -> ProblemText | None:
     if _CONTROL_CHARACTER.search(value):
         return f"{name} is {format_value(value)}", "it holds a control character", "remove that character"
     if rule.min_size and is_blank(value):
-        return blank_problem(name, value, "the model needs words", "write some")
+        return blank_problem(name, value, "the model needs a prompt", "write one")
     if rule.min_size is not None and len(value) < rule.min_size:
         return f"{name} has {len(value)} characters", f"it needs {rule.min_size}", "write more"
     if rule.max_size is not None and len(value) > rule.max_size:
@@ -180,7 +180,7 @@ def _check_list(rule: FieldRule, name: str, value: list[Any]) -> ProblemText | N
     if rule.items is None:
         return None
     item_problems = (rule.items.check(f"{name}[{n}]", item) for n, item in enumerate(value))
-    return next((words for words in item_problems if words), None)
+    return next((problem for problem in item_problems if problem), None)
 
 
 _CHECKS: Final[Mapping[FieldKind, Any]] = MappingProxyType(
@@ -196,8 +196,11 @@ _CHECKS: Final[Mapping[FieldKind, Any]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class ModelRules:
-    """What one model takes. `closed` says that a field without a rule is refused for certain, `listed`
-    that the vendor has (or may have) such a model at all."""
+    """What one model takes.
+
+    `rejects_unknown_fields`: a field without a rule is certain to be refused. `model_exists`: the vendor has
+    (or may have) such a model at all.
+    """
 
     model: str
     fields: Mapping[str, FieldRule]
@@ -275,7 +278,7 @@ UNKNOWN_MODEL_RULES: Final = ModelRules(
         }
     ),
 )
-"""What holds for any model of which nothing is known: names are names, prompts text, images on the web."""
+"""What holds for any model of which nothing is known."""
 
 
 def join_or(words: Iterable[str]) -> str:

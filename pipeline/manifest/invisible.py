@@ -1,4 +1,4 @@
-"""Texts that show nothing: blanks, and characters that no one can see. Knows no field and no place.
+"""Texts that show nothing: blanks, and characters that cannot be seen.
 
 Source: Unicode's general categories, and its property Default_Ignorable_Code_Point for the few letters
 that are drawn as nothing.
@@ -10,7 +10,7 @@ import unicodedata
 from typing import Final
 
 _INVISIBLE_CATEGORIES: Final = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf", "Mn", "Me"})
-"""Blanks, controls and formats, and marks that sit on another character: alone they are on none.
+"""Blanks, controls and formats, and marks that sit on another character: alone they show nothing.
 
 What is not assigned is not here: an emoji that is newer than this Python is one all the same."""
 

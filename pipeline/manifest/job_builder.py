@@ -94,7 +94,7 @@ class JobBuilder:
         self.add_fields({name: Member(value, at, at) for name, value, at in rows}, pair.location)
 
     def add_fields(self, row: dict[str, Member], location: int) -> None:
-        """Check the row whose own fields are `row` and whose place is `at`."""
+        """Check the row at `location` whose own fields are `row`."""
         reported_before = self._report.reported_count
         given_id = row.pop("id", None)
         own_params = self._read_params(row.pop("params", None))
@@ -181,7 +181,7 @@ class JobBuilder:
         return rules if rules.model_exists else UNKNOWN_MODEL_RULES
 
     def _check_known(self, name: str, member: Member, rules: ModelRules, in_params: set[str]) -> bool:
-        """Say whether the field is known, or may be the model's own, which has its place under `params:`."""
+        """Say whether the field is known, or may be the model's own, which belongs under `params:`."""
         if name in rules.fields and (name in UNKNOWN_MODEL_RULES.fields or name in in_params):
             return True
         what, why = f"unknown field {format_value(name)}", f"{rules.model} takes no such field"
@@ -319,7 +319,7 @@ def _check_id(value: Any) -> ProblemText | None:
 
 
 def build_jobs(drafts: Sequence[JobDraft]) -> list[Job]:
-    """Give every draft its id and place in the order.
+    """Give every draft its id and its index.
 
     A row without an id is named by its content and, from the second of the same content on, an
     occurrence number, so that moving or adding other rows renames nothing.

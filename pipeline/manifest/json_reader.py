@@ -1,6 +1,6 @@
-"""JSON and JSON Lines -> tree. A line that reads well costs one `json.loads`; places are found when asked.
+"""JSON and JSON Lines to nodes. A good line costs one `json.loads`; positions are found on demand.
 
-The careful parser here knows the place of every member; it reads whole `.json` files, and of a `.jsonl`
+The careful parser here knows the position of every member; it reads whole `.json` files, and of a `.jsonl`
 only the lines that the fast way will not have.
 """
 
@@ -35,7 +35,7 @@ _MAX_NUMBER_CHARS: Final = 18
 
 
 def read_json(text: str, report: ProblemReport) -> Node:
-    """Return the tree of one JSON document. Raises `Unreadable`, with the reason in `report`."""
+    """Return the nodes of one JSON document. Raises `ParseAborted`, with the reason in `report`."""
     line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
 
     def location_of(pos: int) -> int:
@@ -67,7 +67,7 @@ def _parse_with_locations(line: str, number: int, report: ProblemReport) -> Node
 
 
 class _NeedsFullParser(ValueError):
-    """The fast way meets something that needs words."""
+    """The fast path met something that needs a message."""
 
 
 def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ _decode = json.JSONDecoder(
 
 
 def _parse_fast(line: str, number: int) -> MappingNode | None:
-    """Return the row with places that `_Locator` finds when asked, None when the line needs care."""
+    """Return the row with positions that are found on demand, None when the line needs the careful parser."""
     if line.count("{") + line.count("[") > MAX_DEPTH or _SURROGATE.search(line):
         return None
     try:
@@ -111,7 +111,7 @@ def _parse_fast(line: str, number: int) -> MappingNode | None:
 
 
 class _JsonLocator:
-    """Finds the real place behind a virtual one: member by member, its name and its value."""
+    """Finds the real position behind a virtual one, member by member: its name and its value."""
 
     def __init__(self, lines: list[str]) -> None:
         self._lines = lines
@@ -121,7 +121,7 @@ class _JsonLocator:
         if column < VIRTUAL_COLUMN:
             return location
         row = _parse_with_locations(self._lines[line - 1], line, ProblemReport(""))
-        assert isinstance(row, MappingNode)  # noqa: S101 - only rows of the fast way have virtual places
+        assert isinstance(row, MappingNode)  # noqa: S101 - only rows of the fast path have virtual positions
         member, is_value = divmod(column - VIRTUAL_COLUMN, 2)
         return (row.value_locations if is_value else row.name_locations)[member]
 

@@ -1,4 +1,4 @@
-"""A manifest's file -> a checked `Manifest`: bytes to text, the format by its suffix, all problems."""
+"""From a file to a checked `Manifest`: bytes to text, the format by its suffix, all problems at once."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _is_json_object(line: str) -> bool:
 
 @contextmanager
 def _gc_paused() -> Iterator[None]:
-    """Trees hold no cycles, and looking for some takes a quarter of the time of a bulk manifest."""
+    """Nodes form no cycles, and the search for some takes a quarter of the time of a bulk manifest."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -117,7 +117,7 @@ def _read_bytes(path: Path, report: ProblemReport) -> bytes:
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
             return _abort(report, "this is no file", "a device or socket has no end", "name a file")
         with path.open("rb") as file:
-            # Room is taken for as many bytes as are asked for, so a pipe alone is asked for the most.
+            # read(n) allocates n bytes, so only a pipe is asked for the maximum.
             data = file.read(min(info.st_size if stat.S_ISREG(mode) else MAX_FILE_BYTES, MAX_FILE_BYTES) + 1)
     except FileNotFoundError:
         return _abort(report, "there is no such file", "", "check the path")

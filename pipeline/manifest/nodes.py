@@ -1,7 +1,7 @@
-"""What every format is read into: plain values, and containers that know the place of each member.
+"""What every format is read into: plain values, and containers that know the position of each member.
 
-A scalar is a plain Python value without a place of its own; its container holds it. That keeps a
-manifest of 100,000 rows in some 50 MB. A `Trap` is a scalar that people and YAML 1.1 read differently.
+A scalar is a plain Python value; its container holds its position. That keeps a
+manifest of 100,000 rows in some 50 MB. An `AmbiguousScalar` is one that people and YAML 1.1 read differently.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class AmbiguousScalar:
 
 
 class MappingNode:
-    """A mapping in its order. `name_ats` and `value_ats` are packed places, member by member."""
+    """A mapping in its order. `name_locations` and `value_locations` are packed, member by member."""
 
     __slots__ = ("location", "name_locations", "names", "value_locations", "values")
 
@@ -40,7 +40,7 @@ class MappingNode:
     def with_virtual_locations(
         cls, location: int, names: list[str], values: list[Any], first_location: int
     ) -> MappingNode:
-        """Return a whole mapping whose places are counted from `first`: each name, then its value."""
+        """Return a whole mapping whose positions are counted from `first`: each name, then its value."""
         node = cls(location)
         node.names, node.values = names, values
         end = first_location + 2 * len(names)
@@ -62,7 +62,7 @@ class MappingNode:
 
 
 class SequenceNode:
-    """A list and the packed place of each item."""
+    """A list and the packed location of each item."""
 
     __slots__ = ("items", "location", "locations")
 
@@ -82,7 +82,7 @@ Node: TypeAlias = MappingNode | SequenceNode | Scalar | dict[str, Any] | list[An
 
 
 class Member(NamedTuple):
-    """A value of a mapping with the places of its name and itself."""
+    """A value of a mapping, with the locations of its name and of itself."""
 
     value: Node
     name_location: int
@@ -94,7 +94,7 @@ class ValueTooLarge(ValueError):
 
 
 class AmbiguousScalarError(ValueError):
-    """There is a `Trap` inside a value that has to become JSON."""
+    """There is an `AmbiguousScalar` inside a value that has to become JSON."""
 
     def __init__(self, scalar: AmbiguousScalar, location: int) -> None:
         super().__init__(scalar.text)
@@ -105,7 +105,7 @@ class AmbiguousScalarError(ValueError):
 def to_python(node: Node, location: int = 0) -> Any:
     """Return `node` as plain dicts, lists and scalars, ready for JSON.
 
-    Raises `TooMuch` when aliases multiply it beyond `MEMBERS`, `Trapped` when a `Trap` is in it.
+    Raises `ValueTooLarge` when aliases multiply it, `AmbiguousScalarError` when one is in it.
     """
     return _to_python(node, location, [MAX_FIELD_VALUES])
 

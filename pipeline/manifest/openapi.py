@@ -1,7 +1,7 @@
 """A model's OpenAPI document -> `ModelRules`: its own request schema, field by field.
 
 What the schema says in a way that is not understood here is let through: the vendor has the last word,
-and a rule invented here would be a wall. Pure; where the document comes from is `api.catalogue`'s.
+and a rule invented here would be a wall. Pure; `client.catalog` fetches the document.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A manifest's mistakes as values: where, what, why, what instead. Knows no format and no file."""
+"""The problems of a manifest as values: where, what, why, what instead. Knows no format and no file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_MESSAGE_CHARS: Final = 4_000
 """A message longer than this is scrolled past, not read."""
 
 MAX_PROBLEMS: Final = 1_000
-"""How many problems are looked for. A file with more is wrong in one and the same way."""
+"""How many problems are looked for. A file with more has the same problem throughout."""
 
 ProblemText: TypeAlias = tuple[str, str, str]
 """What, why, what instead."""
@@ -23,22 +23,22 @@ ProblemText: TypeAlias = tuple[str, str, str]
 _LINE_BITS: Final = 32
 
 VIRTUAL_COLUMN: Final = 1 << 31
-"""Columns from here on count the members of a line: the real place is found only if someone asks."""
+"""Columns from here on count the members of a line: the real position is found on demand."""
 
 
 def pack_location(line: int, column: int) -> int:
-    """Put a place (both counted from 1) into one int: a bulk manifest holds a million of them."""
+    """Pack a line and a column (from 1) into one int: a bulk manifest holds a million of them."""
     return line << _LINE_BITS | column
 
 
 def unpack_location(location: int) -> tuple[int, int]:
-    """Return the line and column that `pack` was given."""
+    """Return the line and column that `pack_location` was given."""
     return location >> _LINE_BITS, location & ((1 << _LINE_BITS) - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake (or one doubt, when it is a warning) and its place, counted from 1."""
+    """One error or warning and its position, counted from 1."""
 
     file: str
     line: int
@@ -88,10 +88,10 @@ class ParseAborted(Exception):
 
 
 class ProblemReport:
-    """Collects the problems and warnings of one file; the same words at the same place count once.
+    """Collects the problems and warnings of one file; the same message at the same position counts once.
 
     `partial` says that the text could not be read to its end, so that what is missing may not be.
-    `locate` turns a virtual place into a real one, for formats whose places are found when asked.
+    `resolve_location` turns a virtual position into a real one, for formats that find them on demand.
     """
 
     def __init__(self, file: str) -> None:
@@ -105,7 +105,7 @@ class ProblemReport:
         self._warnings: dict[tuple[int, str], Problem] = {}
 
     def add_problem(self, location: int, what: str, why: str = "", instead: str = "") -> None:
-        """Add a problem; raises `Unreadable` when there are so many that looking on helps no one."""
+        """Add a problem; raises `ParseAborted` when there are so many that reading on helps no one."""
         self.reported_count += 1
         if (location, what) in self._problems:
             return

@@ -86,7 +86,7 @@ def _check_section_names(sections: Mapping[str, Member], report: ProblemReport) 
 
 
 def _add_jobs(jobs: SequenceNode, builder: JobBuilder, report: ProblemReport) -> None:
-    """Check every job, letting go of each tree as it is done with."""
+    """Check every job, dropping its nodes as soon as it is checked."""
     if not jobs.items and not report.problem_count:
         report.add_problem(
             jobs.location, "there are no jobs", "the list is empty", "write [image_url, prompt] items"

@@ -1,4 +1,4 @@
-"""Addresses in a manifest: what no client can fetch, what is only a copying accident, what is no file.
+"""Addresses in a manifest: what cannot be fetched, accidents of copying, pages around a file.
 
 Pure text: nothing is resolved or requested here. `clean_url` removes what cannot belong to an address,
 `url_problem` says why one cannot be sent, `url_doubt` why one that can be sent will probably not do.
@@ -53,7 +53,7 @@ _SHARE_PAGES: Final = (
     (re.compile(r"github\.com/[^/]+/[^/]+/blob/(?!.*[?&]raw=)"), "the link behind its Raw button"),
     (re.compile(r"commons\.wikimedia\.org/wiki/File:"), "the address under Original file"),
 )
-"""Pages that show a file and are none: (what their address looks like, what to give instead)."""
+"""Pages that show a file but are not the file: (what their address looks like, what to give instead)."""
 
 
 def clean_url(value: str) -> tuple[str, str]:

@@ -1,6 +1,6 @@
-"""YAML text -> tree, from libyaml's event stream, with bounds on everything a file could explode.
+"""YAML text to nodes, from libyaml's event stream, with a bound on everything that a file could blow up.
 
-Events carry places and say what was quoted; no constructor ever runs, so a tag can build nothing. The
+Events carry positions and say what was quoted; no constructor ever runs, so a tag cannot build an object. The
 builder is a loop, not a recursion, and shares what an alias names instead of copying it.
 """
 
@@ -38,9 +38,9 @@ _MAX_MERGED_TOTAL: Final = 1_000_000
 
 
 def read_yaml(text: str, report: ProblemReport) -> Node:
-    """Return the document's tree; what is wrong but can be read over goes into `report`.
+    """Return the document's nodes; problems that do not stop the parser go into `report`.
 
-    Raises `Unreadable`, with the reason in `report`, where reading must end.
+    Raises `ParseAborted`, with the reason in `report`, when the rest cannot be read.
     """
     comment_columns = _suspicious_comments(text)
     data = text.encode("utf-8")
@@ -100,7 +100,7 @@ def _explain_syntax_error(text: str, line: int, error: yaml.MarkedYAMLError) -> 
 
 
 class _TreeBuilder:
-    """Turns events into a tree.
+    """Turns events into nodes.
 
     `_stack` holds the open containers, the innermost last, and `_names` what each of them is called in the
     one around it.
@@ -117,7 +117,7 @@ class _TreeBuilder:
         self._merges_left = _MAX_MERGED_TOTAL
 
     def document(self, next_event: Callable[[], Any]) -> Node:
-        """Return the tree of the only document. Raises yaml's errors, and `Unreadable` beyond a bound."""
+        """Return the nodes of the only document. Raises yaml's errors, and `ParseAborted` beyond a bound."""
         self._next_event = next_event
         self._next_event()  # StreamStart
         if isinstance(self._next_event(), yaml.StreamEndEvent):

@@ -1,7 +1,8 @@
 """What an unquoted YAML scalar means, and which ones mean something their author did not.
 
-Text, whole decimal numbers, decimal fractions, true/false and null are taken as they stand. All else
-that YAML 1.1 would turn into another type (https://yaml.org/type/) becomes a `Trap`: `16:9` is 969 there.
+Text, whole decimal numbers, decimal fractions, true/false and null are taken as they stand. All else that
+YAML 1.1 would turn into another type (https://yaml.org/type/) becomes an `AmbiguousScalar`, such as `16:9`,
+which is 969 there.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _BASE_60: Final = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?"
 
 
 def resolve_scalar(text: str) -> Scalar:
-    """Return the value of the unquoted scalar `text`, or a `Trap`."""
+    """Return the value of the unquoted scalar `text`, or an `AmbiguousScalar`."""
     if len(text) <= _MAX_KEYWORD_CHARS:
         if text in _KEYWORDS:
             return _KEYWORDS[text]

@@ -34,7 +34,7 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy without its user, the variable that named it, and what it wants to be told of its user."""
+    """A proxy without its user, the variable that named it, and its `Proxy-Authorization` value."""
 
     url: URL
     source: str

@@ -88,7 +88,7 @@ def write_jsonl(folder: Path, prompt: str) -> Path:
 def test_a_prompt_that_nobody_sees_is_refused_where_it_stands(name: str, tmp_path: Path) -> None:
     words = problem_of(write_jsonl(tmp_path, INVISIBLE[name]))
     assert words.startswith("2:49: prompt is blank, it holds only U+"), words
-    assert words.endswith(", which nobody sees, write some")
+    assert words.endswith(", which nobody sees, write one")
     assert words.isprintable()
     assert words.isascii()
 
@@ -102,7 +102,7 @@ def test_a_prompt_in_any_language_passes_as_it_is(name: str, tmp_path: Path) -> 
 def test_blanks_are_called_blanks(tmp_path: Path) -> None:
     assert (
         problem_of(write_jsonl(tmp_path, " \u00a0\u3000"))
-        == "2:49: prompt is blank, the model needs words, write some"
+        == "2:49: prompt is blank, the model needs a prompt, write one"
     )
 
 

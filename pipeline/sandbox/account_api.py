@@ -34,14 +34,14 @@ class AccountApi:
     async def billing(self, request: web.Request) -> web.Response:
         fault = self._pick_fault("billing")
         if fault is not None and fault.name == "account-error":
-            return error_response(request, round(fault.number(500)), "The account is not available")
+            return _unavailable(request, fault)
         left_usd = self._service.options.balance_usd - self._service.state.charged_usd
         return json_response({"current_balance": round(left_usd, 6), "currency": "USD"})
 
     async def transactions(self, request: web.Request) -> web.Response:
         fault = self._pick_fault("transactions")
         if fault is not None and fault.name == "account-error":
-            return error_response(request, round(fault.number(500)), "The account is not available")
+            return _unavailable(request, fault)
         try:
             limit = int_query_param(request, "limit", 50, 1, 100)
             charges = self._charges_before(request.query.get("cursor"))
@@ -57,7 +57,7 @@ class AccountApi:
     async def key(self, request: web.Request) -> web.Response:
         fault = self._pick_fault("key")
         if fault is not None and fault.name == "account-error":
-            return error_response(request, round(fault.number(500)), "The account is not available")
+            return _unavailable(request, fault)
         rule = require_call().key
         since = rule.limit_start(self._service.clock.now()) - self._service.clock.offset_s
         limit = (
@@ -107,3 +107,8 @@ class AccountApi:
             "reference_id": generation.id,
             "created_at": self._service.clock.timestamp(generation.finishes_at),
         }
+
+
+def _unavailable(request: web.Request, fault: Fault) -> web.Response:
+    message = "The account is not available"
+    return error_response(request, round(fault.number(500)), message, shape=fault.shape)

@@ -70,7 +70,14 @@ async def hang(shutdown: asyncio.Event) -> web.Response:
     return web.Response(status=503)
 
 
-def add_huge_header(response: web.Response, fault: Fault) -> web.Response:
+def with_odd_head(request: web.BaseRequest, response: web.Response, fault: Fault) -> web.Response:
+    """`response` with a head that parsers refuse, for the faults that end in `odd-head` and `huge-header`."""
+    if fault.name.endswith("huge-header"):
+        return _add_huge_header(response, fault)
+    return _send_odd_head(request, response, fault)
+
+
+def _add_huge_header(response: web.Response, fault: Fault) -> web.Response:
     """Add one header of `value` (12,000) bytes; many clients refuse one of more than 8,190."""
     sources = "https://cdn.example.com "
     size = round(fault.number(12_000))
@@ -82,7 +89,7 @@ def add_huge_header(response: web.Response, fault: Fault) -> web.Response:
 ODD_HEADS: Final = ("many-headers", "double-length", "space-before-colon", "bytes-after", "bare-newlines")
 
 
-def odd_response(request: web.BaseRequest, response: web.Response, fault: Fault) -> web.Response:
+def _send_odd_head(request: web.BaseRequest, response: web.Response, fault: Fault) -> web.Response:
     """Send `response` with one of `ODD_HEADS`, written past the library, which would refuse most of them.
 
     The returned response is never sent.

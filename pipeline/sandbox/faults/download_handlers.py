@@ -73,11 +73,9 @@ def _single_response(request: web.Request, fault: Fault, data: bytes) -> web.Res
             return web.Response(status=302, headers={"Location": request.path_qs})
         case "cdn-redirect-bad":
             return web.Response(status=302, headers={"Location": _header_text(bad_url(fault.value))})
-        case "cdn-odd-head":
-            plain = web.Response(body=data, content_type="video/mp4")
-            return broken_responses.odd_response(request, plain, fault)
-        case "cdn-huge-header":
-            return broken_responses.add_huge_header(web.Response(body=data, content_type="video/mp4"), fault)
+        case "cdn-odd-head" | "cdn-huge-header":
+            whole = web.Response(body=data, content_type="video/mp4")
+            return broken_responses.with_odd_head(request, whole, fault)
         case "cdn-redirect-private":
             target = fault.text("http://169.254.169.254/latest/meta-data/")
             return web.Response(status=302, headers={"Location": target})

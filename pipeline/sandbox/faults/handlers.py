@@ -89,10 +89,8 @@ class FaultHandlers:
                 return json_response({"status": "queued"})
             case "id-of-another":
                 return self._with_id_of_another(_accepted(), response)
-            case "odd-head":
-                return broken_responses.odd_response(request, response, fault)
-            case "huge-header":
-                return broken_responses.add_huge_header(response, fault)
+            case "odd-head" | "huge-header":
+                return broken_responses.with_odd_head(request, response, fault)
         return await _broken_response(request, fault.name, response)
 
     async def status(
@@ -111,10 +109,8 @@ class FaultHandlers:
                 return await broken_responses.hang(self.shutdown)
             case "status-unknown" | "status-samples" | "status-other-names" | "status-flap":
                 return _altered_status(fault, normal_response())
-            case "status-odd-head":
-                return broken_responses.odd_response(request, normal_response(), fault)
-            case "status-huge-header":
-                return broken_responses.add_huge_header(normal_response(), fault)
+            case "status-odd-head" | "status-huge-header":
+                return broken_responses.with_odd_head(request, normal_response(), fault)
         return await _broken_response(request, fault.name.removeprefix("status-"), normal_response())
 
     async def log(
@@ -130,10 +126,8 @@ class FaultHandlers:
                 return error_response(request, 403, "This key may not read the log", shape=fault.shape)
             case "log-hang":
                 return await broken_responses.hang(self.shutdown)
-            case "log-odd-head":
-                return broken_responses.odd_response(request, normal_response(), fault)
-            case "log-huge-header":
-                return broken_responses.add_huge_header(normal_response(), fault)
+            case "log-odd-head" | "log-huge-header":
+                return broken_responses.with_odd_head(request, normal_response(), fault)
         return _error(request, fault, round(fault.number(500)))
 
     async def cdn(self, request: web.Request, fault: Fault, data: bytes) -> web.StreamResponse:

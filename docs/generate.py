@@ -22,6 +22,7 @@ from pipeline.errors import ExitCode, StopReason
 from pipeline.manifest.json_schema import manifest_schema
 from pipeline.model import State
 from pipeline.results.csv import COLUMNS, STATUSES
+from pipeline.results.summary_json import summary_schema
 from pipeline.sandbox import FAULTS
 from pipeline.settings import Settings
 
@@ -33,7 +34,7 @@ MARK: Final = re.compile(r"(<!-- generated: ([^>]+?) -->\n).*?(<!-- /generated -
 
 COLUMN_MEANING: Final = {
     "id": "the row's `id` in the manifest, or one made of its content",
-    "status": "one of the words below",
+    "status": "one of the values below",
     "generation_id": "the vendor's name for the generation; what their support asks for",
     "video_path": "the MP4, relative to the CSV; filled in once it is whole and in its place",
     "image_url": "as in the manifest",
@@ -45,13 +46,13 @@ COLUMN_MEANING: Final = {
     "width": "in pixels",
     "height": "in pixels",
     "has_audio": "`true` or `false`: whether there is a sound track",
-    "submitted_at": "when the last create left",
-    "finished_at": "when a look first found the generation finished, or the row failed",
-    "downloaded_at": "when the video was in its place",
-    "polls": "how often the vendor was asked how it goes",
-    "attempts": "how often the row was submitted, not counting what was only throttled",
-    "credits_used": "what the vendor says it took of its credits",
-    "usd_spent": "what the vendor says it cost; empty when it has not said",
+    "submitted_at": "when the last create request was sent",
+    "finished_at": "when a poll first saw the generation finished, or the row failed",
+    "downloaded_at": "when the video was saved",
+    "polls": "status requests for this row",
+    "attempts": "how often the row was submitted, not counting throttled requests",
+    "credits_used": "credits that the vendor charged",
+    "usd_spent": "what the vendor charged; empty while that is unknown",
     "error_code": "a short, stable word, see below",
     "error_message": "why, mostly in the vendor's words",
     "line": "the row's line in the manifest",
@@ -59,20 +60,25 @@ COLUMN_MEANING: Final = {
     "fps": "frames a second",
     "poster_path": "a picture of the video, relative to the CSV",
     "warnings": "what is odd about the file, such as sound that was not asked for",
+    "request_id": "the vendor's id of the request that failed, for their support",
+    "take": "which take of the row this is, from 1",
+    "pick": "which take was chosen",
+    "image_sha256": "the checksum of an image from the disk",
+    "sandbox": "`true` when the sandbox made the clip: its figures are no money",
 }
 STATUS_MEANING: Final = {
-    State.DONE: "the video is here",
+    State.DONE: "the video is saved",
     State.FAILED: "it did not work out; `error_code` and `error_message` say why",
-    State.IN_DOUBT: "it was sent, but no answer came: it may be paid, and the vendor's log is asked",
+    State.IN_DOUBT: "it was submitted, but no response came: it may be paid, and the vendor's log is asked",
     State.READY: "the vendor has finished it; the download is not done yet",
-    State.GENERATING: "the vendor is at it",
+    State.GENERATING: "the vendor is rendering it",
     State.PENDING: "not submitted yet",
 }
 ERROR_MEANING: Final = {
     "refused": ("the vendor refused the request (400, 422): the row's fields or its image", "no"),
     "not_found": ("404 on create: an unknown model, or a wrong base URL", "no"),
     "not_accepted": ("refused again and again with 500 or 503 while other rows got through", "no"),
-    "in_doubt": ("no answer came to the create; `status` is `in_doubt`, too", "perhaps"),
+    "in_doubt": ("no response came to the create request; `status` is `in_doubt`, too", "perhaps"),
     "content_refused": ("the generation was refused for its content", "no"),
     "generation_refused": ("the generation ended badly: the vendor calls the input invalid", "no"),
     "generation_error": ("the generation ended badly, by a fault that may pass", "no"),
@@ -94,7 +100,7 @@ STOP_MEANING: Final = {
     StopReason.QUOTA: "a quota (so many an hour) is used up; `--wait-for-quota` waits instead",
     StopReason.BUDGET: "`--max-cost` has no room for another row",
     StopReason.DEADLINE: "`--timeout` passed for some generations; they are left for the next run",
-    StopReason.UNFINISHED: "some rows had to be left, mostly for their download; the closing words say why",
+    StopReason.UNFINISHED: "some rows could not be finished, mostly their downloads; the summary says why",
     StopReason.DISK: "the output is full, read-only or gone",
     StopReason.LEDGER: "the ledger cannot be used, or another process holds the folder",
     StopReason.IN_DOUBT: "rows are in doubt and the vendor's log does not settle them yet",
@@ -259,6 +265,14 @@ def exit_codes() -> str:
     return table(["code", "meaning"], rows)
 
 
+def summary_fields() -> str:
+    """The fields of the `--json` summary, and of a failure in it."""
+    properties = summary_schema()["properties"]
+    failure = properties["failures"]["items"]["properties"]
+    rows = [*properties.items(), *((f"failures[].{name}", rule) for name, rule in failure.items())]
+    return table(["field", "holds"], [(f"`{name}`", rule["description"]) for name, rule in rows])
+
+
 def stop_reasons() -> str:
     rows = [(f"`{reason.value}`", words) for reason, words in meanings(StopReason, STOP_MEANING)]
     return table(["reason", "means"], rows)
@@ -290,6 +304,7 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "statuses": statuses,
     "error-codes": error_codes,
     "exit-codes": exit_codes,
+    "summary-fields": summary_fields,
     "stop-reasons": stop_reasons,
     "faults": faults,
     "variables": variables,

@@ -107,23 +107,16 @@ def _run() -> int:
         error.show()
         return int(ExitCode.USAGE)
     except VeobatchError as error:
-        click.echo(_error_text(error), err=True)
+        from pipeline.cli.validate import error_text
+
+        click.echo(error_text(error), err=True)
         return int(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("veobatch: interrupted", err=True)
         return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        from pipeline.cli.terminal import discard_stdout
+
+        discard_stdout()
         return BROKEN_PIPE_EXIT_CODE
     return result if isinstance(result, int) else int(ExitCode.DONE)
-
-
-def _error_text(error: VeobatchError) -> str:
-    """Return an error's message; a manifest's problems as `validate` shows them, each at its place."""
-    from pipeline.cli.validate import annotate_on_github, format_problems, use_colour
-    from pipeline.manifest import ManifestProblems
-
-    if isinstance(error, ManifestProblems):
-        annotate_on_github(error)
-        return format_problems(error.problems, error.count, colour=use_colour(sys.stderr))
-    return f"veobatch: {error}"

@@ -31,7 +31,7 @@ from pipeline.download.downloader import Downloader
 from pipeline.download.http import open_session
 from pipeline.download.retry_state import DownloadLimits
 from pipeline.engine import Engine
-from pipeline.errors import ExitCode, StopRun, StoreError, UsageError
+from pipeline.errors import ExitCode, StopReason, StopRun, StoreError, UsageError
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State
 from pipeline.poll.duration_cache import duration_cache_path, read_duration_cache, write_duration_cache
@@ -129,15 +129,26 @@ async def _run_engine(
     engine: Engine | ClusterDriver, observers: RunObservers, config: RunConfig
 ) -> ExitSummary:
     """Run the engine, project the results a last time, and say how it ended."""
-    started = time.monotonic()
+    started, initial_records = time.monotonic(), tuple(engine.records())
+    await observers.remember_run(StopReason.INTERRUPTED)  # what `report` offers if this run is killed
     try:
         await observers.results_writer.write_csv(engine.records())
     except StoreError as error:
         engine.stop_submitting(error)
     outcome, signal_exit_code = await observers.run_engine(engine)
     code = signal_exit_code or exit_code(outcome)
-    summary = ExitSummary(config.options.argv, config.paths, outcome, time.monotonic() - started, code)
-    if not await observers.results_writer.finish(outcome.records, next_command=summary.next_command()):
+    summary = ExitSummary(
+        config.options.argv,
+        config.paths,
+        outcome,
+        time.monotonic() - started,
+        code,
+        sandbox=config.options.sandbox,
+        initial_records=initial_records,
+        batch_usd=observers.batch_usd,
+    )
+    await observers.remember_run(outcome.stop_reason)
+    if not await observers.results_writer.finish(outcome.records, next_command=str(summary.next_step())):
         summary = replace(summary, exit_code=signal_exit_code or ExitCode.RESUMABLE, results_not_written=True)
     observers.observer.on_event(Event(Topic.ENDED, f"exit {int(summary.exit_code)}: {summary.headline()}"))
     return summary

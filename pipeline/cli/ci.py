@@ -1,7 +1,7 @@
-"""What a CI service is told: GitHub's step summary, annotations and log groups; JUnit XML elsewhere.
+"""What a CI service gets on GitHub: annotations, log groups, the step's summary and its outputs.
 
-Owns the formats and their escaping. Knows the environment's variables that GitHub documents, and no
-engine: everything is made of records.
+Owns the formats and their escaping. Knows the environment variables that GitHub documents, and no engine:
+everything is made of records.
 """
 
 from __future__ import annotations
@@ -12,27 +12,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TextIO
 
-from pipeline.cli.summary import failure_text
-from pipeline.errors import UsageError
+from pipeline.cli.summary_text import failure_text
 from pipeline.model import Record, State, render_duration_s
 from pipeline.results.csv import STATUSES, status, summarize, visible_records
-from pipeline.results.report.overview import failure_groups, figures, format_duration, format_usd, headline
+from pipeline.results.failures import failure_groups
+from pipeline.results.report.overview import counted, figures, format_duration, format_usd, headline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from junitparser import TestCase
-
     from pipeline.manifest import Problem
+    from pipeline.results.next_step import NextStep
 
 AnnotationLevel = Literal["error", "warning", "notice"]
 
 MAX_ANNOTATIONS: Final = 10
-"""GitHub keeps ten errors and ten warnings of a step and drops the rest without a word."""
+"""GitHub keeps ten errors and ten warnings of a step and silently drops the rest."""
 
 _SUMMARY_ROWS: Final = 100
 _MAX_TEXT_CHARS: Final = 2000
-_INVALID_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # An underscore inside a word is no emphasis, so that codes stay as people search for them.
 _MARKDOWN = re.compile(r"([\\`*\[\]|~]|(?<!\w)_|_(?!\w))")
 
@@ -53,22 +51,33 @@ def annotation(
     return f"::{level}{' ' if properties else ''}{properties}::{_escape_message(message)}"
 
 
-def annotation_lines(records: Sequence[Record], manifest: str) -> list[str]:
-    """Return the commands for failed rows and rows in doubt, each at its line of `manifest`.
+def annotation_lines(
+    records: Sequence[Record], manifest: str, *, cause: str = "", next_step: NextStep | None = None
+) -> list[str]:
+    """Return the commands for how a run ended: its `cause` first, when it did not succeed, with what to do
+    next; then failed rows and rows in doubt, each at its line of `manifest`.
 
-    At most `MOST_ANNOTATIONS` of a kind; the last one then says how many there are besides.
+    At most `MAX_ANNOTATIONS` of a kind; the last one then says how many more there are.
     """
     rows = [row for row in visible_records(records) if row.position >= 0]
     failed = [row for row in rows if row.state is State.FAILED]
     in_doubt = [row for row in rows if status(row) is State.IN_DOUBT]
+    first = [end_annotation(cause, next_step, manifest)] if cause else []
     return [
-        *_row_annotations("error", failed, manifest),
-        *_row_annotations("warning", in_doubt, manifest),
+        *first,
+        *_row_annotations("error", failed, manifest, MAX_ANNOTATIONS - len(first)),
+        *_row_annotations("warning", in_doubt, manifest, MAX_ANNOTATIONS),
     ]
 
 
+def end_annotation(cause: str, next_step: NextStep | None, manifest: str) -> str:
+    """Return the command that says why a run did not succeed, and how to continue."""
+    text = f"{cause}\nNext: {next_step}" if next_step is not None and next_step.command else cause
+    return annotation("error", text, file=manifest, title="veobatch")
+
+
 def problem_lines(problems: Sequence[Problem], count: int) -> list[str]:
-    """Return the commands that mark a manifest's problems at their places; at most `MOST_ANNOTATIONS`."""
+    """Return the commands that mark a manifest's problems at their places; at most `MAX_ANNOTATIONS`."""
     lines = [
         annotation(
             "error",
@@ -81,11 +90,15 @@ def problem_lines(problems: Sequence[Problem], count: int) -> list[str]:
         for problem in problems[:MAX_ANNOTATIONS]
     ]
     more = count - len(lines)
-    return [*lines, annotation("error", f"and {more} more problems", title="veobatch")] if more > 0 else lines
+    return (
+        [*lines, annotation("error", f"and {counted(more, 'more problem')}", title="veobatch")]
+        if more > 0
+        else lines
+    )
 
 
 def repository_path(manifest: Path, environ: Mapping[str, str]) -> str:
-    """Return the manifest's path as annotations want it: from the root of the checked-out repository."""
+    """Return the manifest's path from the root of the checked-out repository, as annotations need it."""
     root = environ.get("GITHUB_WORKSPACE", "")
     whole = manifest.resolve()
     if root and whole.is_relative_to(Path(root).resolve()):
@@ -103,13 +116,21 @@ def log_group(title: str, stream: TextIO) -> Iterator[None]:
         print("::endgroup::", file=stream, flush=True)
 
 
-def step_summary(records: Sequence[Record], *, title: str, next_command: str = "") -> str:
-    """Return the batch as Markdown: the sentence, the counts, the figures, and what went wrong."""
+def step_summary(
+    records: Sequence[Record],
+    *,
+    title: str,
+    cause: str = "",
+    next_step: NextStep | None = None,
+    sandbox: bool = False,
+) -> str:
+    """Return the batch as Markdown: the headline, the cause of its end, counts, figures and failures."""
     rows = visible_records(records)
-    totals = summarize(rows)
+    totals = summarize(rows, sandbox=sandbox)
     counted = [(word, totals.counts.get(word, 0)) for word in STATUSES if totals.counts.get(word, 0)]
     sections = [
-        f"## {markdown(title)}",
+        f"## {markdown(title)}{' (sandbox)' if sandbox else ''}",
+        f"**{markdown(cause)}**" if cause else "",
         markdown(" ".join(part for part in headline(totals) if part)),
         _table(
             ("Status", "Rows"), [(markdown(word.value.replace("_", " ")), f"{n:,}") for word, n in counted]
@@ -123,14 +144,43 @@ def step_summary(records: Sequence[Record], *, title: str, next_command: str = "
         ),
         _failures_section(rows),
         _videos_section(rows),
-        f"To go on: {_code_span(next_command)}" if next_command else "",
+        _next_section(next_step),
     ]
     return "\n\n".join(block for block in sections if block) + "\n"
 
 
+def early_end_summary(title: str, cause: str) -> str:
+    """Return the step summary of a run that ended before it submitted anything."""
+    return f"## {markdown(title)}\n\n**{markdown(cause)}**\n\nNothing was submitted by this run.\n"
+
+
 def write_step_summary(text: str, environ: Mapping[str, str]) -> bool:
-    """Append `text` to the step's summary; return whether there was a place for it and it took it."""
-    path = environ.get("GITHUB_STEP_SUMMARY", "")
+    """Append `text` to the step's summary; return whether there is one and it was written."""
+    return _append(environ.get("GITHUB_STEP_SUMMARY", ""), text)
+
+
+def write_step_outputs(summary: Mapping[str, object], environ: Mapping[str, str]) -> bool:
+    """Write the step's outputs from the `--json` object; return whether there is a place and it was written.
+
+    Names have dashes for underscores, counts are `done`, `failed`, ...; an absent value is empty.
+    """
+    counts = summary.get("counts")
+    values = {**(counts if isinstance(counts, dict) else {}), **summary}
+    lines = [
+        f"{name.replace('_', '-')}={_output_value(value)}\n"
+        for name, value in values.items()
+        if not isinstance(value, dict | list)
+    ]
+    return _append(environ.get("GITHUB_OUTPUT", ""), "".join(lines))
+
+
+def _output_value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else " ".join(str(value).split())
+
+
+def _append(path: str, text: str) -> bool:
     if not path:
         return False
     try:
@@ -141,26 +191,6 @@ def write_step_summary(text: str, environ: Mapping[str, str]) -> bool:
     return True
 
 
-def write_junit(records: Sequence[Record], path: Path, *, name: str = "veobatch", manifest: str = "") -> None:
-    """Write JUnit XML, one test case a row: failed rows fail, doubts are errors, open rows are skipped.
-
-    Raises `UsageError` when `junitparser` is not installed, and `OSError` when `path` cannot be written.
-    """
-    try:
-        from junitparser import JUnitXml, TestSuite
-    except ImportError as error:
-        raise UsageError("--junit needs junitparser: pip install junitparser") from error
-    suite = TestSuite(_xml_text(name))
-    suite.add_testcases([_test_case(row, manifest) for row in visible_records(records)])
-    suite.update_statistics()  # type: ignore[no-untyped-call]  # junitparser types only a part of itself
-    document = JUnitXml(_xml_text(name))
-    document.add_testsuite(suite)
-    document.update_statistics()  # type: ignore[no-untyped-call]  # as above
-    partial = path.with_name(f"{path.name}.part")
-    document.write(str(partial), pretty=True)
-    partial.replace(path)
-
-
 def markdown(text: str) -> str:
     """Return `text` as Markdown that shows it as it is, on one line, also in a table's cell."""
     plain = " ".join(text.split())
@@ -168,10 +198,12 @@ def markdown(text: str) -> str:
     return escaped if len(escaped) <= _MAX_TEXT_CHARS else f"{escaped[:_MAX_TEXT_CHARS].rstrip(chr(92))}…"
 
 
-def _row_annotations(level: AnnotationLevel, rows: Sequence[Record], manifest: str) -> Iterator[str]:
-    shown = rows if len(rows) <= MAX_ANNOTATIONS else rows[: MAX_ANNOTATIONS - 1]
+def _row_annotations(
+    level: AnnotationLevel, rows: Sequence[Record], manifest: str, limit: int
+) -> Iterator[str]:
+    shown = rows if len(rows) <= limit else rows[: limit - 1]
     for row in shown:
-        message = failure_text(row) if level == "error" else "sent, but no answer came: it may be paid"
+        message = failure_text(row) if level == "error" else "submitted, but no response came: it may be paid"
         yield annotation(level, f"{row.id}: {message}", file=manifest, line=row.line, title="veobatch")
     if len(rows) > len(shown):
         yield annotation(level, f"and {len(rows) - len(shown)} more, see results.csv", title="veobatch")
@@ -192,12 +224,21 @@ def _failures_section(rows: Sequence[Record]) -> str:
                 f"{failure_group.count:,}",
                 markdown(failure_group.code),
                 markdown(failure_group.message),
+                markdown(failure_group.remedy),
                 markdown(places + more),
             )
         )
     rest = len(groups) - _SUMMARY_ROWS
-    tail = f"\n\nand {rest:,} more reasons in results.csv" if rest > 0 else ""
-    return f"### What went wrong\n\n{_table(('Rows', 'Code', 'Reason', 'Where'), lines)}{tail}"
+    tail = f"\n\nand {counted(rest, 'more reason')} in results.csv" if rest > 0 else ""
+    return f"### What went wrong\n\n{_table(('Rows', 'Code', 'Reason', 'What helps', 'Where'), lines)}{tail}"
+
+
+def _next_section(next_step: NextStep | None) -> str:
+    """Return the command in a code span and its hint beside it, so that the span can be copied whole."""
+    if next_step is None or not next_step.command:
+        return ""
+    hint = f" ({markdown(next_step.hint)})" if next_step.hint else ""
+    return f"Next: {_code_span(next_step.command)}{hint}"
 
 
 def _videos_section(rows: Sequence[Record]) -> str:
@@ -215,7 +256,7 @@ def _videos_section(rows: Sequence[Record]) -> str:
     ]
     more = f"\n\nand {len(done) - _SUMMARY_ROWS:,} more" if len(done) > _SUMMARY_ROWS else ""
     table = _table(("Id", "Prompt", "Cost", "Rendering"), lines)
-    return f"<details><summary>{len(done):,} videos</summary>\n\n{table}{more}\n\n</details>"
+    return f"<details><summary>{counted(len(done), 'video')}</summary>\n\n{table}{more}\n\n</details>"
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -229,37 +270,6 @@ def _code_span(text: str) -> str:
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", plain)), default=0))
     pad = " " if "`" in plain else ""
     return f"{fence}{pad}{plain}{pad}{fence}"
-
-
-def _test_case(row: Record, manifest: str) -> TestCase:
-    from junitparser import Attr, Error, Failure, IntAttr, Skipped, TestCase
-
-    class Row(TestCase):
-        file = Attr("file")
-        line = IntAttr("line")
-
-    case = Row(_xml_text(row.id), classname=_xml_text(manifest or "veobatch"), time=render_duration_s(row))
-    if manifest and row.line:
-        case.file, case.line = _xml_text(manifest), row.line
-    state = status(row)
-    if state is State.FAILED:
-        failure = Failure(
-            _xml_text(failure_text(row)), _xml_text(row.failure.code if row.failure else "failed")
-        )
-        failure.text = _xml_text(f"{row.failure.message if row.failure else ''}\n\nPrompt: {row.prompt}")
-        case.result = [failure]
-    elif state is State.IN_DOUBT:
-        case.result = [
-            Error(f"sent, but no answer came (correlation id {_xml_text(row.correlation_id)})", "in_doubt")
-        ]
-    elif state is not State.DONE:
-        case.result = [Skipped(state.value)]
-    return case
-
-
-def _xml_text(text: str) -> str:
-    """Return `text` without the characters that XML 1.0 cannot hold."""
-    return _INVALID_XML.sub("\ufffd", text)
 
 
 def _escape_message(text: str) -> str:

@@ -1,75 +1,123 @@
-"""What is left to say and write when a run has ended: to CI, to a JUnit file, to whoever is notified."""
+"""Reports of how a run ended, for those who are not at its terminal: CI, a JUnit file, messages."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import click
 
 from pipeline.cli.ci import (
     annotation_lines,
+    early_end_summary,
+    end_annotation,
     on_github,
     repository_path,
     step_summary,
-    write_junit,
+    write_step_outputs,
     write_step_summary,
 )
-from pipeline.errors import UsageError
+from pipeline.cli.junit import write_junit
+from pipeline.cli.validate import error_text
+from pipeline.errors import ExitCode, StopRun, UsageError, VeobatchError
+from pipeline.manifest import ManifestProblems
+from pipeline.results.summary_json import summary_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.cli.options import RunOptions
     from pipeline.cli.summary import ExitSummary
+    from pipeline.model import Record
 
 
 async def send_notifications(options: RunOptions, summary: ExitSummary) -> None:
-    """Tell everyone who is not in front of the terminal. Nothing here can fail the run."""
+    """Report the end everywhere but on the terminal. Nothing here can fail the run."""
     records = list(summary.outcome.records)
+    cause, step = _cause(summary), summary.next_step()
+    stop = summary.outcome.stop_reason
     manifest = repository_path(options.manifest, os.environ)
-    if options.junit is not None:
-        try:
-            write_junit(records, options.junit, name=options.manifest.stem, manifest=manifest)
-        except OSError as error:
-            click.echo(f"--junit {options.junit}: {error.strerror}", err=True)
+    _write_junit(options, records, manifest, cause=cause if stop else "", code=stop.value if stop else "")
     if on_github(os.environ):
-        for line in annotation_lines(records, manifest):
+        for line in annotation_lines(records, manifest, cause=cause, next_step=step):
             click.echo(line, err=True)
-    next_command = summary.next_command()
-    write_step_summary(
-        step_summary(records, title=options.manifest.stem, next_command=next_command), os.environ
-    )
+    title = options.manifest.stem
+    text = step_summary(records, title=title, cause=cause, next_step=step, sandbox=summary.sandbox)
+    write_step_summary(text, os.environ)
+    write_step_outputs(summary.to_json(), os.environ)
     if options.notify:
-        title = f"veobatch {options.manifest.stem}: {summary.headline()}"
-        body = summary.to_text()
-        for delivery_error in await anyio.to_thread.run_sync(
-            send_to_urls, options.notify, title, body, int(summary.exit_code)
-        ):
+        body, code = summary.to_text(), int(summary.exit_code)
+        subject = f"veobatch {title}: {summary.headline()}"
+        errors = await anyio.to_thread.run_sync(send_to_urls, options.notify, subject, body, code)
+        for delivery_error in errors:
             click.echo(delivery_error, err=True)
+
+
+def report_early_end(error: VeobatchError, options: RunOptions) -> int:
+    """Report a run that ended before it could begin, on the terminal and to CI; return its exit code.
+
+    Prints the error, its annotation and, with `--json`, the summary object; writes the JUnit file, the step's
+    summary and outputs, and sends the messages that were asked for.
+    """
+    message, reason = str(error), error.reason if isinstance(error, StopRun) else None
+    code = ExitCode(error.exit_code)
+    click.echo(error_text(error), err=True)
+    manifest = repository_path(options.manifest, os.environ)
+    if on_github(os.environ) and not isinstance(error, ManifestProblems):
+        click.echo(end_annotation(message, None, manifest), err=True)
+    summary = summary_json([], code, reason, sandbox=options.sandbox, message=message)
+    if options.as_json:
+        click.echo(json.dumps(summary))
+    _write_junit(options, [], manifest, cause=message, code=reason.value if reason else "usage")
+    write_step_summary(early_end_summary(options.manifest.stem, message), os.environ)
+    write_step_outputs(summary, os.environ)
+    title = f"veobatch {options.manifest.stem}: {reason.value if reason else 'not started'}"
+    for line in _try_send(options.notify, title, message, int(code)):
+        click.echo(line, err=True)
+    return int(code)
+
+
+def _cause(summary: ExitSummary) -> str:
+    """Return why the exit code is not 0; empty when it is."""
+    if summary.exit_code is ExitCode.DONE:
+        return ""
+    return summary.stop_explanation() or f"Not every row is done: {summary.headline()}."
+
+
+def _write_junit(options: RunOptions, records: Sequence[Record], manifest: str, **end: Any) -> None:
+    if options.junit is None:
+        return
+    try:
+        write_junit(records, options.junit, name=options.manifest.stem, manifest=manifest, **end)
+    except OSError as error:
+        click.echo(f"--junit {options.junit}: {error.strerror}", err=True)
 
 
 def check_notify_urls(urls: Sequence[str]) -> None:
     """Raise `UsageError` when the extra is missing or a URL names no service, without showing the URL.
 
-    Notification URLs carry tokens: what is said of them is their scheme.
+    Notification URLs carry tokens: messages name only their scheme.
     """
     if not urls:
         return
     try:
         import apprise
     except ModuleNotFoundError as error:
-        raise UsageError("--notify needs apprise: pip install 'veobatch[notify]'") from error
+        raise UsageError(
+            "--notify needs the package apprise: pip install 'apprise>=1.9,<3', or in a clone of this "
+            "repository pip install '.[notify]'"
+        ) from error
     logging.getLogger("apprise").setLevel(logging.CRITICAL)
     for url in urls:
         if not apprise.Apprise().add(url):
-            raise UsageError(f"--notify: apprise knows no such service: {_scheme(url)}://...")
+            raise UsageError(f"--notify: apprise does not know the service {_scheme(url)}://...")
 
 
 def send_to_urls(urls: Sequence[str], title: str, body: str, code: int) -> list[str]:
-    """Send the message to every URL; return one line for each that did not take it. Blocks.
+    """Send the message to every URL; return one line for each delivery that failed. Blocks.
 
     `code` is the run's exit code: services show success, failure and warning in their own ways.
     """
@@ -87,6 +135,14 @@ def send_to_urls(urls: Sequence[str], title: str, body: str, code: int) -> list[
         if not (service.add(url) and service.notify(body=body, title=title, notify_type=kind)):
             errors.append(f"--notify {_scheme(url)}://...: the message was not delivered")
     return errors
+
+
+def _try_send(urls: Sequence[str], title: str, body: str, code: int) -> list[str]:
+    """Send like `send_to_urls`; without apprise, which the error itself may be about, send nothing."""
+    try:
+        return send_to_urls(urls, title, body, code)
+    except ModuleNotFoundError:
+        return []
 
 
 def _scheme(url: str) -> str:

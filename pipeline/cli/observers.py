@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from contextlib import AsyncExitStack
@@ -14,17 +15,19 @@ import click
 from pipeline.cli.ci import log_group, on_github
 from pipeline.cli.progress import Progress
 from pipeline.cli.signals import SignalListener
+from pipeline.cli.summary import redacted_argv
 from pipeline.cli.terminal import BestEffortStream
-from pipeline.errors import VeobatchError
+from pipeline.errors import LedgerError, StoreError, VeobatchError
 from pipeline.events import ObserverGroup
 from pipeline.poll.eta import EtaEstimator
+from pipeline.results.next_step import RUN_FACTS_NAME, RunFacts
 from pipeline.results.writer import ResultsWriter
 
 if TYPE_CHECKING:
     from pipeline.cli.setup import PreparedRun
     from pipeline.cluster.driver import ClusterDriver
     from pipeline.engine import Engine
-    from pipeline.errors import ExitCode
+    from pipeline.errors import ExitCode, StopReason
     from pipeline.events import Observer
     from pipeline.poll.learner import DurationLearner
     from pipeline.run_state import RunOutcome
@@ -39,6 +42,8 @@ class RunObservers:
         options, settings = config.options, config.settings
         rows = sum(record.position >= 0 for record in plan.records)
         self._config = config
+        self._ledger = prepared.ledger
+        self.batch_usd = prepared.cost_estimate.batch_usd
         self._eta = EtaEstimator(
             plan.records, settings.concurrency, interval_s=settings.poll_interval, learner=learner
         )
@@ -48,11 +53,15 @@ class RunObservers:
             known=plan.records,
             quiet=options.quiet,
             verbose=options.verbose,
+            sandbox=options.sandbox,
             eta=self._eta,
-            estimate_usd=prepared.cost_estimate.batch_usd,
+            estimate_usd=self.batch_usd,
         )
         self.results_writer = ResultsWriter(
-            config.store, title=options.manifest.stem, manifest=str(options.manifest)
+            config.store,
+            title=options.manifest.stem,
+            manifest=str(options.manifest),
+            sandbox=options.sandbox,
         )
         observers: list[Observer] = [prepared.run_log, self._progress, self._eta, self.results_writer]
         self._feed = None
@@ -62,6 +71,12 @@ class RunObservers:
             self._feed = ChangeFeed(plan.records)
             observers.append(self._feed)
         self.observer = ObserverGroup(*observers)
+
+    async def remember_run(self, stop_reason: StopReason | None) -> None:
+        """Keep in the ledger what `veobatch report` needs to name the next command."""
+        facts = RunFacts(redacted_argv(self._config.options.argv), stop_reason, self.batch_usd)
+        with contextlib.suppress(LedgerError, StoreError):  # the run itself reports a ledger that is gone
+            await self._ledger.meta_set(RUN_FACTS_NAME, facts.to_json())
 
     async def run_engine(self, engine: Engine | ClusterDriver) -> tuple[RunOutcome, ExitCode | None]:
         """Run the engine; return how it ended and the exit code of the signal that ended it, if one did."""
@@ -107,6 +122,7 @@ class RunObservers:
             manifest=str(config.options.manifest),
             output_folder=root,
             eta=self._eta,
+            sandbox=config.options.sandbox,
         )
         await stack.enter_async_context(page)
         click.echo(f"live page: {page.url}", err=True)

@@ -1,7 +1,7 @@
 """What the terminal shows while a run goes on: bars for people, plain lines for logs.
 
-Owns the words and the rhythm. Knows nothing of the engine beyond its events; whoever starts the run
-decides where the words go, and calls `tick` now and then so that the time left moves.
+Owns the text and how often it is shown. Knows nothing of the engine beyond its events; whoever starts the
+run chooses the stream, and calls `tick` now and then so that the time left moves.
 """
 
 from __future__ import annotations
@@ -12,24 +12,23 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final, TextIO
 
-from pipeline.cli.summary import failure_text, row_label, summary_text
+from pipeline.cli.summary_text import failure_text, row_label
 from pipeline.cli.terminal import ProgressBars, can_draw_bars, duration_text, one_line
 from pipeline.events import Event, Level, Topic
 from pipeline.model import MAYBE_PAID, Record, State
+from pipeline.results.failures import reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
 
-__all__ = ["Progress", "RunCounts", "can_draw_bars", "summary_text"]
-
-TIME_LEFT_UNKNOWN: Final = "time left not known yet"
+TIME_LEFT_UNKNOWN: Final = "time left unknown"
 _FIRST_LINE_S: Final = 10.0
 _LINE_INTERVAL_S: Final = 30.0
 _MAX_LINE_INTERVAL_S: Final = 300.0
 _REDRAW_INTERVAL_S: Final = 0.15
-_FAILURES_SHOWN: Final = 20
-_RENDERED: Final = frozenset({State.READY, State.DONE, State.FAILED})
+_FAILURES_PER_REASON: Final = 3
+_RENDERED: Final = frozenset({State.READY, State.DONE})
 _MIN_VERBOSITY: Final[Mapping[Level, int]] = {
     Level.DEBUG: 2,
     Level.INFO: 1,
@@ -45,6 +44,7 @@ class RunCounts:
         self.total = total
         self.rate_limited = 0
         self.usd = 0.0
+        self._failed_after_submission = 0
         self._states: Counter[State] = Counter()
         for record in known:
             self._add(record, 1)
@@ -60,7 +60,7 @@ class RunCounts:
 
     @property
     def saved_this_run(self) -> int:
-        """Videos saved since the tally began."""
+        """Videos saved since the run began."""
         return self.saved - self._saved_at_start
 
     @property
@@ -73,18 +73,21 @@ class RunCounts:
 
     @property
     def submitted(self) -> int:
-        return self.rendered + self._states[State.GENERATING] + self._states[State.IN_DOUBT]
+        open_rows = self._states[State.GENERATING] + self._states[State.IN_DOUBT]
+        return self.rendered + open_rows + self._failed_after_submission
 
     def warnings(self) -> list[str]:
-        """Return what there is to worry about, in few words each; empty when all is well."""
+        """Return what may need attention, a few words each; empty when all is well."""
         in_doubt = self._states[State.IN_DOUBT]
-        counted = ((self.failed, "failed"), (in_doubt, "in doubt"), (self.rate_limited, "x 429"))
-        return [f"{count}{word}" if word[0] == "x" else f"{count} {word}" for count, word in counted if count]
+        counts = ((self.failed, "failed"), (in_doubt, "in doubt"), (self.rate_limited, "throttled"))
+        return [f"{count:,} {label}" for count, label in counts if count]
 
     def _add(self, record: Record, sign: int) -> None:
         if record.position < 0:
             return
         self._states[record.state] += sign
+        if record.state is State.FAILED and record.submitted_at is not None:
+            self._failed_after_submission += sign
         if record.usd_spent is not None:
             self.usd += sign * record.usd_spent
         elif record.state in MAYBE_PAID and record.state is not State.SUBMITTING:
@@ -96,8 +99,9 @@ class Progress:
 
     `known` are the records as they stand when the run begins, so that a continued run counts from where
     it was; `total` counts the manifest's rows. `eta` returns the seconds that are left, or None while
-    nobody can know; `estimate_usd` is what the whole batch is expected to cost. `quiet` shows errors only;
-    `verbose` 1 adds what is saved, 2 everything.
+    it is unknown; `estimate_usd` is what the whole batch is expected to cost, in the sandbox's play money
+    when `sandbox`. `quiet` shows errors only; `verbose` 1 adds every saved video and the run's decisions,
+    2 also every change of a row's state and the details of requests.
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class Progress:
         known: Iterable[Record] = (),
         quiet: bool = False,
         verbose: int = 0,
+        sandbox: bool = False,
         environ: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.monotonic,
         eta: Callable[[], float | None] | None = None,
@@ -122,7 +127,8 @@ class Progress:
         self._started = self._last_drawn = clock()
         self._next_line_at = self._started + _FIRST_LINE_S
         self._last_line = ""
-        self._failures_printed = 0
+        self._failures_printed: Counter[tuple[str, str]] = Counter()
+        self._sandbox = sandbox
         self._bars: ProgressBars | None = None
         self._environ = environ
         self._closed = False
@@ -151,6 +157,8 @@ class Progress:
             self._print_failure(after)
         elif after.state is State.DONE and before.state is not State.DONE and self._verbosity >= 1:
             self.print_line(f"saved {row_label(after)}: {after.artifact.path if after.artifact else ''}")
+        elif after.state is not before.state and self._verbosity >= 2:
+            self.print_line(f"{row_label(after)}: {before.state} -> {after.state}")
         self.tick()
 
     def on_event(self, event: Event) -> None:
@@ -184,11 +192,14 @@ class Progress:
             self._print_counts_line()
 
     def _print_failure(self, record: Record) -> None:
-        self._failures_printed += 1
-        if self._verbosity < 0 or self._failures_printed > _FAILURES_SHOWN + 1:
+        """Print the first failures of each reason; the summary at the end has the rest, grouped."""
+        key = reason(record.failure)
+        self._failures_printed[key] += 1
+        printed = self._failures_printed[key]
+        if self._verbosity < 0 or printed > _FAILURES_PER_REASON + 1:
             return
-        if self._failures_printed > _FAILURES_SHOWN:
-            self.print_line("further failures are told at the end, and in results.csv")
+        if printed > _FAILURES_PER_REASON:
+            self.print_line(f"more rows failed with {key[0]}: see the summary at the end")
         else:
             self.print_line(f"failed {row_label(record)}: {failure_text(record)}")
 
@@ -221,13 +232,14 @@ class Progress:
         minutes = (self._clock() - self._started) / 60
         if self.counts.saved_this_run < 2 or minutes <= 0:
             return []
-        return [f"{self.counts.saved_this_run / minutes:.3g}/min"]
+        per_minute = self.counts.saved_this_run / minutes
+        return [f"{per_minute:,.0f}/min" if per_minute >= 10 else f"{per_minute:.1f}/min"]
 
     def _cost(self) -> list[str]:
         if not self.counts.usd and not self._estimate_usd:
             return []
         of = f" of ${self._estimate_usd:,.2f}" if self._estimate_usd else ""
-        return [f"${self.counts.usd:,.2f}{of}"]
+        return [f"${self.counts.usd:,.2f}{of}{' in play money' if self._sandbox else ''}"]
 
     def _time_left(self) -> list[str]:
         finished = self.counts.saved + self.counts.failed >= self.counts.total
@@ -235,6 +247,6 @@ class Progress:
         return [] if left is None else [f"{duration_text(left)} left"]
 
     def _time_left_unknown(self) -> list[str]:
-        """Say that nobody can know the time left yet: the last thing to find room for."""
+        """Return that the time left is unknown: shown last, where there is room."""
         finished = self.counts.saved + self.counts.failed >= self.counts.total
         return [] if self._eta is None or finished or self._eta() is not None else [TIME_LEFT_UNKNOWN]

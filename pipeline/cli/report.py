@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -35,6 +36,7 @@ async def _write_report(paths: BatchPaths) -> int:
     from pipeline.cli.folder import reject_foreign_files
     from pipeline.cli.ledger_access import open_read_only_ledger
     from pipeline.results import CSV_NAME, REPORT_NAME
+    from pipeline.results.next_step import RUN_FACTS_NAME, NextStep, RunFacts, next_step
     from pipeline.results.writer import ResultsWriter
     from pipeline.storage import open_store
 
@@ -42,10 +44,16 @@ async def _write_report(paths: BatchPaths) -> int:
     async with await open_read_only_ledger(paths) as ledger:
         records = await ledger.load()
         manifest = json.loads(await ledger.meta_get("manifest") or '""')
+        sandbox = await ledger.meta_get("vendor") == "sandbox"
+        last_run = RunFacts.from_json(await ledger.meta_get(RUN_FACTS_NAME))
     store = open_store(paths.output)
     try:
-        writer = ResultsWriter(store, title=paths.folder.name, manifest=manifest)
-        if not await writer.finish(records):
+        title = Path(manifest).stem if manifest else paths.folder.name
+        writer = ResultsWriter(store, title=title, manifest=manifest, sandbox=sandbox)
+        step = NextStep()
+        if last_run is not None:
+            step = next_step(records, last_run.argv, last_run.stop_reason, batch_usd=last_run.batch_usd)
+        if not await writer.finish(records, next_command=str(step)):
             raise StoreError(f"{paths.output} cannot be written")
     finally:
         await store.aclose()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ from pipeline.cli.options import ledger_options
 
 if TYPE_CHECKING:
     from pipeline.cli.options import RunOptions
-    from pipeline.errors import StopRun
 
 _SETTINGS_HELP = {
     "concurrency": "Generations in flight at the vendor, at most.  [default: 20]",
@@ -114,8 +112,13 @@ def _settings_options(function: Any) -> Any:
 @click.option("--notify", metavar="URL", multiple=True, help="Send a message at the end (apprise URL).")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before spending money.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON summary on standard output.")
-@click.option("--quiet", "-q", is_flag=True, help="Say only what went wrong.")
-@click.option("--verbose", "-v", count=True, help="Say more; twice: everything.")
+@click.option("--quiet", "-q", is_flag=True, help="Print errors only; nothing when all went well.")
+@click.option(
+    "--verbose",
+    "-v",
+    count=True,
+    help="Print saved videos and decisions, too; -vv: every step of a row.",
+)
 def command(manifest: Path, **options: Any) -> int:
     """Animate every row of MANIFEST and save the videos; run it again to continue.
 
@@ -123,14 +126,14 @@ def command(manifest: Path, **options: Any) -> int:
     resumable, 130 (Ctrl-C) and 143 (SIGTERM) interrupted and resumable.
     """
     from pipeline.cli.app import run
-    from pipeline.errors import StopRun
+    from pipeline.cli.notifications import report_early_end
+    from pipeline.errors import VeobatchError
 
     run_options = _run_options(manifest, options)
     try:
         return run(run_options)
-    except StopRun as error:
-        _report_startup_error(error, run_options)
-        raise
+    except VeobatchError as error:
+        return report_early_end(error, run_options)
 
 
 def _run_options(manifest: Path, options: dict[str, Any]) -> RunOptions:
@@ -162,15 +165,3 @@ def _run_options(manifest: Path, options: dict[str, Any]) -> RunOptions:
         argv=tuple(sys.argv[1:]),
         **options,
     )
-
-
-def _report_startup_error(error: StopRun, run_options: RunOptions) -> None:
-    """Tell those who are not at the terminal why nothing could be run."""
-    from pipeline.cli.notifications import send_to_urls
-
-    if run_options.as_json:
-        summary = {"exit_code": int(error.exit_code), "stop": error.reason.value, "message": str(error)}
-        click.echo(json.dumps(summary))
-    title = f"veobatch {run_options.manifest.stem}: {error.reason.value}"
-    for line in send_to_urls(run_options.notify, title, str(error), 3):
-        click.echo(line, err=True)

@@ -1,4 +1,4 @@
-"""`veobatch schema`: the JSON Schema of manifests, so that editors complete and check them."""
+"""`veobatch schema`: the JSON Schema of manifests, for editors, and of the `--json` summary, for scripts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import click
 
 
 @click.command()
-def command() -> int:
+@click.option("--json-summary", is_flag=True, help="Print the schema of what `run --json` prints instead.")
+def command(json_summary: bool) -> int:
     """Print the JSON Schema of manifests.
 
     Save it and name it in a manifest's first line, for editors with the YAML language server:
@@ -17,6 +18,8 @@ def command() -> int:
     import json
 
     from pipeline.manifest.json_schema import manifest_schema
+    from pipeline.results.summary_json import summary_schema
 
-    click.echo(json.dumps(manifest_schema(), indent=2, ensure_ascii=False))
+    schema = summary_schema() if json_summary else manifest_schema()
+    click.echo(json.dumps(schema, indent=2, ensure_ascii=False))
     return 0

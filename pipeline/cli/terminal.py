@@ -1,4 +1,4 @@
-"""What a terminal can take: text without control characters and no wider than the window, streams, bars.
+"""Terminal output: text without control characters and no wider than the window, streams, bars.
 
 A closed pipe or terminal never stops a run that is paid for.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import textwrap
 import unicodedata
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -32,7 +33,7 @@ def one_line(text: str) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Return a duration as people say it: `45 s`, `12 min`, `3 h 05 min`."""
+    """Return a rounded duration, for estimates: `45 s`, `12 min`, `3 h 05 min`."""
     if seconds < 89.5:
         return f"{max(0.0, seconds):.0f} s"
     minutes = round(seconds / 60)
@@ -58,7 +59,7 @@ def truncated(text: str, width: int) -> str:
 
 
 def wrapped_to_width(line: str, width: int) -> str:
-    """Return `line` in as many lines as it takes, broken between words; what hangs over is set in."""
+    """Return `line` broken between words into lines of at most `width` columns, continuations indented."""
     width = max(width, _MIN_WIDTH)
     if display_width(line) <= width:
         return line
@@ -86,7 +87,7 @@ def _char_width(char: str) -> int:
 
 
 class BestEffortStream:
-    """Passes everything on to `stream` until that fails once; from then on it takes words and drops them."""
+    """Passes everything on to `stream` until a write fails; from then on it discards what it is given."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -112,7 +113,7 @@ class BestEffortStream:
                 self._discard_output()
 
     def _discard_output(self) -> None:
-        """Lead what is still in the stream's buffer nowhere, so that the interpreter can end in peace."""
+        """Point the stream at nothing, so that what is still buffered cannot fail at exit."""
         self._broken = True
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
@@ -125,6 +126,11 @@ class BestEffortStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def discard_stdout() -> None:
+    """Point standard output at nothing, so that what is still buffered cannot fail at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _COLOURS: Final = ("blue", "cyan", "green")
@@ -152,7 +158,7 @@ class ProgressBars:
         self._status_line = self._new_bar(None, len(_BAR_LABELS), "", "")
 
     def draw(self, counts: Sequence[int], status_parts: list[str]) -> None:
-        """Show one count a bar, and under them as many of `facts` as fit, the first ones first."""
+        """Show one count a bar, and below them as many of `status_parts` as fit, the first ones first."""
         self._handle_resize()
         for bar, count in zip(self._bars, counts, strict=True):
             bar.n = count
@@ -169,7 +175,7 @@ class ProgressBars:
         tqdm.write(wrapped_to_width(line, self._width), file=self._stream)
 
     def close(self) -> None:
-        """Leave the bars as they stand, with the cursor under them."""
+        """Leave the bars on the screen, with the cursor below them."""
         for bar in (*self._bars, self._status_line):
             bar.close()
         self._stream.flush()
@@ -201,7 +207,7 @@ class ProgressBars:
             return 80
 
     def _handle_resize(self) -> None:
-        """Clear what a narrower window has wrapped, and let tqdm forget how long its lines were.
+        """Clear what a narrower window has wrapped, and reset tqdm's memory of how long its lines were.
 
         It blanks the rest of a line by its former length, which would wrap and scroll the window.
         """

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pipeline.cli.manifest_loading import LoadedManifest, ParsedManifest
+    from pipeline.errors import VeobatchError
     from pipeline.manifest import ManifestProblems, Problem
 
 
@@ -186,6 +187,16 @@ def format_problems(problems: Sequence[Problem], count: int, *, colour: bool, la
     return _join_up_to_limit(
         [_format_in_colour(problem, sources.get(problem.line, ""), label) for problem in problems], count
     )
+
+
+def error_text(error: VeobatchError) -> str:
+    """Return an error's message; a manifest's problems as `validate` shows them, each at its place."""
+    from pipeline.manifest import ManifestProblems
+
+    if isinstance(error, ManifestProblems):
+        annotate_on_github(error)
+        return format_problems(error.problems, error.count, colour=use_colour(sys.stderr))
+    return f"veobatch: {error}"
 
 
 def annotate_on_github(found: ManifestProblems) -> None:

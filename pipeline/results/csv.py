@@ -1,6 +1,6 @@
-"""The CSV and the totals: projections of the ledger's records, never a second truth.
+"""The CSV and the totals: projections of the ledger's records, never a second source of truth.
 
-Owns what `results.csv` looks like and what is counted. Knows no file system and no network: it is given
+Owns the layout of `results.csv` and what is counted. Knows no file system and no network: it takes
 records and writes text. The same records always give the same bytes.
 """
 
@@ -48,11 +48,16 @@ COLUMNS: Final[tuple[str, ...]] = (
     "fps",
     "poster_path",
     "warnings",
+    "request_id",
+    "take",
+    "pick",
+    "image_sha256",
+    "sandbox",
 )
 """The columns of `results.csv`, in order. New ones are appended, so that scripts by position keep working."""
 
 STATUSES: Final = (State.DONE, State.FAILED, State.IN_DOUBT, State.READY, State.GENERATING, State.PENDING)
-"""The words of the `status` column; `submitting` is not among them, see `status`."""
+"""The values of the `status` column; `submitting` is not among them, see `status`."""
 
 _UNENCODABLE = re.compile(r"[\x00\ud800-\udfff]")
 # Leading blanks do not stop a spreadsheet from seeing a formula; the full-width signs are taken for the
@@ -61,27 +66,30 @@ _FORMULA = re.compile(r"\s*[=+\-@\t\r＝＋－＠]|[\t\r]")
 
 
 def status(record: Record) -> State:
-    """Return the word people see for a record's state: a create without its answer is in doubt."""
+    """Return the state that people see: a submission without its response is in doubt."""
     return State.IN_DOUBT if record.state is State.SUBMITTING else record.state
 
 
 def visible_records(records: Iterable[Record]) -> list[Record]:
-    """Return the rows people see: the manifest's in its order, then removed ones that money went into."""
+    """Return the rows people see: the manifest's in its order, then removed rows that were paid for."""
     rows = sorted((r for r in records if r.position >= 0), key=lambda r: r.position)
     return rows + [r for r in records if r.position < 0 and r.state in MAYBE_PAID]
 
 
-def write_csv(records: Sequence[Record], file: TextIO) -> None:
-    """Write `COLUMNS` and one row a listed record to `file`; open it with `newline=""` and UTF-8."""
+def write_csv(records: Sequence[Record], file: TextIO, *, sandbox: bool = False) -> None:
+    """Write `COLUMNS` and one row a visible record to `file`; open it with `newline=""` and UTF-8.
+
+    `sandbox` marks every row as made by the sandbox, so that its figures are not taken for money.
+    """
     writer = csv.writer(_LfWriter(file), lineterminator="\r\n")
     writer.writerow(COLUMNS)
-    writer.writerows(map(_csv_row, visible_records(records)))
+    writer.writerows(_csv_row(record, csv_bool(sandbox)) for record in visible_records(records))
 
 
-def csv_bytes(records: Sequence[Record]) -> bytes:
+def csv_bytes(records: Sequence[Record], *, sandbox: bool = False) -> bytes:
     """Return what `write_csv` writes, as UTF-8 without a byte order mark."""
     text = io.StringIO(newline="")
-    write_csv(records, text)
+    write_csv(records, text, sandbox=sandbox)
     return text.getvalue().encode()
 
 
@@ -93,7 +101,7 @@ def iso(time_s: float | None) -> str:
 
 
 def csv_text(value: str) -> str:
-    """Return `value` as a cell that no spreadsheet takes for a formula and that UTF-8 can hold."""
+    """Return `value` as a cell that no spreadsheet takes for a formula and that UTF-8 can encode."""
     encodable = value if value.isascii() and "\0" not in value else _UNENCODABLE.sub("\ufffd", value)
     if encodable[:1].isalnum():
         return encodable  # nearly every cell of a hundred thousand rows
@@ -107,7 +115,16 @@ def csv_number(value: float | None, places: int = 6) -> str:
     return f"{value:.{places}f}".rstrip("0").rstrip(".") if value % 1 else str(int(value))
 
 
-def _csv_row(record: Record) -> list[str | int]:
+def request_id(record: Record) -> str:
+    """Return the vendor's request id of the last failure, for their support; empty when unknown."""
+    return str(getattr(record, "request_id", ""))
+
+
+def csv_bool(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _csv_row(record: Record, sandbox: str) -> list[str | int]:
     artifact = record.artifact if record.state is State.DONE else None
     media = artifact.media if artifact else None
     failure = record.failure if record.state is not State.DONE else None
@@ -124,7 +141,7 @@ def _csv_row(record: Record) -> list[str | int]:
         csv_number(media.duration_s, 3) if media else "",
         media.width if media else "",
         media.height if media else "",
-        ("true" if media.has_audio else "false") if media else "",
+        csv_bool(media.has_audio) if media else "",
         iso(record.submitted_at),
         iso(record.finished_at),
         iso(record.downloaded_at),
@@ -139,6 +156,11 @@ def _csv_row(record: Record) -> list[str | int]:
         csv_number(media.fps, 3) if media else "",
         csv_text(artifact.poster_path) if artifact else "",
         csv_text("; ".join(media.warnings)) if media else "",
+        csv_text(request_id(record)),
+        1,
+        "",
+        "",
+        sandbox,
     ]
 
 
@@ -157,8 +179,8 @@ class Summary:
     """What became of a batch. Money in USD, durations in seconds.
 
     `usd_spent` is what the vendor confirmed; `usd_assumed` is the estimate for paid rows whose price
-    the vendor has not said; `unpriced` counts paid rows of which nothing is known. `usd_open` is set
-    aside for rows that are not settled yet.
+    the vendor has not reported; `unpriced` counts paid rows with neither. `usd_open` is reserved for rows
+    that are not settled yet. With `sandbox` all of it is play money.
     """
 
     total: int
@@ -173,22 +195,24 @@ class Summary:
     polls: int
     began_at: float | None
     ended_at: float | None
+    sandbox: bool = False
 
     @property
     def usd_total(self) -> float:
-        """Money that is gone, as well as it is known."""
+        """Money spent, confirmed or estimated."""
         return self.usd_spent + self.usd_assumed
 
     @property
     def price_unknown(self) -> bool:
-        """Whether rows are paid for and nobody has said what any of them cost: unknown is never 0."""
+        """Whether rows are paid for and the price of none of them is known: unknown is never 0."""
         return bool(self.unpriced) and not self.usd_total
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; the counts name every status, also those at zero."""
         return {
             "total": self.total,
-            "counts": {word.value: self.counts.get(word, 0) for word in STATUSES},
+            "sandbox": self.sandbox,
+            "counts": {state.value: self.counts.get(state, 0) for state in STATUSES},
             "removed": self.removed,
             "usd_spent": None if self.price_unknown else round(self.usd_spent, 6),
             "usd_assumed": round(self.usd_assumed, 6),
@@ -202,8 +226,8 @@ class Summary:
         }
 
 
-def summarize(records: Sequence[Record]) -> Summary:
-    """Count the listed rows and add up their money, bytes and seconds."""
+def summarize(records: Sequence[Record], *, sandbox: bool = False) -> Summary:
+    """Count the visible rows and add up their money, bytes and seconds."""
     rows = visible_records(records)
     counts = Counter(status(row) for row in rows)
     done = [row for row in rows if row.state is State.DONE]
@@ -226,4 +250,5 @@ def summarize(records: Sequence[Record]) -> Summary:
         polls=sum(row.polls for row in rows),
         began_at=min((row.submitted_at for row in rows if row.submitted_at is not None), default=None),
         ended_at=max(times, default=None),
+        sandbox=sandbox,
     )

@@ -1,11 +1,12 @@
-"""Keeps csv.csv true while a run goes on, and writes CSV and report at its end.
+"""Keeps results.csv current while a run goes on, and writes CSV and report at its end.
 
-Both are projections of the records: never a second truth, rewritten whole and atomically.
+Both are projections of the records: never a second source of truth, rewritten whole and atomically.
 """
 
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -26,10 +27,11 @@ REWRITE_COST_FACTOR: Final = 20.0
 
 
 class ResultsWriter:
-    """An observer that notices change, and the task that writes it down."""
+    """An observer that notices changes, and the task that writes them."""
 
-    def __init__(self, store: OutputStore, *, title: str, manifest: str) -> None:
+    def __init__(self, store: OutputStore, *, title: str, manifest: str, sandbox: bool = False) -> None:
         self._store = store
+        self._sandbox = sandbox
         self._title = title
         self._manifest = manifest
         self._dirty = True
@@ -38,7 +40,7 @@ class ResultsWriter:
         self._dirty = True
 
     def on_event(self, event: Event) -> None:
-        """Nothing said changes the csv."""
+        """Events do not change the CSV."""
 
     async def rewrite_on_change(self, records: Callable[[], Sequence[Record]]) -> None:
         """Rewrite the CSV after changes, until cancelled. A full disk is noticed where videos are saved."""
@@ -50,8 +52,8 @@ class ResultsWriter:
             await anyio.sleep(max(MIN_REWRITE_INTERVAL_S, REWRITE_COST_FACTOR * (time.monotonic() - began)))
 
     async def write_csv(self, records: Sequence[Record]) -> None:
-        """Write the first CSV. Raises `StoreTrouble`: a place that will not take it will take no video."""
-        data = await anyio.to_thread.run_sync(csv.csv_bytes, records)
+        """Write the CSV. Raises `StoreError`: an output that does not take it takes no video either."""
+        data = await anyio.to_thread.run_sync(partial(csv.csv_bytes, records, sandbox=self._sandbox))
         with anyio.CancelScope(shield=True):
             await self._store.write_bytes(CSV_NAME, data, durable=False)
 
@@ -64,7 +66,7 @@ class ResultsWriter:
         return True
 
     async def finish(self, records: Sequence[Record], *, next_command: str = "") -> bool:
-        """Write CSV and report as they are now; return whether both are in their place."""
+        """Write CSV and report as they are now; return whether both were written."""
         if not await self._try_write_csv(records):
             return False
 
@@ -75,6 +77,7 @@ class ResultsWriter:
                 manifest=self._manifest,
                 generated_at=time.time(),
                 next_command=next_command,
+                sandbox=self._sandbox,
             ).encode()
 
         try:

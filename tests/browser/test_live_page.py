@@ -75,12 +75,12 @@ def test_the_page_follows_the_run(watched: MonitoredPage, going: LiveRun) -> Non
     page = watched.page
     page.goto(going.url)
     expect(page.locator("#pulse")).to_have_text("live, 12 min 34 s left")
-    expect(page.locator("h1")).to_contain_text("No video is here yet. 3 wait their turn.")
+    expect(page.locator("h1")).to_contain_text("No video is saved yet. 3 are not submitted yet.")
 
     going.transition(row(0), done_with_clip(0))
-    expect(page.locator("h1")).to_contain_text("1 of 3 videos are here.")
+    expect(page.locator("h1")).to_contain_text("1 of 3 videos is saved.")
     going.transition(row(1), failed(1, "no <b>face</b> found"))
-    expect(page.locator(".trouble q")).to_have_text("no <b>face</b> found")
+    expect(page.locator(".failure q")).to_have_text("no <b>face</b> found")
     going.transition(row(2), row(2, State.SUBMITTING))
     expect(page.get_by_role("button", name="pending 1")).to_be_visible()
 
@@ -92,7 +92,7 @@ def test_the_page_follows_the_run(watched: MonitoredPage, going: LiveRun) -> Non
         })"""
     )
     going.transition(row(2), done_with_clip(2))
-    expect(page.locator("h1")).to_contain_text("2 of 3 videos are here.")
+    expect(page.locator("h1")).to_contain_text("2 of 3 videos are saved.")
     expect(page.locator(".card video")).to_have_count(1)
     # Nothing may be on its way when the server goes.
     expect(page.locator(".card", has_text="job-2").locator("img")).to_have_js_property("naturalWidth", 160)

@@ -61,7 +61,7 @@ def wait_until_playing(page: Page, index: int) -> None:
 
 
 def test_the_gallery_is_filled(page: Page) -> None:
-    expect(page.locator("h1")).to_contain_text("3 of 6 videos are here.")
+    expect(page.locator("h1")).to_contain_text("3 of 6 videos are saved.")
     assert ids(page) == [f"job-{index}" for index in range(6)]
     poster = page.locator(".card img").first
     poster.scroll_into_view_if_needed()
@@ -110,7 +110,7 @@ def test_sorts(page: Page) -> None:
 
 
 def test_failures_come_first_in_the_vendors_words(page: Page) -> None:
-    trouble = page.locator(".trouble").first
+    trouble = page.locator(".failure").first
     expect(trouble.locator("q")).to_have_text(f"image too small {HOSTILE}")
     trouble.locator("summary").click()
     expect(trouble).to_contain_text("line 16")

@@ -72,10 +72,10 @@ async def test_changes_reach_a_listener_and_none_is_told_twice(tmp_path: Path) -
         async with session.get("events", params={"since": feed.cursor}) as response:
             assert response.content_type == "text/event-stream"
             listener = EventListener(response)
-            assert set(await listener.next("parts")) == {"top", "troubles", "charts"}
+            assert set(await listener.next("parts")) == {"top", "failures", "charts"}
             feed.on_transition(rows[1], done(1))
             assert await listener.rows() == [("job-1", "done")]
-            assert "1 of 2 videos are here." in (await listener.next("parts"))["top"]
+            assert "1 of 2 videos is saved." in (await listener.next("parts"))["top"]
         feed.on_transition(rows[0], failed(0))
         headers = {"Last-Event-ID": listener.last_event_id}
         async with session.get("events", params={"since": "old"}, headers=headers) as response:
@@ -119,7 +119,7 @@ async def test_the_page_the_table_and_the_videos(tmp_path: Path) -> None:
     async with live_page(tmp_path, [done(0)]) as (_, _, session):
         async with session.get("") as response:
             assert response.headers["X-Frame-Options"] == "DENY"
-            assert "The video is here." in await response.text()
+            assert "The video is saved." in await response.text()
         async with session.get("results.csv") as response:
             assert [line["id"] for line in csv.DictReader(io.StringIO(await response.text()))] == ["job-0"]
         async with session.get("videos/a%20%231.mp4", headers={"Range": "bytes=2-4"}) as response:

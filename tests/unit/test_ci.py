@@ -11,8 +11,12 @@ import pytest
 from junitparser import Error, JUnitXml, Skipped
 from junitparser import Failure as Failed
 
-from pipeline.cli import ci
+from pipeline.cli import ci, junit
+from pipeline.errors import ExitCode
 from pipeline.model import Failure, State
+from pipeline.results import failures
+from pipeline.results.next_step import NextStep
+from pipeline.results.summary_json import summary_json
 from tests.unit.sample_rows import done, failed, row
 
 if TYPE_CHECKING:
@@ -58,7 +62,7 @@ def test_annotations_point_at_the_manifests_lines() -> None:
         (
             "warning",
             {"file": "jobs/a,b: c.yaml", "line": "12", "title": "veobatch"},
-            "job-2: sent, but no answer came: it may be paid",
+            "job-2: submitted, but no response came: it may be paid",
         ),
     ]
 
@@ -95,13 +99,55 @@ def test_a_group_is_closed_whatever_happens() -> None:
 
 def test_the_step_summary_tells_the_batch() -> None:
     rows = [done(0), done(1), failed(2), row(3, State.IN_DOUBT)]
-    text = ci.step_summary(rows, title="overnight", next_command="veobatch run x --retry-failed")
-    assert "2 of 4 videos are here. 1 failed and 1 is in doubt." in text.replace("\\", "")
+    text = ci.step_summary(
+        rows, title="overnight", next_step=NextStep("veobatch run x --retry-failed", "when you like")
+    )
+    assert "2 of 4 videos are saved. 1 failed and 1 is in doubt." in text.replace("\\", "")
     found = cells(text)
     assert ["done", "2"] in found
-    assert ["1", "refused", "duration must be one of 4, 6, 8", "job-2 (line 12)"] in found
+    assert [
+        "1",
+        "refused",
+        "duration must be one of 4, 6, 8",
+        failures.REMEDIES["refused"],
+        "job-2 (line 12)",
+    ] in found
     assert ["job-0", "Prompt 0.", "$1.20", "1 min 30 s"] in found
-    assert text.rstrip().endswith("To go on: `veobatch run x --retry-failed`")
+    assert text.rstrip().endswith("Next: `veobatch run x --retry-failed` (when you like)")
+
+
+def test_the_cause_of_an_end_comes_first() -> None:
+    lines = ci.annotation_lines(
+        [failed(index) for index in range(25)],
+        "m.yaml",
+        cause="Out of credits.",
+        next_step=NextStep("veobatch run m.yaml"),
+    )
+    assert len(lines) == ci.MAX_ANNOTATIONS
+    assert read_command(lines[0]) == (
+        "error",
+        {"file": "m.yaml", "title": "veobatch"},
+        "Out of credits.\nNext: veobatch run m.yaml",
+    )
+    text = ci.step_summary([row(0)], title="t", cause="Out of credits.", sandbox=True)
+    assert text.startswith("## t (sandbox)\n\n**Out of credits.**")
+    assert "play money" in text
+
+
+def test_the_step_has_outputs(tmp_path: Path) -> None:
+    path = tmp_path / "outputs"
+    summary = summary_json([done(0), failed(1)], ExitCode.SOME_FAILED, None, sandbox=True, next="a\nb")
+    assert ci.write_step_outputs(summary, {"GITHUB_OUTPUT": str(path)})
+    outputs = dict(line.split("=", 1) for line in path.read_text().splitlines())
+    assert {name: outputs[name] for name in ("done", "failed", "exit-code", "sandbox", "next", "report")} == {
+        "done": "1",
+        "failed": "1",
+        "exit-code": "1",
+        "sandbox": "true",
+        "next": "a b",
+        "report": "",
+    }
+    assert not ci.write_step_outputs(summary, {})
 
 
 def test_hostile_text_stays_in_its_cell() -> None:
@@ -110,7 +156,7 @@ def test_hostile_text_stays_in_its_cell() -> None:
     shown = " ".join(HOSTILE.split())
     assert "<b>" not in text
     assert ["a|b", shown, "$1.20", "1 min 30 s"] in cells(text)
-    assert ["1", "c|d", shown, "job-1 (line 8)"] in cells(text)
+    assert ["1", "c|d", shown, failures.REMEDIES["refused"], "job-1 (line 8)"] in cells(text)
 
 
 def test_a_huge_batch_has_a_summary_that_github_takes() -> None:
@@ -131,7 +177,7 @@ def test_the_summary_is_appended(tmp_path: Path) -> None:
 def test_junit_says_what_became_of_each_row(tmp_path: Path) -> None:
     path = tmp_path / "junit.xml"
     rows = [done(0), failed(1), row(2, State.SUBMITTING, correlation_id="vb-2-1"), row(3)]
-    ci.write_junit(rows, path, name="overnight", manifest="jobs/overnight.yaml")
+    junit.write_junit(rows, path, name="overnight", manifest="jobs/overnight.yaml")
     xml = JUnitXml.fromfile(str(path))
     assert (xml.tests, xml.failures, xml.errors, xml.skipped) == (4, 1, 1, 1)
     cases = [case for suite in xml for case in suite]
@@ -144,11 +190,21 @@ def test_junit_says_what_became_of_each_row(tmp_path: Path) -> None:
     assert 'file="jobs/overnight.yaml"' in path.read_text()
 
 
+def test_junit_fails_for_a_run_that_failed_without_a_failed_row(tmp_path: Path) -> None:
+    path = tmp_path / "junit.xml"
+    junit.write_junit([done(0, took_s=1 / 3)], path, cause="The key was refused.", code="key")
+    xml = JUnitXml.fromfile(str(path))
+    assert (xml.tests, xml.failures) == (2, 1)
+    assert re.findall(r'time="([^"]*)"', path.read_text()) == ["0.333"] * 3
+    (suite,) = xml
+    assert [case.result[0].message for case in suite if case.result] == ["The key was refused."]
+
+
 def test_junit_holds_any_text(tmp_path: Path) -> None:
     path = tmp_path / "junit.xml"
-    ci.write_junit(
+    junit.write_junit(
         [row(0, State.FAILED, prompt=HOSTILE, id=HOSTILE, failure=Failure(HOSTILE, HOSTILE))], path
     )
     ((case,),) = JUnitXml.fromfile(str(path))
     assert case.result[0].text.startswith("50% | <b>bold</b>")
-    assert not (tmp_path / "junit.xml.part").exists()
+    assert [found.name for found in tmp_path.iterdir()] == ["junit.xml"]

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.progress import Progress, RunCounts, can_draw_bars
-from pipeline.cli.summary import MAX_LISTED_ROWS, summary_text
+from pipeline.cli.progress import Progress, RunCounts
+from pipeline.cli.summary_text import MAX_ROWS_PER_GROUP, summary_text
 from pipeline.cli.terminal import (
+    can_draw_bars,
     display_width,
     duration_text,
     joined_to_width,
@@ -21,6 +22,7 @@ from pipeline.cli.terminal import (
 from pipeline.events import Event, Level, Topic
 from pipeline.model import Failure, State
 from pipeline.results.csv import summarize
+from pipeline.results.failures import IN_DOUBT_MESSAGE
 from tests.unit.sample_rows import done, failed, row
 
 
@@ -96,7 +98,7 @@ def test_a_time_that_nobody_can_know_is_said_to_be_unknown() -> None:
     with shown.progress:
         shown.wait(10)
     counted = "submitted 0/3, rendered 0, saved 0"
-    assert shown.lines == [f"{counted}, time left not known yet", counted]
+    assert shown.lines == [f"{counted}, time left unknown", counted]
 
 
 def test_no_time_is_left_when_all_is_done() -> None:
@@ -154,10 +156,48 @@ def test_quiet_says_nothing_of_the_rest() -> None:
 def test_failures_are_told_at_once_but_not_without_end() -> None:
     shown = ProgressHarness(100)
     for index in range(50):
-        shown.progress.on_transition(row(index), failed(index, "no\x1b[2J\nface"))
-    assert shown.lines[0] == "failed job-0 (line 4): refused: no�[2J face"
-    assert len(shown.lines) == 21
-    assert "at the end" in shown.lines[-1]
+        shown.progress.on_transition(row(index), failed(index, f"no\x1b[2J\nface in {index}.jpg"))
+    assert shown.lines[0] == "failed job-0 (line 4): refused: no�[2J face in 0.jpg"
+    assert len(shown.lines) == 4
+    assert shown.lines[-1] == "more rows failed with refused: see the summary at the end"
+    shown.progress.on_transition(row(50), failed(50, "another reason"))
+    assert shown.lines[-1] == "failed job-50 (line 204): refused: another reason"
+
+
+def test_a_failed_row_is_not_rendered() -> None:
+    shown = ProgressHarness()
+    with shown.progress:
+        shown.progress.on_transition(row(0), done(0))
+        shown.progress.on_transition(row(1), failed(1))
+        shown.progress.on_transition(row(2), failed(2, submitted_at=None))
+    assert shown.lines[-1] == "submitted 2/3, rendered 1, saved 1, 2 failed, $1.20"
+
+
+@pytest.mark.parametrize(
+    ("saved", "minutes", "rate"), [(2, 1, "2.0/min"), (1630, 1, "1,630/min"), (24, 2, "12/min")]
+)
+def test_the_rate_is_a_plain_number(saved: int, minutes: float, rate: str) -> None:
+    shown = ProgressHarness(2000)
+    for index in range(saved):
+        shown.progress.on_transition(row(index), done(index))
+    shown.clock.now = 60 * minutes
+    assert shown.progress._rate() == [rate]
+
+
+def test_twice_verbose_shows_every_change_of_state() -> None:
+    once, twice = ProgressHarness(verbose=1), ProgressHarness(verbose=2)
+    for shown in (once, twice):
+        shown.progress.on_transition(row(0), row(0, State.SUBMITTING))
+        shown.progress.on_transition(row(0, State.READY), done(0))
+    assert once.lines == ["saved job-0 (line 4): videos/job-0.mp4"]
+    assert twice.lines == ["job-0 (line 4): pending -> submitting", *once.lines]
+
+
+def test_play_money_is_called_so() -> None:
+    shown = ProgressHarness(estimate_usd=3.6, sandbox=True)
+    with shown.progress:
+        shown.progress.on_transition(row(0), done(0))
+    assert shown.lines[-1].endswith("$1.20 of $3.60 in play money")
 
 
 def test_a_stream_that_cannot_hold_a_letter_gets_another_one() -> None:
@@ -194,26 +234,30 @@ def test_the_last_words_tell_everything() -> None:
         summarize(rows),
         rows,
         {"page": "out/report.html", "table": "out/results.csv"},
-        "veobatch run x.yaml",
+        "Next: veobatch run x.yaml",
         wall_s=342.0,
         stop_explanation="Stopped early: out of credits",
         unfinished={"job-6@f6": "the deadline passed"},
     )
     assert words.splitlines() == [
         "Stopped early: out of credits",
-        "5 of 8 videos are here. 1 failed, 1 is in doubt and 1 waits for the next run.",
-        "$6.00 spent; $1.20 set aside for rows that are not settled; 6 min in all; 40 s of footage, 10.0 MB.",
+        "5 of 8 videos are saved. 1 failed, 1 is in doubt and 1 is not submitted.",
+        (
+            "$6.00 spent; $1.20 reserved for rows that are not settled; finished in 5 min 42 s; "
+            "40 s of footage; 10.0 MB."
+        ),
         "",
         "Slowest to render:",
         "    1 min 24 s  job-4 (line 20)",
         "    1 min 23 s  job-3 (line 16)",
         "    1 min 22 s  job-2 (line 12)",
         "",
-        "Failed:",
-        "  job-5 (line 24): refused: too small",
+        "1 row failed: refused: too small",
+        '  job-5 (line 24): "Prompt 5."',
+        "  Edit these rows: the same content would be refused again. An edited row is a new job.",
         "",
-        "In doubt (sent, but no answer came: they may be paid):",
-        "  job-7 (line 32): correlation id vb-7-1",
+        f"1 row in doubt: in_doubt: {IN_DOUBT_MESSAGE}",
+        '  job-7 (line 32): "Prompt 7.", correlation id vb-7-1',
         "",
         "Left for the next run:",
         "  job-6 (line 28): the deadline passed",
@@ -228,7 +272,7 @@ def test_the_last_words_tell_everything() -> None:
 def test_the_last_words_are_bounded() -> None:
     rows = [failed(index, "x" * 5000) for index in range(1000)]
     words = summary_text(summarize(rows), rows, {"table": "out/results.csv"})
-    assert f"  … and {1000 - MAX_LISTED_ROWS} more in out/results.csv" in words
+    assert f"  … and {1000 - MAX_ROWS_PER_GROUP} more in out/results.csv" in words
     assert len(words) < 20_000
 
 
@@ -236,7 +280,7 @@ def test_prices_that_are_not_known_are_named() -> None:
     assumed = [replace(done(0), usd_spent=None)]
     unknown = [replace(done(0), usd_spent=None, reserved_usd=None)]
     assert "$1.20 spent ($1.20 of it estimated)" in summary_text(summarize(assumed), assumed, {})
-    assert "what was spent is unknown" in summary_text(summarize(unknown), unknown, {})
+    assert "The cost is unknown" in summary_text(summarize(unknown), unknown, {})
 
 
 @pytest.mark.parametrize(
@@ -284,8 +328,8 @@ def test_the_first_facts_matter_most() -> None:
 def test_a_failure_without_words_is_told() -> None:
     rows = [row(0, State.FAILED), row(1, State.FAILED, failure=Failure("timeout", ""))]
     words = summary_text(summarize(rows), rows, {})
-    assert "job-0 (line 4): no reason was recorded" in words
-    assert "job-1 (line 8): timeout" in words
+    assert "1 row failed: failed\n  job-0 (line 4)" in words
+    assert "1 row failed: timeout\n  job-1 (line 8)" in words
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_bars_tell_the_story_at_80_columns() -> None:
     assert [line.split()[0] for line in bars_of(lines)] == ["submitted", "rendered", "saved"]
     assert " 78/200" in bars_of(lines)[0]
     assert " 76/200" in bars_of(lines)[2]
-    assert lines[-1] == "13 min left · 1 failed · 1 in doubt · 1x 429 · $91.20 of $240.00 · 57/min"
+    assert lines[-1] == "13 min left · 1 failed · 1 in doubt · 1 throttled · $91.20 of $240.00 · 57/min"
     assert "failed job-99 (line 400): refused: no �[2J face found" in lines
     assert max(map(len, lines)) <= 80
 
@@ -131,7 +131,9 @@ def test_a_pipe_gets_plain_lines_only() -> None:
         COMMAND, input=steps, capture_output=True, text=True, cwd=ROOT, timeout=60, check=True
     )
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", ran.stderr)
-    assert ran.stderr.splitlines()[-1].startswith("submitted 51/200, rendered 51, saved 50, 1 failed, 1x 429")
+    assert ran.stderr.splitlines()[-1].startswith(
+        "submitted 51/200, rendered 50, saved 50, 1 failed, 1 throttled"
+    )
 
 
 def test_no_bars_under_ci() -> None:

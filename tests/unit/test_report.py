@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.model import Failure, Media, State
 from pipeline.results.csv import summarize
+from pipeline.results.failures import IN_DOUBT_MESSAGE, failure_groups
 from pipeline.results.report import axis, charts, overview, page_data, render, render_sections
 from tests.unit.sample_rows import T0, done, failed, row
 
@@ -52,8 +53,8 @@ class Elements(HTMLParser):
 
 def test_the_page_says_what_happened() -> None:
     html = page([done(0), done(1), failed(2), row(3, State.IN_DOUBT), row(4)], next_command="veobatch run x")
-    assert "2 of 5 videos are here." in html
-    assert "1 failed, 1 is in doubt and 1 waits for the next run." in html
+    assert "2 of 5 videos are saved." in html
+    assert "1 failed, 1 is in doubt and 1 is not submitted." in html
     assert "duration must be one of 4, 6, 8" in html
     assert "line 12" in html
     assert "<code>veobatch run x</code>" in html
@@ -128,12 +129,12 @@ def test_parameters_are_shown_but_not_what_has_a_place_of_its_own() -> None:
 
 def test_failures_are_grouped_by_message_and_in_doubt_comes_last() -> None:
     rows = [row(9, State.SUBMITTING), failed(0, "a"), failed(1, "b"), failed(2, "b"), row(8, State.IN_DOUBT)]
-    got = [(trouble.message, trouble.count) for trouble in overview.failure_groups(rows)]
-    assert got == [("b", 2), ("a", 1), (overview.IN_DOUBT_MESSAGE, 2)]
+    got = [(group.message, group.count) for group in failure_groups(rows)]
+    assert got == [("b", 2), ("a", 1), (IN_DOUBT_MESSAGE, 2)]
 
 
 def test_many_failures_stay_a_short_page() -> None:
-    html = page([failed(index, f"reason {index % 100}") for index in range(10_000)])
+    html = page([failed(index, "reason " + "ab"[index % 2] * (index % 100)) for index in range(10_000)])
     body = html[: html.index('id="data"')]
     assert body.count("<details") == overview.MAX_FAILURE_GROUPS
     assert "and 60 more reasons" in body
@@ -145,11 +146,11 @@ def test_the_headline_of_each_way_it_may_stand() -> None:
         return " ".join(overview.headline(summarize(rows), live=live)).strip()
 
     assert said([]) == "Nothing here yet. The manifest has no rows."
-    assert said([done(0)]) == "The video is here."
-    assert said([done(0), done(1)]) == "All 2 videos are here."
-    assert said([failed(0)]) == "No video is here. 1 failed."
+    assert said([done(0)]) == "The video is saved."
+    assert said([done(0), done(1)]) == "All 2 videos are saved."
+    assert said([failed(0)]) == "No video was saved. 1 failed."
     assert said([done(0), row(1, State.GENERATING), row(2)], live=True) == (
-        "1 of 3 videos are here. 1 is rendering and 1 waits its turn."
+        "1 of 3 videos is saved. 1 is rendering and 1 is not submitted yet."
     )
 
 
@@ -176,9 +177,9 @@ def test_money_is_told_as_well_as_it_is_known() -> None:
 
     assert spent([row(0)]) == ("$0.00", "nothing yet")
     assert spent([done(0)]) == ("$1.20", "confirmed by the vendor")
-    assert spent([done(0), row(1, State.GENERATING, reserved_usd=2.4)]) == ("$1.20", "$2.40 more set aside")
+    assert spent([done(0), row(1, State.GENERATING, reserved_usd=2.4)]) == ("$1.20", "$2.40 more reserved")
     assert spent([done(0), done(1, usd_spent=None)]) == ("$2.40", "$1.20 of it estimated")
-    assert spent([done(0, usd_spent=None, reserved_usd=None)]) == ("unknown", "1 of unknown price")
+    assert spent([done(0, usd_spent=None, reserved_usd=None)]) == ("unknown", "the price of 1 row is unknown")
 
 
 def test_a_small_amount_is_not_hidden() -> None:
@@ -275,8 +276,8 @@ def test_the_parts_of_a_live_page_are_those_of_the_page() -> None:
 def test_outstanding_create_is_not_in_doubt_during_run() -> None:
     sending = row(0, State.SUBMITTING)
     assert "1 is in doubt" in page([sending])
-    assert "1 waits its turn" in page([sending], live=True)
-    assert "1 waits its turn" in render_sections([sending])["top"]
+    assert "1 is not submitted yet" in page([sending], live=True)
+    assert "1 is not submitted yet" in render_sections([sending])["top"]
 
 
 def test_media_warnings_reach_the_page() -> None:

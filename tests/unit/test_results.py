@@ -76,6 +76,15 @@ def test_a_done_row() -> None:
     }
 
 
+def test_the_columns_end_with_the_newest_ones() -> None:
+    (got,) = read(csv_bytes([done(0)], sandbox=True))
+    newest = ("request_id", "take", "pick", "image_sha256", "sandbox")
+    assert list(COLUMNS[-5:]) == list(newest)
+    assert [got[name] for name in newest] == ["", "1", "", "", "true"]
+    (real,) = read(csv_bytes([done(0)]))
+    assert real["sandbox"] == "false"
+
+
 def test_a_file_that_is_gone_is_not_listed() -> None:
     (got,) = read(csv_bytes([done(0).evolve(State.READY)]))
     assert (got["status"], got["video_path"], got["sha256"]) == ("ready", "", "")

@@ -64,6 +64,7 @@ class LivePage:
         output_folder: Path | None,
         token: str = "",
         eta: Callable[[], float | None] | None = None,
+        sandbox: bool = False,
     ) -> None:
         self._feed = feed
         self._bind_address = bind_address
@@ -72,6 +73,7 @@ class LivePage:
         self._output_folder = output_folder
         self._token = token or ("" if bind_address.is_loopback else secrets.token_urlsafe(24))
         self._eta = eta
+        self._sandbox = sandbox
         self._rendered_sections: tuple[str, dict[str, str]] = ("", {})
         self._rendered_at = 0.0
         self._render_s = 0.0
@@ -158,12 +160,13 @@ class LivePage:
                 generated_at=time.time(),
                 live=True,
                 since=cursor,
+                sandbox=self._sandbox,
             )
 
         return web.Response(text=await asyncio.to_thread(page), content_type="text/html")
 
     async def _serve_csv(self, request: web.Request) -> web.Response:
-        table = await asyncio.to_thread(csv_bytes, self._feed.records())
+        table = await asyncio.to_thread(csv_bytes, self._feed.records(), sandbox=self._sandbox)
         return web.Response(body=table, content_type="text/csv", charset="utf-8")
 
     async def _serve_metrics(self, request: web.Request) -> web.Response:

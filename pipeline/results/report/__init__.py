@@ -1,8 +1,7 @@
 """`report.html`: the whole batch on one page that needs nothing but the files beside it.
 
-Owns the page's make-up and its content security policy. A projection of the ledger's records: it can be
-made again at any time, and the same records give the same page. Knows no file system beyond its own
-template, and asks no other host for anything.
+Owns how the page is put together and its content security policy. A projection of the ledger's records: it
+can be made again at any time, and the same records give the same page. Reads no file but its own templates.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.model import State
 from pipeline.results.csv import iso, summarize, visible_records
+from pipeline.results.failures import failure_groups
 from pipeline.results.report import axis, charts, overview, page_data
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["page_records", "render", "render_sections"]
 
-SECTIONS: Final = ("top", "troubles", "charts")
-"""The sections a live page replaces as a whole; each is a template of its own."""
+SECTIONS: Final = ("top", "failures", "charts")
+"""The sections that a live page replaces whole; each has a template of its own."""
 
 
 def render(
@@ -40,16 +40,18 @@ def render(
     next_command: str = "",
     live: bool = False,
     since: str = "",
+    sandbox: bool = False,
 ) -> str:
     """Return the page. `generated_at` is seconds since the epoch; `title` is what the batch is called.
 
     `next_command` is shown as what to do next. A `live` page listens to `./events` and keeps itself
-    up to date; any other one never speaks to anybody. `since` is what it tells the server to have seen.
+    up to date; any other makes no request but for the files beside it and, in a row's details, the row's
+    source image. `since` is the last change that the page contains. `sandbox` says that no money is real.
     """
     rows = page_records(records, live=live)
     style, script = _read_asset("page.css"), _build_script(live=live)
     return _template("page.html").render(
-        **_template_context(rows, live),
+        **_template_context(rows, live, sandbox),
         title=title,
         manifest=manifest,
         generated_at=iso(generated_at),
@@ -63,32 +65,33 @@ def render(
     )
 
 
-def render_sections(records: Sequence[Record], *, live: bool = True) -> dict[str, str]:
-    """Return the HTML of the sections that change while a run goes on, by their names in `PARTS`."""
-    context = _template_context(page_records(records, live=live), live)
+def render_sections(records: Sequence[Record], *, live: bool = True, sandbox: bool = False) -> dict[str, str]:
+    """Return the HTML of the sections that change while a run goes on, by their names in `SECTIONS`."""
+    context = _template_context(page_records(records, live=live), live, sandbox)
     return {name: _template(f"{name}.html").render(**context) for name in SECTIONS}
 
 
 def page_records(records: Sequence[Record], *, live: bool = False) -> list[Record]:
-    """Return the rows of the page. While a run goes on, a create on its way is a matter of seconds: it
-    still waits its turn, and is in doubt only once its answer was given up."""
+    """Return the rows of the page. While a run goes on, a submission under way takes seconds: it still counts
+    as pending, and is in doubt only once its response was given up."""
     rows = visible_records(records)
     if not live:
         return rows
     return [replace(row, state=State.PENDING) if row.state is State.SUBMITTING else row for row in rows]
 
 
-def _template_context(rows: Sequence[Record], live: bool) -> dict[str, object]:
-    totals = summarize(rows)
-    failure_groups = overview.failure_groups(rows)
+def _template_context(rows: Sequence[Record], live: bool, sandbox: bool) -> dict[str, object]:
+    totals = summarize(rows, sandbox=sandbox)
+    groups = failure_groups(rows)
     return {
         "live": live,
+        "sandbox": sandbox,
         "totals": totals,
         "headline": overview.headline(totals, live=live),
         "figures": overview.figures(totals, rows),
         "shares": overview.status_shares(totals),
-        "troubles": failure_groups[: overview.MAX_FAILURE_GROUPS],
-        "more_troubles": len(failure_groups) - overview.MAX_FAILURE_GROUPS,
+        "failures": groups[: overview.MAX_FAILURE_GROUPS],
+        "more_failures": len(groups) - overview.MAX_FAILURE_GROUPS,
         "timeline": charts.timeline(rows),
         "distribution": charts.distribution(rows),
         "width": axis.WIDTH,

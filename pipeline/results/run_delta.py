@@ -1,0 +1,46 @@
+"""What one run added to a batch that earlier runs may have begun. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.model import State
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.model import Record
+
+
+@dataclass(frozen=True, slots=True)
+class RunDelta:
+    """Counts of rows; `saved_before` are videos that the run found saved. Money in USD.
+
+    `rendered` holds the keys of the rows whose generation finished in this run.
+    """
+
+    changed: bool
+    submitted: int
+    saved: int
+    failed: int
+    saved_before: int
+    usd: float
+    rendered: frozenset[str]
+
+    @classmethod
+    def between(cls, initial: Sequence[Record], final: Sequence[Record]) -> RunDelta:
+        """Compare the records that a run began with to those that it left."""
+        before = {record.key: record for record in initial}
+        pairs = [(before.get(record.key, record), record) for record in final]
+        done = [(old, new) for old, new in pairs if new.state is State.DONE]
+        saved = sum(old.state is not State.DONE for old, _ in done)
+        return cls(
+            changed=any(old.version != new.version for old, new in pairs),
+            submitted=sum(new.attempts > old.attempts for old, new in pairs),
+            saved=saved,
+            failed=sum(new.state is State.FAILED and old.version != new.version for old, new in pairs),
+            saved_before=len(done) - saved,
+            usd=sum((new.usd_spent or 0.0) - (old.usd_spent or 0.0) for old, new in pairs),
+            rendered=frozenset(new.key for old, new in done if new.finished_at != old.finished_at),
+        )

@@ -127,13 +127,14 @@ def step_summary(
     """Return the batch as Markdown: the headline, the cause of its end, counts, figures and failures."""
     rows = visible_records(records)
     totals = summarize(rows, sandbox=sandbox)
-    counted = [(word, totals.counts.get(word, 0)) for word in STATUSES if totals.counts.get(word, 0)]
+    standing = " ".join(part for part in headline(totals) if part)
+    counts = [(word, totals.counts.get(word, 0)) for word in STATUSES if totals.counts.get(word, 0)]
     sections = [
         f"## {markdown(title)}{' (sandbox)' if sandbox else ''}",
-        f"**{markdown(cause)}**" if cause else "",
-        markdown(" ".join(part for part in headline(totals) if part)),
+        f"**{markdown(cause)}**" if cause and cause != standing else "",
+        markdown(standing),
         _table(
-            ("Status", "Rows"), [(markdown(word.value.replace("_", " ")), f"{n:,}") for word, n in counted]
+            ("Status", "Rows"), [(markdown(word.value.replace("_", " ")), f"{n:,}") for word, n in counts]
         ),
         _table(
             ("", "", ""),

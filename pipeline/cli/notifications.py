@@ -24,6 +24,8 @@ from pipeline.cli.junit import write_junit
 from pipeline.cli.validate import error_text
 from pipeline.errors import ExitCode, StopRun, UsageError, VeobatchError
 from pipeline.manifest import ManifestProblems
+from pipeline.results.csv import summarize
+from pipeline.results.report.overview import headline
 from pipeline.results.summary_json import summary_json
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ def _cause(summary: ExitSummary) -> str:
     """Return why the exit code is not 0; empty when it is."""
     if summary.exit_code is ExitCode.DONE:
         return ""
-    return summary.stop_explanation() or f"Not every row is done: {summary.headline()}."
+    return summary.stop_explanation() or " ".join(headline(summarize(summary.outcome.records)))
 
 
 def _write_junit(options: RunOptions, records: Sequence[Record], manifest: str, **end: Any) -> None:

@@ -126,7 +126,9 @@ async def test_github_and_junit_point_at_the_rows_lines(tmp_path: Path) -> None:
             "group::veobatch:",
             "endgroup::",
             "error",
+            "error",
         ]
+        assert "title=veobatch::1 of 2 videos is saved. 1 failed.%0ANext: veobatch run" in commands[-2]
         assert "file=jobs/a%2C b.yaml,line=4," in commands[-1]
         text = summary.read_text()
         assert "| done | 1 |" in text

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NOT_A_VIDEO: Final = "not_a_video"
 NO_VIDEO: Final = "no_video"
+GENERATION_UNKNOWN: Final = "generation_unknown"
 PAID_FAILURES: Final = frozenset({NOT_A_VIDEO, NO_VIDEO})
 """Failures after the vendor called the generation completed: it may be charged, so a retry fetches that
 generation again and never buys another."""
@@ -186,7 +187,10 @@ def mark_resubmitted(record: Record) -> Record:
 def mark_retried(record: Record) -> Record:
     """Return a failed record on its way once more: fetched again when paid, else generated again."""
     failure = record.failure
-    if failure is not None and failure.code in PAID_FAILURES and record.generation_id:
+    maybe_paid = failure is not None and (
+        failure.code in PAID_FAILURES or (failure.code == GENERATION_UNKNOWN and not failure.retryable)
+    )
+    if maybe_paid and record.generation_id:
         return record.evolve(State.GENERATING, failure=None, finished_at=None)
     return record.evolve(
         State.PENDING, failure=None, generation_id="", video_url="", finished_at=None, faults=0

@@ -42,7 +42,8 @@ class RunOutcome:
 class RunState:
     """The run's state. `generating` counts generations accepted and not noticed as finished.
 
-    No create starts before `paused_until`, on the run's clock.
+    `doubt_began` has the run's time of each doubt that arose in it, `submission_order` counts the run's
+    submissions, both by correlation id. No create starts before `paused_until`, on the run's clock.
     `no_room` says that the budget has room for another row only once a row in doubt is settled.
     While it is `expecting`, rows may still come in, and the run does not end for want of them.
     """
@@ -50,6 +51,8 @@ class RunState:
     records: dict[str, Record]
     pending: list[tuple[float, int, str]] = field(default_factory=list)
     in_doubt: set[str] = field(default_factory=set)
+    doubt_began: dict[str, float] = field(default_factory=dict)
+    submission_order: dict[str, int] = field(default_factory=dict)
     unfinished: dict[str, str] = field(default_factory=dict)
     overdue: set[str] = field(default_factory=set)
     poll_counts: Counter[str] = field(default_factory=Counter)

@@ -16,9 +16,12 @@ from pipeline.filenames import check_template
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-LOG_LAG_MARGIN_S: Final = 900.0
-"""How much later than the generation's end its log row may appear. The vendor states no figure; its
-log is an analytics pipeline (`/v2/logs`), so this errs on the side that costs waiting, not money."""
+RECONCILE_AFTER_S: Final = 2700.0
+"""How long a row has to be absent from the vendor's log: 1,800 s for a rendering and 900 s for the log's lag.
+
+The vendor states neither; its log is an analytics pipeline (`/v2/logs`), so this errs on the side that costs
+waiting, not money. No other setting shortens it.
+"""
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -35,7 +38,7 @@ class Settings(BaseModel):
     poll_interval: PositiveSeconds = 10.0
     timeout: PositiveSeconds = 1800.0
     request_timeout: PositiveSeconds = 60.0
-    reconcile_after: Seconds | None = None
+    reconcile_after: Seconds = RECONCILE_AFTER_S
     reconcile_wait: Seconds | None = None
     generation_retries: Annotated[int, Field(ge=0, le=20)] = 1
     max_cost: Usd | None = None
@@ -55,11 +58,6 @@ class Settings(BaseModel):
         except UsageError as error:
             raise ValueError(str(error)) from error
         return template
-
-    @property
-    def reconcile_after_s(self) -> float:
-        """How long absence from the vendor's log leaves a row in doubt."""
-        return self.timeout + LOG_LAG_MARGIN_S if self.reconcile_after is None else self.reconcile_after
 
 
 def resolve(sources: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:

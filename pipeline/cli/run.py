@@ -20,7 +20,7 @@ _SETTINGS_HELP = {
     "timeout": "A generation's deadline in seconds; then it is left for the next run.  [default: 1800]",
     "request_timeout": "How long an API request may take, in seconds.  [default: 60]",
     "reconcile_after": "How long a row's absence from the vendor's log leaves it in doubt, in seconds."
-    "  [default: the deadline and 900 more]",
+    "  [default: 2700]",
     "reconcile_wait": "How long a run that has nothing else left stays for rows in doubt, in seconds."
     "  [default: until they are settled]",
     "generation_retries": "How often a generation that failed by a fault (not charged) is made again."

@@ -1,5 +1,6 @@
 """The vendor's API: aiohttp and the vendor's JSON. Nothing untyped leaves this room."""
 
+from pipeline.client.account import ChargedUsage, TransactionPage, key_id
 from pipeline.client.client import Api, ApiKey, normalize_base_url
 from pipeline.client.responses import (
     Accepted,
@@ -21,6 +22,7 @@ __all__ = [
     "AccountBlocked",
     "Api",
     "ApiKey",
+    "ChargedUsage",
     "CreateResult",
     "GenerationStatus",
     "LogPage",
@@ -31,5 +33,7 @@ __all__ = [
     "Rejected",
     "RetryableRejection",
     "StatusError",
+    "TransactionPage",
+    "key_id",
     "normalize_base_url",
 ]

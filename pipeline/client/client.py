@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final, Self
@@ -18,6 +19,7 @@ import aiohttp
 from yarl import URL
 
 from pipeline import __version__
+from pipeline.client.account import TransactionPage, parse_transactions
 from pipeline.client.connection import RequestTrace, describe_network_error, on_connected, proxy_for_api
 from pipeline.client.responses import (
     COMPLETED_STATUSES,
@@ -42,6 +44,7 @@ from pipeline.client.responses import (
     parse_status,
     storable_text,
 )
+from pipeline.client.vendor_clock import VendorClock
 from pipeline.errors import StopReason, UsageError
 from pipeline.model import Failure
 from pipeline.net.proxy import proxy_request_options
@@ -118,6 +121,7 @@ class Api:
         URL that will not do, and for a proxy that will not.
         """
         self._may_create = may_create
+        self._vendor_clock = VendorClock()
         self.base_url = normalize_base_url(base_url)
         self._proxy = proxy_for_api(self.base_url, os.environ if environ is None else environ)
         self._proxy_options = proxy_request_options(self._proxy)
@@ -188,6 +192,7 @@ class Api:
                 **self._proxy_options,
             ) as response:
                 trace.status, trace.headers = response.status, response.headers
+                self._vendor_clock.observe(response.headers.get("Date"), time.monotonic())
                 return self._classify_response(
                     response.status, response.headers, await self._read_redacted(response)
                 )
@@ -251,6 +256,7 @@ class Api:
         url = self._status_url(generation_id)
         try:
             async with self._open_get(url) as response:
+                self._vendor_clock.observe(response.headers.get("Date"), time.monotonic())
                 body = await self._read_redacted(response)
                 if 200 <= response.status < 300:
                     return parse_status(parse_object(body), response.headers)
@@ -261,9 +267,20 @@ class Api:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return StatusError(0, self._describe_error(error))
 
-    async def log_page(self, window: Mapping[str, str], *, limit: int, offset: int) -> LogPage | StatusError:
-        """Read one page of the request log; `window` is `{period}` or `{start, end}`."""
+    def vendor_now(self) -> float | None:
+        """Return the vendor's time (epoch seconds), by its `Date` headers; None before the first answer."""
+        return self._vendor_clock.now(time.monotonic())
+
+    async def log_page(
+        self, window: Mapping[str, str], *, limit: int, offset: int, key_prefix: str = ""
+    ) -> LogPage | StatusError:
+        """Read one page of the request log; `window` is `{period}` or `{start, end}`.
+
+        With `key_prefix` (8 characters), a management key reads the log of another key.
+        """
         query = {**window, "limit": str(limit), "offset": str(offset)}
+        if key_prefix:
+            query["key_prefix"] = key_prefix
         body = await self._get(f"/v2/logs?{urlencode(query)}")
         if isinstance(body, StatusError):
             return body
@@ -271,6 +288,17 @@ class Api:
             return parse_log_page(body, offset=offset)
         except UnreadableResponseError as error:
             return StatusError(200, f"an unreadable log: {error}")
+
+    async def transactions(self, *, cursor: str = "", limit: int = 100) -> TransactionPage | StatusError:
+        """Read one page of the account's charges, newest first."""
+        query = {"limit": str(limit), **({"cursor": cursor} if cursor else {})}
+        body = await self._get(f"/v2/billing/transactions?{urlencode(query)}")
+        if isinstance(body, StatusError):
+            return body
+        try:
+            return parse_transactions(body)
+        except UnreadableResponseError as error:
+            return StatusError(200, f"unreadable transactions: {error}")
 
     async def balance(self) -> float | None:
         """Return the account's balance in USD, or None when it cannot be had."""
@@ -286,6 +314,7 @@ class Api:
         url = URL(self.base_url + path, encoded=True)
         try:
             async with self._open_get(url) as response:
+                self._vendor_clock.observe(response.headers.get("Date"), time.monotonic())
                 body = await self._read_redacted(response)
                 if 200 <= response.status < 300:
                     return body

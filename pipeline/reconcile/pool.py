@@ -1,28 +1,47 @@
-"""The reconciler: rows in doubt against the vendor's log, one pass for all, until they are settled."""
+"""The reconciler pool: asks about rows in doubt, one pass for all, and says when waiting no longer helps."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pipeline.client import key_id
+from pipeline.client.responses import StatusError
 from pipeline.errors import Conflict, StopReason
 from pipeline.events import Level, Topic
 from pipeline.model import State
-from pipeline.reconcile.request_log import absence_conclusive_at, fetch_log, reconcile_record
+from pipeline.reconcile.judge import (
+    FailedAtVendor,
+    Found,
+    NeverAccepted,
+    StillInDoubt,
+    describe,
+    judge_unknown_generation,
+    mark_explained,
+    mark_found,
+    mark_never_accepted,
+    mark_never_ran,
+)
+from pipeline.reconcile.patience import Patience
+from pipeline.reconcile.reconciler import Reconciler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pipeline.model import Record
+    from pipeline.reconcile.judge import Verdict
     from pipeline.reconcile.request_log import LogPass
     from pipeline.run_context import RunContext
 
 FIRST_PASS_INTERVALS: Final = 0.3
 MAX_GAP_INTERVALS: Final = 3.0
 """Passes come after 0.3 poll intervals, then further apart, up to 3: a log row comes with its generation's
-end and late, so asking faster than the generations are looked at finds nothing more."""
+end and late, so asking faster than the generations are polled finds nothing more."""
 
 NO_WAIT_REASONS: Final = frozenset({StopReason.INTERRUPTED, StopReason.KEY, StopReason.LEDGER})
 """Reasons to stop after which no run stays for its rows in doubt; they are the next run's."""
+
+NOT_FOUND: Final = 404
+FOUND: Final = "found in the vendor's log"
 
 
 class ReconcilerPool:
@@ -31,89 +50,145 @@ class ReconcilerPool:
     def __init__(self, run: RunContext, track: Callable[[Record], None]) -> None:
         self._run = run
         self._track = track
-        self._passes = 0
-        self._asked_since: set[str] = set()
+        self._unknown: set[str] = set()
+        deps, wait_s = run.deps, run.settings.reconcile_after
+        self._reconciler = Reconciler(
+            deps.api,
+            deps.ledger.identity,
+            wait_s,
+            deps.clock,
+            deps.wall,
+            deps.log_gap_s,
+            key_id(deps.api.key.secret, deps.ledger.identity),
+            deps.ledger.load,
+        )
+        pass_gap_s = MAX_GAP_INTERVALS * run.settings.poll_interval
+        self._patience = Patience(wait_s, run.settings.reconcile_wait, pass_gap_s)
         for record in run.state.records.values():
             if record.state is State.IN_DOUBT:
                 run.state.in_doubt.add(record.key)
 
     async def work(self) -> None:
-        """Read the log as long as there are doubts; a new doubt is looked for soon."""
+        """Read the log as long as there is something to ask; a new doubt is asked about soon."""
         run, interval = self._run, self._run.settings.poll_interval
         gap = FIRST_PASS_INTERVALS
         known: frozenset[str] = frozenset()
         while True:
-            if not run.state.in_doubt:
+            if not (run.state.in_doubt or self._unknown):
                 gap = FIRST_PASS_INTERVALS
                 await run.wait_changed()
                 continue
-            await self._wait(max(self._next_gap(gap * interval), run.deps.log_gap_s))
+            await self._wait(max(self._patience.next_pass_s(gap * interval), run.deps.log_gap_s))
             fresh = not run.state.in_doubt <= known
             gap = FIRST_PASS_INTERVALS if fresh else min(gap * 1.7, MAX_GAP_INTERVALS)
             known = frozenset(run.state.in_doubt)
             await self._run_pass()
 
     async def _wait(self, wait_s: float) -> None:
-        """Wait out the whole gap, however often the bell rings."""
+        """Wait out the whole gap, however often something else changes."""
         clock = self._run.deps.clock
         until = clock() + wait_s
         while (rest := until - clock()) > 0:
             await self._run.wait_changed(rest)
 
-    def _next_gap(self, gap_s: float) -> float:
-        """Shorten a gap when some row's absence becomes a proof within it."""
-        now = self._run.deps.wall()
-        waits = [
-            absence_conclusive_at(record, self._run.settings.reconcile_after_s) - now
-            for record in self._records_in_doubt()
-        ]
-        soonest = min((wait for wait in waits if wait > 0), default=gap_s)
-        return min(gap_s, soonest + 0.01)
+    def ask_about(self, record: Record) -> None:
+        """Settle a generation that the vendor has not known for minutes, by what the log says of it.
 
-    def _records_in_doubt(self) -> list[Record]:
-        return [self._run.state.records[key] for key in self._run.state.in_doubt]
+        It counts as alive until then; afterwards it has failed, or is left for the next run.
+        """
+        if record.key not in self._unknown:
+            self._unknown.add(record.key)
+            self._run.state.settling += 1
+            self._run.notify()
 
     async def _run_pass(self) -> None:
         run = self._run
-        doubtful = self._records_in_doubt()
-        asked_at = run.deps.wall()
-        seen = await fetch_log(run.deps.api, doubtful, asked_at, gap_s=run.deps.log_gap_s)
-        if seen.error:
-            run.report_event(Topic.WAITING, f"the vendor's log cannot be read: {seen.error}", Level.DEBUG)
-        for record in doubtful:
-            await self._settle(record, seen, asked_at)
-        self._asked_since.update(record.key for record in doubtful)
+        in_doubt = [run.state.records[key] for key in run.state.in_doubt]
+        unknown = [run.state.records[key] for key in self._unknown]
+        self._reconciler.timer.sent = run.state.doubt_began
+        known = run.state.records.values()
+        log, verdicts = await self._reconciler.ask([*in_doubt, *unknown], known, run.state.submission_order)
+        if log.error:
+            run.report_event(Topic.WAITING, f"the vendor's log cannot be read: {log.error}", Level.DEBUG)
+        self._patience.asked(log, verdicts, run.deps.clock())
+        for record in in_doubt:
+            await self._settle(record, verdicts[record.key])
+        for record in unknown:
+            await self._settle_unknown(record, log, verdicts[record.key])
         run.notify()
 
-    async def _settle(self, record: Record, log_pass: LogPass, asked_at: float) -> None:
+    async def _settle(self, record: Record, verdict: Verdict) -> None:
+        match verdict:
+            case Found(generation_id=generation_id):
+                await self._commit(record, mark_found(record, generation_id), f"{record.id}: {FOUND}")
+            case NeverAccepted():
+                message = f"{record.id}: never accepted; submitting it again"
+                await self._commit(record, mark_never_accepted(record), message)
+            case FailedAtVendor(generation_id=generation_id):
+                await self._settle_failed(record, generation_id)
+            case StillInDoubt(record=after) if after is not record:
+                await self._commit(record, after, "")
+            case StillInDoubt():
+                pass
+
+    async def _settle_failed(self, record: Record, generation_id: str) -> None:
+        """Ask once for the status of what the log lists as failed: the poller goes on with what has one."""
         run = self._run
-        after = reconcile_record(
-            record, log_pass, asked_at=asked_at, reconcile_after_s=run.settings.reconcile_after_s
-        )
-        if after is None:
+        status = await run.deps.api.get_status(generation_id) if generation_id else None
+        if isinstance(status, StatusError) and status.http_status != NOT_FOUND:
             return
+        if status is not None and not isinstance(status, StatusError):
+            await self._commit(record, mark_found(record, generation_id), f"{record.id}: {FOUND}")
+            return
+        after = mark_never_ran(
+            record, now=run.deps.wall(), generation_retries=run.settings.generation_retries
+        )
+        await self._commit(
+            record, after, f"{record.id}: the vendor's log lists it as failed; nothing is charged"
+        )
+
+    async def _commit(self, record: Record, after: Record, message: str) -> None:
+        run = self._run
         try:
             after = await run.commit(record, after)
         except Conflict:
             run.state.unfinished[record.key] = "another process has it"
             run.state.in_doubt.discard(record.key)
             return
+        if after.state is State.IN_DOUBT:
+            return
         run.state.in_doubt.discard(record.key)
         if after.state is State.GENERATING:
             self._track(after)
-            run.report_event(Topic.RECONCILED, f"{record.id}: found in the vendor's log", Level.INFO, record)
-        else:
+        elif after.state is State.PENDING:
             run.state.queue(after)
-            run.report_event(
-                Topic.RECONCILED, f"{record.id}: never accepted; submitting it again", Level.INFO, record
-            )
+        run.report_event(Topic.RECONCILED, message, Level.INFO, record)
+
+    async def _settle_unknown(self, record: Record, log: LogPass, verdict: Verdict) -> None:
+        """Close a generation that the vendor does not know, or leave it when the log does not help."""
+        run = self._run
+        after = judge_unknown_generation(record, log, verdict, run.deps.wall())
+        try:
+            if after is not None:
+                await run.commit(record, after)
+            else:
+                run.state.unfinished[record.key] = (
+                    f"the vendor does not know its generation {record.generation_id} (404), and the log does "
+                    "not settle it; the next run asks again"
+                )
+        except Conflict:
+            run.state.unfinished[record.key] = "another process has it"
+        finally:
+            self._unknown.discard(record.key)
+            run.state.settling -= 1
+            run.notify()
 
     async def until_settled(self) -> None:
-        """Return when nothing is alive any more; stay for rows in doubt as long as the user allows."""
-        run, board = self._run, self._run.state
+        """Return when nothing is alive any more, and no row in doubt is worth waiting for."""
+        run, state = self._run, self._run.state
         idle_since: float | None = None
-        while board.busy() or self._worth_waiting():
-            if board.busy():
+        while state.busy() or self._worth_waiting():
+            if state.busy():
                 idle_since = None
                 await run.wait_changed()
                 continue
@@ -121,32 +196,39 @@ class ReconcilerPool:
             if idle_since is None:
                 idle_since = now
                 self._report_waiting()
-            patience = run.settings.reconcile_wait
-            rest = None if patience is None else idle_since + patience - now
-            if rest is not None and rest <= 0 and board.in_doubt <= self._asked_since:
-                words = (
-                    f"{len(board.in_doubt)} row(s) are in doubt and the vendor's log does not settle them yet"
-                )
-                run.stop_submitting(StopReason.IN_DOUBT, words)
-                return
-            await run.wait_changed(None if rest is None else max(rest, 0.05))
+            rest_s = self._patience.rest_s(state.in_doubt, idle_since, now)
+            if rest_s <= 0:
+                break
+            await run.wait_changed(max(rest_s, 0.05))
+        await self._explain()
 
     def _worth_waiting(self) -> bool:
-        board = self._run.state
-        return bool(board.in_doubt) and not board.stop_requested and board.stop_reason not in NO_WAIT_REASONS
+        state = self._run.state
+        return bool(state.in_doubt) and not state.stop_requested and state.stop_reason not in NO_WAIT_REASONS
 
     def _report_waiting(self) -> None:
+        count = len(self._run.state.in_doubt)
+        message = (
+            f"waiting for {count} row(s) in doubt: the vendor's log shows them, or proves within "
+            f"{self._patience.longest_rest_s(self._run.state.in_doubt):.0f} s that they were never accepted"
+        )
+        self._run.report_event(Topic.WAITING, message, Level.WARNING)
+
+    async def _explain(self) -> None:
+        """Write down what each row still lacks, for whoever reads the table, and say it once."""
         run = self._run
-        last = max(
-            (
-                absence_conclusive_at(record, run.settings.reconcile_after_s)
-                for record in self._records_in_doubt()
-            ),
-            default=0.0,
-        )
-        wait = max(0.0, last - run.deps.wall())
-        words = (
-            f"waiting for {len(run.state.in_doubt)} row(s) in doubt: the vendor's log shows them, "
-            f"or proves within {wait:.0f} s that they were never accepted"
-        )
-        run.report_event(Topic.WAITING, words, Level.WARNING)
+        reasons = {
+            key: describe(missing)
+            for key in run.state.in_doubt
+            if (missing := self._patience.missing.get(key)) is not None
+        }
+        for key, reason in reasons.items():
+            record = run.state.records[key]
+            run.state.unfinished[key] = f"in doubt: {reason}"
+            explained = mark_explained(record, reason)
+            if explained is not None:
+                await self._commit(record, explained, "")
+        if run.state.in_doubt:
+            first = next(iter(reasons.values()), "the vendor's log has not been asked yet")
+            message = f"{len(run.state.in_doubt)} row(s) are in doubt: {first}"
+            run.stop_submitting(StopReason.IN_DOUBT, message)

@@ -1,120 +1,131 @@
-"""Rows in doubt against the vendor's log: found, provably absent, or still in doubt.
+"""Readings of the vendor's request log: which windows to ask for, overlapping pages, what a pass has shown.
 
-`read_log` is the one pass that serves all of them; `judged` is the rule, and pure. A row found proves
-acceptance. A row missing proves nothing before the longest time that a generation and the log's lag can
-take, and nothing at all when the pass was not complete.
+The log lists the requests of one key, newest first, and may come from replicas that are not equally far. So
+each page begins with some rows of the page before it, and a pass in which they do not come back is not
+complete. Times are epoch seconds on the vendor's clock.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import ceil, inf
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from pipeline.client.client import LOG_REQUEST_GAP_S
 from pipeline.client.responses import StatusError
-from pipeline.model import State
-from pipeline.submit.create import mark_generating
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from pipeline.client import Api, LogRow
-    from pipeline.model import Record
 
 PAGE_ROWS: Final = 100
+OVERLAP_ROWS: Final = 10
+"""Rows that a page shares with the one before: a replica up to nine rows behind leaves no gap."""
+
+HOUR_S: Final = 3600.0
 DAY_S: Final = 86_400.0
 MAX_WINDOW_S: Final = 92 * DAY_S
-CLOCK_SKEW_S: Final = 3600.0
+"""The longest `start` to `end` that the vendor allows (its OpenAPI)."""
+
+PERIODS: Final = (("24h", DAY_S), ("7d", 7 * DAY_S))
+MERGE_GAP_S: Final = 7 * DAY_S
+"""Windows of old submissions that lie closer than this are read as one."""
+
 MAX_PAGES: Final = 5000
+REFUSED_STATUSES: Final = frozenset({401, 402, 403, 404, 405})
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A query of the log, and the time that it covers."""
+
+    query: Mapping[str, str]
+    start: float
+    end: float = inf
+
+
+@dataclass(frozen=True, slots=True)
+class AnonymousRow:
+    """A request that the log shows without a correlation id; `at` None when its time cannot be read."""
+
+    inference_id: str
+    model: str
+    at: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class LogPass:
-    """One reading of the log: our rows by correlation id, and whether it was read to its end."""
+    """What one pass has shown. `rows` are those of our submissions, by correlation id.
+
+    It is `complete` when every window was read to its end over pages that overlap. `refused` says that the
+    key may not read the log. `oldest` and `newest` are the times of the outermost rows of anybody's;
+    `other_generations` are the generations of requests that are not ours.
+    """
 
     rows: Mapping[str, LogRow]
     complete: bool
     error: str = ""
+    refused: bool = False
+    key_id: str = ""
+    api_url: str = ""
+    windows: tuple[tuple[float, float], ...] = ()
+    anonymous: tuple[AnonymousRow, ...] = ()
+    oldest: float | None = None
+    newest: float | None = None
+    other_generations: frozenset[str] = frozenset()
 
-
-def window(oldest: float, now: float) -> dict[str, str]:
-    """Return the narrowest query that covers `oldest`: `period` or `start`+`end`, never both."""
-    age = now - oldest + CLOCK_SKEW_S
-    if age < DAY_S:
-        return {"period": "24h"}
-    if age < 7 * DAY_S:
-        return {"period": "7d"}
-    start = max(oldest - CLOCK_SKEW_S, now + CLOCK_SKEW_S - MAX_WINDOW_S)
-    return {"start": _iso(start), "end": _iso(now + CLOCK_SKEW_S)}
-
-
-def _iso(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-async def fetch_log(
-    api: Api, records: Iterable[Record], now: float, *, gap_s: float = LOG_REQUEST_GAP_S
-) -> LogPass:
-    """Read the log until every doubtful record is found or the log ends; never raises for the network."""
-    missing = {record.correlation_id for record in records}
-    oldest = min((record.submitted_at or now for record in records), default=now)
-    reach = window(oldest, now)
-    found: dict[str, LogRow] = {}
-    offset = 0
-    for number in range(MAX_PAGES):
-        if number:
-            await anyio.sleep(gap_s)
-        page = await api.log_page(reach, limit=PAGE_ROWS, offset=offset)
-        if isinstance(page, StatusError):
-            return LogPass(found, complete=False, error=page.message)
-        for row in page.rows:
-            if row.client_request_id in missing and _preferred(row, found.get(row.client_request_id)):
-                found[row.client_request_id] = row
-        if not page.has_more:
-            return LogPass(found, complete=True)
-        if all(_is_conclusive(found.get(name)) for name in missing):
-            return LogPass(found, complete=False)
-        offset += page.row_count
-    return LogPass(found, complete=False, error=f"more than {MAX_PAGES} pages")
+    @property
+    def times(self) -> Mapping[str, float]:
+        """When each of our submissions was made, by the log, by correlation id."""
+        dated = ((name, parse_time(row.created)) for name, row in self.rows.items())
+        return {name: at for name, at in dated if at is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class WholeLog:
-    """Every row of the log since some moment; `trouble` says why it is not whole, if it is not."""
+    """Every row of the log since some moment; `error` says why it is not whole, if it is not."""
 
     rows: tuple[LogRow, ...]
     error: str = ""
 
 
-async def fetch_whole_log(
-    api: Api, oldest: float, now: float, *, gap_s: float = LOG_REQUEST_GAP_S
-) -> WholeLog:
-    """Read every row since `oldest` (epoch seconds); never raises for the network."""
-    reach = window(oldest, now)
-    rows: list[LogRow] = []
-    offset = 0
-    for number in range(MAX_PAGES):
-        if number:
-            await anyio.sleep(gap_s)
-        page = await api.log_page(reach, limit=PAGE_ROWS, offset=offset)
-        if isinstance(page, StatusError):
-            return WholeLog(tuple(rows), page.message)
-        rows += page.rows
-        if not page.has_more:
-            return WholeLog(tuple(rows))
-        offset += page.row_count
-    return WholeLog(tuple(rows), f"more than {MAX_PAGES} pages")
+@dataclass(slots=True)
+class LogCollector:
+    """Gathers a pass from its rows. `own_prefix` begins the correlation ids of this ledger."""
+
+    own_prefix: str
+    rows: dict[str, LogRow] = field(default_factory=dict)
+    anonymous: list[AnonymousRow] = field(default_factory=list)
+    others: set[str] = field(default_factory=set)
+    oldest: float | None = None
+    newest: float | None = None
+
+    def add(self, rows: Iterable[LogRow]) -> None:
+        for row in rows:
+            at = parse_time(row.created)
+            if at is not None:
+                self.oldest = at if self.oldest is None else min(at, self.oldest)
+                self.newest = at if self.newest is None else max(at, self.newest)
+            name = row.client_request_id
+            if name.startswith(self.own_prefix):
+                if _is_preferred(row, self.rows.get(name)):
+                    self.rows[name] = row
+                continue
+            if row.inference_id and not name and row.succeeded is not False:
+                self.anonymous.append(AnonymousRow(row.inference_id, row.model, at))
+            elif row.inference_id:
+                self.others.add(row.inference_id)
+
+    def has_settled(self, wanted: Collection[str]) -> bool:
+        """Say whether every id of `wanted` is found with its generation, so that reading may end."""
+        return all(name in self.rows and self.rows[name].inference_id for name in wanted)
 
 
-def _is_conclusive(row: LogRow | None) -> bool:
-    """Say whether a row settles its create, so that no further page is needed."""
-    return row is not None and (bool(row.inference_id) or row.succeeded is False)
-
-
-def _preferred(row: LogRow, other: LogRow | None) -> bool:
+def _is_preferred(row: LogRow, other: LogRow | None) -> bool:
     """Of several rows with one correlation id, prefer the one that names a generation that worked."""
     return other is None or (bool(row.inference_id), row.succeeded is not False) > (
         bool(other.inference_id),
@@ -122,27 +133,155 @@ def _preferred(row: LogRow, other: LogRow | None) -> bool:
     )
 
 
-def reconcile_record(
-    record: Record, log_pass: LogPass, *, asked_at: float, reconcile_after_s: float
-) -> Record | None:
-    """Return what the pass of `asked_at` (epoch seconds) makes of a doubtful record; None: still in doubt."""
-    row = log_pass.rows.get(record.correlation_id)
-    if row is not None and row.inference_id:
-        when = record.submitted_at or asked_at
-        return mark_generating(record, row.inference_id, when)
-    if row is not None and row.succeeded is False:
-        return mark_never_accepted(record)
-    if row is not None or not log_pass.complete:
+def parse_time(text: str) -> float | None:
+    """Return an ISO 8601 time as epoch seconds, in UTC where it names no zone; None for what is none."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
         return None
-    since = max(record.submitted_at or asked_at, record.doubted_at or 0.0)
-    return mark_never_accepted(record) if asked_at - since >= reconcile_after_s else None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def mark_never_accepted(record: Record) -> Record:
-    """Return a record whose create is proven never to have been accepted."""
-    return record.evolve(State.PENDING, failure=None, reserved_usd=None, doubted_at=None)
+def plan_windows(spans: Iterable[tuple[float, float]], now: float) -> tuple[Window, ...]:
+    """Return the fewest windows that cover every (start, end) of `spans`, the recent one first.
+
+    Recent ones are asked for by `period`, which the vendor reckons by its own clock; older ones by `start`
+    and `end` around them, in several windows where they lie far apart. Never both in one query.
+    """
+    recent: list[tuple[float, float]] = []
+    old: list[tuple[float, float]] = []
+    for span in sorted(spans):
+        (recent if now - span[0] + HOUR_S < PERIODS[-1][1] else old).append(span)
+    windows = []
+    if recent:
+        age_s = now - recent[0][0] + HOUR_S
+        name, reach_s = next(period for period in PERIODS if age_s < period[1])
+        windows.append(Window({"period": name}, now - reach_s))
+    merged: list[tuple[float, float]] = []
+    for start, end in (part for span in old for part in _split(*span)):
+        if merged and start - merged[-1][1] < MERGE_GAP_S and end - merged[-1][0] < MAX_WINDOW_S - DAY_S:
+            merged[-1] = merged[-1][0], max(end, merged[-1][1])
+        else:
+            merged.append((start, end))
+    # A day more, so that a row from before the submission shows how far back the log still reaches.
+    merged = [(max(start - DAY_S, end - MAX_WINDOW_S), end) for start, end in merged]
+    windows += [Window({"start": _iso(start), "end": _iso(end)}, start, end) for start, end in merged]
+    return tuple(windows)
 
 
-def absence_conclusive_at(record: Record, reconcile_after_s: float) -> float:
-    """Return the moment (epoch seconds) from which the row's absence from the log is a proof."""
-    return max(record.submitted_at or 0.0, record.doubted_at or 0.0) + reconcile_after_s
+def _split(start: float, end: float) -> list[tuple[float, float]]:
+    """Cut a span into pieces that one window may cover."""
+    step_s = MAX_WINDOW_S - DAY_S
+    count = max(1, ceil((end - start) / step_s))
+    return [(start + i * step_s, min(end, start + (i + 1) * step_s)) for i in range(count)]
+
+
+def _iso(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+async def read_window(
+    api: Api,
+    window: Window,
+    take: Callable[[Sequence[LogRow]], bool],
+    *,
+    gap_s: float = LOG_REQUEST_GAP_S,
+    key_prefix: str = "",
+) -> StatusError | None:
+    """Give `take` the rows of each page until it returns False or the log ends; never raises for the network.
+
+    Returns the error that kept the reading from its end. Rows that two pages share come twice.
+    """
+    offset, last = 0, ""
+    for number in range(MAX_PAGES):
+        if number:
+            await anyio.sleep(gap_s)
+        page = await api.log_page(window.query, limit=PAGE_ROWS, offset=offset, key_prefix=key_prefix)
+        if isinstance(page, StatusError):
+            return page
+        if last and all(_row_name(row) != last for row in page.rows):
+            return StatusError(200, "two pages do not overlap: the log is behind in parts")
+        if not take(page.rows) or not page.has_more:
+            return None
+        if page.row_count == 1:
+            return StatusError(200, "its pages are too short to overlap")
+        overlap = min(OVERLAP_ROWS, page.row_count // 2)
+        last = _row_name(page.rows[-1]) if overlap and page.rows else ""
+        offset += page.row_count - overlap
+    return StatusError(200, f"more than {MAX_PAGES} pages")
+
+
+def _row_name(row: LogRow) -> str:
+    return "|".join((row.request_id, row.inference_id, row.client_request_id, row.created))
+
+
+async def fetch_log(
+    api: Api,
+    windows: Sequence[Window],
+    wanted: Collection[str],
+    *,
+    own_prefix: str,
+    gap_s: float = LOG_REQUEST_GAP_S,
+    key_id: str = "",
+    key_prefix: str = "",
+) -> LogPass:
+    """Read every window until all ids of `wanted` are found, else to its end. Never raises for the network.
+
+    `key_id` names the key whose requests are read; with `key_prefix`, a management key reads another's.
+    """
+    collected = LogCollector(own_prefix)
+    ended_early = False
+
+    def take(rows: Sequence[LogRow]) -> bool:
+        nonlocal ended_early
+        collected.add(rows)
+        ended_early = bool(wanted) and collected.has_settled(wanted)
+        return not ended_early
+
+    error: StatusError | None = None
+    if not any("period" in window.query for window in windows):
+        error = await _read_newest(api, collected, key_prefix)
+    for window in windows if error is None else ():
+        await anyio.sleep(gap_s)
+        error = await read_window(api, window, take, gap_s=gap_s, key_prefix=key_prefix)
+        if error is not None or ended_early:
+            break
+    return LogPass(
+        collected.rows,
+        complete=error is None and not ended_early,
+        error=error.message if error is not None else "",
+        refused=error is not None and error.http_status in REFUSED_STATUSES,
+        key_id=key_id,
+        api_url=api.base_url,
+        windows=tuple((window.start, window.end) for window in windows),
+        anonymous=tuple(collected.anonymous),
+        oldest=collected.oldest,
+        newest=collected.newest,
+        other_generations=frozenset(collected.others),
+    )
+
+
+async def _read_newest(api: Api, collected: LogCollector, key_prefix: str) -> StatusError | None:
+    """Read the log's first page, which shows whether the log goes on at all."""
+    page = await api.log_page({"period": PERIODS[0][0]}, limit=PAGE_ROWS, offset=0, key_prefix=key_prefix)
+    if isinstance(page, StatusError):
+        return page
+    collected.add(page.rows)
+    return None
+
+
+async def fetch_whole_log(
+    api: Api, oldest: float, now: float, *, gap_s: float = LOG_REQUEST_GAP_S
+) -> WholeLog:
+    """Read every row since `oldest` (epoch seconds); never raises for the network."""
+    rows: dict[str, LogRow] = {}
+
+    def take(page: Sequence[LogRow]) -> bool:
+        rows.update((_row_name(row), row) for row in page)
+        return True
+
+    for window in plan_windows([(oldest - HOUR_S, now + HOUR_S)], now):
+        error = await read_window(api, window, take, gap_s=gap_s)
+        if error is not None:
+            return WholeLog(tuple(rows.values()), error.message)
+    return WholeLog(tuple(rows.values()))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 import anyio
 
+from pipeline.client.account import key_id
 from pipeline.client.responses import (
     Accepted,
     AccountBlocked,
@@ -39,6 +40,11 @@ MAX_INTENT_AGE_S: Final = 10.0
 _OUTSIDE_ALPHABET: Final = re.compile(r"[^A-Za-z0-9_-]+")
 
 
+def own_correlation_prefix(ledger_identity: str) -> str:
+    """Return what every correlation id of this ledger begins with."""
+    return f"vb.{ledger_identity}."
+
+
 def correlation_id(ledger_identity: str, record: Record, submission_no: int) -> str:
     """Return the id by which the vendor's log will know this create.
 
@@ -57,6 +63,7 @@ class Submitter:
         self._api = api
         self._ledger = ledger
         self._wall = wall
+        self._key_id = key_id(api.key.secret, ledger.identity)
         self._shields: set[anyio.CancelScope] = set()
         self._shutting_down = False
         self.unsettled: dict[str, Record] = {}
@@ -74,6 +81,9 @@ class Submitter:
             intent=submission_no,
             correlation_id=correlation_id(self._ledger.identity, record, submission_no),
             submitted_at=self._wall(),
+            key_id=self._key_id,
+            api_url=self._api.base_url,
+            vendor_sent_at=self._api.vendor_now(),
             reserved_usd=price_usd,
             earlier_usd=record.usd_spent or 0.0,
             absent_since=None,

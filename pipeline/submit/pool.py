@@ -46,6 +46,7 @@ class SubmitterPool:
         self._queue_lock = anyio.Lock()
         self._policy = backoff.policy_for_interval(run.settings.poll_interval)
         self._accepted = 0
+        self._submissions = 0
         self._refusals: Counter[str] = Counter()
         self._first_refusal: dict[str, int] = {}
         self._refused_since: set[str] = set()
@@ -125,6 +126,7 @@ class SubmitterPool:
 
     async def _submit(self, record: Record) -> None:
         run, board = self._run, self._run.state
+        order = self._submissions = self._submissions + 1
         try:
             after, result = await self._submitter.submit(record, run.deps.price_of(record))
         except Conflict:
@@ -135,6 +137,7 @@ class SubmitterPool:
             raise
         finally:
             board.submitting -= 1
+        board.submission_order[after.correlation_id] = order
         board.generating += isinstance(result, Accepted)
         run.on_transition(record, after)
         await self._apply_result(after, result)
@@ -180,6 +183,7 @@ class SubmitterPool:
             case OutcomeUnknown(message=message):
                 gate.on_ended(now)
                 run.state.in_doubt.add(record.key)
+                run.state.doubt_began[record.correlation_id] = now
                 run.report_event(Topic.IN_DOUBT, f"{record.id}: {message}", Level.WARNING, record)
             case unreachable:
                 assert_never(unreachable)

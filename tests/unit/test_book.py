@@ -9,7 +9,7 @@ import pytest
 from pipeline.ledger.book import SubmissionState, book_change, submission_id
 from pipeline.model import Failure, Record, State
 from pipeline.plan import mark_interrupted, mark_resubmitted, mark_retried
-from pipeline.reconcile.request_log import mark_never_accepted
+from pipeline.reconcile.judge import mark_never_accepted
 from pipeline.submit.create import mark_generating
 from tests.integration.ledger_servers import make_record
 

@@ -1,280 +1,454 @@
-"""Rows in doubt against the log: what each kind of row proves, which window is asked for, and the paging."""
+"""Rows in doubt against the log: windows, overlapping pages, what a pass says of a row, how long to wait."""
 
 from __future__ import annotations
 
-import json
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from math import inf
+from typing import Any, cast
 
 import pytest
-from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.client import Api, ApiKey, LogRow
-from pipeline.model import Record, State
+from pipeline.client import LogPage, LogRow, StatusError
+from pipeline.model import Failure, Record, State
+from pipeline.plan import GENERATION_UNKNOWN, RetrySelection, make_plan
+from pipeline.reconcile.evidence import Evidence, Missing, Premise
+from pipeline.reconcile.judge import (
+    AbsenceTimer,
+    FailedAtVendor,
+    Found,
+    NeverAccepted,
+    StillInDoubt,
+    Verdict,
+    describe,
+    judge,
+    judge_unknown_generation,
+    mark_explained,
+    mark_found,
+    mark_never_accepted,
+    mark_never_ran,
+    submission_of,
+    witness_of,
+)
+from pipeline.reconcile.patience import Patience
 from pipeline.reconcile.request_log import (
     DAY_S,
     MAX_WINDOW_S,
+    OVERLAP_ROWS,
     LogPass,
-    absence_conclusive_at,
     fetch_log,
-    mark_never_accepted,
-    reconcile_record,
-    window,
+    fetch_whole_log,
+    plan_windows,
 )
-from tests.unit.samples import record
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+from tests.unit.samples import job, record
+from tests.unit.vendor_history import iso
 
 NOW = 1_800_000_000.0
-IN_DOUBT_S = 100.0
+WAIT_S = 2700.0
+URL = "https://api.example.com"
 
 
-def in_doubt_record(
-    name: str = "row", *, submitted: float = NOW - 50, doubted: float | None = NOW - 40
-) -> Record:
-    return record(
-        State.IN_DOUBT,
-        name,
-        correlation_id=f"c-{name}",
-        submitted_at=submitted,
-        doubted_at=doubted,
-        reserved_usd=1.0,
-        attempts=1,
-    )
+def in_doubt_record(name: str = "row", **facts: Any) -> Record:
+    usual = {
+        "correlation_id": f"vb.x.{name}",
+        "submitted_at": NOW - 5000,
+        "doubted_at": NOW - 4990,
+        "reserved_usd": 1.0,
+        "attempts": 1,
+        "key_id": "key",
+        "api_url": URL,
+        "vendor_sent_at": NOW - 5000,
+        "failure": Failure("in_doubt", "the answer never came"),
+    }
+    return record(State.IN_DOUBT, name, **{**usual, **facts})
 
 
-def log_pass_with(inference_id: str = "", *, succeeded: bool | None = None, complete: bool = True) -> LogPass:
-    return LogPass({"c-row": LogRow("c-row", inference_id, succeeded=succeeded)}, complete)
+def log_with(*rows: LogRow, **facts: Any) -> LogPass:
+    usual: dict[str, Any] = {
+        "complete": True,
+        "key_id": "key",
+        "api_url": URL,
+        "windows": ((NOW - DAY_S, inf),),
+    }
+    return LogPass({row.client_request_id: row for row in rows}, **{**usual, **facts})
 
 
-ABSENT = LogPass({}, complete=True)
+def judge_by(log: LogPass, row: Record | None = None, **facts: Any) -> Verdict:
+    row = row or in_doubt_record()
+    evidence = Evidence(log, WAIT_S, 5000.0, 4000.0, NOW, **facts)
+    return judge(row, submission_of(row), evidence)
 
 
-@pytest.mark.parametrize("complete", [True, False])
-@pytest.mark.parametrize("succeeded", [True, False, None])
-def test_a_row_with_a_generation_proves_acceptance(complete: bool, succeeded: bool | None) -> None:
-    """Whether it worked is the status call's to say; a failed one is tracked as well."""
-    seen = log_pass_with("g", succeeded=succeeded, complete=complete)
-    after = reconcile_record(in_doubt_record(), seen, asked_at=NOW, reconcile_after_s=IN_DOUBT_S)
-    assert after is not None
-    assert (after.state, after.generation_id, after.accepted_at) == (State.GENERATING, "g", NOW - 50)
-    assert (after.failure, after.reserved_usd, after.attempts) == (None, 1.0, 1)
+# Windows.
 
 
-@pytest.mark.parametrize("complete", [True, False])
-def test_a_failed_request_without_a_generation_was_never_accepted(complete: bool) -> None:
-    seen = log_pass_with(succeeded=False, complete=complete)
-    after = reconcile_record(in_doubt_record(), seen, asked_at=NOW, reconcile_after_s=1e9)
-    assert after is not None
-    assert (after.state, after.reserved_usd, after.failure, after.doubted_at) == (
-        State.PENDING,
-        None,
-        None,
-        None,
-    )
+@given(ages=st.lists(st.floats(0, 400 * DAY_S), min_size=1, max_size=6))
+def test_windows_cover_every_submission_and_none_is_longer_than_the_vendor_allows(ages: list[float]) -> None:
+    spans = [(NOW - age - 3600, NOW - age + 6300) for age in ages]
+    windows = plan_windows(spans, NOW)
+    for window in windows:
+        if "period" in window.query:
+            assert window.query.keys() == {"period"}
+            assert window.end == inf
+        else:
+            start, end = (datetime.fromisoformat(window.query[name]).timestamp() for name in ("start", "end"))
+            assert end - start <= MAX_WINDOW_S
+            assert (start, end) == pytest.approx((window.start, window.end), abs=1)
+    for start, end in spans:
+        assert any(window.start <= start and end <= window.end for window in windows)
 
 
-@pytest.mark.parametrize("succeeded", [True, None])
-def test_a_row_without_a_generation_that_did_not_fail_proves_nothing(succeeded: bool | None) -> None:
-    assert (
-        reconcile_record(
-            in_doubt_record(),
-            log_pass_with(succeeded=succeeded),
-            asked_at=NOW + 1e9,
-            reconcile_after_s=IN_DOUBT_S,
-        )
-        is None
-    )
+def test_doubts_far_apart_are_read_in_windows_of_their_own() -> None:
+    spans = [(NOW - age * DAY_S, NOW - age * DAY_S + 9000) for age in (0.1, 40.0, 41.0, 300.0)]
+    windows = plan_windows(spans, NOW)
+    assert [dict(window.query).get("period") for window in windows] == ["24h", None, None]
+    assert sum(window.end - window.start for window in windows[1:]) < 6 * DAY_S
 
 
-def test_rows_of_others_prove_nothing() -> None:
-    seen = LogPass({"c-other": LogRow("c-other", "g")}, complete=True)
-    assert reconcile_record(in_doubt_record(), seen, asked_at=NOW, reconcile_after_s=IN_DOUBT_S) is None
+# Pages.
 
 
-@pytest.mark.parametrize(
-    ("submitted", "doubted", "asked", "proven"),
-    [
-        (NOW - 500, NOW - IN_DOUBT_S, NOW, True),
-        (NOW - 500, NOW - IN_DOUBT_S + 1, NOW, False),
-        (NOW - IN_DOUBT_S, None, NOW, True),
-        (NOW - IN_DOUBT_S + 1, None, NOW, False),
-        (NOW - 500, NOW - 600, NOW, True),
-    ],
-)
-def test_absence_is_a_proof_only_after_the_longest_time(
-    submitted: float, doubted: float | None, asked: float, proven: bool
-) -> None:
-    row = in_doubt_record(submitted=submitted, doubted=doubted)
-    after = reconcile_record(row, ABSENT, asked_at=asked, reconcile_after_s=IN_DOUBT_S)
-    assert (after is not None) is proven
-    assert (absence_conclusive_at(row, IN_DOUBT_S) <= asked) is proven
-    if after is not None:
-        assert after == mark_never_accepted(row)
+class ScriptedLog:
+    """A log of rows, newest first, from replicas that may be some rows behind on later pages."""
 
+    base_url = URL
 
-def test_absence_from_half_a_log_proves_nothing() -> None:
-    assert (
-        reconcile_record(
-            in_doubt_record(), LogPass({}, complete=False), asked_at=NOW + 1e9, reconcile_after_s=0
-        )
-        is None
-    )
-
-
-def test_a_row_that_was_never_dated_is_not_old() -> None:
-    row = replace(in_doubt_record(doubted=None), submitted_at=None)
-    assert reconcile_record(row, ABSENT, asked_at=NOW, reconcile_after_s=IN_DOUBT_S) is None
-
-
-@given(age=st.floats(0, 400 * DAY_S))
-def test_the_window_covers_the_oldest_row_as_far_as_the_log_reaches(age: float) -> None:
-    asked = window(NOW - age, NOW)
-    if "period" in asked:
-        assert asked.keys() == {"period"}
-        reach_s = {"24h": DAY_S, "7d": 7 * DAY_S}[asked["period"]]
-        assert age < reach_s
-        return
-    start, end = (datetime.fromisoformat(asked[name]).timestamp() for name in ("start", "end"))
-    assert end >= NOW
-    assert end - start <= MAX_WINDOW_S + 1
-    assert start <= max(NOW - age, NOW - MAX_WINDOW_S + 2 * 3600)
-
-
-class FakeLog:
-    """The vendor's log on a real socket: rows in pages as the test scripts it."""
-
-    def __init__(self, rows: list[Any]) -> None:
+    def __init__(self, rows: list[LogRow]) -> None:
         self.rows = rows
-        self.requests: list[dict[str, str]] = []
         self.max_page_rows = 100
-        self.pagination_fields: tuple[str, ...] = ("limit", "offset", "total", "has_more")
-        self.errors: dict[int, web.Response] = {}
+        self.rows_behind = 0
+        self.errors: dict[int, StatusError] = {}
+        self.requests: list[dict[str, str]] = []
 
-    async def handle(self, request: web.Request) -> web.Response:
-        self.requests.append(dict(request.query))
-        trouble = self.errors.get(len(self.requests))
-        if trouble is not None:
-            return trouble
-        limit, offset = min(int(request.query["limit"]), self.max_page_rows), int(request.query["offset"])
-        page = self.rows[offset : offset + limit]
-        facts = {
-            "limit": limit,
-            "offset": offset,
-            "total": len(self.rows),
-            "has_more": offset + limit < len(self.rows),
-        }
-        shown = {name: facts[name] for name in self.pagination_fields}
-        return web.Response(text=json.dumps({"data": page, "pagination": shown}))
+    async def log_page(
+        self, window: dict[str, str], *, limit: int, offset: int, key_prefix: str = ""
+    ) -> LogPage | StatusError:
+        self.requests.append({**window, "offset": str(offset)})
+        if (error := self.errors.get(len(self.requests))) is not None:
+            return error
+        rows = self.rows[self.rows_behind :] if offset else self.rows
+        page = rows[offset : offset + min(limit, self.max_page_rows)]
+        return LogPage(tuple(page), len(page), offset + len(page) < len(rows))
 
 
-@asynccontextmanager
-async def api_of(log: FakeLog) -> AsyncIterator[Api]:
-    app = web.Application()
-    app.router.add_get("/v2/logs", log.handle)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        async with Api(f"http://127.0.0.1:{runner.addresses[0][1]}", ApiKey("secret", "VAR")) as api:
-            yield api
-    finally:
-        await runner.cleanup()
+def row(name: str, inference_id: str | None = None, *, succeeded: bool = True, at: float = NOW) -> LogRow:
+    return LogRow(f"vb.x.{name}", inference_id or f"g-{name}", f"r-{name}", succeeded, "m", iso(at))
 
 
-def row(name: str, inference_id: str | None = None, status: str = "succeeded") -> dict[str, Any]:
-    return {"client_request_id": f"c-{name}", "inference_id": inference_id, "status": status}
+def others(count: int, first: int = 0) -> list[LogRow]:
+    return [
+        replace(row(f"o{number}", at=NOW - number), client_request_id=f"other-{number}")
+        for number in range(first, first + count)
+    ]
 
 
-def others(count: int) -> list[dict[str, Any]]:
-    return [row(f"other-{number}", f"o-{number}") for number in range(count)]
-
-
-async def fetch_pass(log: FakeLog, *rows: Record) -> LogPass:
-    async with api_of(log) as api:
-        return await fetch_log(api, list(rows), NOW, gap_s=0.0)
+async def fetch_pass(log: ScriptedLog, *names: str) -> LogPass:
+    windows = plan_windows([(NOW - 9000, NOW)], NOW)
+    wanted = {f"vb.x.{name}" for name in names}
+    return await fetch_log(cast("Any", log), windows, wanted, own_prefix="vb.x.", gap_s=0.0)
 
 
 async def test_one_pass_serves_all_rows_and_goes_to_the_end_for_one_that_is_missing() -> None:
-    log = FakeLog([*others(120), row("a", "g-a"), *others(100), row("b", "g-b")])
-    seen = await fetch_pass(log, in_doubt_record("a"), in_doubt_record("b"), in_doubt_record("missing"))
+    log = ScriptedLog([*others(120), row("a"), *others(100, 120), row("b")])
+    seen = await fetch_pass(log, "a", "b", "missing")
     assert seen.complete
-    assert {name: entry.inference_id for name, entry in seen.rows.items()} == {"c-a": "g-a", "c-b": "g-b"}
-    assert [asked["offset"] for asked in log.requests] == ["0", "100", "200"]
-    assert {asked["period"] for asked in log.requests} == {"24h"}
-    assert all(asked.keys() == {"period", "limit", "offset"} for asked in log.requests)
+    assert {name: found.inference_id for name, found in seen.rows.items()} == {
+        "vb.x.a": "g-a",
+        "vb.x.b": "g-b",
+    }
+    assert [int(asked["offset"]) for asked in log.requests] == [
+        0,
+        100 - OVERLAP_ROWS,
+        2 * (100 - OVERLAP_ROWS),
+    ]
 
 
 async def test_a_pass_ends_when_every_row_is_found() -> None:
-    log = FakeLog([row("a", "g-a"), *others(300)])
-    seen = await fetch_pass(log, in_doubt_record("a"))
+    log = ScriptedLog([row("a"), *others(300)])
+    seen = await fetch_pass(log, "a")
     assert len(log.requests) == 1
-    assert seen.rows["c-a"].inference_id == "g-a"
+    assert not seen.complete
 
 
-async def test_a_row_that_says_nothing_is_no_reason_to_stop_reading() -> None:
-    """A create that was repeated by a proxy has two rows; the later page may hold the one that counts."""
-    log = FakeLog([row("a", None), *others(150), row("a", "g-a")])
-    seen = await fetch_pass(log, in_doubt_record("a"))
-    assert seen.rows["c-a"].inference_id == "g-a"
+@pytest.mark.parametrize("behind", range(1, 30))
+async def test_page_from_a_replica_that_is_behind_hides_nothing_or_breaks_the_pass(behind: int) -> None:
+    log = ScriptedLog([*others(100), row("a"), *others(200, 100)])
+    log.rows_behind = behind
+    seen = await fetch_pass(log, "a", "missing")
+    assert "vb.x.a" in seen.rows or not seen.complete
+    assert seen.complete is (behind < OVERLAP_ROWS)
+
+
+@pytest.mark.parametrize("most", [2, 7, 100])
+async def test_shorter_pages_overlap_too(most: int) -> None:
+    log = ScriptedLog([*others(30), row("a")])
+    log.max_page_rows = most
+    seen = await fetch_pass(log, "a", "missing")
+    assert "vb.x.a" in seen.rows
+    assert seen.complete
+
+
+async def test_pages_of_one_row_cannot_overlap() -> None:
+    log = ScriptedLog([row("b"), row("a")])
+    log.max_page_rows = 1
+    assert not (await fetch_pass(log, "missing")).complete
+
+
+async def test_log_that_grows_while_it_is_read_is_read_whole() -> None:
+    log = ScriptedLog([*others(150), row("a")])
+
+    class Growing(ScriptedLog):
+        async def log_page(self, window: dict[str, str], **options: Any) -> LogPage | StatusError:
+            page = await super().log_page(window, **options)
+            self.rows = [*others(3, 500 + 3 * len(self.requests)), *self.rows]
+            return page
+
+    seen = await fetch_pass(Growing(log.rows), "a", "missing")
+    assert "vb.x.a" in seen.rows
+    assert seen.complete
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("status", [0, 200, 403, 429, 500])
+async def test_a_log_that_cannot_be_read_to_its_end_is_not_complete(status: int, number: int) -> None:
+    log = ScriptedLog([row("a"), *others(200)])
+    log.errors[number] = StatusError(status, "no")
+    seen = await fetch_pass(log, "a", "missing")
+    assert (seen.complete, seen.error, seen.refused) == (False, "no", status == 403)
+    assert ("vb.x.a" in seen.rows) is (number == 2)
 
 
 @pytest.mark.parametrize("order", [1, -1])
 async def test_of_several_rows_the_one_with_a_generation_that_worked_counts(order: int) -> None:
-    rows = [row("a", None, "failed"), row("a", "g-lost", "failed"), row("a", "g-good", "succeeded")][::order]
-    seen = await fetch_pass(FakeLog([*rows, *others(1)]), in_doubt_record("a"), in_doubt_record("missing"))
-    assert seen.rows["c-a"].inference_id == "g-good"
+    rows = [
+        replace(row("a", succeeded=False), inference_id=""),
+        row("a", "g-lost", succeeded=False),
+        row("a", "g-good"),
+    ]
+    seen = await fetch_pass(ScriptedLog([*rows[::order], *others(1)]), "a", "missing")
+    assert seen.rows["vb.x.a"].inference_id == "g-good"
 
 
-@pytest.mark.parametrize("facts", [(), ("total",), ("has_more",), ("limit", "offset")])
-@pytest.mark.parametrize("most", [7, 100])
-async def test_pages_end_where_the_log_ends_however_it_is_told(facts: tuple[str, ...], most: int) -> None:
-    """A page shorter than asked for is not the last one: the vendor may allow fewer rows."""
-    log = FakeLog([*others(30), row("a", "g-a")])
-    log.pagination_fields, log.max_page_rows = facts, most
-    seen = await fetch_pass(log, in_doubt_record("a"), in_doubt_record("missing"))
-    assert "c-a" in seen.rows
-    assert seen.complete
+async def test_pass_keeps_what_a_proof_asks_for() -> None:
+    anonymous = replace(row("n"), client_request_id="")
+    log = ScriptedLog([*others(2), anonymous, row("a", at=NOW - 500)])
+    seen = await fetch_pass(log, "missing")
+    assert [found.inference_id for found in seen.anonymous] == ["g-n"]
+    assert seen.other_generations == {"g-o0", "g-o1"}
+    assert (seen.oldest, seen.newest) == (NOW - 500, NOW)
 
 
-LOG_ERRORS = [
-    web.Response(status=500, text="oops"),
-    web.Response(status=429, headers={"Retry-After": "9"}),
-    web.Response(status=200, text="<html>"),
-    web.Response(status=200, text='{"data": null, "warnings": []}'),
-    web.Response(status=200, text="[]"),
-    web.Response(status=302, headers={"Location": "https://elsewhere.example.com/"}),
-]
+async def test_old_window_is_read_with_the_newest_page() -> None:
+    """Whether the log goes on at all is seen in its newest rows only."""
+    log = ScriptedLog([row("a")])
+    windows = plan_windows([(NOW - 50 * DAY_S, NOW - 49 * DAY_S)], NOW)
+    await fetch_log(cast("Any", log), windows, {"vb.x.missing"}, own_prefix="vb.x.", gap_s=0.0)
+    assert [sorted(asked) for asked in log.requests] == [["offset", "period"], ["end", "offset", "start"]]
 
 
-@pytest.mark.parametrize("number", [1, 2])
-@pytest.mark.parametrize("kind", range(len(LOG_ERRORS)))
-async def test_a_log_that_cannot_be_read_to_its_end_proves_no_absence(kind: int, number: int) -> None:
-    trouble = LOG_ERRORS[kind]
-    log = FakeLog([row("a", "g-a"), *others(200)])
-    log.errors[number] = web.Response(status=trouble.status, body=trouble.body, headers=trouble.headers)
-    seen = await fetch_pass(log, in_doubt_record("a"), in_doubt_record("missing"))
-    assert not seen.complete
-    assert seen.error
-    assert ("c-a" in seen.rows) is (number == 2)
-    assert reconcile_record(in_doubt_record("missing"), seen, asked_at=NOW + 1e9, reconcile_after_s=0) is None
+async def test_whole_log_has_each_row_once() -> None:
+    log = ScriptedLog(others(250))
+    whole = await fetch_whole_log(cast("Any", log), NOW - 100, NOW, gap_s=0.0)
+    assert (whole.rows, whole.error) == (tuple(log.rows), "")
+    log.errors[len(log.requests) + 2] = StatusError(500, "no")
+    assert (await fetch_whole_log(cast("Any", log), NOW - 100, NOW, gap_s=0.0)).error == "no"
 
 
-async def test_pages_of_junk_do_not_hold_the_pass_up() -> None:
-    log = FakeLog([None, 3, "junk"] * 50 + [row("a", "g-a")])
-    seen = await fetch_pass(log, in_doubt_record("a"), in_doubt_record("missing"))
-    assert (seen.complete, len(log.requests)) == (True, 2)
-    assert "c-a" in seen.rows
+# What a pass says of a row.
 
 
-async def test_an_old_row_is_asked_for_by_its_dates() -> None:
-    log = FakeLog([])
-    await fetch_pass(log, in_doubt_record("a"), in_doubt_record("old", submitted=NOW - 30 * DAY_S))
-    [asked] = log.requests
-    assert asked.keys() == {"start", "end", "limit", "offset"}
-    assert datetime.fromisoformat(asked["start"]).timestamp() <= NOW - 30 * DAY_S
+@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize("key", ["key", "rotated"])
+def test_row_found_proves_acceptance_whatever_else_holds(complete: bool, key: str) -> None:
+    log = log_with(row("row", "g"), complete=complete, key_id=key)
+    assert judge_by(log) == Found("g")
+    found = mark_found(in_doubt_record(), "g")
+    assert (found.state, found.generation_id, found.accepted_at) == (State.GENERATING, "g", NOW - 5000)
+    assert (found.failure, found.reserved_usd, found.attempts) == (None, 1.0, 1)
+
+
+def test_failed_row_is_asked_for_by_its_id() -> None:
+    assert judge_by(log_with(row("row", "g", succeeded=False))) == FailedAtVendor("g")
+
+
+def test_generation_of_another_row_is_not_taken() -> None:
+    verdict = judge_by(log_with(row("row", "g")), known_generations=frozenset({"g"}))
+    assert isinstance(verdict, StillInDoubt)
+    assert [missing.premise for missing in verdict.missing] == [Premise.GENERATION]
+
+
+def test_first_pass_is_remembered_by_the_vendors_clock() -> None:
+    row_in_doubt = in_doubt_record()
+    verdict = judge_by(log_with(), row_in_doubt)
+    assert isinstance(verdict, StillInDoubt)
+    assert verdict.record.absent_since == NOW
+    again = judge_by(log_with(), verdict.record)
+    assert isinstance(again, StillInDoubt)
+    assert again.record is verdict.record
+
+
+def test_pass_with_another_key_is_no_first_pass() -> None:
+    verdict = judge_by(log_with(key_id="rotated"))
+    assert isinstance(verdict, StillInDoubt)
+    assert verdict.record.absent_since is None
+
+
+def test_row_never_accepted_waits_for_its_turn_again() -> None:
+    pending = mark_never_accepted(in_doubt_record(absent_since=NOW))
+    assert (pending.state, pending.failure, pending.reserved_usd) == (State.PENDING, None, None)
+    assert (pending.doubted_at, pending.absent_since) == (None, None)
+
+
+def test_request_that_never_ran_follows_the_rules_of_a_failed_generation() -> None:
+    again = mark_never_ran(in_doubt_record(), now=NOW, generation_retries=1)
+    assert (again.state, again.faults) == (State.PENDING, 1)
+    failed = mark_never_ran(in_doubt_record(faults=1), now=NOW, generation_retries=1)
+    assert (failed.state, failed.faults, failed.reserved_usd) == (State.FAILED, 2, None)
+    assert failed.failure is not None
+    assert failed.failure.code == "not_accepted"
+
+
+LACKS_KEY = StillInDoubt(in_doubt_record(), (Missing(Premise.KEY, "another key", "that key"),))
+LACKS_TIME = StillInDoubt(in_doubt_record(), (Missing(Premise.TIME, "too soon", "later", 9.0),))
+
+
+@pytest.mark.parametrize(
+    ("log", "verdict", "retryable"),
+    [
+        (log_with(row("row", "g", succeeded=True)), Found("g"), None),
+        (log_with(complete=False), LACKS_TIME, None),
+        (log_with(), LACKS_KEY, None),
+        (log_with(), LACKS_TIME, False),
+        (log_with(), NeverAccepted(), True),
+        (log_with(row("row", "g", succeeded=False)), FailedAtVendor("g"), True),
+    ],
+)
+def test_generation_that_the_vendor_does_not_know(
+    log: LogPass, verdict: Verdict, retryable: bool | None
+) -> None:
+    known = record(State.GENERATING, "row", generation_id="g", correlation_id="vb.x.row", reserved_usd=1.0)
+    after = judge_unknown_generation(known, log, verdict, NOW)
+    if retryable is None:
+        assert after is None
+        return
+    assert after is not None
+    assert after.failure is not None
+    assert (after.state, after.failure.code, after.failure.retryable) == (
+        State.FAILED,
+        GENERATION_UNKNOWN,
+        retryable,
+    )
+    assert (after.reserved_usd is None) is retryable
+    assert ("adopt" in after.failure.message) is not retryable
+    [(_, retried)] = make_plan(
+        [job()], [replace(after, key=job().key)], retry=RetrySelection(wanted=True)
+    ).steps
+    assert retried.state is (State.PENDING if retryable else State.GENERATING)
+
+
+# Witnesses, time, words, patience.
+
+
+@pytest.mark.parametrize(
+    ("facts", "due"),
+    [
+        ({"finished_at": NOW - 1000, "vendor_sent_at": NOW - 1500}, True),
+        ({"finished_at": NOW - 100, "vendor_sent_at": NOW - 1500}, False),
+        ({"finished_at": NOW + 7200, "vendor_sent_at": NOW - 2700}, True),
+        ({"finished_at": None, "vendor_sent_at": NOW - 9000}, False),
+    ],
+)
+def test_witness_is_due_once_it_is_long_finished(facts: dict[str, Any], due: bool) -> None:
+    done = record(State.DONE, "w", key_id="key", api_url=URL, **facts)
+    witness = witness_of(done, now=NOW, wall=NOW, wait_s=WAIT_S)
+    assert witness is not None
+    assert witness.due is due
+
+
+@pytest.mark.parametrize("facts", [{"key_id": ""}, {"generation_id": ""}, {"correlation_id": ""}])
+def test_row_of_unknown_origin_is_no_witness(facts: dict[str, Any]) -> None:
+    done = record(State.DONE, "w", **{"key_id": "key", "api_url": URL, **facts})
+    assert witness_of(done, now=NOW, wall=NOW, wait_s=WAIT_S) is None
+
+
+def test_time_within_a_process_is_monotonic_and_across_processes_the_vendors() -> None:
+    timer, submission = AbsenceTimer(), submission_of(in_doubt_record(absent_since=NOW - 600))
+    timer.see(submission, 100.0)
+    assert timer.elapsed_s(submission, 110.0, NOW) == 5000.0 - 2.0
+    assert timer.apart_s(submission, 110.0, NOW) == 600.0 - 2.0
+    assert timer.elapsed_s(submission, 110.0, None) == 10.0
+    assert timer.apart_s(submission, 110.0, None) is None
+    timer.saw_absent(submission, 104.0)
+    assert timer.apart_s(submission, 110.0, None) == 6.0
+    timer.sent[submission.correlation_id] = 103.0
+    assert timer.elapsed_s(submission, 110.0, NOW) == 7.0
+    assert timer.apart_s(submission, 110.0, NOW) == 6.0
+
+
+def test_explanation_is_written_once() -> None:
+    explained = mark_explained(in_doubt_record(), describe(LACKS_KEY.missing))
+    assert explained is not None
+    assert explained.failure is not None
+    assert explained.failure.message == (
+        "the answer never came | still in doubt: another key. To settle it: that key"
+    )
+    assert mark_explained(explained, describe(LACKS_KEY.missing)) is None
+    other = mark_explained(explained, "something else")
+    assert other is not None
+    assert other.failure is not None
+    assert other.failure.message == "the answer never came | still in doubt: something else"
+
+
+def test_what_lasts_is_said_before_what_time_supplies() -> None:
+    assert describe((*LACKS_TIME.missing, *LACKS_KEY.missing)).startswith("another key")
+    assert describe(LACKS_TIME.missing) == "too soon. To settle it: later"
+
+
+def patience_after(
+    *missing: Missing, limit_s: float | None = None, passes: int = 1, refused: bool = False
+) -> Patience:
+    patience = Patience(WAIT_S, limit_s, 30.0)
+    for _ in range(passes):
+        verdict = StillInDoubt(in_doubt_record(), missing)
+        patience.asked(log_with(complete=False, refused=refused), {"k": verdict}, 0.0)
+    return patience
+
+
+TOO_SOON = Missing(Premise.TIME, "too soon", "later", 2000.0)
+LAGGING = Missing(Premise.WITNESSES, "behind", "later", 0.0)
+REFUSED = Missing(Premise.PAGES, "HTTP 403", "another key")
+ROTATED = Missing(Premise.KEY, "another key", "that key")
+
+
+@pytest.mark.parametrize(
+    ("patience", "at", "rest_s"),
+    [
+        (patience_after(TOO_SOON), 0.0, 2000.0 + WAIT_S / 2),
+        (patience_after(LAGGING), 0.0, WAIT_S / 2),
+        (patience_after(LAGGING), 2000.0, WAIT_S / 2 - 2000.0),
+        (patience_after(TOO_SOON, limit_s=60.0), 10.0, 50.0),
+        (patience_after(TOO_SOON, limit_s=9000.0), 10.0, 8990.0),
+        (patience_after(TOO_SOON, ROTATED), 0.0, 0.0),
+        (patience_after(TOO_SOON, ROTATED, limit_s=9000.0), 0.0, 0.0),
+        (patience_after(TOO_SOON, REFUSED, refused=True), 0.0, 2000.0 + WAIT_S / 2),
+        (patience_after(TOO_SOON, REFUSED, refused=True, passes=3), 0.0, 0.0),
+    ],
+)
+def test_run_stays_as_long_as_waiting_can_supply_what_is_missing(
+    patience: Patience, at: float, rest_s: float
+) -> None:
+    assert patience.rest_s(["k"], 0.0, at) == rest_s
+
+
+def test_row_that_was_not_asked_about_is_asked_first() -> None:
+    assert patience_after(ROTATED, limit_s=0.0).rest_s(["k", "new"], 0.0, 0.0) == inf
+
+
+def test_next_pass_comes_when_the_proof_may_be_complete() -> None:
+    assert patience_after(TOO_SOON).next_pass_s(30.0) == 30.0
+    soon = patience_after(replace(TOO_SOON, wait_s=4.0))
+    assert soon.next_pass_s(30.0) == pytest.approx(4.01)
+    assert [patience_after(LAGGING).next_pass_s(gap) for gap, _ in pairwise((3.0, 30.0, 0.0))] == [3.0, 30.0]

@@ -1,0 +1,211 @@
+"""Proof of absence: when a submission that the vendor's log does not show was never accepted. Pure.
+
+A row in doubt is submitted again only when this proof holds, since a wrong one pays twice. Each premise is
+one function below; each returns None where it holds, else what is missing and what would supply it.
+`docs/explanation/paid-once.md` says why each of them is needed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pipeline.reconcile.charges import check_charges, no_second_source
+from pipeline.reconcile.evidence import (
+    BY_HAND,
+    CLOCK_ERROR_S,
+    CLOCK_TOLERANCE_S,
+    MARGIN_S,
+    Missing,
+    Premise,
+)
+
+if TYPE_CHECKING:
+    from pipeline.reconcile.evidence import Evidence, Submission, Witness
+    from pipeline.reconcile.request_log import LogPass
+
+PASS_GAP_SHARE: Final = 0.1
+"""How far apart two passes have to be, as a share of the waiting time."""
+
+ANONYMOUS_SPAN_S: Final = 120.0
+"""How near to the submission a log row without a correlation id may be the submission itself."""
+
+
+def prove_absence(submission: Submission, evidence: Evidence) -> tuple[Missing, ...]:
+    """Return the premises that do not hold; none missing is the proof that it was never accepted."""
+    found = (
+        check_key(submission, evidence),
+        check_pages(evidence),
+        check_window(submission, evidence),
+        check_anonymous(submission, evidence),
+        check_hidden(submission, evidence),
+        check_clock(submission, evidence),
+        check_after(submission, evidence),
+        check_passes(evidence),
+        check_time(evidence),
+    )
+    return tuple(missing for missing in found if missing is not None)
+
+
+def starts_absence(submission: Submission, evidence: Evidence) -> bool:
+    """Say whether a pass that does not show the submission counts as the first of two."""
+    checks = (
+        check_key(submission, evidence),
+        check_pages(evidence),
+        check_window(submission, evidence),
+        check_hidden(submission, evidence),
+    )
+    return submission.correlation_id not in evidence.log.rows and not any(checks)
+
+
+def check_key(submission: Submission, evidence: Evidence) -> Missing | None:
+    """The log shows the requests of one key at one address: it has to be the submission's."""
+    if not submission.key_id or not submission.api_url:
+        return Missing(Premise.KEY, "it is not known which key sent it", BY_HAND)
+    if submission.api_url != evidence.log.api_url:
+        return Missing(
+            Premise.KEY,
+            f"it was sent to {submission.api_url}, and the log is that of {evidence.log.api_url}",
+            f"run again with --base-url {submission.api_url}",
+        )
+    if submission.key_id != evidence.log.key_id:
+        return Missing(
+            Premise.KEY,
+            "it was sent with another key, whose requests this log does not show",
+            "run again with that key, or `veobatch reconcile` with AIMLAPI_MANAGEMENT_KEY set",
+        )
+    return None
+
+
+def check_pages(evidence: Evidence) -> Missing | None:
+    """The pass has to reach the log's end, over pages that overlap."""
+    log = evidence.log
+    if log.complete:
+        return None
+    message = f"the log could not be read to its end: {log.error or 'the pass was cut short'}"
+    if log.refused:
+        return Missing(Premise.PAGES, message, "use a key that may read the log")
+    return Missing(Premise.PAGES, message, "ask again later", 0.0)
+
+
+def check_window(submission: Submission, evidence: Evidence) -> Missing | None:
+    """The windows that were read have to cover the submission, with a margin on either side."""
+    span = submission.span(evidence.wait_s)
+    if span is None:
+        return Missing(Premise.WINDOW, "nothing says when it was sent", "ask again later", 0.0)
+    covered_to = span[0]
+    for start, end in sorted(evidence.log.windows):
+        covered_to = max(covered_to, end) if start <= covered_to else covered_to
+    if covered_to >= span[1]:
+        return None
+    return Missing(Premise.WINDOW, "the log was not read around its time", "ask again later", 0.0)
+
+
+def check_anonymous(submission: Submission, evidence: Evidence) -> Missing | None:
+    """A request of that moment and model that carries no correlation id may be this very one."""
+    sent_at = submission.sent_at
+    for row in evidence.log.anonymous:
+        near = sent_at is None or row.at is None or abs(row.at - sent_at) <= ANONYMOUS_SPAN_S
+        same_model = not row.model or not submission.model or row.model == submission.model
+        if near and same_model and row.inference_id not in evidence.known_generations:
+            return Missing(
+                Premise.ANONYMOUS,
+                f"the log has a request of that moment without a correlation id: {row.inference_id}",
+                "if it is this row's, `adopt` takes it over",
+            )
+    return None
+
+
+def check_hidden(submission: Submission, evidence: Evidence) -> Missing | None:
+    """The pass has to show what must be in the log: every submission of ours that is long finished."""
+    log = evidence.log
+    ours = evidence.other_witnesses(submission)
+    hidden = [w for w in ours if w.due and _is_covered(w, log) and w.correlation_id not in log.rows]
+    if not hidden:
+        return None
+    message = f"the log does not show {len(hidden)} generation(s) of ours that are long finished"
+    return Missing(Premise.WITNESSES, message, "the log is behind: ask again later", 0.0)
+
+
+def check_clock(submission: Submission, evidence: Evidence) -> Missing | None:
+    """The times in the log and those of the vendor's `Date` headers have to be of one clock."""
+    log = evidence.log
+    apart = [
+        abs(at - w.sent_at)
+        for w in evidence.other_witnesses(submission)
+        if w.sent_at is not None and (at := log.times.get(w.correlation_id)) is not None
+    ]
+    if evidence.now is not None and log.newest is not None:
+        apart.append(max(0.0, log.newest - evidence.now))
+    if max(apart, default=0.0) <= CLOCK_TOLERANCE_S:
+        return None
+    message = f"the log's times and the vendor's clock are {max(apart):.0f} s apart"
+    return Missing(Premise.CLOCK, message, "ask again later", 0.0)
+
+
+def check_after(submission: Submission, evidence: Evidence) -> Missing | None:
+    """Something has to show that the log did not stand still before the row had to appear in it.
+
+    That takes a witness submitted at or after the row, and a row of anybody's made after the moment by which
+    the row had to appear: the log may have stopped between the two. Where it shows less, the account's
+    charges have to agree; an API without such a call leaves it to the witness.
+    """
+    charges = evidence.charges
+    seen = _reaches_before(submission, evidence) and _seen_after(submission, evidence)
+    if seen and (_is_live(submission, evidence) or (charges is not None and charges.not_offered)):
+        return None
+    if charges is None or charges.not_offered or charges.error:
+        return no_second_source(charges)
+    return check_charges(submission, evidence, charges)
+
+
+def _is_covered(witness: Witness, log: LogPass) -> bool:
+    at = witness.sent_at
+    return at is not None and any(start + MARGIN_S <= at <= end - MARGIN_S for start, end in log.windows)
+
+
+def _seen_after(submission: Submission, evidence: Evidence) -> bool:
+    """Say whether the log shows a witness that was submitted at or after the row, by the vendor's clock or
+    by the order in which this process submitted both."""
+    shown = [w for w in evidence.other_witnesses(submission) if w.correlation_id in evidence.log.rows]
+    sent_at, order = submission.sent_at, submission.order
+    return any(
+        (order is not None and w.order is not None and w.order > order)
+        or (sent_at is not None and w.sent_at is not None and w.sent_at >= sent_at)
+        for w in shown
+    )
+
+
+def _is_live(submission: Submission, evidence: Evidence) -> bool:
+    """Say whether the log has a row from after the moment by which the submission had to appear in it."""
+    sent_at, newest = submission.latest_sent_at, evidence.log.newest
+    if sent_at is None or newest is None:
+        return False
+    return newest >= sent_at + evidence.wait_s + CLOCK_ERROR_S
+
+
+def _reaches_before(submission: Submission, evidence: Evidence) -> bool:
+    """Say whether the log reaches back beyond the submission, which retention may have cut off."""
+    if not evidence.is_old(submission):
+        return True
+    sent_at, oldest = submission.latest_sent_at, evidence.log.oldest
+    return sent_at is not None and oldest is not None and oldest <= sent_at
+
+
+def check_passes(evidence: Evidence) -> Missing | None:
+    """Two passes some time apart have to agree: one may have met a replica that is behind."""
+    gap_s = evidence.wait_s * PASS_GAP_SHARE
+    apart_s = evidence.apart_s
+    if apart_s is not None and apart_s >= gap_s:
+        return None
+    rest_s = gap_s - (apart_s or 0.0)
+    return Missing(Premise.PASSES, "one reading is not enough", f"ask again in {rest_s:.0f} s", rest_s)
+
+
+def check_time(evidence: Evidence) -> Missing | None:
+    """It has to be absent for as long as a generation and the log's lag can take together."""
+    elapsed_s = evidence.elapsed_s or 0.0
+    if evidence.elapsed_s is not None and elapsed_s >= evidence.wait_s:
+        return None
+    rest_s = evidence.wait_s - elapsed_s
+    message = f"absence proves nothing before {evidence.wait_s:.0f} s have passed"
+    return Missing(Premise.TIME, message, f"ask again in {rest_s:.0f} s", rest_s)

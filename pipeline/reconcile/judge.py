@@ -1,0 +1,230 @@
+"""What one pass over the log makes of a row in doubt: found, never accepted, or still in doubt. Pure.
+
+A row found proves acceptance, whichever key the log is of. A row that is missing proves nothing before
+`absence_proof` holds. A row that failed at the vendor has an id too, whose status says whether it ever ran.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from pipeline.backoff import should_regenerate
+from pipeline.model import Failure, Record, State
+from pipeline.plan import GENERATION_UNKNOWN
+from pipeline.reconcile.absence_proof import prove_absence, starts_absence
+from pipeline.reconcile.evidence import (
+    BY_HAND,
+    CLOCK_ERROR_S,
+    LAG_SHARE,
+    Missing,
+    Premise,
+    Submission,
+    Witness,
+)
+from pipeline.submit.create import mark_generating
+
+if TYPE_CHECKING:
+    from pipeline.reconcile.evidence import Evidence
+    from pipeline.reconcile.request_log import LogPass
+
+EXPLAINED: Final = " | still in doubt: "
+"""Parts what a submission's answer said from what its settling lacks, in a failure's message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The vendor accepted it as `generation_id`."""
+
+    generation_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailedAtVendor:
+    """The log lists it as failed. The status of `generation_id` says why, or that it never ran."""
+
+    generation_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NeverAccepted:
+    """Proven never to have been accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class StillInDoubt:
+    """Not settled; `record` keeps what this pass has added to the proof."""
+
+    record: Record
+    missing: tuple[Missing, ...]
+
+
+Verdict = Found | FailedAtVendor | NeverAccepted | StillInDoubt
+
+
+def judge(record: Record, submission: Submission, evidence: Evidence) -> Verdict:
+    """Return what the pass says of a row in doubt."""
+    row = evidence.log.rows.get(record.correlation_id)
+    if row is not None and row.succeeded is False:
+        return FailedAtVendor(row.inference_id)
+    if row is not None and row.inference_id:
+        if row.inference_id in evidence.known_generations - {record.generation_id}:
+            message = f"the log names a generation that another row has: {row.inference_id}"
+            return StillInDoubt(record, (Missing(Premise.GENERATION, message, BY_HAND),))
+        return Found(row.inference_id)
+    missing = prove_absence(submission, evidence)
+    if row is None and not missing:
+        return NeverAccepted()
+    if record.absent_since is None and evidence.now is not None and starts_absence(submission, evidence):
+        return StillInDoubt(record.evolve(absent_since=evidence.now), missing)
+    return StillInDoubt(record, missing)
+
+
+def describe(missing: tuple[Missing, ...]) -> str:
+    """Return what a row lacks and what would supply it, in one line."""
+    lasting = [m for m in missing if m.premise not in (Premise.TIME, Premise.PASSES)] or list(missing)
+    remedies = dict.fromkeys(m.remedy for m in lasting)
+    return f"{'; '.join(m.message for m in lasting)}. To settle it: {', and '.join(remedies)}"
+
+
+def mark_explained(record: Record, reason: str) -> Record | None:
+    """Return a row in doubt whose failure says what its settling lacks; None when it says so already."""
+    before = record.failure.message.partition(EXPLAINED)[0] if record.failure is not None else ""
+    message = f"{before}{EXPLAINED}{reason}"
+    if record.failure is not None and record.failure.message == message:
+        return None
+    return record.evolve(failure=Failure("in_doubt", message))
+
+
+def mark_found(record: Record, generation_id: str) -> Record:
+    """Return a record whose submission is known to be accepted as `generation_id`."""
+    accepted_at = record.submitted_at or record.doubted_at or 0.0
+    return mark_generating(record, generation_id, accepted_at)
+
+
+def mark_never_accepted(record: Record) -> Record:
+    """Return a record whose create is proven never to have been accepted."""
+    return record.evolve(State.PENDING, failure=None, reserved_usd=None, doubted_at=None, absent_since=None)
+
+
+def mark_never_ran(record: Record, *, now: float, generation_retries: int) -> Record:
+    """Return a record whose submission the vendor lists as failed, with no generation behind it.
+
+    It is not charged, so the rules of a failed generation hold: tried again as often as those are.
+    """
+    faults = record.faults + 1
+    if should_regenerate(retryable=True, faults=faults - 1, generation_retries=generation_retries):
+        return mark_never_accepted(record).evolve(faults=faults)
+    message = "the vendor's log lists the request as failed, and knows no generation of it"
+    return record.evolve(
+        State.FAILED,
+        failure=Failure("not_accepted", message, retryable=True),
+        finished_at=now,
+        faults=faults,
+        reserved_usd=None,
+        absent_since=None,
+    )
+
+
+def judge_unknown_generation(record: Record, log: LogPass, verdict: Verdict, now: float) -> Record | None:
+    """Return what becomes of a generating row whose id the vendor has answered with 404 for minutes.
+
+    None leaves it as it is: the log could not be read, is another key's (which explains the 404), or says
+    that the generation worked. Only what is proven not to be charged is `retryable`, that is submitted again
+    by `--retry-failed`; anything else is polled again by it.
+    """
+    row = log.rows.get(record.correlation_id)
+    if row is not None and row.succeeded is not False:
+        return None
+    lacks = {m.premise for m in verdict.missing} if isinstance(verdict, StillInDoubt) else set()
+    if row is None and (not log.complete or Premise.KEY in lacks):
+        return None
+    not_charged = row is not None or isinstance(verdict, NeverAccepted)
+    says = "does not show it" if row is None else "lists it as failed"
+    message = f"the vendor does not know the generation {record.generation_id} (404), and its log {says}"
+    advice = "" if not_charged else "; `veobatch adopt` replaces it by another"
+    return record.evolve(
+        State.FAILED,
+        failure=Failure(GENERATION_UNKNOWN, f"{message}{advice}", retryable=not_charged),
+        finished_at=now,
+        generation_id="" if not_charged else record.generation_id,
+        reserved_usd=None if not_charged else record.reserved_usd,
+    )
+
+
+def submission_of(record: Record, order: int | None = None) -> Submission:
+    """Return a row's last submission as the proof sees it."""
+    return Submission(
+        record.correlation_id,
+        record.key_id,
+        record.api_url,
+        record.model,
+        record.vendor_sent_at,
+        record.submitted_at,
+        record.absent_since,
+        order,
+    )
+
+
+def witness_of(
+    record: Record, *, now: float | None, wall: float, wait_s: float, order: int | None = None
+) -> Witness | None:
+    """Return what a row testifies; None when its submission is not known to be accepted.
+
+    It is due in the log once it was finished for longer than the log lags, by either clock: this machine's
+    may have been set meanwhile.
+    """
+    if not (record.generation_id and record.correlation_id and record.key_id):
+        return None
+    finished = record.state in (State.READY, State.DONE, State.FAILED) and record.finished_at is not None
+    finished_s = wall - (record.finished_at or wall)
+    sent_s = 0.0 if now is None else now - (record.vendor_sent_at or now)
+    return Witness(
+        record.correlation_id,
+        record.generation_id,
+        record.key_id,
+        record.api_url,
+        record.vendor_sent_at,
+        due=finished and (finished_s >= wait_s * LAG_SHARE or sent_s >= wait_s),
+        charged=bool(record.usd_spent),
+        order=order,
+    )
+
+
+@dataclass(slots=True)
+class AbsenceTimer:
+    """How long submissions have been absent: by the monotonic clock within a process, where it has seen
+    enough of it, and by the vendor's clock across processes. Keyed by correlation id.
+
+    `sent` holds the submissions of this process, for which the monotonic clock alone decides.
+    """
+
+    sent: dict[str, float] = field(default_factory=dict)
+    first_seen: dict[str, float] = field(default_factory=dict)
+    first_absent: dict[str, float] = field(default_factory=dict)
+
+    def see(self, submission: Submission, clock: float) -> None:
+        """The submission is in doubt at `clock`, monotonic seconds."""
+        self.first_seen.setdefault(submission.correlation_id, clock)
+
+    def saw_absent(self, submission: Submission, clock: float) -> None:
+        """A pass that counts did not show it."""
+        self.first_absent.setdefault(submission.correlation_id, clock)
+
+    def elapsed_s(self, submission: Submission, clock: float, now: float | None) -> float | None:
+        """Return for how long it can have been in the log at least; None when nothing measures it."""
+        name = submission.correlation_id
+        if name in self.sent:
+            return clock - self.sent[name]
+        here_s = clock - self.first_seen.get(name, clock)
+        since = submission.latest_sent_at
+        return here_s if now is None or since is None else max(here_s, now - since - CLOCK_ERROR_S)
+
+    def apart_s(self, submission: Submission, clock: float, now: float | None) -> float | None:
+        """Return how long ago a pass first did not show it; None when none has."""
+        name, since = submission.correlation_id, submission.absent_since
+        if name in self.first_absent and (name in self.sent or now is None or since is None):
+            return clock - self.first_absent[name]
+        if now is None or since is None:
+            return None
+        return now - since - CLOCK_ERROR_S

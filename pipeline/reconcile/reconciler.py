@@ -1,0 +1,149 @@
+"""Asks the vendor's log, and where that shows too little the account's charges, about rows in doubt.
+
+One pass serves all rows. Nothing is settled on disk here: the pool and the command commit the verdicts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from anyio import to_thread
+
+from pipeline.reconcile.absence_proof import starts_absence
+from pipeline.reconcile.charges import Charges, fetch_charges
+from pipeline.reconcile.evidence import Evidence, Premise, Witness
+from pipeline.reconcile.judge import (
+    AbsenceTimer,
+    NeverAccepted,
+    StillInDoubt,
+    Verdict,
+    judge,
+    submission_of,
+    witness_of,
+)
+from pipeline.reconcile.request_log import LogPass, fetch_log, plan_windows
+from pipeline.submit.create import own_correlation_prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+    from pipeline.client import Api
+    from pipeline.model import Record
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is known at one moment: `clock` monotonic, `now` the vendor's time or None.
+
+    `order` counts the submissions of this process by correlation id; `generations` are the ids of all that
+    the batch knows to be its own.
+    """
+
+    log: LogPass
+    clock: float
+    now: float | None
+    order: Mapping[str, int]
+    witnesses: Sequence[Witness] = ()
+    generations: frozenset[str] = frozenset()
+    charges: Charges | None = None
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """Asks about the rows of one ledger, with one key.
+
+    `load_records` reads the whole batch, for rows whose absence is otherwise about to be proven. `wait_s` is
+    how long a row has to be absent; `clock` is monotonic, `wall` this machine's epoch time, `gap_s` is left
+    between two requests. `key_id` says whose log it is that `key_prefix`, if any, selects.
+    """
+
+    api: Api
+    identity: str
+    wait_s: float
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+    gap_s: float
+    key_id: str
+    load_records: Callable[[], Awaitable[Sequence[Record]]]
+    key_prefix: str = ""
+    timer: AbsenceTimer = field(default_factory=AbsenceTimer)
+
+    async def ask(
+        self, in_doubt: Sequence[Record], known: Iterable[Record], order: Mapping[str, int]
+    ) -> tuple[LogPass, dict[str, Verdict]]:
+        """Return what one pass saw, and its verdict on each row of `in_doubt`, by the row's key.
+
+        `known` are those records of the batch that are at hand. The network never raises.
+        """
+        clock, now = self.clock(), self.api.vendor_now()
+        log = await self._read_log(in_doubt, clock, now)
+        view = await self._with_records(View(log, clock, now, order), list(known))
+        verdicts = self._judge_all(in_doubt, view)
+        nearly = [record for record in in_doubt if _is_nearly_proven(verdicts[record.key])]
+        if nearly:
+            view = await self._with_records(view, await self.load_records())
+            verdicts |= self._judge_all(nearly, view)
+            nearly = [record for record in nearly if isinstance(verdicts[record.key], StillInDoubt)]
+        if nearly:
+            charges = await fetch_charges(self.api, self._earliest(nearly), gap_s=self.gap_s)
+            verdicts |= self._judge_all(nearly, replace(view, charges=charges))
+        return log, verdicts
+
+    async def _read_log(self, in_doubt: Sequence[Record], clock: float, now: float | None) -> LogPass:
+        submissions = [submission_of(record) for record in in_doubt]
+        for submission in submissions:
+            self.timer.see(submission, clock)
+        spans = [span for submission in submissions if (span := submission.span(self.wait_s)) is not None]
+        return await fetch_log(
+            self.api,
+            plan_windows(spans, self.wall() if now is None else now),
+            {submission.correlation_id for submission in submissions},
+            own_prefix=own_correlation_prefix(self.identity),
+            gap_s=self.gap_s,
+            key_id=self.key_id,
+            key_prefix=self.key_prefix,
+        )
+
+    def _earliest(self, records: Sequence[Record]) -> float:
+        spans = [submission_of(record).span(self.wait_s) for record in records]
+        return min((span[0] for span in spans if span is not None), default=0.0)
+
+    async def _with_records(self, view: View, records: Sequence[Record]) -> View:
+        """Let records testify. There may be a hundred thousand, so a thread goes through them."""
+        testify = partial(witness_of, now=view.now, wall=self.wall(), wait_s=self.wait_s)
+
+        def gather() -> tuple[list[Witness], frozenset[str]]:
+            found = (testify(record, order=view.order.get(record.correlation_id)) for record in records)
+            generations = frozenset(record.generation_id for record in records if record.generation_id)
+            return [witness for witness in found if witness is not None], generations
+
+        witnesses, generations = await to_thread.run_sync(gather)
+        return replace(view, witnesses=witnesses, generations=generations)
+
+    def _judge_all(self, records: Sequence[Record], view: View) -> dict[str, Verdict]:
+        return {record.key: self._judge(record, view) for record in records}
+
+    def _judge(self, record: Record, view: View) -> Verdict:
+        submission = submission_of(record, view.order.get(record.correlation_id))
+        evidence = Evidence(
+            view.log,
+            self.wait_s,
+            self.timer.elapsed_s(submission, view.clock, view.now),
+            self.timer.apart_s(submission, view.clock, view.now),
+            view.now,
+            view.witnesses,
+            view.charges,
+            view.generations,
+        )
+        if starts_absence(submission, evidence):
+            self.timer.saw_absent(submission, view.clock)
+        return judge(record, submission, evidence)
+
+
+def _is_nearly_proven(verdict: Verdict) -> bool:
+    """Say whether nothing but a second source may be missing."""
+    if isinstance(verdict, StillInDoubt):
+        return all(missing.premise is Premise.AFTER for missing in verdict.missing)
+    return isinstance(verdict, NeverAccepted)

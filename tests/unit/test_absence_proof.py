@@ -1,0 +1,242 @@
+"""The premises of a proof of absence: each holds here, each is taken away once, and each is then missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pipeline.client import LogRow
+from pipeline.reconcile.absence_proof import prove_absence, starts_absence
+from pipeline.reconcile.charges import Charge, Charges
+from pipeline.reconcile.evidence import Evidence, Missing, Premise, Submission, Witness
+from pipeline.reconcile.request_log import AnonymousRow, LogPass
+from tests.unit.vendor_history import iso
+
+NOW = 1_800_000_000.0
+WAIT_S = 2700.0
+HOUR_S = 3600.0
+DAY_S = 86_400.0
+SENT_AT = NOW - 3000.0
+URL = "https://api.example.com"
+
+SUBMISSION = Submission("c-row", "key", URL, "m", SENT_AT, SENT_AT + 7, NOW - 1000, order=1)
+WITNESS = Witness("c-other", "g-other", "key", URL, SENT_AT + 100, due=True, charged=True, order=2)
+OTHER_ROW = LogRow("c-other", "g-other", succeeded=True, created=iso(SENT_AT + 100))
+LOG = LogPass(
+    {"c-other": OTHER_ROW},
+    complete=True,
+    key_id="key",
+    api_url=URL,
+    windows=((NOW - DAY_S, float("inf")),),
+    oldest=SENT_AT - 500,
+    newest=NOW - 10,
+)
+CHARGES = Charges((Charge("g-other", SENT_AT + 400), Charge("g-early", SENT_AT - 900)))
+EVIDENCE = Evidence(LOG, WAIT_S, 3000.0, 1000.0, NOW, (WITNESS,), None, frozenset({"g-other", "g-early"}))
+
+
+def with_log(**facts: Any) -> Evidence:
+    return replace(EVIDENCE, log=replace(LOG, **facts))
+
+
+def premises(submission: Submission, evidence: Evidence) -> set[Premise]:
+    return {missing.premise for missing in prove_absence(submission, evidence)}
+
+
+def only_missing(submission: Submission, evidence: Evidence) -> Missing:
+    [missing] = prove_absence(submission, evidence)
+    return missing
+
+
+def test_proof_that_is_complete() -> None:
+    assert prove_absence(SUBMISSION, EVIDENCE) == ()
+
+
+BROKEN: list[tuple[str, Submission, Evidence, Premise]] = [
+    ("another key", replace(SUBMISSION, key_id="rotated"), EVIDENCE, Premise.KEY),
+    ("unknown key", replace(SUBMISSION, key_id=""), EVIDENCE, Premise.KEY),
+    ("another address", replace(SUBMISSION, api_url="https://other"), EVIDENCE, Premise.KEY),
+    ("unknown address", replace(SUBMISSION, api_url=""), EVIDENCE, Premise.KEY),
+    ("half a log", SUBMISSION, with_log(complete=False, error="two pages do not overlap"), Premise.PAGES),
+    ("a window that begins late", SUBMISSION, with_log(windows=((SENT_AT - 60, NOW),)), Premise.WINDOW),
+    ("a window that ends early", SUBMISSION, with_log(windows=((0.0, SENT_AT + 60),)), Premise.WINDOW),
+    ("windows with a gap", SUBMISSION, with_log(windows=((0.0, SENT_AT), (NOW, 2 * NOW))), Premise.WINDOW),
+    ("no window", SUBMISSION, with_log(windows=()), Premise.WINDOW),
+    (
+        "a request without an id at that moment",
+        SUBMISSION,
+        with_log(anonymous=(AnonymousRow("g-nobody", "m", SENT_AT + 5),)),
+        Premise.ANONYMOUS,
+    ),
+    (
+        "a witness that is hidden",
+        SUBMISSION,
+        replace(EVIDENCE, witnesses=(WITNESS, replace(WITNESS, correlation_id="c-hidden"))),
+        Premise.WITNESSES,
+    ),
+    (
+        "a log of another clock",
+        SUBMISSION,
+        with_log(rows={"c-other": replace(OTHER_ROW, created=iso(SENT_AT + 100 - HOUR_S))}),
+        Premise.CLOCK,
+    ),
+    ("a log ahead of the vendor's clock", SUBMISSION, with_log(newest=NOW + HOUR_S), Premise.CLOCK),
+    ("a log that may stand still", SUBMISSION, with_log(newest=SENT_AT + 200), Premise.AFTER),
+    ("no witness after it", SUBMISSION, replace(EVIDENCE, witnesses=()), Premise.AFTER),
+    ("one pass", SUBMISSION, replace(EVIDENCE, apart_s=None), Premise.PASSES),
+    ("two passes at once", SUBMISSION, replace(EVIDENCE, apart_s=WAIT_S * 0.09), Premise.PASSES),
+    ("too soon", SUBMISSION, replace(EVIDENCE, elapsed_s=WAIT_S - 1), Premise.TIME),
+    ("time that nothing measured", SUBMISSION, replace(EVIDENCE, elapsed_s=None), Premise.TIME),
+]
+
+
+@pytest.mark.parametrize(
+    ("submission", "evidence", "premise"), [case[1:] for case in BROKEN], ids=[c[0] for c in BROKEN]
+)
+def test_premise_that_is_taken_away_is_missing_and_says_what_supplies_it(
+    submission: Submission, evidence: Evidence, premise: Premise
+) -> None:
+    missing = only_missing(submission, evidence)
+    assert missing.premise is premise
+    assert missing.message
+    assert missing.remedy
+
+
+def test_row_long_without_an_id_or_of_another_model_is_not_this_submission() -> None:
+    rows = (
+        AnonymousRow("g-far", "m", SENT_AT - 500),
+        AnonymousRow("g-model", "another", SENT_AT),
+        AnonymousRow("g-other", "m", SENT_AT),
+    )
+    assert prove_absence(SUBMISSION, with_log(anonymous=rows)) == ()
+
+
+def test_windows_that_touch_cover_together() -> None:
+    halves = with_log(windows=((SENT_AT, 2 * NOW), (SENT_AT - DAY_S, SENT_AT)))
+    assert prove_absence(SUBMISSION, halves) == ()
+
+
+def test_witness_of_another_key_neither_helps_nor_hides() -> None:
+    stranger = replace(WITNESS, key_id="rotated")
+    assert premises(SUBMISSION, replace(EVIDENCE, witnesses=(stranger,))) == {Premise.AFTER}
+    hidden = replace(with_log(rows={}), witnesses=(stranger,), charges=CHARGES)
+    assert prove_absence(SUBMISSION, hidden) == ()
+
+
+def test_witness_outside_of_the_window_is_not_hidden() -> None:
+    early = replace(WITNESS, correlation_id="c-early", sent_at=NOW - 3 * DAY_S)
+    assert prove_absence(SUBMISSION, replace(EVIDENCE, witnesses=(WITNESS, early))) == ()
+
+
+# Where the log shows too little: the account's charges.
+
+STILL = with_log(newest=SENT_AT + 200)
+
+
+def test_charges_that_everything_known_explains_complete_the_proof() -> None:
+    assert prove_absence(SUBMISSION, replace(STILL, charges=CHARGES)) == ()
+    alone = replace(EVIDENCE, log=replace(LOG, rows={}, oldest=None, newest=None), witnesses=())
+    assert prove_absence(SUBMISSION, replace(alone, charges=Charges())) == ()
+
+
+@pytest.mark.parametrize(
+    ("charges", "waits"),
+    [
+        (None, True),
+        (Charges(error="HTTP 500", may_pass=True), True),
+        (Charges(error="HTTP 403"), False),
+        (Charges((*CHARGES.charges, Charge("g-mystery", SENT_AT + 900))), False),
+        (Charges((*CHARGES.charges, Charge("g-undated", None))), False),
+        (Charges((Charge("g-early", SENT_AT - 900),)), True),
+    ],
+)
+def test_charges_that_do_not_agree_leave_it_open(charges: Charges | None, waits: bool) -> None:
+    missing = only_missing(SUBMISSION, replace(STILL, charges=charges))
+    assert missing.premise is Premise.AFTER
+    assert (missing.wait_s is not None) is waits
+
+
+def test_charge_of_another_program_with_the_same_key_is_explained_by_the_log() -> None:
+    evidence = with_log(newest=SENT_AT + 200, other_generations=frozenset({"g-mystery"}))
+    charges = Charges((*CHARGES.charges, Charge("g-mystery", SENT_AT + 900)))
+    assert prove_absence(SUBMISSION, replace(evidence, charges=charges)) == ()
+
+
+def test_api_without_transactions_leaves_it_to_a_witness_after_the_submission() -> None:
+    charges = Charges(error="HTTP 404", not_offered=True)
+    assert prove_absence(SUBMISSION, replace(STILL, charges=charges)) == ()
+    before = replace(WITNESS, sent_at=SENT_AT - 100, order=0)
+    times = {"c-other": replace(OTHER_ROW, created=iso(SENT_AT - 100))}
+    evidence = replace(STILL, charges=charges, witnesses=(before,), log=replace(STILL.log, rows=times))
+    assert only_missing(SUBMISSION, evidence).premise is Premise.AFTER
+
+
+def test_order_of_one_process_stands_in_for_a_vendor_without_a_clock() -> None:
+    undated = replace(SUBMISSION, sent_at=None, absent_since=None)
+    witness = replace(WITNESS, sent_at=None)
+    log = replace(LOG, windows=((NOW - 7 * DAY_S, float("inf")),))
+    evidence = Evidence(
+        log, WAIT_S, 3000.0, 1000.0, None, (witness,), Charges(error="HTTP 404", not_offered=True)
+    )
+    assert prove_absence(undated, evidence) == ()
+    assert premises(replace(undated, order=3), evidence) == {Premise.AFTER}
+
+
+# Submissions that retention may have cut off.
+
+OLD_AT = NOW - 40 * DAY_S
+OLD = replace(SUBMISSION, sent_at=OLD_AT, local_sent_at=OLD_AT, absent_since=OLD_AT + 9000)
+OLD_WITNESS = replace(WITNESS, sent_at=OLD_AT + 100)
+OLD_LOG = replace(
+    LOG,
+    rows={"c-other": replace(OTHER_ROW, created=iso(OLD_AT + 100))},
+    windows=((OLD_AT - DAY_S, OLD_AT + DAY_S),),
+    oldest=OLD_AT - 50,
+)
+OLD_EVIDENCE = replace(EVIDENCE, log=OLD_LOG, witnesses=(OLD_WITNESS,))
+
+
+def test_old_submission_needs_something_from_before_it() -> None:
+    assert prove_absence(OLD, OLD_EVIDENCE) == ()
+    cut = replace(OLD_EVIDENCE, log=replace(OLD_LOG, oldest=OLD_AT + 100))
+    assert only_missing(OLD, cut).premise is Premise.AFTER
+    late = Charges((Charge("g-other", OLD_AT + 400), Charge("g-late", NOW - 5)))
+    known = frozenset({"g-other", "g-late", "g-early"})
+    assert only_missing(OLD, replace(cut, charges=late, known_generations=known)).premise is Premise.AFTER
+    whole = Charges((*late.charges, Charge("g-early", OLD_AT - 5)))
+    assert prove_absence(OLD, replace(cut, charges=whole, known_generations=known)) == ()
+
+
+def test_window_of_92_days_does_not_cover_what_is_older() -> None:
+    ancient = replace(OLD, sent_at=NOW - 100 * DAY_S, local_sent_at=None)
+    cut_off = replace(OLD_EVIDENCE, log=replace(OLD_LOG, windows=((NOW - 92 * DAY_S, NOW),)))
+    assert Premise.WINDOW in premises(ancient, cut_off)
+
+
+def test_submission_that_only_the_local_clock_dates_needs_a_wide_window() -> None:
+    undated = replace(SUBMISSION, sent_at=None)
+    charges = replace(EVIDENCE, charges=CHARGES)
+    assert Premise.WINDOW in premises(undated, charges)
+    wide = replace(charges, log=replace(LOG, windows=((NOW - 7 * DAY_S, float("inf")),)))
+    assert Premise.WINDOW not in premises(undated, wide)
+
+
+# What counts as the first of two passes.
+
+
+@pytest.mark.parametrize(
+    ("evidence", "starts"),
+    [
+        (EVIDENCE, True),
+        (replace(EVIDENCE, elapsed_s=1.0, apart_s=None, witnesses=()), True),
+        (with_log(complete=False), False),
+        (with_log(key_id="rotated"), False),
+        (with_log(rows={}), False),
+        (with_log(windows=()), False),
+        (with_log(rows={**LOG.rows, "c-row": LogRow("c-row", "g")}), False),
+    ],
+)
+def test_first_pass_counts_when_the_log_could_have_shown_the_row(evidence: Evidence, starts: bool) -> None:
+    assert starts_absence(SUBMISSION, evidence) is starts

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "report": "Write results.csv and report.html again, from the ledger.",
     "costs": "Compare what was charged with the vendor's own log.",
     "adopt": "Take over a generation that was made elsewhere.",
+    "doctor": "Check network, address, key, folder and manifest; spends nothing.",
     "schema": "Print the JSON Schema of manifests, for editors.",
     "sandbox": "Serve the stand-in API: free, offline, with faults by name.",
 }

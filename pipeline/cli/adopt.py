@@ -37,9 +37,9 @@ def command(
 
 
 async def _adopt(manifest: Path, job: str, generation_id: str, paths: BatchPaths) -> int:
+    from pipeline.cli.batch import plan_batch
     from pipeline.cli.folder import check_folder, claim_folder
     from pipeline.cli.ledger_access import open_exclusive_ledger
-    from pipeline.cli.setup import plan_batch
     from pipeline.manifest import load
     from pipeline.plan import RetrySelection
 

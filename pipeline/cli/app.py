@@ -24,6 +24,7 @@ from pipeline.cli.notifications import check_notify_urls, send_notifications
 from pipeline.cli.observers import RunObservers
 from pipeline.cli.options import RunOptions
 from pipeline.cli.paths import batch_paths
+from pipeline.cli.preflight import check_report_file
 from pipeline.cli.setup import RunConfig, prepare, report_start, resolve_settings
 from pipeline.cli.summary import ExitSummary
 from pipeline.client import ApiKey, normalize_base_url
@@ -39,7 +40,9 @@ from pipeline.poll.learner import DurationLearner
 from pipeline.poll.rate_limit import AdaptiveRateLimit
 from pipeline.poll.schedule import PollSchedule
 from pipeline.results.live.access import parse_bind
+from pipeline.results.writer import ResultsWriter
 from pipeline.run_context import Dependencies
+from pipeline.run_state import RunOutcome
 from pipeline.storage import is_object_url, open_store
 from pipeline.submit.budget import Budget
 from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
@@ -52,11 +55,11 @@ if TYPE_CHECKING:
 
     from pipeline.cli.options import RunOptions
     from pipeline.cli.setup import PreparedRun
+    from pipeline.client.preflight import Finding
     from pipeline.cluster.driver import ClusterDriver
     from pipeline.events import Observer
     from pipeline.ledger import Ledger
     from pipeline.model import Record
-    from pipeline.run_state import RunOutcome
 
 NO_KEY_HINT: Final = "To try without a key, free and offline: add --sandbox."
 SANDBOX_KEY: Final = "any-key-will-do"
@@ -72,6 +75,8 @@ def run(options: RunOptions) -> int:
     manifest = parsed.manifest if parsed.other_models else parsed.to_loaded().manifest
     settings = resolve_settings(options, manifest.run if manifest else {})
     check_notify_urls(options.notify)
+    if options.junit is not None:
+        check_report_file("--junit", options.junit)
     if options.serve is not None:
         parse_bind(options.serve)
     if options.cluster is not None:
@@ -89,15 +94,33 @@ async def _run(config: RunConfig) -> int:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(config.store.aclose)
         prepared = await prepare(stack, config)
-        if not prepared.confirm_cost():
+        if prepared.obstacle is not None:
+            summary = await _stop_before_start(prepared, prepared.obstacle)
+        elif not prepared.confirm_cost():
             click.echo("nothing was submitted", err=True)
             return int(ExitCode.RESUMABLE)
-        prepared.run_log.set_initial_records(prepared.plan.records)
-        cdn = await stack.enter_async_context(open_session())
-        summary = await _execute(prepared, cdn)
+        else:
+            prepared.run_log.set_initial_records(prepared.plan.records)
+            cdn = await stack.enter_async_context(open_session())
+            summary = await _execute(prepared, cdn)
     summary.show(as_json=options.as_json, quiet=options.quiet)
     await send_notifications(options, summary)
     return int(summary.exit_code)
+
+
+async def _stop_before_start(prepared: PreparedRun, obstacle: Finding) -> ExitSummary:
+    """Leave a true CSV and page behind, and say why nothing was submitted."""
+    config, records = prepared.config, prepared.plan.records
+    outcome = RunOutcome(records, obstacle.reason, f"{obstacle.message}; {obstacle.next_step}", {})
+    argv, code = config.options.argv, ExitCode.RESUMABLE
+    summary = ExitSummary(argv, config.paths, outcome, 0.0, code, initial_records=records)
+    writer = ResultsWriter(
+        config.store, title=config.options.manifest.stem, manifest=str(config.options.manifest)
+    )
+    prepared.run_log.on_event(Event(Topic.ENDED, str(obstacle), Level.ERROR))
+    if not await writer.finish(records, next_command=str(summary.next_step())):
+        summary = replace(summary, results_not_written=True)
+    return summary
 
 
 async def _execute(prepared: PreparedRun, cdn: aiohttp.ClientSession) -> ExitSummary:

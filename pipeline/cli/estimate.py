@@ -23,7 +23,8 @@ _ROWS_SHOWN = 40
 def command(manifest: Path, as_json: bool, base_url: str | None) -> int:
     """Price MANIFEST from the live catalogue: each row, each model, in all. Spends nothing.
 
-    A price that is not known is called unknown. The balance needs a key; prices do not.
+    A price that is not known is called unknown. The balance needs a key; prices do not. A key that is
+    refused, or an API that cannot be reached, is an error.
     """
     import anyio
 
@@ -43,24 +44,29 @@ async def _estimate(
     import os
 
     import aiohttp
+    from anyio import to_thread
 
     from pipeline.cli.credentials import find_base_url, find_key
-    from pipeline.cli.manifest_loading import cache_dir, load_manifest, price_manifest
+    from pipeline.cli.manifest_loading import cache_dir, check_with_catalogue, parse_manifest, price_manifest
+    from pipeline.cli.preflight import raise_obstacle
     from pipeline.client.catalog import Catalog
-    from pipeline.client.client import USER_AGENT, Api, normalize_base_url
+    from pipeline.client.client import USER_AGENT, normalize_base_url
+    from pipeline.client.preflight import check_api
 
     url = normalize_base_url(find_base_url(base_url, os.environ))
+    key = find_key(os.environ)
+    parsed = await to_thread.run_sync(parse_manifest, path)
+    if not parsed.other_models:
+        parsed.to_loaded()  # a mistake is reported before the network is asked
+    found = await check_api(url, key)
+    warnings = raise_obstacle(found)
     async with aiohttp.ClientSession(headers={"User-Agent": USER_AGENT}) as session:
         catalogue = Catalog(session, url, cache_dir())
-        loaded = await load_manifest(path, catalogue)
+        loaded = await check_with_catalogue(parsed, catalogue)
         quote, notes = await price_manifest(loaded, catalogue)
-    key = find_key(os.environ)
-    balance = None
-    if key is not None:
-        async with Api(url, key, timeout_s=10.0) as api:
-            balance = await api.balance()
-        notes += () if balance is not None else ("the balance could not be read",)
-    return loaded.manifest.jobs, quote, balance, notes
+    if key is not None and found.balance_usd is None:
+        warnings += ("the balance could not be read",)
+    return loaded.manifest.jobs, quote, found.balance_usd, notes + warnings
 
 
 def _print_json(quote: Quote, balance: float | None) -> None:

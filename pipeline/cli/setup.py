@@ -5,47 +5,51 @@ Everything here happens before the first create may leave.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+import anyio
 import click
 
+from pipeline.cli.batch import open_batch, plan_batch
 from pipeline.cli.cost_prompt import confirm_cost, estimate_cost, load_prices
-from pipeline.cli.folder import check_folder, check_remote_output, claim_folder, set_aside_lost_batch
-from pipeline.cli.ledger_access import ReconnectNotifier, ledger_passwords, open_exclusive_ledger
+from pipeline.cli.folder import check_folder
+from pipeline.cli.ledger_access import ReconnectNotifier, ledger_passwords
 from pipeline.cli.manifest_loading import cache_dir, check_manifest_images, check_with_catalogue
-from pipeline.cli.other_batches import reject_rows_paid_elsewhere, remember_folder
-from pipeline.cli.paths import LEDGER_NAME
+from pipeline.cli.preflight import (
+    as_error,
+    fit_to_open_files,
+    raise_open_file_limit,
+    space_warning,
+    warnings_of,
+)
 from pipeline.client import Api
 from pipeline.client.catalog import Catalog
+from pipeline.client.preflight import Preflight, check_api
 from pipeline.errors import UsageError
 from pipeline.events import Event, Level, Topic
-from pipeline.model import State, Transition
-from pipeline.plan import BatchPlan, RetrySelection, make_plan
+from pipeline.model import State
+from pipeline.plan import BatchPlan
 from pipeline.results import LOG_NAME
 from pipeline.results.run_log import RunLog
 from pipeline.settings import resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping, Sequence
     from contextlib import AsyncExitStack
-    from pathlib import Path
 
     from pipeline.cli.cost_prompt import CostEstimate, PriceTable
     from pipeline.cli.manifest_loading import LoadedManifest, ParsedManifest
     from pipeline.cli.options import RunOptions
     from pipeline.cli.paths import BatchPaths
     from pipeline.client import ApiKey
+    from pipeline.client.preflight import Finding
     from pipeline.events import Observer
     from pipeline.ledger import Ledger
-    from pipeline.manifest import Manifest
+    from pipeline.model import Record
     from pipeline.plan import BatchPlan
     from pipeline.settings import Settings
     from pipeline.storage import OutputStore
-
-SANDBOX_VENDOR: Final = "sandbox"
 
 
 async def start_sandbox(stack: AsyncExitStack, config: RunConfig) -> str:
@@ -69,87 +73,6 @@ async def load_checked_manifest(config: RunConfig, catalogue: Catalog) -> Loaded
     if config.settings.check_images:
         loaded = await check_manifest_images(loaded, config.settings.allow_private_images)
     return loaded
-
-
-async def check_vendor(ledger: Ledger, *, sandbox: bool, folder: Path) -> None:
-    """Keep free clips and paid ones apart: a ledger belongs to the sandbox or to the API for good."""
-    stored = await ledger.meta_get("vendor")
-    current = SANDBOX_VENDOR if sandbox else "api"
-    if stored is None:
-        await ledger.meta_set("vendor", current)
-    elif stored != current:
-        made_by = "by the sandbox" if stored == SANDBOX_VENDOR else "by the real API"
-        raise UsageError(
-            f"{folder} holds clips made {made_by}: give another --output, or move that folder away"
-        )
-
-
-async def open_batch(
-    stack: AsyncExitStack, config: RunConfig, manifest: Manifest, notifier: ReconnectNotifier, *, lost: bool
-) -> tuple[Ledger, tuple[str, ...]]:
-    """Lock the folder, open its ledger on `stack` and make the folder its own; return it, with warnings.
-
-    `lost` moves the files of a batch without its ledger out of the way first. Raises `UsageError` when the
-    folder, or rows that are paid for, belong to another batch.
-    """
-    options, paths = config.options, config.paths
-    sandbox, begin_anew = options.sandbox, options.begin_anew
-    if not (sandbox or begin_anew or options.output or paths.external_ledger or _has_ledger(paths)):
-        await reject_rows_paid_elsewhere(manifest, paths)
-    open_ledger = open_exclusive_ledger(
-        paths,
-        what=f"veobatch run {options.manifest}",
-        notifier=notifier,
-        before_open=partial(set_aside_lost_batch, paths, sandbox=sandbox) if lost else None,
-    )
-    ledger = await stack.enter_async_context(open_ledger)
-    await check_vendor(ledger, sandbox=sandbox, folder=paths.folder)
-    await check_remote_output(config.store, ledger, paths, options.manifest, begin_anew=begin_anew)
-    claim = await claim_folder(ledger, paths, options.manifest, sandbox=sandbox, begin_anew=begin_anew)
-    if not sandbox:
-        remember_folder(paths.folder)
-    return ledger, (*claim.notes, *await other_manifest_warnings(ledger, options.manifest))
-
-
-def _has_ledger(paths: BatchPaths) -> bool:
-    return (paths.folder / LEDGER_NAME).exists()
-
-
-def absolute_path(manifest: Path) -> str:
-    return str(manifest.absolute())
-
-
-async def other_manifest_warnings(ledger: Ledger, manifest: Path) -> tuple[str, ...]:
-    """Return a warning when the batch was begun from another file, else nothing.
-
-    Two manifests of one name share a folder unless `--output` says otherwise; a moved one keeps it.
-    """
-    stored = json.loads(await ledger.meta_get("manifest") or '""')
-    current = absolute_path(manifest)
-    if stored in ("", current):
-        return ()
-    return (f"this batch was begun from {stored}: its rows that are not in {current} count as removed",)
-
-
-async def plan_batch(
-    ledger: Ledger, manifest: Manifest, name: str, retry: RetrySelection, *, resubmit_in_doubt: bool = False
-) -> BatchPlan:
-    """Compare manifest and ledger, and make what follows from it durable. `name` is the files' template."""
-    plan = make_plan(
-        manifest.jobs,
-        await ledger.load(),
-        name_template=name,
-        retry=retry,
-        resubmit_in_doubt=resubmit_in_doubt,
-    )
-    if plan.added:
-        await ledger.add(plan.added)
-    if plan.positions:
-        positions = {key: position for key, (position, _) in plan.positions.items()}
-        await ledger.set_positions(positions, {key: line for key, (_, line) in plan.positions.items()})
-    await ledger.commit_many([Transition(before, after) for before, after in plan.steps])
-    await ledger.meta_set("manifest", json.dumps(absolute_path(manifest.path)))
-    return plan
 
 
 def report_start(
@@ -180,9 +103,33 @@ def report_start(
 SANDBOX_POLL_INTERVAL_S: Final = 10.0
 CATALOGUE_TIMEOUT_S: Final = 6.0
 SANDBOX_RECONCILE_AFTER_S: Final = 600.0
+FINISHED_STATES: Final = frozenset({State.DONE, State.FAILED})
 MIN_RECONCILE_AFTER_S: Final = 10.0
 """How long a row's absence from the sandbox's log proves nothing: its renderings and its log's lag, at
 speed 1, and a margin at any speed."""
+
+
+async def _price_and_check(
+    pricing: Awaitable[PriceTable], records: Sequence[Record], config: RunConfig
+) -> tuple[PriceTable, Preflight]:
+    """Load prices and check the API at the same time, so that a good start is no slower.
+
+    A batch with nothing left to do makes no request. Raises `UsageError` for an address that is not the API.
+    """
+    if config.options.sandbox or not any(record.state not in FINISHED_STATES for record in records):
+        return await pricing, Preflight()
+    results: list[Preflight] = []
+
+    async def check() -> None:
+        results.append(await check_api(config.base_url, config.key))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(check)
+        prices = await pricing
+    obstacle = results[0].obstacle
+    if obstacle is not None and isinstance(error := as_error(obstacle), UsageError):
+        raise error
+    return prices, results[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +150,8 @@ class PreparedRun:
     """A run as it stands before anything is submitted; what is open in it belongs to the caller's stack.
 
     `batch` has its final settings and base URL. `epoch` is what the ledger answered when a cluster's
-    epoch began, None for a run in this process. `notes` are warnings about the folder and its earlier runs.
+    epoch began, None for a run in this process. `notes` are warnings;
+    `obstacle` is why nothing can be submitted, if something stands in the way.
     """
 
     config: RunConfig
@@ -217,6 +165,7 @@ class PreparedRun:
     plan: BatchPlan
     prices: PriceTable
     cost_estimate: CostEstimate
+    obstacle: Finding | None = None
 
     def confirm_cost(self) -> bool:
         """Say whether the money may be spent: play money may, else it is asked where somebody can answer."""
@@ -249,12 +198,15 @@ async def prepare(stack: AsyncExitStack, config: RunConfig) -> PreparedRun:
     options, paths = config.options, config.paths
     lost = check_folder(paths, options.manifest, sandbox=options.sandbox, begin_anew=options.begin_anew)
     base_url = config.base_url or await start_sandbox(stack, config)
+    file_limit = raise_open_file_limit()
+    _, connections, _ = fit_to_open_files(config.settings, file_limit)
     timeout_s = config.settings.request_timeout
-    api = await stack.enter_async_context(Api(base_url, config.key, timeout_s=timeout_s))
+    opening_api = Api(base_url, config.key, timeout_s=timeout_s, connections=connections)
+    api = await stack.enter_async_context(opening_api)
     cache = None if options.sandbox else cache_dir()
     catalogue = Catalog(api.keyless_session, base_url, cache, timeout_s=CATALOGUE_TIMEOUT_S)
     loaded = await load_checked_manifest(config, catalogue)
-    settings = resolve_settings(options, loaded.manifest.run)
+    settings, _, limit_note = fit_to_open_files(resolve_settings(options, loaded.manifest.run), file_limit)
     notifier = ReconnectNotifier()
     ledger, notes = await open_batch(stack, config, loaded.manifest, notifier, lost=lost)
     secrets = [config.key.secret, *ledger_passwords(paths.external_ledger)]
@@ -263,7 +215,9 @@ async def prepare(stack: AsyncExitStack, config: RunConfig) -> PreparedRun:
     epoch = await ledger.begin_epoch() if options.cluster is not None else None
     resubmit = options.resubmit_in_doubt
     plan = await plan_batch(ledger, loaded.manifest, settings.name, options.retry, resubmit_in_doubt=resubmit)
-    prices = await load_prices(plan.records, loaded, catalogue, settings.assume_price)
+    pricing = load_prices(plan.records, loaded, catalogue, settings.assume_price)
+    prices, preflight = await _price_and_check(pricing, plan.records, config)
+    notes = tuple(filter(None, (*notes, *warnings_of(preflight), limit_note, space_warning(paths.folder))))
     cost_estimate = await estimate_cost(plan.records, prices, None if options.sandbox else api)
     final_config = replace(config, settings=settings, base_url=base_url)
     return PreparedRun(
@@ -278,4 +232,5 @@ async def prepare(stack: AsyncExitStack, config: RunConfig) -> PreparedRun:
         plan,
         prices,
         cost_estimate,
+        preflight.obstacle,
     )

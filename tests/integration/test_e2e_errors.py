@@ -12,8 +12,6 @@ from tests.integration.vendor_double import (
     ScriptedCreate,
     make_video,
     vendor_and_workspace,
-    wait_for_exit,
-    wait_until,
 )
 from tests.integration.vendor_double.script import (
     close_connection,
@@ -129,14 +127,16 @@ async def test_what_proves_nothing_is_never_sent_again_blindly(tmp_path: Path) -
             assert desk.video(row).read_bytes() == make_video(row["prompt"])
 
 
-async def test_an_api_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+async def test_an_api_that_is_not_there_is_reported_before_a_row_is_touched(tmp_path: Path) -> None:
     async with vendor_and_workspace(tmp_path, fixed_ports=True) as (vendor, desk):
         await vendor.api.close()
         desk.write(["one", "two"])
-        process = await desk.start()
-        await wait_until(lambda: desk.log().count('"create_not_accepted"') >= 3)
+        result = await desk.run()
+        assert result.code == 3, result.output
+        assert "cannot reach 127.0.0.1: the connection was refused" in result.output
+        assert desk.states() == {"pending": 2}
         await vendor.api.open()
-        result = await wait_for_exit(process)
+        result = await desk.run()
         assert result.code == 0, result.output
         assert vendor.paid_counts() == {"one": 1, "two": 1}
 

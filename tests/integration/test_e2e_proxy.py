@@ -16,6 +16,8 @@ from tests.integration.vendor_double import (
     VendorDouble,
     Workspace,
     vendor_and_workspace,
+    wait_for_exit,
+    wait_until,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ async def vendor_behind_proxy(folder: Path) -> AsyncIterator[tuple[VendorDouble,
 
 async def test_a_batch_is_paid_once_through_a_proxy_that_fails(tmp_path: Path) -> None:
     async with vendor_behind_proxy(tmp_path) as (vendor, desk, tunnel):
-        tunnel.faults = [
+        faults = [
             *(respond_with(status) for status in (502, 407, 503, 403, 500, 504)),
             send_and_close(b"", reset=True),
             send_and_close(b""),
@@ -50,7 +52,10 @@ async def test_a_batch_is_paid_once_through_a_proxy_that_fails(tmp_path: Path) -
         for way, lost in LOST_CREATES.items():
             vendor.scripts[way] = JobScript(creates=[lost])
         desk.write(prompts)
-        result = await desk.run("-vv", "--reconcile-after", "3")
+        process = await desk.start("-vv", "--reconcile-after", "3")
+        await wait_until(lambda: {"/v1/key", "/v2/billing"} <= {seen.path for seen in vendor.requests})
+        tunnel.faults = faults
+        result = await wait_for_exit(process)
         assert result.code == 0, result.output
         assert vendor.paid_counts() == dict.fromkeys(prompts, 1)
         assert tunnel.faults == []
@@ -66,7 +71,7 @@ async def test_the_reason_is_said_when_the_proxy_wants_a_user(tmp_path: Path) ->
         desk.environment["HTTPS_PROXY"] = f"http://me:wr0ng@127.0.0.1:{tunnel.port}"
         desk.write(["one"])
         result = await desk.command("estimate", "batch.json", "--base-url", API)
-        assert "the proxy opened no tunnel: HTTP 407" in result.err, result.output
+        assert "HTTPS_PROXY opened no tunnel: HTTP 407" in result.err, result.output
         assert "wr0ng" not in result.output
         assert vendor.requests == []
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.cli import cli
-from pipeline.errors import UsageError, VeobatchError
+from pipeline.errors import VeobatchError
 from tests.integration.vendor_double import vendor_and_workspace
 
 if TYPE_CHECKING:
@@ -57,6 +57,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that has to end with 2; return what it said."""
+    assert cli.main(["run", *arguments], standalone_mode=False) == 2
+    return capsys.readouterr().err
+
+
 def fill(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
     for name in names:
         path = folder / name
@@ -78,46 +84,48 @@ def test_a_folder_of_the_users_own_stays_as_it_is(here: Path, arguments: list[st
     if name.partition(".")[0] in {"results", "report", "run", "sandbox", "ledger", "videos/a", "posters/b"}
     and not name.endswith((".new", "csv.part", "html.part"))
 ])  # fmt: skip
-def test_each_file_of_the_users_own_stops_a_run_before_anything_is_made(here: Path, name: str) -> None:
+def test_each_file_of_the_users_own_stops_a_run_before_anything_is_made(
+    here: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
     mine = fill(here / "mine", [name])
-    with pytest.raises(UsageError, match="--output") as caught:
-        cli.main(["run", "night.yaml", "--output", "mine"], standalone_mode=False)
-    assert Path(name).name in str(caught.value)
+    message = refused(capsys, "night.yaml", "--output", "mine")
+    assert Path(name).name in message
+    assert "--output" in message
     assert contents(here / "mine") == mine
 
 
-def test_a_database_of_the_users_own_is_not_opened(here: Path) -> None:
+def test_a_database_of_the_users_own_is_not_opened(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "mine").mkdir()
     with sqlite3.connect(here / "mine" / "ledger.sqlite3") as database:
         database.execute("CREATE TABLE expenses (amount)")
     database.close()
     before = contents(here / "mine")
-    with pytest.raises(UsageError, match=r"ledger\.sqlite3"):
-        cli.main(["run", "night.yaml", "--output", "mine"], standalone_mode=False)
+    assert "ledger.sqlite3" in refused(capsys, "night.yaml", "--output", "mine")
     assert contents(here / "mine") == before
 
 
 @pytest.mark.parametrize("manifest", ["results.csv", "report.html", "videos/m.yaml", "./sub/../results.csv"])
-def test_a_manifest_among_the_results_is_not_written_over(here: Path, manifest: str) -> None:
+def test_a_manifest_among_the_results_is_not_written_over(
+    here: Path, capsys: pytest.CaptureFixture[str], manifest: str
+) -> None:
     path = Path(manifest)
     for folder in ("sub", "videos"):
         Path(folder).mkdir()
     path.write_text("image_url,prompt\nhttps://example.com/a.jpg,She laughs.\n")
-    with pytest.raises(VeobatchError):
-        cli.main(["run", manifest, "--output", "."], standalone_mode=False)
+    assert refused(capsys, manifest, "--output", ".")
     assert path.read_text().startswith("image_url,prompt")
 
 
 @pytest.mark.parametrize("name", ["videos", "posters"])
-def test_a_media_folder_that_cannot_hold_files_is_found_at_the_start(here: Path, name: str) -> None:
+def test_a_media_folder_that_cannot_hold_files_is_found_at_the_start(
+    here: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
     (here / "mine").mkdir()
     (here / "mine" / name).symlink_to("nowhere")
-    with pytest.raises(UsageError, match="nowhere"):
-        cli.main(["run", "night.yaml", "--output", "mine"], standalone_mode=False)
+    assert "nowhere" in refused(capsys, "night.yaml", "--output", "mine")
     (here / "mine" / name).unlink()
     (here / "mine" / name).write_text("a file")
-    with pytest.raises(UsageError, match="folder"):
-        cli.main(["run", "night.yaml", "--output", "mine"], standalone_mode=False)
+    assert "folder" in refused(capsys, "night.yaml", "--output", "mine")
 
 
 async def test_a_batch_that_lost_its_ledger_buys_nothing_until_it_is_begun_anew(tmp_path: Path) -> None:

@@ -65,10 +65,10 @@ async def test_json_without_a_key_has_prices_and_no_balance(manifest: Path) -> N
             ALIAS: {"rows": 2, "total_usd": 7.5, "unknown_rows": 0},
         },
     }
-    assert not any(path.startswith("/v2") for path, _, _ in vendor.requests)
+    assert not any(authorization for _, _, authorization in vendor.requests)
 
 
-async def test_the_key_is_for_the_balance_alone(manifest: Path) -> None:
+async def test_the_key_is_for_the_account_alone(manifest: Path) -> None:
     vendor = CatalogServer(balance=5.0)
     vendor.add(MODEL, ALIAS)
     async with running(vendor):
@@ -77,15 +77,17 @@ async def test_the_key_is_for_the_balance_alone(manifest: Path) -> None:
     assert "unknown" in done.stdout.splitlines()[0]
     assert "7.50 USD  in all, and 1 row whose price is unknown" in done.stdout
     assert "5.00 USD  on the account, 2.50 USD too little" in done.stdout
-    assert {path for path, _, authorization in vendor.requests if authorization} == {"/v2/billing"}
+    assert {path for path, _, authorization in vendor.requests if authorization} == {
+        "/v2/billing",
+        "/v1/key",
+    }
 
 
-async def test_nothing_that_answers_is_unknown_and_not_free(manifest: Path) -> None:
+async def test_an_estimate_that_cannot_be_made_is_an_error(manifest: Path) -> None:
     done = await estimate(manifest, CatalogServer(base_url="http://127.0.0.1:9"), "--json")
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
-    assert (answer["total_usd"], answer["unknown_rows"]) == (None, 3)
-    assert "the catalogue" in done.stderr
+    assert done.returncode == 3, done.stderr
+    assert "the connection was refused" in done.stderr
+    assert done.stdout == ""
 
 
 async def test_a_broken_manifest_is_refused(manifest: Path) -> None:

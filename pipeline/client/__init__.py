@@ -1,7 +1,8 @@
 """The vendor's API: aiohttp and the vendor's JSON. Nothing untyped leaves this room."""
 
-from pipeline.client.account import ChargedUsage, TransactionPage, key_id
+from pipeline.client.account import ChargedUsage, KeyInfo, SpendingLimit, TransactionPage, key_id
 from pipeline.client.client import Api, ApiKey, normalize_base_url
+from pipeline.client.refusals import Cause, Refusal
 from pipeline.client.responses import (
     Accepted,
     AccountBlocked,
@@ -22,16 +23,20 @@ __all__ = [
     "AccountBlocked",
     "Api",
     "ApiKey",
+    "Cause",
     "ChargedUsage",
     "CreateResult",
     "GenerationStatus",
+    "KeyInfo",
     "LogPage",
     "LogRow",
     "OutcomeUnknown",
     "Phase",
     "RateLimited",
+    "Refusal",
     "Rejected",
     "RetryableRejection",
+    "SpendingLimit",
     "StatusError",
     "TransactionPage",
     "key_id",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,57 @@ if TYPE_CHECKING:
 def key_id(secret: str, salt: str) -> str:
     """Return what identifies a key within one ledger (`salt`) and reveals no part of it."""
     return hmac.new(salt.encode(), secret.encode("utf-8", "replace"), "sha256").hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class SpendingLimit:
+    """What a key may spend within `retention`: `day`, `week`, `month`, or `no_reset`."""
+
+    retention: str
+    threshold_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """What the vendor says of the key that asks. `scopes` None: all. `usage_usd` is this month's."""
+
+    disabled: bool
+    scopes: tuple[str, ...] | None
+    limit: SpendingLimit | None
+    usage_usd: float
+
+
+def parse_key_info(body: bytes) -> KeyInfo:
+    """Read `GET /v1/key`; raises `UnreadableResponseError` when it describes no key.
+
+    A part that has another shape than documented counts as absent: it must not stop a run by itself.
+    """
+    data = parse_object(body).get("data")
+    if not isinstance(data, dict):
+        raise UnreadableResponseError("an answer without a key in it")
+    scopes = data.get("scopes")
+    return KeyInfo(
+        data.get("disabled") is True,
+        tuple(scope for scope in scopes if isinstance(scope, str)) if isinstance(scopes, list) else None,
+        _parse_limit(data.get("limit")),
+        _usd(data.get("monthly_usage")) or 0.0,
+    )
+
+
+def _parse_limit(limit: object) -> SpendingLimit | None:
+    threshold_usd = _usd(limit.get("threshold")) if isinstance(limit, dict) else None
+    if not isinstance(limit, dict) or threshold_usd is None:
+        return None
+    return SpendingLimit(_text(limit, "retention"), threshold_usd)
+
+
+def _usd(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if 0 <= value < math.inf else None
+    except OverflowError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,9 @@ import aiohttp
 from yarl import URL
 
 from pipeline import __version__
-from pipeline.client.account import TransactionPage, parse_transactions
+from pipeline.client.account import KeyInfo, TransactionPage, parse_key_info, parse_transactions
 from pipeline.client.connection import RequestTrace, describe_network_error, on_connected, proxy_for_api
+from pipeline.client.refusals import Cause, Refusal, explain_refusal
 from pipeline.client.responses import (
     COMPLETED_STATUSES,
     Accepted,
@@ -300,10 +301,29 @@ class Api:
         except UnreadableResponseError as error:
             return StatusError(200, f"unreadable transactions: {error}")
 
+    async def key_info(self) -> KeyInfo | StatusError:
+        """Ask what the vendor says of the key itself: whether it is disabled, its scopes and its limit."""
+        body = await self._get("/v1/key")
+        if isinstance(body, StatusError):
+            return body
+        try:
+            return parse_key_info(body)
+        except UnreadableResponseError as error:
+            return StatusError(200, f"an unreadable answer about the key: {error}")
+
+    async def explain_refusal(self, refusal: Refusal) -> Cause:
+        """Ask the key and the account whose matter a 401, 402 or 403 is."""
+        key, balance_usd = await self.key_info(), await self._balance_or_error()
+        return explain_refusal(refusal, key, balance_usd, key_source=self.key.source, now=self.vendor_now())
+
     async def balance(self) -> float | None:
         """Return the account's balance in USD, or None when it cannot be had."""
+        balance_usd = await self._balance_or_error()
+        return None if isinstance(balance_usd, StatusError) else balance_usd
+
+    async def _balance_or_error(self) -> float | StatusError | None:
         body = await self._get("/v2/billing")
-        return None if isinstance(body, StatusError) else parse_balance(body)
+        return body if isinstance(body, StatusError) else parse_balance(body)
 
     def _open_get(self, url: URL) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         return self._read_session.get(

@@ -7,9 +7,10 @@ measures between two processes must not depend on it.
 from __future__ import annotations
 
 from collections import deque
-from email.utils import parsedate_to_datetime
 from statistics import median_low
 from typing import Final
+
+from pipeline.net.retry_after import parse_http_date
 
 SAMPLES: Final = 15
 """Answers that the estimate rests on: their median, so that one wrong `Date` does not move it."""
@@ -23,13 +24,9 @@ class VendorClock:
 
     def observe(self, date: str | None, clock: float) -> None:
         """Take note of an answer's `Date` header, received at `clock` (monotonic seconds)."""
-        if not date:
-            return
-        try:
-            moment = parsedate_to_datetime(date).timestamp()
-        except (ValueError, OverflowError):
-            return
-        self._offsets.append(moment - clock)
+        moment = parse_http_date(date or "")
+        if moment is not None:
+            self._offsets.append(moment - clock)
 
     def now(self, clock: float) -> float | None:
         """Return the vendor's time, epoch seconds; None before the first answer."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from benchmarks.simulate_limit import SETTINGS, simulate
-from pipeline.net.retry_after import parse_retry_after
+from pipeline.net.retry_after import MAX_RETRY_AFTER_S, parse_retry_after, retry_after_s
 from pipeline.poll.rate_limit import AdaptiveRateLimit
 from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
 
@@ -44,10 +44,37 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
     assert parse_retry_after(value, now_utc=OCT_21_2015) == seconds
 
 
-@given(st.text(max_size=80))
-def test_retry_after_survives_anything(value: str) -> None:
-    found = parse_retry_after(value, now_utc=OCT_21_2015)
-    assert found is None or found >= 0.0
+DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "server_now", "seconds"),
+    [
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:30 GMT", "Date": DATE}, None, 30.0),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:30 GMT", "Date": DATE}, 1.0, 30.0),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:30 GMT", "Date": "today"}, OCT_21_2015 - 10.0, 40.0),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:30 GMT"}, None, None),
+        (
+            {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT", "Date": "Wed, 21 Oct 2015 12:28:00 GMT"},
+            None,
+            0.0,
+        ),
+        ({"Retry-After": "Thu, 21 Oct 2055 07:28:00 GMT", "Date": DATE}, None, MAX_RETRY_AFTER_S),
+        ({"Retry-After": "9" * 60, "Date": DATE}, None, MAX_RETRY_AFTER_S),
+        ({"Date": DATE}, None, None),
+    ],
+)
+def test_retry_after_is_reckoned_from_the_answers_own_date(
+    headers: dict[str, str], server_now: float | None, seconds: float | None
+) -> None:
+    """This machine's clock may be hours off: it has no part in it."""
+    assert retry_after_s(headers, server_now=server_now) == seconds
+
+
+@given(st.text(max_size=80), st.text(max_size=80), st.none() | st.floats())
+def test_retry_after_survives_anything(value: str, date: str, server_now: float | None) -> None:
+    found = retry_after_s({"Retry-After": value, "Date": date}, server_now=server_now)
+    assert found is None or 0.0 <= found <= MAX_RETRY_AFTER_S
 
 
 def gate_at_limit(ceiling: int, limit: int, interval_s: float = 10.0) -> AdaptiveConcurrencyLimit:

@@ -1,0 +1,168 @@
+"""Whose matter a 401, 402 or 403 is: the key's, its limit's, the credits', or the row's own."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.client import Cause, KeyInfo, Refusal, SpendingLimit, StatusError
+from pipeline.client.account import parse_key_info
+from pipeline.client.refusals import explain_refusal, resets_at
+from pipeline.client.responses import UnreadableResponseError
+from pipeline.errors import StopReason
+
+NOW = datetime(2026, 11, 28, 22, 30, tzinfo=UTC).timestamp()
+"""A Saturday."""
+
+WORKS = KeyInfo(disabled=False, scopes=None, limit=None, usage_usd=3.0)
+DISABLED = replace(WORKS, disabled=True)
+CHAT_ONLY = replace(WORKS, scopes=("model:chat",))
+UNREACHABLE = StatusError(503, "HTTP 503")
+REFUSED = StatusError(401, "HTTP 401")
+ROW = Refusal(403, "HTTP 403: Forbidden", 0.40)
+
+
+def limited(retention: str, threshold_usd: float = 3.2) -> KeyInfo:
+    return replace(WORKS, limit=SpendingLimit(retention, threshold_usd))
+
+
+def explain(
+    key: KeyInfo | StatusError, balance_usd: float | StatusError | None, refusal: Refusal = ROW
+) -> Cause:
+    return explain_refusal(refusal, key, balance_usd, key_source="AIML_API_KEY", now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("key", "balance_usd", "reason", "phrases"),
+    [
+        (REFUSED, REFUSED, StopReason.KEY, "AIML_API_KEY is refused"),
+        (DISABLED, 50.0, StopReason.KEY, "AIML_API_KEY is disabled: enable it"),
+        (CHAT_ONLY, 50.0, StopReason.KEY, "may not make videos: give it the scope model:video"),
+        (WORKS, 0.39, StopReason.CREDITS, "0.39 USD left, and the row costs 0.40: top it up"),
+        (UNREACHABLE, 0.0, StopReason.CREDITS, "top it up"),
+        (WORKS, -3.0, StopReason.CREDITS, "-3.00 USD left"),
+        (limited("no_reset"), 50.0, StopReason.CREDITS, "limit of 3.20 USD is used up: raise it, or use ano"),
+        (
+            limited("month"),
+            50.0,
+            StopReason.CREDITS,
+            "monthly limit .* after its reset .1 December, 00:00 UTC",
+        ),
+        (
+            limited("week"),
+            50.0,
+            StopReason.CREDITS,
+            "weekly limit .* after its reset .30 November, 00:00 UTC",
+        ),
+        (limited("day"), 50.0, StopReason.QUOTA, "daily limit .* after its reset .29 November, 00:00 UTC"),
+        (limited("day"), None, StopReason.QUOTA, "daily limit"),
+        (limited("day"), 0.1, StopReason.CREDITS, "top it up"),
+        (UNREACHABLE, StatusError(403, "HTTP 403"), StopReason.CREDITS, "HTTP 403: Forbidden"),
+    ],
+)
+def test_what_the_account_says_against_itself_stops_the_run(
+    key: KeyInfo | StatusError, balance_usd: float | StatusError | None, reason: StopReason, phrases: str
+) -> None:
+    blocked = explain(key, balance_usd).blocked
+    assert blocked is not None
+    assert blocked.reason is reason
+    assert re.search(phrases, blocked.message)
+    assert "HTTP 403: Forbidden" in blocked.message
+
+
+@pytest.mark.parametrize(
+    ("key", "balance_usd", "price_usd", "works"),
+    [
+        (WORKS, 50.0, 0.40, True),
+        (UNREACHABLE, 50.0, 0.40, True),
+        (limited("day", 3.4), 50.0, 0.40, True),
+        (WORKS, 50.0, None, False),
+        (WORKS, None, 0.40, False),
+        (WORKS, UNREACHABLE, 0.40, False),
+        (UNREACHABLE, UNREACHABLE, 0.40, False),
+    ],
+)
+def test_one_rows_403_is_not_the_accounts(
+    key: KeyInfo | StatusError, balance_usd: float | StatusError | None, price_usd: float | None, works: bool
+) -> None:
+    """A firewall answers a single prompt like an account without credits."""
+    assert explain(key, balance_usd, replace(ROW, price_usd=price_usd)) == Cause(account_works=works)
+
+
+def test_limit_that_the_vendor_names_explains_it_before_the_credits_do() -> None:
+    named = replace(ROW, message="HTTP 403: the key's limit is reached")
+    blocked = explain(limited("day"), 0.1, named).blocked
+    assert blocked is not None
+    assert blocked.reason is StopReason.QUOTA
+
+
+def test_daily_limit_is_waited_for_until_midnight_utc() -> None:
+    blocked = explain(limited("day"), 50.0).blocked
+    assert blocked is not None
+    assert blocked.retry_after == str(90 * 60)
+
+
+@pytest.mark.parametrize(
+    ("retention", "day"),
+    [
+        ("day", (2026, 11, 29)),
+        ("week", (2026, 11, 30)),
+        ("month", (2026, 12, 1)),
+        ("no_reset", None),
+        ("", None),
+    ],
+)
+def test_limits_reset_at_midnight_utc(retention: str, day: tuple[int, int, int] | None) -> None:
+    expected = None if day is None else datetime(*day, tzinfo=UTC).timestamp()
+    assert resets_at(SpendingLimit(retention, 1.0), NOW) == expected
+
+
+def test_key_is_read_as_documented() -> None:
+    data: dict[str, Any] = {
+        "name": None,
+        "disabled": False,
+        "prefix": "b747e891",
+        "scopes": ["model:chat", "model:video"],
+        "limit": {"retention": "day", "threshold": 25},
+        "created_at": "2026-02-18T06:57:29.232Z",
+        "updated_at": "2026-02-18T06:57:29.232Z",
+        "monthly_usage": 0.5,
+    }
+    expected = KeyInfo(False, ("model:chat", "model:video"), SpendingLimit("day", 25.0), 0.5)
+    assert parse_key_info(json.dumps({"data": data}).encode()) == expected
+    bare = {"disabled": True, "scopes": None, "limit": None, "monthly_usage": 0}
+    assert parse_key_info(json.dumps({"data": bare}).encode()) == KeyInfo(True, None, None, 0.0)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"data": []}', b'{"data": null}', b"<html>"])
+def test_what_describes_no_key_is_unreadable(body: bytes) -> None:
+    with pytest.raises(UnreadableResponseError):
+        parse_key_info(body)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=4,
+)
+
+
+@given(
+    st.fixed_dictionaries({}, optional=dict.fromkeys(("disabled", "scopes", "monthly_usage"), JSON)),
+    st.fixed_dictionaries({}, optional={"retention": JSON, "threshold": JSON}) | JSON,
+    st.none() | st.floats(allow_nan=False),
+    st.none() | st.floats(min_value=0.0, allow_nan=False),
+)
+def test_key_of_any_shape_is_a_value(
+    data: dict[str, Any], limit: object, balance_usd: float | None, price_usd: float | None
+) -> None:
+    key = parse_key_info(json.dumps({"data": {**data, "limit": limit}}).encode())
+    cause = explain(key, balance_usd, replace(ROW, price_usd=price_usd))
+    assert cause.blocked is None or not cause.account_works

@@ -35,7 +35,8 @@ from pipeline.engine import Engine
 from pipeline.errors import ExitCode, StopReason, StopRun, StoreError, UsageError
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State
-from pipeline.poll.duration_cache import duration_cache_path, read_duration_cache, write_duration_cache
+from pipeline.net.json_cache import write_json
+from pipeline.poll.duration_cache import duration_cache_path, read_duration_cache
 from pipeline.poll.learner import DurationLearner
 from pipeline.poll.rate_limit import AdaptiveRateLimit
 from pipeline.poll.schedule import PollSchedule
@@ -187,7 +188,7 @@ def _duration_cache(learner: DurationLearner, base_url: str, *, enabled: bool) -
         yield
     finally:
         if enabled:
-            write_duration_cache(path, learner.dump())
+            write_json(path, learner.dump())
 
 
 def _dependencies(

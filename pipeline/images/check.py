@@ -6,13 +6,12 @@ Each URL is asked once, many at a time, and not again for a day. Unreachable, no
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import ssl
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
@@ -28,6 +27,7 @@ from pipeline.net.address_guard import (
     PublicResolver,
     reject_private_literal,
 )
+from pipeline.net.json_cache import read_json, write_json
 from pipeline.net.proxy import proxy_for, proxy_request_options
 
 if TYPE_CHECKING:
@@ -257,16 +257,16 @@ async def _read_header(response: aiohttp.ClientResponse) -> tuple[ImageInfo | No
 def _read_cache(file: Path | None) -> dict[str, ImageInfo]:
     if file is None:
         return {}
+    rows: Any = read_json(file)
     try:
-        rows = json.loads(file.read_bytes())
         fresh = {url: row for url, row in rows.items() if 0 <= time.time() - row["at"] < CACHE_TTL_S}
         return {url: ImageInfo(row["kind"], row["width"], row["height"]) for url, row in fresh.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         return {}
 
 
 def _write_cache(file: Path | None, results: Mapping[str, ImageResult]) -> None:
-    """Remember the good ones; a cache that cannot be written is ignored."""
+    """Remember the images that were found, for a day."""
     if file is None:
         return
     rows = {
@@ -274,10 +274,4 @@ def _write_cache(file: Path | None, results: Mapping[str, ImageResult]) -> None:
         for url, info in results.items()
         if isinstance(info, ImageInfo)
     }
-    part = file.with_suffix(f".{os.getpid()}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(rows), encoding="utf-8")
-        part.replace(file)
-    except OSError:
-        return
+    write_json(file, rows)

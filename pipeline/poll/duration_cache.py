@@ -5,14 +5,13 @@ A cache and nothing more: whatever is wrong with it, the run goes on with an emp
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_dir
+
+from pipeline.net.json_cache import read_json
 
 
 def duration_cache_path(base_url: str) -> Path:
@@ -23,17 +22,5 @@ def duration_cache_path(base_url: str) -> Path:
 
 def read_duration_cache(path: Path) -> dict[str, Any]:
     """Return what was kept, or nothing."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
+    value = read_json(path)
     return value if isinstance(value, dict) else {}
-
-
-def write_duration_cache(path: Path, durations: dict[str, Any]) -> None:
-    """Replace what was kept; a disk that will not have it is no trouble."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(durations), encoding="utf-8")
-        part.replace(path)

@@ -18,8 +18,9 @@ from pipeline.ledger import Ledger
 from pipeline.ledger.lock import hold_lock
 from pipeline.manifest import load
 from pipeline.model import Record, State
+from pipeline.net.json_cache import write_json
 from pipeline.plan import new_record
-from pipeline.poll.duration_cache import duration_cache_path, read_duration_cache, write_duration_cache
+from pipeline.poll.duration_cache import duration_cache_path, read_duration_cache
 from pipeline.results.writer import ResultsWriter
 from pipeline.storage import LocalStore
 from tests.unit.samples import record
@@ -247,7 +248,7 @@ def test_each_api_has_its_own_duration_cache(tmp_path: Path, monkeypatch: pytest
     assert all(path.is_relative_to(tmp_path) and path.suffix == ".json" for path in paths)
     [path, *_] = paths
     assert read_duration_cache(path) == {}
-    write_duration_cache(path, {"kinds": [1]})
+    write_json(path, {"kinds": [1]})
     assert read_duration_cache(path) == {"kinds": [1]}
     assert [kept.name for kept in path.parent.iterdir()] == [path.name]
 
@@ -260,7 +261,7 @@ def test_damaged_duration_cache_is_empty(tmp_path: Path, data: bytes) -> None:
 
 def test_unwritable_duration_cache_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    write_duration_cache(tmp_path / "file" / "m.json", {})
+    write_json(tmp_path / "file" / "m.json", {})
     assert read_duration_cache(tmp_path / "file" / "m.json") == {}
 
 

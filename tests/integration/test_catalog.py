@@ -55,6 +55,8 @@ class CatalogServer:
     body: str | None = None
     never_responds: bool = False
     balance: float | None = None
+    deprecations: list[dict[str, Any]] | None = None
+    cards: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: list[tuple[str, str | None, str | None]] = field(default_factory=list)
 
     def add(self, name: str, *aliases: str, **more: Any) -> None:
@@ -72,6 +74,12 @@ class CatalogServer:
             return web.json_response({"current_balance": self.balance, "currency": "USD"})
         if self.body is not None:
             return web.Response(text=self.body, content_type="application/json")
+        if request.path == "/v1/models/deprecations" and self.deprecations is None:
+            return web.Response(status=404, text="<html>no such page</html>")
+        if request.path.startswith("/model/"):
+            return web.json_response(self.cards.get(request.path.removeprefix("/model/"), {}))
+        if request.path == "/v1/models/deprecations":
+            return web.json_response({"object": "list", "data": self.deprecations})
         document = (
             self.docs
             if request.path == "/docs-json"
@@ -284,3 +292,71 @@ def test_endless_references_end() -> None:
     docs = openapi_document(x={"$ref": "#/components/schemas/X"}, prompt={"allOf": [{"$ref": "#"}]})
     docs["components"] = {"schemas": {"X": {"$ref": "#/components/schemas/X"}}}
     assert rules_from_openapi(docs, MODEL) is not None
+
+
+RETIRED = {"id": MODEL, "aliases": [ALIAS], "status": "deprecated", "shutdown_at": "2027-01-01T00:00:00.000Z"}
+
+
+@pytest.mark.parametrize("name", [MODEL, ALIAS])
+async def test_a_deprecated_model_is_priced_by_its_card(name: str) -> None:
+    """The list has dropped it and it still serves: it is no typo, and its rules and price are known."""
+    info = {"docsJson": "/docs-json?model=x"}
+    card = {"id": MODEL, "aliases": [ALIAS], "info": info, "pricing": PRICING}
+    vendor = CatalogServer(deprecations=[RETIRED], cards={MODEL: card})
+    vendor.add("first/other")
+    async with running(vendor):
+        found = (await fetch_models(vendor, name))[name]
+    assert found.listed
+    assert found.pricing == PRICING
+    assert found.rules is not None
+
+
+async def test_a_deprecated_model_without_a_card_is_no_typo() -> None:
+    vendor = CatalogServer(deprecations=[RETIRED])
+    vendor.add("first/other")
+    async with running(vendor):
+        found = await fetch_models(vendor, MODEL, "other/typo")
+    assert (found[MODEL].reached, found[MODEL].listed, found[MODEL].pricing) == (True, True, None)
+    assert not found["other/typo"].listed
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        (None, "the vendor has no model other/t2v"),
+        ([{**RETIRED, "status": "withdrawn", "replaced_by": "n"}], "withdrawn the model other/t2v; use n"),
+        ([RETIRED], ""),
+        ([{**RETIRED, "shutdown_at": "2020-01-01"}], "shuts it down on 2020-01-01"),
+        ([{**RETIRED, "status": "superseded"}], ""),
+    ],
+)
+async def test_a_404_is_explained_by_the_feed_or_the_list(entries: Any, expected: str) -> None:
+    vendor = CatalogServer(deprecations=entries)
+    vendor.add("first/other")
+    async with running(vendor), aiohttp.ClientSession() as session:
+        message = await Catalog(session, vendor.base_url).explain_missing(MODEL)
+    assert expected in message
+    assert bool(message) == bool(expected)
+
+
+async def test_a_404_is_not_explained_by_a_list_that_has_the_model_or_cannot_be_had() -> None:
+    vendor = CatalogServer()
+    async with running(vendor), aiohttp.ClientSession() as session:
+        vendor.add(MODEL)
+        assert await Catalog(session, vendor.base_url).explain_missing(MODEL) == ""
+        vendor.status = 500
+        assert await Catalog(session, vendor.base_url).explain_missing(MODEL) == ""
+
+
+async def test_the_feed_is_kept_with_its_etag_and_asked_once_a_run(tmp_path: Path) -> None:
+    vendor = CatalogServer(deprecations=[RETIRED])
+    async with running(vendor), aiohttp.ClientSession() as session:
+        catalogue = Catalog(session, vendor.base_url, tmp_path)
+        found = await catalogue.fetch_deprecations()
+        assert await catalogue.fetch_deprecations() == found
+        assert [entry.model for entry in found] == [MODEL]
+        assert len(vendor.requests) == 1
+        vendor.status = 503
+        assert await Catalog(session, vendor.base_url, tmp_path).fetch_deprecations() == found
+        vendor.status, vendor.deprecations = 200, None
+        assert await Catalog(session, vendor.base_url).fetch_deprecations() == ()

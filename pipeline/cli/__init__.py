@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "status": "Count a batch's rows by state, also while a run is going on.",
     "report": "Write results.csv and report.html again, from the ledger.",
     "costs": "Compare what was charged with the vendor's own log.",
+    "reconcile": "Ask the vendor's log about rows in doubt, settle what is proven, and end.",
     "adopt": "Take over a generation that was made elsewhere.",
     "doctor": "Check network, address, key, folder and manifest; spends nothing.",
     "schema": "Print the JSON Schema of manifests, for editors.",

@@ -269,6 +269,7 @@ def make_cluster(
         batch=paths.batch,
         output=output,
         base_url=config.base_url,
+        api_name=prepared.api.name,
         api_key=config.key,
         settings=config.settings,
         workers=cluster_options.workers,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import click
 
-from pipeline.cli.batch import open_batch, plan_batch
+from pipeline.cli.batch import SANDBOX_VENDOR, open_batch, plan_batch
 from pipeline.cli.cost_prompt import confirm_cost, estimate_cost, load_prices
 from pipeline.cli.folder import check_folder
 from pipeline.cli.ledger_access import ReconnectNotifier, ledger_passwords
@@ -23,13 +23,14 @@ from pipeline.cli.preflight import (
     space_warning,
     warnings_of,
 )
-from pipeline.client import Api
+from pipeline.client import Api, key_id
 from pipeline.client.catalog import Catalog
 from pipeline.client.preflight import Preflight, check_api
 from pipeline.errors import UsageError
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State
 from pipeline.plan import BatchPlan
+from pipeline.reconcile.origin import origin_notes
 from pipeline.results import LOG_NAME
 from pipeline.results.run_log import RunLog
 from pipeline.settings import resolve
@@ -37,6 +38,7 @@ from pipeline.settings import resolve
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
     from contextlib import AsyncExitStack
+    from pathlib import Path
 
     from pipeline.cli.cost_prompt import CostEstimate, PriceTable
     from pipeline.cli.manifest_loading import LoadedManifest, ParsedManifest
@@ -52,14 +54,14 @@ if TYPE_CHECKING:
     from pipeline.storage import OutputStore
 
 
-async def start_sandbox(stack: AsyncExitStack, config: RunConfig) -> str:
+async def start_sandbox(stack: AsyncExitStack, folder: Path, speed: float) -> str:
     """Start the stand-in inside this process, where an earlier run's left off; return its URL."""
     from pipeline.sandbox import Sandbox, SandboxOptions
 
     options = SandboxOptions(
-        speed=config.options.sandbox_speed,
+        speed=speed,
         balance_usd=1_000_000.0,  # for all runs of the batch: the journal remembers what they were charged
-        journal=config.paths.folder / "sandbox.jsonl",
+        journal=folder / "sandbox.jsonl",
     )
     sandbox = await stack.enter_async_context(Sandbox(options))
     for note in sandbox.journal_warnings:
@@ -173,13 +175,20 @@ class PreparedRun:
         return options.sandbox or confirm_cost(self.cost_estimate, assume_yes=options.yes)
 
 
+def sandbox_reconcile_after_s(speed: float) -> float:
+    """Return how long a row has to be absent from the log of a sandbox of this speed."""
+    return max(SANDBOX_RECONCILE_AFTER_S / speed, MIN_RECONCILE_AFTER_S)
+
+
 def resolve_settings(options: RunOptions, manifest_run: Mapping[str, Any]) -> Settings:
     """Flags > environment > the manifest's `run:` > defaults; the sandbox, being fast, has its own."""
     defaults: dict[str, Any] = {}
     if options.sandbox:
         speed = max(1.0, options.sandbox_speed)
-        reconcile_after_s = max(SANDBOX_RECONCILE_AFTER_S / speed, MIN_RECONCILE_AFTER_S)
-        defaults = {"poll_interval": SANDBOX_POLL_INTERVAL_S / speed, "reconcile_after": reconcile_after_s}
+        defaults = {
+            "poll_interval": SANDBOX_POLL_INTERVAL_S / speed,
+            "reconcile_after": sandbox_reconcile_after_s(speed),
+        }
     return resolve(
         [
             ("the command line", options.flags),
@@ -197,11 +206,11 @@ async def prepare(stack: AsyncExitStack, config: RunConfig) -> PreparedRun:
     """
     options, paths = config.options, config.paths
     lost = check_folder(paths, options.manifest, sandbox=options.sandbox, begin_anew=options.begin_anew)
-    base_url = config.base_url or await start_sandbox(stack, config)
+    base_url = config.base_url or await start_sandbox(stack, paths.folder, options.sandbox_speed)
     file_limit = raise_open_file_limit()
     _, connections, _ = fit_to_open_files(config.settings, file_limit)
-    timeout_s = config.settings.request_timeout
-    opening_api = Api(base_url, config.key, timeout_s=timeout_s, connections=connections)
+    timeout_s, name = config.settings.request_timeout, SANDBOX_VENDOR if options.sandbox else ""
+    opening_api = Api(base_url, config.key, timeout_s=timeout_s, connections=connections, name=name)
     api = await stack.enter_async_context(opening_api)
     cache = None if options.sandbox else cache_dir()
     catalogue = Catalog(api.keyless_session, base_url, cache, timeout_s=CATALOGUE_TIMEOUT_S)
@@ -217,6 +226,7 @@ async def prepare(stack: AsyncExitStack, config: RunConfig) -> PreparedRun:
     plan = await plan_batch(ledger, loaded.manifest, settings.name, options.retry, resubmit_in_doubt=resubmit)
     pricing = load_prices(plan.records, loaded, catalogue, settings.assume_price)
     prices, preflight = await _price_and_check(pricing, plan.records, config)
+    notes = (*notes, *origin_notes(plan.records, key_id(config.key.secret, ledger.identity), api.name))
     notes = tuple(filter(None, (*notes, *warnings_of(preflight), limit_note, space_warning(paths.folder))))
     cost_estimate = await estimate_cost(plan.records, prices, None if options.sandbox else api)
     final_config = replace(config, settings=settings, base_url=base_url)

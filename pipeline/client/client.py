@@ -115,15 +115,18 @@ class Api:
         connections: int = 128,
         may_create: Callable[[], bool] | None = None,
         environ: Mapping[str, str] | None = None,
+        name: str = "",
     ) -> None:
         """`may_create` is asked right before a create's first byte: False keeps it from leaving.
 
-        `environ` is where a proxy is looked for (None: the process's own). Raises `UsageError` for a base
-        URL that will not do, and for a proxy that will not.
+        `environ` is where a proxy is looked for (None: the process's own). `name` is what the ledger calls
+        this API (the base URL): the embedded sandbox listens on another port each time. Raises
+        `UsageError` for a base URL or a proxy that will not do.
         """
         self._may_create = may_create
         self._vendor_clock = VendorClock()
         self.base_url = normalize_base_url(base_url)
+        self.name = name or self.base_url
         self._proxy = proxy_for_api(self.base_url, os.environ if environ is None else environ)
         self._proxy_options = proxy_request_options(self._proxy)
         self.key = key

@@ -40,6 +40,7 @@ class ClusterConfig:
     prices: Mapping[str, float] = field(repr=False, default_factory=dict)
     assumed_price: float | None = None
     cached_durations: Mapping[str, Any] = field(repr=False, default_factory=dict)
+    api_name: str = ""
 
     def for_worker(self) -> ClusterConfig:
         """Return what a worker needs of this: each row comes to it with its price."""

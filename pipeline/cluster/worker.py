@@ -141,7 +141,13 @@ class ClusterWorker:
             self._ledger = await stack.enter_async_context(await ledger)
             self._ledger.fence(self._leases)
             timeout_s = config.settings.request_timeout
-            api = Api(config.base_url, config.api_key, timeout_s=timeout_s, may_create=self.may_create)
+            api = Api(
+                config.base_url,
+                config.api_key,
+                timeout_s=timeout_s,
+                may_create=self.may_create,
+                name=config.api_name,
+            )
             await stack.enter_async_context(api)
             session = await stack.enter_async_context(open_session())
             store = open_store(config.output)

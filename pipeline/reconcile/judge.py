@@ -87,6 +87,19 @@ def describe(missing: tuple[Missing, ...]) -> str:
     return f"{'; '.join(m.message for m in lasting)}. To settle it: {', and '.join(remedies)}"
 
 
+def settled_message(before: Record, after: Record) -> str:
+    """Return what became of a row in doubt, as a person reads it."""
+    match after.state:
+        case State.GENERATING:
+            return "found in the vendor's log"
+        case State.PENDING if after.faults > before.faults:
+            return "the log lists it as failed, and nothing is charged; submitting it again"
+        case State.PENDING:
+            return "never accepted; submitting it again"
+        case _:
+            return after.failure.message if after.failure is not None else str(after.state)
+
+
 def mark_explained(record: Record, reason: str) -> Record | None:
     """Return a row in doubt whose failure says what its settling lacks; None when it says so already."""
     before = record.failure.message.partition(EXPLAINED)[0] if record.failure is not None else ""

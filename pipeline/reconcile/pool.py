@@ -5,21 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pipeline.client import key_id
-from pipeline.client.responses import StatusError
 from pipeline.errors import Conflict, StopReason
 from pipeline.events import Level, Topic
 from pipeline.model import State
 from pipeline.reconcile.judge import (
-    FailedAtVendor,
-    Found,
-    NeverAccepted,
-    StillInDoubt,
     describe,
     judge_unknown_generation,
     mark_explained,
-    mark_found,
-    mark_never_accepted,
-    mark_never_ran,
+    settled_message,
 )
 from pipeline.reconcile.patience import Patience
 from pipeline.reconcile.reconciler import Reconciler
@@ -39,9 +32,6 @@ end and late, so asking faster than the generations are polled finds nothing mor
 
 NO_WAIT_REASONS: Final = frozenset({StopReason.INTERRUPTED, StopReason.KEY, StopReason.LEDGER})
 """Reasons to stop after which no run stays for its rows in doubt; they are the next run's."""
-
-NOT_FOUND: Final = 404
-FOUND: Final = "found in the vendor's log"
 
 
 class ReconcilerPool:
@@ -118,34 +108,10 @@ class ReconcilerPool:
         run.notify()
 
     async def _settle(self, record: Record, verdict: Verdict) -> None:
-        match verdict:
-            case Found(generation_id=generation_id):
-                await self._commit(record, mark_found(record, generation_id), f"{record.id}: {FOUND}")
-            case NeverAccepted():
-                message = f"{record.id}: never accepted; submitting it again"
-                await self._commit(record, mark_never_accepted(record), message)
-            case FailedAtVendor(generation_id=generation_id):
-                await self._settle_failed(record, generation_id)
-            case StillInDoubt(record=after) if after is not record:
-                await self._commit(record, after, "")
-            case StillInDoubt():
-                pass
-
-    async def _settle_failed(self, record: Record, generation_id: str) -> None:
-        """Ask once for the status of what the log lists as failed: the poller goes on with what has one."""
-        run = self._run
-        status = await run.deps.api.get_status(generation_id) if generation_id else None
-        if isinstance(status, StatusError) and status.http_status != NOT_FOUND:
-            return
-        if status is not None and not isinstance(status, StatusError):
-            await self._commit(record, mark_found(record, generation_id), f"{record.id}: {FOUND}")
-            return
-        after = mark_never_ran(
-            record, now=run.deps.wall(), generation_retries=run.settings.generation_retries
-        )
-        await self._commit(
-            record, after, f"{record.id}: the vendor's log lists it as failed; nothing is charged"
-        )
+        retries = self._run.settings.generation_retries
+        after = await self._reconciler.settle(record, verdict, generation_retries=retries)
+        if after is not record:
+            await self._commit(record, after, f"{record.id}: {settled_message(record, after)}")
 
     async def _commit(self, record: Record, after: Record, message: str) -> None:
         run = self._run

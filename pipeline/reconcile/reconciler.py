@@ -7,19 +7,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, assert_never
 
 from anyio import to_thread
 
+from pipeline.client.responses import StatusError
 from pipeline.reconcile.absence_proof import starts_absence
 from pipeline.reconcile.charges import Charges, fetch_charges
 from pipeline.reconcile.evidence import Evidence, Premise, Witness
 from pipeline.reconcile.judge import (
     AbsenceTimer,
+    FailedAtVendor,
+    Found,
     NeverAccepted,
     StillInDoubt,
     Verdict,
     judge,
+    mark_found,
+    mark_never_accepted,
+    mark_never_ran,
     submission_of,
     witness_of,
 )
@@ -31,6 +37,8 @@ if TYPE_CHECKING:
 
     from pipeline.client import Api
     from pipeline.model import Record
+
+NOT_FOUND: Final = 404
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +85,15 @@ class Reconciler:
 
         `known` are those records of the batch that are at hand. The network never raises.
         """
+        if self.api.vendor_now() is None:
+            # Any answer tells the vendor's time, by which the windows are planned.
+            await self.api.log_page({"period": "24h"}, limit=1, offset=0, key_prefix=self.key_prefix)
         clock, now = self.clock(), self.api.vendor_now()
+        known = list(known)
         log = await self._read_log(in_doubt, clock, now)
-        view = await self._with_records(View(log, clock, now, order), list(known))
+        if self.key_prefix:
+            log = replace(log, key_id=_owner_of(log, known))
+        view = await self._with_records(View(log, clock, now, order), known)
         verdicts = self._judge_all(in_doubt, view)
         nearly = [record for record in in_doubt if _is_nearly_proven(verdicts[record.key])]
         if nearly:
@@ -105,6 +119,30 @@ class Reconciler:
             key_id=self.key_id,
             key_prefix=self.key_prefix,
         )
+
+    async def settle(self, record: Record, verdict: Verdict, *, generation_retries: int) -> Record:
+        """Return what a verdict makes of its row: `record` itself when nothing changes.
+
+        What the log lists as failed is asked for its status once. Whatever that says but 404, the row goes on
+        with that generation, whose polls confirm how it ended.
+        """
+        match verdict:
+            case Found(generation_id=generation_id):
+                return mark_found(record, generation_id)
+            case NeverAccepted():
+                return mark_never_accepted(record)
+            case StillInDoubt(record=after):
+                return after
+            case FailedAtVendor(generation_id=generation_id):
+                if generation_id:
+                    status = await self.api.get_status(generation_id)
+                    if not isinstance(status, StatusError):
+                        return mark_found(record, generation_id)
+                    if status.http_status != NOT_FOUND:
+                        return record
+                return mark_never_ran(record, now=self.wall(), generation_retries=generation_retries)
+            case unreachable:
+                assert_never(unreachable)
 
     def _earliest(self, records: Sequence[Record]) -> float:
         spans = [submission_of(record).span(self.wait_s) for record in records]
@@ -147,3 +185,12 @@ def _is_nearly_proven(verdict: Verdict) -> bool:
     if isinstance(verdict, StillInDoubt):
         return all(missing.premise is Premise.AFTER for missing in verdict.missing)
     return isinstance(verdict, NeverAccepted)
+
+
+def _owner_of(log: LogPass, records: Iterable[Record]) -> str:
+    """Return the id of the key that sent what a log shows of ours; empty when that is nobody's or several's.
+
+    A ledger keeps no part of a key, its prefix neither, so that the log itself has to say whose it is.
+    """
+    owners = {record.key_id for record in records if record.correlation_id in log.rows and record.key_id}
+    return owners.pop() if len(owners) == 1 else ""

@@ -63,7 +63,7 @@ class LogPass:
 
     It is `complete` when every window was read to its end over pages that overlap. `refused` says that the
     key may not read the log. `oldest` and `newest` are the times of the outermost rows of anybody's;
-    `other_generations` are the generations of requests that are not ours.
+    `other_generations` are the generations of requests that are not ours, `times` those of our submissions.
     """
 
     rows: Mapping[str, LogRow]
@@ -77,12 +77,7 @@ class LogPass:
     oldest: float | None = None
     newest: float | None = None
     other_generations: frozenset[str] = frozenset()
-
-    @property
-    def times(self) -> Mapping[str, float]:
-        """When each of our submissions was made, by the log, by correlation id."""
-        dated = ((name, parse_time(row.created)) for name, row in self.rows.items())
-        return {name: at for name, at in dated if at is not None}
+    times: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +90,14 @@ class WholeLog:
 
 @dataclass(slots=True)
 class LogCollector:
-    """Gathers a pass from its rows. `own_prefix` begins the correlation ids of this ledger."""
+    """Gathers a pass from its rows. `own_prefix` begins the correlation ids of this ledger.
+
+    A time outside of the window that was asked for tells nothing, and is left out.
+    """
 
     own_prefix: str
+    window: tuple[float, float] = (-inf, inf)
+    times: dict[str, float] = field(default_factory=dict)
     rows: dict[str, LogRow] = field(default_factory=dict)
     anonymous: list[AnonymousRow] = field(default_factory=list)
     others: set[str] = field(default_factory=set)
@@ -106,12 +106,14 @@ class LogCollector:
 
     def add(self, rows: Iterable[LogRow]) -> None:
         for row in rows:
-            at = parse_time(row.created)
+            at = self._time(row)
             if at is not None:
                 self.oldest = at if self.oldest is None else min(at, self.oldest)
                 self.newest = at if self.newest is None else max(at, self.newest)
             name = row.client_request_id
             if name.startswith(self.own_prefix):
+                if at is not None:
+                    self.times[name] = at
                 if _is_preferred(row, self.rows.get(name)):
                     self.rows[name] = row
                 continue
@@ -119,6 +121,11 @@ class LogCollector:
                 self.anonymous.append(AnonymousRow(row.inference_id, row.model, at))
             elif row.inference_id:
                 self.others.add(row.inference_id)
+
+    def _time(self, row: LogRow) -> float | None:
+        at = parse_time(row.created)
+        start, end = self.window
+        return at if at is not None and start - HOUR_S <= at <= end + HOUR_S else None
 
     def has_settled(self, wanted: Collection[str]) -> bool:
         """Say whether every id of `wanted` is found with its generation, so that reading may end."""
@@ -243,6 +250,7 @@ async def fetch_log(
         error = await _read_newest(api, collected, key_prefix)
     for window in windows if error is None else ():
         await anyio.sleep(gap_s)
+        collected.window = window.start, window.end
         error = await read_window(api, window, take, gap_s=gap_s, key_prefix=key_prefix)
         if error is not None or ended_early:
             break
@@ -252,12 +260,13 @@ async def fetch_log(
         error=error.message if error is not None else "",
         refused=error is not None and error.http_status in REFUSED_STATUSES,
         key_id=key_id,
-        api_url=api.base_url,
+        api_url=api.name,
         windows=tuple((window.start, window.end) for window in windows),
         anonymous=tuple(collected.anonymous),
         oldest=collected.oldest,
         newest=collected.newest,
         other_generations=frozenset(collected.others),
+        times=collected.times,
     )
 
 

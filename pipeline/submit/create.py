@@ -82,7 +82,7 @@ class Submitter:
             correlation_id=correlation_id(self._ledger.identity, record, submission_no),
             submitted_at=self._wall(),
             key_id=self._key_id,
-            api_url=self._api.base_url,
+            api_url=self._api.name,
             vendor_sent_at=self._api.vendor_now(),
             reserved_usd=price_usd,
             earlier_usd=record.usd_spent or 0.0,

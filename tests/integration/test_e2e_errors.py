@@ -90,7 +90,7 @@ async def test_proven_rejection_is_retried_or_failed_and_never_in_doubt(tmp_path
             vendor.scripts[f"proven {name}"] = JobScript(creates=[ScriptedCreate(accept=False, reply=reply)])
         for name, reply in FINAL_REJECTIONS.items():
             vendor.scripts[f"refused {name}"] = JobScript(creates=[ScriptedCreate(accept=False, reply=reply)])
-        vendor.log_down = True  # whoever needs it has doubts without reason
+        vendor.log_down = 503  # whoever needs it has doubts without reason
         desk.write(list(vendor.scripts))
         result = await desk.run("--reconcile-wait", "0")
         rows = {row["prompt"]: row for row in desk.rows()}

@@ -69,11 +69,11 @@ async def test_a_log_that_never_shows_them_holds_them(tmp_path: Path) -> None:
         assert desk.states() == {"done": 4, "in_doubt": 7}
         assert vendor.create_counts == dict.fromkeys([*prompts, *good], 1)
         assert "--resubmit-in-doubt" in result.out + result.err
-        vendor.log_down = True
+        vendor.log_down = 503
         result = await desk.run("--reconcile-wait", "1", "--reconcile-after", "0")
         assert result.code == 3, result.output
         assert desk.states() == {"done": 4, "in_doubt": 7}
-        vendor.log_down = False
+        vendor.log_down = 0
         for prompt in prompts:
             vendor.scripts[prompt].in_log = True
         result = await desk.run("--reconcile-wait", "1")

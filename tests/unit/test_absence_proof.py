@@ -32,6 +32,7 @@ LOG = LogPass(
     windows=((NOW - DAY_S, float("inf")),),
     oldest=SENT_AT - 500,
     newest=NOW - 10,
+    times={"c-other": SENT_AT + 100},
 )
 CHARGES = Charges((Charge("g-other", SENT_AT + 400), Charge("g-early", SENT_AT - 900)))
 EVIDENCE = Evidence(LOG, WAIT_S, 3000.0, 1000.0, NOW, (WITNESS,), None, frozenset({"g-other", "g-early"}))
@@ -79,7 +80,7 @@ BROKEN: list[tuple[str, Submission, Evidence, Premise]] = [
     (
         "a log of another clock",
         SUBMISSION,
-        with_log(rows={"c-other": replace(OTHER_ROW, created=iso(SENT_AT + 100 - HOUR_S))}),
+        with_log(times={"c-other": SENT_AT + 100 - HOUR_S}),
         Premise.CLOCK,
     ),
     ("a log ahead of the vendor's clock", SUBMISSION, with_log(newest=NOW + HOUR_S), Premise.CLOCK),
@@ -168,8 +169,8 @@ def test_api_without_transactions_leaves_it_to_a_witness_after_the_submission() 
     charges = Charges(error="HTTP 404", not_offered=True)
     assert prove_absence(SUBMISSION, replace(STILL, charges=charges)) == ()
     before = replace(WITNESS, sent_at=SENT_AT - 100, order=0)
-    times = {"c-other": replace(OTHER_ROW, created=iso(SENT_AT - 100))}
-    evidence = replace(STILL, charges=charges, witnesses=(before,), log=replace(STILL.log, rows=times))
+    times = {"c-other": SENT_AT - 100}
+    evidence = replace(STILL, charges=charges, witnesses=(before,), log=replace(STILL.log, times=times))
     assert only_missing(SUBMISSION, evidence).premise is Premise.AFTER
 
 
@@ -191,7 +192,7 @@ OLD = replace(SUBMISSION, sent_at=OLD_AT, local_sent_at=OLD_AT, absent_since=OLD
 OLD_WITNESS = replace(WITNESS, sent_at=OLD_AT + 100)
 OLD_LOG = replace(
     LOG,
-    rows={"c-other": replace(OTHER_ROW, created=iso(OLD_AT + 100))},
+    times={"c-other": OLD_AT + 100},
     windows=((OLD_AT - DAY_S, OLD_AT + DAY_S),),
     oldest=OLD_AT - 50,
 )

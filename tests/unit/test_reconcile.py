@@ -33,6 +33,7 @@ from pipeline.reconcile.judge import (
     submission_of,
     witness_of,
 )
+from pipeline.reconcile.origin import origin_notes
 from pipeline.reconcile.patience import Patience
 from pipeline.reconcile.request_log import (
     DAY_S,
@@ -114,7 +115,7 @@ def test_doubts_far_apart_are_read_in_windows_of_their_own() -> None:
 class ScriptedLog:
     """A log of rows, newest first, from replicas that may be some rows behind on later pages."""
 
-    base_url = URL
+    name = URL
 
     def __init__(self, rows: list[LogRow]) -> None:
         self.rows = rows
@@ -239,6 +240,13 @@ async def test_pass_keeps_what_a_proof_asks_for() -> None:
     assert [found.inference_id for found in seen.anonymous] == ["g-n"]
     assert seen.other_generations == {"g-o0", "g-o1"}
     assert (seen.oldest, seen.newest) == (NOW - 500, NOW)
+
+
+async def test_time_outside_of_the_window_that_was_asked_for_tells_nothing() -> None:
+    log = ScriptedLog([row("a", at=NOW - 300 * DAY_S), row("b", at=NOW - 50)])
+    seen = await fetch_pass(log, "missing")
+    assert seen.times == {"vb.x.b": NOW - 50}
+    assert (seen.oldest, seen.newest) == (NOW - 50, NOW - 50)
 
 
 async def test_old_window_is_read_with_the_newest_page() -> None:
@@ -452,3 +460,14 @@ def test_next_pass_comes_when_the_proof_may_be_complete() -> None:
     soon = patience_after(replace(TOO_SOON, wait_s=4.0))
     assert soon.next_pass_s(30.0) == pytest.approx(4.01)
     assert [patience_after(LAGGING).next_pass_s(gap) for gap, _ in pairwise((3.0, 30.0, 0.0))] == [3.0, 30.0]
+
+
+def test_rows_from_another_key_or_address_are_reported() -> None:
+    rows = [in_doubt_record("a"), in_doubt_record("b"), in_doubt_record("old", key_id="", api_url="")]
+    assert origin_notes(rows, "key", URL) == ()
+    [note] = origin_notes(rows, "rotated", URL)
+    assert note.startswith("2 row(s)")
+    [note] = origin_notes(rows, "key", "https://elsewhere.example.com")
+    assert f"--base-url {URL}" in note
+    done = [record(State.DONE, "d", key_id="key", api_url=URL)]
+    assert origin_notes(done, "rotated", "https://elsewhere.example.com") == ()

@@ -70,7 +70,7 @@ class HistoryVendor:
     charges_error: int = 0
     asking: str = "A"
     requests: int = 0
-    base_url: str = API_URL
+    name: str = API_URL
 
     def vendor_now(self) -> float | None:
         return float(int(self.now)) if self.requests else None

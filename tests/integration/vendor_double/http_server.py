@@ -11,6 +11,7 @@ import json
 import socket
 import struct
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -64,7 +65,7 @@ class Exchange:
         await self.writer.drain()
 
     def send_head(self, status: int, *groups: Mapping[str, str] | None) -> None:
-        lines = [f"HTTP/1.1 {status} Whatever"]
+        lines = [f"HTTP/1.1 {status} Whatever", f"Date: {formatdate(usegmt=True)}"]
         lines += [f"{name}: {value}" for group in groups if group for name, value in group.items()]
         self.writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
 

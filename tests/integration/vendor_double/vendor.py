@@ -12,6 +12,7 @@ import time
 import uuid
 from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from math import inf
 from typing import TYPE_CHECKING, Any, Self
 
@@ -41,6 +42,7 @@ class VendorGeneration:
     accepted_at: float
     ends_at: float
     script: JobScript
+    key: str = KEY
     polls: int = 0
 
     @property
@@ -60,6 +62,9 @@ class VendorDouble:
 
     def __init__(self, *, render_s: float = 0.3, key: str = KEY, fixed_ports: bool = False) -> None:
         self.key = key
+        self.other_keys: set[str] = set()
+        self.management_key = ""
+        self.offers_transactions = False
         self.render_s = render_s
         self.scripts: dict[str, JobScript] = {}
         self.generations: list[VendorGeneration] = []
@@ -70,7 +75,7 @@ class VendorDouble:
         self.credits: int | None = None
         self.max_in_flight: int | None = None
         self.quota = False
-        self.log_down = False
+        self.log_down = 0
         self.log_lag_s = 0.0
         self.log_page_rows = 100
         self.log_noise = 0
@@ -118,7 +123,7 @@ class VendorDouble:
         if request.path == "/v1/models":
             await asyncio.sleep(self.prices_delay_s)
             await exchange.send_json(404, error_body(404, "no such model", request.path))
-        elif request.headers.get("authorization") != f"Bearer {self.key}":
+        elif asking_key(request) not in {self.key, self.management_key, *self.other_keys}:
             await exchange.send_json(401, error_body(401, "Invalid API key provided", request.path))
         elif request.path == GENERATIONS_PATH and request.method == "POST":
             await self._create(exchange)
@@ -126,6 +131,10 @@ class VendorDouble:
             await self._status(exchange)
         elif request.path == "/v2/logs":
             await self._log(exchange)
+        elif request.path == "/v2/billing/transactions" and self.offers_transactions:
+            charged = [made for made in reversed(self.generations) if made.finished and not made.failed]
+            answer = {"data": [_transaction(made) for made in charged], "pagination": {"next_cursor": None}}
+            await exchange.send_json(200, answer)
         elif request.path == "/v2/billing":
             await asyncio.sleep(self.prices_delay_s)
             await exchange.send_json(200, {"current_balance": 100.0, "currency": "USD"})
@@ -174,6 +183,7 @@ class VendorDouble:
             accepted_at=now,
             ends_at=now + (self.render_s if script.render_s is None else script.render_s),
             script=script,
+            key=asking_key(request),
         )
         self.generations.append(made)
         self._by_id[str(made.id)] = made
@@ -217,26 +227,31 @@ class VendorDouble:
 
     async def _log(self, exchange: Exchange) -> None:
         if self.log_down:
-            await exchange.send_json(503, error_body(503, "Analytics are unavailable"))
+            await exchange.send_json(self.log_down, error_body(self.log_down, "Analytics are unavailable"))
             return
         query = exchange.request.query
         if "period" in query and ("start" in query or "end" in query):
             await exchange.send_json(400, error_body(400, "period or start and end, never both"))
             return
-        rows = self._log_rows()
+        asking, prefix = asking_key(exchange.request), query.get("key_prefix", "")
+        if prefix and asking != self.management_key:
+            await exchange.send_json(403, error_body(403, "A different key requires a management key"))
+            return
+        rows = self._log_rows(prefix or asking)
         offset = int(query.get("offset", "0"))
         page = rows[offset : offset + min(int(query.get("limit", "10")), self.log_page_rows)]
         more = offset + len(page) < len(rows)
         pagination = {"limit": len(page), "offset": offset, "total": len(rows), "has_more": more}
         await exchange.send_json(200, {"data": page, "pagination": pagination})
 
-    def _log_rows(self) -> list[dict[str, Any]]:
+    def _log_rows(self, key: str) -> list[dict[str, Any]]:
         """Newest first, strangers' requests among them; a row comes once its generation is finished."""
         now = time.time()
         shown = [
             _log_row(made)
             for made in reversed(self.generations)
-            if made.script.in_log
+            if made.key.startswith(key)
+            and made.script.in_log
             and made.ends_at < inf
             and now >= made.ends_at + self.log_lag_s + made.script.log_late_s
         ]
@@ -246,7 +261,7 @@ class VendorDouble:
 
 def _log_row(generation: VendorGeneration | None) -> dict[str, Any]:
     return {
-        "created": "2026-08-01T00:00:00.000Z",
+        "created": _iso(time.time() if generation is None else generation.accepted_at),
         "status": "succeeded",
         "origin": "api",
         "model": "google/veo-3.1-i2v-fast",
@@ -256,3 +271,20 @@ def _log_row(generation: VendorGeneration | None) -> dict[str, Any]:
         "inference_id": None if generation is None else generation.id,
         "client_request_id": None if generation is None else generation.client_id or None,
     }
+
+
+def _transaction(generation: VendorGeneration) -> dict[str, Any]:
+    return {
+        "type": "MODEL_USAGE",
+        "amount": {"usd": 1.2, "credits": 2400000},
+        "reference_id": generation.id,
+        "created_at": _iso(generation.ends_at),
+    }
+
+
+def _iso(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat()
+
+
+def asking_key(request: Request) -> str:
+    return request.headers.get("authorization", "").removeprefix("Bearer ")

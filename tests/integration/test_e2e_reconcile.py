@@ -1,0 +1,168 @@
+"""Keys, addresses and logs that cannot show a row in doubt, through the real command: paid once."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.integration.vendor_double import KEY, LOST_CREATES, VendorDouble, vendor_and_workspace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.integration.vendor_double import Workspace
+
+NEW_KEY = "sk-fedcba9876543210.OTHER"
+MANAGEMENT_KEY = "mk-management.SECRET"
+
+
+async def lose_answers(vendor: VendorDouble, desk: Workspace, count: int, *good: str) -> list[str]:
+    """Run a batch whose first creates are accepted and not answered, with a log that does not show them."""
+    prompts = [f"lost {number}" for number in range(count)]
+    for prompt in prompts:
+        script = vendor.script(prompt, creates=[LOST_CREATES["accepted then cut"]])
+        script.in_log = False
+    desk.write([*prompts, *good])
+    result = await desk.run("--reconcile-wait", "0", "--concurrency", "12")
+    assert result.code == 3, result.output
+    assert desk.states().get("in_doubt") == count
+    return prompts
+
+
+def show_in_log(vendor: VendorDouble) -> None:
+    for script in vendor.scripts.values():
+        script.in_log = True
+
+
+def assert_once(vendor: VendorDouble, prompts: list[str]) -> None:
+    assert vendor.paid_counts() == dict.fromkeys(prompts, 1)
+
+
+async def reconcile(desk: Workspace, *args: str) -> tuple[int, dict[str, Any]]:
+    result = await desk.command("reconcile", "batch.json", "--base-url", desk.base_url, "--json", *args)
+    return result.code, json.loads(result.out)
+
+
+async def test_rotated_key_pays_nothing_twice_and_the_old_one_finishes_everything(tmp_path: Path) -> None:
+    async with vendor_and_workspace(tmp_path) as (vendor, desk):
+        prompts = await lose_answers(vendor, desk, 12)
+        show_in_log(vendor)
+        vendor.other_keys = {NEW_KEY}
+        desk.key = NEW_KEY
+        for _ in range(2):
+            result = await desk.run("--reconcile-after", "5", within_s=30)
+            assert result.code == 3, result.output
+        assert_once(vendor, prompts)
+        rows = desk.rows()
+        assert {row["status"] for row in rows} == {"in_doubt"}
+        assert all("another key" in row["error_message"] for row in rows)
+        desk.key = KEY
+        result = await desk.run("--reconcile-after", "5")
+        assert result.code == 0, result.output
+        assert desk.states() == {"done": 12}
+        assert_once(vendor, prompts)
+
+
+async def test_other_address_proves_nothing(tmp_path: Path) -> None:
+    async with vendor_and_workspace(tmp_path) as (vendor, desk), VendorDouble() as other:
+        prompts = await lose_answers(vendor, desk, 3)
+        desk.base_url = other.api.url
+        result = await desk.run("--reconcile-after", "1", within_s=30)
+        assert result.code == 3, result.output
+        assert vendor.api.url in desk.rows()[0]["error_message"]
+        assert_once(vendor, prompts)
+        assert other.generations == []
+
+
+async def test_log_that_refuses_the_key_for_good_ends_the_wait(tmp_path: Path) -> None:
+    async with vendor_and_workspace(tmp_path) as (vendor, desk):
+        prompts = await lose_answers(vendor, desk, 2)
+        vendor.log_down = 403
+        result = await desk.run(within_s=30)
+        assert result.code == 3, result.output
+        assert "403" in desk.rows()[0]["error_message"]
+        assert_once(vendor, prompts)
+
+
+async def test_log_that_stands_still_proves_nothing(tmp_path: Path) -> None:
+    """Nine accepted rows are missing from it, too."""
+    async with vendor_and_workspace(tmp_path) as (vendor, desk):
+        good = [f"good {number}" for number in range(9)]
+        for prompt in good:
+            vendor.script(prompt).in_log = False
+        prompts = [*await lose_answers(vendor, desk, 3, *good), *good]
+        for _ in range(2):
+            result = await desk.run("--reconcile-after", "1", within_s=40)
+            assert result.code == 3, result.output
+        assert_once(vendor, prompts)
+        assert "does not show 9" in "".join(row["error_message"] for row in desk.rows())
+        show_in_log(vendor)
+        result = await desk.run("--reconcile-after", "1")
+        assert result.code == 0, result.output
+        assert_once(vendor, prompts)
+
+
+async def test_reconcile_reports_and_settles_row_by_row(tmp_path: Path) -> None:
+    async with vendor_and_workspace(tmp_path) as (vendor, desk):
+        prompts = await lose_answers(vendor, desk, 2)
+        code, answer = await reconcile(desk)
+        assert (code, answer["in_doubt"], len(answer["rows"])) == (3, 2, 2)
+        assert {"time", "passes"} <= {lack["premise"] for lack in answer["rows"][0]["missing"]}
+        vendor.scripts["lost 0"].in_log = True
+        code, answer = await reconcile(desk)
+        assert (code, answer["in_doubt"]) == (3, 1)
+        assert sorted(row["status"] for row in answer["rows"]) == ["generating", "in_doubt"]
+        show_in_log(vendor)
+        code, answer = await reconcile(desk)
+        assert (code, [row["status"] for row in answer["rows"]]) == (0, ["generating"])
+        assert await reconcile(desk) == (0, {"rows": [], "in_doubt": 0, "exit_code": 0})
+        creates = vendor.create_counts.total()
+        result = await desk.run()
+        assert result.code == 0, result.output
+        assert vendor.create_counts.total() == creates
+        assert_once(vendor, prompts)
+
+
+@pytest.mark.parametrize("unexplained", [False, True])
+async def test_absence_is_proven_by_two_calls_where_the_charges_agree(
+    tmp_path: Path, *, unexplained: bool
+) -> None:
+    async with vendor_and_workspace(tmp_path) as (vendor, desk):
+        vendor.offers_transactions = True
+        vendor.script("lost", creates=[LOST_CREATES["cut unaccepted"]])
+        if unexplained:
+            vendor.scripts["lost"].creates = [LOST_CREATES["accepted then cut"]]
+            vendor.scripts["lost"].in_log = False
+        desk.write(["lost"])
+        assert (await desk.run("--reconcile-wait", "0")).code == 3
+        answers = [await reconcile(desk, "--reconcile-after", "1") for _ in range(4)]
+        statuses = [answer["rows"][0]["status"] for _, answer in answers if answer["rows"]]
+        if unexplained:
+            assert [code for code, _ in answers] == [3] * 4
+            assert "charged" in answers[-1][1]["rows"][0]["message"]
+            assert_once(vendor, ["lost"])
+            return
+        assert "pending" in statuses
+        assert answers[-1][0] == 0
+        result = await desk.run("--reconcile-after", "1")
+        assert result.code == 0, result.output
+        assert_once(vendor, ["lost"])
+
+
+async def test_management_key_reads_the_log_of_the_key_that_sent(tmp_path: Path) -> None:
+    async with vendor_and_workspace(tmp_path) as (vendor, desk):
+        prompts = await lose_answers(vendor, desk, 2, "good")
+        show_in_log(vendor)
+        vendor.other_keys, vendor.management_key = {NEW_KEY}, MANAGEMENT_KEY
+        desk.key = NEW_KEY
+        code, answer = await reconcile(desk)
+        assert (code, answer["in_doubt"]) == (3, 2)
+        assert all("AIMLAPI_MANAGEMENT_KEY" in row["message"] for row in answer["rows"])
+        refused = await desk.command("reconcile", "batch.json", "--key-prefix", KEY[:8])
+        assert (refused.code, "AIMLAPI_MANAGEMENT_KEY" in refused.err) == (2, True)
+        desk.environment = {"AIMLAPI_MANAGEMENT_KEY": MANAGEMENT_KEY}
+        code, answer = await reconcile(desk, "--key-prefix", KEY[:8])
+        assert (code, {row["status"] for row in answer["rows"]}) == (0, {"generating"})
+        assert_once(vendor, [*prompts, "good"])

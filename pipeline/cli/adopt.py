@@ -19,21 +19,42 @@ if TYPE_CHECKING:
 
 @click.command("adopt", context_settings={"ignore_unknown_options": True})
 @click.argument("manifest", type=click.Path(path_type=Path))
-@click.argument("job")
-@click.argument("generation_id")
+@click.argument("job", required=False)
+@click.argument("generation_id", required=False)
+@click.option(
+    "--from",
+    "table",
+    metavar="RESULTS.CSV",
+    type=click.Path(path_type=Path),
+    help="Make a lost ledger again from this table and the vendor's log.",
+)
+@click.option("--base-url", metavar="URL", help="The API's address, for --from.")
 @click.option("--output", metavar="DIR|URL", help="Where videos go.  [default: output/<manifest's name>]")
 @ledger_options
 def command(
-    manifest: Path, job: str, generation_id: str, output: str | None, ledger_choice: LedgerChoice
+    manifest: Path,
+    job: str | None,
+    generation_id: str | None,
+    output: str | None,
+    ledger_choice: LedgerChoice,
+    table: Path | None,
+    base_url: str | None,
 ) -> int:
     """Take over GENERATION_ID as the generation of the row JOB (its id) of MANIFEST.
 
     The next run fetches it and does not pay for the row. Only a row that is pending, failed or in doubt
-    can adopt.
+    can adopt. With --from, every row of a batch that lost its ledger is taken over.
     """
     import anyio
 
-    return anyio.run(_adopt, manifest, job, generation_id, batch_paths(manifest, output, ledger_choice))
+    paths = batch_paths(manifest, output, ledger_choice)
+    if table is not None and job is None:
+        from pipeline.cli.rebuild import rebuild_ledger
+
+        return anyio.run(rebuild_ledger, manifest, table, paths, base_url)
+    if table is not None or job is None or generation_id is None:
+        raise click.UsageError("give either JOB and GENERATION_ID, or --from RESULTS.CSV")
+    return anyio.run(_adopt, manifest, job, generation_id, paths)
 
 
 async def _adopt(manifest: Path, job: str, generation_id: str, paths: BatchPaths) -> int:

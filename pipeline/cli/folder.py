@@ -136,6 +136,8 @@ def lost_batch_signs(paths: BatchPaths, *, sandbox: bool, ledger_is_empty: bool 
     bought = bought_rows_in(output / CSV_NAME)
     signs += [f"{bought} paid rows in {CSV_NAME}"] if bought else []
     signs += [LOG_NAME] if log_shows_submissions(folder / LOG_NAME) else []
+    if not (folder / LEDGER_NAME).exists():
+        signs += [path.name for path in ledger_companions(folder) if path.exists()]
     media = media_files(output)
     signs += [f"{len(media)} files in {' and '.join(MEDIA_FOLDERS)}"] if media else []
     return signs
@@ -157,6 +159,13 @@ def set_aside_lost_batch(paths: BatchPaths, *, sandbox: bool) -> Path:
         if os.path.lexists(path):
             path.rename(aside / path.name)
     return aside
+
+
+def set_aside_journals(folder: Path) -> None:
+    """Rename what a lost ledger's database left beside it: SQLite would apply it to a new one."""
+    for path in ledger_companions(folder):
+        if path.exists() and not (folder / LEDGER_NAME).exists():
+            path.rename(path.with_name(f"{path.name}.lost"))
 
 
 def _named(names: list[str]) -> str:

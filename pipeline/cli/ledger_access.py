@@ -49,10 +49,12 @@ async def open_exclusive_ledger(
     what: str,
     notifier: ReconnectNotifier | None = None,
     before_open: Callable[[], object] | None = None,
+    identity: str | None = None,
 ) -> AsyncIterator[Ledger]:
     """Open the ledger to write, and keep every other run out of it meanwhile.
 
-    `before_open` is called once the folder is locked, before a ledger is made in it. Raises `BatchLocked`
+    `before_open` is called once the folder is locked, before a ledger is made in it.
+    `identity` is the one that a new batch takes over. Raises `BatchLocked`
     when another process has the folder or the batch, else as `Ledger.open` does.
     """
     since = iso(time.time())
@@ -60,7 +62,9 @@ async def open_exclusive_ledger(
     with hold_lock(paths.folder, what=what, since=since), _external_file_lock(paths, what, since):
         if before_open is not None:
             before_open()
-        opening = Ledger.open(paths.ledger, batch=paths.batch, exclusive=True, on_pause=notifier.notify)
+        opening = Ledger.open(
+            paths.ledger, batch=paths.batch, exclusive=True, on_pause=notifier.notify, new_as=identity
+        )
         async with await opening as ledger:
             yield ledger
 

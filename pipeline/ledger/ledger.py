@@ -60,6 +60,7 @@ class Ledger:
         read_only: bool = False,
         exclusive: bool = False,
         on_pause: Callable[[str], None] | None = None,
+        new_as: str | None = None,
     ) -> Self:
         """Open the ledger, made first if it is missing, unless it is opened `read_only`.
 
@@ -78,7 +79,7 @@ class Ledger:
         loop = asyncio.get_running_loop()
         notify = partial(_notify_loop, loop, on_pause or (lambda _: None))
         backend = await to_thread.run_sync(
-            partial(_open_backend, location, batch, read_only, exclusive, notify)
+            partial(_open_backend, location, batch, read_only, exclusive, notify, new_as)
         )
         return cls(backend, None if read_only else _start_writer(backend, loop))
 
@@ -268,17 +269,24 @@ def _start_writer(backend: LedgerBackend, loop: asyncio.AbstractEventLoop) -> Gr
 
 
 def _open_backend(
-    location: str | Path, batch: str, read_only: bool, exclusive: bool, on_pause: Callable[[str], None]
+    location: str | Path,
+    batch: str,
+    read_only: bool,
+    exclusive: bool,
+    on_pause: Callable[[str], None],
+    new_as: str | None,
 ) -> LedgerBackend:
     text = str(location)
     if text.startswith(("postgresql:", "postgresql+psycopg:", "postgres:")):
         from pipeline.ledger.postgres import PostgresBackend
 
-        return PostgresBackend(text, batch, read_only=read_only, exclusive=exclusive, on_pause=on_pause)
+        return PostgresBackend(
+            text, batch, read_only=read_only, exclusive=exclusive, on_pause=on_pause, new_as=new_as
+        )
     path = text.removeprefix("sqlite:///")
     if "://" in path:  # not the whole of it in our words: it may hold a password
         scheme = path.partition(":")[0]
         raise UsageError(f"a ledger is a path, sqlite:///path or postgresql://..., not {scheme}://...")
     from pipeline.ledger.sqlite import SqliteBackend
 
-    return SqliteBackend(Path(path), batch, read_only=read_only)
+    return SqliteBackend(Path(path), batch, read_only=read_only, new_as=new_as)

@@ -112,6 +112,7 @@ class PostgresBackend(LedgerBackend):
         *,
         read_only: bool,
         exclusive: bool = False,
+        new_as: str | None = None,
         on_pause: Callable[[str], None],
     ) -> None:
         """Connect, and make the tables if they are missing and it is not `read_only`.
@@ -122,6 +123,7 @@ class PostgresBackend(LedgerBackend):
         self._url = _parse_url(url)
         self._read_only = read_only
         self._exclusive = exclusive
+        self._new_as = new_as
         self._on_pause = on_pause
         self._reconnect_stopped = threading.Event()
         self._connections: dict[bool, psycopg.Connection[Any]] = {}
@@ -144,7 +146,9 @@ class PostgresBackend(LedgerBackend):
             if self._exclusive:
                 self._lock_batch(writer)
             _migrate(writer, self.sql)
-            writer.execute(self.sql.batch_add.encode(), (self.batch, new_identity(), time.time()))
+            writer.execute(
+                self.sql.batch_add.encode(), (self.batch, self._new_as or new_identity(), time.time())
+            )
         elif found == 0:
             raise LedgerError(f"{self._redacted_url}: there is no ledger here")
         elif found < BOOK_VERSION:

@@ -69,20 +69,23 @@ class SqliteBackend(LedgerBackend):
     data_error = sqlite3.DataError
     integrity_error = sqlite3.IntegrityError
 
-    def __init__(self, path: Path, batch: str, *, read_only: bool) -> None:
-        """Open the ledger at `path`, making it first if there is none and it is not `read_only`."""
+    def __init__(self, path: Path, batch: str, *, read_only: bool, new_as: str | None = None) -> None:
+        """Open the ledger at `path`, making it first if there is none and it is not `read_only`.
+
+        `new_as` is the identity of a batch that is new in it; by default a random one.
+        """
         super().__init__(batch, compile_statements(_DIALECT))
         self._path = path
         self._writer: sqlite3.Connection | None = None
         self._connections: list[sqlite3.Connection] = []
         try:
             with self._translating_errors():
-                self._open(read_only=read_only)
+                self._open(read_only=read_only, new_as=new_as)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, *, read_only: bool) -> None:
+    def _open(self, *, read_only: bool, new_as: str | None) -> None:
         if not read_only:
             _create_if_missing(self._path)
         self._reader = self._connect(read_only=read_only)
@@ -93,7 +96,7 @@ class SqliteBackend(LedgerBackend):
         if not read_only:
             self._writer = self._connect(read_only=False)
             _migrate(self._writer, found, self.sql)
-            self._writer.execute(self.sql.batch_add, (self.batch, new_identity(), time.time()))
+            self._writer.execute(self.sql.batch_add, (self.batch, new_as or new_identity(), time.time()))
         row = self._reader.execute(self.sql.batch_get, (self.batch,)).fetchone()
         if row is None:
             raise LedgerError(f"{self._path}: this ledger holds no batch named {self.batch!r}")

@@ -108,6 +108,11 @@ def csv_text(value: str) -> str:
     return f"'{encodable}" if _FORMULA.match(encodable) else encodable
 
 
+def csv_value(cell: str) -> str:
+    """Return the text that `csv_text` made a cell of."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell[1:]) else cell
+
+
 def csv_number(value: float | None, places: int = 6) -> str:
     """Return a plain decimal without an exponent or needless zeros; empty for None and what is no number."""
     if value is None or not math.isfinite(value):

@@ -9,10 +9,11 @@ import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 
 from pipeline.cli import cli
-from pipeline.errors import VeobatchError
+from pipeline.errors import UsageError, VeobatchError
 from tests.integration.vendor_double import vendor_and_workspace
 
 if TYPE_CHECKING:
@@ -238,3 +239,65 @@ async def test_copies_and_older_ledgers_are_reported(tmp_path: Path) -> None:
         marker.write_text(json.dumps(json.loads(marker.read_text()) | {"host": "another"}))
         assert "was on another" in (await desk.run("--output", "moved")).err
         assert vendor.create_counts == {"a": 1}
+
+
+@pytest.mark.parametrize("marked", [True, False])
+async def test_a_lost_ledger_is_made_again_from_the_table(tmp_path: Path, marked: bool) -> None:
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
+        vendor.script("bad", final_answer={"status": "error", "error": {"name": "x", "message": "-no"}})
+        vendor.script("slow", id="-V1StGXR8_Z5jdHi6B-my", render_s=3600.0)
+        prompts = ["=good", "gone", "bad", "slow"]
+        desk.write(prompts)
+        options = ("--timeout", "3", "--generation-retries", "0")
+        result = await desk.run(*options, within_s=90)
+        assert result.code == 3, result.output
+        before, paid = {row["id"]: row for row in desk.rows()}, dict(vendor.create_counts)
+        lost = ["ledger.sqlite3"] + ([] if marked else [".veobatch.json"])
+        for name in lost:
+            (desk.output / name).unlink()
+        gone = next(row for row in before.values() if row["prompt"] == "gone")
+        desk.video(gone).unlink()
+
+        table = str(desk.output / "results.csv")
+        result = await desk.command("adopt", "batch.json", "--from", table, "--base-url", vendor.api.url)
+        assert result.code == 0, result.output
+        result = await desk.command("adopt", "batch.json", "--from", table, "--base-url", vendor.api.url)
+        assert result.code == 2, result.output
+        assert "has its ledger" in result.err
+        for made in vendor.generations:
+            made.ends_at = 0.0
+        result = await desk.run(*options, within_s=90)
+        assert result.code == 1, result.output
+        assert vendor.create_counts == paid
+        assert desk.states() == {"done": 3, "failed": 1}
+        for row in desk.rows():
+            for name in ("id", "generation_id", "prompt", "correlation_id"):
+                assert row[name] == before[row["id"]][name]
+        assert all(desk.video(row).exists() for row in desk.rows() if row["status"] == "done")
+
+
+async def test_what_only_the_vendors_log_knows_is_adopted_too(tmp_path: Path) -> None:
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
+        desk.write(["a", "b"])
+        assert (await desk.run()).code == 0
+        table = desk.output / "results.csv"
+        lines = table.read_text().splitlines(keepends=True)
+        early = [line for line in lines if ",b," not in line]
+        assert len(early) == len(lines) - 1
+        table.write_text("".join(early))
+        (desk.output / "ledger.sqlite3").unlink()
+        arguments = ("adopt", "batch.json", "--from", str(table))
+        result = await desk.command(*arguments, "--base-url", vendor.api.url)
+        assert result.code == 0, result.output
+        assert "1 of them" in result.out
+        assert (await desk.run()).code == 0
+        assert vendor.create_counts == {"a": 1, "b": 1}
+
+
+def test_a_table_of_others_makes_no_ledger(here: Path) -> None:
+    Path("mine.csv").write_text("id,status\na,done\n")
+    with pytest.raises(UsageError, match=r"not a results\.csv"):
+        cli.main(["adopt", "night.yaml", "--from", "mine.csv"], standalone_mode=False)
+    with pytest.raises(click.UsageError):
+        cli.main(["adopt", "night.yaml", "a"], standalone_mode=False)
+    assert not Path("output").exists()

@@ -136,7 +136,7 @@ def _page_row(record: Record) -> Row:
         record.line,
         record.position,
         record.polls,
-        list(media.warnings) if media else [],
+        list(artifact.warnings) if artifact else [],
     ]
 
 

@@ -16,39 +16,33 @@ from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import quote, urlencode
 
 import aiohttp
+import anyio
 from yarl import URL
 
 from pipeline import __version__
 from pipeline.client.account import KeyInfo, TransactionPage, parse_key_info, parse_transactions
 from pipeline.client.connection import RequestTrace, describe_network_error, on_connected, proxy_for_api
+from pipeline.client.create_result import CreateResponse, accepted_after_all, classify_create
 from pipeline.client.refusals import Cause, Refusal, explain_refusal
 from pipeline.client.responses import (
-    COMPLETED_STATUSES,
-    Accepted,
-    AccountBlocked,
     CreateResult,
     GenerationStatus,
     LogPage,
     OutcomeUnknown,
-    Phase,
-    RateLimited,
-    Rejected,
     RetryableRejection,
     StatusError,
     UnreadableResponseError,
     error_message,
-    excerpt,
     parse_balance,
-    parse_generation,
     parse_log_page,
     parse_object,
     parse_status,
-    storable_text,
+    request_id,
 )
 from pipeline.client.vendor_clock import VendorClock
-from pipeline.errors import StopReason, UsageError
-from pipeline.model import Failure
+from pipeline.errors import UsageError
 from pipeline.net.proxy import proxy_request_options
+from pipeline.net.retry_after import retry_after_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -57,7 +51,13 @@ if TYPE_CHECKING:
 
 MAX_RESPONSE_BYTES: Final = 4 * 1024 * 1024
 CONNECT_TIMEOUT_S: Final = 20.0
-QUOTA_RETRY_AFTER_S: Final = 600.0
+INFERENCE_ID_WAITS_S: Final = (0.0, 2.0)
+"""When the id in a gateway's error is polled: at once, and once more for a replica that is behind."""
+
+MAX_HEAD_BYTES: Final = 256 * 1024
+MAX_HEADERS: Final = 2048
+"""aiohttp's limits (8,190 bytes a line, 128 fields) are less than what proxies and security headers bring."""
+
 
 URL_CACHE_SIZE: Final = 8192
 """Building a URL costs a tenth of a look; some 600 bytes each."""
@@ -175,6 +175,9 @@ class Api:
             trace_configs=traces,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": USER_AGENT},
+            max_line_size=MAX_HEAD_BYTES,
+            max_field_size=MAX_HEAD_BYTES,
+            max_headers=MAX_HEADERS,
         )
 
     async def create(self, body: str, correlation_id: str) -> CreateResult:
@@ -197,38 +200,26 @@ class Api:
             ) as response:
                 trace.status, trace.headers = response.status, response.headers
                 self._vendor_clock.observe(response.headers.get("Date"), time.monotonic())
-                return self._classify_response(
+                result = self._classify(
                     response.status, response.headers, await self._read_redacted(response)
                 )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            return self._classify_failure(trace, error)
+            result = self._classify_failure(trace, error)
+        return await self._look_for(result)
 
-    def _classify_response(self, status: int, headers: Mapping[str, str], body: bytes) -> CreateResult:
-        """The error table of the vendor's documentation, by status."""
-        message = f"HTTP {status}: {error_message(body)}"
-        retry_after = headers.get("Retry-After")
-        if 200 <= status < 300:
-            return _parse_acceptance(headers, body)
-        if status in (401, 402, 403):
-            return self._account_blocked(status, message)
-        if status == 429:
-            if is_quota(message, retry_after):
-                return AccountBlocked(StopReason.QUOTA, message, retry_after)
-            return RateLimited(message, retry_after)
-        if status == 425:
-            return RateLimited(message, retry_after)
-        if status in (500, 501, 503):
-            return RetryableRejection(message, reached=True)
-        if 300 <= status < 400:
-            redirect_message = (
-                f"HTTP {status}: {self._generations_url} redirects elsewhere; check the base URL"
-            )
-            return AccountBlocked(StopReason.UNREACHABLE, redirect_message)
-        if status == 404:
-            return Rejected(Failure("not_found", f"{message} (POST {self._generations_url})"))
-        if 400 <= status < 500 and status != 408:
-            return Rejected(Failure("refused", message))
-        return OutcomeUnknown(message)
+    def _classify(self, status: int, headers: Mapping[str, str], body: bytes) -> CreateResult:
+        return classify_create(CreateResponse(status, headers, body, self._generations_url), self.key.source)
+
+    async def _look_for(self, result: CreateResult) -> CreateResult:
+        """Poll the id that an answer named without proving acceptance: what the vendor knows was accepted."""
+        if not isinstance(result, OutcomeUnknown) or not result.inference_id:
+            return result
+        for wait_s in INFERENCE_ID_WAITS_S:
+            await anyio.sleep(wait_s)
+            status = await self.get_status(result.inference_id)
+            if isinstance(status, GenerationStatus):
+                return accepted_after_all(result.inference_id, status) or result
+        return result
 
     async def _read_redacted(self, response: aiohttp.ClientResponse) -> bytes:
         """Read a body; a vendor that repeats the key in it must not make us write the key down."""
@@ -239,20 +230,13 @@ class Api:
         message = describe_network_error(error, self._proxy)
         return message.replace(self._secret, "***") if self._secret else message
 
-    def _account_blocked(self, status: int, message: str) -> AccountBlocked:
-        if status == 401:
-            return AccountBlocked(
-                StopReason.KEY, f"the key read from {self.key.source} was refused: {message}"
-            )
-        return AccountBlocked(StopReason.CREDITS, message)
-
     def _classify_failure(self, trace: RequestTrace, error: Exception) -> CreateResult:
         """No whole answer came: what was sent before that decides what it proves."""
         message = self._describe_error(error)
         if not trace.connected:
             return RetryableRejection(f"no connection to {self.base_url}: {message}", reached=False)
         if trace.status:
-            return self._classify_response(trace.status, trace.headers, b"")
+            return self._classify(trace.status, trace.headers, b"")
         return OutcomeUnknown(f"the answer never came: {message}")
 
     async def get_status(self, generation_id: str) -> GenerationStatus | StatusError:
@@ -264,8 +248,7 @@ class Api:
                 body = await self._read_redacted(response)
                 if 200 <= response.status < 300:
                     return parse_status(parse_object(body), response.headers)
-                message = f"HTTP {response.status}: {error_message(body)}"
-                return StatusError(response.status, message, response.headers.get("Retry-After"))
+                return self._status_error(response, body)
         except UnreadableResponseError as error:
             return StatusError(200, f"an unreadable answer: {error}")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
@@ -328,10 +311,20 @@ class Api:
         body = await self._get("/v2/billing")
         return body if isinstance(body, StatusError) else parse_balance(body)
 
-    def _open_get(self, url: URL) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        return self._read_session.get(
-            url, headers=self._headers, allow_redirects=False, **self._proxy_options
+    def _status_error(self, response: aiohttp.ClientResponse, body: bytes) -> StatusError:
+        headers = response.headers
+        return StatusError(
+            response.status,
+            f"HTTP {response.status}: {error_message(body)}",
+            retry_after_header(headers),
+            request_id(headers, body),
         )
+
+    def _open_get(
+        self, url: URL, *, fresh: bool = False
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        session = self._create_session if fresh else self._read_session
+        return session.get(url, headers=self._headers, allow_redirects=False, **self._proxy_options)
 
     async def _get(self, path: str) -> bytes | StatusError:
         url = URL(self.base_url + path, encoded=True)
@@ -341,46 +334,9 @@ class Api:
                 body = await self._read_redacted(response)
                 if 200 <= response.status < 300:
                     return body
-                message = f"HTTP {response.status}: {error_message(body)}"
-                return StatusError(response.status, message, response.headers.get("Retry-After"))
+                return self._status_error(response, body)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return StatusError(0, self._describe_error(error))
-
-
-def is_quota(message: str, retry_after: str | None) -> bool:
-    """Tell a quota from a pace: both are 429, and only the sentence or a very long wait differs."""
-    lowered = message.lower()
-    names_quota = "free-tier" in lowered or "free tier" in lowered or "quota" in lowered
-    names_period = any(
-        span in lowered for span in ("for the hour", "per hour", "for the day", "per day", "hourly", "daily")
-    )
-    long_wait = (
-        retry_after is not None
-        and retry_after.strip().isdecimal()
-        and float(retry_after) >= QUOTA_RETRY_AFTER_S
-    )
-    return names_quota or ("limit" in lowered and names_period) or long_wait
-
-
-def _parse_acceptance(headers: Mapping[str, str], body: bytes) -> CreateResult:
-    """Any 2xx is an acceptance; what must be found is the id.
-
-    For a video `x-inference-id` carries the id that create returned (vendor's documentation), which saves
-    an answer whose body was cut or garbled.
-    """
-    inference_id = storable_text(headers.get("x-inference-id", "")).strip()
-    try:
-        generation_status = parse_generation(parse_object(body), headers)
-    except UnreadableResponseError:
-        if inference_id:
-            return Accepted(inference_id, GenerationStatus(Phase.UNKNOWN, "", inference_id))
-        return OutcomeUnknown(f"accepted with an unreadable answer: {excerpt(body)}")
-    generation_id = generation_status.generation_id or inference_id
-    if generation_id:
-        return Accepted(generation_id, generation_status)
-    if generation_status.failure is not None and generation_status.status not in COMPLETED_STATUSES:
-        return Rejected(generation_status.failure)
-    return OutcomeUnknown(f"accepted without an id: {excerpt(body)}")
 
 
 def _status_url(generations_url: str, generation_id: str) -> URL:

@@ -74,4 +74,9 @@ def _describe_error(error: Exception) -> str:
         return "timed out"
     if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
         return f"TLS: {error}"
-    return str(error) or type(error).__name__
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "the server closed the connection in the middle of its answer"
+    if isinstance(error, aiohttp.ClientResponseError):
+        # aiohttp's parser reports a malformed answer as one of status 400, which no server sent.
+        return f"an answer that is no valid HTTP: {excerpt(error.message.encode('utf-8', 'replace'))}"
+    return excerpt(str(error).encode("utf-8", "replace")) if str(error) else type(error).__name__

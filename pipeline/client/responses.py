@@ -24,6 +24,9 @@ COMPLETED_STATUSES: Final = frozenset({"completed", "complete", "succeeded"})
 FAILED_STATUSES: Final = frozenset({"error", "failed", "cancelled", "canceled"})
 
 MAX_MESSAGE_CHARS: Final = 2000
+MAX_REQUEST_ID_CHARS: Final = 200
+CREDITS_PER_USD: Final = 2_000_000
+"""The vendor's documentation: $1 is 2,000,000 credits."""
 
 # A refusal of the content will be refused again; a provider's fault may pass. The vendor has no field
 # that tells the two apart, only names, types and sentences, so these fragments are looked for in them.
@@ -66,15 +69,18 @@ class GenerationStatus:
     failure: Failure | None = None
     credits_used: float | None = None
     usd_spent: float | None = None
+    request_id: str = ""
+    video_urls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class StatusError:
-    """A look that saw nothing: it costs time only. `code` is the HTTP status, 0 without an answer."""
+    """A request that learned nothing: it costs time only. `http_status` is 0 without an answer."""
 
     http_status: int
     message: str
     retry_after: str | None = None
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +93,10 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """This job will never be accepted as it is."""
+    """This job will never be accepted as it is. `request_id` is the vendor's, for its support."""
 
     failure: Failure
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +122,19 @@ class AccountBlocked:
     reason: StopReason
     message: str
     retry_after: str | None = None
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class OutcomeUnknown:
-    """It may have been accepted, and then it will be charged. Never send it again blindly."""
+    """It may have been accepted, and then it will be charged. Never send it again blindly.
+
+    `inference_id` is what the answer called the generation, "" when it did not.
+    """
 
     message: str
+    inference_id: str = ""
+    request_id: str = ""
 
 
 CreateResult = Accepted | Rejected | RetryableRejection | RateLimited | AccountBlocked | OutcomeUnknown
@@ -183,13 +196,23 @@ def parse_generation(payload: Mapping[str, object], headers: Mapping[str, str]) 
     generation_id = _parse_id(payload.get("id")) or _parse_id(payload.get("generation_id"))
     usage_credits, usd = _parse_usage(payload, headers)
     phase = _phase(status)
-    url = video_url(payload) if phase is Phase.COMPLETED else ""
+    urls = video_urls(payload) if phase is Phase.COMPLETED else ()
     failure: Failure | None = None
     if phase is Phase.FAILED:
         failure = generation_failure(payload.get("error"), status)
-    elif phase is Phase.COMPLETED and not url:
+    elif phase is Phase.COMPLETED and not urls:
         phase, failure = Phase.FAILED, _no_video_failure(payload)
-    return GenerationStatus(phase, status, generation_id, url, failure, usage_credits, usd)
+    return GenerationStatus(
+        phase,
+        status,
+        generation_id,
+        urls[0] if urls else "",
+        failure,
+        usage_credits,
+        usd,
+        request_id_of(headers, payload) if failure is not None else "",
+        urls if len(urls) > 1 else (),
+    )
 
 
 def parse_status(payload: Mapping[str, object], headers: Mapping[str, str]) -> GenerationStatus:
@@ -207,13 +230,32 @@ def _phase(status: str) -> Phase:
     return Phase.FAILED if status in FAILED_STATUSES else Phase.UNKNOWN
 
 
-def video_url(payload: Mapping[str, object]) -> str:
-    """Return `video.url` (of a list, the first's), or nothing when it is absent or no http(s) address."""
+def video_urls(payload: Mapping[str, object]) -> tuple[str, ...]:
+    """Return `video.url`, of a list each entry's: each is a clip that was paid for."""
     video = payload.get("video")
-    if isinstance(video, list) and video:
-        video = video[0]
-    url = _text(video.get("url")) if isinstance(video, dict) else _text(video)
-    return url.strip() if url.strip().lower().startswith(("http://", "https://")) else ""
+    entries = video if isinstance(video, list) else [video]
+    urls = (_text(entry.get("url")) if isinstance(entry, dict) else _text(entry) for entry in entries)
+    return tuple(
+        dict.fromkeys(url.strip() for url in urls if url.strip().lower().startswith(("http://", "https://")))
+    )
+
+
+def request_id(headers: Mapping[str, str], body: bytes) -> str:
+    """Return the vendor's id of a request, which its support asks for; "" when the answer has none.
+
+    It stands in a header (`x-request-id`) or, in either shape of errors, in the body (`requestId`).
+    """
+    try:
+        payload = parse_object(body)
+    except UnreadableResponseError:
+        payload = {}
+    return request_id_of(headers, payload)
+
+
+def request_id_of(headers: Mapping[str, str], payload: Mapping[str, object]) -> str:
+    """Do as `request_id` does, with a body that is parsed already."""
+    found = headers.get("x-request-id") or payload.get("requestId") or payload.get("request_id")
+    return _parse_id(found).strip()[:MAX_REQUEST_ID_CHARS]
 
 
 def _no_video_failure(payload: Mapping[str, object]) -> Failure:
@@ -371,10 +413,11 @@ def _parse_usage(
     usd = _parse_amount(usage.get("usd_spent")) if isinstance(usage, dict) else None
     header_credits = _parse_amount(headers.get("x-aimlapi-credits-used"))
     header_usd = _parse_amount(headers.get("x-aimlapi-usd-spent"))
-    return (
-        header_credits if credits_used is None else credits_used,
-        usd if header_usd is None else header_usd,
-    )
+    spent_credits = header_credits if credits_used is None else credits_used
+    spent_usd = usd if header_usd is None else header_usd
+    if spent_usd is None and spent_credits is not None:
+        spent_usd = spent_credits / CREDITS_PER_USD
+    return spent_credits, spent_usd
 
 
 def _parse_amount(value: object) -> float | None:

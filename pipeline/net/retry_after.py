@@ -47,3 +47,12 @@ def parse_http_date(text: str) -> float | None:
 def parse_retry_after(value: str | None, *, now_utc: float) -> float | None:
     """Return what `retry_after_s` does for a single header's `value` at `now_utc` (epoch seconds)."""
     return retry_after_s({"Retry-After": value or ""}, server_now=now_utc)
+
+
+def retry_after_header(headers: Mapping[str, str]) -> str | None:
+    """Return the header as it stands, a date as seconds from the answer's own `Date`; None without one."""
+    value = headers.get("Retry-After")
+    seconds = retry_after_s(headers)
+    if value is None or seconds is None or value.strip().isdecimal():
+        return value
+    return f"{seconds:.0f}"

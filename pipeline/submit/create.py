@@ -135,10 +135,11 @@ def apply_create_result(sent: Record, result: CreateResult, now: float) -> Recor
     match result:
         case Accepted(generation_id=generation_id):
             return mark_generating(sent, generation_id, now)
-        case Rejected(failure=failure):
+        case Rejected(failure=failure, request_id=request_id):
             return sent.evolve(
                 State.FAILED,
                 failure=failure,
+                request_id=request_id,
                 reserved_usd=None,
                 finished_at=now,
                 attempts=sent.attempts + 1,
@@ -147,10 +148,11 @@ def apply_create_result(sent: Record, result: CreateResult, now: float) -> Recor
             return sent.evolve(State.PENDING, reserved_usd=None, attempts=sent.attempts + 1)
         case RateLimited() | AccountBlocked():
             return sent.evolve(State.PENDING, reserved_usd=None)
-        case OutcomeUnknown(message=message):
+        case OutcomeUnknown(message=message, request_id=request_id):
             return sent.evolve(
                 State.IN_DOUBT,
                 failure=Failure("in_doubt", message),
+                request_id=request_id,
                 doubted_at=now,
                 attempts=sent.attempts + 1,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.client import Api, LogPage
-from pipeline.client.client import is_quota
+from pipeline.client.create_result import is_quota
 from tests.integration.client_calls import KEY
 from tests.integration.raw_server import RawServer, respond_with
 

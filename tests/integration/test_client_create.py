@@ -49,7 +49,7 @@ TABLE: list[tuple[int, str, type, StopReason | str | None]] = [
     (202, "", Accepted, None),
     (400, "duration must be 4, 6 or 8", Rejected, "refused"),
     (405, "no", Rejected, "refused"),
-    (409, "no", Rejected, "refused"),
+    (409, "no", OutcomeUnknown, None),
     (413, "too large", Rejected, "refused"),
     (422, "prompt is too long", Rejected, "refused"),
     (404, "Model x was not found", Rejected, "not_found"),
@@ -58,7 +58,7 @@ TABLE: list[tuple[int, str, type, StopReason | str | None]] = [
     (403, "You've run out of credits", AccountBlocked, StopReason.CREDITS),
     (429, "Too many requests", RateLimited, None),
     (429, "Too many generations at once", RateLimited, None),
-    (425, "Too early", RateLimited, None),
+    (425, "Too early", OutcomeUnknown, None),
     (
         429,
         "You have reached the free-tier limit of 10 requests for the hour",

@@ -74,7 +74,7 @@ async def test_rejected_poll_is_an_error_with_its_status(status: int) -> None:
     seen, _ = await get_status(
         respond_with(status, error_body(status, "the words"), Retry_After="7", Location="/elsewhere")
     )
-    assert seen == StatusError(status, f"HTTP {status}: the words", "7")
+    assert seen == StatusError(status, f"HTTP {status}: the words", "7", "r")
 
 
 STATUS_FAILURES = {

@@ -24,7 +24,7 @@ from pipeline.client.responses import (
     parse_error,
     parse_generation,
     parse_object,
-    video_url,
+    video_urls,
 )
 
 URL = "https://cdn.example.com/a.mp4"
@@ -127,7 +127,7 @@ def test_the_id_in_every_spelling(payload: dict[str, Any], identity: str) -> Non
     ],
 )
 def test_where_the_video_is(video: object, url: str) -> None:
-    assert video_url({"video": video}) == url
+    assert "".join(video_urls({"video": video})[:1]) == url
     look = parse_generation({"id": "g", "status": "completed", "video": video}, {})
     assert look.phase is (Phase.COMPLETED if url else Phase.FAILED)
 
@@ -212,8 +212,8 @@ def test_whether_another_generation_may_help(error: object, status: str, code: s
 @pytest.mark.parametrize(
     ("payload", "headers", "credits_used", "usd"),
     [
-        ({"meta": {"usage": {"credits_used": 120000}}}, {}, 120000, None),
-        ({"meta": {"usage": {"credits_used": "7"}}}, {}, 7, None),
+        ({"meta": {"usage": {"credits_used": 120000}}}, {}, 120000, 0.06),
+        ({"meta": {"usage": {"credits_used": "7"}}}, {}, 7, 3.5e-06),
         ({"meta": {"usage": {"credits_used": 5, "usd_spent": 0.4}}}, {}, 5, 0.4),
         ({}, {"x-aimlapi-usd-spent": "1.20", "x-aimlapi-credits-used": "9"}, 9, 1.2),
         (

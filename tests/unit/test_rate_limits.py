@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from benchmarks.simulate_limit import SETTINGS, simulate
-from pipeline.net.retry_after import MAX_RETRY_AFTER_S, parse_retry_after, retry_after_s
+from pipeline.net.retry_after import MAX_RETRY_AFTER_S, parse_retry_after, retry_after_header, retry_after_s
 from pipeline.poll.rate_limit import AdaptiveRateLimit
 from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
 
@@ -69,6 +69,21 @@ def test_retry_after_is_reckoned_from_the_answers_own_date(
 ) -> None:
     """This machine's clock may be hours off: it has no part in it."""
     assert retry_after_s(headers, server_now=server_now) == seconds
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, None),
+        ({"Retry-After": "30"}, "30"),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:30 GMT", "Date": "Wed, 21 Oct 2015 07:28:00 GMT"}, "30"),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:27:00 GMT", "Date": "Wed, 21 Oct 2015 07:28:00 GMT"}, "0"),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:30 GMT"}, "Wed, 21 Oct 2015 07:28:30 GMT"),
+        ({"Retry-After": "soon", "Date": "Wed, 21 Oct 2015 07:28:00 GMT"}, "soon"),
+    ],
+)
+def test_a_date_is_turned_into_seconds(headers: dict[str, str], expected: str | None) -> None:
+    assert retry_after_header(headers) == expected
 
 
 @given(st.text(max_size=80), st.text(max_size=80), st.none() | st.floats())

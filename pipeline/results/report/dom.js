@@ -1,30 +1,23 @@
 // Everything from the manifest and the vendor enters the page through textContent, never as markup.
-function createElement(tag, className, text) {
+function make(tag, className, text) {
   const node = document.createElement(tag);
   if (className) node.className = className;
   if (text !== undefined) node.textContent = text;
   return node;
 }
-function createBidiText(tag, className, text) {
-  const node = createElement(tag, className, text);
+function bidi(tag, className, text) {
+  const node = make(tag, className, text);
   node.dir = "auto";
   return node;
 }
-function createButton(text, onClick, label) {
-  const button = createElement("button", "quiet", text);
+function action(text, run, label) {
+  const button = make("button", "quiet", text);
   button.type = "button";
   if (label) button.setAttribute("aria-label", label);
-  button.addEventListener("click", onClick);
+  button.addEventListener("click", run);
   return button;
 }
-function createDownloadLink(row) {
-  const link = createElement("a", "", "Download");
-  link.href = row[column.video];
-  link.download = "";
-  link.setAttribute("aria-label", "Download the video of " + row[column.id]);
-  return link;
-}
-function playIcon() {
+function icon() {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("viewBox", "0 0 48 48");
   svg.setAttribute("aria-hidden", "true");
@@ -35,27 +28,27 @@ function playIcon() {
   return svg;
 }
 
-const announce = (text) => { byId("announcer").textContent = text; };
-async function copyText(text) {
+const say = (text) => { byId("said").textContent = text; };
+async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    const area = createElement("textarea", "visually-hidden");
+    const area = make("textarea", "unseen");
     area.value = text;
     (detail.open ? detail : document.body).append(area);
     area.select();
     document.execCommand("copy");
     area.remove();
   }
-  announce("Copied " + text);
+  say("Copied " + text);
 }
 
-const formatUsd = (usd) => "$" + usd.toFixed(usd > 0 && usd < 0.01 ? 4 : 2);
-function formatDuration(seconds) {
+const money = (usd) => "$" + usd.toFixed(usd > 0 && usd < 0.01 ? 4 : 2);
+function span(seconds) {
   if (seconds < 59.5) return seconds < 10 ? seconds.toFixed(1) + " s" : Math.round(seconds) + " s";
   const whole = Math.round(seconds);
   if (whole < 3600) return Math.floor(whole / 60) + " min " + (whole % 60) + " s";
   return Math.floor(whole / 3600) + " h " + Math.floor((whole % 3600) / 60) + " min";
 }
-const formatClipLength = (seconds) => Math.floor(Math.round(seconds) / 60) + ":" + String(Math.round(seconds) % 60).padStart(2, "0");
-const formatTime = (time) => time === null ? null : new Date(time * 1000).toLocaleString();
+const clip = (seconds) => Math.floor(Math.round(seconds) / 60) + ":" + String(Math.round(seconds) % 60).padStart(2, "0");
+const when = (time) => time === null ? null : new Date(time * 1000).toLocaleString();

@@ -1,0 +1,140 @@
+"""What an answer to a create request proves, status by status. Pure.
+
+Money hangs on this table: only an answer that is *known* to mean "not accepted" lets the row be sent again or
+fail; everything else leaves it in doubt. Sources: the error table of the vendor's documentation, and RFC 9110
+for statuses by which a server refuses to read a request at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from pipeline.client.responses import (
+    COMPLETED_STATUSES,
+    Accepted,
+    AccountBlocked,
+    CreateResult,
+    GenerationStatus,
+    OutcomeUnknown,
+    Phase,
+    RateLimited,
+    Rejected,
+    RetryableRejection,
+    UnreadableResponseError,
+    error_message,
+    excerpt,
+    parse_generation,
+    parse_object,
+    request_id,
+    storable_text,
+)
+from pipeline.errors import StopReason
+from pipeline.model import Failure
+from pipeline.net.retry_after import retry_after_header
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+INVALID_REQUEST: Final = frozenset({400, 422})
+"""The vendor's answers to a body that is wrong."""
+
+NOT_READ: Final = frozenset({405, 411, 413, 414, 415, 431})
+"""Refused before the body is looked at (RFC 9110, 15.5; RFC 6585): the wrong method, size, type or head."""
+
+NOT_ACCEPTED: Final = frozenset({500, 503})
+"""The vendor's documentation: not accepted, try again later."""
+
+GATEWAY: Final = frozenset({408, 502, 504})
+"""A gateway gave up waiting: the API behind it may have accepted the job, and then it is charged."""
+
+QUOTA_RETRY_AFTER_S: Final = 600.0
+"""A `Retry-After` from here on is a quota's, not a rate's."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateResponse:
+    """An answer as it came: `body` is empty when it was cut. `url` is where it was asked for."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+
+
+def classify_create(response: CreateResponse, key_source: str) -> CreateResult:
+    """Return what `response` proves about the create that it answers."""
+    status, headers = response.status, response.headers
+    message = f"HTTP {status}: {error_message(response.body)}"
+    asked = request_id(headers, response.body)
+    retry_after = retry_after_header(headers)
+    if 200 <= status < 300:
+        return _parse_acceptance(headers, response.body)
+    if 300 <= status < 400:
+        redirected = f"HTTP {status}: {response.url} redirects elsewhere; check the base URL"
+        return AccountBlocked(StopReason.UNREACHABLE, redirected)
+    if status == 401:
+        return AccountBlocked(StopReason.KEY, f"the key read from {key_source} was refused: {message}")
+    if status in (402, 403):
+        return AccountBlocked(StopReason.CREDITS, message, request_id=asked)
+    if status == 404:
+        return Rejected(Failure("not_found", f"{message} (POST {response.url})"), asked)
+    if status == 429:
+        if is_quota(message, retry_after):
+            return AccountBlocked(StopReason.QUOTA, message, retry_after)
+        return RateLimited(message, retry_after)
+    if status in INVALID_REQUEST or status in NOT_READ:
+        return Rejected(Failure("refused", message), asked)
+    if status in NOT_ACCEPTED:
+        return RetryableRejection(message, reached=True)
+    # 408, 502, 504, 520 and their like, and every 4xx that no document of the vendor names: 409, 421, 425,
+    # 460 and 499 have been seen on creates that were accepted.
+    return OutcomeUnknown(message, inference_id(headers), asked)
+
+
+def inference_id(headers: Mapping[str, str]) -> str:
+    """Return `x-inference-id`: for a video the id that create returned, also on an error of a gateway."""
+    return storable_text(headers.get("x-inference-id", "")).strip()
+
+
+def is_quota(message: str, retry_after: str | None) -> bool:
+    """Tell a quota from a rate: both are 429, and only the message or a very long wait differs."""
+    lowered = message.lower()
+    names_quota = "free-tier" in lowered or "free tier" in lowered or "quota" in lowered
+    names_period = any(
+        span in lowered for span in ("for the hour", "per hour", "for the day", "per day", "hourly", "daily")
+    )
+    long_wait = (
+        retry_after is not None
+        and retry_after.strip().isdecimal()
+        and float(retry_after) >= QUOTA_RETRY_AFTER_S
+    )
+    return names_quota or ("limit" in lowered and names_period) or long_wait
+
+
+def _parse_acceptance(headers: Mapping[str, str], body: bytes) -> CreateResult:
+    """Any 2xx is an acceptance; what must be found is the id.
+
+    For a video `x-inference-id` carries the id that create returned (vendor's documentation), which saves an
+    answer whose body was cut or garbled.
+    """
+    from_header, asked = inference_id(headers), request_id(headers, body)
+    try:
+        generation_status = parse_generation(parse_object(body), headers)
+    except UnreadableResponseError:
+        if from_header:
+            return Accepted(from_header, GenerationStatus(Phase.UNKNOWN, "", from_header))
+        return OutcomeUnknown(f"accepted with an unreadable answer: {excerpt(body)}", request_id=asked)
+    generation_id = generation_status.generation_id or from_header
+    if generation_id:
+        return Accepted(generation_id, generation_status)
+    if generation_status.failure is not None and generation_status.status not in COMPLETED_STATUSES:
+        return Rejected(generation_status.failure, asked)
+    return OutcomeUnknown(f"accepted without an id: {excerpt(body)}", request_id=asked)
+
+
+def accepted_after_all(inference_id: str, status: GenerationStatus) -> CreateResult | None:
+    """Return the acceptance of a create whose answer was lost, when `inference_id` is known to the vendor."""
+    if status.phase is Phase.UNKNOWN and not status.status:
+        return None
+    return Accepted(inference_id, status)

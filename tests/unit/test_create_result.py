@@ -1,0 +1,136 @@
+"""The whole table: what an answer to a create proves, by status, by header, by body. Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.client.create_result import CreateResponse, classify_create
+from pipeline.client.responses import (
+    Accepted,
+    AccountBlocked,
+    CreateResult,
+    OutcomeUnknown,
+    RateLimited,
+    Rejected,
+    RetryableRejection,
+)
+from pipeline.errors import StopReason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+URL = "https://api.example.com/v2/video/generations"
+CLASSIC = {"message": "no", "path": "/v2", "requestId": "req-1", "statusCode": "400", "timestamp": "t"}
+PROBLEM = {"title": "Bad", "status": 400, "message": "no", "instance": "/v2", "requestId": "req-2"}
+
+REFUSED = (400, 404, 405, 411, 413, 414, 415, 422, 431)
+BLOCKED = (301, 302, 303, 307, 308, 401, 402, 403)
+RETRYABLE = (500, 503)
+EXPECTED: dict[int, type[CreateResult]] = {
+    **dict.fromkeys((200, 201, 202, 299), Accepted),
+    **dict.fromkeys(REFUSED, Rejected),
+    **dict.fromkeys(BLOCKED, AccountBlocked),
+    **dict.fromkeys(RETRYABLE, RetryableRejection),
+    429: RateLimited,
+}
+
+
+def classify(
+    status: int, body: object = None, headers: Mapping[str, str] | None = None, *, raw: bytes | None = None
+) -> CreateResult:
+    data = raw if raw is not None else json.dumps(body or {"id": "g", "status": "queued"}).encode()
+    return classify_create(CreateResponse(status, headers or {}, data, URL), "AIMLAPI_API_KEY")
+
+
+@pytest.mark.parametrize("status", range(200, 600))
+def test_every_status_has_its_place_and_what_is_not_documented_is_in_doubt(status: int) -> None:
+    fallback = Accepted if status < 300 else AccountBlocked if status < 400 else OutcomeUnknown
+    result = classify(status, {"id": "g", "status": "queued"} if status < 300 else CLASSIC)
+    assert type(result) is EXPECTED.get(status, fallback)
+
+
+@pytest.mark.parametrize("status", [409, 421, 460, 499, 408, 410, 418, 425, 451, 501, 502, 504, 520, 524])
+@pytest.mark.parametrize("raw", [b"", b"<html>", b"{", json.dumps(CLASSIC).encode()])
+def test_an_answer_that_may_hide_an_acceptance_is_never_a_refusal(status: int, raw: bytes) -> None:
+    assert isinstance(classify(status, raw=raw), OutcomeUnknown)
+
+
+@pytest.mark.parametrize("status", [408, 502, 504, 409, 520])
+def test_the_id_in_a_gateways_error_is_kept(status: int) -> None:
+    result = classify(status, CLASSIC, {"x-inference-id": "g-1"})
+    assert isinstance(result, OutcomeUnknown)
+    assert result.inference_id == "g-1"
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "expected"),
+    [
+        (CLASSIC, {}, "req-1"),
+        (PROBLEM, {}, "req-2"),
+        (CLASSIC, {"x-request-id": "head"}, "head"),
+        ({"message": "no"}, {}, ""),
+        ({"message": "no", "requestId": 7}, {}, "7"),
+    ],
+)
+def test_the_request_id_of_either_shape_is_kept(
+    body: dict[str, object], headers: Mapping[str, str], expected: str
+) -> None:
+    for status in (400, 404, 422):
+        result = classify(status, body, headers)
+        assert isinstance(result, Rejected)
+        assert result.request_id == expected
+    in_doubt = classify(409, body, headers)
+    assert isinstance(in_doubt, OutcomeUnknown)
+    assert in_doubt.request_id == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "headers", "quota"),
+    [
+        ("Too many requests", {}, False),
+        ("Too many requests", {"Retry-After": "30"}, False),
+        ("Too many requests", {"Retry-After": "3600"}, True),
+        ("free-tier limit of 10 requests for the hour", {}, True),
+        ("daily limit reached", {}, True),
+    ],
+)
+def test_a_quota_is_not_a_rate(message: str, headers: Mapping[str, str], quota: bool) -> None:
+    result = classify(429, {"message": message}, headers)
+    assert isinstance(result, AccountBlocked if quota else RateLimited)
+    assert not isinstance(result, AccountBlocked) or result.reason is StopReason.QUOTA
+
+
+def test_an_acceptance_without_a_readable_body_is_found_by_its_header() -> None:
+    assert isinstance(classify(200, raw=b"<html>"), OutcomeUnknown)
+    result = classify(200, raw=b"<html>", headers={"x-inference-id": "g-1"})
+    assert isinstance(result, Accepted)
+    assert result.generation_id == "g-1"
+
+
+@given(
+    st.integers(200, 599),
+    st.binary(max_size=200)
+    | st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["id", "status", "video", "error", "meta", "message", "requestId", "usage"]),
+                inner,
+            )
+        ),
+        max_leaves=8,
+    ).map(lambda value: json.dumps(value).encode()),
+    st.dictionaries(
+        st.sampled_from(["x-inference-id", "x-request-id", "Retry-After", "x-aimlapi-usd-spent"]), st.text()
+    ),
+)
+def test_whatever_is_answered_is_a_result(status: int, raw: bytes, headers: dict[str, str]) -> None:
+    result = classify(status, raw=raw, headers=headers)
+    if status >= 300:
+        assert not isinstance(result, Accepted)

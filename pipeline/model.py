@@ -7,8 +7,9 @@ changes only by `Record.evolve`, and only along `LEGAL`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -200,7 +201,16 @@ class Record:
         to = self.state if state is None else state
         if to is not self.state and to not in LEGAL[self.state]:
             raise IllegalTransition(self.key, self.state, to)
-        return replace(self, state=to, version=self.version + 1, **changes)
+        values = list(_record_values(self))
+        values[_FIELD_INDEX["state"]], values[_FIELD_INDEX["version"]] = to, self.version + 1
+        for name, value in changes.items():
+            values[_FIELD_INDEX[name]] = value
+        return Record(*values)
+
+
+_FIELD_INDEX: Final = {field.name: index for index, field in enumerate(fields(Record))}
+_record_values: Final = attrgetter(*_FIELD_INDEX)
+# Every step of every row goes through `evolve`; `dataclasses.replace` takes twice as long.
 
 
 def render_duration_s(record: Record) -> float | None:

@@ -59,7 +59,7 @@ class PreparedUpdate(NamedTuple):
     sql: str
     params: rows.Row
     history_row: tuple[str, int, str, str]
-    entry: Submission | None
+    entry: rows.Row | None
 
 
 class _VersionConflict(Exception):
@@ -130,12 +130,13 @@ class LedgerBackend(ABC):
             if cursor.rowcount != len(batch):
                 raise _VersionConflict
         cursor.executemany(self.sql.history_add, history_rows)
-        self._put_entries(cursor, [update.entry for update in updates if update.entry is not None])
-
-    def _put_entries(self, cursor: Cursor, entries: Sequence[Submission]) -> None:
+        entries = [(self.batch, *update.entry) for update in updates if update.entry is not None]
         if entries:
-            params = [rows.sanitized((self.batch, *book.to_row(entry))) for entry in entries]
-            cursor.executemany(self.sql.submission_put, params)
+            cursor.executemany(self.sql.submission_put, entries)
+
+    def _put_entries(self, cursor: Cursor, entries: Iterable[Submission]) -> None:
+        for entry in entries:
+            cursor.execute(self.sql.submission_put, rows.sanitized((self.batch, *book.to_row(entry))))
 
     def _apply_each(
         self, cursor: Cursor, updates: Sequence[PreparedUpdate], history_rows: Sequence[rows.Row]
@@ -146,7 +147,8 @@ class LedgerBackend(ABC):
             updated = cursor.rowcount == 1
             if updated:
                 cursor.execute(self.sql.history_add, history_row)
-                self._put_entries(cursor, [update.entry] if update.entry else [])
+                if update.entry is not None:
+                    cursor.execute(self.sql.submission_put, rows.sanitized((self.batch, *update.entry)))
             committed = updated or self._already_committed(cursor, history_row)
             outcomes.append(update.after if committed else Conflict(update.after.key))
         return outcomes

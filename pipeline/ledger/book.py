@@ -63,7 +63,27 @@ UNCHARGED_FAILURES: Final = frozenset({"generation_error", "generation_refused",
 """Codes of failures that the vendor itself reports of a generation; it never charges for one."""
 
 _UNANSWERED: Final = frozenset({State.SUBMITTING, State.IN_DOUBT})
-_values_of: Final = attrgetter(*COLUMNS)
+_SAME_MONEY: Final = frozenset(
+    {
+        (State.PENDING, State.FAILED),
+        (State.SUBMITTING, State.GENERATING),
+        (State.READY, State.DONE),
+        (State.DONE, State.READY),
+        *((state, state) for state in State if state is not State.SUBMITTING),
+    }
+)
+"""Steps that move no money by themselves. Most steps are of this kind, and cost no write."""
+
+_values_of: Final = attrgetter(*("state._value_" if name == "state" else name for name in COLUMNS))
+_money_of: Final = attrgetter(
+    "correlation_id",
+    "usd_spent",
+    "earlier_usd",
+    "credits_used",
+    "reserved_usd",
+    "completed_at",
+    "vendor_sent_at",
+)
 
 
 def submission_id(record: Record) -> str:
@@ -81,10 +101,9 @@ def book_change(before: Record, after: Record) -> Submission | None:
         return _left_unanswered(before, after)
     if after.state is State.PENDING:
         return _entry(after) if _cost_usd(after) != _cost_usd(before) else None
-    if before.state is State.PENDING and after.state is State.FAILED:
+    if (before.state, after.state) in _SAME_MONEY and _money_of(before) == _money_of(after):
         return None
-    entry = _entry(after)
-    return None if entry == _entry(before) and after.state is not State.SUBMITTING else entry
+    return _entry(after)
 
 
 def _left_unanswered(before: Record, after: Record) -> Submission:
@@ -174,9 +193,7 @@ def _entry_of(record: Record, state: SubmissionState, reason: str = "") -> Submi
 
 def to_row(entry: Submission) -> tuple[Any, ...]:
     """Return the values of `COLUMNS`."""
-    values = list(_values_of(entry))
-    values[_STATE_INDEX] = entry.state.value
-    return tuple(values)
+    return tuple(_values_of(entry))
 
 
 def from_row(row: Sequence[Any]) -> Submission:

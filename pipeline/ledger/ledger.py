@@ -16,7 +16,7 @@ from anyio import to_thread
 
 from pipeline.errors import Conflict, LedgerError, UsageError
 from pipeline.ledger import rows
-from pipeline.ledger.book import book_change
+from pipeline.ledger.book import book_change, to_row
 from pipeline.model import LEGAL, IllegalTransition, State, Transition
 
 if TYPE_CHECKING:
@@ -236,12 +236,13 @@ class Ledger:
             else rows.state_values(after)
         )
         history_row = (after.key, after.version, old_state.value, new_state.value)
+        entry = book_change(before, after)
         return PreparedUpdate(
             after,
             full_sql if content_changed else state_sql,
             values + compare_params,
             history_row,
-            book_change(before, after),
+            None if entry is None else to_row(entry),
         )
 
     async def _read(self, work: Callable[[], _T]) -> _T:

@@ -128,6 +128,7 @@ submissions: Final = Table(
     Column("batch", Text, nullable=False),
     *(_typed_column(name, annotation) for name, annotation in book.COLUMN_TYPES.items()),
     PrimaryKeyConstraint("batch", "id"),
+    sqlite_with_rowid=False,
 )
 """The book of money (see `pipeline.ledger.book`). Entries are added and settled, never deleted."""
 

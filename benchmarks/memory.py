@@ -106,7 +106,7 @@ async def measure(url: str, rows: int, folder: Path, interval_s: float) -> dict[
             schedule=PollSchedule(DurationLearner(interval_s), interval_s=interval_s, random=rng),
             concurrency_limit=AdaptiveConcurrencyLimit(rows, interval_s=interval_s, random=rng),
             rate_limit=AdaptiveRateLimit(interval_s=interval_s),
-            budget=Budget.from_records(None, records),
+            budget=Budget(None),
             price_of=lambda _: None,
             clock=time.monotonic,
             wall=time.time,

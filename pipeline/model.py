@@ -203,6 +203,8 @@ class Record:
             raise IllegalTransition(self.key, self.state, to)
         values = list(_record_values(self))
         values[_FIELD_INDEX["state"]], values[_FIELD_INDEX["version"]] = to, self.version + 1
+        if unknown := changes.keys() - _FIELD_INDEX.keys():
+            raise TypeError(f"a record has no {', '.join(sorted(unknown))}")
         for name, value in changes.items():
             values[_FIELD_INDEX[name]] = value
         return Record(*values)

@@ -87,12 +87,13 @@ class RunContext:
             for made in await self.deps.ledger.commit_many(steps):
                 if isinstance(made, Conflict):
                     raise made
+        self.deps.budget.apply(before, between)
         self.on_transition(before, after)
 
     def on_transition(self, before: Record, after: Record) -> None:
         """A step is durable: show it to the board and to those who watch."""
         self.state.records[after.key] = after
-        self.deps.budget.update(after)
+        self.deps.budget.apply(before, after)
         self.observer.on_transition(before, after)
         self.notify()
 

@@ -133,7 +133,7 @@ async def _execute(prepared: PreparedRun, cdn: aiohttp.ClientSession) -> ExitSum
         observer = observers.observer
         prepared.reconnect_notifier.observer = observer
         report_start(plan, prepared.loaded, prepared.cost_estimate, observer, *prepared.notes)
-        dependencies = _dependencies(prepared, cdn, learner)
+        dependencies = await _dependencies(prepared, cdn, learner)
         if prepared.epoch is None:
             return await _run_engine(
                 Engine(plan.records, dependencies, config.settings, observer), observers, config
@@ -191,7 +191,7 @@ def _duration_cache(learner: DurationLearner, base_url: str, *, enabled: bool) -
             write_json(path, learner.dump())
 
 
-def _dependencies(
+async def _dependencies(
     prepared: PreparedRun, cdn: aiohttp.ClientSession, learner: DurationLearner
 ) -> Dependencies:
     config = prepared.config
@@ -206,12 +206,18 @@ def _dependencies(
             settings.concurrency, interval_s=settings.poll_interval, random=rng
         ),
         rate_limit=AdaptiveRateLimit(interval_s=settings.poll_interval),
-        budget=Budget.from_records(settings.max_cost, prepared.plan.records),
+        budget=await _budget(prepared),
         price_of=prepared.prices.price_usd,
         clock=time.monotonic,
         wall=time.time,
         random=rng,
     )
+
+
+async def _budget(prepared: PreparedRun) -> Budget:
+    max_cost = prepared.config.settings.max_cost
+    entries = [] if max_cost is None else await prepared.ledger.submissions()
+    return Budget(max_cost, entries, prepared.prices.price_of_key)
 
 
 def exit_code(outcome: RunOutcome) -> ExitCode:

@@ -35,7 +35,11 @@ class PriceTable:
     assumed: float | None = None
 
     def price_usd(self, record: Record) -> float | None:
-        return self.by_key.get(record.key, self.assumed)
+        return self.price_of_key(record.key)
+
+    def price_of_key(self, key: str) -> float | None:
+        """Return the price of a job by its key; jobs that have left the manifest have the assumed one."""
+        return self.by_key.get(key, self.assumed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pipeline.cluster.messages import ClusterConfig
+    from pipeline.ledger.book import Submission
     from pipeline.ledger.leases import LeasedRow
     from pipeline.model import Record
 
-PRICE_UNKNOWN_MESSAGE = "its price is unknown: give --assume-price to run it under a budget"
 COST_KNOWN_STATES = frozenset({State.READY, State.DONE, State.FAILED})
 """States in which the ledger knows what a row has cost, or that it costs nothing."""
 
@@ -32,7 +32,7 @@ class ClusterBudget:
 
     def __init__(self, config: ClusterConfig) -> None:
         self._config = config
-        self._budget = Budget(config.settings.max_cost)
+        self._budget = Budget(config.settings.max_cost, price_of=config.price_of_key)
         self.exhausted = False
 
     @property
@@ -42,12 +42,11 @@ class ClusterBudget:
 
     @property
     def exhausted_message(self) -> str:
-        return f"the budget of {self._budget.limit_usd:.2f} USD has no room for another row"
+        return self._budget.full_message()
 
-    def load(self, records: Iterable[Record]) -> None:
-        """Count what the ledger says was spent or set aside before."""
-        for record in records:
-            self._budget.update(record)
+    def load(self, entries: Iterable[Submission]) -> None:
+        """Count what the ledger's book says was spent or set aside."""
+        self._budget.load(entries)
 
     def update(self, records: Iterable[Record]) -> None:
         """Take what has become of rows: money that they did not need buys others."""

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.cluster.budget import PRICE_UNKNOWN_MESSAGE, ClusterBudget
+from pipeline.cluster.budget import ClusterBudget
 from pipeline.cluster.limits import PermitPool, RateLimitPool
 from pipeline.cluster.messages import HeartbeatReply, StatusSnapshot
 from pipeline.cluster.open_ledger import open_ledger
@@ -25,6 +25,7 @@ from pipeline.events import Event, Level, Topic
 from pipeline.ledger.leases import IN_FLIGHT_STATES
 from pipeline.model import State
 from pipeline.poll.rate_limit import AdaptiveRateLimit
+from pipeline.submit.budget import PRICE_UNKNOWN_MESSAGE
 from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
 from pipeline.submit.pool import IN_DOUBT_SLOT_INTERVALS
 
@@ -81,7 +82,7 @@ class Coordinator:
                 self._config, "the account", on_pause=self._on_ledger_pause, report_event=self.report_event
             )
             if self._budget.has_limit:
-                self._budget.load(await self._ledger.load())
+                self._budget.load(await self._ledger.submissions())
 
     async def join(self, worker: str) -> dict[str, Any]:
         """A worker begins; return what is known of durations."""
@@ -285,7 +286,8 @@ class Coordinator:
             try:
                 revoked = await self._require_ledger().revoke(self._epoch, worker, unfinished or ())
                 if unfinished is None and self._budget.has_limit:
-                    # Some row may have failed without a word of it: its money buys another one.
+                    # Some row may have failed unreported: its money buys another one.
+                    self._budget.load(await self._require_ledger().submissions())
                     self._budget.update(await self._require_ledger().load())
             finally:
                 self._remove_worker(

@@ -48,7 +48,11 @@ class ClusterConfig:
 
     def price_of(self, record: Record) -> float | None:
         """Return the price of a row in USD, or None when nobody knows it."""
-        return self.prices.get(record.key, self.assumed_price)
+        return self.price_of_key(record.key)
+
+    def price_of_key(self, key: str) -> float | None:
+        """Return the price of a job by its key; jobs that have left the manifest have the assumed one."""
+        return self.prices.get(key, self.assumed_price)
 
 
 class CoordinatorLost(Exception):

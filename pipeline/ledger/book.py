@@ -100,10 +100,10 @@ def book_change(before: Record, after: Record) -> Submission | None:
     if before.state in _UNANSWERED and after.state is State.PENDING:
         return _left_unanswered(before, after)
     if after.state is State.PENDING:
-        return _entry(after) if _cost_usd(after) != _cost_usd(before) else None
+        return entry_of(after) if _cost_usd(after) != _cost_usd(before) else None
     if (before.state, after.state) in _SAME_MONEY and _money_of(before) == _money_of(after):
         return None
-    return _entry(after)
+    return entry_of(after)
 
 
 def _left_unanswered(before: Record, after: Record) -> Submission:
@@ -129,13 +129,14 @@ def upgraded(record: Record) -> Record:
 def entries_of(record: Record) -> Iterator[Submission]:
     """Yield the entries that an upgraded record stands for."""
     if record.intent or record.generation_id:
-        yield _entry(record)
+        yield entry_of(record)
     if record.earlier_usd:
         earlier = _entry_of(record, SubmissionState.SPENT, "from an earlier version of the ledger")
         yield replace(earlier, id=f"earlier:{record.key}", reserved_usd=None, usd=record.earlier_usd)
 
 
-def _entry(record: Record) -> Submission:
+def entry_of(record: Record) -> Submission:
+    """Return the entry of a record's last submission, as far as the record alone says."""
     match record.state:
         case State.SUBMITTING | State.GENERATING:
             charged = record.completed_at is not None

@@ -1,133 +1,122 @@
-"""Money under a limit: reserve before a create, settle by the actual cost, release on failure.
+"""Money under a limit: reserve before a submission, and count every submission that the book has.
 
-Pure bookkeeping in micro-dollars, so that a thousand additions of 1.20 do not drift. It decides; writing
-the reservation into the ledger before the create leaves is the caller's.
+It decides; the reservation is written into the book of money by the step that commits the submission.
 """
 
 from __future__ import annotations
 
-import math
-from decimal import ROUND_CEILING, Decimal
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, Final
 
+from pipeline.ledger.book import book_change, entry_of
+from pipeline.ledger.totals import MICRO, Book, ceil_micro, floor_micro
 from pipeline.model import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from pipeline.ledger.book import Submission
     from pipeline.model import Record
 
-_MICRO: Final = 1_000_000
+_LISTED_JOBS: Final = 3
+
+PRICE_UNKNOWN_MESSAGE: Final = "its price is unknown: give --assume-price to run it under a budget"
 
 
 class Budget:
-    """What may still be spent of `limit_usd` (None: no limit).
+    """What may still be spent of `limit_usd` (None: no limit, and nothing is counted).
 
-    The sum of settled and reserved never exceeds the limit because of a new reservation. It can exceed it
-    when the vendor charges more than was reserved; then nothing more is reserved.
+    Everything counts that was, or may have been, spent by any submission, whatever has become of its row.
+    That never exceeds the limit because of a new reservation. It can when the vendor charges more than was
+    reserved; then nothing more is reserved. `price_of` gives the price of a job's key where the book has
+    none (see `Book`); while a cost is unknown, nothing is reserved.
     """
 
-    def __init__(self, limit_usd: float | None) -> None:
-        self._limit = None if limit_usd is None else _floor_micro(limit_usd)
-        self._settled: dict[str, int] = {}
-        self._reserved: dict[str, int] = {}
-        self._settled_sum = 0
-        self._reserved_sum = 0
-
-    @classmethod
-    def from_records(cls, limit_usd: float | None, records: Iterable[Record]) -> Budget:
-        """Return the budget that `records`, all of this manifest's ledger, leave of `limit_usd`."""
-        budget = cls(limit_usd)
-        for record in records:
-            budget.update(record)
-        return budget
+    def __init__(
+        self,
+        limit_usd: float | None,
+        entries: Iterable[Submission] = (),
+        price_of: Callable[[str], float | None] = lambda _: None,
+    ) -> None:
+        self._limit = None if limit_usd is None else floor_micro(limit_usd)
+        self._price_of = price_of
+        self._book = Book((), price_of)
+        self._held: dict[str, int] = {}
+        self._covered: dict[str, set[str]] = {}
+        self.load(entries)
 
     @property
     def limit_usd(self) -> float | None:
-        return None if self._limit is None else self._limit / _MICRO
+        return None if self._limit is None else self._limit / MICRO
 
     @property
-    def settled_usd(self) -> float:
-        return self._settled_sum / _MICRO
-
-    @property
-    def reserved_usd(self) -> float:
-        return self._reserved_sum / _MICRO
+    def committed_usd(self) -> float:
+        """Return what is spent, may be spent, or is set aside."""
+        return self._committed() / MICRO
 
     @property
     def left_usd(self) -> float | None:
         """What may still be reserved, 0 when overdrawn; None without a limit."""
-        if self._limit is None:
-            return None
-        return max(0, self._limit - self._settled_sum - self._reserved_sum) / _MICRO
+        return None if self._limit is None else max(0, self._limit - self._committed()) / MICRO
 
     def reserve(self, key: str, price_usd: float) -> bool:
-        """Set `price_usd` aside for `key`; False, and nothing changes, when the limit does not allow it.
+        """Set `price_usd` aside for a job; False, and nothing changes, when the limit does not allow it.
 
-        A second reservation of one key replaces the first (the job is created again after it failed);
-        what it has cost already stays counted.
+        A second reservation of one job replaces the first.
         """
-        price = _ceil_micro(price_usd)
-        others = self._reserved_sum - self._reserved.get(key, 0)
-        if self._limit is not None and self._settled_sum + others + price > self._limit:
+        price, replaced = ceil_micro(price_usd), self._excess(key)
+        if self._limit is None:
+            return True
+        if self._book.unpriced_jobs or self._committed() - replaced + price > self._limit:
             return False
-        self._set_reserved(key, price)
+        self._held[key] = price
+        self._covered[key] = set()
         return True
 
-    def settle(self, key: str, actual_usd: float | None) -> None:
-        """Replace the reservation of `key` by its whole cost so far; None: by what was reserved.
-
-        Settling again corrects the cost (the vendor's log may know better than the header did).
-        """
-        held = self._reserved.get(key)
-        if actual_usd is None and held is None:
-            return
-        cost = self._settled.get(key, 0) + (held or 0) if actual_usd is None else _ceil_micro(actual_usd)
-        self.release(key)
-        self._set_settled(key, cost)
-
     def release(self, key: str) -> None:
-        """Give back what is reserved for `key`: it was not accepted, or failed and is not charged."""
-        self._reserved_sum -= self._reserved.pop(key, 0)
+        """Give back what was reserved for a job and is in no entry: it was not submitted."""
+        self._held.pop(key, None)
+        self._covered.pop(key, None)
+
+    def apply(self, before: Record, after: Record) -> None:
+        """Count a step that was committed; the book has its entry in place of the reservation now."""
+        self.release(after.key)
+        if self._limit is not None and (entry := book_change(before, after)) is not None:
+            self._book.put(entry)
 
     def update(self, record: Record) -> None:
-        """Let what the ledger says of a row replace all that was counted for it.
-
-        A cost counts in any state. A create without an answer also counts what was reserved: a cost it has
-        is that of an earlier try. A generation that is not finished counts at least what was reserved: the
-        charge is made when it completes. A failed row holds a reservation only when it failed after that.
-        """
-        spent = None if record.usd_spent is None else _ceil_micro(record.usd_spent)
-        held = 0 if record.reserved_usd is None else _ceil_micro(record.reserved_usd)
+        """Count a record as the ledger has it, when the steps that led there are not known."""
         self.release(record.key)
-        self._set_settled(record.key, spent or 0)
-        match record.state:
-            case State.SUBMITTING | State.IN_DOUBT:
-                self._set_reserved(record.key, held)
-            case State.GENERATING:
-                self._set_reserved(record.key, max(0, held - (spent or 0)))
-            case State.READY | State.DONE | State.FAILED:
-                self._set_reserved(record.key, held if spent is None else 0)
-            case State.PENDING:
-                pass
-            case _:
-                assert_never(record.state)
+        if self._limit is not None and record.state is not State.PENDING:
+            self._book.put(entry_of(record))
 
-    def _set_reserved(self, key: str, price: int) -> None:
-        self._reserved_sum += price - self._reserved.get(key, 0)
-        self._reserved[key] = price
+    def load(self, entries: Iterable[Submission]) -> None:
+        """Count the entries of the ledger in place of all that was counted.
 
-    def _set_settled(self, key: str, cost: int) -> None:
-        self._settled_sum += cost - self._settled.get(key, 0)
-        self._settled[key] = cost
+        What is reserved stays so: an entry that is new for such a job uses up its reservation.
+        """
+        if self._limit is None:
+            return
+        known, self._book = self._book, Book(entries, self._price_of)
+        for entry in self._book:
+            if entry.job_key in self._covered and entry.id not in known:
+                self._covered[entry.job_key].add(entry.id)
 
+    def full_message(self) -> str:
+        """Say why nothing more can be reserved, and what helps."""
+        unpriced = [key.rpartition("@")[0] or key for key in self._book.unpriced_jobs]
+        if not unpriced:
+            return f"the budget of {self.limit_usd:.2f} USD has no room for another row"
+        listed = ", ".join(unpriced[:_LISTED_JOBS])
+        more = f" and {len(unpriced) - _LISTED_JOBS} more" if len(unpriced) > _LISTED_JOBS else ""
+        return (
+            f"what {listed}{more} cost is unknown, so the budget of {self.limit_usd:.2f} USD cannot be kept: "
+            "give --assume-price, or run `veobatch costs` to learn it from the vendor's log"
+        )
 
-def _ceil_micro(usd: float) -> int:
-    """Round a price up to whole micro-dollars: a budget may err only to the side that spends less."""
-    if not math.isfinite(usd) or usd < 0:
-        raise ValueError(f"a price must be a finite number of at least 0, not {usd!r}")
-    return int((Decimal(repr(usd)) * _MICRO).to_integral_value(ROUND_CEILING))
+    def _committed(self) -> int:
+        return self._book.committed + sum(map(self._excess, self._held))
 
-
-def _floor_micro(usd: float) -> int:
-    return int(Decimal(repr(usd)) * _MICRO)
+    def _excess(self, key: str) -> int:
+        """Return what is reserved for a job beyond what its submissions since then use of it."""
+        used = sum(map(self._book.cost_of, self._covered.get(key, ())))
+        return max(0, self._held.get(key, 0) - used)

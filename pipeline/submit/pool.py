@@ -21,6 +21,7 @@ from pipeline.errors import Conflict, StopReason, StopRun
 from pipeline.events import Level, Topic
 from pipeline.model import Failure, State
 from pipeline.net.retry_after import parse_retry_after
+from pipeline.submit.budget import PRICE_UNKNOWN_MESSAGE
 
 if TYPE_CHECKING:
     from pipeline.client import CreateResult
@@ -102,9 +103,7 @@ class SubmitterPool:
         price = run.deps.price_of(record)
         if price is None:
             run.state.take(record)
-            run.state.unfinished[record.key] = (
-                "its price is unknown: give --assume-price to run it under a budget"
-            )
+            run.state.unfinished[record.key] = PRICE_UNKNOWN_MESSAGE
             run.notify()
             return False
         if budget.reserve(record.key, price):
@@ -119,9 +118,7 @@ class SubmitterPool:
                 run.notify()
             await run.wait_changed()
             return False
-        run.stop_submitting(
-            StopReason.BUDGET, f"the budget of {budget.limit_usd:.2f} USD has no room for another row"
-        )
+        run.stop_submitting(StopReason.BUDGET, budget.full_message())
         return False
 
     async def _submit(self, record: Record) -> None:

@@ -121,7 +121,7 @@ class EngineHarness:
         await self.ledger.add(records)
         return records
 
-    def engine(self, api: Api, records: Sequence[Record], max_cost: float | None, **settings: Any) -> Engine:
+    def engine(self, api: Api, records: Sequence[Record], budget: Budget, **settings: Any) -> Engine:
         chosen = Settings(**{"poll_interval": 0.1, "media": False, "concurrency": 4, **settings})
         chance, interval = random.Random(5), chosen.poll_interval
         tools = Dependencies(
@@ -138,7 +138,7 @@ class EngineHarness:
                 chosen.concurrency, interval_s=interval, random=chance
             ),
             rate_limit=AdaptiveRateLimit(interval_s=interval),
-            budget=Budget.from_records(max_cost, records),
+            budget=budget,
             price_of=self.price_of,
             clock=time.monotonic,
             wall=time.time,
@@ -166,7 +166,9 @@ class EngineHarness:
             records = await self.ledger.load() if rows is None else await self.add(rows)
         timeout_s = settings.get("request_timeout", 20.0)
         async with Api(self.sandbox.url, self.key, timeout_s=timeout_s) as api:
-            engine = self.engine(api, records, max_cost, **settings)
+            prices = {record.key: self.price_of(record) for record in records}
+            budget = Budget(max_cost, await self.ledger.submissions(), prices.get)
+            engine = self.engine(api, records, budget, **settings)
             if on_start is not None:
                 on_start(engine)
             with anyio.fail_after(within_s):

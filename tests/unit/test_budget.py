@@ -1,86 +1,29 @@
-"""Settled and reserved never exceed the limit by a new reservation, whatever happens in between."""
+"""What is committed never exceeds the limit by a new reservation, whatever has become of the rows."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from pipeline.model import Record, State
+from pipeline.ledger.book import Submission, SubmissionState
+from pipeline.ledger.totals import Book, Totals
+from pipeline.model import State
 from pipeline.submit.budget import Budget
+from tests.unit.sample_rows import row
 
-KEYS = st.sampled_from([f"job-{n}" for n in range(12)])
-PRICES = st.decimals(min_value=0, max_value=5, places=4).map(float)
-
-
-def record(key: str, state: State, reserved: float | None = None, spent: float | None = None) -> Record:
-    return Record(
-        key=key,
-        id=key,
-        fingerprint="f",
-        position=0,
-        model="m",
-        body="{}",
-        image_url="",
-        prompt="",
-        state=state,
-        reserved_usd=reserved,
-        usd_spent=spent,
-    )
+RESERVED, MAYBE = SubmissionState.RESERVED, SubmissionState.MAYBE_SPENT
+SPENT, RELEASED = SubmissionState.SPENT, SubmissionState.RELEASED
 
 
-class BudgetMachine(RuleBasedStateMachine):
-    """A vendor that charges what was reserved or less: its book stays within the limit."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.budget = Budget(10.0)
-        self.charged: dict[str, float] = {}
-        self.reserved: dict[str, float] = {}
-
-    @rule(key=KEYS, price=PRICES)
-    def reserve(self, key: str, price: float) -> None:
-        if key in self.reserved or key in self.charged:
-            return
-        before = (self.budget.settled_usd, self.budget.reserved_usd)
-        left = self.budget.left_usd
-        assert left is not None
-        if self.budget.reserve(key, price):
-            self.reserved[key] = price
-        else:
-            assert price > left - 1e-9
-            assert (self.budget.settled_usd, self.budget.reserved_usd) == before
-
-    @rule(key=KEYS, share=st.floats(0, 1))
-    def settle(self, key: str, share: float) -> None:
-        if key in self.reserved:
-            actual = round(self.reserved.pop(key) * share, 6)
-            self.budget.settle(key, actual)
-            self.charged[key] = actual
-
-    @rule(key=KEYS)
-    def release(self, key: str) -> None:
-        self.budget.release(key)
-        self.reserved.pop(key, None)
-
-    @rule()
-    def restart(self) -> None:
-        done = [record(key, State.DONE, 5.0, usd) for key, usd in self.charged.items()]
-        open_rows = [record(key, State.IN_DOUBT, usd) for key, usd in self.reserved.items()]
-        failed = [record(f"failed-{n}", State.FAILED, None) for n in range(3)]
-        self.budget = Budget.from_records(10.0, [*done, *open_rows, *failed])
-
-    @invariant()
-    def the_book_stays_within_the_limit(self) -> None:
-        assert sum(self.charged.values()) + sum(self.reserved.values()) <= 10.0 + 1e-6
-        assert self.budget.settled_usd == pytest.approx(sum(self.charged.values()), abs=1e-4)
-        assert self.budget.reserved_usd == pytest.approx(sum(self.reserved.values()), abs=1e-4)
-
-
-TestBudgetMachine = BudgetMachine.TestCase
+def entry(
+    entry_id: str = "e", state: SubmissionState = RESERVED, reserved: float | None = None, **facts: Any
+) -> Submission:
+    base = Submission(entry_id, f"{entry_id}@f", 1, "", "", "m", 5.0, None, reserved, state)
+    return replace(base, **facts)
 
 
 def test_eight_rows_of_1_20_fit_into_10() -> None:
@@ -97,68 +40,128 @@ def test_many_small_sums_do_not_drift() -> None:
 
 
 def test_without_a_limit_all_fits() -> None:
-    budget = Budget(None)
+    budget = Budget(None, [entry()])
     assert budget.reserve("a", 1e9)
     assert budget.left_usd is None
     assert budget.limit_usd is None
 
 
 def test_a_higher_charge_stops_new_reservations() -> None:
-    budget = Budget(10.0)
-    assert budget.reserve("a", 5.0)
-    budget.settle("a", 12.0)
+    budget = Budget(10.0, [entry(state=SPENT, reserved=5.0, usd=12.0)])
     assert budget.left_usd == 0
     assert not budget.reserve("b", 0.01)
-
-
-def test_settling_again_corrects_and_without_a_cost_keeps_the_price() -> None:
-    budget = Budget(10.0)
-    budget.reserve("a", 5.0)
-    budget.settle("a", None)
-    assert (budget.settled_usd, budget.reserved_usd) == (5.0, 0.0)
-    budget.settle("a", 4.0)
-    budget.settle("unknown", None)
-    assert (budget.settled_usd, budget.reserved_usd) == (4.0, 0.0)
 
 
 def test_reserving_again_replaces() -> None:
     budget = Budget(10.0)
     assert budget.reserve("a", 6.0)
     assert budget.reserve("a", 7.0)
-    assert budget.reserved_usd == 7.0
+    assert budget.committed_usd == 7.0
     assert not budget.reserve("a", 11.0)
-    assert budget.reserved_usd == 7.0
+    assert budget.committed_usd == 7.0
+    budget.release("a")
+    assert budget.committed_usd == 0.0
 
 
 @pytest.mark.parametrize(
-    ("state", "reserved", "spent", "counts"),
+    ("state", "reserved", "facts", "counts"),
     [
-        (State.PENDING, 2.0, None, 0.0),
-        (State.PENDING, 2.0, 1.5, 1.5),
-        (State.SUBMITTING, 2.0, None, 2.0),
-        (State.IN_DOUBT, 2.0, None, 2.0),
-        (State.IN_DOUBT, 2.0, 1.5, 3.5),
-        (State.GENERATING, 2.0, None, 2.0),
-        (State.GENERATING, 2.0, 0.0, 2.0),
-        (State.GENERATING, 2.0, 2.5, 2.5),
-        (State.READY, 2.0, None, 2.0),
-        (State.READY, 2.0, 1.5, 1.5),
-        (State.DONE, 2.0, None, 2.0),
-        (State.DONE, 2.0, 1.5, 1.5),
-        (State.DONE, None, None, 0.0),
-        (State.FAILED, 2.0, None, 2.0),
-        (State.FAILED, None, None, 0.0),
-        (State.FAILED, 2.0, 1.5, 1.5),
+        (RESERVED, 2.0, {}, 2.0),
+        (MAYBE, 2.0, {}, 2.0),
+        (SPENT, 2.0, {}, 2.0),
+        (SPENT, 2.0, {"usd": 1.5}, 1.5),
+        (SPENT, 2.0, {"usd": 0.0}, 0.0),
+        (SPENT, None, {"credits": 2_400_000.0}, 1.2),
+        (SPENT, 2.0, {"credits": 120_000.0}, 2.0),
+        (SPENT, 2.0, {"credits": 0.0}, 2.0),
+        (SPENT, None, {"usd": 1.5}, 1.5),
+        (SPENT, None, {}, 0.75),
+        (RESERVED, None, {}, 0.75),
+        (MAYBE, None, {}, 0.75),
+        (RELEASED, 2.0, {}, 0.0),
+        (RELEASED, None, {}, 0.0),
     ],
 )
-def test_what_a_record_counts(
-    state: State, reserved: float | None, spent: float | None, counts: float
+def test_what_an_entry_counts(
+    state: SubmissionState, reserved: float | None, facts: dict[str, float], counts: float
 ) -> None:
-    row = record("a", state, reserved, spent)
-    budget = Budget.from_records(10.0, [row])
-    assert budget.settled_usd + budget.reserved_usd == counts
-    budget.update(row)
-    assert budget.settled_usd + budget.reserved_usd == counts
+    """What nobody knows counts at the price that is assumed."""
+    budget = Budget(10.0, [entry("e", state, reserved, **facts)], lambda _: 0.75)
+    assert budget.committed_usd == counts
+
+
+@pytest.mark.parametrize("state", [RESERVED, MAYBE, SPENT])
+def test_a_cost_that_nobody_knows_blocks_and_says_what_to_do(state: SubmissionState) -> None:
+    budget = Budget(10.0, [entry("cat", state), entry("dog", SPENT, usd=1.0)])
+    assert not budget.reserve("a", 0.1)
+    message = budget.full_message()
+    assert "what cat cost is unknown" in message
+    assert "--assume-price" in message
+    assert "veobatch costs" in message
+
+
+def test_an_unknown_cost_blocks_until_it_is_known() -> None:
+    generating = row(1, State.GENERATING, intent=1, correlation_id="vb.l.a.1", generation_id="g")
+    budget = Budget(10.0)
+    budget.update(generating)
+    assert not budget.reserve("b", 1.0)
+    budget.apply(generating, generating.evolve(State.READY, completed_at=9.0, usd_spent=1.2))
+    assert budget.committed_usd == 1.2
+    assert budget.reserve("b", 1.0)
+
+
+def test_many_unknown_costs_are_named_by_the_first() -> None:
+    message = Budget(10.0, [entry(f"row-{n}", SPENT) for n in range(5)]).full_message()
+    assert "row-0, row-1, row-2 and 2 more" in message
+
+
+def test_one_generation_counts_once_however_many_entries_name_it() -> None:
+    doubt = entry("doubt", MAYBE, 1.2)
+    adopted = entry("adopted", RESERVED, 1.2, generation_id="g")
+    assert Book([doubt, adopted]).totals() == Totals(open_usd=1.2, maybe_usd=1.2)
+    book = Book([doubt, adopted, replace(doubt, generation_id="g")])
+    assert (book.committed, book.totals().committed_usd) == (1_200_000, 1.2)
+    book.put(replace(adopted, state=SPENT, usd=1.0))
+    assert book.committed == 1_200_000
+    book.put(replace(doubt, state=SPENT, usd=1.0))
+    assert (book.committed, book.totals()) == (1_000_000, Totals(spent_usd=1.0))
+
+
+def test_what_is_spent_stays_spent_and_what_is_known_stays_known() -> None:
+    book = Book([entry("e", SPENT, 2.0, usd=1.2)])
+    book.put(entry("e", RELEASED))
+    book.put(entry("e", RESERVED))
+    assert (book.committed, book.totals()) == (1_200_000, Totals(spent_usd=1.2))
+
+
+def test_totals_tell_confirmed_from_assumed() -> None:
+    entries = [
+        entry("a", SPENT, 2.0, usd=1.2),
+        entry("b", SPENT, 1.6),
+        entry("c", RESERVED, 1.0),
+        entry("d", MAYBE, 0.5),
+        entry("e", RELEASED, 9.0),
+        entry("f", SPENT),
+    ]
+    totals = Book(entries).totals()
+    assert totals == Totals(1.2, 1.6, 1.0, 0.5, unpriced=1)
+    assert totals.committed_usd == pytest.approx(4.3)
+
+
+def test_a_reservation_holds_for_what_a_worker_submits_of_it() -> None:
+    """The row is lent with its money; its submissions use that up, and do not count beside it."""
+    old = entry("old", SPENT, usd=1.0, job_key="a")
+    budget = Budget(10.0, [old])
+    assert budget.reserve("a", 1.2)
+    assert budget.committed_usd == 2.2
+    budget.load([old, entry("new", RESERVED, 1.2, job_key="a")])
+    assert budget.committed_usd == 2.2
+    budget.load([old, entry("new", RELEASED, 1.2, job_key="a")])
+    assert budget.committed_usd == 2.2, "it may be submitted once more"
+    budget.load([old, entry("new", SPENT, 1.2, job_key="a", usd=1.5)])
+    assert budget.committed_usd == 2.5
+    budget.update(row(1, State.PENDING, key="a"))
+    assert budget.committed_usd == 2.5
 
 
 @given(st.sampled_from([float("nan"), float("inf"), -1.0]))

@@ -222,7 +222,7 @@ class VendorDouble:
             answer |= script.final_answer
         else:
             answer |= {"status": "completed", "video": {"url": self.cdn.issue_url(made)}, "error": None}
-            answer["meta"] = {"usage": {"credits_used": 120000}}
+            answer["meta"] = {"usage": {"credits_used": 2400000}}
         await exchange.send_json(200, answer)
 
     async def _log(self, exchange: Exchange) -> None:

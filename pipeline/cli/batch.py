@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from pipeline.cli.folder import check_remote_output, claim_folder, set_aside_lost_batch
+from pipeline.cli.folder import FolderClaim, check_remote_output, claim_folder, set_aside_lost_batch
 from pipeline.cli.ledger_access import ReconnectNotifier, open_exclusive_ledger
 from pipeline.cli.other_batches import reject_rows_paid_elsewhere, remember_folder
 from pipeline.cli.paths import LEDGER_NAME
@@ -41,7 +42,7 @@ async def check_vendor(ledger: Ledger, *, sandbox: bool, folder: Path) -> None:
 
 async def open_batch(
     stack: AsyncExitStack, config: RunConfig, manifest: Manifest, notifier: ReconnectNotifier, *, lost: bool
-) -> tuple[Ledger, tuple[str, ...]]:
+) -> tuple[Ledger, FolderClaim]:
     """Lock the folder, open its ledger on `stack` and make the folder its own; return it, with warnings.
 
     `lost` moves the files of a batch without its ledger out of the way first. Raises `UsageError` when the
@@ -63,7 +64,8 @@ async def open_batch(
     claim = await claim_folder(ledger, paths, options.manifest, sandbox=sandbox, begin_anew=begin_anew)
     if not sandbox:
         remember_folder(paths.folder)
-    return ledger, (*claim.notes, *await other_manifest_warnings(ledger, options.manifest))
+    notes = (*claim.notes, *await other_manifest_warnings(ledger, options.manifest))
+    return ledger, replace(claim, notes=notes)
 
 
 def _has_ledger(paths: BatchPaths) -> bool:

@@ -13,6 +13,7 @@ import anyio
 import click
 
 from pipeline.cli.ci import log_group, on_github
+from pipeline.cli.ledger_memory import LedgerMemory
 from pipeline.cli.progress import Progress
 from pipeline.cli.signals import SignalListener
 from pipeline.cli.summary import redacted_argv
@@ -64,6 +65,8 @@ class RunObservers:
             sandbox=options.sandbox,
         )
         observers: list[Observer] = [prepared.run_log, self._progress, self._eta, self.results_writer]
+        self._memory = LedgerMemory(prepared.api, prepared.ledger.identity, prepared.runs, plan.records)
+        observers.append(self._memory)
         self._feed = None
         if options.serve is not None:
             from pipeline.results.live import ChangeFeed
@@ -74,6 +77,7 @@ class RunObservers:
 
     async def remember_run(self, stop_reason: StopReason | None) -> None:
         """Keep in the ledger what `veobatch report` needs to name the next command."""
+        self._memory.save()
         facts = RunFacts(redacted_argv(self._config.options.argv), stop_reason, self.batch_usd)
         with contextlib.suppress(LedgerError, StoreError):  # the run itself reports a ledger that is gone
             await self._ledger.meta_set(RUN_FACTS_NAME, facts.to_json())

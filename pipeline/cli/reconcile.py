@@ -188,10 +188,15 @@ async def _ask(
         if isinstance(verdict, StillInDoubt):
             other_key = any(lack.premise is Premise.KEY for lack in verdict.missing)
             lacks[record.key] = missing.get(record.key, verdict.missing) if other_key else verdict.missing
-            after = mark_explained(after, describe(lacks[record.key])) or after
-        if after is not record:
-            await ledger.commit(record, after)
+            after = await _commit(ledger, record, after)
+            await _commit(ledger, after, mark_explained(after, describe(lacks[record.key])) or after)
+        else:
+            await _commit(ledger, record, after)
     return lacks
+
+
+async def _commit(ledger: Ledger, before: Record, after: Record) -> Record:
+    return before if after is before else await ledger.commit(before, after)
 
 
 def _as_row(record: Record, missing: Sequence[Missing]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pipeline.cli.batch import SANDBOX_VENDOR, open_batch, plan_batch
 from pipeline.cli.cost_prompt import confirm_cost, estimate_cost, load_prices
 from pipeline.cli.folder import check_folder
 from pipeline.cli.ledger_access import ReconnectNotifier, ledger_passwords
+from pipeline.cli.ledger_memory import recall_forgotten
 from pipeline.cli.manifest_loading import cache_dir, check_manifest_images, check_with_catalogue
 from pipeline.cli.preflight import (
     as_error,
@@ -152,7 +153,7 @@ class PreparedRun:
     """A run as it stands before anything is submitted; what is open in it belongs to the caller's stack.
 
     `batch` has its final settings and base URL. `epoch` is what the ledger answered when a cluster's
-    epoch began, None for a run in this process. `notes` are warnings;
+    epoch began, None for a run in this process. `notes` are warnings; `runs` counts the batch's runs;
     `obstacle` is why nothing can be submitted, if something stands in the way.
     """
 
@@ -167,6 +168,7 @@ class PreparedRun:
     plan: BatchPlan
     prices: PriceTable
     cost_estimate: CostEstimate
+    runs: int
     obstacle: Finding | None = None
 
     def confirm_cost(self) -> bool:
@@ -217,16 +219,26 @@ async def prepare(stack: AsyncExitStack, config: RunConfig) -> PreparedRun:
     loaded = await load_checked_manifest(config, catalogue)
     settings, _, limit_note = fit_to_open_files(resolve_settings(options, loaded.manifest.run), file_limit)
     notifier = ReconnectNotifier()
-    ledger, notes = await open_batch(stack, config, loaded.manifest, notifier, lost=lost)
+    ledger, claim = await open_batch(stack, config, loaded.manifest, notifier, lost=lost)
     secrets = [config.key.secret, *ledger_passwords(paths.external_ledger)]
     run_log = stack.enter_context(RunLog(paths.folder / LOG_NAME, secrets))
     # Before anything is planned: workers that a killed driver left behind write nothing from here on.
     epoch = await ledger.begin_epoch() if options.cluster is not None else None
     resubmit = options.resubmit_in_doubt
     plan = await plan_batch(ledger, loaded.manifest, settings.name, options.retry, resubmit_in_doubt=resubmit)
+    own_key_id = key_id(config.key.secret, ledger.identity)
+    records, recalled = await recall_forgotten(
+        api,
+        ledger,
+        plan.records,
+        uncertain=claim.history_uncertain,
+        key_id=own_key_id,
+        wait_s=settings.reconcile_after,
+    )
+    plan = replace(plan, records=tuple(records))
     pricing = load_prices(plan.records, loaded, catalogue, settings.assume_price)
     prices, preflight = await _price_and_check(pricing, plan.records, config)
-    notes = (*notes, *origin_notes(plan.records, key_id(config.key.secret, ledger.identity), api.name))
+    notes = (*claim.notes, recalled, *origin_notes(plan.records, own_key_id, api.name))
     notes = tuple(filter(None, (*notes, *warnings_of(preflight), limit_note, space_warning(paths.folder))))
     cost_estimate = await estimate_cost(plan.records, prices, None if options.sandbox else api)
     final_config = replace(config, settings=settings, base_url=base_url)
@@ -242,5 +254,6 @@ async def prepare(stack: AsyncExitStack, config: RunConfig) -> PreparedRun:
         plan,
         prices,
         cost_estimate,
+        int(await ledger.meta_get("runs") or 0),
         preflight.obstacle,
     )

@@ -6,7 +6,7 @@ A row found proves acceptance, whichever key the log is of. A row that is missin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from pipeline.backoff import should_regenerate
@@ -127,7 +127,7 @@ def mark_never_ran(record: Record, *, now: float, generation_retries: int) -> Re
     """
     faults = record.faults + 1
     if should_regenerate(retryable=True, faults=faults - 1, generation_retries=generation_retries):
-        return mark_never_accepted(record).evolve(faults=faults)
+        return replace(mark_never_accepted(record), faults=faults)
     message = "the vendor's log lists the request as failed, and knows no generation of it"
     return record.evolve(
         State.FAILED,

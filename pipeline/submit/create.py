@@ -45,6 +45,11 @@ def own_correlation_prefix(ledger_identity: str) -> str:
     return f"vb.{ledger_identity}."
 
 
+def row_digest(record: Record) -> str:
+    """Return the part of a correlation id that stands for the row's key."""
+    return hashlib.sha256(record.key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
 def correlation_id(ledger_identity: str, record: Record, submission_no: int) -> str:
     """Return the id by which the vendor's log will know this create.
 
@@ -52,8 +57,7 @@ def correlation_id(ledger_identity: str, record: Record, submission_no: int) -> 
     The row's id is there for the reader; the hash of its key makes it unique.
     """
     readable = _OUTSIDE_ALPHABET.sub("-", record.id)[:48].strip("-") or "row"
-    digest = hashlib.sha256(record.key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    return f"vb.{ledger_identity}.{readable}.{digest}.{submission_no}"
+    return f"vb.{ledger_identity}.{readable}.{row_digest(record)}.{submission_no}"
 
 
 class Submitter:

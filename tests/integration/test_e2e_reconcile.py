@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -166,3 +167,45 @@ async def test_management_key_reads_the_log_of_the_key_that_sent(tmp_path: Path)
         code, answer = await reconcile(desk, "--key-prefix", KEY[:8])
         assert (code, {row["status"] for row in answer["rows"]}) == (0, {"generating"})
         assert_once(vendor, [*prompts, "good"])
+
+
+@pytest.mark.parametrize("restored", ["ledger", "folder", "copy elsewhere"])
+async def test_ledger_put_back_from_a_backup_pays_nothing_again(tmp_path: Path, restored: str) -> None:
+    async with vendor_and_workspace(tmp_path) as (vendor, desk):
+        desk.write(["first"])
+        assert (await desk.run()).code == 0
+        backup = tmp_path / "backup"
+        shutil.copytree(desk.output, backup)
+        prompts = ["first", "second", "third"]
+        desk.write(prompts)
+        assert (await desk.run()).code == 0
+        if restored == "ledger":
+            shutil.copy(backup / "ledger.sqlite3", desk.output / "ledger.sqlite3")
+        else:
+            shutil.rmtree(desk.output)
+            shutil.copytree(backup, desk.output)
+        if restored == "copy elsewhere":
+            shutil.rmtree(tmp_path / "home")  # a machine that has never seen the batch
+        result = await desk.run("--reconcile-after", "0")
+        assert result.code == 0, result.output
+        assert desk.states() == {"done": 3}
+        assert_once(vendor, prompts)
+
+
+async def test_older_ledger_submits_nothing_while_the_log_cannot_tell(tmp_path: Path) -> None:
+    async with vendor_and_workspace(tmp_path) as (vendor, desk):
+        desk.write(["first"])
+        assert (await desk.run()).code == 0
+        backup = tmp_path / "backup"
+        shutil.copytree(desk.output, backup)
+        desk.write(["first", "second"])
+        vendor.script("second").in_log = False
+        assert (await desk.run()).code == 0
+        shutil.rmtree(desk.output)
+        shutil.copytree(backup, desk.output)
+        result = await desk.run()
+        assert (result.code, "older copy" in result.err) == (3, True), result.output
+        vendor.log_down = 503
+        result = await desk.run()
+        assert (result.code, "cannot be read" in result.err) == (3, True), result.output
+        assert_once(vendor, ["first", "second"])

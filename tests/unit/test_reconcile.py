@@ -317,6 +317,7 @@ def test_request_that_never_ran_follows_the_rules_of_a_failed_generation() -> No
     assert (failed.state, failed.faults, failed.reserved_usd) == (State.FAILED, 2, None)
     assert failed.failure is not None
     assert failed.failure.code == "not_accepted"
+    assert (again.version, failed.version) == (in_doubt_record().version + 1,) * 2
 
 
 LACKS_KEY = StillInDoubt(in_doubt_record(), (Missing(Premise.KEY, "another key", "that key"),))

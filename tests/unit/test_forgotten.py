@@ -1,0 +1,67 @@
+"""A ledger that has forgotten submissions: when it may have, and how the log gives them back."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.client import LogRow
+from pipeline.model import Record, State
+from pipeline.reconcile.forgotten import Memory, match_forgotten, may_have_forgotten
+from pipeline.submit.create import correlation_id
+from tests.unit.samples import record
+from tests.unit.vendor_history import iso
+
+IDENTITY = "cafe"
+SENT_AT = 1_800_000_000.0
+PENDING = record(State.PENDING, "row", 0)
+SUBMITTED = record(State.DONE, "done", 1, intent=3)
+
+
+@pytest.mark.parametrize(
+    ("records", "runs", "memory", "uncertain", "may"),
+    [
+        ([PENDING], 0, None, False, False),
+        ([PENDING], 0, None, True, True),
+        ([PENDING], 1, None, False, True),
+        ([PENDING, SUBMITTED], 0, None, False, True),
+        ([PENDING, SUBMITTED], 2, Memory(2, 3), False, False),
+        ([PENDING, SUBMITTED], 2, Memory(2, 3), True, True),
+        ([PENDING, SUBMITTED], 2, Memory(3, 3), False, True),
+        ([PENDING, SUBMITTED], 2, Memory(2, 4), False, True),
+        ([PENDING, SUBMITTED], 3, Memory(2, 2), False, False),
+    ],
+)
+def test_ledger_may_have_forgotten_what_somebody_remembers_better(
+    records: list[Record], runs: int, memory: Memory | None, *, uncertain: bool, may: bool
+) -> None:
+    assert may_have_forgotten(records, runs, memory, uncertain=uncertain) is may
+
+
+def logged(of: Record, number: int, *, succeeded: bool = True, at: float = SENT_AT) -> dict[str, LogRow]:
+    name = correlation_id(IDENTITY, of, number)
+    return {name: LogRow(name, f"g-{number}", "r", succeeded, "m", iso(at))}
+
+
+def test_pending_row_gets_its_forgotten_generation() -> None:
+    [step] = match_forgotten([PENDING, SUBMITTED], logged(PENDING, 2), (), IDENTITY)
+    after = step.after
+    assert (after.key, after.state, after.generation_id) == (PENDING.key, State.GENERATING, "g-2")
+    assert (after.intent, after.vendor_sent_at, after.submitted_at) == (2, SENT_AT, SENT_AT)
+    assert after.correlation_id == correlation_id(IDENTITY, PENDING, 2)
+
+
+def test_newest_of_several_generations_is_taken() -> None:
+    rows = logged(PENDING, 2, at=SENT_AT + 5) | logged(PENDING, 1)
+    assert match_forgotten([PENDING], rows, (), IDENTITY)[0].after.generation_id == "g-2"
+
+
+@pytest.mark.parametrize("state", [State.DONE, State.READY, State.GENERATING, State.IN_DOUBT])
+def test_rows_beyond_pending_are_left(state: State) -> None:
+    assert match_forgotten([record(state, "row")], logged(PENDING, 2), (), IDENTITY) == []
+
+
+def test_what_is_known_or_failed_or_another_ledgers_is_left() -> None:
+    rows = logged(PENDING, 1)
+    assert match_forgotten([PENDING], rows, rows, IDENTITY) == []
+    assert match_forgotten([PENDING], logged(PENDING, 1, succeeded=False), (), IDENTITY) == []
+    assert match_forgotten([record(State.PENDING, "another")], rows, (), IDENTITY) == []

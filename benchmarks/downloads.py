@@ -125,8 +125,8 @@ async def _run_downloader(urls: list[str], folder: Path, at_once: int, media: bo
     return worst
 
 
-async def _no_fresh_url() -> None:
-    return None
+async def _no_fresh_url() -> list[str]:
+    return []
 
 
 def measure(files: int, mib: int, at_once: int, rounds: int) -> dict[str, dict[str, float]]:

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 MAX_SUBMITTERS: Final = 64
 MAX_POLLERS: Final = 128
-ARTIFACT_CHECKERS: Final = 4
-"""Saved files that are hashed at once when a run begins."""
 
 
 class Engine:
@@ -79,7 +77,7 @@ class Engine:
                 pools.start_soon(self._guarded, poller_pool.dispatch, due_in)
                 pools.start_soon(self._guarded, poller_pool.expire_deadlines, due_in.clone())
                 pools.start_soon(self._guarded, reconciler_pool.work)
-                await downloader_pool.resume(ARTIFACT_CHECKERS)
+                await downloader_pool.resume()
                 poller_pool.resume()
                 self._started.set()
                 await reconciler_pool.until_settled()

@@ -117,11 +117,16 @@ class ExtraFile(NamedTuple):
     sha256: str
 
 
+MOVED_MTIME_NS: Final = -1
+"""`Artifact.mtime_ns` of a file that was found moved away."""
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """A video that is whole and in its place; paths are relative to the output's root, with `/`.
 
-    `mtime_ns` (a file) or `etag` (an object store) tell without reading it whether it is untouched.
+    `mtime_ns` (a file) or `etag` (an object store) tell without reading it whether it is untouched. Once
+    the file was moved away, which is its owner's right, `mtime_ns` is `MOVED_MTIME_NS`.
     """
 
     path: str
@@ -132,6 +137,17 @@ class Artifact:
     mtime_ns: int | None = None
     etag: str = ""
     extra: tuple[ExtraFile, ...] = ()
+
+    @property
+    def moved(self) -> bool:
+        """Whether the file was no longer in its place when it was last checked."""
+        return self.mtime_ns == MOVED_MTIME_NS
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd about the file: what examining it found, and whether it was moved away."""
+        found = self.media.warnings if self.media else ()
+        return (*found, "moved: the file is no longer there") if self.moved else found
 
 
 @dataclass(frozen=True, slots=True)

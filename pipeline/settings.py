@@ -49,6 +49,8 @@ class Settings(BaseModel):
     max_video_bytes: Annotated[int, Field(ge=1)] = 2 * 1024**3
     check_images: bool = False
     allow_private_images: bool = False
+    verify: bool = False
+    fetch_missing: bool = False
 
     @field_validator("name")
     @classmethod

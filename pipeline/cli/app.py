@@ -31,8 +31,9 @@ from pipeline.client import ApiKey, normalize_base_url
 from pipeline.download.downloader import Downloader
 from pipeline.download.http import open_session
 from pipeline.download.retry_state import DownloadLimits
+from pipeline.download.verify import check_saved, describe_findings, transitions_for
 from pipeline.engine import Engine
-from pipeline.errors import ExitCode, StopReason, StopRun, StoreError, UsageError
+from pipeline.errors import Conflict, ExitCode, StopReason, StopRun, StoreError, UsageError
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State
 from pipeline.net.json_cache import write_json
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
     from pipeline.events import Observer
     from pipeline.ledger import Ledger
     from pipeline.model import Record
+    from pipeline.settings import Settings
+    from pipeline.storage import OutputStore
 
 NO_KEY_HINT: Final = "To try without a key, free and offline: add --sandbox."
 SANDBOX_KEY: Final = "any-key-will-do"
@@ -139,7 +142,7 @@ async def _execute(prepared: PreparedRun, cdn: aiohttp.ClientSession) -> ExitSum
                 Engine(plan.records, dependencies, config.settings, observer), observers, config
             )
         records, error = await check_artifacts(
-            plan.records, prepared.ledger, dependencies.downloader, observer
+            plan.records, prepared.ledger, config.store, config.settings, observer
         )
         cluster = make_cluster(records, prepared, prepared.epoch, learner.dump(), observer)
         if error is not None:
@@ -228,9 +231,6 @@ def exit_code(outcome: RunOutcome) -> ExitCode:
     return ExitCode.SOME_FAILED if failed else ExitCode.DONE
 
 
-ARTIFACT_CHECKERS = 4
-
-
 def check_cluster_options(options: RunOptions) -> None:
     """Raise `UsageError` for what cannot work with workers on other machines."""
     cluster_options = options.cluster
@@ -288,30 +288,22 @@ def make_cluster(
 
 
 async def check_artifacts(
-    records: Sequence[Record], ledger: Ledger, downloader: Downloader, observer: Observer
+    records: Sequence[Record], ledger: Ledger, store: OutputStore, settings: Settings, observer: Observer
 ) -> tuple[list[Record], StopRun | None]:
-    """Check that what was saved is still there; return the records, with what must be fetched again.
+    """Check what was saved, before workers start; return the records, with what must be fetched again.
 
-    With them comes what kept some from being checked, if anything did: a place or a ledger that is away.
+    With them comes the error that kept them from being checked, if any: an output or a ledger that is away.
     """
     checked = {record.key: record for record in records}
-    done = iter([record for record in records if record.state is State.DONE])
-    errors: list[StopRun] = []
-
-    async def check_shared(shared: Iterator[Record]) -> None:
-        for record in shared:
-            try:
-                if record.artifact is not None and await downloader.intact(record.artifact):
-                    continue
-                message = f"{record.id}: its video is missing or altered: fetching it again"
-                observer.on_event(Event(Topic.NOTE, message, Level.WARNING, record.key))
-                requeued = record.evolve(State.READY, artifact=None, downloaded_at=None)
-                checked[record.key] = await ledger.commit(record, requeued)
-            except StopRun as error:
-                errors.append(error)
-                return
-
-    async with anyio.create_task_group() as tasks:
-        for _ in range(ARTIFACT_CHECKERS):
-            tasks.start_soon(check_shared, done)
-    return list(checked.values()), errors[0] if errors else None
+    done = [record for record in records if record.state is State.DONE]
+    try:
+        found = await check_saved(store, done, read_all=settings.verify)
+        for message in describe_findings(found, fetch_missing=settings.fetch_missing):
+            observer.on_event(Event(Topic.NOTE, message, Level.WARNING))
+        for outcome in await ledger.commit_many(transitions_for(found, fetch_missing=settings.fetch_missing)):
+            if isinstance(outcome, Conflict):
+                raise outcome
+            checked[outcome.key] = outcome
+    except StopRun as error:
+        return list(checked.values()), error
+    return list(checked.values()), None

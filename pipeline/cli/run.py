@@ -96,6 +96,10 @@ def _settings_options(function: Any) -> Any:
     help="Begin a new batch where an earlier one has lost its ledger, even if that pays twice.",
 )
 @click.option("--wait-for-quota", is_flag=True, default=None, help="Wait out a quota instead of stopping.")
+@click.option("--verify", is_flag=True, default=None, help="Read every saved video again and compare it.")
+@click.option(
+    "--fetch-missing", is_flag=True, default=None, help="Download saved videos again that were moved away."
+)
 @click.option("--no-media", is_flag=True, help="Neither check the videos' streams nor make posters.")
 @click.option(
     "--check-images", is_flag=True, default=None, help="Look at every image before anything is spent."
@@ -143,7 +147,14 @@ def _run_options(manifest: Path, options: dict[str, Any]) -> RunOptions:
     context = click.get_current_context()
     flags: dict[str, Any] = {}
     environment: dict[str, Any] = {}
-    for name in (*_SETTINGS_HELP, "wait_for_quota", "check_images", "allow_private_images"):
+    for name in (
+        *_SETTINGS_HELP,
+        "wait_for_quota",
+        "check_images",
+        "allow_private_images",
+        "verify",
+        "fetch_missing",
+    ):
         source = context.get_parameter_source(name)
         source_flags = environment if source is click.core.ParameterSource.ENVIRONMENT else flags
         source_flags[name] = options.pop(name)

@@ -1,7 +1,7 @@
-"""Fetch one row's video: to its place, whole, checked, or say why not now. One row, no pools.
+"""Fetch one row's video: to its place, whole and examined, or the reason why not now. One row, no pools.
 
-It knows a URL, a store and what a video looks like. It must not know the vendor's API (a fresh URL is
-the caller's to get), the ledger, or other rows.
+It knows URLs, a store and what a video looks like. It must not know the vendor's API (fresh URLs are the
+caller's to get), the ledger, or other rows.
 """
 
 from __future__ import annotations
@@ -9,33 +9,37 @@ from __future__ import annotations
 import json
 import random as randomness
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from pipeline import media as films
+from pipeline import media
 from pipeline.download.body_writer import BodyWriter, TooLarge, WrongContent, read_head, too_large
 from pipeline.download.http import DownloadError, FileChanged, OpenBody, UrlExpired, open_body
 from pipeline.download.redirects import ForbiddenUrl
 from pipeline.download.response_headers import Validators
 from pipeline.download.retry_state import DownloadLimits, RetryState
-from pipeline.model import Artifact, Failure
+from pipeline.media import preload_decoders
+from pipeline.model import Artifact, ExtraFile, Failure
 from pipeline.storage import TransientStoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
     import aiohttp
 
-    from pipeline.model import Media, Record
-    from pipeline.storage import OutputStore, StagedFile
+    from pipeline.model import Record
+    from pipeline.storage import OutputStore, PublishedFile, StagedFile
+
+    Refresh = Callable[[], Awaitable[Sequence[str]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """The video is whole, verified, under its final name and durable. `note` is for the user, if any."""
+    """The video is whole, examined, under its final name and durable. `note` is for the user, if any."""
 
     artifact: Artifact
     note: str = ""
@@ -43,7 +47,7 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class InvalidVideo:
-    """Several full fetches brought bytes that are provably no video."""
+    """Several full fetches brought bytes that no player shows; the failure names where they are kept."""
 
     failure: Failure
 
@@ -62,16 +66,41 @@ class Deferred:
 DownloadResult = Saved | InvalidVideo | Deferred
 
 
-class Damaged(films.UnplayableVideo):
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One clip of a row: its name without an extension, and which of the generation's URLs is its own.
+
+    `known` is what the ledger knows of an earlier save; only a file that it names may be moved aside.
+    """
+
+    stem: str
+    number: int
+    record: Record
+    final: bool
+
+    @property
+    def known(self) -> Artifact | None:
+        return self.record.artifact if self.number == 0 else None
+
+    def url(self, urls: Sequence[str]) -> str:
+        return urls[self.number] if self.number < len(urls) else ""
+
+
+class Damaged(media.UnplayableVideo):
     """It plays, but not all of it: another fetch may bring it whole."""
 
+    def __init__(self, found: media.Examination) -> None:
+        super().__init__(found.defects)
+        self.found = found
 
-STALE_URL_ERRORS: Final = (films.UnplayableVideo, UrlExpired, ForbiddenUrl, WrongContent)
+
+RETRYABLE: Final = (media.UnplayableVideo, DownloadError, ForbiddenUrl, TransientStoreError)
+STALE_URL_ERRORS: Final = (media.UnplayableVideo, UrlExpired, ForbiddenUrl, WrongContent)
 """Errors after which the vendor is asked for a fresh URL."""
 
 
 class Downloader:
-    """Downloads rows one at a time a call; calls may run side by side. `session` must carry no key."""
+    """Downloads one row a call; calls may run side by side. `session` must carry no key."""
 
     def __init__(
         self,
@@ -86,72 +115,106 @@ class Downloader:
         if "Authorization" in session.headers or session.auth is not None:
             raise ValueError("the session for downloads must not carry an Authorization header")
         if media:
-            films.preload_decoders()
-        self._session, self._store = session, store
+            preload_decoders()
+        self.store = store
+        self._session = session
         self._limits = limits or DownloadLimits()
-        self._media = media
+        self._decode = media
         self._sleep, self._random = sleep, random
 
-    async def download(self, record: Record, refresh: Callable[[], Awaitable[str | None]]) -> DownloadResult:
-        """Fetch the row's video to `videos/<file_stem>.mp4`, beginning where an earlier try ended.
+    async def download(self, record: Record, refresh: Refresh, *, final: bool = True) -> DownloadResult:
+        """Save the row's clip as `videos/<file_stem>.<ext>`, resuming an earlier try, and any further
+        clips of its generation as `<file_stem>_2.<ext>` and so on.
 
-        `refresh` asks the vendor for a fresh URL (None: it cannot say now). Raises `StoreTrouble` when
-        the place itself will not take it; what has arrived is kept wherever that helps.
+        `refresh` asks the vendor for fresh URLs (empty: it cannot say now). `final` says that the run will
+        not try again: then a damaged copy that plays is kept, where a whole one cannot be had. Raises
+        `StoreError` when the output cannot be written; what has arrived is kept wherever that helps.
         """
-        effort = RetryState(self._limits, self._random)
-        url = record.video_url
-        async with self._store.stage(f"videos/{record.file_stem}.mp4") as part:
+        urls = clip_urls(record)
+        result = await self._download_clip(Clip(record.file_stem, 0, record, final), urls, refresh)
+        for number in range(1, len(urls)):
+            if not isinstance(result, Saved):
+                break
+            clip = Clip(f"{record.file_stem}_{number + 1}", number, record, final)
+            result = _joined(result, await self._download_clip(clip, urls, refresh), number)
+        return result
+
+    async def _download_clip(self, clip: Clip, urls: Sequence[str], refresh: Refresh) -> DownloadResult:
+        retry = RetryState(self._limits, self._random)
+        async with self.store.stage(f"videos/{clip.stem}") as part:
             while True:
                 try:
-                    await self._transfer(part, url)
-                    return await self._keep(part, record, effort)
+                    await self._transfer(part, clip.url(urls))
+                    return await self._keep(part, clip, retry)
                 except TooLarge as error:
                     return Deferred(str(error), again=False)
-                except (films.UnplayableVideo, DownloadError, ForbiddenUrl, TransientStoreError) as error:
-                    next_step = await self._recover(error, part, effort)
-                    stale = isinstance(
-                        error, films.UnplayableVideo | UrlExpired | ForbiddenUrl | WrongContent
-                    )
+                except RETRYABLE as error:
+                    next_step = await self._recover(error, part, clip, retry)
+                    stale = isinstance(error, STALE_URL_ERRORS)
                 if not isinstance(next_step, float):
                     return next_step
                 await self._sleep(next_step)
                 if stale:
-                    url = await refresh() or url
+                    urls = await refresh() or urls
 
     async def _recover(
-        self, error: Exception, part: StagedFile, effort: RetryState
-    ) -> InvalidVideo | Deferred | float:
-        """Decide what a setback means: the outcome, or the seconds to wait before the next try."""
-        proven = isinstance(error, films.UnplayableVideo) and effort.proven(await part.digest())
-        if isinstance(error, films.UnplayableVideo | FileChanged | TransientStoreError):
+        self, error: Exception, part: StagedFile, clip: Clip, retry: RetryState
+    ) -> DownloadResult | float:
+        """Decide what an error means: the result, or the seconds to wait before the next try."""
+        if isinstance(error, media.UnplayableVideo):
+            if retry.proven(await part.digest()):
+                return await self._settle(part, clip, error)
+            retry.doubtful = error
+            await part.set_aside()
+        elif isinstance(error, FileChanged | TransientStoreError):
             await part.discard()
-        if proven and isinstance(error, Damaged):
-            return Deferred(f"each fetch brought other bytes, all of them damaged: {error}")
-        if proven:
-            return InvalidVideo(Failure("not_a_video", f"what was delivered is no whole video: {error}"))
-        effort.note(error)
-        wait_s = effort.wait_s(part.staged_bytes, anyio.current_time())
+        retry.note(error)
+        wait_s = retry.wait_s(part.staged_bytes, anyio.current_time())
         if wait_s is not None:
             return wait_s
         if isinstance(error, TransientStoreError):
             raise error
-        return Deferred(str(error))
+        known_unplayable = retry.doubtful is not None and not isinstance(retry.doubtful, Damaged)
+        restored = None if known_unplayable or not clip.final else await self._restore(part, clip)
+        return restored or Deferred(str(error))
 
-    async def intact(self, artifact: Artifact) -> bool:
-        """Whether the saved file is there and unaltered: its size first, then its sha256, in a thread."""
-        return await self._store.fingerprint(artifact.path, artifact.size_bytes) == artifact.sha256
+    async def _restore(self, part: StagedFile, clip: Clip) -> Saved | None:
+        """Keep a copy that was set aside, if it plays: no better one can be had in this run."""
+        if not await part.restore():
+            return None
+        try:
+            found = await part.inspect(self._examiner(part))
+        except media.UnplayableVideo:
+            await part.set_aside()
+            return None
+        return await self._publish(part, clip, found)
+
+    def _examiner(self, part: StagedFile) -> Callable[[Path | BinaryIO], media.Examination]:
+        return partial(media.examine, size_bytes=part.staged_bytes, decode=self._decode)
+
+    async def _settle(self, part: StagedFile, clip: Clip, error: media.UnplayableVideo) -> DownloadResult:
+        """Keep what no further fetch will mend: as the video if it plays, else under another name."""
+        if isinstance(error, Damaged):
+            return await self._publish(part, clip, error.found)
+        if isinstance(error, media.IncompleteVideo):
+            path = f"videos/{clip.stem}.incomplete.mp4"
+        else:
+            path = f"videos/{clip.stem}.unplayable.bin"
+        kept = await part.publish(path, replaces=False)
+        message = f"what was delivered is no whole video: {error}; the bytes are kept as {kept.path}"
+        return InvalidVideo(Failure("not_a_video", message))
 
     async def _transfer(self, part: StagedFile, url: str) -> None:
         """Bring the part to its full length; returns at once when it has it already."""
-        held = Validators.from_text(part.tag)
-        offset = part.staged_bytes if held is not None and held.resumable else 0
-        if held is not None and offset and held.total_bytes == offset:
+        staged = Validators.from_text(part.tag)
+        offset = part.staged_bytes if staged is not None and staged.resumable else 0
+        if staged is not None and offset and staged.total_bytes == offset:
             return
         if not url:
             raise UrlExpired("the vendor has given no URL for this video yet")
-        async with open_body(self._session, url, held, offset, self._limits.response_timeout_s) as answer:
-            if isinstance(answer, OpenBody):
-                await self._receive(answer, part)
+        async with open_body(self._session, url, staged, offset, self._limits.response_timeout_s) as response:
+            if isinstance(response, OpenBody):
+                await self._receive(response, part)
 
     async def _receive(self, body: OpenBody, part: StagedFile) -> None:
         limits = self._limits
@@ -163,34 +226,67 @@ class Downloader:
         await BodyWriter(body, part, limits).run(head)
         total = body.validators.total_bytes
         if total is not None and part.staged_bytes < total:  # a 206 may be shorter than what was asked for
-            raise DownloadError(f"the answer ended after {part.staged_bytes} of {total} bytes")
+            raise DownloadError(f"the response ended after {part.staged_bytes} of {total} bytes")
 
-    async def _keep(self, part: StagedFile, record: Record, effort: RetryState) -> Saved:
-        """Look into the whole file, then publish it. Raises `NotPlayable`.
+    async def _keep(self, part: StagedFile, clip: Clip, retry: RetryState) -> Saved:
+        """Examine the whole file, then publish it. Raises `UnplayableVideo`.
 
         A file that plays but is damaged in places is fetched once more: if the same bytes come again,
         that is what the vendor made, and it is kept with a warning.
         """
-        size_bytes, media = part.staged_bytes, self._media
+        found = await part.inspect(self._examiner(part))
+        if found.defects and not retry.fetches[await part.digest()]:
+            raise Damaged(found)
+        return await self._publish(part, clip, found)
 
-        def examine(source: Path | BinaryIO) -> films.ProbeResult | None:
-            films.check_structure(source, size_bytes)
-            return films.probe_video(source) if media else None
+    async def _publish(self, part: StagedFile, clip: Clip, found: media.Examination) -> Saved:
+        known = clip.known
+        path = f"videos/{clip.stem}.{found.extension}"
+        ours = known is not None and known.path.endswith(f".{found.extension}")
+        published = await part.publish(known.path if known and ours else path, replaces=ours)
+        return Saved(await self._artifact(published, clip, found), published.note)
 
-        look = await part.inspect(examine)
-        if look is not None and look.defects and not effort.fetches[await part.digest()]:
-            raise Damaged(look.defects)
-        poster_path = ""
-        if look is not None:
-            poster_path = f"posters/{record.file_stem}.jpg"
-            await self._store.write_bytes(poster_path, look.poster, durable=False)
-        published = await part.publish()
-        found = None if look is None else _described(look, record)
-        artifact = Artifact(published.path, published.size_bytes, published.sha256, found, poster_path)
-        return Saved(artifact, published.note)
+    async def _artifact(self, published: PublishedFile, clip: Clip, found: media.Examination) -> Artifact:
+        known, poster_path = clip.known, ""
+        if found.poster and clip.number == 0:
+            poster_path = f"posters/{clip.stem}.jpg"
+            ours = known is not None and known.poster_path == poster_path
+            poster_path = await self.store.write_new(poster_path, found.poster, replaces=ours)
+        facts = found.media
+        if facts is not None:
+            facts = media.with_mismatch_warnings(facts, json.loads(clip.record.body))
+            if found.defects:
+                facts = replace(facts, warnings=(*facts.warnings, found.defects))
+        return Artifact(
+            published.path,
+            published.size_bytes,
+            published.sha256,
+            facts,
+            poster_path,
+            mtime_ns=published.stamp.mtime_ns,
+            etag=published.stamp.etag,
+        )
 
 
-def _described(look: films.ProbeResult, record: Record) -> Media:
-    """What the look found, with warnings on all that differs from what the row asked for."""
-    media = films.with_mismatch_warnings(look.media, json.loads(record.body))
-    return replace(media, warnings=(*media.warnings, look.defects)) if look.defects else media
+def clip_urls(record: Record) -> list[str]:
+    """The URLs of a generation's clips, the row's own first; `video_urls` is JSON from our own ledger."""
+    urls: list[str] = json.loads(record.video_urls) if record.video_urls else []
+    return urls if len(urls) > 1 else [record.video_url]
+
+
+def _joined(first: Saved, further: DownloadResult, number: int) -> DownloadResult:
+    """Add a further clip to a saved row; a clip that no player shows is a warning, since the first plays."""
+    artifact = first.artifact
+    match further:
+        case Saved(artifact=saved, note=note):
+            extra = ExtraFile(saved.path, saved.size_bytes, saved.sha256)
+            notes = "; ".join(filter(None, (first.note, note)))
+            return Saved(replace(artifact, extra=(*artifact.extra, extra)), notes)
+        case InvalidVideo(failure=failure):
+            message = f"clip {number + 1}: {failure.message}"
+            facts = artifact.media
+            if facts is not None:
+                facts = replace(facts, warnings=(*facts.warnings, message))
+            return Saved(replace(artifact, media=facts), "; ".join(filter(None, (first.note, message))))
+        case Deferred():
+            return further

@@ -1,4 +1,4 @@
-"""The savers: videos that are ready are fetched, and saved ones are checked to be still there."""
+"""The pool of downloads: videos that are ready are fetched, and saved ones are checked."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ import anyio
 
 from pipeline import backoff
 from pipeline.client import GenerationStatus, Phase
-from pipeline.download.downloader import Deferred, InvalidVideo, Saved
+from pipeline.download.downloader import Deferred, InvalidVideo, Saved, clip_urls
+from pipeline.download.verify import check_saved, describe_findings, transitions_for
 from pipeline.errors import Conflict, StopReason, StoreError
 from pipeline.events import Level, Topic
 from pipeline.model import State
 from pipeline.net.retry_after import parse_retry_after
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-    from pipeline.model import Record
+    from pipeline.model import Record, Transition
     from pipeline.run_context import RunContext
 
 MAX_ROUNDS = 5
-"""How often a video that cannot be fetched is taken up again in one run, further and further apart."""
+"""How often a video that cannot be fetched is tried again in one run, further and further apart."""
 
 
 class DownloaderPool:
-    """Rows that are ready wait here, in a stream with a place for every row: handing on never blocks."""
+    """Ready rows queue in a stream with room for every row, so that queuing never blocks."""
 
     def __init__(self, run: RunContext, ready: MemoryObjectSendStream[str]) -> None:
         self._run = run
@@ -43,40 +44,40 @@ class DownloaderPool:
         self._run.state.downloading += 1
         self._stream.send_nowait(record.key)
 
-    async def resume(self, checkers: int) -> None:
-        """Queue what an earlier run left ready, and check what it saved, `checkers` files at a time."""
+    async def resume(self) -> None:
+        """Queue what an earlier run left ready, and check what it saved."""
         records = list(self._run.state.records.values())
         done = [record for record in records if record.state is State.DONE]
-        self._run.state.checking += len(done)
+        self._run.state.checking += bool(done)
         for record in records:
             if record.state is State.READY:
                 self.push(record)
-        shared = iter(done)
-        for _ in range(min(checkers, len(done))):
-            self.spawn(self._check_artifacts, shared)
+        if done:
+            self.spawn(self._check_artifacts, done)
 
-    async def _check_artifacts(self, shared: Iterator[Record]) -> None:
-        for record in shared:
-            try:
-                await self._check_artifact(record)
-            except Conflict:
-                self._run.state.unfinished[record.key] = "another process has it"
-            except StoreError as trouble:
-                self._on_store_error(record, trouble)
-            finally:
-                self._run.state.checking -= 1
-                self._run.notify()
-
-    async def _check_artifact(self, record: Record) -> None:
-        """A saved file that is missing or altered is fetched again, not generated again."""
+    async def _check_artifacts(self, done: list[Record]) -> None:
+        """Look after what earlier runs saved, while the run goes on. See `verify`."""
         run = self._run
-        if record.artifact is not None and await run.deps.downloader.intact(record.artifact):
+        try:
+            found = await check_saved(run.deps.downloader.store, done, read_all=run.settings.verify)
+            for message in describe_findings(found, fetch_missing=run.settings.fetch_missing):
+                run.report_event(Topic.NOTE, message, Level.WARNING)
+            steps = transitions_for(found, fetch_missing=run.settings.fetch_missing)
+            for step, outcome in zip(steps, await run.deps.ledger.commit_many(steps), strict=True):
+                self._apply_check(step, outcome)
+        except StoreError as error:
+            self._on_store_error(done[0], error)
+        finally:
+            run.state.checking -= 1
+            run.notify()
+
+    def _apply_check(self, step: Transition, outcome: Record | Conflict) -> None:
+        if isinstance(outcome, Conflict):
+            self._run.state.unfinished[step.before.key] = "another process has it"
             return
-        path = record.artifact.path if record.artifact else "its video"
-        run.report_event(
-            Topic.NOTE, f"{record.id}: {path} is missing or altered: fetching it again", Level.WARNING, record
-        )
-        self.push(await run.commit(record, record.evolve(State.READY, artifact=None, downloaded_at=None)))
+        self._run.on_transition(step.before, outcome)
+        if outcome.state is State.READY:
+            self.push(outcome)
 
     async def work(self, ready: MemoryObjectReceiveStream[str]) -> None:
         """Save whatever is ready as long as the run lasts."""
@@ -97,11 +98,13 @@ class DownloaderPool:
             return
         try:
             if self._rounds.get(record.key):
-                await self._fresh_url(record.key)
+                await self._fresh_urls(record.key)
                 record = run.state.records[record.key]
-            result = await run.deps.downloader.download(record, partial(self._fresh_url, record.key))
-        except StoreError as trouble:
-            self._on_store_error(record, trouble)
+            final = self._rounds.get(record.key, 0) + 1 >= MAX_ROUNDS
+            refresh = partial(self._fresh_urls, record.key)
+            result = await run.deps.downloader.download(record, refresh, final=final)
+        except StoreError as error:
+            self._on_store_error(record, error)
             return
         record = run.state.records[record.key]
         run.state.unfinished.pop(record.key, None)
@@ -113,23 +116,38 @@ class DownloaderPool:
                 await run.commit(
                     record, record.evolve(State.DONE, artifact=artifact, downloaded_at=now, failure=None)
                 )
+            case InvalidVideo(failure=failure) if record.artifact is not None:
+                await self._keep_earlier(record, failure.message)
             case InvalidVideo(failure=failure):
                 await run.commit(record, record.evolve(State.FAILED, failure=failure))
             case Deferred(reason=reason, again=again):
-                self._retry_later(record, reason, MAX_ROUNDS if again else 0)
+                await self._retry_later(record, reason, MAX_ROUNDS if again else 0)
+
+    async def _keep_earlier(self, record: Record, reason: str) -> None:
+        """A clip that was saved before and cannot be fetched again is done as it was."""
+        run = self._run
+        run.state.unfinished[record.key] = f"it could not be fetched again: {reason}"
+        run.report_event(
+            Topic.NOTE, f"{record.id}: it could not be fetched again: {reason}", Level.WARNING, record
+        )
+        await run.commit(record, record.evolve(State.DONE))
 
     def _on_store_error(self, record: Record, error: StoreError) -> None:
-        """The place itself will not take or give bytes: what is ready stays so, for the next run."""
+        """The output cannot be written or read: what is ready stays so for the next run."""
         self._store_failed = True
         self._run.state.unfinished[record.key] = str(error)
         self._run.stop_submitting(StopReason.DISK, str(error))
 
-    def _retry_later(self, record: Record, reason: str, rounds: int) -> None:
-        """Take the row up again after a pause, a few times; then leave it to the next run."""
+    async def _retry_later(self, record: Record, reason: str, rounds: int) -> None:
+        """Try the row again after a pause, a few times; then leave it to the next run."""
         run = self._run
         tried = self._rounds[record.key] = self._rounds.get(record.key, 0) + 1
         run.state.unfinished[record.key] = reason
-        if tried >= rounds or run.state.stop_reason is StopReason.DISK:
+        last = tried >= rounds or run.state.stop_reason is StopReason.DISK
+        if last and record.artifact is not None:
+            await self._keep_earlier(record, reason)
+            return
+        if last:
             run.report_event(
                 Topic.NOTE, f"{record.id}: {reason}; the next run fetches it", Level.WARNING, record
             )
@@ -146,21 +164,20 @@ class DownloaderPool:
         self._run.state.downloading -= 1
         self.push(record)
 
-    async def _fresh_url(self, key: str) -> str | None:
-        """Ask the vendor again where the video is; a dead link does not mean that the video is lost."""
+    async def _fresh_urls(self, key: str) -> list[str]:
+        """Ask the vendor where the video is now; a dead link does not mean that the video is lost."""
         run = self._run
         record = run.state.records[key]
-        answer = await run.deps.api.get_status(record.generation_id)
+        status = await run.deps.api.get_status(record.generation_id)
         run.state.poll_counts[key] += 1
-        if not isinstance(answer, GenerationStatus):
-            if answer.http_status == 429:
-                delay = parse_retry_after(answer.retry_after, now_utc=run.deps.wall())
+        if not isinstance(status, GenerationStatus):
+            if status.http_status == 429:
+                delay = parse_retry_after(status.retry_after, now_utc=run.deps.wall())
                 run.deps.rate_limit.on_rate_limited(run.deps.clock(), delay)
-            return None
-        if answer.phase is not Phase.COMPLETED:
-            return None
+            return []
+        if status.phase is not Phase.COMPLETED:
+            return []
         after = record.evolve(
-            video_url=answer.video_url, polls=record.polls + run.state.poll_counts.pop(key, 0)
+            video_url=status.video_url, polls=record.polls + run.state.poll_counts.pop(key, 0)
         )
-        await run.commit(record, after)
-        return answer.video_url
+        return clip_urls(await run.commit(record, after))

@@ -1,6 +1,6 @@
-"""One look into a file with libav: facts, faults, poster.
+"""Probe a file's streams with libav: facts, damage, poster.
 
-How deep it looks depends on the size. A short clip is decoded from end to end. Of a large one the
+How much is decoded depends on the size. A short clip is decoded from end to end. Of a large one the
 packets' structure is checked and one key frame is decoded, since decoding 16 MiB takes a second of CPU,
 more than fetching them did.
 """
@@ -10,12 +10,13 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from pipeline.media.mp4 import UnplayableVideo, nal_length_bytes, nal_units_fit
 from pipeline.model import Media
 
 if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
     from av.container import InputContainer
     from av.packet import Packet
     from av.video.frame import VideoFrame
@@ -32,45 +33,46 @@ _DECODE_S_PER_PIXEL: Final = 0.6e-9
 _DECODE_S_PER_BYTE: Final = 80e-9
 """What H.264 costs to decode on one core of a 2020s server: measured with x264 clips of 0.02 to 17 MB."""
 
+MISSING_END_S: Final = 0.5
+
 _DARK_LUMA: Final = 32.0
 """Mean luma (0-255) under which a frame counts as black; video black is 16."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What one look found. `poster` is a JPEG, b"" when none was asked for.
+    """What probing found. `poster` is a JPEG, or b"". `container` is libav's name for the format.
 
-    `faults` is "" for a sound file, else words on what is damaged in a file that plays all the same.
+    `defects` is "" for a sound file, else it says what is damaged in a file that plays all the same.
     """
 
     media: Media
     poster: bytes = b""
     defects: str = ""
+    container: str = ""
+
+
+class UndecodableVideo(UnplayableVideo):
+    """There is a video stream, and no decoder for it here. `media` holds what the container says."""
+
+    def __init__(self, message: str, media: Media) -> None:
+        super().__init__(message)
+        self.media = media
 
 
 def preload_decoders() -> None:
-    """Import what a look needs. Loading libav holds the GIL for 100 ms: better before the work than in it."""
+    """Import what probing needs. Loading libav holds the GIL for 100 ms: do it before the work."""
     import av  # noqa: F401
     from PIL import Image
 
     Image.preinit()
 
 
-def probe_media(source: Path | BinaryIO) -> Media:
-    """Open, index and decode enough of the file to know that it plays. Raises `NotPlayable`."""
-    return probe_video(source, with_poster=False).media
+def probe_video(source: Path | BinaryIO) -> ProbeResult:
+    """Probe a file or a seekable file object in one pass. Blocks.
 
-
-def make_poster(source: Path | BinaryIO) -> bytes:
-    """A JPEG, 480 px wide, of a frame that is not black if there is one. Raises `NotPlayable`."""
-    return probe_video(source).poster
-
-
-def probe_video(source: Path | BinaryIO, *, with_poster: bool = True) -> ProbeResult:
-    """Everything at once, in one pass over a file or a seekable file object. Raises `NotPlayable`.
-
-    A path is read to its end; of a file object (each read of which may be a request) a large file is
-    only sampled.
+    A path is read to its end; of a file object (each read of which may be a request) a large file is only
+    sampled. Raises `UndecodableVideo` for a stream without a decoder, `UnplayableVideo` for no video.
     """
     import av
 
@@ -78,28 +80,33 @@ def probe_video(source: Path | BinaryIO, *, with_poster: bool = True) -> ProbeRe
         if not isinstance(source, Path):
             source.seek(0)
         name = str(source) if isinstance(source, Path) else source
-        with av.open(name, "r", options=dict(FAST_OPEN_OPTIONS)) as container:
-            return _VideoProbe(container, check_all_packets=isinstance(source, Path)).run(with_poster)
+        # Metadata in another encoding than UTF-8 is common, and no player minds it.
+        with av.open(name, "r", options=dict(FAST_OPEN_OPTIONS), metadata_errors="replace") as container:
+            return _VideoProbe(container, check_all_packets=isinstance(source, Path)).run()
     except (av.FFmpegError, OSError, ValueError) as error:
         raise UnplayableVideo(f"no player can read it: {error}") from error
 
 
 class _VideoProbe:
-    """The state of one look: the best picture so far, and what was found damaged."""
+    """The state of one probe: the best picture so far, and what was found damaged."""
 
     def __init__(self, container: InputContainer, *, check_all_packets: bool) -> None:
-        if not container.streams.video:
+        # libav calls a lone picture a video, too: its demuxers are named image2 and png_pipe.
+        picture = any(part in container.format.name for part in ("_pipe", "image2"))
+        if picture or not container.streams.video:
             raise UnplayableVideo("it has no video stream")
         self.container, self.check_all_packets = container, check_all_packets
         self.stream = container.streams.video[0]
+        if not _has_decoder(self.stream):
+            raise UndecodableVideo("its video has no decoder here", _media_info(container, self.stream, 0))
         self.stream.codec_context.skip_frame = "DEFAULT"
         self.stream.codec_context.thread_count = 1
         self.poster_frame: VideoFrame | None = None
         self.poster_luma = -1.0
-        self.frames = 0
+        self.end = 0
         self.defects: list[str] = []
 
-    def run(self, with_poster: bool) -> ProbeResult:
+    def run(self) -> ProbeResult:
         if self._decode_cost_s() <= FULL_DECODE_MAX_S and self.container.size <= FULL_DECODE_MAX_BYTES:
             self._decode_all()
         else:
@@ -107,10 +114,12 @@ class _VideoProbe:
         if self.poster_frame is None:
             raise UnplayableVideo("not one frame of it can be decoded")
         defects = ", ".join(self.defects)
+        rotation = self.poster_frame.rotation
         return ProbeResult(
-            _media_info(self.container, self.stream),
-            _encode_jpeg(self.poster_frame) if with_poster else b"",
+            _media_info(self.container, self.stream, rotation),
+            _encode_jpeg(self.poster_frame, rotation),
             defects,
+            self.container.format.name.partition(",")[0],
         )
 
     def _decode_cost_s(self) -> float:
@@ -127,9 +136,11 @@ class _VideoProbe:
         import av
 
         damaged = 0
-        for audio in self.container.streams.audio:
+        audio_streams = _decodable(self.container.streams.audio)
+        for audio in audio_streams:
             audio.codec_context.skip_frame = "DEFAULT"
-        for packet in self.container.demux(self.stream, *self.container.streams.audio):
+        for packet in self.container.demux(self.stream, *audio_streams):
+            self._note_end(packet)
             try:
                 for frame in packet.decode():
                     if isinstance(frame, av.VideoFrame | av.AudioFrame):
@@ -140,10 +151,7 @@ class _VideoProbe:
                 damaged += 1
         if damaged:
             self.defects.append(f"{damaged} frames cannot be decoded cleanly")
-        if self.stream.frames > self.frames:
-            self.defects.append(
-                f"{self.stream.frames - self.frames} of {self.stream.frames} frames are missing"
-            )
+        self._check_end()
 
     def _decode_sample(self) -> None:
         """Check the structure if reading is cheap, decode one key frame, and more only while it is dark."""
@@ -166,15 +174,28 @@ class _VideoProbe:
             if packet.stream is not self.stream or not packet.size:
                 continue
             count += 1
+            self._note_end(packet)
             if packet.is_corrupt or (length_bytes and not nal_units_fit(memoryview(packet), length_bytes)):
                 broken += 1
             if packet.is_keyframe and packet.pts is not None:
                 keyframes.append((packet.pts, packet.size))
         if broken:
             self.defects.append(f"{broken} of {count} frames are damaged")
-        if self.stream.frames > count:
-            self.defects.append(f"{self.stream.frames - count} of {self.stream.frames} frames are missing")
+        self._check_end()
         return keyframes
+
+    def _note_end(self, packet: Packet[Any]) -> None:
+        if packet.stream is self.stream and packet.pts is not None:
+            self.end = max(self.end, packet.pts + (packet.duration or 0))
+
+    def _check_end(self) -> None:
+        """Compare the last packet with the duration; frames that an edit list hides are not missing."""
+        if self.stream.duration is None or self.stream.time_base is None:
+            return
+        end = (self.stream.start_time or 0) + self.stream.duration
+        missing_s = float((end - self.end) * self.stream.time_base)
+        if missing_s > MISSING_END_S:
+            self.defects.append(f"the last {missing_s:.1f} s are missing")
 
     def _decode_keyframe(self, at: int) -> None:
         """Decode the one key frame at or before `at`, in the stream's time base."""
@@ -213,7 +234,6 @@ class _VideoProbe:
 
     def _update_poster_frame(self, frame: VideoFrame) -> None:
         """Keep the first frame that is not dark, else the brightest of the dark ones."""
-        self.frames += 1
         if self.poster_luma >= _DARK_LUMA:
             return
         luma = _mean_luma(frame)
@@ -231,17 +251,33 @@ def _keyframe_order(keyframes: list[tuple[int, int]]) -> list[int]:
     return (by_size[middle:] + by_size[:middle][::-1])[:6]
 
 
-def _media_info(container: InputContainer, stream: VideoStream) -> Media:
-    rate = stream.average_rate or stream.guessed_rate
+def _decodable(streams: tuple[AudioStream, ...]) -> list[AudioStream]:
+    """Those with a decoder; AC-4 and MPEG-H have none in libav, and such sound is no fault of the video."""
+    return [stream for stream in streams if _has_decoder(stream)]
+
+
+def _has_decoder(stream: AudioStream | VideoStream) -> bool:
+    """PyAV leaves `codec_context` None where libav has no decoder; its type hints do not say so."""
+    context: object = stream.codec_context
+    return context is not None
+
+
+def _media_info(container: InputContainer, stream: VideoStream, rotation: int) -> Media:
+    """The facts of a stream, with width and height as shown: turned by the display matrix."""
+    codec = stream.codec_context if _has_decoder(stream) else None
+    rate = stream.average_rate or (stream.guessed_rate if codec else None)
     audio = container.streams.audio
+    width, height = (codec.width, codec.height) if codec else (0, 0)
+    if rotation % 180:
+        width, height = height, width
     return Media(
         duration_s=round(_duration_s(container, stream), 3),
-        width=stream.codec_context.width,
-        height=stream.codec_context.height,
+        width=width,
+        height=height,
         fps=round(float(rate), 3) if rate else 0.0,
         has_audio=bool(audio),
-        video_codec=stream.codec_context.name,
-        audio_codec=audio[0].codec_context.name if audio else "",
+        video_codec=codec.name if codec else "",
+        audio_codec=next((sound.codec_context.name for sound in _decodable(audio)), ""),
     )
 
 
@@ -257,13 +293,19 @@ def _mean_luma(frame: VideoFrame) -> float:
     return sum(luma_bytes) / len(luma_bytes)
 
 
-def _encode_jpeg(frame: VideoFrame) -> bytes:
+def _encode_jpeg(frame: VideoFrame, rotation: int) -> bytes:
+    """Make a JPEG that is 480 px wide once turned by `rotation` (degrees, counterclockwise)."""
     from PIL import Image
 
-    height = max(2, round(frame.height * POSTER_WIDTH / frame.width / 2) * 2)
-    small = frame.reformat(width=POSTER_WIDTH, height=height, format="rgb24", interpolation="AREA", threads=1)
+    shown_width = frame.height if rotation % 180 else frame.width
+    width, height = (
+        max(2, round(side * POSTER_WIDTH / shown_width / 2) * 2) for side in (frame.width, frame.height)
+    )
+    small = frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA", threads=1)
     plane = small.planes[0]
-    image = Image.frombuffer("RGB", (POSTER_WIDTH, height), bytes(plane), "raw", "RGB", plane.line_size, 1)
+    image = Image.frombuffer("RGB", (width, height), bytes(plane), "raw", "RGB", plane.line_size, 1)
+    if rotation:
+        image = image.rotate(rotation, expand=True)
     out = io.BytesIO()
     image.save(out, "JPEG", quality=82)
     return out.getvalue()

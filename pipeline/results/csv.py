@@ -130,7 +130,7 @@ def csv_bool(value: bool) -> str:
 
 
 def _csv_row(record: Record, sandbox: str) -> list[str | int]:
-    artifact = record.artifact if record.state is State.DONE else None
+    artifact = record.artifact if record.state in (State.DONE, State.READY) else None  # READY: fetched again
     media = artifact.media if artifact else None
     failure = record.failure if record.state is not State.DONE else None
     return [
@@ -160,7 +160,7 @@ def _csv_row(record: Record, sandbox: str) -> list[str | int]:
         csv_text(record.correlation_id),
         csv_number(media.fps, 3) if media else "",
         csv_text(artifact.poster_path) if artifact else "",
-        csv_text("; ".join(media.warnings)) if media else "",
+        csv_text("; ".join(artifact.warnings)) if artifact else "",
         csv_text(request_id(record)),
         1,
         "",

@@ -1,4 +1,4 @@
-"""Bytes to their place: a folder on this machine or an object store, behind one `Store`.
+"""Bytes to their place: a folder on this machine or an object store, behind one `OutputStore`.
 
 It owns partial files, verification of what was written, final names and durability. It must not know
 the vendor, the ledger or any key but the object store's own.
@@ -11,13 +11,22 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import UsageError
-from pipeline.storage.base import OutputStore, PublishedFile, StagedFile, TransientStoreError
+from pipeline.storage.base import (
+    PART_SUFFIX,
+    FileStamp,
+    OutputStore,
+    PublishedFile,
+    StagedFile,
+    TransientStoreError,
+)
 from pipeline.storage.local import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "PART_SUFFIX",
+    "FileStamp",
     "LocalStore",
     "OutputStore",
     "PublishedFile",
@@ -38,7 +47,7 @@ def open_store(output: str, *, environ: Mapping[str, str] | None = None) -> Outp
 
     `s3://bucket/prefix`, `gs://...` and `az://...` find credentials and endpoint in the environment, as
     the vendors' own tools do (`AWS_ENDPOINT_URL` for an S3 that is not Amazon's), `s3://` also in the AWS
-    profile. Nothing is created and nothing is asked yet. Raises `UsageError` for a URL that no store
+    profile. Nothing is created or requested yet. Raises `UsageError` for a URL that no store
     serves, for a profile that will not do, or when the extra `cloud` is not installed.
     """
     if not is_object_url(output):

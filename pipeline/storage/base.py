@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, TypeVar
 
 from pipeline.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
 T = TypeVar("T")
+
+PART_SUFFIX: Final = ".veobatch-part"
+"""Ends the name of every temporary file of ours, so that none is mistaken for a user's."""
 
 
 class TransientStoreError(StoreError):
@@ -20,12 +24,22 @@ class TransientStoreError(StoreError):
 
 
 @dataclass(frozen=True, slots=True)
+class FileStamp:
+    """What identifies an untouched file without reading it: size, and modification time or ETag."""
+
+    size_bytes: int
+    mtime_ns: int | None = None
+    etag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PublishedFile:
-    """A part that now lies under its final name. `note` is said to the user when not empty."""
+    """A file under its final name, which may differ from the one asked for. `note` is for the user."""
 
     path: str
     size_bytes: int
     sha256: str
+    stamp: FileStamp
     note: str = ""
 
 
@@ -34,16 +48,16 @@ class StagedFile(Protocol):
 
     @property
     def staged_bytes(self) -> int:
-        """How many bytes are held, from the first one on, without a gap."""
+        """How many bytes are staged, from the first one on, without a gap."""
         ...
 
     @property
     def tag(self) -> str:
-        """The caller's own words on what the held bytes belong to; "" while nothing is held."""
+        """The caller's description of the file that the staged bytes belong to; "" when none are staged."""
         ...
 
     async def restart(self, tag: str) -> None:
-        """Forget what is held and start at the first byte of what `tag` describes."""
+        """Drop what is staged and start at the first byte of what `tag` describes."""
         ...
 
     async def write(self, chunks: Sequence[bytes]) -> None:
@@ -51,53 +65,95 @@ class StagedFile(Protocol):
         ...
 
     async def digest(self) -> str:
-        """The sha256 (hex) of all that is held."""
+        """The sha256 (hex) of everything staged."""
         ...
 
     async def inspect(self, probe: Callable[[Path | BinaryIO], T]) -> T:
-        """Run `look` on the held bytes in a thread; a path where there is one, else a seekable file."""
+        """Run `probe` on the staged bytes in a thread: on a path if there is one, else on a seekable file."""
         ...
 
-    async def publish(self) -> PublishedFile:
-        """Make the held bytes durable, then visible under the final name, all or nothing.
+    async def set_aside(self) -> None:
+        """Keep the staged bytes, whole but doubtful, under a temporary name while they are fetched anew.
 
-        A different file that has the name already is moved aside, never overwritten.
+        What was set aside before is replaced.
+        """
+        ...
+
+    async def restore(self) -> bool:
+        """Stage again what was set aside; False when nothing was."""
+        ...
+
+    async def publish(self, path: str, *, replaces: bool) -> PublishedFile:
+        """Make the staged bytes durable, then visible under `path`, all or nothing.
+
+        The same bytes found there are kept as they are. A different file there is moved aside when it is
+        ours (`replaces`); a file that is not ours is left alone, and another free name is taken.
         """
         ...
 
     async def discard(self) -> None:
-        """Forget what is held and leave no trace of it."""
+        """Remove what is staged, and nothing that was set aside."""
         ...
 
 
 class OutputStore(Protocol):
     """A place for videos, posters, the CSV and the report. Paths are relative, with `/`.
 
-    Every method raises `StoreTrouble` when the place is full, read-only, gone or forbidden, as its
-    subclass `Flaky` when asking again may help.
+    Every method raises `StoreError` when the place is full, read-only, gone or forbidden, and its subclass
+    `TransientStoreError` when asking again may help.
     """
 
     @property
     def location(self) -> str:
-        """The place in the user's words: a path or a URL."""
+        """The place as the user wrote it: a path or a URL."""
         ...
 
     def stage(self, path: str) -> AbstractAsyncContextManager[StagedFile]:
-        """The part for the final name `path`, with what an earlier run or try left of it."""
+        """Stage a file near `path` (no extension), with what an earlier run or try left of it."""
         ...
 
     async def write_bytes(self, path: str, data: bytes, *, durable: bool = True) -> None:
         """Replace a whole small file atomically. `durable` says whether it must survive a power cut."""
         ...
 
+    async def write_new(self, path: str, data: bytes, *, replaces: bool) -> str:
+        """Write a small file, and return its path: `path`, or a free name when that is not ours.
+
+        `replaces` says that a file under `path` is ours.
+        """
+        ...
+
     async def read_bytes(self, path: str) -> bytes | None:
-        """A small file's bytes, or None when it does not exist."""
+        """A small file's bytes, or None when there is none."""
+        ...
+
+    async def stamps(self, paths: Sequence[str]) -> dict[str, FileStamp]:
+        """The stamps of those of the files that exist, read from the listing alone."""
         ...
 
     async def fingerprint(self, path: str, size_bytes: int) -> str | None:
-        """The sha256 (hex) of the file at `path` if it has that size, else None."""
+        """The sha256 (hex) of the file at `path` if it has that size, else None. Reads the whole file."""
         ...
 
     async def aclose(self) -> None:
-        """Let go of threads and connections."""
+        """Release threads and connections."""
         ...
+
+
+def candidate_names(path: str) -> Iterator[str]:
+    """Yield `path`, and then other names for a new file beside it: `x.new-1.mp4` and so on."""
+    stem, dot, extension = path.rpartition(".")
+    yield path
+    for number in itertools.count(1):
+        yield f"{stem}.new-{number}{dot}{extension}"
+
+
+def kept_name(path: str) -> str:
+    """A pattern (`{}` stands for a number) for a file of ours that is moved aside: `x.kept-1.mp4`."""
+    stem, dot, extension = path.rpartition(".")
+    return f"{stem}.kept-{{}}{dot}{extension}"
+
+
+def first_line(error: BaseException) -> str:
+    """obstore appends a dump of its internals; the first line is what a person can use."""
+    return str(error).strip().partition("\n")[0][:300] or type(error).__name__

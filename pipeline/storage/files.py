@@ -1,18 +1,22 @@
-"""What is done with files, one blocking call each: replace, hash, make durable, move aside.
+"""File operations, one blocking call each: replace, hash, make durable, move aside.
 
-Everything here blocks and belongs in a thread; everything raises `OSError`, which `trouble` puts in words.
+Everything here blocks and belongs in a thread, and raises `OSError`, which `to_store_error` explains.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
+import platform
+import stat
 import threading
 from typing import TYPE_CHECKING, Final
 
 from pipeline.errors import StoreError
+from pipeline.storage.base import PART_SUFFIX, FileStamp
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,14 +41,14 @@ class OwnershipLost(OSError):
 
 
 def to_store_error(error: OSError, root: Path) -> StoreError:
-    """Put what the file system said into words that name the place and what to do."""
+    """Return an error that names the place and what to do."""
     location = error.filename if isinstance(error.filename, str) else str(root)
     message = _ADVICE.get(error.errno or 0, error.strerror or type(error).__name__)
     return StoreError(f"cannot write to {location}: {message}")
 
 
 def open_part(path: Path) -> int:
-    """Open a partial file for reading and appending, made if need be; never through a link."""
+    """Open a partial file for reading and writing, created if need be; never through a link."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -57,9 +61,9 @@ def open_part(path: Path) -> int:
 
 
 def open_exclusive_part(path: Path) -> int:
-    """Open a partial file that no other process has open; one that is in use is left to its user.
+    """Open a partial file that no other process has locked; one in use is unlinked and begun anew.
 
-    That one may be stalled for ever, or wake up and write on: it does so in a file without a name.
+    The other process may be stalled for ever, or wake up and go on: then it writes to a nameless file.
     """
     file = open_part(path)
     try:
@@ -87,13 +91,6 @@ def path_names_file(file: int, path: Path) -> bool:
         return False
 
 
-def write_all(file: int, chunk: bytes | bytearray | memoryview) -> None:
-    """Write every byte; `os.write` may take fewer than it is given."""
-    rest = memoryview(chunk)
-    while rest:
-        rest = rest[os.write(file, rest) :]
-
-
 def hash_range(sha: hashlib._Hash, file: int, start: int, end: int) -> None:
     """Feed the bytes of an open file from `start` to `end` to a hash."""
     while start < end:
@@ -118,21 +115,39 @@ def sha256_of(path: Path, size_bytes: int | None = None) -> str | None:
         return None
 
 
-def read_file(path: Path) -> bytes | None:
-    """A small file's bytes, or None when there is none."""
+def read_text(path: Path) -> str:
+    """A small file's text, or "" when there is none."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+
+
+def read_bytes(path: Path) -> bytes | None:
+    """A small file's bytes, or None when it cannot be read as a file."""
     try:
         return path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return None
+
+
+def stamp_of(path: Path) -> FileStamp | None:
+    """Size and modification time of a regular file, None when there is none."""
+    try:
+        found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    return FileStamp(found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
 
 
 def replace_file(path: Path, data: bytes, durable: bool) -> None:
     """Put `data` under `path` at once: readers see the old bytes or the new ones, never a mixture."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+    temporary = path.with_name(f"{_temporary_prefix()}-{threading.get_ident()}{PART_SUFFIX}")
     try:
-        with temporary.open("wb", buffering=0) as file:
-            write_all(file.fileno(), data)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
             if durable:
                 os.fsync(file.fileno())
         temporary.replace(path)
@@ -142,6 +157,36 @@ def replace_file(path: Path, data: bytes, durable: bool) -> None:
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that dead processes of this machine left in `folder`."""
+    mark = f".{_host_tag()}-"
+    with contextlib.suppress(OSError):
+        for path in folder.glob(f"{mark}*{PART_SUFFIX}"):
+            pid = path.name.removeprefix(mark).partition("-")[0]
+            if pid.isdigit() and not _is_alive(int(pid)):
+                path.unlink()
+
+
+def _temporary_prefix() -> str:
+    return f".{_host_tag()}-{os.getpid()}"
+
+
+@functools.cache
+def _host_tag() -> str:
+    """Eight letters for this machine: a process id means nothing on another one that shares the folder."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def sync_folder(folder: Path) -> None:
@@ -158,17 +203,16 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def move_aside(path: Path) -> str:
-    """Give a file that is in the way the first free name of the form `x.kept-N.mp4`; return that name."""
+def free_path(path: Path, pattern: str) -> Path:
+    """The first path beside `path` that `pattern` gives and nothing has yet."""
     number = 1
-    while os.path.lexists(aside := path.with_name(f"{path.stem}.kept-{number}{path.suffix}")):
+    while os.path.lexists(free := path.with_name(pattern.format(number))):
         number += 1
-    path.rename(aside)
-    return aside.name
+    return free
 
 
 def _remove_obstacle(path: Path) -> None:
-    """Take away a link or an empty folder that sits where a partial file belongs."""
+    """Remove a link or an empty folder that stands where a partial file belongs."""
     if path.is_dir() and not path.is_symlink():
         path.rmdir()
     else:

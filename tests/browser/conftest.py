@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import av
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Error, Page, sync_playwright
+from PIL import Image
+from playwright.sync_api import Browser, Error, Page, Route, sync_playwright
 
 from pipeline.model import Artifact
 from pipeline.results.csv import csv_bytes
@@ -61,23 +63,32 @@ class MonitoredPage:
 
 @pytest.fixture
 def watched(browser: Browser) -> Iterator[MonitoredPage]:
-    """A page that fails the test when the console says anything, or another host is asked for anything."""
+    """A page that fails the test for any console message, and for any request to another host but one for
+    a source image."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(30_000)
     got = MonitoredPage(context.new_page())
     got.page.on("console", lambda message: got.console_messages.append(f"{message.type}: {message.text}"))
     got.page.on("pageerror", lambda error: got.console_messages.append(f"error: {error}"))
+    context.route("https://example.com/*.jpg", serve_source_image)
     got.page.on("request", lambda request: got.request_urls.append(request.url))
     yield got
     context.close()
     assert got.console_messages == []
-    assert [url for url in got.request_urls if not url.startswith(("file://", "http://127.0.0.1:"))] == []
+    own = ("file://", "http://127.0.0.1:", "https://example.com/mona.jpg")
+    assert [url for url in got.request_urls if not url.startswith(own)] == []
+
+
+def serve_source_image(route: Route) -> None:
+    """Answer for the host of the source images, which must not learn where its image is shown."""
+    assert "referer" not in route.request.headers
+    body = io.BytesIO()
+    Image.new("RGB", (48, 64), "teal").save(body, "JPEG")
+    route.fulfill(body=body.getvalue(), content_type="image/jpeg")
 
 
 def write_clip(path: Path, colour: int) -> None:
     """Write two seconds of H.264 that a browser plays, and its poster beside it as `.jpg`."""
-    from PIL import Image
-
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=12)
         stream.width, stream.height, stream.pix_fmt = 160, 90, "yuv420p"

@@ -74,7 +74,7 @@ def going(tmp_path: Path, clips: Path) -> Iterator[LiveRun]:
 def test_the_page_follows_the_run(watched: MonitoredPage, going: LiveRun) -> None:
     page = watched.page
     page.goto(going.url)
-    expect(page.locator("#pulse")).to_have_text("live, 12 min 34 s left")
+    expect(page.locator("#live-status")).to_have_text("live, 12 min 34 s left")
     expect(page.locator("h1")).to_contain_text("No video is saved yet. 3 are not submitted yet.")
 
     going.transition(row(0), done_with_clip(0))
@@ -98,4 +98,4 @@ def test_the_page_follows_the_run(watched: MonitoredPage, going: LiveRun) -> Non
     expect(page.locator(".card", has_text="job-2").locator("img")).to_have_js_property("naturalWidth", 160)
 
     going.end()
-    expect(page.locator("#pulse")).to_have_text("the run has ended")
+    expect(page.locator("#live-status")).to_have_text("the run has ended")

@@ -103,7 +103,7 @@ class Batch:
         assert [row["status"] for row in rows] == ["done"] * self.n_jobs
         for row in rows:
             assert prompt_of(self.output / row["video_path"]) == row["prompt"]
-        assert not list((self.output / "videos").glob("*.part"))
+        assert not list((self.output / "videos").glob("*veobatch-part*"))
         assert not list((self.output / "videos").glob("*.kept-*"))
         assert not self.sandbox.state.leaked_keys
 

@@ -25,8 +25,8 @@ async def _main(output: str, url: str, rows: int) -> None:
             tasks.start_soon(fetch, downloader, number)
 
 
-async def _no_fresh_url() -> None:
-    return None
+async def _no_fresh_url() -> list[str]:
+    return []
 
 
 if __name__ == "__main__":

@@ -1,52 +1,56 @@
-"""What is looked after before workers start: saved videos that are gone, and a place that is away."""
+"""What is checked before workers start: altered or moved videos, and an output that is away."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from pipeline.cli.app import check_artifacts
-from pipeline.download.downloader import Downloader
-from pipeline.download.http import open_session
 from pipeline.errors import StoreError
 from pipeline.model import State
+from pipeline.settings import Settings
 from pipeline.storage import LocalStore
-from tests.integration.engine_harness import FAST_DOWNLOAD_LIMITS, EngineHarness
+from tests.integration.engine_harness import EngineHarness
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from pipeline.model import Artifact
+    from pipeline.storage import FileStamp
 
 
-class UnreadableDownloader(Downloader):
-    async def intact(self, artifact: Artifact) -> bool:
-        raise StoreError(f"{artifact.path} cannot be read")
+class UnreadableStore(LocalStore):
+    async def stamps(self, paths: Sequence[str]) -> dict[str, FileStamp]:
+        raise StoreError(f"{paths[0]} cannot be read")
 
 
-async def test_what_is_missing_is_fetched_again_and_the_rest_left_alone(tmp_path: Path) -> None:
-    async with EngineHarness(tmp_path) as house, open_session() as cdn:
-        await house.run(3)
-        records = await house.ledger.load()
-        gone = records[1]
-        assert gone.artifact is not None
-        (tmp_path / gone.artifact.path).unlink()
-        downloader = Downloader(
-            session=cdn, store=LocalStore(tmp_path), limits=FAST_DOWNLOAD_LIMITS, media=False
+async def test_altered_is_fetched_again_and_moved_stays_done(tmp_path: Path) -> None:
+    async with EngineHarness(tmp_path) as harness:
+        await harness.run(3)
+        records = await harness.ledger.load()
+        altered, moved = records[1].artifact, records[2].artifact
+        assert altered is not None
+        assert moved is not None
+        (tmp_path / altered.path).write_bytes(b"cut")
+        (tmp_path / moved.path).unlink()
+        checked, error = await check_artifacts(
+            records, harness.ledger, LocalStore(tmp_path), Settings(), harness.observer
         )
-        checked, trouble = await check_artifacts(records, house.ledger, downloader, house.observer)
-        assert trouble is None
+        assert error is None
         assert [record.state for record in checked] == [State.DONE, State.READY, State.DONE]
-        assert checked == await house.ledger.load()
-        assert "fetching it again" in house.observer.messages_text()
+        assert checked == await harness.ledger.load()
+        assert checked[1].artifact == altered
+        assert checked[2].artifact is not None
+        assert checked[2].artifact.moved
+        assert "was altered: fetching it again" in harness.observer.messages_text()
+        assert "--fetch-missing" in harness.observer.messages_text()
 
 
 async def test_unavailable_output_is_reported_and_nothing_is_downloaded_again(tmp_path: Path) -> None:
-    async with EngineHarness(tmp_path) as house, open_session() as cdn:
-        await house.run(6)
-        records = await house.ledger.load()
-        downloader = UnreadableDownloader(
-            session=cdn, store=LocalStore(tmp_path), limits=FAST_DOWNLOAD_LIMITS, media=False
+    async with EngineHarness(tmp_path) as harness:
+        await harness.run(6)
+        records = await harness.ledger.load()
+        checked, error = await check_artifacts(
+            records, harness.ledger, UnreadableStore(tmp_path), Settings(), harness.observer
         )
-        checked, trouble = await check_artifacts(records, house.ledger, downloader, house.observer)
-        assert isinstance(trouble, StoreError)
-        assert checked == records == await house.ledger.load()
+        assert isinstance(error, StoreError)
+        assert checked == records == await harness.ledger.load()

@@ -47,13 +47,13 @@ class DownloadHarness:
     fresh_url: str | None = None
     refreshed_at: list[float] = field(default_factory=list)
 
-    async def fetch(self, url: str, stem: str = "row") -> DownloadResult:
+    async def fetch(self, url: str, stem: str = "row", *, final: bool = True) -> DownloadResult:
         record = Record("k", "row", "f", 0, "m", BODY, "", "", file_stem=stem, video_url=url)
-        return await self.downloader.download(record, self._refresh)
+        return await self.downloader.download(record, self._refresh, final=final)
 
-    async def _refresh(self) -> str | None:
+    async def _refresh(self) -> list[str]:
         self.refreshed_at.append(anyio.current_time())
-        return self.fresh_url
+        return [self.fresh_url] if self.fresh_url else []
 
     def files(self) -> list[str]:
         return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file())
@@ -244,7 +244,7 @@ async def test_wrong_bytes_of_the_right_length_are_fetched_again(tmp_path: Path)
     assert isinstance(outcome, Saved)
 
 
-async def test_corruption_that_differs_each_time_never_becomes_done(tmp_path: Path) -> None:
+async def test_corruption_that_differs_each_time_is_mended_or_kept_with_a_warning(tmp_path: Path) -> None:
     class Corrupts(hosts.FileHost):
         async def handle(self, ask: hosts.CdnRequest) -> None:
             bad = self.take_fault()
@@ -255,8 +255,10 @@ async def test_corruption_that_differs_each_time_never_becomes_done(tmp_path: Pa
         assert isinstance(outcome, Saved)
         assert it.video() == VIDEO
         host.faults = 10**6
-        assert isinstance(await it.fetch(host.url, "other"), Deferred)
-    assert "videos/other.mp4" not in it.files()
+        outcome = await it.fetch(host.url, "other")
+    assert isinstance(outcome, Saved)
+    assert any("frames" in warning for warning in outcome.artifact.warnings)
+    assert it.files() == ["posters/other.jpg", "posters/row.jpg", "videos/other.mp4", "videos/row.mp4"]
 
 
 async def test_video_damaged_by_vendor_is_kept_with_warning(tmp_path: Path) -> None:
@@ -264,8 +266,32 @@ async def test_video_damaged_by_vendor_is_kept_with_warning(tmp_path: Path) -> N
         outcome = await it.fetch(host.url)
     assert isinstance(outcome, Saved)
     assert outcome.artifact.media is not None
-    assert any("frames" in words for words in outcome.artifact.media.warnings)
+    assert any("frames" in warning for warning in outcome.artifact.media.warnings)
     assert len(host.requests) == 2
+
+
+class DamagedThenGone(hosts.FileHost):
+    """Sends a damaged film once, and then nothing but errors."""
+
+    async def handle(self, ask: hosts.CdnRequest) -> None:
+        if self.take_fault():
+            await self.send_response(ask, 200, {}, corrupted(VIDEO))
+        else:
+            await self.send_response(ask, 404, {}, b"gone")
+
+
+@pytest.mark.parametrize("final", [True, False])
+async def test_a_damaged_copy_is_kept_when_no_better_one_can_be_had(tmp_path: Path, final: bool) -> None:
+    async with DamagedThenGone(VIDEO) as host, download_harness(tmp_path) as it:
+        outcome = await it.fetch(host.url, final=final)
+        if not final:
+            assert isinstance(outcome, Deferred)
+            assert it.files() == ["videos/row.veobatch-part.aside"]
+            outcome = await it.fetch(host.url)
+    assert isinstance(outcome, Saved)
+    assert it.video() == corrupted(VIDEO)
+    assert any("frames" in warning for warning in outcome.artifact.warnings)
+    assert it.files() == ["posters/row.jpg", "videos/row.mp4"]
 
 
 NO_VIDEOS = {
@@ -289,7 +315,10 @@ async def test_what_is_provably_no_video_fails_after_several_full_fetches(
     assert not outcome.failure.retryable
     assert len(host.requests) == 3
     assert len(it.refreshed_at) == 2
-    assert it.files() == []
+    [kept] = it.files()  # it was paid for and it arrived
+    assert kept in outcome.failure.message
+    assert kept.endswith("row.incomplete.mp4" if data[4:8] == b"ftyp" else "row.unplayable.bin")
+    assert (tmp_path / kept).read_bytes() == data
 
 
 async def test_a_video_that_is_too_large_says_which_option_to_raise(tmp_path: Path) -> None:
@@ -330,8 +359,8 @@ async def test_a_restart_asks_for_the_missing_bytes_only(tmp_path: Path) -> None
     once = DownloadLimits(tries=1, patience_s=0, first_wait_s=0.001)
     async with GoesDown(VIDEO) as host, download_harness(tmp_path, once) as it:
         assert isinstance(await it.fetch(host.url), Deferred)
-    assert it.files() == ["videos/row.mp4.origin.part", "videos/row.mp4.part"]
-    assert "s3cret" not in (tmp_path / "videos/row.mp4.origin.part").read_text()
+    assert it.files() == ["videos/row.veobatch-part", "videos/row.veobatch-part.origin"]
+    assert "s3cret" not in (tmp_path / "videos/row.veobatch-part.origin").read_text()
     async with hosts.FileHost(VIDEO) as again, download_harness(tmp_path) as it:
         outcome = await it.fetch(again.url + "&signature=another")
     assert isinstance(outcome, Saved)
@@ -348,7 +377,7 @@ async def test_a_part_that_somebody_took_over_is_begun_anew(tmp_path: Path, leav
         async def handle(self, ask: hosts.CdnRequest) -> None:
             await self.serve_file(ask, max_bytes=len(self.data) // 2)
             if len(self.requests) == 1:
-                async with LocalStore(tmp_path).stage("videos/row.mp4") as part:
+                async with LocalStore(tmp_path).stage("videos/row") as part:
                     await part.restart("of another")
                     await part.write([b"bytes"])
                     if not leaves:
@@ -363,9 +392,9 @@ async def test_a_part_that_somebody_took_over_is_begun_anew(tmp_path: Path, leav
 
 async def test_a_part_that_is_whole_already_needs_no_request(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
-    (tmp_path / "videos/row.mp4.part").write_bytes(VIDEO)
+    (tmp_path / "videos/row.veobatch-part").write_bytes(VIDEO)
     note = {"place": "http://127.0.0.1/film.mp4", "etag": '"x"', "total_bytes": len(VIDEO)}
-    (tmp_path / "videos/row.mp4.origin.part").write_text(json.dumps(note))
+    (tmp_path / "videos/row.veobatch-part.origin").write_text(json.dumps(note))
     async with download_harness(tmp_path) as it:
         outcome = await it.fetch("http://127.0.0.1:9/film.mp4")
     assert isinstance(outcome, Saved)
@@ -375,8 +404,8 @@ async def test_a_part_that_is_whole_already_needs_no_request(tmp_path: Path) -> 
 @pytest.mark.parametrize("note", [b"", b"{", b"[]", b'{"place": 1, "no": 2}', b"\xff\xfe"])
 async def test_a_torn_note_only_costs_a_fresh_start(tmp_path: Path, note: bytes) -> None:
     (tmp_path / "videos").mkdir()
-    (tmp_path / "videos/row.mp4.part").write_bytes(b"rubbish")
-    (tmp_path / "videos/row.mp4.origin.part").write_bytes(note)
+    (tmp_path / "videos/row.veobatch-part").write_bytes(b"rubbish")
+    (tmp_path / "videos/row.veobatch-part.origin").write_bytes(note)
     async with hosts.FileHost(VIDEO) as host, download_harness(tmp_path) as it:
         assert isinstance(await it.fetch(host.url), Saved)
     assert it.video() == VIDEO

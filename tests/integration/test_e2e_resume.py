@@ -84,7 +84,9 @@ async def test_not_yet_is_never_failed(tmp_path: Path) -> None:
         assert vendor.create_counts == {"late": 1, "good": 1}
 
 
-async def test_saved_files_that_are_missing_or_altered_are_fetched_not_generated(tmp_path: Path) -> None:
+async def test_altered_files_are_fetched_again_and_missing_ones_when_wanted_never_generated(
+    tmp_path: Path,
+) -> None:
     async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
         vendor.cdn.url_lifetime_s = 3.0
         desk.write(["gone", "cut", "altered", "a folder", "whole"])
@@ -102,9 +104,15 @@ async def test_saved_files_that_are_missing_or_altered_are_fetched_not_generated
         n_downloads = len(vendor.cdn.requests)
         result = await desk.run()
         assert result.code == 0, result.output
+        moved = {row["prompt"] for row in desk.rows() if "moved" in row["warnings"]}
+        assert moved == {"gone", "a folder"}
+        assert all(row["sha256"] for row in desk.rows())
+        result = await desk.run("--fetch-missing")
+        assert result.code == 0, result.output
         assert set(vendor.create_counts.values()) == {1}
         for row in desk.rows():
             assert desk.video(row).read_bytes() == make_video(row["prompt"])
+        assert folder.is_dir()
         assert not any("/4/" in request.path for request in vendor.cdn.requests[n_downloads:])
 
 

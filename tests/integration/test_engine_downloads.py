@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +11,7 @@ from pipeline.download.downloader import Downloader
 from pipeline.errors import Conflict, StopReason, StoreError
 from pipeline.model import Record, State
 from pipeline.sandbox import Fault
+from pipeline.storage import LocalStore
 from tests.integration.engine_harness import (
     FAST_DOWNLOAD_LIMITS,
     EngineHarness,
@@ -18,29 +20,102 @@ from tests.integration.engine_harness import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from pipeline.model import Transition
+    from pipeline.storage import FileStamp
 
 
 def videos(folder: Path) -> list[Path]:
     return sorted((folder / "videos").glob("*.mp4"))
 
 
-async def test_a_saved_file_that_is_missing_or_altered_is_fetched_again(tmp_path: Path) -> None:
+async def test_a_saved_file_that_was_altered_is_fetched_again(tmp_path: Path) -> None:
     async with EngineHarness(tmp_path) as house:
         await house.run(4)
-        first, second, third, _ = videos(tmp_path)
+        _, second, third, fourth = videos(tmp_path)
         whole = {path.name: path.read_bytes() for path in videos(tmp_path)}
-        first.unlink()
         second.write_bytes(whole[second.name][:-1] + b"x")
         third.write_bytes(whole[third.name] + b"x")
+        os.utime(fourth)
         downloads = sum(house.sandbox_state.cdn_requests.values())
         outcome = await house.run()
         assert count_states(outcome) == {State.DONE: 4}
         for path in (tmp_path / "videos" / name for name in whole):
             assert path.read_bytes() == whole[path.name]
         assert house.sandbox_state.create_requests == 4
-        assert sum(house.sandbox_state.cdn_requests.values()) == downloads + 3
-        assert house.observer.messages_text().count("missing or altered") == 3
+        assert sum(house.sandbox_state.cdn_requests.values()) == downloads + 2
+        assert house.observer.messages_text().count("was altered") == 2
+
+
+async def test_a_video_that_was_moved_away_stays_done_until_it_is_wanted_back(tmp_path: Path) -> None:
+    async with EngineHarness(tmp_path) as house:
+        await house.run(3)
+        before = await house.ledger.load()
+        gone = videos(tmp_path)[0]
+        gone.unlink()
+        downloads = sum(house.sandbox_state.cdn_requests.values())
+        for _ in range(2):
+            outcome = await house.run()
+            assert count_states(outcome) == {State.DONE: 3}
+            assert (outcome.stop_reason, outcome.unfinished) == (None, {})
+        assert house.observer.messages_text().count("--fetch-missing") == 1
+        assert sum(house.sandbox_state.cdn_requests.values()) == downloads
+        [record] = [record for record in outcome.records if record.key == before[0].key]
+        assert record.artifact is not None
+        assert before[0].artifact is not None
+        assert record.artifact.sha256 == before[0].artifact.sha256
+        assert "moved" in "; ".join(record.artifact.warnings)
+        outcome = await house.run(fetch_missing=True)
+        assert gone.exists()
+        assert all(record.artifact and not record.artifact.moved for record in outcome.records)
+
+
+async def test_a_moved_video_that_is_back_is_as_before(tmp_path: Path) -> None:
+    async with EngineHarness(tmp_path) as house:
+        await house.run(1)
+        [path] = videos(tmp_path)
+        path.rename(tmp_path / "archive.mp4")
+        outcome = await house.run()
+        assert [record.artifact and record.artifact.moved for record in outcome.records] == [True]
+        (tmp_path / "archive.mp4").rename(path)
+        outcome = await house.run()
+        assert [record.artifact and record.artifact.moved for record in outcome.records] == [False]
+
+
+async def test_a_video_that_cannot_be_fetched_again_loses_nothing(tmp_path: Path) -> None:
+    """The link is dead and the vendor hands out no other: the row is done as it was, and the run says so."""
+    async with EngineHarness(tmp_path) as house:
+        await house.run(2)
+        before = await house.ledger.load()
+        videos(tmp_path)[0].unlink()
+        house.sandbox._injector.faults.append(Fault("cdn-error", value=404))
+        outcome = await house.run(fetch_missing=True, poll_interval=0.05, check=False)
+        assert count_states(outcome) == {State.DONE: 2}
+        assert outcome.stop_reason is StopReason.UNFINISHED
+        assert "could not be fetched again" in outcome.message
+        after = await house.ledger.load()
+        assert [record.artifact and record.artifact.sha256 for record in after] == [
+            record.artifact and record.artifact.sha256 for record in before
+        ]
+        again = await house.run()
+        assert (again.stop_reason, again.unfinished) == (None, {})
+
+
+async def test_a_finished_batch_again_reads_no_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with EngineHarness(tmp_path) as house:
+        await house.run(5)
+        reads: list[str] = []
+
+        async def fingerprint(_: LocalStore, path: str, size_bytes: int) -> str | None:
+            reads.append(path)
+            return None
+
+        monkeypatch.setattr(LocalStore, "fingerprint", fingerprint)
+        outcome = await house.run()
+        assert count_states(outcome) == {State.DONE: 5}
+        assert reads == []
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
@@ -110,7 +185,7 @@ async def test_full_output_stops_submitting_and_keeps_what_is_paid(
     tmp_path: Path,
 ) -> None:
     class Full(Downloader):
-        async def download(self, *args: Any) -> Any:
+        async def download(self, *args: Any, **options: Any) -> Any:
             raise StoreError("no space left on the disk")
 
     async with EngineHarness(tmp_path) as house:
@@ -127,17 +202,18 @@ async def test_full_output_stops_submitting_and_keeps_what_is_paid(
         assert house.sandbox_state.create_requests == 12
 
 
-async def test_unreadable_output_ends_run_with_message(tmp_path: Path) -> None:
-    class Unreadable(Downloader):
-        async def intact(self, _: Any) -> bool:
-            raise StoreError("input/output error")
+async def test_unreadable_output_ends_run_with_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unreadable(*_: object) -> dict[str, FileStamp]:
+        raise StoreError("input/output error")
 
     async with EngineHarness(
         tmp_path, fast_sandbox_options(), Fault("slow", match="number 1.", value=8.0)
     ) as house:
         early = await house.run(2, timeout=0.4)
         assert count_states(early) == {State.DONE: 1, State.GENERATING: 1}
-        house.downloader_type = Unreadable
+        monkeypatch.setattr(LocalStore, "stamps", unreadable)
         outcome = await house.run()
         assert (outcome.stop_reason, outcome.message) == (StopReason.DISK, "input/output error")
         assert count_states(outcome) == {State.DONE: 1, State.READY: 1}
@@ -148,14 +224,11 @@ async def test_a_saved_row_that_someone_else_moved_meanwhile_is_left_to_them(tmp
         await house.run(2)
         records = await house.ledger.load()
         videos(tmp_path)[0].unlink()
-        commit = house.ledger.commit
 
-        async def taken(before: Record, after: Record) -> Record:
-            if after.state is State.READY:
-                raise Conflict(after.key)
-            return await commit(before, after)
+        async def taken(steps: Sequence[Transition]) -> list[Record | Conflict]:
+            return [Conflict(step.after.key) for step in steps]
 
-        house.ledger.commit = taken  # type: ignore[method-assign]  # another process is faster
-        outcome = await house.run(known=records, check=False)
+        house.ledger.commit_many = taken  # type: ignore[method-assign]  # another process is faster
+        outcome = await house.run(known=records, check=False, fetch_missing=True)
         assert outcome.unfinished == {records[0].key: "another process has it"}
         assert count_states(outcome) == {State.DONE: 2}

@@ -53,9 +53,9 @@ async def test_a_slow_download_does_not_keep_a_slot_from_being_refilled(tmp_path
     rendered = anyio.Event()
 
     class Slow(Downloader):
-        async def download(self, *args: Any) -> Any:
+        async def download(self, *args: Any, **options: Any) -> Any:
             await rendered.wait()
-            return await super().download(*args)
+            return await super().download(*args, **options)
 
     def note(after: Record) -> None:
         if house.observer.count_entered(State.READY) == 8:

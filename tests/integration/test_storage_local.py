@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
+from aiofiles.threadpool.binary import AsyncFileIO
 
 from pipeline.download.downloader import Saved
 from pipeline.errors import StopReason, StoreError, UsageError
-from pipeline.storage import LocalStore, TransientStoreError, files, open_store
+from pipeline.storage import FileStamp, LocalStore, TransientStoreError, open_store
 from tests.integration import faulty_file_hosts as hosts
-from tests.integration.sample_videos import corrupted, make_video, padded
+from tests.integration.sample_videos import make_video, padded
 from tests.integration.test_download_faults import download_harness
 
 if TYPE_CHECKING:
@@ -24,12 +26,12 @@ if TYPE_CHECKING:
 VIDEO = make_video(seconds=2)
 
 
-async def publish(store: LocalStore, path: str, data: bytes) -> str:
+async def publish(store: LocalStore, path: str, data: bytes, *, replaces: bool = True) -> str:
     """Publish `data` under `path`; returns the note."""
-    async with store.stage(path) as part:
+    async with store.stage(path.removesuffix(".mp4")) as part:
         await part.restart("tag")
         await part.write([data[:5], data[5:]])
-        published = await part.publish()
+        published = await part.publish(path, replaces=replaces)
     assert published.size_bytes == len(data)
     return published.note
 
@@ -40,21 +42,21 @@ def file_names(folder: Path) -> list[str]:
 
 async def test_a_part_is_taken_up_where_it_was_left(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
-    async with store.stage("videos/a.mp4") as part:
+    async with store.stage("videos/a") as part:
         assert (part.staged_bytes, part.tag) == (0, "")
         await part.restart("from somewhere")
         await part.write([b"hello "])
-    async with store.stage("videos/a.mp4") as part:
+    async with store.stage("videos/a") as part:
         assert (part.staged_bytes, part.tag) == (6, "from somewhere")
         await part.write([b"world"])
-        published = await part.publish()
+        published = await part.publish("videos/a.mp4", replaces=False)
     assert (tmp_path / "videos/a.mp4").read_bytes() == b"hello world"
     assert published.sha256 == "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9"
     assert file_names(tmp_path) == ["videos/a.mp4"]
 
 
 async def test_part_that_was_only_read_leaves_nothing(tmp_path: Path) -> None:
-    async with LocalStore(tmp_path).stage("videos/a.mp4"):
+    async with LocalStore(tmp_path).stage("videos/a"):
         pass
     assert file_names(tmp_path) == []
 
@@ -62,26 +64,28 @@ async def test_part_that_was_only_read_leaves_nothing(tmp_path: Path) -> None:
 async def test_whoever_lost_its_part_takes_nothing_from_its_heir(tmp_path: Path) -> None:
     """A process that was stopped, and whose part was taken over, closes, discards or begins too late."""
     stopped, heir = LocalStore(tmp_path), LocalStore(tmp_path)
-    async with stopped.stage("a.mp4") as lost, heir.stage("a.mp4") as own:
+    async with stopped.stage("a") as lost, heir.stage("a") as own:
         await own.restart("tag")
         await own.write([VIDEO])
-        for late in (lost.restart("another"), lost.inspect(str), lost.publish()):
-            with pytest.raises(TransientStoreError, match=r"a\.mp4\.part: another process has taken it over"):
+        for late in (lost.restart("another"), lost.inspect(str), lost.publish("a.mp4", replaces=False)):
+            with pytest.raises(
+                TransientStoreError, match=r"a\.veobatch-part: another process has taken it over"
+            ):
                 await late
         await lost.discard()
-        assert file_names(tmp_path) == ["a.mp4.origin.part", "a.mp4.part"]
-        await own.publish()
+        assert file_names(tmp_path) == ["a.veobatch-part", "a.veobatch-part.origin"]
+        await own.publish("a.mp4", replaces=False)
     assert file_names(tmp_path) == ["a.mp4"]
     assert (tmp_path / "a.mp4").read_bytes() == VIDEO
 
 
 async def test_bytes_without_a_note_on_their_origin_are_not_used(tmp_path: Path) -> None:
-    (tmp_path / "a.mp4.part").write_bytes(b"who knows")
-    async with LocalStore(tmp_path).stage("a.mp4") as part:
+    (tmp_path / "a.veobatch-part").write_bytes(b"who knows")
+    async with LocalStore(tmp_path).stage("a") as part:
         assert part.staged_bytes == 0
         await part.restart("t")
         await part.write([b"new"])
-        await part.publish()
+        await part.publish("a.mp4", replaces=False)
     assert (tmp_path / "a.mp4").read_bytes() == b"new"
 
 
@@ -102,21 +106,22 @@ async def test_a_file_that_is_there_and_different_is_moved_aside(tmp_path: Path)
     assert contents == {"a.mp4": b"third!", "a.kept-1.mp4": b"first", "a.kept-2.mp4": b"second"}
 
 
-async def test_a_folder_or_a_link_in_the_way_is_moved_aside_too(tmp_path: Path) -> None:
+async def test_a_folder_or_a_link_in_the_way_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").mkdir()
     (tmp_path / "elsewhere").write_bytes(b"not ours")
     (tmp_path / "b.mp4").symlink_to(tmp_path / "elsewhere")
     await publish(LocalStore(tmp_path), "a.mp4", b"film a")
     await publish(LocalStore(tmp_path), "b.mp4", b"film b")
-    assert (tmp_path / "a.mp4").read_bytes() == b"film a"
-    assert (tmp_path / "b.mp4").read_bytes() == b"film b"
+    assert (tmp_path / "a.new-1.mp4").read_bytes() == b"film a"
+    assert (tmp_path / "b.new-1.mp4").read_bytes() == b"film b"
     assert (tmp_path / "elsewhere").read_bytes() == b"not ours"
-    assert (tmp_path / "a.kept-1.mp4").is_dir()
+    assert (tmp_path / "a.mp4").is_dir()
+    assert (tmp_path / "b.mp4").is_symlink()
 
 
 async def test_a_part_that_is_a_link_is_never_written_through(tmp_path: Path) -> None:
     (tmp_path / "precious").write_bytes(b"precious")
-    (tmp_path / "a.mp4.part").symlink_to(tmp_path / "precious")
+    (tmp_path / "a.veobatch-part").symlink_to(tmp_path / "precious")
     await publish(LocalStore(tmp_path), "a.mp4", b"the film")
     assert (tmp_path / "precious").read_bytes() == b"precious"
     assert (tmp_path / "a.mp4").read_bytes() == b"the film"
@@ -147,20 +152,75 @@ async def test_a_file_url_is_a_folder(tmp_path: Path) -> None:
     assert (tmp_path / "with space" / "a").read_bytes() == b"x"
 
 
-async def test_what_is_missing_or_altered_is_noticed(tmp_path: Path) -> None:
+async def test_a_stamp_changes_with_the_file(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    await publish(store, "videos/a.mp4", b"film")
+    [stamp] = (await store.stamps(["videos/a.mp4", "videos/b.mp4"])).values()
+    assert stamp == FileStamp(4, (tmp_path / "videos/a.mp4").stat().st_mtime_ns)
+    (tmp_path / "videos/a.mp4").unlink()
+    (tmp_path / "videos/a.mp4").mkdir()
+    assert await store.stamps(["videos/a.mp4"]) == {}
+
+
+async def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+    """Neither a video nor a poster takes a name that somebody else's file has; the free name is reused."""
+    store = LocalStore(tmp_path)
+    (tmp_path / "a.mp4").write_bytes(b"the user's")
+    (tmp_path / "a.jpg").write_bytes(b"the user's, too")
+    assert "saved as a.new-1.mp4" in await publish(store, "a.mp4", b"ours", replaces=False)
+    assert "already" in await publish(store, "a.mp4", b"ours", replaces=False)
+    assert await store.write_new("a.jpg", b"poster", replaces=False) == "a.new-1.jpg"
+    assert await store.write_new("a.jpg", b"poster", replaces=False) == "a.new-1.jpg"
+    contents = {name: (tmp_path / name).read_bytes() for name in file_names(tmp_path)}
+    assert contents == {
+        "a.mp4": b"the user's",
+        "a.jpg": b"the user's, too",
+        "a.new-1.mp4": b"ours",
+        "a.new-1.jpg": b"poster",
+    }
+
+
+async def test_partial_files_of_the_user_are_left_alone(tmp_path: Path) -> None:
+    names = ["row.mp4.part", "row.mp4.origin.part", ".row.mp4.1.2.part", "row.part"]
+    (tmp_path / "videos").mkdir()
+    for name in names:
+        (tmp_path / "videos" / name).write_bytes(b"the user's")
     async with hosts.FileHost(VIDEO) as host, download_harness(tmp_path) as it:
-        outcome = await it.fetch(host.url)
-        assert isinstance(outcome, Saved)
-        video = tmp_path / "videos/row.mp4"
-        assert await it.downloader.intact(outcome.artifact)
-        video.write_bytes(corrupted(VIDEO))
-        assert not await it.downloader.intact(outcome.artifact)
-        video.write_bytes(VIDEO + b"x")
-        assert not await it.downloader.intact(outcome.artifact)
-        video.unlink()
-        assert not await it.downloader.intact(outcome.artifact)
-        video.mkdir()
-        assert not await it.downloader.intact(outcome.artifact)
+        assert isinstance(await it.fetch(host.url), Saved)
+    assert it.files() == ["posters/row.jpg", *sorted(f"videos/{name}" for name in [*names, "row.mp4"])]
+    assert all((tmp_path / "videos" / name).read_bytes() == b"the user's" for name in names)
+
+
+def test_temporary_files_of_a_killed_process_are_swept(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from pipeline.storage import files\n"
+        "files.sync_folder = os.replace = None\n"
+        "Path.replace = lambda *_: os._exit(9)\n"
+        f"files.replace_file(Path({str(tmp_path)!r}, 'results.csv'), b'half', True)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    [left] = file_names(tmp_path)
+    assert left.endswith(".veobatch-part")
+    mine = tmp_path / ".0badc0de-1-2.veobatch-part"
+    mine.write_bytes(b"of another machine")
+    anyio.run(LocalStore(tmp_path).write_bytes, "results.csv", b"whole")
+    assert file_names(tmp_path) == [mine.name, "results.csv"]
+
+
+async def test_what_was_set_aside_comes_back(tmp_path: Path) -> None:
+    async with LocalStore(tmp_path).stage("a") as part:
+        await part.restart("first")
+        await part.write([b"doubtful"])
+        await part.set_aside()
+        assert part.staged_bytes == 0
+        await part.restart("second")
+        await part.write([b"half"])
+        assert await part.restore()
+        published = await part.publish("a.mp4", replaces=False)
+        assert not await part.restore()
+    assert published.size_bytes == 8
+    assert (tmp_path / "a.mp4").read_bytes() == b"doubtful"
+    assert file_names(tmp_path) == ["a.mp4"]
 
 
 CALLS: dict[str, tuple[str, int]] = {
@@ -181,14 +241,20 @@ async def test_output_error_stops_run_and_leaves_no_damage(
     real: Callable[..., object] = getattr(os, call)
 
     def fails(first: object, *rest: object, **named: object) -> object:
-        ours = isinstance(first, int) and first > 2 if call in ("write", "fsync") else ".part" in str(first)
+        ours = isinstance(first, int) and first > 2 if call == "fsync" else ".veobatch-part" in str(first)
         if ours:
-            raise OSError(number, os.strerror(number), None if call in ("write", "fsync") else str(first))
+            raise OSError(number, os.strerror(number), None if call == "fsync" else str(first))
         return real(first, *rest, **named)
+
+    async def fails_to_write(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
 
     async with hosts.FileHost(VIDEO) as host, download_harness(tmp_path) as it:
         with monkeypatch.context() as patch:
-            patch.setattr(os, call, fails)
+            if call == "write":
+                patch.setattr(AsyncFileIO, "write", fails_to_write)
+            else:
+                patch.setattr(os, call, fails)
             with pytest.raises(StoreError) as caught:
                 await it.fetch(host.url)
         assert "videos/row.mp4" not in it.files()
@@ -212,13 +278,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         left = [2**20]
 
-        def write_all(file: int, chunk: bytes) -> None:
+        async def write(file: AsyncFileIO, chunk: memoryview) -> int:
             left[0] -= len(chunk)
             if left[0] < 0:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.write(file, chunk)
+            return os.write(file.fileno(), chunk)
 
-        patch.setattr(files, "write_all", write_all)
+        patch.setattr(AsyncFileIO, "write", write)
         yield place
 
 
@@ -245,10 +311,10 @@ async def test_a_small_file_that_cannot_be_written_leaves_the_old_one(
     store = LocalStore(tmp_path)
     await store.write_bytes("results.csv", b"old")
 
-    def full(file: int, chunk: bytes) -> None:
+    def full(file: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(files, "write_all", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StoreError, match="the disk is full"):
         await store.write_bytes("results.csv", b"new")
     assert await store.read_bytes("results.csv") == b"old"
@@ -263,7 +329,7 @@ def test_an_object_store_without_its_package_says_what_to_install(monkeypatch: p
 
 async def test_part_that_vanishes_before_probe_is_a_store_error(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
-    async with store.stage("videos/a.mp4") as part:
+    async with store.stage("videos/a") as part:
         await part.restart("tag")
         await part.write([b"bytes"])
         for path in (tmp_path / "videos").iterdir():

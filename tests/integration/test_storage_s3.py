@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -21,6 +22,7 @@ from moto.server import ThreadedMotoServer
 from pipeline.download.downloader import Downloader, Saved
 from pipeline.download.http import open_session
 from pipeline.download.retry_state import DownloadLimits
+from pipeline.download.verify import Finding, compare
 from pipeline.errors import StoreError, UsageError
 from pipeline.storage import is_object_url, open_store
 from pipeline.storage.multipart_uploads import MultipartUploads
@@ -31,7 +33,7 @@ from tests.integration.test_download_faults import DownloadHarness
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
+    from typing import BinaryIO
 
 QUICK = DownloadLimits(
     first_wait_s=0.001, longest_wait_s=0.01, stall_window_s=2, response_timeout_s=5, patience_s=1, tries=4
@@ -106,7 +108,6 @@ async def test_video_is_stored_whole_and_nothing_stays_behind(tmp_path: Path, bu
     async with hosts.FileHost(VIDEO) as host, rig(tmp_path) as it:
         outcome = await it.fetch(host.url)
         assert isinstance(outcome, Saved)
-        assert await it.downloader.intact(outcome.artifact)
     assert bucket.read("night/one/videos/row.mp4") == VIDEO
     assert sorted(bucket.objects()) == ["night/one/posters/row.jpg", "night/one/videos/row.mp4"]
     assert bucket.uploads() == []
@@ -164,7 +165,7 @@ async def test_a_run_that_is_stopped_leaves_no_upload(tmp_path: Path, bucket: Bu
 async def test_what_a_killed_run_left_goes_when_the_row_is_tried_again(
     tmp_path: Path, bucket: Bucket
 ) -> None:
-    mine, other = "night/one/videos/row.mp4.part", "night/one/videos/other.mp4.part"
+    mine, other = "night/one/videos/row.veobatch-part", "night/one/videos/other.veobatch-part"
     bucket.client.create_multipart_upload(Bucket="films", Key=mine)
     bucket.client.create_multipart_upload(Bucket="films", Key=other)
     bucket.client.put_object(Bucket="films", Key=mine, Body=b"staged, never published")
@@ -174,29 +175,64 @@ async def test_what_a_killed_run_left_goes_when_the_row_is_tried_again(
     assert mine not in bucket.objects()
 
 
-async def test_a_different_object_is_moved_aside_and_the_same_is_kept(tmp_path: Path, bucket: Bucket) -> None:
+async def test_an_object_that_is_not_ours_is_left_alone(tmp_path: Path, bucket: Bucket) -> None:
     bucket.client.put_object(Bucket="films", Key="night/one/videos/row.mp4", Body=b"someone else's")
     async with hosts.FileHost(VIDEO) as host, rig(tmp_path) as it:
         first = await it.fetch(host.url)
         second = await it.fetch(host.url)
     assert isinstance(first, Saved)
     assert isinstance(second, Saved)
-    assert "row.kept-1.mp4" in first.note
+    assert "saved as row.new-1.mp4" in first.note
     assert "was there already" in second.note
-    assert bucket.read("night/one/videos/row.kept-1.mp4") == b"someone else's"
-    assert bucket.read("night/one/videos/row.mp4") == VIDEO
-    assert not any(key.endswith(".part") for key in bucket.objects())
+    assert first.artifact.path == second.artifact.path == "videos/row.new-1.mp4"
+    assert bucket.read("night/one/videos/row.mp4") == b"someone else's"
+    assert bucket.read("night/one/videos/row.new-1.mp4") == VIDEO
+    assert not any("veobatch-part" in key for key in bucket.objects())
 
 
-async def test_an_altered_or_missing_object_is_noticed(tmp_path: Path, bucket: Bucket) -> None:
+async def test_an_older_object_of_ours_is_moved_aside(bucket: Bucket) -> None:
+    store = open_store("s3://films/night")
+    await store.write_bytes("videos/row.mp4", b"older")
+    async with store.stage("videos/row") as part:
+        await part.restart("tag")
+        await part.write([VIDEO])
+        await part.inspect(len_of)
+        published = await part.publish("videos/row.mp4", replaces=True)
+    assert "now row.kept-1.mp4" in published.note
+    assert bucket.read("night/videos/row.kept-1.mp4") == b"older"
+    assert bucket.read("night/videos/row.mp4") == VIDEO
+
+
+def len_of(source: Path | BinaryIO) -> int:
+    return 0 if isinstance(source, Path) else len(source.read())
+
+
+async def test_an_altered_or_missing_object_is_noticed_by_listing(tmp_path: Path, bucket: Bucket) -> None:
     small = make_video(seconds=2)
     async with hosts.FileHost(small) as host, rig(tmp_path) as it:
         outcome = await it.fetch(host.url)
         assert isinstance(outcome, Saved)
+        stamps = await it.downloader.store.stamps([outcome.artifact.path])
+        assert compare(outcome.artifact, stamps[outcome.artifact.path]) is Finding.UNTOUCHED
         bucket.client.put_object(Bucket="films", Key="night/one/videos/row.mp4", Body=corrupted(small))
-        assert not await it.downloader.intact(outcome.artifact)
+        stamps = await it.downloader.store.stamps([outcome.artifact.path])
+        assert compare(outcome.artifact, stamps[outcome.artifact.path]) is Finding.UNREAD
         bucket.client.delete_object(Bucket="films", Key="night/one/videos/row.mp4")
-        assert not await it.downloader.intact(outcome.artifact)
+        assert await it.downloader.store.stamps([outcome.artifact.path]) == {}
+
+
+async def test_what_was_set_aside_comes_back(bucket: Bucket) -> None:
+    async with open_store("s3://films/night").stage("a") as part:
+        await part.restart("first")
+        await part.write([VIDEO])
+        await part.inspect(len_of)
+        await part.set_aside()
+        await part.restart("second")
+        await part.write([b"half"])
+        assert await part.restore()
+        await part.publish("a.mp4", replaces=False)
+    assert bucket.read("night/a.mp4") == VIDEO
+    assert list(bucket.objects()) == ["night/a.mp4"]
 
 
 async def test_a_bucket_that_is_not_there_stops_the_run(tmp_path: Path, bucket: Bucket) -> None:

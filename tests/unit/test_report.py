@@ -104,7 +104,8 @@ def test_the_policy_lets_nothing_in_and_the_hashes_are_right() -> None:
 
 def test_a_live_page_may_speak_to_its_own_server_only() -> None:
     assert "connect-src &#39;self&#39;" in page([done(0)], live=True)
-    assert payload(page([done(0)], live=True))["live"] is True
+    assert "connectEvents();" in page([done(0)], live=True)
+    assert "EventSource" not in page([done(0)])
 
 
 @pytest.mark.parametrize(
@@ -203,11 +204,11 @@ def test_the_timeline_draws_each_job_from_create_to_file() -> None:
     timeline = charts.timeline([done(1, 100.0), done(0, 50.0), row(2)])
     assert timeline is not None
     first, second = timeline.lanes
-    assert [kind for kind, _, _ in first.segments] == ["sent", "rendering", "noticed", "saved"]
+    assert [kind for kind, _, _ in first.segments] == ["submit", "rendering", "undetected", "download"]
     assert first.title == "job-0: done, rendered in 50 s"
     # The whole takes 103 s: from the first create to the second job's file.
     kind, begin, width = second.segments[-1]
-    assert kind == "saved"
+    assert kind == "download"
     assert begin == pytest.approx(1000 * 101 / 103)
     assert begin + width == pytest.approx(1000)
 

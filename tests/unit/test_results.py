@@ -85,9 +85,9 @@ def test_the_columns_end_with_the_newest_ones() -> None:
     assert real["sandbox"] == "false"
 
 
-def test_a_file_that_is_gone_is_not_listed() -> None:
+def test_what_is_known_of_a_file_stays_while_it_is_fetched_again() -> None:
     (got,) = read(csv_bytes([done(0).evolve(State.READY)]))
-    assert (got["status"], got["video_path"], got["sha256"]) == ("ready", "", "")
+    assert (got["status"], got["video_path"], len(got["sha256"])) == ("ready", "videos/job-0.mp4", 64)
 
 
 def test_a_create_without_an_answer_is_in_doubt() -> None:

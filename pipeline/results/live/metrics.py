@@ -43,10 +43,12 @@ class _BatchCollector:
             rows.add_metric([row_status.value], totals.counts.get(row_status, 0))
         yield rows
         yield GaugeMetricFamily("veobatch_spent_usd", "Money confirmed by the vendor.", totals.usd_spent)
-        yield GaugeMetricFamily("veobatch_open_usd", "Money set aside for open rows.", totals.usd_open)
+        yield GaugeMetricFamily("veobatch_open_usd", "Money reserved for open rows.", totals.usd_open)
         yield GaugeMetricFamily("veobatch_saved_bytes", "Bytes of saved videos.", totals.saved_bytes)
-        yield CounterMetricFamily("veobatch_polls", "Looks at generations.", totals.polls)
-        yield CounterMetricFamily("veobatch_throttled", "Answers 429 to a create.", self._rate_limited_count)
+        yield CounterMetricFamily("veobatch_polls", "Status requests.", totals.polls)
+        yield CounterMetricFamily(
+            "veobatch_throttled", "Responses 429 to a submission.", self._rate_limited_count
+        )
         yield self._render_histogram()
 
     def _render_histogram(self) -> Metric:
@@ -55,5 +57,5 @@ class _BatchCollector:
         times = [taken for record in self._records if (taken := render_duration_s(record)) is not None]
         buckets = [(str(bound), float(sum(taken <= bound for taken in times))) for bound in _RENDER_BUCKETS_S]
         buckets.append(("+Inf", float(len(times))))
-        help_text = "From the create to the look that found it finished."
+        help_text = "From the submission to the poll that saw it finished."
         return HistogramMetricFamily("veobatch_rendering_seconds", help_text, buckets, sum(times))

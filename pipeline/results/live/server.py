@@ -176,7 +176,7 @@ class LivePage:
             text = await asyncio.to_thread(exposition, self._feed.records(), self._feed.rate_limited_count)
         except ImportError:
             raise web.HTTPNotFound(
-                text="metrics need prometheus-client: pip install 'veobatch[metrics]'\n"
+                text="metrics need prometheus-client: pip install prometheus-client\n"
             ) from None
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 
@@ -245,7 +245,9 @@ class LivePage:
             if rendered_cursor == cursor or not due:
                 return sections
             started = time.monotonic()
-            sections = await asyncio.to_thread(report.render_sections, self._feed.records())
+            sections = await asyncio.to_thread(
+                report.render_sections, self._feed.records(), sandbox=self._sandbox
+            )
             self._rendered_sections, self._rendered_at = (cursor, sections), time.monotonic()
             self._render_s = self._rendered_at - started
             return sections

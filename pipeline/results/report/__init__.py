@@ -59,9 +59,7 @@ def render(
         style=style,
         script=script,
         policy=_content_security_policy(style, script, live),
-        payload=page_data.script_json(
-            {"fields": page_data.FIELDS, "rows": page_data.page_rows(rows), "live": live, "since": since}
-        ),
+        payload=page_data.page_payload(rows, sandbox=sandbox, since=since),
     )
 
 
@@ -106,8 +104,9 @@ def _content_security_policy(style: str, script: str, live: bool) -> str:
             "default-src 'none'",
             f"script-src {_csp_hash(script)}",
             f"style-src {_csp_hash(style)}",
-            # `data:` for the page's own icon, without which browsers ask the host for one.
-            f"img-src {own_files} data:",
+            # `data:` for the page's own icon, without which browsers ask the host for one; other hosts for
+            # the source image in a row's details.
+            f"img-src {own_files} data: https: http:",
             f"media-src {own_files}",
             *(("connect-src 'self'",) if live else ()),
             "base-uri 'none'",
@@ -130,7 +129,8 @@ def _build_script(*, live: bool) -> str:
     """Return the page's script: its files in one scope of their own, then the call that starts it."""
     names = ("dom.js", "gallery.js", "detail.js", *(("live.js",) if live else ()))
     body = "\n".join(_read_asset(name) for name in names)
-    return f'"use strict";\n(() => {{\n{body}\nstart();\n{"listen();" if live else ""}\n}})();\n'
+    begin = "() => { start(); connectEvents(); }" if live else "start"
+    return f'"use strict";\n(() => {{\n{body}\nload({begin});\n}})();\n'
 
 
 @lru_cache

@@ -1,4 +1,4 @@
-"""The shapes of the page's two charts: when things happened to each job, and how long rendering took.
+"""The geometry of the page's two charts: when things happened to each job, and how long rendering took.
 
 Pure geometry in the units of the SVG's view box; drawing is the template's.
 """
@@ -27,7 +27,7 @@ _BAR_HEIGHT: Final = 200.0
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One job's line: pieces are (kind, from, width), kinds `sent`, `rendering`, `noticed`, `saved`."""
+    """One job's line: segments are (kind, x, width) of `submit`, `rendering`, `undetected`, `download`."""
 
     y: float
     height: float
@@ -80,7 +80,7 @@ def timeline(records: Iterable[Record]) -> Timeline | None:
     pitch = min(14.0, max(1.6, 380.0 / len(sample)))
     lanes = tuple(_lane(record, axis, i * pitch, pitch) for i, record in enumerate(sample))
     jobs = "job was" if len(submitted) == 1 else "jobs were"
-    caption = f"{len(submitted):,} {jobs} sent; from the first create to the last file it took "
+    caption = f"{len(submitted):,} {jobs} sent; from the first submission to the last file it took "
     caption += f"{format_duration(axis.busy_s)}{', pauses left out' if axis.pauses() else ''}."
     return Timeline(len(sample) * pitch, lanes, axis.ticks(), axis.pauses(), len(submitted), caption)
 
@@ -133,10 +133,10 @@ def _lane(record: Record, axis: TimeAxis, y: float, pitch: float) -> Lane:
     at = record.submitted_at or 0.0
     segments: list[tuple[str, float, float]] = []
     for kind, until in (
-        ("sent", record.accepted_at),
+        ("submit", record.accepted_at),
         ("rendering", record.finished_at if record.not_yet_at is None else record.not_yet_at),
-        ("noticed", record.finished_at),
-        ("saved", record.downloaded_at),
+        ("undetected", record.finished_at),
+        ("download", record.downloaded_at),
     ):
         if until is not None and until > at:
             begin = axis.x_of(at)

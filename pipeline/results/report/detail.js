@@ -1,71 +1,114 @@
 // One row with everything that is known of it.
-function fact(list, name, value) {
+function addFact(list, name, value) {
   if (value === null || value === "" || value === undefined) return;
-  const place = make("dd");
+  const place = createElement("dd");
   if (value instanceof Node) place.append(value);
   else { place.textContent = value; place.dir = "auto"; }
-  list.append(make("dt", "", name), place);
+  list.append(createElement("dt", "", name), place);
 }
-function copied(value) {
+function copyableValue(value, label) {
   if (!value) return "";
-  const box = make("span");
-  box.append(make("code", "", value), " ", action("Copy", () => copy(value)));
+  const box = createElement("span");
+  box.append(createElement("code", "", value), " ", createButton("Copy", () => copyText(value), "Copy " + label));
   return box;
 }
-function source(url) {
+function externalLink(url) {
   if (!url) return "";
-  const link = make("a", "", url);
+  const link = createElement("a", "", url);
   link.href = url;
   link.rel = "noreferrer noopener";
   link.target = "_blank";
   return link;
 }
-function facts(row) {
-  const list = make("dl");
-  fact(list, "Model", row[at.model]);
-  for (const [name, value] of row[at.params]) fact(list, name, value);
-  fact(list, "Image", source(row[at.image]));
-  fact(list, "Cost", row[at.usd] === null ? "" : money(row[at.usd]));
-  if (row[at.length] !== null) fact(list, "Clip", `${row[at.length]} s, ${row[at.width]} × ${row[at.height]}, ${row[at.audio] ? "with sound" : "silent"}`);
-  fact(list, "Size", row[at.bytes] === null ? "" : (row[at.bytes] / 1e6).toFixed(1) + " MB");
-  fact(list, "Rendering", row[at.rendering] === null ? "" : `${span(row[at.rendering])}, ${row[at.polls]} looks`);
-  fact(list, "Submitted", when(row[at.submitted]));
-  fact(list, "Noticed", when(row[at.finished]));
-  fact(list, "Saved", when(row[at.saved]));
-  fact(list, "Manifest line", row[at.line] ? String(row[at.line]) : "");
-  fact(list, "Generation id", copied(row[at.generation]));
-  fact(list, "Correlation id", copied(row[at.correlation]));
-  fact(list, "Warnings", row[at.warnings].join("; "));
+// Where the video is: the whole path for a page opened from disk, else the path beside the page.
+function filePath(row) {
+  if (!row[column.video]) return "";
+  const url = new URL(row[column.video], location.href);
+  return decodeURIComponent(url.protocol === "file:" ? url.pathname : row[column.video]);
+}
+const PRIVATE_HOST = /^(localhost|[^.]*|.*\.(local|localhost|internal|lan|home|intranet|corp)|0\..*|10\..*|127\..*|169\.254\..*|192\.168\..*|172\.(1[6-9]|2\d|3[01])\..*|100\.(6[4-9]|[7-9]\d|1[01]\d|12[0-7])\..*|\[.*)$/i;
+function isPublicUrl(url) {
+  try {
+    return !PRIVATE_HOST.test(new URL(url).hostname.replace(/\.$/, ""));
+  } catch {
+    return false;
+  }
+}
+function createSourceImage(row) {
+  const figure = createElement("figure", "source");
+  const image = createElement("img");
+  image.loading = "lazy";
+  image.decoding = "async";
+  image.referrerPolicy = "no-referrer";
+  image.alt = "Source image of " + row[column.id];
+  image.addEventListener("error", () => figure.remove());
+  image.src = row[column.image];
+  figure.append(image, createElement("figcaption", "", "Source image"));
+  return figure;
+}
+function detailList(row) {
+  const list = createElement("dl");
+  addFact(list, "Id", copyableValue(row[column.id], "id"));
+  addFact(list, "File", copyableValue(filePath(row), "path"));
+  addFact(list, "Model", row[column.model]);
+  for (const [name, value] of row[column.params]) addFact(list, name, value);
+  addFact(list, "Image", externalLink(row[column.image]));
+  addFact(list, data.sandbox ? "Play money" : "Cost", row[column.usd] === null ? "" : formatUsd(row[column.usd]));
+  if (row[column.length] !== null) addFact(list, "Clip", `${row[column.length]} s, ${row[column.width]} × ${row[column.height]}, ${row[column.audio] ? "with sound" : "silent"}`);
+  addFact(list, "Size", row[column.bytes] === null ? "" : (row[column.bytes] / 1e6).toFixed(1) + " MB");
+  addFact(list, "Rendering", row[column.rendering] === null ? "" : `${formatDuration(row[column.rendering])}, ${row[column.polls]} ${row[column.polls] === 1 ? "poll" : "polls"}`);
+  addFact(list, "Submitted", formatTime(row[column.submitted]));
+  addFact(list, "Seen finished", formatTime(row[column.finished]));
+  addFact(list, "Saved", formatTime(row[column.saved]));
+  addFact(list, "Manifest line", row[column.line] ? String(row[column.line]) : "");
+  addFact(list, "Generation id", copyableValue(row[column.generation], "generation id"));
+  addFact(list, "Correlation id", copyableValue(row[column.correlation], "correlation id"));
+  addFact(list, "Warnings", row[column.warnings].join("; "));
   return list;
 }
-let shown = "";
-function show(key) {
+function detailMedia(row) {
+  const media = createElement("div", "media");
+  if (row[column.video]) {
+    const box = createElement("div", "preview");
+    box.append(createPlayer(row));
+    media.append(box);
+  }
+  if (isPublicUrl(row[column.image])) media.append(createSourceImage(row));
+  return media;
+}
+
+let shownKey = "";
+let opener = null;
+function openDetail(key) {
   const row = rows.get(key);
   if (!row) return;
-  shown = key;
+  shownKey = key;
   for (const video of document.querySelectorAll("video")) video.pause();
-  const bar = make("div", "bar"), title = make("h2");
+  const bar = createElement("div", "bar"), title = createElement("h2");
   title.id = "detail-title";
-  title.append(make("bdi", "", row[at.id]));
-  bar.append(title, action("Previous", () => step(-1)), action("Next", () => step(1)), action("Close", () => detail.close()));
-  const nodes = [bar];
-  if (row[at.video]) {
-    const box = make("div", "stage");
-    box.append(player(row));
-    nodes.push(box);
+  title.append(createElement("bdi", "", row[column.id]));
+  bar.append(title);
+  if (row[column.video]) bar.append(createDownloadLink(row));
+  bar.append(createButton("Previous", () => showNeighbor(-1)), createButton("Next", () => showNeighbor(1)), createButton("Close", () => detail.close()));
+  const nodes = [bar, detailMedia(row)];
+  if (row[column.message] || row[column.code]) {
+    const message = createBidiText("p", "failure-message s-" + row[column.status], row[column.message]);
+    message.append(" ", createElement("code", "", row[column.code]));
+    nodes.push(message);
   }
-  if (row[at.message] || row[at.code]) {
-    const said = bidi("p", "said s-" + row[at.status], row[at.message]);
-    said.append(" ", make("code", "", row[at.code]));
-    nodes.push(said);
-  }
-  nodes.push(bidi("p", "prompt", row[at.prompt]), facts(row));
-  sheet.replaceChildren(...nodes);
+  nodes.push(createBidiText("p", "prompt", row[column.prompt]), detailList(row));
+  detailContent.replaceChildren(...nodes);
   detail.scrollTop = 0;
-  if (!detail.open) detail.showModal();
+  if (!detail.open) { opener = document.activeElement; detail.showModal(); }
 }
-function step(by) {
-  const index = view.list.findIndex((row) => row[at.key] === shown);
-  const next = view.list[index + by];
-  if (next) show(next[at.key]);
+function showNeighbor(by) {
+  const index = view.rows.findIndex((row) => row[column.key] === shownKey);
+  const next = view.rows[index + by];
+  if (next) openDetail(next[column.key]);
+}
+// Back to the button that opened the dialog; a live page may have replaced its card meanwhile.
+function restoreFocus() {
+  detailContent.replaceChildren();
+  const target = opener?.isConnected ? opener : cards.get(shownKey)?.querySelector(".actions button");
+  target?.focus();
 }

@@ -1,23 +1,30 @@
 // Everything from the manifest and the vendor enters the page through textContent, never as markup.
-function make(tag, className, text) {
+function createElement(tag, className, text) {
   const node = document.createElement(tag);
   if (className) node.className = className;
   if (text !== undefined) node.textContent = text;
   return node;
 }
-function bidi(tag, className, text) {
-  const node = make(tag, className, text);
+function createBidiText(tag, className, text) {
+  const node = createElement(tag, className, text);
   node.dir = "auto";
   return node;
 }
-function action(text, run, label) {
-  const button = make("button", "quiet", text);
+function createButton(text, onClick, label) {
+  const button = createElement("button", "quiet", text);
   button.type = "button";
   if (label) button.setAttribute("aria-label", label);
-  button.addEventListener("click", run);
+  button.addEventListener("click", onClick);
   return button;
 }
-function icon() {
+function createDownloadLink(row) {
+  const link = createElement("a", "", "Download");
+  link.href = row[column.video];
+  link.download = "";
+  link.setAttribute("aria-label", "Download the video of " + row[column.id]);
+  return link;
+}
+function playIcon() {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("viewBox", "0 0 48 48");
   svg.setAttribute("aria-hidden", "true");
@@ -28,27 +35,27 @@ function icon() {
   return svg;
 }
 
-const say = (text) => { byId("said").textContent = text; };
-async function copy(text) {
+const announce = (text) => { byId("announcer").textContent = text; };
+async function copyText(text) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    const area = make("textarea", "unseen");
+    const area = createElement("textarea", "visually-hidden");
     area.value = text;
     (detail.open ? detail : document.body).append(area);
     area.select();
     document.execCommand("copy");
     area.remove();
   }
-  say("Copied " + text);
+  announce("Copied " + text);
 }
 
-const money = (usd) => "$" + usd.toFixed(usd > 0 && usd < 0.01 ? 4 : 2);
-function span(seconds) {
+const formatUsd = (usd) => "$" + usd.toFixed(usd > 0 && usd < 0.01 ? 4 : 2);
+function formatDuration(seconds) {
   if (seconds < 59.5) return seconds < 10 ? seconds.toFixed(1) + " s" : Math.round(seconds) + " s";
   const whole = Math.round(seconds);
   if (whole < 3600) return Math.floor(whole / 60) + " min " + (whole % 60) + " s";
   return Math.floor(whole / 3600) + " h " + Math.floor((whole % 3600) / 60) + " min";
 }
-const clip = (seconds) => Math.floor(Math.round(seconds) / 60) + ":" + String(Math.round(seconds) % 60).padStart(2, "0");
-const when = (time) => time === null ? null : new Date(time * 1000).toLocaleString();
+const formatClipLength = (seconds) => Math.floor(Math.round(seconds) / 60) + ":" + String(Math.round(seconds) % 60).padStart(2, "0");
+const formatTime = (time) => time === null ? null : new Date(time * 1000).toLocaleString();

@@ -1,33 +1,33 @@
-// Live: rows come as they change, the drawn sections as a whole; both were made by our own server.
-function listen() {
-  const pulse = byId("pulse");
+// Live: changed rows arrive one by one, rendered sections are replaced whole; both come from our own server.
+function connectEvents() {
+  const liveStatus = byId("live-status");
+  const show = (className, text) => { liveStatus.className = "live-status" + className; liveStatus.textContent = text; };
   const events = new EventSource("events?since=" + encodeURIComponent(data.since));
-  events.addEventListener("open", () => { pulse.className = "pulse"; pulse.textContent = "live"; });
-  events.addEventListener("error", () => { pulse.className = "pulse lost"; pulse.textContent = "connection lost, trying again"; });
+  events.addEventListener("open", () => show("", "live"));
+  events.addEventListener("error", () => show(" disconnected", "connection lost, trying again"));
   events.addEventListener("rows", (event) => {
     for (const row of JSON.parse(event.data)) {
-      const key = row[at.key];
-      text.delete(rows.get(key));
+      const key = row[column.key];
+      searchTextByRow.delete(rows.get(key));
       rows.set(key, row);
       const node = cards.get(key);
       if (node && !node.querySelector("video") && !node.contains(document.activeElement)) { node.remove(); cards.delete(key); }
     }
-    chips();
-    select();
+    renderStatusFilters();
+    applyFilters();
   });
   events.addEventListener("parts", (event) => {
-    for (const [name, html] of Object.entries(JSON.parse(event.data))) replace(byId(name), html);
+    for (const [name, html] of Object.entries(JSON.parse(event.data))) replaceSection(byId(name), html);
   });
-  events.addEventListener("pulse", (event) => { pulse.className = "pulse"; pulse.textContent = JSON.parse(event.data); });
+  events.addEventListener("pulse", (event) => show("", JSON.parse(event.data)));
   events.addEventListener("ended", () => {
     events.close();
-    pulse.className = "pulse ended";
-    pulse.textContent = "the run has ended";
+    show(" ended", "the run has ended");
   });
 }
-function replace(section, html) {
+function replaceSection(section, html) {
   if (section.contains(document.activeElement)) return;
-  const closed = new Set([...section.querySelectorAll("details:not([open]) q")].map((node) => node.textContent));
+  const collapsed = new Set([...section.querySelectorAll("details:not([open]) q")].map((node) => node.textContent));
   section.replaceChildren(...new DOMParser().parseFromString(html, "text/html").body.childNodes);
-  for (const node of section.querySelectorAll("details q")) if (closed.has(node.textContent)) node.closest("details").open = false;
+  for (const node of section.querySelectorAll("details q")) if (collapsed.has(node.textContent)) node.closest("details").open = false;
 }

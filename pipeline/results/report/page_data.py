@@ -1,10 +1,13 @@
 """The rows as the page's script reads them: compact JSON that is safe inside a `<script>` element.
 
-Owns the order of a row's fields. Knows no HTML beyond what may not stand in that element.
+Owns the order of a row's fields, and compresses large batches. Knows no HTML beyond what that element may
+not contain.
 """
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -13,7 +16,7 @@ from pipeline.model import State, render_duration_s
 from pipeline.results.csv import status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from pipeline.model import Record
 
@@ -34,7 +37,6 @@ FIELDS: Final = (
     "bytes",
     "usd",
     "submitted",
-    "notYet",
     "finished",
     "saved",
     "rendering",
@@ -44,11 +46,14 @@ FIELDS: Final = (
     "message",
     "line",
     "position",
-    "attempts",
     "polls",
     "warnings",
 )
-"""What stands where in a row; the page gets this list and never counts on its order."""
+"""The order of a row's fields; the page gets this list and does not rely on the order."""
+
+MAX_PLAIN_ROWS: Final = 2000
+"""Larger batches are compressed, to about a twentieth of their size."""
+
 
 _SHOWN_SEPARATELY: Final = frozenset({"model", "prompt", "image_url"})
 # `<` would end the element or open a comment in it; the line separators end a line in older scripts.
@@ -64,6 +69,16 @@ def page_rows(records: Iterable[Record]) -> list[Row]:
     return [_page_row(record) for record in records]
 
 
+def page_payload(records: Sequence[Record], *, sandbox: bool = False, since: str = "") -> str:
+    """Return the page's data as JSON: the rows, or for a large batch gzip in base64 under `packed`."""
+    data: dict[str, Any] = {"fields": FIELDS, "sandbox": sandbox, "since": since}
+    rows = page_rows(records)
+    if len(rows) <= MAX_PLAIN_ROWS:
+        return script_json(data | {"rows": rows})
+    text = json.dumps(rows, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return script_json(data | {"packed": base64.b64encode(gzip.compress(text, 6, mtime=0)).decode()})
+
+
 def script_json(value: object) -> str:
     """Return `value` as JSON that may stand inside a `<script type="application/json">` element."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_SCRIPT_ESCAPES)
@@ -76,7 +91,7 @@ def relative_url(path: str) -> str:
 
 
 def display_params(body: str) -> list[tuple[str, str]]:
-    """Return the row's parameters as words, without those that the page shows in a place of their own."""
+    """Return the row's parameters as text, without those that the page shows separately."""
     try:
         fields = json.loads(body)
     except ValueError:
@@ -111,7 +126,6 @@ def _page_row(record: Record) -> Row:
         artifact.size_bytes if artifact else None,
         record.usd_spent,
         _round_to_tenths(record.submitted_at),
-        _round_to_tenths(record.not_yet_at),
         _round_to_tenths(record.finished_at),
         _round_to_tenths(record.downloaded_at),
         _round_to_tenths(render_duration_s(record)),
@@ -121,9 +135,8 @@ def _page_row(record: Record) -> Row:
         failure.message if failure else "",
         record.line,
         record.position,
-        record.attempts,
         record.polls,
-        list(media.warnings) if media else [],
+        list(artifact.warnings) if artifact else [],
     ]
 
 

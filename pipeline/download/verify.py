@@ -1,0 +1,202 @@
+"""Are the saved files still what was saved? Told from size and time alone where that is enough.
+
+A file that its user moved away stays done: the rule says what to note, never to fetch or buy anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from pipeline.errors import StoreError
+from pipeline.model import MOVED_MTIME_NS, State, Transition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from pipeline.model import Artifact, Record
+    from pipeline.storage import FileStamp, OutputStore
+
+MAX_READERS: Final = 4
+"""Files that are hashed at once: as many as saturate a disk, and few enough to leave the run its threads."""
+
+
+class Finding(Enum):
+    """What has become of a saved file."""
+
+    UNTOUCHED = auto()
+    RESTAMPED = auto()
+    """The same bytes with another time, as after a copy or a restored backup."""
+    MOVED = auto()
+    ALTERED = auto()
+    UNREAD = auto()
+    """Size and time do not settle it: the file has to be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One row's finding, with the stamp that its file has now."""
+
+    record: Record
+    finding: Finding
+    stamp: FileStamp | None = None
+
+    def next_record(self, *, fetch_missing: bool) -> Record | None:
+        """Return what the record becomes after this finding, None when it stays. Pure.
+
+        An altered file, and with `fetch_missing` a moved one, is fetched again: the row is ready, and keeps
+        everything known of the old file until there is a better one.
+        """
+        record, artifact, stamp = self.record, self.record.artifact, self.stamp
+        if artifact is None:
+            return None
+        if self.finding is Finding.ALTERED or (self.finding is Finding.MOVED and fetch_missing):
+            return record.evolve(State.READY)
+        if self.finding is Finding.MOVED and not artifact.moved:
+            return record.evolve(artifact=replace(artifact, mtime_ns=MOVED_MTIME_NS, etag=""))
+        if self.finding is Finding.RESTAMPED and stamp is not None:
+            return record.evolve(artifact=replace(artifact, mtime_ns=stamp.mtime_ns, etag=stamp.etag))
+        return None
+
+
+def compare(artifact: Artifact, stamp: FileStamp | None) -> Finding:
+    """Compare a file's stamp with the ledger's. Pure.
+
+    An artifact without a stamp was saved by an earlier version: its file is read once.
+    """
+    if stamp is None:
+        return Finding.MOVED
+    if stamp.size_bytes != artifact.size_bytes:
+        return Finding.ALTERED
+    known = (artifact.mtime_ns, artifact.etag)
+    if known != (None, "") and known == (stamp.mtime_ns, stamp.etag):
+        return Finding.UNTOUCHED
+    return Finding.UNREAD
+
+
+def describe_findings(found: Sequence[Checked], *, fetch_missing: bool) -> list[str]:
+    """Return one message for each altered file, and one for all that were newly found moved away."""
+    messages = [
+        f"{checked.record.id}: {checked.record.artifact.path} was altered: fetching it again"
+        for checked in found
+        if checked.finding is Finding.ALTERED and checked.record.artifact
+    ]
+    moved = [
+        checked.record
+        for checked in found
+        if checked.finding is Finding.MOVED and checked.record.artifact and not checked.record.artifact.moved
+    ]
+    if fetch_missing:
+        missing = sum(checked.finding is Finding.MOVED for checked in found)
+        if missing:
+            messages.append(f"{missing} saved video(s) are missing: fetching them again")
+    elif moved:
+        first = ", ".join(record.id for record in moved[:3]) + (", ..." if len(moved) > 3 else "")
+        messages.append(
+            f"{len(moved)} saved video(s) are no longer in their place ({first}): they count as moved away "
+            "and stay done; --fetch-missing downloads them again"
+        )
+    return messages
+
+
+def transitions_for(found: Sequence[Checked], *, fetch_missing: bool) -> list[Transition]:
+    """Return the ledger's steps that follow from the findings."""
+    after = ((checked.record, checked.next_record(fetch_missing=fetch_missing)) for checked in found)
+    return [Transition(record, changed) for record, changed in after if changed is not None]
+
+
+async def check_saved(
+    store: OutputStore,
+    records: Sequence[Record],
+    *,
+    read_all: bool = False,
+    on_checked: Callable[[Checked], None] | None = None,
+) -> list[Checked]:
+    """Check the files of `records`, which are done. Returns those that are not untouched, in their order.
+
+    Without `read_all` only files whose size or time differs are read. `on_checked` is called for each
+    record. Raises `StoreError` when the place cannot be read.
+    """
+    saved = [record for record in records if record.artifact is not None]
+    stamps = await store.stamps([path for record in saved for path in _paths(record)])
+    found: dict[str, Checked] = {}
+
+    def report(checked: Checked) -> None:
+        if checked.finding is not Finding.UNTOUCHED:
+            found[checked.record.key] = checked
+        if on_checked is not None:
+            on_checked(checked)
+
+    to_read = []
+    for record in saved:
+        finding = _compare_all(record, stamps)
+        if finding is Finding.UNREAD or (read_all and finding is Finding.UNTOUCHED):
+            to_read.append(record)
+        else:
+            report(Checked(record, finding))
+    await _read_files(store, to_read, stamps, report)
+    return [found[record.key] for record in saved if record.key in found]
+
+
+def _paths(record: Record) -> list[str]:
+    artifact = record.artifact
+    return [] if artifact is None else [artifact.path, *(extra.path for extra in artifact.extra)]
+
+
+def _compare_all(record: Record, stamps: dict[str, FileStamp]) -> Finding:
+    """Compare a row's files; a further clip has no stamp in the ledger, so its size has to do."""
+    artifact = record.artifact
+    if artifact is None:
+        return Finding.UNTOUCHED
+    finding = compare(artifact, stamps.get(artifact.path))
+    if finding in (Finding.UNTOUCHED, Finding.UNREAD):
+        for extra in artifact.extra:
+            stamp = stamps.get(extra.path)
+            if stamp is None:
+                return Finding.MOVED
+            if stamp.size_bytes != extra.size_bytes:
+                return Finding.ALTERED
+    return finding
+
+
+async def _read_files(
+    store: OutputStore,
+    records: Sequence[Record],
+    stamps: dict[str, FileStamp],
+    report: Callable[[Checked], None],
+) -> None:
+    """Hash the files of `records`, several at once."""
+    queue, errors = iter(records), []
+
+    async def read(shared: Iterable[Record]) -> None:
+        for record in shared:
+            try:
+                report(await _read_record(store, record, stamps))
+            except StoreError as error:
+                errors.append(error)
+                return
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(min(MAX_READERS, len(records))):
+            tasks.start_soon(read, queue)
+    if errors:
+        raise errors[0]
+
+
+async def _read_record(store: OutputStore, record: Record, stamps: dict[str, FileStamp]) -> Checked:
+    artifact = record.artifact
+    if artifact is None:
+        return Checked(record, Finding.UNTOUCHED)
+    for path, size_bytes, sha256 in (
+        (artifact.path, artifact.size_bytes, artifact.sha256),
+        *artifact.extra,
+    ):
+        if await store.fingerprint(path, size_bytes) != sha256:
+            return Checked(record, Finding.ALTERED)
+    stamp = stamps[artifact.path]
+    if (stamp.mtime_ns, stamp.etag) == (artifact.mtime_ns, artifact.etag):
+        return Checked(record, Finding.UNTOUCHED, stamp)
+    return Checked(record, Finding.RESTAMPED, stamp)

@@ -1,0 +1,237 @@
+"""A partial file beside its final name, verified, fsynced, renamed.
+
+A video's bytes gather in `<name>.veobatch-part`; what they belong to is noted beside it. The final name
+appears by one rename after the bytes are durable, so a kill at any moment leaves it absent or whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, TypeVar
+
+import aiofiles
+
+from pipeline.storage import files
+from pipeline.storage.base import PART_SUFFIX, FileStamp, PublishedFile, candidate_names, kept_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import BinaryIO
+
+    from aiofiles.threadpool.binary import AsyncFileIO
+
+    from pipeline.storage.local import LocalStore
+
+T = TypeVar("T")
+
+
+class LocalStagedFile:
+    """See `base.StagedFile`. Methods that start with `_` block; each runs in a thread, one at a time."""
+
+    def __init__(self, store: LocalStore, path: str) -> None:
+        self._store = store
+        self._part_path = store.resolve(path + PART_SUFFIX)
+        self._origin_path = store.resolve(f"{path}{PART_SUFFIX}.origin")
+        self._aside_path = store.resolve(f"{path}{PART_SUFFIX}.aside")
+        self._file: AsyncFileIO | None = None
+        self._fd = -1
+        self._sha = hashlib.sha256()
+        self._hashed_bytes = 0
+        self._staged_bytes = 0
+        self._tag = ""
+
+    @property
+    def staged_bytes(self) -> int:
+        return self._staged_bytes
+
+    @property
+    def tag(self) -> str:
+        return self._tag
+
+    async def open(self) -> None:
+        await self._open_file()
+        await self._store.run_in_thread(self._find_staged)
+
+    async def restart(self, tag: str) -> None:
+        if self._file is None:
+            await self._open_file()
+        await self._store.run_in_thread(lambda: self._restart(tag))
+
+    async def write(self, chunks: Sequence[bytes]) -> None:
+        """Write one block through aiofiles, and hash it in another thread of the executor meanwhile."""
+        if self._file is None:
+            raise ValueError("restart comes before write")
+        block = b"".join(chunks)
+        if self._hashed_bytes < self._staged_bytes:
+            await self._store.run_in_thread(self._hash_pending)
+        with self._store.uninterrupted():
+            hashing = asyncio.get_running_loop().run_in_executor(
+                self._store.executor, self._sha.update, block
+            )
+            try:
+                await self._write_block(self._file, block)
+            except OSError as error:
+                if error.errno in files.DISK_FULL_ERRNOS:  # leave the ledger room to write
+                    await self.discard()
+                raise
+            finally:
+                await hashing
+        self._staged_bytes += len(block)
+        self._hashed_bytes = self._staged_bytes
+
+    async def digest(self) -> str:
+        return await self._store.run_in_thread(self._digest)
+
+    async def inspect(self, probe: Callable[[Path | BinaryIO], T]) -> T:
+        return await self._store.run_in_thread(lambda: self._inspect(probe))
+
+    async def set_aside(self) -> None:
+        await self._store.run_in_thread(self._set_aside)
+        await self._close_file()
+
+    async def restore(self) -> bool:
+        if not await self._store.run_in_thread(self._aside_path.exists):
+            return False
+        await self.discard()
+        await self._store.run_in_thread(self._restore)
+        await self.open()
+        return True
+
+    async def publish(self, path: str, *, replaces: bool) -> PublishedFile:
+        published = await self._store.run_in_thread(lambda: self._publish(path, replaces))
+        await self._close_file()
+        return published
+
+    async def discard(self) -> None:
+        await self._store.run_in_thread(self._discard)
+        await self._close_file()
+
+    async def close(self) -> None:
+        if self._file is not None and not self._staged_bytes:
+            await self.discard()
+        await self._close_file()
+
+    async def _open_file(self) -> None:
+        """Open the part through aiofiles, unbuffered; the opener locks it and refuses links."""
+        with self._store.uninterrupted():
+            self._file = await aiofiles.open(
+                self._part_path,
+                "r+b",
+                buffering=0,
+                opener=lambda path, _: files.open_exclusive_part(Path(path)),
+                executor=self._store.executor,
+            )
+            self._fd = self._file.fileno()
+
+    async def _close_file(self) -> None:
+        file, self._file, self._fd = self._file, None, -1
+        if file is not None:
+            with self._store.uninterrupted():
+                await file.close()
+
+    async def _write_block(self, file: AsyncFileIO, block: bytes) -> None:
+        """Write every byte; an unbuffered write may take fewer than it is given."""
+        rest = memoryview(block)
+        await file.seek(self._staged_bytes)
+        while rest:
+            rest = rest[await file.write(rest) :]
+
+    def _find_staged(self) -> None:
+        """Find what an earlier run left. Bytes without a note of their origin cannot be resumed."""
+        self._tag = files.read_text(self._origin_path)
+        self._staged_bytes = os.fstat(self._fd).st_size if self._tag else 0
+
+    def _restart(self, tag: str) -> None:
+        """Delete the old origin note before truncating; write the new one before writing new bytes."""
+        self._check_ownership()
+        self._origin_path.unlink(missing_ok=True)
+        os.ftruncate(self._fd, 0)
+        self._reset()
+        self._origin_path.write_text(tag, encoding="utf-8")
+        self._tag = tag
+
+    def _hash_pending(self) -> None:
+        """Hash what an earlier run wrote as it is on the disk now."""
+        if self._hashed_bytes < self._staged_bytes:
+            files.hash_range(self._sha, self._fd, self._hashed_bytes, self._staged_bytes)
+            self._hashed_bytes = self._staged_bytes
+
+    def _digest(self) -> str:
+        self._hash_pending()
+        return self._sha.hexdigest()
+
+    def _inspect(self, probe: Callable[[Path | BinaryIO], T]) -> T:
+        self._check_ownership()
+        try:
+            return probe(self._part_path)
+        except FileNotFoundError:
+            self._check_ownership()
+            raise
+
+    def _set_aside(self) -> None:
+        self._check_ownership()
+        self._part_path.replace(self._aside_path)
+        self._origin_path.unlink(missing_ok=True)
+        self._reset()
+
+    def _restore(self) -> None:
+        self._aside_path.replace(self._part_path)
+        self._origin_path.write_text("restored", encoding="utf-8")
+
+    def _publish(self, path: str, replaces: bool) -> PublishedFile:
+        self._check_ownership()
+        os.fsync(self._fd)
+        sha256 = self._digest()
+        target, exists = self._target(path, sha256, replaces)
+        if exists:
+            self._discard()
+            self._aside_path.unlink(missing_ok=True)
+            return self._published(target, sha256, f"{path} was there already, with the same content")
+        note = ""
+        if target.name != PurePosixPath(path).name:
+            note = f"{path} is not a file of this batch; the video was saved as {target.name}"
+        elif os.path.lexists(target):
+            aside = files.free_path(target, PurePosixPath(kept_name(path)).name)
+            target.rename(aside)
+            note = f"a different {path} was there already; it is now {aside.name}"
+        self._check_ownership()  # hashing took its time, and a process may be stopped for longer
+        self._part_path.rename(target)
+        files.sync_folder(target.parent)
+        self._origin_path.unlink(missing_ok=True)
+        self._aside_path.unlink(missing_ok=True)
+        return self._published(target, sha256, note)
+
+    def _target(self, path: str, sha256: str, replaces: bool) -> tuple[Path, bool]:
+        """Return where to publish, and whether these very bytes are there already."""
+        for name in candidate_names(path):
+            target = self._store.resolve(name)
+            ours = replaces and name == path and target.is_file() and not target.is_symlink()
+            if ours or not os.path.lexists(target):
+                return target, files.sha256_of(target, self._staged_bytes) == sha256
+            if files.sha256_of(target, self._staged_bytes) == sha256:
+                return target, True
+        raise AssertionError("there is always another name")
+
+    def _published(self, target: Path, sha256: str, note: str) -> PublishedFile:
+        found = target.stat()
+        path = target.relative_to(self._store.root).as_posix()
+        stamp = FileStamp(found.st_size, found.st_mtime_ns)
+        return PublishedFile(path, found.st_size, sha256, stamp, note)
+
+    def _check_ownership(self) -> None:
+        if not files.path_names_file(self._fd, self._part_path):
+            raise files.OwnershipLost(errno.ESTALE, "another process has taken it over", str(self._part_path))
+
+    def _discard(self) -> None:
+        """Remove the part, unless another process has taken its name over: then it is theirs."""
+        if self._file is None or files.path_names_file(self._fd, self._part_path):
+            self._origin_path.unlink(missing_ok=True)
+            self._part_path.unlink(missing_ok=True)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._sha, self._hashed_bytes, self._staged_bytes, self._tag = hashlib.sha256(), 0, 0, ""

@@ -1,0 +1,200 @@
+"""A video on its way into a bucket: uploaded under a staging name, examined, then copied to its own.
+
+Sources: Amazon S3 API Reference (multipart uploads), obstore's documentation (writers).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import anyio
+import anyio.to_thread
+import obstore
+from obstore.exceptions import BaseError
+
+from pipeline.errors import StoreError
+from pipeline.storage.base import PART_SUFFIX, PublishedFile, TransientStoreError, first_line, kept_name
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from obstore import AsyncWritableFile, ReadableFile
+
+    from pipeline.storage.object_store import ObjectStore
+
+T = TypeVar("T")
+
+PART_BYTES: Final = 5 * 1024 * 1024
+"""The least S3 takes as a part; 10,000 parts make 50 GB."""
+MAX_CONCURRENT_PARTS: Final = 1
+"""One on its way while the next fills: eight uploads at once hold about 80 MB, whatever their size."""
+READ_BYTES: Final = 256 * 1024
+CLOSE_TIMEOUT_S: Final = 30.0
+
+
+class StagedObject:
+    """See `base.StagedFile`. What an earlier process uploaded cannot be resumed; it starts over."""
+
+    def __init__(self, store: ObjectStore, path: str) -> None:
+        self._store = store
+        self.staging_path = path + PART_SUFFIX
+        self._aside_path = f"{path}{PART_SUFFIX}.aside"
+        self._aside: tuple[int, hashlib._Hash] | None = None
+        self._writer: AsyncWritableFile | None = None
+        self._sha = hashlib.sha256()
+        self._staged_bytes = 0
+        self._tag = ""
+
+    @property
+    def staged_bytes(self) -> int:
+        return self._staged_bytes
+
+    @property
+    def tag(self) -> str:
+        return self._tag
+
+    async def restart(self, tag: str) -> None:
+        await self.discard()
+        # The Content-Type goes with the copy to the final name; most videos are MP4.
+        self._writer = obstore.open_writer_async(
+            self._store.backend,
+            self.staging_path,
+            attributes={"Content-Type": "video/mp4"},
+            buffer_size=PART_BYTES,
+            max_concurrency=MAX_CONCURRENT_PARTS,
+        )
+        self._tag = tag
+
+    async def write(self, chunks: Sequence[bytes]) -> None:
+        if self._writer is None:
+            raise ValueError("restart comes before write")
+        block = await anyio.to_thread.run_sync(self._join_and_hash, chunks)
+        await self._upload(self._writer.write(block))
+        self._staged_bytes += len(block)
+
+    async def digest(self) -> str:
+        return self._sha.hexdigest()
+
+    async def inspect(self, probe: Callable[[Path | BinaryIO], T]) -> T:
+        """Finish the upload under its staging name first: only whole objects can be read."""
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            await self._upload(writer.close())
+        found = await self._store.stamp_of(self.staging_path)
+        if found is None or found.size_bytes != self._staged_bytes:
+            arrived = found.size_bytes if found else 0
+            raise TransientStoreError(
+                f"{self._store.location}: {arrived} of {self._staged_bytes} bytes arrived"
+            )
+        reader = await self._store.call(anyio.to_thread.run_sync(self._open_reader))
+        return await anyio.to_thread.run_sync(
+            lambda: probe(io.BufferedReader(ObjectReader(reader), READ_BYTES))
+        )
+
+    async def set_aside(self) -> None:
+        await self._store.copy(self.staging_path, self._aside_path)
+        aside = self._staged_bytes, self._sha
+        await self.discard()
+        self._aside = aside
+
+    async def restore(self) -> bool:
+        if self._aside is None:
+            return False
+        await self.discard()
+        await self._store.copy(self._aside_path, self.staging_path)
+        self._staged_bytes, self._sha = self._aside
+        return True
+
+    async def publish(self, path: str, *, replaces: bool) -> PublishedFile:
+        store, sha256, size_bytes, note = self._store, self._sha.hexdigest(), self._staged_bytes, ""
+        target, existing = await store.target(path, size_bytes, sha256, replaces=replaces)
+        if existing is not None:
+            await self._remove_all()
+            note = f"{path} was there already, with the same content"
+            return PublishedFile(target, size_bytes, sha256, existing, note)
+        if target != path:
+            name = target.rpartition("/")[2]
+            note = f"{path} is not a file of this batch; the video was saved as {name}"
+        elif replaces and await store.stamp_of(path) is not None:
+            aside = await store.free_path(kept_name(path))
+            await store.copy(path, aside)
+            note = f"a different {path} was there already; it is now {aside.rpartition('/')[2]}"
+        await store.copy(self.staging_path, target)
+        stamp = await store.stamp_of(target)
+        if stamp is None or stamp.size_bytes != size_bytes:
+            raise TransientStoreError(f"{store.location}: {target} was not copied whole")
+        await self._remove_all()
+        return PublishedFile(target, size_bytes, sha256, stamp, note)
+
+    async def _remove_all(self) -> None:
+        await self.discard()
+        await self._store.remove(self._aside_path)  # a killed run may have left one
+        self._aside = None
+
+    async def discard(self) -> None:
+        """Abort the upload if it is under way; remove the staged object if it was finished."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            await _abort(writer)
+        elif self._staged_bytes:
+            await self._store.remove(self.staging_path)
+        self._sha, self._staged_bytes, self._tag = hashlib.sha256(), 0, ""
+
+    async def close(self) -> None:
+        """Leave no upload behind: no other process can resume it. A failure here costs tidiness only."""
+        with anyio.move_on_after(CLOSE_TIMEOUT_S), suppress(StoreError):
+            await self.discard()
+
+    def _join_and_hash(self, chunks: Sequence[bytes]) -> bytes:
+        block = b"".join(chunks)
+        self._sha.update(block)
+        return block
+
+    def _open_reader(self) -> ReadableFile:
+        return obstore.open_reader(self._store.backend, self.staging_path, size=self._staged_bytes)
+
+    async def _upload(self, request: Awaitable[T]) -> T:
+        """Await a request of the upload, for which "not found" can only mean the bucket."""
+        try:
+            return await self._store.call(request)
+        except FileNotFoundError as error:
+            raise StoreError(f"{self._store.location}: there is no such bucket") from error
+
+
+class ObjectReader(io.RawIOBase):
+    """An object as a file that can be read and sought, each read a ranged GET."""
+
+    def __init__(self, reader: ReadableFile) -> None:
+        self._reader = reader
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._reader.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._reader.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self._reader.read(len(buffer))
+        except BaseError as error:
+            raise OSError(first_line(error)) from error
+        buffer[: len(data)] = memoryview(data)
+        return len(data)
+
+
+async def _abort(writer: AsyncWritableFile) -> None:
+    """Abort a multipart upload: obstore does so when its writer is left with an error."""
+    reason = ConnectionAbortedError("the upload was given up")
+    with suppress(BaseError, OSError):
+        await writer.__aexit__(type(reason), reason, None)

@@ -100,7 +100,7 @@ def make_plan(
             steps.append((record, after))
             records[record.key] = after
     everything = sorted((*records.values(), *added), key=_order)
-    removed = tuple(r for r in everything if r.position < 0 and r.state in MAYBE_PAID)
+    removed = tuple(r for r in everything if r.position < 0 and has_money_in_it(r))
     return BatchPlan(tuple(everything), tuple(added), tuple(steps), places, _edits(added, records), removed)
 
 
@@ -187,14 +187,26 @@ def mark_resubmitted(record: Record) -> Record:
 def mark_retried(record: Record) -> Record:
     """Return a failed record on its way once more: fetched again when paid, else generated again."""
     failure = record.failure
-    maybe_paid = failure is not None and (
-        failure.code in PAID_FAILURES or (failure.code == GENERATION_UNKNOWN and not failure.retryable)
-    )
-    if maybe_paid and record.generation_id:
+    never_proven = failure is not None and failure.code == GENERATION_UNKNOWN and not failure.retryable
+    if (was_completed(record) or never_proven) and record.generation_id:
         return record.evolve(State.GENERATING, failure=None, finished_at=None)
     return record.evolve(
         State.PENDING, failure=None, generation_id="", video_url="", finished_at=None, faults=0
     )
+
+
+def was_completed(record: Record) -> bool:
+    """Tell whether the vendor ever called the generation completed: then it is fetched, never bought again.
+
+    An answer of the vendor's that says otherwise later takes nothing back of what it has charged.
+    """
+    paid_failure = record.failure is not None and record.failure.code in PAID_FAILURES
+    return record.completed_at is not None or paid_failure
+
+
+def has_money_in_it(record: Record) -> bool:
+    """Tell whether money is, or may be, owed for the row, or was spent on it."""
+    return record.state in MAYBE_PAID or was_completed(record) or bool(record.usd_spent)
 
 
 def _edits(added: Sequence[Record], known: Mapping[str, Record]) -> tuple[tuple[Record, Record], ...]:

@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from pipeline.model import State
-from pipeline.plan import PAID_FAILURES
+from pipeline.plan import GENERATION_UNKNOWN, PAID_FAILURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -158,7 +158,8 @@ def _failed_entry(record: Record) -> Submission:
     code = record.failure.code if record.failure else ""
     if record.completed_at is not None or code in PAID_FAILURES or _cost_usd(record) is not None:
         return _entry_of(record, SubmissionState.SPENT, code)
-    if not record.generation_id or code in UNCHARGED_FAILURES:
+    proven = code == GENERATION_UNKNOWN and record.failure is not None and record.failure.retryable
+    if not record.generation_id or code in UNCHARGED_FAILURES or proven:
         return _entry_of(record, SubmissionState.RELEASED, code)
     return _entry_of(record, SubmissionState.MAYBE_SPENT, code)
 

@@ -267,7 +267,8 @@ class PollerPool:
         run = self._run
         failed = replace(mark_failed(record, status, run.deps.wall()), **learned)
         failure = failed.failure
-        retryable = failure is not None and failure.retryable
+        # Completed once is charged: a later answer that says otherwise buys no other generation.
+        retryable = failure is not None and failure.retryable and failed.completed_at is None
         allowed = run.settings.generation_retries
         words = f"{record.id}: {failure.message if failure else ''}"
         if backoff.should_regenerate(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pipeline.results.csv import visible_records
-from pipeline.submit.create import correlation_id
+from pipeline.submit.create import row_correlation_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,13 +51,13 @@ class CostAudit:
 
 def audit_costs(records: Sequence[Record], log: Sequence[LogRow], identity: str) -> CostAudit:
     """Compare every row of the batch with every row of the log that carries this ledger's identity."""
-    by_prefix = {_correlation_prefix(identity, record): record for record in records}
+    by_prefix = {row_correlation_prefix(identity, record): record for record in records}
     charges: dict[str, list[LogRow]] = defaultdict(list)
     unmatched: list[LogRow] = []
     other_charges: list[LogRow] = []
     for row in _deduplicated(log):
         is_ours = row.client_request_id.startswith(f"vb.{identity}.")
-        record = by_prefix.get(row.client_request_id.rpartition(".")[0]) if is_ours else None
+        record = by_prefix.get(_row_prefix(row.client_request_id)) if is_ours else None
         if record is not None:
             charges[record.key].append(row)
         else:
@@ -72,8 +72,8 @@ def audit_costs(records: Sequence[Record], log: Sequence[LogRow], identity: str)
     return _build_audit(records, learned_costs, other_charges, differences)
 
 
-def _correlation_prefix(identity: str, record: Record) -> str:
-    return correlation_id(identity, record, 0).rpartition(".")[0]
+def _row_prefix(client_request_id: str) -> str:
+    return ".".join([*client_request_id.split(".")[:4], ""])
 
 
 def _deduplicated(log: Sequence[LogRow]) -> list[LogRow]:

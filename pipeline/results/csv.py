@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from pipeline.model import MAYBE_PAID, Record, State
+from pipeline.plan import has_money_in_it
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -73,7 +74,7 @@ def status(record: Record) -> State:
 def visible_records(records: Iterable[Record]) -> list[Record]:
     """Return the rows people see: the manifest's in its order, then removed rows that were paid for."""
     rows = sorted((r for r in records if r.position >= 0), key=lambda r: r.position)
-    return rows + [r for r in records if r.position < 0 and r.state in MAYBE_PAID]
+    return rows + [r for r in records if r.position < 0 and has_money_in_it(r)]
 
 
 def write_csv(records: Sequence[Record], file: TextIO, *, sandbox: bool = False) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, assert_never
 
@@ -50,23 +51,39 @@ def row_digest(record: Record) -> str:
     return hashlib.sha256(record.key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def correlation_id(ledger_identity: str, record: Record, submission_no: int) -> str:
-    """Return the id by which the vendor's log will know this create.
+def correlation_id(ledger_identity: str, record: Record, submission_no: int, nonce: str) -> str:
+    """Return the id by which the vendor's log will know this submission.
 
     1 to 128 characters of `A-Z a-z 0-9 . _ : -`: any other character makes the vendor drop it silently.
+    `nonce` keeps a ledger that was put back from a backup from using an id for a second time.
+    """
+    return f"{row_correlation_prefix(ledger_identity, record)}{submission_no}.{nonce}"
+
+
+def row_correlation_prefix(ledger_identity: str, record: Record) -> str:
+    """Return what every correlation id of a row begins with.
+
     The row's id is there for the reader; the hash of its key makes it unique.
     """
     readable = _OUTSIDE_ALPHABET.sub("-", record.id)[:48].strip("-") or "row"
-    return f"vb.{ledger_identity}.{readable}.{row_digest(record)}.{submission_no}"
+    return f"{own_correlation_prefix(ledger_identity)}{readable}.{row_digest(record)}."
+
+
+def new_nonce() -> str:
+    """Return 64 random bits, in hexadecimal."""
+    return secrets.token_hex(8)
 
 
 class Submitter:
     """Submits one record at a time, any number of them concurrently."""
 
-    def __init__(self, api: Api, ledger: Ledger, *, wall: Callable[[], float]) -> None:
+    def __init__(
+        self, api: Api, ledger: Ledger, *, wall: Callable[[], float], nonce: Callable[[], str] = new_nonce
+    ) -> None:
         self._api = api
         self._ledger = ledger
         self._wall = wall
+        self._nonce = nonce
         self._key_id = key_id(api.key.secret, ledger.identity)
         self._shields: set[anyio.CancelScope] = set()
         self._shutting_down = False
@@ -83,7 +100,7 @@ class Submitter:
         sent = record.evolve(
             State.SUBMITTING,
             intent=submission_no,
-            correlation_id=correlation_id(self._ledger.identity, record, submission_no),
+            correlation_id=correlation_id(self._ledger.identity, record, submission_no, self._nonce()),
             submitted_at=self._wall(),
             key_id=self._key_id,
             api_url=self._api.name,

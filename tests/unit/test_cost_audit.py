@@ -36,7 +36,7 @@ def charge(
     record: Record, intent: int = 2, *, usd: float | None = 0.4, inference: str | None = None
 ) -> LogRow:
     return LogRow(
-        client_request_id=correlation_id(IDENTITY, record, intent),
+        client_request_id=correlation_id(IDENTITY, record, intent, "n"),
         inference_id=record.generation_id if inference is None else inference,
         request_id=f"req-{record.id}-{intent}",
         succeeded=True,

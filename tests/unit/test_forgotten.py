@@ -38,7 +38,7 @@ def test_ledger_may_have_forgotten_what_somebody_remembers_better(
 
 
 def logged(of: Record, number: int, *, succeeded: bool = True, at: float = SENT_AT) -> dict[str, LogRow]:
-    name = correlation_id(IDENTITY, of, number)
+    name = correlation_id(IDENTITY, of, number, "n")
     return {name: LogRow(name, f"g-{number}", "r", succeeded, "m", iso(at))}
 
 
@@ -47,7 +47,7 @@ def test_pending_row_gets_its_forgotten_generation() -> None:
     after = step.after
     assert (after.key, after.state, after.generation_id) == (PENDING.key, State.GENERATING, "g-2")
     assert (after.intent, after.vendor_sent_at, after.submitted_at) == (2, SENT_AT, SENT_AT)
-    assert after.correlation_id == correlation_id(IDENTITY, PENDING, 2)
+    assert after.correlation_id == correlation_id(IDENTITY, PENDING, 2, "n")
 
 
 def test_newest_of_several_generations_is_taken() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.model import LEGAL, MAYBE_PAID, PAID, Failure, Job, Record, State
 from pipeline.plan import PAID_FAILURES, BatchPlan, RetrySelection, make_plan
+from pipeline.results.csv import visible_records
 from tests.unit.samples import job, record
 
 ALL = RetrySelection(wanted=True)
@@ -260,3 +261,20 @@ def test_the_steps_are_taken_from_records_as_they_are_placed_now(was: State, res
     plan = make_plan([job("a", 0)], known, retry=ALL, resubmit_in_doubt=resubmit)
     for before, _ in plan.steps:
         assert (before.version, before.state, before.position) == (known[0].version, was, 0)
+
+
+@pytest.mark.parametrize("code", ["generation_error", "no_video", "not_a_video", "anything"])
+def test_what_was_called_completed_once_is_only_ever_fetched(code: str) -> None:
+    """Also when the vendor says later that it failed: it has charged for it."""
+    paid = replace(
+        record(State.FAILED), failure=Failure(code, "no", retryable=True), generation_id="g", completed_at=5.0
+    )
+    [(_, after)] = make_plan([job()], [paid], retry=ALL).steps
+    assert (after.state, after.generation_id, after.completed_at) == (State.GENERATING, "g", 5.0)
+
+
+def test_a_charged_failed_row_that_was_edited_is_still_listed() -> None:
+    charged = replace(record(State.FAILED, "gone"), failure=Failure("no_video", "no"), usd_spent=1.2)
+    plan = make_plan([job("other")], [charged])
+    assert [row.id for row in plan.removed] == ["gone"]
+    assert [row.id for row in visible_records(plan.records)] == ["other", "gone"]

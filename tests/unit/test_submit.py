@@ -28,7 +28,14 @@ from pipeline.errors import Conflict, StopReason
 from pipeline.ledger import Ledger
 from pipeline.model import Failure, Record, State
 from pipeline.submit import create
-from pipeline.submit.create import Submitter, apply_create_result, correlation_id, mark_generating
+from pipeline.submit.create import (
+    Submitter,
+    apply_create_result,
+    correlation_id,
+    mark_generating,
+    new_nonce,
+    row_correlation_prefix,
+)
 from tests.unit.samples import job, record
 
 if TYPE_CHECKING:
@@ -92,23 +99,28 @@ NAMES = st.text(max_size=200) | st.sampled_from(
 @given(NAMES, st.text(max_size=30), st.integers(1, 10**6))
 def test_correlation_id_is_accepted_by_vendor(name: str, content: str, intent: int) -> None:
     row = replace(record(name="row"), id=name, key=f"{name}@{content}")
-    made = correlation_id(IDENTITY, row, intent)
+    made = correlation_id(IDENTITY, row, intent, new_nonce())
     assert re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", made)
-    assert made == correlation_id(IDENTITY, row, intent)
+    assert made.startswith(row_correlation_prefix(IDENTITY, row))
 
 
 @given(st.lists(st.tuples(NAMES, st.integers(1, 3)), unique=True, min_size=2, max_size=20))
 def test_each_create_has_a_correlation_id_of_its_own(creates: list[tuple[str, int]]) -> None:
     made = {
-        correlation_id(IDENTITY, replace(record(), id=name, key=f"{name}@f"), intent)
+        correlation_id(IDENTITY, replace(record(), id=name, key=f"{name}@f"), intent, "n")
         for name, intent in creates
     }
     assert len(made) == len(creates)
 
 
+def test_a_ledger_put_back_from_a_backup_uses_no_id_twice() -> None:
+    made = {correlation_id(IDENTITY, record(), 1, new_nonce()) for _ in range(100)}
+    assert len(made) == 100
+
+
 def test_two_batches_never_share_a_correlation_id() -> None:
-    assert correlation_id("a" * 10, record(), 1) != correlation_id("b" * 10, record(), 1)
-    assert correlation_id(IDENTITY, record(name="take-two"), 1).startswith(f"vb.{IDENTITY}.take-two.")
+    assert correlation_id("a" * 10, record(), 1, "n") != correlation_id("b" * 10, record(), 1, "n")
+    assert correlation_id(IDENTITY, record(name="take-two"), 1, "n").startswith(f"vb.{IDENTITY}.take-two.")
 
 
 class FakeApi(Api):
@@ -134,7 +146,8 @@ async def test_submission_is_durable_before_the_create_is_sent(tmp_path: Path) -
         row = record()
         await ledger.add([row])
         vendor = FakeApi(ledger, Accepted("g", STATUS))
-        after, verdict = await Submitter(vendor, ledger, wall=lambda: 77.0).submit(row, 1.5)
+        submitter = Submitter(vendor, ledger, wall=lambda: 77.0, nonce=lambda: "n0nce")
+        after, verdict = await submitter.submit(row, 1.5)
         [seen] = vendor.records_seen
         assert seen is not None
         assert (seen.state, seen.intent, seen.submitted_at, seen.reserved_usd) == (
@@ -143,7 +156,7 @@ async def test_submission_is_durable_before_the_create_is_sent(tmp_path: Path) -
             77.0,
             1.5,
         )
-        assert seen.correlation_id == correlation_id(ledger.identity, row, 1)
+        assert seen.correlation_id == correlation_id(ledger.identity, row, 1, "n0nce")
         assert await ledger.get(row.key) == after
         assert (after.state, verdict) == (State.GENERATING, vendor.result)
 

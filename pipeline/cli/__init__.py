@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import click
 
 from pipeline import __version__
-from pipeline.errors import ExitCode, UsageError, VeobatchError
+from pipeline.errors import ExitCode, ManifestError, UsageError, VeobatchError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,11 +107,14 @@ def _run() -> int:
         result = cli.main(prog_name="veobatch", standalone_mode=False)
     except click.ClickException as error:
         error.show()
+        _annotate(error.format_message())
         return int(ExitCode.USAGE)
     except VeobatchError as error:
         from pipeline.cli.validate import error_text
 
         click.echo(error_text(error), err=True)
+        if not isinstance(error, ManifestError):  # its problems are marked one by one
+            _annotate(str(error))
         return int(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("veobatch: interrupted", err=True)
@@ -122,3 +125,11 @@ def _run() -> int:
         discard_stdout()
         return BROKEN_PIPE_EXIT_CODE
     return result if isinstance(result, int) else int(ExitCode.DONE)
+
+
+def _annotate(message: str) -> None:
+    """On GitHub Actions, mark the step with an error."""
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        from pipeline.cli.ci import annotation
+
+        click.echo(annotation("error", message, title="veobatch"), err=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pipeline.cli.folder import FolderClaim, check_remote_output, claim_folder, set_aside_lost_batch
-from pipeline.cli.ledger_access import ReconnectNotifier, open_exclusive_ledger
+from pipeline.cli.ledger_access import SANDBOX_VENDOR, ReconnectNotifier, open_exclusive_ledger
 from pipeline.cli.other_batches import reject_rows_paid_elsewhere, remember_folder
 from pipeline.cli.paths import LEDGER_NAME
 from pipeline.errors import UsageError
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from pipeline.cli.setup import RunConfig
     from pipeline.ledger import Ledger
     from pipeline.manifest import Manifest
-
-SANDBOX_VENDOR: Final = "sandbox"
 
 
 async def check_vendor(ledger: Ledger, *, sandbox: bool, folder: Path) -> None:

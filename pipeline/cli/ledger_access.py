@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pipeline.cli.paths import BatchPaths
     from pipeline.events import Observer
 
+SANDBOX_VENDOR: Final = "sandbox"
+"""The ledger's fact `vendor` of a rehearsal."""
+
 _USERINFO_PASSWORD: Final = re.compile(r"(://[^:/?#]*:)(.*)(@)")
 _QUERY_PASSWORD: Final = re.compile(r"([?&](?:ssl)?password=)([^&]*)")
 _MIN_SECRET_CHARS: Final = 4
@@ -84,6 +87,11 @@ async def open_read_only_ledger(paths: BatchPaths) -> Ledger:
     return await Ledger.open(
         paths.ledger, batch=paths.batch, read_only=True, on_pause=ReconnectNotifier().notify
     )
+
+
+async def made_by_sandbox(ledger: Ledger) -> bool:
+    """Return whether the batch is a rehearsal in the sandbox, whose figures are no money."""
+    return await ledger.meta_get("vendor") == SANDBOX_VENDOR
 
 
 def redact_password(text: str) -> str:

@@ -126,8 +126,8 @@ async def _open_apis(
 ) -> list[tuple[Api, str]]:
     """Return the clients to ask with, each with the prefix of the key whose log it reads, or nothing."""
     from pipeline.cli.app import SANDBOX_KEY
-    from pipeline.cli.batch import SANDBOX_VENDOR
     from pipeline.cli.credentials import find_base_url, find_key, require_key
+    from pipeline.cli.ledger_access import SANDBOX_VENDOR
     from pipeline.cli.setup import start_sandbox
     from pipeline.client import Api, ApiKey
 

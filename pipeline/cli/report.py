@@ -34,7 +34,7 @@ def command(target: str, output: str | None, ledger_choice: LedgerChoice) -> int
 
 async def _write_report(paths: BatchPaths) -> int:
     from pipeline.cli.folder import reject_foreign_files
-    from pipeline.cli.ledger_access import open_read_only_ledger
+    from pipeline.cli.ledger_access import made_by_sandbox, open_read_only_ledger
     from pipeline.results import CSV_NAME, REPORT_NAME
     from pipeline.results.next_step import RUN_FACTS_NAME, NextStep, RunFacts, next_step
     from pipeline.results.writer import ResultsWriter
@@ -44,7 +44,7 @@ async def _write_report(paths: BatchPaths) -> int:
     async with await open_read_only_ledger(paths) as ledger:
         records = await ledger.load()
         manifest = json.loads(await ledger.meta_get("manifest") or '""')
-        sandbox = await ledger.meta_get("vendor") == "sandbox"
+        sandbox = await made_by_sandbox(ledger)
         last_run = RunFacts.from_json(await ledger.meta_get(RUN_FACTS_NAME))
     store = open_store(paths.output)
     try:

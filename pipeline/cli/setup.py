@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import click
 
-from pipeline.cli.batch import SANDBOX_VENDOR, open_batch, plan_batch
+from pipeline.cli.batch import open_batch, plan_batch
 from pipeline.cli.cost_prompt import confirm_cost, estimate_cost, load_prices
 from pipeline.cli.folder import check_folder
-from pipeline.cli.ledger_access import ReconnectNotifier, ledger_passwords
+from pipeline.cli.ledger_access import SANDBOX_VENDOR, ReconnectNotifier, ledger_passwords
 from pipeline.cli.ledger_memory import recall_forgotten
 from pipeline.cli.manifest_loading import cache_dir, check_manifest_images, check_with_catalogue
 from pipeline.cli.preflight import (

@@ -12,6 +12,7 @@ from pipeline.cli.options import ledger_options
 from pipeline.cli.paths import existing_batch_paths
 from pipeline.errors import ExitCode
 from pipeline.model import State
+from pipeline.results.report.overview import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,10 +27,10 @@ OPEN_STATES = frozenset(State) - {State.DONE, State.FAILED}
 @click.argument("target", metavar="MANIFEST|DIR")
 @click.option("--output", metavar="DIR", help="Where the batch lives, when not in output/<manifest's name>.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--watch", is_flag=True, help="Go on showing it every second until the batch is finished.")
+@click.option("--watch", is_flag=True, help="Print changes until the batch is finished.")
 @ledger_options
 def command(target: str, output: str | None, ledger_choice: LedgerChoice, as_json: bool, watch: bool) -> int:
-    """Say how many rows of a batch are pending, generating, done and so on. Changes nothing."""
+    """Count the rows of a batch by status: pending, generating, done and so on. Changes nothing."""
     import anyio
 
     return anyio.run(_show_status, existing_batch_paths(target, output, ledger_choice), as_json, watch)
@@ -41,9 +42,9 @@ async def _show_status(paths: BatchPaths, as_json: bool, watch: bool) -> int:
 
     last: Mapping[State, int] | None = None
     while True:
-        counts = await _load_counts(paths)
+        counts, sandbox = await _load_counts(paths)
         if counts != last:
-            click.echo(_format_counts(paths, counts, as_json=as_json))
+            click.echo(_format_counts(paths, counts, as_json=as_json, sandbox=sandbox))
             sys.stdout.flush()
         last = counts
         if not watch or not any(counts.get(state, 0) for state in OPEN_STATES):
@@ -51,17 +52,20 @@ async def _show_status(paths: BatchPaths, as_json: bool, watch: bool) -> int:
         await anyio.sleep(WATCH_INTERVAL_S)
 
 
-async def _load_counts(paths: BatchPaths) -> Mapping[State, int]:
-    from pipeline.cli.ledger_access import open_read_only_ledger
+async def _load_counts(paths: BatchPaths) -> tuple[Mapping[State, int], bool]:
+    """Return the counts, and whether the sandbox made the clips."""
+    from pipeline.cli.ledger_access import made_by_sandbox, open_read_only_ledger
 
     async with await open_read_only_ledger(paths) as ledger:
-        return await ledger.counts()
+        return await ledger.counts(), await made_by_sandbox(ledger)
 
 
-def _format_counts(paths: BatchPaths, counts: Mapping[State, int], *, as_json: bool) -> str:
+def _format_counts(paths: BatchPaths, counts: Mapping[State, int], *, as_json: bool, sandbox: bool) -> str:
     by_name = {state.value: counts.get(state, 0) for state in State}
     by_name["in_doubt"] += by_name.pop("submitting")
     if as_json:
-        return json.dumps({"total": sum(by_name.values()), "counts": by_name, "home": str(paths.folder)})
-    parts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in by_name.items() if count)
-    return f"{sum(by_name.values())} rows: {parts or 'none'}"
+        total, home = sum(by_name.values()), str(paths.folder)
+        return json.dumps({"total": total, "counts": by_name, "home": home, "sandbox": sandbox})
+    parts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in by_name.items() if count)
+    rows = counted(sum(by_name.values()), "row")
+    return f"{rows}{f': {parts}' if parts else ''}{' (sandbox)' if sandbox else ''}"

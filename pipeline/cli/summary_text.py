@@ -63,7 +63,7 @@ def failure_text(row: Record) -> str:
     """Return a failure as `code: message`, on one line and of bounded length."""
     if row.failure is None:
         return "no reason was recorded"
-    return _reason(row.failure.code, row.failure.message)
+    return truncated(one_line(f"{row.failure.code}: {row.failure.message}".rstrip(" :")), _MAX_REASON_COLUMNS)
 
 
 def row_label(row: Record) -> str:
@@ -75,10 +75,6 @@ def row_with_prompt(row: Record) -> str:
     """Return a row's label and the beginning of its prompt, by which its author knows it."""
     prompt = truncated(one_line(row.prompt).strip(), _PROMPT_COLUMNS)
     return f'{row_label(row)}: "{prompt}"' if prompt else row_label(row)
-
-
-def _reason(code: str, message: str) -> str:
-    return truncated(one_line(f"{code}: {message}".rstrip(" :")), _MAX_REASON_COLUMNS)
 
 
 def _headline_section(
@@ -163,7 +159,10 @@ def _failures_section(rows: Sequence[Record], table: str) -> str:
 
 def _group_block(group: FailureGroup, table: str) -> str:
     what = "in doubt" if group.state is State.IN_DOUBT else "failed"
-    lines = [f"{rows_text(group.count)} {what}: {_reason(group.code, group.message)}"]
+    if group.code not in ("failed", "in_doubt"):
+        what += f" with {group.code}"
+    reason = truncated(one_line(group.message or "no reason was recorded"), _MAX_REASON_COLUMNS)
+    lines = [f"{rows_text(group.count)} {what}: {reason}"]
     for row in group.rows[:MAX_ROWS_PER_GROUP]:
         in_doubt = f", correlation id {row.correlation_id}" if status(row) is State.IN_DOUBT else ""
         lines.append(f"  {row_with_prompt(row)}{in_doubt}")

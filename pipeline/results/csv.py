@@ -121,11 +121,6 @@ def csv_number(value: float | None, places: int = 6) -> str:
     return f"{value:.{places}f}".rstrip("0").rstrip(".") if value % 1 else str(int(value))
 
 
-def request_id(record: Record) -> str:
-    """Return the vendor's request id of the last failure, for their support; empty when unknown."""
-    return str(getattr(record, "request_id", ""))
-
-
 def csv_bool(value: bool) -> str:
     return "true" if value else "false"
 
@@ -162,7 +157,7 @@ def _csv_row(record: Record, sandbox: str) -> list[str | int]:
         csv_number(media.fps, 3) if media else "",
         csv_text(artifact.poster_path) if artifact else "",
         csv_text("; ".join(artifact.warnings)) if artifact else "",
-        csv_text(request_id(record)),
+        csv_text(record.request_id),
         1,
         "",
         "",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.errors import ExitCode, StopReason
 from pipeline.model import State
-from pipeline.results.csv import STATUSES, request_id, status, summarize, visible_records
+from pipeline.results.csv import STATUSES, status, summarize, visible_records
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,7 +90,7 @@ def failures_json(records: Sequence[Record]) -> list[dict[str, Any]]:
             "status": status(row).value,
             "code": row.failure.code if row.failure else status(row).value,
             "message": (row.failure.message if row.failure else "") or None,
-            "request_id": request_id(row) or None,
+            "request_id": row.request_id or None,
         }
         for row in visible_records(records)
         if status(row) in (State.FAILED, State.IN_DOUBT)

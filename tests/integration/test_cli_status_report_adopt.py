@@ -163,8 +163,8 @@ def test_watching_tells_every_change(
 ) -> None:
     counts = iter([{State.PENDING: 2}, {State.PENDING: 2}, {State.GENERATING: 2}, {State.DONE: 2}])
 
-    async def next_counts(_: object) -> dict[State, int]:
-        return next(counts)
+    async def next_counts(_: object) -> tuple[dict[State, int], bool]:
+        return next(counts), False
 
     fill_ledger()
     monkeypatch.setattr(status, "_load_counts", next_counts)

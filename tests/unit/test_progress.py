@@ -252,11 +252,11 @@ def test_the_last_words_tell_everything() -> None:
         "    1 min 23 s  job-3 (line 16)",
         "    1 min 22 s  job-2 (line 12)",
         "",
-        "1 row failed: refused: too small",
+        "1 row failed with refused: too small",
         '  job-5 (line 24): "Prompt 5."',
         "  Edit these rows: the same content would be refused again. An edited row is a new job.",
         "",
-        f"1 row in doubt: in_doubt: {IN_DOUBT_MESSAGE}",
+        f"1 row in doubt: {IN_DOUBT_MESSAGE}",
         '  job-7 (line 32): "Prompt 7.", correlation id vb-7-1',
         "",
         "Left for the next run:",
@@ -328,8 +328,8 @@ def test_the_first_facts_matter_most() -> None:
 def test_a_failure_without_words_is_told() -> None:
     rows = [row(0, State.FAILED), row(1, State.FAILED, failure=Failure("timeout", ""))]
     words = summary_text(summarize(rows), rows, {})
-    assert "1 row failed: failed\n  job-0 (line 4)" in words
-    assert "1 row failed: timeout\n  job-1 (line 8)" in words
+    assert "1 row failed: no reason was recorded\n  job-0 (line 4)" in words
+    assert "1 row failed with timeout: no reason was recorded\n  job-1 (line 8)" in words
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def test_the_words_name_the_reason_the_failure_and_the_places() -> None:
     words = made.to_text()
     for part in (
         "the hour's quota is used up",
-        "generation_error: an internal fault",
+        "1 row failed with generation_error: an internal fault",
         "not finished by its deadline",
         "output/night/results.csv",
         "output/night/report.html",
@@ -403,7 +403,7 @@ def test_refusals_of_one_kind_are_one_paragraph() -> None:
     ]
     words = make_summary(*rows, code=ExitCode.SOME_FAILED).to_text()
     assert words.count("content_refused") == 1
-    assert "20 rows failed: content_refused: No: id 0x" in words
+    assert "20 rows failed with content_refused: No: id 0x" in words
     assert 'r0: "Prompt number 0"' in words
     assert "… and 15 more in output/night/results.csv" in words
     assert "Edit the prompts" in words
@@ -429,6 +429,7 @@ def test_the_exit_code_survives_a_reader_that_left(form: str) -> None:
     read, write = os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-c", CLOSED_READER_SCRIPT, form],
+        cwd=Path(__file__).parents[2],
         stdin=subprocess.PIPE,
         stdout=write,
         stderr=subprocess.PIPE,

@@ -5,12 +5,15 @@ BIN    := $(VENV)/bin
 JOB    ?= jobs/quick.yaml
 LIVE   ?=
 ARGS   ?=
+CORE_VENV  ?= $(VENV)-core
+CORE_TESTS := $(addprefix tests/integration/test_,core_alone.py cli_start.py cli_status_report_adopt.py \
+  e2e_batch.py preflight.py validate_estimate.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help run unit test check format lint types bench clean
+.PHONY: help run unit core-test test check format lint types bench clean
 
 help: ## show this
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 	@echo
 	@echo 'make run LIVE=1 JOB=jobs/mona-lisa.yaml   spends money: the real API, with AIMLAPI_API_KEY'
 
@@ -42,11 +45,21 @@ unit: $(VENV)/.dev ## run the unit tests: no socket, no subprocess, no sleep
 test: $(VENV)/.dev ## run the whole test suite
 	@$(BIN)/python -m pytest -q -n $${TEST_WORKERS:-2} $(ARGS)
 
+# The command's own suite in an environment that has no extra: what most users install.
+$(CORE_VENV)/.made: pyproject.toml constraints.txt
+	@test -x $(CORE_VENV)/bin/python || $(PYTHON) -m venv $(CORE_VENV)
+	@PYTHONWARNINGS=ignore $(CORE_VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[core-test]'
+	@touch $@
+
+core-test: $(CORE_VENV)/.made ## run the command's tests without any extra installed
+	@$(CORE_VENV)/bin/python -m pytest -q $(CORE_TESTS) $(ARGS)
+
 check: $(VENV)/.dev ## what CI runs: format, lint, imports, strict types, tests, coverage
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/mypy
+	@$(MAKE) --no-print-directory core-test
 	@rm -f .coverage .coverage.*
 	@$(MAKE) --no-print-directory test ARGS='--cov --cov-report=term:skip-covered $(ARGS)'
 
@@ -65,5 +78,5 @@ bench: $(VENV)/.dev ## measure, print tables, write benchmarks/results.json
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove the environment, caches and sandbox output
-	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage .coverage.*
+	@rm -rf $(VENV) $(CORE_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage .coverage.*
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,6 +23,7 @@ from pipeline.cli.ci import (
 from pipeline.cli.junit import write_junit
 from pipeline.cli.validate import error_text
 from pipeline.errors import ExitCode, StopRun, UsageError, VeobatchError
+from pipeline.extras import missing_extra
 from pipeline.manifest import ManifestProblems
 from pipeline.results.csv import summarize
 from pipeline.results.report.overview import headline
@@ -108,10 +109,7 @@ def check_notify_urls(urls: Sequence[str]) -> None:
     try:
         import apprise
     except ModuleNotFoundError as error:
-        raise UsageError(
-            "--notify needs the package apprise: pip install 'apprise>=1.9,<3', or in a clone of this "
-            "repository pip install '.[notify]'"
-        ) from error
+        raise missing_extra("--notify", "notify") from error
     logging.getLogger("apprise").setLevel(logging.CRITICAL)
     for url in urls:
         if not apprise.Apprise().add(url):

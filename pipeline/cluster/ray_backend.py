@@ -28,6 +28,7 @@ from pipeline.cluster.coordinator import Coordinator
 from pipeline.cluster.messages import CoordinatorLost
 from pipeline.cluster.worker import ClusterWorker
 from pipeline.errors import StopReason, StopRun, UsageError, VeobatchError
+from pipeline.extras import missing_extra
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +65,7 @@ STALE_FOLDER_S: Final = 600.0
 """How old a folder must be that nobody holds: Ray's helpers outlive a driver that was killed by a minute."""
 
 if find_spec("ray") is None:
-    raise UsageError("--engine ray needs one more package: pip install 'veobatch[ray]'")
+    raise missing_extra("--engine ray", "ray")
 
 _temp_folders: list[Path] = []
 _owner_locks: list[FileLock] = []

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from filelock import FileLock, Timeout
@@ -14,7 +15,6 @@ from pipeline.errors import BatchLocked, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 LOCK_NAME: Final = ".veobatch.lock"
 HOLDER_NAME: Final = ".veobatch.holder.json"
@@ -24,7 +24,7 @@ HOLDER_NAME: Final = ".veobatch.holder.json"
 def hold_lock(folder: Path, *, what: str, since: str) -> Iterator[None]:
     """Hold `folder` (made if need be) while the body runs.
 
-    Raises `Held`, naming the holder, when another process has it, and `StoreTrouble` when the folder
+    Raises `BatchLocked`, naming the holder, when another process has it, and `StoreError` when the folder
     cannot be made or written. A lock that a dead process left is no obstacle: the kernel has freed it.
     """
     try:
@@ -32,14 +32,12 @@ def hold_lock(folder: Path, *, what: str, since: str) -> Iterator[None]:
         lock = FileLock(folder / LOCK_NAME, timeout=0, mode=0o644)
         lock.acquire()
     except Timeout as error:
-        raise BatchLocked(
-            f"{folder} is held by {_describe_holder(folder)}; wait for it, or stop it"
-        ) from error
+        raise BatchLocked(f"{folder} is held by {_describe_holder(folder)}") from error
     except NotImplementedError as error:
         raise StoreError(f"{folder} is on a file system without locks: choose another --output") from error
     except OSError as error:
-        words = error.strerror or str(error)
-        raise StoreError(f"the output folder {folder} cannot be written: {words}") from error
+        reason = error.strerror or str(error)
+        raise StoreError(f"the output folder {folder} cannot be written: {reason}") from error
     try:
         with contextlib.suppress(OSError):
             holder = {"pid": os.getpid(), "host": socket.gethostname(), "what": what, "since": since}
@@ -54,6 +52,20 @@ def hold_lock(folder: Path, *, what: str, since: str) -> Iterator[None]:
 def _describe_holder(folder: Path) -> str:
     try:
         facts = json.loads((folder / HOLDER_NAME).read_text(encoding="utf-8"))
-        return f"process {facts['pid']} on {facts['host']} ({facts['what']}, since {facts['since']})"
+        pid, host = int(facts["pid"]), facts["host"]
+        holder = f"process {pid} on {host} ({facts['what']}, since {facts['since']})"
     except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+        return "another process; wait for it, or stop it"
+    if host != socket.gethostname():
+        return f"{holder}; wait for it, or stop it there"
+    if _is_stopped(pid):
+        holder += f", which is stopped (kill -CONT {pid} lets it go on)"
+    return f"{holder}; wait for it, or stop it. To look at it: ps -o pid,stat,lstart,args -p {pid}"
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a signal or Ctrl-Z has suspended the process; False where /proc does not tell."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "T"
+    except (OSError, IndexError):
+        return False

@@ -20,7 +20,8 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from pipeline.errors import BatchLocked, LedgerError, StoreError, UsageError, VeobatchError
+from pipeline.errors import BatchLocked, LedgerError, StoreError, VeobatchError
+from pipeline.extras import missing_extra
 from pipeline.ledger.backend import LedgerBackend, migrate, new_identity, reject_newer_version
 from pipeline.ledger.schema import BOOK_VERSION, VERSION_TABLE
 from pipeline.ledger.statements import compile_statements
@@ -29,9 +30,7 @@ try:
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 except ImportError as error:
-    raise UsageError(
-        "a PostgreSQL ledger needs one more package: pip install 'veobatch[postgres]'"
-    ) from error
+    raise missing_extra("a PostgreSQL ledger", "postgres") from error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

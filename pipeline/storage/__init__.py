@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from pipeline.errors import UsageError
+from pipeline.extras import missing_extra
 from pipeline.storage.base import (
     PART_SUFFIX,
     FileStamp,
@@ -55,7 +55,5 @@ def open_store(output: str, *, environ: Mapping[str, str] | None = None) -> Outp
     try:
         from pipeline.storage.object_store import open_object_store
     except ImportError as error:
-        raise UsageError(
-            f"--output {output}: object stores need one more package: pip install 'veobatch[cloud]'"
-        ) from error
+        raise missing_extra(f"--output {output}", "cloud") from error
     return open_object_store(output, os.environ if environ is None else environ)

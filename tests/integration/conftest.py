@@ -6,16 +6,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.ledger_servers import PostgresServer, remove_server
 from tests.integration.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.integration.ledger_servers import PostgresServer
+
 
 @pytest.fixture
 def own_server() -> Iterator[PostgresServer]:
     """A server that the test may stop and start."""
+    from tests.integration.ledger_servers import PostgresServer, remove_server  # needs an extra
+
     made = PostgresServer(free_port())
     made.initialise()
     made.start()

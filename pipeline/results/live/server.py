@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from pipeline.errors import UsageError
+from pipeline.extras import install_command
 from pipeline.results import report
 from pipeline.results.csv import csv_bytes
 from pipeline.results.live.access import BindAddress, is_allowed_host, token_matches
@@ -176,7 +177,7 @@ class LivePage:
             text = await asyncio.to_thread(exposition, self._feed.records(), self._feed.rate_limited_count)
         except ImportError:
             raise web.HTTPNotFound(
-                text="metrics need prometheus-client: pip install prometheus-client\n"
+                text=f"metrics need more packages: {install_command('metrics')}\n"
             ) from None
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 

@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "estimate": "Price a manifest by row and in all, and show the balance.",
     "status": "Count a batch's rows by state, also while a run is going on.",
     "report": "Write results.csv and report.html again, from the ledger.",
+    "verify": "Read every saved video and compare it with what was saved.",
     "costs": "Compare what was charged with the vendor's own log.",
     "reconcile": "Ask the vendor's log about rows in doubt, settle what is proven, and end.",
     "adopt": "Take over a generation that was made elsewhere.",

@@ -252,7 +252,7 @@ async def test_output_error_stops_run_and_leaves_no_damage(
     async with hosts.FileHost(VIDEO) as host, download_harness(tmp_path) as it:
         with monkeypatch.context() as patch:
             if call == "write":
-                patch.setattr(AsyncFileIO, "write", fails_to_write)
+                patch.setattr(AsyncFileIO, "writelines", fails_to_write)
             else:
                 patch.setattr(os, call, fails)
             with pytest.raises(StoreError) as caught:
@@ -278,13 +278,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         left = [2**20]
 
-        async def write(file: AsyncFileIO, chunk: memoryview) -> int:
-            left[0] -= len(chunk)
+        async def writelines(file: AsyncFileIO, chunks: list[bytes]) -> None:
+            left[0] -= sum(map(len, chunks))
             if left[0] < 0:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return os.write(file.fileno(), chunk)
+            os.writev(file.fileno(), chunks)
 
-        patch.setattr(AsyncFileIO, "write", write)
+        patch.setattr(AsyncFileIO, "writelines", writelines)
         yield place
 
 
@@ -296,6 +296,19 @@ async def test_a_full_disk_is_left_with_room_for_the_ledger(small_disk: Path) ->
         assert it.files() == []
     async with hosts.FileHost(VIDEO) as host, download_harness(small_disk) as it:
         assert isinstance(await it.fetch(host.url), Saved)
+
+
+async def test_a_write_that_falls_short_without_an_error_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def falls_short(file: AsyncFileIO, chunks: list[bytes]) -> None:
+        os.writev(file.fileno(), [*chunks[:-1], chunks[-1][:-1]])
+
+    monkeypatch.setattr(AsyncFileIO, "writelines", falls_short)
+    async with hosts.FileHost(VIDEO) as host, download_harness(tmp_path) as it:
+        with pytest.raises(StoreError, match="the disk is full"):
+            await it.fetch(host.url)
+        assert "videos/row.mp4" not in it.files()
 
 
 async def test_a_file_where_a_folder_should_be_is_said(tmp_path: Path) -> None:

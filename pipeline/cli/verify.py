@@ -1,0 +1,106 @@
+"""`veobatch verify`: reads every saved file and compares it with the ledger."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.options import ledger_options
+from pipeline.cli.paths import existing_batch_paths
+from pipeline.errors import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.cli.paths import BatchPaths, LedgerChoice
+    from pipeline.download.verify import Checked
+    from pipeline.model import Record
+    from pipeline.storage import OutputStore
+
+
+@click.command("verify")
+@click.argument("target", metavar="MANIFEST|DIR")
+@click.option(
+    "--output", metavar="DIR|URL", help="Where the batch lives, when not in output/<manifest's name>."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@ledger_options
+def command(target: str, output: str | None, ledger_choice: LedgerChoice, as_json: bool) -> int:
+    """Read every saved video and compare it with what was saved. Changes and requests nothing.
+
+    Exit codes: 0 all are intact, 1 some were altered or are missing. Videos that an earlier run already
+    found moved away are listed and count as neither.
+    """
+    import anyio
+
+    return anyio.run(_verify, existing_batch_paths(target, output, ledger_choice), as_json)
+
+
+async def _verify(paths: BatchPaths, as_json: bool) -> int:
+    from pipeline.cli.ledger_access import open_read_only_ledger
+    from pipeline.model import State
+    from pipeline.storage import open_store
+
+    async with await open_read_only_ledger(paths) as ledger:
+        done = [record for record in await ledger.load() if record.state is State.DONE and record.artifact]
+    store = open_store(paths.output)
+    try:
+        found = await _check(store, done)
+    finally:
+        await store.aclose()
+    result = _result(done, found)
+    click.echo(json.dumps(result) if as_json else "\n".join(_lines(result)))
+    return int(ExitCode.SOME_FAILED if result["altered"] or result["missing"] else ExitCode.DONE)
+
+
+async def _check(store: OutputStore, done: Sequence[Record]) -> list[Checked]:
+    from tqdm import tqdm
+
+    from pipeline.download.verify import check_saved
+
+    total = sum(record.artifact.size_bytes for record in done if record.artifact)
+    with tqdm(
+        total=total, unit="B", unit_scale=True, desc="verify", leave=False, disable=not sys.stderr.isatty()
+    ) as bar:
+
+        def on_checked(checked: Checked) -> None:
+            artifact = checked.record.artifact
+            bar.update(artifact.size_bytes if artifact else 0)
+
+        return await check_saved(store, done, read_all=True, on_checked=on_checked)
+
+
+def _result(done: Sequence[Record], found: Sequence[Checked]) -> dict[str, Any]:
+    """What was found, for JSON and for people: counts, and the files that are not intact."""
+    from pipeline.download.verify import Finding
+
+    files: dict[str, list[dict[str, str]]] = {"altered": [], "missing": [], "moved": []}
+    for checked in found:
+        artifact = checked.record.artifact
+        if artifact is None or checked.finding not in (Finding.ALTERED, Finding.MOVED):
+            continue
+        kind = "moved" if artifact.moved else "missing"
+        kind = "altered" if checked.finding is Finding.ALTERED else kind
+        files[kind].append({"id": checked.record.id, "path": artifact.path})
+    bad = sum(map(len, files.values()))
+    return {"checked": len(done), "intact": len(done) - bad, **files}
+
+
+def _lines(result: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{kind}: {file['path']} ({file['id']})"
+        for kind in ("altered", "missing", "moved")
+        for file in result[kind]
+    ]
+    counts = Counter({kind: len(result[kind]) for kind in ("altered", "missing", "moved")})
+    parts = [f"{result['intact']} intact", *(f"{count} {kind}" for kind, count in counts.items() if count)]
+    lines.append(f"{result['checked']} {'video' if result['checked'] == 1 else 'videos'}: {', '.join(parts)}")
+    if result["altered"]:
+        lines.append("Next: veobatch run fetches altered videos again and keeps the old file beside them")
+    if result["missing"] or result["moved"]:
+        lines.append("Next: veobatch run --fetch-missing downloads missing videos again")
+    return lines

@@ -191,7 +191,7 @@ def mark_retried(record: Record) -> Record:
     if (was_completed(record) or never_proven) and record.generation_id:
         return record.evolve(State.GENERATING, failure=None, finished_at=None)
     return record.evolve(
-        State.PENDING, failure=None, generation_id="", video_url="", finished_at=None, faults=0
+        State.PENDING, failure=None, generation_id="", video_url="", video_urls="", finished_at=None, faults=0
     )
 
 

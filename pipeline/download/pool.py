@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -178,6 +179,8 @@ class DownloaderPool:
         if status.phase is not Phase.COMPLETED:
             return []
         after = record.evolve(
-            video_url=status.video_url, polls=record.polls + run.state.poll_counts.pop(key, 0)
+            video_url=status.video_url,
+            video_urls=json.dumps(status.video_urls) if status.video_urls else "",
+            polls=record.polls + run.state.poll_counts.pop(key, 0),
         )
         return clip_urls(await run.commit(record, after))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from pipeline.media.containers import HEAD_BYTES, container_extension
 from pipeline.media.mp4 import Structure, UnplayableVideo, check_structure, displayed_size, is_encrypted
@@ -17,6 +17,17 @@ from pipeline.model import Media
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+_EXTENSIONS: Final = {
+    "mov": "mp4",
+    "matroska": "mkv",
+    "mpegts": "ts",
+    "asf": "wmv",
+    "mpeg": "mpg",
+    "ogg": "ogv",
+}
+"""For files that begin like no known container: libav's name of the format, where it is no extension."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +51,26 @@ def examine(source: Path | BinaryIO, size_bytes: int, *, decode: bool) -> Examin
     with _opened(source) as file:
         file.seek(0)
         extension = container_extension(file.read(HEAD_BYTES))
-        is_mp4 = extension in ("mp4", "mov")
-        structure = check_structure(file, size_bytes) if is_mp4 else Structure()
+        structure = check_structure(file, size_bytes) if extension in ("mp4", "mov") else Structure()
         if not decode:
             if not extension:
                 raise UnplayableVideo("the file begins like no video")
             return Examination(extension, None, b"", structure.defects)
-        result = _probe(source, file, size_bytes, is_mp4=is_mp4)
-    if not extension:
-        extension = result.container
+        result = _probe(source, file, size_bytes, extension)
+    extension = extension or _EXTENSIONS.get(result.container, result.container)
     media = replace(result.media, warnings=(*structure.warnings, *result.media.warnings))
     defects = ", ".join(filter(None, (structure.defects, result.defects)))
     return Examination(extension, media, result.poster, defects)
 
 
-def _probe(source: Path | BinaryIO, file: BinaryIO, size_bytes: int, *, is_mp4: bool) -> ProbeResult:
+def _probe(source: Path | BinaryIO, file: BinaryIO, size_bytes: int, extension: str) -> ProbeResult:
     """Probe the streams; a file that only this machine cannot decode still counts as a video."""
+    is_mp4 = extension in ("mp4", "mov")
     encrypted = is_mp4 and is_encrypted(file, size_bytes)
     try:
         result = probe_video(source)
     except UnplayableVideo as error:
-        if not encrypted and not isinstance(error, UndecodableVideo):
+        if not encrypted and not (extension and isinstance(error, UndecodableVideo)):
             raise
         media = error.media if isinstance(error, UndecodableVideo) else Media(0.0, 0, 0, 0.0, has_audio=False)
         if is_mp4 and not media.width:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from pipeline.client.responses import Phase
@@ -24,6 +25,7 @@ def mark_ready(record: Record, status: GenerationStatus, now: float) -> Record:
     return record.evolve(
         State.READY,
         video_url=status.video_url,
+        video_urls=json.dumps(status.video_urls) if status.video_urls else "",
         finished_at=now,
         completed_at=record.completed_at or now,
         usd_spent=usd,

@@ -270,6 +270,41 @@ async def test_video_damaged_by_vendor_is_kept_with_warning(tmp_path: Path) -> N
     assert len(host.requests) == 2
 
 
+async def test_every_clip_of_a_generation_is_saved(tmp_path: Path) -> None:
+    """Three clips, the second only with a fresh URL, and the third in two transfers."""
+    others = [make_video(seconds=2, seed=seed) for seed in (5, 6)]
+    async with (
+        hosts.FileHost(VIDEO) as first,
+        hosts.Expires(others[0]) as second,
+        hosts.EndsEarly(others[1]) as third,
+        download_harness(tmp_path) as it,
+    ):
+        urls = [first.url, second.url, third.url]
+
+        async def refresh() -> list[str]:
+            return [urls[0], urls[1] + "&fresh", urls[2]]
+
+        record = Record("k", "row", "f", 0, "m", BODY, "", "", file_stem="row", video_url=first.url)
+        outcome = await it.downloader.download(replace(record, video_urls=json.dumps(urls)), refresh)
+    assert isinstance(outcome, Saved)
+    assert it.files() == ["posters/row.jpg", "videos/row.mp4", "videos/row_2.mp4", "videos/row_3.mp4"]
+    assert [it.video(stem) for stem in ("row", "row_2", "row_3")] == [VIDEO, *others]
+    assert [extra.path for extra in outcome.artifact.extra] == ["videos/row_2.mp4", "videos/row_3.mp4"]
+    assert [extra.size_bytes for extra in outcome.artifact.extra] == [len(clip) for clip in others]
+
+
+async def test_a_row_is_not_done_while_one_of_its_clips_is_missing(tmp_path: Path) -> None:
+    async with (
+        hosts.FileHost(VIDEO) as first,
+        hosts.Expires(VIDEO) as second,
+        download_harness(tmp_path) as it,
+    ):
+        record = Record("k", "row", "f", 0, "m", BODY, "", "", file_stem="row", video_url=first.url)
+        record = replace(record, video_urls=json.dumps([first.url, second.url]))
+        outcome = await it.downloader.download(record, it._refresh)
+    assert isinstance(outcome, Deferred)
+
+
 class DamagedThenGone(hosts.FileHost):
     """Sends a damaged film once, and then nothing but errors."""
 

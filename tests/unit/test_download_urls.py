@@ -10,8 +10,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from yarl import URL
 
+from pipeline.client.responses import parse_generation
+from pipeline.download.downloader import clip_urls
 from pipeline.download.redirects import ForbiddenUrl, Zone, first_hop, next_hop, redacted
 from pipeline.media import container_extension, looks_like_page
+from pipeline.model import Record, State
+from pipeline.poll.apply_status import mark_ready
 
 AUTHORITIES = st.one_of(
     st.text(max_size=80),
@@ -53,6 +57,17 @@ def test_the_reason_names_the_part_and_no_signature(url: str, reason: str) -> No
         first_hop(url)
     assert reason in str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+def test_the_urls_of_all_clips_reach_the_downloader() -> None:
+    record = Record("k", "row", "f", 0, "m", "{}", "", "", state=State.GENERATING)
+    urls = ("https://cdn.example/1.mp4", "https://cdn.example/2.mp4")
+    payload: dict[str, object] = {"id": "g", "status": "completed", "video": [{"url": url} for url in urls]}
+    ready = mark_ready(record, parse_generation(payload, {}), 1.0)
+    assert (ready.video_url, clip_urls(ready)) == (urls[0], list(urls))
+    payload["video"] = {"url": urls[1]}
+    ready = mark_ready(record, parse_generation(payload, {}), 1.0)
+    assert clip_urls(ready) == [urls[1]]
 
 
 HEADS = [

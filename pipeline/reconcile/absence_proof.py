@@ -154,7 +154,8 @@ def check_after(submission: Submission, evidence: Evidence) -> Missing | None:
     if seen and (_is_live(submission, evidence) or (charges is not None and charges.not_offered)):
         return None
     if charges is None or charges.not_offered or charges.error:
-        return no_second_source(charges)
+        expected = any(_is_after(submission, w) for w in evidence.other_witnesses(submission))
+        return no_second_source(charges, witness_expected=expected and not seen)
     return check_charges(submission, evidence, charges)
 
 
@@ -164,15 +165,17 @@ def _is_covered(witness: Witness, log: LogPass) -> bool:
 
 
 def _seen_after(submission: Submission, evidence: Evidence) -> bool:
-    """Say whether the log shows a witness that was submitted at or after the row, by the vendor's clock or
-    by the order in which this process submitted both."""
-    shown = [w for w in evidence.other_witnesses(submission) if w.correlation_id in evidence.log.rows]
-    sent_at, order = submission.sent_at, submission.order
-    return any(
-        (order is not None and w.order is not None and w.order > order)
-        or (sent_at is not None and w.sent_at is not None and w.sent_at >= sent_at)
-        for w in shown
-    )
+    """Say whether the log shows a witness that was submitted at or after the row."""
+    shown = (w for w in evidence.other_witnesses(submission) if w.correlation_id in evidence.log.rows)
+    return any(_is_after(submission, witness) for witness in shown)
+
+
+def _is_after(submission: Submission, witness: Witness) -> bool:
+    """Compare by the vendor's clock, or by the order in which this process submitted both."""
+    if submission.order is not None and witness.order is not None and witness.order > submission.order:
+        return True
+    sent_at = submission.sent_at
+    return sent_at is not None and witness.sent_at is not None and witness.sent_at >= sent_at
 
 
 def _is_live(submission: Submission, evidence: Evidence) -> bool:

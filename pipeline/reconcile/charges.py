@@ -76,7 +76,11 @@ class Charges:
         )
 
 
-def no_second_source(charges: Charges | None) -> Missing:
+def no_second_source(charges: Charges | None, *, witness_expected: bool) -> Missing:
+    """Return what is missing where neither the log nor the charges suffice.
+
+    `witness_expected` says that a submission after the row is known, which the log will show.
+    """
     if charges is None:
         return Missing(Premise.AFTER, LACKS_AFTER, "the account's transactions are asked in the end", 0.0)
     reason = charges.error
@@ -84,7 +88,7 @@ def no_second_source(charges: Charges | None) -> Missing:
         Premise.AFTER,
         f"{LACKS_AFTER}{f', and the transactions cannot be read: {reason}' if reason else ''}",
         "let another row be generated, or use a key that may read the account's transactions",
-        0.0 if charges.may_pass else None,
+        0.0 if charges.may_pass or witness_expected else None,
     )
 
 

@@ -43,11 +43,13 @@ class Patience:
     pass_gap_s: float
     missing: dict[str, tuple[Missing, ...]] = field(default_factory=dict)
     refusals: int = 0
+    _asked_at: float = -inf
     _proof_due: dict[str, float] = field(default_factory=dict)
 
     def asked(self, log: LogPass, verdicts: Mapping[str, Verdict], now: float) -> None:
         """Take note of a pass made at `now`, on the run's clock."""
         self.refusals = self.refusals + 1 if log.refused else 0
+        self._asked_at = now
         for key, verdict in verdicts.items():
             if not isinstance(verdict, StillInDoubt):
                 self.missing.pop(key, None)
@@ -72,8 +74,8 @@ class Patience:
 
     def rest_s(self, keys: Collection[str], idle_since: float, now: float) -> float:
         """Return how much longer it is worth waiting for `keys`; 0 or less when it is not."""
-        if any(key not in self.missing for key in keys):
-            return inf  # they are asked about first
+        if self._asked_at < idle_since or any(key not in self.missing for key in keys):
+            return inf  # what ended meanwhile may be what a proof lacked: they are asked about once more
         if all(self._is_hopeless(self.missing[key]) for key in keys):
             return 0.0
         if self.limit_s is not None:

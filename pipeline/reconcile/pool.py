@@ -97,10 +97,11 @@ class ReconcilerPool:
         unknown = [run.state.records[key] for key in self._unknown]
         self._reconciler.timer.sent = run.state.doubt_began
         known = run.state.records.values()
+        began = run.deps.clock()
         log, verdicts = await self._reconciler.ask([*in_doubt, *unknown], known, run.state.submission_order)
         if log.error:
             run.report_event(Topic.WAITING, f"the vendor's log cannot be read: {log.error}", Level.DEBUG)
-        self._patience.asked(log, verdicts, run.deps.clock())
+        self._patience.asked(log, verdicts, began)
         for record in in_doubt:
             await self._settle(record, verdicts[record.key])
         for record in unknown:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
-from pipeline.client import Api, ApiKey
+from pipeline.client import Api, ApiKey, key_id
 from pipeline.download.downloader import Downloader
 from pipeline.download.retry_state import DownloadLimits
 from pipeline.engine import Engine
@@ -115,6 +115,10 @@ class EngineHarness:
     @property
     def sandbox_state(self) -> SandboxState:
         return self.sandbox.state
+
+    def sent_facts(self) -> dict[str, str]:
+        """What a record keeps of a submission that this house's key has sent."""
+        return {"key_id": key_id(self.key.secret, self.ledger.identity), "api_url": self.sandbox.url}
 
     async def add(self, rows: int | Sequence[Record]) -> list[Record]:
         records = [make_record(index) for index in range(rows)] if isinstance(rows, int) else list(rows)

@@ -206,7 +206,8 @@ async def test_a_create_whose_worker_died_is_in_doubt_and_found(tmp_path: Path) 
     async with EngineHarness(tmp_path, fast_sandbox_options(durations="fixed:50")) as house:
         records = await house.add(4)
         house.sandbox.add_fault(Fault("gateway-accepted", total=1))
-        lost = records[0].evolve(State.SUBMITTING, correlation_id="batch.row-0.1", submitted_at=time.time())
+        facts = {"correlation_id": "batch.row-0.1", "submitted_at": time.time(), **house.sent_facts()}
+        lost = records[0].evolve(State.SUBMITTING, **facts)
         await house.ledger.commit(records[0], lost)
         team = await make_local_cluster(house, concurrency=2, reconcile_after=1.0)
         async with team.running(2):

@@ -192,7 +192,8 @@ async def test_pending_rows_leave_room_for_those_that_keep_the_slots(
     async with EngineHarness(tmp_path, fast_sandbox_options(durations="fixed:300")) as house:
         for record in (await house.add(6))[:4]:
             long_ago = time.time() - 1000.0
-            lost = record.evolve(State.SUBMITTING, correlation_id=f"b.{record.id}", submitted_at=long_ago)
+            facts = {"correlation_id": f"b.{record.id}", "submitted_at": long_ago, **house.sent_facts()}
+            lost = record.evolve(State.SUBMITTING, **facts)
             await house.ledger.commit(record, lost)
         team = await make_local_cluster(house, concurrency=2, reconcile_after=1.0)
         async with team.running(1):

@@ -107,7 +107,10 @@ def redacted(url: URL) -> str:
 
 def _parse_verbatim(text: str) -> URL:
     """Keep a URL byte for byte where it is encoded already: a signature may cover its spelling."""
-    return URL(text, encoded=text.isascii() and text.isprintable() and " " not in text)
+    try:
+        return URL(text, encoded=text.isascii() and text.isprintable() and " " not in text)
+    except IndexError as error:  # yarl 1.24 on an empty host behind brackets: `https://[]@/`
+        raise ValueError("its host is empty") from error
 
 
 def _reason(error: ValueError) -> str:

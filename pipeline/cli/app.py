@@ -173,9 +173,11 @@ async def _run_engine(
         sandbox=config.options.sandbox,
         initial_records=initial_records,
         batch_usd=observers.batch_usd,
+        money=await observers.money(),
     )
     await observers.remember_run(outcome.stop_reason)
-    if not await observers.results_writer.finish(outcome.records, next_command=str(summary.next_step())):
+    next_command, money = str(summary.next_step()), summary.money
+    if not await observers.results_writer.finish(outcome.records, next_command=next_command, money=money):
         summary = replace(summary, exit_code=signal_exit_code or ExitCode.RESUMABLE, results_not_written=True)
     observers.observer.on_event(Event(Topic.ENDED, f"exit {int(summary.exit_code)}: {summary.headline()}"))
     return summary

@@ -21,6 +21,7 @@ from pipeline.results.report.overview import counted, figures, format_duration, 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from pipeline.ledger.totals import Totals
     from pipeline.manifest import Problem
     from pipeline.results.next_step import NextStep
 
@@ -123,10 +124,11 @@ def step_summary(
     cause: str = "",
     next_step: NextStep | None = None,
     sandbox: bool = False,
+    money: Totals | None = None,
 ) -> str:
     """Return the batch as Markdown: the headline, the cause of its end, counts, figures and failures."""
     rows = visible_records(records)
-    totals = summarize(rows, sandbox=sandbox)
+    totals = summarize(rows, sandbox=sandbox, money=money)
     standing = " ".join(part for part in headline(totals) if part)
     counts = [(word, totals.counts.get(word, 0)) for word in STATUSES if totals.counts.get(word, 0)]
     sections = [

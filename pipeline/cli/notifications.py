@@ -48,7 +48,9 @@ async def send_notifications(options: RunOptions, summary: ExitSummary) -> None:
         for line in annotation_lines(records, manifest, cause=cause, next_step=step):
             click.echo(line, err=True)
     title = options.manifest.stem
-    text = step_summary(records, title=title, cause=cause, next_step=step, sandbox=summary.sandbox)
+    text = step_summary(
+        records, title=title, cause=cause, next_step=step, sandbox=summary.sandbox, money=summary.money
+    )
     write_step_summary(text, os.environ)
     write_step_outputs(summary.to_json(), os.environ)
     if options.notify:
@@ -87,7 +89,9 @@ def _cause(summary: ExitSummary) -> str:
     """Return why the exit code is not 0; empty when it is."""
     if summary.exit_code is ExitCode.DONE:
         return ""
-    return summary.stop_explanation() or " ".join(headline(summarize(summary.outcome.records)))
+    return summary.stop_explanation() or " ".join(
+        headline(summarize(summary.outcome.records, money=summary.money))
+    )
 
 
 def _write_junit(options: RunOptions, records: Sequence[Record], manifest: str, **end: Any) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pipeline.engine import Engine
     from pipeline.errors import ExitCode, StopReason
     from pipeline.events import Observer
+    from pipeline.ledger.totals import Totals
     from pipeline.poll.learner import DurationLearner
     from pipeline.run_state import RunOutcome
 
@@ -81,6 +82,14 @@ class RunObservers:
         facts = RunFacts(redacted_argv(self._config.options.argv), stop_reason, self.batch_usd)
         with contextlib.suppress(LedgerError, StoreError):  # the run itself reports a ledger that is gone
             await self._ledger.meta_set(RUN_FACTS_NAME, facts.to_json())
+
+    async def money(self) -> Totals | None:
+        """Return the sums over the ledger's book, None when the ledger is gone."""
+        with contextlib.suppress(LedgerError, StoreError):
+            from pipeline.ledger.totals import Book
+
+            return Book(await self._ledger.submissions()).totals()
+        return None
 
     async def run_engine(self, engine: Engine | ClusterDriver) -> tuple[RunOutcome, ExitCode | None]:
         """Run the engine; return how it ended and the exit code of the signal that ended it, if one did."""

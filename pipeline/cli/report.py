@@ -35,6 +35,7 @@ def command(target: str, output: str | None, ledger_choice: LedgerChoice) -> int
 async def _write_report(paths: BatchPaths) -> int:
     from pipeline.cli.folder import reject_foreign_files
     from pipeline.cli.ledger_access import made_by_sandbox, open_read_only_ledger
+    from pipeline.ledger.totals import Book
     from pipeline.results import CSV_NAME, REPORT_NAME
     from pipeline.results.next_step import RUN_FACTS_NAME, NextStep, RunFacts, next_step
     from pipeline.results.writer import ResultsWriter
@@ -45,6 +46,7 @@ async def _write_report(paths: BatchPaths) -> int:
         records = await ledger.load()
         manifest = json.loads(await ledger.meta_get("manifest") or '""')
         sandbox = await made_by_sandbox(ledger)
+        money = Book(await ledger.submissions()).totals()
         last_run = RunFacts.from_json(await ledger.meta_get(RUN_FACTS_NAME))
     store = open_store(paths.output)
     try:
@@ -53,7 +55,7 @@ async def _write_report(paths: BatchPaths) -> int:
         step = NextStep()
         if last_run is not None:
             step = next_step(records, last_run.argv, last_run.stop_reason, batch_usd=last_run.batch_usd)
-        if not await writer.finish(records, next_command=str(step)):
+        if not await writer.finish(records, next_command=str(step), money=money):
             raise StoreError(f"{paths.output} cannot be written")
     finally:
         await store.aclose()

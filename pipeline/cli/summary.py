@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.cli.paths import BatchPaths
+    from pipeline.ledger.totals import Totals
     from pipeline.model import Record
     from pipeline.run_state import RunOutcome
 
@@ -53,6 +54,7 @@ class ExitSummary:
     sandbox: bool = False
     initial_records: Sequence[Record] | None = None
     batch_usd: float | None = None
+    money: Totals | None = None
 
     def show(self, *, as_json: bool, quiet: bool) -> None:
         """Print one JSON object, or text; a quiet run that succeeded prints nothing."""
@@ -74,6 +76,7 @@ class ExitSummary:
             self.exit_code,
             self.outcome.stop_reason,
             sandbox=self.sandbox,
+            money=self.money,
             message=self.outcome.message or (RESULTS_NOT_WRITTEN if self.results_not_written else ""),
             wall_s=round(self.wall_s, 3),
             results=files.get("table"),
@@ -88,7 +91,7 @@ class ExitSummary:
         initial = self.initial_records
         step = self.next_step()
         return summary_text(
-            summarize(records, sandbox=self.sandbox),
+            summarize(records, sandbox=self.sandbox, money=self.money),
             records,
             self._output_files(),
             f"{NEXT_PREFIX}{step}" if step.command else "",

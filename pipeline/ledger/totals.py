@@ -29,8 +29,8 @@ class Totals:
 
     `spent_usd` is what the vendor confirmed; `assumed_usd` what was set aside for paid submissions whose
     cost it has not said; `open_usd` is set aside for generations that are not finished; `maybe_usd` may have
-    been spent by submissions in doubt, also those that were given up. `unpriced` counts submissions that
-    cost, or may have cost, nobody knows how much.
+    been spent by submissions in doubt, also those that were given up. `unpriced` counts paid submissions
+    of whose cost nothing is known.
     """
 
     spent_usd: float = 0.0
@@ -132,7 +132,10 @@ class Book:
         for cost, kind in counted.values():
             sums[kind] += cost
         usd = {kind: cost / MICRO for kind, cost in sums.items()}
-        return Totals(usd["spent"], usd["assumed"], usd["open"], usd["maybe"], len(self._unpriced))
+        return Totals(usd["spent"], usd["assumed"], usd["open"], usd["maybe"], self._n_unpriced())
+
+    def _n_unpriced(self) -> int:
+        return sum(self._entries[name].state is SubmissionState.SPENT for name in self._unpriced)
 
 
 def _kind(entry: Submission) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from pipeline.ledger.totals import Totals
 from pipeline.model import MAYBE_PAID, Record, State
 from pipeline.plan import has_money_in_it
 
@@ -227,14 +228,17 @@ class Summary:
         }
 
 
-def summarize(records: Sequence[Record], *, sandbox: bool = False) -> Summary:
-    """Count the visible rows and add up their money, bytes and seconds."""
+def summarize(records: Sequence[Record], *, sandbox: bool = False, money: Totals | None = None) -> Summary:
+    """Count the visible rows and add up their bytes and seconds.
+
+    `money` are the sums over the ledger's book: every submission counts, whatever has become of its row.
+    Without them (while a run goes on) it is what the rows say.
+    """
     rows = visible_records(records)
+    money = _money_of_rows(rows) if money is None else money
     counts = Counter(status(row) for row in rows)
     done = [row for row in rows if row.state is State.DONE]
     media = [row.artifact.media for row in done if row.artifact and row.artifact.media]
-    unpriced = [row for row in done if row.usd_spent is None]
-    open_rows = [row for row in rows if row.state in MAYBE_PAID and row.state is not State.DONE]
     times = [
         at for row in rows for at in (row.downloaded_at, row.finished_at, row.not_yet_at) if at is not None
     ]
@@ -242,14 +246,25 @@ def summarize(records: Sequence[Record], *, sandbox: bool = False) -> Summary:
         total=len(rows),
         counts=counts,
         removed=sum(row.position < 0 for row in rows),
-        usd_spent=sum(row.usd_spent or 0.0 for row in rows),
-        usd_assumed=sum(row.reserved_usd or 0.0 for row in unpriced),
-        usd_open=sum(row.reserved_usd or 0.0 for row in open_rows if row.usd_spent is None),
-        unpriced=sum(row.reserved_usd is None for row in unpriced),
+        usd_spent=money.spent_usd,
+        usd_assumed=money.assumed_usd,
+        usd_open=money.open_usd + money.maybe_usd,
+        unpriced=money.unpriced,
         saved_bytes=sum(row.artifact.size_bytes for row in done if row.artifact),
         video_s=sum(item.duration_s for item in media),
         polls=sum(row.polls for row in rows),
         began_at=min((row.submitted_at for row in rows if row.submitted_at is not None), default=None),
         ended_at=max(times, default=None),
         sandbox=sandbox,
+    )
+
+
+def _money_of_rows(rows: Sequence[Record]) -> Totals:
+    unpriced = [row for row in rows if row.usd_spent is None and row.state is State.DONE]
+    open_rows = [row for row in rows if row.state in MAYBE_PAID and row.state is not State.DONE]
+    return Totals(
+        spent_usd=sum(row.usd_spent or 0.0 for row in rows),
+        assumed_usd=sum(row.reserved_usd or 0.0 for row in unpriced),
+        open_usd=sum(row.reserved_usd or 0.0 for row in open_rows if row.usd_spent is None),
+        unpriced=sum(row.reserved_usd is None for row in unpriced),
     )

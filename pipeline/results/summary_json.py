@@ -11,6 +11,7 @@ from pipeline.results.csv import STATUSES, status, summarize, visible_records
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pipeline.ledger.totals import Totals
     from pipeline.model import Record
 
 _TEXT: Final = {"type": ["string", "null"]}
@@ -67,12 +68,13 @@ def summary_json(
     stop_reason: StopReason | None,
     *,
     sandbox: bool,
+    money: Totals | None = None,
     **facts: Any,
 ) -> dict[str, Any]:
     """Return the object. `facts` are the other fields of the schema; empty strings become null."""
     stopped = stop_reason.value if stop_reason else None
     fields = {
-        **summarize(records, sandbox=sandbox).to_json(),
+        **summarize(records, sandbox=sandbox, money=money).to_json(),
         "exit_code": int(exit_code),
         "stopped_reason": stopped,
         "stop": stopped,

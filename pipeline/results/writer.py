@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pipeline.events import Event
+    from pipeline.ledger.totals import Totals
     from pipeline.model import Record
     from pipeline.storage import OutputStore
 
@@ -65,8 +66,10 @@ class ResultsWriter:
             return False
         return True
 
-    async def finish(self, records: Sequence[Record], *, next_command: str = "") -> bool:
-        """Write CSV and report as they are now; return whether both were written."""
+    async def finish(
+        self, records: Sequence[Record], *, next_command: str = "", money: Totals | None = None
+    ) -> bool:
+        """Write CSV and report as they are now; return whether both are there. `money`: see `summarize`."""
         if not await self._try_write_csv(records):
             return False
 
@@ -78,6 +81,7 @@ class ResultsWriter:
                 generated_at=time.time(),
                 next_command=next_command,
                 sandbox=self._sandbox,
+                money=money,
             ).encode()
 
         try:

@@ -15,7 +15,7 @@ import pytest
 from pipeline.client.responses import GenerationStatus, Phase
 from pipeline.ledger.book import book_change
 from pipeline.ledger.totals import Book, Totals
-from pipeline.model import Failure, Job, Record, State
+from pipeline.model import Failure, Job, Record, State, Transition
 from pipeline.plan import RetrySelection, make_plan
 from pipeline.poll.apply_status import mark_failed, mark_ready
 from pipeline.submit.budget import Budget
@@ -53,6 +53,7 @@ class History:
     rows: list[tuple[str, int]] = field(default_factory=lambda: [(f"r{n}", 0) for n in range(6)])
     lost: dict[str, str | None] = field(default_factory=dict)
     sent: int = 0
+    steps: list[Transition] = field(default_factory=list)
 
     def price(self, row_id: str) -> float | None:
         """Half the rows have a price; for the others the user assumes one, in some runs."""
@@ -61,6 +62,7 @@ class History:
     def commit(self, before: Record, after: Record) -> Record:
         """Make a step durable, and its entry with it."""
         self.records[after.key] = after
+        self.steps.append(Transition(before, after))
         if (entry := book_change(before, after)) is not None:
             self.book.put(entry)
         return after

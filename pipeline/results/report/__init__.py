@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from jinja2 import Environment, Template
 
+    from pipeline.ledger.totals import Totals
     from pipeline.model import Record
 
 __all__ = ["page_records", "render", "render_sections"]
@@ -41,6 +42,7 @@ def render(
     live: bool = False,
     since: str = "",
     sandbox: bool = False,
+    money: Totals | None = None,
 ) -> str:
     """Return the page. `generated_at` is seconds since the epoch; `title` is what the batch is called.
 
@@ -51,7 +53,7 @@ def render(
     rows = page_records(records, live=live)
     style, script = _read_asset("page.css"), _build_script(live=live)
     return _template("page.html").render(
-        **_template_context(rows, live, sandbox),
+        **_template_context(rows, live, sandbox, money),
         title=title,
         manifest=manifest,
         generated_at=iso(generated_at),
@@ -78,8 +80,10 @@ def page_records(records: Sequence[Record], *, live: bool = False) -> list[Recor
     return [replace(row, state=State.PENDING) if row.state is State.SUBMITTING else row for row in rows]
 
 
-def _template_context(rows: Sequence[Record], live: bool, sandbox: bool) -> dict[str, object]:
-    totals = summarize(rows, sandbox=sandbox)
+def _template_context(
+    rows: Sequence[Record], live: bool, sandbox: bool, money: Totals | None = None
+) -> dict[str, object]:
+    totals = summarize(rows, sandbox=sandbox, money=money)
     groups = failure_groups(rows)
     return {
         "live": live,

@@ -57,7 +57,7 @@ class DownloaderPool:
             self.spawn(self._check_artifacts, done)
 
     async def _check_artifacts(self, done: list[Record]) -> None:
-        """Look after what earlier runs saved, while the run goes on. See `verify`."""
+        """Check what earlier runs saved, while the run goes on. See `verify`."""
         run = self._run
         try:
             found = await check_saved(run.deps.downloader.store, done, read_all=run.settings.verify)

@@ -1,4 +1,4 @@
-"""What a CDN's answer says about the bytes that follow. Pure: headers in, facts out.
+"""What a CDN's response says about the bytes that follow. Pure: headers in, facts out.
 
 Sources: RFC 9110 (ranges 14, conditional requests 13, validators 8.8).
 """

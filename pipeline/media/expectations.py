@@ -1,4 +1,4 @@
-"""Where a video differs from what was asked for. Pure: facts and fields in, words out."""
+"""Where a video differs from what was asked for. Pure: facts and fields in, messages out."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ VEO_DEFAULTS: Final = {"duration": 8, "resolution": "1080p", "generate_audio": T
 
 
 def find_mismatches(media: Media, body: Mapping[str, Any]) -> tuple[str, ...]:
-    """Say where the video differs from what `body` (the create's fields) asked for; words, not failures.
+    """Say where the video differs from what `body` (the create's fields) asked for, as warnings.
 
     What was left out is compared with the vendor's defaults for the model we know, and with nothing
     for any other.
     """
     requested = {**(VEO_DEFAULTS if body.get("model") == VEO else {}), **body}
     return tuple(
-        words
-        for words in (
+        message
+        for message in (
             _duration_mismatch(media, requested.get("duration")),
             _resolution_mismatch(media, requested.get("resolution")),
             _aspect_mismatch(media, requested.get("aspect_ratio")),
             _audio_mismatch(media, requested.get("generate_audio")),
         )
-        if words
+        if message
     )
 
 
 def with_mismatch_warnings(media: Media, body: Mapping[str, Any]) -> Media:
-    """`media` with the warnings of `compare` added to its own."""
+    """`media` with the warnings of `find_mismatches` added to its own."""
     return replace(media, warnings=media.warnings + find_mismatches(media, body))
 
 

@@ -142,7 +142,7 @@ def _read_sections(environ: Mapping[str, str], variable: str, name: str) -> dict
     except OSError:
         return {}
     except (configparser.Error, UnicodeDecodeError):
-        # Without `from`: the parser's own words quote the line, which may be a key's.
+        # Without `from`: the parser's message quotes the line, which may hold a key.
         raise UsageError(
             f"{path} cannot be understood: it is made of [sections] and `name = value`"
         ) from None

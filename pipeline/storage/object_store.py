@@ -213,7 +213,7 @@ class ObjectStore:
         return sha.hexdigest()
 
     async def aclose(self) -> None:
-        """Nothing is held open between calls."""
+        """Nothing stays open between calls."""
 
     async def call(self, request: Awaitable[T]) -> T:
         """Await one request. Raises `StoreError`, `TransientStoreError`, or FileNotFoundError as it is."""

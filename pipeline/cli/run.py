@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from pipeline.cli.options import RunOptions
 
 _SETTINGS_HELP = {
-    "concurrency": "Generations in flight at the vendor, at most.  [default: 20]",
+    "concurrency": "Generations in flight at the vendor, at most. With --engine ray about: a row in doubt"
+    " gives its slot back once it can hardly be rendering any more.  [default: 20]",
     "downloads": "Downloads at once.  [default: 8]",
     "poll_interval": "The pace of looks before anything is learned, in seconds.  [default: 10]",
     "timeout": "A generation's deadline in seconds; then it is left for the next run.  [default: 1800]",

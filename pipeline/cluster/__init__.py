@@ -1,7 +1,7 @@
 """One batch on many machines: Ray places and restarts the work, the ledger holds the truth.
 
 `Cluster` is what the command drives; it looks like an `Engine`. Workers run the very same engine over rows
-that an account lends them. This room knows the engine and all below it, and must not know the command
+that a coordinator leases to them. This room knows the engine and all below it, and must not know the command
 line. Ray is imported when a cluster is made, not before.
 """
 

@@ -1,4 +1,4 @@
-"""The money of all workers: a pending row is lent only with its price set aside. No clock, no messages."""
+"""The budget of all workers: a pending row is leased only with its price reserved. No clock, no messages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COST_KNOWN_STATES = frozenset({State.READY, State.DONE, State.FAILED})
 
 
 class BudgetAllocation(NamedTuple):
-    """Claimed rows: to be lent, each with its price; without a price; for which there is no money now."""
+    """Claimed rows: to be leased, each with its price; without a price; beyond the budget for now."""
 
     affordable: list[tuple[LeasedRow, float | None]]
     unpriced: list[str]
@@ -28,7 +28,7 @@ class BudgetAllocation(NamedTuple):
 
 
 class ClusterBudget:
-    """The budget, and whether it has room. Rows are paid for in the manifest's order: none overtakes."""
+    """The budget, and whether it has room. Rows are leased in the manifest's order: none overtakes."""
 
     def __init__(self, config: ClusterConfig) -> None:
         self._config = config
@@ -37,7 +37,7 @@ class ClusterBudget:
 
     @property
     def has_limit(self) -> bool:
-        """Say whether there is a budget at all."""
+        """Whether there is a budget at all."""
         return self._budget.limit_usd is not None
 
     @property
@@ -49,17 +49,17 @@ class ClusterBudget:
         self._budget.load(entries)
 
     def update(self, records: Iterable[Record]) -> None:
-        """Take what has become of rows: money that they did not need buys others."""
+        """Apply what became of rows: what they did not cost is free for others."""
         before = self._budget.left_usd or 0.0
         for record in records:
-            # A row that waits again is still lent, with its money: it is not given back before its end.
+            # A row that is pending again is still leased, with its reservation.
             if record.state in COST_KNOWN_STATES:
                 self._budget.update(record)
         if (self._budget.left_usd or 0.0) > before:
             self.exhausted = False
 
     def allocate(self, claimed: Sequence[LeasedRow]) -> BudgetAllocation:
-        """Set money aside for each row that is not paid yet, as far as it goes."""
+        """Reserve the price of each pending row, as far as the budget goes."""
         affordable: list[tuple[LeasedRow, float | None]] = []
         unpriced: list[str] = []
         over_budget: list[str] = []

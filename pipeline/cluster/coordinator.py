@@ -1,9 +1,9 @@
-"""The account: the one actor that lends rows, permits to create, the pace of looks, and what is learned.
+"""The coordinator: the one actor that leases rows and shares permits to create, the poll rate and durations.
 
-It owns the epoch in the ledger, the gate, the budget and the list of who is alive. A worker that was silent
-for longer than its lease is revoked: its rows go to others, and its slots come back row by row, as those
-others find out what became of them. Nothing here is a truth of its own: all of it is rebuilt from the
-ledger when another account begins.
+It owns the epoch in the ledger, the concurrency limit, the budget and the list of live workers. A worker that
+is silent for longer than its lease is revoked: its rows go to others, and its slots come back one by one as
+those find out what became of the rows. All of this state is rebuilt from the ledger when another coordinator
+starts.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ DEFAULT_RENDER_INTERVALS: Final = 60.0
 
 
 class Coordinator:
-    """Lends what is scarce to the workers of one epoch. Ray calls its methods, all in one loop.
+    """Shares what is scarce among the workers of one epoch. Ray calls its methods, all in one loop.
 
-    What is wrong with the ledger never raises here: it halts the run, and is told as its reason.
+    An error of the ledger never raises here: it stops the run, and is reported as the reason.
     """
 
     def __init__(self, config: ClusterConfig, epoch: int, orphans: frozenset[str]) -> None:
@@ -79,26 +79,29 @@ class Coordinator:
         """Open the ledger and count the money that is spent or set aside."""
         async with self._stopping_on_error():
             self._ledger = await open_ledger(
-                self._config, "the account", on_pause=self._on_ledger_pause, report_event=self.report_event
+                self._config,
+                "the coordinator",
+                on_pause=self._on_ledger_pause,
+                report_event=self.report_event,
             )
             if self._budget.has_limit:
                 self._budget.load(await self._ledger.submissions())
 
     async def join(self, worker: str) -> dict[str, Any]:
-        """A worker begins; return what is known of durations."""
+        """Register a worker; return what is known of durations."""
         self._last_heartbeat_at[worker] = time.monotonic()
         return self._shared_durations.join(worker)
 
     async def report_event(self, event: Event) -> None:
-        """Hear of whoever has not begun yet, and may never."""
+        """Take an event of a worker that has not joined yet, and may never."""
         self._add_event(event)
 
     async def heartbeat(self, report: Heartbeat) -> HeartbeatReply:
-        """Take a worker's report and give it what it needs."""
+        """Take a worker's report; return the rows, permits and rate that it gets."""
         worker, now = report.worker, time.monotonic()
         if worker not in self._last_heartbeat_at:
             return HeartbeatReply(registered=False)
-        self._last_heartbeat_at[worker] = inf  # it waits for us, perhaps as long as we wait for the database
+        self._last_heartbeat_at[worker] = inf  # alive while it waits for this answer
         self._apply_report(report)
         expired_in_doubt = sum(age_s > self._assumed_render_s() for age_s in report.in_doubt_ages_s)
         self._permit_pool.update_worker(
@@ -123,7 +126,7 @@ class Coordinator:
         )
 
     async def leave(self, final_report: FinalReport) -> None:
-        """A worker has ended by itself; what it leaves is lent to nobody else in this epoch."""
+        """A worker has ended by itself; nobody else gets the rows it leaves in this epoch."""
         worker = final_report.last_heartbeat.worker
         if worker not in self._last_heartbeat_at:
             return
@@ -134,13 +137,13 @@ class Coordinator:
         await self._revoke(worker, tuple(final_report.unfinished))
 
     async def worker_died(self, worker: str) -> None:
-        """A worker is known to be dead: its rows need not wait for its lease to end."""
+        """Revoke a worker that is known to be dead, without waiting for its lease to expire."""
         await self._revoke(worker)
 
     async def take_snapshot(self) -> StatusSnapshot:
-        """Revoke whoever was silent for too long; return how things stand, and forget what was told."""
+        """Revoke workers that were silent for too long; return what is new since the last snapshot."""
         now = time.monotonic()
-        if now - self._last_snapshot_at > self._config.lease_s:  # it was us who were stopped, and deaf
+        if now - self._last_snapshot_at > self._config.lease_s:  # this process was stopped, not they
             self._last_heartbeat_at = {
                 worker: max(heard_at, now) for worker, heard_at in self._last_heartbeat_at.items()
             }
@@ -168,27 +171,27 @@ class Coordinator:
         )
 
     async def interrupt(self, message: str, *, cancel: bool = False) -> None:
-        """The user wants out: finish what is paid, or stop at once."""
+        """Stop for the user: finish what is paid, or with `cancel` stop at once."""
         self._stop_requested = True
         self._cancel = self._cancel or cancel
         self.stop_submitting(StopReason.INTERRUPTED, message)
 
     async def learned_durations(self) -> dict[str, Any]:
-        """Return what was learned of durations, for the next run."""
+        """Return the learned durations, for the next run."""
         return self._shared_durations.dump()
 
     async def close(self) -> None:
-        """Let go of the ledger."""
+        """Close the ledger."""
         if self._ledger is not None:
             await self._ledger.close()
 
     def stop_submitting(self, reason: StopReason, message: str) -> None:
-        """All stop submitting; the first reason is kept."""
+        """Stop all submitting; the first reason is kept."""
         if self._stop is None:
             self._stop = (reason, message)
 
     def _apply_report(self, report: Heartbeat) -> None:
-        """Take over what a worker tells of its rows, of durations, and of the run."""
+        """Apply what a worker reports of its rows, of durations, and of the run."""
         for event in report.events:
             self._add_event(event)
         self._changed_records.update((record.key, record) for record in report.changed_records)
@@ -220,7 +223,7 @@ class Coordinator:
         self._add_event(Event(Topic.WAITING, message, Level.WARNING))
 
     def _add_event(self, event: Event) -> None:
-        """Pass an event on; what all workers wait for is said once."""
+        """Pass an event on; what all workers wait for is reported once."""
         now = time.monotonic()
         if event.topic is Topic.WAITING:
             if now - self._last_reported_at.get(event.message, -inf) < EVENT_DEDUP_S:
@@ -229,7 +232,7 @@ class Coordinator:
         self._events.append(event)
 
     def _may_lease_rows(self) -> bool:
-        """Say whether a worker might get a row: one that is paid, or one that may still be submitted."""
+        """Whether a worker might get a row: one that is paid, or one that may still be submitted."""
         if self._cancel:
             return False
         return self._may_have_paid_rows or (
@@ -239,10 +242,9 @@ class Coordinator:
     async def _lease_rows(
         self, worker: str, wanted: int, takeover_capacity: int
     ) -> list[tuple[LeasedRow, float | None]]:
-        """Lend rows, each with its price; while all stop, only such as are paid.
+        """Lease rows, each with its price; once submitting has stopped, only paid ones.
 
-        Those under way are lent to whoever has room: they keep slots, without which nobody might ever come
-        to want another row.
+        Rows in flight go to any worker with room: they occupy slots that nobody else can free.
         """
         leased: list[tuple[LeasedRow, float | None]] = []
         async with self._stopping_on_error(), self._lease_lock:
@@ -279,7 +281,7 @@ class Coordinator:
         self._may_have_unpaid_rows = True
 
     async def _revoke(self, worker: str, unfinished: Sequence[str] | None = None) -> None:
-        """End a worker's leases. What it has `left` it has told itself; None: it told nothing."""
+        """End a worker's leases. `unfinished` are the rows it reported as left; None: it reported nothing."""
         async with self._stopping_on_error(), self._lease_lock:
             if worker not in self._last_heartbeat_at:
                 return
@@ -292,13 +294,11 @@ class Coordinator:
             finally:
                 self._remove_worker(
                     worker
-                )  # until now it counts as working: a look must not find nothing left
+                )  # counts as working until now, so that no snapshot finds nothing left
             self._permit_pool.remove_worker(worker, time.monotonic(), revoked.in_flight)
             if revoked.rows_freed:
                 self._may_have_paid_rows = self._may_have_unpaid_rows = True
-                self._budget.exhausted = (
-                    False  # what was set aside for its rows is there for whoever gets them
-                )
+                self._budget.exhausted = False  # its rows keep their reservations
 
     def _remove_worker(self, worker: str) -> None:
         del self._last_heartbeat_at[worker]
@@ -308,7 +308,7 @@ class Coordinator:
 
     @asynccontextmanager
     async def _stopping_on_error(self) -> AsyncIterator[None]:
-        """Let trouble with the ledger, or another driver's epoch, be what halts the run."""
+        """Let an error of the ledger, or another driver's epoch, stop the run."""
         try:
             yield
         except StopRun as error:
@@ -317,12 +317,12 @@ class Coordinator:
 
     def _require_ledger(self) -> Ledger:
         if self._ledger is None:
-            raise StopRun(StopReason.LEDGER, "the account has no ledger")
+            raise StopRun(StopReason.LEDGER, "the coordinator has no ledger")
         return self._ledger
 
 
 def _render_duration_s(record: Record) -> float:
-    """How long a generation took to be seen as ended, 0.0 if it has not."""
+    """How long a generation took until a poll found it ended, 0.0 if none has."""
     if record.finished_at is None or record.accepted_at is None:
         return 0.0
     return record.finished_at - record.accepted_at

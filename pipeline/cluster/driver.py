@@ -1,4 +1,4 @@
-"""The driver: starts the account and the workers, replaces who is lost, and shows the run from the ledger.
+"""The driver: starts the coordinator and the workers, replaces those that die, and reports the run.
 
 To the command it looks like an `Engine`. It decides nothing about a row: it may die at any moment, and the
 next one begins a new epoch over the same ledger.
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 SNAPSHOT_INTERVAL_S: Final = 0.25
 REREAD_COST_FACTOR: Final = 50.0
 REREAD_INTERVAL_S: Final = 60.0
-"""Rows are shown as workers report them. The whole ledger is read again after a death, and then every
-minute at most, taking up to a fiftieth of the driver's time."""
+"""Rows are shown as workers report them. The whole ledger is read again after a death, else once a minute,
+within a fiftieth of the driver's time."""
 
 MAX_DEATHS_PER_WORKER: Final = 10
-"""How often each process may end, on the average, while no row moves, before the run gives up."""
+"""How often processes may die, per worker, without any row changing, before the run gives up."""
 
 IDLE_CHECK_S: Final = 10.0
-"""How long nobody may be at work before a look at what is in the way."""
+"""How long there may be no live worker before Ray itself is checked."""
 
 SHUTDOWN_GRACE_S: Final = 5.0
-"""How long workers that were told to stop at once may take for it."""
+"""How long workers may take to stop at once before they are killed."""
 
 
 class ClusterDriver:
@@ -93,9 +93,9 @@ class ClusterDriver:
         return list(self._records.values())
 
     def stop(self, reason: str, notice: str) -> None:
-        """Let all workers submit no more, and finish and save what is paid.
+        """Stop submitting on all workers; finish and save what is paid.
 
-        `reason` is what the outcome will say, `notice` is said now.
+        `reason` goes into the outcome, `notice` is reported now.
         """
         self._interrupt_message = reason
         self._observer.on_event(Event(Topic.STOPPING, notice, Level.WARNING))
@@ -103,14 +103,14 @@ class ClusterDriver:
             self._coordinator.call_nowait("interrupt", reason)
 
     def stop_submitting(self, error: StopRun) -> None:
-        """Submit nothing more, for a trouble that was met here; go on with what is paid."""
+        """Stop submitting for an error that was met here; go on with what is paid."""
         self._stop_error = error
         self._report_stop(str(error))
         if self._coordinator is not None:
             self._coordinator.call_nowait("stop_submitting", error.reason, str(error))
 
     def cancel(self) -> None:
-        """Let all workers stop at once; whoever has not within some seconds is ended.
+        """Stop all workers at once; those still alive after `SHUTDOWN_GRACE_S` are killed.
 
         A database that is away is waited for no longer than that.
         """
@@ -143,7 +143,7 @@ class ClusterDriver:
         return self._outcome()
 
     async def _run_epoch(self) -> None:
-        """Let one account lend all there is to do; `_lost` says afterwards what became of it, if anything."""
+        """Run one coordinator to its end; `_coordinator_error` is set when it was lost."""
         name = f"veobatch-{self._ledger.identity}-{self._epoch}"
         coordinator = self._coordinator = ray_backend.start_coordinator(
             name, self._config, self._epoch, self._orphans
@@ -164,7 +164,7 @@ class ClusterDriver:
             tasks.cancel_scope.cancel()
 
     async def _begin_next_epoch(self) -> bool:
-        """Make way for another account, which begins with the ledger alone; say whether there may be one."""
+        """Begin an epoch for another coordinator, from the ledger alone; False when there may be none."""
         self._deaths += 1
         await self._kill_all()
         if self._cancelling:
@@ -173,7 +173,7 @@ class ClusterDriver:
             self._fatal_stop = (StopReason.UNFINISHED, f"the cluster is lost: {self._coordinator_error}")
             return False
         message = (
-            f"the account's process is lost ({self._coordinator_error}): another goes on from the ledger"
+            f"the coordinator's process is lost ({self._coordinator_error}): another goes on from the ledger"
         )
         self._observer.on_event(Event(Topic.NOTE, message, Level.WARNING))
         self._epoch, self._orphans = await self._ledger.begin_epoch()
@@ -182,13 +182,13 @@ class ClusterDriver:
         return True
 
     async def _kill_all(self) -> None:
-        """End every process; from now on there is nobody to be told anything."""
+        """Kill every process of the epoch."""
         coordinator, self._coordinator = self._coordinator, None
         workers, self._workers = list(self._workers.values()), {}
         await to_thread.run_sync(ray_backend.kill, coordinator, workers)
 
     async def _supervise(self, coordinator: RayCoordinatorClient, tasks: TaskGroup) -> None:
-        """Keep as many workers as were asked for while there are rows that none of them has."""
+        """Keep `workers` workers alive while there are rows to lease."""
         try:
             while True:
                 snapshot = await self._take_snapshot(coordinator)
@@ -211,9 +211,9 @@ class ClusterDriver:
             self._report_stop(str(stop_error))
 
     async def _needs_workers(self, snapshot: StatusSnapshot) -> bool:
-        """Say whether there is something to do for another worker; while all stop, only what is paid is.
+        """Whether another worker would have work; once submitting has stopped, only paid rows count.
 
-        The account finds that out by lending, which it cannot as long as no worker has a place.
+        The coordinator finds that out by leasing, which it cannot while no worker runs.
         """
         if not snapshot.rows_available or self._fatal_stop is not None or self._cancelling:
             return False
@@ -223,7 +223,7 @@ class ClusterDriver:
         return any(count.get(state) for count in counts for state in (*IN_FLIGHT_STATES, State.READY))
 
     async def _check_idle(self, snapshot: StatusSnapshot) -> None:
-        """While nobody works, look at what keeps workers from it. Raises `StopRun` when there is no Ray."""
+        """Check Ray while no worker runs. Raises `StopRun` when it is gone."""
         if snapshot.live_workers:
             self._idle_since = anyio.current_time()
         elif anyio.current_time() > self._idle_since + IDLE_CHECK_S:
@@ -231,7 +231,7 @@ class ClusterDriver:
             await to_thread.run_sync(ray_backend.require_ray)
             if not self._idle_reported and self._address is not None:
                 self._idle_reported = True
-                message = "no worker has begun yet: they wait for a free CPU of the cluster"
+                message = "no worker has started yet: they wait for a free CPU of the cluster"
                 self._observer.on_event(Event(Topic.WAITING, message, Level.WARNING))
 
     async def _take_snapshot(self, coordinator: RayCoordinatorClient) -> StatusSnapshot:
@@ -254,7 +254,7 @@ class ClusterDriver:
         return snapshot
 
     def _report_stop(self, message: str) -> None:
-        """Say, once, why nothing more is submitted; interrupts are said as they come."""
+        """Report, once, why submitting stopped; interrupts are reported as they come."""
         if not self._stop_reported:
             self._stop_reported = True
             self._observer.on_event(Event(Topic.STOPPING, message, Level.WARNING))
@@ -266,7 +266,7 @@ class ClusterDriver:
         tasks.start_soon(self._watch_worker, coordinator, name)
 
     async def _watch_worker(self, coordinator: RayCoordinatorClient, name: str) -> None:
-        """Wait for a worker's end. One that dies is replaced; what it had is given to others."""
+        """Wait for a worker's end. One that dies is replaced, and its rows go to others."""
         try:
             stop = await self._workers[name].run.remote(name, self._config.for_worker(), coordinator.actor)
         except ray_backend.actor_error_type() as error:
@@ -290,14 +290,14 @@ class ClusterDriver:
         self._observer.on_event(Event(Topic.NOTE, f"worker {name}: {error}", Level.DEBUG))
 
     async def _reread_ledger(self) -> None:
-        """Read the ledger again, where what is shown may have come to differ from it."""
+        """Read the ledger again where what is shown may differ from it."""
         cost_s, read_at = 0.0, time.monotonic()
         while True:
             await anyio.sleep(max(SNAPSHOT_INTERVAL_S, REREAD_COST_FACTOR * cost_s))
             began = time.monotonic()
             if self._stale or began > read_at + REREAD_INTERVAL_S:
                 self._stale = False
-                with suppress(LedgerError):  # nothing was lost by not looking
+                with suppress(LedgerError):  # the next read will do
                     await self._read_ledger()
                 read_at = time.monotonic()
                 cost_s = read_at - began
@@ -329,7 +329,7 @@ class ClusterDriver:
         return state.outcome()
 
     def _stop_reasons(self) -> Iterator[tuple[StopReason, str]]:
-        """Give what kept rows from being submitted; the first counts."""
+        """Yield what kept rows from being submitted; the first counts."""
         if self._fatal_stop is not None and not self._interrupt_message:
             yield self._fatal_stop
         if self._last_snapshot is not None and self._last_snapshot.stop is not None:

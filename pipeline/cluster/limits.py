@@ -1,10 +1,10 @@
-"""One account for many workers: what it allows is found in one place, and lent.
+"""Limits of one account shared by many workers: permits to create, and shares of the poll rate.
 
-`Lender` and `LentGate` are the account's and the worker's side of the slots: permits to create, one by one.
-`PaceLender` and `LentPace` are those of the status calls: shares of one pace. Pure and synchronous: no
-clock, no messages; what a worker has seen since its last report comes as `Verdict`s and `Looked`. A slot is
-taken from the moment its permit is granted until its worker reports it free, or, when the worker is gone,
-until whoever has its row then does.
+`PermitPool` and `RemoteConcurrencyLimit` are the coordinator's and the worker's side of the slots;
+`RateLimitPool` and `RemoteRateLimit` those of the polls. Pure and synchronous: no clock, no messages. What a
+worker has seen since its last heartbeat arrives as `PermitResult`s and `PollStats`. A slot is taken from the
+moment its permit is granted until its worker reports it free or, when that worker is gone, until the next
+holder of its row does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
 
 LOCAL_PAUSE_INTERVALS: Final = 0.1
-"""How long a worker that was refused a status call makes none, in poll intervals, until it is told more."""
+"""How long a worker makes no poll after a 429, in poll intervals, until the coordinator says more."""
 
 
 class PermitOutcome(StrEnum):
@@ -42,7 +42,7 @@ class PermitResult:
 
 
 class PermitPool:
-    """The account: who has how many slots. `orphans` are rows in flight that no worker has."""
+    """Who has how many slots. `orphans` are rows in flight that no worker holds."""
 
     def __init__(self, concurrency_limit: AdaptiveConcurrencyLimit, orphans: Iterable[str] = ()) -> None:
         self._concurrency_limit = concurrency_limit
@@ -52,7 +52,7 @@ class PermitPool:
 
     @property
     def in_flight(self) -> int:
-        """How many slots are taken by generations, and by what is in doubt; permits come on top."""
+        """How many slots are taken by generations and rows in doubt; permits come on top."""
         return sum(self._in_flight.values()) + len(self._orphans)
 
     @property
@@ -61,7 +61,7 @@ class PermitPool:
         return self._permits.total()
 
     def update_worker(self, worker: str, now: float, in_flight: int, results: Iterable[PermitResult]) -> None:
-        """Take note of what a worker has in flight, and of what its permits came to."""
+        """Record what a worker has in flight, and the results of its permits."""
         self._in_flight[worker] = in_flight
         for result in results:
             self._permits[worker] -= 1
@@ -74,7 +74,7 @@ class PermitPool:
                     self._concurrency_limit.on_ended(now)
 
     def grant(self, worker: str, now: float, wanted: int) -> int:
-        """Lend up to `wanted` permits for creates that may start at once; return how many were lent."""
+        """Grant up to `wanted` permits for creates that may start at once; return how many."""
         for granted in range(wanted):
             if self._concurrency_limit.start_delay_s(now, self.in_flight) > 0:
                 return granted
@@ -83,13 +83,13 @@ class PermitPool:
         return wanted
 
     def assign(self, worker: str, keys: Iterable[str]) -> None:
-        """A worker has been lent rows that are in flight: they are its own from now on."""
+        """Count rows in flight that were leased to a worker as its own."""
         assigned = set(keys)
         self._orphans -= assigned
         self._in_flight[worker] = self._in_flight.get(worker, 0) + len(assigned)
 
     def remove_worker(self, worker: str, now: float, in_flight_keys: Iterable[str]) -> None:
-        """A worker is no more and can write no more; `keys` are its rows in flight, by the ledger."""
+        """Remove a worker that can write no more; `in_flight_keys` are its rows in flight, by the ledger."""
         self._orphans.update(in_flight_keys)
         self._in_flight.pop(worker, None)
         for _ in range(self._permits.pop(worker, 0)):
@@ -97,7 +97,7 @@ class PermitPool:
 
 
 class RemoteConcurrencyLimit:
-    """A worker's gate: it opens for permits that were granted, and keeps what to report of them."""
+    """A worker's concurrency limit: spends granted permits, and keeps their results for the heartbeat."""
 
     def __init__(self) -> None:
         self._permits = 0
@@ -110,21 +110,21 @@ class RemoteConcurrencyLimit:
         return self._permits
 
     def add_permits(self, permits: int) -> None:
-        """So many more creates may start."""
+        """Allow so many more creates."""
         self._permits += permits
 
     def return_permits(self, permits: int) -> None:
-        """So many permits are not needed after all."""
+        """Give back permits that are not needed."""
         self._permits -= permits
         self._results += [PermitResult(PermitOutcome.ENDED)] * permits
 
     def take_results(self) -> list[PermitResult]:
-        """Return what is to be reported, and forget it."""
+        """Return the results since the last heartbeat, and clear them."""
         results, self._results = self._results, []
         return results
 
     def start_delay_s(self, now: float, in_flight: int) -> float:
-        """Return 0.0 to go, or inf: ask when anything has changed."""
+        """Return 0.0 to start, or inf: ask again when something has changed."""
         return 0.0 if self._permits else inf
 
     def on_started(self, now: float) -> None:
@@ -147,7 +147,7 @@ class RemoteConcurrencyLimit:
 
 @dataclass(frozen=True, slots=True)
 class PollStats:
-    """A worker's status calls since its last report; `tracked` is how many generations it follows."""
+    """A worker's polls since its last heartbeat; `tracked` is how many generations it polls."""
 
     tracked: int = 0
     calls: int = 0
@@ -158,21 +158,21 @@ class PollStats:
 
 @dataclass(frozen=True, slots=True)
 class RateShare:
-    """A worker's share of the pace: seconds between two of its calls, and how long it makes none at all."""
+    """A worker's share of the poll rate: seconds between two polls, and how long it makes none at all."""
 
     gap_s: float = 0.0
     pause_s: float = 0.0
 
 
 class RateLimitPool:
-    """The account: how fast status calls go in all, divided by what each worker has to look at."""
+    """The poll rate of the whole account, divided by how many generations each worker polls."""
 
     def __init__(self, rate_limit: AdaptiveRateLimit) -> None:
         self._rate_limit = rate_limit
         self._tracked: dict[str, int] = {}
 
     def update_worker(self, worker: str, now: float, stats: PollStats) -> RateShare:
-        """Take note of a worker's calls; return its share."""
+        """Record a worker's polls; return its share."""
         self._tracked[worker] = stats.tracked
         self._rate_limit.record_calls(now, stats.calls)
         for _ in range(stats.answered):
@@ -183,12 +183,12 @@ class RateLimitPool:
         return RateShare(self._rate_limit.gap_s * max(1.0, share_divisor), self._rate_limit.pause_s(now))
 
     def remove_worker(self, worker: str) -> None:
-        """A worker is no more: its share is the others'."""
+        """Remove a worker; its share goes to the others."""
         self._tracked.pop(worker, None)
 
 
 class RemoteRateLimit:
-    """A worker's pace: its share, and what to report of its calls."""
+    """A worker's poll rate: its share, and what to report of its polls."""
 
     def __init__(self, *, interval_s: float) -> None:
         self._interval_s = interval_s
@@ -199,7 +199,7 @@ class RemoteRateLimit:
 
     @property
     def limited(self) -> bool:
-        """Say whether the account is known to limit status calls, so that news of it matters."""
+        """Whether the account is known to limit polls, so that a new share matters."""
         return self._gap_s > 0 or self._stats.refused > 0
 
     def acquire_delay_s(self, now: float) -> float:
@@ -216,7 +216,7 @@ class RemoteRateLimit:
         self._stats = replace(self._stats, answered=self._stats.answered + 1)
 
     def on_rate_limited(self, now: float, retry_after_s: float | None = None) -> None:
-        """A call was refused for its rate: make none until there is word from the account, or for a while."""
+        """After a 429: make no poll until the coordinator answers, or for a while."""
         retry_after_max_s = max(retry_after_s or 0.0, self._stats.retry_after_s or 0.0)
         self._stats = replace(
             self._stats, refused=self._stats.refused + 1, retry_after_s=retry_after_max_s or None
@@ -226,11 +226,11 @@ class RemoteRateLimit:
         )
 
     def take_poll_stats(self, tracked: int) -> PollStats:
-        """Return what is to be reported, and forget it."""
+        """Return the results since the last heartbeat, and clear them."""
         stats, self._stats = replace(self._stats, tracked=tracked), PollStats()
         return stats
 
     def set_share(self, now: float, share: RateShare) -> None:
-        """From now on this is the worker's share."""
+        """Set the worker's share."""
         self._gap_s = share.gap_s
         self._paused_until = max(self._paused_until, now + share.pause_s)

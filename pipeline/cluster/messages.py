@@ -1,4 +1,4 @@
-"""What driver, account and workers tell each other. Plain frozen data; nothing of Ray, nothing that acts."""
+"""The messages between driver, coordinator and workers: frozen data, nothing of Ray."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 DurationObservation = tuple[str, float, float, bool]
-"""A kind of generation, the ages between which it was looked at, and whether it had ended by the second."""
+"""(duration key, age at the last poll before, age at this poll, whether it had ended)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterConfig:
-    """Everything that a worker needs to know; it holds secrets and must not be shown.
+    """Everything that a worker needs to know; it holds secrets and must not be printed.
 
-    `lease_s` is how long a worker may be silent before its rows are given to others.
+    `lease_s` is how long a worker may be silent before its rows go to others; `api_name` is what the ledger
+    calls the API (see `Api`).
     """
 
     ledger: str = field(repr=False)
@@ -56,17 +57,17 @@ class ClusterConfig:
 
 
 class CoordinatorLost(Exception):
-    """The account is no more: whoever has borrowed from it must stop at once."""
+    """The coordinator is gone: its workers must stop at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """What a worker says of itself each time it asks for something. Counts are as of now.
+    """A worker's report, with what it asks for. Counts are as of now.
 
-    `moved` holds, for each row that has made steps since the last report, how it stands; `busy` says that
-    some of the worker's rows are under way, or will be; being in doubt is neither. `in_flight` counts what is
-    in doubt, too; `doubts` says for how many seconds each has been. `rows_wanted` counts rows of any kind;
-    `room` those that it could take over if they are under way already, so that nobody waits for their slots.
+    `changed_records` has the current record of each row that changed since the last heartbeat. `has_work`
+    says that some of the worker's rows are under way or will be; rows in doubt do not count. `in_flight`
+    counts rows in doubt, too; `in_doubt_ages_s` says for how many seconds each has been. `rows_wanted` counts
+    rows of any kind, `takeover_capacity` those already in flight that it could take over.
     """
 
     worker: str
@@ -86,10 +87,10 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatReply:
-    """What the account gives. A worker that is not `known` any more must end at once.
+    """What the coordinator answers. A worker that is not `registered` any more must end at once.
 
-    `more` says that rows may still come: nobody has them yet, money may come back for them, or whoever has
-    them may die. Until then no worker takes itself to have nothing left but doubts.
+    `more_rows_expected` says that rows may still come: they are not leased yet, the budget may have room for
+    them again, or their worker may die. Until then no worker ends for having only rows in doubt.
     """
 
     registered: bool = True
@@ -105,11 +106,11 @@ class HeartbeatReply:
 
 @dataclass(frozen=True, slots=True)
 class StatusSnapshot:
-    """What the account tells the driver: who works, who fell silent, what moved and was said, why all stop.
+    """What the coordinator reports to the driver.
 
-    `moved`, `events`, `left` (rows that workers leave to the next run, each with the reason) and `overdue`
-    among them are news since the last time. `waiting` says that there may be rows for another worker;
-    `short` that there are some, and no money.
+    `changed_records`, `events`, `unfinished` (rows left to the next run, each with the reason) and `overdue`
+    are those since the last snapshot. `rows_available` says that another worker might get rows,
+    `budget_exhausted` that there are some and no budget for them.
     """
 
     live_workers: frozenset[str]
@@ -125,10 +126,9 @@ class StatusSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class FinalReport:
-    """A worker's last words: its last report, the rows that it leaves to the next run, and why.
+    """A worker's last report: its last heartbeat, and the rows that it leaves to the next run, with reasons.
 
-    What it has in flight is not taken from the report: it may have been lent rows by an answer that came too
-    late for it, of which the ledger knows.
+    What it has in flight is read from the ledger: an answer that came too late may have leased it more rows.
     """
 
     last_heartbeat: Heartbeat

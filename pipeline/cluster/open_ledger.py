@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.cluster.messages import ClusterConfig
 
 OPEN_TIMEOUT_S: Final = 600.0
-"""How long whoever starts waits for the database."""
+"""How long a process that starts waits for the database."""
 
 RETRY_INTERVAL_S: Final = 1.0
 
@@ -29,9 +29,9 @@ async def open_ledger(
     on_pause: Callable[[str], None],
     report_event: Callable[[Event], Awaitable[None]],
 ) -> Ledger:
-    """Open the batch's ledger, waiting for a database that is away; `say` is told who waits, and why.
+    """Open the batch's ledger, waiting for a database that is away; `report_event` gets who waits, and why.
 
-    Raises `LedgerTrouble` when it is still away after `PATIENCE_S`.
+    Raises `LedgerError` when it is still away after `OPEN_TIMEOUT_S`.
     """
     deadline = time.monotonic() + OPEN_TIMEOUT_S
     while True:

@@ -9,23 +9,18 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import socket
-import tempfile
-import time
-from contextlib import suppress
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import anyio
 from anyio import to_thread
-from filelock import FileLock, Timeout
 
 from pipeline.cluster.coordinator import Coordinator
 from pipeline.cluster.messages import CoordinatorLost
+from pipeline.cluster.temp_folders import make_temp_folder, remove_temp_folders
 from pipeline.cluster.worker import ClusterWorker
 from pipeline.errors import StopReason, StopRun, UsageError, VeobatchError
 from pipeline.extras import missing_extra
@@ -50,35 +45,23 @@ CONNECT_TIMEOUT_S: Final = 5.0
 """How long the head of a cluster may take to accept a connection. Ray itself would try for minutes."""
 
 START_CHECK_S: Final = 5.0
-"""How long the account may take to begin before a look at what may be in its way."""
+"""How long the coordinator may take to start before Ray itself is checked."""
 
 HEAD_RECONNECT_TIMEOUT_S: Final = 7 * 24 * 3600
-"""How long those who have each other may go on without the head of the cluster."""
-
-TEMP_ROOT: Final = "/tmp"  # noqa: S108 - made private at once; a socket's path may have 103 characters
-"""Where the folder of a Ray of our own is made: Ray puts sockets into it, under long names."""
-
-TEMP_PREFIX: Final = "veobatch-"
-OWNER_LOCK_NAME: Final = "owner.lock"
-
-STALE_FOLDER_S: Final = 600.0
-"""How old a folder must be that nobody holds: Ray's helpers outlive a driver that was killed by a minute."""
+"""How long processes may go on without the head of the cluster."""
 
 if find_spec("ray") is None:
     raise missing_extra("--engine ray", "ray")
 
-_temp_folders: list[Path] = []
-_owner_locks: list[FileLock] = []
-
 
 class RayCoordinatorClient:
-    """The way to the account's actor. Each call raises `AccountLost` when it is no more."""
+    """Calls the coordinator's actor. Each call raises `CoordinatorLost` when it is gone."""
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
 
     async def open(self) -> None:
-        """Wait until the account has its process and the ledger. Raises `StopRun` when it can have none."""
+        """Wait until the coordinator has a process and the ledger. Raises `StopRun` when it cannot."""
         begun = self.actor.open.remote()
         while True:
             with anyio.move_on_after(START_CHECK_S):
@@ -138,7 +121,7 @@ class WorkerProcess:
     """A worker in a process of its own, which Ray gives to it."""
 
     def run(self, name: str, config: ClusterConfig, coordinator: Any) -> tuple[StopReason, str] | None:
-        """Work to the end; return what made it impossible, if anything did."""
+        """Work to the end; return why it could not, if something prevented it."""
         try:
             anyio.run(ClusterWorker(name, config, RayCoordinatorClient(coordinator)).run)
         except CoordinatorLost:
@@ -160,7 +143,7 @@ def start_or_join(address: str | None, workers: int) -> None:
     # Ray prints on standard output when a machine of the cluster is lost, which may be somebody's JSON.
     os.environ["RAY_DEDUP_LOGS"] = "1"
     os.environ["RAY_DEDUP_LOGS_SKIP_REGEX"] = "."
-    # A process whose cluster's head is gone for longer ends at once, without a word. Ours has one to say.
+    # A process whose cluster's head is gone for longer is ended by Ray without a message of ours.
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(HEAD_RECONNECT_TIMEOUT_S))
     if address is None:
         _start_local(workers)
@@ -173,11 +156,7 @@ def _start_local(workers: int) -> None:
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     options: dict[str, Any] = {}
     if not os.environ.get("RAY_TMPDIR"):
-        _remove_stale_folders()
-        _temp_folders.append(Path(tempfile.mkdtemp(prefix=TEMP_PREFIX, dir=TEMP_ROOT)))
-        _owner_locks.append(FileLock(_temp_folders[0] / OWNER_LOCK_NAME))
-        _owner_locks[0].acquire(timeout=0)
-        options["_temp_dir"] = str(_temp_folders[0] / "ray")  # Ray opens this one to everybody
+        options["_temp_dir"] = str(make_temp_folder() / "ray")  # Ray opens this one to everybody
     try:
         _init(
             address="local",  # else Ray joins one that was started on this machine, whoever's it is
@@ -188,7 +167,7 @@ def _start_local(workers: int) -> None:
             **options,
         )
     except (OSError, ValueError, RuntimeError) as error:
-        _remove_temp_folders()
+        remove_temp_folders()
         raise UsageError(f"--engine ray: Ray cannot be started: {error_summary(error)}") from error
 
 
@@ -199,7 +178,7 @@ def _join_cluster(address: str) -> None:
         )
     if address != "auto":
         _check_reachable(address)
-    # Past the knock, what is there is no Ray, or asks for a token: neither changes in twenty attempts.
+    # Something listens there: if it is no Ray, or wants a token, twenty attempts change nothing.
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")
     os.environ.setdefault("RAY_py_gcs_connect_timeout_s", "5")
     os.environ.setdefault("RAY_gcs_rpc_server_connect_timeout_s", "2")
@@ -243,7 +222,7 @@ def _init(**options: Any) -> None:
 
 
 def reclaim_signals() -> None:
-    """Let Python have the signals again that Ray took while it was started; call it in the main thread.
+    """Give Python the signals back that Ray took when it started; call it in the main thread.
 
     Ray's own handler of SIGTERM prints a stack and aborts the process.
     """
@@ -255,7 +234,7 @@ def reclaim_signals() -> None:
 def start_coordinator(
     name: str, config: ClusterConfig, epoch: int, orphans: frozenset[str]
 ) -> RayCoordinatorClient:
-    """Start the one account of an epoch, known in the cluster by `name`; return the way to it.
+    """Start the one coordinator of an epoch, known in the cluster by `name`; return its client.
 
     It lives on the driver's machine: the run ends with that one anyway, and with no other. Raises `StopRun`
     when it can have no process.
@@ -295,7 +274,7 @@ def start_worker() -> Any:
 
 
 def kill(coordinator: RayCoordinatorClient | None, workers: Sequence[Any]) -> None:
-    """End whoever is still there."""
+    """Kill the processes that are still there."""
     import ray
 
     for actor in (*workers, *([] if coordinator is None else [coordinator.actor])):
@@ -307,29 +286,11 @@ def shutdown() -> None:
     import ray
 
     ray.shutdown()
-    _remove_temp_folders()
-
-
-def _remove_temp_folders() -> None:
-    while _temp_folders:
-        shutil.rmtree(_temp_folders.pop(), ignore_errors=True)
-    while _owner_locks:
-        _owner_locks.pop().release()
-
-
-def _remove_stale_folders() -> None:
-    """Take away the folders of drivers that were killed; one that lives holds its own."""
-    for folder in Path(TEMP_ROOT).glob(f"{TEMP_PREFIX}*"):
-        with suppress(OSError, Timeout):
-            found = folder.stat()
-            if found.st_uid != os.getuid() or found.st_mtime > time.time() - STALE_FOLDER_S:
-                continue
-            with FileLock(folder / OWNER_LOCK_NAME, timeout=0):
-                shutil.rmtree(folder, ignore_errors=True)
+    remove_temp_folders()
 
 
 def actor_error_type() -> type[Exception]:
-    """The error of a call to a process that is no more, or that broke."""
+    """The error of a call to a process that is gone or broken."""
     from ray.exceptions import RayError
 
     found: type[Exception] = RayError

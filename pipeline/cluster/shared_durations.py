@@ -1,4 +1,4 @@
-"""What workers learn of durations, told to one another by way of the account. No clock, no messages."""
+"""Rendering durations that workers learn, shared by way of the coordinator. No clock, no messages."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from pipeline.cluster.messages import DurationObservation
 
 MAX_BACKLOG: Final = 5000
-"""How many lessons are kept for those who have not asked for a while."""
+"""How many observations are kept for workers that have not asked for a while."""
 
 
 class SharingLearner(DurationLearner):
-    """Learns as ever, and keeps what it has seen itself to be told to the others."""
+    """A learner that also keeps its own observations for the other workers."""
 
     def __init__(self, interval_s: float) -> None:
         super().__init__(interval_s)
@@ -31,18 +31,18 @@ class SharingLearner(DurationLearner):
         super().on_finished(kind, from_s, to_s)
 
     def apply(self, observation: DurationObservation) -> None:
-        """Take over what another worker has seen."""
+        """Learn from another worker's observation."""
         kind, from_s, to_s, ended = observation
         (super().on_finished if ended else super().on_still_running)(kind, from_s, to_s)
 
     def take_observations(self) -> tuple[DurationObservation, ...]:
-        """Return what is to be told, and forget it."""
+        """Return the observations since the last call, and clear them."""
         observations, self._unsent = tuple(self._unsent), []
         return observations
 
 
 class SharedDurations:
-    """The account's side: all that was learned, and who has heard how much of it."""
+    """The coordinator's side: all that was learned, and how much of it each worker has."""
 
     def __init__(self, interval_s: float, cached_durations: Mapping[str, Any]) -> None:
         self._learner = DurationLearner(interval_s)
@@ -52,7 +52,7 @@ class SharedDurations:
         self._next_index: dict[str, int] = {}
 
     def join(self, worker: str) -> dict[str, Any]:
-        """Return all that is known to a worker that begins."""
+        """Register a worker; return all that is known."""
         self._next_index[worker] = self._end
         return self.dump()
 
@@ -61,7 +61,7 @@ class SharedDurations:
         return self._learner.dump()
 
     def add(self, worker: str, observations: Iterable[DurationObservation]) -> None:
-        """Take over what a worker has seen."""
+        """Add a worker's observations."""
         for observation in observations:
             kind, from_s, to_s, ended = observation
             (self._learner.on_finished if ended else self._learner.on_still_running)(kind, from_s, to_s)
@@ -71,13 +71,15 @@ class SharedDurations:
             self._dropped += MAX_BACKLOG
 
     def since(self, worker: str) -> tuple[DurationObservation, ...]:
-        """Return what others have seen since this worker was last told."""
+        """Return the other workers' observations since this one last asked."""
         start = max(self._next_index.get(worker, self._end), self._dropped)
         self._next_index[worker] = self._end
-        return tuple(lesson for by, lesson in self._backlog[start - self._dropped :] if by != worker)
+        return tuple(
+            observation for by, observation in self._backlog[start - self._dropped :] if by != worker
+        )
 
     def remove_worker(self, worker: str) -> None:
-        """A worker is no more."""
+        """Remove a worker."""
         self._next_index.pop(worker, None)
 
     @property

@@ -1,8 +1,8 @@
-"""A worker: the same engine as on one machine, over rows that the account lends it as it goes.
+"""A worker: the same engine as on one machine, over rows that the coordinator leases to it.
 
-It owns its connections and the beat at which it reports. It trusts its lease by its own clocks alone, from
-the moment at which it sent the last report that was answered. Past that, no create leaves it, whatever it
-was doing when it was stopped; and its steps are fenced in the ledger by the numbers of its leases.
+It owns its connections and its heartbeat. It judges its lease by its own clocks, from the moment at which it
+sent the last heartbeat that was answered. After that no create leaves it, even if the process was stopped
+meanwhile, and its steps are fenced in the ledger by the numbers of its leases.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import random
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from math import inf
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from pipeline.client import Api
 from pipeline.client.client import LOG_REQUEST_GAP_S
+from pipeline.cluster.heartbeats import HeartbeatObserver
 from pipeline.cluster.limits import RemoteConcurrencyLimit, RemoteRateLimit
 from pipeline.cluster.messages import CoordinatorLost, FinalReport, Heartbeat
 from pipeline.cluster.open_ledger import open_ledger
@@ -26,7 +27,6 @@ from pipeline.download.http import open_session
 from pipeline.download.retry_state import DownloadLimits
 from pipeline.engine import Engine
 from pipeline.errors import Conflict, StopReason, StopRun
-from pipeline.events import Event, Level, Topic
 from pipeline.ledger.leases import TERMINAL_STATES
 from pipeline.model import Failure, State
 from pipeline.poll.schedule import PollSchedule
@@ -35,19 +35,18 @@ from pipeline.storage import open_store
 from pipeline.submit.budget import Budget
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
-    from typing import Any
+    from collections.abc import AsyncIterator, Sequence
 
     from aiohttp import ClientSession
 
+    from pipeline.cluster.heartbeats import CoordinatorClient
     from pipeline.cluster.messages import ClusterConfig, HeartbeatReply
     from pipeline.ledger.leases import LeasedRow
-    from pipeline.model import Record
     from pipeline.run_state import RunOutcome
     from pipeline.storage import OutputStore
 
 LEASE_SAFETY_FACTOR: Final = 0.8
-"""A worker takes its lease for over a little before the account does."""
+"""A worker regards its lease as expired a little before the coordinator does."""
 
 CLOSE_TIMEOUT_S: Final = 5.0
 
@@ -56,49 +55,15 @@ MAX_ROWS: Final = 500
 MIN_HEARTBEAT_S: Final = 0.02
 MAX_HEARTBEAT_S: Final = 1.0
 HEARTBEAT_INTERVALS_WHEN_WAITING: Final = 0.1
-"""Beats a worker leaves between two reports while it could use more than it has, in poll intervals."""
+"""Heartbeat interval while the worker wants more rows, in poll intervals."""
 
 
 LOCAL_STOP_REASONS: Final = frozenset({StopReason.INTERRUPTED, StopReason.IN_DOUBT})
-"""Reasons for which one worker stops while others go on: it was told to, or has nothing left but doubts."""
-
-
-class CoordinatorClient(Protocol):
-    """The way to the account; each call is answered in turn, or raises `AccountLost`."""
-
-    async def join(self, worker: str) -> Mapping[str, Any]: ...
-    async def heartbeat(self, report: Heartbeat) -> HeartbeatReply: ...
-    async def leave(self, final_report: FinalReport) -> None: ...
-    async def report_event(self, event: Event) -> None: ...
-
-
-class HeartbeatObserver:
-    """The worker's observer: what is to be reported of rows that moved, and of words that were said."""
-
-    def __init__(self) -> None:
-        self._changed_records: dict[str, Record] = {}
-        self._events: list[Event] = []
-
-    def on_transition(self, before: Record, after: Record) -> None:
-        self._changed_records[after.key] = after
-
-    def on_event(self, event: Event) -> None:
-        if event.level is not Level.DEBUG and event.topic is not Topic.STOPPING:
-            self._events.append(event)
-
-    def on_ledger_pause(self, message: str) -> None:
-        """The database is waited for, or is back."""
-        self.on_event(Event(Topic.WAITING, message, Level.WARNING))
-
-    def take_changes(self) -> tuple[tuple[Record, ...], tuple[Event, ...]]:
-        """Return how the rows that moved stand, and the words; forget both."""
-        changed_records, self._changed_records = tuple(self._changed_records.values()), {}
-        events, self._events = tuple(self._events), []
-        return changed_records, events
+"""Reasons for which one worker stops while others go on: told to, or only rows in doubt are left."""
 
 
 class ClusterWorker:
-    """One worker's life."""
+    """One worker."""
 
     def __init__(self, name: str, config: ClusterConfig, coordinator: CoordinatorClient) -> None:
         self._name = name
@@ -118,17 +83,17 @@ class ClusterWorker:
         self._max_rows = 2 * MAX_ROWS + config.settings.concurrency
 
     def may_create(self) -> bool:
-        """Say whether the lease still holds, so that a create may leave.
+        """Whether the lease still holds, so that a create may leave.
 
-        The monotonic clock of Linux stands still while the machine sleeps; the other one may be set back.
+        The monotonic clock of Linux stands still while the machine sleeps; the wall clock may be set back.
         """
         return time.monotonic() < self._lease_until and time.time() < self._lease_until_wall
 
     async def run(self) -> None:
-        """Work until there is nothing left to do, or the account wants no more of this worker.
+        """Work until there is nothing left to do, or the coordinator ends this worker.
 
-        Raises `AccountLost` when there is no account to begin with, and a `StopRun` for a ledger or a place
-        that cannot be opened.
+        Raises `CoordinatorLost` when there is no coordinator to begin with, and a `StopRun` for a ledger or
+        an output that cannot be opened.
         """
         config = self._config
         async with _shielded_exit_stack() as stack:
@@ -162,7 +127,7 @@ class ClusterWorker:
                 await self._send_final_report(engine, outcome)
 
     async def _send_final_report(self, engine: Engine, outcome: RunOutcome) -> None:
-        """Leave what is open to the next run: here is nothing more to be done for it."""
+        """Report the rows that are left to the next run."""
         with anyio.CancelScope(shield=True), suppress(CoordinatorLost):
             report = self._build_heartbeat(engine)
             unfinished = {
@@ -197,7 +162,7 @@ class ClusterWorker:
         return Engine([], dependencies, settings, self._observer, expected_more=inf)
 
     async def _heartbeat_loop(self, engine: Engine) -> None:
-        """Report and take what is given as long as there is an account; without one, stop at once."""
+        """Send heartbeats as long as there is a coordinator; without one, stop at once."""
         try:
             while not self._revoked:
                 pause_s = await self._heartbeat(engine)
@@ -209,7 +174,7 @@ class ClusterWorker:
             engine.cancel()
 
     async def _heartbeat(self, engine: Engine) -> float:
-        """Report once and heed the answer; return the seconds until the next time."""
+        """Send one heartbeat and apply the answer; return the seconds until the next one."""
         report = self._build_heartbeat(engine)
         lease_s = LEASE_SAFETY_FACTOR * self._config.lease_s
         lease_until = time.monotonic() + lease_s, time.time() + lease_s
@@ -245,7 +210,7 @@ class ClusterWorker:
             if state.stop_reason is not None
             else state.submittable_count(time.monotonic(), max(MAX_PERMITS, self._prefetch_rows))
         )
-        # Pending rows leave as much room to those under way: they may wait for the very slots of these.
+        # Leave room for rows in flight: pending ones may be waiting for their slots.
         takeover_capacity = max(0, min(self._prefetch_rows, self._max_rows - state.started_count()))
         return Heartbeat(
             self._name,
@@ -264,21 +229,21 @@ class ClusterWorker:
         )
 
     def _forget_rows(self, engine: Engine, ended: Sequence[str]) -> None:
-        """Let go of rows that are done or failed for good: there may be very many."""
+        """Drop rows that are done or failed for good: there may be very many."""
         engine.forget(ended)
         for key in ended:
             self._leases.pop(key, None)
             self._prices.pop(key, None)
 
     def _permits_wanted(self, due: int) -> int:
-        """Return how many more permits there is use for; those beyond are given back."""
+        """Return how many more permits are useful; give surplus ones back."""
         useful = min(due, MAX_PERMITS)
         if self._concurrency_limit.permits > useful:
             self._concurrency_limit.return_permits(self._concurrency_limit.permits - useful)
         return useful - self._concurrency_limit.permits
 
     def _stop_to_report(self, engine: Engine) -> tuple[StopReason, str] | None:
-        """Return, once, what this worker has met that stops them all."""
+        """Return, once, a reason of this worker's that stops them all."""
         state = engine.state
         if state.stop_reason in LOCAL_STOP_REASONS or state.stop_reason is None or self._stop_reported:
             return None
@@ -308,13 +273,13 @@ class ClusterWorker:
         engine.set_expects_more(more=reply.more_rows_expected or bool(reply.rows))
 
     def _on_lease_lost(self, engine: Engine) -> None:
-        """Everything that was borrowed is gone: no create leaves any more, and no step would be taken."""
+        """The leases are gone: no create may leave, and the ledger would take no step."""
         self._revoked = True
         self._lease_until = 0.0
         engine.cancel()
 
     async def _admit(self, engine: Engine, leased_rows: tuple[tuple[LeasedRow, float | None], ...]) -> None:
-        """Take rows over; a create that somebody else sent without hearing the answer is in doubt."""
+        """Take rows over; one that another worker submitted without an answer is in doubt."""
         records = []
         for leased, price in leased_rows:
             record = leased.record
@@ -334,7 +299,7 @@ class ClusterWorker:
 
 @asynccontextmanager
 async def _shielded_exit_stack() -> AsyncIterator[AsyncExitStack]:
-    """Close what is put on the stack, also when its owner is cancelled."""
+    """Close what is on the stack, also when its owner is cancelled."""
     stack = AsyncExitStack()
     try:
         yield stack

@@ -38,7 +38,7 @@ async def test_coordinator_is_killed(tmp_path: Path, head: RayCluster) -> None:
             send_signal(head.pids_named(COORDINATOR_PROCESS)[0], signal.SIGKILL)
         code = await batch.ended(process)
         assert code == 0, batch.output_text()
-        assert "the account's process is lost (its process died): another goes on" in batch.output_text()
+        assert "the coordinator's process is lost (its process died): another goes on" in batch.output_text()
         batch.assert_all_done()
         assert box.state.peak_in_flight <= 6
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,10 +17,13 @@ from pipeline.errors import BatchLocked, ExitCode, StopReason, StopRun
 
 if TYPE_CHECKING:
     from pipeline.cli.paths import BatchPaths, LedgerChoice
-    from pipeline.client import ApiKey
+    from pipeline.client import Api
     from pipeline.ledger import Ledger
     from pipeline.model import Record
     from pipeline.results.cost_audit import CostAudit
+
+
+SANDBOX_SPEED = 20.0
 
 
 @click.command("costs")
@@ -33,32 +37,46 @@ def command(
 ) -> int:
     """Compare what the ledger says was spent with what the vendor logged, and list every difference.
 
-    Costs that the ledger did not know are written into it. Exit code 1 when something differs.
+    Costs that the ledger did not know are written into it. Exit code 1 when something differs. A rehearsal
+    is compared with the sandbox's journal and needs no key.
     """
     import anyio
 
-    from pipeline.cli.credentials import find_base_url, require_key
-
     paths = existing_batch_paths(target, output, ledger_choice)
+    return anyio.run(_audit_costs, paths, base_url, as_json)
+
+
+async def _open_api(stack: AsyncExitStack, paths: BatchPaths, base_url: str | None, *, sandbox: bool) -> Api:
+    """Return a client of the API, or of the sandbox with the journal of the rehearsal, which needs no key."""
+    from pipeline.cli.credentials import find_base_url, require_key
+    from pipeline.client import Api, ApiKey
+
+    if sandbox:
+        from pipeline.cli.app import SANDBOX_KEY
+        from pipeline.cli.setup import start_sandbox
+
+        url = await start_sandbox(stack, paths.folder, SANDBOX_SPEED)
+        return await stack.enter_async_context(Api(url, ApiKey(SANDBOX_KEY, "--sandbox")))
     key = require_key(os.environ, hint="The log is the account's own.")
-    return anyio.run(_audit_costs, paths, find_base_url(base_url, os.environ), key, as_json)
+    return await stack.enter_async_context(Api(find_base_url(base_url, os.environ), key))
 
 
-async def _audit_costs(paths: BatchPaths, base_url: str, key: ApiKey, as_json: bool) -> int:
+async def _audit_costs(paths: BatchPaths, base_url: str | None, as_json: bool) -> int:
     """Print totals and differences; return 1 when something differs.
 
     Raises `StopRun` when the vendor's log cannot be read to its end: half a log proves nothing.
     """
-    from pipeline.cli.ledger_access import open_read_only_ledger
-    from pipeline.client import Api
+    from pipeline.cli.ledger_access import SANDBOX_VENDOR, open_read_only_ledger
     from pipeline.reconcile.request_log import fetch_whole_log
     from pipeline.results.cost_audit import audit_costs
 
     async with await open_read_only_ledger(paths) as ledger:
         records, identity = await ledger.load(), ledger.identity
+        sandbox = await ledger.meta_get("vendor") == SANDBOX_VENDOR and base_url is None
     now = time.time()
     oldest = min((record.submitted_at for record in records if record.submitted_at), default=now)
-    async with Api(base_url, key) as api:
+    async with AsyncExitStack() as stack:
+        api = await _open_api(stack, paths, base_url, sandbox=sandbox)
         log = await fetch_whole_log(api, oldest, now)
     if log.error:
         raise StopRun(StopReason.UNREACHABLE, f"the vendor's log cannot be read: {log.error}")

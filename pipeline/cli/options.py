@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,6 +15,42 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.plan import RetrySelection
+
+
+RUN_OPTION_GROUPS: Final = {
+    "Everyday options": (
+        "sandbox", "output", "max_cost", "yes", "retry_failed", "concurrency", "timeout",
+        "as_json", "quiet", "verbose",
+    ),
+    "Rows in doubt, quotas and second thoughts": (
+        "reconcile_after", "reconcile_wait", "resubmit_in_doubt", "begin_anew", "only", "as_new",
+        "generation_retries", "wait_for_quota", "assume_price", "limit", "select", "model",
+    ),
+    "Videos and images": (
+        "name", "downloads", "max_video_bytes", "no_media", "verify", "fetch_missing", "check_images",
+        "allow_private_images",
+    ),
+    "Reports": ("serve", "junit", "notify"),
+}  # fmt: skip
+"""What `run --help` shows under which heading; every other option comes last."""
+
+LAST_GROUP: Final = "Rarely needed"
+
+
+class GroupedOptions(click.Command):
+    """A command whose help shows its options in groups, the rare ones last."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {title: [] for title in (*RUN_OPTION_GROUPS, LAST_GROUP)}
+        titles = {name: title for title, names in RUN_OPTION_GROUPS.items() for name in names}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                groups[titles.get(parameter.name or "", LAST_GROUP)].append(record)
+        for title, records in groups.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
 
 
 def ledger_options(function: Callable[..., int]) -> Callable[..., int]:

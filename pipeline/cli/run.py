@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import ledger_options
+from pipeline.cli.options import GroupedOptions, ledger_options
 
 if TYPE_CHECKING:
     from pipeline.cli.options import RunOptions
@@ -17,7 +17,8 @@ _SETTINGS_HELP = {
     "concurrency": "Generations in flight at the vendor, at most. With --engine ray about: a row in doubt"
     " gives its slot back once it can hardly be rendering any more.  [default: 20]",
     "downloads": "Downloads at once.  [default: 8]",
-    "poll_interval": "The pace of looks before anything is learned, in seconds.  [default: 10]",
+    "poll_interval": "Time between polls of a generation before the run has learned how long they take, in "
+    "seconds.  [default: 10]",
     "timeout": "A generation's deadline in seconds; then it is left for the next run.  [default: 1800]",
     "request_timeout": "How long an API request may take, in seconds.  [default: 60]",
     "reconcile_after": "How long a row's absence from the vendor's log leaves it in doubt, in seconds."
@@ -50,7 +51,7 @@ def _settings_options(function: Any) -> Any:
     return function
 
 
-@click.command("run")
+@click.command("run", cls=GroupedOptions)
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option("--output", metavar="DIR|URL", help="Where videos go.  [default: output/<manifest's name>]")
 @ledger_options
@@ -105,9 +106,7 @@ def _settings_options(function: Any) -> Any:
 @click.option(
     "--check-images", is_flag=True, default=None, help="Look at every image before anything is spent."
 )
-@click.option(
-    "--allow-private-images", is_flag=True, default=None, help="Let images lie on private addresses."
-)
+@click.option("--allow-private-images", is_flag=True, default=None, help="Allow images on private addresses.")
 @click.option(
     "--serve", metavar="[HOST:]PORT", help="Serve the report while the run goes on; 0: any free port."
 )

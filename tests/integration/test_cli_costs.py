@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.ledger import Ledger
 from pipeline.sandbox import Sandbox, SandboxOptions
+from tests.integration.vendor_double.workspace import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,3 +49,18 @@ async def test_costs_agree_with_the_log_until_the_ledger_is_wrong(tmp_path: Path
         code, said = await call(tmp_path, "costs", *common)
         assert code == 1
         assert "the ledger says $9.00, the log $0.40" in said
+
+
+async def test_a_rehearsal_is_compared_with_its_journal_and_needs_no_key(tmp_path: Path) -> None:
+    (tmp_path / "two.yaml").write_text(MANIFEST, encoding="utf-8")
+    environ = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    environ |= {"HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+    for words in (
+        ("run", "two.yaml", "--sandbox", "--sandbox-speed", "100", "--quiet"),
+        ("costs", "two.yaml"),
+    ):
+        command = [sys.executable, "-m", "pipeline", *words]
+        done = await anyio.run_process(command, cwd=tmp_path, env=environ, check=False)
+        assert done.returncode in (0, 1), done.stderr.decode()
+        assert b"no API key" not in done.stderr
+    assert b"actual" in done.stdout

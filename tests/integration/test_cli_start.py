@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.cli import COMMANDS, cli
 from pipeline.cli.app import exit_code
-from pipeline.cli.options import RunOptions
+from pipeline.cli.options import LAST_GROUP, RUN_OPTION_GROUPS, RunOptions
 from pipeline.cli.setup import resolve_settings
 from pipeline.errors import ExitCode, StopReason, UsageError
 from pipeline.model import Failure, State
@@ -54,6 +54,16 @@ def test_every_command_that_is_listed_is_there_and_explains_itself(name: str) ->
     shown = command.get_help(click.Context(command, info_name=f"veobatch {name}"))
     assert f"Usage: veobatch {name} " in shown
     assert len(shown.splitlines()) >= 5
+
+
+def test_the_options_of_run_are_grouped_with_the_rare_ones_last() -> None:
+    command = cli.get_command(click.Context(cli), "run")
+    assert command is not None
+    shown = command.get_help(click.Context(command, info_name="veobatch run"))
+    titles = [line.rstrip(":") for line in shown.splitlines() if line.endswith(":") and line[0] != " "]
+    assert titles == [*RUN_OPTION_GROUPS, LAST_GROUP]
+    for parameter in command.params:
+        assert isinstance(parameter, click.Argument) or parameter.opts[0] in shown
 
 
 def test_the_help_lists_every_command() -> None:

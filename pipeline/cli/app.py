@@ -35,6 +35,7 @@ from pipeline.download.verify import check_saved, describe_findings, transitions
 from pipeline.engine import Engine
 from pipeline.errors import Conflict, ExitCode, StopReason, StopRun, StoreError, UsageError
 from pipeline.events import Event, Level, Topic
+from pipeline.ledger.totals import Book
 from pipeline.model import State
 from pipeline.net.json_cache import write_json
 from pipeline.poll.duration_cache import duration_cache_path, read_duration_cache
@@ -117,12 +118,14 @@ async def _stop_before_start(prepared: PreparedRun, obstacle: Finding) -> ExitSu
     config, records = prepared.config, prepared.plan.records
     outcome = RunOutcome(records, obstacle.reason, f"{obstacle.message}; {obstacle.next_step}", {})
     argv, code = config.options.argv, ExitCode.RESUMABLE
-    summary = ExitSummary(argv, config.paths, outcome, 0.0, code, initial_records=records)
-    writer = ResultsWriter(
-        config.store, title=config.options.manifest.stem, manifest=str(config.options.manifest)
+    sandbox, money = config.options.sandbox, Book(await prepared.ledger.submissions()).totals()
+    summary = ExitSummary(
+        argv, config.paths, outcome, 0.0, code, sandbox=sandbox, initial_records=records, money=money
     )
+    title, manifest = config.options.manifest.stem, str(config.options.manifest)
+    writer = ResultsWriter(config.store, title=title, manifest=manifest, sandbox=sandbox)
     prepared.run_log.on_event(Event(Topic.ENDED, str(obstacle), Level.ERROR))
-    if not await writer.finish(records, next_command=str(summary.next_step())):
+    if not await writer.finish(records, next_command=str(summary.next_step()), money=money):
         summary = replace(summary, results_not_written=True)
     return summary
 

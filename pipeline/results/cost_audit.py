@@ -25,7 +25,7 @@ AMOUNT_TOLERANCE_USD: Final = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that is not as it should be, in words; `key` names the row, when there is one."""
+    """One discrepancy, described in `message`; `key` names the row, when there is one."""
 
     kind: str
     message: str

@@ -1,6 +1,6 @@
 """Who may see the live page: the place it listens at, the token, and the hosts it answers to.
 
-Pure decisions over a request's own words. A page bound to loopback trusts this machine, but not the
+Pure decisions over a request's headers and query. A page bound to loopback trusts this machine, but not the
 other sites in its browser: a name that is rebound to 127.0.0.1 is refused by its `Host`.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LOCK_NAME: Final = ".veobatch.lock"
+_NO_LOCKS_ADVICE: Final = "a file system without locks: choose another --output"
 HOLDER_NAME: Final = ".veobatch.holder.json"
 
 
@@ -34,8 +36,10 @@ def hold_lock(folder: Path, *, what: str, since: str) -> Iterator[None]:
     except Timeout as error:
         raise BatchLocked(f"{folder} is held by {_describe_holder(folder)}") from error
     except NotImplementedError as error:
-        raise StoreError(f"{folder} is on a file system without locks: choose another --output") from error
+        raise StoreError(f"{folder} is on {_NO_LOCKS_ADVICE}") from error
     except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP):
+            raise StoreError(f"{folder} is on {_NO_LOCKS_ADVICE}") from error
         reason = error.strerror or str(error)
         raise StoreError(f"the output folder {folder} cannot be written: {reason}") from error
     try:

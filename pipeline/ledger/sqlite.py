@@ -9,16 +9,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import sqlite3
 import time
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy.dialects.sqlite import dialect
-
 from pipeline.errors import LedgerError, StoreError, VeobatchError
-from pipeline.ledger.backend import LedgerBackend, migrate, new_identity, reject_newer_version
-from pipeline.ledger.schema import BOOK_VERSION, SCHEMA_VERSION
+from pipeline.ledger.backend import LedgerBackend, new_identity, reject_newer_version
+from pipeline.ledger.schema import BOOK_VERSION
+from pipeline.ledger.sqlite_file import (
+    APPLICATION_ID,
+    DIALECT,
+    create_if_missing,
+    has_locks,
+    migrate_file,
+    passes_quick_check,
+)
 from pipeline.ledger.statements import compile_statements
 
 if TYPE_CHECKING:
@@ -26,14 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.ledger.backend import Cursor
-    from pipeline.ledger.statements import Statements
 
-_DIALECT: Final = dialect(paramstyle="qmark")
-_APPLICATION_ID: Final = 0x7665_6F62  # "veob", in the file's header: https://www.sqlite.org/fileformat2.html
 _BUSY_TIMEOUT_S: Final = 60.0
-_CHECK_TIMEOUT_S: Final = 5.0
-"""How long the check of the file may take. It reads about 1 GB in this time; a larger ledger is checked
-in part, and damage in the rest is still found when its pages are read."""
 
 _WAL_PAGES: Final = 4000
 """Pages of 4 KiB after which SQLite moves the log into the file. Measured with 64 callers: fewer cost
@@ -55,9 +54,13 @@ _ERROR_MESSAGES: Final = {
     sqlite3.SQLITE_READONLY: f"the ledger cannot be written: {_PERMISSIONS_ADVICE}",
     sqlite3.SQLITE_CANTOPEN: f"the ledger cannot be opened: {_PERMISSIONS_ADVICE}",
     sqlite3.SQLITE_PERM: f"the ledger cannot be opened: {_PERMISSIONS_ADVICE}",
-    sqlite3.SQLITE_BUSY: f"another program has kept the ledger locked for {_BUSY_TIMEOUT_S:.0f} s: end it",
+    sqlite3.SQLITE_BUSY: "another program keeps the ledger locked: end it, then run the command again",
     sqlite3.SQLITE_IOERR: "the disk failed to read or write the ledger: check it, then run the command again",
 }
+_NO_LOCKS_MESSAGE: Final = (
+    "the file system here has no locks (some network shares and FUSE mounts have none), and without them a "
+    "ledger is not safe: keep it on a local disk with --ledger PATH"
+)
 _UNKNOWN_ERROR_MESSAGE: Final = "the ledger cannot be used"
 
 
@@ -74,7 +77,7 @@ class SqliteBackend(LedgerBackend):
 
         `new_as` is the identity of a batch that is new in it; by default a random one.
         """
-        super().__init__(batch, compile_statements(_DIALECT))
+        super().__init__(batch, compile_statements(DIALECT))
         self._path = path
         self._writer: sqlite3.Connection | None = None
         self._connections: list[sqlite3.Connection] = []
@@ -87,15 +90,17 @@ class SqliteBackend(LedgerBackend):
 
     def _open(self, *, read_only: bool, new_as: str | None) -> None:
         if not read_only:
-            _create_if_missing(self._path)
+            if not has_locks(self._path.parent):
+                raise LedgerError(f"{self._path}: {_NO_LOCKS_MESSAGE}")
+            create_if_missing(self._path)
         self._reader = self._connect(read_only=read_only)
         self._reader.execute("PRAGMA query_only = ON")
         found = self._check_file()
         if read_only and found < BOOK_VERSION:
-            self.sql, self.version = compile_statements(_DIALECT, found), found
+            self.sql, self.version = compile_statements(DIALECT, found), found
         if not read_only:
             self._writer = self._connect(read_only=False)
-            _migrate(self._writer, found, self.sql)
+            migrate_file(self._writer, found, self.sql)
             self._writer.execute(self.sql.batch_add, (self.batch, new_as or new_identity(), time.time()))
         row = self._reader.execute(self.sql.batch_get, (self.batch,)).fetchone()
         if row is None:
@@ -129,7 +134,7 @@ class SqliteBackend(LedgerBackend):
         """Return the version of the ledger, once it proved to be one, whole, and not newer than we are."""
         found = int(self._reader.execute(self.sql.version_get).fetchone()[0] or 0)
         reject_newer_version(str(self._path), found)
-        if not _passes_quick_check(self._reader):
+        if not passes_quick_check(self._reader):
             raise LedgerError(f"{self._path}: {_DAMAGED_MESSAGE}")
         return found
 
@@ -188,74 +193,9 @@ def _check_header(path: Path) -> None:
         head = file.read(72)
     if not head.startswith(b"SQLite format 3\0"):
         raise LedgerError(f"{path}: {_DAMAGED_MESSAGE}")
-    if int.from_bytes(head[68:72], "big") != _APPLICATION_ID:
+    if int.from_bytes(head[68:72], "big") != APPLICATION_ID:
         raise LedgerError(f"{path}: {_OTHER_DATABASE_MESSAGE}")
 
 
 def _may_write(path: Path) -> bool:
     return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
-
-
-def _create_if_missing(path: Path) -> None:
-    """Put a whole, empty ledger at `path` in one step: a kill leaves either none or one that opens."""
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.new")
-    try:
-        with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as connection:
-            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA journal_mode = WAL")
-            _migrate(connection, 0, compile_statements(_DIALECT))
-        _publish(new, path)
-    except (sqlite3.Error, FileExistsError, FileNotFoundError):
-        # Another process may have been first, and may have swept our file away: its ledger is used then.
-        if not path.exists():
-            raise
-    finally:
-        new.unlink(missing_ok=True)
-    for leftover in path.parent.glob(f"{path.name}.*.new*"):
-        leftover.unlink(missing_ok=True)
-
-
-def _publish(new: Path, path: Path) -> None:
-    try:
-        os.link(new, path)
-    except (FileExistsError, FileNotFoundError):
-        raise
-    except OSError:  # no hard links here (FAT, some network shares)
-        new.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _migrate(connection: sqlite3.Connection, current_version: int, sql: Statements) -> None:
-    if current_version == SCHEMA_VERSION:
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        if current_version:  # another process may have been first
-            current_version = int(connection.execute(sql.version_get).fetchone()[0])
-        migrate(connection.cursor(), sql, _DIALECT, current_version)
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _passes_quick_check(connection: sqlite3.Connection) -> bool:
-    deadline = time.monotonic() + _CHECK_TIMEOUT_S
-    connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
-    try:
-        return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
-            raise
-        return True
-    finally:
-        connection.set_progress_handler(None, 0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import os
 import sqlite3
 from typing import TYPE_CHECKING
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.errors import LedgerError, StoreError
-from pipeline.ledger import Ledger
+from pipeline.ledger import Ledger, sqlite_file
 from pipeline.ledger.sqlite import SqliteBackend
 from pipeline.model import State
 from tests.integration.ledger_servers import file_names, make_record
@@ -62,11 +64,12 @@ async def test_a_closed_ledger_is_one_file(path: Path) -> None:
 
 async def test_what_a_killed_creation_left_is_swept(path: Path) -> None:
     _write_file(path.with_name("mine.new"), b"")
+    _write_file(path.with_name("ledger.sqlite3.2024.new"), b"")
     _write_file(path.with_name("ledger.sqlite3.99-0badf00d.new"), b"")
     _write_file(path.with_name("ledger.sqlite3.99-0badf00d.new-journal"), b"")
     async with await Ledger.open(path):
         pass
-    assert file_names(path.parent) == [path.name, "mine.new"]
+    assert file_names(path.parent) == [path.name, "ledger.sqlite3.2024.new", "mine.new"]
 
 
 async def test_many_that_make_it_at_once_share_one(path: Path) -> None:
@@ -186,3 +189,38 @@ async def test_a_long_log_is_replayed(path: Path) -> None:
         assert await status.load() == [moved]
     async with await Ledger.open(left) as again:
         assert await again.load() == [moved]
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 100, 4096, 20_000])
+async def test_a_ledger_that_is_not_whole_is_never_published(
+    path: Path, monkeypatch: pytest.MonkeyPatch, kept_bytes: int
+) -> None:
+    """A full disk lost a part of the file, and SQLite did not say so when it was closed."""
+    build = sqlite_file._build
+
+    def build_and_lose(new: Path) -> None:
+        build(new)
+        assert new.stat().st_size > kept_bytes
+        assert not new.with_name(f"{new.name}-wal").exists()
+        os.truncate(new, kept_bytes)
+
+    monkeypatch.setattr(sqlite_file, "_build", build_and_lose)
+    with pytest.raises(StoreError, match="the disk is full"):
+        await Ledger.open(path)
+    assert file_names(path.parent) == []
+    monkeypatch.undo()
+    async with await Ledger.open(path) as ledger:
+        assert await ledger.load() == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+async def test_a_file_system_without_locks_is_named_with_the_way_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    with pytest.raises(LedgerError, match=r"has no locks .* --ledger PATH"):
+        await Ledger.open(path)
+    assert file_names(path.parent) == []

@@ -1,0 +1,145 @@
+"""How a ledger's file comes to be: built beside its place, checked, put there whole; or brought up to date.
+
+It must not know connections that stay open, or records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import os
+import re
+import secrets
+import sqlite3
+import tempfile
+import time
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy.dialects.sqlite import dialect
+
+from pipeline.ledger.backend import migrate
+from pipeline.ledger.schema import SCHEMA_VERSION
+from pipeline.ledger.statements import compile_statements
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.ledger.statements import Statements
+
+DIALECT: Final = dialect(paramstyle="qmark")
+APPLICATION_ID: Final = 0x7665_6F62  # "veob", in the file's header: https://www.sqlite.org/fileformat2.html
+_CHECK_TIMEOUT_S: Final = 5.0
+"""How long the check of the file may take. It reads about 1 GB in this time; a larger ledger is checked
+in part, and damage in the rest is still found when its pages are read."""
+
+_NO_LOCK_ERRORS: Final = frozenset(
+    {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+)
+
+
+def has_locks(folder: Path) -> bool:
+    """Try the kind of lock that SQLite takes. Where nothing can be written, that is for others to report."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        import fcntl
+
+        with tempfile.TemporaryFile(dir=folder, prefix=".veobatch-") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # Windows: every file system has locks
+        return True
+    except OSError as error:
+        return error.errno not in _NO_LOCK_ERRORS
+    return True
+
+
+def create_if_missing(path: Path) -> None:
+    """Put a whole, empty ledger at `path` in one step: a kill leaves either none or one that opens."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.new")
+    try:
+        _build(new)
+        _check_whole(new)
+        _publish(new, path)
+    except (sqlite3.Error, OSError):
+        # Another process may have been first, and may have swept our file away: its ledger is used then.
+        if not path.exists():
+            raise
+    finally:
+        new.unlink(missing_ok=True)
+    for leftover in path.parent.glob(f"{glob.escape(path.name)}.*.new*"):
+        if _OWN_LEFTOVER.fullmatch(leftover.name.removeprefix(path.name)):
+            leftover.unlink(missing_ok=True)
+
+
+_OWN_LEFTOVER: Final = re.compile(r"\.\d+-[0-9a-f]{8}\.new(-journal|-wal|-shm)?")
+
+
+def _build(new: Path) -> None:
+    with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute("PRAGMA synchronous = FULL")
+        migrate_file(connection, 0, compile_statements(DIALECT))
+        # Last: what is only in the log is lost when a full disk keeps it from being moved into the file.
+        connection.execute("PRAGMA journal_mode = WAL")
+
+
+def _check_whole(new: Path) -> None:
+    """Raise the error of a full disk, the cause of a file that SQLite takes to be written and is not."""
+    if not _is_whole(new):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _is_whole(new: Path) -> bool:
+    """Read the file as it lies on the disk: is all of an empty ledger in it?"""
+    uri = f"{new.resolve().as_uri()}?mode=ro&immutable=1"
+    try:
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+            version = connection.execute(compile_statements(DIALECT).version_get).fetchone()[0]
+            return bool(version == SCHEMA_VERSION and passes_quick_check(connection))
+    except sqlite3.DatabaseError:
+        return False
+
+
+def _publish(new: Path, path: Path) -> None:
+    try:
+        os.link(new, path)
+    except (FileExistsError, FileNotFoundError):
+        raise
+    except OSError:  # no hard links here (FAT, some network shares)
+        new.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def migrate_file(connection: sqlite3.Connection, current_version: int, sql: Statements) -> None:
+    if current_version == SCHEMA_VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if current_version:  # another process may have been first
+            current_version = int(connection.execute(sql.version_get).fetchone()[0])
+        migrate(connection.cursor(), sql, DIALECT, current_version)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def passes_quick_check(connection: sqlite3.Connection) -> bool:
+    deadline = time.monotonic() + _CHECK_TIMEOUT_S
+    connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
+    try:
+        return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            raise
+        return True
+    finally:
+        connection.set_progress_handler(None, 0)

@@ -1,8 +1,8 @@
-"""The whole run: submitters, lookers, savers and the reconciler around one board.
+"""The whole run: submitters, pollers, downloaders and the reconciler around one state.
 
 It owns concurrency and shutdown and must not know the command line. Each pool takes from its own queue
-and none waits for another's slots: a finished generation frees its slot when it is noticed, not when it
-is saved. Every stream is bounded by the number of rows, so that handing on never blocks.
+and none waits for another's slots: a finished generation frees its slot when that is noticed, not when its
+video is saved. Every stream is bounded by the number of rows, so that handing on never blocks.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ class Engine:
         *,
         expected_more: float = 0,
     ) -> None:
-        """Begin with `records`; up to `expecting` others at a time, or inf, may be admitted while it runs."""
+        """Begin with `records`; up to `expected_more` others at a time, or inf, may be admitted meanwhile."""
         self._run = RunContext(RunState.of(records), deps, settings, observer)
+        self._run.state.slots = settings.concurrency
         self._run.state.expects_more = expected_more > 0
         self._stream_capacity = max(1, len(records)) + expected_more
         self._started = anyio.Event()
@@ -55,15 +56,14 @@ class Engine:
         self._scope = anyio.CancelScope()
 
     async def run(self) -> RunOutcome:
-        """Do all there is to do; return how it ended. Only bugs raise: a run's trouble is in the outcome."""
-        run, board = self._run, self._run.state
-        settings = run.settings
+        """Do all there is to do; return how it ended. Only bugs raise: what stops a run is in the outcome."""
+        run, settings = self._run, self._run.settings
         ready_in, ready_out = create_memory_object_stream[str](self._stream_capacity)
         due_in, due_out = create_memory_object_stream[str](MAX_POLLERS)
         downloader_pool = DownloaderPool(run, ready_in)
-        poller_pool = PollerPool(run, downloader_pool.push)
+        reconciler_pool = ReconcilerPool(run, lambda record: poller_pool.track(record))
+        poller_pool = PollerPool(run, downloader_pool.push, reconciler_pool.ask_about)
         submitter_pool = SubmitterPool(run, self._submitter, poller_pool)
-        reconciler_pool = ReconcilerPool(run, poller_pool.track)
         self._downloader_pool, self._poller_pool = downloader_pool, poller_pool
         with self._scope, ready_out, due_out:
             async with ready_in, due_in, create_task_group() as pools:
@@ -82,10 +82,10 @@ class Engine:
                 self._started.set()
                 await reconciler_pool.until_settled()
                 pools.cancel_scope.cancel()
-        return board.outcome()
+        return run.state.outcome()
 
     async def _guarded(self, work: Callable[..., Awaitable[None]], *args: object) -> None:
-        """Run a worker; trouble of the whole run ends the run, with everything on disk as it is."""
+        """Run a worker; what stops the whole run ends it, with everything on disk as it is."""
         try:
             await work(*args)
         except StopRun as error:
@@ -95,22 +95,22 @@ class Engine:
     async def admit(self, records: Sequence[Record]) -> None:
         """Take further rows in, wherever they stand, as if the run had begun with them."""
         await self._started.wait()
-        board = self._run.state
+        state = self._run.state
         for record in records:
-            board.records[record.key] = record
-            board.unfinished.pop(record.key, None)
+            state.records[record.key] = record
+            state.unfinished.pop(record.key, None)
             if record.state is State.PENDING:
-                board.queue(record)
+                state.queue(record)
             elif record.state is State.GENERATING:
                 self._poller_pool.track(record)
             elif record.state is State.READY:
                 self._downloader_pool.push(record)
             elif record.state is State.IN_DOUBT:
-                board.in_doubt.add(record.key)
+                state.in_doubt.add(record.key)
         self._run.notify()
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Let go of those rows that are done or failed for good."""
+        """Drop those rows that are done or failed for good."""
         records = self._run.state.records
         for key in keys:
             if key in records and records[key].state in (State.DONE, State.FAILED):
@@ -122,18 +122,18 @@ class Engine:
         self._run.notify()
 
     def notify(self) -> None:
-        """Let everyone who waits look again: something outside has changed."""
+        """Wake everyone who waits: something outside has changed."""
         self._run.notify()
 
     @property
     def state(self) -> RunState:
-        """Everything as it stands; to be read."""
+        """The run's state, to be read only."""
         return self._run.state
 
     def stop(self, reason: str, notice: str) -> None:
         """Submit no more; finish and save what is paid. Safe to call from a signal's task.
 
-        `reason` is what the outcome will say, `notice` is said now.
+        `reason` goes into the outcome, `notice` is reported now.
         """
         self._run.state.stop_requested = True
         self._run.state.stop_submitting(StopReason.INTERRUPTED, reason)
@@ -141,7 +141,7 @@ class Engine:
         self._run.notify()
 
     def stop_submitting(self, error: StopRun) -> None:
-        """Submit no more, for a trouble that was met elsewhere; go on with what is paid."""
+        """Submit no more, for an error that was met elsewhere; go on with what is paid."""
         self._run.stop_submitting(error.reason, str(error))
 
     def cancel(self) -> None:

@@ -1,7 +1,7 @@
 """What can stop a run, each class named for what its caller does about it.
 
-A job's trouble is a value (`model.Failure`); only a run's trouble is an exception. Foreign exceptions
-are translated into these once, at the edge where they arise, with `from`.
+What goes wrong with one job is a value (`model.Failure`); only what stops a run is an exception. Foreign
+exceptions are translated into these once, at the edge where they arise, with `from`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from enum import IntEnum, StrEnum
 
 
 class ExitCode(IntEnum):
-    """The exit codes other people's scripts rely on."""
+    """The exit codes other people's scripts rely on. 70 is EX_SOFTWARE: a bug of ours."""
 
     DONE = 0
     SOME_FAILED = 1
     USAGE = 2
     RESUMABLE = 3
+    CRASH = 70
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -33,6 +34,7 @@ class StopReason(StrEnum):
     LEDGER = "ledger"
     IN_DOUBT = "in_doubt"
     UNREACHABLE = "unreachable"
+    CRASH = "crash"
     INTERRUPTED = "interrupted"
 
 

@@ -1,17 +1,18 @@
-"""What a run tells those who watch it: the log, the bars, the live page, the CI annotations.
+"""What a run reports to its observers: the log, the bars, the live page, the CI annotations.
 
-The engine speaks, observers listen; an observer must be quick and must not raise, since it is called
-from the loop that also polls.
+An observer must be quick: it is called from the loop that also polls. One that raises is reported to the
+others once and never costs a row.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from traceback import format_exception
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pipeline.model import Record
 
@@ -26,29 +27,26 @@ class Level(StrEnum):
 class Topic(StrEnum):
     """What an event is about; stable, for the log's readers."""
 
-    STARTED = "started"
     PLANNED = "planned"
-    CREATE_SENT = "create_sent"
     CREATE_NOT_ACCEPTED = "create_not_accepted"
     THROTTLED = "throttled"
     IN_DOUBT = "in_doubt"
     RECONCILED = "reconciled"
-    LOOKED = "looked"
-    LOOK_FAILED = "look_failed"
+    POLL_FAILED = "poll_failed"
     UNKNOWN_STATUS = "unknown_status"
     DOWNLOAD_RETRIED = "download_retried"
-    MEDIA_WARNING = "media_warning"
     STOPPING = "stopping"
     WAITING = "waiting"
     NOTE = "note"
+    CRASH = "crash"
     ENDED = "ended"
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened, besides a record's move. `key` names the job, when it is about one.
+    """One thing that happened, besides a record's transition. `key` names the job, when it is about one.
 
-    `facts` holds only what may be written to a log: never the key, never a signed URL's signature.
+    `facts` is for the log alone, such as a traceback; the log takes keys and URLs' signatures out.
     """
 
     topic: Topic
@@ -69,15 +67,29 @@ class Observer(Protocol):
 
 
 class ObserverGroup:
-    """Several observers as one."""
+    """Several observers as one. One that raises is reported to all of them the first time."""
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
+        self._broken: set[int] = set()
 
     def on_transition(self, before: Record, after: Record) -> None:
-        for observer in self._observers:
-            observer.on_transition(before, after)
+        self._call_each(lambda observer: observer.on_transition(before, after))
 
     def on_event(self, event: Event) -> None:
-        for observer in self._observers:
-            observer.on_event(event)
+        self._call_each(lambda observer: observer.on_event(event))
+
+    def _call_each(self, call: Callable[[Observer], None]) -> None:
+        for number, observer in enumerate(self._observers):
+            try:
+                call(observer)
+            except Exception as error:  # what watches a run must not cost it anything
+                self._report_broken(number, observer, error)
+
+    def _report_broken(self, number: int, observer: Observer, error: Exception) -> None:
+        if number in self._broken:
+            return
+        self._broken.add(number)
+        message = f"{type(observer).__name__} met an unexpected error (the traceback is in run.log)"
+        facts = {"traceback": "".join(format_exception(error))}
+        self.on_event(Event(Topic.CRASH, message, Level.WARNING, facts=facts))

@@ -1,24 +1,25 @@
-"""What the pools of a run share: its tools, its board, and the bell that wakes who waits."""
+"""What the pools of one run share: dependencies, state, commits, and the guard around each row's work."""
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from pipeline.client.client import LOG_REQUEST_GAP_S
-from pipeline.errors import Conflict
+from pipeline.errors import Conflict, StopReason, StopRun
 from pipeline.events import Event, Level, Topic
-from pipeline.model import Transition
+from pipeline.model import State, Transition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from random import Random
 
+    from pipeline.bulkhead import Bulkhead
     from pipeline.client import Api
     from pipeline.download.downloader import Downloader
-    from pipeline.errors import StopReason
     from pipeline.events import Observer
     from pipeline.ledger import Ledger
     from pipeline.model import Record
@@ -29,12 +30,14 @@ if TYPE_CHECKING:
     from pipeline.submit.budget import Budget
     from pipeline.submit.concurrency import ConcurrencyLimit
 
+MAY_BE_RENDERING: Final = frozenset({State.SUBMITTING, State.GENERATING, State.IN_DOUBT})
+
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
     """What a run works with: the edges, the rules' state, and the two clocks (monotonic, epoch).
 
-    `log_gap_s` is left between two readings of the vendor's log.
+    `log_gap_s` is the least time between two requests for the vendor's log.
     """
 
     api: Api
@@ -52,36 +55,36 @@ class Dependencies:
 
 
 class RunContext:
-    """What the pools of one run share: the board, the tools, and the bell that wakes who waits."""
+    """What the pools of one run share."""
 
-    def __init__(self, board: RunState, tools: Dependencies, settings: Settings, observer: Observer) -> None:
-        self.state = board
-        self.deps = tools
+    def __init__(self, state: RunState, deps: Dependencies, settings: Settings, observer: Observer) -> None:
+        self.state = state
+        self.deps = deps
         self.settings = settings
         self.observer = observer
-        self.started_at = tools.clock()
+        self.started_at = deps.clock()
         self._changed = anyio.Event()
 
     def notify(self) -> None:
-        """Something changed: let everyone who waits look again."""
+        """Wake everyone in `wait_changed`: something they may be waiting for has changed."""
         self._changed.set()
         self._changed = anyio.Event()
 
     async def wait_changed(self, within_s: float | None = None) -> None:
         """Wait until something changes, at most `within_s` seconds."""
-        bell = self._changed
+        changed = self._changed
         with anyio.move_on_after(within_s):
-            await bell.wait()
+            await changed.wait()
 
     async def commit(self, before: Record, after: Record) -> Record:
-        """Make a step durable, then known. Raises `Conflict` or a `StopRun`."""
+        """Make a step durable, then visible. Raises `Conflict` or a `StopRun`."""
         with anyio.CancelScope(shield=True):
             record = await self.deps.ledger.commit(before, after)
         self.on_transition(before, record)
         return record
 
     async def commit_both(self, before: Record, between: Record, after: Record) -> None:
-        """Make two steps of one record durable together: a kill finds both or neither; watchers see one."""
+        """Make two steps of one record durable together: a kill finds both or neither; observers see one."""
         steps = [Transition(before, between), Transition(between, after)]
         with anyio.CancelScope(shield=True):
             for made in await self.deps.ledger.commit_many(steps):
@@ -91,10 +94,60 @@ class RunContext:
         self.on_transition(before, after)
 
     def on_transition(self, before: Record, after: Record) -> None:
-        """A step is durable: show it to the board and to those who watch."""
+        """Apply a durable step to the run's state and report it to the observers."""
         self.state.records[after.key] = after
         self.deps.budget.apply(before, after)
         self.observer.on_transition(before, after)
+        self.notify()
+
+    async def guard(self, key: str, bulkhead: Bulkhead, work: Awaitable[None]) -> bool:
+        """Do a piece of one row's work; return whether it went through.
+
+        A step that somebody else took first, and any unexpected exception, costs this row alone: it stays
+        as the ledger has it and is left for the next run. Raises a `StopRun` of the work, and one of its
+        own when the pool's `bulkhead` says that the failures have a cause in common.
+        """
+        try:
+            await work
+        except Conflict:
+            self.leave_to_other_process(key)
+        except StopRun:
+            raise
+        except Exception as error:  # a bulkhead: whatever a row's data causes, the other rows go on
+            await self._on_crash(key, bulkhead, error)
+        else:
+            bulkhead.on_success()
+            return True
+        return False
+
+    async def _on_crash(self, key: str, bulkhead: Bulkhead, error: Exception) -> None:
+        if (stop := _stop_inside(error)) is not None:
+            raise stop from error
+        record = self.state.records[key]
+        self.report_event(
+            Topic.CRASH,
+            f"{record.id}: unexpected error, left for the next run (the traceback is in run.log)",
+            Level.WARNING,
+            record,
+            facts={"error": describe_exception(error), "traceback": format_traceback(error)},
+        )
+        self.state.unfinished[key] = (
+            f"unexpected error: {describe_exception(error)}; the next run tries again"
+        )
+        if (on_disk := await self.deps.ledger.get(key)) is not None:
+            self.state.records[key] = record = on_disk
+        # Nobody watches it any more, so nobody can say that its slot is free.
+        hold = self.state.in_flight.add if record.state in MAY_BE_RENDERING else self.state.in_flight.discard
+        hold(key)
+        self.notify()
+        if bulkhead.on_crash(key):
+            raise StopRun(
+                StopReason.CRASH, f"several rows met unexpected errors, the last: {describe_exception(error)}"
+            ) from error
+
+    def leave_to_other_process(self, key: str) -> None:
+        """Another process moved this row: it is left to it."""
+        self.state.unfinished[key] = "another process has it"
         self.notify()
 
     def stop_submitting(self, reason: StopReason, message: str) -> None:
@@ -104,6 +157,33 @@ class RunContext:
         self.notify()
 
     def report_event(
-        self, topic: Topic, message: str, level: Level = Level.INFO, record: Record | None = None
+        self,
+        topic: Topic,
+        message: str,
+        level: Level = Level.INFO,
+        record: Record | None = None,
+        *,
+        facts: Mapping[str, str] | None = None,
     ) -> None:
-        self.observer.on_event(Event(topic, message, level, record.key if record else ""))
+        """Report an event to the observers; `facts` go to the log only."""
+        self.observer.on_event(Event(topic, message, level, record.key if record else "", facts or {}))
+
+
+def describe_exception(error: BaseException) -> str:
+    """Return an exception on one line, for messages: its type and the first line of its text."""
+    text = str(error).strip().partition("\n")[0][:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def format_traceback(error: BaseException) -> str:
+    """Return an exception's traceback, for the log."""
+    return "".join(traceback.format_exception(error))
+
+
+def _stop_inside(error: Exception) -> StopRun | None:
+    """Return the reason to stop that a group of exceptions holds, if it holds one."""
+    if isinstance(error, StopRun):
+        return error
+    if isinstance(error, ExceptionGroup):
+        return next(filter(None, map(_stop_inside, error.exceptions)), None)
+    return None

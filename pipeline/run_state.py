@@ -1,7 +1,7 @@
-"""What is alive in a run: records, queues and counts, moved by plain calls. No IO, no clock, no loop.
+"""What is alive in a run: records, queues and counts, changed by plain calls. No IO, no clock, no loop.
 
-The end of a queue is not the end of the work, since rows come back (a create refused for the moment, a
-doubt resolved, a generation retried); `busy` counts what is alive instead.
+The end of a queue is not the end of the work, since rows come back (a create refused for the moment, a row
+in doubt settled, a generation retried); `busy` counts what is alive instead.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import StopReason
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """How a run ended. `stop` and `message` say why it submitted no more; `left` why rows stay open."""
+    """How a run ended.
+
+    `stop_reason` and `message` say why it stopped submitting, `unfinished` why rows stay open.
+    """
 
     records: tuple[Record, ...]
     stop_reason: StopReason | None
@@ -40,12 +44,16 @@ class RunOutcome:
 
 @dataclass(slots=True)
 class RunState:
-    """The run's state. `generating` counts generations accepted and not noticed as finished.
+    """The run's state.
 
-    `doubt_began` has the run's time of each doubt that arose in it, `submission_order` counts the run's
-    submissions, both by correlation id. No create starts before `paused_until`, on the run's clock.
-    `no_room` says that the budget has room for another row only once a row in doubt is settled.
-    While it is `expecting`, rows may still come in, and the run does not end for want of them.
+    `in_flight` holds the keys of rows that may be rendering, whether or not anybody still watches them: a
+    slot is free again only once its generation is known to have ended. `tracked` counts those the run
+    waits for. `overdue` are past their deadline: the run does not wait for them, and `unfinished` says so.
+    `slots` is how many may be in flight at most. `doubt_began` has the run's time of each doubt that arose
+    in it, `submission_order` counts the run's submissions, both by correlation id.
+    No create starts before `paused_until`, on the run's clock.
+    `budget_exhausted`: the budget has room for another row only once a row in doubt is settled.
+    While `expects_more` is set, rows may still come in, and the run does not end for want of them.
     """
 
     records: dict[str, Record]
@@ -57,8 +65,9 @@ class RunState:
     overdue: set[str] = field(default_factory=set)
     poll_counts: Counter[str] = field(default_factory=Counter)
     not_yet_at: dict[str, float] = field(default_factory=dict)
+    in_flight: set[str] = field(default_factory=set)
+    slots: float = inf
     submitting: int = 0
-    generating: int = 0
     tracked: int = 0
     settling: int = 0
     downloading: int = 0
@@ -72,15 +81,15 @@ class RunState:
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> RunState:
-        """Return a board on which every pending row of the manifest waits for its turn."""
-        board = cls({record.key: record for record in records})
-        for record in board.records.values():
+        """Return a state in which every pending row of the manifest is queued."""
+        state = cls({record.key: record for record in records})
+        for record in state.records.values():
             if record.state is State.PENDING:
-                board.queue(record)
-        return board
+                state.queue(record)
+        return state
 
     def queue(self, record: Record, not_before: float = 0.0) -> None:
-        """Let a pending row wait for its turn; rows that left the manifest are not submitted."""
+        """Queue a pending row; rows that left the manifest are not submitted."""
         if record.position >= 0:
             heapq.heappush(self.pending, (not_before, record.position, record.key))
 
@@ -98,7 +107,7 @@ class RunState:
         return None, None
 
     def take(self, record: Record) -> None:
-        """Take the row that `next_pending` returned."""
+        """Remove the row that `next_pending` returned from the queue."""
         heapq.heappop(self.pending)
 
     def stop_submitting(self, reason: StopReason, message: str) -> bool:
@@ -109,31 +118,35 @@ class RunState:
         return True
 
     def busy(self) -> bool:
-        """Say whether anything but doubts is alive, or may come."""
+        """Whether anything but rows in doubt is alive, or may come."""
         return self.expects_more or self.has_work()
 
     def has_work(self) -> bool:
-        """Say whether anything but doubts is alive."""
-        waiting = bool(self.pending) and self.stop_reason is None and not self.budget_exhausted
-        return waiting or self._active_count() > 0
+        """Whether anything but rows in doubt is alive: work under way, or a row that can be submitted."""
+        can_submit = self.stop_reason is None and not self.budget_exhausted and not self.slots_held()
+        return (bool(self.pending) and can_submit) or self._active_count() > 0
+
+    def slots_held(self) -> bool:
+        """Whether every slot belongs to a row that this run no longer waits for, so that none comes back."""
+        return len(self.in_flight) - self.tracked + len(self.in_doubt) >= self.slots
 
     def open_count(self) -> int:
-        """Return how many rows are here that are neither done with nor left."""
+        """Return how many rows are queued or under way."""
         return len(self.pending) + self.started_count()
 
     def started_count(self) -> int:
-        """Return how many of the rows held do not wait to be submitted."""
+        """Return how many rows are under way or in doubt."""
         return self._active_count() + len(self.in_doubt)
 
     def _active_count(self) -> int:
         return self.submitting + self.tracked + self.settling + self.downloading + self.checking
 
     def occupied_slots(self) -> int:
-        """Return how many of the account's slots are taken, or may be: what is in doubt counts."""
-        return self.generating + len(self.in_doubt)
+        """Return how many of the account's slots are taken, or may be: rows in doubt count."""
+        return len(self.in_flight | self.in_doubt)
 
     def submittable_count(self, now: float, limit: int) -> int:
-        """Return how many rows could be submitted now, counted no further than `most`."""
+        """Return how many rows could be submitted now, counted no further than `limit`."""
         found = 0
         for not_before, _, key in self.pending:
             record = self.records.get(key)
@@ -143,14 +156,14 @@ class RunState:
         return found
 
     def take_poll_stats(self, record: Record) -> dict[str, Any]:
-        """Return, and forget, what looks have learned of a record and no transition has written yet."""
+        """Return, and forget, what polls have shown of a record and no transition has written yet."""
         changes: dict[str, Any] = {"polls": record.polls + self.poll_counts.pop(record.key, 0)}
         if record.key in self.not_yet_at:
             changes["not_yet_at"] = self.not_yet_at.pop(record.key)
         return changes
 
     def outcome(self) -> RunOutcome:
-        """Return how things stand, in the manifest's order."""
+        """Return how the run ended, with its records in the manifest's order."""
         stop, message = self.stop_reason, self.stop_message
         if stop is None and self.in_doubt:
             stop, message = StopReason.IN_DOUBT, f"{len(self.in_doubt)} row(s) in doubt"

@@ -33,6 +33,7 @@ from pipeline.client.responses import (
     StatusError,
     UnreadableResponseError,
     error_message,
+    is_about,
     parse_balance,
     parse_log_page,
     parse_object,
@@ -239,15 +240,26 @@ class Api:
             return self._classify(trace.status, trace.headers, b"")
         return OutcomeUnknown(f"the answer never came: {message}")
 
-    async def get_status(self, generation_id: str) -> GenerationStatus | StatusError:
-        """Ask for a generation's status. Whatever goes wrong is a value: a failed look costs only time."""
+    async def get_status(
+        self, generation_id: str, *, new_connection: bool = False
+    ) -> GenerationStatus | StatusError:
+        """Ask for a generation's status. Whatever goes wrong is a value: a failed poll costs only time.
+
+        `new_connection` leaves the kept-alive ones alone, so that a second opinion may come from another
+        of the vendor's servers.
+        """
         url = self._status_url(generation_id)
         try:
-            async with self._open_get(url) as response:
+            async with self._open_get(url, fresh=new_connection) as response:
                 self._vendor_clock.observe(response.headers.get("Date"), time.monotonic())
                 body = await self._read_redacted(response)
                 if 200 <= response.status < 300:
-                    return parse_status(parse_object(body), response.headers)
+                    payload = parse_object(body)
+                    if is_about(payload, generation_id):
+                        return parse_status(payload, response.headers)
+                    return StatusError(
+                        200, "the answer is about another generation; it was not applied", misdirected=True
+                    )
                 return self._status_error(response, body)
         except UnreadableResponseError as error:
             return StatusError(200, f"an unreadable answer: {error}")

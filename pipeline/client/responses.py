@@ -75,12 +75,16 @@ class GenerationStatus:
 
 @dataclass(frozen=True, slots=True)
 class StatusError:
-    """A request that learned nothing: it costs time only. `http_status` is 0 without an answer."""
+    """A request that learned nothing: it costs time only. `http_status` is 0 without an answer.
+
+    `misdirected`: the answer is about another generation than the one asked for.
+    """
 
     http_status: int
     message: str
     retry_after: str | None = None
     request_id: str = ""
+    misdirected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +224,17 @@ def parse_status(payload: Mapping[str, object], headers: Mapping[str, str]) -> G
     status = payload.get("status")
     running = _RUNNING_BY_STATUS.get(status) if isinstance(status, str) else None
     return parse_generation(payload, headers) if running is None else running
+
+
+def is_about(payload: Mapping[str, object], generation_id: str) -> bool:
+    """Whether a status answer is about `generation_id`; one that names no id is taken to be.
+
+    The id may be `<uuid>` in one answer and `<uuid>:<model>` in another one of the same generation.
+    """
+    answered = _parse_id(payload.get("id")) or _parse_id(payload.get("generation_id"))
+    if not answered or answered == generation_id:
+        return True
+    return answered.startswith(f"{generation_id}:") or generation_id.startswith(f"{answered}:")
 
 
 def _phase(status: str) -> Phase:

@@ -27,7 +27,6 @@ from pipeline.model import State
 from pipeline.poll.rate_limit import AdaptiveRateLimit
 from pipeline.submit.budget import PRICE_UNKNOWN_MESSAGE
 from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
-from pipeline.submit.pool import IN_DOUBT_SLOT_INTERVALS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from pipeline.model import Record
 
 EVENT_DEDUP_S: Final = 10.0
+IN_DOUBT_SLOT_INTERVALS: Final = 12.0
 DEFAULT_RENDER_INTERVALS: Final = 60.0
 
 

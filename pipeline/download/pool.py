@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from pipeline import backoff
+from pipeline.bulkhead import Bulkhead
 from pipeline.client import GenerationStatus, Phase
 from pipeline.download.downloader import Deferred, InvalidVideo, Saved, clip_urls
 from pipeline.download.verify import check_saved, describe_findings, transitions_for
@@ -38,6 +39,7 @@ class DownloaderPool:
         self._rounds: dict[str, int] = {}
         self._policy = backoff.policy_for_interval(run.settings.poll_interval * 5)
         self._store_failed = False
+        self._bulkhead = Bulkhead()
         self.spawn: Callable[..., object]
 
     def push(self, record: Record) -> None:
@@ -74,7 +76,7 @@ class DownloaderPool:
 
     def _apply_check(self, step: Transition, outcome: Record | Conflict) -> None:
         if isinstance(outcome, Conflict):
-            self._run.state.unfinished[step.before.key] = "another process has it"
+            self._run.leave_to_other_process(step.before.key)
             return
         self._run.on_transition(step.before, outcome)
         if outcome.state is State.READY:
@@ -85,9 +87,7 @@ class DownloaderPool:
         async with ready:
             async for key in ready:
                 try:
-                    await self._download(self._run.state.records[key])
-                except Conflict:
-                    self._run.state.unfinished[key] = "another process has it"
+                    await self._run.guard(key, self._bulkhead, self._download(self._run.state.records[key]))
                 finally:
                     self._run.state.downloading -= 1
                     self._run.notify()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from pipeline.model import Record
 
 KEY_FIELDS: Final = ("resolution", "duration", "generate_audio", "provider")
 """The fields of a create's body that change how long it renders; the prompt and the image hardly do."""
@@ -17,9 +20,18 @@ def duration_key(model: str, body: Mapping[str, Any]) -> str:
     Fields the body leaves out (or leaves null) are left out of the name, except that the place of the
     resolution and of the duration is kept.
     """
-    words = [model, _value_text(body.get("resolution")), _value_text(body.get("duration"))]
-    words += [f"{name}={_value_text(body[name])}" for name in KEY_FIELDS[2:] if body.get(name) is not None]
-    return "|".join(words)
+    parts = [model, _value_text(body.get("resolution")), _value_text(body.get("duration"))]
+    parts += [f"{name}={_value_text(body[name])}" for name in KEY_FIELDS[2:] if body.get(name) is not None]
+    return "|".join(parts)
+
+
+def record_duration_key(record: Record) -> str:
+    """Return the duration key of a record; one whose body cannot be read counts by its model alone."""
+    try:
+        body = json.loads(record.body)
+    except (ValueError, RecursionError):
+        body = {}
+    return duration_key(record.model, body if isinstance(body, dict) else {})
 
 
 def _value_text(value: object) -> str:

@@ -1,144 +1,147 @@
-"""The lookers: one due-time heap, a fixed pool of workers, and what each answer sets in motion."""
+"""The pollers: one heap of due times, a fixed pool of workers, and what each answer sets in motion."""
 
 from __future__ import annotations
 
-import heapq
-import json
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
 from pipeline import backoff
-from pipeline.client import GenerationStatus, Phase
+from pipeline.bulkhead import Bulkhead
+from pipeline.client import Phase
 from pipeline.client.responses import StatusError
-from pipeline.errors import Conflict, StopReason
+from pipeline.errors import StopReason
 from pipeline.events import Level, Topic
 from pipeline.model import State
 from pipeline.net.retry_after import parse_retry_after
+from pipeline.plan import NO_VIDEO
 from pipeline.poll.apply_status import mark_failed, mark_ready
-from pipeline.poll.duration_key import duration_key
+from pipeline.poll.confirmation import Confirmations
+from pipeline.poll.deadlines import Deadlines
+from pipeline.poll.duration_key import record_duration_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+    from pipeline.client import GenerationStatus
     from pipeline.model import Record
     from pipeline.run_context import RunContext
 
-KEY_REFUSALS = 3
-"""How many looks in a row may be answered with 401 before looking makes no more sense."""
+MAX_KEY_REFUSALS: Final = 3
+"""How many polls in a row may be answered with 401 before polling makes no more sense."""
+
+NOT_FOUND_INTERVALS: Final = 18.0
+MIN_NOT_FOUND_POLLS: Final = 3
+"""A generation is unknown to the vendor once 404 was all it answered for this long (in poll intervals: three
+minutes at 10 s) and this often; a replica that lags behind knows it sooner."""
+
+MAX_UNKNOWN_STATUSES: Final = 20
 
 
 class PollerPool:
     """Tracks generations until they are finished, failed, or left for the next run."""
 
-    def __init__(self, run: RunContext, ready: Callable[[Record], None]) -> None:
+    def __init__(
+        self, run: RunContext, ready: Callable[[Record], None], ask_log: Callable[[Record], None]
+    ) -> None:
+        """`ready` takes a finished generation, `ask_log` one that the vendor no longer knows."""
         self._run = run
         self._ready = ready
+        self._ask_log = ask_log
+        self._bulkhead = Bulkhead()
+        self._confirmations = Confirmations(run.settings.poll_interval)
+        self._deadlines = Deadlines()
         self._key_refusals = 0
         self._unknown_statuses: set[str] = set()
         self._last_errors: dict[str, str] = {}
-        self._deadlines: dict[str, float] = {}
-        self._by_deadline: list[tuple[float, str]] = []
+        self._not_found: dict[str, tuple[float, int]] = {}
         self._polling: set[str] = set()
-        self._final_polls: set[str] = set()
-        self._deadline_added = anyio.Event()
         self._due_earlier = anyio.Event()
         self._sleeping_until = 0.0
 
     def backlog(self) -> int:
-        """Return how many generations an earlier run left to look at."""
+        """Return how many generations an earlier run left to poll."""
         return sum(record.state is State.GENERATING for record in self._run.state.records.values())
 
     def resume(self) -> None:
-        """Track what an earlier run submitted; one look at the deadline's far side is always granted."""
+        """Track what an earlier run submitted; one poll after its deadline is always granted."""
         for record in list(self._run.state.records.values()):
             if record.state is State.GENERATING:
                 self.track(record)
 
     def track(self, record: Record) -> None:
-        """Count a generation as in flight and plan its looks."""
+        """Count a generation as in flight and plan its polls."""
         run = self._run
-        run.state.generating += 1
         since = record.accepted_at or record.submitted_at or run.deps.wall()
         self._schedule(record, max(0.0, run.deps.wall() - since))
 
     async def track_accepted(self, record: Record, status: GenerationStatus) -> None:
-        """Follow a generation that was just accepted (and counted); its answer may say all already."""
+        """Follow a generation that was just accepted; the create's answer may be final already."""
+        self._schedule(record, 0.0)
         if status.phase in (Phase.COMPLETED, Phase.FAILED):
-            self._run.state.generating -= 1
-            await self._finish(record, status)
-        else:
-            self._schedule(record, 0.0)
+            await self._on_status(record, status)
 
     def _schedule(self, record: Record, age_s: float) -> None:
         run, now = self._run, self._run.deps.clock()
-        run.deps.schedule.add(
-            record.key, duration_key(record.model, json.loads(record.body)), now=now, age_s=age_s
-        )
-        deadline = self._deadlines[record.key] = max(run.started_at, now - age_s) + run.settings.timeout
-        heapq.heappush(self._by_deadline, (deadline, record.key))
-        self._deadline_added.set()
+        run.state.in_flight.add(record.key)
+        run.deps.schedule.add(record.key, record_duration_key(record), now=now, age_s=age_s)
+        self._deadlines.set(record.key, max(run.started_at, now - age_s) + run.settings.timeout)
         run.state.tracked += 1
         self._wake_dispatcher()
 
     def _wake_dispatcher(self) -> None:
-        """Wake the dispatcher when a look has become due before it meant to wake."""
+        """Wake the dispatcher when a poll has become due before it meant to wake."""
         when = self._run.deps.schedule.next_due()
         if when is not None and when < self._sleeping_until:
             self._due_earlier.set()
 
     async def _sleep(self, now: float, wait_s: float) -> None:
-        """Sleep until the next look is due, or an earlier one is planned."""
+        """Sleep until the next poll is due, or an earlier one is planned."""
         self._due_earlier, self._sleeping_until = anyio.Event(), now + wait_s
         with anyio.move_on_after(None if wait_s == inf else wait_s):
             await self._due_earlier.wait()
         self._sleeping_until = 0.0
 
     async def dispatch(self, due: MemoryObjectSendStream[str]) -> None:
-        """Hand out the generations whose look is due, as fast as the account takes looks."""
-        run, polling, pace = self._run, self._run.deps.schedule, self._run.deps.rate_limit
+        """Hand out the generations whose poll is due, as fast as the account takes polls."""
+        run, schedule, rate_limit = self._run, self._run.deps.schedule, self._run.deps.rate_limit
         async with due:
             while True:
                 now = run.deps.clock()
-                when = polling.next_due()
+                when = schedule.next_due()
                 if when is None or when > now:
                     await self._sleep(now, inf if when is None else when - now)
-                elif (wait := pace.acquire_delay_s(now)) > 0:
-                    # The account may have lent another pace long before a long gap is over.
+                elif (wait := rate_limit.acquire_delay_s(now)) > 0:
+                    # The coordinator may have lent another rate long before a long gap is over.
                     await anyio.sleep(min(wait, run.settings.poll_interval))
-                elif (key := polling.pop_due(now)) is not None:
+                elif (key := schedule.pop_due(now)) is not None:
                     self._polling.add(key)
                     await due.send(key)
 
     async def expire_deadlines(self, due: MemoryObjectSendStream[str]) -> None:
-        """Give each generation whose deadline comes one last look, whenever its next one was planned."""
+        """Poll each generation once when its deadline comes, whenever its next poll was planned."""
         clock = self._run.deps.clock
         async with due:
             while True:
-                self._deadline_added = anyio.Event()
-                when = self._by_deadline[0][0] if self._by_deadline else inf
-                if when > (now := clock()):
-                    with anyio.move_on_after(None if when == inf else when - now):
-                        await self._deadline_added.wait()
-                    continue
-                deadline, key = heapq.heappop(self._by_deadline)
-                if self._deadlines.get(key) == deadline and key not in self._polling:
-                    self._run.deps.schedule.drop(key, now=now)
-                    self._final_polls.add(key)
+                key = self._deadlines.pop_due(clock())
+                if key is None:
+                    await self._deadlines.wait_due(clock())
+                elif key not in self._polling and self._run.deps.schedule.take(key):
                     self._polling.add(key)
                     await due.send(key)
 
     async def work(self, due: MemoryObjectReceiveStream[str]) -> None:
-        """Look at whatever is due as long as the run lasts."""
+        """Poll whatever is due as long as the run lasts."""
         async with due:
             async for key in due:
                 following: str | None = key
                 while following is not None:
-                    await self._poll(following)
+                    if not await self._run.guard(following, self._bulkhead, self._poll(following)):
+                        self._untrack(following)
                     waiting = due.statistics().current_buffer_used
                     following = None if waiting else self._next_due()
 
@@ -154,39 +157,66 @@ class PollerPool:
         return key
 
     async def _poll(self, key: str) -> None:
-        run, board = self._run, self._run.state
-        record = board.records[key]
-        status = await run.deps.api.get_status(record.generation_id)
+        run = self._run
+        record = run.state.records[key]
+        status = await run.deps.api.get_status(
+            record.generation_id, new_connection=key in self._confirmations
+        )
         self._polling.discard(key)
-        board.poll_counts[key] += 1
+        run.state.poll_counts[key] += 1
         if isinstance(status, StatusError):
             self._poll_failed(record, status)
             return
         run.deps.rate_limit.on_success(run.deps.clock())
         self._last_errors.pop(key, None)
+        self._not_found.pop(key, None)
         self._key_refusals = 0
-        if status.phase in (Phase.COMPLETED, Phase.FAILED):
-            self._untrack(record, finished=status.phase is Phase.COMPLETED)
-            board.generating -= 1
+        await self._on_status(record, status)
+
+    async def _on_status(self, record: Record, status: GenerationStatus) -> None:
+        run, now = self._run, self._run.deps.clock()
+        judged = self._confirmations.judge(
+            record.key, status, now, completed_before=record.completed_at is not None
+        )
+        if judged is None:
+            if status.phase is Phase.UNKNOWN:
+                self._warn_unknown_status(record, status.status)
+            self._still_running(record)
+        elif isinstance(judged, float):
+            await self._confirm_later(record, status, judged)
+        else:
+            self._untrack(record.key, finished=judged.phase is Phase.COMPLETED)
+            run.state.in_flight.discard(record.key)
             run.notify()
-            await self._finish(record, status)
-            return
-        if status.phase is Phase.UNKNOWN:
-            self._warn_unknown_status(record, status.status)
-        self._still_running(record)
+            await self._finish(run.state.records[record.key], judged)
+
+    async def _confirm_later(self, record: Record, status: GenerationStatus, wait_s: float) -> None:
+        """Poll again before a final answer is believed; that it was completed is written down at once."""
+        run = self._run
+        failure = status.failure
+        if failure is not None:
+            self._last_errors[record.key] = failure.message
+        if failure is not None and failure.code == NO_VIDEO and record.completed_at is None:
+            record = await run.commit(record, record.evolve(completed_at=run.deps.wall()))
+        now = run.deps.clock()
+        if not self._left_without_key(record, now):
+            run.deps.schedule.poll_failed(record.key, now=now, retry_after_s=wait_s)
+            self._wake_dispatcher()
 
     def _still_running(self, record: Record) -> None:
         run, now = self._run, self._run.deps.clock()
         run.state.not_yet_at[record.key] = run.deps.wall()
-        if not self._leave_if_overdue(record, now):
-            run.deps.schedule.not_yet(record.key, now=now)
-            self._wake_dispatcher()
+        self._mark_overdue(record, now)
+        run.deps.schedule.not_yet(record.key, now=now)
+        self._wake_dispatcher()
 
     def _poll_failed(self, record: Record, error: StatusError) -> None:
-        """A look that failed is not a look: it comes again soon, paced, until the deadline."""
+        """A poll without an answer about the generation: it comes again soon, paced, until the deadline."""
         run, now = self._run, self._run.deps.clock()
         retry_after_s = parse_retry_after(error.retry_after, now_utc=run.deps.wall())
-        run.report_event(Topic.LOOK_FAILED, f"{record.id}: {error.message}", Level.DEBUG, record)
+        first_of_kind = error.misdirected and record.key not in self._last_errors
+        level = Level.WARNING if first_of_kind else Level.DEBUG
+        run.report_event(Topic.POLL_FAILED, f"{record.id}: {error.message}", level, record)
         self._last_errors[record.key] = error.message
         if error.http_status == 429:
             run.deps.rate_limit.on_rate_limited(now, retry_after_s)
@@ -194,92 +224,113 @@ class PollerPool:
             self._key_refused(error)
         else:
             self._key_refusals = 0
-        if not self._leave_if_overdue(record, now):
-            run.deps.schedule.poll_failed(record.key, now=now, retry_after_s=retry_after_s)
-            self._wake_dispatcher()
+        if self._left_as_unknown(record, error, now) or self._left_without_key(record, now):
+            return
+        run.deps.schedule.poll_failed(record.key, now=now, retry_after_s=retry_after_s)
+        self._wake_dispatcher()
+
+    def _left_as_unknown(self, record: Record, error: StatusError, now: float) -> bool:
+        """Hand a generation over that the vendor has answered with nothing but 404 for minutes."""
+        if error.http_status != 404:
+            return False
+        since, polls = self._not_found.get(record.key, (now, 0))
+        self._not_found[record.key] = since, polls + 1
+        limit_s = NOT_FOUND_INTERVALS * self._run.settings.poll_interval
+        if polls + 1 < MIN_NOT_FOUND_POLLS or now - since < limit_s:
+            return False
+        del self._not_found[record.key]
+        self._untrack(record.key)
+        self._ask_log(record)
+        return True
 
     def _key_refused(self, error: StatusError) -> None:
         run = self._run
         self._key_refusals += 1
-        if self._key_refusals < KEY_REFUSALS:
-            return
-        source = run.deps.api.key.source
-        run.stop_submitting(StopReason.KEY, f"the key read from {source} was refused: {error.message}")
-        self._by_deadline = [(0.0, key) for key in self._deadlines]
-        self._deadlines = dict.fromkeys(self._deadlines, 0.0)
-        self._deadline_added.set()
+        if self._key_refusals >= MAX_KEY_REFUSALS:
+            source = run.deps.api.key.source
+            run.stop_submitting(StopReason.KEY, f"the key read from {source} was refused: {error.message}")
+            self._deadlines.expire_all()
 
-    def _leave_if_overdue(self, record: Record, now: float) -> bool:
-        """Leave a generation past its deadline for the next run: *not yet* is never *failed*."""
-        run = self._run
-        if now < self._deadlines[record.key]:
+    def _left_without_key(self, record: Record, now: float) -> bool:
+        """Mark a generation past its deadline; stop polling it when the key is refused anyway."""
+        self._mark_overdue(record, now)
+        if self._run.state.stop_reason is not StopReason.KEY or record.key in self._deadlines:
             return False
-        self._untrack(record, finished=False)
-        run.state.generating -= 1
-        refused = run.state.stop_reason is StopReason.KEY
-        status = "the key was refused" if refused else "not finished by its deadline"
-        if (trouble := self._last_errors.pop(record.key, "")) and not refused:
-            status += f"; the last look at it failed: {trouble}"
-        run.state.overdue.add(record.key)
-        run.state.unfinished[record.key] = f"{status}; the next run goes on with it"
-        run.notify()
+        self._run.deps.schedule.drop(record.key, now=now)
         return True
 
-    def _untrack(self, record: Record, *, finished: bool) -> None:
-        run, now = self._run, self._run.deps.clock()
-        if record.key in self._final_polls:
-            self._final_polls.discard(record.key)
-        elif finished:
-            run.deps.schedule.finished(record.key, now=now)
-        else:
-            run.deps.schedule.drop(record.key, now=now)
-        del self._deadlines[record.key]
+    def _mark_overdue(self, record: Record, now: float) -> None:
+        """Wait no longer for a generation past its deadline: *not yet* is never *failed*.
+
+        It is polled on while the run has other work: its slot is free only once it has ended.
+        """
+        run = self._run
+        if not self._deadlines.has_passed(record.key, now):
+            return
+        self._deadlines.remove(record.key)
         run.state.tracked -= 1
+        refused = run.state.stop_reason is StopReason.KEY
+        reason = "the key was refused" if refused else "not finished by its deadline"
+        if (error := self._last_errors.pop(record.key, "")) and not refused:
+            reason += f"; its last poll failed: {error}"
+        run.state.overdue.add(record.key)
+        run.state.unfinished[record.key] = f"{reason}; the next run goes on with it"
+        run.notify()
+
+    def _untrack(self, key: str, *, finished: bool = False) -> None:
+        """Stop polling a generation; whatever kept it waiting is forgotten. More than once does no harm."""
+        run, now = self._run, self._run.deps.clock()
+        if finished and key in run.deps.schedule:
+            run.deps.schedule.finished(key, now=now)
+        run.deps.schedule.drop(key, now=now)
+        self._confirmations.forget(key)
+        self._polling.discard(key)
+        if self._deadlines.remove(key):
+            run.state.tracked -= 1
+        elif key in run.state.overdue:
+            run.state.overdue.discard(key)
+            run.state.unfinished.pop(key, None)
 
     def _warn_unknown_status(self, record: Record, status: str) -> None:
-        """Say once that a status is unknown; it is not final."""
-        if status not in self._unknown_statuses and len(self._unknown_statuses) < 20:
+        """Report an unknown status once; it is not final."""
+        if status not in self._unknown_statuses and len(self._unknown_statuses) < MAX_UNKNOWN_STATUSES:
             self._unknown_statuses.add(status)
-            words = f"unknown status {status[:80]!r}: taken for 'not finished yet'"
-            self._run.report_event(Topic.UNKNOWN_STATUS, words, Level.WARNING, record)
+            message = f"unknown status {status[:80]!r}: taken for 'not finished yet'"
+            self._run.report_event(Topic.UNKNOWN_STATUS, message, Level.WARNING, record)
 
     async def _finish(self, record: Record, status: GenerationStatus) -> None:
-        """The generation is final: write it down and hand it on."""
-        run, board = self._run, self._run.state
-        learned = board.take_poll_stats(record)
-        board.settling += 1
+        """The generation has ended: commit that and hand it on."""
+        run, state = self._run, self._run.state
+        polled = state.take_poll_stats(record)
+        state.settling += 1
         try:
             if status.phase is Phase.COMPLETED:
-                after = replace(mark_ready(record, status, run.deps.wall()), **learned)
+                after = replace(mark_ready(record, status, run.deps.wall()), **polled)
                 self._ready(await run.commit(record, after))
             else:
-                await self._fail_or_retry(record, status, learned)
-        except Conflict:
-            board.unfinished[record.key] = "another process has it"
+                await self._fail_or_retry(record, status, polled)
         finally:
-            board.settling -= 1
+            state.settling -= 1
             run.notify()
 
     async def _fail_or_retry(
-        self, record: Record, status: GenerationStatus, learned: Mapping[str, Any]
+        self, record: Record, status: GenerationStatus, polled: Mapping[str, Any]
     ) -> None:
         """A failed generation is not charged: a provider's fault is worth another one, a refusal is not."""
         run = self._run
-        failed = replace(mark_failed(record, status, run.deps.wall()), **learned)
+        failed = replace(mark_failed(record, status, run.deps.wall()), **polled)
         failure = failed.failure
         # Completed once is charged: a later answer that says otherwise buys no other generation.
         retryable = failure is not None and failure.retryable and failed.completed_at is None
         allowed = run.settings.generation_retries
-        words = f"{record.id}: {failure.message if failure else ''}"
-        if backoff.should_regenerate(
+        if not backoff.should_regenerate(
             retryable=retryable, faults=failed.faults - 1, generation_retries=allowed
         ):
-            then = (
-                "generating it again" if run.state.stop_reason is None else "the next run generates it again"
-            )
-            run.report_event(Topic.NOTE, f"{words}; {then}", Level.WARNING, record)
-            again = failed.evolve(State.PENDING, failure=None, generation_id="", finished_at=None)
-            await run.commit_both(record, failed, again)
-            run.state.queue(again)
-        else:
             await run.commit(record, failed)
+            return
+        when = "generating it again" if run.state.stop_reason is None else "the next run generates it again"
+        message = f"{record.id}: {failure.message if failure else ''}; {when}"
+        run.report_event(Topic.NOTE, message, Level.WARNING, record)
+        again = failed.evolve(State.PENDING, failure=None, generation_id="", finished_at=None)
+        await run.commit_both(record, failed, again)
+        run.state.queue(again)

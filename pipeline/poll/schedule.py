@@ -77,14 +77,6 @@ class PollSchedule:
     def __contains__(self, key: str) -> bool:
         return key in self._entries
 
-    def age_s(self, key: str, now: float) -> float:
-        """Return how long ago `key` was accepted. Raises `KeyError` for a key that is not tracked."""
-        return now - self._entries[key].born
-
-    def in_flight(self, now: float) -> list[tuple[str, float]]:
-        """Return kind and age of everything tracked, for forecasts; linear in their number."""
-        return [(entry.kind, now - entry.born) for entry in self._entries.values()]
-
     def add(self, key: str, kind: str, *, now: float, age_s: float = 0.0) -> None:
         """Start tracking `key`, accepted `age_s` ago; an `age_s` above 0 spreads its overdue look.
 
@@ -123,6 +115,13 @@ class PollSchedule:
                 entry.due = inf
                 return key
         return None
+
+    def take(self, key: str) -> bool:
+        """Take a key before its poll is due; return whether it is tracked."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            entry.due = inf
+        return entry is not None
 
     def not_yet(self, key: str, *, now: float) -> None:
         """Take note that `key` still ran at `now`, and plan its next look."""

@@ -119,7 +119,7 @@ class ReconcilerPool:
         try:
             after = await run.commit(record, after)
         except Conflict:
-            run.state.unfinished[record.key] = "another process has it"
+            run.leave_to_other_process(record.key)
             run.state.in_doubt.discard(record.key)
             return
         if after.state is State.IN_DOUBT:
@@ -144,7 +144,7 @@ class ReconcilerPool:
                     "not settle it; the next run asks again"
                 )
         except Conflict:
-            run.state.unfinished[record.key] = "another process has it"
+            run.leave_to_other_process(record.key)
         finally:
             self._unknown.discard(record.key)
             run.state.settling -= 1

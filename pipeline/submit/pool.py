@@ -1,14 +1,14 @@
-"""The submitters: rows take their turn through one gate, money is reserved, verdicts are acted on."""
+"""The submitters: rows wait for a slot and for budget, are submitted, and their results are acted on."""
 
 from __future__ import annotations
 
-from collections import Counter
 from math import inf
 from typing import TYPE_CHECKING, Final, assert_never
 
 import anyio
 
 from pipeline import backoff
+from pipeline.bulkhead import Bulkhead
 from pipeline.client import (
     Accepted,
     AccountBlocked,
@@ -17,11 +17,14 @@ from pipeline.client import (
     Rejected,
     RetryableRejection,
 )
+from pipeline.client.refusals import Refusal
 from pipeline.errors import Conflict, StopReason, StopRun
 from pipeline.events import Level, Topic
 from pipeline.model import Failure, State
 from pipeline.net.retry_after import parse_retry_after
 from pipeline.submit.budget import PRICE_UNKNOWN_MESSAGE
+from pipeline.submit.outage import Outage
+from pipeline.submit.refused_rows import RefusedRows
 
 if TYPE_CHECKING:
     from pipeline.client import CreateResult
@@ -32,89 +35,77 @@ if TYPE_CHECKING:
 
 QUOTA_PAUSE_S: Final = 300.0
 
-IN_DOUBT_SLOT_INTERVALS: Final = 12.0
-"""For how many poll intervals a row in doubt is taken to be in flight: the rendering it may have begun takes
-minutes, and a doubt may last for most of an hour, in which the others must go on."""
+MAX_REFUSALS: Final = 3
+"""How often a row is refused in the account's name before the run goes on without it, or stops."""
 
 
 class SubmitterPool:
-    """What all submitters share. One asks the gate at a time, so that a limit is probed by one request."""
+    """What all submitters share. One at a time waits for a slot, so that a limit is probed by one request."""
 
-    def __init__(self, run: RunContext, submitter: Submitter, looks: PollerPool) -> None:
+    def __init__(self, run: RunContext, submitter: Submitter, poller_pool: PollerPool) -> None:
         self._run = run
         self._submitter = submitter
-        self._poller_pool = looks
+        self._poller_pool = poller_pool
         self._queue_lock = anyio.Lock()
         self._policy = backoff.policy_for_interval(run.settings.poll_interval)
-        self._accepted = 0
+        self._outage = Outage(self._policy)
+        self._refused = RefusedRows()
+        self._bulkhead = Bulkhead()
         self._submissions = 0
-        self._refusals: Counter[str] = Counter()
-        self._first_refusal: dict[str, int] = {}
-        self._refused_since: set[str] = set()
-        self._reached = False
-        self._outage_s = 0.0
-        self._refused_at: float | None = None
-        self._outages = 0
 
     async def work(self) -> None:
         """Submit rows as long as the run lasts."""
         while True:
-            await self._submit(await self._next_job())
+            record = await self._next_job()
+            await self._run.guard(record.key, self._bulkhead, self._submit(record))
+            self._run.notify()
 
     async def _next_job(self) -> Record:
-        """Wait for a row whose turn it is; its slot and its money are taken when this returns."""
-        run, board = self._run, self._run.state
+        """Wait for the next row that may be submitted; its slot and its budget are taken on return."""
+        run, state = self._run, self._run.state
         async with self._queue_lock:
             while True:
                 now = run.deps.clock()
-                record, when = board.next_pending(now)
-                if board.stop_reason is not None or (record is None and when is None):
+                record, when = state.next_pending(now)
+                if state.stop_reason is not None or (record is None and when is None):
                     await run.wait_changed()
                 elif record is None:
                     await run.wait_changed((when or now) - now)
                 elif (wait := self._start_delay_s(now)) > 0:
                     await run.wait_changed(None if wait == inf else wait)
                 elif await self._reserve_budget(record):
-                    board.take(record)
-                    board.submitting += 1
+                    state.take(record)
+                    state.submitting += 1
                     run.deps.concurrency_limit.on_started(now)
                     return record
 
     def _start_delay_s(self, now: float) -> float:
         run = self._run
-        wait = max(
-            run.state.paused_until - now, run.deps.concurrency_limit.start_delay_s(now, self._in_flight())
-        )
-        return min(wait, run.settings.poll_interval) if run.state.in_doubt else wait
-
-    def _in_flight(self) -> int:
-        """Count what the vendor may be rendering: a young doubt too, for it may have been accepted."""
-        run = self._run
-        since = run.deps.wall() - IN_DOUBT_SLOT_INTERVALS * run.settings.poll_interval
-        return run.state.generating + sum(
-            (run.state.records[key].submitted_at or 0.0) > since for key in run.state.in_doubt
+        return max(
+            run.state.paused_until - now,
+            run.deps.concurrency_limit.start_delay_s(now, run.state.occupied_slots()),
         )
 
     async def _reserve_budget(self, record: Record) -> bool:
         """Reserve the row's price; when the budget has no room, wait for what is in flight or stop."""
-        run, budget = self._run, self._run.deps.budget
+        run, state, budget = self._run, self._run.state, self._run.deps.budget
         if budget.limit_usd is None:
             return True
         price = run.deps.price_of(record)
         if price is None:
-            run.state.take(record)
-            run.state.unfinished[record.key] = PRICE_UNKNOWN_MESSAGE
+            state.take(record)
+            state.unfinished[record.key] = PRICE_UNKNOWN_MESSAGE
             run.notify()
             return False
         if budget.reserve(record.key, price):
-            run.state.budget_exhausted = False
+            state.budget_exhausted = False
             return True
-        if run.state.submitting or run.state.generating or run.state.settling:
+        if state.submitting or state.tracked or state.settling:
             await run.wait_changed()
             return False
-        if run.state.in_doubt:
-            if not run.state.budget_exhausted:
-                run.state.budget_exhausted = True
+        if state.in_doubt:
+            if not state.budget_exhausted:
+                state.budget_exhausted = True
                 run.notify()
             await run.wait_changed()
             return False
@@ -122,128 +113,138 @@ class SubmitterPool:
         return False
 
     async def _submit(self, record: Record) -> None:
-        run, board = self._run, self._run.state
+        run, state = self._run, self._run.state
+        applied = False
         order = self._submissions = self._submissions + 1
         try:
             after, result = await self._submitter.submit(record, run.deps.price_of(record))
+            if isinstance(result, Accepted):
+                state.in_flight.add(record.key)
+            applied = True
         except Conflict:
             await self._accept_conflict(record)
             return
         except StopRun:
-            board.records[record.key] = self._submitter.unsettled.get(record.key, record)
+            state.records[record.key] = self._submitter.unsettled.get(record.key, record)
             raise
         finally:
-            board.submitting -= 1
-        board.submission_order[after.correlation_id] = order
-        board.generating += isinstance(result, Accepted)
+            state.submitting -= 1
+            if not applied:
+                run.deps.concurrency_limit.on_ended(run.deps.clock())
+        state.submission_order[after.correlation_id] = order
         run.on_transition(record, after)
         await self._apply_result(after, result)
         if isinstance(result, Accepted):
             await self._poller_pool.track_accepted(after, result.generation_status)
-        run.notify()
 
     async def _accept_conflict(self, record: Record) -> None:
-        """Someone else moved the row: take their word for it."""
+        """Another process moved the row: take over how it stands now."""
         run = self._run
-        run.deps.concurrency_limit.on_ended(run.deps.clock())
         current = await run.deps.ledger.get(record.key)
         if current is not None:
             run.state.records[record.key] = current
             run.deps.budget.update(current)
             run.state.unfinished[record.key] = f"another process has it ({current.state})"
-        run.notify()
 
     async def _apply_result(self, record: Record, result: CreateResult) -> None:
-        """Tell gate, queue and user what the verdict means for those who come next."""
+        """Tell the limit, the queue and the user what a create's result means for those that come next."""
         run, now = self._run, self._run.deps.clock()
-        gate, generating = run.deps.concurrency_limit, self._in_flight()
+        limit, in_flight = run.deps.concurrency_limit, run.state.occupied_slots()
         match result:
             case Accepted():
-                gate.on_accepted(now, generating)
-                self._reset_outage()
-                self._accepted += 1
+                limit.on_accepted(now, in_flight)
+                self._outage.on_answer(accepted=True)
+                self._refused.on_accepted()
             case Rejected():
-                gate.on_ended(now)
-                self._reset_outage()
+                limit.on_ended(now)
+                self._outage.on_answer()
             case RateLimited(message=message, retry_after=header):
-                gate.on_rate_limited(now, generating, parse_retry_after(header, now_utc=run.deps.wall()))
-                self._reset_outage()
+                limit.on_rate_limited(now, in_flight, self._retry_after_s(header))
+                self._outage.on_answer()
                 run.state.queue(record)
                 run.report_event(Topic.THROTTLED, message, Level.DEBUG, record)
-            case AccountBlocked(reason=reason, message=message, retry_after=header):
-                gate.on_ended(now)
-                run.state.queue(record)
-                self._account_blocked(reason, message, parse_retry_after(header, now_utc=run.deps.wall()))
+            case AccountBlocked():
+                limit.on_ended(now)
+                await self._on_account_blocked(record, result)
             case RetryableRejection(message=message, reached=reached):
-                gate.on_ended(now)
+                limit.on_ended(now)
                 await self._retry_later(record, message, now, reached=reached)
             case OutcomeUnknown(message=message):
-                gate.on_ended(now)
+                limit.on_ended(now)
                 run.state.in_doubt.add(record.key)
                 run.state.doubt_began[record.correlation_id] = now
                 run.report_event(Topic.IN_DOUBT, f"{record.id}: {message}", Level.WARNING, record)
             case unreachable:
                 assert_never(unreachable)
 
-    def _reset_outage(self) -> None:
-        self._reached, self._outage_s, self._refused_at, self._outages = True, 0.0, None, 0
-        self._refused_since.clear()
+    def _retry_after_s(self, header: str | None) -> float | None:
+        return parse_retry_after(header, now_utc=self._run.deps.wall())
 
-    def _account_blocked(self, reason: StopReason, message: str, retry_after_s: float | None) -> None:
-        run = self._run
-        if reason is StopReason.QUOTA and run.settings.wait_for_quota:
-            pause = QUOTA_PAUSE_S if retry_after_s is None else retry_after_s
-            run.state.paused_until = max(run.state.paused_until, run.deps.clock() + pause)
-            run.report_event(Topic.WAITING, f"{message}; trying again in {pause:.0f} s", Level.WARNING)
+    async def _on_account_blocked(self, record: Record, result: AccountBlocked) -> None:
+        """Stop for what is the account's by more than one row's answer; one row's refusal is its own."""
+        run, state = self._run, self._run.state
+        if result.reason is StopReason.QUOTA or state.stop_reason is not None:
+            state.queue(record)
+            self._block(result)
             return
-        run.stop_submitting(reason, message)
+        self._refused.on_refused(record.key)
+        http_status = 401 if result.reason is StopReason.KEY else 403
+        refusal = Refusal(http_status, result.message, run.deps.price_of(record))
+        cause = await run.deps.api.explain_refusal(refusal)
+        if cause.blocked is not None or self._refused.speak_for_account():
+            state.queue(record)
+            self._block(cause.blocked or result)
+        elif self._refused.is_rows_own(record.key):
+            await self._fail(record, Failure("refused", result.message))
+        else:
+            self._queue_refused(record, result, account_works=cause.account_works)
+
+    def _queue_refused(self, record: Record, result: AccountBlocked, *, account_works: bool) -> None:
+        """Nobody can say yet whose the refusal is: other rows try first, then this one again."""
+        run, refusals = self._run, self._refused.refusals(record.key)
+        run.report_event(Topic.CREATE_NOT_ACCEPTED, f"{record.id}: {result.message}", Level.DEBUG, record)
+        if refusals < MAX_REFUSALS:
+            run.state.queue(record, run.deps.clock() + backoff.backoff_s(self._policy, refusals))
+        elif account_works:
+            run.state.unfinished[record.key] = f"refused, though the account works: {result.message}"
+        else:
+            run.state.queue(record)
+            self._block(result)
+
+    def _block(self, result: AccountBlocked) -> None:
+        """Stop submitting, or wait for the quota where the user asked for that."""
+        run = self._run
+        if result.reason is not StopReason.QUOTA or not run.settings.wait_for_quota:
+            run.stop_submitting(result.reason, result.message)
+            return
+        wait_s = self._retry_after_s(result.retry_after)
+        pause = QUOTA_PAUSE_S if wait_s is None else wait_s
+        run.state.paused_until = max(run.state.paused_until, run.deps.clock() + pause)
+        run.report_event(Topic.WAITING, f"{result.message}; trying again in {pause:.0f} s", Level.WARNING)
 
     async def _retry_later(self, record: Record, message: str, now: float, *, reached: bool) -> None:
         """Try again later. An outage is nobody's fault; a refusal while others get through is the row's."""
-        run = self._run
+        run, outage = self._run, self._outage
         run.report_event(Topic.CREATE_NOT_ACCEPTED, f"{record.id}: {message}", Level.DEBUG, record)
-        self._reached = self._reached or reached
-        self._add_outage_time(record, now)
-        if reached:
-            self._refusals[record.key] += 1
-            self._first_refusal.setdefault(record.key, self._accepted)
-            self._refused_since.add(record.key)
-        if backoff.retries_exhausted(self._policy, self._refusals[record.key]):
+        tried_s = max(0.0, run.deps.wall() - (record.submitted_at or 0.0))
+        outage.on_rejected(record.key, now, tried_s, reached=reached)
+        if outage.retries_exhausted(record.key):
             await self._give_up(record, message)
             return
-        self._pause(now)
-        wait = backoff.backoff_s(self._policy, max(self._refusals[record.key], 1))
-        run.state.queue(record, now + wait)
-        if self._outage_s >= backoff.outage_limit_s(ever_reached=self._reached):
+        if now >= run.state.paused_until:
+            run.state.paused_until = max(run.state.paused_until, now + outage.next_pause_s())
+        run.state.queue(record, now + outage.row_wait_s(record.key))
+        if outage.is_over_limit():
             run.stop_submitting(StopReason.UNREACHABLE, message)
 
-    def _add_outage_time(self, record: Record, now: float) -> None:
-        """Count for how long creates were tried in vain; the time without a slot to try with is not part."""
-        if self._refused_at is not None:
-            tried_s = max(0.0, self._run.deps.wall() - (record.submitted_at or 0.0))
-            self._outage_s += min(now - self._refused_at, self._policy.max_wait_s + tried_s)
-        self._refused_at = now
-
     async def _give_up(self, record: Record, message: str) -> None:
-        """Enough refusals. Blame the row when others got through meanwhile, or none but it is refused."""
-        run = self._run
-        words = f"{message}; given up after {self._policy.max_rejections} refusals"
-        others = self._accepted > self._first_refusal[record.key]
-        if others or (self._accepted and self._refused_since == {record.key}):
-            failure = Failure("not_accepted", words)
-            failed = record.evolve(State.FAILED, failure=failure, finished_at=run.deps.wall())
-            try:
-                await run.commit(record, failed)
-            except Conflict:
-                run.state.unfinished[record.key] = "another process has it"
+        """Fail a row that was refused too often while others got through; else leave it for the next run."""
+        text = f"{message}; given up after {self._policy.max_rejections} refusals"
+        if self._outage.is_rows_own(record.key):
+            await self._fail(record, Failure("not_accepted", text))
         else:
-            run.state.unfinished[record.key] = f"{words}; the next run tries again"
+            self._run.state.unfinished[record.key] = f"{text}; the next run tries again"
 
-    def _pause(self, now: float) -> None:
-        """After two refusals with nothing accepted between them, let one create at a time find out."""
-        board = self._run.state
-        if now < board.paused_until:
-            return
-        self._outages += 1
-        if self._outages > 1:
-            board.paused_until = now + backoff.backoff_s(self._policy, self._outages - 1)
+    async def _fail(self, record: Record, failure: Failure) -> None:
+        run = self._run
+        await run.commit(record, record.evolve(State.FAILED, failure=failure, finished_at=run.deps.wall()))

@@ -40,7 +40,7 @@ async def test_an_error_that_can_be_read_and_not_written_is_an_answer_all_the_sa
             deep = b'{"id": "g", "status": "error", "error": {"a": ' + b"[" * depth + b"]" * depth + b"}}"
             wire.handler = respond_with(200, deep)
             assert isinstance(await api.create("{}", "vb.x.1"), Accepted | OutcomeUnknown)
-            assert isinstance(await api.get_status("g"), GenerationStatus | StatusError)
+            assert isinstance(await api.get_status("a:b/c"), GenerationStatus | StatusError)
 
 
 async def test_truncated_log_is_an_error_and_proves_nothing() -> None:

@@ -200,7 +200,7 @@ async def test_a_refused_connection_was_never_sent() -> None:
         taken.bind(("127.0.0.1", 0))
         async with Api(f"http://127.0.0.1:{taken.getsockname()[1]}", KEY) as api:
             verdict = await api.create(BODY, "c")
-            seen = await api.get_status("g")
+            seen = await api.get_status("a:b/c")
             page = await api.log_page({"period": "24h"}, limit=1, offset=0)
             assert await api.balance() is None
     assert isinstance(verdict, RetryableRejection)
@@ -275,7 +275,7 @@ async def test_an_inference_id_of_odd_bytes_can_be_looked_up() -> None:
     verdict, _ = await create(send_and_close(data))
     assert isinstance(verdict, Accepted)
     verdict.generation_id.encode()
-    seen, _ = await get_status(respond_with(200, QUEUED_RESPONSE), verdict.generation_id)
+    seen, _ = await get_status(respond_with(200, {"status": "queued"}), verdict.generation_id)
     assert isinstance(seen, GenerationStatus)
 
 

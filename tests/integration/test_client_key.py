@@ -20,7 +20,7 @@ async def test_the_key_goes_to_the_base_urls_host_and_nowhere_else() -> None:
                 Api(wire.url, KEY) as api,
             ):
                 verdict = await api.create(BODY, "c")
-                seen = await api.get_status("g")
+                seen = await api.get_status("a:b/c")
                 page = await api.log_page({"period": "24h"}, limit=1, offset=0)
             assert isinstance(verdict, AccountBlocked)
             assert isinstance(seen, StatusError)
@@ -45,7 +45,7 @@ async def test_cookies_of_the_vendor_are_not_kept() -> None:
         Api(wire.url, KEY) as api,
     ):
         for _ in range(2):
-            await api.get_status("g")
+            await api.get_status("a:b/c")
     assert all("cookie" not in heard.headers for heard in wire.requests)
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 async def test_polls_share_connections_and_survive_their_closing() -> None:
     async with RawServer(respond_with(200, QUEUED_RESPONSE)) as wire, Api(wire.url, KEY) as api:
         for _ in range(5):
-            assert isinstance(await api.get_status("g"), GenerationStatus)
+            assert isinstance(await api.get_status("a:b/c"), GenerationStatus)
         assert wire.connections == 1
 
     async def once(writer: asyncio.StreamWriter) -> None:
@@ -41,7 +41,7 @@ async def test_polls_share_connections_and_survive_their_closing() -> None:
 
     async with RawServer(once) as wire, Api(wire.url, KEY) as api:
         for _ in range(5):
-            assert isinstance(await api.get_status("g"), GenerationStatus)
+            assert isinstance(await api.get_status("a:b/c"), GenerationStatus)
         assert wire.connections == 5
 
 

@@ -65,7 +65,7 @@ async def test_a_row_in_doubt_holds_its_money(tmp_path: Path) -> None:
     """It may be paid: the budget has room for two, and the doubtful one is one of them."""
     async with priced_harness(tmp_path, Fault("cut-accepted", match="number 0."), log_rows="never") as house:
         outcome = await house.run(
-            4, concurrency=1, max_cost=2 * PRICE_USD, reconcile_after=600, reconcile_wait=0.1
+            4, concurrency=2, max_cost=2 * PRICE_USD, reconcile_after=600, reconcile_wait=0.1
         )
         assert count_states(outcome) == {State.IN_DOUBT: 1, State.DONE: 1, State.PENDING: 2}
         assert house.sandbox_state.charged_usd <= 2 * PRICE_USD

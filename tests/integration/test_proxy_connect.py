@@ -83,7 +83,7 @@ async def call_through_failing_proxy(
 ) -> tuple[CreateResult, GenerationStatus | StatusError, ConnectProxy]:
     """Send a create and a look to a proxy that answers CONNECT by `act`."""
     async with ConnectProxy(0, act) as tunnel, api_through(tunnel) as api:
-        return await api.create(CREATE, "vb.x.1"), await api.get_status("g"), tunnel
+        return await api.create(CREATE, "vb.x.1"), await api.get_status("a:b/c"), tunnel
 
 
 async def test_every_call_of_the_api_goes_through_the_tunnel(tls: ssl.SSLContext) -> None:
@@ -94,7 +94,7 @@ async def test_every_call_of_the_api_goes_through_the_tunnel(tls: ssl.SSLContext
         environ = {"https_proxy": f"http://me:p%40ss@127.0.0.1:{tunnel.port}"}
         async with Api(API, KEY, environ=environ) as api:
             assert isinstance(await api.create(CREATE, "vb.x.1"), Accepted)
-            assert isinstance(await api.get_status("g"), GenerationStatus)
+            assert isinstance(await api.get_status("a:b/c"), GenerationStatus)
             await api.log_page({"period": "24h"}, limit=1, offset=0)
             await api.balance()
             assert isinstance(await api.create(CREATE, "vb.x.2"), Accepted)
@@ -113,7 +113,7 @@ async def test_a_proxy_sees_nothing_of_the_key(tls: ssl.SSLContext) -> None:
         api_through(tunnel) as api,
     ):
         await api.create(CREATE, "vb.x.1")
-        await api.get_status("g")
+        await api.get_status("a:b/c")
         await api.balance()
     assert tunnel.requests
     assert SECRET.encode() not in tunnel.visible_bytes
@@ -128,7 +128,7 @@ async def test_a_proxy_may_be_spoken_to_in_tls_itself(tls: ssl.SSLContext) -> No
         api_through(tunnel) as api,
     ):
         assert isinstance(await api.create(CREATE, "vb.x.1"), Accepted)
-        assert isinstance(await api.get_status("g"), GenerationStatus)
+        assert isinstance(await api.get_status("a:b/c"), GenerationStatus)
     assert set(tunnel.request_lines) == {"CONNECT api.vendor.test:443"}
 
 
@@ -287,7 +287,7 @@ async def test_this_machine_is_asked_directly(name: str, monkeypatch: pytest.Mon
             monkeypatch.setenv(variable, tunnel.url)
         async with Api(f"http://{name}:{wire.port}", KEY) as api:
             assert isinstance(await api.create(CREATE, "vb.x.1"), Accepted)
-            assert isinstance(await api.get_status("g"), GenerationStatus)
+            assert isinstance(await api.get_status("a:b/c"), GenerationStatus)
     assert (len(wire.requests), tunnel.requests) == (2, [])
 
 
@@ -300,11 +300,11 @@ async def test_the_environment_of_the_process_is_read(
     ):
         monkeypatch.setenv("ALL_PROXY", tunnel.url)
         async with Api(API, KEY) as api:
-            assert isinstance(await api.get_status("g"), GenerationStatus)
+            assert isinstance(await api.get_status("a:b/c"), GenerationStatus)
         monkeypatch.setenv("NO_PROXY", "vendor.test")
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", fail_to_resolve)
         async with Api(API, KEY) as api:
-            assert isinstance(await api.get_status("g"), StatusError), "nobody else knows that name"
+            assert isinstance(await api.get_status("a:b/c"), StatusError), "nobody else knows that name"
     assert tunnel.request_lines == ["CONNECT api.vendor.test:443"]
 
 

@@ -294,7 +294,7 @@ def forecast_errors(name: str, jobs: int, in_flight: int, seed: int) -> list[flo
         if (jobs - started + len(queue)) % 5 == 0 and len(queue):
             known = learner.estimate_for(DURATION_KEY)
             assert known is not None
-            running = [(known, age) for _, age in queue.in_flight(now)]
+            running = [(known, now - at) for key, at in born.items() if key in queue]
             left = time_left_s(running, [(known, jobs - started)], in_flight, notice_s=3.0)
             forecasts.append((now, left))
     return [abs(at + left - now) / now for at, left in forecasts if at > now / 3.0]

@@ -170,7 +170,6 @@ def test_overdue_polls_after_restart_are_spread_over_one_interval() -> None:
         tenths[min(int(due - 50.0), 9)] += 1
         key = queue.pop_due(due)
         assert key is not None
-        assert queue.age_s(key, due) == pytest.approx(250.0 + due)
         queue.drop(key, now=due)
     assert min(tenths) > 60
 
@@ -220,7 +219,8 @@ def test_a_key_is_tracked_once() -> None:
     with pytest.raises(ValueError, match="one is tracked"):
         queue.add("one", "any", now=1.0)
     queue.drop("nobody", now=1.0)
-    assert queue.in_flight(5.0) == [("any", 5.0)]
+    assert "one" in queue
+    assert len(queue) == 1
 
 
 def test_the_heap_does_not_grow_with_what_was_dropped() -> None:

@@ -30,7 +30,7 @@ def test_a_step_and_an_event_carry_every_id(tmp_path: Path) -> None:
     after = before.evolve(State.GENERATING, generation_id="gen:0/x", attempts=1)
     with RunLog(path, clock=lambda: T0) as log:
         log.on_transition(before, after)
-        log.on_event(Event(Topic.LOOK_FAILED, "a look failed", Level.WARNING, after.key, {"status": 502}))
+        log.on_event(Event(Topic.POLL_FAILED, "a poll failed", Level.WARNING, after.key, {"status": 502}))
     assert lines(path) == [
         {
             "time": "2026-09-21T14:13:20.000Z",
@@ -45,11 +45,11 @@ def test_a_step_and_an_event_carry_every_id(tmp_path: Path) -> None:
         {
             "time": "2026-09-21T14:13:20.000Z",
             "level": "warning",
-            "topic": "look_failed",
+            "topic": "poll_failed",
             "job": "job-0",
             "generation_id": "gen:0/x",
             "correlation_id": "vb-0-1",
-            "message": "a look failed",
+            "message": "a poll failed",
             "facts": {"status": 502},
         },
     ]
@@ -59,7 +59,7 @@ def test_events_about_rows_of_an_earlier_run_carry_every_id(tmp_path: Path) -> N
     known = row(0, State.GENERATING, generation_id="gen-0", correlation_id="vb-0-1")
     with RunLog(tmp_path / "run.log") as log:
         log.set_initial_records([known])
-        log.on_event(Event(Topic.LOOK_FAILED, "a look failed", key=known.key))
+        log.on_event(Event(Topic.POLL_FAILED, "a poll failed", key=known.key))
     (line,) = lines(tmp_path / "run.log")
     assert (line["job"], line["generation_id"], line["correlation_id"]) == ("job-0", "gen-0", "vb-0-1")
 

@@ -1,0 +1,91 @@
+"""Which answers about a generation count at once, and which need a second one. Pure.
+
+Money hangs on a final answer: an `error` may buy another generation, a `completed` without a URL gives up
+one that is paid for. Vendors flap, and the URL may come an answer later, so neither is believed from a
+single poll.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from pipeline.client.responses import Phase
+from pipeline.model import Failure
+from pipeline.plan import NO_VIDEO
+
+if TYPE_CHECKING:
+    from pipeline.client.responses import GenerationStatus
+
+ERROR_GAP_INTERVALS: Final = 1.0
+"""How far apart the two polls are that both have to say `error`, in poll intervals."""
+
+URL_WAIT_INTERVALS: Final = 18.0
+"""How long a completed generation may be without a URL, in poll intervals: three minutes at 10 s."""
+
+
+@dataclass(slots=True)
+class _Observed:
+    """What unconfirmed answers have said so far; times on the run's clock."""
+
+    error_at: float | None = None
+    completed_at: float | None = None
+
+
+class Confirmations:
+    """The answers of one run that wait for another one."""
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._observed: dict[str, _Observed] = {}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._observed
+
+    def forget(self, key: str) -> None:
+        self._observed.pop(key, None)
+
+    def judge(
+        self, key: str, status: GenerationStatus, now: float, *, completed_before: bool
+    ) -> GenerationStatus | float | None:
+        """Return the status to act on, the seconds after which to poll again to confirm it, or None.
+
+        None means that the generation is still running. `completed_before`: an earlier run has been told
+        that it is completed. Once completed, it is paid for: no later `error` makes it anything but a
+        video whose URL is awaited.
+        """
+        if status.phase is Phase.COMPLETED:
+            self.forget(key)
+            return status
+        observed = self._observed.get(key)
+        completed = completed_before or (observed is not None and observed.completed_at is not None)
+        if status.failure is not None and (completed or status.failure.code == NO_VIDEO):
+            return self._await_url(key, status, now)
+        if status.phase is not Phase.FAILED:
+            if observed is not None:
+                observed.error_at = None
+            return None
+        return self._await_second_error(key, status, now)
+
+    def _await_url(self, key: str, status: GenerationStatus, now: float) -> GenerationStatus | float:
+        observed = self._observed.setdefault(key, _Observed())
+        if observed.completed_at is None:
+            observed.completed_at = now
+        if now - observed.completed_at < URL_WAIT_INTERVALS * self._interval_s:
+            return self._interval_s
+        self.forget(key)
+        failure = status.failure
+        if failure is not None and failure.code != NO_VIDEO:
+            message = f"called completed first and then {status.status}: {failure.message}"
+            return replace(status, failure=Failure(NO_VIDEO, message))
+        return status
+
+    def _await_second_error(self, key: str, status: GenerationStatus, now: float) -> GenerationStatus | float:
+        observed = self._observed.setdefault(key, _Observed())
+        if observed.error_at is None:
+            observed.error_at = now
+        rest_s = observed.error_at + ERROR_GAP_INTERVALS * self._interval_s - now
+        if rest_s > 0:
+            return rest_s
+        self.forget(key)
+        return status

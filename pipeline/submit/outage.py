@@ -1,0 +1,73 @@
+"""How long creates have been failing, and which rows were refused meanwhile. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from pipeline import backoff
+
+if TYPE_CHECKING:
+    from pipeline.backoff import RetryPolicy
+
+
+class Outage:
+    """Creates that were provably not accepted: an outage is nobody's fault, a refusal may be the row's.
+
+    Times are on the run's monotonic clock, in seconds.
+    """
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._accepted = 0
+        self._rejections: Counter[str] = Counter()
+        self._accepted_at_first: dict[str, int] = {}
+        self._rejected_since_answer: set[str] = set()
+        self._ever_reached = False
+        self._lasted_s = 0.0
+        self._last_rejected_at: float | None = None
+        self._pauses = 0
+
+    def on_answer(self, *, accepted: bool = False) -> None:
+        """The vendor decided about a create: whatever outage there was is over."""
+        self._accepted += accepted
+        self._ever_reached, self._lasted_s, self._last_rejected_at, self._pauses = True, 0.0, None, 0
+        self._rejected_since_answer.clear()
+
+    def on_rejected(self, key: str, now: float, tried_s: float, *, reached: bool) -> None:
+        """A create failed `tried_s` after it left; `reached` says whether the vendor answered at all.
+
+        The time without a slot to try with is no part of an outage, so at most one wait counts between
+        two failures.
+        """
+        if self._last_rejected_at is not None:
+            self._lasted_s += min(now - self._last_rejected_at, self._policy.max_wait_s + tried_s)
+        self._last_rejected_at = now
+        self._ever_reached = self._ever_reached or reached
+        if reached:
+            self._rejections[key] += 1
+            self._accepted_at_first.setdefault(key, self._accepted)
+            self._rejected_since_answer.add(key)
+
+    def retries_exhausted(self, key: str) -> bool:
+        """Whether a row has collected as many refusals as the policy allows."""
+        return backoff.retries_exhausted(self._policy, self._rejections[key])
+
+    def is_rows_own(self, key: str) -> bool:
+        """Whether others were accepted while the row was refused, or none but it is refused."""
+        if self._accepted > self._accepted_at_first[key]:
+            return True
+        return self._accepted > 0 and self._rejected_since_answer == {key}
+
+    def is_over_limit(self) -> bool:
+        """Whether creates have failed for so long that the run stops submitting."""
+        return self._lasted_s >= backoff.outage_limit_s(ever_reached=self._ever_reached)
+
+    def row_wait_s(self, key: str) -> float:
+        """Return how long the row waits for its next try."""
+        return backoff.backoff_s(self._policy, max(self._rejections[key], 1))
+
+    def next_pause_s(self) -> float:
+        """Return how long all creates pause: after two failures in a row, one at a time finds out."""
+        self._pauses += 1
+        return backoff.backoff_s(self._policy, self._pauses - 1) if self._pauses > 1 else 0.0

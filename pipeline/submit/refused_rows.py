@@ -1,0 +1,43 @@
+"""Which rows the vendor has refused in the account's name, and whose matter that is. Pure.
+
+A firewall answers a single prompt with the same 403 as an account out of credits, so one row's answer stops
+nothing by itself: either the account says so when it is asked, or several rows in a row are refused.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MIN_ROWS: Final = 3
+"""So many different rows refused, with none accepted in between, speak for the account."""
+
+
+class RefusedRows:
+    """Rows that were refused in the account's name since the last acceptance, and how often each."""
+
+    def __init__(self) -> None:
+        self._since_accepted: set[str] = set()
+        self._refusals: dict[str, int] = {}
+        self._accepted = 0
+        self._accepted_at_first: dict[str, int] = {}
+
+    def on_accepted(self) -> None:
+        """A create was accepted: whatever was refused before, the account works."""
+        self._accepted += 1
+        self._since_accepted.clear()
+
+    def on_refused(self, key: str) -> None:
+        self._since_accepted.add(key)
+        self._refusals[key] = self._refusals.get(key, 0) + 1
+        self._accepted_at_first.setdefault(key, self._accepted)
+
+    def speak_for_account(self) -> bool:
+        """Whether so many different rows were refused, one after the other, that it is the account."""
+        return len(self._since_accepted) >= MIN_ROWS
+
+    def is_rows_own(self, key: str) -> bool:
+        """Whether a row was refused again after others had been accepted."""
+        return self._refusals.get(key, 0) > 1 and self._accepted > self._accepted_at_first[key]
+
+    def refusals(self, key: str) -> int:
+        return self._refusals.get(key, 0)

@@ -91,8 +91,9 @@ EXIT_MEANING: Final = {
     ExitCode.SOME_FAILED: "finished, but some jobs failed; the others are done",
     ExitCode.USAGE: "the command, its surroundings or the manifest are wrong; nothing was submitted",
     ExitCode.RESUMABLE: "stopped early; the same command goes on. It wins over 1, since there is more to do",
+    ExitCode.CRASH: "a bug of veobatch; the traceback is in `run.log`, and the same command goes on",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C; the same command goes on",
-    ExitCode.TERMINATED: "ended by SIGTERM; the same command goes on",
+    ExitCode.TERMINATED: "ended by SIGTERM or by a closed terminal (SIGHUP); the same command goes on",
 }
 STOP_MEANING: Final = {
     StopReason.CREDITS: "the account is out of credits; what is paid for was still fetched",
@@ -105,7 +106,8 @@ STOP_MEANING: Final = {
     StopReason.LEDGER: "the ledger cannot be used, or another process holds the folder",
     StopReason.IN_DOUBT: "rows are in doubt and the vendor's log does not settle them yet",
     StopReason.UNREACHABLE: "the API cannot be reached",
-    StopReason.INTERRUPTED: "Ctrl-C or SIGTERM",
+    StopReason.CRASH: "unexpected errors in several rows, or one outside of them; the log has the traceback",
+    StopReason.INTERRUPTED: "Ctrl-C, SIGTERM or a closed terminal",
 }
 
 

@@ -29,10 +29,10 @@ def crashes(house: EngineHarness) -> list[str]:
 class BadDownloader(Downloader):
     """Meets a bug of ours with one row."""
 
-    async def download(self, record: Record, fresh: Any) -> Any:
+    async def download(self, record: Record, *args: Any, **options: Any) -> Any:
         if record.id == BAD:
             raise AttributeError("'NoneType' object has no attribute 'name'")
-        return await super().download(record, fresh)
+        return await super().download(record, *args, **options)
 
 
 async def test_a_download_that_raises_costs_its_row_alone_in_every_run(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ async def test_a_request_that_raises_costs_its_row_alone(
 
 async def test_what_hits_every_row_stops_the_run(tmp_path: Path) -> None:
     class Broken(Downloader):
-        async def download(self, record: Record, fresh: Any) -> Any:
+        async def download(self, record: Record, *args: Any, **options: Any) -> Any:
             raise AttributeError("no codec")
 
     async with EngineHarness(tmp_path) as house:

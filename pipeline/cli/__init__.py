@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
 from pipeline import __version__
+from pipeline.cli import signals
 from pipeline.errors import ExitCode, ManifestError, UsageError, VeobatchError
 
 if TYPE_CHECKING:
@@ -100,7 +101,9 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command and exit with its code; the one place where everything is caught."""
-    sys.exit(_run())
+    guard = signals.current()
+    guard.install()
+    guard.leave(_run())
 
 
 def _run() -> int:
@@ -117,14 +120,19 @@ def _run() -> int:
         if not isinstance(error, ManifestError):  # its problems are marked one by one
             _annotate(str(error))
         return int(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("veobatch: interrupted", err=True)
-        return int(ExitCode.INTERRUPTED)
+    except (click.Abort, KeyboardInterrupt) as error:
+        with contextlib.suppress(OSError):
+            click.echo("veobatch: interrupted", err=True)
+        return int(getattr(error.__cause__ or error, "exit_code", ExitCode.INTERRUPTED))
     except BrokenPipeError:
         from pipeline.cli.terminal import discard_stdout
 
         discard_stdout()
         return BROKEN_PIPE_EXIT_CODE
+    except Exception as error:
+        from pipeline.cli.crash import report_crash
+
+        return report_crash(error)
     return result if isinstance(result, int) else int(ExitCode.DONE)
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import click
 
+from pipeline.cli import signals
 from pipeline.cli.credentials import find_base_url, require_key
 from pipeline.cli.manifest_loading import parse_manifest
 from pipeline.cli.notifications import check_notify_urls, send_notifications
@@ -33,7 +34,7 @@ from pipeline.download.http import open_session
 from pipeline.download.retry_state import DownloadLimits
 from pipeline.download.verify import check_saved, describe_findings, transitions_for
 from pipeline.engine import Engine
-from pipeline.errors import Conflict, ExitCode, StopReason, StopRun, StoreError, UsageError
+from pipeline.errors import Conflict, ExitCode, StopReason, StopRun, StoreError, UsageError, VeobatchError
 from pipeline.events import Event, Level, Topic
 from pipeline.ledger.totals import Book
 from pipeline.model import State
@@ -95,10 +96,14 @@ def run(options: RunOptions) -> int:
 
 
 async def _run(config: RunConfig) -> int:
-    options = config.options
+    options, guard = config.options, signals.current()
+    guard.enter_loop()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(config.store.aclose)
-        prepared = await prepare(stack, config)
+        with anyio.CancelScope() as scope, guard.cancelling(scope):
+            prepared = await prepare(stack, config)
+        if scope.cancelled_caught:
+            raise signals.Interrupted(guard.exit_code or ExitCode.INTERRUPTED)
         if prepared.obstacle is not None:
             summary = await _stop_before_start(prepared, prepared.obstacle)
         elif not prepared.confirm_cost():
@@ -160,13 +165,20 @@ async def _run_engine(
 ) -> ExitSummary:
     """Run the engine, project the results a last time, and say how it ended."""
     started, initial_records = time.monotonic(), tuple(engine.records())
-    await observers.remember_run(StopReason.INTERRUPTED)  # what `report` offers if this run is killed
+    # What `report` offers if this run is killed.
+    await observers.remember_run(StopReason.INTERRUPTED, ended=False)
     try:
         await observers.results_writer.write_csv(engine.records())
     except StoreError as error:
         engine.stop_submitting(error)
-    outcome, signal_exit_code = await observers.run_engine(engine)
-    code = signal_exit_code or exit_code(outcome)
+    try:
+        outcome, signal_exit_code = await observers.run_engine(engine)
+        code = signal_exit_code or exit_code(outcome)
+    except VeobatchError:
+        raise
+    except Exception as error:
+        outcome, signal_exit_code = await observers.crash_outcome(engine, error), None
+        code = ExitCode.CRASH
     summary = ExitSummary(
         config.options.argv,
         config.paths,
@@ -181,7 +193,8 @@ async def _run_engine(
     await observers.remember_run(outcome.stop_reason)
     next_command, money = str(summary.next_step()), summary.money
     if not await observers.results_writer.finish(outcome.records, next_command=next_command, money=money):
-        summary = replace(summary, exit_code=signal_exit_code or ExitCode.RESUMABLE, results_not_written=True)
+        code = signal_exit_code or max(code, ExitCode.RESUMABLE)
+        summary = replace(summary, exit_code=code, results_not_written=True)
     observers.observer.on_event(Event(Topic.ENDED, f"exit {int(summary.exit_code)}: {summary.headline()}"))
     return summary
 

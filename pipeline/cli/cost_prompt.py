@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import click
 
+from pipeline.cli import signals
 from pipeline.cli.manifest_loading import price_manifest
 from pipeline.model import State
 
@@ -109,14 +109,8 @@ def _row_cost_usd(record: Record, prices: PriceTable) -> float | None:
 
 
 def confirm_cost(cost_estimate: CostEstimate, *, assume_yes: bool) -> bool:
-    """Ask once whether to spend, when there is something to spend and a terminal to ask on.
-
-    The loop's own handling of Ctrl-C is put aside meanwhile: it would wait for the answer first.
-    """
+    """Ask once whether to spend, when there is something to spend and a terminal to ask on."""
     if assume_yes or not cost_estimate.rows or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return True
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
+    with signals.current().asking():
         return click.confirm(f"{cost_estimate.to_text()}. Go on?", default=False, err=True)
-    finally:
-        signal.signal(signal.SIGINT, handler)

@@ -7,32 +7,38 @@ import os
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, Final, TextIO, cast
 
 import anyio
 import click
 
+from pipeline.cli import signals
 from pipeline.cli.ci import log_group, on_github
+from pipeline.cli.last_end import RUNNING, save_end
 from pipeline.cli.ledger_memory import LedgerMemory
 from pipeline.cli.progress import Progress
-from pipeline.cli.signals import SignalListener
 from pipeline.cli.summary import redacted_argv
 from pipeline.cli.terminal import BestEffortStream
-from pipeline.errors import LedgerError, StoreError, VeobatchError
-from pipeline.events import ObserverGroup
+from pipeline.errors import LedgerError, StopReason, StopRun, StoreError, VeobatchError
+from pipeline.events import Event, Level, ObserverGroup, Topic
 from pipeline.poll.eta import EtaEstimator
 from pipeline.results.next_step import RUN_FACTS_NAME, RunFacts
 from pipeline.results.writer import ResultsWriter
+from pipeline.run_context import describe_exception, format_traceback
+from pipeline.run_state import RunOutcome
 
 if TYPE_CHECKING:
     from pipeline.cli.setup import PreparedRun
     from pipeline.cluster.driver import ClusterDriver
     from pipeline.engine import Engine
-    from pipeline.errors import ExitCode, StopReason
+    from pipeline.errors import ExitCode
     from pipeline.events import Observer
     from pipeline.ledger.totals import Totals
     from pipeline.poll.learner import DurationLearner
-    from pipeline.run_state import RunOutcome
+
+
+CLUSTER_EXIT_LIMIT_S: Final = 12.0
+"""How long a cluster may take to stop at once: its workers hear of it, and Ray ends."""
 
 
 class RunObservers:
@@ -76,12 +82,13 @@ class RunObservers:
             observers.append(self._feed)
         self.observer = ObserverGroup(*observers)
 
-    async def remember_run(self, stop_reason: StopReason | None) -> None:
+    async def remember_run(self, stop_reason: StopReason | None, *, ended: bool = True) -> None:
         """Keep in the ledger what `veobatch report` needs to name the next command."""
         self._memory.save()
         facts = RunFacts(redacted_argv(self._config.options.argv), stop_reason, self.batch_usd)
         with contextlib.suppress(LedgerError, StoreError):  # the run itself reports a ledger that is gone
             await self._ledger.meta_set(RUN_FACTS_NAME, facts.to_json())
+            await save_end(self._ledger, signals.current().signal_name if ended else RUNNING)
 
     async def money(self) -> Totals | None:
         """Return the sums over the ledger's book, None when the ledger is gone."""
@@ -93,7 +100,7 @@ class RunObservers:
 
     async def run_engine(self, engine: Engine | ClusterDriver) -> tuple[RunOutcome, ExitCode | None]:
         """Run the engine; return how it ended and the exit code of the signal that ended it, if one did."""
-        signals = SignalListener()
+        guard = signals.current()
         async with AsyncExitStack() as stack:
             await self._start_live_page(stack)
             if on_github(os.environ) and not self._config.options.quiet:
@@ -103,17 +110,33 @@ class RunObservers:
             stack.enter_context(self._progress)
             try:
                 async with anyio.create_task_group() as tasks:
-                    await tasks.start(signals.listen, engine)
                     tasks.start_soon(self.results_writer.rewrite_on_change, engine.records)
                     tasks.start_soon(self._tick)
-                    outcome = await engine.run()
+                    with guard.running(engine, limit_s=self._signal_limit_s()):
+                        outcome = await engine.run()
                     tasks.cancel_scope.cancel()
             except ExceptionGroup as errors:
                 match errors.exceptions:
                     case (VeobatchError() as error,):  # a cluster that cannot be joined
                         raise error from None
                 raise
-        return outcome, signals.exit_code
+        return outcome, guard.exit_code
+
+    async def crash_outcome(self, engine: Engine | ClusterDriver, error: Exception) -> RunOutcome:
+        """Report a bug of ours that ended the run; return how its rows stand, as the ledger has them."""
+        message = (
+            f"unexpected error, a bug of veobatch: {describe_exception(error)}; run.log has the traceback"
+        )
+        facts = {"traceback": format_traceback(error)}
+        self.observer.on_event(Event(Topic.CRASH, message, Level.ERROR, facts=facts))
+        records = {record.key: record for record in engine.records()}
+        with contextlib.suppress(StopRun):
+            records.update({row.key: row for row in await self._ledger.load() if row.key in records})
+        return RunOutcome(tuple(records.values()), StopReason.CRASH, message, {})
+
+    def _signal_limit_s(self) -> float:
+        clustered = self._config.options.cluster is not None
+        return CLUSTER_EXIT_LIMIT_S if clustered else signals.EXIT_LIMIT_S
 
     async def _tick(self) -> None:
         while True:

@@ -127,7 +127,7 @@ def command(manifest: Path, **options: Any) -> int:
     """Animate every row of MANIFEST and save the videos; run it again to continue.
 
     Exit codes: 0 every job done, 1 finished but some failed, 2 usage or manifest, 3 stopped early and
-    resumable, 130 (Ctrl-C) and 143 (SIGTERM) interrupted and resumable.
+    resumable, 70 a bug of veobatch, 130 (Ctrl-C) and 143 (SIGTERM, SIGHUP) interrupted and resumable.
     """
     from pipeline.cli.app import run
     from pipeline.cli.notifications import report_early_end

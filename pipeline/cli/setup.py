@@ -14,6 +14,7 @@ import click
 from pipeline.cli.batch import open_batch, plan_batch
 from pipeline.cli.cost_prompt import confirm_cost, estimate_cost, load_prices
 from pipeline.cli.folder import check_folder
+from pipeline.cli.last_end import last_end_note
 from pipeline.cli.ledger_access import SANDBOX_VENDOR, ReconnectNotifier, ledger_passwords
 from pipeline.cli.ledger_memory import recall_forgotten
 from pipeline.cli.manifest_loading import cache_dir, check_manifest_images, check_with_catalogue
@@ -238,7 +239,12 @@ async def prepare(stack: AsyncExitStack, config: RunConfig) -> PreparedRun:
     plan = replace(plan, records=tuple(records))
     pricing = load_prices(plan.records, loaded, catalogue, settings.assume_price)
     prices, preflight = await _price_and_check(pricing, plan.records, config)
-    notes = (*claim.notes, recalled, *origin_notes(plan.records, own_key_id, api.name))
+    notes = (
+        await last_end_note(ledger),
+        *claim.notes,
+        recalled,
+        *origin_notes(plan.records, own_key_id, api.name),
+    )
     notes = tuple(filter(None, (*notes, *warnings_of(preflight), limit_note, space_warning(paths.folder))))
     cost_estimate = await estimate_cost(plan.records, prices, None if options.sandbox else api)
     final_config = replace(config, settings=settings, base_url=base_url)

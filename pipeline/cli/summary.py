@@ -128,7 +128,8 @@ class ExitSummary:
         outcome, finished = self.outcome, not self.outcome.open_rows
         match stop:
             case StopReason.INTERRUPTED:
-                signal = "Ended by SIGTERM" if self.exit_code is ExitCode.TERMINATED else "Interrupted"
+                number = "SIGHUP (the terminal was closed)" if "SIGHUP" in outcome.message else "SIGTERM"
+                signal = f"Ended by {number}" if self.exit_code is ExitCode.TERMINATED else "Interrupted"
                 return f"{signal}{', with nothing left to do' if finished else ' before the end'}."
             case _ if finished:
                 return f"Every row is finished, but {outcome.message}"

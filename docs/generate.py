@@ -77,11 +77,18 @@ STATUS_MEANING: Final = {
 ERROR_MEANING: Final = {
     "refused": ("the vendor refused the request (400, 422): the row's fields or its image", "no"),
     "not_found": ("404 on create: an unknown model, or a wrong base URL", "no"),
-    "not_accepted": ("refused again and again with 500 or 503 while other rows got through", "no"),
+    "not_accepted": (
+        "refused again and again with 500 or 503 while other rows got through, or failed by the log",
+        "no",
+    ),
     "in_doubt": ("no response came to the create request; `status` is `in_doubt`, too", "perhaps"),
     "content_refused": ("the generation was refused for its content", "no"),
     "generation_refused": ("the generation ended badly: the vendor calls the input invalid", "no"),
     "generation_error": ("the generation ended badly, by a fault that may pass", "no"),
+    "generation_unknown": (
+        "the vendor answers its id with 404 for minutes; the message says what the log shows",
+        "perhaps",
+    ),
     "no_video": ("the vendor says completed, but names no video", "perhaps"),
     "not_a_video": ("what was downloaded, several times, is no playable MP4", "yes"),
 }

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.backoff import should_regenerate
 from pipeline.model import Failure, Record, State
-from pipeline.plan import GENERATION_UNKNOWN
 from pipeline.reconcile.absence_proof import prove_absence, starts_absence
 from pipeline.reconcile.evidence import (
     BY_HAND,
@@ -158,7 +157,7 @@ def judge_unknown_generation(record: Record, log: LogPass, verdict: Verdict, now
     advice = "" if not_charged else "; `veobatch adopt` replaces it by another"
     return record.evolve(
         State.FAILED,
-        failure=Failure(GENERATION_UNKNOWN, f"{message}{advice}", retryable=not_charged),
+        failure=Failure("generation_unknown", f"{message}{advice}", retryable=not_charged),
         finished_at=now,
         generation_id="" if not_charged else record.generation_id,
         reserved_usd=None if not_charged else record.reserved_usd,

@@ -238,6 +238,8 @@ class Api:
             return RetryableRejection(f"no connection to {self.base_url}: {message}", reached=False)
         if trace.status:
             return self._classify(trace.status, trace.headers, b"")
+        if isinstance(error, aiohttp.ClientResponseError):
+            return OutcomeUnknown(f"the answer cannot be read: {message}")
         return OutcomeUnknown(f"the answer never came: {message}")
 
     async def get_status(

@@ -304,3 +304,14 @@ async def test_a_refused_key_names_the_variable_and_a_wrong_address_the_url() ->
     assert "AIML_API_KEY" in text_of(verdict)
     missing, wire = await create(respond_with(404, error_body(404, "Cannot POST")))
     assert f"{wire.url}/v2/video/generations" in text_of(missing)
+
+
+@pytest.mark.parametrize(
+    "header", [b"X-Odd : 1", b"Content-Length: 2\r\nContent-Length: 2", b"no colon", b"X-\xe4: 1"]
+)
+async def test_an_answer_that_came_and_cannot_be_read_is_not_called_missing(header: bytes) -> None:
+    """aiohttp reports it as an answer of status 400, which no server sent."""
+    verdict, _ = await create(send_and_close(b"HTTP/1.1 200 OK\r\n" + header + b"\r\n\r\n{}"))
+    assert isinstance(verdict, OutcomeUnknown)
+    assert verdict.message.startswith("the answer cannot be read: ")
+    assert "400" not in verdict.message

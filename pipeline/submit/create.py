@@ -27,7 +27,7 @@ from pipeline.errors import LedgerError
 from pipeline.model import Failure, Record, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from pipeline.client import Api, CreateResult
     from pipeline.ledger import Ledger
@@ -78,8 +78,15 @@ class Submitter:
     """Submits one record at a time, any number of them concurrently."""
 
     def __init__(
-        self, api: Api, ledger: Ledger, *, wall: Callable[[], float], nonce: Callable[[], str] = new_nonce
+        self,
+        api: Api,
+        ledger: Ledger,
+        *,
+        wall: Callable[[], float],
+        nonce: Callable[[], str] = new_nonce,
+        records: Iterable[Record] = (),
     ) -> None:
+        """`records` are those whose generations are known already: a create must not be given one of them."""
         self._api = api
         self._ledger = ledger
         self._wall = wall
@@ -87,6 +94,7 @@ class Submitter:
         self._key_id = key_id(api.key.secret, ledger.identity)
         self._shields: set[anyio.CancelScope] = set()
         self._shutting_down = False
+        self._owners = {known.generation_id: known.key for known in records if known.generation_id}
         self.unsettled: dict[str, Record] = {}
         """Creates whose intent is on disk and whose outcome is not, by the row's key."""
 
@@ -115,7 +123,9 @@ class Submitter:
         with self._shielded():
             sent = await self._commit_intent(record, sent)
             self.unsettled[record.key] = sent
-            result = await self._api.create(sent.body, sent.correlation_id)
+            result = _own_generation(
+                await self._api.create(sent.body, sent.correlation_id), sent, self._owners
+            )
         with self._shielded():
             after = await self._ledger.commit(sent, apply_create_result(sent, result, self._wall()))
             self.unsettled.pop(record.key, None)
@@ -149,6 +159,19 @@ class Submitter:
         self._shutting_down = True
         for shield in self._shields:
             shield.deadline = min(shield.deadline, anyio.current_time() + SHUTDOWN_GRACE_S)
+
+
+def _own_generation(result: CreateResult, sent: Record, owners: dict[str, str]) -> CreateResult:
+    """Return `result` unless its generation belongs to another row: two rows must not share one clip."""
+    if not isinstance(result, Accepted):
+        return result
+    owner = owners.setdefault(result.generation_id, sent.key)
+    if owner == sent.key:
+        return result
+    other = owner.rpartition("@")[0]
+    return OutcomeUnknown(
+        f"the vendor answered with generation {result.generation_id}, which is row {other}'s"
+    )
 
 
 def apply_create_result(sent: Record, result: CreateResult, now: float) -> Record:

@@ -161,6 +161,25 @@ async def test_submission_is_durable_before_the_create_is_sent(tmp_path: Path) -
         assert (after.state, verdict) == (State.GENERATING, vendor.result)
 
 
+async def test_generation_of_another_row_is_a_doubt_also_for_the_next_run(tmp_path: Path) -> None:
+    """Two rows with one clip would both be done, and one of them wrongly."""
+    first = record()
+    second = replace(first, key="other@f", id="other")
+    third = replace(first, key="third@f", id="third")
+    async with await Ledger.open(tmp_path / "l.sqlite3") as ledger:
+        await ledger.add([first, second, third])
+        vendor = FakeApi(ledger, Accepted("g", STATUS))
+        submitter = Submitter(vendor, ledger, wall=lambda: 77.0)
+        one, _ = await submitter.submit(first, 1.5)
+        other, verdict = await submitter.submit(second, 1.5)
+        again = Submitter(vendor, ledger, wall=lambda: 77.0, records=await ledger.load())
+        later, _ = await again.submit(third, 1.5)
+    assert (one.state, other.state, later.state) == (State.GENERATING, State.IN_DOUBT, State.IN_DOUBT)
+    assert isinstance(verdict, OutcomeUnknown)
+    assert f"generation g, which is row {first.id}'s" in verdict.message
+    assert other.generation_id == ""
+
+
 async def test_submission_delayed_by_ledger_is_redated_before_create(
     tmp_path: Path,
 ) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.cli import cli, status
 from pipeline.cli.paths import BatchPaths, LedgerChoice, batch_paths, existing_batch_paths
-from pipeline.errors import BatchLocked, ExitCode, StoreError, UsageError
+from pipeline.errors import BatchLocked, ExitCode, StopReason, StoreError, UsageError
 from pipeline.ledger import Ledger
 from pipeline.ledger.lock import hold_lock
 from pipeline.manifest import load
@@ -21,6 +21,7 @@ from pipeline.model import Record, State
 from pipeline.net.json_cache import write_json
 from pipeline.plan import new_record
 from pipeline.poll.duration_cache import duration_cache_path, read_duration_cache
+from pipeline.results.next_step import RUN_FACTS_NAME, RunFacts
 from pipeline.results.writer import ResultsWriter
 from pipeline.storage import LocalStore
 from tests.unit.samples import record
@@ -189,6 +190,24 @@ def test_report_writes_the_projections_again(here: Path, capsys: pytest.CaptureF
         ]
     assert "She laughs." in (OUTPUT_DIR / "report.html").read_text()
     assert load_rows() == before
+
+
+def test_the_report_keeps_the_next_command_and_the_badge(here: Path) -> None:
+    fill_ledger(first=State.GENERATING)
+
+    async def finish_run() -> None:
+        facts = RunFacts(["run", "night.yaml", "--concurrency", "3"], StopReason.CREDITS, 2.4)
+        async with ledger() as opened:
+            await opened.meta_set(RUN_FACTS_NAME, facts.to_json())
+            await opened.meta_set("vendor", "sandbox")
+
+    anyio.run(finish_run)
+    assert veobatch("report", "night.yaml") == 0
+    page = (OUTPUT_DIR / "report.html").read_text()
+    assert "veobatch run night.yaml --concurrency 3  (after topping up the account)" in page
+    assert 'class="badge"' in page
+    with (OUTPUT_DIR / "results.csv").open(newline="") as file:
+        assert {row["sandbox"] for row in csv.DictReader(file)} == {"true"}
 
 
 def test_unwritable_report_is_an_output_error(here: Path) -> None:

@@ -16,8 +16,10 @@ from pipeline.cli.terminal import one_line
 from pipeline.errors import BatchLocked, ExitCode, StopReason, StopRun
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipeline.cli.paths import BatchPaths, LedgerChoice
-    from pipeline.client import Api
+    from pipeline.client import Api, LogRow
     from pipeline.ledger import Ledger
     from pipeline.model import Record
     from pipeline.results.cost_audit import CostAudit
@@ -68,10 +70,11 @@ async def _audit_costs(paths: BatchPaths, base_url: str | None, as_json: bool) -
     """
     from pipeline.cli.ledger_access import SANDBOX_VENDOR, open_read_only_ledger
     from pipeline.reconcile.request_log import fetch_whole_log
-    from pipeline.results.cost_audit import audit_costs
+    from pipeline.results.cost_audit import audit_costs, learned_entries
 
     async with await open_read_only_ledger(paths) as ledger:
         records, identity = await ledger.load(), ledger.identity
+        entries = await ledger.submissions()
         sandbox = await ledger.meta_get("vendor") == SANDBOX_VENDOR and base_url is None
     now = time.time()
     oldest = min((record.submitted_at for record in records if record.submitted_at), default=now)
@@ -81,20 +84,23 @@ async def _audit_costs(paths: BatchPaths, base_url: str | None, as_json: bool) -
     if log.error:
         raise StopRun(StopReason.UNREACHABLE, f"the vendor's log cannot be read: {log.error}")
     audit = audit_costs(records, log.rows, identity)
-    learned = await _save_learned_costs(paths, audit) if audit.learned_costs else 0
+    news = audit.learned_costs or learned_entries(entries, log.rows)
+    learned = await _save_learned_costs(paths, audit, log.rows) if news else 0
     click.echo(json.dumps(_as_json(audit, learned)) if as_json else _audit_text(audit, learned))
     return int(ExitCode.SOME_FAILED if audit.differences else ExitCode.DONE)
 
 
-async def _save_learned_costs(paths: BatchPaths, audit: CostAudit) -> int:
+async def _save_learned_costs(paths: BatchPaths, audit: CostAudit, log: Sequence[LogRow]) -> int:
     """Write learned costs into the ledger; a run that holds it will ask for them itself another time."""
     from pipeline.cli.ledger_access import open_exclusive_ledger
+    from pipeline.results.cost_audit import learned_entries
 
     try:
         async with open_exclusive_ledger(paths, what="veobatch costs") as ledger:
             records = {record.key: record for record in await ledger.load()}
             for key, row in audit.learned_costs.items():
                 await _save_cost(ledger, records[key], row.usd, row.credits)
+            await ledger.put_submissions(learned_entries(await ledger.submissions(), log))
     except BatchLocked as locked:
         click.echo(f"nothing was written: {locked}", err=True)
         return 0

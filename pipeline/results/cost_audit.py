@@ -7,16 +7,18 @@ even when the row's last attempt was another one.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from pipeline.ledger.book import SubmissionState
 from pipeline.results.csv import visible_records
 from pipeline.submit.create import row_correlation_prefix
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pipeline.client import LogRow
+    from pipeline.ledger.book import Submission
     from pipeline.model import Record
 
 AMOUNT_TOLERANCE_USD: Final = 0.005
@@ -70,6 +72,23 @@ def audit_costs(records: Sequence[Record], log: Sequence[LogRow], identity: str)
         if record.usd_spent is None and len(paid := [row for row in charges[record.key] if row.usd]) == 1
     }
     return _build_audit(records, learned_costs, other_charges, differences)
+
+
+def learned_entries(entries: Iterable[Submission], log: Sequence[LogRow]) -> list[Submission]:
+    """Return, brought up to date, the entries whose cost the ledger did not know and the log names.
+
+    Also those of submissions that were given up in doubt, and of adopted generations.
+    """
+    charged = [row for row in log if row.usd and row.succeeded is not False]
+    by_id = {row.client_request_id: row for row in charged if row.client_request_id}
+    by_generation = {row.inference_id: row for row in charged if row.inference_id}
+    learned = []
+    for entry in entries:
+        row = by_id.get(entry.id) or by_generation.get(entry.generation_id)
+        if row is not None and entry.usd is None:
+            spent = replace(entry, state=SubmissionState.SPENT, usd=row.usd, credits=row.credits)
+            learned.append(replace(spent, generation_id=row.inference_id))
+    return learned
 
 
 def _row_prefix(client_request_id: str) -> str:

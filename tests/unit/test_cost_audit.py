@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from pipeline.client import LogRow
+from pipeline.ledger.book import Submission, SubmissionState
 from pipeline.model import Record, State
-from pipeline.results.cost_audit import audit_costs
+from pipeline.results.cost_audit import audit_costs, learned_entries
 from pipeline.submit.create import correlation_id
 
 IDENTITY = "abcdefghij"
@@ -91,3 +95,22 @@ def test_a_cost_that_the_ledger_did_not_know_is_learned() -> None:
 def test_what_nobody_has_said_is_estimated_or_unknown_and_never_nothing() -> None:
     found = audit_costs([done("a", usd=None, reserved=0.5), done("b", usd=None)], [], IDENTITY)
     assert (found.actual_usd, found.estimated_usd, found.unknown_rows) == (0.0, 0.5, 1)
+
+
+def entry(name: str, state: SubmissionState, **facts: Any) -> Submission:
+    return replace(Submission(name, "a@f0", 1, "", "", "m", 5.0, None, 0.5, state), **facts)
+
+
+def test_the_log_settles_submissions_that_were_given_up_or_adopted() -> None:
+    row = done("a")
+    lost = entry(correlation_id(IDENTITY, row, 1, "n"), SubmissionState.MAYBE_SPENT)
+    adopted = entry("adopted:gen-b", SubmissionState.SPENT, generation_id="gen-b")
+    known = entry(correlation_id(IDENTITY, row, 2, "n"), SubmissionState.SPENT, usd=0.4)
+    absent = entry("vb.absent", SubmissionState.MAYBE_SPENT)
+    elsewhere = LogRow(client_request_id="x", inference_id="gen-b", request_id="r", succeeded=True, usd=0.7)
+    log = [charge(row, 1, inference="gen-lost"), charge(row, 2), elsewhere]
+    found = learned_entries([lost, adopted, known, absent], log)
+    assert [(one.id, one.state, one.usd, one.generation_id) for one in found] == [
+        (lost.id, SubmissionState.SPENT, 0.4, "gen-lost"),
+        ("adopted:gen-b", SubmissionState.SPENT, 0.7, "gen-b"),
+    ]

@@ -1,4 +1,4 @@
-"""What a look at a generation makes of its record. One row each, pure; when to look is polling's."""
+"""What a poll of a generation makes of its record. One row each, pure; when to poll is the schedule's."""
 
 from __future__ import annotations
 

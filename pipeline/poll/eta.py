@@ -72,7 +72,7 @@ class EtaEstimator:
     """An observer that returns, when called, the seconds that are left; None while nobody can know.
 
     `concurrency` is how many generations may be in flight; fewer count when the vendor lets fewer in.
-    `interval_s` is the pace of looks before anything is known, `learner` holds what earlier runs have learned
+    `interval_s` is the pace of polls before anything is known, `learner` holds what earlier runs have learned
     of durations (it is read now and not again), `wall` is the clock that the records' times are on.
     """
 

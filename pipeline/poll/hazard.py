@@ -1,6 +1,6 @@
 """The distribution of rendering times that evidence speaks for: hazard, survival, what remains at an age.
 
-It owns the smoothing and the prior. Looks and their price are not its matter.
+It owns the smoothing and the prior. Polls and their price are not its matter.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Prior:
 
 
 CONSERVATIVE: Final = Prior(prior=PRIOR_WEIGHT, persistence=PERSISTENCE, crowd=0.5)
-"""For looks: where nobody has been, the fixed clock is the safe bet."""
+"""For polls: where nobody has been, the fixed clock is the safe bet."""
 
 NEUTRAL: Final = Prior(prior=0.5, persistence=10.0, crowd=4.0)
 """For forecasts: what was seen goes on; the prior's long tail would decide when the last job ends."""

@@ -1,6 +1,6 @@
-"""A plan: for a generation last seen running at some age, at which age the next look is worth its request.
+"""A plan: for a generation last seen running at some age, at which age the next poll is worth its request.
 
-It owns the price of a look against the price of a second's delay, and the optimum under it. How the
+It owns the price of a poll against the price of a second's delay, and the optimum under it. How the
 distribution was learned, and which generations there are, is not its matter.
 """
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from pipeline.poll.hazard import HazardEstimate
 
 MIN_INTERVAL: Final = 0.1
-"""The shortest wait between two looks, in poll intervals."""
+"""The shortest wait between two polls, in poll intervals."""
 
 MAX_INTERVAL: Final = 6.0
-"""The longest wait between two looks, in poll intervals: the most that a sudden change can cost one."""
+"""The longest wait between two polls, in poll intervals: the most that a sudden change can cost one."""
 
 GRID_STEP: Final = 0.05
 """The planner's ages are no closer than this, in poll intervals."""
@@ -29,9 +29,9 @@ GRID_STEP: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class PollPlan:
-    """The next look after one at `ages[i]` comes at `nexts[i]`, and in between in between.
+    """The next poll after one at `ages[i]` comes at `nexts[i]`, and in between in between.
 
-    Beyond the last of `ages`, looks are `interval_s` apart.
+    Beyond the last of `ages`, polls are `interval_s` apart.
     """
 
     ages: Sequence[float]
@@ -39,7 +39,7 @@ class PollPlan:
     interval_s: float
 
     def next_age(self, age_s: float) -> float:
-        """Return the age of the look after one at `age_s`: from FLOOR to CAP intervals later."""
+        """Return the age of the poll after one at `age_s`: MIN_INTERVAL to MAX_INTERVAL intervals later."""
         ages, nexts = self.ages, self.nexts
         i = bisect_right(ages, age_s)
         if i == len(ages):
@@ -49,23 +49,23 @@ class PollPlan:
         return min(max(at, age_s + MIN_INTERVAL * self.interval_s), age_s + MAX_INTERVAL * self.interval_s)
 
     def polls_sooner_than(self, other: PollPlan, intervals: float) -> bool:
-        """Say whether some look comes sooner than with `other`, by that many poll intervals or more."""
+        """Say whether some poll comes sooner than with `other`, by that many poll intervals or more."""
         least_s = intervals * self.interval_s
         return any(other.next_age(age) - self.next_age(age) >= least_s for age in self.ages)
 
 
 def fixed_plan(interval_s: float) -> PollPlan:
-    """Return the plan of those who know nothing: one look every `interval_s`."""
+    """Return the plan of those who know nothing: one poll every `interval_s`."""
     return PollPlan((0.0,), (interval_s,), interval_s)
 
 
 def optimal_plan(known: HazardEstimate, interval_s: float, cap: float = MAX_INTERVAL) -> PollPlan:
-    """Return the plan that spends the least on looks and delay together, waiting `cap` intervals at most.
+    """Return the plan that spends the least on polls and delay together, waiting `cap` intervals at most.
 
-    A second of delay is priced at what the fixed clock pays for it: its looks a job (mean / interval + 1/2)
-    for its mean delay (interval / 2). At that price the optimum has fewer looks and less delay than the fixed
+    A second of delay is priced at what the fixed clock pays for it: its polls a job (mean / interval + 1/2)
+    for its mean delay (interval / 2). At that price the optimum has fewer polls and less delay than the fixed
     clock, by about the same factor each. Dynamic programming over the ages, from the last one back; that
-    the best next look moves with the last one (Barlow, Hunter and Proschan 1963) bounds the search.
+    the best next poll moves with the last one (Barlow, Hunter and Proschan 1963) bounds the search.
     """
     nodes = _grid_nodes(known, interval_s)
     ages = [EDGES[b] for b in nodes]

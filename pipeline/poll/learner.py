@@ -1,6 +1,6 @@
-"""What is known of rendering times, by kind of generation, and the plan of looks that follows from it.
+"""What is known of rendering times, by kind of generation, and the plan of polls that follows from it.
 
-It owns when to think again, and when to stop believing. It knows neither clock nor disk: looks come in as
+It owns when to fit anew, and when to stop believing. It knows neither clock nor disk: polls come in as
 ages, and the memory of earlier runs goes out and comes in as plain data.
 """
 
@@ -22,7 +22,7 @@ HALF_LIFE: Final = 1000.0
 MIN_COMPLETIONS: Final = 5
 MAX_COMPLETIONS: Final = 50
 MIN_POLLS: Final = 10
-"""Think again after so many ends or looks; after more of them the more there are."""
+"""Fit anew after so many ends or polls; after more of them the more there are."""
 
 GRID: Final = [FIRST_S, BIN_STEP, BIN_COUNT]
 VERSION: Final = 1
@@ -33,13 +33,13 @@ CACHED_WEIGHT: Final = 100.0
 UNCONFIRMED_MAX_INTERVAL: Final = 3.0
 CONFIRMING_COMPLETIONS: Final = 10
 """No wait is longer than this, in poll intervals, until so many ends of this run bear a memory out: when all
-start at once, and twice as fast as remembered, each would else be looked at late once."""
+start at once, and twice as fast as remembered, each would else be polled late once."""
 
 MAX_DURATION_KEYS: Final = 256
 """How many kinds a memory holds at most, those seen most lately."""
 
 DRIFT_THRESHOLD: Final = 6.0
-"""Disbelieve once the looks of late are exp(6) = 400 times likelier under a constant hazard."""
+"""Disbelieve once the polls of late are exp(6) = 400 times likelier under a constant hazard."""
 
 NEW_DRIFT_THRESHOLD: Final = 3.0
 """The same for a memory that no end of this run has borne out yet."""
@@ -49,7 +49,7 @@ DRIFT_DISCOUNT: Final = 0.05
 
 
 class _KeyState:
-    """One kind: its evidence, what it amounts to, and how well that has foretold the looks of late."""
+    """One kind: its evidence, what it amounts to, and how well that has foretold the polls of late."""
 
     __slots__ = (
         "doubt",
@@ -91,7 +91,7 @@ class _KeyState:
 
 
 class DurationLearner:
-    """Learns how long each kind of generation renders, and plans the looks at it.
+    """Learns how long each kind of generation renders, and plans its polls.
 
     Every constant scales with `interval_s`, the clock to keep while nothing is known.
     """
@@ -170,7 +170,7 @@ class DurationLearner:
         return _KeyState(evidence, self._fixed, INITIAL_MEAN_INTERVALS * self._interval_s)
 
     def _update_drift(self, known: _KeyState, from_s: float, to_s: float, *, ended: bool) -> None:
-        """Test the estimate on a look it has not seen (a cumulative sum, Page 1954), then think again."""
+        """Test the estimate on a poll it has not seen (a cumulative sum, Page 1954), then fit anew."""
         if known.estimate is not None:
             believed = known.estimate.hazard_at(to_s) - known.estimate.hazard_at(from_s)
             constant = (to_s - from_s) / known.mean_s

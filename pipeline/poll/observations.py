@@ -1,9 +1,9 @@
-"""What looks have shown of one kind of generation: ends, and generations at risk, by age.
+"""What polls have shown of one kind of generation: ends, and generations at risk, by age.
 
-It owns the counts; what they mean for the next look is not its matter. It is a count of occurrences against
-exposure: each look adds the stretch of age over which a generation was seen to run, and an end is spread over
+It owns the counts; what they mean for the next poll is not its matter. It is a count of occurrences against
+exposure: each poll adds the stretch of age over which a generation was seen to run, and an end is spread over
 the stretch in which it must have happened, in proportion to what is known of ends there. A generation in
-flight thus counts for exactly what is known of it (it is censored at its last look), and the quotient is the
+flight thus counts for exactly what is known of it (it is censored at its last poll), and the quotient is the
 estimate of Kaplan and Meier (1958), weighted by recency.
 """
 
@@ -37,7 +37,7 @@ def bin_of(age_s: float) -> int:
 
 
 class Observations:
-    """Counts of one kind. `weight` is what a look of today weighs: it grows, so that older ones fade."""
+    """Counts of one kind. `weight` is what a poll of today weighs: it grows, so that older ones fade."""
 
     __slots__ = ("density", "ends", "enters", "finishes", "looks", "running", "weight")
 
@@ -75,11 +75,11 @@ class Observations:
         self.enters = array("d", [value * share for value in self.enters])
 
     def total(self) -> float:
-        """Return how many ends are counted, in looks of today."""
+        """Return how many ends are counted, in polls of today."""
         return sum(self.ends) / self.weight
 
     def dump(self) -> dict[str, Any]:
-        """Return the counts as JSON can hold them, in looks of today."""
+        """Return the counts as JSON can hold them, in polls of today."""
         return {"ends": _sparse(self.ends, self.weight), "enters": _sparse(self.enters, self.weight)}
 
     @classmethod

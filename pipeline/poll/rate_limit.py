@@ -22,7 +22,7 @@ MEAN_GAP_WEIGHT: Final = 0.05
 
 
 class RateLimit(Protocol):
-    """What pollers ask before a status call leaves, and tell afterwards; see `LookPace`."""
+    """What pollers ask before a status call leaves, and tell afterwards; see `AdaptiveRateLimit`."""
 
     def acquire_delay_s(self, now: float) -> float: ...
     def on_success(self, now: float) -> None: ...
@@ -32,7 +32,7 @@ class RateLimit(Protocol):
 class AdaptiveRateLimit:
     """A refusal stretches the gap between calls, an answer shrinks it.
 
-    Ask `may_look`, and call at once when the answer is 0.0: that call is counted.
+    Ask `acquire_delay_s`, and call at once when the answer is 0.0: that call is counted.
     """
 
     def __init__(self, *, interval_s: float = 10.0) -> None:

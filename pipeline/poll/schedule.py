@@ -1,4 +1,4 @@
-"""Which generation to look at next, and when: a heap of due times over slotted entries.
+"""Which generation to poll next, and when: a heap of due times over slotted entries.
 
 It owns the schedule of one run. It knows no clock (`now` is handed in, in monotonic seconds), no HTTP and
 no ledger.
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from pipeline.poll.learner import DurationLearner
 
 RETRY_INTERVALS: Final = 0.1
-"""First wait after a look that failed, in poll intervals; it doubles up to one interval."""
+"""First wait after a poll that failed, in poll intervals; it doubles up to one interval."""
 
 JITTER: Final = 0.1
 """How far a wait (of one interval at most) is scattered to either side, so that generations of one age do
-not look at the same instant."""
+not poll at the same instant."""
 
 EARLY_PROBE_SHARE: Final = 0.05
-"""The share of generations whose first look comes at a random earlier age: they find out in time when
+"""The share of generations whose first poll comes at a random earlier age: they find out in time when
 durations have become shorter than anyone remembers."""
 
 DEFER_TOLERANCE: Final = 0.3
-"""A look is put off when a newer plan has it later by this much, in poll intervals."""
+"""A poll is put off when a newer plan has it later by this much, in poll intervals."""
 
 RESCHEDULE_THRESHOLD: Final = 0.05
-"""A look is brought forward when a newer plan has it earlier by this much, in poll intervals."""
+"""A poll is brought forward when a newer plan has it earlier by this much, in poll intervals."""
 
 RESCHEDULE_STRIDE: Final = 4
-"""How many waiting looks are held against a new plan at each step; a small heap is done in one go."""
+"""How many waiting polls are held against a new plan at each step; a small heap is done in one go."""
 
 SMALL_BATCH: Final = 256
 
@@ -57,9 +57,9 @@ class _Entry:
 
 
 class PollSchedule:
-    """Tracks generations by key; each is due, or being looked at, until it is finished or dropped.
+    """Tracks generations by key; each is due, or being polled, until it is finished or dropped.
 
-    Whoever takes a key from `pop_due` owes it one of `not_yet`, `look_failed`, `finished` or `drop`.
+    Whoever takes a key from `pop_due` owes it one of `not_yet`, `poll_failed`, `finished` or `drop`.
     """
 
     def __init__(self, learner: DurationLearner, *, interval_s: float, random: Random) -> None:
@@ -78,7 +78,7 @@ class PollSchedule:
         return key in self._entries
 
     def add(self, key: str, kind: str, *, now: float, age_s: float = 0.0) -> None:
-        """Start tracking `key`, accepted `age_s` ago; an `age_s` above 0 spreads its overdue look.
+        """Start tracking `key`, accepted `age_s` ago; an `age_s` above 0 spreads its overdue poll.
 
         Raises `ValueError` when `key` is tracked already.
         """
@@ -96,7 +96,7 @@ class PollSchedule:
         self._schedule(key, entry, due)
 
     def next_due(self) -> float | None:
-        """Return when the earliest look is due, or None when none is waiting."""
+        """Return when the earliest poll is due, or None when none is waiting."""
         heap, entries = self._heap, self._entries
         while heap:
             due, key = heap[0]
@@ -107,7 +107,7 @@ class PollSchedule:
         return None
 
     def pop_due(self, now: float) -> str | None:
-        """Return the next generation to look at by `now`, or None; it is then being looked at."""
+        """Return the next generation to poll by `now`, or None; it is then being polled."""
         while (due := self.next_due()) is not None and due <= now:
             key = heappop(self._heap)[1]
             entry = self._entries[key]
@@ -124,7 +124,7 @@ class PollSchedule:
         return entry is not None
 
     def not_yet(self, key: str, *, now: float) -> None:
-        """Take note that `key` still ran at `now`, and plan its next look."""
+        """Record that `key` still ran at `now`, and plan its next poll."""
         entry = self._entries[key]
         age = max(now - entry.born, 0.0)
         if 0.0 <= entry.looked < age:
@@ -135,7 +135,7 @@ class PollSchedule:
         self._reschedule_all(entry.kind, now)
 
     def poll_failed(self, key: str, *, now: float, retry_after_s: float | None = None) -> None:
-        """Look again soon, at the pace of this key's consecutive failures, never before `retry_after_s`."""
+        """Poll again soon, at the pace of this key's consecutive failures, never before `retry_after_s`."""
         entry = self._entries[key]
         wait = (
             min(RETRY_INTERVALS * 2.0**entry.failures, 1.0)
@@ -147,7 +147,7 @@ class PollSchedule:
         self._schedule(key, entry, now + max(wait, retry_after_s or 0.0))
 
     def finished(self, key: str, *, now: float) -> None:
-        """Stop tracking `key`, which ended between its last look and `now`."""
+        """Stop tracking `key`, which ended between its last poll and `now`."""
         entry = self._entries.pop(key)
         self._learner.on_left(entry.kind)
         age = now - entry.born
@@ -175,7 +175,7 @@ class PollSchedule:
             heapify(self._heap)
 
     def _defer(self, key: str, entry: _Entry, now: float) -> bool:
-        """Move a look that is due to where the plan of today has it, if that is well later."""
+        """Move a poll that is due to where the plan of today has it, if that is well later."""
         if entry.plan is None or entry.plan is self._learner.plan(entry.kind):
             return False
         due = self._next_poll_at(entry)
@@ -185,7 +185,7 @@ class PollSchedule:
         return True
 
     def _reschedule_all(self, kind: str, now: float) -> None:
-        """Bring waiting looks forward to where a newer plan has them, a few at a time."""
+        """Bring waiting polls forward to where a newer plan has them, a few at a time."""
         plan = self._learner.plan(kind)
         latest = self._latest.get(kind)
         if latest is not plan:

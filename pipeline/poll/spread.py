@@ -2,7 +2,7 @@
 
 It owns the judgement for forecasts of when a batch ends, where the slowest decides: what was seen counts for
 itself, step by step (Kaplan and Meier, 1958), and where little was seen a smooth curve fitted to the same
-evidence goes on. Looks and their price are another matter (see `estimate`).
+evidence goes on. Polls and their price are another matter (see `estimate`).
 """
 
 from __future__ import annotations

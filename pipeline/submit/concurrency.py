@@ -33,7 +33,7 @@ where generations are short, this comes before the wait ends."""
 
 
 class ConcurrencyLimit(Protocol):
-    """What submitters ask before a create leaves, and tell afterwards; see `CreateGate`."""
+    """What submitters ask before a create leaves, and tell afterwards; see `AdaptiveConcurrencyLimit`."""
 
     def start_delay_s(self, now: float, in_flight: int) -> float: ...
     def on_started(self, now: float) -> None: ...
@@ -43,9 +43,10 @@ class ConcurrencyLimit(Protocol):
 
 
 class AdaptiveConcurrencyLimit:
-    """One gate for all submitters.
+    """One limit for all submitters.
 
-    Ask `may_start`; on 0.0 call `started` at once, then exactly one of `accepted`, `throttled` or `ended`.
+    Ask `start_delay_s`; on 0.0 call `on_started` at once, then exactly
+    one of `on_accepted`, `on_rate_limited` or `on_ended`.
     `in_flight` is always the number of generations accepted and not known to be finished; creates on their
     way are counted here. `interval_s` (the poll interval) sets the scale of all waits.
     """

@@ -99,7 +99,7 @@ class Submitter:
         """Creates whose intent is on disk and whose outcome is not, by the row's key."""
 
     async def submit(self, record: Record, price_usd: float | None) -> tuple[Record, CreateResult]:
-        """Send `record`, pending, to the vendor; return the record as committed and the verdict.
+        """Send `record`, pending, to the vendor; return the record as committed and the result.
 
         Raises `Conflict` when someone else has the row, and a `StopRun` when the ledger fails: then the
         row is `submitting` on disk, and in doubt for whoever reads it next.
@@ -175,7 +175,7 @@ def _own_generation(result: CreateResult, sent: Record, owners: dict[str, str]) 
 
 
 def apply_create_result(sent: Record, result: CreateResult, now: float) -> Record:
-    """Return what a submitted record becomes by the verdict on its create."""
+    """Return what a submitted record becomes by the result on its create."""
     match result:
         case Accepted(generation_id=generation_id):
             return mark_generating(sent, generation_id, now)

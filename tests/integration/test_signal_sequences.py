@@ -1,0 +1,96 @@
+"""Random signals at random moments of the real command: there is always a way out, and nothing is lost.
+
+`VEOBATCH_SIGNAL_SEEDS` sets how many sequences are tried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.vendor_double import LOST_CREATES, ScriptedCreate, vendor_and_workspace
+from tests.integration.vendor_double.script import hang_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.integration.vendor_double import VendorDouble, Workspace
+
+SEEDS = int(os.environ.get("VEOBATCH_SIGNAL_SEEDS", "6"))
+EXIT_WITHIN_S = 5.0
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PROMPTS = [f"job {number}" for number in range(5)]
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """Signals with the seconds before each; the last two make sure that the process is to stop at once."""
+
+    steps: tuple[tuple[float, signal.Signals], ...]
+
+    @classmethod
+    def of(cls, chance: random.Random) -> Sequence:
+        count = chance.choice((2, 2, 2, 3, 4, 9))
+        waits = [chance.choice((0.0, 0.4, 1.5, 3.0)) * chance.random() for _ in range(count)]
+        waits[0] = chance.random() * chance.choice((0.3, 1.5, 4.0))
+        return cls(tuple((wait, chance.choice(NUMBERS)) for wait in waits))
+
+
+async def interrupt(desk: Workspace, sequence: Sequence) -> tuple[int, float]:
+    """Start the command and send the signals; return its exit code and how long the second one took."""
+    process = await desk.start("--concurrency", "3")
+    reading = asyncio.create_task(process.communicate())
+    second_at = time.monotonic()
+    for number, (wait, kind) in enumerate(sequence.steps):
+        await asyncio.wait({reading}, timeout=wait)
+        if process.returncode is not None:
+            break
+        process.send_signal(kind)
+        if number < 2:
+            second_at = time.monotonic()
+    try:
+        await asyncio.wait_for(asyncio.shield(reading), 60.0)
+    except TimeoutError:
+        process.kill()
+        await reading
+        raise AssertionError(f"still there after {sequence}") from None
+    assert process.returncode is not None
+    return process.returncode, time.monotonic() - second_at
+
+
+def make_trouble(vendor: VendorDouble, chance: random.Random) -> None:
+    """Let some answers get lost or hang, so that signals meet more than smooth running."""
+    if chance.random() < 0.4:
+        vendor.script("job 0", creates=[LOST_CREATES["502 accepted"]])
+    if chance.random() < 0.4:
+        vendor.script("job 1", creates=[ScriptedCreate(accept=True, reply=hang_for(100.0))])
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+async def test_there_is_always_a_way_out(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    async with vendor_and_workspace(tmp_path, render_s=chance.choice((0.1, 1.0, 100.0))) as (vendor, desk):
+        make_trouble(vendor, chance)
+        desk.write(PROMPTS)
+        sequence = Sequence.of(chance)
+        code, took_s = await interrupt(desk, sequence)
+        assert took_s < EXIT_WITHIN_S + 1.0, sequence  # a busy machine may take a moment to reap it
+        # 1 and the negative ones are the interpreter's, which was still starting.
+        assert code in (0, 1, 3, 130, 143, *(-number for number in NUMBERS)), (code, sequence)
+        assert code != 1 or not vendor.requests
+        vendor.render_s = 0.05
+        for script in vendor.scripts.values():
+            script.creates.clear()
+        for made in vendor.generations:
+            made.ends_at = 0.0
+        result = await desk.run()  # exits with 3 and names the holder if the lock is not free
+        assert result.code == 0, (sequence, result.output)
+        assert vendor.paid_counts() == Counter(PROMPTS)

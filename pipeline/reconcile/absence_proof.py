@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 PASS_GAP_SHARE: Final = 0.1
 """How far apart two passes have to be, as a share of the waiting time."""
 
-ANONYMOUS_SPAN_S: Final = 120.0
-"""How near to the submission a log row without a correlation id may be the submission itself."""
+ANONYMOUS_SPAN_S: Final = 5.0
+"""How near to the submission a log row without a correlation id may be the submission itself.
+
+The error of the vendor's time, with room: other programs may use the key without an id of ours."""
 
 
 def prove_absence(submission: Submission, evidence: Evidence) -> tuple[Missing, ...]:

@@ -219,7 +219,8 @@ async def read_window(
 
 
 def _row_name(row: LogRow) -> str:
-    return "|".join((row.request_id, row.inference_id, row.client_request_id, row.created))
+    """Return what tells a row from others; the inference id is required of every row (vendor's schema)."""
+    return row.inference_id or "|".join((row.request_id, row.client_request_id, row.created))
 
 
 async def fetch_log(

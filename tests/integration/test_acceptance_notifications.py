@@ -65,7 +65,7 @@ async def test_the_end_is_told_with_counts_money_and_reason(tmp_path: Path) -> N
         assert result.code == 1, result.output
         told = receiver.notifications[-1]
         assert "1 done, 1 failed" in told["title"]
-        assert "$1.25 spent" in told["message"]
+        assert "$1.20 spent" in told["message"]
         assert "Refused" in told["message"]
         assert_secret_hidden(desk, result.output, json.dumps(told))
 

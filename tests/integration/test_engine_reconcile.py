@@ -84,7 +84,7 @@ async def test_a_log_that_cannot_be_read_proves_nothing(tmp_path: Path, trouble:
         outcome = await house.run(2, reconcile_after=0.1, reconcile_wait=0.5)
         assert count_states(outcome) == {State.DONE: 1, State.IN_DOUBT: 1}
         house.sandbox._injector.faults.clear()
-        again = await house.run(reconcile_after=0.1)
+        again = await house.run(reconcile_after=0.1, reconcile_wait=60)
         assert count_states(again) == {State.DONE: 2}
         assert house.count_paid() == 2
 

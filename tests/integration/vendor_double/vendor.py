@@ -255,7 +255,10 @@ class VendorDouble:
             and made.ends_at < inf
             and now >= made.ends_at + self.log_lag_s + made.script.log_late_s
         ]
-        noise = [{**_log_row(None), "request_id": f"noise-{number}"} for number in range(self.log_noise)]
+        noise = [
+            {**_log_row(None), "request_id": f"noise-{number}", "inference_id": f"noise-{number}"}
+            for number in range(self.log_noise)
+        ]
         return [*noise, *shown]
 
 

@@ -235,8 +235,7 @@ class AbsenceTimer:
     def apart_s(self, submission: Submission, clock: float, now: float | None) -> float | None:
         """Return how long ago a pass first did not show it; None when none has."""
         name, since = submission.correlation_id, submission.absent_since
-        if name in self.first_absent and (name in self.sent or now is None or since is None):
-            return clock - self.first_absent[name]
-        if now is None or since is None:
-            return None
-        return now - since - CLOCK_ERROR_S
+        here_s = clock - self.first_absent[name] if name in self.first_absent else None
+        if name in self.sent or now is None or since is None:
+            return here_s
+        return max(here_s or 0.0, now - since - CLOCK_ERROR_S)

@@ -52,7 +52,7 @@ class ReconcilerPool:
             key_id(deps.api.key.secret, deps.ledger.identity),
             deps.ledger.load,
         )
-        pass_gap_s = MAX_GAP_INTERVALS * run.settings.poll_interval
+        pass_gap_s = max(MAX_GAP_INTERVALS * run.settings.poll_interval, 4 * deps.log_gap_s)
         self._patience = Patience(wait_s, run.settings.reconcile_wait, pass_gap_s)
         for record in run.state.records.values():
             if record.state is State.IN_DOUBT:

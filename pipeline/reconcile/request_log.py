@@ -249,8 +249,9 @@ async def fetch_log(
     error: StatusError | None = None
     if not any("period" in window.query for window in windows):
         error = await _read_newest(api, collected, key_prefix)
-    for window in windows if error is None else ():
-        await anyio.sleep(gap_s)
+    for number, window in enumerate(windows if error is None else ()):
+        if number:
+            await anyio.sleep(gap_s)
         collected.window = window.start, window.end
         error = await read_window(api, window, take, gap_s=gap_s, key_prefix=key_prefix)
         if error is not None or ended_early:

@@ -1,0 +1,93 @@
+"""A bug of ours, and a thread that hangs: what the real command leaves behind, and that it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+BUG = """
+from pipeline.reconcile.pool import ReconcilerPool
+async def broken(self): raise ZeroDivisionError("a bug")
+ReconcilerPool.until_settled = broken
+"""
+HANG = """
+import time
+from anyio import to_thread
+from pipeline.client import Api
+def hang():
+    print("hanging", flush=True)
+    time.sleep(1000)
+async def stuck(self, *args, **options): await to_thread.run_sync(hang)
+Api.get_status = stuck
+"""
+EARLY_BUG = """
+import pipeline.cli.app
+def broken(options): raise ZeroDivisionError("an early bug")
+pipeline.cli.app.run = broken
+"""
+
+
+async def start(folder: Path, patch: str) -> asyncio.subprocess.Process:
+    """Start `veobatch run` of three rows in the sandbox, with something of it broken."""
+    rows = [{"image_url": "https://example.com/a.jpg", "prompt": f"Scene {n}."} for n in range(3)]
+    (folder / "batch.json").write_text(json.dumps({"jobs": rows}))
+    command = f"{patch}\nfrom pipeline.cli import main\nmain()"
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-c", command, "run", "batch.json", "--sandbox", "--sandbox-speed", "50"),
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folder), "TMPDIR": str(folder)},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+def crash_logs(folder: Path) -> list[Path]:
+    return list(folder.glob("veobatch-crash-*.log"))
+
+
+async def test_a_bug_ends_with_70_one_line_a_traceback_in_the_log_and_a_true_table(tmp_path: Path) -> None:
+    process = await start(tmp_path, BUG)
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    output = tmp_path / "output" / "batch.sandbox"
+    text = (out + err).decode()
+    assert process.returncode == 70, text
+    assert "Traceback" not in text
+    assert "unexpected error" in text
+    assert "Next: " in text
+    assert "ZeroDivisionError: a bug" in (output / "run.log").read_text()
+    assert (output / "results.csv").read_text(encoding="utf-8-sig").count("\n") == 4
+
+
+async def test_a_bug_before_any_log_leaves_its_traceback_in_a_file(tmp_path: Path) -> None:
+    process = await start(tmp_path, EARLY_BUG)
+    _, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 70
+    assert b"Traceback" not in err
+    [log] = crash_logs(tmp_path)
+    assert str(log) in err.decode()
+    assert "ZeroDivisionError: an early bug" in log.read_text()
+
+
+@pytest.mark.parametrize("count", [2, 4])
+async def test_a_thread_that_hangs_keeps_no_process(tmp_path: Path, count: int) -> None:
+    process = await start(tmp_path, HANG)
+    assert process.stdout is not None
+    await asyncio.wait_for(process.stdout.readuntil(b"hanging"), 60)
+    for _ in range(count):
+        process.send_signal(signal.SIGINT)
+        await asyncio.sleep(0.05)
+    stopped_at = time.monotonic()
+    await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 130
+    assert time.monotonic() - stopped_at < 6.0

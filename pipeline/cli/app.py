@@ -5,6 +5,7 @@ The composition root: the one place that knows every room. What each does is the
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import sys
@@ -28,6 +29,7 @@ from pipeline.cli.paths import batch_paths
 from pipeline.cli.preflight import check_report_file
 from pipeline.cli.setup import RunConfig, prepare, report_start, resolve_settings
 from pipeline.cli.summary import ExitSummary
+from pipeline.cli.terminal import discard_stdout
 from pipeline.client import ApiKey, normalize_base_url
 from pipeline.download.downloader import Downloader
 from pipeline.download.http import open_session
@@ -113,7 +115,12 @@ async def _run(config: RunConfig) -> int:
             prepared.run_log.set_initial_records(prepared.plan.records)
             cdn = await stack.enter_async_context(open_session())
             summary = await _execute(prepared, cdn)
-    summary.show(as_json=options.as_json, quiet=options.quiet)
+    try:
+        summary.show(as_json=options.as_json, quiet=options.quiet)
+    except OSError as error:
+        if error.errno != errno.EIO:  # what a terminal that was closed answers
+            raise
+        discard_stdout()
     await send_notifications(options, summary)
     return int(summary.exit_code)
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
+import pty
+import select
 import signal
+import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -91,3 +96,36 @@ async def test_a_thread_that_hangs_keeps_no_process(tmp_path: Path, count: int) 
     await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 130
     assert time.monotonic() - stopped_at < 6.0
+
+
+def test_a_closed_terminal_ends_a_run_gently(tmp_path: Path) -> None:
+    """What is paid is finished, the exit code says how it ended, and the next start says what happened."""
+    rows = [{"image_url": "https://example.com/a.jpg", "prompt": f"Scene {n}."} for n in range(3)]
+    (tmp_path / "batch.json").write_text(json.dumps({"jobs": rows}))
+    command = [sys.executable, "-m", "pipeline", "run", "batch.json", "--sandbox", "--sandbox-speed", "20"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    terminal, inside = pty.openpty()
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdin=inside,
+        stdout=inside,
+        stderr=inside,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(inside)
+    log = tmp_path / "output" / "batch.sandbox" / "run.log"
+    while b"generating" not in (log.read_bytes() if log.exists() else b""):
+        assert process.poll() is None
+        if select.select([terminal], [], [], 0.05)[0]:
+            os.read(terminal, 65536)
+    os.close(terminal)
+    assert process.wait(60) == 143
+    assert "the terminal was closed" in log.read_text()
+    again = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, check=False, timeout=60
+    )
+    assert again.returncode == 0
+    assert b"SIGHUP" in again.stderr

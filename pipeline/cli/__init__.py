@@ -114,7 +114,7 @@ def _run() -> int:
         _annotate(error.format_message())
         return int(ExitCode.USAGE)
     except VeobatchError as error:
-        from pipeline.cli.validate import error_text
+        from pipeline.cli.ends.problems import error_text
 
         click.echo(error_text(error), err=True)
         if not isinstance(error, ManifestError):  # its problems are marked one by one
@@ -125,12 +125,12 @@ def _run() -> int:
             click.echo("veobatch: interrupted", err=True)
         return int(getattr(error.__cause__ or error, "exit_code", ExitCode.INTERRUPTED))
     except BrokenPipeError:
-        from pipeline.cli.terminal import discard_stdout
+        from pipeline.cli.ends.terminal import discard_stdout
 
         discard_stdout()
         return BROKEN_PIPE_EXIT_CODE
     except Exception as error:
-        from pipeline.cli.crash import report_crash
+        from pipeline.cli.ends.crash import report_crash
 
         return report_crash(error)
     return result if isinstance(result, int) else int(ExitCode.DONE)
@@ -139,6 +139,6 @@ def _run() -> int:
 def _annotate(message: str) -> None:
     """On GitHub Actions, mark the step with an error."""
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        from pipeline.cli.ci import annotation
+        from pipeline.cli.ends.ci import annotation
 
         click.echo(annotation("error", message, title="veobatch"), err=True)

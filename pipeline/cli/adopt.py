@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.batch.paths import batch_paths
 from pipeline.cli.options import ledger_options
-from pipeline.cli.paths import batch_paths
 from pipeline.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from pipeline.cli.paths import BatchPaths, LedgerChoice
+    from pipeline.batch.paths import BatchPaths, LedgerChoice
     from pipeline.model import Record
 
 
@@ -58,9 +58,9 @@ def command(
 
 
 async def _adopt(manifest: Path, job: str, generation_id: str, paths: BatchPaths) -> int:
-    from pipeline.cli.batch import plan_batch
-    from pipeline.cli.folder import check_folder, claim_folder
-    from pipeline.cli.ledger_access import open_exclusive_ledger
+    from pipeline.batch.ledger_access import open_exclusive_ledger
+    from pipeline.batch.opening import plan_batch
+    from pipeline.batch.ownership import check_folder, claim_folder
     from pipeline.manifest import load
     from pipeline.plan import RetrySelection
 

@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import click
 
+from pipeline.batch.paths import batch_paths
 from pipeline.cli import signals
 from pipeline.cli.credentials import find_base_url, require_key
+from pipeline.cli.ends.notifications import check_notify_urls, send_notifications
+from pipeline.cli.ends.summary import ExitSummary
+from pipeline.cli.ends.terminal import discard_stdout
 from pipeline.cli.manifest_loading import parse_manifest
-from pipeline.cli.notifications import check_notify_urls, send_notifications
 from pipeline.cli.observers import RunObservers
 from pipeline.cli.options import RunOptions
-from pipeline.cli.paths import batch_paths
 from pipeline.cli.preflight import check_report_file
 from pipeline.cli.setup import RunConfig, prepare, report_start, resolve_settings
-from pipeline.cli.summary import ExitSummary
-from pipeline.cli.terminal import discard_stdout
 from pipeline.client import ApiKey, normalize_base_url
 from pipeline.download.downloader import Downloader
 from pipeline.download.http import open_session

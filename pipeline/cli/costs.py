@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.batch.paths import existing_batch_paths
+from pipeline.cli.ends.terminal import one_line
 from pipeline.cli.options import ledger_options
-from pipeline.cli.paths import existing_batch_paths
-from pipeline.cli.terminal import one_line
 from pipeline.errors import BatchLocked, ExitCode, StopReason, StopRun
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.cli.paths import BatchPaths, LedgerChoice
+    from pipeline.batch.paths import BatchPaths, LedgerChoice
     from pipeline.client import Api, LogRow
     from pipeline.ledger import Ledger
     from pipeline.model import Record
@@ -68,7 +68,7 @@ async def _audit_costs(paths: BatchPaths, base_url: str | None, as_json: bool) -
 
     Raises `StopRun` when the vendor's log cannot be read to its end: half a log proves nothing.
     """
-    from pipeline.cli.ledger_access import SANDBOX_VENDOR, open_read_only_ledger
+    from pipeline.batch.ledger_access import SANDBOX_VENDOR, open_read_only_ledger
     from pipeline.reconcile.request_log import fetch_whole_log
     from pipeline.results.cost_audit import audit_costs, learned_entries
 
@@ -92,7 +92,7 @@ async def _audit_costs(paths: BatchPaths, base_url: str | None, as_json: bool) -
 
 async def _save_learned_costs(paths: BatchPaths, audit: CostAudit, log: Sequence[LogRow]) -> int:
     """Write learned costs into the ledger; a run that holds it will ask for them itself another time."""
-    from pipeline.cli.ledger_access import open_exclusive_ledger
+    from pipeline.batch.ledger_access import open_exclusive_ledger
     from pipeline.results.cost_audit import learned_entries
 
     try:

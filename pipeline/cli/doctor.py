@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.batch.paths import batch_paths
 from pipeline.cli.options import ledger_options
-from pipeline.cli.paths import batch_paths
 from pipeline.errors import ExitCode, VeobatchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pipeline.cli.paths import BatchPaths, LedgerChoice
+    from pipeline.batch.paths import BatchPaths, LedgerChoice
     from pipeline.client import ApiKey
 
     Check = Callable[[], str]
@@ -67,7 +67,7 @@ def _check_manifest(manifest: Path) -> str:
 
 
 def _check_folder(paths: BatchPaths, manifest: Path | None) -> str:
-    from pipeline.cli.folder import check_folder
+    from pipeline.batch.ownership import check_folder
     from pipeline.cli.preflight import check_writable, space_warning
 
     if manifest is not None:

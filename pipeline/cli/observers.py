@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final, TextIO, cast
 import anyio
 import click
 
+from pipeline.batch.ledger_memory import LedgerMemory
 from pipeline.cli import signals
-from pipeline.cli.ci import log_group, on_github
-from pipeline.cli.last_end import RUNNING, save_end
-from pipeline.cli.ledger_memory import LedgerMemory
+from pipeline.cli.ends.ci import log_group, on_github
+from pipeline.cli.ends.last_end import RUNNING, save_end
+from pipeline.cli.ends.summary import redacted_argv
+from pipeline.cli.ends.terminal import BestEffortStream
 from pipeline.cli.progress import Progress
-from pipeline.cli.summary import redacted_argv
-from pipeline.cli.terminal import BestEffortStream
 from pipeline.errors import LedgerError, StopReason, StopRun, StoreError, VeobatchError
 from pipeline.events import Event, Level, ObserverGroup, Topic
 from pipeline.poll.eta import EtaEstimator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from pipeline.cli.paths import DEFAULT_LEDGER_CHOICE, LedgerChoice
+from pipeline.batch.paths import DEFAULT_LEDGER_CHOICE, LedgerChoice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

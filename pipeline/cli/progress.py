@@ -12,8 +12,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final, TextIO
 
-from pipeline.cli.summary_text import failure_text, row_label
-from pipeline.cli.terminal import ProgressBars, can_draw_bars, duration_text, one_line
+from pipeline.cli.ends.summary_text import failure_text, row_label
+from pipeline.cli.ends.terminal import ProgressBars, can_draw_bars, duration_text, one_line
 from pipeline.events import Event, Level, Topic
 from pipeline.model import MAYBE_PAID, Record, State
 from pipeline.results.failures import reason

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from pipeline.cli.batch import plan_batch
+from pipeline.batch.ledger_access import open_exclusive_ledger
+from pipeline.batch.opening import plan_batch
+from pipeline.batch.own_files import is_our_csv, read_marker
+from pipeline.batch.ownership import check_folder, claim_folder, set_aside_journals
 from pipeline.cli.credentials import find_base_url, find_key
-from pipeline.cli.folder import check_folder, claim_folder, set_aside_journals
-from pipeline.cli.ledger_access import open_exclusive_ledger
-from pipeline.cli.own_files import is_our_csv, read_marker
 from pipeline.client import Api
 from pipeline.errors import ExitCode, UsageError
 from pipeline.manifest import load
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pipeline.cli.paths import BatchPaths
+    from pipeline.batch.paths import BatchPaths
     from pipeline.client import LogRow
     from pipeline.ledger import Ledger
     from pipeline.model import Record

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from pipeline.batch.paths import existing_batch_paths
+from pipeline.cli.ends.terminal import one_line
 from pipeline.cli.options import ledger_options
-from pipeline.cli.paths import existing_batch_paths
-from pipeline.cli.terminal import one_line
 from pipeline.errors import ExitCode, UsageError
 from pipeline.model import State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.cli.paths import BatchPaths, LedgerChoice
+    from pipeline.batch.paths import BatchPaths, LedgerChoice
     from pipeline.client import Api
     from pipeline.ledger import Ledger
     from pipeline.model import Record
@@ -90,7 +90,7 @@ def _manifest_setting(target: str) -> float | None:
 async def _reconcile(
     paths: BatchPaths, base_url: str | None, after_s: float | None, prefixes: Sequence[str], as_json: bool
 ) -> int:
-    from pipeline.cli.ledger_access import open_exclusive_ledger
+    from pipeline.batch.ledger_access import open_exclusive_ledger
 
     async with AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(
@@ -125,9 +125,9 @@ async def _open_apis(
     stack: AsyncExitStack, paths: BatchPaths, base_url: str | None, prefixes: Sequence[str], *, sandbox: bool
 ) -> list[tuple[Api, str]]:
     """Return the clients to ask with, each with the prefix of the key whose log it reads, or nothing."""
+    from pipeline.batch.ledger_access import SANDBOX_VENDOR
     from pipeline.cli.app import SANDBOX_KEY
     from pipeline.cli.credentials import find_base_url, find_key, require_key
-    from pipeline.cli.ledger_access import SANDBOX_VENDOR
     from pipeline.cli.setup import start_sandbox
     from pipeline.client import Api, ApiKey
 

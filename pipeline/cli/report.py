@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.batch.paths import existing_batch_paths
 from pipeline.cli.options import ledger_options
-from pipeline.cli.paths import existing_batch_paths
 from pipeline.errors import ExitCode, StoreError
 
 if TYPE_CHECKING:
-    from pipeline.cli.paths import BatchPaths, LedgerChoice
+    from pipeline.batch.paths import BatchPaths, LedgerChoice
 
 
 @click.command("report")
@@ -33,8 +33,8 @@ def command(target: str, output: str | None, ledger_choice: LedgerChoice) -> int
 
 
 async def _write_report(paths: BatchPaths) -> int:
-    from pipeline.cli.folder import reject_foreign_files
-    from pipeline.cli.ledger_access import made_by_sandbox, open_read_only_ledger
+    from pipeline.batch.ledger_access import made_by_sandbox, open_read_only_ledger
+    from pipeline.batch.ownership import reject_foreign_files
     from pipeline.ledger.totals import Book
     from pipeline.results import CSV_NAME, REPORT_NAME
     from pipeline.results.next_step import RUN_FACTS_NAME, NextStep, RunFacts, next_step

@@ -130,7 +130,7 @@ def command(manifest: Path, **options: Any) -> int:
     resumable, 70 a bug of veobatch, 130 (Ctrl-C) and 143 (SIGTERM, SIGHUP) interrupted and resumable.
     """
     from pipeline.cli.app import run
-    from pipeline.cli.notifications import report_early_end
+    from pipeline.cli.ends.notifications import report_early_end
     from pipeline.errors import VeobatchError
 
     run_options = _run_options(manifest, options)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import click
 
-from pipeline.cli.batch import open_batch, plan_batch
+from pipeline.batch.ledger_access import SANDBOX_VENDOR, ReconnectNotifier, ledger_passwords
+from pipeline.batch.ledger_memory import recall_forgotten
+from pipeline.batch.opening import open_batch, plan_batch
+from pipeline.batch.ownership import check_folder
 from pipeline.cli.cost_prompt import confirm_cost, estimate_cost, load_prices
-from pipeline.cli.folder import check_folder
-from pipeline.cli.last_end import last_end_note
-from pipeline.cli.ledger_access import SANDBOX_VENDOR, ReconnectNotifier, ledger_passwords
-from pipeline.cli.ledger_memory import recall_forgotten
+from pipeline.cli.ends.last_end import last_end_note
 from pipeline.cli.manifest_loading import cache_dir, check_manifest_images, check_with_catalogue
 from pipeline.cli.preflight import (
     as_error,
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
     from pathlib import Path
 
+    from pipeline.batch.paths import BatchPaths
     from pipeline.cli.cost_prompt import CostEstimate, PriceTable
     from pipeline.cli.manifest_loading import LoadedManifest, ParsedManifest
     from pipeline.cli.options import RunOptions
-    from pipeline.cli.paths import BatchPaths
     from pipeline.client import ApiKey
     from pipeline.client.preflight import Finding
     from pipeline.events import Observer

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.batch.paths import existing_batch_paths
 from pipeline.cli.options import ledger_options
-from pipeline.cli.paths import existing_batch_paths
 from pipeline.errors import ExitCode
 from pipeline.model import State
 from pipeline.results.report.overview import counted
@@ -17,7 +17,7 @@ from pipeline.results.report.overview import counted
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pipeline.cli.paths import BatchPaths, LedgerChoice
+    from pipeline.batch.paths import BatchPaths, LedgerChoice
 
 WATCH_INTERVAL_S = 1.0
 OPEN_STATES = frozenset(State) - {State.DONE, State.FAILED}
@@ -54,7 +54,7 @@ async def _show_status(paths: BatchPaths, as_json: bool, watch: bool) -> int:
 
 async def _load_counts(paths: BatchPaths) -> tuple[Mapping[State, int], bool]:
     """Return the counts, and whether the sandbox made the clips."""
-    from pipeline.cli.ledger_access import made_by_sandbox, open_read_only_ledger
+    from pipeline.batch.ledger_access import made_by_sandbox, open_read_only_ledger
 
     async with await open_read_only_ledger(paths) as ledger:
         return await ledger.counts(), await made_by_sandbox(ledger)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.batch.paths import existing_batch_paths
 from pipeline.cli.options import ledger_options
-from pipeline.cli.paths import existing_batch_paths
 from pipeline.errors import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.cli.paths import BatchPaths, LedgerChoice
+    from pipeline.batch.paths import BatchPaths, LedgerChoice
     from pipeline.download.verify import Checked
     from pipeline.model import Record
     from pipeline.storage import OutputStore
@@ -41,7 +41,7 @@ def command(target: str, output: str | None, ledger_choice: LedgerChoice, as_jso
 
 
 async def _verify(paths: BatchPaths, as_json: bool) -> int:
-    from pipeline.cli.ledger_access import open_read_only_ledger
+    from pipeline.batch.ledger_access import open_read_only_ledger
     from pipeline.model import State
     from pipeline.storage import open_store
 

@@ -10,14 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pipeline.reconcile.charges import check_charges, no_second_source
-from pipeline.reconcile.evidence import (
-    BY_HAND,
-    CLOCK_ERROR_S,
-    CLOCK_TOLERANCE_S,
-    MARGIN_S,
-    Missing,
-    Premise,
-)
+from pipeline.reconcile.evidence import BY_HAND, CLOCK_ERROR_S, CLOCK_TOLERANCE_S, MARGIN_S, Missing, Premise
 
 if TYPE_CHECKING:
     from pipeline.reconcile.evidence import Evidence, Submission, Witness

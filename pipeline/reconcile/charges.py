@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from pipeline.client import StatusError
-from pipeline.reconcile.evidence import (
-    BY_HAND,
-    CLOCK_TOLERANCE_S,
-    LACKS_AFTER,
-    Missing,
-    Premise,
-)
+from pipeline.reconcile.evidence import BY_HAND, CLOCK_TOLERANCE_S, LACKS_AFTER, Missing, Premise
 from pipeline.reconcile.request_log import parse_time
 
 if TYPE_CHECKING:

@@ -28,13 +28,7 @@ from obstore.store import from_url
 from pipeline.errors import StoreError, UsageError
 from pipeline.net.proxy import is_local_host
 from pipeline.storage.aws_profile import with_profile
-from pipeline.storage.base import (
-    FileStamp,
-    StagedFile,
-    TransientStoreError,
-    candidate_names,
-    first_line,
-)
+from pipeline.storage.base import FileStamp, StagedFile, TransientStoreError, candidate_names, first_line
 from pipeline.storage.multipart_uploads import MultipartUploads
 from pipeline.storage.object_staging import StagedObject
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
+from pipeline.batch.paths import BatchPaths, LedgerChoice, batch_paths, existing_batch_paths
 from pipeline.cli import cli, status
-from pipeline.cli.paths import BatchPaths, LedgerChoice, batch_paths, existing_batch_paths
 from pipeline.errors import BatchLocked, ExitCode, StopReason, StoreError, UsageError
 from pipeline.ledger import Ledger
 from pipeline.ledger.lock import hold_lock

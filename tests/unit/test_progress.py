@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.progress import Progress, RunCounts
-from pipeline.cli.summary_text import MAX_ROWS_PER_GROUP, summary_text
-from pipeline.cli.terminal import (
+from pipeline.cli.ends.summary_text import MAX_ROWS_PER_GROUP, summary_text
+from pipeline.cli.ends.terminal import (
     can_draw_bars,
     display_width,
     duration_text,
@@ -19,6 +18,7 @@ from pipeline.cli.terminal import (
     truncated,
     wrapped_to_width,
 )
+from pipeline.cli.progress import Progress, RunCounts
 from pipeline.events import Event, Level, Topic
 from pipeline.model import Failure, State
 from pipeline.results.csv import summarize

@@ -19,8 +19,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from pipeline.cli.paths import BatchPaths
-from pipeline.cli.summary import ExitSummary
+from pipeline.batch.paths import BatchPaths
+from pipeline.cli.ends.summary import ExitSummary
 from pipeline.errors import ExitCode, StopReason
 from pipeline.model import Failure, Record, State
 from pipeline.results.csv import STATUSES
@@ -413,8 +413,8 @@ def test_refusals_of_one_kind_are_one_paragraph() -> None:
 CLOSED_READER_SCRIPT = """
 import sys
 from pathlib import Path
-from pipeline.cli.summary import ExitSummary
-from pipeline.cli.paths import BatchPaths
+from pipeline.cli.ends.summary import ExitSummary
+from pipeline.batch.paths import BatchPaths
 from pipeline.run_state import RunOutcome
 from pipeline.errors import ExitCode
 made = ExitSummary((), BatchPaths(Path("o"), "o"), RunOutcome((), None, "", {}), 1.0, ExitCode.RESUMABLE)

@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pipeline.cli.paths import LEDGER_NAME
+from pipeline.batch.paths import LEDGER_NAME
 from pipeline.ledger.lock import HOLDER_NAME, LOCK_NAME
 from pipeline.results import CSV_NAME, LOG_NAME, REPORT_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pipeline.cli.paths import BatchPaths
+    from pipeline.batch.paths import BatchPaths
 
 MARKER_NAME: Final = ".veobatch.json"
 JOURNAL_NAME: Final = "sandbox.jsonl"

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from pipeline.cli.ledger_access import redact_password
-from pipeline.cli.summary_text import rows_text, summary_text
-from pipeline.cli.terminal import discard_stdout, wrapped_to_width
+from pipeline.batch.ledger_access import redact_password
+from pipeline.cli.ends.summary_text import rows_text, summary_text
+from pipeline.cli.ends.terminal import discard_stdout, wrapped_to_width
 from pipeline.errors import ExitCode, StopReason
 from pipeline.model import State
 from pipeline.results import CSV_NAME, LOG_NAME, REPORT_NAME
@@ -25,7 +25,7 @@ from pipeline.results.summary_json import summary_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.cli.paths import BatchPaths
+    from pipeline.batch.paths import BatchPaths
     from pipeline.ledger.totals import Totals
     from pipeline.model import Record
     from pipeline.run_state import RunOutcome

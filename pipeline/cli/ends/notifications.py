@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 
-from pipeline.cli.ci import (
+from pipeline.cli.ends.ci import (
     annotation_lines,
     early_end_summary,
     end_annotation,
@@ -20,8 +20,8 @@ from pipeline.cli.ci import (
     write_step_outputs,
     write_step_summary,
 )
-from pipeline.cli.junit import write_junit
-from pipeline.cli.validate import error_text
+from pipeline.cli.ends.junit import write_junit
+from pipeline.cli.ends.problems import error_text
 from pipeline.errors import ExitCode, StopRun, UsageError, VeobatchError
 from pipeline.extras import missing_extra
 from pipeline.manifest import ManifestProblems
@@ -32,8 +32,8 @@ from pipeline.results.summary_json import summary_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pipeline.cli.ends.summary import ExitSummary
     from pipeline.cli.options import RunOptions
-    from pipeline.cli.summary import ExitSummary
     from pipeline.model import Record
 
 

@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pipeline.cli.own_files import TEMPORARY_SUFFIX, read_marker
-from pipeline.cli.paths import DEFAULT_BATCH, LEDGER_NAME, BatchPaths
+from pipeline.batch.own_files import TEMPORARY_SUFFIX, read_marker
+from pipeline.batch.paths import DEFAULT_BATCH, LEDGER_NAME, BatchPaths
 from pipeline.errors import UsageError, VeobatchError
 from pipeline.model import MAYBE_PAID
 
@@ -67,7 +67,7 @@ def _candidates(manifest: Path, here: Path) -> Iterator[Path]:
 
 
 async def _paid_rows(manifest: Manifest, folder: Path) -> int:
-    from pipeline.cli.ledger_access import open_read_only_ledger
+    from pipeline.batch.ledger_access import open_read_only_ledger
     from pipeline.plan import make_plan
 
     marker = read_marker(folder)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pipeline import __version__
-from pipeline.cli.ledger_access import redact_password
-from pipeline.cli.own_files import (
+from pipeline.batch.ledger_access import redact_password
+from pipeline.batch.own_files import (
     JOURNAL_NAME,
     MARKER_NAME,
     MEDIA_FOLDERS,
@@ -30,14 +30,14 @@ from pipeline.cli.own_files import (
     read_marker,
     write_marker,
 )
-from pipeline.cli.paths import LEDGER_NAME
+from pipeline.batch.paths import LEDGER_NAME
 from pipeline.errors import UsageError
 from pipeline.results import CSV_NAME, LOG_NAME, REPORT_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pipeline.cli.paths import BatchPaths
+    from pipeline.batch.paths import BatchPaths
     from pipeline.ledger import Ledger
     from pipeline.storage import OutputStore
 

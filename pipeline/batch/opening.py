@@ -7,10 +7,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pipeline.cli.folder import FolderClaim, check_remote_output, claim_folder, set_aside_lost_batch
-from pipeline.cli.ledger_access import SANDBOX_VENDOR, ReconnectNotifier, open_exclusive_ledger
-from pipeline.cli.other_batches import reject_rows_paid_elsewhere, remember_folder
-from pipeline.cli.paths import LEDGER_NAME
+from pipeline.batch.ledger_access import SANDBOX_VENDOR, ReconnectNotifier, open_exclusive_ledger
+from pipeline.batch.other_batches import reject_rows_paid_elsewhere, remember_folder
+from pipeline.batch.ownership import FolderClaim, check_remote_output, claim_folder, set_aside_lost_batch
+from pipeline.batch.paths import LEDGER_NAME
 from pipeline.errors import UsageError
 from pipeline.model import Transition
 from pipeline.plan import BatchPlan, RetrySelection, make_plan
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
     from pathlib import Path
 
-    from pipeline.cli.paths import BatchPaths
+    from pipeline.batch.paths import BatchPaths
     from pipeline.cli.setup import RunConfig
     from pipeline.ledger import Ledger
     from pipeline.manifest import Manifest

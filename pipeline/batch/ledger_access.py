@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from contextlib import AbstractContextManager
 
-    from pipeline.cli.paths import BatchPaths
+    from pipeline.batch.paths import BatchPaths
     from pipeline.events import Observer
 
 SANDBOX_VENDOR: Final = "sandbox"

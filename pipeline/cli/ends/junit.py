@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pipeline.cli.summary_text import failure_text
+from pipeline.cli.ends.summary_text import failure_text
 from pipeline.model import State, render_duration_s
 from pipeline.results.csv import status, visible_records
 

@@ -105,6 +105,7 @@ EXIT_MEANING: Final = {
 STOP_MEANING: Final = {
     StopReason.CREDITS: "the account is out of credits; what is paid for was still fetched",
     StopReason.KEY: "the vendor does not take the key",
+    StopReason.MODEL: "the vendor has no such model any more; choose another one (`--model NAME`)",
     StopReason.QUOTA: "a quota (so many an hour) is used up; `--wait-for-quota` waits instead",
     StopReason.BUDGET: "`--max-cost` has no room for another row",
     StopReason.DEADLINE: "`--timeout` passed for some generations; they are left for the next run",

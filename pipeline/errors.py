@@ -26,6 +26,7 @@ class StopReason(StrEnum):
 
     CREDITS = "credits"
     KEY = "key"
+    MODEL = "model"
     QUOTA = "quota"
     BUDGET = "budget"
     DEADLINE = "deadline"

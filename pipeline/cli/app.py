@@ -79,7 +79,7 @@ def run(options: RunOptions) -> int:
     """Carry out `veobatch run`; return the exit code. Raises `VeobatchError` before anything is touched."""
     if not isfinite(options.sandbox_speed):
         raise UsageError("--sandbox-speed takes a number, such as 20")
-    parsed = parse_manifest(options.manifest)
+    parsed = parse_manifest(options.manifest, options.model)
     manifest = parsed.manifest if parsed.other_models else parsed.to_loaded().manifest
     settings = resolve_settings(options, manifest.run if manifest else {})
     check_notify_urls(options.notify)
@@ -153,13 +153,15 @@ async def _execute(prepared: PreparedRun, cdn: aiohttp.ClientSession) -> ExitSum
         report_start(plan, prepared.loaded, prepared.cost_estimate, observer, *prepared.notes)
         dependencies = await _dependencies(prepared, cdn, learner)
         if prepared.epoch is None:
-            return await _run_engine(
-                Engine(plan.records, dependencies, config.settings, observer), observers, config
-            )
+            engine = Engine(plan.records, dependencies, config.settings, observer)
+            if prepared.submit_error is not None:
+                engine.stop_submitting(prepared.submit_error)
+            return await _run_engine(engine, observers, config)
         records, error = await check_artifacts(
             plan.records, prepared.ledger, config.store, config.settings, observer
         )
         cluster = make_cluster(records, prepared, prepared.epoch, learner.dump(), observer)
+        error = error or prepared.submit_error
         if error is not None:
             cluster.stop_submitting(error)
         summary = await _run_engine(cluster, observers, config)

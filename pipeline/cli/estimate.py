@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli.options import model_option
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -20,7 +22,8 @@ _ROWS_SHOWN = 40
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One object on stdout, for scripts.")
 @click.option("--base-url", metavar="URL", help="The API whose prices are asked for.")
-def command(manifest: Path, as_json: bool, base_url: str | None) -> int:
+@model_option
+def command(manifest: Path, as_json: bool, base_url: str | None, model: str | None) -> int:
     """Price MANIFEST from the live catalogue: each row, each model, in all. Spends nothing.
 
     A price that is not known is called unknown. The balance needs a key; prices do not. A key that is
@@ -28,7 +31,7 @@ def command(manifest: Path, as_json: bool, base_url: str | None) -> int:
     """
     import anyio
 
-    jobs, quote, balance, notes = anyio.run(_estimate, manifest, base_url)
+    jobs, quote, balance, notes = anyio.run(_estimate, manifest, base_url, model)
     for note in notes:
         click.echo(f"note: {note}", err=True)
     if as_json:
@@ -39,7 +42,7 @@ def command(manifest: Path, as_json: bool, base_url: str | None) -> int:
 
 
 async def _estimate(
-    path: Path, base_url: str | None
+    path: Path, base_url: str | None, model: str | None
 ) -> tuple[Sequence[Job], Quote, float | None, tuple[str, ...]]:
     import os
 
@@ -49,13 +52,15 @@ async def _estimate(
     from pipeline.cli.credentials import find_base_url, find_key
     from pipeline.cli.manifest_loading import cache_dir, check_with_catalogue, parse_manifest, price_manifest
     from pipeline.cli.preflight import raise_obstacle
+    from pipeline.cli.retired_models import check_retired
     from pipeline.client.catalog import Catalog
     from pipeline.client.client import USER_AGENT, normalize_base_url
     from pipeline.client.preflight import check_api
+    from pipeline.errors import UsageError
 
     url = normalize_base_url(find_base_url(base_url, os.environ))
     key = find_key(os.environ)
-    parsed = await to_thread.run_sync(parse_manifest, path)
+    parsed = await to_thread.run_sync(parse_manifest, path, model)
     if not parsed.other_models:
         parsed.to_loaded()  # a mistake is reported before the network is asked
     found = await check_api(url, key)
@@ -64,9 +69,12 @@ async def _estimate(
         catalogue = Catalog(session, url, cache_dir())
         loaded = await check_with_catalogue(parsed, catalogue)
         quote, notes = await price_manifest(loaded, catalogue)
+        retired = await check_retired((job.model for job in loaded.manifest.jobs), catalogue)
+    if retired.withdrawn:
+        raise UsageError(retired.obstacle)
     if key is not None and found.balance_usd is None:
         warnings += ("the balance could not be read",)
-    return loaded.manifest.jobs, quote, found.balance_usd, notes + warnings
+    return loaded.manifest.jobs, quote, found.balance_usd, (*retired.notes, *notes, *warnings)
 
 
 def _print_json(quote: Quote, balance: float | None) -> None:

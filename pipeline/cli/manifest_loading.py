@@ -27,10 +27,12 @@ class LoadedManifest:
 
     manifest: Manifest
     model_infos: Mapping[str, ModelInfo] = field(default_factory=dict)
+    retirement_notes: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return tuple(note for listing in self.model_infos.values() for note in listing.notes)
+        catalogue = (note for info in self.model_infos.values() for note in info.notes)
+        return (*self.retirement_notes, *catalogue)
 
 
 def cache_dir() -> Path:
@@ -49,6 +51,7 @@ class ParsedManifest:
     problems: ManifestProblems | None
     other_models: frozenset[str]
     data: bytes | None = None
+    model: str | None = None
 
     def to_loaded(self) -> LoadedManifest:
         """Return the manifest as it is; raises its problems."""
@@ -58,15 +61,18 @@ class ParsedManifest:
         return LoadedManifest(self.manifest)
 
 
-def parse_manifest(path: Path) -> ParsedManifest:
-    """Load the manifest at `path` against the built-in rules. A pipe is read here, once."""
+def parse_manifest(path: Path, model: str | None = None) -> ParsedManifest:
+    """Load the manifest at `path` against the built-in rules. A pipe is read here, once.
+
+    `model` replaces the manifest's default model (`--model`).
+    """
     data = None
     try:
         data = read_once(path)
-        manifest = load(path, data=data)
+        manifest = load(path, data=data, model=model)
     except ManifestProblems as found:
-        return ParsedManifest(path, None, found, found.models - {BUILT_IN_MODEL}, data)
-    return ParsedManifest(path, manifest, None, manifest.models - {BUILT_IN_MODEL}, data)
+        return ParsedManifest(path, None, found, found.models - {BUILT_IN_MODEL}, data, model)
+    return ParsedManifest(path, manifest, None, manifest.models - {BUILT_IN_MODEL}, data, model)
 
 
 async def check_with_catalogue(parsed: ParsedManifest, catalogue: Catalog) -> LoadedManifest:
@@ -79,7 +85,8 @@ async def check_with_catalogue(parsed: ParsedManifest, catalogue: Catalog) -> Lo
     from anyio import to_thread
 
     model_infos = await catalogue.fetch_models(parsed.other_models)
-    load_again = partial(load, parsed.path, rules=known_rules(model_infos), data=parsed.data)
+    rules = known_rules(model_infos)
+    load_again = partial(load, parsed.path, rules=rules, data=parsed.data, model=parsed.model)
     manifest = await to_thread.run_sync(load_again)
     return LoadedManifest(manifest, model_infos)
 

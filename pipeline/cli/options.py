@@ -72,6 +72,13 @@ def ledger_options(function: Callable[..., int]) -> Callable[..., int]:
     return with_ledger_choice
 
 
+model_option: Final = click.option(
+    "--model",
+    metavar="NAME",
+    help="Another model in place of the manifest's default one, in every row that has that.",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterOptions:
     """What `--engine ray` was given; `address` None starts a cluster on this machine."""
@@ -92,6 +99,7 @@ class RunOptions:
     """What the user asked for, as the options say it."""
 
     manifest: Path
+    model: str | None = None
     argv: tuple[str, ...] = ()
     output: str | None = None
     ledger_choice: LedgerChoice = DEFAULT_LEDGER_CHOICE

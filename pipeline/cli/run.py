@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import GroupedOptions, ledger_options
+from pipeline.cli.options import GroupedOptions, ledger_options, model_option
 
 if TYPE_CHECKING:
     from pipeline.cli.options import RunOptions
@@ -64,6 +64,7 @@ def _settings_options(function: Any) -> Any:
     help="How much faster it renders.",
 )
 @click.option("--base-url", metavar="URL", help="The API's address.")
+@model_option
 @_settings_options
 @click.option(
     "--engine",

@@ -25,10 +25,11 @@ from pipeline.cli.preflight import (
     space_warning,
     warnings_of,
 )
+from pipeline.cli.retired_models import check_retired
 from pipeline.client import Api, key_id
 from pipeline.client.catalog import Catalog
 from pipeline.client.preflight import Preflight, check_api
-from pipeline.errors import UsageError
+from pipeline.errors import StopReason, StopRun, UsageError
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State
 from pipeline.plan import BatchPlan
@@ -155,7 +156,8 @@ class PreparedRun:
 
     `batch` has its final settings and base URL. `epoch` is what the ledger answered when a cluster's
     epoch began, None for a run in this process. `notes` are warnings; `runs` counts the batch's runs;
-    `obstacle` is why nothing can be submitted, if something stands in the way.
+    `obstacle` is why the API cannot be used; `submit_error` why nothing can be submitted while
+    rows that are paid for can still be fetched.
     """
 
     config: RunConfig
@@ -171,6 +173,7 @@ class PreparedRun:
     cost_estimate: CostEstimate
     runs: int
     obstacle: Finding | None = None
+    submit_error: StopRun | None = None
 
     def confirm_cost(self) -> bool:
         """Say whether the money may be spent: play money may, else it is asked where somebody can answer."""
@@ -181,6 +184,22 @@ class PreparedRun:
 def sandbox_reconcile_after_s(speed: float) -> float:
     """Return how long a row has to be absent from the log of a sandbox of this speed."""
     return max(SANDBOX_RECONCILE_AFTER_S / speed, MIN_RECONCILE_AFTER_S)
+
+
+async def check_models(
+    records: Sequence[Record], catalogue: Catalog
+) -> tuple[tuple[str, ...], StopRun | None]:
+    """Return notes on models that retire, and the stop when one that rows still need is withdrawn.
+
+    Raises `UsageError` in place of the stop when nothing is in flight that a run could still fetch.
+    """
+    pending = {record.model for record in records if record.state is State.PENDING and record.position >= 0}
+    retired = await check_retired(pending, catalogue)
+    if not retired.withdrawn:
+        return retired.notes, None
+    if not any(record.state not in {*FINISHED_STATES, State.PENDING} for record in records):
+        raise UsageError(f"{retired.obstacle}. Nothing was submitted")
+    return retired.notes, StopRun(StopReason.MODEL, retired.obstacle)
 
 
 def resolve_settings(options: RunOptions, manifest_run: Mapping[str, Any]) -> Settings:
@@ -239,7 +258,9 @@ async def prepare(stack: AsyncExitStack, config: RunConfig) -> PreparedRun:
     plan = replace(plan, records=tuple(records))
     pricing = load_prices(plan.records, loaded, catalogue, settings.assume_price)
     prices, preflight = await _price_and_check(pricing, plan.records, config)
+    model_notes, submit_error = await check_models(plan.records, catalogue)
     notes = (
+        *model_notes,
         await last_end_note(ledger),
         *claim.notes,
         recalled,
@@ -262,4 +283,5 @@ async def prepare(stack: AsyncExitStack, config: RunConfig) -> PreparedRun:
         cost_estimate,
         int(await ledger.meta_get("runs") or 0),
         preflight.obstacle,
+        submit_error,
     )

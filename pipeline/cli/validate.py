@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from pipeline.cli.ends.problems import annotate_on_github, format_problems, problems_json, use_colour
+from pipeline.cli.options import model_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,18 +23,30 @@ if TYPE_CHECKING:
 _SUFFIXES: Final = frozenset({".yaml", ".yml", ".json", ".jsonl", ".ndjson", ".csv", ".tsv"})
 
 
+@dataclass(frozen=True, slots=True)
+class _Checks:
+    """What is checked beyond the file itself, and where."""
+
+    base_url: str | None
+    model: str | None
+    images: bool
+    allow_private_images: bool
+
+
 @click.command()
 @click.argument("manifests", metavar="MANIFEST...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One object on stdout, for editors and scripts.")
 @click.option("--check-images", is_flag=True, help="Look at the head of every image: type, size, shape.")
 @click.option("--allow-private-images", is_flag=True, help="Let --check-images go to private addresses.")
 @click.option("--base-url", metavar="URL", help="The API, for models that are not built in.")
+@model_option
 def command(
     manifests: tuple[Path, ...],
     as_json: bool,
     check_images: bool,
     allow_private_images: bool,
     base_url: str | None,
+    model: str | None,
 ) -> int:
     """Find every problem of each MANIFEST, with its line and column; of a folder, of all in it.
 
@@ -40,9 +54,8 @@ def command(
     google/veo-3.1-i2v-fast are checked against the vendor's catalog when it can be reached.
     """
     files = _manifest_files(manifests)
-    results = [
-        _validate(path, base_url, check_images, allow_private_images, as_json=as_json) for path in files
-    ]
+    checks = _Checks(base_url, model, check_images, allow_private_images)
+    results = [_validate(path, checks, as_json=as_json) for path in files]
     if as_json:
         one = len(results) == 1 and manifests == tuple(files)
         _print(results[0] if one else {"ok": all(result["ok"] for result in results), "files": results})
@@ -76,14 +89,12 @@ def _folder_manifests(folder: Path) -> list[Path]:
     )
 
 
-def _validate(
-    path: Path, base_url: str | None, check_images: bool, allow_private: bool, *, as_json: bool
-) -> dict[str, Any]:
+def _validate(path: Path, checks: _Checks, *, as_json: bool) -> dict[str, Any]:
     """Check one manifest; report it to people on stderr, and return what `--json` prints."""
     from pipeline.manifest import ManifestProblems
 
     try:
-        loaded = _load(path, base_url, check_images, allow_private)
+        loaded = _load(path, checks)
     except ManifestProblems as found:
         _print_problems(path, found)
         return {
@@ -95,33 +106,38 @@ def _validate(
     return _print_valid(loaded, as_json=as_json)
 
 
-def _load(path: Path, base_url: str | None, check_images: bool, allow_private: bool) -> LoadedManifest:
+def _load(path: Path, checks: _Checks) -> LoadedManifest:
     """Load the manifest; the network is touched (and its libraries imported) only when it is needed."""
     from pipeline.cli.manifest_loading import parse_manifest
 
-    parsed = parse_manifest(path)
-    if not parsed.other_models and (parsed.manifest is None or not check_images):
+    parsed = parse_manifest(path, checks.model)
+    if not parsed.other_models and (parsed.manifest is None or not checks.images):
         return parsed.to_loaded()
     import anyio
 
-    return anyio.run(_load_online, parsed, base_url, check_images, allow_private)
+    return anyio.run(_load_online, parsed, checks)
 
 
-async def _load_online(
-    parsed: ParsedManifest, base_url: str | None, check_images: bool, allow_private: bool
-) -> LoadedManifest:
+async def _load_online(parsed: ParsedManifest, checks: _Checks) -> LoadedManifest:
 
     import aiohttp
 
     from pipeline.cli.credentials import find_base_url
     from pipeline.cli.manifest_loading import cache_dir, check_manifest_images, check_with_catalogue
+    from pipeline.cli.retired_models import check_retired
     from pipeline.client.catalog import Catalog
     from pipeline.client.client import USER_AGENT, normalize_base_url
+    from pipeline.manifest import ManifestProblems
 
-    url = normalize_base_url(find_base_url(base_url, os.environ))
+    url = normalize_base_url(find_base_url(checks.base_url, os.environ))
     async with aiohttp.ClientSession(headers={"User-Agent": USER_AGENT}) as session:
-        loaded = await check_with_catalogue(parsed, Catalog(session, url, cache_dir(), timeout_s=5.0))
-    return await check_manifest_images(loaded, allow_private) if check_images else loaded
+        catalogue = Catalog(session, url, cache_dir(), timeout_s=5.0)
+        loaded = await check_with_catalogue(parsed, catalogue)
+        retired = await check_retired((job.model for job in loaded.manifest.jobs), catalogue)
+    if problems := retired.problems(loaded.manifest):
+        raise ManifestProblems(problems, models=loaded.manifest.models)
+    loaded = replace(loaded, retirement_notes=retired.notes)
+    return await check_manifest_images(loaded, checks.allow_private_images) if checks.images else loaded
 
 
 def _print_problems(path: Path, found: ManifestProblems) -> None:

@@ -113,7 +113,7 @@ class Catalog:
         entry = find_deprecation(await self.fetch_deprecations(), model)
         if entry is not None:
             today = datetime.now(UTC).date().isoformat()
-            return entry.message(model) if entry.is_shut_down(today) else ""
+            return entry.message(model, today) if entry.is_shut_down(today) else ""
         info = (await self.fetch_models([model], with_rules=False))[model]
         return "" if info.listed or not info.reached else f"the vendor has no model {model}"
 

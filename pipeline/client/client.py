@@ -23,6 +23,7 @@ from pipeline import __version__
 from pipeline.client.account import KeyInfo, TransactionPage, parse_key_info, parse_transactions
 from pipeline.client.connection import RequestTrace, describe_network_error, on_connected, proxy_for_api
 from pipeline.client.create_result import CreateResponse, accepted_after_all, classify_create
+from pipeline.client.missing_models import MissingModels
 from pipeline.client.refusals import Cause, Refusal, explain_refusal
 from pipeline.client.responses import (
     CreateResult,
@@ -156,6 +157,7 @@ class Api:
             aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
             aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
         )
+        self._missing_models = MissingModels(self.keyless_session, self.base_url)
         return self
 
     async def __aexit__(
@@ -310,6 +312,10 @@ class Api:
             return parse_key_info(body)
         except UnreadableResponseError as error:
             return StatusError(200, f"an unreadable answer about the key: {error}")
+
+    async def explain_missing_model(self, model: str) -> str:
+        """Return why no create with `model` is accepted any more, "" when nothing confirms that."""
+        return await self._missing_models.explain(model)
 
     async def explain_refusal(self, refusal: Refusal) -> Cause:
         """Ask the key and the account whose matter a 401, 402 or 403 is."""

@@ -36,13 +36,21 @@ class Deprecation:
     replaced_by: str = ""
     reason: str = ""
 
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether the feed itself says that creates are refused."""
+        return self.status is Lifecycle.WITHDRAWN
+
     def is_shut_down(self, today: str) -> bool:
         """Say whether creates are refused by now; `today` is a date (YYYY-MM-DD)."""
         ended = self.status is Lifecycle.DEPRECATED and "" < self.shutdown_on <= today
-        return ended or self.status is Lifecycle.WITHDRAWN
+        return ended or self.is_withdrawn
 
-    def message(self, name: str) -> str:
-        """Say in one sentence what the entry means for those who use the model by `name`, and what helps."""
+    def message(self, name: str, today: str = "") -> str:
+        """Say in one sentence what the entry means for those who use the model by `name`, and what helps.
+
+        `today` (YYYY-MM-DD) tells a shutdown that lies ahead from one that is past.
+        """
         use = f"; use {self.replaced_by} (in the manifest, or with --model {self.replaced_by})"
         advice = use if self.replaced_by else ""
         match self.status:
@@ -50,7 +58,8 @@ class Deprecation:
                 other = advice or "; choose another model (in the manifest, or with --model NAME)"
                 return f"the vendor has withdrawn the model {name}{other}"
             case Lifecycle.DEPRECATED:
-                until = f" and shuts it down on {self.shutdown_on}" if self.shutdown_on else ""
+                shuts = "meant to shut" if today and self.is_shut_down(today) else "shuts"
+                until = f" and {shuts} it down on {self.shutdown_on}" if self.shutdown_on else ""
                 return f"the vendor has deprecated the model {name}{until}{advice}"
             case Lifecycle.SUPERSEDED:
                 successor = self.replaced_by or "its successor"

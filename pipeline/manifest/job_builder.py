@@ -51,7 +51,10 @@ class JobDraft:
 
 
 class JobBuilder:
-    """Checks rows against `rules` (by model name) and collects the drafts of those that hold."""
+    """Checks rows against `rules` (by model name) and collects the drafts of those that hold.
+
+    `model` replaces the manifest's default model, wherever a row has that one.
+    """
 
     def __init__(
         self,
@@ -59,12 +62,16 @@ class JobBuilder:
         rules: Mapping[str, ModelRules],
         defaults: Mapping[str, Member],
         variables: Mapping[str, str] | None = None,
+        model: str | None = None,
     ) -> None:
         self._report = report
         self._rules = rules
         self._variables = variables
         self._defaults = dict(defaults)
         self._params = self._read_params(self._defaults.pop("params", None))
+        default = self._defaults.get("model")
+        self._default_model = BUILT_IN_MODEL if default is None else str(_scalar_or_empty(default.value))
+        self._model = model
         self._id_locations: dict[str, int] = {}
         self._body_chars_left = _MAX_BODY_CHARS_TOTAL
         self.models: set[str] = set()
@@ -104,7 +111,7 @@ class JobBuilder:
             )
         fields = {**self._defaults, **self._params, **row, **own_params}
         in_params = self._params.keys() | own_params.keys()
-        model = self._read_model(fields)
+        model = self._read_model(fields, location)
         rules = self._rules_for(model)
         body = {"model": model}
         for name, member in fields.items():
@@ -146,15 +153,18 @@ class JobBuilder:
         )
         return {}
 
-    def _read_model(self, fields: Mapping[str, Member]) -> str:
+    def _read_model(self, fields: Mapping[str, Member], row_location: int) -> str:
         member = fields.get("model")
+        value = BUILT_IN_MODEL if member is None else _scalar_or_empty(member.value)
+        if self._model is not None and value == self._default_model:
+            member, value = Member(self._model, row_location, row_location), self._model
         if member is None:
             return BUILT_IN_MODEL
-        problem = UNKNOWN_MODEL_RULES.fields["model"].check("model", _scalar_or_empty(member.value))
+        problem = UNKNOWN_MODEL_RULES.fields["model"].check("model", value)
         if problem:
             self._report.add_problem(member.value_location, *problem)
             return BUILT_IN_MODEL
-        name = str(member.value)
+        name = str(value)
         if name in self.models or name == BUILT_IN_MODEL:
             self.models.add(name)
             return name

@@ -61,17 +61,25 @@ def read_once(path: Path) -> bytes | None:
         raise report.to_exception() from None
 
 
-def load(path: Path, *, rules: Mapping[str, ModelRules] | None = None, data: bytes | None = None) -> Manifest:
+def load(
+    path: Path,
+    *,
+    rules: Mapping[str, ModelRules] | None = None,
+    data: bytes | None = None,
+    model: str | None = None,
+) -> Manifest:
     """Read and check the manifest at `path`; `rules` are those of models beyond the built-in one.
 
-    `data` is what `read_once` has read. Blocking. Raises `ManifestProblems` with everything that is wrong.
+    `data` is what `read_once` has read. `model` replaces the manifest's default model (`defaults.model`, else
+    the built-in one) in every row that has that one, also where the row names it itself. Blocking.
+    Raises `ManifestProblems` with everything that is wrong.
     """
     report = ProblemReport(str(path))
     try:
         with _gc_paused():
             text = _decode(_read_bytes(path, report) if data is None else data, report)
             root = _reader_for(path, text)(text, report)
-            builder, run = read_document(root, report, rules or {})
+            builder, run = read_document(root, report, rules or {}, model)
     except ParseAborted:
         raise report.to_exception() from None
     if report.problem_count:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 HINTS: Final = {
     StopReason.CREDITS: "after topping up the account",
     StopReason.KEY: "with a key that works",
+    StopReason.MODEL: "with a model that the vendor has: --model NAME, or in the manifest",
     StopReason.QUOTA: "when the quota allows; --wait-for-quota waits for it",
     StopReason.BUDGET: "with a larger --max-cost",
     StopReason.DISK: "once the output can be written",

@@ -23,7 +23,7 @@ from pipeline.client.responses import (
     Rejected,
     RetryableRejection,
 )
-from pipeline.errors import LedgerError
+from pipeline.errors import LedgerError, StopReason
 from pipeline.model import Failure, Record, State
 
 if TYPE_CHECKING:
@@ -123,14 +123,20 @@ class Submitter:
         with self._shielded():
             sent = await self._commit_intent(record, sent)
             self.unsettled[record.key] = sent
-            result = _own_generation(
-                await self._api.create(sent.body, sent.correlation_id), sent, self._owners
-            )
+            answered = await self._api.create(sent.body, sent.correlation_id)
+            result = _own_generation(await self._check_model(sent, answered), sent, self._owners)
         with self._shielded():
             after = await self._ledger.commit(sent, apply_create_result(sent, result, self._wall()))
             self.unsettled.pop(record.key, None)
             return after, result
         raise LedgerError(f"{record.id}: the ledger did not take the create's outcome in time")
+
+    async def _check_model(self, sent: Record, result: CreateResult) -> CreateResult:
+        """Take a 404 for the model's, which stops the run and fails no row, when the vendor confirms that."""
+        if not isinstance(result, Rejected) or result.failure.code != "not_found":
+            return result
+        message = await self._api.explain_missing_model(sent.model)
+        return AccountBlocked(StopReason.MODEL, message) if message else result
 
     async def _commit_intent(self, record: Record, sent: Record) -> Record:
         """Make the intent durable. One that had to wait for the ledger is dated anew before anything leaves.

@@ -25,16 +25,15 @@ from pipeline.download.redirects import (
     MAX_REDIRECTS,
     ForbiddenUrl,
     Hop,
-    Zone,
     allowed_addresses,
     first_hop,
     literal_zone,
     next_hop,
     redacted,
-    zone_of,
 )
 from pipeline.download.response_headers import Validators
 from pipeline.errors import UsageError
+from pipeline.net.address_guard import Zone, zone_of
 from pipeline.net.proxy import Proxy, proxy_for, proxy_request_options
 
 if TYPE_CHECKING:

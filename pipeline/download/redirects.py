@@ -10,22 +10,14 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Final
 
 from yarl import URL
 
+from pipeline.net.address_guard import Zone, zone_of
+
 MAX_REDIRECTS: Final = 5
 _LABEL: Final = re.compile(r"[A-Za-z0-9_-]{1,63}")
-
-
-class Zone(Enum):
-    """Whose network an address belongs to."""
-
-    PUBLIC = auto()
-    PRIVATE = auto()
-    LOOPBACK = auto()
-    FORBIDDEN = auto()
 
 
 class ForbiddenUrl(Exception):
@@ -39,26 +31,6 @@ class Hop:
     url: URL
     zones: frozenset[Zone]
     is_plain_http: bool
-
-
-def zone_of(address: str) -> Zone:
-    """Say whose an IP address is; IPv4 wrapped in IPv6 counts as the IPv4 it stands for.
-
-    Link-local (cloud metadata lives there), multicast, unspecified and reserved addresses are
-    `FORBIDDEN`: no video is ever served from them.
-    """
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        embedded = ip.ipv4_mapped or ip.sixtofour or _nat64_ipv4(ip)
-        if embedded is not None:
-            return zone_of(str(embedded))
-    if ip.is_loopback:
-        return Zone.LOOPBACK
-    if ip.is_link_local or ip.is_multicast or ip.is_unspecified:
-        return Zone.FORBIDDEN
-    if ip.is_global:
-        return Zone.PUBLIC
-    return Zone.FORBIDDEN if ip.is_reserved else Zone.PRIVATE
 
 
 def first_hop(text: str) -> Hop:
@@ -171,10 +143,3 @@ def _is_loopback_host(host: str) -> bool:
         return zone_of(literal) is Zone.LOOPBACK
     name = host.rstrip(".").lower()
     return name == "localhost" or name.endswith(".localhost")
-
-
-def _nat64_ipv4(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """RFC 6052: 64:ff9b::/96 carries an IPv4 address in its last 32 bits."""
-    if ip in ipaddress.IPv6Network("64:ff9b::/96"):
-        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-    return None

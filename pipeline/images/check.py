@@ -21,14 +21,14 @@ from yarl import URL
 
 from pipeline.images.header import ImageInfo, NotAnImageError, read_image_info
 from pipeline.manifest.problems import Problem, ProblemText, format_value
-from pipeline.net.address_guard import (
+from pipeline.net.json_cache import read_json, write_json
+from pipeline.net.proxy import proxy_for, proxy_request_options
+from pipeline.net.public_resolver import (
     RESOLVING_PROXY_HOST,
     PrivateAddressError,
     PublicResolver,
     reject_private_literal,
 )
-from pipeline.net.json_cache import read_json, write_json
-from pipeline.net.proxy import proxy_for, proxy_request_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
 from pipeline.manifest.problems import ProblemText, format_value
+from pipeline.net.address_guard import is_public
 
 MAX_URL_CHARS: Final = 8_192
 MAX_HOST_CHARS: Final = 253
@@ -239,7 +240,7 @@ def _is_private(host: str) -> bool:
     ):
         return True
     try:
-        return not ipaddress.ip_address(host).is_global
+        return not is_public(host)
     except ValueError:
         return "." not in host and ":" not in host
 

@@ -1,73 +1,60 @@
-"""Which addresses may be asked for an image: a manifest must not make this machine read its own network.
+"""Whose network an address belongs to: one rule for downloads, images and manifests. Pure.
 
-The check is on what a name resolves to, at the moment of connecting, so that neither a redirect nor a DNS
-answer that changes its mind leads inside.
+An IPv6 address may stand for an IPv4 one, in which case the IPv4 one decides. Sources: RFC 4291 2.5.5.2
+(mapped), RFC 3056 (6to4), RFC 4380 (Teredo), RFC 6052 and RFC 8215 (NAT64).
 """
 
 from __future__ import annotations
 
 import ipaddress
-import socket
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from enum import Enum, auto
+from typing import Final
 
-from aiohttp.abc import AbstractResolver
-from aiohttp.resolver import ThreadedResolver
-
-if TYPE_CHECKING:
-    from aiohttp.abc import ResolveResult
-
-_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
-_LOCAL_NAT64: Final = ipaddress.ip_network("64:ff9b:1::/48")
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_LOCAL_NAT64: Final = ipaddress.IPv6Network("64:ff9b:1::/48")
 
 
-class PrivateAddressError(OSError):
-    """The host is, or resolves to, an address that is not on the public internet."""
+class Zone(Enum):
+    """Whose network an address belongs to."""
+
+    PUBLIC = auto()
+    PRIVATE = auto()
+    LOOPBACK = auto()
+    FORBIDDEN = auto()
+
+
+def zone_of(address: str) -> Zone:
+    """Return the zone of a numeric address; raises ValueError for what is none.
+
+    Link-local (cloud metadata lives there), multicast, unspecified and reserved addresses are `FORBIDDEN`:
+    nothing of use is ever served from them.
+    """
+    ip = ipaddress.ip_address(address.strip("[]").partition("%")[0])
+    if isinstance(ip, ipaddress.IPv4Address):
+        return _zone(ip)
+    embedded = _embedded_ipv4(ip)
+    if embedded is not None:
+        return _zone(embedded)
+    # Which bits of a local NAT64 prefix hold the IPv4 address is its network's choice (RFC 8215).
+    if ip in _LOCAL_NAT64 or ip.is_site_local:
+        return Zone.PRIVATE
+    return _zone(ip)
 
 
 def is_public(address: str) -> bool:
-    """Say whether the numeric `address` is one of the public internet, also as IPv6 wraps IPv4."""
-    ip = ipaddress.ip_address(address.split("%", 1)[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        embedded = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if ip in _NAT64:
-            embedded = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if embedded is not None:
-            return is_public(str(embedded))
-        if ip in _LOCAL_NAT64:
-            return False
-    return ip.is_global and not ip.is_multicast
+    """Say whether the numeric `address` is one of the public internet; raises ValueError for what is none."""
+    return zone_of(address) is Zone.PUBLIC
 
 
-def reject_private_literal(host: str) -> None:
-    """Raise `PrivateAddressError` when `host` is itself a private address, which no resolver would see."""
-    try:
-        public = is_public(host.strip("[]"))
-    except ValueError:
-        return
-    if not public:
-        raise PrivateAddressError(f"{host} is a private address")
+def _zone(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> Zone:
+    if ip.is_loopback:
+        return Zone.LOOPBACK
+    if ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip.is_reserved:
+        return Zone.FORBIDDEN
+    return Zone.PUBLIC if ip.is_global else Zone.PRIVATE
 
 
-RESOLVING_PROXY_HOST: Final[ContextVar[bool]] = ContextVar("through_a_proxy", default=False)
-"""Whether the name that is looked up is that of a proxy, which the user chose: it may be anywhere."""
-
-
-class PublicResolver(AbstractResolver):
-    """Resolves names, and refuses those that lead to any private address."""
-
-    def __init__(self) -> None:
-        self._inner = ThreadedResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """Return what `host` resolves to; raises `PrivateAddressError`, or OSError for an unknown name."""
-        results = await self._inner.resolve(host, port, family)
-        for result in () if RESOLVING_PROXY_HOST.get() else results:
-            if not is_public(result["host"]):
-                raise PrivateAddressError(f"{host} leads to the private address {result['host']}")
-        return results
-
-    async def close(self) -> None:
-        await self._inner.close()
+def _embedded_ipv4(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    if ip in _NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)

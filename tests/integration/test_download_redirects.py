@@ -11,8 +11,9 @@ from yarl import URL
 
 from pipeline.download.downloader import Deferred, Downloader, Saved
 from pipeline.download.http import Unreachable, open_body, open_session
-from pipeline.download.redirects import ForbiddenUrl, Zone, first_hop, next_hop, redacted, zone_of
+from pipeline.download.redirects import ForbiddenUrl, first_hop, next_hop, redacted
 from pipeline.download.retry_state import DownloadLimits
+from pipeline.net.address_guard import Zone
 from pipeline.storage import open_store
 from tests.integration import faulty_file_hosts as hosts
 from tests.integration.ports import free_port
@@ -189,32 +190,6 @@ async def test_a_session_with_a_key_is_refused(tmp_path: Path) -> None:
         session.headers["Authorization"] = "Bearer key"
         with pytest.raises(ValueError, match="Authorization"):
             Downloader(session=session, store=open_store(str(tmp_path)), limits=DownloadLimits())
-
-
-@pytest.mark.parametrize(
-    ("address", "zone"),
-    [
-        ("127.0.0.1", Zone.LOOPBACK),
-        ("::1", Zone.LOOPBACK),
-        ("::ffff:127.0.0.1", Zone.LOOPBACK),
-        ("10.0.0.1", Zone.PRIVATE),
-        ("172.16.0.1", Zone.PRIVATE),
-        ("192.168.0.1", Zone.PRIVATE),
-        ("100.64.0.1", Zone.PRIVATE),
-        ("fd00::1", Zone.PRIVATE),
-        ("169.254.169.254", Zone.FORBIDDEN),
-        ("fe80::1%eth0", Zone.FORBIDDEN),
-        ("0.0.0.0", Zone.FORBIDDEN),  # noqa: S104 - an address to be refused
-        ("::", Zone.FORBIDDEN),
-        ("224.0.0.1", Zone.FORBIDDEN),
-        ("240.0.0.1", Zone.FORBIDDEN),
-        ("2002:a00:1::", Zone.PRIVATE),
-        ("8.8.8.8", Zone.PUBLIC),
-        ("2606:4700::1111", Zone.PUBLIC),
-    ],
-)
-def test_whose_an_address_is(address: str, zone: Zone) -> None:
-    assert zone_of(address) is zone
 
 
 def test_zones_a_hop_may_be_in() -> None:

@@ -69,8 +69,12 @@ class BatchPlan:
         """
         rows = sum(record.position >= 0 for record in self.records)
         new = len(self.added)
-        vanished = sum(self.positions.get(record.key, (0, 0))[0] < 0 for record in self.removed)
-        return new >= MIN_REWRITTEN_ROWS and 2 * new > rows and vanished >= REWRITTEN_SHARE * new
+        return new >= MIN_REWRITTEN_ROWS and 2 * new > rows and self.vanished >= REWRITTEN_SHARE * new
+
+    @property
+    def vanished(self) -> int:
+        """How many rows that are or may be paid for the manifest has just lost."""
+        return sum(self.positions.get(record.key, (0, 0))[0] < 0 for record in self.removed)
 
 
 def make_plan(

@@ -16,6 +16,7 @@ from pipeline.model import Transition
 from pipeline.plan import BatchPlan, RetrySelection, make_plan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AsyncExitStack
     from pathlib import Path
 
@@ -87,9 +88,18 @@ async def other_manifest_warnings(ledger: Ledger, manifest: Path) -> tuple[str, 
 
 
 async def plan_batch(
-    ledger: Ledger, manifest: Manifest, name: str, retry: RetrySelection, *, resubmit_in_doubt: bool = False
+    ledger: Ledger,
+    manifest: Manifest,
+    name: str,
+    retry: RetrySelection,
+    *,
+    resubmit_in_doubt: bool = False,
+    check: Callable[[BatchPlan], None] = lambda _: None,
 ) -> BatchPlan:
-    """Compare manifest and ledger, and make what follows from it durable. `name` is the files' template."""
+    """Compare manifest and ledger, and make what follows from it durable. `name` is the files' template.
+
+    `check` sees the plan before anything is written, and may raise.
+    """
     plan = make_plan(
         manifest.jobs,
         await ledger.load(),
@@ -97,6 +107,7 @@ async def plan_batch(
         retry=retry,
         resubmit_in_doubt=resubmit_in_doubt,
     )
+    check(plan)
     if plan.added:
         await ledger.add(plan.added)
     if plan.positions:

@@ -11,6 +11,7 @@ import click
 
 from pipeline.cli import signals
 from pipeline.cli.manifest_loading import price_manifest
+from pipeline.errors import UsageError
 from pipeline.model import State
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.client import Api
     from pipeline.client.catalog import Catalog
     from pipeline.model import Record
+    from pipeline.plan import BatchPlan
 
 BALANCE_TIMEOUT_S: Final = 4.0
 """The balance is good to know and not worth waiting for."""
@@ -106,6 +108,24 @@ async def _balance(api: Api) -> float | None:
 def _row_cost_usd(record: Record, prices: PriceTable) -> float | None:
     known = record.usd_spent if record.usd_spent is not None else record.reserved_usd
     return prices.price_usd(record) if known is None else known
+
+
+def confirm_rewritten(plan: BatchPlan, *, as_new: bool) -> None:
+    """Ask, also with `--yes`, before a manifest that seems rewritten throughout is paid for again.
+
+    Raises `UsageError` when the answer is No, or when there is no terminal to ask on.
+    """
+    if as_new or not plan.seems_rewritten:
+        return
+    message = (
+        f"{len(plan.added)} rows of the manifest are new, and {plan.vanished} that are paid for have "
+        f"vanished from it: an editor or an export may have changed every text"
+    )
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        with signals.current().asking():
+            if click.confirm(f"{message}. Pay for the new rows?", default=False, err=True):
+                return
+    raise UsageError(f"{message}. To pay for them as new rows, add --as-new; else restore the old texts")
 
 
 def confirm_cost(cost_estimate: CostEstimate, *, assume_yes: bool) -> bool:

@@ -113,6 +113,7 @@ class RunOptions:
     only: frozenset[str] = frozenset()
     resubmit_in_doubt: bool = False
     begin_anew: bool = False
+    as_new: bool = False
     serve: str | None = None
     junit: Path | None = None
     notify: tuple[str, ...] = ()

@@ -98,6 +98,11 @@ def _settings_options(function: Any) -> Any:
     is_flag=True,
     help="Begin a new batch where an earlier one has lost its ledger, even if that pays twice.",
 )
+@click.option(
+    "--as-new",
+    is_flag=True,
+    help="Pay for rows that are new although as many others vanished (a rewritten manifest).",
+)
 @click.option("--wait-for-quota", is_flag=True, default=None, help="Wait out a quota instead of stopping.")
 @click.option("--verify", is_flag=True, default=None, help="Read every saved video again and compare it.")
 @click.option(

@@ -6,6 +6,7 @@ Everything here happens before the first create may leave.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -15,7 +16,7 @@ from pipeline.batch.ledger_access import SANDBOX_VENDOR, ReconnectNotifier, ledg
 from pipeline.batch.ledger_memory import recall_forgotten
 from pipeline.batch.opening import open_batch, plan_batch
 from pipeline.batch.ownership import check_folder
-from pipeline.cli.cost_prompt import confirm_cost, estimate_cost, load_prices
+from pipeline.cli.cost_prompt import confirm_cost, confirm_rewritten, estimate_cost, load_prices
 from pipeline.cli.ends.last_end import last_end_note
 from pipeline.cli.manifest_loading import cache_dir, check_manifest_images, check_with_catalogue
 from pipeline.cli.preflight import (
@@ -245,7 +246,14 @@ async def prepare(stack: AsyncExitStack, config: RunConfig) -> PreparedRun:
     # Before anything is planned: workers that a killed driver left behind write nothing from here on.
     epoch = await ledger.begin_epoch() if options.cluster is not None else None
     resubmit = options.resubmit_in_doubt
-    plan = await plan_batch(ledger, loaded.manifest, settings.name, options.retry, resubmit_in_doubt=resubmit)
+    plan = await plan_batch(
+        ledger,
+        loaded.manifest,
+        settings.name,
+        options.retry,
+        resubmit_in_doubt=resubmit,
+        check=partial(confirm_rewritten, as_new=options.as_new),
+    )
     own_key_id = key_id(config.key.secret, ledger.identity)
     records, recalled = await recall_forgotten(
         api,

@@ -227,3 +227,21 @@ def test_the_exit_code_of_an_outcome(
     records: tuple[Any, ...], stop: StopReason | None, code: ExitCode
 ) -> None:
     assert exit_code(RunOutcome(records, stop, "", {})) is code
+
+
+def test_a_manifest_that_was_rewritten_throughout_is_not_paid_for_again_unasked(tmp_path: Path) -> None:
+    manifest = tmp_path / "night.yaml"
+    rows = "".join(f"- [https://example.com/{n}.jpg, 'A cat number {n}.']\n" for n in range(4))
+    manifest.write_text(rows)
+    arguments = ("run", "night.yaml", "--sandbox", "--sandbox-speed", "1000", "--yes", "--json")
+    assert json.loads(veobatch(tmp_path, *arguments).stdout)["counts"]["done"] == 4
+    manifest.write_text(rows.replace("number", "no."))
+    refused = veobatch(tmp_path, *arguments)
+    assert refused.returncode == 2
+    assert "4 rows of the manifest are new" in refused.stderr
+    assert "--as-new" in refused.stderr
+    manifest.write_text(rows)
+    assert veobatch(tmp_path, *arguments).returncode == 0
+    manifest.write_text(rows.replace("number", "no."))
+    both = json.loads(veobatch(tmp_path, *arguments, "--as-new").stdout)
+    assert both["counts"]["done"] == 8  # those that left the manifest stay listed: they are paid for

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 NEXT_PREFIX: Final = "Next: "
 RESULTS_NOT_WRITTEN: Final = "results.csv or report.html could not be written"
 _SECRET_OPTIONS: Final = ("--notify",)
-_ASKED_EACH_TIME: Final = ("--resubmit-in-doubt", "--begin-anew")
+_ASKED_EACH_TIME: Final = ("--resubmit-in-doubt", "--begin-anew", "--as-new")
 
 
 @dataclass(frozen=True, slots=True)

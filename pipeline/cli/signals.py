@@ -7,7 +7,6 @@ ledger is safe at any moment, its lock falls with the process, and what is in fl
 
 from __future__ import annotations
 
-import asyncio
 import os
 import select
 import signal
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from pipeline.errors import ExitCode
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterator
     from types import FrameType
 
@@ -89,6 +89,8 @@ class SignalGuard:
 
     def enter_loop(self) -> None:
         """From here on signals reach this event loop and no longer raise in the main thread."""
+        import asyncio  # not before a run: `--help` needs none of it
+
         self._loop = asyncio.get_running_loop()
         self._interruptible = False
 

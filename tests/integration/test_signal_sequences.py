@@ -32,7 +32,7 @@ PROMPTS = [f"job {number}" for number in range(5)]
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """Signals with the seconds before each; the last two make sure that the process is to stop at once."""
+    """Signals with the seconds before each; there are two at least, the second of another kind."""
 
     steps: tuple[tuple[float, signal.Signals], ...]
 
@@ -41,7 +41,10 @@ class Sequence:
         count = chance.choice((2, 2, 2, 3, 4, 9))
         waits = [chance.choice((0.0, 0.4, 1.5, 3.0)) * chance.random() for _ in range(count)]
         waits[0] = chance.random() * chance.choice((0.3, 1.5, 4.0))
-        return cls(tuple((wait, chance.choice(NUMBERS)) for wait in waits))
+        kinds = chance.choices(NUMBERS, k=count)
+        # The kernel merges two equal signals that come before the first was delivered.
+        kinds[1] = chance.choice([number for number in NUMBERS if number is not kinds[0]])
+        return cls(tuple(zip(waits, kinds, strict=True)))
 
 
 async def interrupt(desk: Workspace, sequence: Sequence) -> tuple[int, float]:

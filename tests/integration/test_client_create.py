@@ -5,24 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline.client import (
     Accepted,
-    AccountBlocked,
     Api,
-    CreateResult,
-    GenerationStatus,
     OutcomeUnknown,
     Phase,
-    RateLimited,
-    Rejected,
     RetryableRejection,
     StatusError,
 )
-from pipeline.errors import StopReason
 from tests.integration.client_calls import (
     BODY,
     KEY,
@@ -30,9 +24,6 @@ from tests.integration.client_calls import (
     SECRET,
     UNREADABLE_RESPONSES,
     create,
-    error_body,
-    get_status,
-    text_of,
 )
 from tests.integration.raw_server import (
     RawServer,
@@ -42,78 +33,10 @@ from tests.integration.raw_server import (
     response_head,
     send_and_close,
 )
+from tests.unit.test_client_answers import TABLE, detail_of
 
-TABLE: list[tuple[int, str, type, StopReason | str | None]] = [
-    (200, "", Accepted, None),
-    (201, "", Accepted, None),
-    (202, "", Accepted, None),
-    (400, "duration must be 4, 6 or 8", Rejected, "refused"),
-    (405, "no", Rejected, "refused"),
-    (409, "no", OutcomeUnknown, None),
-    (413, "too large", Rejected, "refused"),
-    (422, "prompt is too long", Rejected, "refused"),
-    (404, "Model x was not found", Rejected, "not_found"),
-    (401, "Invalid API key", AccountBlocked, StopReason.KEY),
-    (402, "Payment required", AccountBlocked, StopReason.CREDITS),
-    (403, "You've run out of credits", AccountBlocked, StopReason.CREDITS),
-    (429, "Too many requests", RateLimited, None),
-    (429, "Too many generations at once", RateLimited, None),
-    (425, "Too early", OutcomeUnknown, None),
-    (
-        429,
-        "You have reached the free-tier limit of 10 requests for the hour",
-        AccountBlocked,
-        StopReason.QUOTA,
-    ),
-    (500, "Internal error", RetryableRejection, None),
-    (503, "Unavailable", RetryableRejection, None),
-    (502, "Bad gateway", OutcomeUnknown, None),
-    (504, "Gateway timeout", OutcomeUnknown, None),
-    (520, "Odd", OutcomeUnknown, None),
-    (408, "Request timeout", OutcomeUnknown, None),
-    (301, "", AccountBlocked, StopReason.UNREACHABLE),
-    (307, "", AccountBlocked, StopReason.UNREACHABLE),
-]
-
-
-def detail_of(verdict: CreateResult) -> StopReason | str | None:
-    match verdict:
-        case AccountBlocked(reason=reason):
-            return reason
-        case Rejected(failure=failure):
-            return failure.code
-        case _:
-            return None
-
-
-@pytest.mark.parametrize(("status", "message", "kind", "detail"), TABLE)
-async def test_every_status_of_a_create(
-    status: int, message: str, kind: type, detail: StopReason | str | None
-) -> None:
-    verdict, _ = await create(
-        respond_with(status, QUEUED_RESPONSE if status < 300 else error_body(status, message))
-    )
-    assert isinstance(verdict, kind)
-    assert detail_of(verdict) == detail
-    if status >= 400:
-        assert message in text_of(verdict).replace("\\'", "'")
-    if isinstance(verdict, RetryableRejection):
-        assert verdict.reached
-
-
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"<html><h1>Sorry</h1></html>", b"\xff\xfe", b"[]", b'{"message": ["a", "b"]}', b"{" * 5000],
-)
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [(400, Rejected), (429, RateLimited), (500, RetryableRejection), (502, OutcomeUnknown)],
-)
-async def test_an_odd_body_changes_nothing_about_a_status(status: int, kind: type, body: bytes) -> None:
-    verdict, _ = await create(respond_with(status, body))
-    assert isinstance(verdict, kind)
-    text_of(verdict).encode()
-
+if TYPE_CHECKING:
+    from pipeline.errors import StopReason
 
 CUT_STATUSES = [(s, k, d) for s, m, k, d in TABLE if s >= 300 and "free-tier" not in m]
 
@@ -127,21 +50,6 @@ async def test_a_status_that_arrived_counts_although_its_body_was_cut(
     verdict, _ = await create(send_and_close(head + b'{"message": "half', reset=reset))
     assert isinstance(verdict, kind)
     assert detail_of(verdict) == detail
-
-
-@pytest.mark.parametrize(
-    ("payload", "identity"),
-    [
-        ({"id": "812d:google/veo", "status": "queued"}, "812d:google/veo"),
-        ({"id": 4711, "status": "queued"}, "4711"),
-        ({"generation_id": "-V1StGXR8_Z5", "status": "waiting"}, "-V1StGXR8_Z5"),
-        ({"id": "x"}, "x"),
-    ],
-)
-async def test_an_acceptance_is_read_with_its_id(payload: dict[str, Any], identity: str) -> None:
-    verdict, _ = await create(respond_with(200, payload, x_inference_id="another"))
-    assert isinstance(verdict, Accepted)
-    assert verdict.generation_id == identity
 
 
 @pytest.mark.parametrize(
@@ -255,55 +163,6 @@ async def test_no_create_goes_over_a_connection_that_was_used() -> None:
         for _ in range(3):
             assert isinstance(await api.create(BODY, "c"), Accepted)
     assert (wire.connections, len(wire.requests)) == (3, 3)
-
-
-async def test_a_create_is_never_sent_twice_by_itself() -> None:
-    for act in UNREADABLE_RESPONSES.values():
-        _, wire = await create(act)
-        assert len(wire.requests) == 1
-
-
-async def test_a_body_with_half_a_character_is_sent_without_it() -> None:
-    async with RawServer(respond_with(200, QUEUED_RESPONSE)) as wire, Api(wire.url, KEY) as api:
-        verdict = await api.create('{"prompt": "a\ud800b"}', "c")
-    assert isinstance(verdict, Accepted)
-    assert json.loads(wire.requests[0].body) == {"prompt": "a?b"}
-
-
-async def test_an_inference_id_of_odd_bytes_can_be_looked_up() -> None:
-    data = b"HTTP/1.1 200 OK\r\nx-inference-id: a\xffb\r\nContent-Length: 0\r\n\r\n"
-    verdict, _ = await create(send_and_close(data))
-    assert isinstance(verdict, Accepted)
-    verdict.generation_id.encode()
-    seen, _ = await get_status(respond_with(200, {"status": "queued"}), verdict.generation_id)
-    assert isinstance(seen, GenerationStatus)
-
-
-async def test_a_final_answer_to_a_create_is_read_as_one() -> None:
-    done = {"id": "g", "status": "completed", "video": {"url": "https://c/x.mp4"}}
-    verdict, _ = await create(respond_with(201, done))
-    assert isinstance(verdict, Accepted)
-    assert verdict.generation_status.phase is Phase.COMPLETED
-    bad, _ = await create(respond_with(200, {"status": "error", "error": {"message": "blocked by policy"}}))
-    assert isinstance(bad, Rejected)
-    assert bad.failure.code == "content_refused"
-
-
-async def test_a_wait_that_was_asked_for_is_handed_on() -> None:
-    verdict, _ = await create(respond_with(429, error_body(429, "slow down"), Retry_After="12"))
-    assert verdict == RateLimited("HTTP 429: slow down", "12")
-    quota, _ = await create(
-        respond_with(429, error_body(429, "free-tier limit for the hour"), Retry_After="1800")
-    )
-    assert isinstance(quota, AccountBlocked)
-    assert quota.retry_after == "1800"
-
-
-async def test_a_refused_key_names_the_variable_and_a_wrong_address_the_url() -> None:
-    verdict, wire = await create(respond_with(401, error_body(401, "no")))
-    assert "AIML_API_KEY" in text_of(verdict)
-    missing, wire = await create(respond_with(404, error_body(404, "Cannot POST")))
-    assert f"{wire.url}/v2/video/generations" in text_of(missing)
 
 
 @pytest.mark.parametrize(

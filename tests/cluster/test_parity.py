@@ -35,13 +35,15 @@ def prepare(vendor: VendorDouble, desk: Workspace) -> None:
     desk.write([{"id": prompt, "prompt": prompt} for prompt in PROMPTS])
 
 
-def cluster_options(desk: Workspace, head: RayCluster, bucket: Bucket) -> tuple[str, ...]:
+def cluster_options(
+    desk: Workspace, head: RayCluster, bucket: Bucket, prefix: str = "alike"
+) -> tuple[str, ...]:
     """The options that every run of a batch on the cluster is given."""
     desk.environment |= {**AWS_ENVIRON, "AWS_ENDPOINT_URL": bucket.endpoint}
     ledger = shared_postgres().url(shared_postgres().new_database())
     return (
         *("--engine", "ray", "--ray-address", head.address, "--workers", "2"),
-        *("--ledger", ledger, "--output", "s3://films/alike", "--generation-retries", "0"),
+        *("--ledger", ledger, "--output", f"s3://films/{prefix}", "--generation-retries", "0"),
     )
 
 
@@ -82,10 +84,10 @@ async def test_a_budget_that_does_not_reach(tmp_path: Path, head: RayCluster, bu
     async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
         desk.write(["one", "two", "three", "four", "five"])
         money = ("--assume-price", "1", "--max-cost", "2")
-        result = await desk.run(*cluster_options(desk, head, bucket), *money, "--quiet")
+        result = await desk.run(*cluster_options(desk, head, bucket, "budget"), *money, "--quiet")
         assert result.code == 3, result.output
         assert sum(vendor.create_counts.values()) == 2
-        states = [row["status"] for row in bucket.table("alike")]
+        states = [row["status"] for row in bucket.table("budget")]
         assert sorted(states) == ["done", "done", "pending", "pending", "pending"]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from pipeline.client.client import LOG_REQUEST_GAP_S
+from pipeline.client.log_responses import LOG_REQUEST_GAP_S
 from pipeline.errors import Conflict, StopReason, StopRun
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State, Transition

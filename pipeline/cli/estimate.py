@@ -54,7 +54,8 @@ async def _estimate(
     from pipeline.cli.preflight import raise_obstacle
     from pipeline.cli.retired_models import check_retired
     from pipeline.client.catalog import Catalog
-    from pipeline.client.client import USER_AGENT, normalize_base_url
+    from pipeline.client.connection import USER_AGENT
+    from pipeline.client.endpoint import normalize_base_url
     from pipeline.client.preflight import check_api
     from pipeline.errors import UsageError
 

@@ -148,7 +148,7 @@ def _make_reconciler(
 ) -> Reconciler:
     from pipeline.cli.setup import sandbox_reconcile_after_s
     from pipeline.client import key_id
-    from pipeline.client.client import LOG_REQUEST_GAP_S
+    from pipeline.client.log_responses import LOG_REQUEST_GAP_S
     from pipeline.reconcile.reconciler import Reconciler
     from pipeline.settings import RECONCILE_AFTER_S
 

@@ -126,7 +126,8 @@ async def _load_online(parsed: ParsedManifest, checks: _Checks) -> LoadedManifes
     from pipeline.cli.manifest_loading import cache_dir, check_manifest_images, check_with_catalogue
     from pipeline.cli.retired_models import check_retired
     from pipeline.client.catalog import Catalog
-    from pipeline.client.client import USER_AGENT, normalize_base_url
+    from pipeline.client.connection import USER_AGENT
+    from pipeline.client.endpoint import normalize_base_url
     from pipeline.manifest import ManifestProblems
 
     url = normalize_base_url(find_base_url(checks.base_url, os.environ))

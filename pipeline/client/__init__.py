@@ -1,15 +1,15 @@
 """The vendor's API: aiohttp and the vendor's JSON. Nothing untyped leaves this room."""
 
 from pipeline.client.account import ChargedUsage, KeyInfo, SpendingLimit, TransactionPage, key_id
-from pipeline.client.client import Api, ApiKey, normalize_base_url
+from pipeline.client.client import Api
+from pipeline.client.endpoint import ApiKey, normalize_base_url
+from pipeline.client.log_responses import LogPage, LogRow
 from pipeline.client.refusals import Cause, Refusal
 from pipeline.client.responses import (
     Accepted,
     AccountBlocked,
     CreateResult,
     GenerationStatus,
-    LogPage,
-    LogRow,
     OutcomeUnknown,
     Phase,
     RateLimited,

@@ -5,12 +5,8 @@ from __future__ import annotations
 import hmac
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from pipeline.client.responses import UnreadableResponseError, parse_object, storable_text
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from pipeline.client.json_values import UnreadableResponseError, parse_id, parse_object
 
 
 def key_id(secret: str, salt: str) -> str:
@@ -57,7 +53,7 @@ def _parse_limit(limit: object) -> SpendingLimit | None:
     threshold_usd = _usd(limit.get("threshold")) if isinstance(limit, dict) else None
     if not isinstance(limit, dict) or threshold_usd is None:
         return None
-    return SpendingLimit(_text(limit, "retention"), threshold_usd)
+    return SpendingLimit(parse_id(limit.get("retention")), threshold_usd)
 
 
 def _usd(value: object) -> float | None:
@@ -95,16 +91,14 @@ def parse_transactions(body: bytes) -> TransactionPage:
     if not isinstance(items, list):
         raise UnreadableResponseError("transactions without a list of them")
     charges = tuple(
-        ChargedUsage(_text(item, "reference_id"), _text(item, "created_at") or _text(item, "created"))
+        ChargedUsage(
+            parse_id(item.get("reference_id")),
+            parse_id(item.get("created_at")) or parse_id(item.get("created")),
+        )
         for item in items
         if isinstance(item, dict) and item.get("type", "MODEL_USAGE") == "MODEL_USAGE"
     )
     pagination = payload.get("pagination")
-    return TransactionPage(charges, _text(pagination, "next_cursor") if isinstance(pagination, dict) else "")
-
-
-def _text(item: Mapping[str, object], name: str) -> str:
-    value = item.get(name)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return storable_text(value) if isinstance(value, str) else ""
+    return TransactionPage(
+        charges, parse_id(pagination.get("next_cursor")) if isinstance(pagination, dict) else ""
+    )

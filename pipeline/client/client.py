@@ -1,6 +1,6 @@
 """The only way to the vendor: one object that holds the key, the base URL and the connections.
 
-It owns timeouts and the question what a broken exchange proves; it must not know the ledger. The key
+It owns timeouts and the question of what a broken exchange proves; it must not know the ledger. The key
 leaves in one place, `Api._headers`, towards the base URL's host alone, and redirects are never followed.
 It is no header of any session: aiohttp gives those to a proxy as well.
 """
@@ -8,41 +8,43 @@ It is no header of any session: aiohttp gives those to a proxy as well.
 from __future__ import annotations
 
 import os
-import re
 import time
-from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Final, Self
-from urllib.parse import quote, urlencode
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+from urllib.parse import urlencode
 
 import aiohttp
 import anyio
 from yarl import URL
 
-from pipeline import __version__
 from pipeline.client.account import KeyInfo, TransactionPage, parse_key_info, parse_transactions
-from pipeline.client.connection import RequestTrace, describe_network_error, on_connected, proxy_for_api
+from pipeline.client.connection import (
+    RequestTrace,
+    describe_network_error,
+    on_connected,
+    open_session,
+    proxy_for_api,
+    read_bounded,
+    status_url,
+)
 from pipeline.client.create_result import CreateResponse, accepted_after_all, classify_create
+from pipeline.client.endpoint import ApiKey, normalize_base_url
+from pipeline.client.error_parsing import error_message, request_id
+from pipeline.client.json_values import UnreadableResponseError, parse_object
+from pipeline.client.log_responses import LogPage, parse_log_page
 from pipeline.client.missing_models import MissingModels
 from pipeline.client.refusals import Cause, Refusal, explain_refusal
 from pipeline.client.responses import (
     CreateResult,
     GenerationStatus,
-    LogPage,
     OutcomeUnknown,
     RetryableRejection,
     StatusError,
-    UnreadableResponseError,
-    error_message,
     is_about,
     parse_balance,
-    parse_log_page,
-    parse_object,
     parse_status,
-    request_id,
 )
 from pipeline.client.vendor_clock import VendorClock
-from pipeline.errors import UsageError
 from pipeline.net.proxy import proxy_request_options
 from pipeline.net.retry_after import retry_after_header
 
@@ -51,61 +53,25 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
-MAX_RESPONSE_BYTES: Final = 4 * 1024 * 1024
+T = TypeVar("T")
+
 CONNECT_TIMEOUT_S: Final = 20.0
 INFERENCE_ID_WAITS_S: Final = (0.0, 2.0)
 """When the id in a gateway's error is polled: at once, and once more for a replica that is behind."""
 
-MAX_HEAD_BYTES: Final = 256 * 1024
-MAX_HEADERS: Final = 2048
-"""aiohttp's limits (8,190 bytes a line, 128 fields) are less than what proxies and security headers bring."""
-
-
 URL_CACHE_SIZE: Final = 8192
-"""Building a URL costs a tenth of a look; some 600 bytes each."""
+"""Building a URL costs a tenth of a poll; some 600 bytes each."""
 
 MIN_REDACTED_KEY_CHARS: Final = 5
-"""A shorter key is a test's, and taking it out of every answer would take the answers apart."""
-
-LOG_REQUEST_GAP_S: Final = 0.35
-"""Between two requests to the log: it allows 200 in 60 s (documented); some are left for others."""
-
-USER_AGENT: Final = f"veobatch/{__version__}"
-
-
-@dataclass(frozen=True, slots=True)
-class ApiKey:
-    """The secret and the name of the variable it was read from; never shown by repr or str."""
-
-    secret: str = field(repr=False)
-    source: str
-
-    def __str__(self) -> str:
-        return f"<key from {self.source}>"
-
-
-def normalize_base_url(text: str) -> str:
-    """Return the base URL without a trailing slash or version; samples end in `/v1` and `/v2`.
-
-    Raises `UsageError` when it is no http(s) address with a host.
-    """
-    trimmed = text.strip()
-    while (shorter := re.sub(r"(/v[12])?/*$", "", trimmed, count=1, flags=re.IGNORECASE)) != trimmed:
-        trimmed = shorter
-    try:
-        url = URL(trimmed) if trimmed.isprintable() and " " not in trimmed else URL()
-    except ValueError:
-        url = URL()
-    if url.scheme not in ("http", "https") or not url.host or url.user or url.query_string or url.fragment:
-        raise UsageError(f"base URL {text!r} will not do: it looks like https://api.aimlapi.com")
-    return trimmed
+"""A shorter key is a test's; replacing it everywhere would garble the answers."""
 
 
 class Api:
     """A client of the vendor's API, to be used as an async context manager.
 
     Creates go over connections of their own, one each: a kept-alive connection that the server closes at
-    the moment of reuse loses a POST in a way that proves nothing, and a doubt costs more than a handshake.
+    the moment of reuse loses a POST in a way that proves nothing, which
+    costs more than a handshake.
     """
 
     def __init__(
@@ -137,7 +103,7 @@ class Api:
         self._generations_url = f"{self.base_url}/v2/video/generations"
         self._headers = {"Authorization": f"Bearer {key.secret}"}
         self._secret = key.secret if len(key.secret) >= MIN_REDACTED_KEY_CHARS else ""
-        self._status_url = lru_cache(maxsize=URL_CACHE_SIZE)(partial(_status_url, self._generations_url))
+        self._status_url = lru_cache(maxsize=URL_CACHE_SIZE)(partial(status_url, self._generations_url))
         self._create_session: aiohttp.ClientSession
         self._read_session: aiohttp.ClientSession
         self.keyless_session: aiohttp.ClientSession
@@ -147,13 +113,13 @@ class Api:
         limits = aiohttp.ClientTimeout(total=self._timeout_s, connect=None, sock_connect=CONNECT_TIMEOUT_S)
         trace = aiohttp.TraceConfig()
         trace.on_connection_create_end.append(on_connected)
-        self._create_session = self._session(
+        self._create_session = open_session(
             aiohttp.TCPConnector(limit=0, force_close=True, ttl_dns_cache=60), limits, [trace]
         )
-        self._read_session = self._session(
+        self._read_session = open_session(
             aiohttp.TCPConnector(limit=self._connections, ttl_dns_cache=60), limits
         )
-        self.keyless_session = self._session(
+        self.keyless_session = open_session(
             aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
             aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
         )
@@ -165,23 +131,6 @@ class Api:
     ) -> None:
         for session in (self._create_session, self._read_session, self.keyless_session):
             await session.close()
-
-    def _session(
-        self,
-        connector: aiohttp.TCPConnector,
-        timeout: aiohttp.ClientTimeout,
-        traces: list[aiohttp.TraceConfig] | None = None,
-    ) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=connector,
-            timeout=timeout,
-            trace_configs=traces,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": USER_AGENT},
-            max_line_size=MAX_HEAD_BYTES,
-            max_field_size=MAX_HEAD_BYTES,
-            max_headers=MAX_HEADERS,
-        )
 
     async def create(self, body: str, correlation_id: str) -> CreateResult:
         """Send one create; return what its answer, or the lack of one, proves. The network never raises."""
@@ -226,7 +175,7 @@ class Api:
 
     async def _read_redacted(self, response: aiohttp.ClientResponse) -> bytes:
         """Read a body; a vendor that repeats the key in it must not make us write the key down."""
-        body = await _read_bounded(response)
+        body = await read_bounded(response)
         return body.replace(self._secret.encode(), b"***") if self._secret else body
 
     def _describe_error(self, error: Exception) -> str:
@@ -284,34 +233,18 @@ class Api:
         query = {**window, "limit": str(limit), "offset": str(offset)}
         if key_prefix:
             query["key_prefix"] = key_prefix
-        body = await self._get(f"/v2/logs?{urlencode(query)}")
-        if isinstance(body, StatusError):
-            return body
-        try:
-            return parse_log_page(body, offset=offset)
-        except UnreadableResponseError as error:
-            return StatusError(200, f"an unreadable log: {error}")
+        parse = partial(parse_log_page, offset=offset)
+        return await self._read(f"/v2/logs?{urlencode(query)}", parse, "an unreadable log")
 
     async def transactions(self, *, cursor: str = "", limit: int = 100) -> TransactionPage | StatusError:
         """Read one page of the account's charges, newest first."""
         query = {"limit": str(limit), **({"cursor": cursor} if cursor else {})}
-        body = await self._get(f"/v2/billing/transactions?{urlencode(query)}")
-        if isinstance(body, StatusError):
-            return body
-        try:
-            return parse_transactions(body)
-        except UnreadableResponseError as error:
-            return StatusError(200, f"unreadable transactions: {error}")
+        path = f"/v2/billing/transactions?{urlencode(query)}"
+        return await self._read(path, parse_transactions, "unreadable transactions")
 
     async def key_info(self) -> KeyInfo | StatusError:
         """Ask what the vendor says of the key itself: whether it is disabled, its scopes and its limit."""
-        body = await self._get("/v1/key")
-        if isinstance(body, StatusError):
-            return body
-        try:
-            return parse_key_info(body)
-        except UnreadableResponseError as error:
-            return StatusError(200, f"an unreadable answer about the key: {error}")
+        return await self._read("/v1/key", parse_key_info, "an unreadable answer about the key")
 
     async def explain_missing_model(self, model: str) -> str:
         """Return why no create with `model` is accepted any more, "" when nothing confirms that."""
@@ -346,6 +279,15 @@ class Api:
         session = self._create_session if fresh else self._read_session
         return session.get(url, headers=self._headers, allow_redirects=False, **self._proxy_options)
 
+    async def _read(self, path: str, parse: Callable[[bytes], T], unreadable: str) -> T | StatusError:
+        body = await self._get(path)
+        if isinstance(body, StatusError):
+            return body
+        try:
+            return parse(body)
+        except UnreadableResponseError as error:
+            return StatusError(200, f"{unreadable}: {error}")
+
     async def _get(self, path: str) -> bytes | StatusError:
         url = URL(self.base_url + path, encoded=True)
         try:
@@ -357,22 +299,3 @@ class Api:
                 return self._status_error(response, body)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return StatusError(0, self._describe_error(error))
-
-
-def _status_url(generations_url: str, generation_id: str) -> URL:
-    """Return where a generation's status is asked for; ids are opaque and may hold anything."""
-    quoted_id = quote(generation_id.encode("utf-8", "replace"), safe="")
-    return URL(f"{generations_url}?generation_id={quoted_id}", encoded=True)
-
-
-async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
-    """Read a body of bounded size; raises `ValueError` when it is larger than any answer can be."""
-    length = response.content_length
-    if length is not None and length <= MAX_RESPONSE_BYTES and "Content-Encoding" not in response.headers:
-        return await response.read()
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > MAX_RESPONSE_BYTES:
-            raise ValueError(f"an answer of more than {MAX_RESPONSE_BYTES} bytes")
-    return bytes(body)

@@ -8,18 +8,29 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
 
-from pipeline.client.responses import excerpt
+from pipeline import __version__
+from pipeline.client.json_values import excerpt
 from pipeline.errors import UsageError
 from pipeline.net.proxy import Proxy, proxy_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import SimpleNamespace
+
+
+MAX_RESPONSE_BYTES: Final = 4 * 1024 * 1024
+
+MAX_HEAD_BYTES: Final = 256 * 1024
+MAX_HEADERS: Final = 2048
+"""aiohttp's limits (8,190 bytes a line, 128 fields) are less than what proxies and security headers bring."""
+
+USER_AGENT: Final = f"veobatch/{__version__}"
 
 
 def proxy_for_api(base_url: str, environ: Mapping[str, str]) -> Proxy | None:
@@ -80,3 +91,40 @@ def _describe_error(error: Exception) -> str:
         # aiohttp's parser reports a malformed answer as one of status 400, which no server sent.
         return f"an answer that is no valid HTTP: {excerpt(error.message.encode('utf-8', 'replace'))}"
     return excerpt(str(error).encode("utf-8", "replace")) if str(error) else type(error).__name__
+
+
+def open_session(
+    connector: aiohttp.TCPConnector,
+    timeout: aiohttp.ClientTimeout,
+    traces: list[aiohttp.TraceConfig] | None = None,
+) -> aiohttp.ClientSession:
+    """Return a session that keeps no cookies and takes long heads; `traces` are told of its connections."""
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=timeout,
+        trace_configs=traces,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": USER_AGENT},
+        max_line_size=MAX_HEAD_BYTES,
+        max_field_size=MAX_HEAD_BYTES,
+        max_headers=MAX_HEADERS,
+    )
+
+
+async def read_bounded(response: aiohttp.ClientResponse) -> bytes:
+    """Read a body of bounded size; raises `ValueError` when it is larger than any answer can be."""
+    length = response.content_length
+    if length is not None and length <= MAX_RESPONSE_BYTES and "Content-Encoding" not in response.headers:
+        return await response.read()
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_RESPONSE_BYTES:
+            raise ValueError(f"an answer of more than {MAX_RESPONSE_BYTES} bytes")
+    return bytes(body)
+
+
+def status_url(generations_url: str, generation_id: str) -> URL:
+    """Return where a generation's status is asked for; ids are opaque and may hold anything."""
+    quoted_id = quote(generation_id.encode("utf-8", "replace"), safe="")
+    return URL(f"{generations_url}?generation_id={quoted_id}", encoded=True)

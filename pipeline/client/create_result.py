@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from pipeline.client.error_parsing import error_message, request_id
+from pipeline.client.json_values import UnreadableResponseError, excerpt, parse_object, storable_text
 from pipeline.client.responses import (
     COMPLETED_STATUSES,
     Accepted,
@@ -21,13 +23,7 @@ from pipeline.client.responses import (
     RateLimited,
     Rejected,
     RetryableRejection,
-    UnreadableResponseError,
-    error_message,
-    excerpt,
     parse_generation,
-    parse_object,
-    request_id,
-    storable_text,
 )
 from pipeline.errors import StopReason
 from pipeline.model import Failure

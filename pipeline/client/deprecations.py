@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from pipeline.client.responses import storable_text
+from pipeline.client.json_values import storable_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -20,12 +20,14 @@ from aiohttp.http_exceptions import BadStatusLine
 from yarl import URL
 
 from pipeline.client.connection import describe_network_error, proxy_for_api
-from pipeline.client.responses import error_message, excerpt, parse_balance
+from pipeline.client.error_parsing import error_message
+from pipeline.client.json_values import excerpt
+from pipeline.client.responses import parse_balance
 from pipeline.errors import StopReason
 from pipeline.net.proxy import proxy_request_options
 
 if TYPE_CHECKING:
-    from pipeline.client.client import ApiKey
+    from pipeline.client.endpoint import ApiKey
     from pipeline.net.proxy import Proxy
 
 CONNECT_TIMEOUT_S: Final = 3.0

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from pipeline.client import Api
-from pipeline.client.client import LOG_REQUEST_GAP_S
+from pipeline.client.log_responses import LOG_REQUEST_GAP_S
 from pipeline.cluster.heartbeats import HeartbeatObserver
 from pipeline.cluster.limits import RemoteConcurrencyLimit, RemoteRateLimit
 from pipeline.cluster.messages import CoordinatorLost, FinalReport, Heartbeat

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from pipeline.client.client import LOG_REQUEST_GAP_S
+from pipeline.client.log_responses import LOG_REQUEST_GAP_S
 from pipeline.client.responses import StatusError
 
 if TYPE_CHECKING:

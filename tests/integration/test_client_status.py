@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.client import Api, GenerationStatus, OutcomeUnknown, Phase, StatusError, client
+from pipeline.client import Api, GenerationStatus, OutcomeUnknown, Phase, StatusError, connection
 from tests.integration.client_calls import (
     KEY,
     QUEUED_RESPONSE,
@@ -93,7 +93,7 @@ async def test_hanging_poll_times_out() -> None:
 async def test_an_answer_larger_than_any_is_not_read_to_its_end(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "MAX_RESPONSE_BYTES", 50_000)
+    monkeypatch.setattr(connection, "MAX_RESPONSE_BYTES", 50_000)
     size = 1_000_000
     bodies = {
         "length": response_head(200, {"Content-Length": str(size)}) + b" " * size,

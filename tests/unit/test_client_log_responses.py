@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.client.responses import UnreadableResponseError, parse_log_page
+from pipeline.client.json_values import UnreadableResponseError
+from pipeline.client.log_responses import parse_log_page
 from tests.unit.test_client_responses import UNREADABLE
 
 

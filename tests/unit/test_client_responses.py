@@ -10,20 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.client.error_parsing import error_message, generation_failure, parse_error
+from pipeline.client.json_values import MAX_MESSAGE_CHARS, UnreadableResponseError, excerpt, parse_object
 from pipeline.client.responses import (
     COMPLETED_STATUSES,
     FAILED_STATUSES,
-    MAX_MESSAGE_CHARS,
     RUNNING_STATUSES,
     Phase,
-    UnreadableResponseError,
-    error_message,
-    excerpt,
-    generation_failure,
     parse_balance,
-    parse_error,
     parse_generation,
-    parse_object,
     video_urls,
 )
 
@@ -368,3 +363,10 @@ def test_any_object_is_read_as_something(payload: dict[str, Any], status: Any) -
     ):
         text.encode()
     error_message(body)
+
+
+@pytest.mark.parametrize("depth", range(900, 1000, 5))
+def test_the_place_of_an_error_may_be_nested_to_any_depth(depth: int) -> None:
+    location = b"[" * depth + b"]" * depth
+    body = b'{"detail": [{"loc": [' + location + b', 1, "body"], "msg": "wrong"}]}'
+    assert "wrong" in error_message(body) or "loc" in error_message(body)

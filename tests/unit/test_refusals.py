@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from pipeline.client import Cause, KeyInfo, Refusal, SpendingLimit, StatusError
 from pipeline.client.account import parse_key_info
+from pipeline.client.json_values import UnreadableResponseError
 from pipeline.client.refusals import explain_refusal, resets_at
-from pipeline.client.responses import UnreadableResponseError
 from pipeline.errors import StopReason
 
 NOW = datetime(2026, 11, 28, 22, 30, tzinfo=UTC).timestamp()

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.client import ChargedUsage, TransactionPage, key_id
 from pipeline.client.account import parse_transactions
-from pipeline.client.responses import UnreadableResponseError
+from pipeline.client.json_values import UnreadableResponseError
 from pipeline.client.vendor_clock import VendorClock
 
 DATE = "Fri, 15 Jan 2027 08:00:00 GMT"

@@ -1,0 +1,38 @@
+"""Which API is asked, and with which key."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from yarl import URL
+
+from pipeline.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """The secret and the name of the variable it was read from; never shown by repr or str."""
+
+    secret: str = field(repr=False)
+    source: str
+
+    def __str__(self) -> str:
+        return f"<key from {self.source}>"
+
+
+def normalize_base_url(text: str) -> str:
+    """Return the base URL without a trailing slash or version; samples end in `/v1` and `/v2`.
+
+    Raises `UsageError` when it is no http(s) address with a host.
+    """
+    trimmed = text.strip()
+    while (shorter := re.sub(r"(/v[12])?/*$", "", trimmed, count=1, flags=re.IGNORECASE)) != trimmed:
+        trimmed = shorter
+    try:
+        url = URL(trimmed) if trimmed.isprintable() and " " not in trimmed else URL()
+    except ValueError:
+        url = URL()
+    if url.scheme not in ("http", "https") or not url.host or url.user or url.query_string or url.fragment:
+        raise UsageError(f"base URL {text!r} will not do: it looks like https://api.aimlapi.com")
+    return trimmed

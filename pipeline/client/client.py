@@ -265,13 +265,8 @@ class Api:
         return body if isinstance(body, StatusError) else parse_balance(body)
 
     def _status_error(self, response: aiohttp.ClientResponse, body: bytes) -> StatusError:
-        headers = response.headers
-        return StatusError(
-            response.status,
-            f"HTTP {response.status}: {error_message(body)}",
-            retry_after_header(headers),
-            request_id(headers, body),
-        )
+        message, headers = f"HTTP {response.status}: {error_message(body)}", response.headers
+        return StatusError(response.status, message, retry_after_header(headers), request_id(headers, body))
 
     def _open_get(
         self, url: URL, *, fresh: bool = False

@@ -105,17 +105,13 @@ def _detail_message(detail: object) -> str:
             messages.append(text_of(item))
             continue
         loc = item.get("loc")
-        location = ".".join(map(_location_part, loc)) if isinstance(loc, list) else text_of(loc)
+        location = ".".join(str(part) for part in loc) if isinstance(loc, list) else text_of(loc)
         error_type = text_of(item.get("type"))
         text = text_of(item.get("msg")) or text_of(item.get("message"))
         messages.append(
             f"{location + ': ' if location else ''}{text}{f' ({error_type})' if error_type else ''}"
         )
     return "; ".join(message for message in messages if message)
-
-
-def _location_part(part: object) -> str:
-    return parse_id(part) or truncated_json(part)
 
 
 def error_message(body: bytes) -> str:

@@ -1,7 +1,7 @@
-"""How far an exchange with the API got, and the way it takes: straight, or through a proxy's tunnel.
+"""How far a request to the API got, and the way it takes: directly, or through a proxy's tunnel.
 
-It must not know what is asked or answered. A connection counts as standing once TLS with the API itself
-stands: whatever a proxy does before that proves that nothing of ours was sent.
+It must not know what is asked or answered. A connection counts as made once TLS with the API itself is set
+up: whatever a proxy does before that proves that nothing of ours was sent.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ USER_AGENT: Final = f"veobatch/{__version__}"
 def proxy_for_api(base_url: str, environ: Mapping[str, str]) -> Proxy | None:
     """Return the proxy towards an API that is sent a key: only one that opens a tunnel for TLS.
 
-    Raises `UsageError` where a proxy is asked for and would read the key, which stands open in plain http.
+    Raises `UsageError` where a proxy would read the key, which plain http does not hide.
     """
     proxy = proxy_for(URL(base_url), environ)
     if proxy is not None and URL(base_url).scheme != "https":
@@ -98,7 +98,7 @@ def open_session(
     timeout: aiohttp.ClientTimeout,
     traces: list[aiohttp.TraceConfig] | None = None,
 ) -> aiohttp.ClientSession:
-    """Return a session that keeps no cookies and takes long heads; `traces` are told of its connections."""
+    """Return a session that keeps no cookies and takes long heads; `traces` follow its connections."""
     return aiohttp.ClientSession(
         connector=connector,
         timeout=timeout,

@@ -29,7 +29,7 @@ MAX_DOCUMENT_BYTES: Final = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What stands at an address, or was kept (`from_cache`) because of `error`; None when nothing was."""
+    """A document's content, or the copy kept earlier because of `error`; None without either."""
 
     content: Any
     error: str = ""

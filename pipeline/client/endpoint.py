@@ -34,5 +34,5 @@ def normalize_base_url(text: str) -> str:
     except ValueError:
         url = URL()
     if url.scheme not in ("http", "https") or not url.host or url.user or url.query_string or url.fragment:
-        raise UsageError(f"base URL {text!r} will not do: it looks like https://api.aimlapi.com")
+        raise UsageError(f"base URL {text!r} cannot be used: it should look like https://api.aimlapi.com")
     return trimmed

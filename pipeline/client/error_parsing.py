@@ -35,7 +35,7 @@ _POLICY_MARKERS: Final = (
 _CONTENT_QUALIFIERS: Final = (
     "filter", "refus", "reject", "check", "not allowed", "disallow", "harmful", "explicit",
 )  # fmt: skip
-"""What makes "content" a judgement: alone it stands in transport words, such as Content-Length, too."""
+"""What makes "content" a judgement: alone it occurs in transport errors (Content-Length), too."""
 
 _INVALID_INPUT_MARKERS: Final = (
     "invalid",
@@ -50,7 +50,7 @@ _INVALID_INPUT_MARKERS: Final = (
 def request_id(headers: Mapping[str, str], body: bytes) -> str:
     """Return the vendor's id of a request, which its support asks for; "" when the answer has none.
 
-    It stands in a header (`x-request-id`) or, in either shape of errors, in the body (`requestId`).
+    It is in a header (`x-request-id`) or, in either shape of errors, in the body (`requestId`).
     """
     try:
         payload = parse_object(body)

@@ -56,7 +56,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What the checks found. `balance_usd` is None when it was not told."""
+    """What the checks found. `balance_usd` is None when it is not known."""
 
     findings: tuple[Finding, ...] = ()
     balance_usd: float | None = None

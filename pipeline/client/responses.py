@@ -49,7 +49,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class GenerationStatus:
-    """One readable answer about a generation. Money as the answer told it, None where it did not."""
+    """One readable answer about a generation. Money is None where the answer does not state it."""
 
     phase: Phase
     status: str

@@ -1,7 +1,7 @@
 """Which proxy a request goes through, by the variables that other tools read too. Pure: no sockets.
 
 `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in either case. It must not know what is sent:
-whether a secret may leave through a proxy is for the one who sends it to say. Nothing of `~/.netrc` and
+whether a secret may go through a proxy is its sender's decision. Nothing of `~/.netrc` and
 nothing of the system's own settings is read, so that what happens can be seen in the environment.
 
 Source: curl's manual, "Environment variables" and `--noproxy`.
@@ -135,7 +135,7 @@ def _parse_proxy(text: str, source: str) -> Proxy:
         usable = False
     if not usable:
         raise UsageError(
-            f"{source} will not do as a proxy: it looks like http://host:port or "
+            f"{source} cannot be used as a proxy: it should look like http://host:port or "
             "http://user:password@host:port, with %40 for @, %23 for # and the like in the password"
         )
     authorization = ""

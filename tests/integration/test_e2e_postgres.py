@@ -138,7 +138,9 @@ async def test_one_run_at_a_time_from_wherever(tmp_path: Path) -> None:
             running.kill()
             await running.communicate()
         vendor.generations[0].ends_at = 0.0
-        result = await desk.run("--ledger", url, "--output", "elsewhere")
+        taken = await desk.run("--ledger", url, "--output", "elsewhere")
+        assert taken.code == 2  # that folder is the other batch's
+        result = await desk.run("--ledger", url, "--output", "a-third")
         assert result.code == 0, result.output
         assert vendor.create_counts == {"a": 2}
         assert_password_hidden(tmp_path, second, result)

@@ -95,7 +95,6 @@ def test_messages_need_their_package_and_say_how_to_get_it(workspace: Path) -> N
     )
     assert ended.returncode == 2, ended.stderr
     assert "pip install 'apprise" in ended.stderr
-    assert "'.[notify]'" in ended.stderr
     assert "secret" not in ended.stderr
 
 

@@ -125,7 +125,8 @@ def done(number: int, word: str) -> Record:
         (6, 5, 5, False),
         (0, 5, 0, False),
         (5, 0, 5, False),
-        (0, 2, 2, True),
+        (0, 3, 3, True),
+        (0, 2, 2, False),
         (0, 1, 1, False),
     ],
 )

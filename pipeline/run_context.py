@@ -96,6 +96,8 @@ class RunContext:
     def on_transition(self, before: Record, after: Record) -> None:
         """Apply a durable step to the run's state and report it to the observers."""
         self.state.records[after.key] = after
+        if after.state not in (State.SUBMITTING, State.GENERATING, State.IN_DOUBT):
+            self.state.in_flight.discard(after.key)  # proven to have ended: its slot is free
         self.deps.budget.apply(before, after)
         self.observer.on_transition(before, after)
         self.notify()

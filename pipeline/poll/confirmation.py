@@ -29,6 +29,7 @@ class _Observed:
     """What unconfirmed answers have said so far; times on the run's clock."""
 
     error_at: float | None = None
+    error: GenerationStatus | None = None
     completed_at: float | None = None
 
 
@@ -44,6 +45,16 @@ class Confirmations:
 
     def forget(self, key: str) -> None:
         self._observed.pop(key, None)
+
+    def last_error(self, key: str) -> GenerationStatus | None:
+        """Return the unconfirmed error of a row, unless it was called completed or has gone on since.
+
+        A vendor that knows a generation no more, for minutes, after it called it failed has confirmed that.
+        """
+        observed = self._observed.get(key)
+        if observed is None or observed.completed_at is not None or observed.error_at is None:
+            return None
+        return observed.error
 
     def judge(
         self, key: str, status: GenerationStatus, now: float, *, completed_before: bool
@@ -82,6 +93,7 @@ class Confirmations:
 
     def _await_second_error(self, key: str, status: GenerationStatus, now: float) -> GenerationStatus | float:
         observed = self._observed.setdefault(key, _Observed())
+        observed.error = status
         if observed.error_at is None:
             observed.error_at = now
         rest_s = observed.error_at + ERROR_GAP_INTERVALS * self._interval_s - now

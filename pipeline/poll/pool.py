@@ -165,7 +165,7 @@ class PollerPool:
         self._polling.discard(key)
         run.state.poll_counts[key] += 1
         if isinstance(status, StatusError):
-            self._poll_failed(record, status)
+            await self._poll_failed(record, status)
             return
         run.deps.rate_limit.on_success(run.deps.clock())
         self._last_errors.pop(key, None)
@@ -210,7 +210,7 @@ class PollerPool:
         run.deps.schedule.not_yet(record.key, now=now)
         self._wake_dispatcher()
 
-    def _poll_failed(self, record: Record, error: StatusError) -> None:
+    async def _poll_failed(self, record: Record, error: StatusError) -> None:
         """A poll without an answer about the generation: it comes again soon, paced, until the deadline."""
         run, now = self._run, self._run.deps.clock()
         retry_after_s = parse_retry_after(error.retry_after, now_utc=run.deps.wall())
@@ -224,12 +224,12 @@ class PollerPool:
             self._key_refused(error)
         else:
             self._key_refusals = 0
-        if self._left_as_unknown(record, error, now) or self._left_without_key(record, now):
+        if await self._left_as_unknown(record, error, now) or self._left_without_key(record, now):
             return
         run.deps.schedule.poll_failed(record.key, now=now, retry_after_s=retry_after_s)
         self._wake_dispatcher()
 
-    def _left_as_unknown(self, record: Record, error: StatusError, now: float) -> bool:
+    async def _left_as_unknown(self, record: Record, error: StatusError, now: float) -> bool:
         """Hand a generation over that the vendor has answered with nothing but 404 for minutes."""
         if error.http_status != 404:
             return False
@@ -239,8 +239,12 @@ class PollerPool:
         if polls + 1 < MIN_NOT_FOUND_POLLS or now - since < limit_s:
             return False
         del self._not_found[record.key]
+        failed = self._confirmations.last_error(record.key)
         self._untrack(record.key)
-        self._ask_log(record)
+        if failed is None or record.completed_at is not None:
+            self._ask_log(record)
+        else:
+            await self._finish(record, failed)
         return True
 
     def _key_refused(self, error: StatusError) -> None:

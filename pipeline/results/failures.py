@@ -34,9 +34,12 @@ REMEDIES: Final = {
     "not_accepted": "Wait until the vendor has recovered, then run again with --retry-failed.",
     "no_video": _FETCH_AGAIN,
     "not_a_video": _FETCH_AGAIN,
+    "generation_unknown": "Run again with --retry-failed: the vendor is asked about them again.",
     "in_doubt": "Run again: the vendor's log is asked again.",
 }
-_RETRY_CODES: Final = frozenset({"generation_error", "not_accepted", "no_video", "not_a_video"})
+_RETRY_CODES: Final = frozenset(
+    {"generation_error", "not_accepted", "no_video", "not_a_video", "generation_unknown"}
+)
 
 # What differs from row to row in messages that say the same: URLs, ids, quoted text, numbers.
 _VARIABLE = re.compile(r"https?://\S+|'[^']*'|\"[^\"]*\"|`[^`]*`|\b[\w-]*\d[\w-]*\b")

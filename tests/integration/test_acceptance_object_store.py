@@ -68,6 +68,8 @@ def bucket() -> Iterator[Bucket]:
     server.start()
     host, port = server.get_host_and_port()
     found = Bucket(f"http://{host}:{port}")
+    for name in found.names():  # of a test that was stopped before it could clear up
+        found.client.delete_object(Bucket="films", Key=name)
     yield found
     for name in found.names():  # moto's buckets outlive its server
         found.client.delete_object(Bucket="films", Key=name)

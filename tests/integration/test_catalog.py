@@ -326,7 +326,7 @@ async def test_a_deprecated_model_without_a_card_is_no_typo() -> None:
         (None, "the vendor has no model other/t2v"),
         ([{**RETIRED, "status": "withdrawn", "replaced_by": "n"}], "withdrawn the model other/t2v; use n"),
         ([RETIRED], ""),
-        ([{**RETIRED, "shutdown_at": "2020-01-01"}], "shuts it down on 2020-01-01"),
+        ([{**RETIRED, "shutdown_at": "2020-01-01"}], "meant to shut it down on 2020-01-01"),
         ([{**RETIRED, "status": "superseded"}], ""),
     ],
 )

@@ -28,6 +28,7 @@ from tests.integration.vendor_double.script import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.integration.vendor_double.http_server import Exchange
     from tests.integration.vendor_double.script import Reply
 
 
@@ -150,3 +151,16 @@ async def test_one_row_that_always_errors_fails_alone(tmp_path: Path) -> None:
         assert Counter(desk.states())["done"] == 12
         assert result.code in (1, 3), result.output
         assert vendor.create_counts["bad"] < 100
+
+
+async def test_a_generation_that_the_vendor_never_knew_keeps_no_slot(tmp_path: Path) -> None:
+    async def ghost(exchange: Exchange) -> None:
+        await exchange.send_json(200, {"id": "ghost", "status": "queued"})
+
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
+        vendor.script("ghost", creates=[ScriptedCreate(accept=False, reply=ghost)])
+        desk.write(["ghost", "one", "two"])
+        result = await desk.run("--concurrency", "1")
+        assert result.code == 1, result.output
+        assert desk.states() == {"failed": 1, "done": 2}
+        assert "Edit these rows" not in result.output

@@ -108,7 +108,7 @@ async def test_answers_of_unusual_make(tmp_path: Path) -> None:
         assert {prompt for prompt, row in rows.items() if row["status"] != "done"} == {"failed at once"}
         assert "not safe for work" in rows["failed at once"]["error_message"]
         assert float(rows["at once"]["usd_spent"]) == 1.2
-        assert float(rows["plus"]["credits_used"]) == 120000
+        assert float(rows["plus"]["credits_used"]) == 2400000
         assert set(vendor.create_counts.values()) == {1}
         assert rows["plus"]["generation_id"] == "a+b%2Bc d"
 

@@ -384,7 +384,7 @@ async def test_the_connection_asks_for_durable_commits() -> None:
 async def test_without_the_driver_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     monkeypatch.delitem(sys.modules, "pipeline.ledger.postgres", raising=False)
-    with pytest.raises(UsageError, match=r"pip install 'veobatch\[postgres\]'"):
+    with pytest.raises(UsageError, match="pip install 'psycopg"):
         await Ledger.open("postgresql://keeper@127.0.0.1/db")
 
 

@@ -30,7 +30,7 @@ async def test_worker_started_without_database_waits(tmp_path: Path, own_server:
             await asyncio.to_thread(own_server.start)
 
         await asyncio.to_thread(own_server.stop)
-        back = asyncio.create_task(bring_back("the account: postgresql://keeper:***@127.0.0.1"))
+        back = asyncio.create_task(bring_back("the coordinator: postgresql://keeper:***@127.0.0.1"))
         async with team.running(0):
             await back
             await asyncio.to_thread(own_server.stop)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,6 +10,7 @@ from urllib.parse import quote, unquote
 
 import click
 
+from pipeline import system
 from pipeline.events import Event, Level, Topic
 from pipeline.ledger import Ledger
 from pipeline.ledger.lock import hold_lock
@@ -60,7 +60,7 @@ async def open_exclusive_ledger(
     `identity` is the one that a new batch takes over. Raises `BatchLocked`
     when another process has the folder or the batch, else as `Ledger.open` does.
     """
-    since = iso(time.time())
+    since = iso(system.wall())
     notifier = notifier or ReconnectNotifier()
     with hold_lock(paths.folder, what=what, since=since), _external_file_lock(paths, what, since):
         if before_open is not None:

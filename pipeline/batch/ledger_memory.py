@@ -5,9 +5,9 @@ One small file a ledger, outside of the batch's folder, which a backup brings ba
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Final
 
+from pipeline import system
 from pipeline.errors import StopReason, StopRun
 from pipeline.model import State
 from pipeline.net.json_cache import read_json, write_json
@@ -56,7 +56,7 @@ class LedgerMemory:
     def on_transition(self, before: Record, after: Record) -> None:
         if after.intent > before.intent:
             self._submissions += after.intent - before.intent
-            if time.monotonic() - self._written_at >= WRITE_INTERVAL_S:
+            if system.monotonic() - self._written_at >= WRITE_INTERVAL_S:
                 self.save()
 
     def on_event(self, event: Event) -> None:
@@ -64,8 +64,8 @@ class LedgerMemory:
 
     def save(self) -> None:
         """Write down how far the ledger has come."""
-        self._written_at = time.monotonic()
-        at = self._api.vendor_now() or time.time()
+        self._written_at = system.monotonic()
+        at = self._api.vendor_now() or system.wall()
         value = {"runs": self._runs, "submissions": self._submissions, "at": at}
         write_json(memory_path(self._identity), value)
 
@@ -78,7 +78,7 @@ async def recall_forgotten(
     `wait_s` is how long the log may take to show a submission. Raises `StopRun` when the log cannot be
     read, or cannot show everything yet: a pending row may be paid for.
     """
-    now = time.time()
+    now = system.wall()
     runs = int(await ledger.meta_get("runs") or 1) - 1
     begun_at = await ledger.meta_get("begun_at")
     if begun_at is None:

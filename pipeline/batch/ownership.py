@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pipeline import __version__
+from pipeline import __version__, system
 from pipeline.batch.ledger_access import redact_password
 from pipeline.batch.own_files import (
     JOURNAL_NAME,
@@ -149,7 +149,7 @@ def set_aside_lost_batch(paths: BatchPaths, *, sandbox: bool) -> Path:
     For `--begin-anew`, after `check_folder` found all of it to be ours.
     """
     folder = paths.folder
-    aside = folder / time.strftime("before-%Y%m%d-%H%M%S", time.gmtime())
+    aside = folder / f"before-{_stamp()}"
     aside.mkdir()
     names = [CSV_NAME, REPORT_NAME, LOG_NAME, MARKER_NAME, *MEDIA_FOLDERS]
     names += [] if sandbox else [JOURNAL_NAME]  # the sandbox of this run has it open
@@ -159,6 +159,10 @@ def set_aside_lost_batch(paths: BatchPaths, *, sandbox: bool) -> Path:
         if os.path.lexists(path):
             path.rename(aside / path.name)
     return aside
+
+
+def _stamp() -> str:
+    return time.strftime("%Y%m%d-%H%M%S", time.gmtime(system.wall()))
 
 
 def set_aside_journals(folder: Path) -> None:
@@ -276,4 +280,4 @@ async def check_remote_output(
     if bought and not begin_anew:
         raise lost_batch_error(paths, manifest, [f"{bought} paid rows in {table}"])
     if bought:
-        await store.write_bytes(time.strftime("results.before-%Y%m%d-%H%M%S.csv", time.gmtime()), data)
+        await store.write_bytes(f"results.before-{_stamp()}.csv", data)

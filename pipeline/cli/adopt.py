@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from pipeline import system
 from pipeline.batch.paths import batch_paths
 from pipeline.cli.options import ledger_options
 from pipeline.errors import ExitCode, UsageError
@@ -95,7 +95,7 @@ def _find_adopting_record(records: tuple[Record, ...], job: str, generation_id: 
 def _with_generation(record: Record, generation_id: str) -> Record:
     from pipeline.model import State
 
-    now = time.time()
+    now = system.wall()
     return record.evolve(
         State.GENERATING,
         correlation_id="",

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import sys
-import time
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from math import isfinite
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import click
 
+from pipeline import system
 from pipeline.batch.paths import batch_paths
 from pipeline.cli import signals
 from pipeline.cli.credentials import find_base_url, require_key
@@ -173,7 +172,7 @@ async def _run_engine(
     engine: Engine | ClusterDriver, observers: RunObservers, config: RunConfig
 ) -> ExitSummary:
     """Run the engine, project the results a last time, and say how it ended."""
-    started, initial_records = time.monotonic(), tuple(engine.records())
+    started, initial_records = system.monotonic(), tuple(engine.records())
     # What `report` offers if this run is killed.
     await observers.remember_run(StopReason.INTERRUPTED, ended=False)
     try:
@@ -192,7 +191,7 @@ async def _run_engine(
         config.options.argv,
         config.paths,
         outcome,
-        time.monotonic() - started,
+        system.monotonic() - started,
         code,
         sandbox=config.options.sandbox,
         initial_records=initial_records,
@@ -225,7 +224,7 @@ async def _dependencies(
     prepared: PreparedRun, cdn: aiohttp.ClientSession, learner: DurationLearner
 ) -> Dependencies:
     config = prepared.config
-    settings, rng = config.settings, random.Random()
+    settings, rng = config.settings, system.new_random()
     limits = DownloadLimits.of(settings)
     return Dependencies(
         api=prepared.api,
@@ -238,8 +237,8 @@ async def _dependencies(
         rate_limit=AdaptiveRateLimit(interval_s=settings.poll_interval),
         budget=await _budget(prepared),
         price_of=prepared.prices.price_usd,
-        clock=time.monotonic,
-        wall=time.time,
+        clock=system.monotonic,
+        wall=system.wall,
         random=rng,
     )
 

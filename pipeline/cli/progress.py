@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final, TextIO
 
+from pipeline import system
 from pipeline.cli.ends.summary_text import failure_text, row_label
 from pipeline.cli.ends.terminal import ProgressBars, can_draw_bars, duration_text, one_line
 from pipeline.events import Event, Level, Topic
@@ -114,7 +114,7 @@ class Progress:
         verbose: int = 0,
         sandbox: bool = False,
         environ: Mapping[str, str] = os.environ,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = system.monotonic,
         eta: Callable[[], float | None] | None = None,
         estimate_usd: float | None = None,
     ) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-import time
 from collections import Counter
 from datetime import datetime
 from functools import partial
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from pipeline import system
 from pipeline.batch.ledger_access import open_exclusive_ledger
 from pipeline.batch.opening import plan_batch
 from pipeline.batch.own_files import is_our_csv, read_marker
@@ -133,8 +133,8 @@ def _steps(record: Record, row: Row, artifact: Artifact | None) -> Iterator[Reco
             State.GENERATING,
             generation_id=row["generation_id"],
             correlation_id=correlation,
-            submitted_at=sent_at or time.time(),
-            accepted_at=sent_at or time.time(),
+            submitted_at=sent_at or system.wall(),
+            accepted_at=sent_at or system.wall(),
             attempts=int(row.get("attempts") or 1),
             polls=int(row.get("polls") or 0),
             usd_spent=_number(row.get("usd_spent")),
@@ -145,15 +145,15 @@ def _steps(record: Record, row: Row, artifact: Artifact | None) -> Iterator[Reco
             yield record.evolve(State.FAILED, failure=failure)
         elif status == "done" and artifact is not None:
             finished = _time(row.get("finished_at"))
-            record = record.evolve(State.READY, finished_at=finished, completed_at=finished or time.time())
+            record = record.evolve(State.READY, finished_at=finished, completed_at=finished or system.wall())
             yield record
             yield record.evolve(State.DONE, artifact=artifact, downloaded_at=_time(row.get("downloaded_at")))
     elif status == "in_doubt":
         record = record.evolve(
-            State.SUBMITTING, correlation_id=correlation, submitted_at=sent_at or time.time(), intent=1
+            State.SUBMITTING, correlation_id=correlation, submitted_at=sent_at or system.wall(), intent=1
         )
         yield record
-        yield record.evolve(State.IN_DOUBT, doubted_at=sent_at or time.time(), failure=failure)
+        yield record.evolve(State.IN_DOUBT, doubted_at=sent_at or system.wall(), failure=failure)
     elif status == "failed":
         yield record.evolve(State.FAILED, failure=failure)
 
@@ -182,7 +182,7 @@ async def _adopt_from_log(ledger: Ledger, rows: Sequence[Row], base_url: str | N
     if not sent:
         return 0, ""
     async with Api(find_base_url(base_url, os.environ), key) as api:
-        log = await fetch_whole_log(api, min(sent), time.time())
+        log = await fetch_whole_log(api, min(sent), system.wall())
     known = {row.get("generation_id") for row in rows}
     records = {_digest(record): record for record in await ledger.load()}
     found = 0
@@ -208,7 +208,7 @@ def _record_of(entry: LogRow, identity: str, records: Mapping[str, Record]) -> R
 
 
 def _adopted(record: Record, entry: LogRow) -> Record:
-    sent_at = _time(entry.created) or time.time()
+    sent_at = _time(entry.created) or system.wall()
     return record.evolve(
         State.GENERATING,
         generation_id=entry.inference_id,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from pipeline import system
 from pipeline.batch.paths import existing_batch_paths
 from pipeline.cli.ends.terminal import one_line
 from pipeline.cli.options import ledger_options
@@ -157,8 +157,8 @@ def _make_reconciler(
         api,
         ledger.identity,
         default_s if after_s is None else after_s,
-        time.monotonic,
-        time.time,
+        system.monotonic,
+        system.wall,
         LOG_REQUEST_GAP_S,
         key_id(api.key.secret, ledger.identity),
         ledger.load,

@@ -12,11 +12,11 @@ import select
 import signal
 import sys
 import threading
-import time
 from contextlib import contextmanager, suppress
 from math import inf
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from pipeline import system
 from pipeline.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -134,11 +134,11 @@ class SignalGuard:
             self.exit_code = ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.TERMINATED
             if self._engine is None:
                 idle = self._interruptible or self._scope is not None
-                self._exit_at = time.monotonic() + (EXIT_LIMIT_S if idle else RESULTS_LIMIT_S)
+                self._exit_at = system.monotonic() + (EXIT_LIMIT_S if idle else RESULTS_LIMIT_S)
             self._call_in_loop(self._stop)
         elif self._count == 2:
             limit_s = self._engine_limit_s if self._engine is not None else EXIT_LIMIT_S
-            self._exit_at = min(self._exit_at, time.monotonic() + limit_s)
+            self._exit_at = min(self._exit_at, system.monotonic() + limit_s)
             self._call_in_loop(self._cancel)
 
     def leave(self, code: int) -> NoReturn:
@@ -181,7 +181,7 @@ class SignalGuard:
     def _watch(self) -> None:
         """Read the numbers of the signals that have come, until the process has to be gone."""
         while True:
-            rest_s = self._exit_at - time.monotonic()
+            rest_s = self._exit_at - system.monotonic()
             if rest_s <= 0:
                 self._exit_now()
                 return

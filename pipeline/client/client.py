@@ -8,7 +8,6 @@ It is no header of any session: aiohttp gives those to a proxy as well.
 from __future__ import annotations
 
 import os
-import time
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 from urllib.parse import urlencode
@@ -17,6 +16,7 @@ import aiohttp
 import anyio
 from yarl import URL
 
+from pipeline import system
 from pipeline.client.account import KeyInfo, TransactionPage, parse_key_info, parse_transactions
 from pipeline.client.connection import (
     RequestTrace,
@@ -151,7 +151,7 @@ class Api:
                 **self._proxy_options,
             ) as response:
                 trace.status, trace.headers = response.status, response.headers
-                self._vendor_clock.observe(response.headers.get("Date"), time.monotonic())
+                self._vendor_clock.observe(response.headers.get("Date"), system.monotonic())
                 result = self._classify(
                     response.status, response.headers, await self._read_redacted(response)
                 )
@@ -204,7 +204,7 @@ class Api:
         url = self._status_url(generation_id)
         try:
             async with self._open_get(url, fresh=new_connection) as response:
-                self._vendor_clock.observe(response.headers.get("Date"), time.monotonic())
+                self._vendor_clock.observe(response.headers.get("Date"), system.monotonic())
                 body = await self._read_redacted(response)
                 if 200 <= response.status < 300:
                     payload = parse_object(body)
@@ -221,7 +221,7 @@ class Api:
 
     def vendor_now(self) -> float | None:
         """Return the vendor's time (epoch seconds), by its `Date` headers; None before the first answer."""
-        return self._vendor_clock.now(time.monotonic())
+        return self._vendor_clock.now(system.monotonic())
 
     async def log_page(
         self, window: Mapping[str, str], *, limit: int, offset: int, key_prefix: str = ""
@@ -287,7 +287,7 @@ class Api:
         url = URL(self.base_url + path, encoded=True)
         try:
             async with self._open_get(url) as response:
-                self._vendor_clock.observe(response.headers.get("Date"), time.monotonic())
+                self._vendor_clock.observe(response.headers.get("Date"), system.monotonic())
                 body = await self._read_redacted(response)
                 if 200 <= response.status < 300:
                     return body

@@ -11,7 +11,6 @@ import os
 import ssl
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -19,6 +18,7 @@ import anyio
 from aiohttp.http_exceptions import BadStatusLine
 from yarl import URL
 
+from pipeline import system
 from pipeline.client.connection import describe_network_error, proxy_for_api
 from pipeline.client.error_parsing import error_message
 from pipeline.client.json_values import excerpt
@@ -227,7 +227,7 @@ def _key_problem(code: str, key: ApiKey, problem: str, step: str) -> Finding:
 
 def _clock_finding(date: str) -> Finding | None:
     try:
-        ahead_s = time() - parsedate_to_datetime(date).timestamp()
+        ahead_s = system.wall() - parsedate_to_datetime(date).timestamp()
     except (ValueError, TypeError):
         return None
     if abs(ahead_s) <= MAX_CLOCK_DIFFERENCE_S:

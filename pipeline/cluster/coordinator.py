@@ -9,12 +9,11 @@ starts.
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from contextlib import asynccontextmanager
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
+from pipeline import system
 from pipeline.cluster.budget import ClusterBudget
 from pipeline.cluster.limits import PermitPool, RateLimitPool
 from pipeline.cluster.messages import HeartbeatReply, StatusSnapshot
@@ -53,7 +52,7 @@ class Coordinator:
         settings = config.settings
         interval_s = settings.poll_interval
         self._permit_pool = PermitPool(
-            AdaptiveConcurrencyLimit(settings.concurrency, interval_s=interval_s, random=random.Random()),
+            AdaptiveConcurrencyLimit(settings.concurrency, interval_s=interval_s, random=system.new_random()),
             orphans,
         )
         self._poll_rate_pool = RateLimitPool(AdaptiveRateLimit(interval_s=interval_s))
@@ -61,7 +60,7 @@ class Coordinator:
         self._shared_durations = SharedDurations(interval_s, config.cached_durations)
         self._lease_lock = asyncio.Lock()
         self._last_heartbeat_at: dict[str, float] = {}
-        self._last_snapshot_at = time.monotonic()
+        self._last_snapshot_at = system.monotonic()
         self._workers_with_work: set[str] = set()
         self._expired_workers: set[str] = set()
         self._may_have_paid_rows = self._may_have_unpaid_rows = True
@@ -89,7 +88,7 @@ class Coordinator:
 
     async def join(self, worker: str) -> dict[str, Any]:
         """Register a worker; return what is known of durations."""
-        self._last_heartbeat_at[worker] = time.monotonic()
+        self._last_heartbeat_at[worker] = system.monotonic()
         return self._shared_durations.join(worker)
 
     async def report_event(self, event: Event) -> None:
@@ -98,7 +97,7 @@ class Coordinator:
 
     async def heartbeat(self, report: Heartbeat) -> HeartbeatReply:
         """Take a worker's report; return the rows, permits and rate that it gets."""
-        worker, now = report.worker, time.monotonic()
+        worker, now = report.worker, system.monotonic()
         if worker not in self._last_heartbeat_at:
             return HeartbeatReply(registered=False)
         self._last_heartbeat_at[worker] = inf  # alive while it waits for this answer
@@ -112,7 +111,7 @@ class Coordinator:
         rows = await self._lease_rows(worker, report.rows_wanted, report.takeover_capacity)
         known = worker in self._last_heartbeat_at
         if known:
-            self._last_heartbeat_at[worker] = time.monotonic()
+            self._last_heartbeat_at[worker] = system.monotonic()
         return HeartbeatReply(
             registered=known,
             permits=permits,
@@ -142,7 +141,7 @@ class Coordinator:
 
     async def take_snapshot(self) -> StatusSnapshot:
         """Revoke workers that were silent for too long; return what is new since the last snapshot."""
-        now = time.monotonic()
+        now = system.monotonic()
         if now - self._last_snapshot_at > self._config.lease_s:  # this process was stopped, not they
             self._last_heartbeat_at = {
                 worker: max(heard_at, now) for worker, heard_at in self._last_heartbeat_at.items()
@@ -224,7 +223,7 @@ class Coordinator:
 
     def _add_event(self, event: Event) -> None:
         """Pass an event on; what all workers wait for is reported once."""
-        now = time.monotonic()
+        now = system.monotonic()
         if event.topic is Topic.WAITING:
             if now - self._last_reported_at.get(event.message, -inf) < EVENT_DEDUP_S:
                 return
@@ -295,7 +294,7 @@ class Coordinator:
                 self._remove_worker(
                     worker
                 )  # counts as working until now, so that no snapshot finds nothing left
-            self._permit_pool.remove_worker(worker, time.monotonic(), revoked.in_flight)
+            self._permit_pool.remove_worker(worker, system.monotonic(), revoked.in_flight)
             if revoked.rows_freed:
                 self._may_have_paid_rows = self._may_have_unpaid_rows = True
                 self._budget.exhausted = False  # its rows keep their reservations

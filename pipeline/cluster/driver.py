@@ -6,7 +6,6 @@ next one begins a new epoch over the same ledger.
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from anyio import to_thread
 
+from pipeline import system
 from pipeline.cluster import ray_backend
 from pipeline.cluster.messages import CoordinatorLost
 from pipeline.errors import LedgerError, StopReason, StopRun
@@ -291,15 +291,15 @@ class ClusterDriver:
 
     async def _reread_ledger(self) -> None:
         """Read the ledger again where what is shown may differ from it."""
-        cost_s, read_at = 0.0, time.monotonic()
+        cost_s, read_at = 0.0, system.monotonic()
         while True:
             await anyio.sleep(max(SNAPSHOT_INTERVAL_S, REREAD_COST_FACTOR * cost_s))
-            began = time.monotonic()
+            began = system.monotonic()
             if self._stale or began > read_at + REREAD_INTERVAL_S:
                 self._stale = False
                 with suppress(LedgerError):  # the next read will do
                     await self._read_ledger()
-                read_at = time.monotonic()
+                read_at = system.monotonic()
                 cost_s = read_at - began
 
     async def _read_ledger(self) -> None:

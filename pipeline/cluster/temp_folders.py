@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from filelock import FileLock, Timeout
+
+from pipeline import system
 
 TEMP_ROOT: Final = "/tmp"  # noqa: S108 - made private at once; a socket's path may have 103 characters
 """Where the folder of a Ray of our own is made: Ray puts sockets into it, under long names."""
@@ -48,7 +49,7 @@ def _remove_stale_folders() -> None:
     for folder in Path(TEMP_ROOT).glob(f"{TEMP_PREFIX}*"):
         with suppress(OSError, Timeout):
             found = folder.stat()
-            if found.st_uid != os.getuid() or found.st_mtime > time.time() - STALE_FOLDER_S:
+            if found.st_uid != os.getuid() or found.st_mtime > system.wall() - STALE_FOLDER_S:
                 continue
             with FileLock(folder / OWNER_LOCK_NAME, timeout=0):
                 shutil.rmtree(folder, ignore_errors=True)

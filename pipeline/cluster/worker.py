@@ -7,14 +7,13 @@ meanwhile, and its steps are fenced in the ledger by the numbers of its leases.
 
 from __future__ import annotations
 
-import random
-import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from math import inf
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from pipeline import system
 from pipeline.client import Api
 from pipeline.client.log_responses import LOG_REQUEST_GAP_S
 from pipeline.cluster.heartbeats import HeartbeatObserver
@@ -87,7 +86,7 @@ class ClusterWorker:
 
         The monotonic clock of Linux stands still while the machine sleeps; the wall clock may be set back.
         """
-        return time.monotonic() < self._lease_until and time.time() < self._lease_until_wall
+        return system.monotonic() < self._lease_until and system.wall() < self._lease_until_wall
 
     async def run(self) -> None:
         """Work until there is nothing left to do, or the coordinator ends this worker.
@@ -144,7 +143,7 @@ class ClusterWorker:
         )
 
     def _make_engine(self, api: Api, downloader: Downloader) -> Engine:
-        settings, rng = self._config.settings, random.Random()
+        settings, rng = self._config.settings, system.new_random()
         dependencies = Dependencies(
             api=api,
             ledger=self._ledger,
@@ -154,8 +153,8 @@ class ClusterWorker:
             rate_limit=self._rate_limit,
             budget=Budget(None),
             price_of=lambda record: self._prices.get(record.key),
-            clock=time.monotonic,
-            wall=time.time,
+            clock=system.monotonic,
+            wall=system.wall,
             random=rng,
             log_gap_s=LOG_REQUEST_GAP_S * self._config.workers,
         )
@@ -177,7 +176,7 @@ class ClusterWorker:
         """Send one heartbeat and apply the answer; return the seconds until the next one."""
         report = self._build_heartbeat(engine)
         lease_s = LEASE_SAFETY_FACTOR * self._config.lease_s
-        lease_until = time.monotonic() + lease_s, time.time() + lease_s
+        lease_until = system.monotonic() + lease_s, system.wall() + lease_s
         reply = await self._coordinator.heartbeat(report)
         if reply.registered and not reply.cancel:
             self._lease_until, self._lease_until_wall = lease_until
@@ -188,7 +187,7 @@ class ClusterWorker:
         wants_rows = (
             reply.more_rows_expected
             or self._rate_limit.limited
-            or engine.state.submittable_count(time.monotonic(), 1)
+            or engine.state.submittable_count(system.monotonic(), 1)
         )
         return (
             min(
@@ -208,7 +207,7 @@ class ClusterWorker:
         due = (
             0
             if state.stop_reason is not None
-            else state.submittable_count(time.monotonic(), max(MAX_PERMITS, self._prefetch_rows))
+            else state.submittable_count(system.monotonic(), max(MAX_PERMITS, self._prefetch_rows))
         )
         # Leave room for rows in flight: pending ones may be waiting for their slots.
         takeover_capacity = max(0, min(self._prefetch_rows, self._max_rows - state.started_count()))
@@ -216,8 +215,8 @@ class ClusterWorker:
             self._name,
             state.occupied_slots(),
             self._rate_limit.take_poll_stats(state.tracked),
-            tuple(time.time() - (state.records[key].submitted_at or 0.0) for key in state.in_doubt),
-            permits_wanted=self._permits_wanted(0 if state.paused_until > time.monotonic() else due),
+            tuple(system.wall() - (state.records[key].submitted_at or 0.0) for key in state.in_doubt),
+            permits_wanted=self._permits_wanted(0 if state.paused_until > system.monotonic() else due),
             permit_results=tuple(self._concurrency_limit.take_results()),
             rows_wanted=max(0, min(self._prefetch_rows - due, self._max_rows - state.open_count())),
             takeover_capacity=takeover_capacity,
@@ -257,7 +256,7 @@ class ClusterWorker:
         if reply.cancel:
             engine.cancel()
             return
-        self._rate_limit.set_share(time.monotonic(), reply.rate_share)
+        self._rate_limit.set_share(system.monotonic(), reply.rate_share)
         for observation in reply.observations:
             self._learner.apply(observation)
         if reply.rows:
@@ -287,7 +286,7 @@ class ClusterWorker:
             self._prices[record.key] = price
             if record.state is State.SUBMITTING:
                 failure = Failure("in_doubt", "its worker ended before the answer came")
-                in_doubt = record.evolve(State.IN_DOUBT, doubted_at=time.time(), failure=failure)
+                in_doubt = record.evolve(State.IN_DOUBT, doubted_at=system.wall(), failure=failure)
                 try:
                     record = await self._ledger.commit(record, in_doubt)
                 except Conflict:

@@ -7,14 +7,13 @@ caller's to get), the ledger, or other rows.
 from __future__ import annotations
 
 import json
-import random as randomness
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from pipeline import media
+from pipeline import media, system
 from pipeline.download.body_writer import BodyWriter, TooLarge, WrongContent, read_head, too_large
 from pipeline.download.http import DownloadError, FileChanged, OpenBody, UrlExpired, open_body
 from pipeline.download.redirects import ForbiddenUrl
@@ -110,7 +109,7 @@ class Downloader:
         limits: DownloadLimits | None = None,
         media: bool = True,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
-        random: Callable[[], float] = randomness.random,
+        random: Callable[[], float] | None = None,
     ) -> None:
         if "Authorization" in session.headers or session.auth is not None:
             raise ValueError("the session for downloads must not carry an Authorization header")
@@ -120,7 +119,7 @@ class Downloader:
         self._session = session
         self._limits = limits or DownloadLimits()
         self._decode = media
-        self._sleep, self._random = sleep, random
+        self._sleep, self._random = sleep, random or system.new_random().random
 
     async def download(self, record: Record, refresh: Refresh, *, final: bool = True) -> DownloadResult:
         """Save the row's clip as `videos/<file_stem>.<ext>`, resuming an earlier try, and any further

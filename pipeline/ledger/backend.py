@@ -7,15 +7,13 @@ must not know asyncio, files, or how a connection comes about.
 from __future__ import annotations
 
 import itertools
-import random
-import secrets
 import string
 import threading
-import time
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
 
+from pipeline import system
 from pipeline.errors import Conflict, LedgerError, VeobatchError
 from pipeline.ledger import book, rows
 from pipeline.ledger.schema import BOOK_VERSION, SCHEMA_VERSION, migrations
@@ -35,6 +33,7 @@ _T = TypeVar("_T")
 
 _FETCH_SIZE: Final = 2000
 _MAX_POSITION: Final = 2**31 - 1
+_IDENTITY_LETTERS: Final = string.ascii_lowercase + string.digits
 
 
 class Cursor(Protocol):
@@ -80,7 +79,7 @@ class LedgerBackend(ABC):
         self.batch = batch
         self.sql = sql
         self.version = SCHEMA_VERSION
-        self._stamps = itertools.count(random.getrandbits(62))
+        self._stamps = itertools.count(system.new_random().getrandbits(62))
         self._read_lock = threading.Lock()
 
     @abstractmethod
@@ -113,7 +112,7 @@ class LedgerBackend(ABC):
         Raises `StoreError` when the disk is full, `LedgerError` for anything else; nothing was
         written then.
         """
-        at = time.time()
+        at = system.wall()
         history_rows = [(self.batch, *move.history_row, at, next(self._stamps)) for move in updates]
         try:
             self.write(lambda cursor: self._apply_all(cursor, updates, history_rows))
@@ -309,7 +308,7 @@ def migrate(cursor: Cursor, sql: Statements, dialect: Dialect, current_version: 
             cursor.execute(text)
         if version == BOOK_VERSION and current_version:
             _begin_book(cursor, sql)
-        cursor.execute(sql.version_add, (version, time.time()))
+        cursor.execute(sql.version_add, (version, system.wall()))
 
 
 def _begin_book(cursor: Cursor, sql: Statements) -> None:
@@ -330,7 +329,8 @@ def _begin_book(cursor: Cursor, sql: Statements) -> None:
 
 def new_identity() -> str:
     """Return a random name of ten lower-case letters and digits."""
-    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(10))
+    number = int(system.token_hex(16), 16)
+    return "".join(_IDENTITY_LETTERS[number // 36**place % 36] for place in range(10))
 
 
 def reject_newer_version(location: str, found: int) -> None:

@@ -20,6 +20,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from pipeline import system
 from pipeline.errors import BatchLocked, LedgerError, StoreError, VeobatchError
 from pipeline.extras import missing_extra
 from pipeline.ledger.backend import LedgerBackend, migrate, new_identity, reject_newer_version
@@ -146,7 +147,7 @@ class PostgresBackend(LedgerBackend):
                 self._lock_batch(writer)
             _migrate(writer, self.sql)
             writer.execute(
-                self.sql.batch_add.encode(), (self.batch, self._new_as or new_identity(), time.time())
+                self.sql.batch_add.encode(), (self.batch, self._new_as or new_identity(), system.wall())
             )
         elif found == 0:
             raise LedgerError(f"{self._redacted_url}: there is no ledger here")
@@ -179,9 +180,9 @@ class PostgresBackend(LedgerBackend):
     def _lock_batch(self, connection: psycopg.Connection[Any]) -> None:
         """Keep the batch to ourselves for as long as the connection lives. Raises `Held`."""
         lock_id = _lock_id(self.batch)
-        deadline = time.monotonic() + _LOCK_TIMEOUT_S
+        deadline = system.monotonic() + _LOCK_TIMEOUT_S
         while connection.execute(_TRY_LOCK_SQL, (lock_id,)).fetchone() != (True,):
-            if time.monotonic() > deadline:
+            if system.monotonic() > deadline:
                 holder = connection.execute(_LOCK_HOLDER_SQL, (lock_id,)).fetchone() or (
                     "another process",
                     None,
@@ -234,7 +235,7 @@ class PostgresBackend(LedgerBackend):
 
     def _reconnect(self, *, reading: bool) -> bool:
         # A server that lets everybody in and then drops them is asked ever more slowly.
-        lost_quickly = time.monotonic() - self._reconnected_at < _QUICK_LOSS_S
+        lost_quickly = system.monotonic() - self._reconnected_at < _QUICK_LOSS_S
         wait_s = self._backoff_s = _next_backoff_s(self._backoff_s) if lost_quickly else 0.0
         while not self._reconnect_stopped.wait(wait_s):
             try:
@@ -247,7 +248,7 @@ class PostgresBackend(LedgerBackend):
             except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction):
                 wait_s = _next_backoff_s(wait_s)
             else:
-                self._reconnected_at = time.monotonic()
+                self._reconnected_at = system.monotonic()
                 return True
         return False
 

@@ -10,9 +10,9 @@ import contextlib
 import errno
 import os
 import sqlite3
-import time
 from typing import TYPE_CHECKING, Final
 
+from pipeline import system
 from pipeline.errors import LedgerError, StoreError, VeobatchError
 from pipeline.ledger.backend import LedgerBackend, new_identity, reject_newer_version
 from pipeline.ledger.schema import BOOK_VERSION
@@ -101,7 +101,7 @@ class SqliteBackend(LedgerBackend):
         if not read_only:
             self._writer = self._connect(read_only=False)
             migrate_file(self._writer, found, self.sql)
-            self._writer.execute(self.sql.batch_add, (self.batch, new_as or new_identity(), time.time()))
+            self._writer.execute(self.sql.batch_add, (self.batch, new_as or new_identity(), system.wall()))
         row = self._reader.execute(self.sql.batch_get, (self.batch,)).fetchone()
         if row is None:
             raise LedgerError(f"{self._path}: this ledger holds no batch named {self.batch!r}")

@@ -10,14 +10,13 @@ import errno
 import glob
 import os
 import re
-import secrets
 import sqlite3
 import tempfile
-import time
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.dialects.sqlite import dialect
 
+from pipeline import system
 from pipeline.ledger.backend import migrate
 from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.ledger.statements import compile_statements
@@ -58,7 +57,7 @@ def create_if_missing(path: Path) -> None:
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.new")
+    new = path.with_name(f"{path.name}.{os.getpid()}-{system.token_hex(4)}.new")
     try:
         _build(new)
         _check_whole(new)
@@ -133,8 +132,8 @@ def migrate_file(connection: sqlite3.Connection, current_version: int, sql: Stat
 
 
 def passes_quick_check(connection: sqlite3.Connection) -> bool:
-    deadline = time.monotonic() + _CHECK_TIMEOUT_S
-    connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
+    deadline = system.monotonic() + _CHECK_TIMEOUT_S
+    connection.set_progress_handler(lambda: system.monotonic() > deadline, 100_000)
     try:
         return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
     except sqlite3.OperationalError as error:

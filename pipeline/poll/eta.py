@@ -8,12 +8,12 @@ records move, which is all that the driver of a cluster sees too.
 from __future__ import annotations
 
 import json
-import time
 from bisect import insort
 from collections import Counter, deque
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
+from pipeline import system
 from pipeline.events import Topic
 from pipeline.model import Record, State, render_duration_s
 from pipeline.poll.duration_key import duration_key
@@ -83,7 +83,7 @@ class EtaEstimator:
         *,
         interval_s: float = 10.0,
         learner: DurationLearner | None = None,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] = system.wall,
     ) -> None:
         self._wall = wall
         self._concurrency = concurrency
@@ -122,11 +122,9 @@ class EtaEstimator:
     def __call__(self) -> float | None:
         now = self._wall()
         if now >= self._valid_until:
-            began = time.perf_counter()
+            began = system.monotonic()
             self._last_estimate = (now, self._estimate(now))
-            self._valid_until = now + max(
-                _MIN_REFRESH_S, _REFRESH_COST_FACTOR * (time.perf_counter() - began)
-            )
+            self._valid_until = now + max(_MIN_REFRESH_S, _REFRESH_COST_FACTOR * (system.monotonic() - began))
         made_at, left = self._last_estimate
         return None if left is None else max(0.0, left - (now - made_at))
 

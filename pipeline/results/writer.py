@@ -5,12 +5,12 @@ Both are projections of the records: never a second source of truth, rewritten w
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from pipeline import system
 from pipeline.errors import StoreError
 from pipeline.results import CSV_NAME, REPORT_NAME, csv, report
 
@@ -46,11 +46,11 @@ class ResultsWriter:
     async def rewrite_on_change(self, records: Callable[[], Sequence[Record]]) -> None:
         """Rewrite the CSV after changes, until cancelled. A full disk is noticed where videos are saved."""
         while True:
-            began = time.monotonic()
+            began = system.monotonic()
             if self._dirty:
                 self._dirty = False
                 await self._try_write_csv(records())
-            await anyio.sleep(max(MIN_REWRITE_INTERVAL_S, REWRITE_COST_FACTOR * (time.monotonic() - began)))
+            await anyio.sleep(max(MIN_REWRITE_INTERVAL_S, REWRITE_COST_FACTOR * (system.monotonic() - began)))
 
     async def write_csv(self, records: Sequence[Record]) -> None:
         """Write the CSV. Raises `StoreError`: an output that does not take it takes no video either."""
@@ -78,7 +78,7 @@ class ResultsWriter:
                 records,
                 title=self._title,
                 manifest=self._manifest,
-                generated_at=time.time(),
+                generated_at=system.wall(),
                 next_command=next_command,
                 sandbox=self._sandbox,
                 money=money,

@@ -23,6 +23,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 from yarl import URL
 
+from pipeline import system
 from pipeline.errors import UsageError
 from pipeline.net.proxy import proxy_for, proxy_request_options
 
@@ -88,7 +89,7 @@ class MultipartUploads:
         query_string = "&".join(
             f"{quote(name, safe='-_.~')}={quote(query[name], safe='-_.~')}" for name in sorted(query)
         )
-        headers = self.signed_headers(method, path, query_string, datetime.now(UTC))
+        headers = self.signed_headers(method, path, query_string, datetime.fromtimestamp(system.wall(), UTC))
         url = URL(f"{self.endpoint}{path}?{query_string}", encoded=True)
         proxy_options = proxy_request_options(proxy_for(url, os.environ))
         async with session.request(

@@ -54,7 +54,7 @@ class AdaptiveConcurrencyLimit:
     def __init__(self, ceiling: int, *, interval_s: float = 10.0, random: Random | None = None) -> None:
         self._ceiling = ceiling
         self._interval_s = interval_s
-        self._random = random or Random()
+        self._random = random or Random(0)
         self._limit = ceiling
         self._window = float(min(INITIAL_WINDOW, ceiling))
         self._outstanding = 0

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-import secrets
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, assert_never
 
 import anyio
 
+from pipeline import system
 from pipeline.client.account import key_id
 from pipeline.client.responses import (
     Accepted,
@@ -71,7 +71,7 @@ def row_correlation_prefix(ledger_identity: str, record: Record) -> str:
 
 def new_nonce() -> str:
     """Return 64 random bits, in hexadecimal."""
-    return secrets.token_hex(8)
+    return system.token_hex(8)
 
 
 class Submitter:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING, Final
 
+from pipeline import system
 from pipeline.results.csv import iso
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _NOTES: Final = {
 
 async def save_end(ledger: Ledger, how: str) -> None:
     """Write down how the run ended: a signal's name, "" for by itself, `RUNNING` while it has not ended."""
-    await ledger.meta_set(LAST_END_NAME, json.dumps({"how": how, "at": time.time()}))
+    await ledger.meta_set(LAST_END_NAME, json.dumps({"how": how, "at": system.wall()}))
 
 
 async def last_end_note(ledger: Ledger) -> str:

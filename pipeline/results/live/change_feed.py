@@ -7,9 +7,9 @@ came after the last thing it saw, so that a page that lost its connection misses
 from __future__ import annotations
 
 import asyncio
-import secrets
 from typing import TYPE_CHECKING
 
+from pipeline import system
 from pipeline.events import Event, Topic
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class ChangeFeed:
         self._records = {record.key: record for record in records}
         self._last_change_no: dict[str, int] = {}
         self._change_count = 0
-        self._instance_id = secrets.token_hex(4)
+        self._instance_id = system.token_hex(4)
         self._change_event = asyncio.Event()
         self.rate_limited_count = 0
         self.closed = False

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from pipeline import system
 from pipeline.errors import UsageError
 from pipeline.extras import install_command
 from pipeline.results import report
@@ -72,7 +71,7 @@ class LivePage:
         self._title = title
         self._manifest = manifest
         self._output_folder = output_folder
-        self._token = token or ("" if bind_address.is_loopback else secrets.token_urlsafe(24))
+        self._token = token or ("" if bind_address.is_loopback else system.token_hex(24))
         self._eta = eta
         self._sandbox = sandbox
         self._rendered_sections: tuple[str, dict[str, str]] = ("", {})
@@ -158,7 +157,7 @@ class LivePage:
                 records,
                 title=self._title,
                 manifest=self._manifest,
-                generated_at=time.time(),
+                generated_at=system.wall(),
                 live=True,
                 since=cursor,
                 sandbox=self._sandbox,
@@ -242,14 +241,14 @@ class LivePage:
         async with self._render_lock:
             cursor = self._feed.cursor
             rendered_cursor, sections = self._rendered_sections
-            due = force or time.monotonic() - self._rendered_at >= _RENDER_INTERVAL_FACTOR * self._render_s
+            due = force or system.monotonic() - self._rendered_at >= _RENDER_INTERVAL_FACTOR * self._render_s
             if rendered_cursor == cursor or not due:
                 return sections
-            started = time.monotonic()
+            started = system.monotonic()
             sections = await asyncio.to_thread(
                 report.render_sections, self._feed.records(), sandbox=self._sandbox
             )
-            self._rendered_sections, self._rendered_at = (cursor, sections), time.monotonic()
+            self._rendered_sections, self._rendered_at = (cursor, sections), system.monotonic()
             self._render_s = self._rendered_at - started
             return sections
 

@@ -1,0 +1,76 @@
+"""Time and chance as the package reads them: the only module that asks the system for either.
+
+`use` puts another source in the system's place, for all of the process: a simulation's. What waits goes by
+the event loop's clock, which whoever makes the loop owns. `tests/unit/test_system.py` finds what goes past
+this module.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Source(Protocol):
+    """Where time and chance come from; seconds, monotonic and since the epoch."""
+
+    def monotonic(self) -> float: ...
+    def wall(self) -> float: ...
+    def new_random(self) -> random.Random: ...
+    def token_hex(self, n_bytes: int) -> str: ...
+
+
+class _System:
+    """The operating system's own."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wall(self) -> float:
+        return time.time()
+
+    def new_random(self) -> random.Random:
+        return random.Random()
+
+    def token_hex(self, n_bytes: int) -> str:
+        return secrets.token_hex(n_bytes)
+
+
+_source: Source = _System()
+
+
+@contextmanager
+def use(source: Source) -> Iterator[None]:
+    """Take time and chance from `source` while the body runs."""
+    global _source
+    before, _source = _source, source
+    try:
+        yield
+    finally:
+        _source = before
+
+
+def monotonic() -> float:
+    """Return seconds that only grow, from some moment on."""
+    return _source.monotonic()
+
+
+def wall() -> float:
+    """Return the seconds since the epoch by this machine's clock, which may be wrong and may be set."""
+    return _source.wall()
+
+
+def new_random() -> random.Random:
+    """Return a generator of its own, seeded by chance, for jitter and samples; never for secrets."""
+    return _source.new_random()
+
+
+def token_hex(n_bytes: int) -> str:
+    """Return `n_bytes` bytes that nobody can guess, in hexadecimal."""
+    return _source.token_hex(n_bytes)

@@ -49,13 +49,36 @@ PAID: Final = frozenset({State.GENERATING, State.READY, State.DONE})
 MAYBE_PAID: Final = PAID | {State.SUBMITTING, State.IN_DOUBT}
 """States in which money is or may be owed for the job."""
 
+PICKED: Final = "picked"
+REJECTED: Final = "rejected"
+
+
+def row_id(job_id: str, take: int) -> str:
+    """Return the id of the manifest's row, which take 1 has itself; the others add `.2`, `.3`, ... to it."""
+    return job_id.removesuffix(f".{take}") if take > 1 else job_id
+
+
+class Pick(NamedTuple):
+    """What a reviewer said of a take: `PICKED`, `REJECTED` or "" (nothing yet), and a note."""
+
+    pick: str = ""
+    note: str = ""
+
+
+class SeedRange(NamedTuple):
+    """The seeds that a model takes, both ends included."""
+
+    lowest: int
+    highest: int
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One row of the manifest, with its defaults merged and its place kept.
 
     `body` is exactly what create is sent, `model` included. `fingerprint` stands for its content: two
-    rows with one fingerprint ask for the same clip. `index` counts from 0 in the manifest's order.
+    rows with one fingerprint ask for the same clip. `index` counts from 0 in the manifest's order. `take`
+    counts from 1 the goes at one row; `seeds` is there when the model takes seeds.
     """
 
     id: str
@@ -65,6 +88,12 @@ class Job:
     body: Mapping[str, Any]
     line: int = 0
     column: int = 0
+    take: int = 1
+    seeds: SeedRange | None = None
+
+    @property
+    def row_id(self) -> str:
+        return row_id(self.id, self.take)
 
     @property
     def key(self) -> str:
@@ -166,7 +195,8 @@ class Record:
     vendor's clock. `completed_at` is when the vendor first called the generation completed: from then on
     it is only fetched, never bought again. `usd_spent` is what the row has cost in all, `earlier_usd` the
     part of it that submissions before the last one cost. `video_urls` is a JSON list when the generation
-    has several clips. `request_id` is the vendor's, of the last failure.
+    has several clips. `request_id` is the vendor's, of the last failure. `pick` and `pick_note` are the
+    reviewer's (`Pick`); like the place they change by a call of their own, never by a step.
     """
 
     key: str
@@ -179,6 +209,9 @@ class Record:
     prompt: str
     file_stem: str = ""
     line: int = 0
+    take: int = 1
+    pick: str = ""
+    pick_note: str = ""
     state: State = State.PENDING
     version: int = 0
     intent: int = 0
@@ -207,6 +240,10 @@ class Record:
     earlier_usd: float = 0.0
     failure: Failure | None = field(default=None)
     artifact: Artifact | None = field(default=None)
+
+    @property
+    def row_id(self) -> str:
+        return row_id(self.id, self.take)
 
     def evolve(self, state: State | None = None, **changes: Any) -> Record:
         """Return the next version of this record.

@@ -17,7 +17,7 @@ from pipeline import system
 from pipeline.errors import Conflict, LedgerError, VeobatchError
 from pipeline.ledger import book, rows
 from pipeline.ledger.schema import BOOK_VERSION, SCHEMA_VERSION, migrations
-from pipeline.model import State
+from pipeline.model import Pick, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -202,6 +202,20 @@ class LedgerBackend(ABC):
 
         self.write(work)
 
+    def set_picks(self, picks: Mapping[str, Pick]) -> None:
+        """Set what a reviewer said of takes, by their keys, durably."""
+        params = [rows.sanitized((pick, note, self.batch, key)) for key, (pick, note) in picks.items()]
+        self.write(lambda cursor: cursor.executemany(self.sql.pick_set, params))
+
+    def picks(self) -> dict[str, Pick]:
+        """Return what was said of takes, by their keys; what nothing was said of is missing."""
+
+        def work(cursor: Cursor) -> list[Any]:
+            cursor.execute(self.sql.picks, (self.batch,))
+            return cursor.fetchall()
+
+        return {key: Pick(pick, note) for key, pick, note in self._read(work)}
+
     def meta_set(self, name: str, value: str) -> None:
         """Keep a small fact about the batch, durably."""
         self.write(lambda cursor: cursor.execute(self.sql.meta_set, (self.batch, name, value)))
@@ -306,9 +320,9 @@ def migrate(cursor: Cursor, sql: Statements, dialect: Dialect, current_version: 
     for version, texts in migrations(dialect, current_version):
         for text in texts:
             cursor.execute(text)
-        if version == BOOK_VERSION and current_version:
-            _begin_book(cursor, sql)
         cursor.execute(sql.version_add, (version, system.wall()))
+    if 0 < current_version < BOOK_VERSION:  # last: records are read with every column of today
+        _begin_book(cursor, sql)
 
 
 def _begin_book(cursor: Cursor, sql: Statements) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pipeline.ledger.book import Submission
     from pipeline.ledger.leases import LeasedRow, LeaseTable, RevokedLeases
     from pipeline.ledger.writer import GroupCommitWriter
-    from pipeline.model import Record
+    from pipeline.model import Pick, Record
 
 _T = TypeVar("_T")
 
@@ -136,6 +136,14 @@ class Ledger:
         -1 stands for a row that was removed from it. No step: versions stay as they are.
         """
         await self._write(partial(self._backend.set_positions, positions, lines or {}))
+
+    async def set_picks(self, picks: Mapping[str, Pick]) -> None:
+        """Set what a reviewer said of takes, by their keys. No step: versions stay as they are."""
+        await self._write(partial(self._backend.set_picks, picks))
+
+    async def picks(self) -> dict[str, Pick]:
+        """Return what was said of takes, by their keys; what nothing was said of is missing."""
+        return await self._read(self._backend.picks)
 
     async def commit(self, before: Record, after: Record) -> Record:
         """Make one step, if the record is still as `before` says (its version and state); return `after`.

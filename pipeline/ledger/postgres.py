@@ -24,7 +24,7 @@ from pipeline import system
 from pipeline.errors import BatchLocked, LedgerError, StoreError, VeobatchError
 from pipeline.extras import missing_extra
 from pipeline.ledger.backend import LedgerBackend, migrate, new_identity, reject_newer_version
-from pipeline.ledger.schema import BOOK_VERSION, VERSION_TABLE
+from pipeline.ledger.schema import SCHEMA_VERSION, VERSION_TABLE
 from pipeline.ledger.statements import compile_statements
 
 try:
@@ -151,7 +151,7 @@ class PostgresBackend(LedgerBackend):
             )
         elif found == 0:
             raise LedgerError(f"{self._redacted_url}: there is no ledger here")
-        elif found < BOOK_VERSION:
+        elif found < SCHEMA_VERSION:
             self.sql, self.version = compile_statements(_DIALECT, found), found
         row = reader.execute(self.sql.batch_get.encode(), (self.batch,)).fetchone()
         if row is None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pipeline.model import Artifact, ExtraFile, Failure, Media, Record, State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _NESTED_FIELDS: Final = ("failure", "artifact")
 _PLAIN_COLUMNS: Final = tuple(field.name for field in fields(Record) if field.name not in _NESTED_FIELDS)
@@ -24,18 +24,25 @@ COLUMN_TYPES: Final = {
 }
 """The annotation of each field that is a column as it is: `str`, `int`, `float | None`, ..."""
 
-ADDED_IN_VERSION_3: Final = (
-    "key_id", "api_url", "vendor_sent_at", "absent_since", "completed_at", "request_id", "video_urls",
-    "earlier_usd", "artifact_mtime_ns", "artifact_etag", "artifact_extra",
-)  # fmt: skip
-"""Columns that ledgers of version 1 and 2 lack."""
+ADDED_COLUMNS: Final[Mapping[int, tuple[str, ...]]] = {
+    3: (
+        "key_id", "api_url", "vendor_sent_at", "absent_since", "completed_at", "request_id", "video_urls",
+        "earlier_usd", "artifact_mtime_ns", "artifact_etag", "artifact_extra",
+    ),
+    4: ("take", "pick", "pick_note"),
+}  # fmt: skip
+"""The columns of records that a version of the ledger brought; earlier ones lack them."""
+
+COLUMN_VERSIONS: Final = {name: version for version, names in ADDED_COLUMNS.items() for name in names}
 
 JOB_COLUMNS: Final = _PLAIN_COLUMNS[:_N_JOB_COLUMNS]
 """Columns that a step seldom changes: what the job is, and where it stands in the manifest."""
 
-CONTENT_COLUMNS: Final = tuple(name for name in JOB_COLUMNS if name not in ("key", "position", "line"))
-"""Those of them that a step may change. Where a row stands changes by `set_positions` alone: a step made from
-a record of before must not take an old place back."""
+CONTENT_COLUMNS: Final = tuple(
+    name for name in JOB_COLUMNS if name not in ("key", "position", "line", "pick", "pick_note")
+)
+"""Those of them that a step may change. Where a row stands changes by `set_positions` alone, and what a
+reviewer said by `set_picks`: a step made from a record of before must not take an old value back."""
 
 _PLAIN_STATE_COLUMNS: Final = _PLAIN_COLUMNS[_N_JOB_COLUMNS:]
 _FAILURE_COLUMNS: Final = ("failure_code", "failure_message", "failure_retryable")
@@ -63,7 +70,7 @@ _plain_state_values_of: Final = attrgetter("state._value_", *_PLAIN_STATE_COLUMN
 _job_values_of: Final = attrgetter(*JOB_COLUMNS)
 _content_values_of: Final = attrgetter(*CONTENT_COLUMNS)
 _INTERNED_COLUMNS: Final = tuple(
-    map(_PLAIN_COLUMNS.index, ("id", "model", "image_url", "prompt", "file_stem"))
+    map(_PLAIN_COLUMNS.index, ("id", "model", "image_url", "prompt", "file_stem", "pick"))
 )
 
 _STATE_BY_VALUE: Final = {state.value: state for state in State}

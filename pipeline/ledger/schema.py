@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from pipeline.ledger import book
-from pipeline.ledger.rows import ADDED_IN_VERSION_3, COLUMN_TYPES, JOB_COLUMNS, STATE_COLUMNS
+from pipeline.ledger.rows import ADDED_COLUMNS, COLUMN_TYPES, COLUMN_VERSIONS, JOB_COLUMNS, STATE_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -44,7 +44,7 @@ ONE: Final[ColumnElement[int]] = literal_column("1", BigInteger)
 
 ACTIVE_SQL: Final[list[ColumnElement[str]]] = [*IN_FLIGHT_SQL, literal_column("'ready'", Text)]
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """The version of the tables that this package writes. A ledger with a higher one is left alone."""
 
 BOOK_VERSION: Final = 3
@@ -76,12 +76,13 @@ _metadata: Final = MetaData()
 def _column(name: str) -> Column[Any]:
     if name not in COLUMN_TYPES:
         return Column(name, _NESTED_COLUMN_TYPES.get(name, Text)())
-    return _typed_column(name, COLUMN_TYPES[name], with_default=name in ADDED_IN_VERSION_3)
+    return _typed_column(name, COLUMN_TYPES[name], with_default=name in COLUMN_VERSIONS)
 
 
 def _typed_column(name: str, annotation: str, *, with_default: bool = False) -> Column[Any]:
     kind, _, nullable = annotation.partition(" | ")
-    default = None if nullable or not with_default else DefaultClause("" if kind == "str" else "0")
+    text = "1" if name == "take" else "" if kind == "str" else "0"
+    default = None if nullable or not with_default else DefaultClause(text)
     return Column(name, _SQL_TYPES[kind](), nullable=bool(nullable), server_default=default)
 
 
@@ -119,7 +120,7 @@ records: Final = _records_table(_metadata, (*JOB_COLUMNS, *STATE_COLUMNS))
 never been written, since numbers fence and times do not, and stays for the sake of older ledgers."""
 
 _records_of_version_1: Final = _records_table(
-    MetaData(), [name for name in (*JOB_COLUMNS, *STATE_COLUMNS) if name not in ADDED_IN_VERSION_3]
+    MetaData(), [name for name in (*JOB_COLUMNS, *STATE_COLUMNS) if name not in COLUMN_VERSIONS]
 )
 
 submissions: Final = Table(
@@ -197,7 +198,7 @@ def _ddl(dialect: Dialect, version: int) -> list[str]:
     if dialect.name == "postgresql":
         statements += [CreateIndex(index) for index in _INDEXES_BY_VERSION.get(version, ())]
     texts = [str(statement.compile(dialect=dialect)) for statement in statements]
-    if version == BOOK_VERSION:
-        columns = [CreateColumn(records.c[name]).compile(dialect=dialect) for name in ADDED_IN_VERSION_3]
-        texts += [f"ALTER TABLE {records.name} ADD COLUMN {column}" for column in columns]
+    for name in ADDED_COLUMNS.get(version, ()):
+        column = CreateColumn(records.c[name]).compile(dialect=dialect)
+        texts.append(f"ALTER TABLE {records.name} ADD COLUMN {column}")
     return texts

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from pipeline import system
 from pipeline.errors import LedgerError, StoreError, VeobatchError
 from pipeline.ledger.backend import LedgerBackend, new_identity, reject_newer_version
-from pipeline.ledger.schema import BOOK_VERSION
+from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.ledger.sqlite_file import (
     APPLICATION_ID,
     DIALECT,
@@ -96,7 +96,7 @@ class SqliteBackend(LedgerBackend):
         self._reader = self._connect(read_only=read_only)
         self._reader.execute("PRAGMA query_only = ON")
         found = self._check_file()
-        if read_only and found < BOOK_VERSION:
+        if read_only and found < SCHEMA_VERSION:
             self.sql, self.version = compile_statements(DIALECT, found), found
         if not read_only:
             self._writer = self._connect(read_only=False)

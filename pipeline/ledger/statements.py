@@ -28,9 +28,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from pipeline.ledger import book
-from pipeline.ledger.rows import ADDED_IN_VERSION_3, CONTENT_COLUMNS, JOB_COLUMNS, STATE_COLUMNS
+from pipeline.ledger.rows import COLUMN_VERSIONS, CONTENT_COLUMNS, JOB_COLUMNS, STATE_COLUMNS
 from pipeline.ledger.schema import (
-    BOOK_VERSION,
     CLAIM_ORDER,
     CLAIMABLE,
     IN_FLIGHT_SQL,
@@ -64,6 +63,8 @@ class Statements:
     record_add: str  # batch, JOB_COLUMNS, STATE_COLUMNS
     position_set: str  # position, batch, key
     position_and_line_set: str  # position, line, batch, key
+    pick_set: str  # pick, pick_note, batch, key
+    picks: str  # batch; gives key, pick and pick_note of what a reviewer has spoken of
     upgrade: str  # completed_at, earlier_usd, batch, key
     load: str  # batch
     load_all: str  # nothing; gives JOB_COLUMNS, STATE_COLUMNS and the batch
@@ -140,6 +141,7 @@ def _update_statements(text: _Text) -> dict[str, str]:
         "record_update_content": (everything, unchanged, compare_params),
         "position_set": (("position",), _BY_KEY, _KEY_PARAMS),
         "position_and_line_set": (("position", "line"), _BY_KEY, _KEY_PARAMS),
+        "pick_set": (("pick", "pick_note"), _BY_KEY, _KEY_PARAMS),
         "upgrade": (("completed_at", "earlier_usd"), _BY_KEY, _KEY_PARAMS),
     }
     return {
@@ -164,7 +166,14 @@ def _read_statements(text: _Text, version: int) -> dict[str, str]:
         .where(submissions.c.batch == bindparam("b_batch"))
         .order_by(submissions.c.submitted_at, submissions.c.id)
     )
+    pick, note, nothing = (
+        _readable("pick", version),
+        _readable("pick_note", version),
+        literal_column("''", Text),
+    )
+    picks = select(records.c.key, pick, note).where(_IN_BATCH & ((pick != nothing) | (note != nothing)))
     return {
+        "picks": text(picks, ["b_batch"]),
         "load": text(in_order, ["b_batch"]),
         "load_all": text(select(*columns, records.c.batch), []),
         "get": text(select(*columns).where(_BY_KEY), _KEY_PARAMS),
@@ -178,11 +187,11 @@ def _read_statements(text: _Text, version: int) -> dict[str, str]:
 def _readable(name: str, version: int) -> ColumnElement[Any]:
     """Return a column, or its default where the tables are of a version that lacks it."""
     column = records.c[name]
-    if version >= BOOK_VERSION or name not in ADDED_IN_VERSION_3:
+    if COLUMN_VERSIONS.get(name, 0) <= version:
         return column
-    has_default = isinstance(column.server_default, DefaultClause)
-    default = ("''" if isinstance(column.type, Text) else "0.0") if has_default else "NULL"
-    return literal_column(default, column.type)
+    default = column.server_default
+    text = f"'{default.arg}'" if isinstance(default, DefaultClause) else "NULL"
+    return cast(literal_column(text, Text), column.type) if text != "NULL" else literal_column(text)
 
 
 def _lease_statements(text: _Text) -> dict[str, str]:

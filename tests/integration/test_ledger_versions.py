@@ -13,9 +13,9 @@ import pytest
 
 from pipeline.errors import LedgerError
 from pipeline.ledger import Ledger
-from pipeline.ledger.rows import ADDED_IN_VERSION_3
+from pipeline.ledger.rows import COLUMN_VERSIONS
 from pipeline.ledger.schema import SCHEMA_VERSION
-from pipeline.model import State
+from pipeline.model import Pick, State
 from tests.integration.ledger_servers import ledger_location, make_record
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ VERSIONS = "SELECT version FROM veobatch_schema_version ORDER BY version"
 _DELETE_VERSION = {
     2: "DELETE FROM veobatch_schema_version WHERE version = 2",
     3: "DELETE FROM veobatch_schema_version WHERE version = 3",
+    4: "DELETE FROM veobatch_schema_version WHERE version = 4",
 }
 ALL_VERSIONS = [(version,) for version in range(1, SCHEMA_VERSION + 1)]
 BOOK = {
@@ -74,10 +75,12 @@ def old_ledger(where: str, version: int) -> str:
             await ledger.add(OLD)
 
     asyncio.run(fill())
-    columns = [f"ALTER TABLE veobatch_records DROP COLUMN {name}" for name in ADDED_IN_VERSION_3]
+    lacking = [name for name, brought in COLUMN_VERSIONS.items() if brought > version]
+    columns = [f"ALTER TABLE veobatch_records DROP COLUMN {name}" for name in lacking]
     drops = [f"DROP INDEX {name}" for name in INDICES] if "://" in where and version < 2 else []
     newer = [_DELETE_VERSION[n] for n in range(version + 1, SCHEMA_VERSION + 1)]
-    execute(where, *newer, "DROP TABLE veobatch_submissions", *columns, *drops)
+    book = ["DROP TABLE veobatch_submissions"] if version < 3 else []
+    execute(where, *newer, *book, *columns, *drops)
     return where
 
 
@@ -118,6 +121,23 @@ async def test_a_writer_brings_it_up(old: tuple[str, int]) -> None:
     async with await Ledger.open(where, read_only=True) as reader:
         assert (await reader.counts())[State.SUBMITTING] == 1
         assert len(await reader.submissions()) == len(BOOK) + 1
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_what_reviewers_say_has_a_place_from_version_4_on(kind: str, tmp_path: Path) -> None:
+    where = await asyncio.to_thread(old_ledger, ledger_location(kind, tmp_path), 3)
+    async with await Ledger.open(where, read_only=True) as reader:
+        assert [(record.take, record.pick) for record in await reader.load()] == [(1, "")] * len(OLD)
+        assert await reader.picks() == {}
+    async with await Ledger.open(where) as ledger:
+        await ledger.set_picks({PENDING.key: Pick("picked", "the best"), DONE.key: Pick(note="blurred")})
+        await ledger.commit(PENDING, PENDING.evolve(State.SUBMITTING))  # made from a record without the pick
+        assert await ledger.picks() == {
+            PENDING.key: Pick("picked", "the best"), DONE.key: Pick(note="blurred")
+        }  # fmt: skip
+        found = await ledger.get(PENDING.key)
+        assert found is not None
+        assert (found.pick, found.version) == ("picked", 1)
 
 
 async def test_only_a_database_that_many_share_has_indices(first: str) -> None:

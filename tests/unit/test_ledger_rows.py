@@ -93,19 +93,20 @@ def test_statements_compile_with_their_parameters_in_order(url: str) -> None:
 
 def test_the_tables_of_earlier_versions_are_never_changed_again() -> None:
     """A new column or index needs a new version, with statements that add it to the ledgers people have."""
-    assert int(SCHEMA_VERSION) == 3
+    assert int(SCHEMA_VERSION) == 4
     file, database = create_engine("sqlite://").dialect, create_engine("postgresql+psycopg://").dialect
     for dialect in (file, database):
-        assert [version for version, _ in migrations(dialect, 0)] == [1, 2, 3]
-        assert migrations(dialect, 3) == []
+        assert [version for version, _ in migrations(dialect, 0)] == [1, 2, 3, 4]
+        assert migrations(dialect, 4) == []
         made = next(text for text in migrations(dialect, 0)[0][1] if "TABLE veobatch_records" in text)
         assert column_names(made) == COLUMNS_OF_VERSION_1.split()
-        [(_, (new_table, *new_columns))] = migrations(dialect, 2)
+        [(_, (new_table, *new_columns)), (_, newest)] = migrations(dialect, 2)
         assert column_names(new_table) == COLUMNS_OF_THE_BOOK.split()
         assert [text.split()[5] for text in new_columns] == COLUMNS_OF_VERSION_3.split()
+        assert [text.split()[5] for text in newest] == COLUMNS_OF_VERSION_4
     assert migrations(file, 1)[0] == (2, [])
     assert migrations(database, 1)[0] == (2, INDICES_OF_VERSION_2)
-    expected = {*COLUMNS_OF_VERSION_1.split(), *COLUMNS_OF_VERSION_3.split()}
+    expected = {*COLUMNS_OF_VERSION_1.split(), *COLUMNS_OF_VERSION_3.split(), *COLUMNS_OF_VERSION_4}
     assert {column.name for column in records.columns} == expected
 
 
@@ -123,6 +124,7 @@ INDICES_OF_VERSION_2 = [
     "CREATE INDEX veobatch_records_lent ON veobatch_records (batch, worker) WHERE worker IS NOT NULL",
 ]
 
+COLUMNS_OF_VERSION_4 = ["take", "pick", "pick_note"]
 COLUMNS_OF_VERSION_1 = (
     "batch key id fingerprint position model body image_url prompt file_stem line state version "
     "intent attempts faults correlation_id generation_id video_url submitted_at doubted_at "

@@ -108,7 +108,7 @@ def bytes_in_flight(generations: int) -> dict[str, float]:
     tracemalloc.start()
     records = [record_in_flight(n) for n in range(generations)]
     whole = tracemalloc.get_traced_memory()[0]
-    board = RunState.of(records)
+    board = RunState.from_records(records)
     queue = PollSchedule(DurationLearner(10.0), interval_s=10.0, random=Random(1))
     for n, key in enumerate(board.records):
         queue.add(key, "google/veo-3.1-i2v-fast|1080p|8", now=n * 1e-3)

@@ -134,7 +134,7 @@ class NightSimulation:
             queue.poll_failed(key, now=now)
         elif now < self.ends[key]:
             pace.on_success(now)
-            queue.not_yet(key, now=now)
+            queue.still_running(key, now=now)
         else:
             pace.on_success(now)
             queue.finished(key, now=now)
@@ -181,7 +181,7 @@ def bytes_per_generation(generations: int = 100_000) -> float:
         now = max(now, queue.next_due() or now)
         key_due = queue.pop_due(now)
         if key_due is not None:
-            queue.not_yet(key_due, now=now)
+            queue.still_running(key_due, now=now)
     size = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     return size / generations

@@ -99,7 +99,7 @@ def simulate(
         polls += 1
         end = born[key] + durations[int(key)]
         if now < end:
-            queue.not_yet(key, now=now + latency_s)
+            queue.still_running(key, now=now + latency_s)
             continue
         delay += now + latency_s - end
         queue.finished(key, now=now + latency_s)

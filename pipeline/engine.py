@@ -47,7 +47,7 @@ class Engine:
         expected_more: float = 0,
     ) -> None:
         """Begin with `records`; up to `expected_more` others at a time, or inf, may be admitted meanwhile."""
-        self._run = RunContext(RunState.of(records), deps, settings, observer)
+        self._run = RunContext(RunState.from_records(records), deps, settings, observer)
         self._run.state.slots = settings.concurrency
         self._run.state.expects_more = expected_more > 0
         self._stream_capacity = max(1, len(records)) + expected_more
@@ -66,28 +66,28 @@ class Engine:
         submitter_pool = SubmitterPool(run, self._submitter, poller_pool)
         self._downloader_pool, self._poller_pool = downloader_pool, poller_pool
         with self._scope, ready_out, due_out:
-            async with ready_in, due_in, create_task_group() as pools:
-                downloader_pool.spawn = lambda *work: pools.start_soon(self._guarded, *work)
+            async with ready_in, due_in, create_task_group() as tasks:
+                downloader_pool.spawn = lambda *work: tasks.start_soon(self._run_worker, *work)
                 for _ in range(min(settings.concurrency, MAX_SUBMITTERS)):
-                    pools.start_soon(self._guarded, submitter_pool.work)
-                for _ in range(min(max(settings.concurrency, poller_pool.backlog()), MAX_POLLERS)):
-                    pools.start_soon(self._guarded, poller_pool.work, due_out.clone())
+                    tasks.start_soon(self._run_worker, submitter_pool.work)
+                for _ in range(min(max(settings.concurrency, poller_pool.generating_count()), MAX_POLLERS)):
+                    tasks.start_soon(self._run_worker, poller_pool.work, due_out.clone())
                 for _ in range(settings.downloads):
-                    pools.start_soon(self._guarded, downloader_pool.work, ready_out.clone())
-                pools.start_soon(self._guarded, poller_pool.dispatch, due_in)
-                pools.start_soon(self._guarded, poller_pool.expire_deadlines, due_in.clone())
-                pools.start_soon(self._guarded, reconciler_pool.work)
+                    tasks.start_soon(self._run_worker, downloader_pool.work, ready_out.clone())
+                tasks.start_soon(self._run_worker, poller_pool.dispatch, due_in)
+                tasks.start_soon(self._run_worker, poller_pool.expire_deadlines, due_in.clone())
+                tasks.start_soon(self._run_worker, reconciler_pool.work)
                 await downloader_pool.resume()
                 poller_pool.resume()
                 self._started.set()
-                await reconciler_pool.until_settled()
-                pools.cancel_scope.cancel()
+                await reconciler_pool.wait_until_idle()
+                tasks.cancel_scope.cancel()
         return run.state.outcome()
 
-    async def _guarded(self, work: Callable[..., Awaitable[None]], *args: object) -> None:
+    async def _run_worker(self, worker: Callable[..., Awaitable[None]], *args: object) -> None:
         """Run a worker; what stops the whole run ends it, with everything on disk as it is."""
         try:
-            await work(*args)
+            await worker(*args)
         except StopRun as error:
             self._run.stop_submitting(error.reason, str(error))
             self.cancel()
@@ -109,7 +109,7 @@ class Engine:
                 state.in_doubt.add(record.key)
         self._run.notify()
 
-    def forget(self, keys: Iterable[str]) -> None:
+    def drop_finished(self, keys: Iterable[str]) -> None:
         """Drop those rows that are done or failed for good."""
         records = self._run.state.records
         for key in keys:

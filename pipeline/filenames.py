@@ -27,11 +27,11 @@ _RESERVED: Final = frozenset(
     {"con", "prn", "aux", "nul", "conin$", "conout$", "clock$"}
     | {f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³"}
 )
-_PLAIN: Final = frozenset(string.ascii_letters + string.digits + "-_.()'!")
+_SAFE_CHARS: Final = frozenset(string.ascii_letters + string.digits + "-_.()'!")
 """ASCII that no file system, shell pattern or object store minds in the middle of a name."""
 
 
-_SPEC: Final = re.compile(r"\D*\d{0,3}\D*")
+_FORMAT_SPEC: Final = re.compile(r"\D*\d{0,3}\D*")
 
 
 def check_template(template: str) -> None:
@@ -73,7 +73,7 @@ def _fill(template: str, values: Mapping[str, str | int]) -> str:
                 continue
             if name not in values or conversion or "{" in (spec or ""):
                 raise UsageError(f"--name {template!r}: {{{name}}} is unknown; there are {known}")
-            if not _SPEC.fullmatch(spec or ""):
+            if not _FORMAT_SPEC.fullmatch(spec or ""):
                 raise UsageError(f"--name {template!r}: {{{name}:{spec}}}: a width has three digits at most")
             filled.append(format(values[name], spec or ""))
         return "".join(filled)
@@ -103,14 +103,14 @@ def assign_stems(wanted: Iterable[tuple[K, str]], taken: Mapping[K, str]) -> dic
     keep whatever is wanted now. A stem that is somebody's already gets a suffix from its key's hash, so
     that the outcome does not depend on how many clash. Returns one stem for each key of `wanted`.
     """
-    given = dict(taken)
-    used = {_casefolded(stem) for stem in given.values()}
+    assigned = dict(taken)
+    used = {_casefolded(stem) for stem in assigned.values()}
     chosen: dict[K, str] = {}
     for key, stem in wanted:
-        if key not in given:
-            given[key] = _unused_stem(stem, str(key), used)
-            used.add(_casefolded(given[key]))
-        chosen[key] = given[key]
+        if key not in assigned:
+            assigned[key] = _unused_stem(stem, str(key), used)
+            used.add(_casefolded(assigned[key]))
+        chosen[key] = assigned[key]
     return chosen
 
 
@@ -119,7 +119,7 @@ def _unused_stem(stem: str, key: str, used: set[str]) -> str:
         return stem
     digest = hashlib.sha256(key.encode()).hexdigest()
     for length in range(6, len(digest) + 1):
-        candidate = f"{_cut(stem, MAX_STEM_BYTES - length - 1)}-{digest[:length]}"
+        candidate = f"{_truncate(stem, MAX_STEM_BYTES - length - 1)}-{digest[:length]}"
         if _casefolded(candidate) not in used:
             return candidate
     raise AssertionError(f"two rows have one key: {key}")
@@ -131,7 +131,7 @@ def _casefolded(stem: str) -> str:
 
 
 def _safe_char(char: str) -> str:
-    if char in _PLAIN:
+    if char in _SAFE_CHARS:
         return char
     if ord(char) < 128:
         return "_"
@@ -142,10 +142,10 @@ def _safe_char(char: str) -> str:
 
 
 def _shorten(stem: str, whole: str) -> str:
-    return f"{_cut(stem, MAX_STEM_BYTES - 9)}-{_hash(whole)}"
+    return f"{_truncate(stem, MAX_STEM_BYTES - 9)}-{_hash(whole)}"
 
 
-def _cut(text: str, limit_bytes: int) -> str:
+def _truncate(text: str, limit_bytes: int) -> str:
     """The longest beginning that fits, without half a character and without a mark torn off its letter."""
     while len(text.encode()) > limit_bytes:
         text = text[: max(limit_bytes // 4, len(text) - max(1, (len(text.encode()) - limit_bytes) // 4))]

@@ -2,7 +2,7 @@
 
 Everything here is frozen and knows no IO. A *job* is a row of the manifest, a *generation* is the
 vendor's, an *artifact* is a file that was saved. A `Record` is what the ledger knows of one job; it
-changes only by `Record.evolve`, and only along `LEGAL`.
+changes only by `Record.evolve`, and only along `LEGAL_TRANSITIONS`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class State(StrEnum):
-    """Where a row stands. See `LEGAL` for what may follow what."""
+    """Where a row stands. See `LEGAL_TRANSITIONS` for what may follow what."""
 
     PENDING = "pending"
     SUBMITTING = "submitting"
@@ -28,7 +28,7 @@ class State(StrEnum):
     FAILED = "failed"
 
 
-LEGAL: Final[Mapping[State, frozenset[State]]] = {
+LEGAL_TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
     State.PENDING: frozenset({State.SUBMITTING, State.GENERATING, State.FAILED}),
     State.SUBMITTING: frozenset({State.PENDING, State.IN_DOUBT, State.GENERATING, State.FAILED}),
     State.IN_DOUBT: frozenset({State.PENDING, State.GENERATING, State.FAILED}),
@@ -43,10 +43,10 @@ PENDING -> GENERATING and FAILED -> GENERATING are adoptions of a generation tha
 paid one that is fetched again); PENDING -> FAILED is a row that was refused too often;
 DONE -> READY/GENERATING is a saved file that has gone missing."""
 
-PAID: Final = frozenset({State.GENERATING, State.READY, State.DONE})
+PAID_STATES: Final = frozenset({State.GENERATING, State.READY, State.DONE})
 """States in which the vendor has accepted the job for certain."""
 
-MAYBE_PAID: Final = PAID | {State.SUBMITTING, State.IN_DOUBT}
+MAYBE_PAID_STATES: Final = PAID_STATES | {State.SUBMITTING, State.IN_DOUBT}
 """States in which money is or may be owed for the job."""
 
 PICKED: Final = "picked"
@@ -248,14 +248,14 @@ class Record:
     def evolve(self, state: State | None = None, **changes: Any) -> Record:
         """Return the next version of this record.
 
-        Raises `IllegalTransition` when `LEGAL` does not allow the step: that is a bug, never a
+        Raises `IllegalTransition` when `LEGAL_TRANSITIONS` does not allow the step: that is a bug, never a
         condition of the outside world.
         """
-        to = self.state if state is None else state
-        if to is not self.state and to not in LEGAL[self.state]:
-            raise IllegalTransition(self.key, self.state, to)
+        target = self.state if state is None else state
+        if target is not self.state and target not in LEGAL_TRANSITIONS[self.state]:
+            raise IllegalTransition(self.key, self.state, target)
         values = list(_record_values(self))
-        values[_FIELD_INDEX["state"]], values[_FIELD_INDEX["version"]] = to, self.version + 1
+        values[_FIELD_INDEX["state"]], values[_FIELD_INDEX["version"]] = target, self.version + 1
         if unknown := changes.keys() - _FIELD_INDEX.keys():
             raise TypeError(f"a record has no {', '.join(sorted(unknown))}")
         for name, value in changes.items():
@@ -284,7 +284,7 @@ class Transition:
 
 
 class IllegalTransition(AssertionError):
-    """The code asked for a step that is not in `LEGAL`."""
+    """The code asked for a step that is not in `LEGAL_TRANSITIONS`."""
 
     def __init__(self, key: str, before: State, after: State) -> None:
         super().__init__(f"{key}: {before} may not become {after}")

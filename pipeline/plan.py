@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 from pipeline.filenames import assign_stems, file_stem
 from pipeline.manifest.identity import rekeyed
-from pipeline.model import MAYBE_PAID, Failure, Job, Record, State
+from pipeline.model import MAYBE_PAID_STATES, Failure, Job, Record, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -34,11 +34,11 @@ REWRITTEN_SHARE: Final = 0.8
 class RetrySelection:
     """The user's wish to try failed rows again: all of them, or those with one of `codes`."""
 
-    wanted: bool = False
+    enabled: bool = False
     codes: frozenset[str] = frozenset()
 
     def covers(self, failure: Failure | None) -> bool:
-        if not self.wanted:
+        if not self.enabled:
             return False
         return not self.codes or (failure is not None and failure.code in self.codes)
 
@@ -47,15 +47,15 @@ class RetrySelection:
 class BatchPlan:
     """What a run starts from.
 
-    `records` are all of the batch after planning, in order; `added` are the new ones among them, `steps`
-    the transitions to commit first, `places` the new (position, line) of rows that moved. `edited` pairs
-    the old record with the new one of the same id; `removed` are paid or doubtful rows that are no longer
-    in the manifest.
+    `records` are all of the batch after planning, in order; `added` are the new ones among them,
+    `transitions` the transitions to commit first, `positions` the new (position, line) of rows that moved.
+    `edited` pairs the old record with the new one of the same id; `removed` are paid or doubtful rows that
+    are no longer in the manifest.
     """
 
     records: tuple[Record, ...]
     added: tuple[Record, ...]
-    steps: tuple[tuple[Record, Record], ...]
+    transitions: tuple[tuple[Record, Record], ...]
     positions: Mapping[str, tuple[int, int]]
     edited: tuple[tuple[Record, Record], ...]
     removed: tuple[Record, ...]
@@ -79,33 +79,40 @@ class BatchPlan:
 
 def make_plan(
     jobs: Sequence[Job],
-    known: Iterable[Record],
+    existing: Iterable[Record],
     *,
     name_template: str = "{id}",
     retry: RetrySelection | None = None,
     resubmit_in_doubt: bool = False,
 ) -> BatchPlan:
-    """Compare the manifest with the ledger. `known` is every record of the batch."""
-    records = {record.key: record for record in known}
+    """Compare the manifest with the ledger. `existing` is every record of the batch."""
+    records = {record.key: record for record in existing}
     jobs = _as_first_written(jobs, records)
-    places: dict[str, tuple[int, int]] = {}
+    positions: dict[str, tuple[int, int]] = {}
     present = {job.key: job for job in jobs}
     for key, record in records.items():
         job = present.get(key)
-        place = (job.index, job.line) if job else (-1, record.line)
-        if place != (record.position, record.line):
-            places[key] = place
-            records[key] = replace(record, position=place[0], line=place[1])
+        position = (job.index, job.line) if job else (-1, record.line)
+        if position != (record.position, record.line):
+            positions[key] = position
+            records[key] = replace(record, position=position[0], line=position[1])
     added = _new_records([job for job in jobs if job.key not in records], records, name_template)
-    steps = []
+    transitions = []
     for record in list(records.values()):
-        after = _planned_step(record, retry or RetrySelection(), resubmit_in_doubt=resubmit_in_doubt)
+        after = _planned_transition(record, retry or RetrySelection(), resubmit_in_doubt=resubmit_in_doubt)
         if after is not None:
-            steps.append((record, after))
+            transitions.append((record, after))
             records[record.key] = after
-    everything = sorted((*records.values(), *added), key=_order)
-    removed = tuple(r for r in everything if r.position < 0 and has_money_in_it(r))
-    return BatchPlan(tuple(everything), tuple(added), tuple(steps), places, _edits(added, records), removed)
+    all_records = sorted((*records.values(), *added), key=_sort_key)
+    removed = tuple(r for r in all_records if r.position < 0 and has_money_in_it(r))
+    return BatchPlan(
+        tuple(all_records),
+        tuple(added),
+        tuple(transitions),
+        positions,
+        _edited_pairs(added, records),
+        removed,
+    )
 
 
 def _as_first_written(jobs: Sequence[Job], records: Mapping[str, Record]) -> Sequence[Job]:
@@ -155,7 +162,7 @@ def new_record(job: Job, stem: str) -> Record:
     )
 
 
-def _planned_step(record: Record, retry: RetrySelection, *, resubmit_in_doubt: bool) -> Record | None:
+def _planned_transition(record: Record, retry: RetrySelection, *, resubmit_in_doubt: bool) -> Record | None:
     """Return what a record becomes before anything moves, or None when it stays."""
     resubmits = resubmit_in_doubt and record.position >= 0
     match record.state:
@@ -173,8 +180,8 @@ def _planned_step(record: Record, retry: RetrySelection, *, resubmit_in_doubt: b
 
 def mark_interrupted(record: Record) -> Record:
     """Return a record whose run died between the create's intent and its answer."""
-    words = "the run ended before the answer came"
-    return record.evolve(State.IN_DOUBT, doubted_at=record.submitted_at, failure=Failure("in_doubt", words))
+    message = "the run ended before the answer came"
+    return record.evolve(State.IN_DOUBT, doubted_at=record.submitted_at, failure=Failure("in_doubt", message))
 
 
 def mark_resubmitted(record: Record) -> Record:
@@ -210,13 +217,13 @@ def was_completed(record: Record) -> bool:
 
 def has_money_in_it(record: Record) -> bool:
     """Tell whether money is, or may be, owed for the row, or was spent on it."""
-    return record.state in MAYBE_PAID or was_completed(record) or bool(record.usd_spent)
+    return record.state in MAYBE_PAID_STATES or was_completed(record) or bool(record.usd_spent)
 
 
-def _edits(added: Sequence[Record], known: Mapping[str, Record]) -> tuple[tuple[Record, Record], ...]:
+def _edited_pairs(added: Sequence[Record], known: Mapping[str, Record]) -> tuple[tuple[Record, Record], ...]:
     old = {record.id: record for record in known.values() if record.position < 0}
     return tuple((old[record.id], record) for record in added if record.id in old)
 
 
-def _order(record: Record) -> tuple[bool, int, str]:
+def _sort_key(record: Record) -> tuple[bool, int, str]:
     return record.position < 0, record.position, record.key

@@ -70,10 +70,10 @@ class RunContext:
         self._changed.set()
         self._changed = anyio.Event()
 
-    async def wait_changed(self, within_s: float | None = None) -> None:
-        """Wait until something changes, at most `within_s` seconds."""
+    async def wait_changed(self, timeout_s: float | None = None) -> None:
+        """Wait until something changes, at most `timeout_s` seconds."""
         changed = self._changed
-        with anyio.move_on_after(within_s):
+        with anyio.move_on_after(timeout_s):
             await changed.wait()
 
     async def commit(self, before: Record, after: Record) -> Record:
@@ -83,14 +83,14 @@ class RunContext:
         self.on_transition(before, record)
         return record
 
-    async def commit_both(self, before: Record, between: Record, after: Record) -> None:
+    async def commit_both(self, before: Record, intermediate: Record, after: Record) -> None:
         """Make two steps of one record durable together: a kill finds both or neither; observers see one."""
-        steps = [Transition(before, between), Transition(between, after)]
+        steps = [Transition(before, intermediate), Transition(intermediate, after)]
         with anyio.CancelScope(shield=True):
-            for made in await self.deps.ledger.commit_many(steps):
-                if isinstance(made, Conflict):
-                    raise made
-        self.deps.budget.apply(before, between)
+            for result in await self.deps.ledger.commit_many(steps):
+                if isinstance(result, Conflict):
+                    raise result
+        self.deps.budget.apply(before, intermediate)
         self.on_transition(before, after)
 
     def on_transition(self, before: Record, after: Record) -> None:

@@ -69,9 +69,9 @@ class RunState:
     slots: float = inf
     submitting: int = 0
     tracked: int = 0
-    settling: int = 0
+    finishing: int = 0
     downloading: int = 0
-    checking: int = 0
+    checking_artifacts: int = 0
     paused_until: float = 0.0
     stop_requested: bool = False
     budget_exhausted: bool = False
@@ -80,7 +80,7 @@ class RunState:
     stop_message: str = ""
 
     @classmethod
-    def of(cls, records: Iterable[Record]) -> RunState:
+    def from_records(cls, records: Iterable[Record]) -> RunState:
         """Return a state in which every pending row of the manifest is queued."""
         state = cls({record.key: record for record in records})
         for record in state.records.values():
@@ -106,7 +106,7 @@ class RunState:
                 return record, None
         return None, None
 
-    def take(self, record: Record) -> None:
+    def pop_pending(self, record: Record) -> None:
         """Remove the row that `next_pending` returned from the queue."""
         heapq.heappop(self.pending)
 
@@ -139,7 +139,7 @@ class RunState:
         return self._active_count() + len(self.in_doubt)
 
     def _active_count(self) -> int:
-        return self.submitting + self.tracked + self.settling + self.downloading + self.checking
+        return self.submitting + self.tracked + self.finishing + self.downloading + self.checking_artifacts
 
     def occupied_slots(self) -> int:
         """Return how many of the account's slots are taken, or may be: rows in doubt count."""
@@ -147,13 +147,13 @@ class RunState:
 
     def submittable_count(self, now: float, limit: int) -> int:
         """Return how many rows could be submitted now, counted no further than `limit`."""
-        found = 0
+        count = 0
         for not_before, _, key in self.pending:
             record = self.records.get(key)
-            found += not_before <= now and record is not None and record.state is State.PENDING
-            if found >= limit:
+            count += not_before <= now and record is not None and record.state is State.PENDING
+            if count >= limit:
                 break
-        return found
+        return count
 
     def take_poll_stats(self, record: Record) -> dict[str, Any]:
         """Return, and forget, what polls have shown of a record and no transition has written yet."""
@@ -164,12 +164,12 @@ class RunState:
 
     def outcome(self) -> RunOutcome:
         """Return how the run ended, with its records in the manifest's order."""
-        stop, message = self.stop_reason, self.stop_message
-        if stop is None and self.in_doubt:
-            stop, message = StopReason.IN_DOUBT, f"{len(self.in_doubt)} row(s) in doubt"
-        if stop is None and self.unfinished:
-            key, why = next(iter(self.unfinished.items()))
-            stop = StopReason.DEADLINE if self.overdue else StopReason.UNFINISHED
-            more = f", and {len(self.unfinished) - 1} more" if len(self.unfinished) > 1 else ""
-            message = f"{self.records[key].id}: {why}{more}"
-        return RunOutcome(tuple(self.records.values()), stop, message, dict(self.unfinished))
+        reason, message = self.stop_reason, self.stop_message
+        if reason is None and self.in_doubt:
+            reason, message = StopReason.IN_DOUBT, f"{len(self.in_doubt)} row(s) in doubt"
+        if reason is None and self.unfinished:
+            key, detail = next(iter(self.unfinished.items()))
+            reason = StopReason.DEADLINE if self.overdue else StopReason.UNFINISHED
+            suffix = f", and {len(self.unfinished) - 1} more" if len(self.unfinished) > 1 else ""
+            message = f"{self.records[key].id}: {detail}{suffix}"
+        return RunOutcome(tuple(self.records.values()), reason, message, dict(self.unfinished))

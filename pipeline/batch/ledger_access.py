@@ -62,7 +62,7 @@ async def open_exclusive_ledger(
     """
     since = iso(system.wall())
     notifier = notifier or ReconnectNotifier()
-    with hold_lock(paths.folder, what=what, since=since), _external_file_lock(paths, what, since):
+    with hold_lock(paths.folder, command=what, started_at=since), _external_file_lock(paths, what, since):
         if before_open is not None:
             before_open()
         opening = Ledger.open(
@@ -78,7 +78,7 @@ def _external_file_lock(paths: BatchPaths, what: str, since: str) -> AbstractCon
     if not paths.external_ledger or "://" in str(paths.external_ledger).removeprefix("sqlite:///"):
         return nullcontext()
     return hold_lock(
-        path.with_name(f"{path.name}.{quote(paths.batch, safe='')}.lock"), what=what, since=since
+        path.with_name(f"{path.name}.{quote(paths.batch, safe='')}.lock"), command=what, started_at=since
     )
 
 

@@ -113,6 +113,6 @@ async def plan_batch(
     if plan.positions:
         positions = {key: position for key, (position, _) in plan.positions.items()}
         await ledger.set_positions(positions, {key: line for key, (_, line) in plan.positions.items()})
-    await ledger.commit_many([Transition(before, after) for before, after in plan.steps])
+    await ledger.commit_many([Transition(before, after) for before, after in plan.transitions])
     await ledger.meta_set("manifest", json.dumps(absolute_path(manifest.path)))
     return plan

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from pipeline.batch.own_files import TEMPORARY_SUFFIX, read_marker
 from pipeline.batch.paths import DEFAULT_BATCH, LEDGER_NAME, BatchPaths
 from pipeline.errors import UsageError, VeobatchError
-from pipeline.model import MAYBE_PAID
+from pipeline.model import MAYBE_PAID_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +83,7 @@ async def _paid_rows(manifest: Manifest, folder: Path) -> int:
             plan = make_plan(manifest.jobs, await ledger.load())
     except (VeobatchError, OSError, ValueError):
         return 0
-    return sum(record.position >= 0 and record.state in MAYBE_PAID for record in plan.records)
+    return sum(record.position >= 0 and record.state in MAYBE_PAID_STATES for record in plan.records)
 
 
 def _may_be_meant(begun_from: str, manifest: Path) -> bool:

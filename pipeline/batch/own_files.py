@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pipeline.batch.paths import LEDGER_NAME
-from pipeline.ledger.lock import HOLDER_NAME, LOCK_NAME
+from pipeline.ledger.lock import HOLDER_FILE_NAME, LOCK_FILE_NAME
 from pipeline.results import CSV_NAME, LOG_NAME, REPORT_NAME
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ def foreign_files(paths: BatchPaths) -> list[Path]:
     has_ledger = (folder / LEDGER_NAME).exists() or bool(paths.external_ledger)
     checks: list[tuple[Path, Callable[[Path], bool]]] = [
         (folder / MARKER_NAME, lambda path: read_marker(path.parent) is not None),
-        (folder / LOCK_NAME, lambda path: path.stat().st_size == 0),
-        (folder / HOLDER_NAME, _is_our_holder),
+        (folder / LOCK_FILE_NAME, lambda path: path.stat().st_size == 0),
+        (folder / HOLDER_FILE_NAME, _is_our_holder),
         (folder / JOURNAL_NAME, lambda path: b'"veobatch sandbox"' in _head(path, 200)),
     ]
     checks += [(folder / name, _is_our_log) for name in (LOG_NAME, *(f"{LOG_NAME}.{n}" for n in (1, 2, 3)))]

@@ -81,13 +81,13 @@ async def _adopt(manifest: Path, job: str, generation_id: str, paths: BatchPaths
 
 def _find_adopting_record(records: tuple[Record, ...], job: str, generation_id: str) -> Record:
     """Return the row that may adopt; raises `UsageError` when it or another has a generation already."""
-    from pipeline.model import PAID
+    from pipeline.model import PAID_STATES
 
     owner = next((record for record in records if record.generation_id == generation_id), None)
     if owner is not None:
         raise UsageError(f"{generation_id} is the generation of {owner.id} already")
     record = next(record for record in records if record.id == job and record.position >= 0)
-    if record.state in PAID:
+    if record.state in PAID_STATES:
         raise UsageError(f"{job} has a generation of its own ({record.generation_id}, {record.state})")
     return record
 

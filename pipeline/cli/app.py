@@ -225,7 +225,7 @@ async def _dependencies(
 ) -> Dependencies:
     config = prepared.config
     settings, rng = config.settings, system.new_random()
-    limits = DownloadLimits.of(settings)
+    limits = DownloadLimits.from_settings(settings)
     return Dependencies(
         api=prepared.api,
         ledger=prepared.ledger,

@@ -15,7 +15,7 @@ from pipeline import system
 from pipeline.cli.ends.summary_text import failure_text, row_label
 from pipeline.cli.ends.terminal import ProgressBars, can_draw_bars, duration_text, one_line
 from pipeline.events import Event, Level, Topic
-from pipeline.model import MAYBE_PAID, Record, State
+from pipeline.model import MAYBE_PAID_STATES, Record, State
 from pipeline.results.failures import reason
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class RunCounts:
             self._failed_after_submission += sign
         if record.usd_spent is not None:
             self.usd += sign * record.usd_spent
-        elif record.state in MAYBE_PAID and record.state is not State.SUBMITTING:
+        elif record.state in MAYBE_PAID_STATES and record.state is not State.SUBMITTING:
             self.usd += sign * (record.reserved_usd or 0.0)
 
 

@@ -50,12 +50,12 @@ class ClusterBudget:
 
     def update(self, records: Iterable[Record]) -> None:
         """Apply what became of rows: what they did not cost is free for others."""
-        before = self._budget.left_usd or 0.0
+        before = self._budget.remaining_usd or 0.0
         for record in records:
             # A row that is pending again is still leased, with its reservation.
             if record.state in COST_KNOWN_STATES:
                 self._budget.update(record)
-        if (self._budget.left_usd or 0.0) > before:
+        if (self._budget.remaining_usd or 0.0) > before:
             self.exhausted = False
 
     def allocate(self, claimed: Sequence[LeasedRow]) -> BudgetAllocation:

@@ -22,18 +22,18 @@ class SharingLearner(DurationLearner):
         super().__init__(interval_s)
         self._unsent: list[DurationObservation] = []
 
-    def on_still_running(self, kind: str, from_s: float, to_s: float) -> None:
-        self._unsent.append((kind, from_s, to_s, False))
-        super().on_still_running(kind, from_s, to_s)
+    def on_still_running(self, duration_key: str, from_s: float, to_s: float) -> None:
+        self._unsent.append((duration_key, from_s, to_s, False))
+        super().on_still_running(duration_key, from_s, to_s)
 
-    def on_finished(self, kind: str, from_s: float, to_s: float) -> None:
-        self._unsent.append((kind, from_s, to_s, True))
-        super().on_finished(kind, from_s, to_s)
+    def on_finished(self, duration_key: str, from_s: float, to_s: float) -> None:
+        self._unsent.append((duration_key, from_s, to_s, True))
+        super().on_finished(duration_key, from_s, to_s)
 
     def apply(self, observation: DurationObservation) -> None:
         """Learn from another worker's observation."""
-        kind, from_s, to_s, ended = observation
-        (super().on_finished if ended else super().on_still_running)(kind, from_s, to_s)
+        duration_key, from_s, to_s, finished = observation
+        (super().on_finished if finished else super().on_still_running)(duration_key, from_s, to_s)
 
     def take_observations(self) -> tuple[DurationObservation, ...]:
         """Return the observations since the last call, and clear them."""
@@ -63,8 +63,10 @@ class SharedDurations:
     def add(self, worker: str, observations: Iterable[DurationObservation]) -> None:
         """Add a worker's observations."""
         for observation in observations:
-            kind, from_s, to_s, ended = observation
-            (self._learner.on_finished if ended else self._learner.on_still_running)(kind, from_s, to_s)
+            duration_key, from_s, to_s, finished = observation
+            (self._learner.on_finished if finished else self._learner.on_still_running)(
+                duration_key, from_s, to_s
+            )
             self._backlog.append((worker, observation))
         if len(self._backlog) > 2 * MAX_BACKLOG:
             del self._backlog[:MAX_BACKLOG]

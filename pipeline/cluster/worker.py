@@ -139,7 +139,7 @@ class ClusterWorker:
     def _make_downloader(self, session: ClientSession, store: OutputStore) -> Downloader:
         settings = self._config.settings
         return Downloader(
-            session=session, store=store, limits=DownloadLimits.of(settings), media=settings.media
+            session=session, store=store, limits=DownloadLimits.from_settings(settings), media=settings.media
         )
 
     def _make_engine(self, api: Api, downloader: Downloader) -> Engine:
@@ -229,7 +229,7 @@ class ClusterWorker:
 
     def _forget_rows(self, engine: Engine, ended: Sequence[str]) -> None:
         """Drop rows that are done or failed for good: there may be very many."""
-        engine.forget(ended)
+        engine.drop_finished(ended)
         for key in ended:
             self._leases.pop(key, None)
             self._prices.pop(key, None)

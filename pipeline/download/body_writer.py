@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from pipeline.download.retry_state import DownloadLimits
     from pipeline.storage import StagedFile
 
-BATCH_S: Final = 0.5
+WRITE_BATCH_S: Final = 0.5
 """The longest a batch may gather: what a slow line has brought should survive a kill."""
-BATCH_BYTES: Final = 2 * 1024 * 1024
+WRITE_BATCH_BYTES: Final = 2 * 1024 * 1024
 """What is gathered before a thread writes it: at 64 KiB the hand-over costs more than the write."""
 
 
-class TooLarge(Exception):
+class VideoTooLarge(Exception):
     """The video is larger than the user allows."""
 
 
@@ -33,9 +33,11 @@ class WrongContent(DownloadError):
     """A web page or an error document, sent with status 200 in place of the video."""
 
 
-def too_large(limits: DownloadLimits) -> TooLarge:
+def too_large(limits: DownloadLimits) -> VideoTooLarge:
     """The error for a video over `--max-video-bytes`, with the way out."""
-    return TooLarge(f"the video is larger than --max-video-bytes {limits.max_bytes}; raise it and run again")
+    return VideoTooLarge(
+        f"the video is larger than --max-video-bytes {limits.max_bytes}; raise it and run again"
+    )
 
 
 async def read_head(body: OpenBody, limits: DownloadLimits) -> bytes:
@@ -93,39 +95,39 @@ class BodyWriter:
         """Read to the end of the body; an error is returned, so that the last batch is still written."""
         limits, content = self._limits, self._body.response.content
         clock = asyncio.get_running_loop().time
-        meter = StallDetector(limits.stall_window_s, limits.min_bytes_per_s, clock())
-        batch, gathered, received = [head], len(head), self._body.start + len(head)
-        sent_at = meter.window_started_at
-        problem: Exception | None = None
-        with anyio.CancelScope(deadline=meter.deadline) as stall_scope:
+        stall_detector = StallDetector(limits.stall_window_s, limits.min_bytes_per_s, clock())
+        batch, batch_bytes, received = [head], len(head), self._body.start + len(head)
+        sent_at = stall_detector.window_started_at
+        failure: Exception | None = None
+        with anyio.CancelScope(deadline=stall_detector.deadline) as stall_scope:
             try:
                 while chunk := await content.readany():
                     batch.append(chunk)
-                    gathered += len(chunk)
+                    batch_bytes += len(chunk)
                     received += len(chunk)
                     if received > limits.max_bytes:
                         return too_large(limits)
                     now = clock()
-                    if meter.add(len(chunk), now):
-                        stall_scope.deadline = meter.deadline
-                    if gathered >= BATCH_BYTES or now - sent_at >= BATCH_S:
+                    if stall_detector.add(len(chunk), now):
+                        stall_scope.deadline = stall_detector.deadline
+                    if batch_bytes >= WRITE_BATCH_BYTES or now - sent_at >= WRITE_BATCH_S:
                         stall_scope.deadline = float("inf")  # a slow disk is not a stalled server
                         await send.send(batch)
-                        batch, gathered, sent_at = [], 0, clock()
-                        meter.window_started_at += sent_at - now
-                        stall_scope.deadline = meter.deadline
+                        batch, batch_bytes, sent_at = [], 0, clock()
+                        stall_detector.window_started_at += sent_at - now
+                        stall_scope.deadline = stall_detector.deadline
             except BODY_ERRORS as error:
                 batch.append(rest := self._body.read_buffered())
                 received += len(rest)
-                problem = DownloadError(f"cut off after {received} bytes ({type(error).__name__})")
+                failure = DownloadError(f"cut off after {received} bytes ({type(error).__name__})")
             except anyio.BrokenResourceError:
                 return None
         if stall_scope.cancelled_caught:
-            problem = DownloadError(
+            failure = DownloadError(
                 f"stalled after {received} bytes: under {limits.min_bytes_per_s:g} bytes a second"
             )
         try:
             await send.send(batch)
         except anyio.BrokenResourceError:
             return None
-        return problem
+        return failure

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from pipeline import media, system
-from pipeline.download.body_writer import BodyWriter, TooLarge, WrongContent, read_head, too_large
+from pipeline.download.body_writer import BodyWriter, VideoTooLarge, WrongContent, read_head, too_large
 from pipeline.download.http import DownloadError, FileChanged, OpenBody, UrlExpired, open_body
 from pipeline.download.redirects import ForbiddenUrl
 from pipeline.download.response_headers import Validators
@@ -55,11 +55,11 @@ class InvalidVideo:
 class Deferred:
     """It could not be fetched now; what has arrived is kept, and the row stays ready.
 
-    `again` says whether another try in this run may do better.
+    `retryable` says whether another try in this run may do better.
     """
 
     reason: str
-    again: bool = True
+    retryable: bool = True
 
 
 DownloadResult = Saved | InvalidVideo | Deferred
@@ -85,7 +85,7 @@ class Clip:
         return urls[self.number] if self.number < len(urls) else ""
 
 
-class Damaged(media.UnplayableVideo):
+class DamagedVideo(media.UnplayableVideo):
     """It plays, but not all of it: another fetch may bring it whole."""
 
     def __init__(self, found: media.Examination) -> None:
@@ -144,9 +144,9 @@ class Downloader:
             while True:
                 try:
                     await self._transfer(part, clip.url(urls))
-                    return await self._keep(part, clip, retry)
-                except TooLarge as error:
-                    return Deferred(str(error), again=False)
+                    return await self._verify_and_publish(part, clip, retry)
+                except VideoTooLarge as error:
+                    return Deferred(str(error), retryable=False)
                 except RETRYABLE as error:
                     next_step = await self._recover(error, part, clip, retry)
                     stale = isinstance(error, STALE_URL_ERRORS)
@@ -161,19 +161,19 @@ class Downloader:
     ) -> DownloadResult | float:
         """Decide what an error means: the result, or the seconds to wait before the next try."""
         if isinstance(error, media.UnplayableVideo):
-            if retry.proven(await part.digest()):
+            if retry.record_full_fetch(await part.digest()):
                 return await self._settle(part, clip, error)
             retry.doubtful = error
             await part.set_aside()
         elif isinstance(error, FileChanged | TransientStoreError):
             await part.discard()
-        retry.note(error)
-        wait_s = retry.wait_s(part.staged_bytes, anyio.current_time())
+        retry.record_error(error)
+        wait_s = retry.next_delay_s(part.staged_bytes, anyio.current_time())
         if wait_s is not None:
             return wait_s
         if isinstance(error, TransientStoreError):
             raise error
-        known_unplayable = retry.doubtful is not None and not isinstance(retry.doubtful, Damaged)
+        known_unplayable = retry.doubtful is not None and not isinstance(retry.doubtful, DamagedVideo)
         restored = None if known_unplayable or not clip.final else await self._restore(part, clip)
         return restored or Deferred(str(error))
 
@@ -193,7 +193,7 @@ class Downloader:
 
     async def _settle(self, part: StagedFile, clip: Clip, error: media.UnplayableVideo) -> DownloadResult:
         """Keep what no further fetch will mend: as the video if it plays, else under another name."""
-        if isinstance(error, Damaged):
+        if isinstance(error, DamagedVideo):
             return await self._publish(part, clip, error.found)
         if isinstance(error, media.IncompleteVideo):
             path = f"videos/{clip.stem}.incomplete.mp4"
@@ -227,16 +227,16 @@ class Downloader:
         if total is not None and part.staged_bytes < total:  # a 206 may be shorter than what was asked for
             raise DownloadError(f"the response ended after {part.staged_bytes} of {total} bytes")
 
-    async def _keep(self, part: StagedFile, clip: Clip, retry: RetryState) -> Saved:
+    async def _verify_and_publish(self, part: StagedFile, clip: Clip, retry: RetryState) -> Saved:
         """Examine the whole file, then publish it. Raises `UnplayableVideo`.
 
         A file that plays but is damaged in places is fetched once more: if the same bytes come again,
         that is what the vendor made, and it is kept with a warning.
         """
-        found = await part.inspect(self._examiner(part))
-        if found.defects and not retry.fetches[await part.digest()]:
-            raise Damaged(found)
-        return await self._publish(part, clip, found)
+        media_info = await part.inspect(self._examiner(part))
+        if media_info.defects and not retry.fetch_counts[await part.digest()]:
+            raise DamagedVideo(media_info)
+        return await self._publish(part, clip, media_info)
 
     async def _publish(self, part: StagedFile, clip: Clip, found: media.Examination) -> Saved:
         known = clip.known

@@ -51,7 +51,7 @@ class DownloaderPool:
         """Queue what an earlier run left ready, and check what it saved."""
         records = list(self._run.state.records.values())
         done = [record for record in records if record.state is State.DONE]
-        self._run.state.checking += bool(done)
+        self._run.state.checking_artifacts += bool(done)
         for record in records:
             if record.state is State.READY:
                 self.push(record)
@@ -71,7 +71,7 @@ class DownloaderPool:
         except StoreError as error:
             self._on_store_error(done[0], error)
         finally:
-            run.state.checking -= 1
+            run.state.checking_artifacts -= 1
             run.notify()
 
     def _apply_check(self, step: Transition, outcome: Record | Conflict) -> None:
@@ -121,7 +121,7 @@ class DownloaderPool:
                 await self._keep_earlier(record, failure.message)
             case InvalidVideo(failure=failure):
                 await run.commit(record, record.evolve(State.FAILED, failure=failure))
-            case Deferred(reason=reason, again=again):
+            case Deferred(reason=reason, retryable=again):
                 await self._retry_later(record, reason, MAX_ROUNDS if again else 0)
 
     async def _keep_earlier(self, record: Record, reason: str) -> None:
@@ -139,12 +139,12 @@ class DownloaderPool:
         self._run.state.unfinished[record.key] = str(error)
         self._run.stop_submitting(StopReason.DISK, str(error))
 
-    async def _retry_later(self, record: Record, reason: str, rounds: int) -> None:
+    async def _retry_later(self, record: Record, reason: str, max_rounds: int) -> None:
         """Try the row again after a pause, a few times; then leave it to the next run."""
         run = self._run
-        tried = self._rounds[record.key] = self._rounds.get(record.key, 0) + 1
+        attempts = self._rounds[record.key] = self._rounds.get(record.key, 0) + 1
         run.state.unfinished[record.key] = reason
-        last = tried >= rounds or run.state.stop_reason is StopReason.DISK
+        last = attempts >= max_rounds or run.state.stop_reason is StopReason.DISK
         if last and record.artifact is not None:
             await self._keep_earlier(record, reason)
             return
@@ -153,12 +153,12 @@ class DownloaderPool:
                 Topic.NOTE, f"{record.id}: {reason}; the next run fetches it", Level.WARNING, record
             )
             return
-        wait = backoff.backoff_s(self._policy, tried)
+        delay_s = backoff.backoff_s(self._policy, attempts)
         run.report_event(
-            Topic.DOWNLOAD_RETRIED, f"{record.id}: {reason}; again in {wait:.0f} s", Level.INFO, record
+            Topic.DOWNLOAD_RETRIED, f"{record.id}: {reason}; again in {delay_s:.0f} s", Level.INFO, record
         )
         run.state.downloading += 1
-        self.spawn(self._push_after, record, wait)
+        self.spawn(self._push_after, record, delay_s)
 
     async def _push_after(self, record: Record, wait_s: float) -> None:
         await anyio.sleep(wait_s)

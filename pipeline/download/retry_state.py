@@ -19,29 +19,29 @@ if TYPE_CHECKING:
 class DownloadLimits:
     """The limits of one download within one run.
 
-    `tries` counts responses in a row that brought no new byte; a transfer that makes progress never runs
-    out of tries. While the host does not respond at all, only `patience_s` counts. The same bytes fetched
-    `proofs` times, or `full_fetches` fetches in all, settle what the vendor's file is. A transfer slower
-    than `min_bytes_per_s` over `stall_window_s` is cut off and resumed.
+    `max_attempts` counts responses in a row that brought no new byte; a transfer that makes progress never
+    runs out of attempts. While the host does not respond at all, only `max_unreachable_s` counts. The same
+    bytes fetched `conclusive_fetches` times, or `max_full_fetches` fetches in all, settle what the vendor's
+    file is. A transfer slower than `min_bytes_per_s` over `stall_window_s` is cut off and resumed.
     """
 
     max_bytes: int = 2 * 1024**3
-    tries: int = 6
-    patience_s: float = 60.0
-    proofs: int = 4
-    full_fetches: int = 7
+    max_attempts: int = 6
+    max_unreachable_s: float = 60.0
+    conclusive_fetches: int = 4
+    max_full_fetches: int = 7
     stall_window_s: float = 10.0
     min_bytes_per_s: float = 1000.0
     response_timeout_s: float = 20.0
-    first_wait_s: float = 0.25
-    longest_wait_s: float = 5.0
+    initial_backoff_s: float = 0.25
+    max_backoff_s: float = 5.0
 
     @classmethod
-    def of(cls, settings: Settings) -> DownloadLimits:
+    def from_settings(cls, settings: Settings) -> DownloadLimits:
         """Return the limits of a run, whose waits scale with its poll interval."""
         interval_s = settings.poll_interval
         return cls(
-            max_bytes=settings.max_video_bytes, first_wait_s=interval_s / 40, longest_wait_s=interval_s
+            max_bytes=settings.max_video_bytes, initial_backoff_s=interval_s / 40, max_backoff_s=interval_s
         )
 
 
@@ -51,47 +51,52 @@ class RetryState:
 
     limits: DownloadLimits
     random: Callable[[], float]
-    tries: int = 0
+    attempts: int = 0
     furthest_bytes: int = 0
     unreachable_since: float | None = None
     unreachable: bool = False
     requested_wait_s: float = 0.0
-    fetches: Counter[str] = field(default_factory=Counter)
+    fetch_counts: Counter[str] = field(default_factory=Counter)
     doubtful: Exception | None = None
     """Why the bytes that were set aside are doubtful, None when there are none."""
 
-    def note(self, error: Exception) -> None:
+    def record_error(self, error: Exception) -> None:
         """Take in an error. A forbidden URL is not going to improve, so it counts more."""
         self.unreachable = isinstance(error, Unreachable)
         if isinstance(error, ForbiddenUrl):
-            self.tries += self.limits.tries // 4
+            self.attempts += self.limits.max_attempts // 4
         elif isinstance(error, DownloadError) and error.retry_after_s:
             self.requested_wait_s = error.retry_after_s
 
-    def proven(self, digest: str) -> bool:
+    def record_full_fetch(self, digest: str) -> bool:
         """Count a full fetch whose bytes are damaged; True when another fetch would bring nothing new."""
-        self.fetches[digest] += 1
+        self.fetch_counts[digest] += 1
         self.furthest_bytes, self.unreachable = 0, False
-        return self.fetches[digest] >= self.limits.proofs or self.fetches.total() >= self.limits.full_fetches
+        return (
+            self.fetch_counts[digest] >= self.limits.conclusive_fetches
+            or self.fetch_counts.total() >= self.limits.max_full_fetches
+        )
 
-    def wait_s(self, staged_bytes: int, now: float) -> float | None:
+    def next_delay_s(self, staged_bytes: int, now: float) -> float | None:
         """Seconds until the next try, with jitter; None when enough was tried for this run."""
         if staged_bytes > self.furthest_bytes:
-            self.furthest_bytes, self.tries, self.unreachable_since = staged_bytes, 0, None
+            self.furthest_bytes, self.attempts, self.unreachable_since = staged_bytes, 0, None
         else:
-            self.tries += 1
+            self.attempts += 1
         if not self.unreachable:
             self.unreachable_since = None
         elif self.unreachable_since is None:
             self.unreachable_since = now
         if self.unreachable_since is not None:
-            if now - self.unreachable_since >= self.limits.patience_s:
+            if now - self.unreachable_since >= self.limits.max_unreachable_s:
                 return None
-        elif self.tries >= self.limits.tries:
+        elif self.attempts >= self.limits.max_attempts:
             return None
-        longest_s = min(self.limits.longest_wait_s, self.limits.first_wait_s * 2.0 ** min(self.tries, 30))
-        wait_s = max(
-            longest_s * (0.5 + self.random() / 2), min(self.requested_wait_s, self.limits.longest_wait_s)
+        longest_s = min(
+            self.limits.max_backoff_s, self.limits.initial_backoff_s * 2.0 ** min(self.attempts, 30)
+        )
+        delay_s = max(
+            longest_s * (0.5 + self.random() / 2), min(self.requested_wait_s, self.limits.max_backoff_s)
         )
         self.requested_wait_s = 0.0
-        return wait_s
+        return delay_s

@@ -1,7 +1,7 @@
 """`Ledger`, what the rest of the program sees: asynchronous, durable, one batch.
 
-It owns the check of each step against `LEGAL` and the crossing between the event loop and the threads.
-It must not know which database is behind it.
+It owns the check of each step against `LEGAL_TRANSITIONS` and the crossing between the event loop and the
+threads. It must not know which database is behind it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from anyio import to_thread
 from pipeline.errors import Conflict, LedgerError, UsageError
 from pipeline.ledger import rows
 from pipeline.ledger.book import book_change, to_row
-from pipeline.model import LEGAL, IllegalTransition, State, Transition
+from pipeline.model import LEGAL_TRANSITIONS, IllegalTransition, State, Transition
 
 if TYPE_CHECKING:
     import asyncio
@@ -41,7 +41,7 @@ class Ledger:
     Every call that writes returns after the change is on the disk, whatever happens then. One whose
     caller is cancelled writes all the same. `identity` is random, made with the batch, of `[a-z0-9]{10}`.
 
-    Any call may raise `StoreTrouble` when the disk is full and `LedgerTrouble` when anything else is
+    Any call may raise `StoreTrouble` when the disk is full and `LedgerError` when anything else is
     wrong with the ledger; nothing was written then, and a later call may succeed.
     """
 
@@ -69,7 +69,7 @@ class Ledger:
         ledger wait, and again when it goes on: nothing fails in between. `exclusive` keeps every other
         that asks for it out of a batch in a database; a file is held by whoever holds its folder.
 
-        Raises `Held` when another one has the batch; `LedgerTrouble` when the
+        Raises `Held` when another one has the batch; `LedgerError` when the
         ledger is missing, damaged, none of ours, from a newer version, or cannot be opened;
         `StoreTrouble` when the disk is full; `UsageError` for a kind of database that is not known, or
         whose driver is not installed.
@@ -148,7 +148,7 @@ class Ledger:
     async def commit(self, before: Record, after: Record) -> Record:
         """Make one step, if the record is still as `before` says (its version and state); return `after`.
 
-        Position and line are not written: they change by `place` alone.
+        Position and line are not written: only `set_positions` changes them.
         Raises `Conflict` when someone else has moved it, `IllegalTransition` for a step that is not
         allowed and `ValueError` for one that is not from one version of a record to its next.
         """
@@ -166,7 +166,7 @@ class Ledger:
         return await writer.commit([self._prepare(step.before, step.after) for step in steps])
 
     def set_shutdown_deadline(self, within_s: float) -> None:
-        """Wait no longer than `within_s` for a database that is away: what waits then is `LedgerTrouble`."""
+        """Wait no longer than `within_s` for a database that is away: what waits then is `LedgerError`."""
         import asyncio
 
         asyncio.get_running_loop().call_later(within_s, self._backend.stop_reconnecting)
@@ -223,7 +223,7 @@ class Ledger:
                 f"{before.key}: version {after.version} of {after.key} does not follow {before.version}"
             )
         old_state, new_state = before.state, after.state
-        if new_state is not old_state and new_state not in LEGAL[old_state]:
+        if new_state is not old_state and new_state not in LEGAL_TRANSITIONS[old_state]:
             raise IllegalTransition(before.key, old_state, new_state)
         sql = self._backend.sql
         compare_params: tuple[object, ...] = (

@@ -17,13 +17,13 @@ from pipeline.errors import BatchLocked, StoreError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LOCK_NAME: Final = ".veobatch.lock"
+LOCK_FILE_NAME: Final = ".veobatch.lock"
 _NO_LOCKS_ADVICE: Final = "a file system without locks: choose another --output"
-HOLDER_NAME: Final = ".veobatch.holder.json"
+HOLDER_FILE_NAME: Final = ".veobatch.holder.json"
 
 
 @contextlib.contextmanager
-def hold_lock(folder: Path, *, what: str, since: str) -> Iterator[None]:
+def hold_lock(folder: Path, *, command: str, started_at: str) -> Iterator[None]:
     """Hold `folder` (made if need be) while the body runs.
 
     Raises `BatchLocked`, naming the holder, when another process has it, and `StoreError` when the folder
@@ -31,7 +31,7 @@ def hold_lock(folder: Path, *, what: str, since: str) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK_NAME, timeout=0, mode=0o644)
+        lock = FileLock(folder / LOCK_FILE_NAME, timeout=0, mode=0o644)
         lock.acquire()
     except Timeout as error:
         raise BatchLocked(f"{folder} is held by {_describe_holder(folder)}") from error
@@ -44,20 +44,20 @@ def hold_lock(folder: Path, *, what: str, since: str) -> Iterator[None]:
         raise StoreError(f"the output folder {folder} cannot be written: {reason}") from error
     try:
         with contextlib.suppress(OSError):
-            holder = {"pid": os.getpid(), "host": socket.gethostname(), "what": what, "since": since}
-            (folder / HOLDER_NAME).write_text(json.dumps(holder), encoding="utf-8")
+            holder = {"pid": os.getpid(), "host": socket.gethostname(), "what": command, "since": started_at}
+            (folder / HOLDER_FILE_NAME).write_text(json.dumps(holder), encoding="utf-8")
         yield
     finally:
         with contextlib.suppress(OSError):
-            (folder / HOLDER_NAME).unlink()
+            (folder / HOLDER_FILE_NAME).unlink()
         lock.release()
 
 
 def _describe_holder(folder: Path) -> str:
     try:
-        facts = json.loads((folder / HOLDER_NAME).read_text(encoding="utf-8"))
-        pid, host = int(facts["pid"]), facts["host"]
-        holder = f"process {pid} on {host} ({facts['what']}, since {facts['since']})"
+        holder = json.loads((folder / HOLDER_FILE_NAME).read_text(encoding="utf-8"))
+        pid, host = int(holder["pid"]), holder["host"]
+        holder = f"process {pid} on {host} ({holder['what']}, since {holder['since']})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process; wait for it, or stop it"
     if host != socket.gethostname():

@@ -1,7 +1,7 @@
 """How long the rest of a run will take, from what this run and earlier ones have seen.
 
 Owns the evidence alone: which generations run since when, which have ended after how long, how many wait.
-What follows from it is `polling`'s to say. Knows neither the engine nor the terminal; as an observer it sees
+What follows from it is up to `forecast`. Knows neither the engine nor the terminal; as an observer it sees
 records move, which is all that the driver of a cluster sees too.
 """
 
@@ -52,7 +52,7 @@ _RENDER_FINISHED: Final = frozenset({State.READY, State.DONE})
 
 
 class _RenderTimes:
-    """Rendering times of one kind: those of `earlier` runs, and the last `_KEPT` that this one has `seen`."""
+    """Rendering times under one duration key: those of earlier runs, and the latest of this one."""
 
     __slots__ = ("_arrival_order", "cached", "observed")
 
@@ -184,7 +184,7 @@ class EtaEstimator:
         ages = [(spreads[kind], now - at) for kind, at in self._rendering.values()]
         if now - self._started_at < _STALE_GRACE_INTERVALS * self._interval_s:
             stale_before = self._started_at - _STALE_FACTOR * max(
-                spread.oldest_s for spread in spreads.values()
+                spread.longest_s for spread in spreads.values()
             )
             ages = [(spreads[kind], now - at) for kind, at in self._rendering.values() if at > stale_before]
         return time_left_s(ages, pending, slots) + self._download_s

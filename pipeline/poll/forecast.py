@@ -18,8 +18,8 @@ MAX_SIMULATIONS: Final = 48
 TOTAL_DRAWS: Final = 4000
 """How many futures are drawn: the more the fewer jobs there are, for about so many draws in all."""
 
-JOBS: Final = 400
-SLOTS: Final = 200
+MAX_SIMULATED_JOBS: Final = 400
+MAX_SIMULATED_SLOTS: Final = 200
 """Jobs and slots drawn in each future at most. Each stands for several when there are more slots; jobs
 beyond pass at their mean rate."""
 
@@ -27,7 +27,7 @@ TAIL_CUTOFF: Final = 0.005
 """Shares of the distribution left out at either end, where nobody has been."""
 
 
-class Durations(Protocol):
+class DurationModel(Protocol):
     """What has to be known of how long generations of one kind take."""
 
     @property
@@ -39,69 +39,81 @@ class Durations(Protocol):
 
 
 def time_left_s(
-    running: Sequence[tuple[Durations, float]],
-    waiting: Sequence[tuple[Durations, int]],
+    running: Sequence[tuple[DurationModel, float]],
+    waiting: Sequence[tuple[DurationModel, int]],
     limit: int,
     *,
-    notice_s: float = 0.0,
+    detection_delay_s: float = 0.0,
 ) -> float:
     """Return the seconds after which everything is as likely to be noticed as finished as not.
 
     `running` holds the age in seconds of each generation in flight, `waiting` how many of each kind are not
-    started, `limit` how many may be in flight, `notice_s` the mean delay from the end of a generation to
-    its refill. The same state gives the same answer.
+    started, `limit` how many may be in flight, `detection_delay_s` the mean delay from the end of a
+    generation to its refill. The same state gives the same answer.
     """
-    many = max(1.0, max(limit, len(running)) / SLOTS)
-    shown = [running[int(i * many)] for i in range(round(len(running) / many))]
+    group_size = max(1.0, max(limit, len(running)) / MAX_SIMULATED_SLOTS)
+    sampled_running = [running[int(i * group_size)] for i in range(round(len(running) / group_size))]
     jobs = sum(count for _, count in waiting)
-    most = min(jobs, round(JOBS * many))
-    drawn = [
+    simulated_jobs = min(jobs, round(MAX_SIMULATED_JOBS * group_size))
+    sampled_waiting = [
         known
         for known, count in waiting
-        for _ in range(max(1, round(count * most / jobs / many)) if count else 0)
+        for _ in range(max(1, round(count * simulated_jobs / jobs / group_size)) if count else 0)
     ]
-    mean_s = sum(known.mean_s * count for known, count in waiting) / max(1, jobs) + notice_s
-    slots = max(1, round(limit / many))
-    chance = Random(len(running) * 7919 + jobs)
-    rounds = max(MIN_SIMULATIONS, min(MAX_SIMULATIONS, TOTAL_DRAWS // max(1, len(shown) + len(drawn))))
-    futures = [_simulate_once(shown, drawn, (slots, many, notice_s), chance) for _ in range(rounds)]
-    return (jobs - most) * mean_s / max(limit, 1) + median(futures)
+    mean_s = sum(known.mean_s * count for known, count in waiting) / max(1, jobs) + detection_delay_s
+    slots = max(1, round(limit / group_size))
+    rng = Random(len(running) * 7919 + jobs)
+    simulations = max(
+        MIN_SIMULATIONS,
+        min(MAX_SIMULATIONS, TOTAL_DRAWS // max(1, len(sampled_running) + len(sampled_waiting))),
+    )
+    end_times = [
+        _simulate_once(sampled_running, sampled_waiting, (slots, group_size, detection_delay_s), rng)
+        for _ in range(simulations)
+    ]
+    return (jobs - simulated_jobs) * mean_s / max(limit, 1) + median(end_times)
 
 
 def _simulate_once(
-    running: Sequence[tuple[Durations, float]],
-    waiting: Sequence[Durations],
-    shape: tuple[int, float, float],
-    chance: Random,
+    running: Sequence[tuple[DurationModel, float]],
+    waiting: Sequence[DurationModel],
+    setup: tuple[int, float, float],
+    rng: Random,
 ) -> float:
-    """Draw one future and return when it ends. The slowest of `many` is slower than the one that stands
-    for them: a share that all of several outlast is the share of one to the power of one by their number.
+    """Sample one future and return when it ends.
+
+    The slowest of `group_size` is slower than the one sampled for all: the maximum of n durations is sampled
+    as `1 - (1 - u) ** (1 / n)`.
     """
-    limit, many, notice_s = shape
+    limit, group_size, detection_delay_s = setup
     slots: list[float] = []
-    last = 0.0
+    latest_end = 0.0
     for known, age in running:
-        share = _sample_share(chance)
-        slots.append(known.residual_s(age, share) + notice_s)
-        last = max(last, slots[-1] if many == 1.0 else known.residual_s(age, _share_of_slowest(share, many)))
+        share = _sample_share(rng)
+        slots.append(known.residual_s(age, share) + detection_delay_s)
+        latest_end = max(
+            latest_end,
+            slots[-1] if group_size == 1.0 else known.residual_s(age, _share_of_slowest(share, group_size)),
+        )
     slots += [0.0] * (limit - len(slots))
     heapify(slots)
     for _ in range(len(slots) - limit):  # more may be running than the vendor lets in by now
         heappop(slots)
-    for known in chance.sample(waiting, len(waiting)):
-        start, share = slots[0], _sample_share(chance)
-        end = start + known.residual_s(0.0, share) + notice_s
-        last = max(
-            last, end if many == 1.0 else start + known.residual_s(0.0, _share_of_slowest(share, many))
+    for known in rng.sample(waiting, len(waiting)):
+        start, share = slots[0], _sample_share(rng)
+        end = start + known.residual_s(0.0, share) + detection_delay_s
+        latest_end = max(
+            latest_end,
+            end if group_size == 1.0 else start + known.residual_s(0.0, _share_of_slowest(share, group_size)),
         )
         heapreplace(slots, end)
-    return last
+    return latest_end
 
 
-def _share_of_slowest(share: float, many: float) -> float:
-    slowest: float = 1.0 - (1.0 - share) ** (1.0 / many)
+def _share_of_slowest(share: float, group_size: float) -> float:
+    slowest: float = 1.0 - (1.0 - share) ** (1.0 / group_size)
     return slowest
 
 
-def _sample_share(chance: Random) -> float:
-    return TAIL_CUTOFF + (1.0 - 2.0 * TAIL_CUTOFF) * chance.random()
+def _sample_share(rng: Random) -> float:
+    return TAIL_CUTOFF + (1.0 - 2.0 * TAIL_CUTOFF) * rng.random()

@@ -11,7 +11,7 @@ from itertools import accumulate
 from math import exp, log, sqrt
 from typing import TYPE_CHECKING, Final
 
-from pipeline.poll.observations import BIN_COUNT, BIN_STEP, EDGES
+from pipeline.poll.observations import BIN_COUNT, BIN_EDGES_S, BIN_STEP
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ MAX_KERNEL_WIDTH: Final = 0.12
 PERSISTENCE: Final = 0.12
 """How far (in logarithm of age) beyond the oldest generation seen its hazard is believed to persist."""
 
-CELLS_BEYOND_LAST: Final = 40
+BINS_BEYOND_LAST: Final = 40
 """How many bins beyond the oldest age seen the estimate goes."""
 
 INITIAL_MEAN_INTERVALS: Final = 8.0
@@ -46,38 +46,44 @@ class HazardEstimate:
     """
 
     survival: Sequence[float]
-    area: Sequence[float]
-    risk: Sequence[float]
+    survival_integral: Sequence[float]
+    cumulative_hazard: Sequence[float]
     density: Sequence[float]
     mean_s: float
     tail_s: float
 
-    def hazard_at(self, age_s: float) -> float:
+    def cumulative_hazard_at(self, age_s: float) -> float:
         """Return the cumulative hazard at an age."""
-        risk = self.risk
-        i = bisect_right(EDGES, age_s, 0, len(risk))
-        if i == len(risk):
-            return risk[-1] + (age_s - EDGES[i - 1]) / self.tail_s
-        low = EDGES[i - 1]
-        return risk[i - 1] + (risk[i] - risk[i - 1]) * (age_s - low) / (EDGES[i] - low)
+        hazard = self.cumulative_hazard
+        i = bisect_right(BIN_EDGES_S, age_s, 0, len(hazard))
+        if i == len(hazard):
+            return hazard[-1] + (age_s - BIN_EDGES_S[i - 1]) / self.tail_s
+        low = BIN_EDGES_S[i - 1]
+        return hazard[i - 1] + (hazard[i] - hazard[i - 1]) * (age_s - low) / (BIN_EDGES_S[i] - low)
 
     def remaining_s(self, age_s: float) -> float:
         """Return the mean residual time of a generation that runs at `age_s`."""
-        i = bisect_right(EDGES, age_s, 0, len(self.area))
-        if i == len(self.area):
+        i = bisect_right(BIN_EDGES_S, age_s, 0, len(self.survival_integral))
+        if i == len(self.survival_integral):
             return self.tail_s
-        passed = self.area[i - 1] + (age_s - EDGES[i - 1]) * self.survival[i - 1]
-        whole = self.area[-1] + self.survival[-1] * self.tail_s
-        return max(0.0, whole - passed) / max(exp(-self.hazard_at(age_s)), 1e-12)
+        passed = self.survival_integral[i - 1] + (age_s - BIN_EDGES_S[i - 1]) * self.survival[i - 1]
+        total = self.survival_integral[-1] + self.survival[-1] * self.tail_s
+        return max(0.0, total - passed) / max(exp(-self.cumulative_hazard_at(age_s)), 1e-12)
 
     def residual_s(self, age_s: float, share: float) -> float:
         """Return the residual time that `share` (0 < share <= 1) of those running at `age_s` outlast."""
-        wanted = self.hazard_at(age_s) - log(share)
-        i = bisect_right(self.risk, wanted)
-        if i == len(self.risk):
-            return EDGES[i - 1] + (wanted - self.risk[-1]) * self.tail_s - min(age_s, EDGES[i - 1])
-        low = self.risk[i - 1]
-        at = EDGES[i - 1] + (EDGES[i] - EDGES[i - 1]) * (wanted - low) / (self.risk[i] - low)
+        target_hazard = self.cumulative_hazard_at(age_s) - log(share)
+        i = bisect_right(self.cumulative_hazard, target_hazard)
+        if i == len(self.cumulative_hazard):
+            return (
+                BIN_EDGES_S[i - 1]
+                + (target_hazard - self.cumulative_hazard[-1]) * self.tail_s
+                - min(age_s, BIN_EDGES_S[i - 1])
+            )
+        low = self.cumulative_hazard[i - 1]
+        at = BIN_EDGES_S[i - 1] + (BIN_EDGES_S[i] - BIN_EDGES_S[i - 1]) * (target_hazard - low) / (
+            self.cumulative_hazard[i] - low
+        )
         return max(0.0, at - age_s)
 
 
@@ -85,71 +91,81 @@ class HazardEstimate:
 class Prior:
     """How to judge ages of which little was seen.
 
-    `prior` is how many generations a constant hazard counts for; `persistence` how far, in logarithm of age,
+    `weight` is how many generations a constant hazard counts for; `persistence` how far, in logarithm of age,
     the hazard at the frontier is believed to last beyond it; the frontier is the oldest age at which
-    `crowd` generations were at risk.
+    `min_at_risk` generations were at risk.
     """
 
-    prior: float
+    weight: float
     persistence: float
-    crowd: float
+    min_at_risk: float
 
 
-CONSERVATIVE: Final = Prior(prior=PRIOR_WEIGHT, persistence=PERSISTENCE, crowd=0.5)
+CONSERVATIVE: Final = Prior(weight=PRIOR_WEIGHT, persistence=PERSISTENCE, min_at_risk=0.5)
 """For polls: where nobody has been, the fixed clock is the safe bet."""
 
-NEUTRAL: Final = Prior(prior=0.5, persistence=10.0, crowd=4.0)
+NEUTRAL: Final = Prior(weight=0.5, persistence=10.0, min_at_risk=4.0)
 """For forecasts: what was seen goes on; the prior's long tail would decide when the last job ends."""
 
 
 def estimate_hazard(
     observations: Observations, mean_s: float, interval_s: float, prior: Prior = CONSERVATIVE
 ) -> HazardEstimate:
-    """Return the estimate that `evidence` gives; `mean_s` is the mean believed until now."""
-    at_risk, oldest, frontier = _at_risk(observations, prior.crowd)
-    size = min(oldest + CELLS_BEYOND_LAST, BIN_COUNT)
-    widths = [EDGES[b + 1] - EDGES[b] for b in range(size)]
-    ends = [value / observations.weight for value in observations.ends[:size]]
-    reach = _smoothing_reach(sum(ends))
-    smooth_ends = _smooth(ends, reach)
+    """Return the estimate that the observations give; `mean_s` is the mean believed until now."""
+    at_risk, oldest, frontier = _at_risk(observations, prior.min_at_risk)
+    size = min(oldest + BINS_BEYOND_LAST, BIN_COUNT)
+    widths = [BIN_EDGES_S[b + 1] - BIN_EDGES_S[b] for b in range(size)]
+    completions = [value / observations.weight for value in observations.completions[:size]]
+    reach = _smoothing_reach(sum(completions))
+    smooth_completions = _smooth(completions, reach)
     smooth_time = _smooth([y * w for y, w in zip(at_risk, widths, strict=False)], reach)
-    smooth_prior = [prior.prior * w for w in _smooth(widths, reach)]
+    smooth_prior = [prior.weight * w for w in _smooth(widths, reach)]
     hazard = [
-        (d + p / mean_s) / (t + p) for d, t, p in zip(smooth_ends, smooth_time, smooth_prior, strict=True)
+        (d + p / mean_s) / (t + p)
+        for d, t, p in zip(smooth_completions, smooth_time, smooth_prior, strict=True)
     ]
     level = hazard[frontier] if prior is CONSERVATIVE else max(hazard[frontier], 1.0 / mean_s)
     for b in range(frontier + 1, size):
-        lasting = exp((frontier - b) * BIN_STEP / prior.persistence)
-        guess = (level * mean_s) ** lasting / mean_s
+        decay = exp((frontier - b) * BIN_STEP / prior.persistence)
+        guess = (level * mean_s) ** decay / mean_s
         hazard[b] += (guess - 1.0 / mean_s) * smooth_prior[b] / (smooth_time[b] + smooth_prior[b])
-    tail_s = min(mean_s, max(INITIAL_MEAN_INTERVALS * interval_s, 0.5 * EDGES[frontier]))
+    tail_s = min(mean_s, max(INITIAL_MEAN_INTERVALS * interval_s, 0.5 * BIN_EDGES_S[frontier]))
     return _integrate(hazard, widths, tail_s if prior is CONSERVATIVE else min(tail_s, 1.0 / level))
 
 
-def _at_risk(observations: Observations, crowd: float) -> tuple[list[float], int, int]:
+def _at_risk(observations: Observations, min_at_risk: float) -> tuple[list[float], int, int]:
     """Return generations at risk by bin, how many bins have any, and the last that has a crowd."""
-    counts = [max(0.0, value / observations.weight) for value in accumulate(observations.enters[:BIN_COUNT])]
+    counts = [
+        max(0.0, value / observations.weight) for value in accumulate(observations.at_risk_deltas[:BIN_COUNT])
+    ]
     oldest = frontier = 0
     for b, count in enumerate(counts):
         if count > 1e-3:
             oldest = b
-            if count >= crowd:
+            if count >= min_at_risk:
                 frontier = b
     return counts, oldest + 1, frontier
 
 
 def _integrate(hazard: list[float], widths: list[float], tail_s: float) -> HazardEstimate:
-    risk = list(accumulate((h * w for h, w in zip(hazard, widths, strict=True)), initial=0.0))
-    survival = [exp(-r) for r in risk]
+    cumulative_hazard = list(accumulate((h * w for h, w in zip(hazard, widths, strict=True)), initial=0.0))
+    survival = [exp(-r) for r in cumulative_hazard]
     pairs = zip(survival, survival[1:], widths, strict=False)
-    area = list(accumulate(((s + t) / 2 * w for s, t, w in pairs), initial=0.0))
+    survival_integral = list(accumulate(((s + t) / 2 * w for s, t, w in pairs), initial=0.0))
     density = [(s - t) / w for s, t, w in zip(survival, survival[1:], widths, strict=False)]
-    return HazardEstimate(survival, area, risk, density, area[-1] + survival[-1] * tail_s, tail_s)
+    return HazardEstimate(
+        survival,
+        survival_integral,
+        cumulative_hazard,
+        density,
+        survival_integral[-1] + survival[-1] * tail_s,
+        tail_s,
+    )
 
 
-def _smoothing_reach(ends: float) -> int:
+def _smoothing_reach(completions: float) -> int:
     """Return how many bins to either side a box must reach for three of them to make the kernel."""
-    width = min(MAX_KERNEL_WIDTH, KERNEL_WIDTH * (max(ends, 0.5) / KERNEL_REFERENCE_COUNT) ** -0.2)
+    width = min(MAX_KERNEL_WIDTH, KERNEL_WIDTH * (max(completions, 0.5) / KERNEL_REFERENCE_COUNT) ** -0.2)
     return max(1, round((sqrt(1.0 + 4.0 * (width / BIN_STEP) ** 2) - 1.0) / 2.0))
 
 

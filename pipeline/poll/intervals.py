@@ -10,7 +10,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pipeline.poll.observations import EDGES, bin_of
+from pipeline.poll.observations import BIN_EDGES_S, bin_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,23 +35,23 @@ class PollPlan:
     """
 
     ages: Sequence[float]
-    nexts: Sequence[float]
+    next_ages: Sequence[float]
     interval_s: float
 
-    def next_age(self, age_s: float) -> float:
+    def next_poll_age(self, age_s: float) -> float:
         """Return the age of the poll after one at `age_s`: MIN_INTERVAL to MAX_INTERVAL intervals later."""
-        ages, nexts = self.ages, self.nexts
+        ages, next_ages = self.ages, self.next_ages
         i = bisect_right(ages, age_s)
         if i == len(ages):
             return age_s + self.interval_s
         low = ages[i - 1]
-        at = nexts[i - 1] + (nexts[i] - nexts[i - 1]) * (age_s - low) / (ages[i] - low)
+        at = next_ages[i - 1] + (next_ages[i] - next_ages[i - 1]) * (age_s - low) / (ages[i] - low)
         return min(max(at, age_s + MIN_INTERVAL * self.interval_s), age_s + MAX_INTERVAL * self.interval_s)
 
     def polls_sooner_than(self, other: PollPlan, intervals: float) -> bool:
         """Say whether some poll comes sooner than with `other`, by that many poll intervals or more."""
-        least_s = intervals * self.interval_s
-        return any(other.next_age(age) - self.next_age(age) >= least_s for age in self.ages)
+        threshold_s = intervals * self.interval_s
+        return any(other.next_poll_age(age) - self.next_poll_age(age) >= threshold_s for age in self.ages)
 
 
 def fixed_plan(interval_s: float) -> PollPlan:
@@ -59,39 +59,40 @@ def fixed_plan(interval_s: float) -> PollPlan:
     return PollPlan((0.0,), (interval_s,), interval_s)
 
 
-def optimal_plan(known: HazardEstimate, interval_s: float, cap: float = MAX_INTERVAL) -> PollPlan:
-    """Return the plan that spends the least on polls and delay together, waiting `cap` intervals at most.
+def optimal_plan(estimate: HazardEstimate, interval_s: float, max_interval: float = MAX_INTERVAL) -> PollPlan:
+    """Return the plan that spends the least on polls and delay together, waiting `max_interval` intervals at
+    most.
 
     A second of delay is priced at what the fixed clock pays for it: its polls a job (mean / interval + 1/2)
     for its mean delay (interval / 2). At that price the optimum has fewer polls and less delay than the fixed
     clock, by about the same factor each. Dynamic programming over the ages, from the last one back; that
     the best next poll moves with the last one (Barlow, Hunter and Proschan 1963) bounds the search.
     """
-    nodes = _grid_nodes(known, interval_s)
-    ages = [EDGES[b] for b in nodes]
-    price = (known.mean_s / interval_s + 0.5) / (interval_s / 2.0)
-    slopes = [price * known.survival[b] for b in nodes]
-    areas = [price * known.area[b] for b in nodes]
+    nodes = _grid_nodes(estimate, interval_s)
+    ages = [BIN_EDGES_S[b] for b in nodes]
+    delay_price = (estimate.mean_s / interval_s + 0.5) / (interval_s / 2.0)
+    slopes = [delay_price * estimate.survival[b] for b in nodes]
+    areas = [delay_price * estimate.survival_integral[b] for b in nodes]
     last = len(nodes) - 1
-    nexts = [0.0] * last + [ages[last] + interval_s]
-    tail = known.tail_s / interval_s + price * interval_s / 2.0
-    costs = [0.0] * last + [known.survival[nodes[last]] * tail - areas[last]]
-    top = last
+    next_ages = [0.0] * last + [ages[last] + interval_s]
+    tail_cost = estimate.tail_s / interval_s + delay_price * interval_s / 2.0
+    costs = [0.0] * last + [estimate.survival[nodes[last]] * tail_cost - areas[last]]
+    best_index = last
     for i in range(last - 1, -1, -1):
         slope, age = slopes[i], ages[i]
-        limit = bisect_right(ages, age + cap * interval_s, i + 1, top + 1)
-        best, top = min((slope * ages[j] + costs[j], j) for j in range(i + 1, max(limit, i + 2)))
-        costs[i] = best - slope * age + slope / price
-        nexts[i] = ages[top]
-    return PollPlan(ages, nexts, interval_s)
+        limit = bisect_right(ages, age + max_interval * interval_s, i + 1, best_index + 1)
+        best, best_index = min((slope * ages[j] + costs[j], j) for j in range(i + 1, max(limit, i + 2)))
+        costs[i] = best - slope * age + slope / delay_price
+        next_ages[i] = ages[best_index]
+    return PollPlan(ages, next_ages, interval_s)
 
 
-def _grid_nodes(known: HazardEstimate, interval_s: float) -> list[int]:
+def _grid_nodes(estimate: HazardEstimate, interval_s: float) -> list[int]:
     """Return the edges to plan on: the grid's, thinned out where it is finer than the grain."""
-    grain = GRID_STEP * interval_s
+    step_s = GRID_STEP * interval_s
     nodes, at = [0], 0.0
-    for b in range(bin_of(MIN_INTERVAL * interval_s), len(known.survival)):
-        if EDGES[b] >= at + grain:
+    for b in range(bin_of(MIN_INTERVAL * interval_s), len(estimate.survival)):
+        if BIN_EDGES_S[b] >= at + step_s:
             nodes.append(b)
-            at = EDGES[b]
+            at = BIN_EDGES_S[b]
     return nodes

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.poll.hazard import INITIAL_MEAN_INTERVALS, NEUTRAL, HazardEstimate, estimate_hazard
 from pipeline.poll.intervals import MAX_INTERVAL, PollPlan, fixed_plan, optimal_plan
-from pipeline.poll.observations import BIN_COUNT, BIN_STEP, FIRST_S, Observations
+from pipeline.poll.observations import BIN_COUNT, BIN_STEP, MIN_AGE_S, Observations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-HALF_LIFE: Final = 1000.0
+HALF_LIFE_COMPLETIONS: Final = 1000.0
 """After how many ends (or twice the generations in flight, if that is more) what was counted counts half."""
 
 MIN_COMPLETIONS: Final = 5
@@ -24,8 +24,8 @@ MAX_COMPLETIONS: Final = 50
 MIN_POLLS: Final = 10
 """Fit anew after so many ends or polls; after more of them the more there are."""
 
-GRID: Final = [FIRST_S, BIN_STEP, BIN_COUNT]
-VERSION: Final = 1
+GRID_PARAMETERS: Final = [MIN_AGE_S, BIN_STEP, BIN_COUNT]
+DUMP_FORMAT_VERSION: Final = 1
 
 CACHED_WEIGHT: Final = 100.0
 """How many ends a memory of earlier runs counts for at most, so that this run's soon outweigh it."""
@@ -52,27 +52,27 @@ class _KeyState:
     """One kind: its evidence, what it amounts to, and how well that has foretold the polls of late."""
 
     __slots__ = (
-        "doubt",
+        "cached_count",
+        "drift",
         "estimate",
-        "evidence",
-        "forecast",
+        "fitted_completions",
+        "fitted_polls",
         "mean_s",
+        "neutral_estimate",
+        "observations",
         "plan",
-        "remembered",
-        "thought_ends",
-        "thought_looks",
     )
 
-    def __init__(self, evidence: Observations, plan: PollPlan, mean_s: float) -> None:
-        self.evidence = evidence
+    def __init__(self, observations: Observations, plan: PollPlan, mean_s: float) -> None:
+        self.observations = observations
         self.plan = plan
         self.mean_s = mean_s
         self.estimate: HazardEstimate | None = None
-        self.forecast: HazardEstimate | None = None
-        self.doubt = 0.0
-        self.remembered = evidence.finishes
-        self.thought_ends = 0
-        self.thought_looks = 0
+        self.neutral_estimate: HazardEstimate | None = None
+        self.drift = 0.0
+        self.cached_count = observations.completion_count
+        self.fitted_completions = 0
+        self.fitted_polls = 0
 
     def max_interval(self) -> float:
         """Return the longest wait to plan, in poll intervals."""
@@ -80,14 +80,26 @@ class _KeyState:
 
     def only_cached(self) -> bool:
         """Say whether most of what is believed is the memory of an earlier run."""
-        return self.remembered > 0 and self.evidence.finishes - self.remembered < CONFIRMING_COMPLETIONS
+        return (
+            self.cached_count > 0
+            and self.observations.completion_count - self.cached_count < CONFIRMING_COMPLETIONS
+        )
 
     def needs_refit(self) -> bool:
         """Say whether enough has been seen since the last plan for another one."""
-        seen = self.evidence
-        ends, looks = seen.finishes - self.thought_ends, seen.looks - self.thought_looks
-        few = max(MIN_COMPLETIONS, seen.running // 25, min(MAX_COMPLETIONS, seen.finishes // 20))
-        return ends >= few or looks >= max(MIN_POLLS, seen.looks // 20, seen.running // 10)
+        observations = self.observations
+        new_completions, new_polls = (
+            observations.completion_count - self.fitted_completions,
+            observations.poll_count - self.fitted_polls,
+        )
+        min_completions = max(
+            MIN_COMPLETIONS,
+            observations.running_count // 25,
+            min(MAX_COMPLETIONS, observations.completion_count // 20),
+        )
+        return new_completions >= min_completions or new_polls >= max(
+            MIN_POLLS, observations.poll_count // 20, observations.running_count // 10
+        )
 
 
 class DurationLearner:
@@ -99,103 +111,115 @@ class DurationLearner:
     def __init__(self, interval_s: float = 10.0) -> None:
         self._interval_s = interval_s
         self._fixed = fixed_plan(interval_s)
-        self._kinds: dict[str, _KeyState] = {}
+        self._states: dict[str, _KeyState] = {}
 
-    def plan(self, kind: str) -> PollPlan:
-        """Return the present plan for `kind`; a new object once it has changed."""
-        known = self._kinds.get(kind)
-        return self._fixed if known is None else known.plan
+    def plan(self, duration_key: str) -> PollPlan:
+        """Return the present plan for `duration_key`; a new object once it has changed."""
+        state = self._states.get(duration_key)
+        return self._fixed if state is None else state.plan
 
-    def on_started(self, kind: str) -> None:
-        """Take note that one more generation of `kind` is in flight."""
-        self._state_of(kind).evidence.running += 1
+    def on_started(self, duration_key: str) -> None:
+        """Take note that one more generation of `duration_key` is in flight."""
+        self._state_of(duration_key).observations.running_count += 1
 
-    def on_left(self, kind: str) -> None:
-        """Take note that one generation of `kind` less is in flight."""
-        self._state_of(kind).evidence.running -= 1
+    def on_left(self, duration_key: str) -> None:
+        """Take note that one generation of `duration_key` less is in flight."""
+        self._state_of(duration_key).observations.running_count -= 1
 
-    def on_still_running(self, kind: str, from_s: float, to_s: float) -> None:
+    def on_still_running(self, duration_key: str, from_s: float, to_s: float) -> None:
         """Take note that a generation known to run at age `from_s` still ran at `to_s`."""
-        known = self._state_of(kind)
-        known.evidence.add_still_running(from_s, to_s)
-        self._update_drift(known, from_s, to_s, ended=False)
+        state = self._state_of(duration_key)
+        state.observations.add_still_running(from_s, to_s)
+        self._update_drift(state, from_s, to_s, finished=False)
 
-    def on_finished(self, kind: str, from_s: float, to_s: float) -> None:
+    def on_finished(self, duration_key: str, from_s: float, to_s: float) -> None:
         """Take note that a generation known to run at age `from_s` was found ended at `to_s`."""
-        known = self._state_of(kind)
-        half_life = max(HALF_LIFE, 2.0 * known.evidence.running)
-        known.evidence.add_finished(from_s, to_s, half_life)
-        self._update_drift(known, from_s, to_s, ended=True)
+        state = self._state_of(duration_key)
+        half_life = max(HALF_LIFE_COMPLETIONS, 2.0 * state.observations.running_count)
+        state.observations.add_finished(from_s, to_s, half_life)
+        self._update_drift(state, from_s, to_s, finished=True)
 
-    def remaining_s(self, kind: str, age_s: float) -> float | None:
+    def remaining_s(self, duration_key: str, age_s: float) -> float | None:
         """Return the expected residual rendering time at `age_s`; None while nothing is known."""
-        known = self.estimate_for(kind)
-        return None if known is None else known.remaining_s(age_s)
+        estimate = self.estimate_for(duration_key)
+        return None if estimate is None else estimate.remaining_s(age_s)
 
-    def estimate_for(self, kind: str) -> HazardEstimate | None:
-        """Return the estimate for forecasts of `kind`; None before its first end was seen."""
-        known = self._kinds.get(kind)
-        if known is None or not known.evidence.finishes:
+    def estimate_for(self, duration_key: str) -> HazardEstimate | None:
+        """Return the estimate for forecasts of `duration_key`; None before its first end was seen."""
+        state = self._states.get(duration_key)
+        if state is None or not state.observations.completion_count:
             return None
-        if known.forecast is None:
-            known.forecast = estimate_hazard(known.evidence, known.mean_s, self._interval_s, NEUTRAL)
-        return known.forecast
+        if state.neutral_estimate is None:
+            state.neutral_estimate = estimate_hazard(
+                state.observations, state.mean_s, self._interval_s, NEUTRAL
+            )
+        return state.neutral_estimate
 
     def dump(self) -> dict[str, Any]:
         """Return what was learned, for `restore` in a later run; JSON can hold it."""
-        learned = [(name, known) for name, known in self._kinds.items() if known.evidence.finishes]
-        kinds = {name: known.evidence.dump() for name, known in learned[-MAX_DURATION_KEYS:]}
-        return {"version": VERSION, "grid": GRID, "kinds": kinds}
+        learned = [
+            (name, known) for name, known in self._states.items() if known.observations.completion_count
+        ]
+        kinds = {name: known.observations.dump() for name, known in learned[-MAX_DURATION_KEYS:]}
+        return {"version": DUMP_FORMAT_VERSION, "grid": GRID_PARAMETERS, "kinds": kinds}
 
     def restore(self, data: Mapping[str, Any]) -> None:
         """Take over what an earlier run dumped; whatever is not that is ignored."""
-        if not isinstance(data, dict) or data.get("version") != VERSION or data.get("grid") != GRID:
+        if (
+            not isinstance(data, dict)
+            or data.get("version") != DUMP_FORMAT_VERSION
+            or data.get("grid") != GRID_PARAMETERS
+        ):
             return
         kinds = data.get("kinds")
         for name, counts in list(kinds.items())[-MAX_DURATION_KEYS:] if isinstance(kinds, dict) else ():
             try:
-                evidence = Observations.from_dump(counts, CACHED_WEIGHT)
+                observations = Observations.from_dump(counts, CACHED_WEIGHT)
             except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
                 continue
-            self._kinds[str(name)] = known = self._new_state(evidence)
-            self._refit(known)
+            self._states[str(name)] = state = self._new_state(observations)
+            self._refit(state)
 
-    def _state_of(self, kind: str) -> _KeyState:
-        known = self._kinds.get(kind)
-        if known is None:
-            known = self._kinds[kind] = self._new_state(Observations())
-        return known
+    def _state_of(self, duration_key: str) -> _KeyState:
+        state = self._states.get(duration_key)
+        if state is None:
+            state = self._states[duration_key] = self._new_state(Observations())
+        return state
 
-    def _new_state(self, evidence: Observations) -> _KeyState:
-        return _KeyState(evidence, self._fixed, INITIAL_MEAN_INTERVALS * self._interval_s)
+    def _new_state(self, observations: Observations) -> _KeyState:
+        return _KeyState(observations, self._fixed, INITIAL_MEAN_INTERVALS * self._interval_s)
 
-    def _update_drift(self, known: _KeyState, from_s: float, to_s: float, *, ended: bool) -> None:
+    def _update_drift(self, state: _KeyState, from_s: float, to_s: float, *, finished: bool) -> None:
         """Test the estimate on a poll it has not seen (a cumulative sum, Page 1954), then fit anew."""
-        if known.estimate is not None:
-            believed = known.estimate.hazard_at(to_s) - known.estimate.hazard_at(from_s)
-            constant = (to_s - from_s) / known.mean_s
-            known.doubt += _log_likelihood(constant, ended=ended) - _log_likelihood(believed, ended=ended)
-            known.doubt = max(0.0, known.doubt)
-            if known.doubt > (NEW_DRIFT_THRESHOLD if known.only_cached() else DRIFT_THRESHOLD):
-                known.evidence.scale(DRIFT_DISCOUNT)
-                known.doubt = 0.0
-                self._refit(known)
+        if state.estimate is not None:
+            expected_hazard = state.estimate.cumulative_hazard_at(to_s) - state.estimate.cumulative_hazard_at(
+                from_s
+            )
+            constant_hazard = (to_s - from_s) / state.mean_s
+            state.drift += _log_likelihood(constant_hazard, finished=finished) - _log_likelihood(
+                expected_hazard, finished=finished
+            )
+            state.drift = max(0.0, state.drift)
+            if state.drift > (NEW_DRIFT_THRESHOLD if state.only_cached() else DRIFT_THRESHOLD):
+                state.observations.scale(DRIFT_DISCOUNT)
+                state.drift = 0.0
+                self._refit(state)
                 return
-        if known.needs_refit():
-            self._refit(known)
+        if state.needs_refit():
+            self._refit(state)
 
-    def _refit(self, known: _KeyState) -> None:
-        known.thought_ends = known.evidence.finishes
-        known.thought_looks = known.evidence.looks
-        known.estimate = estimate_hazard(known.evidence, known.mean_s, self._interval_s)
-        known.forecast = None
-        known.mean_s = known.estimate.mean_s
-        known.evidence.density = known.estimate.density
-        known.plan = optimal_plan(known.estimate, self._interval_s, known.max_interval())
+    def _refit(self, state: _KeyState) -> None:
+        state.fitted_completions = state.observations.completion_count
+        state.fitted_polls = state.observations.poll_count
+        state.estimate = estimate_hazard(state.observations, state.mean_s, self._interval_s)
+        state.neutral_estimate = None
+        state.mean_s = state.estimate.mean_s
+        state.observations.density = state.estimate.density
+        state.plan = optimal_plan(state.estimate, self._interval_s, state.max_interval())
 
 
-def _log_likelihood(risk: float, *, ended: bool) -> float:
+def _log_likelihood(cumulative_hazard: float, *, finished: bool) -> float:
     """Return the logarithm of the chance to end, or not to end, over a stretch of cumulative hazard."""
-    if not ended:
-        return -risk
-    return log(-expm1(-risk)) if risk > 1e-12 else -28.0
+    if not finished:
+        return -cumulative_hazard
+    return log(-expm1(-cumulative_hazard)) if cumulative_hazard > 1e-12 else -28.0

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-FIRST_S: Final = 0.01
+MIN_AGE_S: Final = 0.01
 BIN_STEP: Final = 0.02
 BIN_COUNT: Final = 780
 """The grid of ages is logarithmic: from 0.01 s in steps of 2% to some 16 hours; what is older is in the
 last bin."""
 
-EDGES: Final = array("d", [0.0] + [FIRST_S * exp(BIN_STEP * i) for i in range(BIN_COUNT)])
+BIN_EDGES_S: Final = array("d", [0.0] + [MIN_AGE_S * exp(BIN_STEP * i) for i in range(BIN_COUNT)])
 """Bin `b` holds the ages from `EDGES[b]` to `EDGES[b + 1]`, in seconds."""
 
 RESCALE_AT: Final = 1e6
@@ -31,39 +31,47 @@ RESCALE_AT: Final = 1e6
 
 def bin_of(age_s: float) -> int:
     """Return the bin of an age."""
-    if age_s < FIRST_S:
+    if age_s < MIN_AGE_S:
         return 0
-    return min(int(log(age_s / FIRST_S) / BIN_STEP) + 1, BIN_COUNT - 1)
+    return min(int(log(age_s / MIN_AGE_S) / BIN_STEP) + 1, BIN_COUNT - 1)
 
 
 class Observations:
     """Counts of one kind. `weight` is what a poll of today weighs: it grows, so that older ones fade."""
 
-    __slots__ = ("density", "ends", "enters", "finishes", "looks", "running", "weight")
+    __slots__ = (
+        "at_risk_deltas",
+        "completion_count",
+        "completions",
+        "density",
+        "poll_count",
+        "running_count",
+        "weight",
+    )
 
     def __init__(self) -> None:
-        self.ends = array("d", bytes(8 * BIN_COUNT))
-        self.enters = array("d", bytes(8 * (BIN_COUNT + 1)))
+        self.completions = array("d", bytes(8 * BIN_COUNT))
+        self.at_risk_deltas = array("d", bytes(8 * (BIN_COUNT + 1)))
         self.density: Sequence[float] = ()
         self.weight = 1.0
-        self.finishes = 0
-        self.looks = 0
-        self.running = 0
+        self.completion_count = 0
+        self.poll_count = 0
+        self.running_count = 0
 
     def add_still_running(self, from_s: float, to_s: float) -> None:
         """A generation that ran at age `from_s` still ran at `to_s`."""
-        self.looks += 1
-        self.enters[bin_of(from_s)] += self.weight
-        self.enters[bin_of(to_s)] -= self.weight
+        self.poll_count += 1
+        self.at_risk_deltas[bin_of(from_s)] += self.weight
+        self.at_risk_deltas[bin_of(to_s)] -= self.weight
 
     def add_finished(self, from_s: float, to_s: float, half_life: float) -> None:
         """A generation ended at an age in (`from_s`, `to_s`]; after `half_life` such, counts are halved."""
-        self.looks += 1
-        self.finishes += 1
-        self.enters[bin_of(from_s)] += self.weight
+        self.poll_count += 1
+        self.completion_count += 1
+        self.at_risk_deltas[bin_of(from_s)] += self.weight
         for b, share in self._bins_between(from_s, to_s):
-            self.ends[b] += self.weight * share
-            self.enters[b + 1] -= self.weight * share
+            self.completions[b] += self.weight * share
+            self.at_risk_deltas[b + 1] -= self.weight * share
         self.weight *= 2.0 ** (1.0 / half_life)
         if self.weight > RESCALE_AT:
             self.scale(1.0 / self.weight)
@@ -71,45 +79,48 @@ class Observations:
 
     def scale(self, share: float) -> None:
         """Let everything so far count `share` of what it did."""
-        self.ends = array("d", [value * share for value in self.ends])
-        self.enters = array("d", [value * share for value in self.enters])
+        self.completions = array("d", [value * share for value in self.completions])
+        self.at_risk_deltas = array("d", [value * share for value in self.at_risk_deltas])
 
-    def total(self) -> float:
+    def weighted_completions(self) -> float:
         """Return how many ends are counted, in polls of today."""
-        return sum(self.ends) / self.weight
+        return sum(self.completions) / self.weight
 
     def dump(self) -> dict[str, Any]:
         """Return the counts as JSON can hold them, in polls of today."""
-        return {"ends": _sparse(self.ends, self.weight), "enters": _sparse(self.enters, self.weight)}
+        return {
+            "ends": _sparse(self.completions, self.weight),
+            "enters": _sparse(self.at_risk_deltas, self.weight),
+        }
 
     @classmethod
-    def from_dump(cls, data: Mapping[str, Any], most: float) -> Observations:
-        """Return what `dump` gave, counting for at most `most` ends.
+    def from_dump(cls, data: Mapping[str, Any], max_completions: float) -> Observations:
+        """Return what `dump` gave, counting for at most `max_completions` completions.
 
         Raises `ValueError`, `TypeError`, `KeyError` or `AttributeError` when it is nothing of the kind.
         """
-        evidence = cls()
-        _fill(evidence.ends, data["ends"])
-        _fill(evidence.enters, data["enters"])
-        total = evidence.total()
+        observations = cls()
+        _fill(observations.completions, data["ends"])
+        _fill(observations.at_risk_deltas, data["enters"])
+        total = observations.weighted_completions()
         if (
-            min(evidence.ends) < 0.0
+            min(observations.completions) < 0.0
             or not 0.0 < total < inf
-            or min(_cumulative(evidence.enters)) < -1e-6 * total
+            or min(_cumulative(observations.at_risk_deltas)) < -1e-6 * total
         ):
             raise ValueError("no counts of ends and of generations at risk")
-        evidence.scale(min(1.0, most / total))
-        evidence.finishes = round(min(total, most))
-        return evidence
+        observations.scale(min(1.0, max_completions / total))
+        observations.completion_count = round(min(total, max_completions))
+        return observations
 
     def _bins_between(self, from_s: float, to_s: float) -> list[tuple[int, float]]:
         first, last = bin_of(from_s), bin_of(to_s)
         if first == last:
             return [(first, 1.0)]
-        known = self.density[first : last + 1]
-        widths = [min(EDGES[b + 1], to_s) - max(EDGES[b], from_s) for b in range(first, last + 1)]
+        density = self.density[first : last + 1]
+        widths = [min(BIN_EDGES_S[b + 1], to_s) - max(BIN_EDGES_S[b], from_s) for b in range(first, last + 1)]
         widths[-1] = max(widths[-1], 0.0)
-        parts = [w * d for w, d in zip(widths, known, strict=False)]
+        parts = [w * d for w, d in zip(widths, density, strict=False)]
         total = sum(parts)
         if total <= 0.0:
             parts, total = widths, sum(widths)

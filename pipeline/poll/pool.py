@@ -46,16 +46,16 @@ class PollerPool:
     """Tracks generations until they are finished, failed, or left for the next run."""
 
     def __init__(
-        self, run: RunContext, ready: Callable[[Record], None], ask_log: Callable[[Record], None]
+        self, run: RunContext, on_ready: Callable[[Record], None], ask_log: Callable[[Record], None]
     ) -> None:
-        """`ready` takes a finished generation, `ask_log` one that the vendor no longer knows."""
+        """`on_ready` takes a finished generation, `ask_log` one that the vendor no longer knows."""
         self._run = run
-        self._ready = ready
+        self._on_ready = on_ready
         self._ask_log = ask_log
         self._bulkhead = Bulkhead()
         self._confirmations = Confirmations(run.settings.poll_interval)
         self._deadlines = Deadlines()
-        self._key_refusals = 0
+        self._key_rejections = 0
         self._unknown_statuses: set[str] = set()
         self._last_errors: dict[str, str] = {}
         self._not_found: dict[str, tuple[float, int]] = {}
@@ -63,7 +63,7 @@ class PollerPool:
         self._due_earlier = anyio.Event()
         self._sleeping_until = 0.0
 
-    def backlog(self) -> int:
+    def generating_count(self) -> int:
         """Return how many generations an earlier run left to poll."""
         return sum(record.state is State.GENERATING for record in self._run.state.records.values())
 
@@ -76,8 +76,8 @@ class PollerPool:
     def track(self, record: Record) -> None:
         """Count a generation as in flight and plan its polls."""
         run = self._run
-        since = record.accepted_at or record.submitted_at or run.deps.wall()
-        self._schedule(record, max(0.0, run.deps.wall() - since))
+        accepted_at = record.accepted_at or record.submitted_at or run.deps.wall()
+        self._schedule(record, max(0.0, run.deps.wall() - accepted_at))
 
     async def track_accepted(self, record: Record, status: GenerationStatus) -> None:
         """Follow a generation that was just accepted; the create's answer may be final already."""
@@ -95,11 +95,11 @@ class PollerPool:
 
     def _wake_dispatcher(self) -> None:
         """Wake the dispatcher when a poll has become due before it meant to wake."""
-        when = self._run.deps.schedule.next_due()
-        if when is not None and when < self._sleeping_until:
+        due_at = self._run.deps.schedule.next_due()
+        if due_at is not None and due_at < self._sleeping_until:
             self._due_earlier.set()
 
-    async def _sleep(self, now: float, wait_s: float) -> None:
+    async def _sleep_until_due(self, now: float, wait_s: float) -> None:
         """Sleep until the next poll is due, or an earlier one is planned."""
         self._due_earlier, self._sleeping_until = anyio.Event(), now + wait_s
         with anyio.move_on_after(None if wait_s == inf else wait_s):
@@ -112,12 +112,12 @@ class PollerPool:
         async with due:
             while True:
                 now = run.deps.clock()
-                when = schedule.next_due()
-                if when is None or when > now:
-                    await self._sleep(now, inf if when is None else when - now)
-                elif (wait := rate_limit.acquire_delay_s(now)) > 0:
+                due_at = schedule.next_due()
+                if due_at is None or due_at > now:
+                    await self._sleep_until_due(now, inf if due_at is None else due_at - now)
+                elif (delay_s := rate_limit.acquire_delay_s(now)) > 0:
                     # The coordinator may have lent another rate long before a long gap is over.
-                    await anyio.sleep(min(wait, run.settings.poll_interval))
+                    await anyio.sleep(min(delay_s, run.settings.poll_interval))
                 elif (key := schedule.pop_due(now)) is not None:
                     self._polling.add(key)
                     await due.send(key)
@@ -138,18 +138,18 @@ class PollerPool:
         """Poll whatever is due as long as the run lasts."""
         async with due:
             async for key in due:
-                following: str | None = key
-                while following is not None:
-                    if not await self._run.guard(following, self._bulkhead, self._poll(following)):
-                        self._untrack(following)
-                    waiting = due.statistics().current_buffer_used
-                    following = None if waiting else self._next_due()
+                next_key: str | None = key
+                while next_key is not None:
+                    if not await self._run.guard(next_key, self._bulkhead, self._poll(next_key)):
+                        self._untrack(next_key)
+                    buffered = due.statistics().current_buffer_used
+                    next_key = None if buffered else self._take_due()
 
-    def _next_due(self) -> str | None:
+    def _take_due(self) -> str | None:
         """Take the next generation at once if one is due, without the way over the dispatcher."""
         run, now = self._run, self._run.deps.clock()
-        when = run.deps.schedule.next_due()
-        if when is None or when > now or run.deps.rate_limit.acquire_delay_s(now) > 0:
+        due_at = run.deps.schedule.next_due()
+        if due_at is None or due_at > now or run.deps.rate_limit.acquire_delay_s(now) > 0:
             return None
         key = run.deps.schedule.pop_due(now)
         if key is not None:
@@ -170,7 +170,7 @@ class PollerPool:
         run.deps.rate_limit.on_success(run.deps.clock())
         self._last_errors.pop(key, None)
         self._not_found.pop(key, None)
-        self._key_refusals = 0
+        self._key_rejections = 0
         await self._on_status(record, status)
 
     async def _on_status(self, record: Record, status: GenerationStatus) -> None:
@@ -207,7 +207,7 @@ class PollerPool:
         run, now = self._run, self._run.deps.clock()
         run.state.not_yet_at[record.key] = run.deps.wall()
         self._mark_overdue(record, now)
-        run.deps.schedule.not_yet(record.key, now=now)
+        run.deps.schedule.still_running(record.key, now=now)
         self._wake_dispatcher()
 
     async def _poll_failed(self, record: Record, error: StatusError) -> None:
@@ -221,9 +221,9 @@ class PollerPool:
         if error.http_status == 429:
             run.deps.rate_limit.on_rate_limited(now, retry_after_s)
         if error.http_status == 401:
-            self._key_refused(error)
+            self._key_rejected(error)
         else:
-            self._key_refusals = 0
+            self._key_rejections = 0
         if await self._left_as_unknown(record, error, now) or self._left_without_key(record, now):
             return
         run.deps.schedule.poll_failed(record.key, now=now, retry_after_s=retry_after_s)
@@ -247,10 +247,10 @@ class PollerPool:
             await self._finish(record, failed)
         return True
 
-    def _key_refused(self, error: StatusError) -> None:
+    def _key_rejected(self, error: StatusError) -> None:
         run = self._run
-        self._key_refusals += 1
-        if self._key_refusals >= MAX_KEY_REFUSALS:
+        self._key_rejections += 1
+        if self._key_rejections >= MAX_KEY_REFUSALS:
             source = run.deps.api.key.source
             run.stop_submitting(StopReason.KEY, f"the key read from {source} was refused: {error.message}")
             self._deadlines.expire_all()
@@ -306,15 +306,15 @@ class PollerPool:
         """The generation has ended: commit that and hand it on."""
         run, state = self._run, self._run.state
         polled = state.take_poll_stats(record)
-        state.settling += 1
+        state.finishing += 1
         try:
             if status.phase is Phase.COMPLETED:
                 after = replace(mark_ready(record, status, run.deps.wall()), **polled)
-                self._ready(await run.commit(record, after))
+                self._on_ready(await run.commit(record, after))
             else:
                 await self._fail_or_retry(record, status, polled)
         finally:
-            state.settling -= 1
+            state.finishing -= 1
             run.notify()
 
     async def _fail_or_retry(
@@ -326,15 +326,15 @@ class PollerPool:
         failure = failed.failure
         # Completed once is charged: a later answer that says otherwise buys no other generation.
         retryable = failure is not None and failure.retryable and failed.completed_at is None
-        allowed = run.settings.generation_retries
+        max_retries = run.settings.generation_retries
         if not backoff.should_regenerate(
-            retryable=retryable, faults=failed.faults - 1, generation_retries=allowed
+            retryable=retryable, faults=failed.faults - 1, generation_retries=max_retries
         ):
             await run.commit(record, failed)
             return
         when = "generating it again" if run.state.stop_reason is None else "the next run generates it again"
         message = f"{record.id}: {failure.message if failure else ''}; {when}"
         run.report_event(Topic.NOTE, message, Level.WARNING, record)
-        again = failed.evolve(State.PENDING, failure=None, generation_id="", finished_at=None)
-        await run.commit_both(record, failed, again)
-        run.state.queue(again)
+        retried = failed.evolve(State.PENDING, failure=None, generation_id="", finished_at=None)
+        await run.commit_both(record, failed, retried)
+        run.state.queue(retried)

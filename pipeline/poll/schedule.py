@@ -36,22 +36,23 @@ RESCHEDULE_THRESHOLD: Final = 0.05
 RESCHEDULE_STRIDE: Final = 4
 """How many waiting polls are held against a new plan at each step; a small heap is done in one go."""
 
-SMALL_BATCH: Final = 256
+SMALL_HEAP_SIZE: Final = 256
 
 
 class _Entry:
-    """One tracked generation: born when, last seen running at what age, due when and by which plan.
+    """One tracked generation: accepted when, last polled at what age, due when and by which plan.
 
-    `looked` is negative until something is known of a generation that was taken over from an earlier run.
+    `last_polled_age_s` is negative until something is known of a generation that was taken over from an
+    earlier run.
     """
 
-    __slots__ = ("born", "due", "failures", "kind", "looked", "plan")
+    __slots__ = ("accepted_at", "due_at", "duration_key", "failures", "last_polled_age_s", "plan")
 
-    def __init__(self, kind: str, born: float, looked: float) -> None:
-        self.kind = kind
-        self.born = born
-        self.looked = looked
-        self.due = inf
+    def __init__(self, duration_key: str, accepted_at: float, last_polled_age_s: float) -> None:
+        self.duration_key = duration_key
+        self.accepted_at = accepted_at
+        self.last_polled_age_s = last_polled_age_s
+        self.due_at = inf
         self.failures = 0
         self.plan: PollPlan | None = None
 
@@ -59,7 +60,7 @@ class _Entry:
 class PollSchedule:
     """Tracks generations by key; each is due, or being polled, until it is finished or dropped.
 
-    Whoever takes a key from `pop_due` owes it one of `not_yet`, `poll_failed`, `finished` or `drop`.
+    Whoever takes a key from `pop_due` owes it one of `still_running`, `poll_failed`, `finished` or `drop`.
     """
 
     def __init__(self, learner: DurationLearner, *, interval_s: float, random: Random) -> None:
@@ -68,8 +69,8 @@ class PollSchedule:
         self._random = random
         self._entries: dict[str, _Entry] = {}
         self._heap: list[tuple[float, str]] = []
-        self._latest: dict[str, PollPlan] = {}
-        self._swept = 0
+        self._latest_plans: dict[str, PollPlan] = {}
+        self._rescheduled_count = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -77,15 +78,15 @@ class PollSchedule:
     def __contains__(self, key: str) -> bool:
         return key in self._entries
 
-    def add(self, key: str, kind: str, *, now: float, age_s: float = 0.0) -> None:
+    def add(self, key: str, duration_key: str, *, now: float, age_s: float = 0.0) -> None:
         """Start tracking `key`, accepted `age_s` ago; an `age_s` above 0 spreads its overdue poll.
 
         Raises `ValueError` when `key` is tracked already.
         """
         if key in self._entries:
             raise ValueError(f"{key} is tracked already")
-        entry = self._entries[key] = _Entry(kind, now - age_s, -1.0 if age_s > 0.0 else 0.0)
-        self._learner.on_started(kind)
+        entry = self._entries[key] = _Entry(duration_key, now - age_s, -1.0 if age_s > 0.0 else 0.0)
+        self._learner.on_started(duration_key)
         if age_s > 0.0:
             self._schedule(key, entry, now + self._random.random() * self._interval_s)
             return
@@ -101,7 +102,7 @@ class PollSchedule:
         while heap:
             due, key = heap[0]
             entry = entries.get(key)
-            if entry is not None and entry.due == due:
+            if entry is not None and entry.due_at == due:
                 return due
             heappop(heap)
         return None
@@ -112,7 +113,7 @@ class PollSchedule:
             key = heappop(self._heap)[1]
             entry = self._entries[key]
             if not self._defer(key, entry, now):
-                entry.due = inf
+                entry.due_at = inf
                 return key
         return None
 
@@ -120,63 +121,63 @@ class PollSchedule:
         """Take a key before its poll is due; return whether it is tracked."""
         entry = self._entries.get(key)
         if entry is not None:
-            entry.due = inf
+            entry.due_at = inf
         return entry is not None
 
-    def not_yet(self, key: str, *, now: float) -> None:
+    def still_running(self, key: str, *, now: float) -> None:
         """Record that `key` still ran at `now`, and plan its next poll."""
         entry = self._entries[key]
-        age = max(now - entry.born, 0.0)
-        if 0.0 <= entry.looked < age:
-            self._learner.on_still_running(entry.kind, entry.looked, age)
-        entry.looked = age
+        age = max(now - entry.accepted_at, 0.0)
+        if 0.0 <= entry.last_polled_age_s < age:
+            self._learner.on_still_running(entry.duration_key, entry.last_polled_age_s, age)
+        entry.last_polled_age_s = age
         entry.failures = 0
         self._schedule(key, entry, self._next_poll_at(entry))
-        self._reschedule_all(entry.kind, now)
+        self._reschedule_all(entry.duration_key, now)
 
     def poll_failed(self, key: str, *, now: float, retry_after_s: float | None = None) -> None:
         """Poll again soon, at the pace of this key's consecutive failures, never before `retry_after_s`."""
         entry = self._entries[key]
-        wait = (
+        delay_s = (
             min(RETRY_INTERVALS * 2.0**entry.failures, 1.0)
             * self._interval_s
             * (0.5 + self._random.random() / 2.0)
         )
         entry.failures = min(entry.failures + 1, 16)
         entry.plan = None
-        self._schedule(key, entry, now + max(wait, retry_after_s or 0.0))
+        self._schedule(key, entry, now + max(delay_s, retry_after_s or 0.0))
 
     def finished(self, key: str, *, now: float) -> None:
         """Stop tracking `key`, which ended between its last poll and `now`."""
         entry = self._entries.pop(key)
-        self._learner.on_left(entry.kind)
-        age = now - entry.born
-        if 0.0 <= entry.looked < age:
-            self._learner.on_finished(entry.kind, entry.looked, age)
-        self._reschedule_all(entry.kind, now)
+        self._learner.on_left(entry.duration_key)
+        age = now - entry.accepted_at
+        if 0.0 <= entry.last_polled_age_s < age:
+            self._learner.on_finished(entry.duration_key, entry.last_polled_age_s, age)
+        self._reschedule_all(entry.duration_key, now)
 
     def drop(self, key: str, *, now: float) -> None:
         """Stop tracking `key` without a finish; a key that is not tracked is fine."""
         entry = self._entries.pop(key, None)
         if entry is not None:
-            self._learner.on_left(entry.kind)
+            self._learner.on_left(entry.duration_key)
 
     def _next_poll_at(self, entry: _Entry) -> float:
-        plan = entry.plan = self._learner.plan(entry.kind)
-        wait = plan.next_age(entry.looked) - entry.looked
-        scatter = JITTER * (2.0 * self._random.random() - 1.0)
-        return entry.born + entry.looked + wait + scatter * min(wait, self._interval_s)
+        plan = entry.plan = self._learner.plan(entry.duration_key)
+        delay_s = plan.next_poll_age(entry.last_polled_age_s) - entry.last_polled_age_s
+        jitter = JITTER * (2.0 * self._random.random() - 1.0)
+        return entry.accepted_at + entry.last_polled_age_s + delay_s + jitter * min(delay_s, self._interval_s)
 
     def _schedule(self, key: str, entry: _Entry, due: float) -> None:
-        entry.due = due
+        entry.due_at = due
         heappush(self._heap, (due, key))
         if len(self._heap) > 2 * len(self._entries) + 64:
-            self._heap = [(e.due, k) for k, e in self._entries.items() if e.due != inf]
+            self._heap = [(e.due_at, k) for k, e in self._entries.items() if e.due_at != inf]
             heapify(self._heap)
 
     def _defer(self, key: str, entry: _Entry, now: float) -> bool:
         """Move a poll that is due to where the plan of today has it, if that is well later."""
-        if entry.plan is None or entry.plan is self._learner.plan(entry.kind):
+        if entry.plan is None or entry.plan is self._learner.plan(entry.duration_key):
             return False
         due = self._next_poll_at(entry)
         if due <= now + DEFER_TOLERANCE * self._interval_s:
@@ -184,36 +185,38 @@ class PollSchedule:
         self._schedule(key, entry, due)
         return True
 
-    def _reschedule_all(self, kind: str, now: float) -> None:
+    def _reschedule_all(self, duration_key: str, now: float) -> None:
         """Bring waiting polls forward to where a newer plan has them, a few at a time."""
-        plan = self._learner.plan(kind)
-        latest = self._latest.get(kind)
-        if latest is not plan:
-            self._latest[kind] = plan
+        plan = self._learner.plan(duration_key)
+        previous_plan = self._latest_plans.get(duration_key)
+        if previous_plan is not plan:
+            self._latest_plans[duration_key] = plan
             if (
-                latest is None
-                or len(self._heap) <= SMALL_BATCH
-                or plan.polls_sooner_than(latest, DEFER_TOLERANCE)
+                previous_plan is None
+                or len(self._heap) <= SMALL_HEAP_SIZE
+                or plan.polls_sooner_than(previous_plan, DEFER_TOLERANCE)
             ):
-                self._swept = 0
-        if self._swept >= len(self._heap):
+                self._rescheduled_count = 0
+        if self._rescheduled_count >= len(self._heap):
             return
-        stop = self._swept + (RESCHEDULE_STRIDE if len(self._heap) > SMALL_BATCH else 2 * SMALL_BATCH)
-        for due, key in self._heap[self._swept : stop]:
+        stop = self._rescheduled_count + (
+            RESCHEDULE_STRIDE if len(self._heap) > SMALL_HEAP_SIZE else 2 * SMALL_HEAP_SIZE
+        )
+        for due, key in self._heap[self._rescheduled_count : stop]:
             entry = self._entries.get(key)
-            if entry is not None and entry.due == due and entry.plan is not None:
+            if entry is not None and entry.due_at == due and entry.plan is not None:
                 self._reschedule_sooner(key, entry, now)
-        self._swept = stop
+        self._rescheduled_count = stop
 
     def _reschedule_sooner(self, key: str, entry: _Entry, now: float) -> None:
-        plan = self._learner.plan(entry.kind)
+        plan = self._learner.plan(entry.duration_key)
         if entry.plan is plan:
             return
-        due = entry.born + plan.next_age(entry.looked)
-        if due >= entry.due - RESCHEDULE_THRESHOLD * self._interval_s:
+        due = entry.accepted_at + plan.next_poll_age(entry.last_polled_age_s)
+        if due >= entry.due_at - RESCHEDULE_THRESHOLD * self._interval_s:
             return
         if due <= now:
-            age = now - entry.born
-            due = min(entry.due, now + self._random.random() * (plan.next_age(age) - age))
+            age = now - entry.accepted_at
+            due = min(entry.due_at, now + self._random.random() * (plan.next_poll_age(age) - age))
         entry.plan = plan
         self._schedule(key, entry, due)

@@ -2,7 +2,7 @@
 
 It owns the judgement for forecasts of when a batch ends, where the slowest decides: what was seen counts for
 itself, step by step (Kaplan and Meier, 1958), and where little was seen a smooth curve fitted to the same
-evidence goes on. Polls and their price are another matter (see `estimate`).
+evidence goes on. Polls and their price are another matter (see `hazard`).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ MAX_GROUPS: Final = 16
 STUCK_SHARE: Final = 0.02
 """The share that may hang for ever; without it one that does would stretch the whole curve."""
 
-CACHED_WEIGHT: Final = 12.0
+CACHED_SAMPLE_WEIGHT: Final = 12.0
 """How many generations of this run the memory of earlier runs counts for at most."""
 
-STEP: Final = 0.03
+LOG_STEP: Final = 0.03
 MIN_DURATION_S: Final = 0.01
 OVERDUE_SHARE: Final = 0.05
 """Beyond everything that was seen, at least this share of the age is still to come."""
@@ -45,121 +45,128 @@ OVERDUE_SHARE: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class DurationDistribution:
-    """The cumulative hazard `risk` at the ages `edges`; `oldest_s` is the longest time seen."""
+    """The cumulative hazard at the ages `edges`; `longest_s` is the longest time seen."""
 
     edges: Sequence[float]
-    risk: Sequence[float]
+    cumulative_hazard: Sequence[float]
     mean_s: float
-    oldest_s: float
+    longest_s: float
 
     def residual_s(self, age_s: float, share: float) -> float:
         """Return the residual time that `share` (0 < share <= 1) of those running at `age_s` outlast."""
-        edges, risk = self.edges, self.risk
-        wanted = self._hazard_at(age_s) - log(share)
-        i = bisect_left(risk, wanted)
-        if i == len(risk):
+        edges, hazard = self.edges, self.cumulative_hazard
+        target_hazard = self._cumulative_hazard_at(age_s) - log(share)
+        i = bisect_left(hazard, target_hazard)
+        if i == len(hazard):
             at = max(edges[-1], age_s)
         else:
-            part = (wanted - risk[i - 1]) / (risk[i] - risk[i - 1]) if i else 0.0
+            part = (target_hazard - hazard[i - 1]) / (hazard[i] - hazard[i - 1]) if i else 0.0
             at = edges[i - 1] + part * (edges[i] - edges[i - 1]) if i else edges[0]
-        return max(at - age_s, OVERDUE_SHARE * age_s if age_s > self.oldest_s else 0.0)
+        return max(at - age_s, OVERDUE_SHARE * age_s if age_s > self.longest_s else 0.0)
 
-    def _hazard_at(self, age_s: float) -> float:
-        edges, risk = self.edges, self.risk
+    def _cumulative_hazard_at(self, age_s: float) -> float:
+        edges, hazard = self.edges, self.cumulative_hazard
         i = bisect_right(edges, age_s)
         if i == 0:
             return 0.0
         if i == len(edges):
-            return risk[-1]
+            return hazard[-1]
         part = (age_s - edges[i - 1]) / (edges[i] - edges[i - 1])
-        return risk[i - 1] + part * (risk[i] - risk[i - 1])
+        return hazard[i - 1] + part * (hazard[i] - hazard[i - 1])
 
 
 def fit_distribution(
-    seen: Sequence[float], running: Sequence[float], guess_s: float, earlier: Sequence[float] = ()
+    observed: Sequence[float], running: Sequence[float], prior_median_s: float, cached: Sequence[float] = ()
 ) -> DurationDistribution:
-    """Return the spread that rendering times `seen` and the ages of the `running` ones speak for.
+    """Return the spread that rendering times `observed` and the ages of the `running` ones speak for.
 
-    Seconds all. `guess_s` is the median to expect before anything is known; `earlier` are rendering times of
-    earlier runs, which count for less. `seen` and `earlier` are sorted.
+    Seconds all. `prior_median_s` is the median to expect before anything is known; `cached` are rendering
+    times of earlier runs, which count for less. `observed` and `cached` are sorted.
     """
-    known = [(seen, 1.0)]
-    if earlier:
-        known.append((earlier, min(1.0, CACHED_WEIGHT / len(earlier))))
+    samples = [(observed, 1.0)]
+    if cached:
+        samples.append((cached, min(1.0, CACHED_SAMPLE_WEIGHT / len(cached))))
     ages = sorted(age for age in running if age > MIN_DURATION_S)
-    median_s, width = _fit(known, ages, guess_s)
-    ends = [guess_s, median_s, *seen[:1], *seen[-1:], *earlier[:1], *earlier[-1:], *ages[-1:]]
+    median_s, width = _fit(samples, ages, prior_median_s)
+    ends = [prior_median_s, median_s, *observed[:1], *observed[-1:], *cached[:1], *cached[-1:], *ages[-1:]]
     low, high = 0.25 * max(min(ends), MIN_DURATION_S), 8.0 * max(*ends, MIN_DURATION_S)
-    edges = [low * exp(STEP * i) for i in range(int(log(high / low) / STEP) + 2)]
-    risk = list(accumulate(_hazards(edges, known, ages, (median_s, width)), initial=0.0))
+    edges = [low * exp(LOG_STEP * i) for i in range(int(log(high / low) / LOG_STEP) + 2)]
+    cumulative_hazard = list(accumulate(_hazards(edges, samples, ages, (median_s, width)), initial=0.0))
     mean_s = edges[0] + sum(
-        (exp(-a) + exp(-b)) / 2.0 * (edges[i + 1] - edges[i]) for i, (a, b) in enumerate(pairwise(risk))
+        (exp(-a) + exp(-b)) / 2.0 * (edges[i + 1] - edges[i])
+        for i, (a, b) in enumerate(pairwise(cumulative_hazard))
     )
-    return DurationDistribution(edges, risk, mean_s, max([*seen[-1:], *earlier[-1:]], default=0.0))
+    return DurationDistribution(
+        edges, cumulative_hazard, mean_s, max([*observed[-1:], *cached[-1:]], default=0.0)
+    )
 
 
 def _hazards(
     edges: Sequence[float],
-    known: Sequence[tuple[Sequence[float], float]],
+    samples: Sequence[tuple[Sequence[float], float]],
     ages: Sequence[float],
     curve: tuple[float, float],
 ) -> Iterator[float]:
     """Yield the risk of each step of `edges`: what was seen there, drawn towards the curve."""
-    outlast = [_survival(edge, *curve) for edge in edges]
+    survival = [_survival(edge, *curve) for edge in edges]
     for i, (low, high) in enumerate(pairwise(edges)):
         ended, alive = 0.0, len(ages) - (bisect_left(ages, low) + bisect_left(ages, high)) / 2.0
-        for times, weight in known:
+        for times, weight in samples:
             first = bisect_left(times, low)
             ended += weight * (bisect_left(times, high) - first)
             alive += weight * (len(times) - first)
-        expected = 1.0 - outlast[i + 1] / outlast[i] if outlast[i] > 1e-12 else 0.3
+        expected = 1.0 - survival[i + 1] / survival[i] if survival[i] > 1e-12 else 0.3
         share = (ended + SHRINKAGE * expected) / (alive + SHRINKAGE)
         yield -log(max(1e-9, 1.0 - share))
 
 
 def _fit(
-    known: Sequence[tuple[Sequence[float], float]], ages: Sequence[float], guess_s: float
+    samples: Sequence[tuple[Sequence[float], float]], ages: Sequence[float], prior_median_s: float
 ) -> tuple[float, float]:
     """Return median and relative width of the curve that fits: its mean over what is likely.
 
     The square root of the times is taken to be normal. That lies between times that are normal and times
     whose logarithm is, and fits neither best; but of few times nobody can tell which it is.
     """
-    count, total, roots, logs = _sums(known)
-    guess = log(guess_s)
-    centre = (logs + 0.5 * guess) / (count + 0.5)
-    reach = min(1.5, max(0.12, 3.0 / sqrt(count + 1.0)))
+    count, sum_s, sqrt_sum, log_sum = _sample_moments(samples)
+    log_prior_median = log(prior_median_s)
+    centre = (log_sum + 0.5 * log_prior_median) / (count + 0.5)
+    half_range = min(1.5, max(0.12, 3.0 / sqrt(count + 1.0)))
     size = max(1, -(-len(ages) // MAX_GROUPS))
-    groups = [(part[len(part) // 2], len(part)) for part in _parts(ages, size)]
-    tried: list[tuple[float, float, float]] = []
+    groups = [(part[len(part) // 2], len(part)) for part in _chunks(ages, size)]
+    candidates: list[tuple[float, float, float]] = []
     for width in WIDTHS:
-        strange = 0.5 * (log(width / DEFAULT_WIDTH) / WIDTH_SIGMA) ** 2 + count * log(width)
+        width_penalty = 0.5 * (log(width / DEFAULT_WIDTH) / WIDTH_SIGMA) ** 2 + count * log(width)
         for i in range(MEDIAN_CANDIDATES):
-            place = centre + reach * (2.0 * i / (MEDIAN_CANDIDATES - 1) - 0.7)
-            median_s = exp(place)
-            square = (total / median_s - 2.0 * roots / sqrt(median_s) + count) / (0.5 * width) ** 2
-            chance = -strange - 0.5 * (count * place + square + ((place - guess) / GUESS_SIGMA) ** 2)
+            log_median = centre + half_range * (2.0 * i / (MEDIAN_CANDIDATES - 1) - 0.7)
+            median_s = exp(log_median)
+            square = (sum_s / median_s - 2.0 * sqrt_sum / sqrt(median_s) + count) / (0.5 * width) ** 2
+            log_likelihood = -width_penalty - 0.5 * (
+                count * log_median + square + ((log_median - log_prior_median) / GUESS_SIGMA) ** 2
+            )
             for age, many in groups:
-                chance += many * log(STUCK_SHARE + (1.0 - STUCK_SHARE) * _survival(age, median_s, width))
-            tried.append((chance, place, log(width)))
-    top = max(chance for chance, _, _ in tried)
-    weights = [exp(chance - top) for chance, _, _ in tried]
+                log_likelihood += many * log(
+                    STUCK_SHARE + (1.0 - STUCK_SHARE) * _survival(age, median_s, width)
+                )
+            candidates.append((log_likelihood, log_median, log(width)))
+    best = max(chance for chance, _, _ in candidates)
+    weights = [exp(chance - best) for chance, _, _ in candidates]
     whole = sum(weights)
-    place = sum(w * tried[i][1] for i, w in enumerate(weights)) / whole
-    return exp(place), exp(sum(w * tried[i][2] for i, w in enumerate(weights)) / whole)
+    log_median = sum(w * candidates[i][1] for i, w in enumerate(weights)) / whole
+    return exp(log_median), exp(sum(w * candidates[i][2] for i, w in enumerate(weights)) / whole)
 
 
-def _sums(known: Sequence[tuple[Sequence[float], float]]) -> tuple[float, float, float, float]:
+def _sample_moments(samples: Sequence[tuple[Sequence[float], float]]) -> tuple[float, float, float, float]:
     """Return how many times there are, and the sums of them, of their square roots and their logarithms."""
     return (
-        sum(weight * len(times) for times, weight in known),
-        sum(weight * sum(times) for times, weight in known),
-        sum(weight * sum(map(sqrt, times)) for times, weight in known),
-        sum(weight * sum(log(max(time, MIN_DURATION_S)) for time in times) for times, weight in known),
+        sum(weight * len(times) for times, weight in samples),
+        sum(weight * sum(times) for times, weight in samples),
+        sum(weight * sum(map(sqrt, times)) for times, weight in samples),
+        sum(weight * sum(log(max(time, MIN_DURATION_S)) for time in times) for times, weight in samples),
     )
 
 
-def _parts(ages: Sequence[float], size: int) -> Iterator[Sequence[float]]:
+def _chunks(ages: Sequence[float], size: int) -> Iterator[Sequence[float]]:
     for start in range(0, len(ages), size):
         yield ages[start : start + size]
 

@@ -57,24 +57,24 @@ class ReconcilerPool:
         """Read the log as long as there is something to ask; a new doubt is asked about soon."""
         run, interval = self._run, self._run.settings.poll_interval
         gap = FIRST_PASS_INTERVALS
-        known: frozenset[str] = frozenset()
+        previous: frozenset[str] = frozenset()
         while True:
             if not (run.state.in_doubt or self._unknown):
                 gap = FIRST_PASS_INTERVALS
                 await run.wait_changed()
                 continue
-            await self._wait(max(self._patience.next_pass_s(gap * interval), run.deps.log_gap_s))
-            fresh = not run.state.in_doubt <= known
-            gap = FIRST_PASS_INTERVALS if fresh else min(gap * 1.7, MAX_GAP_INTERVALS)
-            known = frozenset(run.state.in_doubt)
+            await self._sleep(max(self._patience.next_pass_s(gap * interval), run.deps.log_gap_s))
+            has_new = not run.state.in_doubt <= previous
+            gap = FIRST_PASS_INTERVALS if has_new else min(gap * 1.7, MAX_GAP_INTERVALS)
+            previous = frozenset(run.state.in_doubt)
             await self._run_pass()
 
-    async def _wait(self, wait_s: float) -> None:
+    async def _sleep(self, wait_s: float) -> None:
         """Wait out the whole gap, however often something else changes."""
         clock = self._run.deps.clock
-        until = clock() + wait_s
-        while (rest := until - clock()) > 0:
-            await self._run.wait_changed(rest)
+        deadline = clock() + wait_s
+        while (remaining_s := deadline - clock()) > 0:
+            await self._run.wait_changed(remaining_s)
 
     def ask_about(self, record: Record) -> None:
         """Settle a generation that the vendor has not known for minutes, by what the log says of it.
@@ -83,7 +83,7 @@ class ReconcilerPool:
         """
         if record.key not in self._unknown:
             self._unknown.add(record.key)
-            self._run.state.settling += 1
+            self._run.state.finishing += 1
             self._run.notify()
 
     async def _run_pass(self) -> None:
@@ -98,12 +98,12 @@ class ReconcilerPool:
             run.report_event(Topic.WAITING, f"the vendor's log cannot be read: {log.error}", Level.DEBUG)
         self._patience.asked(log, verdicts, began)
         for record in in_doubt:
-            await self._settle(record, verdicts[record.key])
+            await self._reconcile(record, verdicts[record.key])
         for record in unknown:
             await self._settle_unknown(record, log, verdicts[record.key])
         run.notify()
 
-    async def _settle(self, record: Record, verdict: Verdict) -> None:
+    async def _reconcile(self, record: Record, verdict: Verdict) -> None:
         retries = self._run.settings.generation_retries
         after = await self._reconciler.settle(record, verdict, generation_retries=retries)
         if after is not record:
@@ -142,14 +142,14 @@ class ReconcilerPool:
             run.leave_to_other_process(record.key)
         finally:
             self._unknown.discard(record.key)
-            run.state.settling -= 1
+            run.state.finishing -= 1
             run.notify()
 
-    async def until_settled(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Return when nothing is alive any more, and no row in doubt is worth waiting for."""
         run, state = self._run, self._run.state
         idle_since: float | None = None
-        while state.busy() or self._worth_waiting():
+        while state.busy() or self._should_wait():
             if state.busy():
                 idle_since = None
                 await run.wait_changed()
@@ -164,7 +164,7 @@ class ReconcilerPool:
             await run.wait_changed(max(rest_s, 0.05))
         await self._explain()
 
-    def _worth_waiting(self) -> bool:
+    def _should_wait(self) -> bool:
         state = self._run.state
         return bool(state.in_doubt) and not state.stop_requested and state.stop_reason not in NO_WAIT_REASONS
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from pipeline.ledger.totals import Totals
-from pipeline.model import MAYBE_PAID, Record, State
+from pipeline.model import MAYBE_PAID_STATES, Record, State
 from pipeline.plan import has_money_in_it
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ def summarize(records: Sequence[Record], *, sandbox: bool = False, money: Totals
 
 def _money_of_rows(rows: Sequence[Record]) -> Totals:
     unpriced = [row for row in rows if row.usd_spent is None and row.state is State.DONE]
-    open_rows = [row for row in rows if row.state in MAYBE_PAID and row.state is not State.DONE]
+    open_rows = [row for row in rows if row.state in MAYBE_PAID_STATES and row.state is not State.DONE]
     return Totals(
         spent_usd=sum(row.usd_spent or 0.0 for row in rows),
         assumed_usd=sum(row.reserved_usd or 0.0 for row in unpriced),

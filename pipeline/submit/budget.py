@@ -54,7 +54,7 @@ class Budget:
         return self._committed() / MICRO
 
     @property
-    def left_usd(self) -> float | None:
+    def remaining_usd(self) -> float | None:
         """What may still be reserved, 0 when overdrawn; None without a limit."""
         return None if self._limit is None else max(0, self._limit - self._committed()) / MICRO
 

@@ -38,7 +38,7 @@ SHUTDOWN_GRACE_S: Final = 3.0
 MAX_INTENT_AGE_S: Final = 10.0
 """How much older than its intent a create may be when it leaves."""
 
-_OUTSIDE_ALPHABET: Final = re.compile(r"[^A-Za-z0-9_-]+")
+_INVALID_ID_CHARS: Final = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 def own_correlation_prefix(ledger_identity: str) -> str:
@@ -65,7 +65,7 @@ def row_correlation_prefix(ledger_identity: str, record: Record) -> str:
 
     The row's id is there for the reader; the hash of its key makes it unique.
     """
-    readable = _OUTSIDE_ALPHABET.sub("-", record.id)[:48].strip("-") or "row"
+    readable = _INVALID_ID_CHARS.sub("-", record.id)[:48].strip("-") or "row"
     return f"{own_correlation_prefix(ledger_identity)}{readable}.{row_digest(record)}."
 
 
@@ -92,10 +92,10 @@ class Submitter:
         self._wall = wall
         self._nonce = nonce
         self._key_id = key_id(api.key.secret, ledger.identity)
-        self._shields: set[anyio.CancelScope] = set()
+        self._shielded_scopes: set[anyio.CancelScope] = set()
         self._shutting_down = False
         self._owners = {known.generation_id: known.key for known in records if known.generation_id}
-        self.unsettled: dict[str, Record] = {}
+        self.unresolved: dict[str, Record] = {}
         """Creates whose intent is on disk and whose outcome is not, by the row's key."""
 
     async def submit(self, record: Record, price_usd: float | None) -> tuple[Record, CreateResult]:
@@ -105,7 +105,7 @@ class Submitter:
         row is `submitting` on disk, and in doubt for whoever reads it next.
         """
         submission_no = record.intent + 1
-        sent = record.evolve(
+        submitting = record.evolve(
             State.SUBMITTING,
             intent=submission_no,
             correlation_id=correlation_id(self._ledger.identity, record, submission_no, self._nonce()),
@@ -121,13 +121,15 @@ class Submitter:
         )
         result: CreateResult = OutcomeUnknown("stopped before the answer came")
         with self._shielded():
-            sent = await self._commit_intent(record, sent)
-            self.unsettled[record.key] = sent
-            answered = await self._api.create(sent.body, sent.correlation_id)
-            result = _own_generation(await self._check_model(sent, answered), sent, self._owners)
+            submitting = await self._commit_intent(record, submitting)
+            self.unresolved[record.key] = submitting
+            answered = await self._api.create(submitting.body, submitting.correlation_id)
+            result = _own_generation(await self._check_model(submitting, answered), submitting, self._owners)
         with self._shielded():
-            after = await self._ledger.commit(sent, apply_create_result(sent, result, self._wall()))
-            self.unsettled.pop(record.key, None)
+            after = await self._ledger.commit(
+                submitting, apply_create_result(submitting, result, self._wall())
+            )
+            self.unresolved.pop(record.key, None)
             return after, result
         raise LedgerError(f"{record.id}: the ledger did not take the create's outcome in time")
 
@@ -138,33 +140,33 @@ class Submitter:
         message = await self._api.explain_missing_model(sent.model)
         return AccountBlocked(StopReason.MODEL, message) if message else result
 
-    async def _commit_intent(self, record: Record, sent: Record) -> Record:
+    async def _commit_intent(self, record: Record, submitting: Record) -> Record:
         """Make the intent durable. One that had to wait for the ledger is dated anew before anything leaves.
 
         The absence of a create from the vendor's log is a proof some time after `submitted_at`.
         """
-        sent = await self._ledger.commit(record, sent)
-        while self._wall() - (sent.submitted_at or 0.0) > MAX_INTENT_AGE_S:
-            sent = await self._ledger.commit(sent, sent.evolve(submitted_at=self._wall()))
-        return sent
+        submitting = await self._ledger.commit(record, submitting)
+        while self._wall() - (submitting.submitted_at or 0.0) > MAX_INTENT_AGE_S:
+            submitting = await self._ledger.commit(submitting, submitting.evolve(submitted_at=self._wall()))
+        return submitting
 
     @contextmanager
     def _shielded(self) -> Iterator[None]:
         """Keep cancellation out; `hurry` bounds for how long."""
-        with anyio.CancelScope(shield=True) as shield:
-            self._shields.add(shield)
+        with anyio.CancelScope(shield=True) as scope:
+            self._shielded_scopes.add(scope)
             if self._shutting_down:
-                shield.deadline = anyio.current_time() + SHUTDOWN_GRACE_S
+                scope.deadline = anyio.current_time() + SHUTDOWN_GRACE_S
             try:
                 yield
             finally:
-                self._shields.discard(shield)
+                self._shielded_scopes.discard(scope)
 
     def set_shutdown_deadline(self) -> None:
         """Bound the wait of every create in flight: the user wants out."""
         self._shutting_down = True
-        for shield in self._shields:
-            shield.deadline = min(shield.deadline, anyio.current_time() + SHUTDOWN_GRACE_S)
+        for scope in self._shielded_scopes:
+            scope.deadline = min(scope.deadline, anyio.current_time() + SHUTDOWN_GRACE_S)
 
 
 def _own_generation(result: CreateResult, sent: Record, owners: dict[str, str]) -> CreateResult:
@@ -180,31 +182,31 @@ def _own_generation(result: CreateResult, sent: Record, owners: dict[str, str]) 
     )
 
 
-def apply_create_result(sent: Record, result: CreateResult, now: float) -> Record:
+def apply_create_result(submitted: Record, result: CreateResult, now: float) -> Record:
     """Return what a submitted record becomes by the result on its create."""
     match result:
         case Accepted(generation_id=generation_id):
-            return mark_generating(sent, generation_id, now)
+            return mark_generating(submitted, generation_id, now)
         case Rejected(failure=failure, request_id=request_id):
-            return sent.evolve(
+            return submitted.evolve(
                 State.FAILED,
                 failure=failure,
                 request_id=request_id,
                 reserved_usd=None,
                 finished_at=now,
-                attempts=sent.attempts + 1,
+                attempts=submitted.attempts + 1,
             )
         case RetryableRejection():
-            return sent.evolve(State.PENDING, reserved_usd=None, attempts=sent.attempts + 1)
+            return submitted.evolve(State.PENDING, reserved_usd=None, attempts=submitted.attempts + 1)
         case RateLimited() | AccountBlocked():
-            return sent.evolve(State.PENDING, reserved_usd=None)
+            return submitted.evolve(State.PENDING, reserved_usd=None)
         case OutcomeUnknown(message=message, request_id=request_id):
-            return sent.evolve(
+            return submitted.evolve(
                 State.IN_DOUBT,
                 failure=Failure("in_doubt", message),
                 request_id=request_id,
                 doubted_at=now,
-                attempts=sent.attempts + 1,
+                attempts=submitted.attempts + 1,
             )
         case unreachable:
             assert_never(unreachable)

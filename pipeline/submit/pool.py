@@ -66,15 +66,15 @@ class SubmitterPool:
         async with self._queue_lock:
             while True:
                 now = run.deps.clock()
-                record, when = state.next_pending(now)
-                if state.stop_reason is not None or (record is None and when is None):
+                record, due_at = state.next_pending(now)
+                if state.stop_reason is not None or (record is None and due_at is None):
                     await run.wait_changed()
                 elif record is None:
-                    await run.wait_changed((when or now) - now)
-                elif (wait := self._start_delay_s(now)) > 0:
-                    await run.wait_changed(None if wait == inf else wait)
+                    await run.wait_changed((due_at or now) - now)
+                elif (delay_s := self._start_delay_s(now)) > 0:
+                    await run.wait_changed(None if delay_s == inf else delay_s)
                 elif await self._reserve_budget(record):
-                    state.take(record)
+                    state.pop_pending(record)
                     state.submitting += 1
                     run.deps.concurrency_limit.on_started(now)
                     return record
@@ -93,14 +93,14 @@ class SubmitterPool:
             return True
         price = run.deps.price_of(record)
         if price is None:
-            state.take(record)
+            state.pop_pending(record)
             state.unfinished[record.key] = PRICE_UNKNOWN_MESSAGE
             run.notify()
             return False
         if budget.reserve(record.key, price):
             state.budget_exhausted = False
             return True
-        if state.submitting or state.tracked or state.settling:
+        if state.submitting or state.tracked or state.finishing:
             await run.wait_changed()
             return False
         if state.in_doubt:
@@ -125,7 +125,7 @@ class SubmitterPool:
             await self._accept_conflict(record)
             return
         except StopRun:
-            state.records[record.key] = self._submitter.unsettled.get(record.key, record)
+            state.records[record.key] = self._submitter.unresolved.get(record.key, record)
             raise
         finally:
             state.submitting -= 1

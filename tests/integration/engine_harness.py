@@ -41,7 +41,7 @@ PRICE_USD = 0.4
 """A 4 s clip at 720p in the sandbox."""
 
 FAST_DOWNLOAD_LIMITS = DownloadLimits(
-    tries=8, patience_s=0.3, first_wait_s=0.01, longest_wait_s=0.05, stall_window_s=1.0
+    max_attempts=8, max_unreachable_s=0.3, initial_backoff_s=0.01, max_backoff_s=0.05, stall_window_s=1.0
 )
 
 

@@ -148,7 +148,7 @@ def test_status_is_readable_while_a_run_holds_the_folder(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill_ledger()
-    with hold_lock(OUTPUT_DIR, what="a run", since="now"):
+    with hold_lock(OUTPUT_DIR, command="a run", started_at="now"):
         assert veobatch("status", "night.yaml") == 0
     assert "2 pending" in capsys.readouterr().out
 
@@ -252,7 +252,7 @@ def test_what_cannot_be_adopted_is_refused(here: Path, job: str, generation: str
 
 def test_nobody_adopts_into_a_batch_that_is_being_run(here: Path) -> None:
     fill_ledger()
-    with hold_lock(OUTPUT_DIR, what="a run", since="now"), pytest.raises(BatchLocked):
+    with hold_lock(OUTPUT_DIR, command="a run", started_at="now"), pytest.raises(BatchLocked):
         veobatch("adopt", "night.yaml", "first", "g")
 
 

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FAST_LIMITS = DownloadLimits(
-    proofs=3,
-    first_wait_s=0.001,
-    longest_wait_s=0.002,
+    conclusive_fetches=3,
+    initial_backoff_s=0.001,
+    max_backoff_s=0.002,
     stall_window_s=0.3,
     min_bytes_per_s=2000,
     response_timeout_s=1,
-    patience_s=0.5,
+    max_unreachable_s=0.5,
 )
 PATIENT_LIMITS = replace(FAST_LIMITS, stall_window_s=10.0, response_timeout_s=20.0)
 """For hosts that never fall silent: a pause of this machine is not theirs."""
@@ -200,11 +200,11 @@ async def test_what_cannot_be_fetched_now_is_left_for_later(tmp_path: Path, host
     broken = type(host)(VIDEO, faults=10**6)
     response_timeout_s = 0.05 if isinstance(broken, hosts.NeverResponds) else 20.0
     limits = DownloadLimits(
-        first_wait_s=0.001,
-        longest_wait_s=0.002,
+        initial_backoff_s=0.001,
+        max_backoff_s=0.002,
         response_timeout_s=response_timeout_s,
-        patience_s=0.2,
-        tries=5,
+        max_unreachable_s=0.2,
+        max_attempts=5,
     )
     async with broken, download_harness(tmp_path, limits) as it:
         outcome = await it.fetch(broken.url)
@@ -232,7 +232,7 @@ async def test_an_outage_is_waited_for(tmp_path: Path) -> None:
         assert isinstance(await it.fetch(late.url), Saved)
     await late.__aexit__(None, None, None)
     assert len(waits) == 20
-    assert max(waits) <= DownloadLimits().longest_wait_s
+    assert max(waits) <= DownloadLimits().max_backoff_s
 
 
 async def test_wrong_bytes_of_the_right_length_are_fetched_again(tmp_path: Path) -> None:
@@ -391,7 +391,7 @@ async def test_a_restart_asks_for_the_missing_bytes_only(tmp_path: Path) -> None
             else:
                 await self.send_response(ask, 503, {}, b"")
 
-    once = DownloadLimits(tries=1, patience_s=0, first_wait_s=0.001)
+    once = DownloadLimits(max_attempts=1, max_unreachable_s=0, initial_backoff_s=0.001)
     async with GoesDown(VIDEO) as host, download_harness(tmp_path, once) as it:
         assert isinstance(await it.fetch(host.url), Deferred)
     assert it.files() == ["videos/row.veobatch-part", "videos/row.veobatch-part.origin"]

@@ -107,7 +107,7 @@ async def test_a_redirect_loop_ends(tmp_path: Path) -> None:
         outcome = await it.fetch(host.url)
     assert isinstance(outcome, Deferred)
     assert "redirects" in outcome.reason
-    assert len(host.requests) <= 6 * PATIENT_LIMITS.tries
+    assert len(host.requests) <= 6 * PATIENT_LIMITS.max_attempts
 
 
 @pytest.mark.parametrize(

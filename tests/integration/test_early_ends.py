@@ -55,7 +55,7 @@ def test_every_channel_says_why(
     workspace: Path, arguments: list[str], code: int, reason: str | None, cause: str
 ) -> None:
     (workspace / "held").mkdir()
-    with hold_lock(workspace / "held", what="veobatch run night.yaml", since="2026-11-29T01:00:00Z"):
+    with hold_lock(workspace / "held", command="veobatch run night.yaml", started_at="2026-11-29T01:00:00Z"):
         ended = veobatch(
             workspace,
             "run",
@@ -100,7 +100,7 @@ def test_messages_need_their_package_and_say_how_to_get_it(workspace: Path) -> N
 
 def test_two_runs_at_once_need_no_optional_package(workspace: Path) -> None:
     (workspace / "held").mkdir()
-    with hold_lock(workspace / "held", what="veobatch run night.yaml", since="2026-11-29T01:00:00Z"):
+    with hold_lock(workspace / "held", command="veobatch run night.yaml", started_at="2026-11-29T01:00:00Z"):
         ended = veobatch(
             workspace,
             *("run", "night.yaml", "--sandbox", "--output", "held"),

@@ -173,7 +173,7 @@ async def test_a_file_that_cannot_be_had_now_stays_ready_for_the_next_run(
 
 
 async def test_a_row_that_came_late_and_then_was_no_video_leaves_nothing_open(tmp_path: Path) -> None:
-    faults = (Fault("cdn-error", times=FAST_DOWNLOAD_LIMITS.tries, value=503), Fault("cdn-corrupt"))
+    faults = (Fault("cdn-error", times=FAST_DOWNLOAD_LIMITS.max_attempts, value=503), Fault("cdn-corrupt"))
     async with EngineHarness(tmp_path, fast_sandbox_options(), *faults) as house:
         outcome = await house.run(1, poll_interval=0.05)
         assert count_states(outcome) == {State.FAILED: 1}

@@ -11,7 +11,7 @@ import pytest
 from pipeline.cluster.limits import RemoteConcurrencyLimit
 from pipeline.errors import LedgerError, StopReason, StoreError
 from pipeline.events import Topic
-from pipeline.model import MAYBE_PAID, Record, State, Transition
+from pipeline.model import MAYBE_PAID_STATES, Record, State, Transition
 from pipeline.plan import mark_interrupted
 from pipeline.sandbox import Fault
 from pipeline.submit import pool
@@ -119,7 +119,7 @@ async def test_the_second_stop_ends_at_once_and_loses_nothing(tmp_path: Path) ->
             concurrency=3,
             on_start=lambda engine: on_count_entered(house, State.GENERATING, 2, both(engine)),
         )
-        paid = [record for record in outcome.records if record.state in MAYBE_PAID]
+        paid = [record for record in outcome.records if record.state in MAYBE_PAID_STATES]
         assert len(paid) == house.sandbox_state.create_requests >= 2
         assert all(record.state is State.GENERATING for record in paid)
         assert {record.generation_id for record in paid} == {

@@ -14,7 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from pipeline.errors import Conflict
 from pipeline.ledger import Ledger
-from pipeline.model import LEGAL, IllegalTransition, Record, State, Transition
+from pipeline.model import LEGAL_TRANSITIONS, IllegalTransition, Record, State, Transition
 from tests.integration.ledger_servers import make_record
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def step(self, before: Record, to: State, polls: int, stem: str) -> Record:
         """One step from a record that may be long out of date."""
         after = replace(before, state=to, version=before.version + 1, polls=polls, file_stem=stem)
-        if to is not before.state and to not in LEGAL[before.state]:
+        if to is not before.state and to not in LEGAL_TRANSITIONS[before.state]:
             try:
                 self.run(self.ledger.commit(before, after))
             except IllegalTransition:
@@ -85,7 +85,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def group(self, chosen: list[tuple[Record, Any]]) -> Record:
         """Several steps in one transaction, of which some are stale."""
         steps = [
-            Transition(record, record.evolve(chance.choice([record.state, *sorted(LEGAL[record.state])])))
+            Transition(
+                record, record.evolve(chance.choice([record.state, *sorted(LEGAL_TRANSITIONS[record.state])]))
+            )
             for record, chance in chosen
         ]
         outcomes = self.run(self.ledger.commit_many(steps))

@@ -36,7 +36,12 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 QUICK = DownloadLimits(
-    first_wait_s=0.001, longest_wait_s=0.01, stall_window_s=2, response_timeout_s=5, patience_s=1, tries=4
+    initial_backoff_s=0.001,
+    max_backoff_s=0.01,
+    stall_window_s=2,
+    response_timeout_s=5,
+    max_unreachable_s=1,
+    max_attempts=4,
 )
 VIDEO = padded(make_video(seconds=2), 12 * 2**20)
 

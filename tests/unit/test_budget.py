@@ -29,7 +29,7 @@ def entry(
 def test_eight_rows_of_1_20_fit_into_10() -> None:
     budget = Budget(10.0)
     assert [budget.reserve(str(n), 1.2) for n in range(10)] == [True] * 8 + [False] * 2
-    assert budget.left_usd == 0.4
+    assert budget.remaining_usd == 0.4
 
 
 def test_many_small_sums_do_not_drift() -> None:
@@ -42,13 +42,13 @@ def test_many_small_sums_do_not_drift() -> None:
 def test_without_a_limit_all_fits() -> None:
     budget = Budget(None, [entry()])
     assert budget.reserve("a", 1e9)
-    assert budget.left_usd is None
+    assert budget.remaining_usd is None
     assert budget.limit_usd is None
 
 
 def test_a_higher_charge_stops_new_reservations() -> None:
     budget = Budget(10.0, [entry(state=SPENT, reserved=5.0, usd=12.0)])
-    assert budget.left_usd == 0
+    assert budget.remaining_usd == 0
     assert not budget.reserve("b", 0.01)
 
 

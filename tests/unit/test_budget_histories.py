@@ -84,11 +84,11 @@ class History:
         plan = make_plan(
             jobs,
             self.records.values(),
-            retry=RetrySelection(wanted=self.chance.random() < 0.5),
+            retry=RetrySelection(enabled=self.chance.random() < 0.5),
             resubmit_in_doubt=self.chance.random() < 0.4,
         )
         self.records.update((record.key, record) for record in plan.records)
-        for before, after in plan.steps:
+        for before, after in plan.transitions:
             self.commit(before, after)
 
     def adopt(self, budget: Budget) -> None:
@@ -96,7 +96,7 @@ class History:
         free = [
             r for r in self.records.values() if r.state in (State.PENDING, State.FAILED) and r.position >= 0
         ]
-        if not free or (budget.left_usd or 0.0) < ASSUMED:
+        if not free or (budget.remaining_usd or 0.0) < ASSUMED:
             return
         record = self.chance.choice(free)
         generation = self.vendor.accept(self.price(record.id) or ASSUMED)

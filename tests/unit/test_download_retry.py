@@ -17,7 +17,14 @@ from pipeline.download.response_headers import (
 from pipeline.download.retry_state import DownloadLimits, RetryState
 from pipeline.download.stall import StallDetector
 
-LIMITS = DownloadLimits(tries=4, patience_s=60, first_wait_s=1, longest_wait_s=8, proofs=3, full_fetches=5)
+LIMITS = DownloadLimits(
+    max_attempts=4,
+    max_unreachable_s=60,
+    initial_backoff_s=1,
+    max_backoff_s=8,
+    conclusive_fetches=3,
+    max_full_fetches=5,
+)
 
 
 def make_retry_state() -> RetryState:
@@ -26,18 +33,18 @@ def make_retry_state() -> RetryState:
 
 def test_waits_grow_with_jitter_until_the_tries_are_used_up() -> None:
     it = make_retry_state()
-    assert [it.wait_s(0, 0.0) for _ in range(4)] == [2.0, 4.0, 8.0, None]
-    assert RetryState(LIMITS, random=lambda: 0.0).wait_s(0, 0.0) == 1.0
+    assert [it.next_delay_s(0, 0.0) for _ in range(4)] == [2.0, 4.0, 8.0, None]
+    assert RetryState(LIMITS, random=lambda: 0.0).next_delay_s(0, 0.0) == 1.0
 
 
 def test_progress_is_never_out_of_tries() -> None:
     it = make_retry_state()
-    assert all(it.wait_s(held, 0.0) == 1.0 for held in range(1, 100))
+    assert all(it.next_delay_s(held, 0.0) == 1.0 for held in range(1, 100))
 
 
 def test_starting_over_for_ever_is_not_progress() -> None:
     it = make_retry_state()
-    waits = [it.wait_s(held, 0.0) for held in (500, 400, 500, 300, 500)]
+    waits = [it.next_delay_s(held, 0.0) for held in (500, 400, 500, 300, 500)]
     assert waits[0] is not None
     assert waits[-1] is None
 
@@ -45,42 +52,42 @@ def test_starting_over_for_ever_is_not_progress() -> None:
 def test_outage_is_tolerated_for_patience_s() -> None:
     it = make_retry_state()
     for second in range(60):
-        it.note(Unreachable("no answer"))
-        assert it.wait_s(0, float(second)) is not None
-    it.note(Unreachable("no answer"))
-    assert it.wait_s(0, 60.0) is None
+        it.record_error(Unreachable("no answer"))
+        assert it.next_delay_s(0, float(second)) is not None
+    it.record_error(Unreachable("no answer"))
+    assert it.next_delay_s(0, 60.0) is None
 
 
 def test_response_resets_outage_timer() -> None:
     it = make_retry_state()
     for second in range(10):
-        it.note(Unreachable("no answer"))
-        it.wait_s(0, float(second))
-    it.note(UrlExpired("403"))
-    assert it.wait_s(0, 11.0) is None
+        it.record_error(Unreachable("no answer"))
+        it.next_delay_s(0, float(second))
+    it.record_error(UrlExpired("403"))
+    assert it.next_delay_s(0, 11.0) is None
 
 
 def test_a_refused_url_is_not_asked_for_long() -> None:
     it = make_retry_state()
-    it.note(ForbiddenUrl("no"))
-    assert it.wait_s(0, 0.0) is not None
-    it.note(ForbiddenUrl("no"))
-    assert it.wait_s(0, 0.0) is None
+    it.record_error(ForbiddenUrl("no"))
+    assert it.next_delay_s(0, 0.0) is not None
+    it.record_error(ForbiddenUrl("no"))
+    assert it.next_delay_s(0, 0.0) is None
 
 
 def test_what_the_server_asks_to_wait_is_waited_within_bounds() -> None:
     it = make_retry_state()
-    it.note(UrlExpired("429", retry_after_s=5))
-    assert it.wait_s(0, 0.0) == 5
-    it.note(UrlExpired("429", retry_after_s=500))
-    assert it.wait_s(0, 0.0) == 8
+    it.record_error(UrlExpired("429", retry_after_s=5))
+    assert it.next_delay_s(0, 0.0) == 5
+    it.record_error(UrlExpired("429", retry_after_s=500))
+    assert it.next_delay_s(0, 0.0) == 8
 
 
 def test_the_same_bytes_thrice_are_a_proof_and_other_bytes_five_times() -> None:
     it = make_retry_state()
-    assert [it.proven("a") for _ in range(3)] == [False, False, True]
+    assert [it.record_full_fetch("a") for _ in range(3)] == [False, False, True]
     it = make_retry_state()
-    assert [it.proven(name) for name in "abcde"] == [False, False, False, False, True]
+    assert [it.record_full_fetch(name) for name in "abcde"] == [False, False, False, False, True]
 
 
 def test_a_stall_is_a_rate_over_a_window() -> None:

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pipeline.model import LEGAL, MAYBE_PAID, PAID, Failure, IllegalTransition, Job, Record, State
+from pipeline.model import (
+    LEGAL_TRANSITIONS,
+    MAYBE_PAID_STATES,
+    PAID_STATES,
+    Failure,
+    IllegalTransition,
+    Job,
+    Record,
+    State,
+)
 from tests.unit.samples import job, record
 
 STATES = list(State)
@@ -19,7 +28,7 @@ STEPS = list(product(STATES, STATES))
 @pytest.mark.parametrize(("before", "after"), STEPS)
 def test_a_step_is_made_or_refused_by_the_table(before: State, after: State) -> None:
     start = record(before)
-    if after is before or after in LEGAL[before]:
+    if after is before or after in LEGAL_TRANSITIONS[before]:
         moved = start.evolve(after)
         assert (moved.state, moved.version) == (after, start.version + 1)
         assert replace(moved, state=start.state, version=start.version) == start
@@ -29,30 +38,30 @@ def test_a_step_is_made_or_refused_by_the_table(before: State, after: State) -> 
 
 
 def test_every_state_has_its_row_in_the_table() -> None:
-    assert set(LEGAL) == set(STATES)
-    assert all(state not in following for state, following in LEGAL.items())
+    assert set(LEGAL_TRANSITIONS) == set(STATES)
+    assert all(state not in following for state, following in LEGAL_TRANSITIONS.items())
 
 
 def test_a_paid_row_reaches_a_new_create_only_through_a_failure() -> None:
     """The steps that lead to paying again: none leaves GENERATING, READY or DONE but by FAILED."""
-    for state in PAID:
-        assert not LEGAL[state] & {State.PENDING, State.SUBMITTING, State.IN_DOUBT}
+    for state in PAID_STATES:
+        assert not LEGAL_TRANSITIONS[state] & {State.PENDING, State.SUBMITTING, State.IN_DOUBT}
 
 
 def test_only_a_pending_row_is_submitted() -> None:
-    assert [state for state in STATES if State.SUBMITTING in LEGAL[state]] == [State.PENDING]
+    assert [state for state in STATES if State.SUBMITTING in LEGAL_TRANSITIONS[state]] == [State.PENDING]
 
 
 def test_what_is_in_doubt_leaves_to_be_tracked_tried_again_or_failed() -> None:
-    assert LEGAL[State.IN_DOUBT] == {State.GENERATING, State.PENDING, State.FAILED}
-    assert {State.SUBMITTING, State.IN_DOUBT} == MAYBE_PAID - PAID
+    assert LEGAL_TRANSITIONS[State.IN_DOUBT] == {State.GENERATING, State.PENDING, State.FAILED}
+    assert {State.SUBMITTING, State.IN_DOUBT} == MAYBE_PAID_STATES - PAID_STATES
 
 
 def test_every_state_can_still_end() -> None:
     for start in STATES:
         seen, edge = {start}, [start]
         while edge:
-            fresh = LEGAL[edge.pop()] - seen
+            fresh = LEGAL_TRANSITIONS[edge.pop()] - seen
             seen |= fresh
             edge += fresh
         assert {State.DONE, State.FAILED} <= seen, start
@@ -96,10 +105,10 @@ class RecordMachine(RuleBasedStateMachine):
         try:
             self.record = before.evolve(to, polls=polls)
         except IllegalTransition:
-            assert to not in LEGAL[before.state]
+            assert to not in LEGAL_TRANSITIONS[before.state]
             assert to is not before.state
         else:
-            assert to is before.state or to in LEGAL[before.state]
+            assert to is before.state or to in LEGAL_TRANSITIONS[before.state]
             self.seen.append(self.record)
 
     @rule(message=st.text(max_size=20))

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.model import LEGAL, MAYBE_PAID, PAID, Failure, Job, Record, State
+from pipeline.model import LEGAL_TRANSITIONS, MAYBE_PAID_STATES, PAID_STATES, Failure, Job, Record, State
 from pipeline.plan import PAID_FAILURES, BatchPlan, RetrySelection, make_plan
 from pipeline.results.csv import visible_records
 from tests.unit.samples import job, record
 
-ALL = RetrySelection(wanted=True)
+ALL = RetrySelection(enabled=True)
 
 
 def by_id(plan: BatchPlan) -> dict[str, Record]:
@@ -32,7 +32,7 @@ def test_a_first_run_adds_every_row_in_order() -> None:
     plan = make_plan(jobs, [])
     assert [made.id for made in plan.added] == ["a", "b", "c"]
     assert [made.position for made in plan.records] == [0, 1, 2]
-    assert (plan.steps, plan.positions, plan.edited, plan.removed) == ((), {}, (), ())
+    assert (plan.transitions, plan.positions, plan.edited, plan.removed) == ((), {}, (), ())
     assert json.loads(plan.added[1].body) == dict(jobs[1].body)
     assert all(made.state is State.PENDING for made in plan.added)
 
@@ -43,19 +43,19 @@ def test_a_row_that_stays_stays_what_it_is(state: State) -> None:
     plan = make_plan([job()], [known])
     assert plan.added == ()
     if state is State.SUBMITTING:
-        [(before, after)] = plan.steps
+        [(before, after)] = plan.transitions
         assert (before, after.state) == (known, State.IN_DOUBT)
         assert (after.doubted_at, after.correlation_id) == (known.submitted_at, known.correlation_id)
         assert after.failure is not None
     else:
-        assert plan.steps == ()
+        assert plan.transitions == ()
         assert plan.records == (known,)
 
 
 def test_moving_rows_about_moves_places_and_nothing_else() -> None:
     known = [record(State.DONE, "a", 0), record(State.GENERATING, "b", 1), record(State.PENDING, "c", 2)]
     plan = make_plan([job("c", 0), job("a", 1), job("b", 2)], known)
-    assert (plan.added, plan.steps, plan.edited, plan.removed) == ((), (), (), ())
+    assert (plan.added, plan.transitions, plan.edited, plan.removed) == ((), (), (), ())
     assert plan.positions == {known[2].key: (0, 2), known[0].key: (1, 3), known[1].key: (2, 4)}
     assert [made.id for made in plan.records] == ["c", "a", "b"]
     assert [made.version for made in plan.records] == [0, 3, 3]
@@ -65,7 +65,7 @@ def test_new_rows_join_those_that_are_known() -> None:
     known = [record(State.DONE, "a", 0), record(State.FAILED, "b", 1)]
     plan = make_plan([job("new", 0), job("a", 1), job("b", 2)], known)
     assert [made.id for made in plan.added] == ["new"]
-    assert plan.steps == ()
+    assert plan.transitions == ()
 
 
 @pytest.mark.parametrize("state", list(State))
@@ -73,7 +73,7 @@ def test_a_removed_row_is_kept_and_listed_when_money_is_in_it(state: State) -> N
     known = [record(state, "gone", 0), record(State.DONE, "a", 1)]
     plan = make_plan([job("a", 0)], known)
     assert plan.positions[known[0].key] == (-1, known[0].line)
-    assert [made.id for made in plan.removed] == (["gone"] if state in MAYBE_PAID else [])
+    assert [made.id for made in plan.removed] == (["gone"] if state in MAYBE_PAID_STATES else [])
     assert [made.id for made in plan.records] == ["a", "gone"]
     assert plan.added == ()
 
@@ -126,8 +126,8 @@ def failed(code: str, name: str = "row", index: int = 0, *, generation_id: str =
         (None, "refused", False),
         (RetrySelection(codes=frozenset({"refused"})), "refused", False),
         (ALL, "refused", True),
-        (RetrySelection(wanted=True, codes=frozenset({"refused"})), "refused", True),
-        (RetrySelection(wanted=True, codes=frozenset({"refused", "x"})), "generation_error", False),
+        (RetrySelection(enabled=True, codes=frozenset({"refused"})), "refused", True),
+        (RetrySelection(enabled=True, codes=frozenset({"refused", "x"})), "generation_error", False),
     ],
 )
 def test_failed_rows_are_tried_again_only_as_asked(
@@ -135,43 +135,43 @@ def test_failed_rows_are_tried_again_only_as_asked(
 ) -> None:
     plan = make_plan([job()], [failed(code, generation_id="g")], retry=retry)
     if not again:
-        assert plan.steps == ()
+        assert plan.transitions == ()
         return
-    [(_, after)] = plan.steps
+    [(_, after)] = plan.transitions
     assert (after.state, after.failure, after.generation_id, after.faults) == (State.PENDING, None, "", 0)
     assert after.intent == 1  # the next create gets a correlation id of its own
 
 
 def test_a_failure_that_is_not_known_is_covered_only_by_all() -> None:
     nameless = replace(failed("x"), failure=None)
-    assert len(make_plan([job()], [nameless], retry=ALL).steps) == 1
-    only = RetrySelection(wanted=True, codes=frozenset({"x"}))
-    assert make_plan([job()], [nameless], retry=only).steps == ()
+    assert len(make_plan([job()], [nameless], retry=ALL).transitions) == 1
+    only = RetrySelection(enabled=True, codes=frozenset({"x"}))
+    assert make_plan([job()], [nameless], retry=only).transitions == ()
 
 
 @pytest.mark.parametrize("code", sorted(PAID_FAILURES))
 def test_what_was_paid_is_fetched_again_and_never_bought_again(code: str) -> None:
     plan = make_plan([job()], [failed(code, generation_id="g")], retry=ALL)
-    [(_, after)] = plan.steps
+    [(_, after)] = plan.transitions
     assert (after.state, after.generation_id, after.failure) == (State.GENERATING, "g", None)
 
 
 def test_a_failed_row_that_was_removed_is_left_alone() -> None:
     gone = failed("refused", "gone")
-    assert make_plan([job("other")], [gone], retry=ALL).steps == ()
+    assert make_plan([job("other")], [gone], retry=ALL).transitions == ()
 
 
 @pytest.mark.parametrize("state", [State.SUBMITTING, State.IN_DOUBT])
 def test_rows_in_doubt_are_sent_again_only_on_the_users_word(state: State) -> None:
     known = record(state, reserved_usd=1.2, doubted_at=5.0)
-    [(_, after)] = make_plan([job()], [known], resubmit_in_doubt=True).steps
+    [(_, after)] = make_plan([job()], [known], resubmit_in_doubt=True).transitions
     assert (after.state, after.reserved_usd, after.doubted_at, after.failure) == (
         State.PENDING,
         None,
         None,
         None,
     )
-    assert all(now.state is State.IN_DOUBT for _, now in make_plan([job()], [known]).steps)
+    assert all(now.state is State.IN_DOUBT for _, now in make_plan([job()], [known]).transitions)
 
 
 @pytest.mark.parametrize("state", [State.SUBMITTING, State.IN_DOUBT])
@@ -210,7 +210,7 @@ def ledger_records(draw: st.DrawFn) -> list[Record]:
     return known
 
 
-RETRIES = st.sampled_from([None, ALL, RetrySelection(wanted=True, codes=frozenset({"refused", "no_video"}))])
+RETRIES = st.sampled_from([None, ALL, RetrySelection(enabled=True, codes=frozenset({"refused", "no_video"}))])
 
 
 @given(JOBS, ledger_records(), RETRIES, st.booleans())
@@ -219,7 +219,7 @@ def test_planning_again_changes_nothing(
 ) -> None:
     once = make_plan(jobs, known, retry=retry, resubmit_in_doubt=resubmit)
     twice = make_plan(jobs, ledger_after(once), retry=retry, resubmit_in_doubt=resubmit)
-    assert (twice.added, twice.positions, twice.steps, twice.edited) == ((), {}, (), ())
+    assert (twice.added, twice.positions, twice.transitions, twice.edited) == ((), {}, (), ())
     assert twice.records == once.records
 
 
@@ -232,15 +232,15 @@ def test_no_row_is_lost_and_every_step_is_legal(
     assert now.keys() == {made.key for made in known} | {row.key for row in jobs}
     assert [made.key for made in plan.records if made.position >= 0] == [row.key for row in jobs]
     assert len({made.file_stem for made in plan.records}) == len(now)
-    for before, after in plan.steps:
-        assert after.state in LEGAL[before.state]
+    for before, after in plan.transitions:
+        assert after.state in LEGAL_TRANSITIONS[before.state]
         assert after.version == before.version + 1
     for was in known:
         after = now[was.key]
         assert (after.body, after.file_stem, after.intent) == (was.body, was.file_stem, was.intent)
-        if was.state in PAID:
+        if was.state in PAID_STATES:
             assert (after.state, after.generation_id) == (was.state, was.generation_id)
-        if was.state in MAYBE_PAID and after.state is State.PENDING:
+        if was.state in MAYBE_PAID_STATES and after.state is State.PENDING:
             assert resubmit
             assert after.position >= 0
 
@@ -259,7 +259,7 @@ def test_the_ledgers_order_does_not_matter(
 def test_the_steps_are_taken_from_records_as_they_are_placed_now(was: State, resubmit: bool) -> None:
     known = [record(was, "a", 5)]
     plan = make_plan([job("a", 0)], known, retry=ALL, resubmit_in_doubt=resubmit)
-    for before, _ in plan.steps:
+    for before, _ in plan.transitions:
         assert (before.version, before.state, before.position) == (known[0].version, was, 0)
 
 
@@ -269,7 +269,7 @@ def test_what_was_called_completed_once_is_only_ever_fetched(code: str) -> None:
     paid = replace(
         record(State.FAILED), failure=Failure(code, "no", retryable=True), generation_id="g", completed_at=5.0
     )
-    [(_, after)] = make_plan([job()], [paid], retry=ALL).steps
+    [(_, after)] = make_plan([job()], [paid], retry=ALL).transitions
     assert (after.state, after.generation_id, after.completed_at) == (State.GENERATING, "g", 5.0)
 
 

@@ -24,7 +24,7 @@ from benchmarks.simulate_polling import (
 from pipeline.poll.forecast import time_left_s
 from pipeline.poll.intervals import MAX_INTERVAL, MIN_INTERVAL, optimal_plan
 from pipeline.poll.learner import DurationLearner
-from pipeline.poll.observations import BIN_COUNT, EDGES, Observations, bin_of
+from pipeline.poll.observations import BIN_COUNT, BIN_EDGES_S, Observations, bin_of
 from pipeline.poll.schedule import PollSchedule
 
 DURATION_KEY = "any"
@@ -145,8 +145,12 @@ def test_long_cache_counts_for_a_hundred_observations() -> None:
     evidence = Observations()
     for _ in range(500):
         evidence.add_finished(90.0, 100.0, 1e9)
-    assert Observations.from_dump(evidence.dump(), 100.0).total() == pytest.approx(100.0, rel=1e-3)
-    assert Observations.from_dump(evidence.dump(), 900.0).total() == pytest.approx(500.0, rel=1e-3)
+    assert Observations.from_dump(evidence.dump(), 100.0).weighted_completions() == pytest.approx(
+        100.0, rel=1e-3
+    )
+    assert Observations.from_dump(evidence.dump(), 900.0).weighted_completions() == pytest.approx(
+        500.0, rel=1e-3
+    )
 
 
 def test_running_generations_are_cached_as_censored() -> None:
@@ -159,7 +163,7 @@ def test_running_generations_are_cached_as_censored() -> None:
         now = queue.next_due() or inf
         key = queue.pop_due(now)
         if key is not None:
-            queue.not_yet(key, now=now)
+            queue.still_running(key, now=now)
     queue.finished(next(iter(queue._entries)), now=now)
     remaining = learner.remaining_s(DURATION_KEY, 0.0)
     assert remaining is not None
@@ -205,7 +209,7 @@ counts = st.dictionaries(st.integers(-2, BIN_COUNT + 2).map(str), values, max_si
 def test_any_duration_cache_leaves_valid_intervals(kind: Any) -> None:
     learner = DurationLearner()
     learner.restore({**GOOD, "kinds": {DURATION_KEY: kind}})
-    at = learner.plan(DURATION_KEY).next_age(7.0)
+    at = learner.plan(DURATION_KEY).next_poll_age(7.0)
     assert 7.0 + MIN_INTERVAL * 10.0 * 0.999 <= at <= 7.0 + MAX_INTERVAL * 10.0
 
 
@@ -224,7 +228,7 @@ def test_whatever_is_seen_a_plan_keeps_its_bounds_and_its_order(
         (learner.on_finished if ended else learner.on_still_running)(DURATION_KEY, from_s, from_s + more_s)
     plan = learner.plan(DURATION_KEY)
     ages = [0.0, 0.3, *(interval_s * step / 3.0 for step in range(60)), 1e4, 1e6]
-    nexts = [plan.next_age(age) for age in sorted(ages)]
+    nexts = [plan.next_poll_age(age) for age in sorted(ages)]
     for age, at in zip(sorted(ages), nexts, strict=True):
         assert age + MIN_INTERVAL * interval_s * 0.999 <= at <= age + MAX_INTERVAL * interval_s * 1.001
     assert all(later >= sooner - 1e-6 for sooner, later in pairwise(nexts))
@@ -236,8 +240,8 @@ def test_whatever_is_seen_a_plan_keeps_its_bounds_and_its_order(
 def test_an_age_is_in_its_bin(age_s: float) -> None:
     b = bin_of(age_s)
     assert 0 <= b < BIN_COUNT
-    assert EDGES[b] <= age_s * (1 + 1e-9)
-    assert b == BIN_COUNT - 1 or age_s <= EDGES[b + 1] * (1 + 1e-9)
+    assert BIN_EDGES_S[b] <= age_s * (1 + 1e-9)
+    assert b == BIN_COUNT - 1 or age_s <= BIN_EDGES_S[b + 1] * (1 + 1e-9)
 
 
 @given(st.lists(st.tuples(st.floats(0.0, 500.0), st.floats(0.001, 50.0)), min_size=1, max_size=30))
@@ -245,9 +249,9 @@ def test_an_end_counts_for_one_and_risk_is_never_negative(ends: list[tuple[float
     evidence = Observations()
     for from_s, more_s in ends:
         evidence.add_finished(from_s, from_s + more_s, 1e9)
-    assert evidence.total() == pytest.approx(len(ends))
+    assert evidence.weighted_completions() == pytest.approx(len(ends))
     total = 0.0
-    for step in evidence.enters:
+    for step in evidence.at_risk_deltas:
         total += step
         assert total > -1e-6
     assert total == pytest.approx(0.0, abs=1e-6)
@@ -257,7 +261,7 @@ def test_counts_never_overflow() -> None:
     evidence = Observations()
     for _ in range(3000):
         evidence.add_finished(9.0, 10.0, 20.0)
-    assert evidence.total() == pytest.approx(20.0 / 0.693, rel=0.05)
+    assert evidence.weighted_completions() == pytest.approx(20.0 / 0.693, rel=0.05)
 
 
 def test_narrow_distribution_takes_few_polls() -> None:
@@ -267,7 +271,7 @@ def test_narrow_distribution_takes_few_polls() -> None:
     age, times = 0.0, 0
     plan = optimal_plan(known, 10.0)
     while age < 100.0:
-        age, times = plan.next_age(age), times + 1
+        age, times = plan.next_poll_age(age), times + 1
     assert times <= 6
 
 
@@ -288,14 +292,14 @@ def forecast_errors(name: str, jobs: int, in_flight: int, seed: int) -> list[flo
         if key is None:
             continue
         if now < born[key] + batch[int(key)]:
-            queue.not_yet(key, now=now)
+            queue.still_running(key, now=now)
             continue
         queue.finished(key, now=now)
         if (jobs - started + len(queue)) % 5 == 0 and len(queue):
             known = learner.estimate_for(DURATION_KEY)
             assert known is not None
             running = [(known, now - at) for key, at in born.items() if key in queue]
-            left = time_left_s(running, [(known, jobs - started)], in_flight, notice_s=3.0)
+            left = time_left_s(running, [(known, jobs - started)], in_flight, detection_delay_s=3.0)
             forecasts.append((now, left))
     return [abs(at + left - now) / now for at, left in forecasts if at > now / 3.0]
 

@@ -68,7 +68,7 @@ class ScheduleMachine(RuleBasedStateMachine):
             self.queue.drop(key, now=self.now)
         else:
             if ending == "not_yet":
-                self.queue.not_yet(key, now=self.now)
+                self.queue.still_running(key, now=self.now)
             else:
                 self.queue.poll_failed(key, now=self.now)
             self.waiting[key] = self.now
@@ -107,7 +107,7 @@ def test_polls_come_neither_too_early_nor_too_late(interval_s: float, ends: list
             assert last == born or now - last >= MIN_GAP_S * scale * (1 - 1e-9)
             last = now
             if now - born < end * interval_s:
-                queue.not_yet(key, now=now)
+                queue.still_running(key, now=now)
             else:
                 queue.finished(key, now=now)
 
@@ -122,7 +122,7 @@ def test_generation_being_polled_is_not_due_again() -> None:
     assert queue.next_due() is None
     assert queue.pop_due(due + 1e6) is None
     assert len(queue) == 1
-    queue.not_yet("one", now=due)
+    queue.still_running("one", now=due)
     assert queue.next_due() is not None
 
 
@@ -198,7 +198,7 @@ def test_failed_poll_is_retried_with_backoff() -> None:
     assert waits[0] <= 0.1 * INTERVAL_S
     assert waits[0] < waits[3] < waits[8]
     assert all(wait <= INTERVAL_S for wait in waits)
-    queue.not_yet("one", now=now)
+    queue.still_running("one", now=now)
     now = queue.next_due() or 0.0
     assert queue.pop_due(now) == "one"
     queue.poll_failed("one", now=now)
@@ -239,12 +239,12 @@ def test_new_intervals_bring_waiting_polls_forward() -> None:
     queue = PollSchedule(learner, interval_s=INTERVAL_S, random=Random(1))
     for i in range(40):
         queue.add(str(i), "any", now=0.0)
-    before = sum(entry.due for entry in queue._entries.values())
+    before = sum(entry.due_at for entry in queue._entries.values())
     for _ in range(20):
         learner.on_finished("any", 0.0, 12.0)
     queue.add("early", "any", now=0.0)
     queue.finished("early", now=12.0)
-    after = sum(entry.due for entry in queue._entries.values())
+    after = sum(entry.due_at for entry in queue._entries.values())
     assert before > 40 * 30.0
     assert after < 0.6 * before
 

@@ -353,8 +353,8 @@ def test_generation_that_the_vendor_does_not_know(
     assert (after.reserved_usd is None) is retryable
     assert ("adopt" in after.failure.message) is not retryable
     [(_, retried)] = make_plan(
-        [job()], [replace(after, key=job().key)], retry=RetrySelection(wanted=True)
-    ).steps
+        [job()], [replace(after, key=job().key)], retry=RetrySelection(enabled=True)
+    ).transitions
     assert retried.state is (State.PENDING if retryable else State.GENERATING)
 
 

@@ -13,10 +13,12 @@ from tests.unit.samples import record
 
 
 def test_pending_rows_take_turns_in_the_manifests_order() -> None:
-    board = RunState.of([record(name=name, index=index) for index, name in [(2, "c"), (0, "a"), (1, "b")]])
+    board = RunState.from_records(
+        [record(name=name, index=index) for index, name in [(2, "c"), (0, "a"), (1, "b")]]
+    )
     order = []
     while (found := board.next_pending(0.0)[0]) is not None:
-        board.take(found)
+        board.pop_pending(found)
         order.append(found.id)
     assert order == ["a", "b", "c"]
     assert board.next_pending(0.0) == (None, None)
@@ -24,43 +26,43 @@ def test_pending_rows_take_turns_in_the_manifests_order() -> None:
 
 @pytest.mark.parametrize("state", [state for state in State if state is not State.PENDING])
 def test_only_pending_rows_wait(state: State) -> None:
-    assert RunState.of([record(state)]).next_pending(0.0) == (None, None)
+    assert RunState.from_records([record(state)]).next_pending(0.0) == (None, None)
 
 
 def test_a_row_that_left_the_manifest_is_not_submitted() -> None:
-    board = RunState.of([record(index=-1)])
+    board = RunState.from_records([record(index=-1)])
     assert board.next_pending(0.0) == (None, None)
     assert not board.busy()
 
 
 def test_a_row_that_has_to_wait_lets_others_by() -> None:
     first, second = record(name="a", index=0), record(name="b", index=1)
-    board = RunState.of([first, second])
-    board.take(first)
+    board = RunState.from_records([first, second])
+    board.pop_pending(first)
     board.queue(first, not_before=10.0)
     assert board.next_pending(5.0) == (second, None)
-    board.take(second)
+    board.pop_pending(second)
     assert board.next_pending(5.0) == (None, 10.0)
     assert board.next_pending(10.0) == (first, None)
 
 
 def test_a_row_that_moved_on_loses_its_turn() -> None:
     first, second = record(name="a", index=0), record(name="b", index=1)
-    board = RunState.of([first, second])
+    board = RunState.from_records([first, second])
     board.records[first.key] = first.evolve(State.FAILED)
     assert board.next_pending(0.0) == (second, None)
 
 
 def test_the_first_reason_to_stop_is_kept() -> None:
-    board = RunState.of([])
+    board = RunState.from_records([])
     assert board.stop_submitting(StopReason.CREDITS, "empty")
     assert not board.stop_submitting(StopReason.DISK, "full")
     assert (board.stop_reason, board.stop_message) == (StopReason.CREDITS, "empty")
 
 
-@pytest.mark.parametrize("count", ["submitting", "tracked", "downloading", "checking"])
+@pytest.mark.parametrize("count", ["submitting", "tracked", "downloading", "checking_artifacts"])
 def test_whatever_is_alive_keeps_the_run_alive(count: str) -> None:
-    board = RunState.of([])
+    board = RunState.from_records([])
     assert not board.busy()
     setattr(board, count, 1)
     assert board.busy()
@@ -69,7 +71,7 @@ def test_whatever_is_alive_keeps_the_run_alive(count: str) -> None:
 
 
 def test_waiting_rows_keep_a_run_alive_only_while_it_submits() -> None:
-    board = RunState.of([record()])
+    board = RunState.from_records([record()])
     assert board.busy()
     board.stop_submitting(StopReason.BUDGET, "")
     assert not board.busy()
@@ -77,7 +79,7 @@ def test_waiting_rows_keep_a_run_alive_only_while_it_submits() -> None:
 
 def test_poll_stats_are_written_once() -> None:
     row = record(State.GENERATING, polls=2)
-    board = RunState.of([row])
+    board = RunState.from_records([row])
     board.poll_counts[row.key] += 3
     board.not_yet_at[row.key] = 9.0
     assert board.take_poll_stats(row) == {"polls": 5, "not_yet_at": 9.0}
@@ -85,7 +87,7 @@ def test_poll_stats_are_written_once() -> None:
 
 
 def make_outcome(*records: Record, **facts: object) -> RunOutcome:
-    board = RunState.of(records)
+    board = RunState.from_records(records)
     for name, value in facts.items():
         setattr(board, name, value)
     return board.outcome()
@@ -125,7 +127,7 @@ class PendingQueueMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.run_state = RunState.of([record(name=f"r{index}", index=index) for index in range(6)])
+        self.run_state = RunState.from_records([record(name=f"r{index}", index=index) for index in range(6)])
         self.waits = dict.fromkeys(self.run_state.records, 0.0)
         self.now = 0.0
 
@@ -148,7 +150,7 @@ class PendingQueueMachine(RuleBasedStateMachine):
         assert row is not None
         assert when is None
         assert self.waits.pop(row.key) <= self.now
-        self.run_state.take(row)
+        self.run_state.pop_pending(row)
         self.run_state.records[row.key] = row.evolve(State.SUBMITTING)
 
     @invariant()

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, assert_never
 
-from pipeline.filenames import assign_stems, file_stem
+from pipeline.filenames import assign_stems, file_stem, safe_stem
 from pipeline.manifest.identity import rekeyed
 from pipeline.model import MAYBE_PAID_STATES, Failure, Job, Record, State
 
@@ -136,14 +136,16 @@ def _new_records(jobs: Sequence[Job], known: Mapping[str, Record], template: str
 
 
 def _stem(template: str, job: Job) -> str:
-    return file_stem(
+    """Return the stem of a job's files: that of its row, with the number of the take behind it."""
+    stem = file_stem(
         template,
-        id=job.id,
+        id=job.row_id,
         index=job.index,
         fingerprint=job.fingerprint,
         model=job.model,
         prompt=job.prompt,
     )
+    return stem if job.take == 1 else safe_stem(f"{stem}.{job.take}")
 
 
 def new_record(job: Job, stem: str) -> Record:
@@ -159,6 +161,7 @@ def new_record(job: Job, stem: str) -> Record:
         image_url=job.image_url,
         prompt=job.prompt,
         file_stem=stem,
+        take=job.take,
     )
 
 

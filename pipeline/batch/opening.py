@@ -11,6 +11,7 @@ from pipeline.batch.ledger_access import SANDBOX_VENDOR, ReconnectNotifier, open
 from pipeline.batch.other_batches import reject_rows_paid_elsewhere, remember_folder
 from pipeline.batch.ownership import FolderClaim, check_remote_output, claim_folder, set_aside_lost_batch
 from pipeline.batch.paths import LEDGER_NAME
+from pipeline.batch.takes import with_retakes
 from pipeline.errors import UsageError
 from pipeline.model import Transition
 from pipeline.plan import BatchPlan, RetrySelection, make_plan
@@ -101,7 +102,7 @@ async def plan_batch(
     `check` sees the plan before anything is written, and may raise.
     """
     plan = make_plan(
-        manifest.jobs,
+        (await with_retakes(ledger, manifest)).jobs,
         await ledger.load(),
         name_template=name,
         retry=retry,

@@ -78,7 +78,7 @@ def run(options: RunOptions) -> int:
     """Carry out `veobatch run`; return the exit code. Raises `VeobatchError` before anything is touched."""
     if not isfinite(options.sandbox_speed):
         raise UsageError("--sandbox-speed takes a number, such as 20")
-    parsed = parse_manifest(options.manifest, options.model)
+    parsed = parse_manifest(options.manifest, options.model, options.takes)
     manifest = parsed.manifest if parsed.other_models else parsed.to_loaded().manifest
     settings = resolve_settings(options, manifest.run if manifest else {})
     check_notify_urls(options.notify)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import model_option
+from pipeline.cli.options import model_option, takes_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,8 @@ _ROWS_SHOWN = 40
 @click.option("--json", "as_json", is_flag=True, help="One object on stdout, for scripts.")
 @click.option("--base-url", metavar="URL", help="The API whose prices are asked for.")
 @model_option
-def command(manifest: Path, as_json: bool, base_url: str | None, model: str | None) -> int:
+@takes_option
+def command(manifest: Path, as_json: bool, base_url: str | None, model: str | None, takes: int | None) -> int:
     """Price MANIFEST from the live catalogue: each row, each model, in all. Spends nothing.
 
     A price that is not known is called unknown. The balance needs a key; prices do not. A key that is
@@ -31,7 +32,7 @@ def command(manifest: Path, as_json: bool, base_url: str | None, model: str | No
     """
     import anyio
 
-    jobs, quote, balance, notes = anyio.run(_estimate, manifest, base_url, model)
+    jobs, quote, balance, notes = anyio.run(_estimate, manifest, base_url, model, takes)
     for note in notes:
         click.echo(f"note: {note}", err=True)
     if as_json:
@@ -42,7 +43,7 @@ def command(manifest: Path, as_json: bool, base_url: str | None, model: str | No
 
 
 async def _estimate(
-    path: Path, base_url: str | None, model: str | None
+    path: Path, base_url: str | None, model: str | None, takes: int | None
 ) -> tuple[Sequence[Job], Quote, float | None, tuple[str, ...]]:
     import os
 
@@ -61,7 +62,7 @@ async def _estimate(
 
     url = normalize_base_url(find_base_url(base_url, os.environ))
     key = find_key(os.environ)
-    parsed = await to_thread.run_sync(parse_manifest, path, model)
+    parsed = await to_thread.run_sync(parse_manifest, path, model, takes)
     if not parsed.other_models:
         parsed.to_loaded()  # a mistake is reported before the network is asked
     found = await check_api(url, key)

@@ -52,6 +52,7 @@ class ParsedManifest:
     other_models: frozenset[str]
     data: bytes | None = None
     model: str | None = None
+    takes: int | None = None
 
     def to_loaded(self) -> LoadedManifest:
         """Return the manifest as it is; raises its problems."""
@@ -61,18 +62,18 @@ class ParsedManifest:
         return LoadedManifest(self.manifest)
 
 
-def parse_manifest(path: Path, model: str | None = None) -> ParsedManifest:
+def parse_manifest(path: Path, model: str | None = None, takes: int | None = None) -> ParsedManifest:
     """Load the manifest at `path` against the built-in rules. A pipe is read here, once.
 
-    `model` replaces the manifest's default model (`--model`).
+    `model` replaces the manifest's default model (`--model`), `takes` each row's own number (`--takes`).
     """
     data = None
     try:
         data = read_once(path)
-        manifest = load(path, data=data, model=model)
+        manifest = load(path, data=data, model=model, takes=takes)
     except ManifestProblems as found:
-        return ParsedManifest(path, None, found, found.models - {BUILT_IN_MODEL}, data, model)
-    return ParsedManifest(path, manifest, None, manifest.models - {BUILT_IN_MODEL}, data, model)
+        return ParsedManifest(path, None, found, found.models - {BUILT_IN_MODEL}, data, model, takes)
+    return ParsedManifest(path, manifest, None, manifest.models - {BUILT_IN_MODEL}, data, model, takes)
 
 
 async def check_with_catalogue(parsed: ParsedManifest, catalogue: Catalog) -> LoadedManifest:
@@ -86,7 +87,9 @@ async def check_with_catalogue(parsed: ParsedManifest, catalogue: Catalog) -> Lo
 
     model_infos = await catalogue.fetch_models(parsed.other_models)
     rules = known_rules(model_infos)
-    load_again = partial(load, parsed.path, rules=rules, data=parsed.data, model=parsed.model)
+    load_again = partial(
+        load, parsed.path, rules=rules, data=parsed.data, model=parsed.model, takes=parsed.takes
+    )
     manifest = await to_thread.run_sync(load_again)
     return LoadedManifest(manifest, model_infos)
 

@@ -13,6 +13,7 @@ import anyio
 import click
 
 from pipeline.batch.ledger_memory import LedgerMemory
+from pipeline.batch.takes import end_retakes
 from pipeline.cli import signals
 from pipeline.cli.ends.ci import log_group, on_github
 from pipeline.cli.ends.last_end import RUNNING, save_end
@@ -88,6 +89,8 @@ class RunObservers:
         facts = RunFacts(redacted_argv(self._config.options.argv), stop_reason, self.batch_usd)
         with contextlib.suppress(LedgerError, StoreError):  # the run itself reports a ledger that is gone
             await self._ledger.meta_set(RUN_FACTS_NAME, facts.to_json())
+            if ended and stop_reason is None:
+                await end_retakes(self._ledger)
             await save_end(self._ledger, signals.current().signal_name if ended else RUNNING)
 
     async def money(self) -> Totals | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 RUN_OPTION_GROUPS: Final = {
     "Everyday options": (
-        "sandbox", "output", "max_cost", "yes", "retry_failed", "concurrency", "timeout",
+        "sandbox", "output", "max_cost", "yes", "takes", "retake", "retry_failed", "concurrency", "timeout",
         "as_json", "quiet", "verbose",
     ),
     "Rows in doubt, quotas and second thoughts": (
@@ -79,6 +79,14 @@ model_option: Final = click.option(
 )
 
 
+takes_option: Final = click.option(
+    "--takes",
+    type=click.IntRange(1, 100),
+    metavar="N",
+    help="How many goes at every row, to choose among, whatever the manifest says.",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterOptions:
     """What `--engine ray` was given; `address` None starts a cluster on this machine."""
@@ -100,6 +108,8 @@ class RunOptions:
 
     manifest: Path
     model: str | None = None
+    takes: int | None = None
+    retake: tuple[str, ...] = ()
     argv: tuple[str, ...] = ()
     output: str | None = None
     ledger_choice: LedgerChoice = DEFAULT_LEDGER_CHOICE

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import GroupedOptions, ledger_options, model_option
+from pipeline.cli.options import GroupedOptions, ledger_options, model_option, takes_option
 
 if TYPE_CHECKING:
     from pipeline.cli.options import RunOptions
@@ -65,6 +65,13 @@ def _settings_options(function: Any) -> Any:
 )
 @click.option("--base-url", metavar="URL", help="The API's address.")
 @model_option
+@takes_option
+@click.option(
+    "--retake",
+    metavar="rejected|ID",
+    multiple=True,
+    help="One more take of each row whose takes are all rejected, or of the row ID.",
+)
 @_settings_options
 @click.option(
     "--engine",

@@ -16,6 +16,7 @@ from pipeline.batch.ledger_access import SANDBOX_VENDOR, ReconnectNotifier, ledg
 from pipeline.batch.ledger_memory import recall_forgotten
 from pipeline.batch.opening import open_batch, plan_batch
 from pipeline.batch.ownership import check_folder
+from pipeline.batch.takes import with_retakes
 from pipeline.cli.cost_prompt import confirm_cost, confirm_rewritten, estimate_cost, load_prices
 from pipeline.cli.ends.last_end import last_end_note
 from pipeline.cli.manifest_loading import cache_dir, check_manifest_images, check_with_catalogue
@@ -241,6 +242,8 @@ async def prepare(stack: AsyncExitStack, config: RunConfig) -> PreparedRun:
     settings, _, limit_note = fit_to_open_files(resolve_settings(options, loaded.manifest.run), file_limit)
     notifier = ReconnectNotifier()
     ledger, claim = await open_batch(stack, config, loaded.manifest, notifier, lost=lost)
+    manifest = await with_retakes(ledger, loaded.manifest, options.retake)
+    loaded = replace(loaded, manifest=manifest)
     secrets = [config.key.secret, *ledger_passwords(paths.external_ledger)]
     run_log = stack.enter_context(RunLog(paths.folder / LOG_NAME, secrets))
     # Before anything is planned: workers that a killed driver left behind write nothing from here on.

@@ -22,8 +22,9 @@ from pipeline.manifest.problems import (
     pack_location,
     unpack_location,
 )
+from pipeline.manifest.takes import TAKES_RULE
 
-_COLUMNS: Final = (*VEO_RULES.fields, "id", "params")
+_COLUMNS: Final = (*VEO_RULES.fields, "id", "takes", "params")
 _INTEGER: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
 _BOOLEANS: Final = {"true": True, "false": False}
 
@@ -118,7 +119,8 @@ def _parse_cell(name: str, cell: str, location: int, report: ProblemReport) -> N
                 'write a JSON object: {"name": 1}',
             )
             return MappingNode(location)
-    kind = VEO_RULES.fields[name].kind if name in VEO_RULES.fields else FieldKind.TEXT
+    rule = TAKES_RULE if name == "takes" else VEO_RULES.fields.get(name)
+    kind = FieldKind.TEXT if rule is None else rule.kind
     if kind is FieldKind.INTEGER and _INTEGER.fullmatch(cell):
         return int(cell)
     return _BOOLEANS.get(cell.lower(), cell) if kind is FieldKind.BOOLEAN else cell

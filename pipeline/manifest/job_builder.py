@@ -29,11 +29,14 @@ from pipeline.manifest.nodes import (
     to_python,
 )
 from pipeline.manifest.problems import ParseAborted, ProblemReport, ProblemText, format_bare, format_value
+from pipeline.manifest.takes import pop_seeds, pop_takes, seed_range, takes_of
 from pipeline.manifest.urls import clean_url, url_doubt, url_problem
 from pipeline.model import Job
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from pipeline.model import SeedRange
 
 MAX_ID_CHARS: Final = 200
 _MAX_BODY_CHARS_TOTAL: Final = 128 * 1024 * 1024
@@ -48,12 +51,15 @@ class JobDraft:
     fingerprint: str
     body: dict[str, Any]
     location: int
+    takes: int = 1
+    given_seeds: tuple[int, ...] = ()
+    seeds: SeedRange | None = None
 
 
 class JobBuilder:
     """Checks rows against `rules` (by model name) and collects the drafts of those that hold.
 
-    `model` replaces the manifest's default model, wherever a row has that one.
+    `model` replaces the manifest's default model, wherever a row has that one; `takes` every row's number.
     """
 
     def __init__(
@@ -63,6 +69,7 @@ class JobBuilder:
         defaults: Mapping[str, Member],
         variables: Mapping[str, str] | None = None,
         model: str | None = None,
+        takes: int | None = None,
     ) -> None:
         self._report = report
         self._rules = rules
@@ -72,6 +79,7 @@ class JobBuilder:
         default = self._defaults.get("model")
         self._default_model = BUILT_IN_MODEL if default is None else str(_scalar_or_empty(default.value))
         self._model = model
+        self._takes = takes
         self._id_locations: dict[str, int] = {}
         self._body_chars_left = _MAX_BODY_CHARS_TOTAL
         self.models: set[str] = set()
@@ -111,8 +119,10 @@ class JobBuilder:
             )
         fields = {**self._defaults, **self._params, **row, **own_params}
         in_params = self._params.keys() | own_params.keys()
+        takes = pop_takes(fields, in_params, self._report)
         model = self._read_model(fields, location)
         rules = self._rules_for(model)
+        given_seeds = pop_seeds(fields, rules, self._report)
         body = {"model": model}
         for name, member in fields.items():
             if name != "model" and self._check_known(name, member, rules, in_params):
@@ -126,7 +136,10 @@ class JobBuilder:
         row_id = self._read_id(given_id)
         self._check_combination(rules, body, fields, location)
         if self._report.reported_count == reported_before:
-            self.drafts.append(JobDraft(row_id, self._fingerprint(body, location), body, location))
+            identity = self._fingerprint(body, location)
+            draft = JobDraft(row_id, identity, body, location, self._takes or takes, given_seeds)
+            draft.seeds = seed_range(rules) if rules.fields else None
+            self.drafts.append(draft)
         else:
             self._report.bad_rows += 1
 
@@ -329,7 +342,7 @@ def _check_id(value: Any) -> ProblemText | None:
 
 
 def build_jobs(drafts: Sequence[JobDraft]) -> list[Job]:
-    """Give every draft its id and its index.
+    """Give every draft its id and its index, and every take of it.
 
     A row without an id is named by its content and, from the second of the same content on, an
     occurrence number, so that moving or adding other rows renames nothing.
@@ -337,11 +350,12 @@ def build_jobs(drafts: Sequence[JobDraft]) -> list[Job]:
     given_ids = {draft.given_id for draft in drafts}
     occurrences: dict[str, int] = {}
     jobs: list[Job] = []
-    for index, draft in enumerate(drafts):
+    for draft in drafts:
         row_id = draft.given_id or _unique_id(draft.fingerprint, occurrences, given_ids)
         model = draft.body["model"]
         line, column = draft.location >> 32, draft.location & 0xFFFFFFFF
-        jobs.append(Job(row_id, draft.fingerprint, index, model, draft.body, line, column))
+        row = Job(row_id, draft.fingerprint, len(jobs), model, draft.body, line, column, seeds=draft.seeds)
+        jobs += takes_of(row, draft.takes, draft.given_seeds)
     return jobs
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from pipeline.manifest.expand import AXIS_ALIASES
 from pipeline.manifest.fields import BUILT_IN_MODEL, VEO_RULES, FieldKind, FieldRule
 from pipeline.manifest.job_builder import MAX_ID_CHARS
+from pipeline.manifest.takes import MAX_TAKES
 from pipeline.settings import Settings
 
 JSON_SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -31,6 +32,7 @@ _DESCRIPTIONS: Final = {
     "generate_audio": "Whether the clip has sound; true when left out.",
     "provider": "Who renders it; in any case.",
 }
+_TAKES_DESCRIPTION: Final = "How many goes at the row, to choose among: id, id.2, id.3, ..."
 
 
 def manifest_schema() -> dict[str, Any]:
@@ -97,7 +99,14 @@ def _job_schema(*, strict: bool) -> dict[str, Any]:
         "maxLength": MAX_ID_CHARS,
         "description": "The row's own name.",
     }
-    properties = {"id": row_id, **fields, "params": params}
+    takes = {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MAX_TAKES,
+        "default": 1,
+        "description": _TAKES_DESCRIPTION,
+    }
+    properties = {"id": row_id, **fields, "takes": takes, "params": params}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
@@ -145,7 +154,12 @@ def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _matrix_schema() -> dict[str, Any]:
-    names = [*AXIS_ALIASES, *(name for name in VEO_RULES.fields if name not in AXIS_ALIASES), "params"]
+    names = [
+        *AXIS_ALIASES,
+        *(name for name in VEO_RULES.fields if name not in AXIS_ALIASES),
+        "takes",
+        "params",
+    ]
     return {
         "type": "object",
         "description": "Every image with every prompt (and every value of any other field).",

@@ -14,6 +14,7 @@ from pipeline.manifest.job_builder import build_jobs
 from pipeline.manifest.json_reader import read_json, read_jsonl
 from pipeline.manifest.problems import ParseAborted, Problem, ProblemReport, pack_location
 from pipeline.manifest.sections import read_document
+from pipeline.manifest.takes import check_take_ids
 from pipeline.manifest.yaml_reader import read_yaml
 
 if TYPE_CHECKING:
@@ -67,11 +68,13 @@ def load(
     rules: Mapping[str, ModelRules] | None = None,
     data: bytes | None = None,
     model: str | None = None,
+    takes: int | None = None,
 ) -> Manifest:
     """Read and check the manifest at `path`; `rules` are those of models beyond the built-in one.
 
     `data` is what `read_once` has read. `model` replaces the manifest's default model (`defaults.model`, else
-    the built-in one) in every row that has that one, also where the row names it itself. Blocking.
+    the built-in one) in every row that has that one, also where the row names it itself. `takes` replaces
+    every row's number of takes. Blocking.
     Raises `ManifestProblems` with everything that is wrong.
     """
     report = ProblemReport(str(path))
@@ -79,7 +82,8 @@ def load(
         with _gc_paused():
             text = _decode(_read_bytes(path, report) if data is None else data, report)
             root = _reader_for(path, text)(text, report)
-            builder, run = read_document(root, report, rules or {}, model)
+            builder, run = read_document(root, report, rules or {}, model, takes)
+            check_take_ids(builder.drafts, report)
     except ParseAborted:
         raise report.to_exception() from None
     if report.problem_count:

@@ -18,12 +18,16 @@ SECTIONS: Final = ("version", "defaults", "run", "vars", "jobs", "matrix")
 
 
 def read_document(
-    root: Node, report: ProblemReport, rules: Mapping[str, ModelRules], model: str | None = None
+    root: Node,
+    report: ProblemReport,
+    rules: Mapping[str, ModelRules],
+    model: str | None = None,
+    takes: int | None = None,
 ) -> tuple[JobBuilder, dict[str, Any]]:
     """Return the checked rows and the `run:` settings; everything wrong is in `report`."""
     if isinstance(root, MappingNode):
-        return _read_sections(root, report, rules, model)
-    builder = JobBuilder(report, rules, {}, model=model)
+        return _read_sections(root, report, rules, model, takes)
+    builder = JobBuilder(report, rules, {}, model=model, takes=takes)
     if isinstance(root, SequenceNode):
         _add_jobs(root, builder, report)
     elif report.partial:
@@ -39,14 +43,18 @@ def read_document(
 
 
 def _read_sections(
-    root: MappingNode, report: ProblemReport, rules: Mapping[str, ModelRules], model: str | None
+    root: MappingNode,
+    report: ProblemReport,
+    rules: Mapping[str, ModelRules],
+    model: str | None,
+    takes: int | None,
 ) -> tuple[JobBuilder, dict[str, Any]]:
     sections = root.members()
     _check_section_names(sections, report)
     _check_version(sections.get("version"), report)
     run = _read_run(_mapping_section("run", sections, report), report)
     variables = read_vars(_mapping_section("vars", sections, report), report)
-    builder = JobBuilder(report, rules, _read_defaults(sections, report), variables, model)
+    builder = JobBuilder(report, rules, _read_defaults(sections, report), variables, model, takes)
     jobs = sections.get("jobs")
     matrix = _mapping_section("matrix", sections, report)
     if jobs is not None and isinstance(jobs.value, SequenceNode):

@@ -159,8 +159,8 @@ def _csv_row(record: Record, sandbox: str) -> list[str | int]:
         csv_text(artifact.poster_path) if artifact else "",
         csv_text("; ".join(artifact.warnings)) if artifact else "",
         csv_text(record.request_id),
-        1,
-        "",
+        record.take,
+        record.pick,
         "",
         sandbox,
     ]

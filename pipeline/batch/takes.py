@@ -1,0 +1,136 @@
+"""Takes beyond the manifest's own: those that `--retake` has asked for, kept in the ledger.
+
+One that was asked for stays the row's, whatever later commands say, and the same command after a crash asks
+for no other: otherwise a kill would buy a take twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+from pipeline.errors import UsageError
+from pipeline.manifest.takes import with_extra_takes
+from pipeline.model import REJECTED, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from pipeline.ledger import Ledger
+    from pipeline.manifest import Manifest
+    from pipeline.model import Job, Record
+
+RETAKES_NAME: Final = "retakes"
+"""The ledger's fact that holds a `Retakes`."""
+
+REJECTED_ROWS: Final = "rejected"
+"""The word that stands for every row whose takes are all rejected."""
+
+
+@dataclass(slots=True)
+class Retakes:
+    """Extra takes by the key of the row's first take; `asked` are what an unfinished run added by id."""
+
+    extra: dict[str, list[int]] = field(default_factory=dict)
+    asked: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    async def load(cls, ledger: Ledger) -> Retakes:
+        return cls(**json.loads(await ledger.meta_get(RETAKES_NAME) or "{}"))
+
+    async def save(self, ledger: Ledger) -> None:
+        await ledger.meta_set(RETAKES_NAME, json.dumps({"extra": self.extra, "asked": self.asked}))
+
+
+async def with_retakes(ledger: Ledger, manifest: Manifest, wanted: Sequence[str] = ()) -> Manifest:
+    """Return the manifest with the takes that were asked for before, and one more for each row `wanted`.
+
+    `wanted` holds ids and `rejected`. Raises `UsageError` for an id that the manifest does not have.
+    """
+    retakes = await Retakes.load(ledger)
+    jobs = with_extra_takes(manifest.jobs, retakes.extra)
+    if wanted:
+        records = await ledger.load()
+        by_id = {row.key: take for row, take in retakes_by_id(jobs, records, wanted)}
+        new = {key: take for key, take in by_id.items() if key not in retakes.asked}
+        retakes.asked |= new
+        if REJECTED_ROWS in wanted:
+            new |= {row.key: take for row, take in retakes_of_rejected(jobs, records) if row.key not in by_id}
+        for key, take in new.items():
+            retakes.extra.setdefault(key, []).append(take)
+        await retakes.save(ledger)
+        jobs = with_extra_takes(manifest.jobs, retakes.extra)
+    return replace(manifest, jobs=jobs)
+
+
+async def end_retakes(ledger: Ledger) -> None:
+    """Let the next `--retake ID` ask for another take: the run that asked for the last one is through."""
+    retakes = await Retakes.load(ledger)
+    if retakes.asked:
+        retakes.asked = {}
+        await retakes.save(ledger)
+
+
+def retakes_by_id(
+    jobs: Sequence[Job], records: Iterable[Record], wanted: Sequence[str]
+) -> list[tuple[Job, int]]:
+    """Return the rows of the ids in `wanted`, of any of their takes, and the number of each next take."""
+    by_id = {job.id: job for job in jobs}
+    rows: dict[str, Job] = {}
+    for name in wanted:
+        if name in by_id:
+            rows[by_id[name].row_id] = by_id[by_id[name].row_id]
+        elif name != REJECTED_ROWS:
+            raise UsageError(
+                f"--retake {name}: the manifest has no row of that id; `veobatch status` lists them"
+            )
+    numbers = _next_takes(jobs, records)
+    return [(row, numbers[row_id]) for row_id, row in rows.items()]
+
+
+def retakes_of_rejected(jobs: Sequence[Job], records: Iterable[Record]) -> list[tuple[Job, int]]:
+    """Return the rows whose takes are all rejected, and the number of each one's next take.
+
+    A take that failed is no take: nobody can look at it.
+    """
+    records = tuple(records)
+    present = {job.key for job in jobs}
+    takes: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        if record.key in present or record.artifact is not None:
+            takes[record.row_id].append(record)
+    judged = {
+        row_id: [record.pick for record in found if record.state is not State.FAILED]
+        for row_id, found in _of_present_rows(jobs, takes).items()
+    }
+    numbers = _next_takes(jobs, records)
+    return [
+        (job, numbers[job.id])
+        for job in jobs
+        if job.take == 1 and judged.get(job.id) and set(judged[job.id]) == {REJECTED}
+    ]
+
+
+def _of_present_rows(jobs: Sequence[Job], takes: Mapping[str, list[Record]]) -> dict[str, list[Record]]:
+    """Leave out the takes of a row as it was before it was edited: they say nothing of the new one."""
+    contents: dict[str, set[str]] = defaultdict(set)
+    for job in jobs:
+        contents[job.row_id].add(job.fingerprint)
+    return {
+        row_id: [record for record in takes[row_id] if record.fingerprint in fingerprints]
+        for row_id, fingerprints in contents.items()
+        if row_id in takes
+    }
+
+
+def _next_takes(jobs: Iterable[Job], records: Iterable[Record]) -> dict[str, int]:
+    """Return, by the row's id, the first number beyond every take that is there or was submitted."""
+    highest: dict[str, int] = defaultdict(int)
+    for job in jobs:
+        highest[job.row_id] = max(highest[job.row_id], job.take)
+    for record in records:
+        if record.position >= 0 or record.intent:
+            highest[record.row_id] = max(highest[record.row_id], record.take)
+    return {row_id: take + 1 for row_id, take in highest.items()}

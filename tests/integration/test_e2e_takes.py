@@ -1,0 +1,71 @@
+"""Takes through the real command: raised from one to three with kills in between, nothing is bought twice."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.vendor_double import vendor_and_workspace, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.integration.vendor_double import VendorDouble, Workspace
+
+ROWS = 20
+
+
+def write(desk: Workspace, rows: int, takes: int) -> None:
+    desk.write([{"id": f"row-{n}", "prompt": f"job {n}", "takes": takes} for n in range(rows)])
+
+
+async def kill_after(desk: Workspace, vendor: VendorDouble, creates: int, *args: str) -> None:
+    process = await desk.start(*args)
+    await wait_until(lambda: len(vendor.generations) >= creates or process.returncode is not None)
+    if process.returncode is None:
+        process.kill()
+    await process.communicate()
+
+
+async def test_raising_takes_buys_only_the_new_ones_whenever_it_is_killed(tmp_path: Path) -> None:
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
+        write(desk, ROWS, 1)
+        assert (await desk.run()).code == 0
+        assert len(vendor.generations) == ROWS
+        write(desk, ROWS, 3)
+        for creates in sorted(random.Random(5).sample(range(ROWS, 3 * ROWS), 2)):
+            await kill_after(desk, vendor, creates, "--concurrency", "4")
+        ended = await desk.run("--reconcile-after", "0.1")
+        assert ended.code == 0, ended.output
+        assert len(vendor.generations) == 3 * ROWS
+        rows = desk.rows()
+        assert [(row["id"], row["take"]) for row in rows[:4]] == [
+            ("row-0", "1"), ("row-0.2", "2"), ("row-0.3", "3"), ("row-1", "1")
+        ]  # fmt: skip
+        assert {row["status"] for row in rows} == {"done"}
+        assert len({row["video_path"] for row in rows}) == 3 * ROWS
+
+        write(desk, ROWS, 1)
+        assert (await desk.run()).code == 0
+        assert len(vendor.generations) == 3 * ROWS
+        assert len(desk.rows()) == 3 * ROWS, "what was paid for stays in the table"
+
+
+@pytest.mark.parametrize("creates", [1, 2])
+async def test_a_retake_by_id_is_bought_once_though_its_run_is_killed(tmp_path: Path, creates: int) -> None:
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
+        write(desk, 1, 1)
+        assert (await desk.run()).code == 0
+        await kill_after(desk, vendor, creates, "--retake", "row-0")
+        ended = await desk.run("--retake", "row-0", "--reconcile-after", "0.1")
+        assert ended.code == 0, ended.output
+        assert len(vendor.generations) == 2
+        assert (await desk.run()).code == 0
+        assert [row["id"] for row in desk.rows()] == ["row-0", "row-0.2"]
+        assert (await desk.run("--retake", "row-0")).code == 0
+        assert len(vendor.generations) == 3, "the next wish, once the last one was met, is another take"
+        refused = await desk.run("--retake", "row-7")
+        assert refused.code == 2
+        assert "no row of that id" in refused.output

@@ -14,16 +14,14 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
 
 from pipeline import system
-from pipeline.errors import Conflict, LedgerError, VeobatchError
+from pipeline.errors import Conflict, VeobatchError
 from pipeline.ledger import book, rows
-from pipeline.ledger.schema import BOOK_VERSION, SCHEMA_VERSION, migrations
+from pipeline.ledger.schema import BOOK_VERSION, SCHEMA_VERSION
 from pipeline.model import Pick, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
-
-    from sqlalchemy import Dialect
 
     from pipeline.ledger.book import Submission
     from pipeline.ledger.statements import Statements
@@ -189,16 +187,16 @@ class LedgerBackend(ABC):
 
     def set_positions(self, positions: Mapping[str, int], lines: Mapping[str, int]) -> None:
         """Set where rows stand in the manifest, durably; -1 for a row that was removed from it."""
-        position_params = [(at, self.batch, key) for key, at in positions.items() if key not in lines]
-        position_and_line_params = [
-            (at, lines[key], self.batch, key) for key, at in positions.items() if key in lines
-        ]
+        moved = [(at, self.batch, key) for key, at in positions.items() if key not in lines]
+        moved_lines = [(at, lines[key], self.batch, key) for key, at in positions.items() if key in lines]
 
         def work(cursor: Cursor) -> None:
-            if position_params:
-                cursor.executemany(self.sql.position_set, position_params)
-            if position_and_line_params:
-                cursor.executemany(self.sql.position_and_line_set, position_and_line_params)
+            for sql, params in (
+                (self.sql.position_set, moved),
+                (self.sql.position_and_line_set, moved_lines),
+            ):
+                if params:
+                    cursor.executemany(sql, params)
 
         self.write(work)
 
@@ -209,19 +207,15 @@ class LedgerBackend(ABC):
 
     def picks(self) -> dict[str, Pick]:
         """Return what was said of takes, by their keys; what nothing was said of is missing."""
-
-        def work(cursor: Cursor) -> list[Any]:
-            cursor.execute(self.sql.picks, (self.batch,))
-            return cursor.fetchall()
-
-        return {key: Pick(pick, note) for key, pick, note in self._read(work)}
+        found = self._fetch_all(self.sql.picks)
+        return {key: Pick(pick, note) for key, pick, note in found}
 
     def meta_set(self, name: str, value: str) -> None:
         """Keep a small fact about the batch, durably."""
         self.write(lambda cursor: cursor.execute(self.sql.meta_set, (self.batch, name, value)))
 
     def meta_get(self, name: str) -> str | None:
-        row = self._read(lambda cursor: self._fetch_one(cursor, self.sql.meta_get, self.batch, name))
+        row = self._fetch_one(self.sql.meta_get, name)
         return None if row is None else str(row[0])
 
     def load(self) -> list[Record]:
@@ -237,7 +231,7 @@ class LedgerBackend(ABC):
         return records if self.version >= BOOK_VERSION else [book.upgraded(record) for record in records]
 
     def get(self, key: str) -> Record | None:
-        row = self._read(lambda cursor: self._fetch_one(cursor, self.sql.get, self.batch, key))
+        row = self._fetch_one(self.sql.get, key)
         if row is None:
             return None
         record = next(rows.to_records([row]))
@@ -247,12 +241,7 @@ class LedgerBackend(ABC):
         """Return the book of money, oldest entry first."""
         if self.version < BOOK_VERSION:
             return [entry for record in self.load() for entry in book.entries_of(record)]
-
-        def work(cursor: Cursor) -> list[Any]:
-            cursor.execute(self.sql.submissions, (self.batch,))
-            return cursor.fetchall()
-
-        return [book.from_row(row) for row in self._read(work)]
+        return [book.from_row(row) for row in self._fetch_all(self.sql.submissions)]
 
     def put_submissions(self, entries: Sequence[Submission]) -> None:
         """Bring entries up to date, durably, with what was learned of their money."""
@@ -260,26 +249,24 @@ class LedgerBackend(ABC):
 
     def history(self, key: str) -> list[rows.HistoryEntry]:
         """Return the job's steps, oldest first."""
-
-        def work(cursor: Cursor) -> list[Any]:
-            cursor.execute(self.sql.history, (self.batch, key))
-            return cursor.fetchall()
-
-        return [rows.to_history_entry(key, row) for row in self._read(work)]
+        return [rows.to_history_entry(key, row) for row in self._fetch_all(self.sql.history, key)]
 
     def counts(self, *, removed: bool) -> dict[State, int]:
         """Count the jobs in each state: those in the manifest, or those removed from it."""
         low, high = (-1, -1) if removed else (0, _MAX_POSITION)
+        return {State(state): count for state, count in self._fetch_all(self.sql.counts, low, high)}
+
+    def _fetch_all(self, sql: str, *params: object) -> list[Any]:
+        """Return the rows that `sql` finds for this batch and `params`."""
 
         def work(cursor: Cursor) -> list[Any]:
-            cursor.execute(self.sql.counts, (self.batch, low, high))
+            cursor.execute(sql, (self.batch, *params))
             return cursor.fetchall()
 
-        return {State(state): count for state, count in self._read(work)}
+        return self._read(work)
 
-    def _fetch_one(self, cursor: Cursor, sql: str, *row: object) -> Any:
-        cursor.execute(sql, row)
-        return cursor.fetchone()
+    def _fetch_one(self, sql: str, *params: object) -> Any:
+        return next(iter(self._fetch_all(sql, *params)), None)
 
     def write(self, work: Callable[[Cursor], _T]) -> _T:
         """Do `work` in one durable transaction, again after a lost connection."""
@@ -315,42 +302,7 @@ class LedgerBackend(ABC):
         """Undo what is open on the connection that writes, if it still is and if anything is open."""
 
 
-def migrate(cursor: Cursor, sql: Statements, dialect: Dialect, current_version: int) -> None:
-    """Bring the tables from `current_version` (0: there are none) up to today's, in an open transaction."""
-    for version, texts in migrations(dialect, current_version):
-        for text in texts:
-            cursor.execute(text)
-        cursor.execute(sql.version_add, (version, system.wall()))
-    if 0 < current_version < BOOK_VERSION:  # last: records are read with every column of today
-        _begin_book(cursor, sql)
-
-
-def _begin_book(cursor: Cursor, sql: Statements) -> None:
-    """Write the book of money from the records of an earlier version."""
-    cursor.execute(sql.load_all)
-    found = cursor.fetchall()
-    records = [
-        (row[-1], record)
-        for row, record in zip(found, rows.to_records(row[:-1] for row in found), strict=True)
-    ]
-    for batch, record in records:
-        upgraded = book.upgraded(record)
-        if upgraded != record:
-            cursor.execute(sql.upgrade, (upgraded.completed_at, upgraded.earlier_usd, batch, record.key))
-        for entry in book.entries_of(upgraded):
-            cursor.execute(sql.submission_put, (batch, *book.to_row(entry)))
-
-
 def new_identity() -> str:
     """Return a random name of ten lower-case letters and digits."""
     number = int(system.token_hex(16), 16)
     return "".join(_IDENTITY_LETTERS[number // 36**place % 36] for place in range(10))
-
-
-def reject_newer_version(location: str, found: int) -> None:
-    """Raise `LedgerError` when the ledger at `location` is of a later version than this program knows."""
-    if found > SCHEMA_VERSION:
-        raise LedgerError(
-            f"{location}: this ledger was written by a newer veobatch (ledger version {found}, this one "
-            f"knows up to {SCHEMA_VERSION}): install that veobatch, or a later one; nothing was changed"
-        )

@@ -23,7 +23,8 @@ from sqlalchemy.exc import ArgumentError
 from pipeline import system
 from pipeline.errors import BatchLocked, LedgerError, StoreError, VeobatchError
 from pipeline.extras import missing_extra
-from pipeline.ledger.backend import LedgerBackend, migrate, new_identity, reject_newer_version
+from pipeline.ledger.backend import LedgerBackend, new_identity
+from pipeline.ledger.migrate import migrate, reject_newer_version
 from pipeline.ledger.schema import SCHEMA_VERSION, VERSION_TABLE
 from pipeline.ledger.statements import compile_statements
 

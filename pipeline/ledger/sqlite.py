@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline import system
 from pipeline.errors import LedgerError, StoreError, VeobatchError
-from pipeline.ledger.backend import LedgerBackend, new_identity, reject_newer_version
+from pipeline.ledger.backend import LedgerBackend, new_identity
+from pipeline.ledger.migrate import reject_newer_version
 from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.ledger.sqlite_file import (
     APPLICATION_ID,

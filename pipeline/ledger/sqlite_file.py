@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy.dialects.sqlite import dialect
 
 from pipeline import system
-from pipeline.ledger.backend import migrate
+from pipeline.ledger.migrate import migrate
 from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.ledger.statements import compile_statements
 

@@ -11,7 +11,7 @@ import io
 import re
 from typing import Final
 
-from pipeline.manifest.fields import VEO_RULES, FieldKind, closest_name
+from pipeline.manifest.fields import VEO_RULES, FieldKind
 from pipeline.manifest.json_reader import read_json
 from pipeline.manifest.nodes import MappingNode, Node, SequenceNode
 from pipeline.manifest.problems import (
@@ -22,6 +22,7 @@ from pipeline.manifest.problems import (
     pack_location,
     unpack_location,
 )
+from pipeline.manifest.suggestions import closest_name
 from pipeline.manifest.takes import TAKES_RULE
 
 _COLUMNS: Final = (*VEO_RULES.fields, "id", "takes", "params")

@@ -10,7 +10,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.manifest.fields import MAX_PROMPT_CHARS, closest_name
+from pipeline.manifest.fields import MAX_PROMPT_CHARS
 from pipeline.manifest.nodes import (
     AmbiguousScalarError,
     MappingNode,
@@ -21,6 +21,7 @@ from pipeline.manifest.nodes import (
     to_python,
 )
 from pipeline.manifest.problems import ProblemReport, ProblemText, format_value
+from pipeline.manifest.suggestions import closest_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -2,58 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.manifest.expand import substitute_vars
 from pipeline.manifest.fields import (
     BUILT_IN_MODEL,
     UNKNOWN_MODEL_RULES,
     VEO_RULES,
-    FieldKind,
-    FieldRule,
     ModelRules,
-    blank_problem,
-    closest_name,
 )
 from pipeline.manifest.identity import canonical_json, fingerprint
-from pipeline.manifest.invisible import is_blank
+from pipeline.manifest.job_ids import JobDraft, check_id
 from pipeline.manifest.nodes import (
     AmbiguousScalar,
-    AmbiguousScalarError,
     MappingNode,
     Member,
     Node,
     SequenceNode,
-    ValueTooLarge,
-    to_python,
 )
-from pipeline.manifest.problems import ParseAborted, ProblemReport, ProblemText, format_bare, format_value
-from pipeline.manifest.takes import pop_seeds, pop_takes, seed_range, takes_of
-from pipeline.manifest.urls import clean_url, url_doubt, url_problem
-from pipeline.model import Job
+from pipeline.manifest.problems import ParseAborted, ProblemReport, format_bare, format_value
+from pipeline.manifest.suggestions import closest_name
+from pipeline.manifest.takes import pop_seeds, pop_takes, seed_range
+from pipeline.manifest.values import check_value
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from pipeline.model import SeedRange
 
-MAX_ID_CHARS: Final = 200
 _MAX_BODY_CHARS_TOTAL: Final = 128 * 1024 * 1024
 """How much JSON all bodies together may be; aliases can make a small file ask for terabytes."""
-
-
-@dataclass(slots=True)
-class JobDraft:
-    """A checked row that has no id yet, unless its author gave one."""
-
-    given_id: str | None
-    fingerprint: str
-    body: dict[str, Any]
-    location: int
-    takes: int = 1
-    given_seeds: tuple[int, ...] = ()
-    seeds: SeedRange | None = None
 
 
 class JobBuilder:
@@ -126,7 +102,7 @@ class JobBuilder:
         body = {"model": model}
         for name, member in fields.items():
             if name != "model" and self._check_known(name, member, rules, in_params):
-                body[name] = self._check_value(name, member, rules.fields.get(name, _ANY_RULE))
+                body[name] = check_value(name, member, rules.fields.get(name), self._variables, self._report)
         likely_meant = {closest_name(name, rules.fields) for name in fields.keys() - rules.fields.keys()}
         for name in rules.required:
             if name not in fields and name not in likely_meant:
@@ -226,56 +202,10 @@ class JobBuilder:
             )
         return True
 
-    def _check_value(self, name: str, member: Member, rule: FieldRule) -> Any:
-        value: Any = member.value
-        if isinstance(value, MappingNode | SequenceNode):
-            value = self._to_python(name, member)
-        elif name == "prompt" and isinstance(value, str) and "${" in value:
-            value = self._substitute_vars(value, member)
-        elif rule.kind is FieldKind.URL and isinstance(value, str):
-            value = self._clean_url(name, value, member.value_location)
-        problem = rule.check(name, value)
-        if problem:
-            self._report.add_problem(member.value_location, *problem)
-        return value
-
-    def _clean_url(self, name: str, value: str, location: int) -> str:
-        cleaned, cut = clean_url(value)
-        if cleaned and cleaned != value:
-            self._report.add_warning(location, f"{name} has {cut}", "it was left out", "")
-        if not url_problem(name, cleaned) and (doubt := url_doubt(name, cleaned)):
-            self._report.add_warning(location, *doubt)
-        return cleaned or value
-
-    def _substitute_vars(self, prompt: str, member: Member) -> str:
-        if self._variables is None:
-            why = "there is no `vars:` section, so it is sent as it stands"
-            self._report.add_warning(member.value_location, "the prompt has ${ in it", why)
-            return prompt
-        substituted = substitute_vars(prompt, self._variables)
-        if isinstance(substituted, str):
-            return substituted
-        self._report.add_problem(member.value_location, *substituted)
-        return prompt
-
-    def _to_python(self, name: str, member: Member) -> Any:
-        try:
-            return to_python(member.value, member.value_location)
-        except AmbiguousScalarError as error:
-            self._report.add_problem(error.location, *_ambiguous_scalar_problem(name, error.scalar))
-        except ValueTooLarge:
-            self._report.add_problem(
-                member.value_location,
-                f"{name} is too large",
-                "its aliases multiply",
-                "write out what you need",
-            )
-        return {} if isinstance(member.value, MappingNode) else []
-
     def _read_id(self, member: Member | None) -> str | None:
         if member is None:
             return None
-        problem = _check_id(_scalar_or_empty(member.value))
+        problem = check_id(_scalar_or_empty(member.value))
         if problem:
             self._report.add_problem(member.value_location, *problem)
             return None
@@ -298,10 +228,6 @@ class JobBuilder:
         return fingerprint(text)
 
 
-_ANY_RULE: Final = FieldRule(FieldKind.ANY, nullable=True)
-_ID_RULE: Final = FieldRule(FieldKind.TEXT, max_size=MAX_ID_CHARS)
-
-
 def _scalar_or_empty(value: Node) -> Any:
     """Return what a rule for a scalar can judge."""
     if isinstance(value, MappingNode):
@@ -315,53 +241,3 @@ def _format_node(value: Node) -> str:
         if isinstance(value, AmbiguousScalar)
         else format_value(_scalar_or_empty(value))
     )
-
-
-def _ambiguous_scalar_problem(name: str, scalar: AmbiguousScalar) -> ProblemText:
-    why = f"YAML reads that as {scalar.yaml_meaning}"
-    return (
-        f"{format_bare(scalar.text)} in {name} without quotes",
-        why,
-        f'write "{format_bare(scalar.text)}" or a plain value',
-    )
-
-
-def _check_id(value: Any) -> ProblemText | None:
-    problem = _ID_RULE.check("id", value)
-    if problem:
-        return problem
-    if is_blank(value):
-        return blank_problem("id", value, "it names the row and its files", "write a name or remove the line")
-    if not value.isprintable():
-        return (
-            f"id is {format_value(value)}",
-            "it holds characters that cannot be printed",
-            "use letters, digits and dashes",
-        )
-    return None
-
-
-def build_jobs(drafts: Sequence[JobDraft]) -> list[Job]:
-    """Give every draft its id and its index, and every take of it.
-
-    A row without an id is named by its content and, from the second of the same content on, an
-    occurrence number, so that moving or adding other rows renames nothing.
-    """
-    given_ids = {draft.given_id for draft in drafts}
-    occurrences: dict[str, int] = {}
-    jobs: list[Job] = []
-    for draft in drafts:
-        row_id = draft.given_id or _unique_id(draft.fingerprint, occurrences, given_ids)
-        model = draft.body["model"]
-        line, column = draft.location >> 32, draft.location & 0xFFFFFFFF
-        row = Job(row_id, draft.fingerprint, len(jobs), model, draft.body, line, column, seeds=draft.seeds)
-        jobs += takes_of(row, draft.takes, draft.given_seeds)
-    return jobs
-
-
-def _unique_id(fingerprint: str, occurrences: dict[str, int], taken: set[str | None]) -> str:
-    while True:
-        occurrences[fingerprint] = number = occurrences.get(fingerprint, 0) + 1
-        row_id = fingerprint if number == 1 else f"{fingerprint}-{number}"
-        if row_id not in taken:
-            return row_id

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.manifest.csv_reader import read_csv
-from pipeline.manifest.job_builder import build_jobs
+from pipeline.manifest.job_ids import build_jobs
 from pipeline.manifest.json_reader import read_json, read_jsonl
 from pipeline.manifest.problems import ParseAborted, Problem, ProblemReport, pack_location
 from pipeline.manifest.sections import read_document

@@ -6,10 +6,11 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.manifest.expand import matrix_rows, read_vars
-from pipeline.manifest.fields import VEO_RULES, ModelRules, closest_name
+from pipeline.manifest.fields import VEO_RULES, ModelRules
 from pipeline.manifest.job_builder import JobBuilder
 from pipeline.manifest.nodes import AmbiguousScalar, MappingNode, Member, Node, SequenceNode
 from pipeline.manifest.problems import ProblemReport, format_value, pack_location
+from pipeline.manifest.suggestions import closest_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,7 +19,7 @@ from pipeline.model import SeedRange
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from pipeline.manifest.job_builder import JobDraft
+    from pipeline.manifest.job_ids import JobDraft
     from pipeline.manifest.nodes import Member
     from pipeline.model import Job
 

@@ -6,7 +6,6 @@ builder is a loop, not a recursion, and shares what an alias names instead of co
 
 from __future__ import annotations
 
-import re
 from sys import intern
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +19,7 @@ from pipeline.manifest.problems import (
     format_value,
     pack_location,
 )
+from pipeline.manifest.yaml_errors import explain_syntax_error, suspicious_comments
 from pipeline.manifest.yaml_scalars import resolve_scalar
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ _LOADER: Final[Any] = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLo
 _MAX_INTERNED_CHARS: Final = 16
 """Scalars up to this length are mostly choices; the same ones are kept once."""
 
-_COMMENT_AFTER_TEXT: Final = re.compile(r"(?<=[^\s])[ \t]+#(?=[^\s#!-])")
 _MAX_MERGED_MEMBERS: Final = 100
 """How many members merge keys may give one mapping; a job has some ten."""
 
@@ -42,7 +41,7 @@ def read_yaml(text: str, report: ProblemReport) -> Node:
 
     Raises `ParseAborted`, with the reason in `report`, when the rest cannot be read.
     """
-    comment_columns = _suspicious_comments(text)
+    comment_columns = suspicious_comments(text)
     data = text.encode("utf-8")
     del text  # of a bulk manifest one copy is enough
     builder = _TreeBuilder(report, comment_columns)
@@ -56,7 +55,7 @@ def read_yaml(text: str, report: ProblemReport) -> Node:
         mark = error.problem_mark or error.context_mark
         location = pack_location(mark.line + 1, mark.column + 1) if mark else pack_location(1, 1)
         report.add_problem(
-            location, *_explain_syntax_error(data.decode("utf-8"), mark.line if mark else 0, error)
+            location, *explain_syntax_error(data.decode("utf-8"), mark.line if mark else 0, error)
         )
         report.partial = True
         return builder.partial_tree()
@@ -69,34 +68,6 @@ def read_yaml(text: str, report: ProblemReport) -> Node:
             location, "not text that YAML can hold", str(error.reason), "remove that character"
         )
         raise ParseAborted from error
-
-
-def _suspicious_comments(text: str) -> dict[int, int]:
-    """Return line -> column (from 0) where text may end because of a `#` that was meant as text.
-
-    A comment has a space after its #; `The #1 fan` has none.
-    """
-    if not _COMMENT_AFTER_TEXT.search(text):
-        return {}
-    matches = ((number, _COMMENT_AFTER_TEXT.search(line)) for number, line in enumerate(text.split("\n")))
-    return {number: match.start() for number, match in matches if match}
-
-
-def _explain_syntax_error(text: str, line: int, error: yaml.MarkedYAMLError) -> tuple[str, str, str]:
-    lines = text.split("\n", line + 1)
-    source = lines[line] if line < len(lines) else ""
-    parser_message = escape_unprintable(" ".join(part for part in (error.context, error.problem) if part))
-    if re.match(r"\s*\t", source) or "'\\t'" in parser_message:
-        return "a tab in the indentation", "YAML allows only spaces there", "replace it by spaces"
-    if "mapping values are not allowed" in parser_message:
-        why = "text with a colon and a space in it needs quotes"
-        return "a second `: ` in one line", why, 'write prompt: "one: two"'
-    if source.count('"') > 2 and re.search(r':\s*".*"', source):
-        why = "the text ends at the second quote"
-        return "quotes inside quotes", why, """write 'She says "hi".' or "She says \\"hi\\".\""""
-    if "cannot start any token" in parser_message or "alphabetic or numeric" in parser_message:
-        return "not YAML", parser_message, "put the text in quotes"
-    return "not YAML", parser_message, "check the quotes, brackets and indentation here"
 
 
 class _TreeBuilder:

@@ -7,12 +7,12 @@ more than fetching them did.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from pipeline.media.mp4 import UnplayableVideo, nal_length_bytes, nal_units_fit
+from pipeline.media.poster import encode_jpeg, mean_luma
 from pipeline.model import Media
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-POSTER_WIDTH: Final = 480
 FAST_OPEN_OPTIONS: Final = {"skip_frame": "all", "probesize": "65536"}
 """Without these, opening decodes frames to learn what the index says already: 150 ms in place of 2."""
 
@@ -117,7 +116,7 @@ class _VideoProbe:
         rotation = self.poster_frame.rotation
         return ProbeResult(
             _media_info(self.container, self.stream, rotation),
-            _encode_jpeg(self.poster_frame, rotation),
+            encode_jpeg(self.poster_frame, rotation),
             defects,
             self.container.format.name.partition(",")[0],
         )
@@ -236,7 +235,7 @@ class _VideoProbe:
         """Keep the first frame that is not dark, else the brightest of the dark ones."""
         if self.poster_luma >= _DARK_LUMA:
             return
-        luma = _mean_luma(frame)
+        luma = mean_luma(frame)
         if luma > self.poster_luma:
             self.poster_frame, self.poster_luma = frame, luma
 
@@ -285,27 +284,3 @@ def _duration_s(container: InputContainer, stream: VideoStream) -> float:
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
     return container.duration / 1_000_000 if container.duration is not None else 0.0
-
-
-def _mean_luma(frame: VideoFrame) -> float:
-    small = frame.reformat(width=32, height=18, format="gray", interpolation="FAST_BILINEAR", threads=1)
-    luma_bytes = bytes(small.planes[0])
-    return sum(luma_bytes) / len(luma_bytes)
-
-
-def _encode_jpeg(frame: VideoFrame, rotation: int) -> bytes:
-    """Make a JPEG that is 480 px wide once turned by `rotation` (degrees, counterclockwise)."""
-    from PIL import Image
-
-    shown_width = frame.height if rotation % 180 else frame.width
-    width, height = (
-        max(2, round(side * POSTER_WIDTH / shown_width / 2) * 2) for side in (frame.width, frame.height)
-    )
-    small = frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA", threads=1)
-    plane = small.planes[0]
-    image = Image.frombuffer("RGB", (width, height), bytes(plane), "raw", "RGB", plane.line_size, 1)
-    if rotation:
-        image = image.rotate(rotation, expand=True)
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=82)
-    return out.getvalue()

@@ -1,0 +1,48 @@
+"""Bring the tables of an earlier version up to today's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline import system
+from pipeline.errors import LedgerError
+from pipeline.ledger import book, rows
+from pipeline.ledger.schema import BOOK_VERSION, SCHEMA_VERSION, migrations
+
+if TYPE_CHECKING:
+    from sqlalchemy import Dialect
+
+    from pipeline.ledger.backend import Cursor
+    from pipeline.ledger.statements import Statements
+
+
+def migrate(cursor: Cursor, sql: Statements, dialect: Dialect, current_version: int) -> None:
+    """Bring the tables from `current_version` (0: there are none) up to today's, in an open transaction."""
+    for version, texts in migrations(dialect, current_version):
+        for text in texts:
+            cursor.execute(text)
+        cursor.execute(sql.version_add, (version, system.wall()))
+    if 0 < current_version < BOOK_VERSION:  # last: records are read with every column of today
+        _begin_book(cursor, sql)
+
+
+def _begin_book(cursor: Cursor, sql: Statements) -> None:
+    """Write the book of money from the records of an earlier version."""
+    cursor.execute(sql.load_all)
+    found = cursor.fetchall()
+    records = rows.to_records(row[:-1] for row in found)
+    for batch, record in zip((row[-1] for row in found), records, strict=True):
+        upgraded = book.upgraded(record)
+        if upgraded != record:
+            cursor.execute(sql.upgrade, (upgraded.completed_at, upgraded.earlier_usd, batch, record.key))
+        for entry in book.entries_of(upgraded):
+            cursor.execute(sql.submission_put, (batch, *book.to_row(entry)))
+
+
+def reject_newer_version(location: str, found: int) -> None:
+    """Raise `LedgerError` when the ledger at `location` is of a later version than this program knows."""
+    if found > SCHEMA_VERSION:
+        raise LedgerError(
+            f"{location}: this ledger was written by a newer veobatch (ledger version {found}, this one "
+            f"knows up to {SCHEMA_VERSION}): install that veobatch, or a later one; nothing was changed"
+        )

@@ -89,6 +89,11 @@ async def open_read_only_ledger(paths: BatchPaths) -> Ledger:
     )
 
 
+async def open_shared_ledger(paths: BatchPaths) -> Ledger:
+    """Open a ledger to write what no run holds, such as picks: also while a run is going on."""
+    return await Ledger.open(paths.ledger, batch=paths.batch, on_pause=ReconnectNotifier().notify)
+
+
 async def made_by_sandbox(ledger: Ledger) -> bool:
     """Return whether the batch is a rehearsal in the sandbox, whose figures are no money."""
     return await ledger.meta_get("vendor") == SANDBOX_VENDOR

@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "estimate": "Price a manifest by row and in all, and show the balance.",
     "status": "Count a batch's rows by state, also while a run is going on.",
     "report": "Write results.csv and report.html again, from the ledger.",
+    "pick": "Choose among the takes of a row; the chosen clips are in picks/.",
     "verify": "Read every saved video and compare it with what was saved.",
     "costs": "Compare what was charged with the vendor's own log.",
     "reconcile": "Ask the vendor's log about rows in doubt, settle what is proven, and end.",
@@ -31,6 +32,8 @@ COMMANDS: Final = {
     "sandbox": "Serve the stand-in API: free, offline, with faults by name.",
 }
 
+_MODULES: Final = {name: f"takes.{name}" for name in ("pick", "review", "reel")}
+"""Where a command is when not in the module of its name."""
 
 BROKEN_PIPE_EXIT_CODE: Final = 141
 """What a shell reports of a program that SIGPIPE ended."""
@@ -45,7 +48,7 @@ class LazyCommands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command = import_module(f"pipeline.cli.{name}").command
+        command = import_module(f"pipeline.cli.{_MODULES.get(name, name)}").command
         return command if isinstance(command, click.Command) else None
 
     def resolve_command(

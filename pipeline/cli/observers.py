@@ -71,6 +71,7 @@ class RunObservers:
             title=options.manifest.stem,
             manifest=str(options.manifest),
             sandbox=options.sandbox,
+            ledger=prepared.ledger,
         )
         observers: list[Observer] = [prepared.run_log, self._progress, self._eta, self.results_writer]
         self._memory = LedgerMemory(prepared.api, prepared.ledger.identity, prepared.runs, plan.records)

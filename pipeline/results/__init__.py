@@ -4,4 +4,5 @@ from typing import Final
 
 CSV_NAME: Final = "results.csv"
 REPORT_NAME: Final = "report.html"
+PICKS_PAGE_NAME: Final = "picks.html"
 LOG_NAME: Final = "run.log"

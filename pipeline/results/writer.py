@@ -5,19 +5,22 @@ Both are projections of the records: never a second source of truth, rewritten w
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from pipeline import system
-from pipeline.errors import StoreError
-from pipeline.results import CSV_NAME, REPORT_NAME, csv, report
+from pipeline.errors import LedgerError, StoreError, UsageError
+from pipeline.results import CSV_NAME, PICKS_PAGE_NAME, REPORT_NAME, csv, report
+from pipeline.results.picks import PicksFolder, chosen_clips, client_record, pick_paths, with_picks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pipeline.events import Event
+    from pipeline.ledger import Ledger
     from pipeline.ledger.totals import Totals
     from pipeline.model import Record
     from pipeline.storage import OutputStore
@@ -30,8 +33,18 @@ REWRITE_COST_FACTOR: Final = 20.0
 class ResultsWriter:
     """An observer that notices changes, and the task that writes them."""
 
-    def __init__(self, store: OutputStore, *, title: str, manifest: str, sandbox: bool = False) -> None:
+    def __init__(
+        self,
+        store: OutputStore,
+        *,
+        title: str,
+        manifest: str,
+        sandbox: bool = False,
+        ledger: Ledger | None = None,
+    ) -> None:
+        """`ledger` is asked for the picks, which reviewers change while a run holds its records."""
         self._store = store
+        self._ledger = ledger
         self._sandbox = sandbox
         self._title = title
         self._manifest = manifest
@@ -54,9 +67,17 @@ class ResultsWriter:
 
     async def write_csv(self, records: Sequence[Record]) -> None:
         """Write the CSV. Raises `StoreError`: an output that does not take it takes no video either."""
+        records = await self._with_picks(records)
         data = await anyio.to_thread.run_sync(partial(csv.csv_bytes, records, sandbox=self._sandbox))
         with anyio.CancelScope(shield=True):
             await self._store.write_bytes(CSV_NAME, data, durable=False)
+
+    async def _with_picks(self, records: Sequence[Record]) -> Sequence[Record]:
+        if self._ledger is None:
+            return records
+        with contextlib.suppress(LedgerError, StoreError):  # the run itself reports a ledger that is gone
+            return with_picks(records, await self._ledger.picks())
+        return records
 
     async def _try_write_csv(self, records: Sequence[Record]) -> bool:
         try:
@@ -70,6 +91,7 @@ class ResultsWriter:
         self, records: Sequence[Record], *, next_command: str = "", money: Totals | None = None
     ) -> bool:
         """Write CSV and report as they are now; return whether both are there. `money`: see `summarize`."""
+        records = await self._with_picks(records)
         if not await self._try_write_csv(records):
             return False
 
@@ -85,9 +107,29 @@ class ResultsWriter:
             ).encode()
 
         try:
+            if self._ledger is not None and any(record.pick for record in records):
+                await PicksFolder(self._ledger, self._store).update(records)
             await self._store.write_bytes(
                 REPORT_NAME, await anyio.to_thread.run_sync(render_page), durable=False
             )
-        except StoreError:
+        except (StoreError, LedgerError):
             return False
         return True
+
+    async def write_picks_page(self, records: Sequence[Record]) -> None:
+        """Write the page of the chosen clips, to show a client. Raises `StoreError`, and `UsageError` when
+        nothing was picked."""
+        chosen = chosen_clips(records)
+        if not chosen:
+            raise UsageError("nothing is picked: `veobatch pick` or the report's page chooses among takes")
+        paths = pick_paths(records, chosen)
+        shown = [client_record(record, paths[row_id]) for row_id, record in chosen.items()]
+        page = report.render(
+            shown,
+            title=self._title,
+            manifest="",
+            generated_at=system.wall(),
+            sandbox=self._sandbox,
+            client=True,
+        )
+        await self._store.write_bytes(PICKS_PAGE_NAME, page.encode(), durable=False)

@@ -127,6 +127,17 @@ class OutputStore(Protocol):
         """A small file's bytes, or None when there is none."""
         ...
 
+    async def copy(self, source: str, target: str) -> None:
+        """Put a file under `target` too, all or nothing; what stands there is replaced.
+
+        A folder gives it a second name (a hard link) where it can; an object store copies by itself.
+        """
+        ...
+
+    async def remove(self, path: str) -> None:
+        """Remove a file if it is there."""
+        ...
+
     async def stamps(self, paths: Sequence[str]) -> dict[str, FileStamp]:
         """The stamps of those of the files that exist, read from the listing alone."""
         ...

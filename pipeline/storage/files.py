@@ -11,6 +11,7 @@ import functools
 import hashlib
 import os
 import platform
+import shutil
 import stat
 import threading
 from typing import TYPE_CHECKING, Final
@@ -157,6 +158,24 @@ def replace_file(path: Path, data: bytes, durable: bool) -> None:
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Put the file `source` under `target` too, at once: a hard link, or a copy where there are none."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"{_temporary_prefix()}-{threading.get_ident()}{PART_SUFFIX}")
+    temporary.unlink(missing_ok=True)
+    try:
+        try:
+            temporary.hardlink_to(source)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            shutil.copy2(source, temporary)
+        temporary.replace(target)
+    finally:
+        # Two names of one file: POSIX lets rename() succeed and change nothing.
+        temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -52,6 +52,12 @@ class LocalStore:
     async def read_bytes(self, path: str) -> bytes | None:
         return await self.run_in_thread(lambda: files.read_bytes(self.resolve(path)))
 
+    async def copy(self, source: str, target: str) -> None:
+        await self.run_in_thread(lambda: files.link_or_copy(self.resolve(source), self.resolve(target)))
+
+    async def remove(self, path: str) -> None:
+        await self.run_in_thread(lambda: self.resolve(path).unlink(missing_ok=True))
+
     async def stamps(self, paths: Sequence[str]) -> dict[str, FileStamp]:
         def read() -> dict[str, FileStamp]:
             found = ((path, files.stamp_of(self.resolve(path))) for path in paths)

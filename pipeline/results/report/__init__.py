@@ -43,17 +43,20 @@ def render(
     since: str = "",
     sandbox: bool = False,
     money: Totals | None = None,
+    client: bool = False,
 ) -> str:
     """Return the page. `generated_at` is seconds since the epoch; `title` is what the batch is called.
 
     `next_command` is shown as what to do next. A `live` page listens to `./events` and keeps itself
     up to date; any other makes no request but for the files beside it and, in a row's details, the row's
     source image. `since` is the last change that the page contains. `sandbox` says that no money is real.
+    A page for a `client` has the clips and nothing of how they were made.
     """
     rows = page_records(records, live=live)
     style, script = _read_asset("page.css"), _build_script(live=live)
     return _template("page.html").render(
         **_template_context(rows, live, sandbox, money),
+        client=client,
         title=title,
         manifest=manifest,
         generated_at=iso(generated_at),

@@ -1,0 +1,208 @@
+"""Picks: which take of a row was chosen, and the folder `picks/` that holds the chosen clips.
+
+A row has one pick at most: picking a take takes the pick from its sisters. The folder is a projection of the
+ledger, brought up to date after every change; what it did not put there it neither replaces nor removes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from pipeline.errors import UsageError
+from pipeline.model import PICKED, REJECTED, Pick, Record, State
+from pipeline.storage.base import candidate_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from pipeline.ledger import Ledger
+    from pipeline.storage import OutputStore
+
+PICKS_FOLDER: Final = "picks"
+PLACED_NAME: Final = "picks"
+"""The ledger's fact that holds the files in the folder: path, size and sha256 by the row's id."""
+
+MAX_NOTE_CHARS: Final = 2000
+PICKS_VERSION: Final = 1
+
+
+class PlacedFile(NamedTuple):
+    """A clip that was put into the folder."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+def with_picks(records: Iterable[Record], picks: Mapping[str, Pick]) -> list[Record]:
+    """Return the records with what reviewers say of them now; a run's own may be older than that."""
+    nothing = Pick()
+    found = []
+    for record in records:
+        pick, note = picks.get(record.key, nothing)
+        same = (record.pick, record.pick_note) == (pick, note)
+        found.append(record if same else replace(record, pick=pick, pick_note=note))
+    return found
+
+
+def resolve_picks(records: Sequence[Record], wishes: Mapping[str, Pick]) -> dict[str, Pick]:
+    """Return what changes when reviewers want `wishes` (by key), the sisters of what is picked included.
+
+    Raises `UsageError` for a key that is unknown, for a take without a clip that is picked, and for two picks
+    of one row.
+    """
+    by_key = {record.key: record for record in records}
+    changes: dict[str, Pick] = {}
+    picked_rows: dict[str, str] = {}
+    for key, wish in wishes.items():
+        record = by_key.get(key)
+        if record is None:
+            raise UsageError(f"this batch has no take {key}")
+        if wish.pick not in ("", PICKED, REJECTED):
+            raise UsageError(f"{record.id}: a take is picked, rejected or neither, not {wish.pick!r}")
+        if wish.pick == PICKED:
+            if record.artifact is None:
+                raise UsageError(f"{record.id} has no clip yet: it cannot be picked")
+            if (other := picked_rows.setdefault(record.row_id, key)) != key:
+                raise UsageError(f"{by_key[other].id} and {record.id} are takes of one row: pick one of them")
+        changes[key] = Pick(wish.pick, wish.note[:MAX_NOTE_CHARS])
+    for record in records:
+        if record.pick == PICKED and picked_rows.get(record.row_id, record.key) != record.key:
+            changes.setdefault(record.key, Pick("", record.pick_note))
+    return {key: pick for key, pick in changes.items() if pick != _pick_of(by_key[key])}
+
+
+def _pick_of(record: Record) -> Pick:
+    return Pick(record.pick, record.pick_note)
+
+
+def chosen_clips(records: Iterable[Record]) -> dict[str, Record]:
+    """Return the picked takes that have a clip, by their row's id, in the manifest's order."""
+    return {
+        record.row_id: record
+        for record in records
+        if record.pick == PICKED and record.artifact is not None and record.state is State.DONE
+    }
+
+
+def pick_paths(records: Sequence[Record], chosen: Mapping[str, Record]) -> dict[str, str]:
+    """Return where in the output each chosen clip belongs: under the row's name, which take 1 has."""
+    names: dict[str, str] = {}
+    for record in records:
+        if record.take == 1 and record.file_stem:
+            shorter = min(record.file_stem, names.get(record.row_id, record.file_stem), key=len)
+            names[record.row_id] = shorter  # an edited row's file has a hash behind the name
+    paths = {}
+    for row_id, record in chosen.items():
+        suffix = record.artifact.path.rpartition(".")[2] if record.artifact else "mp4"
+        paths[row_id] = f"{PICKS_FOLDER}/{names.get(row_id, record.file_stem)}.{suffix}"
+    return paths
+
+
+def client_record(record: Record, path: str) -> Record:
+    """Return a chosen clip as a client sees it: no money, no ids of ours, and its place in the folder."""
+    artifact = record.artifact
+    return Record(
+        key=record.row_id,
+        id=record.row_id,
+        fingerprint="",
+        position=max(0, record.position),
+        model="",
+        body="{}",
+        image_url="",
+        prompt=record.prompt,
+        state=State.DONE,
+        artifact=artifact and replace(artifact, path=path),
+    )
+
+
+class PicksFolder:
+    """The folder `picks/` of a batch. Use it from one task at a time."""
+
+    def __init__(self, ledger: Ledger, store: OutputStore) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._placed: dict[str, PlacedFile] = {}
+
+    async def update(self, records: Sequence[Record] | None = None) -> tuple[str, ...]:
+        """Make the folder hold the chosen clips and no other of ours; return notes on what could not be done.
+
+        Raises `StoreError` and `LedgerError`.
+        """
+        records = await self._ledger.load() if records is None else records
+        stored: dict[str, Any] = json.loads(await self._ledger.meta_get(PLACED_NAME) or "{}")
+        self._placed = {row_id: PlacedFile(*values) for row_id, values in stored.items()}
+        chosen = chosen_clips(records)
+        before = dict(self._placed)
+        for row_id, placed in before.items():
+            record = chosen.get(row_id)
+            if record is None or record.artifact is None or record.artifact.sha256 != placed.sha256:
+                await self._remove(row_id, placed)
+        present = await self._store.stamps([placed.path for placed in self._placed.values()])
+        notes = []
+        for row_id, path in pick_paths(records, chosen).items():
+            if row_id not in self._placed or self._placed[row_id].path not in present:
+                notes.append(await self._place(row_id, path, chosen[row_id]))
+        if self._placed != before:
+            await self._save()
+        return tuple(filter(None, notes))
+
+    async def _remove(self, row_id: str, placed: PlacedFile) -> None:
+        if await self._store.fingerprint(placed.path, placed.size_bytes) == placed.sha256:
+            await self._store.remove(placed.path)
+        del self._placed[row_id]
+
+    async def _place(self, row_id: str, path: str, record: Record) -> str:
+        """Put a clip under its row's name, or beside a file there that is not ours."""
+        artifact = record.artifact
+        if artifact is None or artifact.path not in await self._store.stamps([artifact.path]):
+            return f"{record.id}: its clip was moved away, so it is not in {PICKS_FOLDER}/"
+        for name in candidate_names(path):
+            if name not in await self._store.stamps([name]):
+                break
+            if await self._store.fingerprint(name, artifact.size_bytes) == artifact.sha256:
+                self._placed[row_id] = PlacedFile(name, artifact.size_bytes, artifact.sha256)
+                return ""
+        # Ours on record before it is there: a kill in between leaves no file that nobody would remove.
+        self._placed[row_id] = PlacedFile(name, artifact.size_bytes, artifact.sha256)
+        await self._save()
+        await self._store.copy(artifact.path, name)
+        return "" if name == path else f"{path} is not ours: {record.id} is {name}"
+
+    async def _save(self) -> None:
+        await self._ledger.meta_set(PLACED_NAME, json.dumps(self._placed))
+
+
+def parse_picks(text: str) -> dict[str, Pick]:
+    """Read what a page exported: the wishes by key. Raises `UsageError` for any other file."""
+    try:
+        document = json.loads(text)
+        wishes = {str(item["key"]): Pick(str(item["pick"]), str(item["note"])) for item in document["picks"]}
+        ours = (document["veobatch"], document["version"]) == ("picks", PICKS_VERSION)
+    except (ValueError, TypeError, LookupError):
+        ours = False
+    if not ours:
+        raise UsageError("this is no file of picks: export one on the report's page")
+    return wishes
+
+
+def find_takes(records: Iterable[Record], ids: Sequence[str]) -> list[Record]:
+    """Return the takes of these ids; that of a row as it was before an edit goes by its key, `id@...`.
+
+    Raises `UsageError` for one that there is not.
+    """
+    by_name: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        by_name[record.key].append(record)
+        by_name[record.id].append(record)
+    found = []
+    for name in ids:
+        if name not in by_name:
+            raise UsageError(f"there is no take {name!r}: `id` in results.csv has them")
+        found.append(
+            max(by_name[name], key=lambda record: (record.position >= 0, record.artifact is not None))
+        )
+    return found

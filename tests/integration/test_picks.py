@@ -1,0 +1,266 @@
+"""Picks in the ledger, in `picks/` and in what people see: the command, the folder, an object store."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from click.testing import CliRunner
+from obstore.store import MemoryStore
+
+from pipeline.cli import cli
+from pipeline.errors import UsageError
+from pipeline.ledger import Ledger
+from pipeline.model import PICKED, REJECTED, Artifact, Pick, Record, State
+from pipeline.results.picks import PicksFolder, resolve_picks
+from pipeline.storage.local import LocalStore
+from pipeline.storage.object_store import ObjectStore
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+OUTPUT = Path("output/night")
+
+
+def take(row: str, number: int = 1, fingerprint: str = "f", **facts: Any) -> Record:
+    take_id = row if number == 1 else f"{row}.{number}"
+    stem = take_id if fingerprint == "f" else f"{take_id}-{fingerprint}"
+    data = f"{take_id}@{fingerprint}"
+    made = Record(data, take_id, fingerprint, 0, "m", "{}", "", "p", file_stem=stem, take=number)
+    return replace(made, state=State.DONE, artifact=_artifact(f"videos/{stem}.mp4", data), **facts)
+
+
+def _artifact(path: str, data: str) -> Artifact:
+    import hashlib
+
+    return Artifact(path, len(data), hashlib.sha256(data.encode()).hexdigest())
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a batch of two rows of two takes, one of which was edited since."""
+    monkeypatch.chdir(tmp_path)
+    records = [take("a"), take("a", 2), take("b"), take("b", 2), take("a", 1, "old", position=-1)]
+    records.append(replace(take("c"), state=State.FAILED, artifact=None))
+
+    async def fill() -> None:
+        async with await Ledger.open(OUTPUT / "ledger.sqlite3") as ledger:
+            await ledger.add(records)
+            await ledger.meta_set("manifest", '"night.yaml"')
+
+    anyio.run(fill)
+    for record in records:
+        if record.artifact is not None:
+            path = OUTPUT / record.artifact.path
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(record.key, encoding="utf-8")
+    return tmp_path
+
+
+def pick(*args: str, code: int = 0) -> str:
+    result = CliRunner().invoke(cli, ["pick", "night.yaml", *args])
+    if isinstance(result.exception, UsageError):
+        assert code == 2
+        return str(result.exception)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def picked_files() -> dict[str, str]:
+    return {path.name: path.read_text(encoding="utf-8") for path in (OUTPUT / "picks").glob("*")}
+
+
+def table() -> dict[str, str]:
+    with (OUTPUT / "results.csv").open(newline="", encoding="utf-8") as file:
+        return {row["id"]: row["pick"] for row in csv.DictReader(file) if row["pick"]}
+
+
+def test_a_pick_is_in_the_ledger_the_table_and_the_folder(here: Path) -> None:
+    assert "a.2: picked (the best)" in pick("a.2", "--note", "the best")
+    assert picked_files() == {"a.mp4": "a.2@f"}
+    assert (OUTPUT / "picks/a.mp4").samefile(OUTPUT / "videos/a.2.mp4")
+    assert table() == {"a.2": "picked"}
+    assert "report.html" in {path.name for path in OUTPUT.iterdir()}
+    pick("a", "b.2")
+    assert picked_files() == {"a.mp4": "a@f", "b.mp4": "b.2@f"}, "a row has one pick"
+    pick("a.2", "b.2", "--reject")
+    assert picked_files() == {"a.mp4": "a@f"}
+    assert table() == {"a": "picked", "a.2": "rejected", "b.2": "rejected"}
+    assert pick().splitlines() == ["rejected  a.2  the best", "  picked  a", "rejected  b.2"]
+    pick("a", "--clear")
+    assert picked_files() == {}
+    assert (OUTPUT / "videos/a.mp4").exists()
+
+
+def test_the_take_of_a_row_before_its_edit_is_picked_by_its_key(here: Path) -> None:
+    pick("a")
+    pick("a@old")
+    assert picked_files() == {"a.mp4": "a@old"}
+    assert pick("a@old", "--reject") == "a: rejected\nThe chosen clips are in output/night/picks\n"
+    assert picked_files() == {}
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["nobody"], "there is no take 'nobody'"),
+        (["c"], "c has no clip yet"),
+        (["a", "a.2"], "a and a.2 are takes of one row"),
+    ],
+)
+def test_what_cannot_be_picked_changes_nothing(here: Path, args: list[str], words: str) -> None:
+    assert words in pick(*args, code=2)
+    assert not (OUTPUT / "picks").exists()
+
+
+def test_a_file_in_the_folder_that_is_not_ours_stays(here: Path) -> None:
+    (OUTPUT / "picks").mkdir()
+    (OUTPUT / "picks" / "a.mp4").write_text("mine", encoding="utf-8")
+    assert "picks/a.mp4 is not ours: a is picks/a.new-1.mp4" in pick("a")
+    assert picked_files() == {"a.mp4": "mine", "a.new-1.mp4": "a@f"}
+    (OUTPUT / "picks" / "a.new-1.mp4").unlink()
+    (OUTPUT / "picks" / "a.new-1.mp4").write_text("edited by hand", encoding="utf-8")
+    pick("a", "--clear")
+    assert picked_files() == {"a.mp4": "mine", "a.new-1.mp4": "edited by hand"}
+
+
+def test_what_a_page_exported_is_taken_over(here: Path) -> None:
+    exported = {
+        "veobatch": "picks",
+        "version": 1,
+        "picks": [
+            {"key": "a.2@f", "id": "a.2", "pick": PICKED, "note": "warm"},
+            {"key": "b@f", "id": "b", "pick": REJECTED, "note": ""},
+        ],
+    }
+    Path("picks.json").write_text(json.dumps(exported), encoding="utf-8")
+    pick("--from", "picks.json")
+    assert table() == {"a.2": "picked", "b": "rejected"}
+    assert picked_files() == {"a.mp4": "a.2@f"}
+    assert pick("--from", "picks.json").startswith("nothing changed")
+    for wrong in ("[]", "{", '{"veobatch": "picks", "version": 9, "picks": []}'):
+        Path("picks.json").write_text(wrong, encoding="utf-8")
+        assert "no file of picks" in pick("--from", "picks.json", code=2)
+
+
+def test_a_page_of_picks_says_nothing_of_money(here: Path) -> None:
+    def report() -> str:
+        result = CliRunner().invoke(cli, ["report", "night.yaml", "--only-picks"])
+        return str(result.exception) if result.exception else result.output
+
+    assert "nothing is picked" in report()
+    pick("b.2")
+    assert report() == "output/night/picks.html\n"
+    page = (OUTPUT / "picks.html").read_text(encoding="utf-8")
+    assert '"picks/b.mp4"' in page
+    for word in ("spent", "b.2", "results.csv", "Timeline"):
+        assert word not in page.partition("<body>")[2].partition("<script>")[0], word
+
+
+async def test_a_clip_that_was_moved_away_is_said(tmp_path: Path) -> None:
+    async with await Ledger.open(tmp_path / "ledger.sqlite3") as ledger:
+        await ledger.add([take("a", pick=PICKED)])
+        [note] = await PicksFolder(ledger, LocalStore(tmp_path)).update()
+    assert note == "a: its clip was moved away, so it is not in picks/"
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> LocalStore | ObjectStore:
+    return (
+        LocalStore(tmp_path / "out")
+        if request.param == "folder"
+        else ObjectStore(MemoryStore(), "s3://b", None)
+    )
+
+
+async def test_the_folder_is_kept_true_wherever_it_is(
+    store: LocalStore | ObjectStore, tmp_path: Path
+) -> None:
+    rows = [take("a"), take("a", 2)]
+    async with await Ledger.open(tmp_path / "ledger.sqlite3") as ledger:
+        await ledger.add(rows)
+        for row in rows:
+            assert row.artifact is not None
+            await store.write_bytes(row.artifact.path, row.key.encode())
+
+        async def after(**picks: str) -> bytes | None:
+            await ledger.set_picks({f"{name}@f": Pick(value) for name, value in picks.items()})
+            assert await PicksFolder(ledger, store).update() == ()
+            return await store.read_bytes("picks/a.mp4")
+
+        assert await after(a=PICKED) == b"a@f"
+        await store.remove("picks/a.mp4")
+        assert await after() == b"a@f", "what somebody removed is put back"
+        await ledger.set_picks({"a.2@f": Pick(PICKED)})
+        assert await after(a="") == b"a.2@f"
+        await ledger.set_picks({"a.2@f": Pick()})
+        assert await after() is None
+
+
+async def test_a_kill_between_the_claim_and_the_copy_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Each write to the store or the ledger is the last one once; the next update makes it right."""
+    for fatal in range(6):
+        store = _Mortal(tmp_path / str(fatal), fatal)
+        async with await Ledger.open(store.root / "ledger.sqlite3") as ledger:
+            rows = [take("a", pick=PICKED), take("a", 2)]
+            await ledger.add(rows)
+            for row in rows:
+                assert row.artifact is not None
+                await LocalStore(store.root).write_bytes(row.artifact.path, row.key.encode())
+            await store.until_killed(lambda: PicksFolder(ledger, store).update())  # noqa: B023 - called at once
+            await ledger.set_picks({"a@f": Pick(), "a.2@f": Pick(PICKED)})
+            await store.until_killed(lambda: PicksFolder(ledger, store).update())  # noqa: B023 - as above
+            await PicksFolder(ledger, LocalStore(store.root)).update()
+            files = {path.name: path.read_text() for path in (store.root / "picks").iterdir()}
+            assert files == {"a.mp4": "a.2@f"}, fatal
+            await ledger.set_picks({"a.2@f": Pick()})
+            await PicksFolder(ledger, LocalStore(store.root)).update()
+            assert list((store.root / "picks").iterdir()) == []
+
+
+class _Mortal(LocalStore):
+    """A store that fails from its n-th call on, as a killed process does."""
+
+    def __init__(self, root: Path, calls_left: int) -> None:
+        super().__init__(root)
+        self._calls_left = calls_left
+
+    async def until_killed(self, work: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await work()
+        except InterruptedError:
+            self._calls_left = 10_000
+
+    def _count(self) -> None:
+        self._calls_left -= 1
+        if self._calls_left < 0:
+            raise InterruptedError
+
+    async def copy(self, source: str, target: str) -> None:
+        self._count()
+        await super().copy(source, target)
+        self._count()
+
+    async def remove(self, path: str) -> None:
+        self._count()
+        await super().remove(path)
+        self._count()
+
+
+def test_only_what_changes_is_written() -> None:
+    rows = [take("a", pick=PICKED, pick_note="n"), take("a", 2)]
+    assert resolve_picks(rows, {"a@f": Pick(PICKED, "n")}) == {}
+    assert resolve_picks(rows, {"a.2@f": Pick(PICKED)}) == {"a.2@f": Pick(PICKED), "a@f": Pick("", "n")}
+    assert resolve_picks(rows, {"a.2@f": Pick(PICKED), "a@f": Pick(REJECTED)}) == {
+        "a.2@f": Pick(PICKED),
+        "a@f": Pick(REJECTED),
+    }
+    with pytest.raises(UsageError, match="neither, not 'best'"):
+        resolve_picks(rows, {"a@f": Pick("best")})
+    with pytest.raises(UsageError, match="no take x"):
+        resolve_picks(rows, {"x": Pick()})

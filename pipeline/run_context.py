@@ -14,7 +14,7 @@ from pipeline.events import Event, Level, Topic
 from pipeline.model import State, Transition
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from random import Random
 
     from pipeline.bulkhead import Bulkhead
@@ -121,6 +121,25 @@ class RunContext:
             bulkhead.on_success()
             return True
         return False
+
+    async def guard_each(
+        self,
+        keys: Sequence[str],
+        bulkhead: Bulkhead,
+        work: Callable[[Sequence[str]], Awaitable[None]],
+    ) -> list[str]:
+        """Do `work` for all rows at once, and for each alone if that raises something unexpected.
+
+        So the row bears it whose data causes it. Returns the keys of rows whose work did not go through.
+        Raises as `guard` does; `work` may be done again for a row that it has finished.
+        """
+        try:
+            await work(keys)
+        except StopRun:
+            raise
+        except Exception:  # each row alone raises it again, where it is reported
+            return [key for key in keys if not await self.guard(key, bulkhead, work([key]))]
+        return []
 
     async def _on_crash(self, key: str, bulkhead: Bulkhead, error: Exception) -> None:
         if (stop := _stop_inside(error)) is not None:

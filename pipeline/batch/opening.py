@@ -8,7 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pipeline.batch.ledger_access import SANDBOX_VENDOR, ReconnectNotifier, open_exclusive_ledger
-from pipeline.batch.other_batches import reject_rows_paid_elsewhere, remember_folder
+from pipeline.batch.other_batches import (
+    begun_from_manifest,
+    reject_batch_of_another_manifest,
+    reject_rows_paid_elsewhere,
+    remember_folder,
+)
 from pipeline.batch.ownership import FolderClaim, check_remote_output, claim_folder, set_aside_lost_batch
 from pipeline.batch.paths import LEDGER_NAME
 from pipeline.batch.takes import with_retakes
@@ -61,6 +66,8 @@ async def open_batch(
     ledger = await stack.enter_async_context(open_ledger)
     await check_vendor(ledger, sandbox=sandbox, folder=paths.folder)
     await check_remote_output(config.store, ledger, paths, options.manifest, begin_anew=begin_anew)
+    if not (options.output or options.ledger_choice.batch or begin_anew):
+        await reject_batch_of_another_manifest(ledger, manifest, paths)
     claim = await claim_folder(ledger, paths, options.manifest, sandbox=sandbox, begin_anew=begin_anew)
     if not sandbox:
         remember_folder(paths.folder)
@@ -81,7 +88,7 @@ async def other_manifest_warnings(ledger: Ledger, manifest: Path) -> tuple[str, 
 
     Two manifests of one name share a folder unless `--output` says otherwise; a moved one keeps it.
     """
-    stored = json.loads(await ledger.meta_get("manifest") or '""')
+    stored = await begun_from_manifest(ledger)
     current = absolute_path(manifest)
     if stored in ("", current):
         return ()

@@ -15,10 +15,12 @@ from pipeline.batch.own_files import TEMPORARY_SUFFIX, read_marker
 from pipeline.batch.paths import DEFAULT_BATCH, LEDGER_NAME, BatchPaths
 from pipeline.errors import UsageError, VeobatchError
 from pipeline.model import MAYBE_PAID_STATES
+from pipeline.plan import make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pipeline.ledger import Ledger
     from pipeline.manifest import Manifest
 
 _MAX_PARENTS: Final = 4
@@ -42,6 +44,34 @@ async def reject_rows_paid_elsewhere(manifest: Manifest, paths: BatchPaths) -> N
                 f"{paths.folder}. To go on there: veobatch run {manifest.path} --output {folder}. To pay "
                 "again: --begin-anew"
             )
+
+
+async def reject_batch_of_another_manifest(ledger: Ledger, manifest: Manifest, paths: BatchPaths) -> None:
+    """Raise `UsageError` when the batch under this manifest's name was begun from another one.
+
+    One that took the other's place goes on with it: the other file is gone, and rows of the batch are in it.
+    """
+    begun_from = await begun_from_manifest(ledger)
+    if begun_from in ("", str(manifest.path.absolute())):
+        return
+    same = _same_file(Path(begun_from), manifest.path)
+    if same is None:
+        plan = make_plan(manifest.jobs, await ledger.load())
+        same = not plan.removed or len(plan.added) < len(manifest.jobs)
+    if same:
+        return
+    shared = f"--batch {paths.batch}" if paths.external_ledger else f"--output {paths.output}"
+    own = "--batch" if paths.external_ledger else "--output"
+    raise UsageError(
+        f"this name belongs to the batch of another manifest, {begun_from}: give {manifest.path} one of its "
+        f"own with {own} NAME. To go on with that batch, whose rows that are not in this manifest count as "
+        f"removed: {shared}. Nothing was submitted"
+    )
+
+
+async def begun_from_manifest(ledger: Ledger) -> str:
+    """Return the absolute path of the manifest that the batch was last run from, "" before the first run."""
+    return str(json.loads(await ledger.meta_get("manifest") or '""'))
 
 
 def remember_folder(folder: Path) -> None:
@@ -68,7 +98,6 @@ def _candidates(manifest: Path, here: Path) -> Iterator[Path]:
 
 async def _paid_rows(manifest: Manifest, folder: Path) -> int:
     from pipeline.batch.ledger_access import open_read_only_ledger
-    from pipeline.plan import make_plan
 
     marker = read_marker(folder)
     if marker is not None and (marker.sandbox or not _may_be_meant(marker.manifest, manifest.path)):
@@ -77,13 +106,17 @@ async def _paid_rows(manifest: Manifest, folder: Path) -> int:
         async with await open_read_only_ledger(BatchPaths(folder, str(folder), "", DEFAULT_BATCH)) as ledger:
             if await ledger.meta_get("vendor") == "sandbox":
                 return 0
-            begun_from = json.loads(await ledger.meta_get("manifest") or '""')
-            if not _may_be_meant(begun_from, manifest.path):
+            if not _may_be_meant(await begun_from_manifest(ledger), manifest.path):
                 return 0
             plan = make_plan(manifest.jobs, await ledger.load())
     except (VeobatchError, OSError, ValueError):
         return 0
     return sum(record.position >= 0 and record.state in MAYBE_PAID_STATES for record in plan.records)
+
+
+def _same_file(begun_from: Path, manifest: Path) -> bool | None:
+    """Whether both are one file; None when the first is gone."""
+    return begun_from.samefile(manifest) if begun_from.exists() else None
 
 
 def _may_be_meant(begun_from: str, manifest: Path) -> bool:

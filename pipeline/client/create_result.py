@@ -38,6 +38,10 @@ INVALID_REQUEST: Final = frozenset({400, 422})
 NOT_READ: Final = frozenset({405, 411, 413, 414, 415, 431})
 """Refused before the body is looked at (RFC 9110, 15.5; RFC 6585): the wrong method, size, type or head."""
 
+REDIRECTS: Final = frozenset({301, 302, 307, 308})
+"""The request is to be sent elsewhere, and nothing was done here (RFC 9110, 15.4). 303 is no such answer: it
+points at what came of the request."""
+
 NOT_ACCEPTED: Final = frozenset({500, 503})
 """The vendor's documentation: not accepted, try again later."""
 
@@ -66,7 +70,7 @@ def classify_create(response: CreateResponse, key_source: str) -> CreateResult:
     retry_after = retry_after_header(headers)
     if 200 <= status < 300:
         return _parse_acceptance(headers, response.body)
-    if 300 <= status < 400:
+    if status in REDIRECTS and not inference_id(headers):
         redirected = f"HTTP {status}: {response.url} redirects elsewhere; check the base URL"
         return AccountBlocked(StopReason.UNREACHABLE, redirected)
     if status == 401:
@@ -83,8 +87,8 @@ def classify_create(response: CreateResponse, key_source: str) -> CreateResult:
         return Rejected(Failure("refused", message), asked)
     if status in NOT_ACCEPTED:
         return RetryableRejection(message, reached=True)
-    # 408, 502, 504, 520 and their like, and every 4xx that no document of the vendor names: 409, 421, 425,
-    # 460 and 499 have been seen on creates that were accepted.
+    # 408, 502, 504, 520 and their like, other redirects, and every 4xx that no document of the vendor
+    # names: 409, 421, 425, 460 and 499 have been seen on creates that were accepted.
     return OutcomeUnknown(message, inference_id(headers), asked)
 
 

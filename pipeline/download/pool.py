@@ -19,7 +19,7 @@ from pipeline.model import State
 from pipeline.net.retry_after import parse_retry_after
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
@@ -56,23 +56,28 @@ class DownloaderPool:
             if record.state is State.READY:
                 self.push(record)
         if done:
-            self.spawn(self._check_artifacts, done)
+            self.spawn(self._check_artifacts, [record.key for record in done])
 
-    async def _check_artifacts(self, done: list[Record]) -> None:
+    async def _check_artifacts(self, keys: Sequence[str]) -> None:
         """Check what earlier runs saved, while the run goes on. See `verify`."""
         run = self._run
         try:
-            found = await check_saved(run.deps.downloader.store, done, read_all=run.settings.verify)
-            for message in describe_findings(found, fetch_missing=run.settings.fetch_missing):
-                run.report_event(Topic.NOTE, message, Level.WARNING)
-            steps = transitions_for(found, fetch_missing=run.settings.fetch_missing)
-            for step, outcome in zip(steps, await run.deps.ledger.commit_many(steps), strict=True):
-                self._apply_check(step, outcome)
+            await run.guard_each(keys, self._bulkhead, self._check_saved)
         except StoreError as error:
-            self._on_store_error(done[0], error)
+            self._on_store_error(run.state.records[keys[0]], error)
         finally:
             run.state.checking_artifacts -= 1
             run.notify()
+
+    async def _check_saved(self, keys: Sequence[str]) -> None:
+        run = self._run
+        done = [record for key in keys if (record := run.state.records[key]).state is State.DONE]
+        found = await check_saved(run.deps.downloader.store, done, read_all=run.settings.verify)
+        for message in describe_findings(found, fetch_missing=run.settings.fetch_missing):
+            run.report_event(Topic.NOTE, message, Level.WARNING)
+        steps = transitions_for(found, fetch_missing=run.settings.fetch_missing)
+        for step, outcome in zip(steps, await run.deps.ledger.commit_many(steps), strict=True):
+            self._apply_check(step, outcome)
 
     def _apply_check(self, step: Transition, outcome: Record | Conflict) -> None:
         if isinstance(outcome, Conflict):

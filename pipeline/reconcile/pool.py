@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pipeline.bulkhead import Bulkhead
 from pipeline.client import key_id
 from pipeline.errors import Conflict, StopReason
 from pipeline.events import Level, Topic
@@ -13,7 +14,7 @@ from pipeline.reconcile.patience import Patience
 from pipeline.reconcile.reconciler import Reconciler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pipeline.model import Record
     from pipeline.reconcile.judge import Verdict
@@ -36,6 +37,7 @@ class ReconcilerPool:
         self._run = run
         self._track = track
         self._unknown: set[str] = set()
+        self._bulkhead = Bulkhead()
         deps, wait_s = run.deps, run.settings.reconcile_after
         self._reconciler = Reconciler(
             deps.api,
@@ -67,7 +69,9 @@ class ReconcilerPool:
             has_new = not run.state.in_doubt <= previous
             gap = FIRST_PASS_INTERVALS if has_new else min(gap * 1.7, MAX_GAP_INTERVALS)
             previous = frozenset(run.state.in_doubt)
-            await self._run_pass()
+            asked = [*run.state.in_doubt, *self._unknown]
+            for key in await run.guard_each(asked, self._bulkhead, self._run_pass):
+                self._leave(key)
 
     async def _sleep(self, wait_s: float) -> None:
         """Wait out the whole gap, however often something else changes."""
@@ -86,10 +90,11 @@ class ReconcilerPool:
             self._run.state.finishing += 1
             self._run.notify()
 
-    async def _run_pass(self) -> None:
+    async def _run_pass(self, keys: Sequence[str]) -> None:
+        """Ask about the rows of `keys` that are not settled yet."""
         run = self._run
-        in_doubt = [run.state.records[key] for key in run.state.in_doubt]
-        unknown = [run.state.records[key] for key in self._unknown]
+        in_doubt = [run.state.records[key] for key in keys if key in run.state.in_doubt]
+        unknown = [run.state.records[key] for key in keys if key in self._unknown]
         self._reconciler.timer.sent = run.state.doubt_began
         known = run.state.records.values()
         began = run.deps.clock()
@@ -102,6 +107,14 @@ class ReconcilerPool:
         for record in unknown:
             await self._settle_unknown(record, log, verdicts[record.key])
         run.notify()
+
+    def _leave(self, key: str) -> None:
+        """Ask no more about a row in this run."""
+        self._run.state.in_doubt.discard(key)
+        if key in self._unknown:
+            self._unknown.discard(key)
+            self._run.state.finishing -= 1
+        self._run.notify()
 
     async def _reconcile(self, record: Record, verdict: Verdict) -> None:
         retries = self._run.settings.generation_retries
@@ -130,20 +143,17 @@ class ReconcilerPool:
         """Close a generation that the vendor does not know, or leave it when the log does not help."""
         run = self._run
         after = judge_unknown_generation(record, log, verdict, run.deps.wall())
-        try:
-            if after is not None:
+        if after is None:
+            run.state.unfinished[record.key] = (
+                f"the vendor does not know its generation {record.generation_id} (404), and the log does "
+                "not settle it; the next run asks again"
+            )
+        else:
+            try:
                 await run.commit(record, after)
-            else:
-                run.state.unfinished[record.key] = (
-                    f"the vendor does not know its generation {record.generation_id} (404), and the log does "
-                    "not settle it; the next run asks again"
-                )
-        except Conflict:
-            run.leave_to_other_process(record.key)
-        finally:
-            self._unknown.discard(record.key)
-            run.state.finishing -= 1
-            run.notify()
+            except Conflict:
+                run.leave_to_other_process(record.key)
+        self._leave(record.key)
 
     async def wait_until_idle(self) -> None:
         """Return when nothing is alive any more, and no row in doubt is worth waiting for."""

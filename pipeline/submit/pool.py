@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from math import inf
 from typing import TYPE_CHECKING, Final, assert_never
 
@@ -24,7 +25,7 @@ from pipeline.model import Failure, State
 from pipeline.net.retry_after import parse_retry_after
 from pipeline.submit.budget import PRICE_UNKNOWN_MESSAGE
 from pipeline.submit.outage import Outage
-from pipeline.submit.refused_rows import RefusedRows
+from pipeline.submit.refused_rows import MIN_ROWS, RefusedRows
 
 if TYPE_CHECKING:
     from pipeline.client import CreateResult
@@ -50,6 +51,7 @@ class SubmitterPool:
         self._policy = backoff.policy_for_interval(run.settings.poll_interval)
         self._outage = Outage(self._policy)
         self._refused = RefusedRows()
+        self._not_found: dict[str, Record] = {}
         self._bulkhead = Bulkhead()
         self._submissions = 0
 
@@ -155,9 +157,12 @@ class SubmitterPool:
                 limit.on_accepted(now, in_flight)
                 self._outage.on_answer(accepted=True)
                 self._refused.on_accepted()
-            case Rejected():
+                self._not_found.clear()
+            case Rejected(failure=failure):
                 limit.on_ended(now)
                 self._outage.on_answer()
+                if failure.code == "not_found":
+                    await self._on_not_found(record, failure)
             case RateLimited(message=message, retry_after=header):
                 limit.on_rate_limited(now, in_flight, self._retry_after_s(header))
                 self._outage.on_answer()
@@ -198,6 +203,31 @@ class SubmitterPool:
             await self._fail(record, Failure("refused", result.message))
         else:
             self._queue_refused(record, result, account_works=cause.account_works)
+
+    async def _on_not_found(self, record: Record, failure: Failure) -> None:
+        """Stop where every row is answered with 404: an address or a model that is gone fails no row.
+
+        Rows of another model, if there are any left to try, go on.
+        """
+        run, state, refused = self._run, self._run.state, self._not_found
+        refused[record.key] = record
+        models = {one.model for one in refused.values()}
+        if len(refused) < MIN_ROWS or not self._models <= models:
+            return
+        run.stop_submitting(
+            StopReason.MODEL,
+            f"{failure.message}; so it was for {len(refused)} rows in succession, and none was accepted: "
+            f"check --base-url and the model {', '.join(sorted(models))}",
+        )
+        failed = [one for one in refused.values() if one.state is State.FAILED]
+        again = [one.evolve(State.PENDING, failure=None, finished_at=None) for one in failed]
+        refused.update((one.key, one) for one in again)  # before others of them get here
+        for before, after in zip(failed, again, strict=True):
+            state.queue(await run.commit(before, after))
+
+    @cached_property
+    def _models(self) -> set[str]:
+        return {record.model for record in self._run.state.records.values() if record.position >= 0}
 
     def _queue_refused(self, record: Record, result: AccountBlocked, *, account_works: bool) -> None:
         """Nobody can say yet whose the refusal is: other rows try first, then this one again."""

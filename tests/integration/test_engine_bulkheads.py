@@ -6,18 +6,29 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipeline.bulkhead import MIN_ROWS
 from pipeline.download.downloader import Downloader
+from pipeline.download.verify import check_saved
 from pipeline.errors import StopReason
 from pipeline.events import Topic
 from pipeline.model import Record, State
+from pipeline.reconcile.judge import judge
 from pipeline.sandbox import Fault
-from tests.integration.engine_harness import PRICE_USD, EngineHarness, count_states, fast_sandbox_options
+from tests.integration.engine_harness import (
+    PRICE_USD,
+    EngineHarness,
+    count_states,
+    fast_sandbox_options,
+    make_record,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from pipeline.client import Api
     from pipeline.engine import Engine
+    from pipeline.storage import OutputStore
 
 BAD = "row-2"
 
@@ -184,3 +195,68 @@ async def test_rows_in_doubt_keep_their_slots(tmp_path: Path) -> None:
         assert house.sandbox_state.peak_in_flight <= 2
         assert count_states(outcome) == {State.DONE: 8}
         assert house.count_paid() == 8
+
+
+async def test_nothing_but_404_stops_the_run_and_fails_no_row(tmp_path: Path) -> None:
+    async with EngineHarness(tmp_path, None, Fault("not-found")) as house:
+        outcome = await house.run(20, concurrency=4)
+        assert outcome.stop_reason is StopReason.MODEL
+        assert "--base-url" in outcome.message
+        assert count_states(outcome) == {State.PENDING: 20}
+        assert house.sandbox_state.create_requests < 10
+        house.sandbox._injector.faults.clear()
+        assert count_states(await house.run()) == {State.DONE: 20}
+
+
+async def test_a_404_for_some_rows_is_theirs(tmp_path: Path) -> None:
+    async with EngineHarness(tmp_path, None, Fault("not-found", match="number 1")) as house:
+        outcome = await house.run(20, concurrency=1)  # 1 and 10 to 19: the last eleven in succession but one
+        assert outcome.stop_reason is StopReason.MODEL
+        assert count_states(outcome)[State.FAILED] == 1
+        assert count_states(outcome)[State.DONE] == 9
+
+
+@pytest.mark.parametrize("bad", [1, MIN_ROWS + 1])
+async def test_a_saved_row_whose_check_raises_bears_it_alone(
+    tmp_path: Path, bad: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with EngineHarness(tmp_path) as house:
+        assert count_states(await house.run(8)) == {State.DONE: 8}
+
+        async def raising(store: OutputStore, records: Sequence[Record], **options: Any) -> Any:
+            if any(record.position < bad for record in records):
+                raise ValueError("odd")
+            return await check_saved(store, records, **options)
+
+        monkeypatch.setattr("pipeline.download.pool.check_saved", raising)
+        (tmp_path / "videos" / "row-7.mp4").write_bytes(b"altered")
+        await house.add([make_record(9)])
+        outcome = await house.run(check=bad == 1)
+        if bad == 1:
+            assert count_states(outcome) == {State.DONE: 9}
+            assert outcome.stop_reason is StopReason.UNFINISHED
+            assert len(outcome.unfinished) == 1
+        else:
+            assert outcome.stop_reason is StopReason.CRASH
+
+
+async def test_a_row_in_doubt_whose_judgement_raises_leaves_the_others_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raising(record: Record, *arguments: Any) -> Any:
+        if record.id == BAD:
+            raise KeyError("odd")
+        return judge(record, *arguments)
+
+    monkeypatch.setattr("pipeline.reconcile.reconciler.judge", raising)
+    fault = Fault("hang-accepted")
+    options = fast_sandbox_options(log_rows="accepted", log_lag_s=0.0)
+    async with EngineHarness(tmp_path, options, fault) as house:
+        outcome = await house.run(4, request_timeout=0.3, reconcile_after=600)
+        assert count_states(outcome) == {State.DONE: 3, State.IN_DOUBT: 1}
+        assert len(crashes(house)) == 1
+        [reason] = outcome.unfinished.values()
+        assert "KeyError" in reason
+        monkeypatch.undo()
+        assert count_states(await house.run()) == {State.DONE: 4}
+        assert house.count_paid() == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import shutil
 import sqlite3
@@ -62,6 +63,11 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """Run a command that has to end with 2; return what it said."""
     assert cli.main(["run", *arguments], standalone_mode=False) == 2
     return capsys.readouterr().err
+
+
+def csv_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        return list(csv.DictReader(file))
 
 
 def fill(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
@@ -198,6 +204,40 @@ async def test_a_run_from_elsewhere_or_of_a_renamed_manifest_finds_what_is_paid_
         result = await desk.run("--output", "output/batch", manifest="renamed.json")
         assert result.code == 0, result.output
         assert vendor.create_counts == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["one ledger", "one folder"])
+async def test_two_manifests_of_one_name_are_two_batches(tmp_path: Path, shared: bool) -> None:
+    where = ("--ledger", str(tmp_path / "shared.sqlite3")) if shared else ()
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
+        for name in ("first", "second"):
+            (tmp_path / name).mkdir()
+            desk.write([f"{name} clip"], name=f"{name}/batch.json")
+        first, second = (str(tmp_path / name / "batch.json") for name in ("first", "second"))
+        assert (await desk.run(*where, manifest=first)).code == 0
+        if shared:
+            desk.folder = tmp_path / "second"
+        own = ("--batch", "second") if shared else ("--output", "output/second")
+        result = await desk.run(*where, manifest=second)
+        assert result.code == 2, result.output
+        assert first in result.err
+        assert own[0] in result.err
+        result = await desk.run(*where, *own, manifest=second)
+        assert result.code == 0, result.output
+        [row] = csv_rows(desk.folder / "output" / ("batch" if shared else "second") / "results.csv")
+        assert row["prompt"] == "second clip"
+        assert vendor.create_counts == {"first clip": 1, "second clip": 1}
+
+        (
+            tmp_path / "first" / "batch.json"
+        ).unlink()  # gone, so it may have been moved; but no row of it is here
+        desk.folder = tmp_path
+        desk.write(["a third clip"], name="batch.json")
+        assert (await desk.run(*where)).code == 2
+        desk.write(["first clip", "a third clip"], name="batch.json")
+        result = await desk.run(*where)
+        assert result.code == 0, result.output
+        assert vendor.create_counts == {"first clip": 1, "second clip": 1, "a third clip": 1}
 
 
 async def test_another_manifest_with_the_same_rows_is_another_batch(tmp_path: Path) -> None:

@@ -66,6 +66,8 @@ TABLE: list[tuple[int, str, type, StopReason | str | None]] = [
     (408, "Request timeout", OutcomeUnknown, None),
     (301, "", AccountBlocked, StopReason.UNREACHABLE),
     (307, "", AccountBlocked, StopReason.UNREACHABLE),
+    (303, "", OutcomeUnknown, None),
+    (300, "", OutcomeUnknown, None),
 ]
 
 

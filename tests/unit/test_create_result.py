@@ -26,7 +26,7 @@ CLASSIC = {"message": "no", "path": "/v2", "requestId": "req-1", "statusCode": "
 PROBLEM = {"title": "Bad", "status": 400, "message": "no", "instance": "/v2", "requestId": "req-2"}
 
 REFUSED = (400, 404, 405, 411, 413, 414, 415, 422, 431)
-BLOCKED = (301, 302, 303, 307, 308, 401, 402, 403)
+BLOCKED = (301, 302, 307, 308, 401, 402, 403)
 RETRYABLE = (500, 503)
 EXPECTED: dict[int, type[CreateResult]] = {
     **dict.fromkeys((200, 201, 202, 299), Accepted),
@@ -46,9 +46,16 @@ def classify(
 
 @pytest.mark.parametrize("status", range(200, 600))
 def test_every_status_has_its_place_and_what_is_not_documented_is_in_doubt(status: int) -> None:
-    fallback = Accepted if status < 300 else AccountBlocked if status < 400 else OutcomeUnknown
+    fallback = Accepted if status < 300 else OutcomeUnknown
     result = classify(status, {"id": "g", "status": "queued"} if status < 300 else CLASSIC)
     assert type(result) is EXPECTED.get(status, fallback)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_that_names_a_generation_refuses_nothing(status: int) -> None:
+    result = classify(status, CLASSIC, {"x-inference-id": "g"})
+    assert isinstance(result, OutcomeUnknown)
+    assert result.inference_id == "g"
 
 
 @pytest.mark.parametrize("status", [409, 421, 460, 499, 408, 410, 418, 425, 451, 501, 502, 504, 520, 524])

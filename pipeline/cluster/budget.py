@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from pipeline.errors import StopReason
 from pipeline.model import State
 from pipeline.submit.budget import Budget
 
@@ -40,9 +41,9 @@ class ClusterBudget:
         """Whether there is a budget at all."""
         return self._budget.limit_usd is not None
 
-    @property
-    def exhausted_message(self) -> str:
-        return self._budget.full_message()
+    def stop_reason(self) -> tuple[StopReason, str] | None:
+        """Why no more rows are submitted for now, None while there is room."""
+        return (StopReason.BUDGET, self._budget.full_message()) if self.exhausted else None
 
     def load(self, entries: Iterable[Submission]) -> None:
         """Count what the ledger's book says was spent or set aside."""

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline import system
 from pipeline.cluster.budget import ClusterBudget
+from pipeline.cluster.heartbeats import ChangeBuffer
 from pipeline.cluster.limits import PermitPool, RateLimitPool
 from pipeline.cluster.messages import HeartbeatReply, StatusSnapshot
 from pipeline.cluster.open_ledger import open_ledger
 from pipeline.cluster.shared_durations import SharedDurations
 from pipeline.errors import StopReason, StopRun
-from pipeline.events import Event, Level, Topic
 from pipeline.ledger.leases import IN_FLIGHT_STATES
 from pipeline.model import State
 from pipeline.poll.rate_limit import AdaptiveRateLimit
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from pipeline.cluster.messages import ClusterConfig, FinalReport, Heartbeat
+    from pipeline.events import Event
     from pipeline.ledger import Ledger
     from pipeline.ledger.leases import LeasedRow
     from pipeline.model import Record
 
-EVENT_DEDUP_S: Final = 10.0
 IN_DOUBT_SLOT_INTERVALS: Final = 12.0
 DEFAULT_RENDER_INTERVALS: Final = 60.0
 
@@ -47,14 +47,10 @@ class Coordinator:
     """
 
     def __init__(self, config: ClusterConfig, epoch: int, orphans: frozenset[str]) -> None:
-        self._config = config
-        self._epoch = epoch
-        settings = config.settings
-        interval_s = settings.poll_interval
-        self._permit_pool = PermitPool(
-            AdaptiveConcurrencyLimit(settings.concurrency, interval_s=interval_s, random=system.new_random()),
-            orphans,
-        )
+        self._config, self._epoch = config, epoch
+        concurrency, interval_s = config.settings.concurrency, config.settings.poll_interval
+        limit = AdaptiveConcurrencyLimit(concurrency, interval_s=interval_s, random=system.new_random())
+        self._permit_pool = PermitPool(limit, orphans)
         self._poll_rate_pool = RateLimitPool(AdaptiveRateLimit(interval_s=interval_s))
         self._budget = ClusterBudget(config)
         self._shared_durations = SharedDurations(interval_s, config.cached_durations)
@@ -64,9 +60,7 @@ class Coordinator:
         self._workers_with_work: set[str] = set()
         self._expired_workers: set[str] = set()
         self._may_have_paid_rows = self._may_have_unpaid_rows = True
-        self._changed_records: dict[str, Record] = {}
-        self._events: list[Event] = []
-        self._last_reported_at: dict[str, float] = {}
+        self._changes = ChangeBuffer()
         self._longest_render_s = 0.0
         self._unfinished: dict[str, str] = {}
         self._overdue: set[str] = set()
@@ -77,12 +71,11 @@ class Coordinator:
     async def open(self) -> None:
         """Open the ledger and count the money that is spent or set aside."""
         async with self._stopping_on_error():
-            self._ledger = await open_ledger(
-                self._config,
-                "the coordinator",
-                on_pause=self._on_ledger_pause,
-                report_event=self.report_event,
+            on_pause, report_event = self._changes.on_ledger_pause, self.report_event
+            opening = open_ledger(
+                self._config, "the coordinator", on_pause=on_pause, report_event=report_event
             )
+            self._ledger = await opening
             if self._budget.has_limit:
                 self._budget.load(await self._ledger.submissions())
 
@@ -93,7 +86,7 @@ class Coordinator:
 
     async def report_event(self, event: Event) -> None:
         """Take an event of a worker that has not joined yet, and may never."""
-        self._add_event(event)
+        self._changes.add_event(event)
 
     async def heartbeat(self, report: Heartbeat) -> HeartbeatReply:
         """Take a worker's report; return the rows, permits and rate that it gets."""
@@ -109,8 +102,7 @@ class Coordinator:
         share = self._poll_rate_pool.update_worker(worker, now, report.poll_stats)
         permits = self._permit_pool.grant(worker, now, 0 if self._stop else report.permits_wanted)
         rows = await self._lease_rows(worker, report.rows_wanted, report.takeover_capacity)
-        known = worker in self._last_heartbeat_at
-        if known:
+        if known := worker in self._last_heartbeat_at:
             self._last_heartbeat_at[worker] = system.monotonic()
         return HeartbeatReply(
             registered=known,
@@ -151,8 +143,7 @@ class Coordinator:
             if now - heard > self._config.lease_s:
                 self._expired_workers.add(worker)
                 await self._revoke(worker)
-        events, self._events = tuple(self._events), []
-        changed_records, self._changed_records = tuple(self._changed_records.values()), {}
+        changed_records, events = self._changes.take_changes()
         unfinished, self._unfinished = self._unfinished, {}
         overdue, self._overdue = frozenset(self._overdue), set()
         return StatusSnapshot(
@@ -164,9 +155,7 @@ class Coordinator:
             rows_available=self._may_lease_rows(),
             unfinished=unfinished,
             overdue=overdue,
-            budget_exhausted=(StopReason.BUDGET, self._budget.exhausted_message)
-            if self._budget.exhausted
-            else None,
+            budget_exhausted=self._budget.stop_reason(),
         )
 
     async def interrupt(self, message: str, *, cancel: bool = False) -> None:
@@ -192,8 +181,8 @@ class Coordinator:
     def _apply_report(self, report: Heartbeat) -> None:
         """Apply what a worker reports of its rows, of durations, and of the run."""
         for event in report.events:
-            self._add_event(event)
-        self._changed_records.update((record.key, record) for record in report.changed_records)
+            self._changes.add_event(event)
+        self._changes.add_records(report.changed_records)
         self._budget.update(report.changed_records)
         self._longest_render_s = max(
             self._longest_render_s, *map(_render_duration_s, report.changed_records), 0.0
@@ -207,28 +196,13 @@ class Coordinator:
         """For how long a row in doubt is taken to be rendering: the doubt may last longer, and others wait.
 
         Until the longest time that any generation has taken is over twice. As long as none has ended, for
-        what the vendor's own client waits for one: 60 looks, ten minutes at the usual pace.
+        what the vendor's own client waits for one: 60 polls, ten minutes at the usual pace.
         """
-        settings = self._config.settings
-        interval_s = settings.poll_interval
-        longest_s = (
-            max(2 * self._longest_render_s, IN_DOUBT_SLOT_INTERVALS * interval_s)
-            if self._longest_render_s
-            else DEFAULT_RENDER_INTERVALS * interval_s
-        )
-        return min(settings.timeout, longest_s)
-
-    def _on_ledger_pause(self, message: str) -> None:
-        self._add_event(Event(Topic.WAITING, message, Level.WARNING))
-
-    def _add_event(self, event: Event) -> None:
-        """Pass an event on; what all workers wait for is reported once."""
-        now = system.monotonic()
-        if event.topic is Topic.WAITING:
-            if now - self._last_reported_at.get(event.message, -inf) < EVENT_DEDUP_S:
-                return
-            self._last_reported_at[event.message] = now
-        self._events.append(event)
+        interval_s = self._config.settings.poll_interval
+        longest_s = DEFAULT_RENDER_INTERVALS * interval_s
+        if self._longest_render_s:
+            longest_s = max(2 * self._longest_render_s, IN_DOUBT_SLOT_INTERVALS * interval_s)
+        return min(self._config.settings.timeout, longest_s)
 
     def _may_lease_rows(self) -> bool:
         """Whether a worker might get a row: one that is paid, or one that may still be submitted."""
@@ -255,7 +229,7 @@ class Coordinator:
             self._permit_pool.assign(
                 worker, [row.record.key for row in claimed if row.record.state in IN_FLIGHT_STATES]
             )
-            self._changed_records.update((row.record.key, row.record) for row in claimed)
+            self._changes.add_records(row.record for row in claimed)
             # Those under way come first: whoever got another one, or fewer than asked, got the last of them.
             unpaid = [row for row in claimed if row.record.state is State.PENDING]
             self._may_have_paid_rows = self._may_have_paid_rows and not unpaid and len(claimed) == limit
@@ -291,9 +265,8 @@ class Coordinator:
                     self._budget.load(await self._require_ledger().submissions())
                     self._budget.update(await self._require_ledger().load())
             finally:
-                self._remove_worker(
-                    worker
-                )  # counts as working until now, so that no snapshot finds nothing left
+                # It counts as working until now, so that no snapshot finds nothing left.
+                self._remove_worker(worker)
             self._permit_pool.remove_worker(worker, system.monotonic(), revoked.in_flight)
             if revoked.rows_freed:
                 self._may_have_paid_rows = self._may_have_unpaid_rows = True

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from anyio import to_thread
 
-from pipeline import system
-from pipeline.cluster import ray_backend
+from pipeline.cluster import ray_backend, ray_client
 from pipeline.cluster.messages import CoordinatorLost
-from pipeline.errors import LedgerError, StopReason, StopRun
+from pipeline.cluster.record_view import RecordView
+from pipeline.errors import StopReason, StopRun
 from pipeline.events import Event, Level, Topic
 from pipeline.ledger.leases import IN_FLIGHT_STATES
 from pipeline.model import State
-from pipeline.run_state import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,17 +27,13 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from pipeline.cluster.messages import ClusterConfig, StatusSnapshot
-    from pipeline.cluster.ray_backend import RayCoordinatorClient
+    from pipeline.cluster.ray_client import RayCoordinatorClient
     from pipeline.events import Observer
     from pipeline.ledger import Ledger
     from pipeline.model import Record
     from pipeline.run_state import RunOutcome
 
 SNAPSHOT_INTERVAL_S: Final = 0.25
-REREAD_COST_FACTOR: Final = 50.0
-REREAD_INTERVAL_S: Final = 60.0
-"""Rows are shown as workers report them. The whole ledger is read again after a death, else once a minute,
-within a fiftieth of the driver's time."""
 
 MAX_DEATHS_PER_WORKER: Final = 10
 """How often processes may die, per worker, without any row changing, before the run gives up."""
@@ -64,17 +59,18 @@ class ClusterDriver:
         address: str | None,
     ) -> None:
         """`epoch` is what the ledger answered when it began; `address` is Ray's, None to start it here."""
-        self._records = {record.key: record for record in records}
         self._config, self._ledger, self._observer = config, ledger, observer
+        self._view = RecordView(records, ledger, observer)
         self._epoch, in_flight = epoch
         # The plan, made since, may have taken rows in doubt out of their slots.
-        self._orphans = frozenset(key for key in in_flight if self._records[key].state in IN_FLIGHT_STATES)
+        self._orphans = frozenset(
+            key for key in in_flight if self._view.records[key].state in IN_FLIGHT_STATES
+        )
         self._address = address
         self._coordinator: RayCoordinatorClient | None = None
         self._workers: dict[str, Any] = {}
-        self._workers_started = self._deaths = 0
+        self._workers_started = 0
         self._coordinator_error = ""
-        self._stale = False
         self._idle_since = anyio.current_time()
         self._idle_reported = False
         self._interrupt_message = ""
@@ -84,13 +80,11 @@ class ClusterDriver:
         self._fatal_stop: tuple[StopReason, str] | None = None
         self._stop_reported = False
         self._last_snapshot: StatusSnapshot | None = None
-        self._unfinished: dict[str, str] = {}
-        self._overdue: set[str] = set()
         self.learned_durations = dict(config.cached_durations)
 
     def records(self) -> list[Record]:
         """Return every record as it was when the ledger was last read."""
-        return list(self._records.values())
+        return list(self._view.records.values())
 
     def stop(self, reason: str, notice: str) -> None:
         """Stop submitting on all workers; finish and save what is paid.
@@ -133,7 +127,7 @@ class ClusterDriver:
                 await self._run_epoch()
                 while self._coordinator_error and await self._begin_next_epoch():
                     await self._run_epoch()
-            await self._read_ledger()
+            await self._view.read()
         except StopRun as error:
             self._fatal_stop = (error.reason, str(error))
         finally:
@@ -159,17 +153,17 @@ class ClusterDriver:
             self._coordinator_error = str(error)
             return
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._reread_ledger)
+            tasks.start_soon(self._view.keep_current)
             await self._supervise(coordinator, tasks)
             tasks.cancel_scope.cancel()
 
     async def _begin_next_epoch(self) -> bool:
         """Begin an epoch for another coordinator, from the ledger alone; False when there may be none."""
-        self._deaths += 1
+        self._view.deaths += 1
         await self._kill_all()
         if self._cancelling:
             return False
-        if self._deaths > MAX_DEATHS_PER_WORKER * self._config.workers:
+        if self._view.deaths > MAX_DEATHS_PER_WORKER * self._config.workers:
             self._fatal_stop = (StopReason.UNFINISHED, f"the cluster is lost: {self._coordinator_error}")
             return False
         message = (
@@ -177,8 +171,8 @@ class ClusterDriver:
         )
         self._observer.on_event(Event(Topic.NOTE, message, Level.WARNING))
         self._epoch, self._orphans = await self._ledger.begin_epoch()
-        self._unfinished.clear()
-        self._overdue.clear()
+        self._view.unfinished.clear()
+        self._view.overdue.clear()
         return True
 
     async def _kill_all(self) -> None:
@@ -228,7 +222,7 @@ class ClusterDriver:
             self._idle_since = anyio.current_time()
         elif anyio.current_time() > self._idle_since + IDLE_CHECK_S:
             self._idle_since = anyio.current_time()
-            await to_thread.run_sync(ray_backend.require_ray)
+            await to_thread.run_sync(ray_client.require_ray)
             if not self._idle_reported and self._address is not None:
                 self._idle_reported = True
                 message = "no worker has started yet: they wait for a free CPU of the cluster"
@@ -241,12 +235,12 @@ class ClusterDriver:
         ):
             message = f"worker {name} is silent for {self._config.lease_s:g} s: others go on with its rows"
             self._observer.on_event(Event(Topic.NOTE, message, Level.WARNING))
-            self._stale = True
+            self._view.stale = True
         self._last_snapshot = snapshot
-        self._unfinished.update(snapshot.unfinished)
-        self._overdue |= snapshot.overdue
+        self._view.unfinished.update(snapshot.unfinished)
+        self._view.overdue |= snapshot.overdue
         for record in snapshot.changed_records:
-            self._apply_record(record)
+            self._view.apply(record)
         for event in snapshot.events:
             self._observer.on_event(event)
         if snapshot.stop is not None and snapshot.stop[0] is not StopReason.INTERRUPTED:
@@ -269,14 +263,14 @@ class ClusterDriver:
         """Wait for a worker's end. One that dies is replaced, and its rows go to others."""
         try:
             stop = await self._workers[name].run.remote(name, self._config.for_worker(), coordinator.actor)
-        except ray_backend.actor_error_type() as error:
+        except ray_client.actor_error_type() as error:
             self._report_death(name, error)
             stop = None
         del self._workers[name]
-        self._deaths += 1
+        self._view.deaths += 1
         with suppress(CoordinatorLost):
             await coordinator.worker_died(name)
-            if stop is None and self._deaths > MAX_DEATHS_PER_WORKER * self._config.workers:
+            if stop is None and self._view.deaths > MAX_DEATHS_PER_WORKER * self._config.workers:
                 stop = (StopReason.UNFINISHED, "workers end as fast as they are started")
             if stop is not None and self._fatal_stop is None:
                 self._fatal_stop = stop
@@ -284,49 +278,13 @@ class ClusterDriver:
                 await coordinator.interrupt(stop[1])
 
     def _report_death(self, name: str, error: Exception) -> None:
-        self._stale = True
-        message = f"worker {name} is lost ({ray_backend.error_summary(error)}): others go on with its rows"
+        self._view.stale = True
+        message = f"worker {name} is lost ({ray_client.error_summary(error)}): others go on with its rows"
         self._observer.on_event(Event(Topic.NOTE, message, Level.WARNING))
         self._observer.on_event(Event(Topic.NOTE, f"worker {name}: {error}", Level.DEBUG))
 
-    async def _reread_ledger(self) -> None:
-        """Read the ledger again where what is shown may differ from it."""
-        cost_s, read_at = 0.0, system.monotonic()
-        while True:
-            await anyio.sleep(max(SNAPSHOT_INTERVAL_S, REREAD_COST_FACTOR * cost_s))
-            began = system.monotonic()
-            if self._stale or began > read_at + REREAD_INTERVAL_S:
-                self._stale = False
-                with suppress(LedgerError):  # the next read will do
-                    await self._read_ledger()
-                read_at = system.monotonic()
-                cost_s = read_at - began
-
-    async def _read_ledger(self) -> None:
-        for record in await self._ledger.load():
-            self._apply_record(record)
-
-    def _apply_record(self, record: Record) -> None:
-        known = self._records.get(record.key)
-        if known is not None and known.version >= record.version:
-            return
-        self._records[record.key] = record
-        self._deaths = 0
-        if known is not None:
-            self._observer.on_transition(known, record)
-
     def _outcome(self) -> RunOutcome:
-        state = RunState(self._records)
-        state.in_doubt = {key for key, row in self._records.items() if row.state is State.IN_DOUBT}
-        final = (State.DONE, State.FAILED, State.IN_DOUBT)
-        unfinished = self._unfinished.items()
-        state.unfinished = {
-            key: why for key, why in unfinished if why and self._records[key].state not in final
-        }
-        state.overdue = self._overdue & state.unfinished.keys()
-        for why in self._stop_reasons():
-            state.stop_submitting(*why)
-        return state.outcome()
+        return self._view.outcome(self._stop_reasons())
 
     def _stop_reasons(self) -> Iterator[tuple[StopReason, str]]:
         """Yield what kept rows from being submitted; the first counts."""

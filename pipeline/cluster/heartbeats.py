@@ -1,13 +1,15 @@
-"""A worker's side of its reports: whom they go to, and what is collected for the next one."""
+"""What is collected for the next report, and whom a worker's reports go to."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from math import inf
+from typing import TYPE_CHECKING, Final, Protocol
 
+from pipeline import system
 from pipeline.events import Event, Level, Topic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from pipeline.cluster.messages import FinalReport, Heartbeat, HeartbeatReply
@@ -23,26 +25,45 @@ class CoordinatorClient(Protocol):
     async def report_event(self, event: Event) -> None: ...
 
 
-class HeartbeatObserver:
-    """The worker's observer: collects changed rows and events for the next heartbeat."""
+EVENT_DEDUP_S: Final = 10.0
+
+
+class ChangeBuffer:
+    """Changed rows and events since they were last taken; what all wait for is kept once in ten seconds."""
 
     def __init__(self) -> None:
         self._changed_records: dict[str, Record] = {}
         self._events: list[Event] = []
+        self._last_waiting_at: dict[str, float] = {}
 
-    def on_transition(self, before: Record, after: Record) -> None:
-        self._changed_records[after.key] = after
+    def add_records(self, records: Iterable[Record]) -> None:
+        self._changed_records.update((record.key, record) for record in records)
 
-    def on_event(self, event: Event) -> None:
-        if event.level is not Level.DEBUG and event.topic is not Topic.STOPPING:
-            self._events.append(event)
+    def add_event(self, event: Event) -> None:
+        if event.topic is Topic.WAITING:
+            now = system.monotonic()
+            if now - self._last_waiting_at.get(event.message, -inf) < EVENT_DEDUP_S:
+                return
+            self._last_waiting_at[event.message] = now
+        self._events.append(event)
 
     def on_ledger_pause(self, message: str) -> None:
         """The database is waited for, or is back."""
-        self.on_event(Event(Topic.WAITING, message, Level.WARNING))
+        self.add_event(Event(Topic.WAITING, message, Level.WARNING))
 
     def take_changes(self) -> tuple[tuple[Record, ...], tuple[Event, ...]]:
         """Return the changed records and the events since the last call, and clear both."""
         changed_records, self._changed_records = tuple(self._changed_records.values()), {}
         events, self._events = tuple(self._events), []
         return changed_records, events
+
+
+class HeartbeatObserver(ChangeBuffer):
+    """The worker's observer: collects changed rows and events for the next heartbeat."""
+
+    def on_transition(self, before: Record, after: Record) -> None:
+        self.add_records([after])
+
+    def on_event(self, event: Event) -> None:
+        if event.level is not Level.DEBUG and event.topic is not Topic.STOPPING:
+            self.add_event(event)

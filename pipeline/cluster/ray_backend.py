@@ -1,4 +1,5 @@
-"""Ray: the only file that knows it. Actors and their ends, a cluster that is there or one made here.
+"""Ray, which only this file and `ray_client` know: a cluster that is there or one made here, and its
+processes.
 
 Ray reads much of its environment while it is imported, so that it is imported when it is started.
 
@@ -10,16 +11,20 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 import anyio
-from anyio import to_thread
 
 from pipeline.cluster.coordinator import Coordinator
 from pipeline.cluster.messages import CoordinatorLost
+from pipeline.cluster.ray_client import (
+    RayCoordinatorClient,
+    actor_error_type,
+    check_reachable,
+    error_summary,
+    require_ray,
+)
 from pipeline.cluster.temp_folders import make_temp_folder, remove_temp_folders
 from pipeline.cluster.worker import ClusterWorker
 from pipeline.errors import StopReason, StopRun, UsageError, VeobatchError
@@ -30,91 +35,18 @@ if TYPE_CHECKING:
 
     from pipeline.cluster.messages import (
         ClusterConfig,
-        FinalReport,
-        Heartbeat,
-        HeartbeatReply,
-        StatusSnapshot,
     )
-    from pipeline.events import Event
 
 NAMESPACE: Final = "veobatch"
 OBJECT_STORE_BYTES: Final = 100 * 1024**2
 """Nothing large passes through Ray's object store: rows come from the ledger, videos from the CDN."""
 
-CONNECT_TIMEOUT_S: Final = 5.0
-"""How long the head of a cluster may take to accept a connection. Ray itself would try for minutes."""
-
-START_CHECK_S: Final = 5.0
-"""How long the coordinator may take to start before Ray itself is checked."""
 
 HEAD_RECONNECT_TIMEOUT_S: Final = 7 * 24 * 3600
 """How long processes may go on without the head of the cluster."""
 
 if find_spec("ray") is None:
     raise missing_extra("--engine ray", "ray")
-
-
-class RayCoordinatorClient:
-    """Calls the coordinator's actor. Each call raises `CoordinatorLost` when it is gone."""
-
-    def __init__(self, actor: Any) -> None:
-        self.actor = actor
-
-    async def open(self) -> None:
-        """Wait until the coordinator has a process and the ledger. Raises `StopRun` when it cannot."""
-        begun = self.actor.open.remote()
-        while True:
-            with anyio.move_on_after(START_CHECK_S):
-                try:
-                    await begun
-                except actor_error_type() as error:
-                    raise CoordinatorLost(error_summary(error)) from error
-                return
-            await to_thread.run_sync(require_ray)
-
-    async def join(self, worker: str) -> dict[str, Any]:
-        known: dict[str, Any] = await self._call("join", worker)
-        return known
-
-    async def heartbeat(self, report: Heartbeat) -> HeartbeatReply:
-        reply: HeartbeatReply = await self._call("heartbeat", report)
-        return reply
-
-    async def leave(self, final_report: FinalReport) -> None:
-        await self._call("leave", final_report)
-
-    async def report_event(self, event: Event) -> None:
-        await self._call("report_event", event)
-
-    async def take_snapshot(self) -> StatusSnapshot:
-        snapshot: StatusSnapshot = await self._call("take_snapshot")
-        return snapshot
-
-    async def worker_died(self, worker: str) -> None:
-        await self._call("worker_died", worker)
-
-    async def stop_submitting(self, reason: StopReason, message: str) -> None:
-        await self._call("stop_submitting", reason, message)
-
-    async def interrupt(self, message: str) -> None:
-        await self._call("interrupt", message)
-
-    async def learned_durations(self) -> dict[str, Any]:
-        known: dict[str, Any] = await self._call("learned_durations")
-        return known
-
-    async def close(self) -> None:
-        await self._call("close")
-
-    def call_nowait(self, method: str, *args: object, **options: object) -> None:
-        """Call without waiting for an answer."""
-        getattr(self.actor, method).remote(*args, **options)
-
-    async def _call(self, method: str, *args: object) -> Any:
-        try:
-            return await getattr(self.actor, method).remote(*args)
-        except actor_error_type() as error:
-            raise CoordinatorLost(error_summary(error)) from error
 
 
 class WorkerProcess:
@@ -177,7 +109,7 @@ def _join_cluster(address: str) -> None:
             f"--ray-address {address}: run the command on a machine of the cluster, with auto or HOST:PORT"
         )
     if address != "auto":
-        _check_reachable(address)
+        check_reachable(address)
     # Something listens there: if it is no Ray, or wants a token, twenty attempts change nothing.
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")
     os.environ.setdefault("RAY_py_gcs_connect_timeout_s", "5")
@@ -190,22 +122,6 @@ def _join_cluster(address: str) -> None:
             "Start one with `ray start --head`, or leave --ray-address out to start one for this run only; "
             "for a cluster that asks for a token, export RAY_AUTH_MODE=token."
         ) from error
-
-
-def _check_reachable(address: str) -> None:
-    """Raise `UsageError` unless something listens at `address`, HOST:PORT."""
-    try:
-        parts = urlsplit(f"//{address}")
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if not host or not port:
-        raise UsageError(f"Ray's address {address}: give HOST:PORT, such as 10.0.0.1:6379, or auto")
-    try:
-        socket.create_connection((host, port), CONNECT_TIMEOUT_S).close()
-    except OSError as error:
-        detail = error.strerror or type(error).__name__
-        raise UsageError(f"Ray's address {address}: nothing answers there ({detail})") from error
 
 
 def _init(**options: Any) -> None:
@@ -251,20 +167,6 @@ def start_coordinator(
         raise StopRun(StopReason.UNFINISHED, f"Ray starts no process: {error_summary(error)}") from error
 
 
-def require_ray() -> None:
-    """Raise `StopRun` when the cluster's head is gone, or what of it was on this machine."""
-    import ray
-
-    here = ray.get_runtime_context()
-    try:
-        _check_reachable(here.gcs_address)
-    except UsageError as error:
-        raise StopRun(StopReason.UNFINISHED, f"the Ray cluster has lost its head: {error}") from error
-    nodes: Any = ray.nodes  # it has no types
-    if not any(node["Alive"] and node["NodeID"] == here.get_node_id() for node in nodes()):
-        raise StopRun(StopReason.UNFINISHED, "Ray has lost this machine: run the command again")
-
-
 def start_worker() -> Any:
     """Start a process for a worker, wherever the cluster has room; the driver replaces it, not Ray."""
     import ray
@@ -287,22 +189,3 @@ def shutdown() -> None:
 
     ray.shutdown()
     remove_temp_folders()
-
-
-def actor_error_type() -> type[Exception]:
-    """The error of a call to a process that is gone or broken."""
-    from ray.exceptions import RayError
-
-    found: type[Exception] = RayError
-    return found
-
-
-def error_summary(error: Exception) -> str:
-    """Return what happened, on one line: a process that is gone, or what Ray says first."""
-    from ray import exceptions
-
-    if isinstance(error, exceptions.ActorUnavailableError):
-        return "it cannot be reached"
-    if isinstance(error, exceptions.ActorDiedError) and not error.actor_init_failed:
-        return "its process died"
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -96,22 +96,14 @@ class ClusterWorker:
         """
         config = self._config
         async with _shielded_exit_stack() as stack:
-            ledger = open_ledger(
-                config,
-                f"worker {self._name}",
-                on_pause=self._observer.on_ledger_pause,
-                report_event=self._coordinator.report_event,
-            )
+            on_pause, report_event = self._observer.on_ledger_pause, self._coordinator.report_event
+            caller = f"worker {self._name}"
+            ledger = open_ledger(config, caller, on_pause=on_pause, report_event=report_event)
             self._ledger = await stack.enter_async_context(await ledger)
             self._ledger.fence(self._leases)
             timeout_s = config.settings.request_timeout
-            api = Api(
-                config.base_url,
-                config.api_key,
-                timeout_s=timeout_s,
-                may_create=self.may_create,
-                name=config.api_name,
-            )
+            key, name, may_create = config.api_key, config.api_name, self.may_create
+            api = Api(config.base_url, key, timeout_s=timeout_s, may_create=may_create, name=name)
             await stack.enter_async_context(api)
             session = await stack.enter_async_context(open_session())
             store = open_store(config.output)
@@ -189,14 +181,10 @@ class ClusterWorker:
             or self._rate_limit.limited
             or engine.state.submittable_count(system.monotonic(), 1)
         )
-        return (
-            min(
-                max_interval_s,
-                max(MIN_HEARTBEAT_S, self._config.settings.poll_interval * HEARTBEAT_INTERVALS_WHEN_WAITING),
-            )
-            if wants_rows
-            else max_interval_s
-        )
+        if not wants_rows:
+            return max_interval_s
+        waiting_s = self._config.settings.poll_interval * HEARTBEAT_INTERVALS_WHEN_WAITING
+        return min(max_interval_s, max(MIN_HEARTBEAT_S, waiting_s))
 
     def _build_heartbeat(self, engine: Engine) -> Heartbeat:
         state = engine.state
@@ -204,11 +192,9 @@ class ClusterWorker:
         self._forget_rows(
             engine, [record.key for record in changed_records if record.state in TERMINAL_STATES]
         )
-        due = (
-            0
-            if state.stop_reason is not None
-            else state.submittable_count(system.monotonic(), max(MAX_PERMITS, self._prefetch_rows))
-        )
+        due = 0
+        if state.stop_reason is None:
+            due = state.submittable_count(system.monotonic(), max(MAX_PERMITS, self._prefetch_rows))
         # Leave room for rows in flight: pending ones may be waiting for their slots.
         takeover_capacity = max(0, min(self._prefetch_rows, self._max_rows - state.started_count()))
         return Heartbeat(

@@ -181,6 +181,7 @@ async def make_driver(
     team = await make_local_cluster(harness, **options)
     rays, spy = FakeRayBackend(), RecordingObserver()
     monkeypatch.setattr(driver, "ray_backend", rays)
+    monkeypatch.setattr(driver, "ray_client", rays)
     if replan is not None:
         await replan()
     cluster = ClusterDriver(

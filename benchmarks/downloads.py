@@ -25,7 +25,7 @@ import anyio
 import av
 
 from pipeline.download.downloader import Downloader, Saved
-from pipeline.download.http import open_session
+from pipeline.download.session import open_session
 from pipeline.model import Record
 from pipeline.storage import open_store
 

@@ -74,8 +74,8 @@ class Engine:
                     tasks.start_soon(self._run_worker, poller_pool.work, due_out.clone())
                 for _ in range(settings.downloads):
                     tasks.start_soon(self._run_worker, downloader_pool.work, ready_out.clone())
-                tasks.start_soon(self._run_worker, poller_pool.dispatch, due_in)
-                tasks.start_soon(self._run_worker, poller_pool.expire_deadlines, due_in.clone())
+                tasks.start_soon(self._run_worker, poller_pool.dispatcher.dispatch, due_in)
+                tasks.start_soon(self._run_worker, poller_pool.dispatcher.expire_deadlines, due_in.clone())
                 tasks.start_soon(self._run_worker, reconciler_pool.work)
                 await downloader_pool.resume()
                 poller_pool.resume()

@@ -31,8 +31,8 @@ from pipeline.cli.preflight import check_report_file
 from pipeline.cli.setup import RunConfig, prepare, report_start, resolve_settings
 from pipeline.client import ApiKey, normalize_base_url
 from pipeline.download.downloader import Downloader
-from pipeline.download.http import open_session
 from pipeline.download.retry_state import DownloadLimits
+from pipeline.download.session import open_session
 from pipeline.download.verify import check_saved, describe_findings, transitions_for
 from pipeline.engine import Engine
 from pipeline.errors import Conflict, ExitCode, StopReason, StopRun, StoreError, UsageError, VeobatchError

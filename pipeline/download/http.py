@@ -1,24 +1,15 @@
-"""Request a file's bytes, from an offset on, through redirects that are each checked.
-
-Owns the sockets of downloads. The connector resolves names itself, so that the address that was checked
-is the address that is connected to, whatever a second DNS answer says. Where a proxy resolves the name,
-only the URL itself can be checked: its scheme, and a literal address in it.
-"""
+"""Request a file's bytes, from an offset on, through redirects that are each checked."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.resolver import ThreadedResolver
 
 from pipeline.download import response_headers as facts
 from pipeline.download.redirects import (
@@ -32,8 +23,9 @@ from pipeline.download.redirects import (
     redacted,
 )
 from pipeline.download.response_headers import Validators
+from pipeline.download.session import CURRENT_HOP, READ_BUFFER_BYTES, HopState
 from pipeline.errors import UsageError
-from pipeline.net.address_guard import Zone, zone_of
+from pipeline.net.address_guard import zone_of
 from pipeline.net.proxy import Proxy, proxy_for, proxy_request_options
 
 if TYPE_CHECKING:
@@ -41,13 +33,6 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-READ_BUFFER_BYTES: Final = 256 * 1024
-"""Half of what a connection may hold unread. aiohttp's 64 KiB stops and starts the socket all the time;
-1 MiB is no faster and costs eight downloads 40 MB more."""
-
-MAX_HEADER_BYTES: Final = 64 * 1024
-"""The longest header line that is read; a Content-Security-Policy alone may exceed aiohttp's 8,190."""
-MAX_HEADERS: Final = 1000
 
 SEND_ERRORS: Final = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
 """What aiohttp, yarl and the IDNA codec raise for a URL or a response that they cannot handle."""
@@ -56,7 +41,6 @@ BODY_ERRORS: Final = (*SEND_ERRORS, HttpProcessingError)
 
 _REDIRECT_STATUSES: Final = frozenset({301, 302, 303, 307, 308})
 _EXPIRED_STATUSES: Final = frozenset({401, 403, 404, 410})
-_CURRENT_HOP: Final[ContextVar[HopState | None]] = ContextVar("hop", default=None)
 
 
 class DownloadError(Exception):
@@ -77,26 +61,6 @@ class UrlExpired(DownloadError):
 
 class FileChanged(DownloadError):
     """The staged bytes and the server's file do not belong together: start over from the first byte."""
-
-
-@dataclass(slots=True)
-class HopState:
-    """One request of a chain: its hop, and the zones its connection may have been made to.
-
-    Behind a `proxy` the address is not visible from here: it counts as public, so that a redirect from
-    there may lead nowhere that a public server could not point to.
-    """
-
-    hop: Hop
-    zones: set[Zone]
-    proxy: Proxy | None = None
-
-    @property
-    def zone(self) -> Zone:
-        """The zone that a redirect from here counts as coming from: the most public one of several."""
-        return next(
-            (zone for zone in (Zone.PUBLIC, Zone.PRIVATE, Zone.LOOPBACK) if zone in self.zones), Zone.PUBLIC
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,57 +96,6 @@ class AlreadyComplete:
 
 
 OpenResult = OpenBody | AlreadyComplete
-
-
-class GuardedResolver(AbstractResolver):
-    """Resolves a hop's host to those of its addresses that the hop may use."""
-
-    def __init__(self, inner: AbstractResolver) -> None:
-        self._inner = inner
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        results = await self._inner.resolve(host, port, family)
-        hop_state = _CURRENT_HOP.get()
-        if hop_state is None or hop_state.proxy is not None:  # the name being resolved is the proxy's
-            return results
-        allowed = set(allowed_addresses(hop_state.hop, [entry["host"] for entry in results]))
-        hop_state.zones.update(zone_of(address) for address in allowed)
-        return [entry for entry in results if entry["host"] in allowed]
-
-    async def close(self) -> None:
-        await self._inner.close()
-
-
-def open_session(
-    *, resolver: AbstractResolver | None = None, response_timeout_s: float = 30.0
-) -> aiohttp.ClientSession:
-    """Open the session for downloads: no key, no cookies, no netrc, names resolved under guard.
-
-    `response_timeout_s` bounds the wait for a connection and for the headers; a body has no total time.
-    Must be called inside a running loop.
-    """
-    connector = aiohttp.TCPConnector(
-        limit=0,
-        use_dns_cache=False,  # a cached answer would skip the check that belongs to this hop
-        force_close=True,  # and so would a connection that was opened under another hop's rules
-        family=socket.AF_UNSPEC,
-        resolver=GuardedResolver(resolver or ThreadedResolver()),
-    )
-    return aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(
-            total=None, connect=response_timeout_s, sock_connect=response_timeout_s, sock_read=None
-        ),
-        headers={"User-Agent": "veobatch", "Accept": "*/*", "Accept-Encoding": "identity"},
-        read_bufsize=READ_BUFFER_BYTES,
-        max_line_size=MAX_HEADER_BYTES,
-        max_field_size=MAX_HEADER_BYTES,
-        max_headers=MAX_HEADERS,
-        trust_env=False,
-    )
 
 
 @asynccontextmanager
@@ -231,7 +144,7 @@ async def _send_request(
     response_timeout_s: float,
 ) -> aiohttp.ClientResponse:
     url = hop_state.hop.url
-    token = _CURRENT_HOP.set(hop_state)
+    token = CURRENT_HOP.set(hop_state)
     try:
         async with asyncio.timeout(response_timeout_s):
             response = await session.get(
@@ -247,7 +160,7 @@ async def _send_request(
     except SEND_ERRORS as error:
         raise Unreachable(f"{url.host}: {_describe_error(error, hop_state.proxy)}") from error
     finally:
-        _CURRENT_HOP.reset(token)
+        CURRENT_HOP.reset(token)
     try:
         _check_peer(hop_state, response)
     except ForbiddenUrl:

@@ -6,6 +6,5 @@ is made. SQLAlchemy and the drivers are imported when a ledger is opened, not be
 """
 
 from pipeline.ledger.ledger import Ledger
-from pipeline.ledger.rows import HistoryEntry
 
-__all__ = ["HistoryEntry", "Ledger"]
+__all__ = ["Ledger"]

@@ -7,7 +7,6 @@ must not know asyncio, files, or how a connection comes about.
 from __future__ import annotations
 
 import itertools
-import string
 import threading
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
@@ -31,7 +30,6 @@ _T = TypeVar("_T")
 
 _FETCH_SIZE: Final = 2000
 _MAX_POSITION: Final = 2**31 - 1
-_IDENTITY_LETTERS: Final = string.ascii_lowercase + string.digits
 
 
 class Cursor(Protocol):
@@ -88,16 +86,15 @@ class LedgerBackend(ABC):
         """Give a cursor for reading that does not hold all that it finds in memory, in place of this one."""
         return nullcontext(cursor)
 
-    @abstractmethod
     def should_retry(self, error: Exception, *, reading: bool) -> bool:
         """Tell whether the connection was lost and is back, so that the same work may be done again."""
+        return False
 
     @abstractmethod
     def translate_error(self, error: Exception) -> VeobatchError:
-        """Say what is wrong in words that a user understands, and without a password."""
+        """Return the error that tells the user what is wrong, without a password."""
 
-    @abstractmethod
-    def stop_reconnecting(self) -> None:
+    def stop_reconnecting(self) -> None:  # noqa: B027  # a file is never waited for that long
         """Wait no longer for a lost connection: what waits for it ends as `LedgerError`."""
 
     @abstractmethod
@@ -247,10 +244,6 @@ class LedgerBackend(ABC):
         """Bring entries up to date, durably, with what was learned of their money."""
         self.write(lambda cursor: self._put_entries(cursor, entries))
 
-    def history(self, key: str) -> list[rows.HistoryEntry]:
-        """Return the job's steps, oldest first."""
-        return [rows.to_history_entry(key, row) for row in self._fetch_all(self.sql.history, key)]
-
     def counts(self, *, removed: bool) -> dict[State, int]:
         """Count the jobs in each state: those in the manifest, or those removed from it."""
         low, high = (-1, -1) if removed else (0, _MAX_POSITION)
@@ -300,9 +293,3 @@ class LedgerBackend(ABC):
     @abstractmethod
     def roll_back(self) -> None:
         """Undo what is open on the connection that writes, if it still is and if anything is open."""
-
-
-def new_identity() -> str:
-    """Return a random name of ten lower-case letters and digits."""
-    number = int(system.token_hex(16), 16)
-    return "".join(_IDENTITY_LETTERS[number // 36**place % 36] for place in range(10))

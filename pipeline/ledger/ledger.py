@@ -41,7 +41,7 @@ class Ledger:
     Every call that writes returns after the change is on the disk, whatever happens then. One whose
     caller is cancelled writes all the same. `identity` is random, made with the batch, of `[a-z0-9]{10}`.
 
-    Any call may raise `StoreTrouble` when the disk is full and `LedgerError` when anything else is
+    Any call may raise `StoreError` when the disk is full and `LedgerError` when anything else is
     wrong with the ledger; nothing was written then, and a later call may succeed.
     """
 
@@ -64,14 +64,14 @@ class Ledger:
     ) -> Self:
         """Open the ledger, made first if it is missing, unless it is opened `read_only`.
 
-        `where` is a path, `sqlite:///path` or `postgresql://user:password@host/database`. `on_pause` is
-        called, in the event loop, with words for the user when a lost database connection makes the
+        `location` is a path, `sqlite:///path` or `postgresql://user:password@host/database`. `on_pause` is
+        called, in the event loop, with a message for the user when a lost database connection makes the
         ledger wait, and again when it goes on: nothing fails in between. `exclusive` keeps every other
         that asks for it out of a batch in a database; a file is held by whoever holds its folder.
 
-        Raises `Held` when another one has the batch; `LedgerError` when the
+        Raises `BatchLocked` when another one has the batch; `LedgerError` when the
         ledger is missing, damaged, none of ours, from a newer version, or cannot be opened;
-        `StoreTrouble` when the disk is full; `UsageError` for a kind of database that is not known, or
+        `StoreError` when the disk is full; `UsageError` for a kind of database that is not known, or
         whose driver is not installed.
         """
         import asyncio
@@ -96,10 +96,6 @@ class Ledger:
     async def get(self, key: str) -> Record | None:
         """Return the record as it is now, or None when there is none."""
         return await self._read(partial(self._backend.get, key))
-
-    async def history(self, key: str) -> list[rows.HistoryEntry]:
-        """Return the steps that the job has made, oldest first; its version 0 is no step."""
-        return await self._read(partial(self._backend.history, key))
 
     async def submissions(self) -> list[Submission]:
         """Return the book of money: an entry for every submission ever made, oldest first."""
@@ -186,13 +182,13 @@ class Ledger:
         return await self._write(self._lease_table().begin_epoch)
 
     async def claim(self, epoch: int, worker: str, limit: int) -> list[LeasedRow]:
-        """Lend up to `most` rows that nobody has to `worker`. Raises `Superseded`."""
+        """Lend up to `limit` rows that nobody has to `worker`. Raises `Superseded`."""
         return await self._write(partial(self._lease_table().claim, epoch, worker, limit))
 
     async def revoke(self, epoch: int, worker: str, unfinished: Sequence[str] = ()) -> RevokedLeases:
         """End all leases of `worker`: it can make no step any more. Return what it had.
 
-        Rows that are `left` are lent to nobody else in this epoch. Raises `Superseded`.
+        Rows that are `unfinished` are lent to nobody else in this epoch. Raises `Superseded`.
         """
         return await self._write(partial(self._lease_table().revoke, epoch, worker, unfinished))
 
@@ -226,32 +222,21 @@ class Ledger:
         if new_state is not old_state and new_state not in LEGAL_TRANSITIONS[old_state]:
             raise IllegalTransition(before.key, old_state, new_state)
         sql = self._backend.sql
-        compare_params: tuple[object, ...] = (
-            self._backend.batch,
-            before.key,
-            before.version,
-            old_state.value,
-        )
+        compare_params: rows.Row = (self._backend.batch, before.key, before.version, old_state.value)
         state_sql, full_sql = sql.record_update, sql.record_update_content
         if self._leases is not None:
             ends_lease = int(new_state is State.DONE)
             compare_params = (ends_lease, ends_lease, *compare_params, self._leases.get(before.key, NO_LEASE))
             state_sql, full_sql = sql.record_update_fenced, sql.record_update_content_fenced
         content_changed = rows.content_values(before) != rows.content_values(after)
-        values = (
-            rows.content_values(after) + rows.state_values(after)
-            if content_changed
-            else rows.state_values(after)
-        )
+        values = rows.state_values(after)
+        if content_changed:
+            values = rows.content_values(after) + values
         history_row = (after.key, after.version, old_state.value, new_state.value)
         entry = book_change(before, after)
-        return PreparedUpdate(
-            after,
-            full_sql if content_changed else state_sql,
-            values + compare_params,
-            history_row,
-            None if entry is None else to_row(entry),
-        )
+        entry_row = None if entry is None else to_row(entry)
+        update_sql = full_sql if content_changed else state_sql
+        return PreparedUpdate(after, update_sql, values + compare_params, history_row, entry_row)
 
     async def _read(self, work: Callable[[], _T]) -> _T:
         return await to_thread.run_sync(work)
@@ -293,7 +278,7 @@ def _open_backend(
             text, batch, read_only=read_only, exclusive=exclusive, on_pause=on_pause, new_as=new_as
         )
     path = text.removeprefix("sqlite:///")
-    if "://" in path:  # not the whole of it in our words: it may hold a password
+    if "://" in path:  # not the whole of it in our message: it may hold a password
         scheme = path.partition(":")[0]
         raise UsageError(f"a ledger is a path, sqlite:///path or postgresql://..., not {scheme}://...")
     from pipeline.ledger.sqlite import SqliteBackend

@@ -1,8 +1,9 @@
-"""Bring the tables of an earlier version up to today's."""
+"""What a ledger is at the start: its identity, and tables of an earlier version brought up to today's."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import string
+from typing import TYPE_CHECKING, Final
 
 from pipeline import system
 from pipeline.errors import LedgerError
@@ -46,3 +47,12 @@ def reject_newer_version(location: str, found: int) -> None:
             f"{location}: this ledger was written by a newer veobatch (ledger version {found}, this one "
             f"knows up to {SCHEMA_VERSION}): install that veobatch, or a later one; nothing was changed"
         )
+
+
+_IDENTITY_LETTERS: Final = string.ascii_lowercase + string.digits
+
+
+def new_identity() -> str:
+    """Return a random name of ten lower-case letters and digits."""
+    number = int(system.token_hex(16), 16)
+    return "".join(_IDENTITY_LETTERS[number // 36**place % 36] for place in range(10))

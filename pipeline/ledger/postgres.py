@@ -7,43 +7,40 @@ and the stamps make that safe. What each error means: https://www.postgresql.org
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
-import os
-import socket
 import threading
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import create_engine
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from pipeline import system
 from pipeline.errors import BatchLocked, LedgerError, StoreError, VeobatchError
 from pipeline.extras import missing_extra
-from pipeline.ledger.backend import LedgerBackend, new_identity
-from pipeline.ledger.migrate import migrate, reject_newer_version
+from pipeline.ledger.backend import LedgerBackend
+from pipeline.ledger.migrate import migrate, new_identity, reject_newer_version
 from pipeline.ledger.schema import SCHEMA_VERSION, VERSION_TABLE
 from pipeline.ledger.statements import compile_statements
 
 try:
     import psycopg
-    from psycopg.conninfo import conninfo_to_dict
+
+    from pipeline.ledger.postgres_connection import (
+        connect,
+        is_broken,
+        is_connection_loss,
+        parse_url,
+        require_writable,
+    )
 except ImportError as error:
     raise missing_extra("a PostgreSQL ledger", "postgres") from error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sqlalchemy.engine import URL
-
     from pipeline.ledger.backend import Cursor
     from pipeline.ledger.statements import Statements
-
-# It warns on standard error of what failed after a failure, which is nobody's news.
-logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 _DIALECT: Final = create_engine("postgresql+psycopg://", paramstyle="format").dialect
 _MIGRATION_LOCK: Final = 0x7665_6F62
@@ -57,16 +54,6 @@ _LOCK_TIMEOUT_S: Final = 3.0
 """How long a batch's holder may take to be gone: the server hears of a killed client's end at once, but
 ends what it was doing for it first."""
 
-_SESSION_SETTINGS_SQL: Final = (
-    "SELECT set_config('tcp_keepalives_idle', '20', false),"
-    " set_config('tcp_keepalives_interval', '10', false), set_config('tcp_keepalives_count', '3', false),"
-    " set_config('idle_in_transaction_session_timeout', '10s', false),"
-    " set_config('lock_timeout', '10s', false)"
-)
-"""The server, too, notices a machine that is gone within a minute, and lets go of the batch that it held. A
-process that was stopped within a transaction keeps its rows locked, and others waiting, for 10 s; after
-those, whoever waits ends it if the server does not (see `_END_SILENT`)."""
-
 _TERMINATE_SILENT_SQL: Final = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
     " AND usename = current_user AND application_name LIKE 'veobatch %%' AND state <> 'idle'"
@@ -77,25 +64,11 @@ server's is for those: between the statements of a batch it takes itself to be a
 
 _SILENT_S: Final = 8.0
 
-_CONNECTION_LOST_STATES: Final = ("08", "57P", "25P03", "25P04", "25006")
-"""The SQLSTATE of an error with which the server ends the connection, or its first characters; at the end,
-what a server says to a write when another one has taken over from it."""
-
 _TRY_LOCK_SQL: Final = "SELECT pg_try_advisory_lock(%s)"
 _LOCK_HOLDER_SQL: Final = (
     "SELECT application_name, client_addr FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE granted"
     " AND locktype = 'advisory' AND objsubid = 1 AND (classid::bigint << 32 | objid::bigint) = %s"
 )
-
-_CONNECT_OPTIONS: Final[dict[str, Any]] = {
-    "application_name": f"veobatch {os.getpid()} on {socket.gethostname()}"[:63],
-    "connect_timeout": 10,
-    # A peer that vanished without a word is noticed within a minute, not after the kernel's two hours.
-    "keepalives_idle": 20,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
-}
 
 
 class PostgresBackend(LedgerBackend):
@@ -118,10 +91,10 @@ class PostgresBackend(LedgerBackend):
     ) -> None:
         """Connect, and make the tables if they are missing and it is not `read_only`.
 
-        `exclusive` raises `Held` when another exclusive one has the batch.
+        `exclusive` raises `BatchLocked` when another exclusive one has the batch.
         """
         super().__init__(batch, compile_statements(_DIALECT))
-        self._url = _parse_url(url)
+        self._url = parse_url(url)
         self._read_only = read_only
         self._exclusive = exclusive
         self._new_as = new_as
@@ -139,11 +112,11 @@ class PostgresBackend(LedgerBackend):
                 self.close()
 
     def _open_batch(self, read_only: bool) -> None:
-        reader = self._connections[True] = self._connect()
+        reader = self._connections[True] = connect(self._url, read_only=self._read_only)
         found = _schema_version(reader, self.sql.version_get)
         reject_newer_version(self._redacted_url, found)
         if not read_only:
-            writer = self._connections[False] = self._connect()
+            writer = self._connections[False] = connect(self._url, read_only=self._read_only)
             if self._exclusive:
                 self._lock_batch(writer)
             _migrate(writer, self.sql)
@@ -163,33 +136,16 @@ class PostgresBackend(LedgerBackend):
     def _redacted_url(self) -> str:
         return self._url.set(query={}).render_as_string(hide_password=True)
 
-    def _connect(self) -> psycopg.Connection[Any]:
-        url = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
-        connection = psycopg.connect(**(_CONNECT_OPTIONS | conninfo_to_dict(url)), autocommit=True)
-        try:
-            if self._read_only:
-                connection.execute("SET default_transaction_read_only = on")
-            connection.execute(_SESSION_SETTINGS_SQL)
-            row = connection.execute("SHOW synchronous_commit").fetchone()
-            if row == ("off",):  # a commit that returned must survive the server's power cut
-                connection.execute("SET synchronous_commit = on")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
     def _lock_batch(self, connection: psycopg.Connection[Any]) -> None:
-        """Keep the batch to ourselves for as long as the connection lives. Raises `Held`."""
+        """Keep the batch to ourselves for as long as the connection lives. Raises `BatchLocked`."""
         lock_id = _lock_id(self.batch)
         deadline = system.monotonic() + _LOCK_TIMEOUT_S
         while connection.execute(_TRY_LOCK_SQL, (lock_id,)).fetchone() != (True,):
             if system.monotonic() > deadline:
-                holder = connection.execute(_LOCK_HOLDER_SQL, (lock_id,)).fetchone() or (
-                    "another process",
-                    None,
-                )
-                address = f" at {holder[1]}" if holder[1] else ""
-                message = f"the batch {self.batch!r} is held by {holder[0]}{address}: wait for it, or stop it"
+                found = connection.execute(_LOCK_HOLDER_SQL, (lock_id,)).fetchone()
+                name, address = found or ("another process", None)
+                holder = f"{name} at {address}" if address else name
+                message = f"the batch {self.batch!r} is held by {holder}: wait for it, or stop it"
                 raise BatchLocked(f"{self._redacted_url}: {message}")
             time.sleep(_MIN_BACKOFF_S)
 
@@ -221,7 +177,7 @@ class PostgresBackend(LedgerBackend):
             return not self._reconnect_stopped.is_set()
         if isinstance(error, (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)):
             return True
-        if not (_is_connection_loss(error) or _is_broken(connection)):
+        if not (is_connection_loss(error) or is_broken(connection)):
             return False
         # Until it is closed, the server may keep what it holds: its rows locked, and the batch.
         connection.close()
@@ -240,9 +196,9 @@ class PostgresBackend(LedgerBackend):
         wait_s = self._backoff_s = _next_backoff_s(self._backoff_s) if lost_quickly else 0.0
         while not self._reconnect_stopped.wait(wait_s):
             try:
-                connection = self._connections[reading] = self._connect()
+                connection = self._connections[reading] = connect(self._url, read_only=self._read_only)
                 if not reading:
-                    _require_writable(connection)
+                    require_writable(connection)
                     if self._exclusive:
                         # Whoever has it now was let in while we were away: every step is compared anyway.
                         connection.execute(_TRY_LOCK_SQL, (_lock_id(self.batch),))
@@ -285,40 +241,8 @@ class PostgresBackend(LedgerBackend):
             connection.close()
 
 
-def _parse_url(text: str) -> URL:
-    try:
-        return make_url(text)
-    except (ArgumentError, ValueError):
-        # The driver's own words, and a chained error, may hold a piece of the password.
-        message = "the ledger's URL is not of the form postgresql://user:password@host:port/database"
-    raise LedgerError(message)
-
-
-def _require_writable(connection: psycopg.Connection[Any]) -> None:
-    """Raise what a write would, and close the connection, when the server takes none: it is a replica."""
-    if connection.execute("SHOW transaction_read_only").fetchone() == ("on",):
-        connection.close()
-        raise psycopg.errors.ReadOnlySqlTransaction("the server takes no writes")
-
-
 def _next_backoff_s(wait_s: float) -> float:
     return min(_MAX_BACKOFF_S, max(_MIN_BACKOFF_S, 2 * wait_s))
-
-
-def _is_connection_loss(error: Exception) -> bool:
-    """Tell whether the server, or the way to it, is gone: the server's own refusals have an SQLSTATE."""
-    match error:
-        case psycopg.Error(sqlstate=str(state)):
-            return state.startswith(_CONNECTION_LOST_STATES)
-        case psycopg.OperationalError() | psycopg.InterfaceError():
-            return True
-        case _:
-            return False
-
-
-def _is_broken(connection: psycopg.Connection[Any]) -> bool:
-    """Tell whether the connection can't be used again; the driver may leave one half way through a batch."""
-    return connection.closed or connection.info.pipeline_status != psycopg.pq.PipelineStatus.OFF
 
 
 def _lock_id(batch: str) -> int:

@@ -6,7 +6,7 @@ It owns the flattening of `Failure`, `Artifact` and `Media` into columns. Pure; 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -76,17 +76,6 @@ _INTERNED_COLUMNS: Final = tuple(
 _STATE_BY_VALUE: Final = {state.value: state for state in State}
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryEntry:
-    """One line of a job's history: the step that made `version`, at `at` (seconds since the epoch)."""
-
-    key: str
-    version: int
-    before: State
-    after: State
-    at: float
-
-
 def job_values(record: Record) -> Row:
     """Return the values of `JOB_COLUMNS`."""
     return tuple(_job_values_of(record))
@@ -152,12 +141,6 @@ def to_records(rows: Iterable[Sequence[Any]]) -> Iterator[Record]:
             values[index] = intern(values[index], values[index])
         values += (_failure(row[n_plain:n_failure]), _artifact(row[n_failure:]))
         yield Record(*values)
-
-
-def to_history_entry(key: str, row: Sequence[Any]) -> HistoryEntry:
-    """Make a line of history of (version, before, after, at)."""
-    version, before, after, at = row
-    return HistoryEntry(key, version, _STATE_BY_VALUE[before], _STATE_BY_VALUE[after], at)
 
 
 def _failure(row: Sequence[Any]) -> Failure | None:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline import system
 from pipeline.errors import LedgerError, StoreError, VeobatchError
-from pipeline.ledger.backend import LedgerBackend, new_identity
-from pipeline.ledger.migrate import reject_newer_version
+from pipeline.ledger.backend import LedgerBackend
+from pipeline.ledger.migrate import new_identity, reject_newer_version
 from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.ledger.sqlite_file import (
     APPLICATION_ID,
@@ -151,9 +151,6 @@ class SqliteBackend(LedgerBackend):
         if self._writer is not None and self._writer.in_transaction:
             self._writer.execute("ROLLBACK")
 
-    def should_retry(self, error: Exception, *, reading: bool) -> bool:
-        return False
-
     def translate_error(self, error: Exception) -> VeobatchError:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
         # The index of the log is a file too, and the first to find no room when a ledger is opened.
@@ -162,9 +159,6 @@ class SqliteBackend(LedgerBackend):
         return LedgerError(
             f"{self._path}: {_ERROR_MESSAGES.get(code & 0xFF, _UNKNOWN_ERROR_MESSAGE)} ({error})"
         )
-
-    def stop_reconnecting(self) -> None:
-        """Do nothing: a file is never waited for longer than `_BUSY_S`."""
 
     def close(self) -> None:
         while self._connections:

@@ -69,7 +69,6 @@ class Statements:
     load: str  # batch
     load_all: str  # nothing; gives JOB_COLUMNS, STATE_COLUMNS and the batch
     get: str  # batch, key
-    history: str  # batch, key
     stamp_get: str  # batch, key, version
     counts: str  # batch, lowest position, highest position
     submission_put: str  # batch, the columns of `book`
@@ -113,9 +112,6 @@ _Text = Callable[["ClauseElement", "Sequence[str]"], str]
 _IN_BATCH: Final = records.c.batch == bindparam("b_batch")
 _BY_KEY: Final = _IN_BATCH & (records.c.key == bindparam("b_key"))
 _KEY_PARAMS: Final = ["b_batch", "b_key"]
-_JOB_HISTORY: Final = (transitions.c.batch == bindparam("b_batch")) & (
-    transitions.c.key == bindparam("b_key")
-)
 
 
 _ENDS_LEASE: Final[ColumnElement[int]] = bindparam("b_ends", type_=BigInteger)
@@ -156,8 +152,8 @@ def _update_statements(text: _Text) -> dict[str, str]:
 
 def _read_statements(text: _Text, version: int) -> dict[str, str]:
     columns = [_readable(name, version) for name in (*JOB_COLUMNS, *STATE_COLUMNS)]
-    job_history = select(transitions.c.version, transitions.c.before, transitions.c.after, transitions.c.at)
-    stamped = _JOB_HISTORY & (transitions.c.version == bindparam("b_version"))
+    of_job = (transitions.c.batch == bindparam("b_batch")) & (transitions.c.key == bindparam("b_key"))
+    stamped = of_job & (transitions.c.version == bindparam("b_version"))
     in_range = records.c.position.between(bindparam("low"), bindparam("high"))
     counted = select(records.c.state, func.count()).where(_IN_BATCH & in_range).group_by(records.c.state)
     in_order = select(*columns).where(_IN_BATCH).order_by(records.c.position, records.c.key)
@@ -166,18 +162,14 @@ def _read_statements(text: _Text, version: int) -> dict[str, str]:
         .where(submissions.c.batch == bindparam("b_batch"))
         .order_by(submissions.c.submitted_at, submissions.c.id)
     )
-    pick, note, nothing = (
-        _readable("pick", version),
-        _readable("pick_note", version),
-        literal_column("''", Text),
-    )
+    pick, note = _readable("pick", version), _readable("pick_note", version)
+    nothing = literal_column("''", Text)
     picks = select(records.c.key, pick, note).where(_IN_BATCH & ((pick != nothing) | (note != nothing)))
     return {
         "picks": text(picks, ["b_batch"]),
         "load": text(in_order, ["b_batch"]),
         "load_all": text(select(*columns, records.c.batch), []),
         "get": text(select(*columns).where(_BY_KEY), _KEY_PARAMS),
-        "history": text(job_history.where(_JOB_HISTORY).order_by(transitions.c.version), _KEY_PARAMS),
         "stamp_get": text(select(transitions.c.stamp).where(stamped), [*_KEY_PARAMS, "b_version"]),
         "counts": text(counted, ["b_batch", "low", "high"]),
         "submissions": text(entries, ["b_batch"]),

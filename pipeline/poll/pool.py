@@ -1,12 +1,9 @@
-"""The pollers: one heap of due times, a fixed pool of workers, and what each answer sets in motion."""
+"""The pollers: a fixed pool of workers, and what each answer sets in motion."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from math import inf
 from typing import TYPE_CHECKING, Any, Final
-
-import anyio
 
 from pipeline import backoff
 from pipeline.bulkhead import Bulkhead
@@ -19,13 +16,13 @@ from pipeline.net.retry_after import parse_retry_after
 from pipeline.plan import NO_VIDEO
 from pipeline.poll.apply_status import mark_failed, mark_ready
 from pipeline.poll.confirmation import Confirmations
-from pipeline.poll.deadlines import Deadlines
+from pipeline.poll.dispatcher import Dispatcher
 from pipeline.poll.duration_key import record_duration_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+    from anyio.streams.memory import MemoryObjectReceiveStream
 
     from pipeline.client import GenerationStatus
     from pipeline.model import Record
@@ -54,14 +51,12 @@ class PollerPool:
         self._ask_log = ask_log
         self._bulkhead = Bulkhead()
         self._confirmations = Confirmations(run.settings.poll_interval)
-        self._deadlines = Deadlines()
+        self.dispatcher = Dispatcher(run)
+        self._deadlines = self.dispatcher.deadlines
         self._key_rejections = 0
         self._unknown_statuses: set[str] = set()
         self._last_errors: dict[str, str] = {}
         self._not_found: dict[str, tuple[float, int]] = {}
-        self._polling: set[str] = set()
-        self._due_earlier = anyio.Event()
-        self._sleeping_until = 0.0
 
     def generating_count(self) -> int:
         """Return how many generations an earlier run left to poll."""
@@ -91,48 +86,7 @@ class PollerPool:
         run.deps.schedule.add(record.key, record_duration_key(record), now=now, age_s=age_s)
         self._deadlines.set(record.key, max(run.started_at, now - age_s) + run.settings.timeout)
         run.state.tracked += 1
-        self._wake_dispatcher()
-
-    def _wake_dispatcher(self) -> None:
-        """Wake the dispatcher when a poll has become due before it meant to wake."""
-        due_at = self._run.deps.schedule.next_due()
-        if due_at is not None and due_at < self._sleeping_until:
-            self._due_earlier.set()
-
-    async def _sleep_until_due(self, now: float, wait_s: float) -> None:
-        """Sleep until the next poll is due, or an earlier one is planned."""
-        self._due_earlier, self._sleeping_until = anyio.Event(), now + wait_s
-        with anyio.move_on_after(None if wait_s == inf else wait_s):
-            await self._due_earlier.wait()
-        self._sleeping_until = 0.0
-
-    async def dispatch(self, due: MemoryObjectSendStream[str]) -> None:
-        """Hand out the generations whose poll is due, as fast as the account takes polls."""
-        run, schedule, rate_limit = self._run, self._run.deps.schedule, self._run.deps.rate_limit
-        async with due:
-            while True:
-                now = run.deps.clock()
-                due_at = schedule.next_due()
-                if due_at is None or due_at > now:
-                    await self._sleep_until_due(now, inf if due_at is None else due_at - now)
-                elif (delay_s := rate_limit.acquire_delay_s(now)) > 0:
-                    # The coordinator may have lent another rate long before a long gap is over.
-                    await anyio.sleep(min(delay_s, run.settings.poll_interval))
-                elif (key := schedule.pop_due(now)) is not None:
-                    self._polling.add(key)
-                    await due.send(key)
-
-    async def expire_deadlines(self, due: MemoryObjectSendStream[str]) -> None:
-        """Poll each generation once when its deadline comes, whenever its next poll was planned."""
-        clock = self._run.deps.clock
-        async with due:
-            while True:
-                key = self._deadlines.pop_due(clock())
-                if key is None:
-                    await self._deadlines.wait_due(clock())
-                elif key not in self._polling and self._run.deps.schedule.take(key):
-                    self._polling.add(key)
-                    await due.send(key)
+        self.dispatcher.wake()
 
     async def work(self, due: MemoryObjectReceiveStream[str]) -> None:
         """Poll whatever is due as long as the run lasts."""
@@ -143,18 +97,7 @@ class PollerPool:
                     if not await self._run.guard(next_key, self._bulkhead, self._poll(next_key)):
                         self._untrack(next_key)
                     buffered = due.statistics().current_buffer_used
-                    next_key = None if buffered else self._take_due()
-
-    def _take_due(self) -> str | None:
-        """Take the next generation at once if one is due, without the way over the dispatcher."""
-        run, now = self._run, self._run.deps.clock()
-        due_at = run.deps.schedule.next_due()
-        if due_at is None or due_at > now or run.deps.rate_limit.acquire_delay_s(now) > 0:
-            return None
-        key = run.deps.schedule.pop_due(now)
-        if key is not None:
-            self._polling.add(key)
-        return key
+                    next_key = None if buffered else self.dispatcher.take_due()
 
     async def _poll(self, key: str) -> None:
         run = self._run
@@ -162,7 +105,7 @@ class PollerPool:
         status = await run.deps.api.get_status(
             record.generation_id, new_connection=key in self._confirmations
         )
-        self._polling.discard(key)
+        self.dispatcher.polling.discard(key)
         run.state.poll_counts[key] += 1
         if isinstance(status, StatusError):
             await self._poll_failed(record, status)
@@ -201,14 +144,14 @@ class PollerPool:
         now = run.deps.clock()
         if not self._left_without_key(record, now):
             run.deps.schedule.poll_failed(record.key, now=now, retry_after_s=wait_s)
-            self._wake_dispatcher()
+            self.dispatcher.wake()
 
     def _still_running(self, record: Record) -> None:
         run, now = self._run, self._run.deps.clock()
         run.state.not_yet_at[record.key] = run.deps.wall()
         self._mark_overdue(record, now)
         run.deps.schedule.still_running(record.key, now=now)
-        self._wake_dispatcher()
+        self.dispatcher.wake()
 
     async def _poll_failed(self, record: Record, error: StatusError) -> None:
         """A poll without an answer about the generation: it comes again soon, paced, until the deadline."""
@@ -227,7 +170,7 @@ class PollerPool:
         if await self._left_as_unknown(record, error, now) or self._left_without_key(record, now):
             return
         run.deps.schedule.poll_failed(record.key, now=now, retry_after_s=retry_after_s)
-        self._wake_dispatcher()
+        self.dispatcher.wake()
 
     async def _left_as_unknown(self, record: Record, error: StatusError, now: float) -> bool:
         """Hand a generation over that the vendor has answered with nothing but 404 for minutes."""
@@ -288,7 +231,7 @@ class PollerPool:
             run.deps.schedule.finished(key, now=now)
         run.deps.schedule.drop(key, now=now)
         self._confirmations.forget(key)
-        self._polling.discard(key)
+        self.dispatcher.polling.discard(key)
         if self._deadlines.remove(key):
             run.state.tracked -= 1
         elif key in run.state.overdue:

@@ -15,12 +15,15 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 import psycopg
+from anyio import to_thread
 
 from pipeline.errors import Conflict
 from pipeline.ledger import Ledger
+from pipeline.ledger.sqlite import SqliteBackend
 from pipeline.model import Record, State
 from tests.integration.ports import free_port
 
@@ -196,3 +199,21 @@ if __name__ == "__main__":
             asyncio.run(commit_forever(where))
         case ["contend", where, until]:
             asyncio.run(contend(where, int(until)))
+
+
+class HistoryEntry(NamedTuple):
+    """The step that made `version`, at `at` (seconds since the epoch)."""
+
+    version: int
+    before: State
+    after: State
+    at: float
+
+
+async def read_history(ledger: Ledger, key: str) -> list[HistoryEntry]:
+    """Read the steps that a job has made, oldest first, as the table has them."""
+    backend = ledger._backend
+    mark = "?" if isinstance(backend, SqliteBackend) else "%s"
+    sql = f"SELECT version, before, after, at FROM veobatch_transitions WHERE batch = {mark} AND key = {mark}"  # noqa: S608
+    found = await to_thread.run_sync(backend._fetch_all, f"{sql} ORDER BY version", key)
+    return [HistoryEntry(version, State(before), State(after), at) for version, before, after, at in found]

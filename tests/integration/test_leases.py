@@ -16,7 +16,7 @@ from pipeline.ledger import Ledger
 from pipeline.ledger.leases import Superseded
 from pipeline.model import Record, State, Transition
 from tests.crash.batches import wait_until
-from tests.integration.ledger_servers import ledger_location, make_record
+from tests.integration.ledger_servers import ledger_location, make_record, read_history
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -291,7 +291,7 @@ async def test_no_row_is_leased_to_two_workers_when_coordinators_race(where: str
         still = [row.record.key for _, row in race.leased if await race.step(race.workers[0], row)]
         assert len(still) == len(set(still))
         for record in await opened[0].load():
-            assert record.version == record.polls == len(await opened[0].history(record.key))
+            assert record.version == record.polls == len(await read_history(opened[0], record.key))
 
 
 async def test_a_claim_waits_for_rows_that_a_broken_connection_still_holds(tmp_path: Path) -> None:

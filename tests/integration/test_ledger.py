@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import Conflict, LedgerError
 from pipeline.ledger import Ledger
 from pipeline.model import Artifact, Failure, IllegalTransition, Media, State, Transition
-from tests.integration.ledger_servers import file_names, ledger_location, make_record
+from tests.integration.ledger_servers import file_names, ledger_location, make_record, read_history
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -70,7 +70,7 @@ async def test_only_the_first_of_two_same_steps_is_made(ledger: Ledger) -> None:
         ledger.commit(new, step), ledger.commit(new, step), return_exceptions=True
     )
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Conflict", "Record"]
-    assert [line.version for line in await ledger.history(new.key)] == [1]
+    assert [line.version for line in await read_history(ledger, new.key)] == [1]
 
 
 async def test_a_conflict_is_its_callers_alone(ledger: Ledger) -> None:
@@ -142,7 +142,7 @@ async def test_history_holds_every_step(ledger: Ledger) -> None:
     await ledger.add([record])
     for state in (State.SUBMITTING, State.IN_DOUBT, State.IN_DOUBT, State.GENERATING):
         record = await ledger.commit(record, record.evolve(state))
-    lines = await ledger.history(record.key)
+    lines = await read_history(ledger, record.key)
     assert [(line.version, line.before.value, line.after.value) for line in lines] == [
         (1, "pending", "submitting"),
         (2, "submitting", "in_doubt"),
@@ -218,7 +218,7 @@ async def test_batches_know_nothing_of_each_other(ledger: Ledger, where: str) ->
         await second.commit(new, new.evolve(State.SUBMITTING))
         assert second.identity != ledger.identity
     assert await ledger.load() == [new]
-    assert await ledger.history(new.key) == []
+    assert await read_history(ledger, new.key) == []
     with pytest.raises(LedgerError, match="no batch named 'third'"):
         await Ledger.open(where, batch="third", read_only=True)
 

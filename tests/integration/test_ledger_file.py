@@ -13,9 +13,10 @@ import pytest
 
 from pipeline.errors import LedgerError, StoreError
 from pipeline.ledger import Ledger, sqlite_file
+from pipeline.ledger.schema import SCHEMA_VERSION
 from pipeline.ledger.sqlite import SqliteBackend
 from pipeline.model import State
-from tests.integration.ledger_servers import file_names, make_record
+from tests.integration.ledger_servers import file_names, make_record, read_history
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -118,7 +119,9 @@ async def test_a_newer_ledger_is_left_alone(filled: Path) -> None:
     with sqlite3.connect(filled) as connection:
         connection.execute("INSERT INTO veobatch_schema_version VALUES (7, 0.0)")
     connection.close()
-    with pytest.raises(LedgerError, match=r"newer veobatch \(ledger version 7, this one knows up to 3\)"):
+    with pytest.raises(
+        LedgerError, match=rf"newer veobatch \(ledger version 7, this one knows up to {SCHEMA_VERSION}\)"
+    ):
         await Ledger.open(filled)
 
 
@@ -173,7 +176,7 @@ async def test_a_full_disk_fails_the_steps_not_the_ledger(filled: Path) -> None:
         assert await ledger.load() == rows
         store._writer.execute("PRAGMA max_page_count = 1000000")
         assert await ledger.commit(rows[0], steps[0]) == steps[0]
-        assert len(await ledger.history(rows[0].key)) == 1
+        assert len(await read_history(ledger, rows[0].key)) == 1
 
 
 async def test_a_long_log_is_replayed(path: Path) -> None:

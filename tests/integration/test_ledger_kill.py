@@ -13,7 +13,7 @@ import pytest
 from pipeline.ledger import Ledger
 from pipeline.model import State
 from tests.crash.batches import wait_until
-from tests.integration.ledger_servers import ledger_location, make_record, start_program
+from tests.integration.ledger_servers import ledger_location, make_record, read_history, start_program
 
 if TYPE_CHECKING:
     import subprocess
@@ -48,7 +48,7 @@ async def test_what_was_committed_outlives_kill_9(where: str) -> None:
                 said[record.key] = record.version
                 assert record.intent == record.version
                 assert record.state is (State.SUBMITTING if record.version % 2 else State.PENDING)
-                lines = await ledger.history(record.key)
+                lines = await read_history(ledger, record.key)
                 assert [line.version for line in lines] == list(range(1, record.version + 1))
     assert sum(said.values()) > N_KILLS
 

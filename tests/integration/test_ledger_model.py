@@ -15,7 +15,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from pipeline.errors import Conflict
 from pipeline.ledger import Ledger
 from pipeline.model import LEGAL_TRANSITIONS, IllegalTransition, Record, State, Transition
-from tests.integration.ledger_servers import make_record
+from tests.integration.ledger_servers import make_record, read_history
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -127,7 +127,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def history_matches(self) -> None:
         for key, steps in self.steps.items():
-            lines = self.run(self.ledger.history(key))
+            lines = self.run(read_history(self.ledger, key))
             assert [(line.before, line.after) for line in lines] == steps
             assert [line.version for line in lines] == list(range(1, len(steps) + 1))
 

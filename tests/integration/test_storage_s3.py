@@ -20,8 +20,8 @@ from botocore.credentials import Credentials  # type: ignore[import-untyped]  # 
 from moto.server import ThreadedMotoServer
 
 from pipeline.download.downloader import Downloader, Saved
-from pipeline.download.http import open_session
 from pipeline.download.retry_state import DownloadLimits
+from pipeline.download.session import open_session
 from pipeline.download.verify import Finding, compare
 from pipeline.errors import StoreError, UsageError
 from pipeline.storage import is_object_url, open_store

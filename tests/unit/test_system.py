@@ -11,7 +11,7 @@ import pytest
 
 import pipeline
 from pipeline import system
-from pipeline.ledger.backend import new_identity
+from pipeline.ledger.migrate import new_identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

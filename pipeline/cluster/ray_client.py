@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pipeline.cluster.messages import FinalReport, Heartbeat, HeartbeatReply, StatusSnapshot
     from pipeline.events import Event
 
-
 START_CHECK_S: Final = 5.0
 """How long the coordinator may take to start before Ray itself is checked."""
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from yarl import URL
 
-
 SEND_ERRORS: Final = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
 """What aiohttp, yarl and the IDNA codec raise for a URL or a response that they cannot handle."""
 BODY_ERRORS: Final = (*SEND_ERRORS, HttpProcessingError)

@@ -27,7 +27,6 @@ from pipeline.manifest.values import check_value
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
 _MAX_BODY_CHARS_TOTAL: Final = 128 * 1024 * 1024
 """How much JSON all bodies together may be; aliases can make a small file ask for terabytes."""
 

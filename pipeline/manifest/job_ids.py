@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from pipeline.model import SeedRange
 
-
 MAX_ID_CHARS: Final = 200
 
 

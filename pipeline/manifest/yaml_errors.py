@@ -12,7 +12,6 @@ from pipeline.manifest.problems import (
 if TYPE_CHECKING:
     import yaml
 
-
 _COMMENT_AFTER_TEXT: Final = re.compile(r"(?<=[^\s])[ \t]+#(?=[^\s#!-])")
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
-
 POSTER_WIDTH: Final = 480
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.model import State, Transition
 from pipeline.reconcile.judge import mark_found
-from pipeline.reconcile.request_log import HOUR_S, fetch_log, parse_time, plan_windows
+from pipeline.reconcile.log_windows import HOUR_S, plan_windows
+from pipeline.reconcile.request_log import fetch_log, parse_time
 from pipeline.submit.create import own_correlation_prefix, row_digest
 
 if TYPE_CHECKING:

@@ -29,7 +29,8 @@ from pipeline.reconcile.judge import (
     submission_of,
     witness_of,
 )
-from pipeline.reconcile.request_log import LogPass, fetch_log, plan_windows
+from pipeline.reconcile.log_windows import plan_windows
+from pipeline.reconcile.request_log import LogPass, fetch_log
 from pipeline.submit.create import own_correlation_prefix
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Readings of the vendor's request log: which windows to ask for, overlapping pages, what a pass has shown.
+"""Readings of the vendor's request log: overlapping pages, and what a pass has shown.
 
 The log lists the requests of one key, newest first, and may come from replicas that are not equally far. So
 each page begins with some rows of the page before it, and a pass in which they do not come back is not
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from math import ceil, inf
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from pipeline.client.log_responses import LOG_REQUEST_GAP_S
 from pipeline.client.responses import StatusError
+from pipeline.reconcile.log_windows import HOUR_S, PERIODS, Window, plan_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -26,26 +27,8 @@ PAGE_ROWS: Final = 100
 OVERLAP_ROWS: Final = 10
 """Rows that a page shares with the one before: a replica up to nine rows behind leaves no gap."""
 
-HOUR_S: Final = 3600.0
-DAY_S: Final = 86_400.0
-MAX_WINDOW_S: Final = 92 * DAY_S
-"""The longest `start` to `end` that the vendor allows (its OpenAPI)."""
-
-PERIODS: Final = (("24h", DAY_S), ("7d", 7 * DAY_S))
-MERGE_GAP_S: Final = 7 * DAY_S
-"""Windows of old submissions that lie closer than this are read as one."""
-
 MAX_PAGES: Final = 5000
 REFUSED_STATUSES: Final = frozenset({401, 402, 403, 404, 405})
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A query of the log, and the time that it covers."""
-
-    query: Mapping[str, str]
-    start: float
-    end: float = inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +110,31 @@ class LogCollector:
         start, end = self.window
         return at if at is not None and start - HOUR_S <= at <= end + HOUR_S else None
 
+    def finish(
+        self,
+        error: StatusError | None,
+        api_url: str,
+        key_id: str,
+        windows: tuple[tuple[float, float], ...],
+        *,
+        ended_early: bool,
+    ) -> LogPass:
+        """Return the pass, which `error` cut short, or which `ended_early` since nothing more was wanted."""
+        return LogPass(
+            self.rows,
+            complete=error is None and not ended_early,
+            error=error.message if error is not None else "",
+            refused=error is not None and error.http_status in REFUSED_STATUSES,
+            key_id=key_id,
+            api_url=api_url,
+            windows=windows,
+            anonymous=tuple(self.anonymous),
+            oldest=self.oldest,
+            newest=self.newest,
+            other_generations=frozenset(self.others),
+            times=self.times,
+        )
+
     def has_settled(self, wanted: Collection[str]) -> bool:
         """Say whether every id of `wanted` is found with its generation, so that reading may end."""
         return all(name in self.rows and self.rows[name].inference_id for name in wanted)
@@ -147,44 +155,6 @@ def parse_time(text: str) -> float | None:
     except ValueError:
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def plan_windows(spans: Iterable[tuple[float, float]], now: float) -> tuple[Window, ...]:
-    """Return the fewest windows that cover every (start, end) of `spans`, the recent one first.
-
-    Recent ones are asked for by `period`, which the vendor reckons by its own clock; older ones by `start`
-    and `end` around them, in several windows where they lie far apart. Never both in one query.
-    """
-    recent: list[tuple[float, float]] = []
-    old: list[tuple[float, float]] = []
-    for span in sorted(spans):
-        (recent if now - span[0] + HOUR_S < PERIODS[-1][1] else old).append(span)
-    windows = []
-    if recent:
-        age_s = now - recent[0][0] + HOUR_S
-        name, reach_s = next(period for period in PERIODS if age_s < period[1])
-        windows.append(Window({"period": name}, now - reach_s))
-    merged: list[tuple[float, float]] = []
-    for start, end in (part for span in old for part in _split(*span)):
-        if merged and start - merged[-1][1] < MERGE_GAP_S and end - merged[-1][0] < MAX_WINDOW_S - DAY_S:
-            merged[-1] = merged[-1][0], max(end, merged[-1][1])
-        else:
-            merged.append((start, end))
-    # A day more, so that a row from before the submission shows how far back the log still reaches.
-    merged = [(max(start - DAY_S, end - MAX_WINDOW_S), end) for start, end in merged]
-    windows += [Window({"start": _iso(start), "end": _iso(end)}, start, end) for start, end in merged]
-    return tuple(windows)
-
-
-def _split(start: float, end: float) -> list[tuple[float, float]]:
-    """Cut a span into pieces that one window may cover."""
-    step_s = MAX_WINDOW_S - DAY_S
-    count = max(1, ceil((end - start) / step_s))
-    return [(start + i * step_s, min(end, start + (i + 1) * step_s)) for i in range(count)]
-
-
-def _iso(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 async def read_window(
@@ -256,20 +226,8 @@ async def fetch_log(
         error = await read_window(api, window, take, gap_s=gap_s, key_prefix=key_prefix)
         if error is not None or ended_early:
             break
-    return LogPass(
-        collected.rows,
-        complete=error is None and not ended_early,
-        error=error.message if error is not None else "",
-        refused=error is not None and error.http_status in REFUSED_STATUSES,
-        key_id=key_id,
-        api_url=api.name,
-        windows=tuple((window.start, window.end) for window in windows),
-        anonymous=tuple(collected.anonymous),
-        oldest=collected.oldest,
-        newest=collected.newest,
-        other_generations=frozenset(collected.others),
-        times=collected.times,
-    )
+    spans = tuple((window.start, window.end) for window in windows)
+    return collected.finish(error, api.name, key_id, spans, ended_early=ended_early)
 
 
 async def _read_newest(api: Api, collected: LogCollector, key_prefix: str) -> StatusError | None:

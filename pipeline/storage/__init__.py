@@ -6,8 +6,6 @@ the vendor, the ledger or any key but the object store's own.
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from pipeline.extras import missing_extra
@@ -20,9 +18,6 @@ from pipeline.storage.base import (
     TransientStoreError,
 )
 from pipeline.storage.local import LocalStore
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = [
     "PART_SUFFIX",
@@ -42,12 +37,12 @@ def is_object_url(output: str) -> bool:
     return "://" in output and not output.startswith("file://")
 
 
-def open_store(output: str, *, environ: Mapping[str, str] | None = None) -> OutputStore:
+def open_store(output: str) -> OutputStore:
     """Open the place that `output` names: a folder's path, or a URL of an object store.
 
     `s3://bucket/prefix`, `gs://...` and `az://...` find credentials and endpoint in the environment, as
     the vendors' own tools do (`AWS_ENDPOINT_URL` for an S3 that is not Amazon's), `s3://` also in the AWS
-    profile. Nothing is created or requested yet. Raises `UsageError` for a URL that no store
+    profile. No object is created or requested yet. Raises `UsageError` for a URL that no store
     serves, for a profile that will not do, or when the extra `cloud` is not installed.
     """
     if not is_object_url(output):
@@ -56,4 +51,4 @@ def open_store(output: str, *, environ: Mapping[str, str] | None = None) -> Outp
         from pipeline.storage.object_store import open_object_store
     except ImportError as error:
         raise missing_extra(f"--output {output}", "cloud") from error
-    return open_object_store(output, os.environ if environ is None else environ)
+    return open_object_store(output)

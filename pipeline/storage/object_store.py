@@ -27,13 +27,12 @@ from obstore.store import from_url
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.net.proxy import is_local_host
-from pipeline.storage.aws_profile import with_profile
+from pipeline.storage.aws import S3Account
 from pipeline.storage.base import FileStamp, StagedFile, TransientStoreError, candidate_names, first_line
-from pipeline.storage.multipart_uploads import MultipartUploads
 from pipeline.storage.object_staging import StagedObject
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Sequence
 
     from obstore import ObjectMeta
     from obstore.store import ObjectStore as Backend
@@ -52,35 +51,24 @@ _CONTENT_TYPES: Final = {
 }
 
 
-def open_object_store(url: str, environ: Mapping[str, str]) -> ObjectStore:
+def open_object_store(url: str) -> ObjectStore:
     """Open the bucket or container of `url`; credentials and endpoint come from the usual variables, for
-    S3 also from the AWS profile.
+    S3 from wherever AWS's own tools find them.
 
     Raises `UsageError` for a URL that names none, and for a profile that will not do.
     """
-    config: Any = {}
-    options: Any = {"timeout": REQUEST_TIMEOUT}
+    options: dict[str, Any] = {}
+    client_options: Any = {"timeout": REQUEST_TIMEOUT}
+    account = None
     if url.startswith(("s3://", "s3a://")):
-        environ = with_profile(environ)
-        config = _s3_config(environ)
-        options |= _client_options(config.get("endpoint", ""))
+        account = S3Account(url)
+        options = account.store_options()
+        client_options |= _client_options(account.endpoint)
     try:
-        backend = from_url(url, config=config or None, client_options=options)
+        backend = from_url(url, client_options=client_options, **options)
     except (BaseError, ValueError) as error:
         raise UsageError(f"--output {url}: {first_line(error)}") from error
-    return ObjectStore(backend, url.rstrip("/"), MultipartUploads.from_url(url, environ))
-
-
-def _s3_config(environ: Mapping[str, str]) -> dict[str, str]:
-    """Pass on what a profile may have set: obstore reads variables only."""
-    options = {
-        "endpoint": environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL"),
-        "region": environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION"),
-        "access_key_id": environ.get("AWS_ACCESS_KEY_ID"),
-        "secret_access_key": environ.get("AWS_SECRET_ACCESS_KEY"),
-        "session_token": environ.get("AWS_SESSION_TOKEN"),
-    }
-    return {name: value for name, value in options.items() if value}
+    return ObjectStore(backend, url.rstrip("/"), account)
 
 
 def _client_options(endpoint: str) -> dict[str, Any]:
@@ -97,8 +85,8 @@ def _client_options(endpoint: str) -> dict[str, Any]:
 class ObjectStore:
     """A bucket's prefix. See `base.OutputStore`."""
 
-    def __init__(self, backend: Backend, url: str, multipart_uploads: MultipartUploads | None) -> None:
-        self.backend, self._url, self._multipart_uploads = backend, url, multipart_uploads
+    def __init__(self, backend: Backend, url: str, account: S3Account | None) -> None:
+        self.backend, self._url, self._account = backend, url, account
 
     @property
     def location(self) -> str:
@@ -119,8 +107,8 @@ class ObjectStore:
 
         Only this one name is touched, so that others who share the bucket are left alone.
         """
-        if self._multipart_uploads is not None:
-            await self._multipart_uploads.abort_all(path)
+        if self._account is not None:
+            await self._account.abort_uploads(path)
         await self.remove(path)
 
     async def remove(self, path: str) -> None:

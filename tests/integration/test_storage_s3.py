@@ -6,17 +6,13 @@ import asyncio
 import contextlib
 import hashlib
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import boto3  # type: ignore[import-untyped]  # ships no types
 import pytest
-from botocore.auth import S3SigV4Auth  # type: ignore[import-untyped]  # ships no types
-from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]  # ships no types
-from botocore.config import Config  # type: ignore[import-untyped]  # ships no types
-from botocore.credentials import Credentials  # type: ignore[import-untyped]  # ships no types
+from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
 from pipeline.download.downloader import Downloader, Saved
@@ -25,7 +21,6 @@ from pipeline.download.session import open_session
 from pipeline.download.verify import Finding, compare
 from pipeline.errors import StoreError, UsageError
 from pipeline.storage import is_object_url, open_store
-from pipeline.storage.multipart_uploads import MultipartUploads
 from tests.integration import faulty_file_hosts as hosts
 from tests.integration.raw_server import LoopbackServer
 from tests.integration.sample_videos import corrupted, make_video, padded
@@ -309,33 +304,6 @@ async def test_an_upload_that_is_cut_is_sent_again(
     assert cutter.made == 2
     assert bucket.read("night/one/videos/row.mp4") == VIDEO
     assert bucket.uploads() == []
-
-
-def test_requests_are_signed_as_the_vendors_own_library_signs_them() -> None:
-    unfinished = MultipartUploads.from_url(
-        "s3://films/a b/ü",
-        {
-            "AWS_ENDPOINT_URL": "http://127.0.0.1:9000",
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_SESSION_TOKEN": "token",
-            "AWS_REGION": "eu-west-1",
-        },
-    )
-    assert unfinished is not None
-    path, query = "/films/a%20b/%C3%BC/x.part", "uploadId=a%2Fb"
-    now = datetime.now(UTC).replace(microsecond=0)
-    mine = unfinished.signed_headers("DELETE", path, query, now)
-    request = AWSRequest("DELETE", f"http://127.0.0.1:9000{path}?{query}")
-    request.context["timestamp"] = now.strftime("%Y%m%dT%H%M%SZ")
-    auth = S3SigV4Auth(Credentials("key", "secret", "token"), "s3", "eu-west-1")
-    request.headers["X-Amz-Date"] = request.context["timestamp"]
-    request.headers["X-Amz-Security-Token"] = "token"
-    request.headers["X-Amz-Content-SHA256"] = mine["x-amz-content-sha256"]
-    signature = auth.signature(auth.string_to_sign(request, auth.canonical_request(request)), request)
-    assert mine["Authorization"].endswith(f"Signature={signature}")
-    assert "secret" not in repr(unfinished)
-    assert "token" not in repr(unfinished)
 
 
 @pytest.mark.parametrize("url", ["s3://", "ftp://host/x", "nonsense://x"])

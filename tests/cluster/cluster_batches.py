@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import signal
 
     from pipeline.sandbox import Sandbox
+    from tests.forked_python import Command
 
 __all__ = [
     "COORDINATOR_PROCESS",
@@ -36,7 +38,18 @@ COORDINATOR_PROCESS = "ray::Coordinator"
 class ClusterBatch(Batch):
     """A batch whose end is waited for as long as it may take on a busy machine, and no longer."""
 
-    async def ended(self, process: asyncio.subprocess.Process, within_s: float = 120.0) -> int:
+    async def _start_python(self, *args: str, env: dict[str, str], output: int) -> Command:
+        """A real start: Ray looks at how its driver was started."""
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, *args),
+            cwd=self.folder,
+            env=env,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+
+    async def ended(self, process: Command, within_s: float = 120.0) -> int:
         try:
             async with asyncio.timeout(within_s):
                 return await process.wait()

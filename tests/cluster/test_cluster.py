@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from tests.cluster.ray_clusters import RayCluster
     from tests.crash.batches import Batch
+    from tests.forked_python import Command
 
 pytestmark = pytest.mark.ray
 
@@ -39,7 +40,7 @@ N_WORKER_KILLS, N_DRIVER_KILLS = (16, 4) if N_JOBS > 100 else (3, 1)
 FAST_SANDBOX = SandboxOptions(speed=100.0, video="small", id_style="hostile", log_lag_s=10.0)
 
 
-def has_created(process: asyncio.subprocess.Process, box: Sandbox, generations: int) -> bool:
+def has_created(process: Command, box: Sandbox, generations: int) -> bool:
     return process.returncode is not None or len(box.state.generations) >= generations
 
 

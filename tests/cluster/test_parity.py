@@ -17,9 +17,8 @@ from tests.integration.vendor_double import KEY, vendor_and_workspace, wait_for_
 from tests.integration.vendor_double.script import ScriptedCreate, error_reply
 
 if TYPE_CHECKING:
-    from asyncio.subprocess import Process
-
     from tests.cluster.ray_clusters import RayCluster
+    from tests.forked_python import Command
     from tests.integration.test_acceptance_object_store import Bucket
     from tests.integration.vendor_double import CommandResult, VendorDouble, Workspace
 
@@ -97,7 +96,7 @@ def summary(result: CommandResult) -> tuple[object, object]:
     return found["exit_code"], found["counts"]
 
 
-async def wait_for_output(process: Process, words: str) -> str:
+async def wait_for_output(process: Command, words: str) -> str:
     """What follows `words` in what the command says."""
     assert process.stderr is not None
     while line := (await process.stderr.readline()).decode():

@@ -6,7 +6,6 @@ import asyncio
 import csv
 import json
 import os
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,13 @@ from typing import TYPE_CHECKING
 
 import av
 
+from tests import forked_python
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pipeline.sandbox import Sandbox
+    from tests.forked_python import Command
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = ("--poll-interval", "0.1", "--reconcile-after", "5")
@@ -53,21 +55,17 @@ class Batch:
     def output(self) -> Path:
         return self.folder / "output" / "batch"
 
-    async def start(self, *module: str) -> asyncio.subprocess.Process:
+    async def start(self, *module: str) -> Command:
         """Start the command, or one that will die; what it says goes to a file."""
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "TMPDIR")}
         home = {"HOME": str(self.folder / "home"), "XDG_CACHE_HOME": str(self.folder / "home")}
         args = ("-m", *(module or ("pipeline",)), "run", "batch.json", "--base-url", self.sandbox.url)
+        env = {**kept, **home, "PYTHONPATH": str(ROOT), "AIMLAPI_API_KEY": "sk-test"}
         with (self.folder / "said.txt").open("ab") as said:
-            return await asyncio.create_subprocess_exec(
-                sys.executable,
-                *(*args, *self.options),
-                cwd=self.folder,
-                env={**kept, **home, "PYTHONPATH": str(ROOT), "AIMLAPI_API_KEY": "sk-test"},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-            )
+            return await self._start_python(*args, *self.options, env=env, output=said.fileno())
+
+    async def _start_python(self, *args: str, env: dict[str, str], output: int) -> Command:
+        return await forked_python.start(*args, cwd=self.folder, env=env, stdout=output, stderr=output)
 
     async def finish(self, within_s: float = 90.0) -> int:
         """Start it once more, and let it end by itself."""

@@ -20,6 +20,8 @@ from tests.integration.ledger_servers import shared_postgres
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.forked_python import Command
+
 pytestmark = pytest.mark.crash
 
 SEEDS = [int(seed) for seed in os.environ.get("VEOBATCH_CRASH_SEEDS", "").split()]
@@ -94,7 +96,7 @@ async def test_killed_at_random(tmp_path: Path, where: tuple[str, ...], seed: in
         assert await batch.finish() == 0
 
 
-async def kill_at_random(process: asyncio.subprocess.Process, box: Sandbox, chance: random.Random) -> bool:
+async def kill_at_random(process: Command, box: Sandbox, chance: random.Random) -> bool:
     """Kill a process after some requests, or a while after its start; say whether it was still alive."""
     if chance.random() < 0.2:
         await asyncio.sleep(chance.uniform(0.1, 1.5))
@@ -134,5 +136,5 @@ async def test_killed_during_downloads(tmp_path: Path, where: tuple[str, ...]) -
         batch.assert_all_done()
 
 
-def is_downloading(box: Sandbox, process: asyncio.subprocess.Process) -> bool:
+def is_downloading(box: Sandbox, process: Command) -> bool:
     return box.state.active_downloads > 0 or process.returncode is not None

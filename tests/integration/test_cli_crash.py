@@ -17,12 +17,14 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked_python
+
 ROOT = Path(__file__).resolve().parents[2]
 
 BUG = """
 from pipeline.reconcile.pool import ReconcilerPool
 async def broken(self): raise ZeroDivisionError("a bug")
-ReconcilerPool.until_settled = broken
+ReconcilerPool.wait_until_idle = broken
 """
 HANG = """
 import time
@@ -41,20 +43,14 @@ pipeline.cli.app.run = broken
 """
 
 
-async def start(folder: Path, patch: str) -> asyncio.subprocess.Process:
+async def start(folder: Path, patch: str) -> forked_python.ForkedPython:
     """Start `veobatch run` of three rows in the sandbox, with something of it broken."""
     rows = [{"image_url": "https://example.com/a.jpg", "prompt": f"Scene {n}."} for n in range(3)]
     (folder / "batch.json").write_text(json.dumps({"jobs": rows}))
     command = f"{patch}\nfrom pipeline.cli import main\nmain()"
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-c", command, "run", "batch.json", "--sandbox", "--sandbox-speed", "50"),
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folder), "TMPDIR": str(folder)},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    args = ("-c", command, "run", "batch.json", "--sandbox", "--sandbox-speed", "50")
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folder), "TMPDIR": str(folder)}
+    return await forked_python.start(*args, cwd=folder, env=env)
 
 
 def crash_logs(folder: Path) -> list[Path]:

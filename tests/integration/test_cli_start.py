@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -21,6 +22,7 @@ from pipeline.errors import ExitCode, StopReason, UsageError
 from pipeline.model import Failure, State
 from pipeline.run_state import RunOutcome
 from pipeline.settings import Settings
+from tests import forked_python
 from tests.unit.samples import record
 
 HEAVY = {
@@ -75,16 +77,8 @@ def test_the_help_lists_every_command() -> None:
 def veobatch(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     root = Path(__file__).parents[2]
-    return subprocess.run(
-        [sys.executable, "-m", "pipeline", *arguments],
-        cwd=folder,
-        env={**kept, "PYTHONPATH": str(root), "HOME": str(folder), "NO_COLOR": "1", **environ},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    environ = {**kept, "PYTHONPATH": str(root), "HOME": str(folder), "NO_COLOR": "1", **environ}
+    return asyncio.run(forked_python.run("-m", "pipeline", *arguments, cwd=folder, env=environ))
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ def without_extras(desk: Workspace, folder: Path) -> None:
     """Let every Python that starts in the workspace do without the extras."""
     (folder / "hook").mkdir()
     (folder / "hook" / "sitecustomize.py").write_text(BLOCKER)
+    desk.forked = False
     desk.environment["PYTHONPATH"] = os.pathsep.join([str(folder / "hook"), str(ROOT)])
 
 

@@ -6,12 +6,12 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from math import inf
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import forked_python
 from tests.integration.vendor_double import (
     LOST_CREATES,
     ScriptedCreate,
@@ -133,12 +133,9 @@ async def test_a_reader_that_goes_away_stops_nothing(tmp_path: Path) -> None:
         desk.options = (*desk.options, "--concurrency", "2", "-vv")
         where = ("--base-url", desk.base_url, *desk.options)
         reading, writing = os.pipe()
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "pipeline", "run", "batch.json", *where),
-            cwd=desk.folder,
-            env=desk.environ(),
-            stdout=writing,
-            stderr=writing,
+        args = ("-m", "pipeline", "run", "batch.json", *where)
+        process = await forked_python.start(
+            *args, cwd=desk.folder, env=desk.environ(), stdout=writing, stderr=writing
         )
         os.close(writing)
         await wait_until(lambda: len(vendor.generations) >= 2)

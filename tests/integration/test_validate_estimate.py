@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-from anyio import to_thread
 
+from tests import forked_python
 from tests.integration.test_catalog import ALIAS, MODEL, CatalogServer, running
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
 KEY = "secret-key"
@@ -23,22 +22,9 @@ async def estimate(
     path: Path, vendor: CatalogServer, *options: str, key: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Run the command as a process of its own, with no key but `key`."""
-    command = [
-        sys.executable,
-        "-m",
-        "pipeline",
-        "estimate",
-        str(path),
-        "--base-url",
-        vendor.base_url,
-        *options,
-    ]
     env = {"XDG_CACHE_HOME": str(path.parent), "PATH": "/usr/bin", **({"AIMLAPI_KEY": key} if key else {})}
-
-    def run() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-
-    return await to_thread.run_sync(run)
+    args = ("-m", "pipeline", "estimate", str(path), "--base-url", vendor.base_url, *options)
+    return await forked_python.run(*args, cwd=path.parent, env=env)
 
 
 @pytest.fixture

@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests import forked_python
 from tests.integration.vendor_double.vendor import KEY, VendorDouble
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+
+    from tests.forked_python import Command
 
 ROOT = Path(__file__).resolve().parents[3]
 IMAGE = "https://example.com/image.jpg"
@@ -44,6 +47,8 @@ class Workspace:
     key_name: str = "AIMLAPI_API_KEY"
     options: Sequence[str] = ("--poll-interval", "0.1")
     environment: dict[str, str] = field(default_factory=dict)
+    forked: bool = True
+    """Whether the command begins with its imports done."""
 
     def write(self, prompts: Sequence[str | dict[str, Any]], name: str = "batch.json") -> Path:
         """Write a manifest of prompts, or of whole rows."""
@@ -69,11 +74,14 @@ class Workspace:
             kept[self.key_name] = self.key
         return kept | self.environment
 
-    async def start(self, *args: str, manifest: str = "batch.json") -> asyncio.subprocess.Process:
+    async def start(self, *args: str, manifest: str = "batch.json") -> Command:
         where = ("--base-url", self.base_url) if self.base_url else ()
         return await self._start("run", manifest, *where, *self.options, *args)
 
-    async def _start(self, *args: str) -> asyncio.subprocess.Process:
+    async def _start(self, *args: str) -> Command:
+        # Ray looks at how its driver was started; SSL_CERT_FILE is read by an import.
+        if self.forked and "ray" not in args and "SSL_CERT_FILE" not in self.environment:
+            return await forked_python.start("-m", "pipeline", *args, cwd=self.folder, env=self.environ())
         return await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "pipeline", *args),
@@ -109,7 +117,7 @@ class Workspace:
         return {name for name in names if not name.startswith("home/")}
 
 
-async def wait_for_exit(process: asyncio.subprocess.Process, within_s: float = 60.0) -> CommandResult:
+async def wait_for_exit(process: Command, within_s: float = 60.0) -> CommandResult:
     """Wait for a command's end; one that does not end in time is killed, and the test fails."""
     try:
         out, err = await asyncio.wait_for(process.communicate(), within_s)

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from pipeline.cli import COMMANDS, cli
-from pipeline.cli.credentials import BASE_URL_VARIABLES, DEFAULT_BASE_URL, KEY_VARIABLES
 from pipeline.errors import ExitCode, StopReason
 from pipeline.manifest.json_schema import manifest_schema
 from pipeline.model import State
 from pipeline.results.csv import COLUMNS, STATUSES
 from pipeline.results.summary_json import summary_schema
+from pipeline.runner.credentials import BASE_URL_VARIABLES, DEFAULT_BASE_URL, KEY_VARIABLES
 from pipeline.sandbox import FAULTS
 from pipeline.settings import Settings
 

@@ -1,21 +1,12 @@
-"""Opening a manifest's batch: its folder locked, its ledger open, its plan made durable."""
+"""A manifest's plan made durable in its ledger, and whether the ledger is the right one."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
-from pipeline.batch.ledger_access import SANDBOX_VENDOR, ReconnectNotifier, open_exclusive_ledger
-from pipeline.batch.other_batches import (
-    begun_from_manifest,
-    reject_batch_of_another_manifest,
-    reject_rows_paid_elsewhere,
-    remember_folder,
-)
-from pipeline.batch.ownership import FolderClaim, check_remote_output, claim_folder, set_aside_lost_batch
-from pipeline.batch.paths import LEDGER_NAME
+from pipeline.batch.ledger_access import SANDBOX_VENDOR
+from pipeline.batch.other_batches import begun_from_manifest
 from pipeline.batch.takes import with_retakes
 from pipeline.errors import UsageError
 from pipeline.model import Transition
@@ -23,11 +14,8 @@ from pipeline.plan import BatchPlan, RetrySelection, make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AsyncExitStack
     from pathlib import Path
 
-    from pipeline.batch.paths import BatchPaths
-    from pipeline.cli.setup import RunConfig
     from pipeline.ledger import Ledger
     from pipeline.manifest import Manifest
 
@@ -43,40 +31,6 @@ async def check_vendor(ledger: Ledger, *, sandbox: bool, folder: Path) -> None:
         raise UsageError(
             f"{folder} holds clips made {made_by}: give another --output, or move that folder away"
         )
-
-
-async def open_batch(
-    stack: AsyncExitStack, config: RunConfig, manifest: Manifest, notifier: ReconnectNotifier, *, lost: bool
-) -> tuple[Ledger, FolderClaim]:
-    """Lock the folder, open its ledger on `stack` and make the folder its own; return it, with warnings.
-
-    `lost` moves the files of a batch without its ledger out of the way first. Raises `UsageError` when the
-    folder, or rows that are paid for, belong to another batch.
-    """
-    options, paths = config.options, config.paths
-    sandbox, begin_anew = options.sandbox, options.begin_anew
-    if not (sandbox or begin_anew or options.output or paths.external_ledger or _has_ledger(paths)):
-        await reject_rows_paid_elsewhere(manifest, paths)
-    open_ledger = open_exclusive_ledger(
-        paths,
-        what=f"veobatch run {options.manifest}",
-        notifier=notifier,
-        before_open=partial(set_aside_lost_batch, paths, sandbox=sandbox) if lost else None,
-    )
-    ledger = await stack.enter_async_context(open_ledger)
-    await check_vendor(ledger, sandbox=sandbox, folder=paths.folder)
-    await check_remote_output(config.store, ledger, paths, options.manifest, begin_anew=begin_anew)
-    if not (options.output or options.ledger_choice.batch or begin_anew):
-        await reject_batch_of_another_manifest(ledger, manifest, paths)
-    claim = await claim_folder(ledger, paths, options.manifest, sandbox=sandbox, begin_anew=begin_anew)
-    if not sandbox:
-        remember_folder(paths.folder)
-    notes = (*claim.notes, *await other_manifest_warnings(ledger, options.manifest))
-    return ledger, replace(claim, notes=notes)
-
-
-def _has_ledger(paths: BatchPaths) -> bool:
-    return (paths.folder / LEDGER_NAME).exists()
 
 
 def absolute_path(manifest: Path) -> str:

@@ -87,18 +87,19 @@ def existing_batch_paths(
     path = Path(target)
     if not path.is_dir():
         paths = batch_paths(path, output, ledger_choice)
-        if not _has_batch(paths) and output is None:
+        if not has_batch(paths) and output is None:
             rehearsal = batch_paths(path, output, ledger_choice, sandbox=True)
-            paths = rehearsal if _has_batch(rehearsal) else paths
+            paths = rehearsal if has_batch(rehearsal) else paths
     elif output is None or "://" in output:
         ledger, batch = ledger_choice.resolve(path.resolve().name)
         paths = BatchPaths(path, output or str(path), ledger, batch)
     else:
         raise UsageError(f"{target} is already a batch's folder: leave out --output {output}")
-    if not _has_batch(paths):
+    if not has_batch(paths):
         raise UsageError(f"no batch at {paths.folder}: there is no {LEDGER_NAME} in it; has it been run?")
     return paths
 
 
-def _has_batch(paths: BatchPaths) -> bool:
+def has_batch(paths: BatchPaths) -> bool:
+    """Return whether a batch is known to be there; a ledger elsewhere is taken to have it."""
     return bool(paths.external_ledger) or (paths.folder / LEDGER_NAME).exists()

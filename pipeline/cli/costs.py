@@ -50,14 +50,15 @@ def command(
 
 async def _open_api(stack: AsyncExitStack, paths: BatchPaths, base_url: str | None, *, sandbox: bool) -> Api:
     """Return a client of the API, or of the sandbox with the journal of the rehearsal, which needs no key."""
-    from pipeline.cli.credentials import find_base_url, require_key
     from pipeline.client import Api, ApiKey
+    from pipeline.runner.credentials import find_base_url, require_key
 
     if sandbox:
-        from pipeline.cli.app import SANDBOX_KEY
-        from pipeline.cli.setup import start_sandbox
+        from pipeline.runner.embedded_sandbox import SANDBOX_KEY, start_sandbox
 
-        url = await start_sandbox(stack, paths.folder, SANDBOX_SPEED)
+        url, warnings = await start_sandbox(stack, paths.folder, SANDBOX_SPEED)
+        for warning in warnings:
+            click.echo(warning, err=True)
         return await stack.enter_async_context(Api(url, ApiKey(SANDBOX_KEY, "--sandbox")))
     key = require_key(os.environ, hint="The log is the account's own.")
     return await stack.enter_async_context(Api(find_base_url(base_url, os.environ), key))

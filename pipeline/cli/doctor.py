@@ -45,7 +45,7 @@ def command(
 
 
 def _checks(manifest: Path | None, paths: BatchPaths, base_url: str | None) -> Iterator[tuple[str, Check]]:
-    from pipeline.cli.credentials import require_key
+    from pipeline.runner.credentials import require_key
 
     if manifest is not None:
         yield "manifest", lambda: _check_manifest(manifest)
@@ -60,7 +60,7 @@ def _checks(manifest: Path | None, paths: BatchPaths, base_url: str | None) -> I
 
 
 def _check_manifest(manifest: Path) -> str:
-    from pipeline.cli.manifest_loading import parse_manifest
+    from pipeline.runner.manifest_loading import parse_manifest
 
     loaded = parse_manifest(manifest).to_loaded().manifest
     return f"{len(loaded.jobs):,} jobs, no problems"
@@ -68,7 +68,7 @@ def _check_manifest(manifest: Path) -> str:
 
 def _check_folder(paths: BatchPaths, manifest: Path | None) -> str:
     from pipeline.batch.ownership import check_folder
-    from pipeline.cli.preflight import check_writable, space_warning
+    from pipeline.runner.preflight import check_writable, space_warning
 
     if manifest is not None:
         check_folder(paths, manifest, sandbox=False)
@@ -77,7 +77,7 @@ def _check_folder(paths: BatchPaths, manifest: Path | None) -> str:
 
 
 def _check_open_files() -> str:
-    from pipeline.cli.preflight import raise_open_file_limit
+    from pipeline.runner.preflight import raise_open_file_limit
 
     return f"{raise_open_file_limit()} may be open at once"
 
@@ -85,10 +85,10 @@ def _check_open_files() -> str:
 def _check_api(base_url: str | None) -> str:
     import anyio
 
-    from pipeline.cli.credentials import find_base_url, find_key
-    from pipeline.cli.preflight import raise_obstacle
     from pipeline.client import normalize_base_url
     from pipeline.client.preflight import check_api
+    from pipeline.runner.credentials import find_base_url, find_key
+    from pipeline.runner.preflight import raise_obstacle
 
     url = normalize_base_url(find_base_url(base_url, os.environ))
     key: ApiKey | None = find_key(os.environ)

@@ -50,15 +50,20 @@ async def _estimate(
     import aiohttp
     from anyio import to_thread
 
-    from pipeline.cli.credentials import find_base_url, find_key
-    from pipeline.cli.manifest_loading import cache_dir, check_with_catalogue, parse_manifest, price_manifest
-    from pipeline.cli.preflight import raise_obstacle
-    from pipeline.cli.retired_models import check_retired
     from pipeline.client.catalog import Catalog
     from pipeline.client.connection import USER_AGENT
     from pipeline.client.endpoint import normalize_base_url
     from pipeline.client.preflight import check_api
     from pipeline.errors import UsageError
+    from pipeline.runner.credentials import find_base_url, find_key
+    from pipeline.runner.manifest_loading import (
+        cache_dir,
+        check_with_catalogue,
+        parse_manifest,
+        price_manifest,
+    )
+    from pipeline.runner.preflight import raise_obstacle
+    from pipeline.runner.retired_models import check_retired
 
     url = normalize_base_url(find_base_url(base_url, os.environ))
     key = find_key(os.environ)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from pipeline.batch.paths import DEFAULT_LEDGER_CHOICE, LedgerChoice
+from pipeline.batch.paths import LedgerChoice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
-    from pipeline.plan import RetrySelection
+    from pipeline.batch.request import RunRequest
 
 
 RUN_OPTION_GROUPS: Final = {
@@ -88,42 +88,10 @@ takes_option: Final = click.option(
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterOptions:
-    """What `--engine ray` was given; `address` None starts a cluster on this machine."""
-
-    workers: int
-    address: str | None
-    lease_s: float
-
-    @classmethod
-    def from_flags(
-        cls, workers: int | None, ray_address: str | None, lease_s: float | None
-    ) -> ClusterOptions:
-        return cls(workers or 2, ray_address, lease_s or 30.0)
-
-
-@dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What the user asked for, as the options say it."""
+    """What `veobatch run` was given: what to do, and how to show it."""
 
-    manifest: Path
-    model: str | None = None
-    takes: int | None = None
-    retake: tuple[str, ...] = ()
-    argv: tuple[str, ...] = ()
-    output: str | None = None
-    ledger_choice: LedgerChoice = DEFAULT_LEDGER_CHOICE
-    cluster: ClusterOptions | None = None
-    sandbox: bool = False
-    sandbox_speed: float = 20.0
-    base_url: str | None = None
-    flags: Mapping[str, Any] = field(default_factory=dict)
-    environment: Mapping[str, Any] = field(default_factory=dict)
-    retry_failed: bool = False
-    only: frozenset[str] = frozenset()
-    resubmit_in_doubt: bool = False
-    begin_anew: bool = False
-    as_new: bool = False
+    request: RunRequest
     serve: str | None = None
     junit: Path | None = None
     notify: tuple[str, ...] = ()
@@ -133,7 +101,5 @@ class RunOptions:
     verbose: int = 0
 
     @property
-    def retry(self) -> RetrySelection:
-        from pipeline.plan import RetrySelection
-
-        return RetrySelection(self.retry_failed, self.only)
+    def manifest(self) -> Path:
+        return self.request.manifest

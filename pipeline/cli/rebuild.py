@@ -21,7 +21,6 @@ from pipeline.batch.ledger_access import open_exclusive_ledger
 from pipeline.batch.opening import plan_batch
 from pipeline.batch.own_files import is_our_csv, read_marker
 from pipeline.batch.ownership import check_folder, claim_folder, set_aside_journals
-from pipeline.cli.credentials import find_base_url, find_key
 from pipeline.client import Api
 from pipeline.errors import ExitCode, UsageError
 from pipeline.manifest import load
@@ -29,6 +28,7 @@ from pipeline.model import Artifact, Failure, Media, State, Transition
 from pipeline.plan import RetrySelection
 from pipeline.reconcile.request_log import fetch_whole_log
 from pipeline.results.csv import csv_value
+from pipeline.runner.credentials import find_base_url, find_key
 from pipeline.storage import open_store
 
 if TYPE_CHECKING:

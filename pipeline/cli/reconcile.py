@@ -126,13 +126,14 @@ async def _open_apis(
 ) -> list[tuple[Api, str]]:
     """Return the clients to ask with, each with the prefix of the key whose log it reads, or nothing."""
     from pipeline.batch.ledger_access import SANDBOX_VENDOR
-    from pipeline.cli.app import SANDBOX_KEY
-    from pipeline.cli.credentials import find_base_url, find_key, require_key
-    from pipeline.cli.setup import start_sandbox
     from pipeline.client import Api, ApiKey
+    from pipeline.runner.credentials import find_base_url, find_key, require_key
+    from pipeline.runner.embedded_sandbox import SANDBOX_KEY, start_sandbox
 
     if sandbox:
-        url = await start_sandbox(stack, paths.folder, SANDBOX_SPEED)
+        url, warnings = await start_sandbox(stack, paths.folder, SANDBOX_SPEED)
+        for warning in warnings:
+            click.echo(warning, err=True)
         key = ApiKey(SANDBOX_KEY, "--sandbox")
         return [(await stack.enter_async_context(Api(url, key, name=SANDBOX_VENDOR)), "")]
     url = find_base_url(base_url, os.environ)
@@ -146,10 +147,10 @@ async def _open_apis(
 def _make_reconciler(
     api: Api, ledger: Ledger, after_s: float | None, prefix: str, *, sandbox: bool
 ) -> Reconciler:
-    from pipeline.cli.setup import sandbox_reconcile_after_s
     from pipeline.client import key_id
     from pipeline.client.log_responses import LOG_REQUEST_GAP_S
     from pipeline.reconcile.reconciler import Reconciler
+    from pipeline.runner.embedded_sandbox import sandbox_reconcile_after_s
     from pipeline.settings import RECONCILE_AFTER_S
 
     default_s = sandbox_reconcile_after_s(SANDBOX_SPEED) if sandbox else RECONCILE_AFTER_S

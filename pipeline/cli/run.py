@@ -155,7 +155,8 @@ def command(manifest: Path, **options: Any) -> int:
 
 def _run_options(manifest: Path, options: dict[str, Any]) -> RunOptions:
     """Return what the options say. Raises `click.UsageError` for those that do not fit together."""
-    from pipeline.cli.options import ClusterOptions, RunOptions
+    from pipeline.batch.request import ClusterOptions, RunRequest
+    from pipeline.cli.options import RunOptions
 
     context = click.get_current_context()
     flags: dict[str, Any] = {}
@@ -180,7 +181,9 @@ def _run_options(manifest: Path, options: dict[str, Any]) -> RunOptions:
     engine = options.pop("engine")
     if engine != "ray" and any(value is not None for value in cluster_flags.values()):
         raise click.UsageError("--workers, --ray-address and --lease are for --engine ray")
-    return RunOptions(
+    shown = ("serve", "junit", "notify", "yes", "as_json", "quiet", "verbose")
+    display = {name: options.pop(name) for name in shown}
+    request = RunRequest(
         cluster=ClusterOptions.from_flags(**cluster_flags) if engine == "ray" else None,
         manifest=manifest,
         flags=flags,
@@ -189,3 +192,4 @@ def _run_options(manifest: Path, options: dict[str, Any]) -> RunOptions:
         argv=tuple(sys.argv[1:]),
         **options,
     )
+    return RunOptions(request, **display)

@@ -16,8 +16,8 @@ from pipeline.cli.options import model_option
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.cli.manifest_loading import LoadedManifest, ParsedManifest
     from pipeline.manifest import ManifestProblems
+    from pipeline.runner.manifest_loading import LoadedManifest, ParsedManifest
 
 
 _SUFFIXES: Final = frozenset({".yaml", ".yml", ".json", ".jsonl", ".ndjson", ".csv", ".tsv"})
@@ -108,7 +108,7 @@ def _validate(path: Path, checks: _Checks, *, as_json: bool) -> dict[str, Any]:
 
 def _load(path: Path, checks: _Checks) -> LoadedManifest:
     """Load the manifest; the network is touched (and its libraries imported) only when it is needed."""
-    from pipeline.cli.manifest_loading import parse_manifest
+    from pipeline.runner.manifest_loading import parse_manifest
 
     parsed = parse_manifest(path, checks.model)
     if not parsed.other_models and (parsed.manifest is None or not checks.images):
@@ -122,13 +122,13 @@ async def _load_online(parsed: ParsedManifest, checks: _Checks) -> LoadedManifes
 
     import aiohttp
 
-    from pipeline.cli.credentials import find_base_url
-    from pipeline.cli.manifest_loading import cache_dir, check_manifest_images, check_with_catalogue
-    from pipeline.cli.retired_models import check_retired
     from pipeline.client.catalog import Catalog
     from pipeline.client.connection import USER_AGENT
     from pipeline.client.endpoint import normalize_base_url
     from pipeline.manifest import ManifestProblems
+    from pipeline.runner.credentials import find_base_url
+    from pipeline.runner.manifest_loading import cache_dir, check_manifest_images, check_with_catalogue
+    from pipeline.runner.retired_models import check_retired
 
     url = normalize_base_url(find_base_url(checks.base_url, os.environ))
     async with aiohttp.ClientSession(headers={"User-Agent": USER_AGENT}) as session:

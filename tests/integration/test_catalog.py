@@ -12,10 +12,10 @@ import anyio
 import pytest
 from aiohttp import web
 
-from pipeline.cli.manifest_loading import load_manifest, price_manifest
 from pipeline.client.catalog import Catalog, ModelInfo
 from pipeline.manifest import BUILT_IN_MODEL, ManifestProblems
 from pipeline.manifest.openapi import rules_from_openapi
+from pipeline.runner.manifest_loading import load_manifest, price_manifest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

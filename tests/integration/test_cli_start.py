@@ -14,13 +14,14 @@ from typing import Any
 import click
 import pytest
 
+from pipeline.batch.request import RunRequest
 from pipeline.cli import COMMANDS, cli
-from pipeline.cli.app import exit_code
-from pipeline.cli.options import LAST_GROUP, RUN_OPTION_GROUPS, RunOptions
-from pipeline.cli.setup import resolve_settings
+from pipeline.cli.options import LAST_GROUP, RUN_OPTION_GROUPS
 from pipeline.errors import ExitCode, StopReason, UsageError
 from pipeline.model import Failure, State
 from pipeline.run_state import RunOutcome
+from pipeline.runner.config import resolve_settings
+from pipeline.runner.execute import exit_code
 from pipeline.settings import Settings
 from tests import forked_python
 from tests.unit.samples import record
@@ -171,8 +172,8 @@ def test_a_live_pages_port_that_is_taken_is_wrong_usage(manifest: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def request(**changes: Any) -> RunOptions:
-    return RunOptions(Path("night.yaml"), **changes)
+def request(**changes: Any) -> RunRequest:
+    return RunRequest(Path("night.yaml"), **changes)
 
 
 def test_flags_win_over_the_environment_and_that_over_the_manifest() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.cli.app import check_artifacts
 from pipeline.errors import StoreError
 from pipeline.model import State
+from pipeline.runner.on_cluster import check_artifacts
 from pipeline.settings import Settings
 from pipeline.storage import LocalStore
 from tests.integration.engine_harness import EngineHarness

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.cli.preflight import check_report_file, fit_to_open_files
 from pipeline.client import ApiKey
 from pipeline.client.preflight import Finding, check_api
 from pipeline.errors import UsageError
+from pipeline.runner.preflight import check_report_file, fit_to_open_files
 from pipeline.sandbox import KeyRule, Sandbox, SandboxOptions
 from pipeline.settings import Settings
 from tests.integration.ports import free_port

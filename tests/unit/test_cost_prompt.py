@@ -8,10 +8,11 @@ import signal
 import click
 import pytest
 
-from pipeline.cli.cost_prompt import CostEstimate, PriceTable, confirm_cost, estimate_cost, load_prices
+from pipeline.cli.cost_prompt import confirm_cost
 from pipeline.client import Api, ApiKey
 from pipeline.client.catalog import Catalog
 from pipeline.model import State
+from pipeline.runner.cost_estimate import CostEstimate, PriceTable, estimate_cost, load_prices
 from tests.unit.samples import record
 
 SOME = CostEstimate(rows=3, usd=3.6, unknown_rows=0, balance_usd=None)

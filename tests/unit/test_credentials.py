@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.cli.credentials import (
+from pipeline.client import ApiKey, normalize_base_url
+from pipeline.errors import ExitCode, UsageError
+from pipeline.runner.credentials import (
     BASE_URL_VARIABLES,
     DEFAULT_BASE_URL,
     KEY_VARIABLES,
@@ -12,8 +14,6 @@ from pipeline.cli.credentials import (
     find_key,
     require_key,
 )
-from pipeline.client import ApiKey, normalize_base_url
-from pipeline.errors import ExitCode, UsageError
 
 SECRET = "sk-0123456789"
 

@@ -20,12 +20,13 @@ import jsonschema
 import pytest
 
 from pipeline.batch.paths import BatchPaths
-from pipeline.cli.ends.summary import ExitSummary
+from pipeline.cli.ends.summary import show_summary, to_text
 from pipeline.errors import ExitCode, StopReason
 from pipeline.model import Failure, Record, State
 from pipeline.results.csv import STATUSES
 from pipeline.results.summary_json import summary_schema
 from pipeline.run_state import RunOutcome
+from pipeline.runner.summary import RunSummary
 from tests.unit.samples import record
 
 PLACE = BatchPaths(Path("output/night"), "output/night")
@@ -60,8 +61,8 @@ def make_summary(
     place: BatchPaths = PLACE,
     left: dict[str, str] | None = None,
     **facts: Any,
-) -> ExitSummary:
-    return ExitSummary(argv, place, RunOutcome(records, stop, message, left or {}), 12.3456, code, **facts)
+) -> RunSummary:
+    return RunSummary(argv, place, RunOutcome(records, stop, message, left or {}), 12.3456, code, **facts)
 
 
 def test_the_summary_names_everything_a_script_needs() -> None:
@@ -155,7 +156,7 @@ def test_the_words_name_the_reason_the_failure_and_the_places() -> None:
         code=ExitCode.RESUMABLE,
         left={OPEN.key: "not finished by its deadline"},
     )
-    words = made.to_text()
+    words = to_text(made)
     for part in (
         "the hour's quota is used up",
         "1 row failed with generation_error: an internal fault",
@@ -251,7 +252,7 @@ def test_the_first_words_fit_how_it_ended(
     left = {OPEN.key: "not finished"} if OPEN in rows else {}
     made = make_summary(*rows, stop=stop, message=OUT_OF_CREDITS if stop else "", left=left)
     assert made.stop_explanation() == opening
-    assert made.to_text().startswith(opening)
+    assert to_text(made).startswith(opening)
     assert str(made.next_step()).endswith(goes_on)
     assert bool(made.next_step().command) is bool(goes_on)
 
@@ -278,7 +279,7 @@ def test_in_a_terminal_lines_end_between_words_and_the_command_stays_whole() -> 
     terminal, process = pty.openpty()
     fcntl.ioctl(process, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
     with os.fdopen(process, "w") as stream, contextlib.redirect_stdout(stream):
-        made.show(as_json=False, quiet=False)
+        show_summary(made, as_json=False, quiet=False)
         stream.flush()
         said = os.read(terminal, 100_000).decode().replace("\r", "")
     os.close(terminal)
@@ -300,13 +301,13 @@ def test_in_a_terminal_lines_end_between_words_and_the_command_stays_whole() -> 
 def test_a_quiet_run_that_is_done_says_nothing(
     capsys: pytest.CaptureFixture[str], quiet: bool, code: ExitCode, said: bool
 ) -> None:
-    make_summary(DONE, code=code).show(as_json=False, quiet=quiet)
+    show_summary(make_summary(DONE, code=code), as_json=False, quiet=quiet)
     assert bool(capsys.readouterr().out) is said
 
 
 def test_a_summary_is_one_line_of_json_also_when_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     odd = record(State.FAILED, "b", 1, failure=Failure("x", "line\nbreak \u2028 ü"))
-    make_summary(DONE, odd, message="two\nlines").show(as_json=True, quiet=True)
+    show_summary(make_summary(DONE, odd, message="two\nlines"), as_json=True, quiet=True)
     out = capsys.readouterr().out
     assert out.count("\n") == 1
     assert json.loads(out)["exit_code"] == 0
@@ -350,32 +351,32 @@ def test_the_json_lists_failures_and_names_the_sandbox() -> None:
 def test_only_files_that_exist_are_listed(output_folder: Path) -> None:
     for name in ("report.html", "run.log"):
         (output_folder / name).unlink()
-    words = make_summary(FAILED_JOB).to_text()
+    words = to_text(make_summary(FAILED_JOB))
     assert "results.csv" in words
     assert not [name for name in ("report.html", "run.log", "videos") if name in words]
     assert make_summary(FAILED_JOB).to_json()["report"] is None
 
 
 def test_a_rehearsal_is_never_said_to_cost_money() -> None:
-    words = make_summary(DONE, sandbox=True).to_text()
+    words = to_text(make_summary(DONE, sandbox=True))
     assert "no money was spent ($1.20 of play money)" in words
     assert "spent" not in words.replace("no money was spent", "")
     assert make_summary(DONE, sandbox=True).headline().endswith("(sandbox)")
 
 
 def test_a_run_that_had_nothing_to_do_says_so() -> None:
-    words = make_summary(DONE, initial_records=(DONE,)).to_text()
+    words = to_text(make_summary(DONE, initial_records=(DONE,)))
     assert words.startswith("Nothing to do: the video was saved before.\n$1.20 spent")
     assert "Slowest" not in words
     assert "finished in" not in words
-    with_failure = make_summary(DONE, FAILED_JOB, initial_records=(DONE, FAILED_JOB)).to_text()
+    with_failure = to_text(make_summary(DONE, FAILED_JOB, initial_records=(DONE, FAILED_JOB)))
     assert with_failure.startswith("Nothing to do. 1 of 2 videos is saved. 1 failed.")
 
 
 def test_a_continued_run_says_what_it_did_itself() -> None:
     before = record(State.PENDING, "e", 4)
     after = replace(before, state=State.DONE, version=3, attempts=1, usd_spent=1.2)
-    words = make_summary(DONE, after, initial_records=(DONE, before)).to_text()
+    words = to_text(make_summary(DONE, after, initial_records=(DONE, before)))
     assert "In this run: 1 submitted, 1 saved. 1 video was saved before." in words
     assert "$2.40 spent ($1.20 in this run)" in words
 
@@ -384,7 +385,7 @@ def test_one_reason_is_given_once() -> None:
     rows = [record(State.READY, f"r{n}", n, line=0) for n in range(6)]
     full = "the disk is full"
     made = make_summary(*rows, stop=StopReason.DISK, message=full, left={row.key: full for row in rows})
-    words = made.to_text()
+    words = to_text(made)
     assert words.count(full) == 1
     assert "r0, r1, r2, r3, r4 and 1 more" in words
 
@@ -401,7 +402,7 @@ def test_refusals_of_one_kind_are_one_paragraph() -> None:
         )
         for n in range(20)
     ]
-    words = make_summary(*rows, code=ExitCode.SOME_FAILED).to_text()
+    words = to_text(make_summary(*rows, code=ExitCode.SOME_FAILED))
     assert words.count("content_refused") == 1
     assert "20 rows failed with content_refused: No: id 0x" in words
     assert 'r0: "Prompt number 0"' in words
@@ -413,13 +414,14 @@ def test_refusals_of_one_kind_are_one_paragraph() -> None:
 CLOSED_READER_SCRIPT = """
 import sys
 from pathlib import Path
-from pipeline.cli.ends.summary import ExitSummary
+from pipeline.cli.ends.summary import show_summary
+from pipeline.runner.summary import RunSummary
 from pipeline.batch.paths import BatchPaths
 from pipeline.run_state import RunOutcome
 from pipeline.errors import ExitCode
-made = ExitSummary((), BatchPaths(Path("o"), "o"), RunOutcome((), None, "", {}), 1.0, ExitCode.RESUMABLE)
+made = RunSummary((), BatchPaths(Path("o"), "o"), RunOutcome((), None, "", {}), 1.0, ExitCode.RESUMABLE)
 sys.stdin.read()
-made.show(as_json=sys.argv[1] == "json", quiet=False)
+show_summary(made, as_json=sys.argv[1] == "json", quiet=False)
 sys.exit(int(made.exit_code))
 """
 

@@ -22,6 +22,7 @@ from pipeline.cli.ends.ci import (
 )
 from pipeline.cli.ends.junit import write_junit
 from pipeline.cli.ends.problems import error_text
+from pipeline.cli.ends.summary import to_text
 from pipeline.errors import ExitCode, StopRun, UsageError, VeobatchError
 from pipeline.extras import missing_extra
 from pipeline.manifest import ManifestProblems
@@ -32,12 +33,12 @@ from pipeline.results.summary_json import summary_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.cli.ends.summary import ExitSummary
     from pipeline.cli.options import RunOptions
     from pipeline.model import Record
+    from pipeline.runner.summary import RunSummary
 
 
-async def send_notifications(options: RunOptions, summary: ExitSummary) -> None:
+async def send_notifications(options: RunOptions, summary: RunSummary) -> None:
     """Report the end everywhere but on the terminal. Nothing here can fail the run."""
     records = list(summary.outcome.records)
     cause, step = _cause(summary), summary.next_step()
@@ -54,7 +55,7 @@ async def send_notifications(options: RunOptions, summary: ExitSummary) -> None:
     write_step_summary(text, os.environ)
     write_step_outputs(summary.to_json(), os.environ)
     if options.notify:
-        body, code = summary.to_text(), int(summary.exit_code)
+        body, code = to_text(summary), int(summary.exit_code)
         subject = f"veobatch {title}: {summary.headline()}"
         errors = await anyio.to_thread.run_sync(send_to_urls, options.notify, subject, body, code)
         for delivery_error in errors:
@@ -73,7 +74,7 @@ def report_early_end(error: VeobatchError, options: RunOptions) -> int:
     manifest = repository_path(options.manifest, os.environ)
     if on_github(os.environ) and not isinstance(error, ManifestProblems):
         click.echo(end_annotation(message, None, manifest), err=True)
-    summary = summary_json([], code, reason, sandbox=options.sandbox, message=message)
+    summary = summary_json([], code, reason, sandbox=options.request.sandbox, message=message)
     if options.as_json:
         click.echo(json.dumps(summary))
     _write_junit(options, [], manifest, cause=message, code=reason.value if reason else "usage")
@@ -85,7 +86,7 @@ def report_early_end(error: VeobatchError, options: RunOptions) -> int:
     return int(code)
 
 
-def _cause(summary: ExitSummary) -> str:
+def _cause(summary: RunSummary) -> str:
     """Return why the exit code is not 0; empty when it is."""
     if summary.exit_code is ExitCode.DONE:
         return ""

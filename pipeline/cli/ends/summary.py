@@ -1,178 +1,54 @@
-"""How a run ended, as text for a person or as one JSON object, with the exact command that continues."""
+"""A run's summary as a person or a script reads it on standard output."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from pipeline.batch.ledger_access import redact_password
-from pipeline.cli.ends.summary_text import rows_text, summary_text
+from pipeline.cli.ends.summary_text import summary_text
 from pipeline.cli.ends.terminal import discard_stdout, wrapped_to_width
-from pipeline.errors import ExitCode, StopReason
-from pipeline.model import State
-from pipeline.results import CSV_NAME, LOG_NAME, REPORT_NAME
-from pipeline.results.csv import status, summarize
-from pipeline.results.next_step import NextStep, next_step
+from pipeline.errors import ExitCode
+from pipeline.results.csv import summarize
 from pipeline.results.run_delta import RunDelta
-from pipeline.results.summary_json import summary_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pipeline.batch.paths import BatchPaths
-    from pipeline.ledger.totals import Totals
-    from pipeline.model import Record
-    from pipeline.run_state import RunOutcome
+    from pipeline.runner.summary import RunSummary
 
 NEXT_PREFIX: Final = "Next: "
-RESULTS_NOT_WRITTEN: Final = "results.csv or report.html could not be written"
-_SECRET_OPTIONS: Final = ("--notify",)
-_ASKED_EACH_TIME: Final = ("--resubmit-in-doubt", "--begin-anew", "--as-new")
 
 
-@dataclass(frozen=True, slots=True)
-class ExitSummary:
-    """The end of a run. `wall_s` is its duration in seconds, `argv` the command's arguments.
-
-    `initial_records` are the rows as the run found them, None when that is unknown. `results_not_written`
-    says that CSV or page could not be written at the end, whatever became of the rows. `batch_usd` is what
-    the whole batch is expected to cost.
-    """
-
-    argv: Sequence[str]
-    paths: BatchPaths
-    outcome: RunOutcome
-    wall_s: float
-    exit_code: ExitCode
-    results_not_written: bool = False
-    sandbox: bool = False
-    initial_records: Sequence[Record] | None = None
-    batch_usd: float | None = None
-    money: Totals | None = None
-
-    def show(self, *, as_json: bool, quiet: bool) -> None:
-        """Print one JSON object, or text; a quiet run that succeeded prints nothing."""
-        if as_json:
-            text = json.dumps(self.to_json())
-        elif quiet and self.exit_code is ExitCode.DONE:
-            return
-        else:
-            text = _wrapped_for_terminal(self.to_text())
-        try:
-            click.echo(text)
-        except BrokenPipeError:  # the reader has gone; the exit code still says how the run ended
-            discard_stdout()
-
-    def to_json(self) -> dict[str, Any]:
-        files, step = self._output_files(), self.next_step()
-        return summary_json(
-            self.outcome.records,
-            self.exit_code,
-            self.outcome.stop_reason,
-            sandbox=self.sandbox,
-            money=self.money,
-            message=self.outcome.message or (RESULTS_NOT_WRITTEN if self.results_not_written else ""),
-            wall_s=round(self.wall_s, 3),
-            results=files.get("table"),
-            report=files.get("report"),
-            videos=files.get("videos"),
-            next=step.command,
-            next_hint=step.hint,
-        )
-
-    def to_text(self) -> str:
-        records = self.outcome.records
-        initial = self.initial_records
-        step = self.next_step()
-        return summary_text(
-            summarize(records, sandbox=self.sandbox, money=self.money),
-            records,
-            self._output_files(),
-            f"{NEXT_PREFIX}{step}" if step.command else "",
-            wall_s=self.wall_s,
-            stop_explanation=self.stop_explanation(),
-            unfinished=self.outcome.unfinished,
-            delta=RunDelta.between(initial, records) if initial is not None else None,
-        )
-
-    def _output_files(self) -> dict[str, str]:
-        """Return what the run left, by label; only what exists."""
-        paths = self.paths
-        in_object_store = "://" in paths.output
-        has_videos = any(record.state is State.DONE for record in self.outcome.records)
-        files = {"report": REPORT_NAME, "table": CSV_NAME, "videos": "videos"}
-        found = {
-            label: paths.output_path(name)
-            for label, name in files.items()
-            if (has_videos or label != "videos")
-            and (not self.results_not_written if in_object_store else Path(paths.output, name).exists())
-        }
-        log = paths.folder / LOG_NAME
-        return found | ({"log": str(log)} if log.exists() else {})
-
-    def stop_explanation(self) -> str:
-        """Return why the run ended as it did, in whole sentences; empty when it simply finished."""
-        stop = self.outcome.stop_reason
-        sentences = [self._explain_stop(stop)] if stop is not None else []
-        if self.results_not_written and stop is not StopReason.DISK:
-            sentences.append(f"{RESULTS_NOT_WRITTEN}.")
-        return " ".join(sentences)
-
-    def _explain_stop(self, stop: StopReason) -> str:
-        outcome, finished = self.outcome, not self.outcome.open_rows
-        match stop:
-            case StopReason.INTERRUPTED:
-                number = "SIGHUP (the terminal was closed)" if "SIGHUP" in outcome.message else "SIGTERM"
-                signal = f"Ended by {number}" if self.exit_code is ExitCode.TERMINATED else "Interrupted"
-                return f"{signal}{', with nothing left to do' if finished else ' before the end'}."
-            case _ if finished:
-                return f"Every row is finished, but {outcome.message}"
-            case StopReason.DEADLINE:
-                return f"Not finished before --timeout: {rows_text(len(outcome.unfinished))}."
-            case StopReason.UNFINISHED if outcome.unfinished:
-                return f"{rows_text(len(outcome.unfinished))} could not be finished in this run."
-            case StopReason.IN_DOUBT:
-                in_doubt = sum(status(row) is State.IN_DOUBT for row in outcome.records)
-                return f"The vendor's log does not yet show what became of {rows_text(in_doubt)}."
-            case _:
-                return f"Stopped early: {outcome.message}"
-
-    def headline(self) -> str:
-        """Return how it ended in a few words, for a subject line."""
-        stop, counts = self.outcome.stop_reason, summarize(self.outcome.records).counts
-        counts_text = ", ".join(f"{counts[state]} {state.value}" for state in State if counts.get(state))
-        idle = stop is StopReason.INTERRUPTED and not self.outcome.open_rows
-        reason = f" (stopped: {stop.value})" if stop and not idle else ""
-        return (counts_text or "no rows") + reason + (" (sandbox)" if self.sandbox else "")
-
-    def next_step(self) -> NextStep:
-        """Return the command that continues from here; without a command when there is nothing to do."""
-        stop = self.outcome.stop_reason
-        if stop is None and self.results_not_written:
-            stop = StopReason.DISK
-        return next_step(self.outcome.records, redacted_argv(self.argv), stop, batch_usd=self.batch_usd)
+def show_summary(summary: RunSummary, *, as_json: bool, quiet: bool) -> None:
+    """Print one JSON object, or text; a quiet run that succeeded prints nothing."""
+    if as_json:
+        text = json.dumps(summary.to_json())
+    elif quiet and summary.exit_code is ExitCode.DONE:
+        return
+    else:
+        text = _wrapped_for_terminal(to_text(summary))
+    try:
+        click.echo(text)
+    except BrokenPipeError:  # the reader has gone; the exit code still says how the run ended
+        discard_stdout()
 
 
-def redacted_argv(argv: Sequence[str]) -> list[str]:
-    """Return the command's arguments as they may be shown and typed again.
-
-    Notification URLs carry tokens, a ledger's URL a password, and reports are published. Submitting rows in
-    doubt again has to be asked for each time.
-    """
-    shown = []
-    skip = False
-    for argument in argv:
-        name = argument.partition("=")[0]
-        if not skip and name not in (*_SECRET_OPTIONS, *_ASKED_EACH_TIME):
-            shown.append(redact_password(argument))
-        skip = not skip and argument in _SECRET_OPTIONS
-    return shown
+def to_text(summary: RunSummary) -> str:
+    """Return the summary as text, the command that continues on its last line."""
+    records, initial = summary.outcome.records, summary.initial_records
+    step = summary.next_step()
+    return summary_text(
+        summarize(records, sandbox=summary.sandbox, money=summary.money),
+        records,
+        summary.output_files(),
+        f"{NEXT_PREFIX}{step}" if step.command else "",
+        wall_s=summary.wall_s,
+        stop_explanation=summary.stop_explanation(),
+        unfinished=summary.outcome.unfinished,
+        delta=RunDelta.between(initial, records) if initial is not None else None,
+    )
 
 
 def _wrapped_for_terminal(text: str) -> str:

@@ -62,14 +62,16 @@ class ParsedManifest:
         return LoadedManifest(self.manifest)
 
 
-def parse_manifest(path: Path, model: str | None = None, takes: int | None = None) -> ParsedManifest:
+def parse_manifest(
+    path: Path, model: str | None = None, takes: int | None = None, data: bytes | None = None
+) -> ParsedManifest:
     """Load the manifest at `path` against the built-in rules. A pipe is read here, once.
 
     `model` replaces the manifest's default model (`--model`), `takes` each row's own number (`--takes`).
+    `data` is the text when there is no file.
     """
-    data = None
     try:
-        data = read_once(path)
+        data = read_once(path) if data is None else data
         manifest = load(path, data=data, model=model, takes=takes)
     except ManifestProblems as found:
         return ParsedManifest(path, None, found, found.models - {BUILT_IN_MODEL}, data, model, takes)

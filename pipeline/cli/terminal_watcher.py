@@ -1,0 +1,88 @@
+"""What the terminal shows of a run while it goes on, and the live page when it is asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO, cast
+
+import anyio
+import click
+
+from pipeline.cli.ends.ci import log_group, on_github
+from pipeline.cli.ends.terminal import BestEffortStream
+from pipeline.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from pipeline.cli.options import RunOptions
+    from pipeline.events import Observer
+    from pipeline.poll.eta import EtaEstimator
+    from pipeline.runner.prepare import PreparedRun
+
+TICK_S = 0.5
+
+
+class TerminalWatcher:
+    """Shows one run: bars or lines, GitHub's log group, and `--serve`'s page."""
+
+    def __init__(self, prepared: PreparedRun, eta: EtaEstimator, options: RunOptions) -> None:
+        records = prepared.plan.records
+        self._config, self._options, self._eta = prepared.config, options, eta
+        self._stream = cast("TextIO", BestEffortStream(sys.stderr))
+        self._progress = Progress(
+            sum(record.position >= 0 for record in records),
+            self._stream,
+            known=records,
+            quiet=options.quiet,
+            verbose=options.verbose,
+            sandbox=options.request.sandbox,
+            eta=eta,
+            estimate_usd=prepared.cost_estimate.batch_usd,
+        )
+        self.observers: Sequence[Observer] = [self._progress]
+        self._feed = None
+        if options.serve is not None:
+            from pipeline.results.live import ChangeFeed
+
+            self._feed = ChangeFeed(records)
+            self.observers = [self._progress, self._feed]
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Show progress while the context lasts. Raises `UsageError` when the page's port is taken."""
+        grouped = on_github(os.environ) and not self._options.quiet
+        group = log_group("veobatch: progress", self._stream) if grouped else nullcontext()
+        async with self._live_page():
+            with group, self._progress:
+                yield
+
+    async def keep_current(self) -> None:
+        """Redraw what is due, until cancelled."""
+        while True:
+            await anyio.sleep(TICK_S)
+            self._progress.tick()
+
+    @asynccontextmanager
+    async def _live_page(self) -> AsyncIterator[None]:
+        if self._feed is None or self._options.serve is None:
+            yield
+            return
+        from pipeline.results.live import LivePage, parse_bind
+
+        output, manifest = self._config.paths.output, self._options.manifest
+        page = LivePage(
+            self._feed,
+            parse_bind(self._options.serve),
+            title=manifest.stem,
+            manifest=str(manifest),
+            output_folder=None if "://" in output else Path(output),
+            eta=self._eta,
+            sandbox=self._options.request.sandbox,
+        )
+        async with page:
+            click.echo(f"live page: {page.url}", err=True)
+            yield

@@ -1,0 +1,1 @@
+"""Assembling a run and carrying it out, for the command and for Python. Knows no terminal and no signals."""

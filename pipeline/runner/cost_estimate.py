@@ -1,0 +1,105 @@
+"""What a run is going to cost, known before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from pipeline.model import State
+from pipeline.runner.manifest_loading import price_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pipeline.client import Api
+    from pipeline.client.catalog import Catalog
+    from pipeline.model import Record
+    from pipeline.runner.manifest_loading import LoadedManifest
+
+BALANCE_TIMEOUT_S: Final = 4.0
+"""The balance is good to know and not worth waiting for."""
+
+SUBMITTABLE_STATES = frozenset({State.PENDING, State.SUBMITTING, State.IN_DOUBT, State.GENERATING})
+
+
+@dataclass(frozen=True, slots=True)
+class PriceTable:
+    """USD by the key of a record; a key that is missing has no known price, unless one is assumed."""
+
+    by_key: Mapping[str, float] = field(default_factory=dict)
+    assumed: float | None = None
+
+    def price_usd(self, record: Record) -> float | None:
+        return self.price_of_key(record.key)
+
+    def price_of_key(self, key: str) -> float | None:
+        """Return the price of a job by its key; jobs that have left the manifest have the assumed one."""
+        return self.by_key.get(key, self.assumed)
+
+
+@dataclass(frozen=True, slots=True)
+class CostEstimate:
+    """What is about to be submitted. `usd` counts the rows whose price is known.
+
+    `batch_usd` is what the whole batch comes to, with what its rows have cost already; None when unknown.
+    """
+
+    rows: int
+    usd: float
+    unknown_rows: int
+    balance_usd: float | None
+    batch_usd: float | None = None
+    sandbox: bool = False
+
+    def to_text(self) -> str:
+        """Return one line for a person."""
+        if self.rows == self.unknown_rows:
+            cost = "the price is unknown"
+        else:
+            cost = f"${self.usd:,.2f}"
+            cost += f" and {self.unknown_rows} of unknown price" if self.unknown_rows else ""
+        balance = "" if self.balance_usd is None else f"; ${self.balance_usd:,.2f} on the account"
+        if self.sandbox:
+            balance = " of the sandbox's play money: nothing is spent"
+        return f"{self.rows} to submit: {cost}{balance}"
+
+
+async def load_prices(
+    records: Sequence[Record], loaded: LoadedManifest, catalogue: Catalog, assumed: float | None
+) -> PriceTable:
+    """Price the manifest's rows from the catalogue; asks nothing when no row can still be submitted."""
+    if not any(record.state in SUBMITTABLE_STATES and record.position >= 0 for record in records):
+        return PriceTable(assumed=assumed)
+    quote, _ = await price_manifest(loaded, catalogue)
+    pairs = zip(loaded.manifest.jobs, quote.prices, strict=True)
+    return PriceTable({job.key: price for job, price in pairs if price is not None}, assumed)
+
+
+async def estimate_cost(records: Sequence[Record], prices: PriceTable, api: Api | None) -> CostEstimate:
+    """Return what the pending rows will cost, and the balance when there are any. No `api`: play money."""
+    known = [prices.price_usd(r) for r in records if r.state is State.PENDING and r.position >= 0]
+    all_rows = [_row_cost_usd(r, prices) for r in records if r.position >= 0 and r.state is not State.FAILED]
+    batch_usd = (
+        None if None in all_rows or not all_rows else sum(cost for cost in all_rows if cost is not None)
+    )
+    return CostEstimate(
+        rows=len(known),
+        usd=sum(price for price in known if price is not None),
+        unknown_rows=sum(price is None for price in known),
+        balance_usd=await _balance(api) if known and api is not None else None,
+        batch_usd=batch_usd,
+        sandbox=api is None,
+    )
+
+
+async def _balance(api: Api) -> float | None:
+    with anyio.move_on_after(BALANCE_TIMEOUT_S):
+        return await api.balance()
+    return None
+
+
+def _row_cost_usd(record: Record, prices: PriceTable) -> float | None:
+    known = record.usd_spent if record.usd_spent is not None else record.reserved_usd
+    return prices.price_usd(record) if known is None else known

@@ -1,0 +1,172 @@
+"""Carrying out a prepared run: the one place that puts every room together. What each does is theirs."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pipeline import system
+from pipeline.download.downloader import Downloader
+from pipeline.download.retry_state import DownloadLimits
+from pipeline.download.session import open_session
+from pipeline.engine import Engine
+from pipeline.errors import ExitCode, StopReason, StoreError, VeobatchError
+from pipeline.events import Event, Level, Topic
+from pipeline.ledger.totals import Book
+from pipeline.model import State
+from pipeline.net.json_cache import write_json
+from pipeline.poll.duration_cache import duration_cache_path, read_duration_cache
+from pipeline.poll.learner import DurationLearner
+from pipeline.poll.rate_limit import AdaptiveRateLimit
+from pipeline.poll.schedule import PollSchedule
+from pipeline.run_context import Dependencies
+from pipeline.run_state import RunOutcome
+from pipeline.runner.observers import RunObservers, make_results_writer
+from pipeline.runner.prepare import report_start
+from pipeline.runner.summary import RunSummary
+from pipeline.submit.budget import Budget
+from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import aiohttp
+
+    from pipeline.client.preflight import Finding
+    from pipeline.cluster.driver import ClusterDriver
+    from pipeline.runner.observers import MakeWatcher, RunControl
+    from pipeline.runner.prepare import PreparedRun
+
+
+async def stop_before_start(prepared: PreparedRun, obstacle: Finding) -> RunSummary:
+    """Leave a true CSV and page behind; return why nothing was submitted."""
+    config, records = prepared.config, prepared.plan.records
+    summary = RunSummary(
+        config.request.argv,
+        config.paths,
+        RunOutcome(records, obstacle.reason, f"{obstacle.message}; {obstacle.next_step}", {}),
+        0.0,
+        ExitCode.RESUMABLE,
+        sandbox=config.request.sandbox,
+        initial_records=records,
+        money=Book(await prepared.batch.ledger.submissions()).totals(),
+    )
+    prepared.batch.run_log.on_event(Event(Topic.ENDED, str(obstacle), Level.ERROR))
+    writer, next_command = make_results_writer(prepared), str(summary.next_step())
+    if not await writer.finish(records, next_command=next_command, money=summary.money):
+        summary = replace(summary, results_not_written=True)
+    return summary
+
+
+async def execute(prepared: PreparedRun, control: RunControl, make_watcher: MakeWatcher) -> RunSummary:
+    """Let an engine do what is planned, with everybody watching who wants to.
+
+    `make_watcher` is given the run and the estimate of the time left. Raises `VeobatchError` only for a
+    cluster that cannot be joined: what stops a run is in the summary.
+    """
+    config, records = prepared.config, prepared.plan.records
+    prepared.batch.run_log.set_initial_records(records)
+    learner = DurationLearner(config.settings.poll_interval)
+    async with open_session() as cdn:
+        with _duration_cache(learner, config.base_url, enabled=not config.request.sandbox):
+            observers = RunObservers(prepared, learner, make_watcher)
+            prepared.batch.reconnect_notifier.observer = observers.observer
+            report_start(prepared, observers.observer)
+            if prepared.batch.epoch is None:
+                dependencies = await _dependencies(prepared, cdn, learner)
+                engine = Engine(records, dependencies, config.settings, observers.observer)
+                if prepared.submit_error is not None:
+                    engine.stop_submitting(prepared.submit_error)
+                return await _run_engine(engine, observers, prepared, control)
+            from pipeline.runner.on_cluster import start_cluster
+
+            cluster = await start_cluster(prepared, prepared.batch.epoch, learner.dump(), observers.observer)
+            summary = await _run_engine(cluster, observers, prepared, control)
+            learner.restore(cluster.learned_durations)
+            return summary
+
+
+async def _run_engine(
+    engine: Engine | ClusterDriver, observers: RunObservers, prepared: PreparedRun, control: RunControl
+) -> RunSummary:
+    """Run the engine, project the results a last time, and say how it ended."""
+    started, initial_records = system.monotonic(), tuple(engine.records())
+    # What `report` offers if this run is killed.
+    await observers.remember_run(StopReason.INTERRUPTED, ended=False)
+    try:
+        await observers.results_writer.write_csv(engine.records())
+    except StoreError as error:
+        engine.stop_submitting(error)
+    try:
+        outcome = await observers.run_engine(engine, control)
+        signal_exit_code = control.exit_code
+        code = signal_exit_code or exit_code(outcome)
+    except VeobatchError:
+        raise
+    except Exception as error:
+        outcome, signal_exit_code = await observers.crash_outcome(engine, error), None
+        code = ExitCode.CRASH
+    summary = RunSummary(
+        prepared.config.request.argv,
+        prepared.config.paths,
+        outcome,
+        system.monotonic() - started,
+        code,
+        sandbox=prepared.config.request.sandbox,
+        initial_records=initial_records,
+        batch_usd=observers.batch_usd,
+        money=await observers.money(),
+    )
+    await observers.remember_run(outcome.stop_reason, control.signal_name)
+    next_command, money = str(summary.next_step()), summary.money
+    if not await observers.results_writer.finish(outcome.records, next_command=next_command, money=money):
+        code = signal_exit_code or max(code, ExitCode.RESUMABLE)
+        summary = replace(summary, exit_code=code, results_not_written=True)
+    observers.observer.on_event(Event(Topic.ENDED, f"exit {int(summary.exit_code)}: {summary.headline()}"))
+    return summary
+
+
+@contextmanager
+def _duration_cache(learner: DurationLearner, base_url: str, *, enabled: bool) -> Iterator[None]:
+    """Begin with what earlier runs on this machine learned of this API, and leave what this one learns."""
+    path = duration_cache_path(base_url)
+    if enabled:
+        learner.restore(read_duration_cache(path))
+    try:
+        yield
+    finally:
+        if enabled:
+            write_json(path, learner.dump())
+
+
+async def _dependencies(
+    prepared: PreparedRun, cdn: aiohttp.ClientSession, learner: DurationLearner
+) -> Dependencies:
+    config, ledger = prepared.config, prepared.batch.ledger
+    settings, rng = config.settings, system.new_random()
+    limits = DownloadLimits.from_settings(settings)
+    entries = [] if settings.max_cost is None else await ledger.submissions()
+    return Dependencies(
+        api=prepared.api,
+        ledger=ledger,
+        downloader=Downloader(session=cdn, store=config.store, limits=limits, media=settings.media),
+        schedule=PollSchedule(learner, interval_s=settings.poll_interval, random=rng),
+        concurrency_limit=AdaptiveConcurrencyLimit(
+            settings.concurrency, interval_s=settings.poll_interval, random=rng
+        ),
+        rate_limit=AdaptiveRateLimit(interval_s=settings.poll_interval),
+        budget=Budget(settings.max_cost, entries, prepared.prices.price_of_key),
+        price_of=prepared.prices.price_usd,
+        clock=system.monotonic,
+        wall=system.wall,
+        random=rng,
+    )
+
+
+def exit_code(outcome: RunOutcome) -> ExitCode:
+    """Choose among 0, 1 and 3: what can go on wins over what failed."""
+    if outcome.stop_reason is not None or outcome.open_rows:
+        return ExitCode.RESUMABLE
+    failed = any(record.state is State.FAILED and record.position >= 0 for record in outcome.records)
+    return ExitCode.SOME_FAILED if failed else ExitCode.DONE

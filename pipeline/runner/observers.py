@@ -1,0 +1,143 @@
+"""Who watches every run while the engine works: log, CSV, time left, and what outlives the run."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+
+from pipeline.batch.ledger_memory import LedgerMemory
+from pipeline.batch.takes import end_retakes
+from pipeline.errors import LedgerError, StopReason, StopRun, StoreError, VeobatchError
+from pipeline.events import Event, Level, ObserverGroup, Topic
+from pipeline.ledger.totals import Book
+from pipeline.poll.eta import EtaEstimator
+from pipeline.results.next_step import RUN_FACTS_NAME, RunFacts
+from pipeline.results.writer import ResultsWriter
+from pipeline.run_context import describe_exception, format_traceback
+from pipeline.run_state import RunOutcome
+from pipeline.runner.last_end import RUNNING, save_end
+from pipeline.runner.summary import redacted_argv
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+
+    from pipeline.cluster.driver import ClusterDriver
+    from pipeline.engine import Engine
+    from pipeline.errors import ExitCode
+    from pipeline.events import Observer
+    from pipeline.ledger.totals import Totals
+    from pipeline.poll.learner import DurationLearner
+    from pipeline.runner.prepare import PreparedRun
+
+    MakeWatcher = Callable[[PreparedRun, EtaEstimator], "Watcher"]
+
+
+class RunControl(Protocol):
+    """Who may stop a run from outside: the command by signals, a program by calls.
+
+    `signal_name` and `exit_code` are of the signal that ended the run, "" and None without one.
+    """
+
+    @property
+    def signal_name(self) -> str:
+        """The signal's name."""
+
+    @property
+    def exit_code(self) -> ExitCode | None:
+        """What the process is to end with."""
+
+    def running(self, engine: Engine | ClusterDriver) -> AbstractContextManager[None]:
+        """While the context lasts, `engine` is the one to stop."""
+
+
+class Watcher(Protocol):
+    """What the caller shows of a run: observers, and a context around the engine's work."""
+
+    @property
+    def observers(self) -> Sequence[Observer]:
+        """Who is told what happens."""
+
+    def watching(self) -> AbstractAsyncContextManager[object]:
+        """Be there while the context lasts."""
+
+    async def keep_current(self) -> None:
+        """Do what is due from time to time, until cancelled."""
+
+
+def make_results_writer(prepared: PreparedRun) -> ResultsWriter:
+    """Return the writer of this run's CSV and page."""
+    request = prepared.config.request
+    return ResultsWriter(
+        prepared.config.store,
+        title=request.manifest.stem,
+        manifest=str(request.manifest),
+        sandbox=request.sandbox,
+        ledger=prepared.batch.ledger,
+    )
+
+
+class RunObservers:
+    """The observers of one run, and the tasks that some of them need."""
+
+    def __init__(self, prepared: PreparedRun, learner: DurationLearner, make_watcher: MakeWatcher) -> None:
+        """`learner` holds what earlier runs have left of rendering times."""
+        settings, records = prepared.config.settings, prepared.plan.records
+        self._config, self._ledger = prepared.config, prepared.batch.ledger
+        self.batch_usd = prepared.cost_estimate.batch_usd
+        eta = EtaEstimator(records, settings.concurrency, interval_s=settings.poll_interval, learner=learner)
+        self._watcher = make_watcher(prepared, eta)
+        self.results_writer = make_results_writer(prepared)
+        self._memory = LedgerMemory(prepared.api, self._ledger.identity, prepared.runs, records)
+        self.observer = ObserverGroup(
+            prepared.batch.run_log, eta, self.results_writer, self._memory, *self._watcher.observers
+        )
+
+    async def remember_run(
+        self, stop_reason: StopReason | None, signal_name: str = "", *, ended: bool = True
+    ) -> None:
+        """Keep in the ledger what `veobatch report` needs to name the next command."""
+        self._memory.save()
+        facts = RunFacts(redacted_argv(self._config.request.argv), stop_reason, self.batch_usd)
+        with contextlib.suppress(LedgerError, StoreError):  # the run itself reports a ledger that is gone
+            await self._ledger.meta_set(RUN_FACTS_NAME, facts.to_json())
+            if ended and stop_reason is None:
+                await end_retakes(self._ledger)
+            await save_end(self._ledger, signal_name if ended else RUNNING)
+
+    async def money(self) -> Totals | None:
+        """Return the sums over the ledger's book, None when the ledger is gone."""
+        with contextlib.suppress(LedgerError, StoreError):
+            return Book(await self._ledger.submissions()).totals()
+        return None
+
+    async def run_engine(self, engine: Engine | ClusterDriver, control: RunControl) -> RunOutcome:
+        """Run the engine with everybody watching; return how it ended."""
+        async with self._watcher.watching():
+            try:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self.results_writer.rewrite_on_change, engine.records)
+                    tasks.start_soon(self._watcher.keep_current)
+                    with control.running(engine):
+                        outcome = await engine.run()
+                    tasks.cancel_scope.cancel()
+            except ExceptionGroup as errors:
+                match errors.exceptions:
+                    case (VeobatchError() as error,):  # a cluster that cannot be joined
+                        raise error from None
+                raise
+        return outcome
+
+    async def crash_outcome(self, engine: Engine | ClusterDriver, error: Exception) -> RunOutcome:
+        """Report a bug of ours that ended the run; return how its rows stand, as the ledger has them."""
+        message = (
+            f"unexpected error, a bug of veobatch: {describe_exception(error)}; run.log has the traceback"
+        )
+        facts = {"traceback": format_traceback(error)}
+        self.observer.on_event(Event(Topic.CRASH, message, Level.ERROR, facts=facts))
+        records = {record.key: record for record in engine.records()}
+        with contextlib.suppress(StopRun):
+            records.update({row.key: row for row in await self._ledger.load() if row.key in records})
+        return RunOutcome(tuple(records.values()), StopReason.CRASH, message, {})

@@ -1,0 +1,235 @@
+"""How a run starts: the checked manifest, the plan made durable, and what it will cost.
+
+Everything here happens before the first create may leave.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from pipeline.batch.ledger_memory import recall_forgotten
+from pipeline.batch.opening import plan_batch
+from pipeline.batch.ownership import check_folder
+from pipeline.batch.takes import with_retakes
+from pipeline.client import key_id
+from pipeline.client.preflight import Preflight, check_api
+from pipeline.errors import StopReason, StopRun, UsageError
+from pipeline.events import Event, Level, Topic
+from pipeline.model import State
+from pipeline.reconcile.origin import origin_notes
+from pipeline.runner.config import resolve_settings
+from pipeline.runner.cost_estimate import estimate_cost, load_prices
+from pipeline.runner.last_end import last_end_note
+from pipeline.runner.manifest_loading import check_manifest_images, check_with_catalogue
+from pipeline.runner.opening import open_api, open_batch
+from pipeline.runner.preflight import (
+    as_error,
+    fit_to_open_files,
+    raise_open_file_limit,
+    space_warning,
+    warnings_of,
+)
+from pipeline.runner.retired_models import check_retired
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AsyncExitStack
+
+    from pipeline.client import Api
+    from pipeline.client.catalog import Catalog
+    from pipeline.client.preflight import Finding
+    from pipeline.events import Observer
+    from pipeline.model import Record
+    from pipeline.plan import BatchPlan
+    from pipeline.runner.config import RunConfig
+    from pipeline.runner.cost_estimate import CostEstimate, PriceTable
+    from pipeline.runner.manifest_loading import LoadedManifest
+    from pipeline.runner.opening import OpenedBatch
+
+FINISHED_STATES: Final = frozenset({State.DONE, State.FAILED})
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRun:
+    """A run as it stands before anything is submitted; what is open in it belongs to the caller's stack.
+
+    `config` has its final settings and base URL. `notes` are warnings; `runs` counts the batch's runs;
+    `obstacle` is why the API cannot be used; `submit_error` why nothing can be submitted while
+    rows that are paid for can still be fetched.
+    """
+
+    config: RunConfig
+    api: Api
+    batch: OpenedBatch
+    loaded: LoadedManifest
+    notes: tuple[str, ...]
+    plan: BatchPlan
+    prices: PriceTable
+    cost_estimate: CostEstimate
+    runs: int
+    obstacle: Finding | None = None
+    submit_error: StopRun | None = None
+
+
+def rewritten_message(plan: BatchPlan) -> str:
+    """Return why a manifest seems to have been rewritten throughout."""
+    return (
+        f"{len(plan.added)} rows of the manifest are new, and {plan.vanished} that are paid for have "
+        f"vanished from it: an editor or an export may have changed every text"
+    )
+
+
+def refuse_rewritten(plan: BatchPlan) -> None:
+    """Raise `UsageError`: a manifest that seems rewritten is not paid for again unasked."""
+    message = rewritten_message(plan)
+    raise UsageError(f"{message}. To pay for them as new rows, add --as-new; else restore the old texts")
+
+
+async def prepare(
+    stack: AsyncExitStack,
+    config: RunConfig,
+    on_rewritten: Callable[[BatchPlan], None] = refuse_rewritten,
+) -> PreparedRun:
+    """Open the API and the ledger on `stack`, make the plan durable, and learn what it will cost.
+
+    `on_rewritten` is called for a plan that pays for most rows again and raises to refuse that. Raises
+    `VeobatchError` for whatever stands in the way; nothing is submitted here.
+    """
+    request, paths = config.request, config.paths
+    lost = check_folder(paths, request.manifest, sandbox=request.sandbox, begin_anew=request.begin_anew)
+    file_limit = raise_open_file_limit()
+    config, api, catalogue, sandbox_warnings = await open_api(stack, config, file_limit)
+    loaded = await _load_checked_manifest(config, catalogue)
+    wanted = resolve_settings(request, loaded.manifest.run)
+    settings, _, limit_note = fit_to_open_files(wanted, file_limit)
+    config = replace(config, settings=settings)
+    batch = await open_batch(stack, config, loaded.manifest, lost=lost)
+    manifest = await with_retakes(batch.ledger, loaded.manifest, request.retake)
+    loaded = replace(loaded, manifest=manifest)
+    plan, recalled = await _plan(api, batch, loaded, config, on_rewritten)
+    pricing = load_prices(plan.records, loaded, catalogue, settings.assume_price)
+    prices, preflight = await _price_and_check(pricing, plan.records, config)
+    model_notes, submit_error = await _check_models(plan.records, catalogue)
+    own_key_id = key_id(config.key.secret, batch.ledger.identity)
+    notes = (
+        *sandbox_warnings,
+        *model_notes,
+        await last_end_note(batch.ledger),
+        *batch.claim.notes,
+        recalled,
+        *origin_notes(plan.records, own_key_id, api.name),
+        *warnings_of(preflight),
+        limit_note,
+        space_warning(paths.folder),
+    )
+    cost = await estimate_cost(plan.records, prices, None if request.sandbox else api)
+    runs, noted = int(await batch.ledger.meta_get("runs") or 0), tuple(filter(None, notes))
+    obstacle = preflight.obstacle
+    return PreparedRun(config, api, batch, loaded, noted, plan, prices, cost, runs, obstacle, submit_error)
+
+
+async def _load_checked_manifest(config: RunConfig, catalogue: Catalog) -> LoadedManifest:
+    """Check the manifest's other models by the catalogue, and its images when asked to."""
+    loaded = await check_with_catalogue(config.parsed, catalogue)
+    if config.settings.check_images:
+        loaded = await check_manifest_images(loaded, config.settings.allow_private_images)
+    return loaded
+
+
+async def _plan(
+    api: Api,
+    batch: OpenedBatch,
+    loaded: LoadedManifest,
+    config: RunConfig,
+    on_rewritten: Callable[[BatchPlan], None],
+) -> tuple[BatchPlan, str]:
+    """Make the plan durable, with what the ledger may have forgotten; return it, and what to say of that."""
+    request, ledger = config.request, batch.ledger
+
+    def check(plan: BatchPlan) -> None:
+        if plan.seems_rewritten and not request.as_new:
+            on_rewritten(plan)
+
+    plan = await plan_batch(
+        ledger,
+        loaded.manifest,
+        config.settings.name,
+        request.retry,
+        resubmit_in_doubt=request.resubmit_in_doubt,
+        check=check,
+    )
+    records, recalled = await recall_forgotten(
+        api,
+        ledger,
+        plan.records,
+        uncertain=batch.claim.history_uncertain,
+        key_id=key_id(config.key.secret, ledger.identity),
+        wait_s=config.settings.reconcile_after,
+    )
+    return replace(plan, records=tuple(records)), recalled
+
+
+async def _price_and_check(
+    pricing: Awaitable[PriceTable], records: Sequence[Record], config: RunConfig
+) -> tuple[PriceTable, Preflight]:
+    """Load prices and check the API at the same time, so that a good start is no slower.
+
+    A batch with nothing left to do makes no request. Raises `UsageError` for an address that is not the API.
+    """
+    if config.request.sandbox or not any(record.state not in FINISHED_STATES for record in records):
+        return await pricing, Preflight()
+    results: list[Preflight] = []
+
+    async def check() -> None:
+        results.append(await check_api(config.base_url, config.key))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(check)
+        prices = await pricing
+    obstacle = results[0].obstacle
+    if obstacle is not None and isinstance(error := as_error(obstacle), UsageError):
+        raise error
+    return prices, results[0]
+
+
+async def _check_models(
+    records: Sequence[Record], catalogue: Catalog
+) -> tuple[tuple[str, ...], StopRun | None]:
+    """Return notes on models that retire, and the stop when one that rows still need is withdrawn.
+
+    Raises `UsageError` in place of the stop when nothing is in flight that a run could still fetch.
+    """
+    pending = {record.model for record in records if record.state is State.PENDING and record.position >= 0}
+    retired = await check_retired(pending, catalogue)
+    if not retired.withdrawn:
+        return retired.notes, None
+    if not any(record.state not in {*FINISHED_STATES, State.PENDING} for record in records):
+        raise UsageError(f"{retired.obstacle}. Nothing was submitted")
+    return retired.notes, StopRun(StopReason.MODEL, retired.obstacle)
+
+
+def report_start(prepared: PreparedRun, observer: Observer) -> None:
+    """Report what this start is about to do, and what is unusual about it: warnings, edits, doubts."""
+    plan, loaded, cost = prepared.plan, prepared.loaded, prepared.cost_estimate
+
+    def warn(message: str, topic: Topic = Topic.NOTE, key: str = "") -> None:
+        observer.on_event(Event(topic, message, Level.WARNING, key))
+
+    for message in (*prepared.notes, *map(str, loaded.manifest.warnings), *loaded.notes):
+        warn(message)
+    if cost.rows:
+        warn(cost.to_text(), Topic.PLANNED)
+    for old, new in plan.edited:
+        kept = " (its video is kept)" if old.artifact else ""
+        edited = f"line {new.line}: {new.id} was edited: it is a new job; the old one stays as it is{kept}"
+        warn(edited, key=new.key)
+    old_keys = {old.key for old, _ in plan.edited}
+    removed = sum(record.key not in old_keys for record in plan.removed)
+    if removed:
+        warn(f"{removed} row(s) are no longer in the manifest but were paid for: they are kept and listed")
+    in_doubt = sum(record.state is State.IN_DOUBT for record in plan.records)
+    if in_doubt:
+        warn(f"{in_doubt} row(s) are in doubt: the vendor's log is asked about them", Topic.IN_DOUBT)

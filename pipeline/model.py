@@ -1,4 +1,4 @@
-"""The words of the product: jobs, states, records, failures, artifacts.
+"""The terms of the product: jobs, states, records, failures, artifacts.
 
 Everything here is frozen and knows no IO. A *job* is a row of the manifest, a *generation* is the
 vendor's, an *artifact* is a file that was saved. A `Record` is what the ledger knows of one job; it
@@ -113,10 +113,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a job did not work out, in words that its author understands.
+    """Why a job did not work out, as its author understands it.
 
     `code` is short and stable (`refused`, `generation_error`, `not_a_video`, ...), for scripts and
-    `--only`; `message` holds the vendor's words. `retryable` says whether generating again may help.
+    `--only`; `message` holds the vendor's message. `retryable` says whether generating again may help.
     """
 
     code: str
@@ -126,7 +126,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """What a look into the saved file found. Durations in seconds, sizes in pixels."""
+    """What examining the saved file found. Durations in seconds, sizes in pixels."""
 
     duration_s: float
     width: int

@@ -146,6 +146,7 @@ class Api:
                 self._generations_url,
                 data=data,
                 headers=headers,
+                # A redirect would carry the key to another host, or turn the POST into a GET.
                 allow_redirects=False,
                 trace_request_ctx=trace,
                 **self._proxy_options,
@@ -185,8 +186,10 @@ class Api:
     def _classify_failure(self, trace: RequestTrace, error: Exception) -> CreateResult:
         """No whole answer came: what was sent before that decides what it proves."""
         message = self._describe_error(error)
+        # Nothing was sent before the connection stood, so this is the one failure that proves "not accepted".
         if not trace.connected:
             return RetryableRejection(f"no connection to {self.base_url}: {message}", reached=False)
+        # The head came and the body broke off: the status alone decides, as if the body were empty.
         if trace.status:
             return self._classify(trace.status, trace.headers, b"")
         if isinstance(error, aiohttp.ClientResponseError):

@@ -1,8 +1,8 @@
 """One batch on many machines: Ray places and restarts the work, the ledger holds the truth.
 
-`Cluster` is what the command drives; it looks like an `Engine`. Workers run the very same engine over rows
-that a coordinator leases to them. This room knows the engine and all below it, and must not know the command
-line. Ray is imported when a cluster is made, not before.
+`ClusterDriver` has the interface of an `Engine`, and the command drives it. Workers run the very same engine
+over rows that a coordinator leases to them. This room knows the engine and all below it, and must not know
+the command line. Ray is imported when a cluster is made, not before.
 """
 
 from pipeline.cluster.messages import ClusterConfig

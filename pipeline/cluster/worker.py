@@ -58,7 +58,7 @@ HEARTBEAT_INTERVALS_WHEN_WAITING: Final = 0.1
 
 
 LOCAL_STOP_REASONS: Final = frozenset({StopReason.INTERRUPTED, StopReason.IN_DOUBT})
-"""Reasons for which one worker stops while others go on: told to, or only rows in doubt are left."""
+"""Reasons for which one worker stops while others go on: interrupted, or only rows in doubt are left."""
 
 
 class ClusterWorker:
@@ -168,6 +168,7 @@ class ClusterWorker:
         """Send one heartbeat and apply the answer; return the seconds until the next one."""
         report = self._build_heartbeat(engine)
         lease_s = LEASE_SAFETY_FACTOR * self._config.lease_s
+        # From before the heartbeat leaves: the coordinator counts from its arrival, which is later.
         lease_until = system.monotonic() + lease_s, system.wall() + lease_s
         reply = await self._coordinator.heartbeat(report)
         if reply.registered and not reply.cancel:
@@ -270,6 +271,7 @@ class ClusterWorker:
             record = leased.record
             self._leases[record.key] = leased.lease
             self._prices[record.key] = price
+            # Its first worker died between intent and outcome: only the log can tell whether it was paid.
             if record.state is State.SUBMITTING:
                 failure = Failure("in_doubt", "its worker ended before the answer came")
                 in_doubt = record.evolve(State.IN_DOUBT, doubted_at=system.wall(), failure=failure)

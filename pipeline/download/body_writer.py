@@ -72,6 +72,7 @@ class BodyWriter:
 
     async def run(self, head: bytes) -> None:
         """Write everything that comes. What arrived before a cut is written before the cut is raised."""
+        # No buffer: one batch is written while the next is read, and no more than two are ever in memory.
         send, receive = anyio.create_memory_object_stream[list[bytes]](0)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._write, receive)

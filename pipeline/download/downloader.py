@@ -111,6 +111,7 @@ class Downloader:
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
         random: Callable[[], float] | None = None,
     ) -> None:
+        # The CDN answers 400 to a request that carries a key, and must not learn it anyway.
         if "Authorization" in session.headers or session.auth is not None:
             raise ValueError("the session for downloads must not carry an Authorization header")
         if media:
@@ -153,6 +154,7 @@ class Downloader:
                 if not isinstance(next_step, float):
                     return next_step
                 await self._sleep(next_step)
+                # A signed URL ends long before the video does.
                 if stale:
                     urls = await refresh() or urls
 
@@ -164,6 +166,7 @@ class Downloader:
             if retry.record_full_fetch(await part.digest()):
                 return await self._settle(part, clip, error)
             retry.doubtful = error
+            # If no whole copy ever comes, a damaged one that plays is better than none.
             await part.set_aside()
         elif isinstance(error, FileChanged | TransientStoreError):
             await part.discard()
@@ -207,6 +210,7 @@ class Downloader:
         """Bring the part to its full length; returns at once when it has it already."""
         staged = Validators.from_text(part.tag)
         offset = part.staged_bytes if staged is not None and staged.resumable else 0
+        # It may have been whole when the last run was killed; then nothing is asked of the network.
         if staged is not None and offset and staged.total_bytes == offset:
             return
         if not url:
@@ -219,6 +223,7 @@ class Downloader:
         limits = self._limits
         if (body.validators.total_bytes or 0) > limits.max_bytes:
             raise too_large(limits)
+        # Before `restart`: an error page sent with 200 must not cost what is staged already.
         head = await read_head(body, limits)
         if body.start == 0:
             await part.restart(body.validators.to_text())
@@ -234,6 +239,7 @@ class Downloader:
         that is what the vendor made, and it is kept with a warning.
         """
         media_info = await part.inspect(self._examiner(part))
+        # The first damaged copy may be the network's; the same bytes a second time are the vendor's.
         if media_info.defects and not retry.fetch_counts[await part.digest()]:
             raise DamagedVideo(media_info)
         return await self._publish(part, clip, media_info)

@@ -194,6 +194,7 @@ def _classify_response(
     status, headers = response.status, response.headers
     if status == 416 and offset:
         total = facts.unsatisfied_total(headers)
+        # Every byte had arrived before the cut: 416 for the offset right behind the last one means complete.
         if total == offset:
             return AlreadyComplete(offset)
         raise FileChanged("the file on the server is shorter than what was received of it")
@@ -206,6 +207,7 @@ def _classify_response(
         )
     byte_range = facts.parse_byte_range(status, headers)
     compressed = facts.is_compressed(headers)
+    # To append these would make a file of two halves that plays up to the seam.
     if byte_range is None or (status == 206 and (compressed or byte_range.start != offset)):
         raise FileChanged("the server sent another part of the file than the one asked for")
     validators = Validators(
@@ -215,6 +217,7 @@ def _classify_response(
         total_bytes=None if compressed else byte_range.total,
         resumable=not compressed,
     )
+    # Servers that ignore If-Range send a part of the new file; its ETag or date gives it away.
     if byte_range.start and expected is not None and not expected.matches(validators):
         raise FileChanged("the file on the server has changed between two parts")
     return OpenBody(

@@ -103,6 +103,7 @@ class DownloaderPool:
             run.state.unfinished[record.key] = "not saved: the output cannot be written"
             return
         try:
+            # In a later round the signed URL of the first one may have ended.
             if self._rounds.get(record.key):
                 await self._fresh_urls(record.key)
                 record = run.state.records[record.key]
@@ -122,6 +123,7 @@ class DownloaderPool:
                 await run.commit(
                     record, record.evolve(State.DONE, artifact=artifact, downloaded_at=now, failure=None)
                 )
+            # The earlier file is the better one: it stays, and the row stays done.
             case InvalidVideo(failure=failure) if record.artifact is not None:
                 await self._keep_earlier(record, failure.message)
             case InvalidVideo(failure=failure):

@@ -121,6 +121,7 @@ class LedgerBackend(ABC):
         for sql, group in itertools.groupby(updates, key=lambda move: move.sql):
             batch = [move.params for move in group]
             cursor.executemany(sql, batch)
+            # Some step lost its compare-and-set: all are rolled back, and each is tried by itself.
             if cursor.rowcount != len(batch):
                 raise _VersionConflict
         cursor.executemany(self.sql.history_add, history_rows)

@@ -108,6 +108,7 @@ def book_change(before: Record, after: Record) -> Submission | None:
 
 def _left_unanswered(before: Record, after: Record) -> Submission:
     """A submission is over without a generation: refused or proven absent, unless its user gave it up."""
+    # Given up by --resubmit-in-doubt: it may have been paid all the same, and counts.
     gave_up = not after.correlation_id
     state = SubmissionState.MAYBE_SPENT if gave_up else SubmissionState.RELEASED
     reason = "given up while in doubt" if gave_up else "not accepted"
@@ -159,6 +160,7 @@ def _failed_entry(record: Record) -> Submission:
     if record.completed_at is not None or code in PAID_FAILURES or _cost_usd(record) is not None:
         return _entry_of(record, SubmissionState.SPENT, code)
     proven = code == GENERATION_UNKNOWN and record.failure is not None and record.failure.retryable
+    # Released only by proof; every other failure may have been charged, and counts until the vendor says.
     if not record.generation_id or code in UNCHARGED_FAILURES or proven:
         return _entry_of(record, SubmissionState.RELEASED, code)
     return _entry_of(record, SubmissionState.MAYBE_SPENT, code)
@@ -166,6 +168,7 @@ def _failed_entry(record: Record) -> Submission:
 
 def _cost_usd(record: Record) -> float | None:
     """Return what the last submission cost, None when the vendor has not said."""
+    # `usd_spent` is the row's whole cost over all its submissions; the last one's is what came on top.
     if record.usd_spent is None or (record.earlier_usd and record.usd_spent <= record.earlier_usd):
         return None
     return round(record.usd_spent - record.earlier_usd, 9)

@@ -1,8 +1,8 @@
 """Leases: which worker has which row, and the number by which a row's steps are fenced.
 
-An *epoch* is the reign of one lender of rows over a batch; a new one ends all that the one before it lent. A
-row's lease number grows with each claim and each revocation, so that a step made under an old one never
-fits again. Synchronous, called by the writer's thread; it must not know why a worker is gone.
+An *epoch* is the time in which one coordinator leases out a batch's rows; a new one ends all leases of the
+one before. A row's lease number grows with each claim and each revocation, so that a step made under an old
+one never fits again. Synchronous, called by the writer's thread; it must not know why a worker is gone.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class LeaseTable:
         return RevokedLeases(in_flight, any(state not in TERMINAL_STATES for state in states.values()))
 
     def release(self, epoch: int, keys: Iterable[str]) -> None:
-        """Let rows that were claimed, and told to no worker, be claimed again. Raises `Superseded`."""
+        """Let rows that were claimed, and handed to no worker, be claimed again. Raises `Superseded`."""
         batch = self._backend.batch
         self._write_in_epoch(
             epoch,

@@ -193,7 +193,7 @@ class Ledger:
         return await self._write(partial(self._lease_table().revoke, epoch, worker, unfinished))
 
     async def release(self, epoch: int, keys: Sequence[str]) -> None:
-        """Let rows that were claimed, and told to no worker, be claimed again. Raises `Superseded`."""
+        """Let rows that were claimed, and handed to no worker, be claimed again. Raises `Superseded`."""
         await self._write(partial(self._lease_table().release, epoch, keys))
 
     def _lease_table(self) -> LeaseTable:
@@ -215,6 +215,7 @@ class Ledger:
         from pipeline.ledger.backend import PreparedUpdate
 
         if after.key != before.key or after.version != before.version + 1:
+            # A step must follow the very version that it was decided from: the compare-and-set relies on it.
             raise ValueError(
                 f"{before.key}: version {after.version} of {after.key} does not follow {before.version}"
             )
@@ -226,6 +227,7 @@ class Ledger:
         state_sql, full_sql = sql.record_update, sql.record_update_content
         if self._leases is not None:
             ends_lease = int(new_state is State.DONE)
+            # Without a lease the number is `NO_LEASE`, which no row has: the step becomes a conflict.
             compare_params = (ends_lease, ends_lease, *compare_params, self._leases.get(before.key, NO_LEASE))
             state_sql, full_sql = sql.record_update_fenced, sql.record_update_content_fenced
         content_changed = rows.content_values(before) != rows.content_values(after)

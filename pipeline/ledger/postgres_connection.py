@@ -20,7 +20,7 @@ from pipeline.errors import LedgerError
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
-# It warns on standard error of what failed after a failure, which is nobody's news.
+# It logs on standard error what fails after a failure, which says nothing new.
 logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 _SESSION_SETTINGS_SQL: Final = (
@@ -52,7 +52,7 @@ def parse_url(text: str) -> URL:
     try:
         return make_url(text)
     except (ArgumentError, ValueError):
-        # The driver's own words, and a chained error, may hold a piece of the password.
+        # The driver's own message, and a chained error, may hold a piece of the password.
         message = "the ledger's URL is not of the form postgresql://user:password@host:port/database"
     raise LedgerError(message)
 

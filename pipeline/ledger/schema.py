@@ -158,12 +158,12 @@ facts: Final = Table(
 )
 
 CLAIM_ORDER: Final = cast(records.c.state == _PENDING, Integer)
-"""Rows that are under way are lent before pending ones."""
+"""Rows that are under way are leased before pending ones."""
 
 CLAIMABLE: Final = records.c.worker.is_(None) & (
     ((records.c.state == _PENDING) & (records.c.position >= ZERO)) | records.c.state.in_(ACTIVE_SQL)
 )
-"""What may be lent. Index and claim must say it in the same words, or the index is of no use."""
+"""What may be leased. The index and the claim must use the same expression, or the index is of no use."""
 
 _claimable_index: Final = Index(
     "veobatch_records_free", records.c.batch, CLAIM_ORDER, records.c.position, postgresql_where=CLAIMABLE

@@ -119,6 +119,7 @@ class SqliteBackend(LedgerBackend):
             uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
         self._connections.append(connection)
+        # With NORMAL, WAL may lose the last commits in a power cut; each may be a paid generation.
         for pragma in ("synchronous = FULL", "fullfsync = ON", f"wal_autocheckpoint = {_WAL_PAGES}"):
             connection.execute(f"PRAGMA {pragma}")
         return connection

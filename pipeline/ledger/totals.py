@@ -108,6 +108,7 @@ class Book:
             entry = self._entries.get(entry_id)
             if entry is not None:
                 name = entry.generation_id or entry_id
+                # One generation that two entries name, in doubt and then adopted, was paid once.
                 by_generation[name] = max(by_generation.get(name, 0), self.cost_of(entry_id))
         return sum(by_generation.values())
 
@@ -158,6 +159,7 @@ def ceil_micro(usd: float) -> int:
     """Round a price up to whole micro-dollars: a budget may err only to the side that spends less."""
     if not math.isfinite(usd) or usd < 0:
         raise ValueError(f"a price must be a finite number of at least 0, not {usd!r}")
+    # By the decimal text: 4.03 * 1_000_000 is 4030000.0000000005 in binary, a micro-dollar more.
     return int((Decimal(repr(usd)) * MICRO).to_integral_value(ROUND_CEILING))
 
 

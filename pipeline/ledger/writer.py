@@ -46,7 +46,8 @@ class GroupCommitWriter:
         self._queue: queue.SimpleQueue[_Request] = queue.SimpleQueue()
         self._next_request: _Request | None = None
         self._closed = False
-        # A daemon: a program that ends without closing must not hang; what it was told is committed, is.
+        # A daemon: a program that ends without closing must not hang; what was reported as committed stays
+        # so.
         self._thread = threading.Thread(target=self._run_thread, name="ledger", daemon=True)
         self._thread.start()
 

@@ -61,18 +61,21 @@ class Confirmations:
     ) -> GenerationStatus | float | None:
         """Return the status to act on, the seconds after which to poll again to confirm it, or None.
 
-        None means that the generation is still running. `completed_before`: an earlier run has been told
+        None means that the generation is still running. `completed_before`: an earlier run has seen
         that it is completed. Once completed, it is paid for: no later `error` makes it anything but a
         video whose URL is awaited.
         """
+        # The URL is there, which no flapping replica invents.
         if status.phase is Phase.COMPLETED:
             self.forget(key)
             return status
         observed = self._observed.get(key)
         completed = completed_before or (observed is not None and observed.completed_at is not None)
+        # Called completed once, it is charged: an error now buys no other generation, the URL is waited for.
         if status.failure is not None and (completed or status.failure.code == NO_VIDEO):
             return self._await_url(key, status, now)
         if status.phase is not Phase.FAILED:
+            # It goes on: the error before was a replica's, and a later one has to be confirmed anew.
             if observed is not None:
                 observed.error_at = None
             return None

@@ -32,7 +32,7 @@ _CACHED_SAMPLES: Final = 24
 """How many rendering times stand for what earlier runs have left in memory."""
 
 _MAX_DURATION_KEYS: Final = 8
-"""Kinds of generations told apart; all others count as one."""
+"""Duration keys kept apart; all others count as one."""
 
 _DEFAULT_RENDER_INTERVALS: Final = 8.0
 """The rendering time to expect before anything is known, in poll intervals: the vendor's sample run."""

@@ -102,6 +102,7 @@ class PollerPool:
     async def _poll(self, key: str) -> None:
         run = self._run
         record = run.state.records[key]
+        # A kept-alive connection leads to the same replica again; a second opinion needs another.
         status = await run.deps.api.get_status(
             record.generation_id, new_connection=key in self._confirmations
         )
@@ -140,6 +141,7 @@ class PollerPool:
         if failure is not None:
             self._last_errors[record.key] = failure.message
         if failure is not None and failure.code == NO_VIDEO and record.completed_at is None:
+            # On disk at once: the next run must not take a later error for a free generation.
             record = await run.commit(record, record.evolve(completed_at=run.deps.wall()))
         now = run.deps.clock()
         if not self._left_without_key(record, now):
@@ -184,6 +186,7 @@ class PollerPool:
         del self._not_found[record.key]
         failed = self._confirmations.last_error(record.key)
         self._untrack(record.key)
+        # 404 proves no failure, and a completed generation is paid: the log has to say more.
         if failed is None or record.completed_at is not None:
             self._ask_log(record)
         else:
@@ -273,11 +276,13 @@ class PollerPool:
         if not backoff.should_regenerate(
             retryable=retryable, faults=failed.faults - 1, generation_retries=max_retries
         ):
+            # `failed` keeps what the vendor charged, which the budget counts.
             await run.commit(record, failed)
             return
         when = "generating it again" if run.state.stop_reason is None else "the next run generates it again"
         message = f"{record.id}: {failure.message if failure else ''}; {when}"
         run.report_event(Topic.NOTE, message, Level.WARNING, record)
         retried = failed.evolve(State.PENDING, failure=None, generation_id="", finished_at=None)
+        # Both in one transaction: a kill in between would leave a failure that nobody retries.
         await run.commit_both(record, failed, retried)
         run.state.queue(retried)

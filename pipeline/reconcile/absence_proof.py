@@ -62,6 +62,7 @@ def check_key(submission: Submission, evidence: Evidence) -> Missing | None:
             f"it was sent to {submission.api_url}, and the log is that of {evidence.log.api_url}",
             f"run again with --base-url {submission.api_url}",
         )
+    # The log of another key shows nothing of this submission, accepted or not.
     if submission.key_id != evidence.log.key_id:
         return Missing(
             Premise.KEY,
@@ -99,6 +100,7 @@ def check_anonymous(submission: Submission, evidence: Evidence) -> Missing | Non
     """A request of that moment and model that carries no correlation id may be this very one."""
     sent_at = submission.sent_at
     for row in evidence.log.anonymous:
+        # Where a time is missing, the row counts as near: to be in doubt for longer costs nothing.
         near = sent_at is None or row.at is None or abs(row.at - sent_at) <= ANONYMOUS_SPAN_S
         same_model = not row.model or not submission.model or row.model == submission.model
         if near and same_model and row.inference_id not in evidence.known_generations:
@@ -146,6 +148,7 @@ def check_after(submission: Submission, evidence: Evidence) -> Missing | None:
     """
     charges = evidence.charges
     seen = _reaches_before(submission, evidence) and _seen_after(submission, evidence)
+    # A log that stopped before the row was due shows every older row and still proves nothing.
     if seen and (_is_live(submission, evidence) or (charges is not None and charges.not_offered)):
         return None
     if charges is None or charges.not_offered or charges.error:
@@ -191,6 +194,7 @@ def _reaches_before(submission: Submission, evidence: Evidence) -> bool:
 
 def check_passes(evidence: Evidence) -> Missing | None:
     """Two passes some time apart have to agree: one may have met a replica that is behind."""
+    # Replicas lag by seconds to minutes; a tenth of the whole wait lets one that was behind catch up.
     gap_s = evidence.wait_s * PASS_GAP_SHARE
     apart_s = evidence.apart_s
     if apart_s is not None and apart_s >= gap_s:

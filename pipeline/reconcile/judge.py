@@ -64,14 +64,17 @@ Verdict = Found | FailedAtVendor | NeverAccepted | StillInDoubt
 def judge(record: Record, submission: Submission, evidence: Evidence) -> Verdict:
     """Return what the pass says of a row in doubt."""
     row = evidence.log.rows.get(record.correlation_id)
+    # First of all: a failed row has an inference id too, which must not be taken for a generation that runs.
     if row is not None and row.succeeded is False:
         return FailedAtVendor(row.inference_id)
     if row is not None and row.inference_id:
+        # Two rows must not share one clip; which of them was billed, only a person can find out.
         if row.inference_id in evidence.known_generations - {record.generation_id}:
             message = f"the log names a generation that another row has: {row.inference_id}"
             return StillInDoubt(record, (Missing(Premise.GENERATION, message, BY_HAND),))
         return Found(row.inference_id)
     missing = prove_absence(submission, evidence)
+    # Only a proof whose every premise holds sends the row again: a wrong one pays twice.
     if row is None and not missing:
         return NeverAccepted()
     if record.absent_since is None and evidence.now is not None and starts_absence(submission, evidence):
@@ -151,6 +154,7 @@ def judge_unknown_generation(record: Record, log: LogPass, verdict: Verdict, now
     lacks = {m.premise for m in verdict.missing} if isinstance(verdict, StillInDoubt) else set()
     if row is None and (not log.complete or Premise.KEY in lacks):
         return None
+    # The log lists it as failed, or provably never had it: then another one may be bought.
     not_charged = row is not None or isinstance(verdict, NeverAccepted)
     says = "does not show it" if row is None else "lists it as failed"
     message = f"the vendor does not know the generation {record.generation_id} (404), and its log {says}"

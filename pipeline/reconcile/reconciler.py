@@ -95,9 +95,11 @@ class Reconciler:
         if self.key_prefix:
             log = replace(log, key_id=_owner_of(log, known))
         view = await self._with_records(View(log, clock, now, order), known)
+        # From what is at hand first; all records and the charges only for what is nearly proven.
         verdicts = self._judge_all(in_doubt, view)
         nearly = [record for record in in_doubt if _is_nearly_proven(verdicts[record.key])]
         if nearly:
+            # Rows that have left the manifest testify too, and keep their generations.
             view = await self._with_records(view, await self.load_records())
             verdicts |= self._judge_all(nearly, view)
             nearly = [record for record in nearly if isinstance(verdicts[record.key], StillInDoubt)]
@@ -139,6 +141,7 @@ class Reconciler:
                     status = await self.api.get_status(generation_id)
                     if not isinstance(status, StatusError):
                         return mark_found(record, generation_id)
+                    # No answer about it: neither charged nor free is proven, so the row stays in doubt.
                     if status.http_status != NOT_FOUND:
                         return record
                 return mark_never_ran(record, now=self.wall(), generation_retries=generation_retries)

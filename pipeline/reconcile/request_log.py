@@ -176,12 +176,14 @@ async def read_window(
         page = await api.log_page(window.query, limit=PAGE_ROWS, offset=offset, key_prefix=key_prefix)
         if isinstance(page, StatusError):
             return page
+        # The last row of the page before is missing here: others may be missing between the two.
         if last and all(_row_name(row) != last for row in page.rows):
             return StatusError(200, "two pages do not overlap: the log is behind in parts")
         if not take(page.rows) or not page.has_more:
             return None
         if page.row_count == 1:
             return StatusError(200, "its pages are too short to overlap")
+        # New rows push older ones to later pages while they are read; the overlap finds them again.
         overlap = min(OVERLAP_ROWS, page.row_count // 2)
         last = _row_name(page.rows[-1]) if overlap and page.rows else ""
         offset += page.row_count - overlap
@@ -217,6 +219,7 @@ async def fetch_log(
         return not ended_early
 
     error: StatusError | None = None
+    # Windows of the past end before now; only the newest page shows whether the log still goes on.
     if not any("period" in window.query for window in windows):
         error = await _read_newest(api, collected, key_prefix)
     for number, window in enumerate(windows if error is None else ()):

@@ -66,8 +66,10 @@ class Budget:
         price, replaced = ceil_micro(price_usd), self._excess(key)
         if self._limit is None:
             return True
+        # An unknown cost may be anything: under a limit nothing more is bought until it is known.
         if self._book.unpriced_jobs or self._committed() - replaced + price > self._limit:
             return False
+        # Held here only until the step is committed; from then on the entry in the book counts in its place.
         self._held[key] = price
         self._covered[key] = set()
         return True

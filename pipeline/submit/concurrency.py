@@ -123,11 +123,13 @@ class AdaptiveConcurrencyLimit:
         stale = self._remove_outstanding()
         if retry_after_s is not None:
             self._paused_until = max(self._paused_until, now + retry_after_s)
+        # It left before the refusal that is already counted, and says nothing new.
         if stale:
             return
         self._outstanding_at_rejection = self._outstanding
         self._rejections_below_limit += in_flight < self._limit < self._ceiling
         at_known_limit = in_flight == self._rejected_in_flight and self._accepted_since_rejection > 0
+        # A 429 at a limit that is known speaks for the limit; one below it for a rate.
         self._gap_s *= 0.5 if at_known_limit else GAP_GROWTH
         self._limit = max(1, min(self._limit, in_flight))
         wait = self._wait_s()

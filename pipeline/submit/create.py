@@ -1,7 +1,8 @@
 """One create: the intent on disk, the POST, its outcome on disk. No pools, no polling.
 
 The order protects the money: `submitting` with its correlation id is durable before a byte leaves, the
-outcome right after, and both with the POST lie under one shield whose deadline `hurry` sets.
+outcome right after, and both with the POST lie under a shield whose deadline
+`set_shutdown_deadline` sets.
 """
 
 from __future__ import annotations
@@ -104,6 +105,7 @@ class Submitter:
         Raises `Conflict` when someone else has the row, and a `StopRun` when the ledger fails: then the
         row is `submitting` on disk, and in doubt for whoever reads it next.
         """
+        # Each submission gets a correlation id of its own: the log must tell a second one from the first.
         submission_no = record.intent + 1
         submitting = record.evolve(
             State.SUBMITTING,
@@ -112,6 +114,7 @@ class Submitter:
             submitted_at=self._wall(),
             key_id=self._key_id,
             api_url=self._api.name,
+            # By the vendor's clock, as its log is; this machine's may be wrong.
             vendor_sent_at=self._api.vendor_now(),
             reserved_usd=price_usd,
             earlier_usd=record.usd_spent or 0.0,
@@ -121,10 +124,13 @@ class Submitter:
         )
         result: CreateResult = OutcomeUnknown("stopped before the answer came")
         with self._shielded():
+            # On disk before the first byte leaves: after any kill, the next run asks the log.
             submitting = await self._commit_intent(record, submitting)
+            # From here on money may be spent, so that the row is in doubt until an outcome is on disk.
             self.unresolved[record.key] = submitting
             answered = await self._api.create(submitting.body, submitting.correlation_id)
             result = _own_generation(await self._check_model(submitting, answered), submitting, self._owners)
+        # A new shield: a create that used up the deadline of the first must still reach the disk.
         with self._shielded():
             after = await self._ledger.commit(
                 submitting, apply_create_result(submitting, result, self._wall())
@@ -146,13 +152,14 @@ class Submitter:
         The absence of a create from the vendor's log is a proof some time after `submitted_at`.
         """
         submitting = await self._ledger.commit(record, submitting)
+        # A submission that seems older than it is would be proven absent too soon.
         while self._wall() - (submitting.submitted_at or 0.0) > MAX_INTENT_AGE_S:
             submitting = await self._ledger.commit(submitting, submitting.evolve(submitted_at=self._wall()))
         return submitting
 
     @contextmanager
     def _shielded(self) -> Iterator[None]:
-        """Keep cancellation out; `hurry` bounds for how long."""
+        """Keep cancellation out; `set_shutdown_deadline` bounds for how long."""
         with anyio.CancelScope(shield=True) as scope:
             self._shielded_scopes.add(scope)
             if self._shutting_down:
@@ -173,6 +180,7 @@ def _own_generation(result: CreateResult, sent: Record, owners: dict[str, str]) 
     """Return `result` unless its generation belongs to another row: two rows must not share one clip."""
     if not isinstance(result, Accepted):
         return result
+    # A cache in front of the vendor may answer with the response to another create.
     owner = owners.setdefault(result.generation_id, sent.key)
     if owner == sent.key:
         return result
@@ -197,10 +205,12 @@ def apply_create_result(submitted: Record, result: CreateResult, now: float) -> 
                 attempts=submitted.attempts + 1,
             )
         case RetryableRejection():
+            # Provably not accepted: only that may give the reservation back and let the row be sent again.
             return submitted.evolve(State.PENDING, reserved_usd=None, attempts=submitted.attempts + 1)
         case RateLimited() | AccountBlocked():
             return submitted.evolve(State.PENDING, reserved_usd=None)
         case OutcomeUnknown(message=message, request_id=request_id):
+            # The reservation stays, since in doubt may be paid; only the log or the user settles it.
             return submitted.evolve(
                 State.IN_DOUBT,
                 failure=Failure("in_doubt", message),

@@ -65,6 +65,7 @@ class SubmitterPool:
     async def _next_job(self) -> Record:
         """Wait for the next row that may be submitted; its slot and its budget are taken on return."""
         run, state = self._run, self._run.state
+        # One at a time: several at once would each find the last slot, or the last of the budget, free.
         async with self._queue_lock:
             while True:
                 now = run.deps.clock()
@@ -102,9 +103,11 @@ class SubmitterPool:
         if budget.reserve(record.key, price):
             state.budget_exhausted = False
             return True
+        # What is in flight may fail and give its reservation back, so the budget is not used up yet.
         if state.submitting or state.tracked or state.finishing:
             await run.wait_changed()
             return False
+        # A row in doubt counts until the log settles it; it may turn out never to have been accepted.
         if state.in_doubt:
             if not state.budget_exhausted:
                 state.budget_exhausted = True
@@ -127,10 +130,12 @@ class SubmitterPool:
             await self._accept_conflict(record)
             return
         except StopRun:
+            # The ledger failed between intent and outcome: the row is shown as the disk has it.
             state.records[record.key] = self._submitter.unresolved.get(record.key, record)
             raise
         finally:
             state.submitting -= 1
+            # The outcome never came, so `_apply_result` will not tell the limit that this create is over.
             if not applied:
                 run.deps.concurrency_limit.on_ended(run.deps.clock())
         state.submission_order[after.correlation_id] = order
@@ -188,6 +193,7 @@ class SubmitterPool:
     async def _on_account_blocked(self, record: Record, result: AccountBlocked) -> None:
         """Stop for what is the account's by more than one row's answer; one row's refusal is its own."""
         run, state = self._run, self._run.state
+        # A 429 for the quota is the account's by its own words; no second opinion is needed.
         if result.reason is StopReason.QUOTA or state.stop_reason is not None:
             state.queue(record)
             self._block(result)
@@ -195,6 +201,7 @@ class SubmitterPool:
         self._refused.on_refused(record.key)
         http_status = 401 if result.reason is StopReason.KEY else 403
         refusal = Refusal(http_status, result.message, run.deps.price_of(record))
+        # A firewall answers one prompt with the 403 of an empty account, so the account is asked first.
         cause = await run.deps.api.explain_refusal(refusal)
         if cause.blocked is not None or self._refused.speak_for_account():
             state.queue(record)

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "status": "Count a batch's rows by state, also while a run is going on.",
     "report": "Write results.csv and report.html again, from the ledger.",
     "pick": "Choose among the takes of a row; the chosen clips are in picks/.",
+    "review": "Serve the page of a batch, to choose among its takes there.",
     "verify": "Read every saved video and compare it with what was saved.",
     "costs": "Compare what was charged with the vendor's own log.",
     "reconcile": "Ask the vendor's log about rows in doubt, settle what is proven, and end.",

@@ -70,7 +70,7 @@ async def write_results(
     manifest = json.loads(await ledger.meta_get("manifest") or '""')
     title = Path(manifest).stem if manifest else paths.folder.name
     sandbox = await made_by_sandbox(ledger)
-    writer = ResultsWriter(store, title=title, manifest=manifest, sandbox=sandbox)
+    writer = ResultsWriter(store, title=title, manifest=manifest, sandbox=sandbox, batch=ledger.identity)
     if only_picks:
         await writer.write_picks_page(records)
         return (PICKS_PAGE_NAME,)

@@ -14,6 +14,7 @@ import click
 from pipeline.cli.ends.ci import log_group, on_github
 from pipeline.cli.ends.terminal import BestEffortStream
 from pipeline.cli.progress import Progress
+from pipeline.events import Event, Level, Topic
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -44,11 +45,18 @@ class TerminalWatcher:
             estimate_usd=prepared.cost_estimate.batch_usd,
         )
         self.observers: Sequence[Observer] = [self._progress]
-        self._feed = None
+        self._feed = self._reviews = None
         if options.serve is not None:
-            from pipeline.results.live import ChangeFeed
+            from pipeline.results.live import ChangeFeed, Reviews
 
             self._feed = ChangeFeed(records)
+            store, log = prepared.config.store, prepared.batch.run_log
+            self._reviews = Reviews(
+                prepared.batch.ledger,
+                store,
+                self._feed,
+                notify=lambda note: log.on_event(Event(Topic.NOTE, note, Level.WARNING)),
+            )
             self.observers = [self._progress, self._feed]
 
     @asynccontextmanager
@@ -61,10 +69,13 @@ class TerminalWatcher:
                 yield
 
     async def keep_current(self) -> None:
-        """Redraw what is due, until cancelled."""
-        while True:
-            await anyio.sleep(TICK_S)
-            self._progress.tick()
+        """Redraw what is due, and follow reviewers, until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            if self._reviews is not None:
+                tasks.start_soon(self._reviews.keep_up)
+            while True:
+                await anyio.sleep(TICK_S)
+                self._progress.tick()
 
     @asynccontextmanager
     async def _live_page(self) -> AsyncIterator[None]:
@@ -82,6 +93,7 @@ class TerminalWatcher:
             output_folder=None if "://" in output else Path(output),
             eta=self._eta,
             sandbox=self._options.request.sandbox,
+            reviews=self._reviews,
         )
         async with page:
             click.echo(f"live page: {page.url}", err=True)

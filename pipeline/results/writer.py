@@ -41,10 +41,15 @@ class ResultsWriter:
         manifest: str,
         sandbox: bool = False,
         ledger: Ledger | None = None,
+        batch: str = "",
     ) -> None:
-        """`ledger` is asked for the picks, which reviewers change while a run holds its records."""
+        """`ledger` is asked for the picks, which reviewers change while a run holds its records.
+
+        `batch` is the ledger's identity.
+        """
         self._store = store
         self._ledger = ledger
+        self._batch = batch or (ledger.identity if ledger is not None else "")
         self._sandbox = sandbox
         self._title = title
         self._manifest = manifest
@@ -104,15 +109,17 @@ class ResultsWriter:
                 next_command=next_command,
                 sandbox=self._sandbox,
                 money=money,
+                batch=self._batch,
             ).encode()
 
         try:
-            if self._ledger is not None and any(record.pick for record in records):
-                await PicksFolder(self._ledger, self._store).update(records)
+            if self._ledger is not None:
+                with contextlib.suppress(LedgerError):  # the run itself reports a ledger that is gone
+                    await PicksFolder(self._ledger, self._store).update(records)
             await self._store.write_bytes(
                 REPORT_NAME, await anyio.to_thread.run_sync(render_page), durable=False
             )
-        except (StoreError, LedgerError):
+        except StoreError:
             return False
         return True
 

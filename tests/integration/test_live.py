@@ -16,9 +16,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.errors import UsageError
 from pipeline.events import Event, Topic
-from pipeline.model import State
-from pipeline.results.live import BindAddress, ChangeFeed, LivePage, parse_bind
+from pipeline.ledger import Ledger
+from pipeline.model import Pick, State
+from pipeline.results.live import BindAddress, ChangeFeed, LivePage, Reviews, parse_bind
 from pipeline.results.report.page_data import FIELDS
+from pipeline.storage.local import LocalStore
 from tests.unit.sample_rows import done, failed, row
 
 if TYPE_CHECKING:
@@ -246,3 +248,54 @@ def test_where_to_listen(text: str, bind: BindAddress, local: bool) -> None:
 def test_where_nobody_can_listen(text: str) -> None:
     with pytest.raises(UsageError, match="HOST"):
         parse_bind(text)
+
+
+@asynccontextmanager
+async def reviewed_page(root: Path, records: list[Record]) -> AsyncIterator[tuple[Ledger, Reviews, Any]]:
+    async with await Ledger.open(root / "ledger.sqlite3") as ledger:
+        await ledger.add(records)
+        feed, store = ChangeFeed(records), LocalStore(root)
+        reviews = Reviews(ledger, store, feed, notify=print)
+        page = LivePage(
+            feed, BindAddress("127.0.0.1", 0), title="t", manifest="m", output_folder=root, reviews=reviews
+        )
+        async with page, aiohttp.ClientSession(page.url) as session:
+            yield ledger, reviews, session
+
+
+@pytest.mark.parametrize(
+    ("headers", "document", "status"),
+    [
+        ({}, {"picks": [{"key": "job-0@f0", "pick": "picked", "note": "n"}]}, 204),
+        ({"Origin": "https://evil.example"}, {"picks": []}, 403),
+        ({"Origin": "null"}, {"picks": []}, 403),
+        ({"X-Veobatch-Token": "guessed"}, {"picks": []}, 403),
+        ({"Content-Type": "text/plain"}, {"picks": []}, 415),
+        ({}, {"picks": [{"key": "job-9@f9", "pick": "picked", "note": ""}]}, 422),
+        ({}, {"picks": [{"key": "job-1@f1", "pick": "picked", "note": ""}]}, 422),
+        ({}, {"picks": [{"key": "job-0@f0"}]}, 422),
+        ({}, [], 422),
+    ],
+)
+async def test_a_pick_comes_from_our_own_page_or_not_at_all(
+    tmp_path: Path, headers: dict[str, str], document: object, status: int
+) -> None:
+    async with reviewed_page(tmp_path, [done(0), row(1)]) as (ledger, reviews, session):
+        own = {"X-Veobatch-Token": reviews.token, "Origin": str(session._base_url.origin())}
+        data = json.dumps(document)
+        sent = {"Content-Type": "application/json", **own, **headers}
+        async with session.post("picks", data=data, headers=sent) as response:
+            assert response.status == status, await response.text()
+            assert "Access-Control-Allow-Origin" not in response.headers
+        async with session.options("picks", headers={"Origin": "https://evil.example"}) as response:
+            assert response.status == 405
+        assert await ledger.picks() == ({"job-0@f0": Pick("picked", "n")} if status == 204 else {})
+
+
+async def test_a_run_takes_no_pick_back(tmp_path: Path) -> None:
+    rows = [done(0), row(1)]
+    feed = ChangeFeed(rows)
+    feed.set_picks({"job-0@f0": Pick("picked", "n")})
+    feed.on_transition(rows[0], done(0, polls=9))
+    [changed] = [record for record in feed.records() if record.id == "job-0"]
+    assert (changed.pick, changed.pick_note, changed.polls) == ("picked", "n", 9)

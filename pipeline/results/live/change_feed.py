@@ -7,15 +7,16 @@ came after the last thing it saw, so that a page that lost its connection misses
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline import system
 from pipeline.events import Event, Topic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from pipeline.model import Record
+    from pipeline.model import Pick, Record
 
 
 class ChangeFeed:
@@ -34,11 +35,26 @@ class ChangeFeed:
         self.closed = False
 
     def on_transition(self, before: Record, after: Record) -> None:
+        known = self._records.get(after.key)
+        if known is not None and (known.pick, known.pick_note) != (after.pick, after.pick_note):
+            after = replace(
+                after, pick=known.pick, pick_note=known.pick_note
+            )  # the run does not follow picks
+        self._record_change(after)
+        self._notify()
+
+    def set_picks(self, picks: Mapping[str, Pick]) -> None:
+        """Take over what reviewers say, by key."""
+        for key, (pick, note) in picks.items():
+            self._record_change(replace(self._records[key], pick=pick, pick_note=note))
+        if picks:
+            self._notify()
+
+    def _record_change(self, after: Record) -> None:
         self._change_count += 1
         self._records[after.key] = after
         self._last_change_no.pop(after.key, None)
         self._last_change_no[after.key] = self._change_count
-        self._notify()
 
     def on_event(self, event: Event) -> None:
         if event.topic is Topic.THROTTLED:

@@ -1,6 +1,7 @@
 """The live page's web server: the page, its events, the videos beside it, and metrics.
 
-Owns HTTP and nothing of the run: it reads the feed, and files below the output folder. Read-only.
+Owns HTTP and nothing of the run: it reads the feed, and files below the output folder. It writes nothing but
+what `Reviews` lets in.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
 
     from pipeline.results.live.change_feed import ChangeFeed
+    from pipeline.results.live.reviews import Reviews
 
 _TOKEN_COOKIE: Final = "veobatch-token"  # noqa: S105 - the name of a cookie
 _MEDIA_FOLDERS: Final = frozenset({"videos", "posters"})
@@ -52,6 +54,7 @@ class LivePage:
 
     `root` is the output folder, or None when videos lie elsewhere; `eta` returns the seconds left or None.
     A bind that others can reach gets a token unless `token` names one.
+    With `reviews` the page can pick.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class LivePage:
         token: str = "",
         eta: Callable[[], float | None] | None = None,
         sandbox: bool = False,
+        reviews: Reviews | None = None,
     ) -> None:
         self._feed = feed
         self._bind_address = bind_address
@@ -74,6 +78,7 @@ class LivePage:
         self._token = token or ("" if bind_address.is_loopback else system.token_hex(24))
         self._eta = eta
         self._sandbox = sandbox
+        self._reviews = reviews
         self._rendered_sections: tuple[str, dict[str, str]] = ("", {})
         self._rendered_at = 0.0
         self._render_s = 0.0
@@ -86,6 +91,8 @@ class LivePage:
         app = web.Application(middlewares=[self._authorize])
         app.router.add_get("/", self._serve_page)
         app.router.add_get("/events", self._serve_events, allow_head=False)
+        if self._reviews is not None:
+            app.router.add_post("/picks", self._reviews.handle)
         app.router.add_get("/results.csv", self._serve_csv)
         app.router.add_get("/metrics", self._serve_metrics)
         app.router.add_get("/{folder}/{path:.+}", self._serve_file)
@@ -161,6 +168,7 @@ class LivePage:
                 live=True,
                 since=cursor,
                 sandbox=self._sandbox,
+                token=self._reviews.token if self._reviews is not None else "",
             )
 
         return web.Response(text=await asyncio.to_thread(page), content_type="text/html")

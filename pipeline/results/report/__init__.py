@@ -44,6 +44,8 @@ def render(
     sandbox: bool = False,
     money: Totals | None = None,
     client: bool = False,
+    batch: str = "",
+    token: str = "",
 ) -> str:
     """Return the page. `generated_at` is seconds since the epoch; `title` is what the batch is called.
 
@@ -51,8 +53,11 @@ def render(
     up to date; any other makes no request but for the files beside it and, in a row's details, the row's
     source image. `since` is the last change that the page contains. `sandbox` says that no money is real.
     A page for a `client` has the clips and nothing of how they were made.
+    `batch` is the ledger's identity, by which a
+    browser keeps the picks of a page on disk; a live page with a `token` sends them to its server.
     """
     rows = page_records(records, live=live)
+    review = "" if client else ("live" if token else "") if live else "file"
     style, script = _read_asset("page.css"), _build_script(live=live)
     return _template("page.html").render(
         **_template_context(rows, live, sandbox, money),
@@ -64,7 +69,10 @@ def render(
         style=style,
         script=script,
         policy=_content_security_policy(style, script, live),
-        payload=page_data.page_payload(rows, sandbox=sandbox, since=since),
+        review=bool(review),
+        payload=page_data.page_payload(
+            rows, sandbox=sandbox, since=since, review=review, batch=batch or title, token=token
+        ),
     )
 
 
@@ -134,7 +142,15 @@ def _read_asset(name: str) -> str:
 @lru_cache
 def _build_script(*, live: bool) -> str:
     """Return the page's script: its files in one scope of their own, then the call that starts it."""
-    names = ("dom.js", "gallery.js", "detail.js", *(("live.js",) if live else ()))
+    names = (
+        "dom.js",
+        "gallery.js",
+        "play.js",
+        "review.js",
+        "detail.js",
+        "keys.js",
+        *(("live.js",) if live else ()),
+    )
     body = "\n".join(_read_asset(name) for name in names)
     begin = "() => { start(); connectEvents(); }" if live else "start"
     return f'"use strict";\n(() => {{\n{body}\nload({begin});\n}})();\n'

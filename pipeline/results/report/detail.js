@@ -49,6 +49,7 @@ function createSourceImage(row) {
 function detailList(row) {
   const list = createElement("dl");
   addFact(list, "Id", copyableValue(row[column.id], "id"));
+  addFact(list, "Review", [row[column.pick], row[column.note]].filter(Boolean).join(": "));
   addFact(list, "File", copyableValue(filePath(row), "path"));
   addFact(list, "Model", row[column.model]);
   for (const [name, value] of row[column.params]) addFact(list, name, value);
@@ -80,7 +81,7 @@ function detailMedia(row) {
 let shownKey = "";
 let opener = null;
 function openDetail(key) {
-  const row = rows.get(key);
+  const row = takes.get(key);
   if (!row) return;
   shownKey = key;
   for (const video of document.querySelectorAll("video")) video.pause();
@@ -102,8 +103,8 @@ function openDetail(key) {
   if (!detail.open) { opener = document.activeElement; detail.showModal(); }
 }
 function showNeighbor(by) {
-  const index = view.rows.findIndex((row) => row[column.key] === shownKey);
-  const next = view.rows[index + by];
+  const all = view.groups.flat();
+  const next = all[all.findIndex((row) => row[column.key] === shownKey) + by];
   if (next) openDetail(next[column.key]);
 }
 // Back to the button that opened the dialog; a live page may have replaced its card meanwhile.

@@ -24,17 +24,6 @@ function createDownloadLink(row) {
   link.setAttribute("aria-label", "Download the video of " + row[column.id]);
   return link;
 }
-function playIcon() {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("viewBox", "0 0 48 48");
-  svg.setAttribute("aria-hidden", "true");
-  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-  path.setAttribute("d", "M15 9.5v29a1.5 1.5 0 0 0 2.3 1.3l22-14.5a1.5 1.5 0 0 0 0-2.6l-22-14.5A1.5 1.5 0 0 0 15 9.5z");
-  path.setAttribute("fill", "currentColor");
-  svg.append(path);
-  return svg;
-}
-
 const announce = (text) => { byId("announcer").textContent = text; };
 async function copyText(text) {
   try {

@@ -41,7 +41,8 @@ def headline(totals: Summary, *, live: bool = False) -> tuple[str, str]:
 
 def figures(totals: Summary, records: Iterable[Record]) -> list[Figure]:
     """Return the numbers at the top of the page, only those that are known."""
-    out = [Figure(f"{totals.counts.get(State.DONE, 0):,}", "videos", f"of {counted(totals.total, 'row')}")]
+    records = list(records)
+    out = [Figure(f"{totals.counts.get(State.DONE, 0):,}", "videos", _whole(records))]
     if totals.video_s:
         out.append(Figure(format_duration(totals.video_s), "of footage", format_bytes(totals.saved_bytes)))
     out.append(_money_figure(totals))
@@ -53,6 +54,15 @@ def figures(totals: Summary, records: Iterable[Record]) -> list[Figure]:
         elapsed = format_duration(totals.ended_at - totals.began_at)
         out.append(Figure(elapsed, "from first to last", counted(totals.polls, "poll")))
     return out
+
+
+def _whole(records: Sequence[Record]) -> str:
+    """Return what there could be: rows, or takes of rows."""
+    rows = counted(len({record.row_id for record in records}), "row")
+    several = any(record.take > 1 for record in records)
+    return (
+        f"of {counted(len(records), 'take')} of {rows}" if several else f"of {counted(len(records), 'row')}"
+    )
 
 
 def _money_figure(totals: Summary) -> Figure:

@@ -48,6 +48,10 @@ FIELDS: Final = (
     "position",
     "polls",
     "warnings",
+    "row",
+    "take",
+    "pick",
+    "note",
 )
 """The order of a row's fields; the page gets this list and does not rely on the order."""
 
@@ -69,9 +73,9 @@ def page_rows(records: Iterable[Record]) -> list[Row]:
     return [_page_row(record) for record in records]
 
 
-def page_payload(records: Sequence[Record], *, sandbox: bool = False, since: str = "") -> str:
-    """Return the page's data as JSON: the rows, or for a large batch gzip in base64 under `packed`."""
-    data: dict[str, Any] = {"fields": FIELDS, "sandbox": sandbox, "since": since}
+def page_payload(records: Sequence[Record], **facts: object) -> str:
+    """Return the page's data as JSON: `facts` and the rows, for a large batch gzip in base64 as `packed`."""
+    data: dict[str, Any] = {"fields": FIELDS, **facts}
     rows = page_rows(records)
     if len(rows) <= MAX_PLAIN_ROWS:
         return script_json(data | {"rows": rows})
@@ -137,6 +141,10 @@ def _page_row(record: Record) -> Row:
         record.position,
         record.polls,
         list(artifact.warnings) if artifact else [],
+        record.row_id,
+        record.take,
+        record.pick,
+        record.pick_note,
     ]
 
 

@@ -1,0 +1,95 @@
+"""A batch with its ledger, and its page served for review in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pipeline.ledger import Ledger
+from pipeline.model import Artifact, Pick, Record, State
+from pipeline.results.live import BindAddress, ChangeFeed, LivePage, Reviews
+from pipeline.storage.local import LocalStore
+from tests.browser.conftest import CLIPS
+from tests.unit.sample_rows import MEDIA, row
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def takes(rows: int, takes_of_each: int) -> list[Record]:
+    """Done rows of several takes, whose clips are those that `copy_clips` has made."""
+    return [_take(index, take) for index in range(rows) for take in range(1, takes_of_each + 1)]
+
+
+def _take(index: int, take: int) -> Record:
+    suffix = "" if take == 1 else f".{take}"
+    stem = f"row-{index}{suffix}"
+    poster = f"videos/clip #{take % CLIPS} 100%.jpg"
+    artifact = Artifact(f"videos/{stem}.mp4", 1, f"{index}/{take}", replace(MEDIA, duration_s=2.0), poster)
+    facts = {"key": f"{stem}@f{index}", "id": stem, "take": take, "file_stem": stem, "usd_spent": 0.4}
+    return row(index, State.DONE, artifact=artifact, **facts)
+
+
+def copy_clips(folder: Path, clips: Path, records: list[Record]) -> list[Record]:
+    """Give every take a clip of its own; return the records with their true sizes and sums."""
+    import hashlib
+
+    (folder / "videos").mkdir(exist_ok=True)
+    for poster in clips.glob("*.jpg"):
+        (folder / "videos" / poster.name).write_bytes(poster.read_bytes())
+    found = []
+    for record in records:
+        assert record.artifact is not None
+        # The take's own name behind the clip's last box: players ignore it, and no two files are alike.
+        data = (clips / f"clip #{record.take % CLIPS} 100%.mp4").read_bytes() + record.id.encode()
+        (folder / record.artifact.path).write_bytes(data)
+        artifact = replace(record.artifact, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+        found.append(replace(record, artifact=artifact))
+    return found
+
+
+class Review:
+    """`veobatch review` without its process."""
+
+    def __init__(self, folder: Path, records: list[Record]) -> None:
+        self._folder = folder
+        self._records = records
+        self._up = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self._thread.start()
+        assert self._up.wait(20)
+
+    def end(self) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._over.set)
+            self._thread.join(20)
+
+    def picks(self) -> dict[str, Pick]:
+        """Return what the ledger has, by key."""
+        return asyncio.run_coroutine_threadsafe(self._ledger.picks(), self._loop).result(20)
+
+    def say(self, picks: dict[str, Pick]) -> None:
+        """Write picks behind the page's back, as the command does."""
+        asyncio.run_coroutine_threadsafe(self._ledger.set_picks(picks), self._loop).result(20)
+
+    async def _run(self) -> None:
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        store = LocalStore(self._folder)
+        async with await Ledger.open(self._folder / "ledger.sqlite3") as self._ledger:
+            await self._ledger.add(self._records)
+            feed = ChangeFeed(self._records)
+            reviews = Reviews(self._ledger, store, feed, notify=print)
+            page = LivePage(
+                feed, BindAddress("127.0.0.1", 0), title="t", manifest="m.yaml", output_folder=self._folder,
+                reviews=reviews,
+            )  # fmt: skip
+            async with page, asyncio.TaskGroup() as tasks:
+                keeping = tasks.create_task(reviews.keep_up())
+                self.url = page.url
+                self._up.set()
+                await self._over.wait()
+                keeping.cancel()
+            await reviews.update_folder()
+        await store.aclose()

@@ -11,6 +11,7 @@ from pipeline.client.json_values import (
     MAX_MESSAGE_CHARS,
     UnreadableResponseError,
     excerpt,
+    hide_parameters,
     parse_id,
     parse_object,
     storable_text,
@@ -81,9 +82,9 @@ def generation_failure(error: object, status: str) -> Failure:
 def parse_error(error: object) -> tuple[str, str]:
     """Return (name, message) of an error in any of the shapes seen: object, `detail` list, string."""
     if isinstance(error, str):
-        return "", storable_text(error.strip()[:MAX_MESSAGE_CHARS])
+        return "", _message(error)
     if isinstance(error, list):
-        return "", storable_text(_detail_message(error)[:MAX_MESSAGE_CHARS])
+        return "", _message(_detail_message(error))
     if not isinstance(error, dict) or not error:
         return "", ""
     name = text_of(error.get("name")) or text_of(error.get("code"))
@@ -91,7 +92,11 @@ def parse_error(error: object) -> tuple[str, str]:
     message = text_of(raw_message) or _detail_message(error.get("detail"))
     if not message and (raw_message or not name):
         message = truncated_json(raw_message or error)
-    return storable_text(name.strip()[:200]), storable_text(message.strip()[:MAX_MESSAGE_CHARS])
+    return _message(name)[:200], _message(message)
+
+
+def _message(text: str) -> str:
+    return storable_text(hide_parameters(text.strip())[:MAX_MESSAGE_CHARS])
 
 
 def _detail_message(detail: object) -> str:
@@ -129,4 +134,4 @@ def error_message(body: bytes) -> str:
         truncated_json(payload[extra]) for extra in ("errors", "issues", "details") if payload.get(extra)
     ]
     text = "; ".join(part for part in parts if part)
-    return storable_text(text or excerpt(body, 500))[:MAX_MESSAGE_CHARS]
+    return _message(text or excerpt(body, 500))

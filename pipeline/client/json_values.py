@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Final
 
 MAX_MESSAGE_CHARS: Final = 2000
+_PARAMETER: Final = re.compile(r"([?&][\w.~%-]+=)[^\s\"'<>&#\\]+")
 
 
 class UnreadableResponseError(ValueError):
@@ -31,13 +33,18 @@ def excerpt(body: bytes, limit: int = 200) -> str:
     """Return the start of a body in one printable line of at most `limit` characters."""
     text = " ".join(body[: limit * 4].decode("utf-8", "replace").split())
     text = "".join(c if c.isprintable() else "\ufffd" for c in text)
-    return text[:limit] or "an empty body"
+    return hide_parameters(text)[:limit] or "an empty body"
+
+
+def hide_parameters(text: str) -> str:
+    """Return what the vendor wrote without the values of URLs' parameters: a signature opens the file."""
+    return _PARAMETER.sub(r"\1***", text)
 
 
 def truncated_json(value: object) -> str:
     """Return the vendor's own JSON, cut off. What could just be read may be too deep to be written."""
     try:
-        return json.dumps(value)[:MAX_MESSAGE_CHARS]
+        return hide_parameters(json.dumps(value))[:MAX_MESSAGE_CHARS]
     except RecursionError:
         return "(nested too deeply to be shown)"
 

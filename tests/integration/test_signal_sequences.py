@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import pty
 import random
+import select
 import signal
 import time
 from collections import Counter
@@ -16,10 +19,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.vendor_double import LOST_CREATES, ScriptedCreate, vendor_and_workspace
+from tests.integration.vendor_double import LOST_CREATES, ScriptedCreate, vendor_and_workspace, wait_until
 from tests.integration.vendor_double.script import hang_for
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tests.integration.vendor_double import VendorDouble, Workspace
@@ -32,9 +36,14 @@ PROMPTS = [f"job {number}" for number in range(5)]
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """Signals with the seconds before each; there are two at least, the second of another kind."""
+    """Signals with the seconds before each; there are two at least, the second of another kind.
+
+    `phase` is what the command is about when they begin, `pauses` says that each finds it stopped (Ctrl-Z).
+    """
 
     steps: tuple[tuple[float, signal.Signals], ...]
+    phase: str = "starting"
+    pauses: bool = False
 
     @classmethod
     def of(cls, chance: random.Random) -> Sequence:
@@ -42,29 +51,66 @@ class Sequence:
         waits = [chance.choice((0.0, 0.4, 1.5, 3.0)) * chance.random() for _ in range(count)]
         waits[0] = chance.random() * chance.choice((0.3, 1.5, 4.0))
         kinds = chance.choices(NUMBERS, k=count)
-        # The kernel merges two equal signals that come before the first was delivered.
+        # Two equal signals of which the second comes before the first was delivered are one to the process
+        # (signal(7): standard signals do not queue), which then rightly finishes what is paid.
         kinds[1] = chance.choice([number for number in NUMBERS if number is not kinds[0]])
-        return cls(tuple(zip(waits, kinds, strict=True)))
+        phase = chance.choices(("starting", "asking", "ending"), (4, 1, 1))[0]
+        return cls(tuple(zip(waits, kinds, strict=True)), phase, chance.random() < 0.2)
 
 
-async def interrupt(desk: Workspace, sequence: Sequence) -> tuple[int, float]:
-    """Start the command and send the signals; return its exit code and how long the second one took."""
-    process = await desk.start("--concurrency", "3")
-    reading = asyncio.create_task(process.communicate())
-    second_at = time.monotonic()
-    for number, (wait, kind) in enumerate(sequence.steps):
-        await asyncio.wait({reading}, timeout=wait)
-        if process.returncode is not None:
-            break
-        process.send_signal(kind)
-        if number < 2:
-            second_at = time.monotonic()
+@contextlib.asynccontextmanager
+async def started(desk: Workspace, phase: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Start the command; where it is to ask about the money, on a terminal on which nobody answers."""
+    if phase != "asking":
+        yield await desk.start("--concurrency", "3", "--yes")
+        return
+    terminal, end = pty.openpty()
     try:
-        await asyncio.wait_for(asyncio.shield(reading), 60.0)
-    except TimeoutError:
-        process.kill()
-        await reading
-        raise AssertionError(f"still there after {sequence}") from None
+        process = await desk.start("--assume-price", "1", terminal=end)
+        shown = await asyncio.to_thread(read_until, terminal, b"Go on?")
+        yield process
+        assert b"Go on?" in shown
+    finally:
+        os.close(end)
+        os.close(terminal)
+
+
+def read_until(terminal: int, question: bytes) -> bytes:
+    """Return what is written on a terminal, up to a question."""
+    shown = b""
+    while question not in shown and select.select([terminal], [], [], 60.0)[0]:
+        shown += os.read(terminal, 4096)
+    return shown
+
+
+async def interrupt(vendor: VendorDouble, desk: Workspace, sequence: Sequence) -> tuple[int, float]:
+    """Start the command and send the signals; return its exit code and how long the second one took."""
+    async with started(desk, sequence.phase) as process:
+        reading = asyncio.create_task(process.communicate())
+        if sequence.phase == "ending":
+            await asyncio.wait(
+                {reading, asyncio.create_task(wait_until(lambda: len(vendor.cdn.requests) >= len(PROMPTS)))},
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        second_at = time.monotonic()
+        for number, (wait, kind) in enumerate(sequence.steps):
+            await asyncio.wait({reading}, timeout=wait)
+            if process.returncode is not None:
+                break
+            if sequence.pauses:
+                process.send_signal(signal.SIGSTOP)
+                process.send_signal(signal.SIGTSTP)
+            process.send_signal(kind)
+            if sequence.pauses:
+                process.send_signal(signal.SIGCONT)
+            if number < 2:
+                second_at = time.monotonic()
+        try:
+            await asyncio.wait_for(asyncio.shield(reading), 60.0)
+        except TimeoutError:
+            process.kill()
+            await reading
+            raise AssertionError(f"still there after {sequence}") from None
     assert process.returncode is not None
     return process.returncode, time.monotonic() - second_at
 
@@ -81,11 +127,14 @@ def make_trouble(vendor: VendorDouble, chance: random.Random) -> None:
 async def test_there_is_always_a_way_out(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     async with vendor_and_workspace(tmp_path, render_s=chance.choice((0.1, 1.0, 100.0))) as (vendor, desk):
-        make_trouble(vendor, chance)
-        desk.write(PROMPTS)
         desk.forked = False  # a signal may come while it is still being imported
         sequence = Sequence.of(chance)
-        code, took_s = await interrupt(desk, sequence)
+        if sequence.phase == "ending":
+            vendor.render_s = 0.1
+        else:
+            make_trouble(vendor, chance)
+        desk.write(PROMPTS)
+        code, took_s = await interrupt(vendor, desk, sequence)
         assert took_s < EXIT_WITHIN_S + 1.0, sequence  # a busy machine may take a moment to reap it
         # 1 and the negative ones are the interpreter's, which was still starting.
         assert code in (0, 1, 3, 130, 143, *(-number for number in NUMBERS)), (code, sequence)

@@ -74,22 +74,25 @@ class Workspace:
             kept[self.key_name] = self.key
         return kept | self.environment
 
-    async def start(self, *args: str, manifest: str = "batch.json") -> Command:
+    async def start(
+        self, *args: str, manifest: str = "batch.json", terminal: int | None = None
+    ) -> Command:
+        """Start a run; `terminal` is one's file descriptor, to read answers from and write messages to."""
         where = ("--base-url", self.base_url) if self.base_url else ()
-        return await self._start("run", manifest, *where, *self.options, *args)
+        return await self._start("run", manifest, *where, *self.options, *args, terminal=terminal)
 
-    async def _start(self, *args: str) -> Command:
+    async def _start(self, *args: str, terminal: int | None = None) -> Command:
         # Ray looks at how its driver was started; SSL_CERT_FILE is read by an import.
-        if self.forked and "ray" not in args and "SSL_CERT_FILE" not in self.environment:
+        if self.forked and terminal is None and "ray" not in args and "SSL_CERT_FILE" not in self.environment:
             return await forked_python.start("-m", "pipeline", *args, cwd=self.folder, env=self.environ())
         return await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "pipeline", *args),
             cwd=self.folder,
             env=self.environ(),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.DEVNULL if terminal is None else terminal,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE if terminal is None else terminal,
         )
 
     async def run(self, *args: str, manifest: str = "batch.json", within_s: float = 60.0) -> CommandResult:

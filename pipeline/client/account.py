@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import math
 from dataclasses import dataclass
+from typing import Final
 
 from pipeline.client.json_values import UnreadableResponseError, parse_id, parse_object
 
@@ -12,6 +13,10 @@ from pipeline.client.json_values import UnreadableResponseError, parse_id, parse
 def key_id(secret: str, salt: str) -> str:
     """Return what identifies a key within one ledger (`salt`) and reveals no part of it."""
     return hmac.new(salt.encode(), secret.encode("utf-8", "replace"), "sha256").hexdigest()[:32]
+
+
+VIDEO_SCOPE: Final = "model:video"
+"""What a key has to be allowed for creates; one without a list of scopes is allowed all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,29 @@ def parse_key_info(body: bytes) -> KeyInfo:
         _parse_limit(data.get("limit")),
         _usd(data.get("monthly_usage")) or 0.0,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class KeyProblem:
+    """Why no create with a key is accepted, to be read after "the key ...", and what helps."""
+
+    code: str
+    message: str
+    remedy: str
+
+
+KEY_REFUSED: Final = KeyProblem("key_refused", "was refused (401)", "put one that works into it")
+
+
+def key_problem(key: KeyInfo) -> KeyProblem | None:
+    """Return what the vendor has against a key, None when it has nothing."""
+    if key.disabled:
+        return KeyProblem("key_disabled", "is disabled", "enable it, or use another one")
+    if key.scopes is not None and VIDEO_SCOPE not in key.scopes:
+        scopes = ", ".join(key.scopes) or "none"
+        remedy = f"give it the scope {VIDEO_SCOPE}, or use another one"
+        return KeyProblem("key_scope", f"may not make videos (scopes: {scopes})", remedy)
+    return None
 
 
 def _parse_limit(limit: object) -> SpendingLimit | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -19,9 +20,10 @@ from aiohttp.http_exceptions import BadStatusLine
 from yarl import URL
 
 from pipeline import system
+from pipeline.client.account import KEY_REFUSED, key_problem, parse_key_info
 from pipeline.client.connection import describe_network_error, proxy_for_api
 from pipeline.client.error_parsing import error_message
-from pipeline.client.json_values import excerpt
+from pipeline.client.json_values import UnreadableResponseError, excerpt
 from pipeline.client.responses import parse_balance
 from pipeline.errors import StopReason
 from pipeline.net.proxy import proxy_request_options
@@ -34,10 +36,10 @@ CONNECT_TIMEOUT_S: Final = 3.0
 PROBE_TIMEOUT_S: Final = 5.0
 RETRY_AFTER_S: Final = 1.0
 MAX_CLOCK_DIFFERENCE_S: Final = 300.0
-VIDEO_SCOPE: Final = "model:video"
 MAX_HEADER_BYTES: Final = 256 * 1024
 _MAX_BODY_BYTES: Final = 256 * 1024
-_RETRY_ADVICE: Final = "check the network, then run the same command again"
+_RUN_AGAIN: Final = "run the same command again"
+_RETRY_ADVICE: Final = f"check the network, then {_RUN_AGAIN}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,24 +207,16 @@ def _is_the_api(probe: _Probe) -> bool:
 
 
 def _key_finding(key: ApiKey, billing: _Probe, key_info: _Probe) -> Finding | None:
-    facts = (key_info.json() or {}).get("data") if key_info.status == 200 else None
-    facts = facts if isinstance(facts, dict) else {}
-    scopes = facts.get("scopes")
-    if facts.get("disabled") is True:
-        return _key_problem("key_disabled", key, "is disabled", "enable it, or use another key")
-    if isinstance(scopes, list) and VIDEO_SCOPE not in scopes:
-        step = f"give the key the scope {VIDEO_SCOPE}, or use another key"
-        return _key_problem(
-            "key_scope", key, f"may not make videos (scopes: {', '.join(map(str, scopes))})", step
-        )
-    if billing.status == 401 and key_info.status != 200:
-        step = f"put a key that works into {key.source}, then run the same command again"
-        return _key_problem("key_refused", key, "was refused (401)", step)
-    return None
-
-
-def _key_problem(code: str, key: ApiKey, problem: str, step: str) -> Finding:
-    return Finding(code, f"the key from {key.source} {problem}", step, StopReason.KEY)
+    problem = None
+    if key_info.status == 200:
+        with suppress(UnreadableResponseError):
+            problem = key_problem(parse_key_info(key_info.body))
+    elif billing.status == 401:
+        problem = KEY_REFUSED
+    if problem is None:
+        return None
+    message = f"the key read from {key.source} {problem.message}"
+    return Finding(problem.code, message, f"{problem.remedy}, then {_RUN_AGAIN}", StopReason.KEY)
 
 
 def _clock_finding(date: str) -> Finding | None:

@@ -11,13 +11,13 @@ from datetime import UTC, datetime, timedelta
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
+from pipeline.client.account import KEY_REFUSED, key_problem
 from pipeline.client.responses import AccountBlocked, StatusError
 from pipeline.errors import StopReason
 
 if TYPE_CHECKING:
     from pipeline.client.account import KeyInfo, SpendingLimit
 
-VIDEO_SCOPE: Final = "model:video"
 EMPTY_BALANCE_USD: Final = 0.05
 """A balance below this buys no clip of any model; it decides where a row's price is unknown."""
 
@@ -91,15 +91,12 @@ _Problem = tuple[StopReason, str, float | None]
 
 def _key_problem(key: KeyInfo | StatusError, source: str) -> _Problem | None:
     if isinstance(key, StatusError):
-        if key.http_status != 401:
-            return None
-        return StopReason.KEY, f"the key read from {source} is refused: put one that works into it", None
-    if key.disabled:
-        return StopReason.KEY, f"the key read from {source} is disabled: enable it, or use another one", None
-    if key.scopes is not None and VIDEO_SCOPE not in key.scopes:
-        advice = f"the key read from {source} may not make videos: give it the scope {VIDEO_SCOPE}"
-        return StopReason.KEY, f"{advice}, or use another one", None
-    return None
+        problem = KEY_REFUSED if key.http_status == 401 else None
+    else:
+        problem = key_problem(key)
+    if problem is None:
+        return None
+    return StopReason.KEY, f"the key read from {source} {problem.message}: {problem.remedy}", None
 
 
 def _limit_problem(

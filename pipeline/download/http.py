@@ -27,6 +27,7 @@ from pipeline.download.session import CURRENT_HOP, READ_BUFFER_BYTES, HopState
 from pipeline.errors import UsageError
 from pipeline.net.address_guard import zone_of
 from pipeline.net.proxy import Proxy, proxy_for, proxy_request_options
+from pipeline.net.retry_after import retry_after_s
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -201,7 +202,7 @@ def _classify_response(
     if status in _EXPIRED_STATUSES:
         raise UrlExpired(f"{redacted(url)} answered {status} {response.reason or ''}".rstrip())
     if status not in (200, 206):
-        wait_s = _retry_after_s(headers.get("Retry-After"))
+        wait_s = retry_after_s(headers)
         raise DownloadError(
             f"{redacted(url)} answered {status} {response.reason or ''}".rstrip(), retry_after_s=wait_s
         )
@@ -227,10 +228,6 @@ def _classify_response(
         None if compressed else byte_range.length,
         facts.declares_page(headers),
     )
-
-
-def _retry_after_s(text: str | None) -> float | None:
-    return float(text) if text is not None and text.strip().isascii() and text.strip().isdigit() else None
 
 
 def _describe_error(error: BaseException, proxy: Proxy | None) -> str:

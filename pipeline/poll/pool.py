@@ -36,6 +36,10 @@ MIN_NOT_FOUND_POLLS: Final = 3
 """A generation is unknown to the vendor once 404 was all it answered for this long (in poll intervals: three
 minutes at 10 s) and this often; a replica that lags behind knows it sooner."""
 
+MAX_PAUSE_INTERVALS: Final = 60.0
+"""The longest that a `Retry-After` keeps polls back: ten minutes at 10 s. A poll costs nothing, and an answer
+that asks for hours should not cost a night."""
+
 MAX_UNKNOWN_STATUSES: Final = 20
 
 
@@ -54,6 +58,7 @@ class PollerPool:
         self.dispatcher = Dispatcher(run)
         self._deadlines = self.dispatcher.deadlines
         self._key_rejections = 0
+        self._pause_ends_at = 0.0
         self._unknown_statuses: set[str] = set()
         self._last_errors: dict[str, str] = {}
         self._not_found: dict[str, tuple[float, int]] = {}
@@ -159,11 +164,14 @@ class PollerPool:
         """A poll without an answer about the generation: it comes again soon, paced, until the deadline."""
         run, now = self._run, self._run.deps.clock()
         retry_after_s = parse_retry_after(error.retry_after, now_utc=run.deps.wall())
+        if retry_after_s is not None:
+            retry_after_s = min(retry_after_s, MAX_PAUSE_INTERVALS * run.settings.poll_interval)
         first_of_kind = error.misdirected and record.key not in self._last_errors
         level = Level.WARNING if first_of_kind else Level.DEBUG
         run.report_event(Topic.POLL_FAILED, f"{record.id}: {error.message}", level, record)
         self._last_errors[record.key] = error.message
         if error.http_status == 429:
+            self._report_pause(error, retry_after_s or 0.0, now)
             run.deps.rate_limit.on_rate_limited(now, retry_after_s)
         if error.http_status == 401:
             self._key_rejected(error)
@@ -173,6 +181,13 @@ class PollerPool:
             return
         run.deps.schedule.poll_failed(record.key, now=now, retry_after_s=retry_after_s)
         self.dispatcher.wake()
+
+    def _report_pause(self, error: StatusError, pause_s: float, now: float) -> None:
+        """Report, once a pause and not for a short one, that no poll leaves for a while."""
+        if pause_s > self._run.settings.poll_interval and now >= self._pause_ends_at:
+            self._pause_ends_at = now + pause_s
+            message = f"{error.message}; as the vendor asks, nothing is polled for {pause_s:,.0f} s"
+            self._run.report_event(Topic.WAITING, message, Level.WARNING)
 
     async def _left_as_unknown(self, record: Record, error: StatusError, now: float) -> bool:
         """Hand a generation over that the vendor has answered with nothing but 404 for minutes."""

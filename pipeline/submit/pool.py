@@ -18,6 +18,7 @@ from pipeline.client import (
     Rejected,
     RetryableRejection,
 )
+from pipeline.client.create_result import QUOTA_RETRY_AFTER_S
 from pipeline.client.refusals import Refusal
 from pipeline.errors import Conflict, StopReason, StopRun
 from pipeline.events import Level, Topic
@@ -168,6 +169,9 @@ class SubmitterPool:
                 self._outage.on_answer()
                 if failure.code == "not_found":
                     await self._on_not_found(record, failure)
+            case RateLimited(message=message, retry_after=header) if self._is_quota(header):
+                limit.on_ended(now)
+                await self._on_account_blocked(record, AccountBlocked(StopReason.QUOTA, message, header))
             case RateLimited(message=message, retry_after=header):
                 limit.on_rate_limited(now, in_flight, self._retry_after_s(header))
                 self._outage.on_answer()
@@ -186,6 +190,10 @@ class SubmitterPool:
                 run.report_event(Topic.IN_DOUBT, f"{record.id}: {message}", Level.WARNING, record)
             case unreachable:
                 assert_never(unreachable)
+
+    def _is_quota(self, header: str | None) -> bool:
+        """Whether a 429 names, as a date without the answer's own, a time that only a quota has."""
+        return (self._retry_after_s(header) or 0.0) >= QUOTA_RETRY_AFTER_S
 
     def _retry_after_s(self, header: str | None) -> float | None:
         return parse_retry_after(header, now_utc=self._run.deps.wall())

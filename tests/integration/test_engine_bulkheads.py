@@ -260,3 +260,18 @@ async def test_a_row_in_doubt_whose_judgement_raises_leaves_the_others_theirs(
         monkeypatch.undo()
         assert count_states(await house.run()) == {State.DONE: 4}
         assert house.count_paid() == 4
+
+
+async def test_a_poll_that_is_told_to_come_back_in_hours_comes_back_in_minutes(tmp_path: Path) -> None:
+    fault = Fault("status-throttled", times=1, match="number 1.", value=7200)
+    async with EngineHarness(tmp_path, None, fault) as house:
+        outcome = await house.run(3, poll_interval=0.02)
+        assert count_states(outcome) == {State.DONE: 3}
+        assert "nothing is polled for 1 s" in house.observer.messages_text()
+
+
+async def test_a_create_that_is_told_to_come_back_tomorrow_stops_with_the_reason(tmp_path: Path) -> None:
+    async with EngineHarness(tmp_path, None, Fault("throttled", value="date:86000")) as house:
+        outcome = await house.run(3)
+        assert outcome.stop_reason is StopReason.QUOTA
+        assert count_states(outcome) == {State.PENDING: 3}

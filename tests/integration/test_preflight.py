@@ -143,7 +143,7 @@ async def test_a_clock_that_is_wrong_is_reported_and_stops_nothing(offset_s: int
     [
         ("http://127.0.0.1:9", 3, "cannot reach 127.0.0.1: the connection was refused"),
         ("{}/wrong", 2, "is not the API"),
-        ("{}", 3, "the key from AIMLAPI_API_KEY was refused (401)"),
+        ("{}", 3, "the key read from AIMLAPI_API_KEY was refused (401)"),
     ],
 )
 async def test_every_command_names_the_cause_and_touches_no_row(

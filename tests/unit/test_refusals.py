@@ -42,9 +42,14 @@ def explain(
 @pytest.mark.parametrize(
     ("key", "balance_usd", "reason", "phrases"),
     [
-        (REFUSED, REFUSED, StopReason.KEY, "AIML_API_KEY is refused"),
+        (REFUSED, REFUSED, StopReason.KEY, "AIML_API_KEY was refused .401.: put"),
         (DISABLED, 50.0, StopReason.KEY, "AIML_API_KEY is disabled: enable it"),
-        (CHAT_ONLY, 50.0, StopReason.KEY, "may not make videos: give it the scope model:video"),
+        (
+            CHAT_ONLY,
+            50.0,
+            StopReason.KEY,
+            "may not make videos .scopes: model:chat.: give it the scope model:video",
+        ),
         (WORKS, 0.39, StopReason.CREDITS, "0.39 USD left, and the row costs 0.40: top it up"),
         (UNREACHABLE, 0.0, StopReason.CREDITS, "top it up"),
         (WORKS, -3.0, StopReason.CREDITS, "-3.00 USD left"),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from tests.forked_python import Command
     from tests.integration.vendor_double import VendorDouble, Workspace
 
 SEEDS = int(os.environ.get("VEOBATCH_SIGNAL_SEEDS", "6"))
@@ -59,7 +60,7 @@ class Sequence:
 
 
 @contextlib.asynccontextmanager
-async def started(desk: Workspace, phase: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def started(desk: Workspace, phase: str) -> AsyncIterator[Command]:
     """Start the command; where it is to ask about the money, on a terminal on which nobody answers."""
     if phase != "asking":
         yield await desk.start("--concurrency", "3", "--yes")

@@ -74,9 +74,7 @@ class Workspace:
             kept[self.key_name] = self.key
         return kept | self.environment
 
-    async def start(
-        self, *args: str, manifest: str = "batch.json", terminal: int | None = None
-    ) -> Command:
+    async def start(self, *args: str, manifest: str = "batch.json", terminal: int | None = None) -> Command:
         """Start a run; `terminal` is one's file descriptor, to read answers from and write messages to."""
         where = ("--base-url", self.base_url) if self.base_url else ()
         return await self._start("run", manifest, *where, *self.options, *args, terminal=terminal)

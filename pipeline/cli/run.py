@@ -52,7 +52,7 @@ def _settings_options(function: Any) -> Any:
 
 
 @click.command("run", cls=GroupedOptions)
-@click.argument("manifest", type=click.Path(path_type=Path))
+@click.argument("manifest", type=click.Path(path_type=Path), required=False)
 @click.option("--output", metavar="DIR|URL", help="Where videos go.  [default: output/<manifest's name>]")
 @ledger_options
 @click.option("--sandbox", is_flag=True, help="Run against the embedded stand-in: free, no key, no network.")
@@ -136,8 +136,10 @@ def _settings_options(function: Any) -> Any:
     count=True,
     help="Print saved videos and decisions, too; -vv: every step of a row.",
 )
-def command(manifest: Path, **options: Any) -> int:
+def command(manifest: Path | None, **options: Any) -> int:
     """Animate every row of MANIFEST and save the videos; run it again to continue.
+
+    With --sandbox, MANIFEST may be left out: a built-in example of six clips is run.
 
     Exit codes: 0 every job done, 1 finished but some failed, 2 usage or manifest, 3 stopped early and
     resumable, 70 a bug of veobatch, 130 (Ctrl-C) and 143 (SIGTERM, SIGHUP) interrupted and resumable.
@@ -146,11 +148,18 @@ def command(manifest: Path, **options: Any) -> int:
     from pipeline.cli.ends.notifications import report_early_end
     from pipeline.errors import VeobatchError
 
-    run_options = _run_options(manifest, options)
+    run_options = _run_options(manifest or _example(sandbox=options["sandbox"]), options)
     try:
         return run(run_options)
     except VeobatchError as error:
         return report_early_end(error, run_options)
+
+
+def _example(*, sandbox: bool) -> Path:
+    """Return the built-in manifest's path. Raises `click.UsageError` where a run could spend money."""
+    if not sandbox:
+        raise click.UsageError("Name a MANIFEST. To try without one, free of charge: veobatch run --sandbox")
+    return Path(__file__).parents[1] / "manifest" / "example.yaml"
 
 
 def _run_options(manifest: Path, options: dict[str, Any]) -> RunOptions:

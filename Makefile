@@ -10,7 +10,7 @@ CORE_TESTS := $(addprefix tests/integration/test_,core_alone.py cli_start.py cli
   e2e_batch.py preflight.py validate_estimate.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help run unit core-test test check format lint types bench clean
+.PHONY: help run unit core-test test check format lint lint-actions types docs dist-check bench clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -59,6 +59,7 @@ check: $(VENV)/.dev ## what CI runs: format, lint, imports, strict types, tests,
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/mypy
+	@$(MAKE) --no-print-directory lint-actions docs
 	@$(MAKE) --no-print-directory core-test
 	@rm -f .coverage .coverage.*
 	@$(MAKE) --no-print-directory test ARGS='--cov --cov-report=term:skip-covered $(ARGS)'
@@ -71,6 +72,28 @@ lint: $(VENV)/.dev ## lint only, the contracts on imports included
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-cache --no-logo
 
+lint-actions: $(VENV)/.dev ## lint action.yml, the workflows and the Dockerfile
+	@$(BIN)/zizmor --offline --quiet action.yml .github docs/ci
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml docs/ci/veobatch*.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci docs/ci/gitlab-ci.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docs/howto/compose.yaml
+	@$(BIN)/hadolint Dockerfile
+	@if command -v actionlint >/dev/null; then actionlint .github/workflows/*.yml docs/ci/veobatch*.yml; \
+	  elif [ -n "$$CI" ] && command -v go >/dev/null; then go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.7 .github/workflows/*.yml docs/ci/veobatch*.yml; \
+	  else echo 'actionlint is not installed: left out'; fi
+
+docs: $(VENV)/.dev ## build the documentation's site in site/, strictly
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# Clean environments are made from the wheel; this takes a few minutes and a network.
+$(VENV)/.dist: $(VENV)/.core
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dist]'
+	@touch $@
+
+dist-check: $(VENV)/.dist ## build wheel and sdist, and try them in clean environments
+	@.ci/dist-check $(BIN)/python
+
 types: $(VENV)/.dev ## strict types only
 	@$(BIN)/mypy
 
@@ -78,5 +101,5 @@ bench: $(VENV)/.dev ## measure, print tables, write benchmarks/results.json
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove the environment, caches and sandbox output
-	@rm -rf $(VENV) $(CORE_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage .coverage.*
+	@rm -rf $(VENV) $(CORE_VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage .coverage.*
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

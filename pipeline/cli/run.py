@@ -121,7 +121,10 @@ def _settings_options(function: Any) -> Any:
 )
 @click.option("--allow-private-images", is_flag=True, default=None, help="Allow images on private addresses.")
 @click.option(
-    "--serve", metavar="[HOST:]PORT", help="Serve the report while the run goes on; 0: any free port."
+    "--serve",
+    metavar="[HOST:]PORT",
+    envvar="VEOBATCH_SERVE",
+    help="Serve the report while the run goes on; 0: any free port.",
 )
 @click.option(
     "--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write a JUnit file at the end."

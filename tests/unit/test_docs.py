@@ -141,7 +141,7 @@ def test_commands_and_options_exist(page: Path) -> None:
 def test_targets_and_manifests_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    called = re.findall(r"`make ([a-z]+)", text) + re.findall(r"^\$ make ([a-z]+)", text, re.MULTILINE)
+    called = re.findall(r"`make ([a-z-]+)", text) + re.findall(r"^\$ make ([a-z-]+)", text, re.MULTILINE)
     for target in called:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for path in re.findall(r"\bjobs/[a-z-]+\.yaml\b", text):

@@ -52,11 +52,15 @@ DISTRIBUTIONS: Final[dict[str, DurationSampler]] = {
 
 @dataclass(frozen=True, slots=True)
 class PollingCost:
-    """What a batch cost: mean polls a job, mean seconds from finished to noticed, and when all was over."""
+    """What a batch cost: mean polls a job, mean seconds from finished to noticed, and when all was over.
+
+    `last_delay_s` is how long after the last end all was known to be over.
+    """
 
     polls: float
     delay_s: float
     makespan_s: float
+    last_delay_s: float = 0.0
 
     def relative_to(self, other: PollingCost) -> PollingCost:
         """Return polls and delay as shares of another's."""
@@ -81,9 +85,10 @@ def simulate(
     queue = PollSchedule(learner or DurationLearner(interval_s), interval_s=interval_s, random=Random(seed))
     born: dict[str, float] = {}
     waiting = iter(enumerate(durations))
-    polls, delay, now = 0, 0.0, 0.0
+    polls, delay, now, last_end = 0, 0.0, 0.0, 0.0
 
     def refill(at: float) -> None:
+        queue.waiting = len(durations) - len(born) - 1
         for i, _ in waiting:
             born[str(i)] = at
             queue.add(str(i), DURATION_KEY, now=at)
@@ -102,9 +107,10 @@ def simulate(
             queue.still_running(key, now=now + latency_s)
             continue
         delay += now + latency_s - end
+        last_end = max(last_end, end)
         queue.finished(key, now=now + latency_s)
         refill(now + latency_s)
-    return PollingCost(polls / len(durations), delay / len(durations), now)
+    return PollingCost(polls / len(durations), delay / len(durations), now, now + latency_s - last_end)
 
 
 def simulate_fixed_schedule(

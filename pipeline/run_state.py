@@ -145,6 +145,12 @@ class RunState:
         """Return how many of the account's slots are taken, or may be: rows in doubt count."""
         return len(self.in_flight | self.in_doubt)
 
+    def waiting_count(self) -> float:
+        """Return how many rows wait for a slot; inf while others may still come in."""
+        if self.expects_more:
+            return inf
+        return len(self.pending) if self.stop_reason is None and not self.budget_exhausted else 0
+
     def submittable_count(self, now: float, limit: int) -> int:
         """Return how many rows could be submitted now, counted no further than `limit`."""
         count = 0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pipeline.poll.observations import Observations
 
-PRIOR_WEIGHT: Final = 4.0
+PRIOR_WEIGHT: Final = 2.5
 """How many generations the prior (a constant hazard, for which the fixed clock is best) counts for."""
 
 KERNEL_WIDTH: Final = 0.08
@@ -28,7 +28,7 @@ root, the rate at which the error of such an estimate falls fastest."""
 KERNEL_REFERENCE_COUNT: Final = 60.0
 MAX_KERNEL_WIDTH: Final = 0.12
 
-PERSISTENCE: Final = 0.12
+PERSISTENCE: Final = 0.3
 """How far (in logarithm of age) beyond the oldest generation seen its hazard is believed to persist."""
 
 BINS_BEYOND_LAST: Final = 40

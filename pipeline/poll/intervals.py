@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from math import log2
 from typing import TYPE_CHECKING, Final
 
 from pipeline.poll.observations import BIN_EDGES_S, bin_of
@@ -25,6 +26,24 @@ MAX_INTERVAL: Final = 6.0
 
 GRID_STEP: Final = 0.05
 """The planner's ages are no closer than this, in poll intervals."""
+
+
+BACKLOG_URGENCY: Final = 1.05
+TAIL_URGENCY: Final = 0.5
+MAX_URGENCY: Final = 8.0
+"""What a second of delay costs, as a multiple of its average: while rows wait, once none does, and for the
+last one that runs. Measured by `benchmarks.simulate_polling`: a shorter makespan for no more polls."""
+
+
+def delay_urgency(waiting: float, running: int, slots: int) -> float:
+    """Return what a second of delay costs now, as a multiple of its average.
+
+    While rows wait, each second of delay leaves one of `slots` empty. When none waits, only the end of the
+    last one counts, which is any of those `running`. In powers of two, so that plans last.
+    """
+    if waiting > 0 or not running:
+        return BACKLOG_URGENCY
+    return float(min(MAX_URGENCY, TAIL_URGENCY * 2.0 ** round(log2(slots / running))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +78,20 @@ def fixed_plan(interval_s: float) -> PollPlan:
     return PollPlan((0.0,), (interval_s,), interval_s)
 
 
-def optimal_plan(estimate: HazardEstimate, interval_s: float, max_interval: float = MAX_INTERVAL) -> PollPlan:
-    """Return the plan that spends the least on polls and delay together, waiting `max_interval` intervals at
-    most.
+def optimal_plan(
+    estimate: HazardEstimate, interval_s: float, max_interval: float = MAX_INTERVAL, urgency: float = 1.0
+) -> PollPlan:
+    """Return the plan that spends the least on polls and delay together.
 
-    A second of delay is priced at what the fixed clock pays for it: its polls a job (mean / interval + 1/2)
+    It waits `max_interval` intervals at most; `urgency` multiplies the price of delay. A second of delay is
+    priced at what the fixed clock pays for it: its polls a job (mean / interval + 1/2)
     for its mean delay (interval / 2). At that price the optimum has fewer polls and less delay than the fixed
     clock, by about the same factor each. Dynamic programming over the ages, from the last one back; that
     the best next poll moves with the last one (Barlow, Hunter and Proschan 1963) bounds the search.
     """
     nodes = _grid_nodes(estimate, interval_s)
     ages = [BIN_EDGES_S[b] for b in nodes]
-    delay_price = (estimate.mean_s / interval_s + 0.5) / (interval_s / 2.0)
+    delay_price = urgency * (estimate.mean_s / interval_s + 0.5) / (interval_s / 2.0)
     slopes = [delay_price * estimate.survival[b] for b in nodes]
     areas = [delay_price * estimate.survival_integral[b] for b in nodes]
     last = len(nodes) - 1

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 HALF_LIFE_COMPLETIONS: Final = 1000.0
 """After how many ends (or twice the generations in flight, if that is more) what was counted counts half."""
 
-MIN_COMPLETIONS: Final = 5
+MIN_COMPLETIONS: Final = 4
 MAX_COMPLETIONS: Final = 50
 MIN_POLLS: Final = 10
 """Fit anew after so many ends or polls; after more of them the more there are."""
@@ -60,12 +60,12 @@ class _KeyState:
         "mean_s",
         "neutral_estimate",
         "observations",
-        "plan",
+        "plans",
     )
 
-    def __init__(self, observations: Observations, plan: PollPlan, mean_s: float) -> None:
+    def __init__(self, observations: Observations, mean_s: float) -> None:
         self.observations = observations
-        self.plan = plan
+        self.plans: dict[float, PollPlan] = {}
         self.mean_s = mean_s
         self.estimate: HazardEstimate | None = None
         self.neutral_estimate: HazardEstimate | None = None
@@ -80,10 +80,11 @@ class _KeyState:
 
     def only_cached(self) -> bool:
         """Say whether most of what is believed is the memory of an earlier run."""
-        return (
-            self.cached_count > 0
-            and self.observations.completion_count - self.cached_count < CONFIRMING_COMPLETIONS
-        )
+        return self.cached_count > 0 and not self.is_confirmed()
+
+    def is_confirmed(self) -> bool:
+        """Whether this run alone has seen enough generations end."""
+        return self.observations.completion_count - self.cached_count >= CONFIRMING_COMPLETIONS
 
     def needs_refit(self) -> bool:
         """Say whether enough has been seen since the last plan for another one."""
@@ -113,10 +114,21 @@ class DurationLearner:
         self._fixed = fixed_plan(interval_s)
         self._states: dict[str, _KeyState] = {}
 
-    def plan(self, duration_key: str) -> PollPlan:
-        """Return the present plan for `duration_key`; a new object once it has changed."""
+    def plan(self, duration_key: str, urgency: float = 1.0) -> PollPlan:
+        """Return the present plan for `duration_key`; a new object once it has changed.
+
+        `urgency` is what a second of delay costs now, as a multiple of what it costs on average.
+        """
         state = self._states.get(duration_key)
-        return self._fixed if state is None else state.plan
+        if state is None or state.estimate is None:
+            return self._fixed
+        if not state.is_confirmed():
+            urgency = max(1.0, urgency)  # sparse polls would learn too late
+        plan = state.plans.get(urgency)
+        if plan is None:
+            plan = optimal_plan(state.estimate, self._interval_s, state.max_interval(), urgency)
+            state.plans[urgency] = plan
+        return plan
 
     def on_started(self, duration_key: str) -> None:
         """Take note that one more generation of `duration_key` is in flight."""
@@ -187,7 +199,7 @@ class DurationLearner:
         return state
 
     def _new_state(self, observations: Observations) -> _KeyState:
-        return _KeyState(observations, self._fixed, INITIAL_MEAN_INTERVALS * self._interval_s)
+        return _KeyState(observations, INITIAL_MEAN_INTERVALS * self._interval_s)
 
     def _update_drift(self, state: _KeyState, from_s: float, to_s: float, *, finished: bool) -> None:
         """Test the estimate on a poll it has not seen (a cumulative sum, Page 1954), then fit anew."""
@@ -215,7 +227,7 @@ class DurationLearner:
         state.neutral_estimate = None
         state.mean_s = state.estimate.mean_s
         state.observations.density = state.estimate.density
-        state.plan = optimal_plan(state.estimate, self._interval_s, state.max_interval())
+        state.plans.clear()
 
 
 def _log_likelihood(cumulative_hazard: float, *, finished: bool) -> float:

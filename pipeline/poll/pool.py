@@ -88,6 +88,7 @@ class PollerPool:
     def _schedule(self, record: Record, age_s: float) -> None:
         run, now = self._run, self._run.deps.clock()
         run.state.in_flight.add(record.key)
+        run.deps.schedule.waiting = run.state.waiting_count()
         run.deps.schedule.add(record.key, record_duration_key(record), now=now, age_s=age_s)
         self._deadlines.set(record.key, max(run.started_at, now - age_s) + run.settings.timeout)
         run.state.tracked += 1
@@ -245,6 +246,7 @@ class PollerPool:
     def _untrack(self, key: str, *, finished: bool = False) -> None:
         """Stop polling a generation; whatever kept it waiting is forgotten. More than once does no harm."""
         run, now = self._run, self._run.deps.clock()
+        run.deps.schedule.waiting = run.state.waiting_count()
         if finished and key in run.deps.schedule:
             run.deps.schedule.finished(key, now=now)
         run.deps.schedule.drop(key, now=now)

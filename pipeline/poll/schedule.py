@@ -10,6 +10,8 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from pipeline.poll.intervals import delay_urgency
+
 if TYPE_CHECKING:
     from random import Random
 
@@ -23,7 +25,7 @@ JITTER: Final = 0.1
 """How far a wait (of one interval at most) is scattered to either side, so that generations of one age do
 not poll at the same instant."""
 
-EARLY_PROBE_SHARE: Final = 0.05
+EARLY_PROBE_SHARE: Final = 0.03
 """The share of generations whose first poll comes at a random earlier age: they find out in time when
 durations have become shorter than anyone remembers."""
 
@@ -71,6 +73,10 @@ class PollSchedule:
         self._heap: list[tuple[float, str]] = []
         self._latest_plans: dict[str, PollPlan] = {}
         self._rescheduled_count = 0
+        self._most_tracked = 0
+        self._urgency = 1.0
+        self.waiting: float = inf
+        """How many rows wait for a slot, as far as the run knows; it is set from outside."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -87,6 +93,7 @@ class PollSchedule:
             raise ValueError(f"{key} is tracked already")
         entry = self._entries[key] = _Entry(duration_key, now - age_s, -1.0 if age_s > 0.0 else 0.0)
         self._learner.on_started(duration_key)
+        self._weigh_delay()
         if age_s > 0.0:
             self._schedule(key, entry, now + self._random.random() * self._interval_s)
             return
@@ -151,6 +158,7 @@ class PollSchedule:
         """Stop tracking `key`, which ended between its last poll and `now`."""
         entry = self._entries.pop(key)
         self._learner.on_left(entry.duration_key)
+        self._weigh_delay()
         age = now - entry.accepted_at
         if 0.0 <= entry.last_polled_age_s < age:
             self._learner.on_finished(entry.duration_key, entry.last_polled_age_s, age)
@@ -161,9 +169,18 @@ class PollSchedule:
         entry = self._entries.pop(key, None)
         if entry is not None:
             self._learner.on_left(entry.duration_key)
+            self._weigh_delay()
+            self._reschedule_all(entry.duration_key, now)
+
+    def _weigh_delay(self) -> None:
+        self._most_tracked = max(self._most_tracked, len(self._entries))
+        self._urgency = delay_urgency(self.waiting, len(self._entries), self._most_tracked)
+
+    def _plan(self, duration_key: str) -> PollPlan:
+        return self._learner.plan(duration_key, self._urgency)
 
     def _next_poll_at(self, entry: _Entry) -> float:
-        plan = entry.plan = self._learner.plan(entry.duration_key)
+        plan = entry.plan = self._plan(entry.duration_key)
         delay_s = plan.next_poll_age(entry.last_polled_age_s) - entry.last_polled_age_s
         jitter = JITTER * (2.0 * self._random.random() - 1.0)
         return entry.accepted_at + entry.last_polled_age_s + delay_s + jitter * min(delay_s, self._interval_s)
@@ -177,7 +194,7 @@ class PollSchedule:
 
     def _defer(self, key: str, entry: _Entry, now: float) -> bool:
         """Move a poll that is due to where the plan of today has it, if that is well later."""
-        if entry.plan is None or entry.plan is self._learner.plan(entry.duration_key):
+        if entry.plan is None or entry.plan is self._plan(entry.duration_key):
             return False
         due = self._next_poll_at(entry)
         if due <= now + DEFER_TOLERANCE * self._interval_s:
@@ -187,7 +204,7 @@ class PollSchedule:
 
     def _reschedule_all(self, duration_key: str, now: float) -> None:
         """Bring waiting polls forward to where a newer plan has them, a few at a time."""
-        plan = self._learner.plan(duration_key)
+        plan = self._plan(duration_key)
         previous_plan = self._latest_plans.get(duration_key)
         if previous_plan is not plan:
             self._latest_plans[duration_key] = plan
@@ -209,7 +226,7 @@ class PollSchedule:
         self._rescheduled_count = stop
 
     def _reschedule_sooner(self, key: str, entry: _Entry, now: float) -> None:
-        plan = self._learner.plan(entry.duration_key)
+        plan = self._plan(entry.duration_key)
         if entry.plan is plan:
             return
         due = entry.accepted_at + plan.next_poll_age(entry.last_polled_age_s)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.live_makespan import list_scheduling_makespan
 from benchmarks.simulate_night import bytes_per_generation, measure
 from benchmarks.simulate_polling import (
     DISTRIBUTIONS,
@@ -22,7 +23,7 @@ from benchmarks.simulate_polling import (
     simulate_fixed_schedule,
 )
 from pipeline.poll.forecast import time_left_s
-from pipeline.poll.intervals import MAX_INTERVAL, MIN_INTERVAL, optimal_plan
+from pipeline.poll.intervals import MAX_INTERVAL, MIN_INTERVAL, delay_urgency, optimal_plan
 from pipeline.poll.learner import DurationLearner
 from pipeline.poll.observations import BIN_COUNT, BIN_EDGES_S, Observations, bin_of
 from pipeline.poll.schedule import PollSchedule
@@ -47,7 +48,7 @@ def test_polls_and_delay_are_both_better_than_fixed_interval(
             simulate_fixed_schedule(batch, 60, fixed_interval(10.0))
         )
         assert share.polls <= 0.98
-        assert share.delay_s <= 1.05
+        assert share.delay_s <= 1.1
         shares.append(share)
     assert fmean(share.product for share in shares) <= product - 0.02
     assert fmean(share.delay_s for share in shares) <= 0.96
@@ -60,16 +61,38 @@ def test_all_at_once_is_no_worse_than_the_fixed_clock(name: str) -> None:
         simulate_fixed_schedule(batch, 300, fixed_interval(10.0))
     )
     assert share.polls <= 1.0
-    assert share.delay_s <= 1.1
-    assert share.product <= 0.9
+    assert share.delay_s <= 1.5  # no row waits for a slot: only the last end counts
+    assert share.product <= 0.95
+
+
+def test_polls_go_where_they_shorten_the_batch() -> None:
+    batches = [durations("lognormal", 240, seed) for seed in range(6)]
+    costs = [simulate(batch, 40, seed=seed) for seed, batch in enumerate(batches)]
+    assert fmean(cost.polls for cost in costs) <= 6.2
+    assert fmean(cost.last_delay_s for cost in costs) <= 0.2 * 10.0
+    bounds = [list_scheduling_makespan(batch, 40) for batch in batches]
+    assert fmean(cost.makespan_s / bound for cost, bound in zip(costs, bounds, strict=True)) <= 1.037
+
+
+@pytest.mark.parametrize(
+    ("waiting", "running", "urgency"),
+    [(200, 40, 1.05), (1, 40, 1.05), (0, 40, 0.5), (0, 20, 1.0), (0, 10, 2.0), (0, 1, 8.0), (0, 0, 1.05)],
+)
+def test_delay_costs_what_it_holds_up(waiting: int, running: int, urgency: float) -> None:
+    assert delay_urgency(waiting, running, 40) == urgency
 
 
 def test_every_constant_scales_with_the_interval() -> None:
-    batch = durations("lognormal", 200, 1)
-    slow = simulate(batch, 60, seed=1)
-    fast = simulate([d / 20.0 for d in batch], 60, seed=1, interval_s=0.5)
-    assert fast.polls == pytest.approx(slow.polls, rel=0.07)
-    assert fast.delay_s * 20.0 == pytest.approx(slow.delay_s, rel=0.1)
+    batches = [durations("lognormal", 200, seed) for seed in range(4)]
+    slow = [simulate(batch, 60, seed=seed) for seed, batch in enumerate(batches)]
+    fast = [
+        simulate([d / 20.0 for d in batch], 60, seed=seed, interval_s=0.5)
+        for seed, batch in enumerate(batches)
+    ]
+    assert fmean(one.polls for one in fast) == pytest.approx(fmean(one.polls for one in slow), rel=0.05)
+    assert fmean(one.delay_s for one in fast) * 20.0 == pytest.approx(
+        fmean(one.delay_s for one in slow), rel=0.1
+    )
 
 
 @pytest.mark.parametrize("name", ["lognormal", "two modes"])
@@ -84,7 +107,9 @@ def test_duration_cache_off_by_factor_two_costs_little(
         ours = simulate(batch, in_flight, seed=seed, learner=learner_with_cache(DISTRIBUTIONS[name], seed))
         shares.append(ours.relative_to(simulate_fixed_schedule(batch, in_flight, fixed_interval(10.0))))
     assert fmean(share.polls for share in shares) <= 1.2
-    assert fmean(share.delay_s for share in shares) <= 1.3
+    if jobs > in_flight:
+        assert fmean(share.delay_s for share in shares) <= 1.3
+    assert fmean(share.product for share in shares) <= 1.3
 
 
 def test_a_change_in_the_middle_of_a_run_costs_little() -> None:

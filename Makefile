@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 JOB    ?= jobs/quick.yaml
 LIVE   ?=
 ARGS   ?=
+# Most tests wait for a server half of their time: two workers a core. One Ray and one Chromium serve a whole run.
+PARALLEL   := -n $${TEST_WORKERS:-4} --dist loadgroup
 CORE_VENV  ?= $(VENV)-core
 CORE_TESTS := $(addprefix tests/integration/test_,core_alone.py cli_start.py cli_status_report_adopt.py \
   e2e_batch.py preflight.py validate_estimate.py)
@@ -40,10 +42,10 @@ else
 endif
 
 unit: $(VENV)/.dev ## run the unit tests: no socket, no subprocess, no sleep
-	@$(BIN)/python -m pytest -q -n $${TEST_WORKERS:-2} tests/unit $(ARGS)
+	@$(BIN)/python -m pytest -q $(PARALLEL) tests/unit $(ARGS)
 
 test: $(VENV)/.dev ## run the whole test suite
-	@$(BIN)/python -m pytest -q -n $${TEST_WORKERS:-2} $(ARGS)
+	@$(BIN)/python -m pytest -q $(PARALLEL) $(ARGS)
 
 # The command's own suite in an environment that has no extra: what most users install.
 $(CORE_VENV)/.made: pyproject.toml constraints.txt

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
@@ -21,7 +22,6 @@ from tests.unit.sample_rows import MEDIA, T0, done
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from pipeline.model import Record
 
@@ -50,6 +50,14 @@ def browser() -> Iterator[Browser]:
             pytest.skip(f"no Chromium on this machine: {error}")
         yield chromium
         chromium.close()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give all of this folder to one worker, since each would start a browser."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 @dataclass

@@ -81,7 +81,8 @@ def environment(folder: Path, api_url: str) -> dict[str, str]:
     """Return an environment in which `veobatch` is this tree's and the API is the sandbox."""
     tools = folder / "tools"
     tools.mkdir()
-    script = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m pipeline "$@"\n'
+    hurry = 'case " $* " in *" --sandbox "*) set -- "$@" --sandbox-speed 200;; esac'
+    script = f'#!/bin/sh\n{hurry}\nexec {shlex.quote(sys.executable)} -m pipeline "$@"\n'
     (tools / "veobatch").write_text(script, encoding="utf-8")
     (tools / "veobatch").chmod(0o755)
     return {

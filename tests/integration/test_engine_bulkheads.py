@@ -189,12 +189,12 @@ async def test_slots_of_overdue_generations_are_not_given_away(tmp_path: Path) -
 
 async def test_rows_in_doubt_keep_their_slots(tmp_path: Path) -> None:
     fault = Fault("hang-accepted", times=2)
-    options = fast_sandbox_options(durations="fixed:300", log_rows="accepted", log_lag_s=0.0)
+    options = fast_sandbox_options(durations="fixed:100", log_rows="accepted", log_lag_s=0.0)
     async with EngineHarness(tmp_path, options, fault) as house:
-        outcome = await house.run(8, concurrency=2, request_timeout=0.3, reconcile_after=600)
+        outcome = await house.run(6, concurrency=2, request_timeout=0.3, reconcile_after=600)
         assert house.sandbox_state.peak_in_flight <= 2
-        assert count_states(outcome) == {State.DONE: 8}
-        assert house.count_paid() == 8
+        assert count_states(outcome) == {State.DONE: 6}
+        assert house.count_paid() == 6
 
 
 async def test_nothing_but_404_stops_the_run_and_fails_no_row(tmp_path: Path) -> None:

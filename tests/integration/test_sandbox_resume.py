@@ -9,7 +9,6 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import av
-import pytest
 
 from tests.integration.vendor_double.workspace import Workspace, wait_for_exit
 
@@ -22,7 +21,7 @@ OPTIONS = (
     "--output",
     "output/batch",
     "--sandbox-speed",
-    "40",
+    "80",
     "--concurrency",
     "3",
     "--reconcile-after",
@@ -76,18 +75,17 @@ async def test_a_killed_run_goes_on_and_creates_nothing_twice(tmp_path: Path) ->
     await assert_continues(workspace)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_run_that_was_stopped_twice_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+async def test_a_run_that_was_stopped_twice_goes_on(tmp_path: Path) -> None:
     workspace = workspace_in(tmp_path)
     process = await workspace.start()
     await until_created(workspace, 5)
     assert process.stderr is not None
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     async with asyncio.timeout(30):
         while b"once more" not in await process.stderr.readline():
             assert process.returncode is None
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     result = await wait_for_exit(process)
-    assert result.code in (130, 143), result.output
+    assert result.code == 143, result.output
     assert len(journal(workspace)) < len(PROMPTS)
     await assert_continues(workspace)

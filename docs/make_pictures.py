@@ -1,12 +1,15 @@
 """Makes the README's pictures from a real run: `python -m docs.make_pictures`.
 
 The command runs in a pseudo-terminal and is read back through a terminal emulator; what a person would have
-seen becomes an animated SVG, and the report that the run left behind becomes a PNG, seen by a headless
-browser. A second page is that of a night on which not all went well. Needs the extra `dev` and a Chromium.
+seen becomes an animated SVG that ends with the report of the run, seen by a headless browser. The report
+is a PNG, too. A second page is that of a night on which not all went well. Needs the extra `dev` and a
+Chromium.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import shutil
 import sys
@@ -24,11 +27,13 @@ from PIL import Image
 
 ROOT: Final = Path(__file__).parents[1]
 PICTURES: Final = ROOT / "docs" / "pictures"
-COMMAND: Final = "veobatch run jobs/quick.yaml --sandbox"
+COMMAND: Final = "veobatch run --sandbox"
 COLUMNS: Final = 80
 ROWS: Final = 30
 FRAME_S: Final = 0.25
-LAST_FRAME_S: Final = 6.0
+LAST_FRAME_S: Final = 4.0
+PAGE_S: Final = 6.0
+PAGE_WIDTH: Final = 760
 NIGHT: Final = ("content-refusal:secret", "bad-request:astronaut", "cdn-corrupt:hare", "throttled:0.2*6")
 
 CELL: Final = 8.4
@@ -107,12 +112,13 @@ def rows_of(screen: pyte.Screen) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def svg(frames: list[Frame]) -> str:
-    """Return the recording; whoever wants no motion, or cannot show any, sees the last frame."""
+def svg(frames: list[Frame], page: Path) -> str:
+    """Return the recording, then the picture `page`; without motion, the terminal's last frame is shown."""
     lines = max(y + 1 for frame in frames for y, row in enumerate(frame.rows) if row)
     width, height = COLUMNS * CELL + 2 * MARGIN, BAR + lines * LINE + 2 * MARGIN
-    whole_s = frames[-1].at_s + LAST_FRAME_S
-    ends = [*(frame.at_s for frame in frames[1:]), whole_s]
+    page_at_s = frames[-1].at_s + LAST_FRAME_S
+    whole_s = page_at_s + PAGE_S
+    ends = [*(frame.at_s for frame in frames[1:]), page_at_s]
     styles, groups = [], []
     for n, (frame, end) in enumerate(zip(frames, ends, strict=True)):
         start, stop = 100 * frame.at_s / whole_s, 100 * end / whole_s
@@ -120,11 +126,14 @@ def svg(frames: list[Frame]) -> str:
         styles.append(
             f"#f{n}{{animation:a{n} {whole_s:.2f}s step-end infinite}}@keyframes a{n}{{0%{{visibility:"
             f"{'visible' if not n else 'hidden'}}}{start:.3f}%{{visibility:visible}}"
-            + ("" if last else f"{stop:.3f}%{{visibility:hidden}}")
-            + "}"
+            f"{stop:.3f}%{{visibility:hidden}}}}"
         )
         hidden = "" if last else ' visibility="hidden"'
         groups.append(f'<g id="f{n}"{hidden}>{"".join(map(line_svg, range(lines), frame.rows))}</g>')
+    styles.append(
+        f"#p{{animation:p {whole_s:.2f}s infinite}}@keyframes p{{0%,{100 * page_at_s / whole_s:.3f}%"
+        f"{{opacity:0}}{100 * (page_at_s + 0.4) / whole_s:.3f}%,100%{{opacity:1}}}}"
+    )
     dots = "".join(
         f'<circle cx="{MARGIN + 6 + 18 * n}" cy="{BAR / 2 + 4}" r="5" fill="{colour}"/>'
         for n, colour in enumerate(("#ff6b6b", "#f2c66d", "#7fd88f"))
@@ -135,7 +144,22 @@ def svg(frames: list[Frame]) -> str:
         f' role="img" aria-label="{escape(COMMAND)}, from the first bar to the closing words">'
         f"<style>text{{font:14px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;"
         f"white-space:pre}}.b{{font-weight:bold}}{motion}</style>"
-        f'<rect width="100%" height="100%" rx="8" fill="{PAPER}"/>{dots}{"".join(groups)}</svg>\n'
+        f'<rect width="100%" height="100%" rx="8" fill="{PAPER}"/>{dots}{"".join(groups)}'
+        f"{embedded(page, width, height)}</svg>\n"
+    )
+
+
+def embedded(page: Path, width: float, height: float) -> str:
+    """Return `page` as an image over the whole window, cut off at its lower edge."""
+    buffer = io.BytesIO()
+    with Image.open(page) as picture:
+        shown = picture.convert("RGB")
+        shown = shown.resize((PAGE_WIDTH, round(PAGE_WIDTH * shown.height / shown.width)))
+        shown.crop((0, 0, PAGE_WIDTH, round(PAGE_WIDTH * height / width))).save(buffer, "WEBP", quality=70)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return (
+        f'<image id="p" opacity="0" width="{width:g}" height="{height:g}" '
+        f'href="data:image/webp;base64,{data}"/>'
     )
 
 
@@ -210,8 +234,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(ROOT / "jobs", folder / "jobs")
-        (PICTURES / "run.svg").write_text(svg(watch(folder)), encoding="utf-8")
-        screenshot(folder / "output" / "quick.sandbox" / "report.html", PICTURES / "report.png", 1000)
+        frames = watch(folder)
+        screenshot(folder / "output" / "example.sandbox" / "report.html", PICTURES / "report.png", 1000)
+        (PICTURES / "run.svg").write_text(svg(frames, PICTURES / "report.png"), encoding="utf-8")
         bad_night(folder)
         screenshot(folder / "output" / "overnight" / "report.html", PICTURES / "night.png", 1500)
 

@@ -111,8 +111,8 @@ def test_words_are_completed(typed: str, number: int, found: str) -> None:
 def test_the_recording_shows_the_run_to_its_end() -> None:
     path = DOCS / "pictures" / "run.svg"
     words = "\n".join(text.text or "" for text in ElementTree.parse(path).iter() if text.tag.endswith("text"))  # noqa: S314 - our own file
-    assert "$ veobatch run jobs/quick.yaml --sandbox" in words
-    assert "All 6 videos are here." in words
+    assert "$ veobatch run --sandbox" in words
+    assert "All 6 videos are saved." in words
     assert path.stat().st_size < 200_000
 
 

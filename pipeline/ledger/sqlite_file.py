@@ -109,11 +109,18 @@ def _publish(new: Path, path: Path) -> None:
         raise
     except OSError:  # no hard links here (FAT, some network shares)
         new.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    # The folders are mostly as new as the file: its own, `output`, and the one that they are in.
+    for folder in list(path.absolute().parents)[:3]:
+        with contextlib.suppress(PermissionError):
+            _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def migrate_file(connection: sqlite3.Connection, current_version: int, sql: Statements) -> None:

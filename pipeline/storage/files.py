@@ -208,6 +208,15 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
+def sync_file(path: Path) -> None:
+    """Make the bytes of a file survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename survive a power cut. Where folders cannot be opened (Windows) there is no such call."""
     if os.name == "nt":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,6 +28,7 @@ class LocalStore:
         self.root = Path(root)
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="files")
         self._swept: set[Path] = set()
+        self._synced: set[Path] = set()
 
     @property
     def location(self) -> str:
@@ -98,6 +99,18 @@ class LocalStore:
         if not parts or path.startswith("/") or ".." in parts:
             raise ValueError(f"not a path inside the output: {path!r}")
         return self.root.joinpath(*parts)
+
+    def sync_folders(self, folder: Path) -> None:
+        """Make the names in a folder survive a power cut.
+
+        The folder's own name too, once a run: a file's `fsync` says nothing of the folders above it (POSIX).
+        """
+        files.sync_folder(folder)
+        if folder not in self._synced:
+            for parent in {folder.parent: None, self.root.parent: None}:
+                with suppress(PermissionError):  # one that may be passed through and not be read
+                    files.sync_folder(parent)
+            self._synced.add(folder)
 
     def _replace(self, path: Path, data: bytes, durable: bool) -> None:
         if path.parent not in self._swept:

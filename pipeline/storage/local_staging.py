@@ -192,6 +192,8 @@ class LocalStagedFile:
         sha256 = self._digest()
         target, exists = self._target(path, sha256, replaces)
         if exists:
+            files.sync_file(target)  # whoever put it there may have been killed before it was durable
+            self._store.sync_folders(target.parent)
             self._discard()
             self._aside_path.unlink(missing_ok=True)
             return self._published(target, sha256, f"{path} was there already, with the same content")
@@ -204,7 +206,7 @@ class LocalStagedFile:
             note = f"a different {path} was there already; it is now {aside.name}"
         self._check_ownership()  # hashing took its time, and a process may be stopped for longer
         self._part_path.rename(target)
-        files.sync_folder(target.parent)
+        self._store.sync_folders(target.parent)
         self._origin_path.unlink(missing_ok=True)
         self._aside_path.unlink(missing_ok=True)
         return self._published(target, sha256, note)

@@ -140,7 +140,7 @@ class Api:
             "Content-Type": "application/json",
             "X-Client-Request-Id": correlation_id,
         }
-        trace = RequestTrace(self._may_create)
+        trace = RequestTrace(self._may_create, system.wall())
         try:
             async with self._create_session.post(
                 self._generations_url,
@@ -152,7 +152,7 @@ class Api:
                 **self._proxy_options,
             ) as response:
                 trace.status, trace.headers = response.status, response.headers
-                self._vendor_clock.observe(response.headers.get("Date"), system.monotonic())
+                self._observe_date(response)
                 result = self._classify(
                     response.status, response.headers, await self._read_redacted(response)
                 )
@@ -207,7 +207,7 @@ class Api:
         url = self._status_url(generation_id)
         try:
             async with self._open_get(url, fresh=new_connection) as response:
-                self._vendor_clock.observe(response.headers.get("Date"), system.monotonic())
+                self._observe_date(response)
                 body = await self._read_redacted(response)
                 if 200 <= response.status < 300:
                     payload = parse_object(body)
@@ -222,9 +222,12 @@ class Api:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return StatusError(0, self._describe_error(error))
 
+    def _observe_date(self, response: aiohttp.ClientResponse) -> None:
+        self._vendor_clock.observe(response.headers.get("Date"), system.monotonic(), system.wall())
+
     def vendor_now(self) -> float | None:
-        """Return the vendor's time (epoch seconds), by its `Date` headers; None before the first answer."""
-        return self._vendor_clock.now(system.monotonic())
+        """Return the vendor's time (epoch seconds), by its `Date` headers; None where it is not known."""
+        return self._vendor_clock.now(system.monotonic(), system.wall())
 
     async def log_page(
         self, window: Mapping[str, str], *, limit: int, offset: int, key_prefix: str = ""
@@ -290,7 +293,7 @@ class Api:
         url = URL(self.base_url + path, encoded=True)
         try:
             async with self._open_get(url) as response:
-                self._vendor_clock.observe(response.headers.get("Date"), system.monotonic())
+                self._observe_date(response)
                 body = await self._read_redacted(response)
                 if 200 <= response.status < 300:
                     return body

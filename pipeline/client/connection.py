@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
 
-from pipeline import __version__
+from pipeline import __version__, system
 from pipeline.client.json_values import excerpt
 from pipeline.errors import UsageError
 from pipeline.net.proxy import Proxy, proxy_for
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import SimpleNamespace
 
+
+MAX_CONNECT_S: Final = 30.0
+"""How long after a create is called for its first byte may leave, by this machine's clock.
+
+Its intent is dated, and the waiting for a proof of absence must not begin before a sleep that it outlived.
+"""
 
 MAX_RESPONSE_BYTES: Final = 4 * 1024 * 1024
 
@@ -49,9 +56,10 @@ def proxy_for_api(base_url: str, environ: Mapping[str, str]) -> Proxy | None:
 
 @dataclass(slots=True)
 class RequestTrace:
-    """How far one create got on the wire."""
+    """How far one create got on the wire. `called_at` is epoch seconds."""
 
     may_create: Callable[[], bool] | None = None
+    called_at: float = inf
     connected: bool = False
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -64,6 +72,8 @@ async def on_connected(
     if isinstance(trace, RequestTrace):
         if trace.may_create is not None and not trace.may_create():
             raise aiohttp.ClientConnectionError("it was kept back: the lease on its row is over")
+        if system.wall() - trace.called_at > MAX_CONNECT_S:
+            raise aiohttp.ClientConnectionError("it was kept back: this process stood still before it left")
         trace.connected = True
 
 

@@ -25,23 +25,32 @@ def test_key_id_tells_keys_apart_within_one_ledger_and_shows_none_of_them() -> N
 
 def test_vendor_clock_goes_on_with_the_monotonic_one() -> None:
     clock = VendorClock()
-    assert clock.now(50.0) is None
-    clock.observe(DATE, 100.0)
-    assert clock.now(160.0) == MOMENT + 60
+    assert clock.now(50.0, 1000.0) is None
+    clock.observe(DATE, 100.0, 1050.0)
+    assert clock.now(160.0, 1110.0) == MOMENT + 60
+
+
+def test_a_sleep_that_the_monotonic_clock_does_not_see_makes_the_vendors_time_unknown() -> None:
+    clock = VendorClock()
+    for _ in range(9):
+        clock.observe(DATE, 100.0, 1000.0)
+    assert clock.now(101.0, 4601.0) is None
+    clock.observe("Fri, 15 Jan 2027 09:00:00 GMT", 101.0, 4601.0)
+    assert clock.now(102.0, 4602.0) == MOMENT + 3601
 
 
 @pytest.mark.parametrize("date", [None, "", "yesterday", "Fri, 99 Jan 2027 08:00:00 GMT"])
 def test_date_that_cannot_be_read_is_left_out(date: str | None) -> None:
     clock = VendorClock()
-    clock.observe(date, 1.0)
-    assert clock.now(1.0) is None
+    clock.observe(date, 1.0, 1.0)
+    assert clock.now(1.0, 1.0) is None
 
 
 def test_one_wrong_date_does_not_move_the_clock() -> None:
     clock = VendorClock()
     for date in (DATE, DATE, "Fri, 15 Jan 2027 23:00:00 GMT", DATE):
-        clock.observe(date, 100.0)
-    assert clock.now(100.0) == MOMENT
+        clock.observe(date, 100.0, 100.0)
+    assert clock.now(100.0, 100.0) == MOMENT
 
 
 def test_charges_are_those_of_generations() -> None:

@@ -5,9 +5,12 @@ One small file a ledger, outside of the batch's folder, which a backup brings ba
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from pipeline import system
+from pipeline.client import key_id
 from pipeline.errors import StopReason, StopRun
 from pipeline.model import State
 from pipeline.net.json_cache import read_json, write_json
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.model import Record
 
 WRITE_INTERVAL_S: Final = 1.0
+RECALL_NAME: Final = "recall"
 UNKNOWN_BEGIN_S: Final = 90 * 86_400.0
 """How far back the log is read for a batch whose begin nobody noted."""
 
@@ -39,7 +43,8 @@ def read_memory(identity: str) -> Memory | None:
     if not isinstance(value, dict):
         return None
     try:
-        return Memory(int(value["runs"]), int(value["submissions"]), float(value["at"]))
+        keys = frozenset(map(str, value.get("key_ids", ())))
+        return Memory(int(value["runs"]), int(value["submissions"]), float(value["at"]), keys)
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -50,6 +55,8 @@ class LedgerMemory:
     def __init__(self, api: Api, identity: str, runs: int, records: Sequence[Record]) -> None:
         self._api, self._identity, self._runs = api, identity, runs
         self._submissions = sum(record.intent for record in records)
+        before = read_memory(identity)
+        self._key_ids = {key_id(api.key.secret, identity), *(before.key_ids if before is not None else ())}
         self._written_at = 0.0
         self.save()
 
@@ -65,9 +72,53 @@ class LedgerMemory:
     def save(self) -> None:
         """Write down how far the ledger has come."""
         self._written_at = system.monotonic()
-        at = self._api.vendor_now() or system.wall()
-        value = {"runs": self._runs, "submissions": self._submissions, "at": at}
+        # Unknown is 0, and never this machine's clock: by a wrong one, waiting would end too soon or never.
+        at = self._api.vendor_now() or 0.0
+        value = {
+            "runs": self._runs,
+            "submissions": self._submissions,
+            "at": at,
+            "key_ids": sorted(self._key_ids),
+        }
         write_json(memory_path(self._identity), value)
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """What was found out so far of an older copy of a ledger; kept in it until all is known.
+
+    `noticed_at` is when it was noticed (the vendor's time), `key_ids` are the keys whose log was read since.
+    """
+
+    noticed_at: float
+    key_ids: frozenset[str] = frozenset()
+
+    @classmethod
+    async def read(cls, ledger: Ledger, now: float) -> Recall:
+        text = await ledger.meta_get(RECALL_NAME)
+        if not text:
+            return cls(now)
+        noticed_at, *key_ids = json.loads(text)
+        return cls(noticed_at, frozenset(key_ids))
+
+    async def write(self, ledger: Ledger) -> None:
+        await ledger.meta_set(RECALL_NAME, json.dumps([self.noticed_at, *sorted(self.key_ids)]))
+
+    def obstacle(self, memory: Memory, now: float, wait_s: float) -> str:
+        """Return why the logs that were read cannot show everything that was forgotten, "" when they do."""
+        known = 0.0 < memory.at < self.noticed_at
+        rest_s = (memory.at if known else self.noticed_at) + wait_s - now
+        if rest_s > 0:
+            return (
+                "the ledger is an older copy, and the vendor's log may not show yet what was submitted "
+                f"since. Nothing was submitted: run again in {rest_s:.0f} s"
+            )
+        if memory.key_ids - self.key_ids:
+            return (
+                "the ledger is an older copy, and what was submitted since with another key is in that key's "
+                "log only. Nothing was submitted: run once with each key that this batch was run with"
+            )
+        return ""
 
 
 async def recall_forgotten(
@@ -76,35 +127,45 @@ async def recall_forgotten(
     """Give rows back what their ledger may have forgotten; return all records, and what to say of it.
 
     `wait_s` is how long the log may take to show a submission. Raises `StopRun` when the log cannot be
-    read, or cannot show everything yet: a pending row may be paid for.
+    read, or cannot show everything yet: an open row may be paid for.
     """
-    now = system.wall()
     runs = int(await ledger.meta_get("runs") or 1) - 1
-    begun_at = await ledger.meta_get("begun_at")
-    if begun_at is None:
-        known = [record.submitted_at for record in records if record.submitted_at is not None]
-        begun_at = str(min(known, default=now if not runs else now - UNKNOWN_BEGIN_S))
-        await ledger.meta_set("begun_at", begun_at)
+    begun_at = await _begun_at(ledger, records, runs)
     memory = read_memory(ledger.identity)
-    pending = any(record.state is State.PENDING and record.position >= 0 for record in records)
-    if not pending or not may_have_forgotten(records, runs, memory, uncertain=uncertain):
+    is_open = any(r.position >= 0 and r.state not in (State.READY, State.DONE) for r in records)
+    if not is_open or not may_have_forgotten(records, runs, memory, uncertain=uncertain):
         return list(records), ""
-    recovered, error = await recover_forgotten(api, ledger, records, float(begun_at), wall=now, key_id=key_id)
+    if api.vendor_now() is None:  # any answer tells the vendor's time
+        await api.log_page({"period": "24h"}, limit=1, offset=0)
+    now = api.vendor_now() or system.wall()
+    recall = await Recall.read(ledger, now)
+    recovered, error = await recover_forgotten(api, ledger, records, begun_at, now=now, key_id=key_id)
     if error:
+        if api.vendor_now() is not None:
+            await recall.write(ledger)
         raise StopRun(
             StopReason.IN_DOUBT,
-            "the ledger may be an older copy, whose pending rows may have been submitted, and the vendor's "
+            "the ledger may be an older copy, whose open rows may be paid for, and the vendor's "
             f"log cannot be read: {error}. Nothing was submitted: run again when it can",
         )
+    if memory is not None and sum(record.intent for record in recovered) < memory.submissions:
+        recall = replace(recall, key_ids=recall.key_ids | {key_id})
+        await recall.write(ledger)
+        if obstacle := recall.obstacle(memory, now, wait_s):
+            raise StopRun(StopReason.IN_DOUBT, obstacle)
+    await ledger.meta_set(RECALL_NAME, "")
     found = sum(before is not after for before, after in zip(records, recovered, strict=True))
-    rest_s = (memory.at if memory is not None else 0.0) + wait_s - (api.vendor_now() or now)
-    is_older = memory is not None and sum(record.intent for record in recovered) < memory.submissions
-    if is_older and rest_s > 0:
-        raise StopRun(
-            StopReason.IN_DOUBT,
-            "the ledger is an older copy, and the vendor's log may not show yet what was submitted since. "
-            f"Nothing was submitted: run again in {rest_s:.0f} s",
-        )
     if not found:
         return recovered, ""
     return recovered, f"{found} row(s) were submitted by a run that this ledger does not know: they go on"
+
+
+async def _begun_at(ledger: Ledger, records: Sequence[Record], runs: int) -> float:
+    """Return when the batch was begun, by this machine's clock; note it in a ledger that does not say."""
+    begun_at = await ledger.meta_get("begun_at")
+    if begun_at is None:
+        now = system.wall()
+        known = [record.submitted_at for record in records if record.submitted_at is not None]
+        begun_at = str(min(known, default=now if not runs else now - UNKNOWN_BEGIN_S))
+        await ledger.meta_set("begun_at", begun_at)
+    return float(begun_at)

@@ -29,12 +29,13 @@ CLOCK_ERROR_S = 48 * HOUR_S
 class Memory:
     """What this machine remembers of a ledger: its runs, its submissions, and when it saw the last one.
 
-    `at` is by the vendor's clock, epoch seconds.
+    `at` is by the vendor's clock, epoch seconds, 0.0 where that was not known; `key_ids` are the keys used.
     """
 
     runs: int
     submissions: int
     at: float = 0.0
+    key_ids: frozenset[str] = frozenset()
 
 
 def may_have_forgotten(
@@ -55,8 +56,9 @@ def may_have_forgotten(
 def match_forgotten(
     records: Iterable[Record], rows: Mapping[str, LogRow], known: Iterable[str], identity: str
 ) -> list[Transition]:
-    """Return the steps that give pending and failed rows the generations that the log shows of them.
+    """Return the steps that give open and failed rows the generations that the log shows of them.
 
+    Rows in doubt or under way count too: since then they may have been settled and submitted again.
     `known` are the correlation ids that the ledger has; what failed at the vendor is not charged, and left.
     Of several generations of one row the newest is taken; `costs` lists the others.
     """
@@ -71,7 +73,7 @@ def match_forgotten(
     steps = []
     for record in records:
         forgotten = found.get(row_digest(record))
-        if record.state in (State.PENDING, State.FAILED) and forgotten is not None:
+        if record.state not in (State.READY, State.DONE) and forgotten is not None:
             steps.append(Transition(record, _with_submission(record, forgotten)))
     return steps
 
@@ -95,14 +97,14 @@ def _with_submission(record: Record, row: LogRow) -> Record:
 
 
 async def recover_forgotten(
-    api: Api, ledger: Ledger, records: Sequence[Record], begun_at: float, *, wall: float, key_id: str
+    api: Api, ledger: Ledger, records: Sequence[Record], begun_at: float, *, now: float, key_id: str
 ) -> tuple[list[Record], str]:
     """Give rows the submissions that their ledger has forgotten; return all records, and why it failed if so.
 
-    `begun_at` is when the batch was begun, by this machine's clock.
+    `begun_at` is when the batch was begun, by this machine's clock; `now` is the vendor's where it is known.
     """
     known = [entry.id for entry in await ledger.submissions()] + [r.correlation_id for r in records]
-    windows = plan_windows([(begun_at - CLOCK_ERROR_S, wall + HOUR_S)], wall)
+    windows = plan_windows([(begun_at - CLOCK_ERROR_S, now + HOUR_S)], now)
     log = await fetch_log(api, windows, (), own_prefix=own_correlation_prefix(ledger.identity), key_id=key_id)
     if not log.complete:
         return list(records), log.error or "the log could not be read to its end"

@@ -55,8 +55,15 @@ def test_newest_of_several_generations_is_taken() -> None:
     assert match_forgotten([PENDING], rows, (), IDENTITY)[0].after.generation_id == "g-2"
 
 
-@pytest.mark.parametrize("state", [State.DONE, State.READY, State.GENERATING, State.IN_DOUBT])
-def test_rows_beyond_pending_are_left(state: State) -> None:
+@pytest.mark.parametrize("state", [State.GENERATING, State.IN_DOUBT])
+def test_row_under_way_or_in_doubt_gets_what_was_submitted_since(state: State) -> None:
+    """Since the copy was made its submission may have failed, or been proven absent, and been made again."""
+    [step] = match_forgotten([record(state, "row")], logged(PENDING, 2), (), IDENTITY)
+    assert (step.after.state, step.after.generation_id) == (State.GENERATING, "g-2")
+
+
+@pytest.mark.parametrize("state", [State.DONE, State.READY])
+def test_rows_that_have_their_clip_are_left(state: State) -> None:
     assert match_forgotten([record(state, "row")], logged(PENDING, 2), (), IDENTITY) == []
 
 

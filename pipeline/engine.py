@@ -80,7 +80,7 @@ class Engine:
                 await downloader_pool.resume()
                 poller_pool.resume()
                 self._started.set()
-                await reconciler_pool.wait_until_idle()
+                await self._run_worker(reconciler_pool.wait_until_idle)
                 tasks.cancel_scope.cancel()
         return run.state.outcome()
 

@@ -4,6 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 JOB    ?= jobs/quick.yaml
 LIVE   ?=
+SECONDS ?= 300
 ARGS   ?=
 # Most tests wait for a server half of their time: two workers a core. One Ray and one Chromium serve a whole run.
 PARALLEL   := -n $${TEST_WORKERS:-4} --dist loadgroup
@@ -12,7 +13,7 @@ CORE_TESTS := $(addprefix tests/integration/test_,core_alone.py cli_start.py cli
   e2e_batch.py preflight.py validate_estimate.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help run unit core-test test check format lint lint-actions types docs dist-check bench clean
+.PHONY: help run unit core-test test simulate check format lint lint-actions types docs dist-check bench clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -55,6 +56,9 @@ $(CORE_VENV)/.made: pyproject.toml constraints.txt
 
 core-test: $(CORE_VENV)/.made ## run the command's tests without any extra installed
 	@$(CORE_VENV)/bin/python -m pytest -q $(CORE_TESTS) $(ARGS)
+
+simulate: $(VENV)/.dev ## new seeds of the simulated world for SECONDS (300), or the story of one: SEED=n
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seconds $(SECONDS)) $(ARGS)
 
 check: $(VENV)/.dev ## what CI runs: format, lint, imports, strict types, tests, coverage
 	@$(BIN)/ruff format --check .

@@ -1,0 +1,137 @@
+"""`python -m tests.simulation`: simulate new seeds for a while, or tell the story of one.
+
+It prints how many jobs were simulated, the faults met by kind, and each seed that broke a rule with the few
+faults that suffice. The exit code is 1 when a rule was broken, or a kind of fault never struck.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import time
+from collections import Counter
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Final
+
+from tests.simulation.chance import FAULTS
+from tests.simulation.shrink import shrink
+from tests.simulation.simulate import Result, simulate
+
+SEEDS_A_TASK: Final = 20
+SEEDS_A_DAY: Final = 1_000_000
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of many seeds."""
+
+    seeds: int = 0
+    jobs: int = 0
+    runs: int = 0
+    steps: int = 0
+    simulated_s: float = 0.0
+    faults: Counter[tuple[str, str]] = field(default_factory=Counter)
+    failed: list[Result] = field(default_factory=list)
+
+    def add(self, result: Result) -> None:
+        self.seeds += 1
+        self.jobs += result.jobs
+        self.runs += result.runs
+        self.steps += result.steps
+        self.simulated_s += result.seconds
+        self.faults.update((fault.point, fault.kind) for fault in result.faults)
+        if result.violation is not None:
+            self.failed.append(result)
+
+    def merge(self, other: Tally) -> None:
+        self.seeds += other.seeds
+        self.jobs += other.jobs
+        self.runs += other.runs
+        self.steps += other.steps
+        self.simulated_s += other.simulated_s
+        self.faults.update(other.faults)
+        self.failed += other.failed
+
+
+def simulate_many(first: int, count: int) -> Tally:
+    """Simulate `count` seeds from `first` on."""
+    gc.freeze()
+    tally = Tally()
+    for seed in range(first, first + count):
+        tally.add(simulate(seed))
+    return tally
+
+
+def simulate_for(seconds: float, first: int, workers: int) -> Tally:
+    """Simulate seeds from `first` on until the time is over."""
+    tally, ends_at, seed = Tally(), time.monotonic() + seconds, first
+    with ProcessPoolExecutor(workers) as pool:
+        waiting: set[Future[Tally]] = set()
+        while time.monotonic() < ends_at or waiting:
+            while len(waiting) < 2 * workers and time.monotonic() < ends_at:
+                waiting.add(pool.submit(simulate_many, seed, SEEDS_A_TASK))
+                seed += SEEDS_A_TASK
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                tally.merge(future.result())
+    return tally
+
+
+def show(tally: Tally, took_s: float, first: int) -> None:
+    """Print the numbers, and the faults by kind."""
+    print(
+        f"seeds {first} to {first + tally.seeds - 1}: {tally.jobs} jobs in {tally.runs} runs, "
+        f"{tally.simulated_s / 86_400:.0f} simulated days, {tally.steps} steps; "
+        f"{took_s:.0f} s, {tally.jobs / took_s:.0f} jobs/s"
+    )
+    for point, kinds in FAULTS.items():
+        print(f"  {point}: " + ", ".join(f"{kind} {tally.faults[point, kind]}" for kind in kinds))
+
+
+def show_failed(result: Result) -> None:
+    """Print a seed that broke a rule, and what suffices for it."""
+    print(f"SEED={result.seed}: {result.violation}")
+    fewest = shrink(result)
+    print(f"  suffices: {'; '.join(map(str, fewest.faults)) or 'no fault at all'}")
+
+
+def tell(seed: int) -> int:
+    """Print the story of one seed."""
+    result = simulate(seed, told=True)
+    print("\n".join(result.story))
+    print(f"SEED={seed}: {result.violation or 'no rule was broken'}; {result.jobs} jobs, {result.runs} runs")
+    if result.violation is not None:
+        fewest = shrink(result)
+        print("\nthe same with the fewest faults:")
+        print("\n".join(fewest.story))
+        print(f"suffices: {'; '.join(map(str, fewest.faults)) or 'no fault at all'}")
+    return int(result.violation is not None)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seed", type=int, help="tell the story of this seed")
+    parser.add_argument("--seconds", type=float, default=300.0, help="for how long to simulate new seeds")
+    parser.add_argument("--first", type=int, help="the first seed (default: the day's)")
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    if options.seed is not None:
+        return tell(options.seed)
+    today = int(time.time() // 86_400) * SEEDS_A_DAY
+    first = today if options.first is None else options.first
+    began = time.monotonic()
+    tally = simulate_for(options.seconds, first, options.workers)
+    show(tally, time.monotonic() - began, first)
+    missing = [f"{p}: {kind}" for p, kinds in FAULTS.items() for kind in kinds if not tally.faults[p, kind]]
+    if missing:
+        print(f"never struck: {', '.join(missing)}")
+    for result in tally.failed[:10]:
+        show_failed(result)
+    print(f"{len(tally.failed)} seed(s) broke a rule")
+    return int(bool(tally.failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

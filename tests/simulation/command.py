@@ -1,0 +1,183 @@
+"""One `veobatch run` in the simulated world: the package's own parts, put together as the command does."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pipeline import system
+from pipeline.batch.ledger_memory import LedgerMemory, recall_forgotten
+from pipeline.batch.opening import plan_batch
+from pipeline.client import ApiKey, key_id
+from pipeline.download.downloader import Downloader
+from pipeline.download.retry_state import DownloadLimits
+from pipeline.engine import Engine
+from pipeline.errors import StopRun, VeobatchError
+from pipeline.events import ObserverGroup, Topic
+from pipeline.ledger import Ledger
+from pipeline.model import State
+from pipeline.plan import RetrySelection
+from pipeline.poll.learner import DurationLearner
+from pipeline.poll.rate_limit import AdaptiveRateLimit
+from pipeline.poll.schedule import PollSchedule
+from pipeline.results.csv import csv_bytes
+from pipeline.run_context import Dependencies
+from pipeline.storage.local import LocalStore
+from pipeline.submit.budget import Budget
+from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
+from tests.simulation.book import ROOT
+from tests.simulation.cdn import CdnSession
+from tests.simulation.ledger import SimBackend, SimWriter
+from tests.simulation.network import SimApi
+from tests.simulation.posix import SimPath
+from tests.simulation.vendor import PRICE_USD
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.events import Event
+    from pipeline.model import Job, Record
+    from pipeline.run_state import RunOutcome
+    from pipeline.settings import Settings
+    from tests.simulation.machine import Process
+
+DONE, FAILED, RESUMABLE = 0, 1, 3
+NO_DURABLE_CSV: Final = "results.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asks of one run."""
+
+    jobs: tuple[Job, ...]
+    settings: Settings
+    key: str
+    retry_failed: bool = False
+    resubmit_in_doubt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The part of `pipeline.manifest.Manifest` that planning reads."""
+
+    jobs: tuple[Job, ...]
+    path: Path = Path("/manifest.yaml")
+
+
+class Watcher:
+    """An observer that keeps the story, and knows a bug when it hears of one."""
+
+    def __init__(self, process: Process) -> None:
+        self._world = process.world
+
+    def on_transition(self, before: Record, after: Record) -> None:
+        """Commits are watched where they are made."""
+
+    def on_event(self, event: Event) -> None:
+        self._world.tell("SAYS", event.topic.value, event.message)
+        if event.topic is Topic.CRASH:
+            self._world.violated("unexpected error", f"{event.message} {event.facts.get('traceback', '')}")
+
+
+async def run_command(process: Process, request: Request) -> int:
+    """Carry out a run; return its exit code. The folder's lock is the kernel's."""
+    machine = process.machine
+    if machine.lock_holder is not None:
+        return RESUMABLE
+    machine.lock_holder = process
+    try:
+        return await _run(process, request)
+    except VeobatchError as error:
+        process.world.tell("STOPS", type(error).__name__, str(error))
+        return RESUMABLE
+    finally:
+        machine.lock_holder = None
+
+
+async def _run(process: Process, request: Request) -> int:
+    backend = SimBackend(process.machine)
+    writer = SimWriter(backend, asyncio.get_running_loop())
+    async with Ledger(backend, writer) as ledger, SimApi(process, ApiKey(request.key, "the test")) as api:
+        runs = int(await ledger.meta_get("runs") or 0) + 1
+        await ledger.meta_set("runs", str(runs))
+        plan = await _plan(ledger, request)
+        records, _ = await recall_forgotten(
+            api,
+            ledger,
+            plan,
+            uncertain=False,
+            key_id=key_id(request.key, ledger.identity),
+            wait_s=request.settings.reconcile_after,
+        )
+        memory = LedgerMemory(api, ledger.identity, runs, records)
+        observer = ObserverGroup(Watcher(process), memory)
+        dependencies = await _dependencies(process, api, ledger, request.settings)
+        engine = process.engine = Engine(records, dependencies, request.settings, observer)
+        outcome = await engine.run()
+        process.engine = None
+        memory.save()
+        await _check(process, ledger, outcome)
+        return exit_code(outcome)
+
+
+async def _plan(ledger: Ledger, request: Request) -> Sequence[Record]:
+    manifest: Any = Manifest(request.jobs)
+    plan = await plan_batch(
+        ledger,
+        manifest,
+        "{id}",
+        RetrySelection(enabled=request.retry_failed),
+        resubmit_in_doubt=request.resubmit_in_doubt,
+    )
+    return plan.records
+
+
+async def _dependencies(process: Process, api: SimApi, ledger: Ledger, settings: Settings) -> Dependencies:
+    rng = system.new_random()
+    cdn: Any = CdnSession(process)
+    root: Any = SimPath(ROOT)
+    entries = [] if settings.max_cost is None else await ledger.submissions()
+    return Dependencies(
+        api=api,
+        ledger=ledger,
+        downloader=Downloader(
+            session=cdn, store=LocalStore(root), limits=DownloadLimits.from_settings(settings), media=False
+        ),
+        schedule=PollSchedule(
+            DurationLearner(settings.poll_interval), interval_s=settings.poll_interval, random=rng
+        ),
+        concurrency_limit=AdaptiveConcurrencyLimit(
+            settings.concurrency, interval_s=settings.poll_interval, random=rng
+        ),
+        rate_limit=AdaptiveRateLimit(interval_s=settings.poll_interval),
+        budget=Budget(settings.max_cost, entries, lambda _: PRICE_USD),
+        price_of=lambda _: PRICE_USD,
+        clock=system.monotonic,
+        wall=system.wall,
+        random=rng,
+    )
+
+
+async def _check(process: Process, ledger: Ledger, outcome: RunOutcome) -> None:
+    """Compare the results with the ledger; now and then the table itself, byte for byte."""
+    world = process.world
+    try:
+        loaded = await ledger.load()
+    except StopRun:
+        return
+    world.tell("ENDS", outcome.stop_reason, outcome.message)
+    world.book.check_end(loaded, outcome.records)
+    if world.chance.stream("tables").random() < 0.05:
+        stored = {record.key: record for record in loaded}
+        ours = [stored[record.key] for record in outcome.records]
+        if csv_bytes(ours) != csv_bytes(outcome.records):
+            world.violated("results.csv is not the ledger's", outcome.message)
+
+
+def exit_code(outcome: RunOutcome) -> int:
+    """Choose among 0, 1 and 3 as the command does."""
+    if outcome.stop_reason is not None or outcome.open_rows:
+        return RESUMABLE
+    return FAILED if any(r.state is State.FAILED and r.position >= 0 for r in outcome.records) else DONE

@@ -1,0 +1,146 @@
+"""One seed, from its first moment to its verdict; and the patches by which the package lives in the world."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import random
+import sys
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from unittest import mock
+
+import anyio
+import anyio.to_thread
+from anyio._backends import _asyncio as anyio_backend
+
+import pipeline.batch.ledger_memory
+import pipeline.media
+import pipeline.storage.files
+import pipeline.storage.local
+import pipeline.storage.local_staging
+from pipeline import system
+from tests.simulation import loop, posix, scheduler
+from tests.simulation.chance import Chance, Fault
+from tests.simulation.life import live
+from tests.simulation.world import Violation, World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+WORLDS_A_COLLECTION: Final = 40
+_worlds = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a seed: the rule that was broken, if any, the jobs that it simulated, and its faults."""
+
+    seed: int
+    violation: Violation | None
+    jobs: int
+    runs: int
+    steps: int
+    seconds: float
+    faults: tuple[Fault, ...]
+    story: tuple[str, ...] = ()
+
+
+def simulate(seed: int, *, skipped: frozenset[Fault] = frozenset(), told: bool = False) -> Result:
+    """Live through the world of `seed`, without the faults in `skipped`."""
+    story: list[str] | None = [] if told else None
+    with _installed(seed):
+        world = World(Chance(seed, skipped), story)
+        scheduler.switch_to(world.user)
+        try:
+            world.run(live(world))
+        finally:
+            scheduler.switch_to(None)
+        result = Result(
+            seed,
+            world.violation,
+            len(world.book.records),
+            world.runs,
+            world.steps,
+            world.now,
+            tuple(world.chance.struck),
+            tuple(story or ()),
+        )
+        _bury(world)
+    return result
+
+
+def _bury(world: World) -> None:
+    """Let go of what is dead: its coroutines are closed, and reach nothing any more."""
+    for process in (*world.dead, *world.processes):
+        process.alive = False
+        process.loop.ready.clear()
+        process.loop.timers.clear()
+    world.dead.clear()
+    world.processes.clear()
+    if world.machine.database is not None:
+        world.machine.database.close()
+
+
+async def _run_sync(func: Callable[..., Any], *args: Any, abandon_on_cancel: bool = False, **_: Any) -> Any:
+    """Stand in for `anyio.to_thread.run_sync`."""
+    with anyio.CancelScope(shield=not abandon_on_cancel):
+        return await scheduler.running().run_in_thread(func, args)
+
+
+def _ignore(_: object) -> None:
+    """Say nothing of what the dead leave."""
+
+
+def _read_state(path: Path) -> object:
+    return scheduler.running().machine.state.get(path.name)
+
+
+def _write_state(path: Path, value: Any) -> None:
+    scheduler.running().machine.state[path.name] = value
+
+
+@contextmanager
+def _installed(seed: int) -> Iterator[None]:
+    """Put the world in the place of the system, for as long as the body runs."""
+    examine = sys.modules["pipeline.media.examine"]
+    fake_os = posix.SimOs()
+    with ExitStack() as stack:
+        for module, name, value in (
+            (pipeline.storage.local, "Path", posix.SimPath),
+            (pipeline.storage.local, "os", fake_os),
+            (pipeline.storage.local_staging, "Path", posix.SimPath),
+            (pipeline.storage.local_staging, "os", fake_os),
+            (pipeline.storage.local_staging, "aiofiles", posix.SimAiofiles()),
+            (pipeline.storage.files, "os", fake_os),
+            (pipeline.storage.files, "_host_tag", lambda: "machine1"),
+            (examine, "Path", posix.SimPath),
+            (anyio.to_thread, "run_sync", _run_sync),
+            (pipeline.batch.ledger_memory, "read_json", _read_state),
+            (pipeline.batch.ledger_memory, "write_json", _write_state),
+            (anyio_backend.CancelScope, "__hash__", _scope_number),
+        ):
+            stack.enter_context(mock.patch.object(module, name, value))
+        fcntl = sys.modules["fcntl"]
+        locks = mock.Mock(LOCK_EX=fcntl.LOCK_EX, LOCK_NB=fcntl.LOCK_NB, flock=posix.flock)
+        stack.enter_context(mock.patch.dict(sys.modules, {"fcntl": locks}))
+        stack.enter_context(system.use(scheduler.SimSource()))
+        loop.restart_numbers()
+        random.seed(seed)
+        # What is dead is collected after its world's end, and its destructors reach nothing.
+        gc.disable()
+        stack.enter_context(mock.patch.object(sys, "unraisablehook", _ignore))
+        try:
+            yield
+        finally:
+            if next(_worlds) % WORLDS_A_COLLECTION == 0:
+                gc.collect()
+            gc.enable()
+
+
+def _scope_number(scope: Any) -> int:
+    """Order cancel scopes in a set by the tasks that they are entered in, never by their address."""
+    return 0 if scope._host_task is None else hash(scope._host_task)

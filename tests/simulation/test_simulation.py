@@ -1,0 +1,81 @@
+"""The simulated world in the ordinary suite: seeds that once broke a rule, and what a seed stands for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.chance import FAULTS, Chance
+from tests.simulation.shrink import shrink
+from tests.simulation.simulate import simulate
+
+ROOT = Path(__file__).parents[2]
+
+CORPUS = (0, 43, 139, 180, 195, 240, 253, 309, 317)
+"""Seeds that broke a rule when they were met; what was wrong is mended."""
+
+STORY_SEED = 19
+STORY = f"""
+from tests.simulation.simulate import simulate
+print('\\n'.join(simulate({STORY_SEED}, told=True).story))
+"""
+
+
+@pytest.mark.parametrize("seed", CORPUS)
+def test_a_seed_that_once_broke_a_rule_breaks_none(seed: int) -> None:
+    assert simulate(seed).violation is None
+
+
+def test_a_seed_tells_the_same_story_twice_and_under_another_hash_seed() -> None:
+    """Byte for byte, although sets of text are in another order there."""
+    here = simulate(STORY_SEED, told=True)
+    assert len(here.story) > 100
+    assert simulate(STORY_SEED, told=True).story == here.story
+    environ = {**os.environ, "PYTHONHASHSEED": "4711"}
+    told = subprocess.run(
+        [sys.executable, "-c", STORY], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.splitlines() == list(here.story)
+
+
+def test_leaving_out_a_fault_moves_no_other() -> None:
+    chance, other = Chance(8), Chance(8)
+    drawn = [chance.draw("create") for _ in range(400)]
+    assert any(drawn)
+    first = chance.struck[0]
+    without = Chance(8, skipped=frozenset({first}))
+    assert [kind for kind in (without.draw("create") for _ in range(400)) if kind] == [
+        fault.kind for fault in chance.struck[1:]
+    ]
+    assert [other.draw("create") for _ in range(400)] == drawn
+
+
+def test_every_kind_of_fault_is_chosen_by_some_seed() -> None:
+    chosen = {(point, kind) for seed in range(40) for point in FAULTS for kind in Chance(seed).kinds(point)}
+    assert chosen == {(point, kind) for point, kinds in FAULTS.items() for kind in kinds}
+
+
+def test_the_shrinker_drops_what_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule that a kill breaks, and nothing else does, is left with the kill."""
+    from tests.simulation.world import World
+
+    kill = World.kill
+
+    def kill_and_tell(self: World, process: object) -> None:
+        kill(self, process)  # type: ignore[arg-type]
+        self.violated("something was killed", "")
+
+    monkeypatch.setattr(World, "kill", kill_and_tell)
+    found = next(
+        result
+        for result in map(simulate, range(100))
+        if result.violation is not None and len(result.faults) > 5
+    )
+    fewest = shrink(found)
+    assert fewest.violation is not None
+    assert fewest.violation.rule == "something was killed"
+    assert 1 <= len(fewest.faults) < len(found.faults)

@@ -1,0 +1,226 @@
+"""The world of one seed: its time, who is alive in it, and what has gone wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from tests.simulation import scheduler
+from tests.simulation.book import Book
+from tests.simulation.ledger import statements
+from tests.simulation.machine import Killed, Machine, Process
+from tests.simulation.vendor import Pace, Vendor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from tests.simulation.chance import Chance
+
+STEPS_AT_ONCE: Final = 1 << 30
+MAX_STEPS: Final = 3_000_000
+"""A world that takes more is running in circles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user keeps from run to run."""
+
+    rows: int
+    concurrency: int
+    max_cost: float | None
+    reconcile_after: float
+    generation_retries: int
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A rule that was broken, and how."""
+
+    rule: str
+    detail: str
+    at: float
+
+    def __str__(self) -> str:
+        return f"{self.rule} ({self.detail}) after {self.at:.1f} s"
+
+
+class World:
+    """One simulated world. `story` is a list to tell what happens to, None to keep quiet."""
+
+    def __init__(self, chance: Chance, story: list[str] | None = None) -> None:
+        self.now = 0.0
+        self.chance, self.story = chance, story
+        self.folder_fds: dict[int, str] = {}
+        self.users_files: dict[str, bytes] = {}
+        self.violation: Violation | None = None
+        self.forgetful = False
+        self.runs = 0
+        self.steps = 0
+        self.options = _options(chance)
+        self.machine = Machine(self)
+        self.book = Book(self)
+        self.vendor = Vendor(self, _pace(chance, self.options))
+        self.user = Process(self, Machine(self), 0)
+        self.processes: list[Process] = [self.user]
+        self.dead: list[Process] = []
+        self._ended: dict[int, asyncio.Future[int | None]] = {}
+
+    def tell(self, *what: object) -> None:
+        """Add a line to the story."""
+        if self.story is not None:
+            who = scheduler.running().number
+            self.story.append(f"{self.now:12.3f}  {who:>3}  {' '.join(map(str, what))}")
+
+    def violated(self, rule: str, detail: str) -> None:
+        """A rule is broken: the world ends after this step."""
+        if self.violation is None:
+            self.violation = Violation(rule, detail, self.now)
+            self.tell("VIOLATED", rule, detail)
+
+    def start(self, main: Callable[[Process], Coroutine[Any, Any, int]]) -> Process:
+        """Start a process that runs `main`."""
+        self.runs += 1
+        process = Process(self, self.machine, self.runs)
+        if self.chance.draw("step"):
+            process.die_after = self.chance.stream("steps").randrange(1, 3000)
+        scheduler.set_alive(process.pid, alive=True)
+        self._ended[process.number] = self.user.loop.create_future()
+        self.tell("STARTS", process.number)
+        process.start(main(process))
+        self.processes.append(process)
+        return process
+
+    async def exit_code(self, process: Process) -> int | None:
+        """Wait for a process; return its exit code, None when it was killed. For the user's own tasks."""
+        return await asyncio.shield(self._ended[process.number])
+
+    def on_step(self) -> None:
+        """A process is about to touch something outside: it may be the last that it does."""
+        process = scheduler.running()
+        if not process.alive:
+            raise Killed
+        if process.die_after is not None:
+            process.die_after -= 1
+            if process.die_after <= 0:
+                process.alive = False
+                raise Killed
+
+    def kill(self, process: Process) -> None:
+        """End a process where it stands; nothing of it runs any more, its destructors neither."""
+        if process in self.processes:
+            self.processes.remove(process)
+            self.dead.append(process)
+            process.alive = False
+            scheduler.set_alive(process.pid, alive=False)
+            self.tell("KILLED", process.number)
+            self.machine.disk.crash(process)
+            if self.machine.lock_holder is process:
+                self.machine.lock_holder = None
+            if self.machine.database is not None:
+                if self.machine.database.in_transaction:
+                    self.machine.database.execute("ROLLBACK")
+                self.book.reload_from(self.machine.database, statements().load)
+            self._tell_end(process, None)
+
+    def running_commands(self) -> list[Process]:
+        return [process for process in self.processes if process is not self.user]
+
+    def run(self, life: Coroutine[Any, Any, None]) -> None:
+        """Live until the user's script is over or a rule is broken."""
+        self.user.start(life)
+        main = self.user.main
+        while main is not None and not main.done() and self.violation is None:
+            self._step()
+        if main is not None and main.done() and main.exception() is not None:
+            raise main.exception() or AssertionError
+
+    def _step(self) -> None:
+        ran = False
+        for process in tuple(self.processes):
+            loop = process.loop
+            if loop.ready and process.alive and not (process.stopped or process.machine.asleep):
+                self._run(process)
+                ran = True
+        if not ran:
+            self._advance()
+
+    def _run(self, process: Process) -> None:
+        scheduler.switch_to(process)
+        limit = STEPS_AT_ONCE if process.die_after is None else process.die_after
+        try:
+            steps = process.loop.run_tick(limit)
+        except Killed:
+            steps, process.alive = 0, False
+        self.steps += steps
+        if self.steps > MAX_STEPS:
+            self.violated("the run goes in circles", f"{self.steps} steps")
+        if process.die_after is not None:
+            process.die_after -= steps
+        if not process.alive or (process.die_after is not None and process.die_after <= 0):
+            self.kill(process)
+        elif process.main is not None and process.main.done() and process is not self.user:
+            self._finish(process, process.main)
+
+    def _finish(self, process: Process, main: asyncio.Task[Any]) -> None:
+        self.processes.remove(process)
+        self.dead.append(process)
+        self.machine.disk.crash(process)
+        process.alive = False
+        scheduler.set_alive(process.pid, alive=False)
+        if (error := main.exception()) is not None:
+            import traceback
+
+            self.violated("the command crashed", "".join(traceback.format_exception(error)))
+            return
+        self.tell("EXITS", main.result())
+        self._tell_end(process, main.result())
+
+    def _tell_end(self, process: Process, code: int | None) -> None:
+        future = self._ended[process.number]
+        if not future.done():
+            future.set_result(code)
+
+    def _advance(self) -> None:
+        """Let time pass to the next thing that can happen."""
+        running = [p for p in self.processes if not (p.stopped or p.machine.asleep)]
+        soonest = math.inf
+        for process in running:
+            when = process.loop.next_timer()
+            if when is not None and when + process.machine.suspended_s < soonest:
+                soonest = when + process.machine.suspended_s
+        if soonest == math.inf:
+            self.violated("nothing can happen any more", "every task waits for another")
+        # A suspended machine's clock is reckoned from the world's: rounding must not stop both.
+        self.now = max(math.nextafter(self.now, math.inf), soonest)
+        for process in running:
+            process.loop.release_due(process.machine.monotonic())
+
+
+def _options(chance: Chance) -> Options:
+    rng = chance.stream("options")
+    rows = rng.choice((3, 10, 30, 60))
+    return Options(
+        rows=rows,
+        concurrency=rng.choice((2, 4, 20, 20)),
+        max_cost=rng.choice((None, None, 1.2 * rows + 12.0, 1.2 * rows * 0.6)),
+        reconcile_after=rng.choice((300.0, 300.0, 600.0, 2700.0)),
+        generation_retries=rng.choice((0, 1, 3)),
+        timeout=rng.choice((1800.0, 1800.0, 1800.0, 60.0)),
+    )
+
+
+def _pace(chance: Chance, options: Options) -> Pace:
+    """Return a vendor whose renderings and log are as fast as `reconcile_after` allows for."""
+    rng = chance.stream("pace")
+    longest_s = rng.choice((15.0, 15.0, 60.0, 0.6 * options.reconcile_after))
+    return Pace(
+        shortest_s=5.0,
+        longest_s=longest_s,
+        log_lag_s=rng.choice((1.0, 0.3 * options.reconcile_after)),
+        limit=rng.choice((2, 10, 10, 100)),
+        failing=rng.choice((0.0, 0.05, 0.3)),
+        refusing=rng.choice((0.0, 0.05)),
+    )

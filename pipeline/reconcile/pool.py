@@ -69,7 +69,7 @@ class ReconcilerPool:
             has_new = not run.state.in_doubt <= previous
             gap = FIRST_PASS_INTERVALS if has_new else min(gap * 1.7, MAX_GAP_INTERVALS)
             previous = frozenset(run.state.in_doubt)
-            asked = [*run.state.in_doubt, *self._unknown]
+            asked = sorted({*run.state.in_doubt, *self._unknown})  # a set has no order to repeat
             for key in await run.guard_each(asked, self._bulkhead, self._run_pass):
                 self._leave(key)
 
@@ -191,7 +191,7 @@ class ReconcilerPool:
         run = self._run
         reasons = {
             key: describe(missing)
-            for key in run.state.in_doubt
+            for key in sorted(run.state.in_doubt)
             if (missing := self._patience.missing.get(key)) is not None
         }
         for key, reason in reasons.items():

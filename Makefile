@@ -6,7 +6,7 @@ JOB    ?= jobs/quick.yaml
 LIVE   ?=
 SECONDS ?= 300
 ARGS   ?=
-# Most tests wait for a server half of their time: two workers a core. One Ray and one Chromium serve a whole run.
+# Most tests wait for a server half of their time: two workers a core. Groups share a Ray, a Chromium, a wheel.
 PARALLEL   := -n $${TEST_WORKERS:-4} --dist loadgroup
 CORE_VENV  ?= $(VENV)-core
 CORE_TESTS := $(addprefix tests/integration/test_,core_alone.py cli_start.py cli_status_report_adopt.py \
@@ -55,7 +55,7 @@ $(CORE_VENV)/.made: pyproject.toml constraints.txt
 	@touch $@
 
 core-test: $(CORE_VENV)/.made ## run the command's tests without any extra installed
-	@$(CORE_VENV)/bin/python -m pytest -q $(CORE_TESTS) $(ARGS)
+	@$(CORE_VENV)/bin/python -m pytest -q $(PARALLEL) $(CORE_TESTS) $(ARGS)
 
 simulate: $(VENV)/.dev ## new seeds of the simulated world for SECONDS (300), or the story of one: SEED=n
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seconds $(SECONDS)) $(ARGS)

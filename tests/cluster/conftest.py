@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give all of this folder to one worker: a Ray of its own for each costs more than it saves."""
+    """Let one worker have the shared cluster, and another one the tests that start a Ray of their own."""
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.xdist_group("cluster"))
+            shared = "head" in getattr(item, "fixturenames", ())
+            item.add_marker(pytest.mark.xdist_group("shared cluster" if shared else "own clusters"))
 
 
 @pytest.fixture(scope="session")

@@ -344,7 +344,7 @@ HEADERS = st.dictionaries(st.sampled_from(HEADER_NAMES), HEADER_VALUES)
 
 
 @given(st.just(200) | st.integers(200, 599), HEADERS, BODIES)
-@settings(max_examples=200)
+@settings(max_examples=100)
 async def test_no_answer_raises_and_each_gives_a_typed_value(
     status: int, headers: dict[str, str], body: bytes
 ) -> None:

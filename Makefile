@@ -13,7 +13,7 @@ CORE_TESTS := $(addprefix tests/integration/test_,core_alone.py cli_start.py cli
   e2e_batch.py preflight.py validate_estimate.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help run unit core-test test simulate check format lint lint-actions types docs dist-check bench clean
+.PHONY: help run unit core-test test simulate mutants check format lint lint-actions types docs dist-check bench clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -59,6 +59,9 @@ core-test: $(CORE_VENV)/.made ## run the command's tests without any extra insta
 
 simulate: $(VENV)/.dev ## new seeds of the simulated world for SECONDS (300), or the story of one: SEED=n
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seconds $(SECONDS)) $(ARGS)
+
+mutants: $(VENV)/.dev ## break the rules that keep the promises, one at a time: the simulated world has to notice
+	@$(BIN)/python -m tests.simulation.mutants $(ARGS)
 
 check: $(VENV)/.dev ## what CI runs: format, lint, imports, strict types, tests, coverage
 	@$(BIN)/ruff format --check .

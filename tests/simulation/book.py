@@ -77,6 +77,9 @@ class Book:
         if artifact is None or generation is None:
             self.world.violated("done without a clip", record.key)
             return
+        spoiled = any(fault.point == "cdn" for fault in self.world.chance.struck)
+        if len(artifact.extra) + 1 != generation.clips and not spoiled:
+            self.world.violated("done without all of its clips", record.key)
         disk = self.world.machine.disk
         for number, path in enumerate([artifact.path, *(extra.path for extra in artifact.extra)]):
             inode = disk.names.get(f"{ROOT}/{path}")

@@ -36,9 +36,6 @@ class SimTask(asyncio.Task[Any]):
     def __hash__(self) -> int:
         return self._number
 
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
 
 class SimLoop(asyncio.AbstractEventLoop):
     """The loop of one process, stepped by its world; it has what the package and anyio use of a loop."""

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.chance import FAULTS, Chance
+from tests.simulation.mutant_list import MUTANTS, Mutant
+from tests.simulation.mutants import changed
 from tests.simulation.shrink import shrink
 from tests.simulation.simulate import simulate
 
@@ -17,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 
 CORPUS = (0, 43, 139, 180, 195, 240, 253, 309, 317)
 """Seeds that broke a rule when they were met; what was wrong is mended."""
+
+CAUGHT_EARLY = "an id is used for each submission of a row"
 
 STORY_SEED = 19
 STORY = f"""
@@ -40,6 +44,22 @@ def test_a_seed_tells_the_same_story_twice_and_under_another_hash_seed() -> None
         [sys.executable, "-c", STORY], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
     )
     assert told.stdout.splitlines() == list(here.story)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_mutant_fits_the_code_as_it_is(mutant: Mutant) -> None:
+    compile(changed(mutant), mutant.path, "exec")
+
+
+def test_there_are_fifty_mutants_of_different_names() -> None:
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= 50
+
+
+def test_a_mutant_is_caught_by_a_seed_that_breaks_no_rule_without_it() -> None:
+    """So the rules can fail: in a process of its own, which imports the changed module."""
+    command = [sys.executable, "-m", "tests.simulation.mutants", "--one", CAUGHT_EARLY, "--seeds", "3"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.startswith("SEED=0")
 
 
 def test_leaving_out_a_fault_moves_no_other() -> None:

@@ -37,7 +37,7 @@ COLUMN_MEANING: Final = {
     "status": "one of the values below",
     "generation_id": "the vendor's name for the generation; what their support asks for",
     "video_path": "the MP4, relative to the CSV; filled in once it is whole and in its place",
-    "image_url": "as in the manifest",
+    "image_url": "as in the manifest: an address, or a file's path (of a `data:` URI the beginning)",
     "prompt": "as in the manifest, with `${name}` filled in",
     "model": "the model that was asked",
     "bytes": "the file's size",
@@ -75,6 +75,7 @@ STATUS_MEANING: Final = {
     State.PENDING: "not submitted yet",
 }
 ERROR_MEANING: Final = {
+    "image": ("the picture, a file, cannot be sent: damaged, or not where it is said to be", "no"),
     "refused": ("the vendor refused the request (400, 422): the row's fields or its image", "no"),
     "not_found": ("404 on create: an unknown model, or a wrong base URL", "no"),
     "not_accepted": (
@@ -201,7 +202,7 @@ def takes(rule: Mapping[str, Any]) -> str:
         "integer": "a whole number",
     }
     if rule.get("format") == "uri":
-        return "an http(s) URL"
+        return "a file, an http(s) URL or a `data:` URI"
     most = f", {rule['maxLength']:,} characters at most" if "maxLength" in rule else ""
     return words[rule["type"]] + most
 

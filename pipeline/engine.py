@@ -77,6 +77,9 @@ class Engine:
                 tasks.start_soon(self._run_worker, poller_pool.dispatcher.dispatch, due_in)
                 tasks.start_soon(self._run_worker, poller_pool.dispatcher.expire_deadlines, due_in.clone())
                 tasks.start_soon(self._run_worker, reconciler_pool.work)
+                if run.deps.pictures is not None:
+                    pending = [row for row in run.state.records.values() if row.state is State.PENDING]
+                    tasks.start_soon(run.deps.pictures.prefetch, pending)
                 await downloader_pool.resume()
                 poller_pool.resume()
                 self._started.set()

@@ -78,7 +78,8 @@ class Job:
 
     `body` is exactly what create is sent, `model` included. `fingerprint` stands for its content: two
     rows with one fingerprint ask for the same clip. `index` counts from 0 in the manifest's order. `take`
-    counts from 1 the goes at one row; `seeds` is there when the model takes seeds.
+    counts from 1 the goes at one row; `seeds` is there when the model takes seeds. `image` is how the
+    manifest names an image that is a file: `body` then says `sha256:...` in its place.
     """
 
     id: str
@@ -90,6 +91,7 @@ class Job:
     column: int = 0
     take: int = 1
     seeds: SeedRange | None = None
+    image: str = ""
 
     @property
     def row_id(self) -> str:
@@ -107,7 +109,8 @@ class Job:
 
     @property
     def image_url(self) -> str:
-        value = self.body.get("image_url", "")
+        """The image as the manifest names it: an address, a path, or the beginning of a `data:` URI."""
+        value = self.image or self.body.get("image_url", "")
         return value if isinstance(value, str) else ""
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.client import Api
     from pipeline.download.downloader import Downloader
     from pipeline.events import Observer
+    from pipeline.images.delivery import Pictures
     from pipeline.ledger import Ledger
     from pipeline.model import Record
     from pipeline.poll.rate_limit import RateLimit
@@ -37,7 +38,8 @@ MAY_BE_RENDERING: Final = frozenset({State.SUBMITTING, State.GENERATING, State.I
 class Dependencies:
     """What a run works with: the edges, the rules' state, and the two clocks (monotonic, epoch).
 
-    `log_gap_s` is the least time between two requests for the vendor's log.
+    `log_gap_s` is the least time between two requests for the vendor's log; `pictures` is there when rows
+    name files.
     """
 
     api: Api
@@ -52,6 +54,7 @@ class Dependencies:
     wall: Callable[[], float]
     random: Random
     log_gap_s: float = LOG_REQUEST_GAP_S
+    pictures: Pictures | None = None
 
 
 class RunContext:

@@ -6,7 +6,7 @@ and ours to name in the error.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -22,6 +22,9 @@ RECONCILE_AFTER_S: Final = 2700.0
 The vendor states neither; its log is an analytics pipeline (`/v2/logs`), so this errs on the side that costs
 waiting, not money. No other setting shortens it.
 """
+
+MAX_LINK_LIFE_S: Final = 7 * 24 * 3600.0
+"""The longest that a signed link of S3 or Google Cloud Storage may live."""
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -49,6 +52,11 @@ class Settings(BaseModel):
     max_video_bytes: Annotated[int, Field(ge=1)] = 2 * 1024**3
     check_images: bool = False
     allow_private_images: bool = False
+    image_store: str | None = None
+    image_store_public: bool = False
+    image_link_life: Annotated[float, Field(ge=60, le=MAX_LINK_LIFE_S)] | None = None
+    image_base_url: str | None = None
+    fit: Literal["pad", "crop"] | None = None
     verify: bool = False
     fetch_missing: bool = False
 

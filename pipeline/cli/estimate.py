@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import model_option, takes_option
+from pipeline.cli.options import model_option, picture_options, picture_settings, takes_option
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pipeline.model import Job
     from pipeline.submit.pricing import Quote
@@ -22,9 +23,12 @@ _ROWS_SHOWN = 40
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One object on stdout, for scripts.")
 @click.option("--base-url", metavar="URL", help="The API whose prices are asked for.")
+@picture_options
 @model_option
 @takes_option
-def command(manifest: Path, as_json: bool, base_url: str | None, model: str | None, takes: int | None) -> int:
+def command(
+    manifest: Path, as_json: bool, base_url: str | None, model: str | None, takes: int | None, **ways: Any
+) -> int:
     """Price MANIFEST from the live catalogue: each row, each model, in all. Spends nothing.
 
     A price that is not known is called unknown. The balance needs a key; prices do not. A key that is
@@ -32,7 +36,7 @@ def command(manifest: Path, as_json: bool, base_url: str | None, model: str | No
     """
     import anyio
 
-    jobs, quote, balance, notes = anyio.run(_estimate, manifest, base_url, model, takes)
+    jobs, quote, balance, notes = anyio.run(_estimate, manifest, base_url, model, takes, ways)
     for note in notes:
         click.echo(f"note: {note}", err=True)
     if as_json:
@@ -43,7 +47,7 @@ def command(manifest: Path, as_json: bool, base_url: str | None, model: str | No
 
 
 async def _estimate(
-    path: Path, base_url: str | None, model: str | None, takes: int | None
+    path: Path, base_url: str | None, model: str | None, takes: int | None, ways: Mapping[str, Any]
 ) -> tuple[Sequence[Job], Quote, float | None, tuple[str, ...]]:
     import os
 
@@ -58,6 +62,7 @@ async def _estimate(
     from pipeline.runner.credentials import find_base_url, find_key
     from pipeline.runner.manifest_loading import (
         cache_dir,
+        check_local_pictures,
         check_with_catalogue,
         parse_manifest,
         price_manifest,
@@ -75,12 +80,16 @@ async def _estimate(
     async with aiohttp.ClientSession(headers={"User-Agent": USER_AGENT}) as session:
         catalogue = Catalog(session, url, cache_dir())
         loaded = await check_with_catalogue(parsed, catalogue)
+        known_warnings = len(loaded.manifest.warnings)
+        settings = picture_settings(ways, loaded.manifest)
+        loaded = await to_thread.run_sync(partial(check_local_pictures, loaded, settings, needs_way=False))
         quote, notes = await price_manifest(loaded, catalogue)
         retired = await check_retired((job.model for job in loaded.manifest.jobs), catalogue)
     if retired.withdrawn:
         raise UsageError(retired.obstacle)
     if key is not None and found.balance_usd is None:
         warnings += ("the balance could not be read",)
+    warnings = (*map(str, loaded.manifest.warnings[known_warnings:]), *loaded.picture_notes, *warnings)
     return loaded.manifest.jobs, quote, found.balance_usd, (*retired.notes, *notes, *warnings)
 
 

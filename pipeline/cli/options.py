@@ -11,10 +11,12 @@ import click
 from pipeline.batch.paths import LedgerChoice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from pipeline.batch.request import RunRequest
+    from pipeline.manifest import Manifest
+    from pipeline.settings import Settings
 
 
 RUN_OPTION_GROUPS: Final = {
@@ -28,7 +30,8 @@ RUN_OPTION_GROUPS: Final = {
     ),
     "Videos and images": (
         "name", "downloads", "max_video_bytes", "no_media", "verify", "fetch_missing", "check_images",
-        "allow_private_images",
+        "allow_private_images", "image_store", "image_store_public", "image_link_life", "image_base_url",
+        "fit",
     ),
     "Reports": ("serve", "junit", "notify"),
 }  # fmt: skip
@@ -77,6 +80,22 @@ model_option: Final = click.option(
     metavar="NAME",
     help="Another model in place of the manifest's default one, in every row that has that.",
 )
+
+
+def picture_options(function: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options that say how pictures that are files reach the vendor."""
+    for name, metavar in (("image_base_url", "URL"), ("image_store", "URL")):
+        flag, variable = f"--{name.replace('_', '-')}", f"VEOBATCH_{name.upper()}"
+        text = "How pictures that are files will reach the vendor; see run."
+        function = click.option(flag, name, metavar=metavar, envvar=variable, help=text)(function)
+    return function
+
+
+def picture_settings(ways: Mapping[str, Any], manifest: Manifest) -> Settings:
+    """Return the settings of a manifest, as far as its pictures are concerned."""
+    from pipeline.settings import resolve
+
+    return resolve([("the command line", ways), (f"{manifest.path}: run", manifest.run)])
 
 
 takes_option: Final = click.option(

@@ -30,6 +30,11 @@ _SETTINGS_HELP = {
     "max_cost": "The most this manifest may cost in USD, over all its runs.",
     "assume_price": "The price in USD of a row whose price is unknown, for --max-cost.",
     "name": "How video files are named: {id}, {index:04d}, {model}, ...  [default: {id}]",
+    "image_store": "Your bucket for pictures that are files: s3://bucket/prefix, gs:// or az://; each is "
+    "uploaded once and handed out by signed links.",
+    "image_link_life": "How long such a link lives, in seconds.  [default: --timeout and an hour]",
+    "image_base_url": "Where the folder of the pictures is published already: https://host/stills/.",
+    "fit": "What becomes of a picture whose shape is not the aspect_ratio: pad or crop.  [default: as it is]",
     "max_video_bytes": "The largest video that is saved.  [default: 2 GiB]",
 }
 _SETTINGS_TYPES: dict[str, type] = {
@@ -38,6 +43,9 @@ _SETTINGS_TYPES: dict[str, type] = {
     "generation_retries": int,
     "max_video_bytes": int,
     "name": str,
+    "image_store": str,
+    "image_base_url": str,
+    "fit": str,
 }
 
 
@@ -121,6 +129,12 @@ def _settings_options(function: Any) -> Any:
 )
 @click.option("--allow-private-images", is_flag=True, default=None, help="Allow images on private addresses.")
 @click.option(
+    "--image-store-public",
+    is_flag=True,
+    default=None,
+    help="The image store is public: its links need no signature.",
+)
+@click.option(
     "--serve",
     metavar="[HOST:]PORT",
     envvar="VEOBATCH_SERVE",
@@ -176,6 +190,7 @@ def _run_options(manifest: Path, options: dict[str, Any]) -> RunOptions:
     for name in (
         *_SETTINGS_HELP,
         "wait_for_quota",
+        "image_store_public",
         "check_images",
         "allow_private_images",
         "verify",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from pipeline.cli.ends.problems import annotate_on_github, format_problems, problems_json, use_colour
-from pipeline.cli.options import model_option
+from pipeline.cli.options import model_option, picture_options, picture_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +30,7 @@ class _Checks:
     base_url: str | None
     model: str | None
     images: bool
+    ways: dict[str, Any]
     allow_private_images: bool
 
 
@@ -39,6 +40,7 @@ class _Checks:
 @click.option("--check-images", is_flag=True, help="Look at the head of every image: type, size, shape.")
 @click.option("--allow-private-images", is_flag=True, help="Let --check-images go to private addresses.")
 @click.option("--base-url", metavar="URL", help="The API, for models that are not built in.")
+@picture_options
 @model_option
 def command(
     manifests: tuple[Path, ...],
@@ -47,6 +49,7 @@ def command(
     allow_private_images: bool,
     base_url: str | None,
     model: str | None,
+    **ways: Any,
 ) -> int:
     """Find every problem of each MANIFEST, with its line and column; of a folder, of all in it.
 
@@ -54,7 +57,7 @@ def command(
     google/veo-3.1-i2v-fast are checked against the vendor's catalog when it can be reached.
     """
     files = _manifest_files(manifests)
-    checks = _Checks(base_url, model, check_images, allow_private_images)
+    checks = _Checks(base_url, model, check_images, ways, allow_private_images)
     results = [_validate(path, checks, as_json=as_json) for path in files]
     if as_json:
         one = len(results) == 1 and manifests == tuple(files)
@@ -108,14 +111,17 @@ def _validate(path: Path, checks: _Checks, *, as_json: bool) -> dict[str, Any]:
 
 def _load(path: Path, checks: _Checks) -> LoadedManifest:
     """Load the manifest; the network is touched (and its libraries imported) only when it is needed."""
-    from pipeline.runner.manifest_loading import parse_manifest
+    from pipeline.runner.manifest_loading import check_local_pictures, parse_manifest
+
+    def with_pictures(loaded: LoadedManifest) -> LoadedManifest:
+        return check_local_pictures(loaded, picture_settings(checks.ways, loaded.manifest))
 
     parsed = parse_manifest(path, checks.model)
     if not parsed.other_models and (parsed.manifest is None or not checks.images):
-        return parsed.to_loaded()
+        return with_pictures(parsed.to_loaded())
     import anyio
 
-    return anyio.run(_load_online, parsed, checks)
+    return with_pictures(anyio.run(_load_online, parsed, checks))
 
 
 async def _load_online(parsed: ParsedManifest, checks: _Checks) -> LoadedManifest:

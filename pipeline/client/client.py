@@ -7,6 +7,7 @@ It is no header of any session: aiohttp gives those to a proxy as well.
 
 from __future__ import annotations
 
+import io
 import os
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final, Self, TypeVar
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+SLOW_LINE_BYTES_PER_S: Final = 50_000
 CONNECT_TIMEOUT_S: Final = 20.0
 INFERENCE_ID_WAITS_S: Final = (0.0, 2.0)
 """When the id in a gateway's error is polled: at once, and once more for a replica that is behind."""
@@ -135,6 +137,8 @@ class Api:
     async def create(self, body: str, correlation_id: str) -> CreateResult:
         """Send one create; return what its answer, or the lack of one, proves. The network never raises."""
         data = body.encode("utf-8", "replace")
+        # A picture in it takes its time on a slow line, and an answer that is not waited for is a doubt.
+        total_s = self._timeout_s + len(data) / SLOW_LINE_BYTES_PER_S
         headers = {
             **self._headers,
             "Content-Type": "application/json",
@@ -144,7 +148,8 @@ class Api:
         try:
             async with self._create_session.post(
                 self._generations_url,
-                data=data,
+                data=io.BytesIO(data),
+                timeout=aiohttp.ClientTimeout(total_s, sock_connect=CONNECT_TIMEOUT_S),
                 headers=headers,
                 # A redirect would carry the key to another host, or turn the POST into a GET.
                 allow_redirects=False,

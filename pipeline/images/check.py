@@ -106,7 +106,7 @@ def _collect_findings(jobs: Iterable[Job], file: str, results: Mapping[str, Imag
             )
             bad.add(job.id)
         elif isinstance(result, ImageInfo):
-            mismatches = _find_warnings(result, job.body.get("aspect_ratio"))
+            mismatches = find_warnings(result, job.body.get("aspect_ratio"))
             warnings += [
                 Problem(file, job.line, job.column, f"image {format_value(job.image_url)}: {d[0]}", *d[1:])
                 for d in mismatches
@@ -117,17 +117,20 @@ def _collect_findings(jobs: Iterable[Job], file: str, results: Mapping[str, Imag
 def _find_problem(result: ImageResult) -> ProblemText | None:
     if not isinstance(result, ImageInfo):
         return result
-    if min(result.width, result.height) < MIN_SHORT_SIDE_PX:
-        size = f"it is {result.width}x{result.height}"
-        return (
-            size,
-            "the model needs 720p or more",
-            f"give one with a short side of {MIN_SHORT_SIDE_PX} pixels or more",
-        )
-    return None
+    return size_problem(result)
 
 
-def _find_warnings(info: ImageInfo, requested_ratio: object) -> list[ProblemText]:
+def size_problem(info: ImageInfo) -> ProblemText | None:
+    """Say that an image is too small, when it is."""
+    if min(info.width, info.height) >= MIN_SHORT_SIDE_PX:
+        return None
+    size = f"it is {info.width}x{info.height}"
+    instead = f"give one with a short side of {MIN_SHORT_SIDE_PX} pixels or more"
+    return size, "the model needs 720p or more", instead
+
+
+def find_warnings(info: ImageInfo, requested_ratio: object, *, converted: bool = False) -> list[ProblemText]:
+    """Say what is odd about an image; one that will be `converted` may be of any format."""
     warnings: list[ProblemText] = []
     expected_ratio = _ASPECT_RATIOS.get(requested_ratio) if isinstance(requested_ratio, str) else None
     if (
@@ -135,8 +138,9 @@ def _find_warnings(info: ImageInfo, requested_ratio: object) -> list[ProblemText
         and abs(math.log(info.width / info.height / expected_ratio)) > _MAX_ASPECT_LOG_RATIO
     ):
         what = f"it is {info.width}x{info.height}, far from {requested_ratio}"
-        warnings.append((what, "much of it will be cut off", "crop it, or ask for the other aspect_ratio"))
-    if info.kind not in _COMMON_FORMATS:
+        instead = "use --fit pad or --fit crop" if converted else "crop it, or ask for the other aspect_ratio"
+        warnings.append((what, "much of it will be cut off", instead))
+    if not converted and info.kind not in _COMMON_FORMATS:
         warnings.append((f"it is {info.kind.upper()}", "the vendor may not read that", "give a JPEG or PNG"))
     return warnings
 

@@ -25,7 +25,7 @@ from pipeline.manifest.problems import (
 from pipeline.manifest.suggestions import closest_name
 from pipeline.manifest.takes import TAKES_RULE
 
-_COLUMNS: Final = (*VEO_RULES.fields, "id", "takes", "params")
+_COLUMNS: Final = (*VEO_RULES.fields, "image", "id", "takes", "params")
 _INTEGER: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
 _BOOLEANS: Final = {"true": True, "false": False}
 
@@ -59,7 +59,7 @@ def read_csv(text: str, report: ProblemReport) -> SequenceNode:
 
 def _read_header(cells: list[str], line: int, report: ProblemReport) -> list[str]:
     names = [_column_name(cell) for cell in cells]
-    if not set(names) & {"image_url", "prompt"}:
+    if not set(names) & {"image_url", "image", "prompt"}:
         why = "the first line names the columns"
         report.add_problem(
             pack_location(line, 1),

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.manifest.invisible import invisible_code_points, is_blank
+from pipeline.manifest.local_files import is_local
 from pipeline.manifest.nodes import AmbiguousScalar
 from pipeline.manifest.problems import ProblemText, format_bare, format_value
 from pipeline.manifest.suggestions import closest_choice, join_or
@@ -37,9 +38,28 @@ class FieldKind(StrEnum):
     ANY = "any"
 
 
+class MediaKind(StrEnum):
+    """What a field that takes an address holds behind it."""
+
+    IMAGE = "image"
+    VIDEO = "video"
+
+
+_MEDIA_NAME: Final = re.compile(r"(?:^|_)(image|video|frame)s?(?:_(?:tail|list))?(?:_urls?)?$")
+
+
+def media_kind(name: str, description: str = "") -> MediaKind | None:
+    """Return what a field holds by its name, or else by its schema's description: `last_image_url`, ..."""
+    found = _MEDIA_NAME.search(name) or re.search(r"\b(image|video)\b", description.lower())
+    return None if found is None else MediaKind.VIDEO if found[1] == "video" else MediaKind.IMAGE
+
+
 @dataclass(frozen=True, slots=True)
 class FieldRule:
-    """One field of a request. `choices` are compared exactly, or regardless of case with `ignore_case`."""
+    """One field of a request. `choices` are compared exactly, or regardless of case with `ignore_case`.
+
+    `media` says that it takes an image or a video, `by_value` that the schema takes that as Base64, too.
+    """
 
     kind: FieldKind
     choices: tuple[Any, ...] = ()
@@ -51,6 +71,8 @@ class FieldRule:
     max_size: int | None = None
     items: FieldRule | None = None
     nullable: bool = False
+    media: MediaKind | None = None
+    by_value: bool = False
 
     def check(self, name: str, value: Any) -> ProblemText | None:
         """Return what is wrong with `value` (plain, or an `AmbiguousScalar`), None when it is right."""
@@ -152,7 +174,7 @@ def blank_problem(name: str, value: str, why: str, instead: str) -> ProblemText:
 
 
 def _check_url(rule: FieldRule, name: str, value: str) -> ProblemText | None:
-    return url_problem(name, value)
+    return None if rule.media and is_local(value) else url_problem(name, value)
 
 
 def _check_number(rule: FieldRule, name: str, value: float) -> ProblemText | None:
@@ -240,7 +262,7 @@ class ModelRules:
 
 
 _PROMPT_RULE: Final = FieldRule(FieldKind.TEXT, min_size=1, max_size=MAX_PROMPT_CHARS)
-_IMAGE_URL_RULE: Final = FieldRule(FieldKind.URL)
+_IMAGE_URL_RULE: Final = FieldRule(FieldKind.URL, media=MediaKind.IMAGE)
 
 VEO_RULES: Final = ModelRules(
     model=BUILT_IN_MODEL,

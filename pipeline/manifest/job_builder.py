@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.manifest.fields import (
@@ -12,6 +13,7 @@ from pipeline.manifest.fields import (
 )
 from pipeline.manifest.identity import canonical_json, fingerprint
 from pipeline.manifest.job_ids import JobDraft, check_id
+from pipeline.manifest.local_files import LocalFiles, image_as_written, rename_image
 from pipeline.manifest.nodes import (
     AmbiguousScalar,
     MappingNode,
@@ -22,7 +24,7 @@ from pipeline.manifest.nodes import (
 from pipeline.manifest.problems import ParseAborted, ProblemReport, format_bare, format_value
 from pipeline.manifest.suggestions import closest_name
 from pipeline.manifest.takes import pop_seeds, pop_takes, seed_range
-from pipeline.manifest.values import check_value
+from pipeline.manifest.values import any_field, check_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +37,7 @@ class JobBuilder:
     """Checks rows against `rules` (by model name) and collects the drafts of those that hold.
 
     `model` replaces the manifest's default model, wherever a row has that one; `takes` every row's number.
+    Paths of files count from `folder`.
     """
 
     def __init__(
@@ -45,16 +48,19 @@ class JobBuilder:
         variables: Mapping[str, str] | None = None,
         model: str | None = None,
         takes: int | None = None,
+        folder: Path | None = None,
     ) -> None:
         self._report = report
         self._rules = rules
         self._variables = variables
         self._defaults = dict(defaults)
         self._params = self._read_params(self._defaults.pop("params", None))
+        rename_image(self._defaults, self._report)
         default = self._defaults.get("model")
         self._default_model = BUILT_IN_MODEL if default is None else str(_scalar_or_empty(default.value))
         self._model = model
         self._takes = takes
+        self.files = LocalFiles(folder or Path())
         self._id_locations: dict[str, int] = {}
         self._body_chars_left = _MAX_BODY_CHARS_TOTAL
         self.models: set[str] = set()
@@ -88,6 +94,7 @@ class JobBuilder:
         reported_before = self._report.reported_count
         given_id = row.pop("id", None)
         own_params = self._read_params(row.pop("params", None))
+        rename_image(row, self._report)
         for name in own_params.keys() & row.keys():
             self._report.add_problem(
                 own_params[name].name_location, f"{name} is given twice", "once in params", "keep one"
@@ -101,7 +108,9 @@ class JobBuilder:
         body = {"model": model}
         for name, member in fields.items():
             if name != "model" and self._check_known(name, member, rules, in_params):
-                body[name] = check_value(name, member, rules.fields.get(name), self._variables, self._report)
+                rule = rules.fields.get(name) or any_field(name)
+                value = check_value(name, member, rule, self._variables, self._report)
+                body[name] = self.files.replace(model, name, value, rule, member.value_location, self._report)
         likely_meant = {closest_name(name, rules.fields) for name in fields.keys() - rules.fields.keys()}
         for name in rules.required:
             if name not in fields and name not in likely_meant:
@@ -114,6 +123,7 @@ class JobBuilder:
             identity = self._fingerprint(body, location)
             draft = JobDraft(row_id, identity, body, location, self._takes or takes, given_seeds)
             draft.seeds = seed_range(rules) if rules.fields else None
+            draft.image = image_as_written(body, fields)
             self.drafts.append(draft)
         else:
             self._report.bad_rows += 1

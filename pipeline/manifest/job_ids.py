@@ -34,6 +34,7 @@ class JobDraft:
     takes: int = 1
     given_seeds: tuple[int, ...] = ()
     seeds: SeedRange | None = None
+    image: str = ""
 
 
 _ID_RULE: Final = FieldRule(FieldKind.TEXT, max_size=MAX_ID_CHARS)
@@ -67,7 +68,8 @@ def build_jobs(drafts: Sequence[JobDraft]) -> list[Job]:
         row_id = draft.given_id or _unique_id(draft.fingerprint, occurrences, given_ids)
         model = draft.body["model"]
         line, column = draft.location >> 32, draft.location & 0xFFFFFFFF
-        row = Job(row_id, draft.fingerprint, len(jobs), model, draft.body, line, column, seeds=draft.seeds)
+        index, image = len(jobs), draft.image
+        row = Job(row_id, draft.fingerprint, index, model, draft.body, line, column, 1, draft.seeds, image)
         jobs += takes_of(row, draft.takes, draft.given_seeds)
     return jobs
 

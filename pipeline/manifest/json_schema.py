@@ -25,7 +25,7 @@ _JSON_TYPE_BY_KIND: Final = {
 _DESCRIPTIONS: Final = {
     "model": "The model; the built-in one when left out.",
     "prompt": "What happens in the clip. With `vars:`, ${name} stands for a text.",
-    "image_url": "The image to animate: http(s), 720p or more.",
+    "image_url": "The image to animate, 720p or more: a file's path, an http(s) URL or a data: URI.",
     "aspect_ratio": "The clip's shape. In quotes: without them YAML reads 16:9 as 969.",
     "duration": "The clip's length in seconds; 8 when left out.",
     "resolution": "1080p when left out.",
@@ -106,7 +106,8 @@ def _job_schema(*, strict: bool) -> dict[str, Any]:
         "default": 1,
         "description": _TAKES_DESCRIPTION,
     }
-    properties = {"id": row_id, **fields, "takes": takes, "params": params}
+    image = {**fields["image_url"], "description": "Short for image_url."}
+    properties = {"id": row_id, "image": image, **fields, "takes": takes, "params": params}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
@@ -120,7 +121,7 @@ def _field_schema(name: str, rule: FieldRule) -> dict[str, Any]:
     if rule.default is not None:
         schema["default"] = rule.default
     if rule.kind is FieldKind.URL:
-        schema |= {"format": "uri", "pattern": "^[hH][tT][tT][pP][sS]?://"}
+        schema["minLength"] = 1
     if rule.min_size:
         schema |= {"minLength": rule.min_size, "pattern": "\\S"}
     if rule.max_size:
@@ -191,6 +192,8 @@ def _run_schema() -> dict[str, Any]:
 def _json_types(annotation: Any) -> list[str]:
     if typing.get_origin(annotation) is typing.Annotated:
         return _json_types(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) is typing.Literal:
+        return ["string"]
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
         found = [name for part in typing.get_args(annotation) for name in _json_types(part)]
         return sorted(set(found))

@@ -7,11 +7,13 @@ import json
 import stat
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.manifest.csv_reader import read_csv
 from pipeline.manifest.job_ids import build_jobs
 from pipeline.manifest.json_reader import read_json, read_jsonl
+from pipeline.manifest.local_files import LocalFiles
 from pipeline.manifest.problems import ParseAborted, Problem, ProblemReport, pack_location
 from pipeline.manifest.sections import read_document
 from pipeline.manifest.takes import check_take_ids
@@ -19,7 +21,6 @@ from pipeline.manifest.yaml_reader import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from pipeline.manifest.fields import ModelRules
     from pipeline.manifest.nodes import Node
@@ -46,6 +47,7 @@ class Manifest:
     run: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[Problem, ...] = ()
     models: frozenset[str] = frozenset()
+    files: LocalFiles = field(default_factory=lambda: LocalFiles(Path()))
 
 
 def read_once(path: Path) -> bytes | None:
@@ -82,13 +84,14 @@ def load(
         with _gc_paused():
             text = _decode(_read_bytes(path, report) if data is None else data, report)
             root = _reader_for(path, text)(text, report)
-            builder, run = read_document(root, report, rules or {}, model, takes)
+            builder, run = read_document(root, report, rules or {}, model, takes, path.parent)
             check_take_ids(builder.drafts, report)
     except ParseAborted:
         raise report.to_exception() from None
     if report.problem_count:
         raise report.to_exception(frozenset(builder.models))
-    return Manifest(path, build_jobs(builder.drafts), run, report.warnings, frozenset(builder.models))
+    jobs, models = build_jobs(builder.drafts), frozenset(builder.models)
+    return Manifest(path, jobs, run, report.warnings, models, builder.files)
 
 
 def _reader_for(path: Path, text: str) -> Callable[[str, ProblemReport], Node]:

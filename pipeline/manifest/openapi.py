@@ -6,15 +6,19 @@ and a rule invented here would be a wall. Pure; `client.catalog` fetches the doc
 
 from __future__ import annotations
 
+import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.manifest.fields import MAX_PROMPT_CHARS, FieldKind, FieldRule, ModelRules
+from pipeline.manifest.fields import MAX_PROMPT_CHARS, FieldKind, FieldRule, ModelRules, media_kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CREATE_PATH: Final = "/video/generations"
+_BY_VALUE: Final = re.compile(r"base-?64|data:? ?ur[il]", re.IGNORECASE)
+"""How descriptions say that a field takes the picture itself, as a `data:` URI."""
+
 _MAX_REF_DEPTH: Final = 20
 """How many `$ref` and `allOf` may stand inside each other."""
 
@@ -131,8 +135,12 @@ def _field_rule(
     kind = _KIND_BY_JSON_TYPE.get(non_null[0], FieldKind.ANY) if len(non_null) == 1 else FieldKind.ANY
     choices = tuple(choice for choice in _choices(schema) if choice is not None)
     size_suffix = "Items" if kind is FieldKind.LIST else "Length"
-    if kind is FieldKind.TEXT and (schema.get("format") in {"uri", "url"} or name == "image_url"):
+    items = _item_rule(name, schema, document) if kind is FieldKind.LIST else None
+    description = str(schema.get("description", ""))
+    by_value = bool(_BY_VALUE.search(description)) or (items is not None and items.by_value)
+    if kind is FieldKind.TEXT and not choices and _is_url(name, schema, by_value=by_value):
         kind = FieldKind.URL
+    takes_media = kind is FieldKind.URL or (items is not None and items.kind is FieldKind.URL)
     min_size = _int_or_none(schema.get(f"min{size_suffix}"))
     max_size = _int_or_none(schema.get(f"max{size_suffix}"))
     if name == "prompt" and kind is FieldKind.TEXT:
@@ -145,9 +153,17 @@ def _field_rule(
         maximum=_float_or_none(schema.get("maximum")),
         min_size=min_size,
         max_size=max_size,
-        items=_item_rule(name, schema, document) if kind is FieldKind.LIST else None,
+        items=items,
         nullable=schema.get("nullable") is True or "null" in type_names or None in _choices(schema),
+        media=media_kind(name, description) if takes_media else None,
+        by_value=by_value,
     )
+
+
+def _is_url(name: str, schema: Mapping[str, Any], *, by_value: bool) -> bool:
+    """Tell whether a text is an address: the schema says so, or it names an image or a video."""
+    is_media = media_kind(name) is not None and (by_value or re.search(r"urls?$", name) is not None)
+    return is_media or schema.get("format") in {"uri", "url"}
 
 
 def _item_rule(name: str, schema: Mapping[str, Any], document: Mapping[str, Any]) -> FieldRule | None:

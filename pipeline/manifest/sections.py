@@ -14,6 +14,7 @@ from pipeline.manifest.suggestions import closest_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 SECTIONS: Final = ("version", "defaults", "run", "vars", "jobs", "matrix")
 
@@ -24,11 +25,12 @@ def read_document(
     rules: Mapping[str, ModelRules],
     model: str | None = None,
     takes: int | None = None,
+    folder: Path | None = None,
 ) -> tuple[JobBuilder, dict[str, Any]]:
     """Return the checked rows and the `run:` settings; everything wrong is in `report`."""
     if isinstance(root, MappingNode):
-        return _read_sections(root, report, rules, model, takes)
-    builder = JobBuilder(report, rules, {}, model=model, takes=takes)
+        return _read_sections(root, report, rules, model, takes, folder)
+    builder = JobBuilder(report, rules, {}, model=model, takes=takes, folder=folder)
     if isinstance(root, SequenceNode):
         _add_jobs(root, builder, report)
     elif report.partial:
@@ -49,13 +51,14 @@ def _read_sections(
     rules: Mapping[str, ModelRules],
     model: str | None,
     takes: int | None,
+    folder: Path | None,
 ) -> tuple[JobBuilder, dict[str, Any]]:
     sections = root.members()
     _check_section_names(sections, report)
     _check_version(sections.get("version"), report)
     run = _read_run(_mapping_section("run", sections, report), report)
     variables = read_vars(_mapping_section("vars", sections, report), report)
-    builder = JobBuilder(report, rules, _read_defaults(sections, report), variables, model, takes)
+    builder = JobBuilder(report, rules, _read_defaults(sections, report), variables, model, takes, folder)
     jobs = sections.get("jobs")
     matrix = _mapping_section("matrix", sections, report)
     if jobs is not None and isinstance(jobs.value, SequenceNode):

@@ -107,7 +107,7 @@ def url_problem(name: str, value: str) -> ProblemText | None:
     """Say why `value` cannot be sent as an http(s) address, None when it can."""
     what = f"{name} is {format_value(value)}" if value.strip() else f"{name} is blank"
     if not _SCHEME.match(value):
-        return what, "the vendor fetches the image from the web", "upload it and give its http(s) URL"
+        return what, "the vendor fetches it from the web", "name a file, or give an http(s) URL"
     if len(value) > MAX_URL_CHARS:
         return (
             f"{name} has {len(value):,} characters",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from pipeline.manifest.expand import substitute_vars
-from pipeline.manifest.fields import FieldKind, FieldRule
+from pipeline.manifest.fields import FieldKind, FieldRule, media_kind
+from pipeline.manifest.local_files import is_local
 from pipeline.manifest.nodes import (
     AmbiguousScalar,
     AmbiguousScalarError,
@@ -21,27 +22,29 @@ from pipeline.manifest.urls import clean_url, url_doubt, url_problem
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_ANY_RULE: Final = FieldRule(FieldKind.ANY, nullable=True)
+
+def any_field(name: str) -> FieldRule:
+    """Return the rule for a field of which nothing is known but its name."""
+    return FieldRule(FieldKind.ANY, nullable=True, media=media_kind(name))
 
 
 def check_value(
     name: str,
     member: Member,
-    rule: FieldRule | None,
+    rule: FieldRule,
     variables: Mapping[str, str] | None,
     report: ProblemReport,
 ) -> Any:
     """Return a field's value as it is sent; what is wrong with it goes into the report.
 
-    `rule` is None for a field of which nothing is known; `variables` are the manifest's, None without them.
+    `variables` are the manifest's, None without them.
     """
-    rule = rule or _ANY_RULE
     value: Any = member.value
     if isinstance(value, MappingNode | SequenceNode):
         value = _to_python(name, member, report)
     elif name == "prompt" and isinstance(value, str) and "${" in value:
         value = _substitute_vars(value, member, variables, report)
-    elif rule.kind is FieldKind.URL and isinstance(value, str):
+    elif rule.kind is FieldKind.URL and isinstance(value, str) and not (rule.media and is_local(value)):
         value = _clean_url(name, value, member.value_location, report)
     problem = rule.check(name, value)
     if problem:

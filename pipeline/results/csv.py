@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from pipeline.ledger.totals import Totals
+from pipeline.manifest.local_files import image_sha256
 from pipeline.model import MAYBE_PAID_STATES, Record, State
 from pipeline.plan import has_money_in_it
 
@@ -161,7 +162,7 @@ def _csv_row(record: Record, sandbox: str) -> list[str | int]:
         csv_text(record.request_id),
         record.take,
         record.pick,
-        "",
+        image_sha256(record.body),
         sandbox,
     ]
 

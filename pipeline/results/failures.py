@@ -29,6 +29,7 @@ REMEDIES: Final = {
     "refused": _EDIT,
     "content_refused": "Edit the prompts or replace the images: the vendor's filter would refuse them again.",
     "generation_refused": _EDIT,
+    "image": "Replace these pictures, or mend them: another picture under the same name is a new job.",
     "not_found": "Check the model's name and --base-url, then run again with --retry-failed.",
     "generation_error": _RETRY,
     "not_accepted": "Wait until the vendor has recovered, then run again with --retry-failed.",

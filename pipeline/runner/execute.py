@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline import system
+from pipeline.batch.pictures import delivery_plan, open_pictures
 from pipeline.download.downloader import Downloader
 from pipeline.download.retry_state import DownloadLimits
 from pipeline.download.session import open_session
@@ -68,13 +69,15 @@ async def execute(prepared: PreparedRun, control: RunControl, make_watcher: Make
     config, records = prepared.config, prepared.plan.records
     prepared.batch.run_log.set_initial_records(records)
     learner = DurationLearner(config.settings.poll_interval)
-    async with open_session() as cdn:
+    manifest, folder, session = prepared.loaded.manifest, config.paths.folder, prepared.api.keyless_session
+    delivery = delivery_plan(manifest, config.settings, sandbox=config.request.sandbox)
+    async with open_session() as cdn, open_pictures(delivery, folder, session) as pictures:
         with _duration_cache(learner, config.base_url, enabled=not config.request.sandbox):
             observers = RunObservers(prepared, learner, make_watcher)
             prepared.batch.reconnect_notifier.observer = observers.observer
             report_start(prepared, observers.observer)
             if prepared.batch.epoch is None:
-                dependencies = await _dependencies(prepared, cdn, learner)
+                dependencies = replace(await _dependencies(prepared, cdn, learner), pictures=pictures)
                 engine = Engine(records, dependencies, config.settings, observers.observer)
                 if prepared.submit_error is not None:
                     engine.stop_submitting(prepared.submit_error)

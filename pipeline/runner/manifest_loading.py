@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pipeline.client.catalog import Catalog, ModelInfo
     from pipeline.manifest import Manifest
+    from pipeline.settings import Settings
     from pipeline.submit.pricing import Quote
 
 
@@ -28,11 +29,12 @@ class LoadedManifest:
     manifest: Manifest
     model_infos: Mapping[str, ModelInfo] = field(default_factory=dict)
     retirement_notes: tuple[str, ...] = ()
+    picture_notes: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
         catalogue = (note for info in self.model_infos.values() for note in info.notes)
-        return (*self.retirement_notes, *catalogue)
+        return (*self.picture_notes, *self.retirement_notes, *catalogue)
 
 
 def cache_dir() -> Path:
@@ -120,6 +122,16 @@ async def check_manifest_images(loaded: LoadedManifest, allow_private: bool) -> 
     if checked.problems:
         raise ManifestProblems(checked.problems, models=manifest.models)
     return replace(loaded, manifest=replace(manifest, warnings=(*manifest.warnings, *checked.warnings)))
+
+
+def check_local_pictures(
+    loaded: LoadedManifest, settings: Settings, *, sandbox: bool = False, needs_way: bool = True
+) -> LoadedManifest:
+    """Check the manifest's files; see `batch.pictures.check_pictures`."""
+    from pipeline.batch.pictures import check_pictures
+
+    manifest, notes = check_pictures(loaded.manifest, settings, sandbox=sandbox, needs_way=needs_way)
+    return replace(loaded, manifest=manifest, picture_notes=notes)
 
 
 def known_rules(model_infos: Mapping[str, ModelInfo]) -> dict[str, ModelRules]:

@@ -6,9 +6,11 @@ Everything here happens before the first create may leave.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
+from anyio import to_thread
 
 from pipeline.batch.ledger_memory import recall_forgotten
 from pipeline.batch.opening import plan_batch
@@ -23,7 +25,11 @@ from pipeline.reconcile.origin import origin_notes
 from pipeline.runner.config import resolve_settings
 from pipeline.runner.cost_estimate import estimate_cost, load_prices
 from pipeline.runner.last_end import last_end_note
-from pipeline.runner.manifest_loading import check_manifest_images, check_with_catalogue
+from pipeline.runner.manifest_loading import (
+    check_local_pictures,
+    check_manifest_images,
+    check_with_catalogue,
+)
 from pipeline.runner.opening import open_api, open_batch
 from pipeline.runner.preflight import (
     as_error,
@@ -134,6 +140,9 @@ async def prepare(
 async def _load_checked_manifest(config: RunConfig, catalogue: Catalog) -> LoadedManifest:
     """Check the manifest's other models by the catalogue, and its images when asked to."""
     loaded = await check_with_catalogue(config.parsed, catalogue)
+    settings = resolve_settings(config.request, loaded.manifest.run)
+    check = partial(check_local_pictures, loaded, settings, sandbox=config.request.sandbox)
+    loaded = await to_thread.run_sync(check)
     if config.settings.check_images:
         loaded = await check_manifest_images(loaded, config.settings.allow_private_images)
     return loaded

@@ -57,6 +57,12 @@ def open_object_store(url: str) -> ObjectStore:
 
     Raises `UsageError` for a URL that names none, and for a profile that will not do.
     """
+    backend, account = open_backend(url, "--output")
+    return ObjectStore(backend, url.rstrip("/"), account)
+
+
+def open_backend(url: str, option: str) -> tuple[Backend, S3Account | None]:
+    """Open the bucket of `url` as obstore does it; `option` is what messages say it came from."""
     options: dict[str, Any] = {}
     client_options: Any = {"timeout": REQUEST_TIMEOUT}
     account = None
@@ -65,10 +71,9 @@ def open_object_store(url: str) -> ObjectStore:
         options = account.store_options()
         client_options |= _client_options(account.endpoint)
     try:
-        backend = from_url(url, client_options=client_options, **options)
+        return from_url(url, client_options=client_options, **options), account
     except (BaseError, ValueError) as error:
-        raise UsageError(f"--output {url}: {first_line(error)}") from error
-    return ObjectStore(backend, url.rstrip("/"), account)
+        raise UsageError(f"{option} {url}: {first_line(error)}") from error
 
 
 def _client_options(endpoint: str) -> dict[str, Any]:

@@ -99,8 +99,12 @@ class Submitter:
         self.unresolved: dict[str, Record] = {}
         """Creates whose intent is on disk and whose outcome is not, by the row's key."""
 
-    async def submit(self, record: Record, price_usd: float | None) -> tuple[Record, CreateResult]:
+    async def submit(
+        self, record: Record, price_usd: float | None, body: str | None = None
+    ) -> tuple[Record, CreateResult]:
         """Send `record`, pending, to the vendor; return the record as committed and the result.
+
+        `body` is sent in place of the record's own, in which files stand by their content.
 
         Raises `Conflict` when someone else has the row, and a `StopRun` when the ledger fails: then the
         row is `submitting` on disk, and in doubt for whoever reads it next.
@@ -128,7 +132,7 @@ class Submitter:
             submitting = await self._commit_intent(record, submitting)
             # From here on money may be spent, so that the row is in doubt until an outcome is on disk.
             self.unresolved[record.key] = submitting
-            answered = await self._api.create(submitting.body, submitting.correlation_id)
+            answered = await self._api.create(body or record.body, submitting.correlation_id)
             result = _own_generation(await self._check_model(submitting, answered), submitting, self._owners)
         # A new shield: a create that used up the deadline of the first must still reach the disk.
         with self._shielded():

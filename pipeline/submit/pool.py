@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import cached_property
 from math import inf
 from typing import TYPE_CHECKING, Final, assert_never
@@ -22,6 +23,7 @@ from pipeline.client.create_result import QUOTA_RETRY_AFTER_S
 from pipeline.client.refusals import Refusal
 from pipeline.errors import Conflict, StopReason, StopRun
 from pipeline.events import Level, Topic
+from pipeline.images.prepare import PictureError, PictureTrouble
 from pipeline.model import Failure, State
 from pipeline.net.retry_after import parse_retry_after
 from pipeline.submit.budget import PRICE_UNKNOWN_MESSAGE
@@ -29,6 +31,8 @@ from pipeline.submit.outage import Outage
 from pipeline.submit.refused_rows import MIN_ROWS, RefusedRows
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from pipeline.client import CreateResult
     from pipeline.model import Record
     from pipeline.poll.pool import PollerPool
@@ -123,12 +127,19 @@ class SubmitterPool:
         applied = False
         order = self._submissions = self._submissions + 1
         try:
-            after, result = await self._submitter.submit(record, run.deps.price_of(record))
+            async with self._body(record) as body:
+                if state.stop_reason is not None:  # while the picture was being prepared
+                    self._put_back(record)
+                    return
+                after, result = await self._submitter.submit(record, run.deps.price_of(record), body)
             if isinstance(result, Accepted):
                 state.in_flight.add(record.key)
             applied = True
         except Conflict:
             await self._accept_conflict(record)
+            return
+        except PictureError as error:
+            await self._on_picture_error(record, error)
             return
         except StopRun:
             # The ledger failed between intent and outcome: the row is shown as the disk has it.
@@ -144,6 +155,30 @@ class SubmitterPool:
         await self._apply_result(after, result)
         if isinstance(result, Accepted):
             await self._poller_pool.track_accepted(after, result.generation_status)
+
+    def _body(self, record: Record) -> AbstractAsyncContextManager[str]:
+        pictures = self._run.deps.pictures
+        return nullcontext(record.body) if pictures is None else pictures.body(record)
+
+    def _put_back(self, record: Record) -> None:
+        self._run.deps.budget.release(record.key)
+        self._run.state.queue(record)
+
+    async def _on_picture_error(self, record: Record, error: PictureError) -> None:
+        """A picture that cannot be sent is its row's failure, before anything is spent; a store's is not."""
+        run, message = self._run, f"the picture {record.image_url}: {error}"
+        match error.kind:
+            case PictureTrouble.PICTURE:
+                await self._fail(record, Failure("image", message))
+            case PictureTrouble.STORE:
+                self._put_back(record)
+                run.stop_submitting(StopReason.UNREACHABLE, str(error))
+            case PictureTrouble.TRANSIENT:
+                run.deps.budget.release(record.key)
+                run.state.unfinished[record.key] = f"{message}; the next run tries again"
+                run.report_event(Topic.NOTE, f"{record.id}: {message}", Level.WARNING, record)
+            case unreachable:
+                assert_never(unreachable)
 
     async def _accept_conflict(self, record: Record) -> None:
         """Another process moved the row: take over how it stands now."""

@@ -167,7 +167,7 @@ BAD: list[Any] = [
     {"jobs": []},
     {"jobs": [["x"]]},
     {"jobs": [["a", "b", "c"]]},
-    {"jobs": [["/home/me/cat.png", "x"]]},
+    {"jobs": [["", "x"]]},
     {"jobs": [{"image_url": "https://a.b/c", "prompt": " "}]},
     {"jobs": [{"image_url": "https://a.b/c", "prompt": "x", "duration": 5}]},
     {"jobs": [{"image_url": "https://a.b/c", "prompt": "x", "duration": "8"}]},

@@ -92,8 +92,8 @@ MISTAKES: Final = (
         "a typo in a field", f"jobs:\n  - image_url: {URL}\n    promt: x\n", "3:5", "did you mean `prompt`?"
     ),
     _bad("no image", "jobs:\n  - prompt: x\n", "2:5", "image_url is missing"),
-    _bad("a file's path", "jobs:\n  - [./cat.png, x]\n", "2:6", "upload it"),
-    _bad("a data URI", "jobs:\n  - ['data:image/png;base64,AA', x]\n", "2:6", "upload it"),
+    _bad("a file that is not there", "jobs:\n  - [./cat.png, x]\n", "2:6", "no such file"),
+    _bad("a damaged data URI", "jobs:\n  - ['data:image/png;base64,A', x]\n", "2:6", "Base64"),
     _bad("another scheme", "jobs:\n  - ['ftp://a/b', x]\n", "2:6", "http(s)"),
     _bad("no host", "jobs:\n  - ['https://', x]\n", "2:6", "no host"),
     _bad("a space in a URL", "jobs:\n  - ['https://a.b/my cat.png', x]\n", "2:6", "space", "%20"),

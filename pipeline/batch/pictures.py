@@ -1,0 +1,77 @@
+"""The pictures of a batch that are files: checked before anything is spent, and delivered while it runs."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from anyio import to_thread
+
+from pipeline.manifest.problems import ManifestProblems
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    import aiohttp
+
+    from pipeline.images.delivery import DeliveryPlan, Pictures
+    from pipeline.manifest import Manifest
+    from pipeline.settings import Settings
+
+FOLDER_NAME: Final = "pictures.veobatch-tmp"
+
+
+def delivery_plan(manifest: Manifest, settings: Settings, *, sandbox: bool = False) -> DeliveryPlan | None:
+    """Return how the manifest's files travel, None when it names none."""
+    if not manifest.files.files:
+        return None
+    from pipeline.images.delivery import DeliveryPlan
+
+    return DeliveryPlan.of(manifest.files, settings, any_by_value=sandbox)
+
+
+def check_pictures(
+    manifest: Manifest, settings: Settings, *, sandbox: bool = False, needs_way: bool = True
+) -> tuple[Manifest, tuple[str, ...]]:
+    """Return the manifest with the doubts about its files among its warnings, and how they will travel.
+
+    Blocking. Raises `ManifestProblems` for a file that is no picture, and with `needs_way` when there is no
+    way for one to reach the vendor; else that is a warning.
+    """
+    plan = delivery_plan(manifest, settings, sandbox=sandbox)
+    if plan is None:
+        return manifest, ()
+    from pipeline.images.local import check_local_files, describe_ways, missing_way
+
+    name = str(manifest.path)
+    found = check_local_files(manifest.jobs, plan, name)
+    stuck = missing_way(manifest.jobs, plan, name)
+    problems = (*found.problems, *((stuck,) if stuck and needs_way else ()))
+    if problems:
+        raise ManifestProblems(problems, models=manifest.models)
+    warnings = (*manifest.warnings, *found.warnings, *((stuck,) if stuck else ()))
+    return replace(manifest, warnings=warnings), tuple(describe_ways(manifest.jobs, plan))
+
+
+@asynccontextmanager
+async def open_pictures(
+    plan: DeliveryPlan | None, folder: Path, session: aiohttp.ClientSession
+) -> AsyncIterator[Pictures | None]:
+    """Give what delivers the files of a batch whose folder is `folder`; nothing of it stays there.
+
+    Raises `UsageError` for an image store that will not do.
+    """
+    if plan is None:
+        yield None
+        return
+    from pipeline.images.delivery import Pictures
+
+    converted = folder / FOLDER_NAME
+    await to_thread.run_sync(shutil.rmtree, converted, True)
+    try:
+        yield Pictures(plan, converted, session)
+    finally:
+        shutil.rmtree(converted, ignore_errors=True)

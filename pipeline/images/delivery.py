@@ -1,0 +1,223 @@
+"""How pictures that are files reach the vendor: in the request, by a link into a bucket, or where they lie.
+
+It turns a record's body, in which files stand by their content, into the body that is sent. Pictures are
+prepared in worker threads, ahead of the rows that need them; each is prepared and uploaded once.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import anyio
+from anyio import to_thread
+
+from pipeline.images.prepare import Fit, PictureError, PictureTrouble, Prepared, prepare
+from pipeline.images.published import find_published
+from pipeline.manifest.local_files import PREFIX, is_reference, referenced
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping
+    from pathlib import Path
+
+    import aiohttp
+
+    from pipeline.images.image_store import ImageStore
+    from pipeline.manifest.local_files import LocalFile, LocalFiles
+    from pipeline.model import Record
+    from pipeline.settings import Settings
+
+MAX_AHEAD: Final = 128
+"""How many converted pictures may lie on the disk before the rows that need them are submitted."""
+
+_THREADS: Final = 2
+_MAX_LARGE_BODIES: Final = 8
+"""Bodies with pictures in them that are in memory at once; each is up to 11 MB."""
+
+_LINK_MARGIN_S: Final = 3600.0
+
+
+class Way(StrEnum):
+    VALUE = "value"
+    LINK = "link"
+    PLACE = "place"
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryPlan:
+    """Where the pictures are and how each may travel. It can be pickled, and holds no secret.
+
+    `any_by_value`: every model takes `data:` URIs, as the sandbox does.
+    """
+
+    files: Mapping[str, LocalFile]
+    by_value: frozenset[tuple[str, str]]
+    settings: Settings
+    any_by_value: bool = False
+
+    @classmethod
+    def of(cls, files: LocalFiles, settings: Settings, *, any_by_value: bool = False) -> DeliveryPlan:
+        return cls(files.files, frozenset(files.by_value), settings, any_by_value)
+
+    def way(self, model: str, field: str) -> Way | None:
+        """Return how a field's file travels, None when no way is given. What the user names comes first."""
+        if self.settings.image_base_url:
+            return Way.PLACE
+        if self.settings.image_store:
+            return Way.LINK
+        return Way.VALUE if self.any_by_value or (model, field) in self.by_value else None
+
+    def fit(self, body: Mapping[str, Any]) -> Fit | None:
+        ratio = body.get("aspect_ratio")
+        how = self.settings.fit
+        return Fit(how, ratio) if how is not None and isinstance(ratio, str) else None
+
+
+_Key: TypeAlias = "tuple[str, Way, Fit | None]"
+_Ready: TypeAlias = "Prepared | str"
+"""A prepared file, or the link to it, or its object's name in the bucket."""
+
+
+class Pictures:
+    """Makes bodies for creates. `folder` is for converted pictures: it is emptied when they are sent."""
+
+    def __init__(self, plan: DeliveryPlan, folder: Path, session: aiohttp.ClientSession) -> None:
+        """Raises `UsageError` for an image store that will not do."""
+        self._plan, self._folder, self._session = plan, folder, session
+        self._store = _open_store(plan.settings)
+        self._ready: dict[_Key, _Ready | PictureError] = {}
+        self._locks: dict[_Key, anyio.Lock] = {}
+        self._uses: Counter[_Key] = Counter()
+        self._threads = anyio.CapacityLimiter(_THREADS)
+        self._large_bodies = anyio.CapacityLimiter(_MAX_LARGE_BODIES)
+        self._used = anyio.Event()
+
+    @asynccontextmanager
+    async def body(self, record: Record) -> AsyncIterator[str]:
+        """Give the body to send for `record`, for as long as it takes to send it.
+
+        Raises `PictureError` when its picture cannot be sent.
+        """
+        body = json.loads(record.body) if PREFIX in record.body else {}
+        if not referenced(body):
+            yield record.body
+            return
+        for key in self._keys(body):
+            await self._prepared(key)
+        async with self._large_bodies:
+            filled = {name: await self._filled(body, name, value) for name, value in body.items()}
+            yield json.dumps(filled, ensure_ascii=False, separators=(",", ":"))
+        for key in self._keys(body):
+            await self._release(key)
+
+    async def prefetch(self, records: Iterable[Record]) -> None:
+        """Prepare the pictures of `records`, in their order, ahead of the rows that need them."""
+        keys: list[_Key] = []
+        for record in records:
+            if PREFIX in record.body:
+                with suppress(PictureError):
+                    keys += self._keys(json.loads(record.body))
+        self._uses = Counter(keys)
+        for key in dict.fromkeys(keys):
+            while self._lying() >= MAX_AHEAD:
+                await self._used.wait()
+            with suppress(PictureError):
+                await self._prepared(key)
+
+    def _keys(self, body: dict[str, Any]) -> list[_Key]:
+        model, fit = str(body.get("model")), self._plan.fit(body)
+        keys = []
+        for field, value in body.items():
+            for sha256 in referenced(value):
+                way = self._plan.way(model, field)
+                if way is None:
+                    raise PictureError(f"{model} takes no {field} by value, and no other way is given")
+                if sha256 not in self._plan.files:
+                    raise PictureError("the manifest names it no more", PictureTrouble.TRANSIENT)
+                keys.append((sha256, way, None if way is Way.PLACE else fit))
+        return keys
+
+    async def _filled(self, body: dict[str, Any], field: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return [await self._filled(body, field, item) for item in value]
+        if isinstance(value, dict):
+            return {name: await self._filled(body, field, item) for name, item in value.items()}
+        if not is_reference(value):
+            return value
+        sha256 = value.removeprefix(PREFIX)
+        way = self._plan.way(str(body.get("model")), field)
+        fit = None if way is Way.PLACE else self._plan.fit(body)
+        ready = await self._prepared((sha256, way or Way.VALUE, fit))
+        if isinstance(ready, Prepared):
+            return await to_thread.run_sync(_data_uri, ready)
+        return self._store.link(ready) if way is Way.LINK and self._store is not None else ready
+
+    async def _prepared(self, key: _Key) -> _Ready:
+        async with self._locks.setdefault(key, anyio.Lock()):
+            found = self._ready.get(key)
+            if found is None:
+                try:
+                    found = await self._prepare(key)
+                except PictureError as error:
+                    found = error
+                if not isinstance(found, PictureError) or found.kind is PictureTrouble.PICTURE:
+                    self._ready[key] = found
+            if isinstance(found, PictureError):
+                raise found
+            return found
+
+    async def _prepare(self, key: _Key) -> _Ready:
+        sha256, way, fit = key
+        file = self._plan.files[sha256]
+        if way is Way.PLACE:
+            return await find_published(self._session, self._plan.settings.image_base_url or "", file)
+        prepared = await to_thread.run_sync(prepare, file, self._folder, fit, limiter=self._threads)
+        if self._store is None:
+            return prepared
+        try:
+            return await self._store.upload(prepared)
+        finally:
+            await self._remove(prepared)
+
+    def _lying(self) -> int:
+        return sum(self._is_converted(one) for one in self._ready.values())
+
+    def _is_converted(self, ready: object) -> bool:
+        return isinstance(ready, Prepared) and ready.path.parent == self._folder
+
+    async def _release(self, key: _Key) -> None:
+        """Remove a converted picture once no row waits for it; one that does prepares it again."""
+        self._uses[key] -= 1
+        ready = self._ready.get(key)
+        if self._uses[key] <= 0 and isinstance(ready, Prepared):
+            del self._ready[key]
+            await self._remove(ready)
+            self._used.set()
+            self._used = anyio.Event()
+
+    async def _remove(self, prepared: Prepared) -> None:
+        if self._is_converted(prepared):
+            await anyio.Path(prepared.path).unlink(missing_ok=True)
+
+
+def _open_store(settings: Settings) -> ImageStore | None:
+    if settings.image_store is None or settings.image_base_url:
+        return None
+    try:
+        from pipeline.images.image_store import ImageStore
+    except ImportError as error:
+        from pipeline.extras import missing_extra
+
+        raise missing_extra("--image-store", "cloud") from error
+    life_s = settings.image_link_life or settings.timeout + _LINK_MARGIN_S
+    return ImageStore(settings.image_store, life_s, public=settings.image_store_public)
+
+
+def _data_uri(prepared: Prepared) -> str:
+    data = base64.b64encode(prepared.path.read_bytes()).decode("ascii")
+    return f"data:{prepared.content_type};base64,{data}"

@@ -1,0 +1,76 @@
+"""The user's own bucket as the place where the vendor fetches pictures: uploaded once, handed out as links.
+
+An object is named by its content, so that it is never uploaded twice, whoever did it first. Signed links
+are secrets: they are made for one request and kept nowhere.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from pipeline.errors import UsageError
+from pipeline.images.prepare import PictureError, PictureTrouble
+from pipeline.storage.object_store import open_backend
+
+if TYPE_CHECKING:
+    from pipeline.images.prepare import Prepared
+
+
+class ImageStore:
+    """A bucket's prefix. Links live `link_life_s` seconds, or for ever where the bucket is `public`."""
+
+    def __init__(self, url: str, link_life_s: float, *, public: bool) -> None:
+        """Raises `UsageError` for a URL that no store serves, or a store that signs no links."""
+        self._backend = open_backend(url, "--image-store")[0]
+        self._life = timedelta(seconds=link_life_s)
+        self._public = public
+        try:
+            self._sign("link")
+        except (BaseError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"--image-store {url}: it signs no links ({str(error)[:200]}); give s3://, gs:// or az://"
+            ) from error
+
+    def link(self, name: str) -> str:
+        """Return a link to an object. Raises `PictureError` when it cannot be signed now."""
+        try:
+            url = self._sign(name)
+        except BaseError as error:
+            raise _store_error("signs no link", error) from None
+        return url.partition("?")[0] if self._public else url
+
+    def _sign(self, name: str) -> str:
+        if not isinstance(self._backend, S3Store | GCSStore | AzureStore):
+            raise TypeError("no bucket")
+        return obstore.sign(self._backend, "GET", name, self._life)
+
+    async def upload(self, picture: Prepared) -> str:
+        """Return the object's name once it is there; what is there already is not sent again.
+
+        Raises `PictureError` when the store does not take it.
+        """
+        name = f"{picture.sha256}.{picture.extension}"
+        try:
+            if await self._size(name) != picture.size_bytes:
+                attributes = {"Content-Type": picture.content_type}
+                await obstore.put_async(self._backend, name, picture.path, attributes=attributes)
+        except (BaseError, OSError) as error:
+            raise _store_error("takes no picture", error) from None
+        return name
+
+    async def _size(self, name: str) -> int | None:
+        try:
+            return (await obstore.head_async(self._backend, name))["size"]
+        except (NotFoundError, FileNotFoundError, PermissionDeniedError):
+            return None  # who may write and not read uploads again: the bytes are the same
+
+
+def _store_error(what: str, error: Exception) -> PictureError:
+    """Say what a store does not do, without a query: a signature may stand there."""
+    cause = (str(error).splitlines() or [type(error).__name__])[0].partition("?")[0][:200]
+    return PictureError(f"the image store {what}: {cause}", PictureTrouble.STORE)

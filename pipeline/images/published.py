@@ -1,0 +1,51 @@
+"""Pictures that are on the web already: where each is, below the address that the user gives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import aiohttp
+
+from pipeline.images.prepare import PictureError, PictureTrouble
+
+if TYPE_CHECKING:
+    from pipeline.manifest.local_files import LocalFile
+
+
+async def find_published(session: aiohttp.ClientSession, base_url: str, file: LocalFile) -> str:
+    """Return the address at which a HEAD finds a file of the same size.
+
+    Raises `PictureError` when there is none, or when another file is there.
+    """
+    if not file.relative:
+        raise PictureError("it lies outside the manifest's folder: it has no place below --image-base-url")
+    answers = []
+    for url in published_urls(base_url, file.relative):
+        status, size_bytes = await _head(session, url)
+        if 200 <= status < 300:
+            actual = file.path.stat().st_size if file.path is not None else size_bytes
+            if size_bytes is not None and size_bytes != actual:
+                raise PictureError(f"{url} has {size_bytes:,} bytes, the file {actual:,}: publish it again")
+            return url
+        answers.append(f"{url} answers {status}")
+    raise PictureError(f"it is not published: {', '.join(answers)}")
+
+
+def published_urls(base_url: str, relative: str) -> list[str]:
+    """Return where a path may be below a base: as it is, or without the folders that the base ends with."""
+    base, parts = base_url.rstrip("/"), relative.split("/")
+    ends = [number for number in range(1, len(parts)) if base.endswith("/" + quote("/".join(parts[:number])))]
+    skipped = [*reversed(ends), 0]
+    return [f"{base}/{quote('/'.join(parts[number:]))}" for number in skipped]
+
+
+async def _head(session: aiohttp.ClientSession, url: str) -> tuple[int, int | None]:
+    """Return the status and the size that a HEAD answers with, None for a size that is not said."""
+    try:
+        headers = {"Accept-Encoding": "identity"}
+        async with session.head(url, allow_redirects=True, headers=headers) as response:
+            return response.status, response.content_length
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        message = f"{url} cannot be reached: {type(error).__name__}"
+        raise PictureError(message, PictureTrouble.TRANSIENT) from error

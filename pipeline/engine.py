@@ -45,9 +45,13 @@ class Engine:
         observer: Observer,
         *,
         expected_more: float = 0,
+        submittable: frozenset[str] | None = None,
     ) -> None:
-        """Begin with `records`; up to `expected_more` others at a time, or inf, may be admitted meanwhile."""
-        self._run = RunContext(RunState.from_records(records), deps, settings, observer)
+        """Begin with `records`; up to `expected_more` others at a time, or inf, may be admitted meanwhile.
+
+        Of the pending ones only those with a key in `submittable` are submitted; None is all.
+        """
+        self._run = RunContext(RunState.from_records(records, submittable), deps, settings, observer)
         self._run.state.slots = settings.concurrency
         self._run.state.expects_more = expected_more > 0
         self._stream_capacity = max(1, len(records)) + expected_more
@@ -78,7 +82,7 @@ class Engine:
                 tasks.start_soon(self._run_worker, poller_pool.dispatcher.expire_deadlines, due_in.clone())
                 tasks.start_soon(self._run_worker, reconciler_pool.work)
                 if run.deps.pictures is not None:
-                    pending = [row for row in run.state.records.values() if row.state is State.PENDING]
+                    pending = [run.state.records[key] for _, _, key in sorted(run.state.pending)]
                     tasks.start_soon(run.deps.pictures.prefetch, pending)
                 await downloader_pool.resume()
                 poller_pool.resume()

@@ -10,7 +10,9 @@ import hashlib
 import re
 import string
 import unicodedata
-from typing import TYPE_CHECKING, Final
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import UsageError
 
@@ -35,8 +37,9 @@ _FORMAT_SPEC: Final = re.compile(r"\D*\d{0,3}\D*")
 
 
 def check_template(template: str) -> None:
-    """Raise `UsageError` when `--name` uses a field there is none of, or cannot be filled in."""
-    file_stem(template, id="id", index=0)
+    """Raise `UsageError` when `--name` cannot be filled in, whatever fields the rows have."""
+    known = {"id": "id", "index": 0, **dict.fromkeys(("fingerprint", "model", "prompt", "image"), "")}
+    _fill(template, known, any_field=True)
 
 
 def file_stem(
@@ -47,29 +50,48 @@ def file_stem(
     fingerprint: str = "",
     model: str = "",
     prompt: str = "",
+    image: str = "",
+    fields: Mapping[str, Any] | None = None,
 ) -> str:
     """The name of a row's files without its ending, safe everywhere, e.g. for `{index:04d}-{id}`.
 
-    Raises `UsageError` for a template that cannot be filled in.
+    `fields` are those of the row's body. Raises `UsageError` for a template that cannot be filled in.
     """
-    values: dict[str, str | int] = {
+    scalars = {name: value for name, value in (fields or {}).items() if isinstance(value, str | int | float)}
+    values: dict[str, Any] = {
+        **scalars,
         "id": id,
         "index": index,
         "fingerprint": fingerprint,
         "model": model,
         "prompt": prompt,
+        "image": image,
     }
     return safe_stem(_fill(template, values))
 
 
-def _fill(template: str, values: Mapping[str, str | int]) -> str:
-    """Fill in by name alone: no attributes, indexes or conversions, which `str.format` would allow."""
+def image_stem(image_url: str) -> str:
+    """Return the name of an image without folders and ending, of a path as of an address; "" for data."""
+    if image_url[:5].lower() == "data:":
+        return ""
+    is_address = image_url[:5].lower() in ("http:", "https", "file:")
+    path = unquote(urlsplit(image_url).path) if is_address else image_url.replace("\\", "/")
+    return PurePosixPath(path).stem
+
+
+def _fill(template: str, values: Mapping[str, Any], *, any_field: bool = False) -> str:
+    """Fill in by name alone: no attributes, indexes or conversions, which `str.format` would allow.
+
+    With `any_field`, an unknown name stands for a field that some model has.
+    """
     known = ", ".join(f"{{{name}}}" for name in values)
     try:
         filled = []
         for text, name, spec, conversion in string.Formatter().parse(template):
             filled.append(text)
             if name is None:
+                continue
+            if any_field and name.isidentifier() and name not in values and not conversion:
                 continue
             if name not in values or conversion or "{" in (spec or ""):
                 raise UsageError(f"--name {template!r}: {{{name}}} is unknown; there are {known}")

@@ -10,12 +10,13 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, assert_never
 
-from pipeline.filenames import assign_stems, file_stem, safe_stem
+from pipeline.filenames import assign_stems, file_stem, image_stem, safe_stem
+from pipeline.manifest.fields import BUILT_IN_MODEL, VEO_RULES
 from pipeline.manifest.identity import rekeyed
 from pipeline.model import MAYBE_PAID_STATES, Failure, Job, Record, State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 NOT_A_VIDEO: Final = "not_a_video"
 NO_VIDEO: Final = "no_video"
@@ -32,14 +33,16 @@ REWRITTEN_SHARE: Final = 0.8
 
 @dataclass(frozen=True, slots=True)
 class RetrySelection:
-    """The user's wish to try failed rows again: all of them, or those with one of `codes`."""
+    """The user's wish to try failed rows again: all that are selected by id, or those with one of `codes`."""
 
     enabled: bool = False
     codes: frozenset[str] = frozenset()
+    is_selected: Callable[[str], bool] = lambda _: True
 
-    def covers(self, failure: Failure | None) -> bool:
-        if not self.enabled:
+    def covers(self, record: Record) -> bool:
+        if not self.enabled or not self.is_selected(record.id):
             return False
+        failure = record.failure
         return not self.codes or (failure is not None and failure.code in self.codes)
 
 
@@ -137,6 +140,7 @@ def _new_records(jobs: Sequence[Job], known: Mapping[str, Record], template: str
 
 def _stem(template: str, job: Job) -> str:
     """Return the stem of a job's files: that of its row, with the number of the take behind it."""
+    body = VEO_RULES.with_defaults(job.body) if job.model == BUILT_IN_MODEL else job.body
     stem = file_stem(
         template,
         id=job.row_id,
@@ -144,6 +148,8 @@ def _stem(template: str, job: Job) -> str:
         fingerprint=job.fingerprint,
         model=job.model,
         prompt=job.prompt,
+        image=image_stem(job.image_url),
+        fields=body,
     )
     return stem if job.take == 1 else safe_stem(f"{stem}.{job.take}")
 
@@ -174,7 +180,7 @@ def _planned_transition(record: Record, retry: RetrySelection, *, resubmit_in_do
         case State.IN_DOUBT:
             return mark_resubmitted(record) if resubmits else None
         case State.FAILED:
-            return mark_retried(record) if record.position >= 0 and retry.covers(record.failure) else None
+            return mark_retried(record) if record.position >= 0 and retry.covers(record) else None
         case State.PENDING | State.GENERATING | State.READY | State.DONE:
             return None
         case unreachable:

@@ -23,22 +23,25 @@ if TYPE_CHECKING:
 class RunOutcome:
     """How a run ended.
 
-    `stop_reason` and `message` say why it stopped submitting, `unfinished` why rows stay open.
+    `stop_reason` and `message` say why it stopped submitting, `unfinished` why rows stay open. `unselected`
+    are pending rows that it was not to submit.
     """
 
     records: tuple[Record, ...]
     stop_reason: StopReason | None
     message: str
     unfinished: Mapping[str, str]
+    unselected: frozenset[str] = frozenset()
 
     @property
     def open_rows(self) -> tuple[Record, ...]:
-        """Rows that another run has to go on with."""
+        """Rows that another run has to go on with; those that this one was not asked for do not count."""
         final = (State.DONE, State.FAILED)
         return tuple(
             r
             for r in self.records
-            if r.state not in final and not (r.position < 0 and r.state is State.PENDING)
+            if r.state not in final
+            and not (r.state is State.PENDING and (r.position < 0 or r.key in self.unselected))
         )
 
 
@@ -57,6 +60,7 @@ class RunState:
     """
 
     records: dict[str, Record]
+    submittable: frozenset[str] | None = None
     pending: list[tuple[float, int, str]] = field(default_factory=list)
     in_doubt: set[str] = field(default_factory=set)
     doubt_began: dict[str, float] = field(default_factory=dict)
@@ -80,17 +84,17 @@ class RunState:
     stop_message: str = ""
 
     @classmethod
-    def from_records(cls, records: Iterable[Record]) -> RunState:
-        """Return a state in which every pending row of the manifest is queued."""
-        state = cls({record.key: record for record in records})
+    def from_records(cls, records: Iterable[Record], submittable: frozenset[str] | None = None) -> RunState:
+        """Return a state in which every pending row of the manifest that is `submittable` is queued."""
+        state = cls({record.key: record for record in records}, submittable)
         for record in state.records.values():
             if record.state is State.PENDING:
                 state.queue(record)
         return state
 
     def queue(self, record: Record, not_before: float = 0.0) -> None:
-        """Queue a pending row; rows that left the manifest are not submitted."""
-        if record.position >= 0:
+        """Queue a pending row; rows that left the manifest, or are not selected, are not submitted."""
+        if record.position >= 0 and (self.submittable is None or record.key in self.submittable):
             heapq.heappush(self.pending, (not_before, record.position, record.key))
 
     def next_pending(self, now: float) -> tuple[Record | None, float | None]:
@@ -178,4 +182,10 @@ class RunState:
             reason = StopReason.DEADLINE if self.overdue else StopReason.UNFINISHED
             suffix = f", and {len(self.unfinished) - 1} more" if len(self.unfinished) > 1 else ""
             message = f"{self.records[key].id}: {detail}{suffix}"
-        return RunOutcome(tuple(self.records.values()), reason, message, dict(self.unfinished))
+        records, wanted = tuple(self.records.values()), self.submittable
+        unselected = frozenset(
+            record.key
+            for record in records
+            if wanted is not None and record.state is State.PENDING and record.key not in wanted
+        )
+        return RunOutcome(records, reason, message, dict(self.unfinished), unselected)

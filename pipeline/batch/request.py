@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pipeline.batch.paths import DEFAULT_LEDGER_CHOICE, LedgerChoice
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from pipeline.client import ApiKey
     from pipeline.plan import RetrySelection
+    from pipeline.selection import Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,19 @@ class RunRequest:
     resubmit_in_doubt: bool = False
     begin_anew: bool = False
     as_new: bool = False
+    select: tuple[str, ...] = ()
+    limit: int | None = None
 
     @property
     def retry(self) -> RetrySelection:
         from pipeline.plan import RetrySelection
+        from pipeline.selection import FAILED, matches_id
 
-        return RetrySelection(self.retry_failed, self.only)
+        wanted = self.retry_failed or FAILED in self.select
+        return RetrySelection(wanted, self.only, partial(matches_id, patterns=self.select))
+
+    @property
+    def selection(self) -> Selection:
+        from pipeline.selection import Selection
+
+        return Selection(self.select, self.limit)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 COMMANDS: Final = {
+    "init": "Write a manifest of a folder of pictures.",
     "run": "Animate every row of a manifest; again to continue.",
     "validate": "Find every problem of a manifest; spends and submits nothing.",
     "estimate": "Price a manifest by row and in all, and show the balance.",

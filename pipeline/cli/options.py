@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 RUN_OPTION_GROUPS: Final = {
     "Everyday options": (
-        "sandbox", "output", "max_cost", "yes", "takes", "retake", "retry_failed", "concurrency", "timeout",
-        "as_json", "quiet", "verbose",
+        "sandbox", "output", "max_cost", "yes", "limit", "select", "takes", "retake", "retry_failed",
+        "concurrency", "timeout", "as_json", "quiet", "verbose",
     ),
     "Rows in doubt, quotas and second thoughts": (
         "reconcile_after", "reconcile_wait", "resubmit_in_doubt", "begin_anew", "only", "as_new",
-        "generation_retries", "wait_for_quota", "assume_price", "limit", "select", "model",
+        "generation_retries", "wait_for_quota", "assume_price", "model",
     ),
     "Videos and images": (
         "name", "downloads", "max_video_bytes", "no_media", "verify", "fetch_missing", "check_images",

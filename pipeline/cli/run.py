@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli.init import folder_options
 from pipeline.cli.options import GroupedOptions, ledger_options, model_option, takes_option
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _SETTINGS_HELP = {
     "  [default: 1]",
     "max_cost": "The most this manifest may cost in USD, over all its runs.",
     "assume_price": "The price in USD of a row whose price is unknown, for --max-cost.",
-    "name": "How video files are named: {id}, {index:04d}, {model}, ...  [default: {id}]",
+    "name": "How video files are named: {id}, {image}, {index:04d}, or any field.  [default: {id}]",
     "image_store": "Your bucket for pictures that are files: s3://bucket/prefix, gs:// or az://; each is "
     "uploaded once and handed out by signed links.",
     "image_link_life": "How long such a link lives, in seconds.  [default: --timeout and an hour]",
@@ -101,6 +102,14 @@ def _settings_options(function: Any) -> Any:
     metavar="S",
     help="How long a worker may be silent before others get its rows, in seconds.  [default: 30]",
 )
+@folder_options
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Submit at most N rows in this run.")
+@click.option(
+    "--select",
+    metavar="GLOB",
+    multiple=True,
+    help="Submit only rows whose id matches (repeatable); @failed: those that failed.",
+)
 @click.option("--retry-failed", is_flag=True, help="Try failed rows again.")
 @click.option(
     "--only", "only", metavar="CODE", multiple=True, help="With --retry-failed: only this error code."
@@ -156,11 +165,18 @@ def _settings_options(function: Any) -> Any:
 def command(manifest: Path | None, **options: Any) -> int:
     """Animate every row of MANIFEST and save the videos; run it again to continue.
 
+    MANIFEST may be a folder of pictures: a manifest of it is kept beside the output (see init).
+
     With --sandbox, MANIFEST may be left out: a built-in example of six clips is run.
 
     Exit codes: 0 every job done, 1 finished but some failed, 2 usage or manifest, 3 stopped early and
     resumable, 70 a bug of veobatch, 130 (Ctrl-C) and 143 (SIGTERM, SIGHUP) interrupted and resumable.
     """
+    found = {name: options.pop(name) for name in ("prompt", "captions", "recursive")}
+    if manifest is not None and manifest.is_dir():
+        manifest = _manifest_of(manifest, options["output"], found)
+    elif any(found.values()):
+        raise click.UsageError("--prompt, --captions and --recursive are for a folder of pictures")
     from pipeline.cli.app import run
     from pipeline.cli.ends.notifications import report_early_end
     from pipeline.errors import VeobatchError
@@ -170,6 +186,18 @@ def command(manifest: Path | None, **options: Any) -> int:
         return run(run_options)
     except VeobatchError as error:
         return report_early_end(error, run_options)
+
+
+def _manifest_of(folder: Path, output: str | None, found: dict[str, Any]) -> Path:
+    """Return the manifest of a folder of pictures, beside the output; new pictures are added to it."""
+    from pipeline.cli.init import make_manifest
+
+    place = Path("output") if output is None or "://" in output else Path(output).parent
+    path = place / f"{folder.resolve().name}.yaml"
+    made = make_manifest(folder, path, None, append=path.exists(), **found)
+    if made.added:
+        click.echo(f"{path}: {made.added:,} row{'' if made.added == 1 else 's'} added", err=True)
+    return path
 
 
 def _example(*, sandbox: bool) -> Path:

@@ -77,9 +77,18 @@ async def load_prices(
     return PriceTable({job.key: price for job, price in pairs if price is not None}, assumed)
 
 
-async def estimate_cost(records: Sequence[Record], prices: PriceTable, api: Api | None) -> CostEstimate:
-    """Return what the pending rows will cost, and the balance when there are any. No `api`: play money."""
-    known = [prices.price_usd(r) for r in records if r.state is State.PENDING and r.position >= 0]
+async def estimate_cost(
+    records: Sequence[Record],
+    prices: PriceTable,
+    api: Api | None,
+    submittable: frozenset[str] | None = None,
+) -> CostEstimate:
+    """Return what the pending rows will cost, and the balance when there are any. No `api`: play money.
+
+    `submittable` are the keys of those that this run may submit, None for all.
+    """
+    pending = [r for r in records if r.state is State.PENDING and r.position >= 0]
+    known = [prices.price_usd(r) for r in pending if submittable is None or r.key in submittable]
     all_rows = [_row_cost_usd(r, prices) for r in records if r.position >= 0 and r.state is not State.FAILED]
     batch_usd = (
         None if None in all_rows or not all_rows else sum(cost for cost in all_rows if cost is not None)

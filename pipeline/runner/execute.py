@@ -78,7 +78,13 @@ async def execute(prepared: PreparedRun, control: RunControl, make_watcher: Make
             report_start(prepared, observers.observer)
             if prepared.batch.epoch is None:
                 dependencies = replace(await _dependencies(prepared, cdn, learner), pictures=pictures)
-                engine = Engine(records, dependencies, config.settings, observers.observer)
+                engine = Engine(
+                    records,
+                    dependencies,
+                    config.settings,
+                    observers.observer,
+                    submittable=prepared.submittable,
+                )
                 if prepared.submit_error is not None:
                     engine.stop_submitting(prepared.submit_error)
                 return await _run_engine(engine, observers, prepared, control)

@@ -87,7 +87,9 @@ class RunObservers:
         settings, records = prepared.config.settings, prepared.plan.records
         self._config, self._ledger = prepared.config, prepared.batch.ledger
         self.batch_usd = prepared.cost_estimate.batch_usd
-        eta = EtaEstimator(records, settings.concurrency, interval_s=settings.poll_interval, learner=learner)
+        wanted = prepared.submittable
+        counted = [r for r in records if wanted is None or r.state != "pending" or r.key in wanted]
+        eta = EtaEstimator(counted, settings.concurrency, interval_s=settings.poll_interval, learner=learner)
         self._watcher = make_watcher(prepared, eta)
         self.results_writer = make_results_writer(prepared)
         self._memory = LedgerMemory(prepared.api, self._ledger.identity, prepared.runs, records)

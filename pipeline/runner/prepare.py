@@ -39,6 +39,7 @@ from pipeline.runner.preflight import (
     warnings_of,
 )
 from pipeline.runner.retired_models import check_retired
+from pipeline.selection import submittable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -63,8 +64,8 @@ class PreparedRun:
     """A run as it stands before anything is submitted; what is open in it belongs to the caller's stack.
 
     `config` has its final settings and base URL. `notes` are warnings; `runs` counts the batch's runs;
-    `obstacle` is why the API cannot be used; `submit_error` why nothing can be submitted while
-    rows that are paid for can still be fetched.
+    `submittable` are the keys of the rows that this run may submit, None for all; `obstacle` is why the API
+    cannot be used; `submit_error` why nothing can be submitted while rows that are paid for can be fetched.
     """
 
     config: RunConfig
@@ -76,6 +77,7 @@ class PreparedRun:
     prices: PriceTable
     cost_estimate: CostEstimate
     runs: int
+    submittable: frozenset[str] | None
     obstacle: Finding | None = None
     submit_error: StopRun | None = None
 
@@ -116,6 +118,7 @@ async def prepare(
     manifest = await with_retakes(batch.ledger, loaded.manifest, request.retake)
     loaded = replace(loaded, manifest=manifest)
     plan, recalled = await _plan(api, batch, loaded, config, on_rewritten)
+    chosen = submittable(plan, request.selection)
     pricing = load_prices(plan.records, loaded, catalogue, settings.assume_price)
     prices, preflight = await _price_and_check(pricing, plan.records, config)
     model_notes, submit_error = await _check_models(plan.records, catalogue)
@@ -131,10 +134,12 @@ async def prepare(
         limit_note,
         space_warning(paths.folder),
     )
-    cost = await estimate_cost(plan.records, prices, None if request.sandbox else api)
+    cost = await estimate_cost(plan.records, prices, None if request.sandbox else api, chosen)
     runs, noted = int(await batch.ledger.meta_get("runs") or 0), tuple(filter(None, notes))
     obstacle = preflight.obstacle
-    return PreparedRun(config, api, batch, loaded, noted, plan, prices, cost, runs, obstacle, submit_error)
+    return PreparedRun(
+        config, api, batch, loaded, noted, plan, prices, cost, runs, chosen, obstacle, submit_error
+    )
 
 
 async def _load_checked_manifest(config: RunConfig, catalogue: Catalog) -> LoadedManifest:

@@ -84,6 +84,8 @@ class RunSummary:
         """Return why the run ended as it did, in whole sentences; empty when it simply finished."""
         stop = self.outcome.stop_reason
         sentences = [self._explain_stop(stop)] if stop is not None else []
+        if unselected := len(self.outcome.unselected):
+            sentences.append(f"Not selected in this run, and still pending: {counted(unselected, 'row')}.")
         if self.results_not_written and stop is not StopReason.DISK:
             sentences.append(f"{RESULTS_NOT_WRITTEN}.")
         return " ".join(sentences)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
-from pipeline.filenames import MAX_STEM_BYTES, assign_stems, check_template, file_stem, safe_stem
+from pipeline.filenames import MAX_STEM_BYTES, assign_stems, check_template, file_stem, image_stem, safe_stem
 
 ODD = [
     ("take-two", "take-two"),
@@ -125,9 +125,35 @@ def test_templates() -> None:
     assert file_stem("{{x}}-{fingerprint}", id="a", index=0, fingerprint="f00") == "x_-f00"
 
 
+def test_a_template_may_use_every_field_of_the_row_and_the_image() -> None:
+    fields = {"duration": 4, "seed": 7, "prompt": "not this one", "tags": ["no", "scalar"]}
+    assert (
+        file_stem("{image}-{duration:02d}-{seed}", id="a", index=0, image="cat", fields=fields) == "cat-04-7"
+    )
+    assert file_stem("{prompt}", id="a", index=0, prompt="this", fields=fields) == "this"
+    check_template("{anything_that_some_model_has}")
+    for unknown in ("{nothing}", "{tags}"):
+        with pytest.raises(UsageError, match="is unknown; there are"):
+            file_stem(unknown, id="a", index=0, fields=fields)
+
+
+@pytest.mark.parametrize(
+    ("image_url", "stem"),
+    [
+        ("stills/cat 1.final.jpg", "cat 1.final"),
+        ("C:\\stills\\cat.jpg", "cat"),
+        ("https://example.com/a/my%20cat.jpg?x=1", "my cat"),
+        ("data:image/png;base64,AAAA", ""),
+        ("", ""),
+    ],
+)
+def test_the_stem_of_an_image(image_url: str, stem: str) -> None:
+    assert image_stem(image_url) == stem
+
+
 @pytest.mark.parametrize(
     "template",
-    ["{nothing}", "{}", "{id.__class__}", "{id[0]}", "{id!r}", "{index:{id}}", "{id", "{index:zz}", "{0}"],
+    ["{}", "{id.__class__}", "{id[0]}", "{id!r}", "{index:{id}}", "{id", "{index:zz}", "{0}"],
 )
 def test_templates_that_cannot_be_filled_say_so(template: str) -> None:
     with pytest.raises(UsageError, match="--name"):

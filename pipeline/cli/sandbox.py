@@ -122,6 +122,7 @@ def _share(text: str) -> float | None:
 @click.option(
     "--url-lifetime", "url_lifetime_s", type=float, help="Sign video URLs; they expire after so many seconds."
 )
+@click.option("--fetch-images", is_flag=True, help="Fetch the images that links name; refuse what is none.")
 @click.option("--small", is_flag=True, help="Tiny clips without a caption, for thousands of them.")
 @click.option(
     "--journal",

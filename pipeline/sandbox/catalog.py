@@ -6,7 +6,7 @@ The two other models and all prices are made up. Pure.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -143,6 +143,22 @@ VEO: Final = Model(
     "variants",
     aliases=("veo-3.1-i2v-fast",),
 )
+VEO_BY_VALUE: Final = replace(
+    VEO,
+    id="google/veo-3.0-i2v-fast",
+    title="Veo 3.0 Fast image-to-video",
+    aliases=("veo-3.0-i2v-fast",),
+    fields=tuple(
+        replace(field, enum=("google/veo-3.0-i2v-fast",))
+        if field.name == "model"
+        else replace(field, description="A direct link to an online image or a Base64-encoded local image.")
+        if field.name == "image_url"
+        else field
+        for field in VEO.fields
+    ),
+)
+"""A model that takes pictures by value, as the vendor's schema of it says."""
+
 SKETCH: Final = Model(
     "sandbox/sketch-t2v",
     "Sketch text-to-video (made up, one price a clip)",
@@ -169,7 +185,7 @@ REMIX: Final = Model(
     ),
     "variable",
 )
-MODELS: Final = (VEO, SKETCH, REMIX)
+MODELS: Final = (VEO, SKETCH, REMIX, VEO_BY_VALUE)
 
 
 def find_model(name: str) -> Model | None:

@@ -12,6 +12,7 @@ from pipeline.sandbox.faults.handlers import KEY_PROBLEMS
 from pipeline.sandbox.faults.injector import FaultPoint, RequestContext
 from pipeline.sandbox.faults.status_changes import apply_generation_faults
 from pipeline.sandbox.middleware import correlation_id
+from pipeline.sandbox.pictures import PictureRefusedError, with_small_pictures
 from pipeline.sandbox.responses import error_response, generation_body, generation_headers, json_response
 from pipeline.sandbox.service import clip_count
 from pipeline.sandbox.state import FINAL_STATUSES, RefusedCreate, Status
@@ -47,6 +48,11 @@ class GenerationApi:
             return self._reject(request, 400, "The request's body is not valid JSON.")
         if not isinstance(body, dict):
             return self._reject(request, 400, "The request's body must be a JSON object.")
+        try:
+            fetches_links = self._service.options.fetch_images
+            body = await with_small_pictures(body, fetches_links=fetches_links)
+        except PictureRefusedError as error:
+            return self._reject(request, 400, str(error))
         name = str(body.get("model") or "unknown")
         model = find_model(name)
         require_call().model = model.id if model is not None else name

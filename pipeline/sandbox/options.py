@@ -55,6 +55,7 @@ class SandboxOptions:
     - `id_style`: what generation ids look like; "integer" ones are JSON numbers, "hostile" ones break
       a client that splits, pastes or saves them.
     - `video`: "small" makes tiny clips without a caption, for thousands of them.
+    - `fetch_images`: whether a create's links to images are fetched, and refused when they lead to none.
     - `create_status`: what an accepted create answers.
     - `journal`: the file that keeps accepted generations, so that the next sandbox continues with them; the
       first one makes the file and its folder. None keeps nothing.
@@ -85,6 +86,7 @@ class SandboxOptions:
     price_1080p_usd: float = 0.15
     id_style: IdStyle = "uuid-model"
     video: VideoMode = "rendered"
+    fetch_images: bool = False
     create_status: Literal[200, 201] = 200
     cdn_bytes_per_s: float | None = None
     journal: Path | None = None

@@ -16,6 +16,7 @@ from pipeline.sandbox.durations import parse_durations
 from pipeline.sandbox.faults.injector import FaultPoint, RequestContext
 from pipeline.sandbox.journal import Journal
 from pipeline.sandbox.keys import KeyRing
+from pipeline.sandbox.pictures import picture_of
 from pipeline.sandbox.state import Generation, SandboxState, Status
 from pipeline.sandbox.video.shape import ClipLabel, ClipShape
 
@@ -222,4 +223,5 @@ def clip_label(generation: Generation, shape: ClipShape, index: int = 0) -> Clip
     details = f"sandbox · {generation.model} · {shape.seconds:g} s · {picture} · {sound}"
     details += f" · clip {index + 1}" if index else ""
     prompt = generation.prompt.encode("utf-8", "replace").decode()  # JSON may hold half a surrogate pair
-    return ClipLabel(prompt, generation.id, generation.model, details, generation.number + index)
+    look = generation.number + index
+    return ClipLabel(prompt, generation.id, generation.model, details, look, picture_of(generation.body))

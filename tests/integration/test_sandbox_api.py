@@ -304,7 +304,12 @@ async def test_models_have_prices_of_three_kinds_and_an_etag() -> None:
         url = sandbox.url + "/v1/models?include=pricing,capabilities"
         answer = await send_request(url)
         models = {one["id"]: one for one in answer.json()["data"]}
-        assert [one["pricing"]["kind"] for one in models.values()] == ["variants", "fixed", "variable"]
+        assert [one["pricing"]["kind"] for one in models.values()] == [
+            "variants",
+            "fixed",
+            "variable",
+            "variants",
+        ]
         assert models["google/veo-3.1-i2v-fast"]["pricing"]["variants"][1] == {
             "when": {"resolution": "1080p"}, "price": 0.15, "unit": "second", "per": 1,
         }  # fmt: skip

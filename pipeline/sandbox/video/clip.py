@@ -15,7 +15,7 @@ import av
 import av.filter
 
 from pipeline.sandbox.video.caption import draw_caption
-from pipeline.sandbox.video.scene import LOOKS, paint_scene
+from pipeline.sandbox.video.scene import LOOKS, paint_scene, show_picture
 from pipeline.sandbox.video.shape import ClipLabel
 
 if TYPE_CHECKING:
@@ -44,7 +44,11 @@ X264_PARAMS: Final = (
 
 def make_clip(shape: ClipShape, label: ClipLabel) -> bytes:
     """The bytes of an MP4 with its index in front; the same arguments give the same bytes."""
-    loop = _encode_loop(shape, label) if shape.has_caption else _plain_loop(shape, label.look % LOOKS)
+    loop = (
+        _encode_loop(shape, label)
+        if shape.has_caption or label.picture
+        else _plain_loop(shape, label.look % LOOKS)
+    )
     pictures = (loop * (shape.frames // len(loop) + 1))[: shape.frames]
     sound = encode_sound(shape.seconds) if shape.audio else ()
     texts = f"{label.prompt}{label.generation_id}{label.model}{label.details}"
@@ -73,7 +77,9 @@ def _encode_loop(shape: ClipShape, label: ClipLabel) -> Packets:
     packets: list[bytes] = []
     for index in range(LOOP_S * shape.fps):
         phase = index / (LOOP_S * shape.fps)
-        scene = paint_scene(round(shape.width * scale), round(shape.band_top * scale), phase, label.look)
+        size = round(shape.width * scale), round(shape.band_top * scale)
+        picture = label.picture
+        scene = show_picture(picture, size, phase) if picture else paint_scene(*size, phase, label.look)
         frame = _stack(_to_frame(scene, shape.width, shape.band_top), band)
         frame.pts = index
         packets += map(bytes, stream.encode(frame))

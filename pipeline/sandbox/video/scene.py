@@ -5,9 +5,10 @@ The hills are sums of sines that travel a whole number of periods a loop, so tha
 
 from __future__ import annotations
 
+import io
 from colorsys import hsv_to_rgb
 from functools import lru_cache
-from math import sin, tau
+from math import cos, sin, tau
 from typing import Final
 
 from PIL import Image, ImageDraw, ImageOps
@@ -28,6 +29,21 @@ def paint_scene(width: int, height: int, phase: float, look: int) -> Image.Image
         crest = [(x, height * _crest(x / width, hill, phase, look)) for x in range(0, width + step, step)]
         draw.polygon([*crest, (width, height), (0, height)], fill=_hill_colour(hill, look))
     return image
+
+
+def show_picture(picture: bytes, size: tuple[int, int], phase: float) -> Image.Image:
+    """A picture that fills the size and comes a little closer and goes again; `phase` is as above."""
+    width, height = _decoded(picture).size
+    zoom = 1 + 0.04 * (1 - cos(tau * phase))
+    margin = (1 - 1 / zoom) / 2
+    box = (width * margin, height * margin, width * (1 - margin), height * (1 - margin))
+    closer = _decoded(picture).resize((width, height), Image.Resampling.BILINEAR, box)
+    return ImageOps.fit(closer, size, Image.Resampling.BILINEAR)
+
+
+@lru_cache(maxsize=4)
+def _decoded(picture: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(picture)).convert("RGB")
 
 
 def _colour(look: int, turn: float, saturation: float, value: float) -> Rgb:

@@ -41,10 +41,14 @@ class ClipShape:
 
 @dataclass(frozen=True, slots=True)
 class ClipLabel:
-    """What a clip says about itself, in picture and metadata; `look` chooses its colours."""
+    """What a clip says about itself, in picture and metadata.
+
+    `look` chooses its colours; `picture`, an encoded image, is shown in place of a painted scene.
+    """
 
     prompt: str
     generation_id: str
     model: str
     details: str = ""
     look: int = 0
+    picture: bytes = b""

@@ -1,0 +1,190 @@
+"""Pictures on their way to the vendor: by value, by links into a bucket that really are fetched, by place."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import botocore.session
+import obstore
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from moto.server import ThreadedMotoServer
+
+from pipeline.images.delivery import DeliveryPlan, Pictures
+from pipeline.images.prepare import PictureError, PictureTrouble, prepare
+from pipeline.manifest import load
+from pipeline.plan import new_record
+from pipeline.settings import Settings
+from tests.unit.pictures import write_picture
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pipeline.model import Record
+
+ROWS_A_PICTURE = 20
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    for name, value in (
+        ("AWS_ENDPOINT_URL", endpoint),
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_REGION", "us-east-1"),
+    ):
+        monkeypatch.setenv(name, value)
+    client = botocore.session.get_session().create_client("s3", endpoint_url=endpoint)
+    client.create_bucket(Bucket="stills")
+    return "s3://stills/some/prefix"
+
+
+@pytest.fixture
+def uploads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The objects that were sent, one entry a time."""
+    sent: list[str] = []
+    put = obstore.put_async
+
+    async def counted(store: Any, path: str, *args: Any, **options: Any) -> Any:
+        sent.append(path)
+        return await put(store, path, *args, **options)
+
+    monkeypatch.setattr(obstore, "put_async", counted)
+    return sent
+
+
+def batch(folder: Path, settings: Settings, *, by_value: bool = False) -> tuple[list[Record], DeliveryPlan]:
+    """Rows over three pictures, of which one has to be converted, and how they travel."""
+    for name, kind in (("a.jpg", "jpeg"), ("b.jpg", "turned-6"), ("c.png", "png")):
+        write_picture(folder / "stills" / name, kind)
+    rows = [
+        {"image": f"stills/{name}", "prompt": f"{number}"}
+        for number in range(ROWS_A_PICTURE)
+        for name in ("a.jpg", "b.jpg", "c.png")
+    ]
+    path = folder / "batch.json"
+    path.write_text(json.dumps(rows))
+    manifest = load(path)
+    records = [new_record(job, job.id) for job in manifest.jobs]
+    return records, DeliveryPlan.of(manifest.files, settings, any_by_value=by_value)
+
+
+async def image_url(pictures: Pictures, record: Record) -> str:
+    async with pictures.body(record) as body:
+        value = json.loads(body)["image_url"]
+    assert isinstance(value, str)
+    return value
+
+
+def as_prepared(plan: DeliveryPlan, record: Record, folder: Path) -> bytes:
+    sha256 = json.loads(record.body)["image_url"].removeprefix("sha256:")
+    return prepare(plan.files[sha256], folder).path.read_bytes()
+
+
+def texts_on_disk(folder: Path) -> str:
+    return "".join(path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file())
+
+
+async def test_each_link_leads_to_the_picture_as_prepared_and_each_is_uploaded_once(
+    bucket: str, uploads: list[str], tmp_path: Path
+) -> None:
+    records, plan = batch(tmp_path, Settings(image_store=bucket, image_link_life=3600))
+    async with aiohttp.ClientSession() as session:
+        for _ in range(2):  # the second time as another run: what is in the bucket is not sent again
+            pictures = Pictures(plan, tmp_path / "made", session)
+            links = [await image_url(pictures, record) for record in records]
+        for record, link in zip(records, links, strict=True):
+            assert "X-Amz-Signature" in link
+            async with session.get(link) as response:
+                assert response.status == 200
+                assert await response.read() == as_prepared(plan, record, tmp_path / "expected")
+    assert len(uploads) == len(set(uploads)) == 3
+    assert not list((tmp_path / "made").iterdir()), "nothing converted is left"
+    assert "X-Amz" not in texts_on_disk(tmp_path)
+
+
+async def test_a_link_is_made_when_the_row_is_submitted(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    records, plan = batch(tmp_path, Settings(image_store=bucket))
+    lives: list[float] = []
+    sign = obstore.sign
+
+    def signed(store: Any, method: Any, paths: Any, expires_in: Any) -> Any:
+        lives.append(expires_in.total_seconds())
+        return sign(store, method, paths, expires_in)
+
+    monkeypatch.setattr(obstore, "sign", signed)
+    async with aiohttp.ClientSession() as session:
+        pictures = Pictures(plan, tmp_path / "made", session)
+        await pictures.prefetch(records)
+        made_early = len(lives)
+        await image_url(pictures, records[0])
+    assert len(lives) == made_early + 1, "preparing ahead signs nothing"
+    assert lives[-1] > Settings().timeout, "it outlives the deadline"
+
+
+async def test_a_public_bucket_needs_no_signature(bucket: str, tmp_path: Path) -> None:
+    records, plan = batch(tmp_path, Settings(image_store=bucket, image_store_public=True))
+    async with aiohttp.ClientSession() as session:
+        link = await image_url(Pictures(plan, tmp_path / "made", session), records[0])
+    assert urlsplit(link).query == ""
+
+
+async def test_a_store_that_is_away_is_no_fault_of_the_row(
+    bucket: str, uploads: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    records, plan = batch(tmp_path, Settings(image_store=f"{bucket.replace('stills', 'nobody')}"))
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(PictureError) as caught:
+            await image_url(Pictures(plan, tmp_path / "made", session), records[0])
+    assert caught.value.kind is PictureTrouble.STORE
+    assert "?" not in str(caught.value)
+
+
+async def test_by_value_the_picture_is_in_the_request_and_nothing_is_left(tmp_path: Path) -> None:
+    records, plan = batch(tmp_path, Settings(), by_value=True)
+    async with aiohttp.ClientSession() as session:
+        pictures = Pictures(plan, tmp_path / "made", session)
+        await pictures.prefetch(records)
+        for record in records:
+            head, _, data = (await image_url(pictures, record)).partition(";base64,")
+            assert head in ("data:image/jpeg", "data:image/png")
+            assert base64.b64decode(data) == as_prepared(plan, record, tmp_path / "expected")
+    assert not list((tmp_path / "made").iterdir())
+
+
+async def test_by_place_each_address_is_asked_and_another_file_there_is_refused(tmp_path: Path) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        path = tmp_path / "stills" / request.match_info["name"]
+        if request.match_info["name"] == "c.png":
+            return web.Response(body=b"another")
+        return web.FileResponse(path) if path.exists() else web.Response(status=404)
+
+    app = web.Application()
+    app.router.add_get("/static/stills/{name}", answer)
+    async with TestServer(app) as server, aiohttp.ClientSession() as session:
+        base = str(server.make_url("/static/stills/"))
+        records, plan = batch(tmp_path, Settings(image_base_url=base))
+        pictures = Pictures(plan, tmp_path / "made", session)
+        assert await image_url(pictures, records[0]) == f"{base}a.jpg"
+        with pytest.raises(PictureError, match="has 7 bytes"):
+            await image_url(pictures, records[2])
+        records, plan = batch(tmp_path, Settings(image_base_url=str(server.make_url("/elsewhere"))))
+        with pytest.raises(PictureError, match="not published"):
+            await image_url(Pictures(plan, tmp_path / "made", session), records[0])

@@ -84,7 +84,8 @@ def show(tally: Tally, took_s: float, first: int) -> None:
     print(
         f"seeds {first} to {first + tally.seeds - 1}: {tally.jobs} jobs in {tally.runs} runs, "
         f"{tally.simulated_s / 86_400:.0f} simulated days, {tally.steps} steps; "
-        f"{took_s:.0f} s, {tally.jobs / took_s:.0f} jobs/s"
+        f"{took_s:.0f} s, {tally.jobs / took_s:.0f} jobs/s",
+        flush=True,
     )
     for point, kinds in FAULTS.items():
         print(f"  {point}: " + ", ".join(f"{kind} {tally.faults[point, kind]}" for kind in kinds))

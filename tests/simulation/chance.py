@@ -22,7 +22,7 @@ FAULTS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "status": (
         "connection refused", "reset", "silence", "cut", "html", "unknown status", "429", "500", "404",
-        "401", "error flap", "completed without url", "of another generation", "out of date", "two clips",
+        "401", "error flap", "completed without url", "of another generation", "out of date",
     ),
     "log": (
         "connection refused", "429", "500", "403", "garbled", "replica behind", "reset",
@@ -52,7 +52,7 @@ RATES: Final = {
     "create": (0.0, 0.02, 0.1, 0.3),
     "status": (0.0, 0.01, 0.05, 0.2),
     "log": (0.0, 0.05, 0.3),
-    "transactions": (0.0, 0.1, 0.5),
+    "transactions": (0.3, 0.8),
     "cdn": (0.0, 0.05, 0.2),
     "disk": (0.0, 0.0, 0.0005, 0.003),
     "commit": (0.0, 0.0, 0.01, 0.05),

@@ -18,7 +18,7 @@ from tests.simulation.simulate import simulate
 ROOT = Path(__file__).parents[2]
 
 CORPUS = (0, 43, 139, 180, 195, 240, 253, 309, 317)
-"""Seeds that broke a rule when they were met; what was wrong is mended."""
+"""Seeds that broke a rule in the world as it was when they were met; what was wrong is mended."""
 
 CAUGHT_EARLY = "an id is used for each submission of a row"
 

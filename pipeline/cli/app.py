@@ -17,7 +17,6 @@ from pipeline.cli.ends.summary import show_summary
 from pipeline.cli.ends.terminal import discard_stdout
 from pipeline.cli.terminal_watcher import TerminalWatcher
 from pipeline.errors import ExitCode
-from pipeline.results.live.access import parse_bind
 from pipeline.runner.batch import Batch
 from pipeline.runner.preflight import check_report_file
 
@@ -44,6 +43,8 @@ def run(options: RunOptions) -> int:
     if options.junit is not None:
         check_report_file("--junit", options.junit)
     if options.serve is not None:
+        from pipeline.results.live import parse_bind
+
         parse_bind(options.serve)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     return anyio.run(_run, batch, options)

@@ -63,12 +63,16 @@ class ResultsWriter:
 
     async def rewrite_on_change(self, records: Callable[[], Sequence[Record]]) -> None:
         """Rewrite the CSV after changes, until cancelled. A full disk is noticed where videos are saved."""
+        page_ready = False
         while True:
             began = system.monotonic()
             if self._dirty:
                 self._dirty = False
                 await self._try_write_csv(records())
             await anyio.sleep(max(MIN_REWRITE_INTERVAL_S, REWRITE_COST_FACTOR * (system.monotonic() - began)))
+            if not page_ready:  # creates are on their way by now, and the end of the run waits for the page
+                page_ready = True
+                await anyio.to_thread.run_sync(report.load_templates)
 
     async def write_csv(self, records: Sequence[Record]) -> None:
         """Write the CSV. Raises `StoreError`: an output that does not take it takes no video either."""

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 IMPORT_CHECK = (
-    "import sys; {}; heavy = {{'ray', 'psycopg', 'sqlalchemy', 'aiohttp'}};"
+    "import sys; {}; heavy = {{'ray', 'psycopg', 'sqlalchemy', 'aiohttp', 'aiohttp.web', 'jinja2', 'av'}};"
     "print(' '.join(sorted(heavy & set(sys.modules))))"
 )
 
@@ -26,3 +26,7 @@ def test_a_run_on_one_machine_needs_no_ray() -> None:
     found = imported_by("import pipeline.cli.app, pipeline.cluster, pipeline.ledger.sqlite")
     assert "ray" not in found
     assert "psycopg" not in found
+
+
+def test_a_run_begins_without_servers_templates_and_decoders() -> None:
+    assert imported_by("import pipeline.cli.app") == ["aiohttp"]

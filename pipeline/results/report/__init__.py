@@ -10,7 +10,6 @@ import base64
 import hashlib
 from dataclasses import replace
 from functools import lru_cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
 from pipeline.model import State
@@ -76,6 +75,12 @@ def render(
     )
 
 
+def load_templates() -> None:
+    """Import and compile what `render` needs, so that the first page takes no longer than the next."""
+    _build_script(live=False)
+    _template("page.html")
+
+
 def render_sections(records: Sequence[Record], *, live: bool = True, sandbox: bool = False) -> dict[str, str]:
     """Return the HTML of the sections that change while a run goes on, by their names in `SECTIONS`."""
     context = _template_context(page_records(records, live=live), live, sandbox)
@@ -136,6 +141,8 @@ def _csp_hash(source: str) -> str:
 
 @lru_cache
 def _read_asset(name: str) -> str:
+    from importlib.resources import files
+
     return files(__name__).joinpath(name).read_text("utf-8")
 
 

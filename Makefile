@@ -109,6 +109,9 @@ types: $(VENV)/.dev ## strict types only
 bench: $(VENV)/.dev ## measure, print tables, write benchmarks/results.json
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+bench-check: $(VENV)/.dev ## measure, and fail when a ratio is worse than docs/benchmarks.md beyond the noise
+	@$(BIN)/python -m benchmarks --check $(ARGS)
+
 clean: ## remove the environment, caches and sandbox output
 	@rm -rf $(VENV) $(CORE_VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis htmlcov .coverage .coverage.*
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

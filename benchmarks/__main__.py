@@ -4,6 +4,7 @@
     python -m benchmarks --only polls cost  some of it; what was measured before is kept
     python -m benchmarks --docs             and renew the tables and the picture in docs/benchmarks.md
     python -m benchmarks --show             print what was measured last, measure nothing
+    python -m benchmarks --check            and fail when a ratio is worse than the page's
 
 Everything is measured beside what it is compared with, in turns, so that a busy machine slows both.
 """
@@ -34,6 +35,7 @@ from benchmarks import (
     simulate_limit,
     simulate_polling,
 )
+from benchmarks.check import CHECKED, worse_than_page
 from benchmarks.live import HERE, temp_folder
 from benchmarks.report import TABLES, render_section, update_page
 from benchmarks.report_plot import draw
@@ -51,6 +53,12 @@ from benchmarks.live_child import peak_mb
 from benchmarks.simulate_night import measure
 print(json.dumps({**measure(int(sys.argv[1])), "peak_rss_mb": peak_mb()}))
 """
+
+
+def measure_simulated(seeds: int) -> dict[str, Any]:
+    """Polls, delay and makespan on a virtual clock."""
+    clients = simulate_polling.run(jobs=1_000, in_flight=(60,), seeds=seeds)
+    return {"clients": clients, "makespan": simulate_polling.measure_makespan()}
 
 
 def measure_limit(rounds: int) -> dict[str, Any]:
@@ -83,7 +91,7 @@ def sections(rounds: int, *, full: bool) -> dict[str, Callable[[], dict[str, Any
     flights = (300, 3_000, *([10_000] if full else []))
     return {
         "polls": lambda: live_polls.run(rounds=rounds),
-        "simulated": lambda: simulate_polling.run(jobs=1_000, in_flight=(60,), seeds=10 if full else 4),
+        "simulated": lambda: measure_simulated(seeds=10 if full else 4),
         "makespan": lambda: live_makespan.run(rounds=rounds),
         "limit": lambda: measure_limit(rounds),
         "cost": lambda: live_cost.run(rounds=max(3, rounds), flights=flights),
@@ -122,12 +130,16 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=list(TABLES), default=list(TABLES), metavar="NAME")
+    parser.add_argument("--only", nargs="+", choices=list(TABLES), metavar="NAME")
     parser.add_argument("--rounds", type=int, default=1, help="live runs of each kind; medians are kept")
     parser.add_argument("--full", action="store_true", help="a million jobs in the night, 10,000 in flight")
     parser.add_argument("--docs", action="store_true", help="renew docs/benchmarks.md and its picture")
     parser.add_argument("--show", action="store_true", help="measure nothing, show what was measured last")
-    return parser.parse_args()
+    parser.add_argument("--check", action="store_true", help="fail when a ratio is worse than the page's")
+    args = parser.parse_args()
+    if args.only is None:
+        args.only = list(dict.fromkeys(section for section, _, _ in CHECKED)) if args.check else list(TABLES)
+    return args
 
 
 def main() -> None:
@@ -144,6 +156,10 @@ def main() -> None:
             results[name] = measure(name, section_runs[name], command)
             write(results, docs=False)
         print(f"\n{render_section(name, results)}\n", flush=True)
+    if args.check:
+        measured = {name: results[name] for name in args.only if name in results}
+        if worse := worse_than_page(DOCS_PAGE.read_text(encoding="utf-8"), measured):
+            sys.exit("worse than docs/benchmarks.md:\n" + "\n".join(worse))
     if args.docs:
         write(results, docs=True)
 

@@ -9,28 +9,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from heapq import heapify, heappop, heappush
 from math import ceil
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.live import INTERVAL_S, sandbox_options
 from benchmarks.live_polls import batch_metrics, render_durations_s, run_naive_client, run_veobatch
+from benchmarks.simulate_polling import list_scheduling_makespan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SAMPLE_INTERVAL_S: Final = 15.0
 BOUND: Final = 1.06
-
-
-def list_scheduling_makespan(taken: Sequence[float], slots: int) -> float:
-    """Return the makespan when each job in turn begins at once on the slot that is free first."""
-    free = [0.0] * max(1, slots)
-    heapify(free)
-    for duration in taken:
-        heappush(free, heappop(free) + duration)
-    return max(free)
 
 
 def sample_loop_makespan(taken: Sequence[float], interval_s: float = SAMPLE_INTERVAL_S) -> float:

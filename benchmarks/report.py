@@ -56,10 +56,10 @@ def polls_simulated(found: Measurements) -> str:
     rows = [
         [f"{name.partition(',')[0]}: {who}", f"{row['polls']:.1f}", f"{row['delay_s']:.1f}"]
         + [f"{row[key]:.2f}" for key in keys]
-        for name, clients in found.items()
+        for name, clients in found["clients"].items()
         for who, row in clients.items()
     ]
-    return table(head, rows)
+    return f"{table(head, rows)}\n\n{makespan_simulated(found['makespan'])}"
 
 
 def makespan(found: Measurements) -> str:
@@ -71,6 +71,23 @@ def makespan(found: Measurements) -> str:
         _makespan_row("sample_loop", found, "", "", "the vendor's sample: one at a time, 15 s (arithmetic)"),
     ]
     return table(["makespan", "s", "of the bound", "bound", "kept"], rows)
+
+
+def makespan_simulated(found: Measurements) -> str:
+    head = [
+        "virtual clock, 240 jobs, 40 in flight",
+        "of the bound",
+        "fixed 10 s",
+        "polls a job",
+        "fixed 10 s",
+    ]
+    keys = ("of_bound", "fixed_of_bound", "polls", "fixed_polls", "last_delay_s")
+    formats = (".3f", ".3f", ".2f", ".2f", ".1f")
+    rows = [
+        [name, *(f"{row[key]:{form}}" for key, form in zip(keys, formats, strict=True))]
+        for name, row in found.items()
+    ]
+    return table([*head, "last noticed after, s"], rows)
 
 
 def _makespan_row(name: str, found: Measurements, bound: str, kept: str, words: str = "") -> list[str]:

@@ -9,7 +9,7 @@ import argparse
 import json
 from bisect import bisect_right
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from itertools import pairwise
 from math import ceil, exp
 from random import Random
@@ -226,6 +226,32 @@ def run(jobs: int = 300, in_flight: Sequence[int] = (60, 20, 300), seeds: int = 
         for name in DISTRIBUTIONS
         for flight in in_flight
     }
+
+
+def measure_makespan(jobs: int = 240, in_flight: int = 40, seeds: int = 12) -> dict[str, dict[str, float]]:
+    """Return, by distribution, the makespan as a multiple of list scheduling's, and polls and delays."""
+    rows: dict[str, dict[str, float]] = {}
+    for name, draw in DISTRIBUTIONS.items():
+        batches = [_sample_batch(draw, jobs, seed) for seed in range(seeds)]
+        costs = [simulate(batch, in_flight, seed=seed) for seed, batch in enumerate(batches)]
+        fixed = [simulate_fixed_schedule(batch, in_flight, fixed_interval(INTERVAL_S)) for batch in batches]
+        bounds = [list_scheduling_makespan(batch, in_flight) for batch in batches]
+        rows[name] = {
+            "of_bound": fmean(one.makespan_s / bound for one, bound in zip(costs, bounds, strict=True)),
+            "fixed_of_bound": fmean(one.makespan_s / bound for one, bound in zip(fixed, bounds, strict=True)),
+            "polls": fmean(one.polls for one in costs),
+            "fixed_polls": fmean(one.polls for one in fixed),
+            "last_delay_s": fmean(one.last_delay_s for one in costs),
+        }
+    return rows
+
+
+def list_scheduling_makespan(durations: Sequence[float], slots: int) -> float:
+    """Return the makespan when each job in turn begins at once on the slot that is free first."""
+    free = [0.0] * max(1, slots)
+    for duration in durations:
+        heapreplace(free, free[0] + duration)
+    return max(free)
 
 
 def main() -> None:

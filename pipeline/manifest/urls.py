@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Final
 from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
@@ -22,6 +23,7 @@ MAX_LABEL_CHARS: Final = 63
 
 _INVALID_CHARACTER: Final = re.compile(r"[{}|^`\"<>\\]")
 _SCHEME: Final = re.compile(r"https?:", re.IGNORECASE)
+_ORIGIN: Final = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 _AUTHORITY: Final = re.compile(r"[^/?#]*")
 _QUOTES: Final = {
     '"': '"',
@@ -103,6 +105,7 @@ def _filler_name(char: str) -> str:
     return "a blank" if char in " \t" else f"an invisible U+{ord(char):04X}"
 
 
+@lru_cache(maxsize=8)
 def url_problem(name: str, value: str) -> ProblemText | None:
     """Say why `value` cannot be sent as an http(s) address, None when it can."""
     what = f"{name} is {format_value(value)}" if value.strip() else f"{name} is blank"
@@ -114,16 +117,19 @@ def url_problem(name: str, value: str) -> ProblemText | None:
             f"{MAX_URL_CHARS:,} are the most",
             "give a shorter URL",
         )
-    if inner := next((char for char in value if _is_filler(char)), None):
+    plain = value.isascii() and value.isprintable() and " " not in value
+    if not plain and (inner := next(filter(_is_filler, value), None)):
         where = f"it has {_filler_name(inner)} at character {value.index(inner) + 1}".replace(
             " at its end", ""
         )
         return what, where, "remove it, or write it as % and two digits (%20 for a space)"
-    if problem := _authority_problem(value):
+    origin = _ORIGIN.match(value)
+    if problem := _authority_problem(origin[0] if origin else value):
         return what, problem, "write https://host/path"
     return _encoding_problem(name, value)
 
 
+@lru_cache(maxsize=1024)
 def _authority_problem(url: str) -> str | None:
     """Say what is wrong with host and port: every parser that meets the address later has to take them."""
     if not re.match(r"https?://", url, re.IGNORECASE):
@@ -234,6 +240,7 @@ def url_doubt(name: str, value: str) -> ProblemText | None:
     return None
 
 
+@lru_cache(maxsize=1024)
 def _is_private(host: str) -> bool:
     if host in ("localhost", "host.docker.internal") or host.endswith(
         (".localhost", ".local", ".internal", ".lan")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import clients, live_limit, live_makespan, live_polls, report
+from benchmarks import check, clients, live_limit, live_makespan, live_polls, report, simulate_polling
 from benchmarks.live import SPEED
 
 
@@ -23,7 +23,7 @@ from benchmarks.live import SPEED
 def test_list_scheduling_gives_each_job_the_slot_that_is_free_first(
     taken: list[float], slots: int, makespan: float
 ) -> None:
-    assert live_makespan.list_scheduling_makespan(taken, slots) == makespan
+    assert simulate_polling.list_scheduling_makespan(taken, slots) == makespan
 
 
 def test_sample_loop_notices_each_job_at_its_next_poll() -> None:
@@ -99,3 +99,19 @@ def test_a_page_is_renewed_only_where_something_was_measured() -> None:
     assert "\nkept\n" in renewed
     assert all(word in renewed for word in ("before", "between", "after", "1.040", "2026-01-02"))
     assert report.update_page(renewed, results) == renewed
+
+
+@pytest.mark.parametrize(
+    ("rounds", "worse"), [([1.04], 0), ([1.06], 0), ([1.20], 1), ([1.0, 1.2, 1.4], 0), ([1.19, 1.2, 1.21], 1)]
+)
+def test_a_ratio_is_worse_only_beyond_the_noise_of_its_rounds(rounds: list[float], worse: int) -> None:
+    found = {"jobs": 4, "at_once": 2, "bound": 1.06, "bound_s": 100.0, "naive": 1.08, "sample_loop": 30.0}
+    measured = {"date": "", "command": "", "took_s": 3.0, "machine": ""}
+
+    def results(*values: float) -> dict[str, Any]:
+        each = [{"veobatch": value} for value in values]
+        middle = sorted(values)[len(values) // 2]
+        return {"makespan": {**measured, "found": {**found, "veobatch": middle, "rounds": each}}}
+
+    page = report.update_page("<!-- makespan -->\n<!-- end -->", results(1.04))
+    assert len(check.worse_than_page(page, results(*rounds))) == worse

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.live_makespan import list_scheduling_makespan
 from benchmarks.simulate_night import bytes_per_generation, measure
 from benchmarks.simulate_polling import (
     DISTRIBUTIONS,
     fixed_interval,
     learner_with_cache,
+    list_scheduling_makespan,
     simulate,
     simulate_fixed_schedule,
 )

@@ -19,7 +19,6 @@ from pipeline.download.http import DownloadError, FileChanged, OpenBody, UrlExpi
 from pipeline.download.redirects import ForbiddenUrl
 from pipeline.download.response_headers import Validators
 from pipeline.download.retry_state import DownloadLimits, RetryState
-from pipeline.media import preload_decoders
 from pipeline.model import Artifact, ExtraFile, Failure
 from pipeline.storage import TransientStoreError
 
@@ -114,12 +113,10 @@ class Downloader:
         # The CDN answers 400 to a request that carries a key, and must not learn it anyway.
         if "Authorization" in session.headers or session.auth is not None:
             raise ValueError("the session for downloads must not carry an Authorization header")
-        if media:
-            preload_decoders()
         self.store = store
         self._session = session
         self._limits = limits or DownloadLimits()
-        self._decode = media
+        self.decodes = media
         self._sleep, self._random = sleep, random or system.new_random().random
 
     async def download(self, record: Record, refresh: Refresh, *, final: bool = True) -> DownloadResult:
@@ -192,7 +189,7 @@ class Downloader:
         return await self._publish(part, clip, found)
 
     def _examiner(self, part: StagedFile) -> Callable[[Path | BinaryIO], media.Examination]:
-        return partial(media.examine, size_bytes=part.staged_bytes, decode=self._decode)
+        return partial(media.examine, size_bytes=part.staged_bytes, decode=self.decodes)
 
     async def _settle(self, part: StagedFile, clip: Clip, error: media.UnplayableVideo) -> DownloadResult:
         """Keep what no further fetch will mend: as the video if it plays, else under another name."""

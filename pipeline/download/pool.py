@@ -15,6 +15,7 @@ from pipeline.download.downloader import Deferred, InvalidVideo, Saved, clip_url
 from pipeline.download.verify import check_saved, describe_findings, transitions_for
 from pipeline.errors import Conflict, StopReason, StoreError
 from pipeline.events import Level, Topic
+from pipeline.media import preload_decoders
 from pipeline.model import State
 from pipeline.net.retry_after import parse_retry_after
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from pipeline.model import Record, Transition
     from pipeline.run_context import RunContext
+
+PRELOAD_AFTER_S = 1.0
 
 MAX_ROUNDS = 5
 """How often a video that cannot be fetched is tried again in one run, further and further apart."""
@@ -57,6 +60,13 @@ class DownloaderPool:
                 self.push(record)
         if done:
             self.spawn(self._check_artifacts, [record.key for record in done])
+        if self._run.deps.downloader.decodes and len(done) < len(records):
+            self.spawn(self._preload_decoders)
+
+    async def _preload_decoders(self) -> None:
+        """Load what examines videos once creates are on their way: it holds the GIL for 100 ms."""
+        await anyio.sleep(PRELOAD_AFTER_S)
+        await anyio.to_thread.run_sync(preload_decoders)
 
     async def _check_artifacts(self, keys: Sequence[str]) -> None:
         """Check what earlier runs saved, while the run goes on. See `verify`."""

@@ -124,8 +124,17 @@ async def _turn_kind(world: World) -> None:
     vendor.log_stands_since = None
     for process in world.running_commands():
         process.stopped, process.die_after = False, None
-        await asyncio.wait_for(world.exit_code(process), _patience_s(world))
+        await _end_of(world, process)
     await asyncio.sleep(1000.0)
+
+
+async def _end_of(world: World, process: Process) -> int | None:
+    """Wait for a run's end; in a kind world that it has none is a broken rule."""
+    try:
+        return await asyncio.wait_for(world.exit_code(process), _patience_s(world))
+    except TimeoutError:
+        world.violated("a run does not end", f"run {process.number}, {_patience_s(world):.0f} s")
+        return None
 
 
 def _patience_s(world: World) -> float:
@@ -142,10 +151,8 @@ async def _come_home(world: World, user: User) -> None:
         if user.rotated:
             user.key = SECOND_KEY if number % 2 else FIRST_KEY
         process = world.start(functools.partial(run_command, request=user.request(retry_failed=number < 3)))
-        try:
-            code = await asyncio.wait_for(world.exit_code(process), _patience_s(world))
-        except TimeoutError:
-            world.violated("a run does not end", f"run {process.number}, {_patience_s(world):.0f} s")
+        code = await _end_of(world, process)
+        if world.violation is not None:
             return
         if code == DONE or (code == FAILED and number >= 3):
             break

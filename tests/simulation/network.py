@@ -115,8 +115,9 @@ class ApiSession:
     async def close(self) -> None:
         """Nothing is open."""
 
-    def post(self, url: str, *, data: bytes, headers: Mapping[str, str], **options: Any) -> SimRequest:
-        return SimRequest(self._create(data, headers, options["trace_request_ctx"]))
+    def post(self, url: str, *, data: Any, headers: Mapping[str, str], **options: Any) -> SimRequest:
+        body = data if isinstance(data, bytes) else data.read()
+        return SimRequest(self._create(body, headers, options["trace_request_ctx"]))
 
     def get(self, url: Any, *, headers: Mapping[str, str] | None = None, **_: Any) -> SimRequest:
         return SimRequest(self._get(str(url), headers or {}))

@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "report": "Write results.csv and report.html again, from the ledger.",
     "pick": "Choose among the takes of a row; the chosen clips are in picks/.",
     "review": "Serve the page of a batch, to choose among its takes there.",
+    "reel": "Join the picks to one film, with a contact sheet.",
     "verify": "Read every saved video and compare it with what was saved.",
     "costs": "Compare what was charged with the vendor's own log.",
     "reconcile": "Ask the vendor's log about rows in doubt, settle what is proven, and end.",

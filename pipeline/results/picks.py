@@ -81,11 +81,13 @@ def _pick_of(record: Record) -> Pick:
 
 def chosen_clips(records: Iterable[Record]) -> dict[str, Record]:
     """Return the picked takes that have a clip, by their row's id, in the manifest's order."""
-    return {
-        record.row_id: record
-        for record in records
-        if record.pick == PICKED and record.artifact is not None and record.state is State.DONE
+    records = list(records)
+    places = {
+        record.row_id: record.position for record in records if record.position >= 0 and record.take == 1
     }
+    chosen = [r for r in records if r.pick == PICKED and r.artifact is not None and r.state is State.DONE]
+    chosen.sort(key=lambda record: places.get(record.row_id, len(records)))
+    return {record.row_id: record for record in chosen}
 
 
 def pick_paths(records: Sequence[Record], chosen: Mapping[str, Record]) -> dict[str, str]:

@@ -12,10 +12,12 @@ import pytest
 from playwright.sync_api import expect
 
 from pipeline.batch.takes import retakes_of_rejected
+from pipeline.media.reel import join_clips
 from pipeline.model import PICKED, REJECTED, Job, Pick, Record
 from pipeline.results.picks import parse_picks, with_picks
 from tests.browser.conftest import write_report
 from tests.browser.review import Review, copy_clips, takes
+from tests.unit.test_reel import clip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -233,3 +235,17 @@ ALL_PLAYING = """() => new Promise((resolve) => {
   };
   look();
 })"""
+
+
+def test_the_reel_plays_to_its_end(watched: MonitoredPage, tmp_path: Path) -> None:
+    clips = [clip(tmp_path / "a.mp4"), clip(tmp_path / "b.mp4", size=(90, 160), fps=30)]
+    join_clips(clips, tmp_path / "reel.mp4")
+    (tmp_path / "reel.html").write_text('<link rel="icon" href="data:,"><video src="reel.mp4"></video>')
+    watched.page.goto((tmp_path / "reel.html").as_uri())
+    ended = """() => new Promise((resolve) => {
+      const video = document.querySelector("video");
+      video.addEventListener("ended", () => resolve([video.duration, video.currentTime]));
+      video.addEventListener("error", () => resolve(video.error.message));
+      video.play();
+    })"""
+    assert watched.page.evaluate(ended) == [pytest.approx(2.0, abs=0.05)] * 2

@@ -20,6 +20,7 @@ from pipeline.model import PICKED, REJECTED, Artifact, Pick, Record, State
 from pipeline.results.picks import PicksFolder, resolve_picks
 from pipeline.storage.local import LocalStore
 from pipeline.storage.object_store import ObjectStore
+from tests.unit.test_reel import clip, length
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -264,3 +265,24 @@ def test_only_what_changes_is_written() -> None:
         resolve_picks(rows, {"a@f": Pick("best")})
     with pytest.raises(UsageError, match="no take x"):
         resolve_picks(rows, {"x": Pick()})
+
+
+def test_a_reel_of_the_picks_goes_by_the_manifest_and_leaves_others_files(here: Path) -> None:
+    def reel(*args: str) -> str:
+        result = CliRunner().invoke(cli, ["reel", "night.yaml", *args])
+        return str(result.exception) if isinstance(result.exception, UsageError) else result.output
+
+    assert "nothing is picked" in reel()
+    pick("b.2", "a")
+    assert "a clip cannot be read" in reel(), "the fixture's clips are no videos"
+    for name in ("a", "a.2", "b", "b.2", "a-old"):
+        clip(OUTPUT / "videos" / f"{name}.mp4", seconds=0.5)
+    (OUTPUT / "reel.mp4").write_text("mine", encoding="utf-8")
+    assert "output/night/reel.new-1.mp4\noutput/night/contact-sheet.png\n" in reel()
+    assert (OUTPUT / "reel.mp4").read_text(encoding="utf-8") == "mine"
+    assert length(OUTPUT / "reel.new-1.mp4") == pytest.approx(1.0, abs=0.05)
+    (OUTPUT / "reel.mp4").unlink()
+    assert "5 clips, pictures copied" in reel("--all")
+    assert length(OUTPUT / "reel.mp4") == pytest.approx(2.5, abs=0.05)
+    assert "2 clips, pictures encoded at 160x90, 24 fps" in reel("--slates")
+    assert length(OUTPUT / "reel.mp4") == pytest.approx(5.0, abs=0.05), "one of ours gives way"

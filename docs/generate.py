@@ -62,7 +62,7 @@ COLUMN_MEANING: Final = {
     "warnings": "what is odd about the file, such as sound that was not asked for",
     "request_id": "the vendor's id of the request that failed, for their support",
     "take": "which take of the row this is, from 1",
-    "pick": "which take was chosen",
+    "pick": "`picked`, `rejected`, or empty",
     "image_sha256": "the checksum of an image from the disk",
     "sandbox": "`true` when the sandbox made the clip: its figures are no money",
 }

@@ -186,8 +186,9 @@ def line_svg(y: int, row: Row) -> str:
     return "".join(out)
 
 
-def screenshot(report: Path, picture: Path, height: int) -> None:
-    """Save what a browser shows of `report`, in few enough colours for a page to load quickly."""
+def screenshot(report: Path, picture: Path, height: int, at: str = "") -> None:
+    """Save what a browser shows of `report`, or of it from the element `at` on, in few enough colours for a
+    page to load quickly."""
     from playwright.sync_api import sync_playwright
 
     names = ("chromium", "chromium-browser", "google-chrome")
@@ -198,6 +199,9 @@ def screenshot(report: Path, picture: Path, height: int) -> None:
         page = browser.new_page(viewport={"width": 1080, "height": height}, color_scheme="light")
         page.goto(report.as_uri())
         page.wait_for_load_state("networkidle")
+        if at:
+            page.locator(at).evaluate("node => scrollTo(0, node.offsetTop - 90)")
+            page.wait_for_timeout(500)
         page.screenshot(path=picture)
         browser.close()
     with Image.open(picture) as whole:
@@ -228,8 +232,24 @@ def bad_night(folder: Path) -> None:
         raise SystemExit(f"the bad night ended with {night.exitstatus}")
 
 
+def reviewed_takes(folder: Path) -> None:
+    """Make three takes of each row in `folder`, and choose among some of them."""
+    commands = (
+        "veobatch run jobs/quick.yaml --sandbox --takes 3 --yes",
+        "veobatch pick jobs/quick.yaml great-wave.2",
+        "veobatch pick jobs/quick.yaml great-wave earthrise earthrise.3 --reject",
+        "veobatch pick jobs/quick.yaml earthrise.3 --reject --note 'The horizon tilts.'",
+    )
+    for command in commands:
+        child = pexpect.spawn(command, cwd=folder, env=surroundings(), timeout=300)
+        child.expect(pexpect.EOF)
+        child.close()
+        if child.exitstatus:
+            raise SystemExit(f"{command} exited with {child.exitstatus}")
+
+
 def main() -> None:
-    """Make both pictures anew."""
+    """Make every picture anew."""
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -237,6 +257,9 @@ def main() -> None:
         frames = watch(folder)
         screenshot(folder / "output" / "example.sandbox" / "report.html", PICTURES / "report.png", 1000)
         (PICTURES / "run.svg").write_text(svg(frames, PICTURES / "report.png"), encoding="utf-8")
+        reviewed_takes(folder)
+        page = folder / "output" / "quick.sandbox" / "report.html"
+        screenshot(page, PICTURES / "takes.png", 900, at='[data-row="great-wave"]')
         bad_night(folder)
         screenshot(folder / "output" / "overnight" / "report.html", PICTURES / "night.png", 1500)
 

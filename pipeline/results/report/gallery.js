@@ -6,7 +6,7 @@ const detail = byId("detail"), detailContent = detail.querySelector(".sheet");
 // Every row of a page stays in the document, so that the browser's own search and printing reach them all.
 // Measured with 10,000 rows: what is off screen costs no layout (`content-visibility`), only its nodes.
 const PAGE_SIZE = 20000;
-const FIRST_ROWS = 60, ROWS_AT_ONCE = 250;
+const FIRST_ROWS = 60, ROWS_AT_ONCE = 250; // then as many again as there are: each batch lays out the whole grid
 const takes = new Map(); // by key
 const groups = new Map(); // by the row's id: the row's takes, those of the manifest first
 const sections = new Map(); // by the row's id: its element
@@ -87,7 +87,7 @@ function createPreview(take) {
 }
 
 function createCard(take, alone) {
-  const card = createElement("article", "card" + (isFormer(take) ? " former" : ""));
+  const card = createElement("div", "card" + (isFormer(take) ? " former" : ""));
   card.dataset.key = take[column.key];
   card.tabIndex = -1;
   card.setAttribute("role", "group");
@@ -113,7 +113,7 @@ function createCard(take, alone) {
 }
 
 function createSection(group) {
-  const first = group[0], alone = group.length === 1, section = createElement("section", alone ? "row" : "row several");
+  const first = group[0], alone = group.length === 1, section = createElement("div", alone ? "row" : "row several");
   section.setAttribute("role", "listitem");
   section.dataset.row = rowId(first);
   if (!alone) {
@@ -167,7 +167,7 @@ function placeRows(count) {
     else grid.insertBefore(node, place.next);
   }
   clearTimeout(view.unfinished);
-  view.unfinished = place.index < view.shown.length ? setTimeout(placeRows, 0, ROWS_AT_ONCE) : 0;
+  view.unfinished = place.index < view.shown.length ? setTimeout(placeRows, 0, Math.max(ROWS_AT_ONCE, place.index)) : 0;
 }
 const finishPage = () => { if (view.unfinished) placeRows(Infinity); };
 

@@ -121,7 +121,7 @@ function start() {
   for (const time of document.querySelectorAll("time")) {
     time.textContent = new Date(time.dateTime).toLocaleString(undefined, { dateStyle: "long", timeStyle: "short" });
   }
-  if (data.review) byId("keys").open = [...groups.values()].some((group) => group.length > 1);
+  if (data.review) byId("keys").open = matchMedia("(min-width: 50rem)").matches && [...groups.values()].some((group) => group.length > 1);
   picksChanged();
   applyFilters();
   search.addEventListener("input", () => { view.query = search.value; restart(); });

@@ -5,6 +5,7 @@ Facts: the vendor's documentation (classic errors and `application/problem+json`
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from pipeline.client.json_values import (
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 
 MAX_REQUEST_ID_CHARS: Final = 200
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What moves a terminal's cursor or turns the order of a line around."""
 
 # A refusal of the content will be refused again; a provider's fault may pass. The vendor has no field
 # that tells the two apart, only names, types and sentences, so these fragments are looked for in them.
@@ -63,7 +66,7 @@ def request_id(headers: Mapping[str, str], body: bytes) -> str:
 def request_id_of(headers: Mapping[str, str], payload: Mapping[str, object]) -> str:
     """Do as `request_id` does, with a body that is parsed already."""
     found = headers.get("x-request-id") or payload.get("requestId") or payload.get("request_id")
-    return parse_id(found).strip()[:MAX_REQUEST_ID_CHARS]
+    return _message(parse_id(found))[:MAX_REQUEST_ID_CHARS]
 
 
 def generation_failure(error: object, status: str) -> Failure:
@@ -96,7 +99,8 @@ def parse_error(error: object) -> tuple[str, str]:
 
 
 def _message(text: str) -> str:
-    return storable_text(hide_parameters(text.strip())[:MAX_MESSAGE_CHARS])
+    shown = _CONTROLS.sub("\ufffd", hide_parameters(text.strip()).replace("\r\n", "\n"))
+    return storable_text(shown[:MAX_MESSAGE_CHARS])
 
 
 def _detail_message(detail: object) -> str:

@@ -59,7 +59,10 @@ async def read_head(body: OpenBody, limits: DownloadLimits) -> bytes:
     if not head:
         raise DownloadError("the server sent an empty file")
     if body.start == 0 and (looks_like_page(head) or (body.declared_page and not starts_like_video(head))):
-        raise WrongContent("the server sent a web page instead of a video")
+        raise WrongContent(
+            "the server sent a web page instead of a video: a proxy or a sign-in page of this network may "
+            "stand in between; the clip is paid for, and each run asks for it again"
+        )
     return head
 
 

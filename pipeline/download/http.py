@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
+from pipeline.client.connection import describe_network_error
 from pipeline.download import response_headers as facts
 from pipeline.download.redirects import (
     MAX_REDIRECTS,
@@ -26,7 +27,7 @@ from pipeline.download.response_headers import Validators
 from pipeline.download.session import CURRENT_HOP, READ_BUFFER_BYTES, HopState
 from pipeline.errors import UsageError
 from pipeline.net.address_guard import zone_of
-from pipeline.net.proxy import Proxy, proxy_for, proxy_request_options
+from pipeline.net.proxy import proxy_for, proxy_request_options
 from pipeline.net.retry_after import retry_after_s
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ async def _send_request(
         via = "" if hop_state.proxy is None else f" (through {hop_state.proxy})"
         raise Unreachable(f"{url.host} did not respond within {response_timeout_s:g} s{via}") from error
     except SEND_ERRORS as error:
-        raise Unreachable(f"{url.host}: {_describe_error(error, hop_state.proxy)}") from error
+        raise Unreachable(f"{url.host}: {describe_network_error(error, hop_state.proxy)}") from error
     finally:
         CURRENT_HOP.reset(token)
     try:
@@ -228,13 +229,3 @@ def _classify_response(
         None if compressed else byte_range.length,
         facts.declares_page(headers),
     )
-
-
-def _describe_error(error: BaseException, proxy: Proxy | None) -> str:
-    if isinstance(error, aiohttp.ClientHttpProxyError) and proxy is not None:
-        return proxy.tunnel_error(
-            error.status, error.message
-        )  # aiohttp's message holds the URL with its signature
-    text = str(error).strip()
-    message = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return message if proxy is None else f"{message} (through {proxy})"

@@ -189,13 +189,16 @@ class AnswerFuzzer:
 
         return answer
 
-    def create(self) -> ScriptedCreate:
+    def create(self, generation_id: object) -> ScriptedCreate:
         """A create's answer, and the truth about it: what is not known to refuse may have been accepted."""
         rng = self.rng
         status = rng.choice(STATUSES)
         known = status in KNOWN_REFUSALS
         accept = status < 300 or (not known and rng.random() < 0.5)
         payload = {"message": self.text(), "statusCode": status, "requestId": self.text()}
+        if status < 300:
+            payload = {"id": generation_id, "status": rng.choice(("queued", "generating", "completed", "x"))}
+            payload |= {"video": {"url": self.url("https://x.invalid/a.mp4")}, "error": self.text()}
         data = self.json_bytes(self.altered(payload))
         # A 429 is the account's by its nature, and so is its Retry-After.
         without = frozenset({"Retry-After"} if status == 429 else {"X-Inference-Id"} if known else ())

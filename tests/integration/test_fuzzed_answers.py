@@ -102,7 +102,7 @@ class Batch:
         script = JobScript(id=f"g-{self.seed}")
         stages = rng.sample(("create", "status", "file"), rng.choice((1, 1, 2, 3)))
         if "create" in stages:
-            script.creates = [fuzzer.create() for _ in range(rng.choice((1, 1, 3)))]
+            script.creates = [fuzzer.create(script.id) for _ in range(rng.choice((1, 1, 3)))]
         if "status" in stages:
             url = f"{self.vendor.cdn.server.url}/films/0/0.mp4?X-Amz-Signature=s3cr3t"
             script.status_replies = [fuzzer.status(script.id, url) for _ in range(rng.choice((1, 4, 20)))]

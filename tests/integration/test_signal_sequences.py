@@ -124,6 +124,14 @@ def make_trouble(vendor: VendorDouble, chance: random.Random) -> None:
         vendor.script("job 1", creates=[ScriptedCreate(accept=True, reply=hang_for(100.0))])
 
 
+@pytest.fixture(autouse=True)
+def signals_reach_the_command() -> None:
+    """What is ignored here is ignored by the command, too: a shell's background jobs ignore SIGINT."""
+    for number in NUMBERS:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("seed", range(SEEDS))
 async def test_there_is_always_a_way_out(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)

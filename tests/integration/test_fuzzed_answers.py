@@ -35,7 +35,7 @@ ANSWERS = int(os.environ.get("VEOBATCH_FUZZED_ANSWERS", "40"))
 FIRST_SEED = int(os.environ.get("VEOBATCH_FUZZ_SEED", "1"))
 ROWS = 10
 SETTINGS = {
-    "poll_interval": 0.03, "timeout": 1.5, "request_timeout": 1.0, "reconcile_wait": 0, "concurrency": 4,
+    "poll_interval": 0.01, "timeout": 0.5, "request_timeout": 0.7, "reconcile_wait": 0, "concurrency": 4,
     "generation_retries": 1,
 }  # fmt: skip
 _FORBIDDEN = re.compile(rf"s3cr3t|{re.escape(KEY)}|Traceback|unexpected error|[\x00-\x08\x0b-\x1f\x7f-\x9f]")

@@ -38,6 +38,7 @@ class Bucket:
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
+        self.requests: list[tuple[str, str]] = []
         self.client: Any = boto3.client(
             "s3",
             endpoint_url=endpoint,
@@ -68,6 +69,14 @@ def bucket() -> Iterator[Bucket]:
     server.start()
     host, port = server.get_host_and_port()
     found = Bucket(f"http://{host}:{port}")
+    assert server._server is not None
+    serve = server._server.app
+
+    def count(environ: dict[str, Any], start_response: Any) -> Any:
+        found.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
+        return serve(environ, start_response)
+
+    server._server.app = count
     for name in found.names():  # of a test that was stopped before it could clear up
         found.client.delete_object(Bucket="films", Key=name)
     yield found
@@ -105,6 +114,11 @@ async def test_a_bucket_holds_what_a_folder_would(tmp_path: Path, bucket: Bucket
         posters = {f"a/b/posters/row-{number}.jpg" for number in range(4)}
         videos = {f"a/b/videos/row-{number}.mp4" for number in range(4)}
         assert bucket.names() == {"a/b/results.csv", "a/b/report.html"} | posters | videos
+        bucket.requests.clear()
+        result = await desk.run("--output", "s3://films/a/b")
+        assert result.code == 0, result.output
+        read = [path for method, path in bucket.requests if method == "GET" and "/videos/" in path]
+        assert read == []  # listing tells that the clips are untouched
         desk.write(rows, "folder.json")
         result = await desk.run("--output", "folder", manifest="folder.json")
         assert result.code == 0, result.output

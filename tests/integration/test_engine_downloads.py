@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
+from benchmarks import finished_batch
 from pipeline.download.downloader import Downloader
 from pipeline.errors import Conflict, StopReason, StoreError
 from pipeline.model import Record, State
@@ -103,19 +105,10 @@ async def test_a_video_that_cannot_be_fetched_again_loses_nothing(tmp_path: Path
         assert (again.stop_reason, again.unfinished) == (None, {})
 
 
-async def test_a_finished_batch_again_reads_no_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with EngineHarness(tmp_path) as house:
-        await house.run(5)
-        reads: list[str] = []
-
-        async def fingerprint(_: LocalStore, path: str, size_bytes: int) -> str | None:
-            reads.append(path)
-            return None
-
-        monkeypatch.setattr(LocalStore, "fingerprint", fingerprint)
-        outcome = await house.run()
-        assert count_states(outcome) == {State.DONE: 5}
-        assert reads == []
+async def test_a_finished_batch_again_opens_no_video(tmp_path: Path) -> None:
+    await finished_batch.build(tmp_path, 30, 2**20)
+    found = await anyio.to_thread.run_sync(finished_batch.measure, tmp_path)
+    assert (found["code"], found["opened"]) == (0, 0)
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])

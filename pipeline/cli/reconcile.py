@@ -74,7 +74,10 @@ def command(
         raise UsageError(f"--key-prefix reads another key's log: set {MANAGEMENT_KEY_VARIABLE}")
     if any(len(prefix) != PREFIX_CHARS for prefix in key_prefixes):
         raise UsageError(f"--key-prefix takes the first {PREFIX_CHARS} characters of a key")
+    from pipeline.batch.ownership import reject_foreign_files
+
     paths = existing_batch_paths(target, output, ledger_choice)
+    reject_foreign_files(paths)
     after_s = _manifest_setting(target) if reconcile_after is None else reconcile_after
     return anyio.run(_reconcile, paths, base_url, after_s, key_prefixes, as_json)
 

@@ -126,7 +126,7 @@ class AnswerFuzzer:
         if choice == 0:
             return data[: rng.randrange(len(data) + 1)]
         if choice == 1:
-            return self.damaged(data)
+            return self.damaged(data.replace(b"s3cr3t", b"x"))  # what is left of a URL is none
         if choice == 2:
             return b"[" * 3000 + data + b"]" * 3000
         if choice == 3:

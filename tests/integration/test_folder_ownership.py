@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import shutil
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
-from pipeline.cli import cli
+from pipeline.cli import COMMANDS, cli
 from pipeline.errors import UsageError, VeobatchError
 from tests.integration.vendor_double import vendor_and_workspace
 
@@ -27,19 +26,35 @@ OUR_NAMES = (
     ".holder.json", ".veobatch.json.veobatch-part", "results.csv.part", "report.html.part", "before-2024/x",
     "videos/a.mp4", "videos/a.mp4.part", "videos/a.mp4.origin.part", "videos/b.mp4", "videos/holiday.mov",
     "posters/a.jpg", "posters/b.jpg", "posters/a.jpg.part", "notes.txt", "videos/night/deep.mp4",
+    "picks/a.mp4", "reel.mp4", "contact-sheet.jpg",
 )  # fmt: skip
-COMMANDS = (
+OWN_FILES_COMMANDS = (
     ["run", "night.yaml", "--output", "mine"],
     ["run", "night.yaml", "--output", "mine", "--begin-anew", "--yes"],
     ["run", "night.yaml", "--output", "mine", "--sandbox"],
     ["run", "night.yaml", "--output", "mine", "--sandbox", "--begin-anew"],
-    ["validate", "night.yaml"],
+    ["run", "night.yaml", "--output", "mine", "--retry-failed", "--fetch-missing", "--verify", "--yes"],
+    ["run", "night.yaml", "--output", "mine", "--engine", "ray", "--workers", "1", "--yes"],
+    ["run", "night.yaml", "--output", "mine", "--ledger", "mine/ledger.sqlite3"],
+    ["validate", "night.yaml", "mine"],
+    ["estimate", "night.yaml"],
+    ["doctor", "night.yaml", "--output", "mine"],
     ["schema"],
     ["status", "mine"],
     ["status", "night.yaml", "--output", "mine"],
     ["report", "mine"],
     ["report", "night.yaml", "--output", "mine"],
     ["costs", "mine"],
+    ["verify", "mine"],
+    ["verify", "night.yaml", "--output", "mine"],
+    ["reconcile", "mine"],
+    ["reconcile", "night.yaml", "--output", "mine"],
+    ["pick", "mine", "a"],
+    ["pick", "night.yaml", "--output", "mine", "--from", "mine/notes.txt"],
+    ["review", "mine"],
+    ["reel", "mine"],
+    ["sandbox", "--journal", "mine/sandbox.jsonl", "--host", "192.0.2.1"],
+    ["adopt", "night.yaml", "--from", "mine/results.csv", "--output", "mine"],
     ["adopt", "night.yaml", "a", "g", "--output", "mine"],
 )
 
@@ -78,11 +93,23 @@ def fill(folder: Path, names: Iterable[str]) -> dict[str, bytes]:
     return contents(folder)
 
 
-@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_every_command_meets_the_users_own_files() -> None:
+    assert {arguments[0] for arguments in OWN_FILES_COMMANDS} >= set(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [arguments for arguments in OWN_FILES_COMMANDS if arguments[0] in COMMANDS],
+    ids=" ".join,
+)
 def test_a_folder_of_the_users_own_stays_as_it_is(here: Path, arguments: list[str]) -> None:
     mine = fill(here / "mine", OUR_NAMES)
-    with contextlib.suppress(VeobatchError):
+    try:
         cli.main(arguments, standalone_mode=False)
+    except click.UsageError:
+        raise  # a line of the table that is wrong
+    except (VeobatchError, click.ClickException):
+        pass
     assert contents(here / "mine") == mine
 
 

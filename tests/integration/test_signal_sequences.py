@@ -84,6 +84,13 @@ def read_until(terminal: int, question: bytes) -> bytes:
     return shown
 
 
+def send(pid: int, *numbers: signal.Signals) -> None:
+    """Send signals to a process that may have ended; asyncio's own way would lose its exit code then."""
+    with contextlib.suppress(ProcessLookupError):
+        for number in numbers:
+            os.kill(pid, number)
+
+
 async def interrupt(vendor: VendorDouble, desk: Workspace, sequence: Sequence) -> tuple[int, float]:
     """Start the command and send the signals; return its exit code and how long the second one took."""
     async with started(desk, sequence.phase) as process:
@@ -98,12 +105,7 @@ async def interrupt(vendor: VendorDouble, desk: Workspace, sequence: Sequence) -
             await asyncio.wait({reading}, timeout=wait)
             if process.returncode is not None:
                 break
-            if sequence.pauses:
-                process.send_signal(signal.SIGSTOP)
-                process.send_signal(signal.SIGTSTP)
-            process.send_signal(kind)
-            if sequence.pauses:
-                process.send_signal(signal.SIGCONT)
+            send(process.pid, *((signal.SIGSTOP, kind, signal.SIGCONT) if sequence.pauses else (kind,)))
             if number < 2:
                 second_at = time.monotonic()
         try:

@@ -38,7 +38,6 @@ class ClusterBudget:
 
     @property
     def has_limit(self) -> bool:
-        """Whether there is a budget at all."""
         return self._budget.limit_usd is not None
 
     def stop_reason(self) -> tuple[StopReason, str] | None:

@@ -165,11 +165,9 @@ class Coordinator:
         self.stop_submitting(StopReason.INTERRUPTED, message)
 
     async def learned_durations(self) -> dict[str, Any]:
-        """Return the learned durations, for the next run."""
         return self._shared_durations.dump()
 
     async def close(self) -> None:
-        """Close the ledger."""
         if self._ledger is not None:
             await self._ledger.close()
 

@@ -212,7 +212,6 @@ class RemoteRateLimit:
         return 0.0
 
     def on_success(self, now: float) -> None:
-        """A call was answered."""
         self._stats = replace(self._stats, answered=self._stats.answered + 1)
 
     def on_rate_limited(self, now: float, retry_after_s: float | None = None) -> None:
@@ -231,6 +230,5 @@ class RemoteRateLimit:
         return stats
 
     def set_share(self, now: float, share: RateShare) -> None:
-        """Set the worker's share."""
         self._gap_s = share.gap_s
         self._paused_until = max(self._paused_until, now + share.pause_s)

@@ -61,7 +61,6 @@ class SharedDurations:
         return self._learner.dump()
 
     def add(self, worker: str, observations: Iterable[DurationObservation]) -> None:
-        """Add a worker's observations."""
         for observation in observations:
             duration_key, from_s, to_s, finished = observation
             (self._learner.on_finished if finished else self._learner.on_still_running)(
@@ -81,7 +80,6 @@ class SharedDurations:
         )
 
     def remove_worker(self, worker: str) -> None:
-        """Remove a worker."""
         self._next_index.pop(worker, None)
 
     @property

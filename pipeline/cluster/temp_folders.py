@@ -37,7 +37,6 @@ def make_temp_folder() -> Path:
 
 
 def remove_temp_folders() -> None:
-    """Remove the folders that this process holds."""
     while _temp_folders:
         shutil.rmtree(_temp_folders.pop(), ignore_errors=True)
     while _owner_locks:

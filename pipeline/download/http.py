@@ -181,7 +181,6 @@ def _check_peer(hop_state: HopState, response: aiohttp.ClientResponse) -> None:
 
 
 def _request_headers(expected: Validators | None, offset: int) -> dict[str, str]:
-    """The headers of one request: uncompressed, from `offset` on, and only of the expected file."""
     headers = {"Accept-Encoding": "identity"}
     if offset:
         headers["Range"] = f"bytes={offset}-"

@@ -38,5 +38,4 @@ class StallDetector:
         return True
 
     def start_window(self, now: float) -> None:
-        """Begin a new window."""
         self.window_started_at, self.received_bytes = now, 0

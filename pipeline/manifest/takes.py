@@ -85,7 +85,6 @@ def takes_of(row: Job, count: int, given_seeds: Sequence[int] = ()) -> list[Job]
 
 
 def nth_take(row: Job, take: int, given_seeds: Sequence[int] = ()) -> Job:
-    """Return one take of a row, given its first."""
     job = replace(row, take=take, index=row.index + take - 1)
     if take > 1:
         job = replace(job, id=f"{row.id}.{take}")

@@ -53,7 +53,6 @@ class HazardEstimate:
     tail_s: float
 
     def cumulative_hazard_at(self, age_s: float) -> float:
-        """Return the cumulative hazard at an age."""
         hazard = self.cumulative_hazard
         i = bisect_right(BIN_EDGES_S, age_s, 0, len(hazard))
         if i == len(hazard):

@@ -30,7 +30,6 @@ RESCALE_AT: Final = 1e6
 
 
 def bin_of(age_s: float) -> int:
-    """Return the bin of an age."""
     if age_s < MIN_AGE_S:
         return 0
     return min(int(log(age_s / MIN_AGE_S) / BIN_STEP) + 1, BIN_COUNT - 1)

@@ -100,7 +100,6 @@ def failures_json(records: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def summary_schema() -> dict[str, Any]:
-    """Return the JSON Schema of the summary."""
     schema = _object_schema(_FIELDS)
     schema["properties"]["failures"]["items"] = _object_schema(_FAILURE)
     return {

@@ -86,7 +86,6 @@ class Model:
         return found
 
     def requires(self, name: str) -> bool:
-        """Whether the body must have that field."""
         return any(field.required and field.name == name for field in self.fields)
 
     def value(self, body: Mapping[str, Any], name: str, default: Any) -> Any:
@@ -189,5 +188,4 @@ MODELS: Final = (VEO, SKETCH, REMIX, VEO_BY_VALUE)
 
 
 def find_model(name: str) -> Model | None:
-    """The model with that id or alias."""
     return next((model for model in MODELS if name == model.id or name in model.aliases), None)

@@ -133,7 +133,6 @@ def generation_headers(generation: Generation, status: Status) -> dict[str, str]
 
 
 def to_credits(usd: float) -> int:
-    """USD in the vendor's credits."""
     return round(usd * CREDITS_PER_USD)
 
 

@@ -49,12 +49,10 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """The API's base URL."""
         return _url(self.options.host, self._port)
 
     @property
     def cdn_url(self) -> str:
-        """The CDN's base URL."""
         return _url(self.options.host, self._cdn_port)
 
     @property

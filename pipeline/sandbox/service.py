@@ -88,7 +88,6 @@ class VendorService:
             self._journal.close()
 
     def to_real_s(self, vendor_s: float) -> float:
-        """Convert vendor's seconds to real ones."""
         return vendor_s / self.options.speed
 
     def create_context(self, body: Mapping[str, Any], correlation_id: str) -> RequestContext:
@@ -131,7 +130,6 @@ class VendorService:
         return None
 
     def new_inference_id(self) -> str:
-        """An id for a create that is refused."""
         return str(uuid4())
 
     def accept(
@@ -200,7 +198,6 @@ def _is_valid(generation: Generation) -> bool:
 
 
 def clip_shape(model: Model, body: Mapping[str, Any], *, small: bool) -> ClipShape:
-    """The shape of the clip for that request body."""
     return ClipShape.for_request(
         str(model.value(body, "resolution", "720p")),
         str(model.value(body, "aspect_ratio", "16:9")),

@@ -154,7 +154,6 @@ class SandboxState:
 
     @property
     def charged_usd(self) -> float:
-        """All that has been charged."""
         self.charge_completed()
         return round(self._charged_usd, 6)
 
@@ -191,7 +190,6 @@ class SandboxState:
         return [one for one in self.generations if one.correlation_id == correlation_id]
 
     def add(self, generation: Generation) -> None:
-        """Enter a new generation."""
         self.charge_completed()
         self._insert(generation)
         self.peak_in_flight = max(self.peak_in_flight, len(self._render_ends))
@@ -211,7 +209,6 @@ class SandboxState:
         self._reserved_usd += generation.price_usd
 
     def charge_completed(self) -> None:
-        """Charge what has completed."""
         now = clock.now()
         while self._render_ends and self._render_ends[0][0] <= now:
             _, number = heapq.heappop(self._render_ends)

@@ -49,39 +49,31 @@ class StagedFile(Protocol):
     @property
     def staged_bytes(self) -> int:
         """How many bytes are staged, from the first one on, without a gap."""
-        ...
 
     @property
     def tag(self) -> str:
         """The caller's description of the file that the staged bytes belong to; "" when none are staged."""
-        ...
 
     async def restart(self, tag: str) -> None:
         """Drop what is staged and start at the first byte of what `tag` describes."""
-        ...
 
     async def write(self, chunks: Sequence[bytes]) -> None:
         """Append, in a thread; the caller may go on reading the network meanwhile."""
-        ...
 
     async def digest(self) -> str:
         """The sha256 (hex) of everything staged."""
-        ...
 
     async def inspect(self, probe: Callable[[Path | BinaryIO], T]) -> T:
         """Run `probe` on the staged bytes in a thread: on a path if there is one, else on a seekable file."""
-        ...
 
     async def set_aside(self) -> None:
         """Keep the staged bytes, whole but doubtful, under a temporary name while they are fetched anew.
 
         What was set aside before is replaced.
         """
-        ...
 
     async def restore(self) -> bool:
         """Stage again what was set aside; False when nothing was."""
-        ...
 
     async def publish(self, path: str, *, replaces: bool) -> PublishedFile:
         """Make the staged bytes durable, then visible under `path`, all or nothing.
@@ -89,11 +81,9 @@ class StagedFile(Protocol):
         The same bytes found there are kept as they are. A different file there is moved aside when it is
         ours (`replaces`); a file that is not ours is left alone, and another free name is taken.
         """
-        ...
 
     async def discard(self) -> None:
         """Remove what is staged, and nothing that was set aside."""
-        ...
 
 
 class OutputStore(Protocol):
@@ -106,49 +96,39 @@ class OutputStore(Protocol):
     @property
     def location(self) -> str:
         """The place as the user wrote it: a path or a URL."""
-        ...
 
     def stage(self, path: str) -> AbstractAsyncContextManager[StagedFile]:
         """Stage a file near `path` (no extension), with what an earlier run or try left of it."""
-        ...
 
     async def write_bytes(self, path: str, data: bytes, *, durable: bool = True) -> None:
         """Replace a whole small file atomically. `durable` says whether it must survive a power cut."""
-        ...
 
     async def write_new(self, path: str, data: bytes, *, replaces: bool) -> str:
         """Write a small file, and return its path: `path`, or a free name when that is not ours.
 
         `replaces` says that a file under `path` is ours.
         """
-        ...
 
     async def read_bytes(self, path: str) -> bytes | None:
         """A small file's bytes, or None when there is none."""
-        ...
 
     async def copy(self, source: str, target: str) -> None:
         """Put a file under `target` too, all or nothing; what stands there is replaced.
 
         A folder gives it a second name (a hard link) where it can; an object store copies by itself.
         """
-        ...
 
     async def remove(self, path: str) -> None:
         """Remove a file if it is there."""
-        ...
 
     async def stamps(self, paths: Sequence[str]) -> dict[str, FileStamp]:
         """The stamps of those of the files that exist, read from the listing alone."""
-        ...
 
     async def fingerprint(self, path: str, size_bytes: int) -> str | None:
         """The sha256 (hex) of the file at `path` if it has that size, else None. Reads the whole file."""
-        ...
 
     async def aclose(self) -> None:
         """Release threads and connections."""
-        ...
 
 
 def candidate_names(path: str) -> Iterator[str]:

@@ -95,7 +95,6 @@ class AdaptiveConcurrencyLimit:
         return max(0.0, allowed_at - now)
 
     def on_started(self, now: float) -> None:
-        """A create leaves."""
         self._outstanding += 1
         self._last_start = now
 

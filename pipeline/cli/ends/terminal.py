@@ -168,7 +168,6 @@ class ProgressBars:
             bar.refresh()
 
     def print_line(self, line: str) -> None:
-        """Print a line above the bars."""
         from tqdm import tqdm
 
         self._handle_resize()

@@ -28,7 +28,6 @@ def html_page(status: int, title: str) -> web.Response:
 
 
 def gateway_page(status: int) -> web.Response:
-    """The page of a gateway in front of the vendor."""
     return html_page(status, status_phrase(status))
 
 

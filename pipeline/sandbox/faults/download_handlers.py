@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 async def serve_faulty_download(
     request: web.Request, fault: Fault, data: bytes, shutdown: asyncio.Event
 ) -> web.StreamResponse:
-    """Answer the request for `data` with `fault`."""
     if fault.name in FILE_FAULTS:
         altered = FILE_FAULTS[fault.name](data)
         return await send_file(request, altered, etag_of(altered))

@@ -67,7 +67,6 @@ def _crest(x: float, hill: int, phase: float, look: int) -> float:
 
 @lru_cache(maxsize=LOOKS)
 def _background(width: int, height: int, look: int) -> Image.Image:
-    """The sky with its sun."""
     top, horizon = _colour(look, -0.15, 0.7, 0.25), _colour(look, 0.06, 0.45, 1.0)
     ramp = Image.linear_gradient("L").resize((width, height), Image.Resampling.BICUBIC)
     sky = ImageOps.colorize(ramp, top, horizon, mid=_colour(look, -0.05, 0.5, 0.6))

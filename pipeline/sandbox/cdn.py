@@ -15,7 +15,7 @@ from aiohttp import web
 
 from pipeline.sandbox import clock
 from pipeline.sandbox.catalog import find_model
-from pipeline.sandbox.faults.injector import FaultPoint, RequestContext
+from pipeline.sandbox.faults.injector import FaultPoint
 from pipeline.sandbox.file_response import etag_of, send_file
 from pipeline.sandbox.service import clip_count, clip_label, clip_shape
 from pipeline.sandbox.state import Status
@@ -78,10 +78,7 @@ class Cdn:
     async def _send_clip(
         self, request: web.Request, generation: Generation, index: int
     ) -> web.StreamResponse:
-        context = RequestContext(
-            generation.id, generation.prompt, generation.correlation_id, generation.number + 1
-        )
-        fault = self._service.injector.pick(FaultPoint.CDN, context)
+        fault = self._service.injector.pick(FaultPoint.CDN, generation.context)
         data = await self._clip_bytes(generation, index)
         if fault is not None:
             return await self._handlers.cdn(request, fault, data)

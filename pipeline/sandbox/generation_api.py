@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
 
 from pipeline.sandbox import clock
 from pipeline.sandbox.call import require_call
@@ -72,10 +73,7 @@ class GenerationApi:
         if generation is None:
             return error_response(request, 404, f"Generation {generation_id} was not found")
         generation.polls += 1
-        context = RequestContext(
-            generation.id, generation.prompt, generation.correlation_id, generation.number + 1
-        )
-        fault = self._service.injector.pick(FaultPoint.STATUS, context)
+        fault = self._service.injector.pick(FaultPoint.STATUS, generation.context)
         if fault is None:
             return self._status_response(generation)
         if fault.name == "status-other-id":
@@ -151,17 +149,9 @@ class GenerationApi:
         if not is_refusal or call.accepted is not None or response.prepared:
             return response
         if announced or response.content_type.endswith("json"):
-            inference_id = announced or self._service.new_inference_id()
+            inference_id = announced or str(uuid4())
             response.headers["x-inference-id"] = inference_id
-            self._service.state.refused_creates.append(
-                RefusedCreate(
-                    inference_id,
-                    correlation_id(request),
-                    call.model,
-                    call.request_id,
-                    clock.now(),
-                    call.key.id,
-                    response.status,
-                )
-            )
+            name, now = correlation_id(request), clock.now()
+            refused = RefusedCreate(inference_id, name, call.model, call.request_id, now, call.key.id)
+            self._service.state.refused_creates.append(refused)
         return response

@@ -47,14 +47,17 @@ _DEFAULTS: Final[dict[str, Any]] = {"key_id": ""}
 
 
 class Journal:
-    """The file at `path`; the first `append` makes it and its folder."""
+    """The file at `path`, which the first `append` makes, with its folder; None keeps nothing.
 
-    def __init__(self, path: Path) -> None:
+    `cdn_port` is the port in URLs that were handed out, 0 until a line has one; the next `append` writes it
+    if it has changed.
+    """
+
+    def __init__(self, path: Path | None) -> None:
         self.path = path
         self.warnings: list[str] = []
         """Messages about the file's state, in the order in which they arose."""
         self.cdn_port = 0
-        """The port in URLs that were handed out; 0 until a line has one."""
         self._written_cdn_port = 0
         self._file: int | None = None
         self._valid_bytes = 0
@@ -68,6 +71,8 @@ class Journal:
         line is skipped, and so is a file that is not a journal; `warnings` says so. While the file cannot be
         read, `append` fails.
         """
+        if self.path is None:
+            return []
         try:
             with self.path.open("rb") as file:
                 file.seek(self._valid_bytes)
@@ -101,18 +106,16 @@ class Journal:
             self._warn(f"{self.path}: {damaged} damaged line(s) were skipped")
         return found
 
-    def set_cdn_port(self, cdn_port: int) -> None:
-        """Set where the CDN listens now; the next `append` writes the port if it has changed."""
-        self.cdn_port = cdn_port
-
     def append(self, generation: Generation) -> None:
         """Hand the generation's line to the operating system, so that it outlives this process.
 
         Raises `OSError` when that fails; then the generation is not in the file.
         """
+        if self.path is None:
+            return
         line = json.dumps(_to_entry(generation), separators=(",", ":")).encode() + b"\n"
         if self._file is None:
-            self._file = self._open()
+            self._file = self._open(self.path)
         if self.cdn_port != self._written_cdn_port:
             line = b'{"cdn_port":%d}\n' % self.cdn_port + line
         if self._valid_bytes == 0:
@@ -134,15 +137,15 @@ class Journal:
             os.close(self._file)
             self._file = None
 
-    def _open(self) -> int:
+    def _open(self, path: Path) -> int:
         """Open the file after its last whole line; a file that is not a journal is moved aside."""
         if self._read_error is not None:  # what could not be read must not be cut off
             raise OSError(self._read_error.errno, self._read_error.strerror)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if self._is_foreign:
-            self.path.replace(self.path.with_name(self.path.name + ".damaged"))
+            path.replace(path.with_name(path.name + ".damaged"))
             self._is_foreign = False
-        file = os.open(self.path, _OPEN_FLAGS, 0o644)
+        file = os.open(path, _OPEN_FLAGS, 0o644)
         try:
             os.ftruncate(file, self._valid_bytes)
         except OSError:

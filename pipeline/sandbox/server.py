@@ -58,7 +58,7 @@ class Sandbox:
     @property
     def journal_warnings(self) -> tuple[str, ...]:
         """What is wrong with the journal, for a person to read; empty when nothing is."""
-        return self._service.journal_warnings
+        return tuple(self._service.journal.warnings)
 
     def add_fault(self, fault: Fault) -> None:
         """Misbehave in that way from now on. Raises `ValueError` for an unknown name."""
@@ -80,7 +80,7 @@ class Sandbox:
         self._cdn = Cdn(self._service, self._renderer, self._handlers)
         try:
             self._cdn_port = await self._serve_cdn()
-            self._service.set_cdn_port(self._cdn_port)
+            self._service.journal.cdn_port = self._cdn_port
             self._cdn.base_url = self.cdn_url
             self._port = await self._serve(self._api_app(), self.options.port)
         except OSError:
@@ -98,7 +98,7 @@ class Sandbox:
         for runner in reversed(self._runners):
             await runner.cleanup()
         self._runners.clear()
-        self._service.close()
+        self._service.journal.close()
         self._renderer.close()
 
     def _api_app(self) -> web.Application:
@@ -131,9 +131,9 @@ class Sandbox:
 
     async def _serve_cdn(self) -> int:
         """Listen where an earlier sandbox's URLs point to, if that port is free and none is asked for."""
-        if self.options.cdn_port == 0 and self._service.cdn_port != 0:
+        if self.options.cdn_port == 0 and self._service.journal.cdn_port != 0:
             with contextlib.suppress(OSError, OverflowError):
-                return await self._serve(self._cdn_app(), self._service.cdn_port)
+                return await self._serve(self._cdn_app(), self._service.journal.cdn_port)
         return await self._serve(self._cdn_app(), self.options.cdn_port)
 
     async def _serve(self, app: web.Application, port: int) -> int:

@@ -8,7 +8,7 @@ import string
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from pipeline.sandbox import clock
 from pipeline.sandbox.catalog import find_model
@@ -45,14 +45,9 @@ class VendorService:
         self.retired: dict[str, Retirement] = {}
         for retirement in options.retired:
             self.retire(retirement)
-        self._journal = Journal(options.journal) if options.journal is not None else None
+        self.journal = Journal(options.journal)
         self._sample_duration_s = parse_durations(options.durations)
         self._creates_received = 0
-
-    @property
-    def journal_warnings(self) -> tuple[str, ...]:
-        """Messages about the journal's state."""
-        return tuple(self._journal.warnings) if self._journal is not None else ()
 
     def retire(self, retirement: Retirement) -> None:
         """Enter a model, by its id or an alias, into the deprecation feed in place of its earlier entry."""
@@ -62,8 +57,7 @@ class VendorService:
 
     def sync_from_journal(self) -> None:
         """Enter what the journal holds and this process does not know yet."""
-        if self._journal is not None:
-            self.state.restore(one for one in self._journal.read_new() if _is_valid(one))
+        self.state.restore(one for one in self.journal.read_new() if _is_valid(one))
 
     def find(self, generation_id: str) -> Generation | None:
         """The generation of that id, also one that another sandbox has since written to the journal."""
@@ -72,20 +66,6 @@ class VendorService:
             self.sync_from_journal()
             found = self.state.find(generation_id)
         return found
-
-    @property
-    def cdn_port(self) -> int:
-        """The port in URLs that were handed out earlier; 0 if there are none."""
-        return self._journal.cdn_port if self._journal is not None else 0
-
-    def set_cdn_port(self, cdn_port: int) -> None:
-        """Remember where the CDN listens: the next sandbox tries that port first."""
-        if self._journal is not None:
-            self._journal.set_cdn_port(cdn_port)
-
-    def close(self) -> None:
-        if self._journal is not None:
-            self._journal.close()
 
     def to_real_s(self, vendor_s: float) -> float:
         return vendor_s / self.options.speed
@@ -129,9 +109,6 @@ class VendorService:
                 return "key-limit"
         return None
 
-    def new_inference_id(self) -> str:
-        return str(uuid4())
-
     def accept(
         self, model: Model, body: Mapping[str, Any], context: RequestContext, key_id: str
     ) -> Generation:
@@ -160,8 +137,7 @@ class VendorService:
             fails=any(fault.name in FAILURE_FAULTS for fault in faults),
             key_id=key_id,
         )
-        if self._journal is not None:
-            self._journal.append(generation)
+        self.journal.append(generation)
         self.state.add(generation)
         self.state.key_problems.pop(key_id, None)
         return generation

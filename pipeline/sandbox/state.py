@@ -14,6 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.sandbox import clock
+from pipeline.sandbox.faults.injector import RequestContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -81,6 +82,11 @@ class Generation:
         return str(self.body.get("prompt", ""))
 
     @property
+    def context(self) -> RequestContext:
+        """What faults of requests about it go by."""
+        return RequestContext(self.id, self.prompt, self.correlation_id, self.number + 1)
+
+    @property
     def status(self) -> Status:
         return self.status_at(clock.now())
 
@@ -116,7 +122,6 @@ class RefusedCreate:
     request_id: str
     created_at: float
     key_id: str
-    status_code: int
 
 
 @dataclass(slots=True)

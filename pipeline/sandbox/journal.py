@@ -93,6 +93,9 @@ class Journal:
         whole = data[: data.rfind(b"\n") + 1]
         lines = whole.removeprefix(HEADER).splitlines() if self._valid_bytes == 0 else whole.splitlines()
         self._valid_bytes += len(whole)
+        return self._parse_lines(lines)
+
+    def _parse_lines(self, lines: list[bytes]) -> list[Generation]:
         found: list[Generation] = []
         damaged = 0
         for line in lines:

@@ -17,7 +17,7 @@ from pipeline.sandbox import clock
 from pipeline.sandbox.catalog import find_model
 from pipeline.sandbox.faults.injector import FaultPoint
 from pipeline.sandbox.file_response import etag_of, send_file
-from pipeline.sandbox.service import clip_count, clip_label, clip_shape
+from pipeline.sandbox.service import clip_count, clip_label, clip_shape, context_of
 from pipeline.sandbox.state import Status
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Cdn:
     async def _send_clip(
         self, request: web.Request, generation: Generation, index: int
     ) -> web.StreamResponse:
-        fault = self._service.injector.pick(FaultPoint.CDN, generation.context)
+        fault = self._service.injector.pick(FaultPoint.CDN, context_of(generation))
         data = await self._clip_bytes(generation, index)
         if fault is not None:
             return await self._handlers.cdn(request, fault, data)

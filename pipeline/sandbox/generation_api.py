@@ -15,7 +15,7 @@ from pipeline.sandbox.faults.status_changes import apply_generation_faults
 from pipeline.sandbox.middleware import correlation_id
 from pipeline.sandbox.pictures import PictureRefusedError, with_small_pictures
 from pipeline.sandbox.responses import error_response, generation_body, generation_headers, json_response
-from pipeline.sandbox.service import clip_count
+from pipeline.sandbox.service import clip_count, context_of
 from pipeline.sandbox.state import FINAL_STATUSES, RefusedCreate, Status
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class GenerationApi:
         if generation is None:
             return error_response(request, 404, f"Generation {generation_id} was not found")
         generation.polls += 1
-        fault = self._service.injector.pick(FaultPoint.STATUS, generation.context)
+        fault = self._service.injector.pick(FaultPoint.STATUS, context_of(generation))
         if fault is None:
             return self._status_response(generation)
         if fault.name == "status-other-id":

@@ -167,6 +167,11 @@ class VendorService:
                 return f"{uuid}:{model}"
 
 
+def context_of(generation: Generation) -> RequestContext:
+    """Return what faults of requests about a generation go by."""
+    return RequestContext(generation.id, generation.prompt, generation.correlation_id, generation.number + 1)
+
+
 def _is_valid(generation: Generation) -> bool:
     """Whether this sandbox could have accepted the generation."""
     model = find_model(generation.model)

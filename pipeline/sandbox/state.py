@@ -14,7 +14,6 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.sandbox import clock
-from pipeline.sandbox.faults.injector import RequestContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -80,11 +79,6 @@ class Generation:
     @property
     def prompt(self) -> str:
         return str(self.body.get("prompt", ""))
-
-    @property
-    def context(self) -> RequestContext:
-        """What faults of requests about it go by."""
-        return RequestContext(self.id, self.prompt, self.correlation_id, self.number + 1)
 
     @property
     def status(self) -> Status:

@@ -24,6 +24,12 @@ URL_WAIT_INTERVALS: Final = 18.0
 """How long a completed generation may be without a URL, in poll intervals: three minutes at 10 s."""
 
 
+NOT_FOUND_INTERVALS: Final = 18.0
+MIN_NOT_FOUND_POLLS: Final = 3
+"""A generation is unknown to the vendor once 404 was all it answered for this long (in poll intervals: three
+minutes at 10 s) and this often; a replica that lags behind knows it sooner."""
+
+
 @dataclass(slots=True)
 class _Observed:
     """What unconfirmed answers have said so far; times on the run's clock."""
@@ -104,3 +110,23 @@ class Confirmations:
             return rest_s
         self.forget(key)
         return status
+
+
+class UnknownIds:
+    """Since when, and how often, the vendor has answered polls of a generation with 404."""
+
+    def __init__(self, interval_s: float) -> None:
+        self._limit_s = NOT_FOUND_INTERVALS * interval_s
+        self._not_found: dict[str, tuple[float, int]] = {}
+
+    def forget(self, key: str) -> None:
+        self._not_found.pop(key, None)
+
+    def on_not_found(self, key: str, now: float) -> bool:
+        """Count a 404; return whether it was the only answer for so long that the generation is unknown."""
+        since, polls = self._not_found.get(key, (now, 0))
+        self._not_found[key] = since, polls + 1
+        if polls + 1 < MIN_NOT_FOUND_POLLS or now - since < self._limit_s:
+            return False
+        self.forget(key)
+        return True

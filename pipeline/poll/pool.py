@@ -15,7 +15,7 @@ from pipeline.model import State
 from pipeline.net.retry_after import parse_retry_after
 from pipeline.plan import NO_VIDEO
 from pipeline.poll.apply_status import mark_failed, mark_ready
-from pipeline.poll.confirmation import Confirmations
+from pipeline.poll.confirmation import Confirmations, UnknownIds
 from pipeline.poll.dispatcher import Dispatcher
 from pipeline.poll.duration_key import record_duration_key
 
@@ -30,11 +30,6 @@ if TYPE_CHECKING:
 
 MAX_KEY_REFUSALS: Final = 3
 """How many polls in a row may be answered with 401 before polling makes no more sense."""
-
-NOT_FOUND_INTERVALS: Final = 18.0
-MIN_NOT_FOUND_POLLS: Final = 3
-"""A generation is unknown to the vendor once 404 was all it answered for this long (in poll intervals: three
-minutes at 10 s) and this often; a replica that lags behind knows it sooner."""
 
 MAX_PAUSE_INTERVALS: Final = 60.0
 """The longest that a `Retry-After` keeps polls back: ten minutes at 10 s. A poll costs nothing, and an answer
@@ -61,7 +56,7 @@ class PollerPool:
         self._pause_ends_at = 0.0
         self._unknown_statuses: set[str] = set()
         self._last_errors: dict[str, str] = {}
-        self._not_found: dict[str, tuple[float, int]] = {}
+        self._unknown_ids = UnknownIds(run.settings.poll_interval)
 
     def generating_count(self) -> int:
         """Return how many generations an earlier run left to poll."""
@@ -119,7 +114,7 @@ class PollerPool:
             return
         run.deps.rate_limit.on_success(run.deps.clock())
         self._last_errors.pop(key, None)
-        self._not_found.pop(key, None)
+        self._unknown_ids.forget(key)
         self._key_rejections = 0
         await self._on_status(record, status)
 
@@ -192,14 +187,8 @@ class PollerPool:
 
     async def _left_as_unknown(self, record: Record, error: StatusError, now: float) -> bool:
         """Hand a generation over that the vendor has answered with nothing but 404 for minutes."""
-        if error.http_status != 404:
+        if error.http_status != 404 or not self._unknown_ids.on_not_found(record.key, now):
             return False
-        since, polls = self._not_found.get(record.key, (now, 0))
-        self._not_found[record.key] = since, polls + 1
-        limit_s = NOT_FOUND_INTERVALS * self._run.settings.poll_interval
-        if polls + 1 < MIN_NOT_FOUND_POLLS or now - since < limit_s:
-            return False
-        del self._not_found[record.key]
         failed = self._confirmations.last_error(record.key)
         self._untrack(record.key)
         # 404 proves no failure, and a completed generation is paid: the log has to say more.

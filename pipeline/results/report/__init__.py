@@ -49,24 +49,22 @@ def render(
     """Return the page. `generated_at` is seconds since the epoch; `title` is what the batch is called.
 
     `next_command` is shown as what to do next. A `live` page listens to `./events` and keeps itself up to
-    date; any other makes no request but for the files beside it and, in a row's details, the row's source
-    image. `since` is the last change that the page contains. `sandbox` says that no money is real. A page for
-    a `client` has the clips and nothing of how they were made. `batch` is the ledger's identity, by which a
-    browser keeps the picks of a page on disk; a live page with a `token` sends them to its server.
+    date; any other asks for the files beside it and, in a row's details, the row's source image. `since` is
+    the last change that the page contains. `sandbox` says that no money is real. A page for a `client` has
+    the clips and nothing of how they were made. `batch` is the ledger's identity, by which a browser keeps
+    the picks of a page on disk; a live page with a `token` sends them to its server.
     """
     rows = page_records(records, live=live)
     review = "" if client else ("live" if token else "") if live else "file"
     style, script = _read_asset("page.css"), _build_script(live=live)
+    facts = {"title": title, "manifest": manifest, "next_command": next_command, "client": client}
     payload = page_data.page_payload(
         rows, sandbox=sandbox, since=since, review=review, batch=batch or title, token=token
     )
     return _template("page.html").render(
         **_template_context(rows, live, sandbox, money),
-        client=client,
-        title=title,
-        manifest=manifest,
+        **facts,
         generated_at=iso(generated_at),
-        next_command=next_command,
         style=style,
         script=script,
         policy=_content_security_policy(style, script, live),

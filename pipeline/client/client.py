@@ -30,7 +30,7 @@ from pipeline.client.connection import (
 )
 from pipeline.client.create_result import CreateResponse, accepted_after_all, classify_create
 from pipeline.client.endpoint import ApiKey, normalize_base_url
-from pipeline.client.error_parsing import error_message, request_id
+from pipeline.client.error_parsing import error_message
 from pipeline.client.json_values import UnreadableResponseError, parse_object
 from pipeline.client.log_responses import LogPage, parse_log_page
 from pipeline.client.missing_models import MissingModels
@@ -277,7 +277,7 @@ class Api:
 
     def _status_error(self, response: aiohttp.ClientResponse, body: bytes) -> StatusError:
         message, headers = f"HTTP {response.status}: {error_message(body)}", response.headers
-        return StatusError(response.status, message, retry_after_header(headers), request_id(headers, body))
+        return StatusError(response.status, message, retry_after_header(headers))
 
     def _open_get(
         self, url: URL, *, fresh: bool = False

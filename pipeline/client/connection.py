@@ -121,16 +121,17 @@ def open_session(
     )
 
 
-async def read_bounded(response: aiohttp.ClientResponse) -> bytes:
+async def read_bounded(response: aiohttp.ClientResponse, max_bytes: int | None = None) -> bytes:
     """Read a body of bounded size; raises `ValueError` when it is larger than any answer can be."""
+    limit = MAX_RESPONSE_BYTES if max_bytes is None else max_bytes
     length = response.content_length
-    if length is not None and length <= MAX_RESPONSE_BYTES and "Content-Encoding" not in response.headers:
+    if length is not None and length <= limit and "Content-Encoding" not in response.headers:
         return await response.read()
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > MAX_RESPONSE_BYTES:
-            raise ValueError(f"an answer of more than {MAX_RESPONSE_BYTES} bytes")
+        if len(body) > limit:
+            raise ValueError(f"an answer of more than {limit} bytes")
     return bytes(body)
 
 

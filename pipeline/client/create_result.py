@@ -76,7 +76,7 @@ def classify_create(response: CreateResponse, key_source: str) -> CreateResult:
     if status == 401:
         return AccountBlocked(StopReason.KEY, f"the key read from {key_source} was refused: {message}")
     if status in (402, 403):
-        return AccountBlocked(StopReason.CREDITS, message, request_id=asked)
+        return AccountBlocked(StopReason.CREDITS, message)
     if status == 404:
         return Rejected(Failure("not_found", f"{message} (POST {response.url})"), asked)
     if status == 429:

@@ -10,11 +10,12 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import aiohttp
 from anyio import to_thread
 
+from pipeline.client.connection import read_bounded
 from pipeline.errors import UsageError
 from pipeline.net.json_cache import read_json, write_json
 from pipeline.net.proxy import proxy_for, proxy_request_options
@@ -36,8 +37,7 @@ class Document:
     from_cache: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Cached:
+class _Cached(NamedTuple):
     etag: str
     content: Any
 
@@ -75,7 +75,7 @@ class Documents:
                 return Document(cached.content)
             if response.status != 200:
                 return _kept(cached, f"HTTP {response.status}")
-            content = json.loads(await _read_bounded(response))
+            content = json.loads(await read_bounded(response, MAX_DOCUMENT_BYTES))
             etag = response.headers.get("ETag", "")
         if content is None:
             return _kept(cached, "its answer is empty")
@@ -107,13 +107,3 @@ def _describe_error(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"the proxy opened no tunnel: HTTP {error.status} {error.message}".rstrip()
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
-    """Read the body; raises `ValueError` beyond `MAX_DOCUMENT_BYTES`."""
-    body = bytearray()
-    async for chunk in response.content.iter_chunked(65536):
-        body += chunk
-        if len(body) > MAX_DOCUMENT_BYTES:
-            raise ValueError("the answer is too large")
-    return bytes(body)

@@ -42,13 +42,8 @@ _CONTENT_QUALIFIERS: Final = (
 """What makes "content" a judgement: alone it occurs in transport errors (Content-Length), too."""
 
 _INVALID_INPUT_MARKERS: Final = (
-    "invalid",
-    "validation",
-    "unprocessable",
-    "bad request",
-    "badrequest",
-    "value_error",
-)
+    "invalid", "validation", "unprocessable", "bad request", "badrequest", "value_error",
+)  # fmt: skip
 
 
 def request_id(headers: Mapping[str, str], body: bytes) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
-from pipeline.client.error_parsing import generation_failure, parse_error, request_id_of
+from pipeline.client.error_parsing import generation_failure, parse_error
 from pipeline.client.json_values import (
     UnreadableResponseError,
     parse_amount,
@@ -58,7 +58,6 @@ class GenerationStatus:
     failure: Failure | None = None
     credits_used: float | None = None
     usd_spent: float | None = None
-    request_id: str = ""
     video_urls: tuple[str, ...] = ()
 
 
@@ -72,7 +71,6 @@ class StatusError:
     http_status: int
     message: str
     retry_after: str | None = None
-    request_id: str = ""
     misdirected: bool = False
 
 
@@ -115,7 +113,6 @@ class AccountBlocked:
     reason: StopReason
     message: str
     retry_after: str | None = None
-    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +154,6 @@ def parse_generation(payload: Mapping[str, object], headers: Mapping[str, str]) 
         failure,
         usage_credits,
         usd,
-        request_id_of(headers, payload) if failure is not None else "",
         urls if len(urls) > 1 else (),
     )
 

@@ -32,23 +32,20 @@ _REQUEST_FIELD_OF: Final = {"audio": "generate_audio", "seconds": "duration"}
 
 
 @dataclass(frozen=True, slots=True)
-class Quote:
-    """What a batch will cost. `total_usd` is over the rows whose price is known, None when none is."""
+class ModelQuote:
+    """One model's share of a quote. `total_usd` is over the rows whose price is known, None when none is."""
 
     rows: int
     total_usd: float | None
     unknown_rows: int
-    by_model: Mapping[str, ModelQuote]
-    prices: tuple[float | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class ModelQuote:
-    """One model's share of a quote."""
+class Quote(ModelQuote):
+    """What a batch will cost."""
 
-    rows: int
-    total_usd: float | None
-    unknown_rows: int
+    by_model: Mapping[str, ModelQuote]
+    prices: tuple[float | None, ...]
 
 
 def price_usd(

@@ -193,7 +193,7 @@ async def test_the_id_in_an_error_is_polled_before_the_row_is_in_doubt(
 async def test_a_refused_poll_is_an_error_with_its_status(status: int) -> None:
     headers = {"Retry-After": "7", "Location": "/elsewhere"}
     seen = await get_status(status, error_body(status, "no"), headers)
-    assert seen == StatusError(status, f"HTTP {status}: no", "7", "r")
+    assert seen == StatusError(status, f"HTTP {status}: no", "7")
 
 
 @pytest.mark.parametrize(

@@ -71,9 +71,8 @@ MIN_REDACTED_KEY_CHARS: Final = 5
 class Api:
     """A client of the vendor's API, to be used as an async context manager.
 
-    Creates go over connections of their own, one each: a kept-alive connection that the server closes at
-    the moment of reuse loses a POST in a way that proves nothing, which
-    costs more than a handshake.
+    Creates go over connections of their own, one each: a kept-alive connection that the server closes at the
+    moment of reuse loses a POST in a way that proves nothing, which costs more than a handshake.
     """
 
     def __init__(
@@ -139,18 +138,14 @@ class Api:
         data = body.encode("utf-8", "replace")
         # A picture in it takes its time on a slow line, and an answer that is not waited for is a doubt.
         total_s = self._timeout_s + len(data) / SLOW_LINE_BYTES_PER_S
-        headers = {
-            **self._headers,
-            "Content-Type": "application/json",
-            "X-Client-Request-Id": correlation_id,
-        }
+        own = {"Content-Type": "application/json", "X-Client-Request-Id": correlation_id}
         trace = RequestTrace(self._may_create, system.wall())
         try:
             async with self._create_session.post(
                 self._generations_url,
                 data=io.BytesIO(data),
                 timeout=aiohttp.ClientTimeout(total_s, sock_connect=CONNECT_TIMEOUT_S),
-                headers=headers,
+                headers=self._headers | own,
                 # A redirect would carry the key to another host, or turn the POST into a GET.
                 allow_redirects=False,
                 trace_request_ctx=trace,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.options import model_option, picture_options, picture_settings, takes_option
+from pipeline.cli.options import model_option, picture_options, takes_option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pipeline.model import Job
+    from pipeline.runner.estimate import Estimate
     from pipeline.submit.pricing import Quote
 
 _ROWS_SHOWN = 40
@@ -36,8 +36,9 @@ def command(
     """
     import anyio
 
-    jobs, quote, balance, notes = anyio.run(_estimate, manifest, base_url, model, takes, ways)
-    for note in notes:
+    estimate = anyio.run(_estimate, manifest, base_url, model, takes, ways)
+    jobs, quote, balance = estimate.jobs, estimate.quote, estimate.balance_usd
+    for note in estimate.notes:
         click.echo(f"note: {note}", err=True)
     if as_json:
         _print_json(quote, balance)
@@ -48,49 +49,20 @@ def command(
 
 async def _estimate(
     path: Path, base_url: str | None, model: str | None, takes: int | None, ways: Mapping[str, Any]
-) -> tuple[Sequence[Job], Quote, float | None, tuple[str, ...]]:
+) -> Estimate:
     import os
 
-    import aiohttp
     from anyio import to_thread
 
-    from pipeline.client.catalog import Catalog
-    from pipeline.client.connection import USER_AGENT
     from pipeline.client.endpoint import normalize_base_url
-    from pipeline.client.preflight import check_api
-    from pipeline.errors import UsageError
     from pipeline.runner.credentials import find_base_url, find_key
-    from pipeline.runner.manifest_loading import (
-        cache_dir,
-        check_local_pictures,
-        check_with_catalogue,
-        parse_manifest,
-        price_manifest,
-    )
-    from pipeline.runner.preflight import raise_obstacle
-    from pipeline.runner.retired_models import check_retired
+    from pipeline.runner.estimate import estimate_manifest
+    from pipeline.runner.manifest_loading import cache_dir, parse_manifest
 
     url = normalize_base_url(find_base_url(base_url, os.environ))
     key = find_key(os.environ)
     parsed = await to_thread.run_sync(parse_manifest, path, model, takes)
-    if not parsed.other_models:
-        parsed.to_loaded()  # a mistake is reported before the network is asked
-    found = await check_api(url, key)
-    warnings = raise_obstacle(found)
-    async with aiohttp.ClientSession(headers={"User-Agent": USER_AGENT}) as session:
-        catalogue = Catalog(session, url, cache_dir())
-        loaded = await check_with_catalogue(parsed, catalogue)
-        known_warnings = len(loaded.manifest.warnings)
-        settings = picture_settings(ways, loaded.manifest)
-        loaded = await to_thread.run_sync(partial(check_local_pictures, loaded, settings, needs_way=False))
-        quote, notes = await price_manifest(loaded, catalogue)
-        retired = await check_retired((job.model for job in loaded.manifest.jobs), catalogue)
-    if retired.withdrawn:
-        raise UsageError(retired.obstacle)
-    if key is not None and found.balance_usd is None:
-        warnings += ("the balance could not be read",)
-    warnings = (*map(str, loaded.manifest.warnings[known_warnings:]), *loaded.picture_notes, *warnings)
-    return loaded.manifest.jobs, quote, found.balance_usd, (*retired.notes, *notes, *warnings)
+    return await estimate_manifest(parsed, url, key, cache_dir(), ways)
 
 
 def _print_json(quote: Quote, balance: float | None) -> None:

@@ -74,11 +74,14 @@ def next_step(
     *,
     batch_usd: float | None = None,
 ) -> NextStep:
-    """Return what to do next. `argv` are the arguments of the run, without anything secret.
+    """Return what to do next. `argv` are the arguments of the run, without anything secret; a batch made in
+    code has none, and no command continues it.
 
     `batch_usd` is what the whole batch is expected to cost: the `--max-cost` that is offered after a run
     that the budget stopped.
     """
+    if not argv:
+        return NextStep()
     if has_open_rows(records) or stop_reason not in (None, StopReason.INTERRUPTED):
         if stop_reason is StopReason.BUDGET and batch_usd:
             enough = f"{math.ceil(batch_usd * 100 - 1e-6) / 100:.2f}"

@@ -59,7 +59,7 @@ async def open_api(
     """Open the API, or start the sandbox; return it with the final base URL and the sandbox's warnings."""
     warnings: tuple[str, ...] = ()
     sandbox = config.request.sandbox
-    if sandbox:
+    if not config.base_url:
         url, warnings = await start_sandbox(stack, config.paths.folder, config.request.sandbox_speed)
         config = replace(config, base_url=url)
     _, connections, _ = fit_to_open_files(config.settings, file_limit)

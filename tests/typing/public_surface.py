@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, assert_never, assert_type
 
+from pipeline import Batch, Estimate, Event, Results, Row, RowChanged, run
 from pipeline.client import (
     Accepted,
     AccountBlocked,
@@ -107,3 +108,14 @@ async def engine_types(engine: Engine, error: StopRun) -> None:
     assert_type(engine.records(), list[Record])
     engine.stop_submitting(error)
     engine.stop_submitting("credits")  # type: ignore[arg-type]
+
+
+async def batch_types() -> None:
+    async with Batch("night.yaml", sandbox=True, max_cost=5.0) as batch:
+        assert_type(await batch.estimate(), Estimate)
+        async for event in batch.run():
+            assert_type(event, RowChanged | Event)
+        assert_type(await batch.results(), Results)
+    Batch([("https://example.com/a.jpg", "A prompt.")], concurency=3)  # type: ignore[call-arg]
+    Batch("night.yaml", max_cost="much")  # type: ignore[arg-type]
+    assert_type(run([{"image_url": "u", "prompt": "p"}], title="x")[0], Row)

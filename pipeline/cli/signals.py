@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 from contextlib import contextmanager, suppress
@@ -42,7 +43,10 @@ HANGUP_MESSAGE: Final = "the terminal was closed: no new submissions; finishing 
 AT_ONCE_MESSAGE: Final = b"veobatch: stopped at once; the same command goes on from here\n"
 FAREWELL_LIMIT_S: Final = 0.2
 
-_NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+"""SIGHUP is POSIX's; SIGBREAK is what Windows has for a console that asks a program to end."""
+
+_NUMBERS: Final = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
 
 class Interrupted(KeyboardInterrupt):
@@ -69,7 +73,7 @@ class SignalGuard:
         self._interruptible = True
         self._count = 0
         self._exit_at = inf
-        self._wakeups: list[int] = []
+        self._wakeups: list[socket.socket] = []
         self.signal_name = ""
         self.exit_code: ExitCode | None = None
 
@@ -78,10 +82,10 @@ class SignalGuard:
 
         A signal that is ignored stays so: `nohup` and shells' background jobs rely on it.
         """
-        receiver, sender = os.pipe()
-        os.set_blocking(sender, False)
-        self._wakeups.append(receiver)
-        signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+        receiver, sender = socket.socketpair()  # Windows selects sockets alone
+        sender.setblocking(False)
+        self._wakeups += [receiver, sender]
+        signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
         for number in _NUMBERS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._on_main_thread)
@@ -185,8 +189,8 @@ class SignalGuard:
             if rest_s <= 0:
                 self._exit_now()
                 return
-            ready, _, _ = select.select(self._wakeups, [], [], None if rest_s == inf else rest_s)
-            for number in b"".join(os.read(wakeup, 64) for wakeup in ready):
+            ready, _, _ = select.select(self._wakeups[:1], [], [], None if rest_s == inf else rest_s)
+            for number in b"".join(wakeup.recv(64) for wakeup in ready):
                 if number in _NUMBERS:
                     self.on_signal(number)
 

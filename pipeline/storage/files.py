@@ -14,6 +14,8 @@ import platform
 import shutil
 import stat
 import threading
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Final
 
 from pipeline.errors import StoreError
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 READ_BYTES: Final = 1024 * 1024
+ON_WINDOWS: Final = os.name == "nt"
+REPLACE_ATTEMPTS: Final = 10
+REPLACE_WAIT_S: Final = 0.1
 DISK_FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _ADVICE: Final = {
@@ -50,7 +55,8 @@ def to_store_error(error: OSError, root: Path) -> StoreError:
 
 def open_part(path: Path) -> int:
     """Open a partial file for reading and writing, created if need be; never through a link."""
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    extra = (getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_BINARY"))
+    flags = reduce(or_, extra, os.O_RDWR | os.O_CREAT)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         return os.open(path, flags, 0o666)
@@ -95,7 +101,7 @@ def path_names_file(file: int, path: Path) -> bool:
 def hash_range(sha: hashlib._Hash, file: int, start: int, end: int) -> None:
     """Feed the bytes of an open file from `start` to `end` to a hash."""
     while start < end:
-        chunk = os.pread(file, min(READ_BYTES, end - start), start)
+        chunk = _read_at(file, min(READ_BYTES, end - start), start)
         if not chunk:
             raise OSError(errno.EIO, "the file got shorter while it was read")
         sha.update(chunk)
@@ -141,6 +147,31 @@ def stamp_of(path: Path) -> FileStamp | None:
     return FileStamp(found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
 
 
+def _read_at(file: int, count: int, position: int) -> bytes:
+    """Read without moving the file's position. Windows has no `pread`: there it is put back."""
+    if not ON_WINDOWS:
+        return os.pread(file, count, position)
+    before = os.lseek(file, 0, os.SEEK_CUR)
+    try:
+        os.lseek(file, position, os.SEEK_SET)
+        return os.read(file, count)
+    finally:
+        os.lseek(file, before, os.SEEK_SET)
+
+
+def replace_over(source: Path, target: Path) -> None:
+    """Move `source` over `target`. Windows refuses while somebody reads that; mostly it passes at once."""
+    for attempt in range(REPLACE_ATTEMPTS):
+        try:
+            source.replace(target)
+        except PermissionError:
+            if not ON_WINDOWS or attempt == REPLACE_ATTEMPTS - 1:
+                raise
+            threading.Event().wait(REPLACE_WAIT_S)
+        else:
+            return
+
+
 def replace_file(path: Path, data: bytes, durable: bool) -> None:
     """Put `data` under `path` at once: readers see the old bytes or the new ones, never a mixture."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +182,7 @@ def replace_file(path: Path, data: bytes, durable: bool) -> None:
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        temporary.replace(path)
+        replace_over(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -219,7 +250,7 @@ def sync_file(path: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make a rename survive a power cut. Where folders cannot be opened (Windows) there is no such call."""
-    if os.name == "nt":
+    if ON_WINDOWS:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:

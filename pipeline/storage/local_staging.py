@@ -205,6 +205,8 @@ class LocalStagedFile:
             target.rename(aside)
             note = f"a different {path} was there already; it is now {aside.name}"
         self._check_ownership()  # hashing took its time, and a process may be stopped for longer
+        if files.ON_WINDOWS and self._file is not None:  # an open file cannot be renamed there
+            self._file._file.close()  # type: ignore[attr-defined]  # left out of the stubs
         self._part_path.rename(target)
         self._store.sync_folders(target.parent)
         self._origin_path.unlink(missing_ok=True)

@@ -63,6 +63,10 @@ class RunRequest:
     as_new: bool = False
     select: tuple[str, ...] = ()
     limit: int | None = None
+    receipts: bool = False
+    on_done: str | None = None
+    webhook: str | None = None
+    allow_private_webhook: bool = False
 
     @property
     def retry(self) -> RetrySelection:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -32,6 +34,7 @@ COMMANDS: Final = {
     "adopt": "Take over a generation that was made elsewhere.",
     "doctor": "Check network, address, key, folder and manifest; spends nothing.",
     "schema": "Print the JSON Schema of manifests, for editors.",
+    "mcp": "Let an assistant validate, run and read batches, within a budget.",
     "sandbox": "Serve the stand-in API: free, offline, with faults by name.",
 }
 
@@ -107,6 +110,10 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command and exit with its code; the one place where everything is caught."""
+    for stream in (sys.stdout, sys.stderr):
+        # A Windows code page, or LANG=C, has not every character of a prompt: that must not end a run.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     guard = signals.current()
     guard.install()
     guard.leave(_run())

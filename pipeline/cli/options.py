@@ -33,7 +33,7 @@ RUN_OPTION_GROUPS: Final = {
         "allow_private_images", "image_store", "image_store_public", "image_link_life", "image_base_url",
         "fit",
     ),
-    "Reports": ("serve", "junit", "notify"),
+    "Reports": ("serve", "junit", "notify", "receipts", "on_done", "webhook", "allow_private_webhook"),
 }  # fmt: skip
 """What `run --help` shows under which heading; every other option comes last."""
 

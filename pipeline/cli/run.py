@@ -153,6 +153,10 @@ def _settings_options(function: Any) -> Any:
     "--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write a JUnit file at the end."
 )
 @click.option("--notify", metavar="URL", multiple=True, help="Send a message at the end (apprise URL).")
+@click.option("--receipts", is_flag=True, help="Write <id>.json beside each clip: all that made it.")
+@click.option("--on-done", metavar="CMD", help="Run CMD at each row's end and the run's; JSON on its stdin.")
+@click.option("--webhook", metavar="URL", help="Post the same to URL; signed with VEOBATCH_WEBHOOK_SECRET.")
+@click.option("--allow-private-webhook", is_flag=True, help="Allow a webhook on a private address.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before spending money.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON summary on standard output.")
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only; nothing when all went well.")

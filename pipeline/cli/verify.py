@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @ledger_options
 def command(target: str, output: str | None, ledger_choice: LedgerChoice, as_json: bool) -> int:
-    """Read every saved video and compare it with what was saved. Changes and requests nothing.
+    """Read every saved video, and its receipt, and compare it with what was saved. Changes nothing.
 
     Exit codes: 0 all are intact, 1 some were altered or are missing. Videos that an earlier run already
     found moved away are listed and count as neither.
@@ -43,18 +43,22 @@ def command(target: str, output: str | None, ledger_choice: LedgerChoice, as_jso
 async def _verify(paths: BatchPaths, as_json: bool) -> int:
     from pipeline.batch.ledger_access import open_read_only_ledger
     from pipeline.model import State
+    from pipeline.results.receipts import META_NAME
     from pipeline.storage import open_store
 
     async with await open_read_only_ledger(paths) as ledger:
         done = [record for record in await ledger.load() if record.state is State.DONE and record.artifact]
+        expected = await ledger.meta_get(META_NAME) is not None
     store = open_store(paths.output)
     try:
         found = await _check(store, done)
+        receipts = await _check_receipts(store, done, expected=expected)
     finally:
         await store.aclose()
-    result = _result(done, found)
+    result = _result(done, found) | receipts
     click.echo(json.dumps(result) if as_json else "\n".join(_lines(result)))
-    return int(ExitCode.SOME_FAILED if result["altered"] or result["missing"] else ExitCode.DONE)
+    bad = any(result[kind] for kind in ("altered", "missing", *receipts))
+    return int(ExitCode.SOME_FAILED if bad else ExitCode.DONE)
 
 
 async def _check(store: OutputStore, done: Sequence[Record]) -> list[Checked]:
@@ -72,6 +76,26 @@ async def _check(store: OutputStore, done: Sequence[Record]) -> list[Checked]:
             bar.update(artifact.size_bytes if artifact else 0)
 
         return await check_saved(store, done, read_all=True, on_checked=on_checked)
+
+
+async def _check_receipts(
+    store: OutputStore, done: Sequence[Record], *, expected: bool
+) -> dict[str, list[dict[str, str]]]:
+    """Return the receipts that do not agree with the ledger, and those that are missing when `expected`."""
+    from pipeline.results.receipts import differences, make_receipt, receipt_path
+    from pipeline.results.run_log import Redactor
+
+    bad: dict[str, list[dict[str, str]]] = {"receipt_altered": [], "receipt_missing": []}
+    for record in done:
+        if record.artifact is None or record.artifact.moved:
+            continue
+        path = receipt_path(record.artifact)
+        data = await store.read_bytes(path)
+        if data is None:
+            bad["receipt_missing"] += [{"id": record.id, "path": path}] if expected else []
+        elif differences(data, make_receipt(record, "", sandbox=False, redact=Redactor())):
+            bad["receipt_altered"].append({"id": record.id, "path": path})
+    return bad
 
 
 def _result(done: Sequence[Record], found: Sequence[Checked]) -> dict[str, Any]:
@@ -92,8 +116,8 @@ def _result(done: Sequence[Record], found: Sequence[Checked]) -> dict[str, Any]:
 
 def _lines(result: dict[str, Any]) -> list[str]:
     lines = [
-        f"{kind}: {file['path']} ({file['id']})"
-        for kind in ("altered", "missing", "moved")
+        f"{kind.replace('_', ' ')}: {file['path']} ({file['id']})"
+        for kind in ("altered", "missing", "moved", "receipt_altered", "receipt_missing")
         for file in result[kind]
     ]
     counts = Counter({kind: len(result[kind]) for kind in ("altered", "missing", "moved")})
@@ -103,4 +127,6 @@ def _lines(result: dict[str, Any]) -> list[str]:
         lines.append("Next: veobatch run fetches altered videos again and keeps the old file beside them")
     if result["missing"] or result["moved"]:
         lines.append("Next: veobatch run --fetch-missing downloads missing videos again")
+    if result["receipt_altered"] or result["receipt_missing"]:
+        lines.append("Next: veobatch run --receipts writes missing receipts again; remove altered ones first")
     return lines

@@ -53,6 +53,22 @@ def hold_lock(folder: Path, *, command: str, started_at: str) -> Iterator[None]:
         lock.release()
 
 
+def holder_pid(folder: Path) -> int | None:
+    """Return the process of this machine that has `folder`, None when none has it, or one elsewhere."""
+    try:
+        holder = json.loads((folder / HOLDER_FILE_NAME).read_text(encoding="utf-8"))
+        pid = int(holder["pid"])
+        if holder["host"] != socket.gethostname():
+            return None
+        # A process that was killed leaves its file behind; the lock falls with it.
+        FileLock(folder / LOCK_FILE_NAME, timeout=0, mode=0o644).acquire().lock.release()
+    except Timeout:
+        return pid
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return None
+
+
 def _describe_holder(folder: Path) -> str:
     try:
         holder = json.loads((folder / HOLDER_FILE_NAME).read_text(encoding="utf-8"))

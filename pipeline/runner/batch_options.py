@@ -44,6 +44,10 @@ class BatchOptions(TypedDict, total=False):
     resubmit_in_doubt: bool
     begin_anew: bool
     as_new: bool
+    receipts: bool
+    on_done: str
+    webhook: str
+    allow_private_webhook: bool
     concurrency: int
     downloads: int
     poll_interval: float

@@ -12,6 +12,7 @@ from pipeline.client import ApiKey, normalize_base_url
 from pipeline.errors import UsageError
 from pipeline.runner.credentials import find_base_url, require_key
 from pipeline.runner.embedded_sandbox import SANDBOX_KEY, sandbox_settings
+from pipeline.runner.hooks import make_targets
 from pipeline.runner.manifest_loading import parse_manifest
 from pipeline.settings import resolve
 from pipeline.storage import open_store
@@ -55,6 +56,7 @@ def configure(request: RunRequest) -> RunConfig:
     manifest = parsed.manifest if parsed.other_models else parsed.to_loaded().manifest
     settings = resolve_settings(request, manifest.run if manifest else {})
     _check_cluster(request)
+    make_targets(request, os.environ)  # what cannot be used is said before anything is opened
     paths = batch_paths(request.manifest, request.output, request.ledger_choice, sandbox=request.sandbox)
     store = open_store(paths.output)
     if request.sandbox:

@@ -23,7 +23,7 @@ from pipeline.poll.rate_limit import AdaptiveRateLimit
 from pipeline.poll.schedule import PollSchedule
 from pipeline.run_context import Dependencies
 from pipeline.run_state import RunOutcome
-from pipeline.runner.observers import RunObservers, make_results_writer
+from pipeline.runner.observers import RunObservers, make_hooks, make_results_writer
 from pipeline.runner.prepare import report_start
 from pipeline.runner.summary import RunSummary
 from pipeline.submit.budget import Budget
@@ -57,6 +57,7 @@ async def stop_before_start(prepared: PreparedRun, obstacle: Finding) -> RunSumm
     writer, next_command = make_results_writer(prepared), str(summary.next_step())
     if not await writer.finish(records, next_command=next_command, money=summary.money):
         summary = replace(summary, results_not_written=True)
+    await make_hooks(prepared).finish(summary)
     return summary
 
 
@@ -128,11 +129,10 @@ async def _run_engine(
         money=await observers.money(),
     )
     await observers.remember_run(outcome.stop_reason, control.signal_name)
-    next_command, money = str(summary.next_step()), summary.money
-    if not await observers.results_writer.finish(outcome.records, next_command=next_command, money=money):
+    if not await observers.write_results(summary):
         code = signal_exit_code or max(code, ExitCode.RESUMABLE)
         summary = replace(summary, exit_code=code, results_not_written=True)
-    observers.observer.on_event(Event(Topic.ENDED, f"exit {int(summary.exit_code)}: {summary.headline()}"))
+    await observers.report_end(summary)
     return summary
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -14,9 +15,11 @@ from pipeline.events import Event, Level, ObserverGroup, Topic
 from pipeline.ledger.totals import Book
 from pipeline.poll.eta import EtaEstimator
 from pipeline.results.next_step import RUN_FACTS_NAME, RunFacts
+from pipeline.results.receipts import ReceiptWriter
 from pipeline.results.writer import ResultsWriter
 from pipeline.run_context import describe_exception, format_traceback
 from pipeline.run_state import RunOutcome
+from pipeline.runner.hooks import Hooks, make_targets
 from pipeline.runner.last_end import RUNNING, save_end
 from pipeline.runner.summary import redacted_argv
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from pipeline.ledger.totals import Totals
     from pipeline.poll.learner import DurationLearner
     from pipeline.runner.prepare import PreparedRun
+    from pipeline.runner.summary import RunSummary
 
     MakeWatcher = Callable[[PreparedRun, EtaEstimator], "Watcher"]
 
@@ -79,6 +83,19 @@ def make_results_writer(prepared: PreparedRun) -> ResultsWriter:
     )
 
 
+def _make_receipt_writer(prepared: PreparedRun) -> ReceiptWriter:
+    config = prepared.config
+    manifest, secrets = config.request.manifest.name, [config.key.secret]
+    return ReceiptWriter(config.store, manifest, sandbox=config.request.sandbox, secrets=secrets)
+
+
+def make_hooks(prepared: PreparedRun) -> Hooks:
+    """Return the hooks of this run."""
+    config = prepared.config
+    targets = make_targets(config.request, os.environ)
+    return Hooks(targets, config.request, config.paths, config.key.secret)
+
+
 class RunObservers:
     """The observers of one run, and the tasks that some of them need."""
 
@@ -93,9 +110,11 @@ class RunObservers:
         self._watcher = make_watcher(prepared, eta)
         self.results_writer = make_results_writer(prepared)
         self._memory = LedgerMemory(prepared.api, self._ledger.identity, prepared.runs, records)
-        self.observer = ObserverGroup(
-            prepared.batch.run_log, eta, self.results_writer, self._memory, *self._watcher.observers
-        )
+        self._hooks = make_hooks(prepared)
+        self._receipts = _make_receipt_writer(prepared) if self._config.request.receipts else None
+        kept: list[Observer] = [prepared.batch.run_log, eta, self.results_writer, self._memory, self._hooks]
+        kept += [self._receipts] if self._receipts is not None else []
+        self.observer = self._hooks.observer = ObserverGroup(*kept, *self._watcher.observers)
 
     async def remember_run(
         self, stop_reason: StopReason | None, signal_name: str = "", *, ended: bool = True
@@ -121,7 +140,9 @@ class RunObservers:
             try:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self.results_writer.rewrite_on_change, engine.records)
-                    tasks.start_soon(self._watcher.keep_current)
+                    for work in (self._watcher, self._hooks, self._receipts):
+                        if work is not None:
+                            tasks.start_soon(work.keep_current)
                     with control.running(engine):
                         outcome = await engine.run()
                     tasks.cancel_scope.cancel()
@@ -131,6 +152,21 @@ class RunObservers:
                         raise error from None
                 raise
         return outcome
+
+    async def write_results(self, summary: RunSummary) -> bool:
+        """Write CSV, page and missing receipts as the run leaves them; return whether all are there."""
+        records, money = summary.outcome.records, summary.money
+        next_command = str(summary.next_step())
+        written = await self.results_writer.finish(records, next_command=next_command, money=money)
+        if self._receipts is not None:
+            written = await self._receipts.finish(records) and written
+        return written
+
+    async def report_end(self, summary: RunSummary) -> None:
+        """Report the run's end to the observers, then to the hooks."""
+        message = f"exit {int(summary.exit_code)}: {summary.headline()}"
+        self.observer.on_event(Event(Topic.ENDED, message))
+        await self._hooks.finish(summary)
 
     async def crash_outcome(self, engine: Engine | ClusterDriver, error: Exception) -> RunOutcome:
         """Report a bug of ours that ended the run; return how its rows stand, as the ledger has them."""

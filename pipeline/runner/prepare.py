@@ -22,6 +22,7 @@ from pipeline.errors import StopReason, StopRun, UsageError
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State
 from pipeline.reconcile.origin import origin_notes
+from pipeline.results.receipts import META_NAME as RECEIPTS_META
 from pipeline.runner.config import resolve_settings
 from pipeline.runner.cost_estimate import estimate_cost, load_prices
 from pipeline.runner.last_end import last_end_note
@@ -133,6 +134,8 @@ async def prepare(
         limit_note,
         space_warning(paths.folder),
     )
+    if request.receipts:
+        await batch.ledger.meta_set(RECEIPTS_META, "1")
     cost = await estimate_cost(plan.records, prices, None if request.sandbox else api, chosen)
     runs, noted = int(await batch.ledger.meta_get("runs") or 0), tuple(filter(None, notes))
     obstacle = preflight.obstacle

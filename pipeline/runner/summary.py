@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.run_state import RunOutcome
 
 RESULTS_NOT_WRITTEN: Final = "results.csv or report.html could not be written"
-_SECRET_OPTIONS: Final = ("--notify",)
+_SECRET_OPTIONS: Final = ("--notify", "--webhook")
 _ASKED_EACH_TIME: Final = ("--resubmit-in-doubt", "--begin-anew", "--as-new")
 
 

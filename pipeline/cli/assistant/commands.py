@@ -1,0 +1,152 @@
+"""Runs the command for an assistant: what it prints and how it words an error are the answers.
+
+Each call is a process of its own, so that nothing is printed into the protocol's stream and a run outlives
+the server that began it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+import pipeline
+from pipeline.batch.paths import batch_paths
+from pipeline.errors import UsageError
+from pipeline.ledger.lock import holder_pid
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMAND: Final = (sys.executable, "-P", "-m", "pipeline")
+"""`-P`: a folder `pipeline` beside the manifests is not this program."""
+
+START_LIMIT_S: Final = 4.0
+"""How long a run is watched before it counts as started: a wrong key or manifest shows by then."""
+
+_ERROR_CHARS: Final = 4000
+
+
+class CommandFailed(Exception):
+    """The command ended with an error; the message is what it said."""
+
+
+async def call(root: Path, *arguments: str) -> dict[str, Any]:
+    """Run `veobatch ARGUMENTS` in `root` and return the JSON that it prints, or its text as `message`.
+
+    Raises `CommandFailed` with its message when it prints no JSON and does not end with 0.
+    """
+    process = await anyio.run_process([*COMMAND, *arguments], cwd=root, env=_environment(), check=False)
+    text = process.stdout.decode("utf-8", "replace").strip()
+    with suppress(ValueError):
+        if isinstance(answer := json.loads(text), dict):
+            return answer
+    if process.returncode:
+        message = process.stderr.decode("utf-8", "replace").strip()
+        raise CommandFailed(message[-_ERROR_CHARS:] or f"exit code {process.returncode}")
+    return {"message": text}
+
+
+class BackgroundRuns:
+    """Runs that go on by themselves, one a manifest."""
+
+    def __init__(self, root: Path, *, sandbox: bool) -> None:
+        self._root, self._sandbox = root, sandbox
+        self._started: dict[Path, subprocess.Popen[bytes]] = {}
+
+    def folder(self, manifest: Path) -> Path:
+        """Return where a manifest's batch has its ledger and its lock."""
+        return self._root / batch_paths(manifest, None, sandbox=self._sandbox).folder
+
+    def is_running(self, manifest: Path) -> bool:
+        """Whether a run has the batch now, whoever started it."""
+        process = self._started.get(manifest)
+        return (process is not None and process.poll() is None) or holder_pid(
+            self.folder(manifest)
+        ) is not None
+
+    def last_summary(self, manifest: Path) -> dict[str, Any] | None:
+        """Return what the last run that was started here printed at its end, None while there is nothing."""
+        try:
+            found = json.loads(self._files(manifest)[0].read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def last_error(self, manifest: Path) -> str:
+        """Return the message of the last run that was started here, "" when it had none."""
+        try:
+            text = self._files(manifest)[1].read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+        return text.strip()[-_ERROR_CHARS:]
+
+    async def start(self, manifest: Path, arguments: Sequence[str]) -> dict[str, Any] | None:
+        """Start a run; return None when it goes on, else its summary. Raises `CommandFailed` for an error."""
+        if self.is_running(manifest):
+            raise UsageError(f"a run of {manifest.name} is going on: ask for its status, or stop it")
+        output, errors = self._files(manifest)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        extra = ["--sandbox"] if self._sandbox else []
+        command = [*COMMAND, "run", str(manifest), "--yes", "--json", "--quiet", *extra, *arguments]
+        process = self._started[manifest] = _spawn(command, self._root, output, errors)
+        with anyio.move_on_after(START_LIMIT_S):
+            await anyio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
+        if process.poll() is None:
+            return None
+        summary = self.last_summary(manifest)
+        if summary is None or not summary["total"]:
+            raise CommandFailed(self.last_error(manifest) or f"exit code {process.returncode}")
+        return summary
+
+    def stop(self, manifest: Path) -> bool:
+        """Let a run submit no more and finish what is paid for; return whether there was one."""
+        pid = holder_pid(self.folder(manifest))
+        process = self._started.get(manifest)
+        if pid is None and process is not None and process.poll() is None:
+            pid = process.pid
+        if pid is None:
+            return False
+        os.kill(pid, getattr(signal, "CTRL_BREAK_EVENT", signal.SIGINT))
+        return True
+
+    def _files(self, manifest: Path) -> tuple[Path, Path]:
+        """Return where a run's summary and its errors go: not among the results, which are the user's."""
+        from platformdirs import user_state_path
+
+        digest = sha256(str(self.folder(manifest).absolute()).encode("utf-8", "surrogatepass")).hexdigest()[
+            :16
+        ]
+        folder = user_state_path("veobatch") / "assistant"
+        return folder / f"{digest}.json", folder / f"{digest}.err"
+
+
+def _spawn(command: Sequence[str], root: Path, output: Path, errors: Path) -> subprocess.Popen[bytes]:
+    """Start a process that goes on when this one is killed or its terminal closed."""
+    detached: dict[str, Any] = {"start_new_session": True}
+    if sys.platform == "win32":
+        detached = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    with output.open("wb") as out, errors.open("wb") as err:
+        return subprocess.Popen(  # noqa: S603 - our own command; the manifest's path is one argument
+            command,
+            cwd=root,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            **detached,
+        )
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment in which this very package is found, whatever lies in the working folder."""
+    paths = [str(Path(pipeline.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}

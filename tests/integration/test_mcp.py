@@ -1,0 +1,111 @@
+"""The tools for assistants, called by the SDK's own client: in this process, and over stdio."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from mcp import Client, StdioServerParameters, stdio_client
+
+from pipeline.cli.assistant.server import Assistant, make_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+MANIFEST = """
+defaults: {duration: 4, resolution: 720p}
+jobs:
+  - {id: one, image_url: "https://example.com/a.jpg", prompt: "One."}
+  - {id: two, image_url: "https://example.com/a.jpg", prompt: "Two."}
+"""
+
+
+@pytest.fixture
+async def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Path]:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    for name in ("AIMLAPI_API_KEY", "AIML_API_KEY", "AIMLAPI_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "night.yaml").write_text(MANIFEST, encoding="utf-8")
+    yield work
+    async with Client(make_server(Assistant(work, 0.0, sandbox=True))) as client:
+        await call(client, "stop")
+
+
+async def call(client: Client, tool: str, manifest: str = "night.yaml", **arguments: Any) -> Any:
+    """Return what a tool answers; an error as its text."""
+    result = await client.call_tool(tool, {"manifest": manifest, **arguments})
+    if result.is_error or result.structured_content is None:
+        return "".join(getattr(block, "text", "") for block in result.content)
+    return result.structured_content
+
+
+async def until_ended(client: Client) -> dict[str, Any]:
+    while (status := await call(client, "status"))["running"]:
+        pass  # each call takes a process of its own, so this is no busy loop
+    return dict(status)
+
+
+async def test_a_batch_is_validated_run_and_read(folder: Path) -> None:
+    async with Client(make_server(Assistant(folder, 20.0, sandbox=True))) as client:
+        tools = {tool.name for tool in (await client.list_tools()).tools}
+        assert tools == {"validate", "estimate", "run", "status", "results", "pick", "stop"}
+        assert (await call(client, "validate"))["rows"] == 2
+        assert "no batch at" in await call(client, "status")
+        started = await call(client, "run", max_cost=5)
+        assert started["max_cost"] == 5
+        ended = await until_ended(client)
+        assert (ended["counts"]["done"], ended["summary"]["exit_code"]) == (2, 0)
+        rows = (await call(client, "results", status="done"))["rows"]
+        assert [row["id"] for row in rows] == ["one", "two"]
+        assert (folder / "output" / "night.sandbox" / "results.csv").exists()
+        assert "one" in (await call(client, "pick", ids=["one"]))["message"]
+
+
+async def test_errors_are_the_command_s_and_nothing_outside_is_read(folder: Path) -> None:
+    (folder / "bad.yaml").write_text("jobs:\n  - prompt: A.\n", encoding="utf-8")
+    async with Client(make_server(Assistant(folder, 1.0, sandbox=True))) as client:
+        assert not (await call(client, "validate", "bad.yaml"))["ok"]
+        assert "bad.yaml:2" in await call(client, "run", "bad.yaml")
+        assert "outside of" in await call(client, "validate", "../../etc/passwd")
+        assert await call(client, "stop") == {"stopping": False}
+
+
+async def test_a_budget_is_shared_by_all_batches(folder: Path) -> None:
+    (folder / "more.yaml").write_text(MANIFEST, encoding="utf-8")
+    async with Client(make_server(Assistant(folder, 1.0, sandbox=True))) as client:
+        await call(client, "run")
+        first = await until_ended(client)
+        spent = first["summary"]["usd_spent"]
+        assert 0 < spent <= 1.0
+        second = await call(client, "run", "more.yaml")
+        assert second["max_cost"] == pytest.approx(1.0 - spent, abs=0.01)
+        assert await call(client, "run", "more.yaml", max_cost=0) != second
+
+
+async def test_a_run_outlives_a_server_that_is_killed(folder: Path) -> None:
+    slow = MANIFEST + "run: {concurrency: 1}\n"
+    (folder / "night.yaml").write_text(slow, encoding="utf-8")
+    script = f"echo $$ > {folder}/pid; exec {sys.executable} -m pipeline mcp --max-cost 20 --sandbox"
+    parameters = StdioServerParameters(command="sh", args=["-c", script], env=dict(os.environ), cwd=folder)
+    with suppress(Exception, ExceptionGroup):  # the client says in its own ways that its server is gone
+        async with Client(stdio_client(parameters)) as client:
+            assert (await call(client, "run"))["running"]
+            os.kill(int(read(folder / "pid")), signal.SIGKILL)
+            await call(client, "status")
+    async with Client(stdio_client(parameters)) as again:
+        assert (await call(again, "status"))["running"]
+        ended = await until_ended(again)
+        assert ended["counts"]["done"] == 2
+        rows = (await call(again, "results"))["rows"]
+        assert [row["attempts"] for row in rows] == [1, 1]
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 from pipeline.batch.paths import LedgerChoice
 from pipeline.batch.request import RunRequest
@@ -44,6 +44,8 @@ class BatchOptions(TypedDict, total=False):
     resubmit_in_doubt: bool
     begin_anew: bool
     as_new: bool
+    select: tuple[str, ...]
+    limit: int
     receipts: bool
     on_done: str
     webhook: str
@@ -64,6 +66,11 @@ class BatchOptions(TypedDict, total=False):
     max_video_bytes: int
     check_images: bool
     allow_private_images: bool
+    image_store: str
+    image_store_public: bool
+    image_link_life: float
+    image_base_url: str
+    fit: Literal["pad", "crop"]
     verify: bool
     fetch_missing: bool
 

@@ -53,6 +53,8 @@ OWN_FILES_COMMANDS = (
     ["pick", "night.yaml", "--output", "mine", "--from", "mine/notes.txt"],
     ["review", "mine"],
     ["reel", "mine"],
+    ["init", "mine", "--prompt", "She laughs."],
+    ["init", "mine", "--recursive", "-o", "mine/results.csv"],
     ["sandbox", "--journal", "mine/sandbox.jsonl", "--host", "192.0.2.1"],
     ["adopt", "night.yaml", "--from", "mine/results.csv", "--output", "mine"],
     ["adopt", "night.yaml", "a", "g", "--output", "mine"],

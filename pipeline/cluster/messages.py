@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pipeline.cluster.limits import PermitResult, PollStats
     from pipeline.errors import StopReason
     from pipeline.events import Event
+    from pipeline.images.delivery import DeliveryPlan
     from pipeline.ledger.leases import LeasedRow
     from pipeline.model import Record
     from pipeline.settings import Settings
@@ -27,7 +28,8 @@ class ClusterConfig:
     """Everything that a worker needs to know; it holds secrets and must not be printed.
 
     `lease_s` is how long a worker may be silent before its rows go to others; `api_name` is what the ledger
-    calls the API (see `Api`).
+    calls the API (see `Api`). `pictures` says where rows' files are, for workers that see the same paths;
+    None when rows name none.
     """
 
     ledger: str = field(repr=False)
@@ -42,6 +44,7 @@ class ClusterConfig:
     assumed_price: float | None = None
     cached_durations: Mapping[str, Any] = field(repr=False, default_factory=dict)
     api_name: str = ""
+    pictures: DeliveryPlan | None = field(repr=False, default=None)
 
     def for_worker(self) -> ClusterConfig:
         """Return what a worker needs of this: each row comes to it with its price."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from math import inf
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -26,6 +28,7 @@ from pipeline.download.retry_state import DownloadLimits
 from pipeline.download.session import open_session
 from pipeline.engine import Engine
 from pipeline.errors import Conflict, StopReason, StopRun
+from pipeline.images.delivery import Pictures
 from pipeline.ledger.leases import TERMINAL_STATES
 from pipeline.model import Failure, State
 from pipeline.poll.schedule import PollSchedule
@@ -109,7 +112,10 @@ class ClusterWorker:
             store = open_store(config.output)
             stack.push_async_callback(store.aclose)
             self._learner.restore(dict(await self._coordinator.join(self._name)))
-            engine = self._make_engine(api, self._make_downloader(session, store))
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="veobatch-pictures-")))
+            plan = config.pictures
+            pictures = None if plan is None else Pictures(plan, folder, api.keyless_session)
+            engine = self._make_engine(api, self._make_downloader(session, store), pictures)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._heartbeat_loop, engine)
                 outcome = await engine.run()
@@ -134,7 +140,7 @@ class ClusterWorker:
             session=session, store=store, limits=DownloadLimits.from_settings(settings), media=settings.media
         )
 
-    def _make_engine(self, api: Api, downloader: Downloader) -> Engine:
+    def _make_engine(self, api: Api, downloader: Downloader, pictures: Pictures | None) -> Engine:
         settings, rng = self._config.settings, system.new_random()
         dependencies = Dependencies(
             api=api,
@@ -149,6 +155,7 @@ class ClusterWorker:
             wall=system.wall,
             random=rng,
             log_gap_s=LOG_REQUEST_GAP_S * self._config.workers,
+            pictures=pictures,
         )
         return Engine([], dependencies, settings, self._observer, expected_more=inf)
 

@@ -32,8 +32,9 @@ class ImageStore:
         try:
             self._sign("link")
         except (BaseError, TypeError, ValueError) as error:
+            why = f"it signs no links ({str(error)[:200]})"
             raise UsageError(
-                f"--image-store {url}: it signs no links ({str(error)[:200]}); give s3://, gs:// or az://"
+                f"--image-store {url}: {why}; give s3://, gs:// or az://, and its credentials"
             ) from error
 
     def link(self, name: str) -> str:

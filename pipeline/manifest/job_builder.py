@@ -60,7 +60,7 @@ class JobBuilder:
         self._default_model = BUILT_IN_MODEL if default is None else str(_scalar_or_empty(default.value))
         self._model = model
         self._takes = takes
-        self.files = LocalFiles(folder or Path())
+        self.files = LocalFiles((folder or Path()).absolute())
         self._id_locations: dict[str, int] = {}
         self._body_chars_left = _MAX_BODY_CHARS_TOTAL
         self.models: set[str] = set()

@@ -24,6 +24,7 @@ from pipeline.client.refusals import Refusal
 from pipeline.errors import Conflict, StopReason, StopRun
 from pipeline.events import Level, Topic
 from pipeline.images.prepare import PictureError, PictureTrouble
+from pipeline.manifest.local_files import image_sha256
 from pipeline.model import Failure, State
 from pipeline.net.retry_after import parse_retry_after
 from pipeline.submit.budget import PRICE_UNKNOWN_MESSAGE
@@ -158,7 +159,11 @@ class SubmitterPool:
 
     def _body(self, record: Record) -> AbstractAsyncContextManager[str]:
         pictures = self._run.deps.pictures
-        return nullcontext(record.body) if pictures is None else pictures.body(record)
+        if pictures is not None:
+            return pictures.body(record)
+        if image_sha256(record.body):  # what stands for a file is never sent itself
+            raise PictureError("the manifest names it no more", PictureTrouble.TRANSIENT)
+        return nullcontext(record.body)
 
     def _put_back(self, record: Record) -> None:
         self._run.deps.budget.release(record.key)

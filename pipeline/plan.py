@@ -133,13 +133,16 @@ def _as_first_written(jobs: Sequence[Job], records: Mapping[str, Record]) -> Seq
 
 def _new_records(jobs: Sequence[Job], known: Mapping[str, Record], template: str) -> list[Record]:
     taken = {key: record.file_stem for key, record in known.items() if record.file_stem}
-    wanted = [(job.key, _stem(template, job)) for job in jobs]
+    wanted = [(job.key, wanted_stem(template, job)) for job in jobs]
     stems = assign_stems(wanted, taken)
     return [new_record(job, stems[job.key]) for job in jobs]
 
 
-def _stem(template: str, job: Job) -> str:
-    """Return the stem of a job's files: that of its row, with the number of the take behind it."""
+def wanted_stem(template: str, job: Job) -> str:
+    """Return the stem of a job's files: that of its row, with the number of the take behind it.
+
+    Raises `UsageError` when the template uses a field that the row does not have.
+    """
     body = VEO_RULES.with_defaults(job.body) if job.model == BUILT_IN_MODEL else job.body
     stem = file_stem(
         template,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pipeline.batch.paths import batch_paths
 from pipeline.client import ApiKey, normalize_base_url
 from pipeline.errors import UsageError
+from pipeline.plan import wanted_stem
 from pipeline.runner.credentials import find_base_url, require_key
 from pipeline.runner.embedded_sandbox import SANDBOX_KEY, sandbox_settings
 from pipeline.runner.hooks import make_targets
@@ -55,6 +56,8 @@ def configure(request: RunRequest) -> RunConfig:
     parsed = parse_manifest(request.manifest, request.model, request.takes, request.data)
     manifest = parsed.manifest if parsed.other_models else parsed.to_loaded().manifest
     settings = resolve_settings(request, manifest.run if manifest else {})
+    if manifest is not None:
+        wanted_stem(settings.name, manifest.jobs[0])  # a wrong --name is said before anything is touched
     _check_cluster(request)
     make_targets(request, os.environ)  # what cannot be used is said before anything is opened
     paths = batch_paths(request.manifest, request.output, request.ledger_choice, sandbox=request.sandbox)

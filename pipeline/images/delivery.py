@@ -152,9 +152,14 @@ class Pictures:
         sha256 = value.removeprefix(PREFIX)
         way = self._plan.way(str(body.get("model")), field)
         fit = None if way is Way.PLACE else self._plan.fit(body)
-        ready = await self._prepared((sha256, way or Way.VALUE, fit))
+        key = (sha256, way or Way.VALUE, fit)
+        ready = await self._prepared(key)
         if isinstance(ready, Prepared):
-            return await to_thread.run_sync(_data_uri, ready)
+            try:
+                return await to_thread.run_sync(_data_uri, ready)
+            except FileNotFoundError:  # a row that was sent a second time has used up the count of uses
+                self._ready.pop(key, None)
+                return await self._filled(body, field, value)
         return self._store.link(ready) if way is Way.LINK and self._store is not None else ready
 
     async def _prepared(self, key: _Key) -> _Ready:

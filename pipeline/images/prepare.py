@@ -93,16 +93,18 @@ def prepare(file: LocalFile, folder: Path, fit: Fit | None = None) -> Prepared:
     Raises `PictureError` for one that is broken, and for a file that is not what the manifest named any more.
     """
     data = _read_unchanged(file)
+    # By its source: two pictures may become the same bytes, and each is removed when its own rows are sent.
+    made = folder / f"{file.sha256}{f'-{fit.how}-{fit.aspect_ratio}'.replace(':', 'x') if fit else ''}"
     if file.kind is MediaKind.VIDEO:
         content_type, extension = _video_type(data)
-        return _keep(file.path, data, content_type, extension, folder)
+        return _keep(file.path or made, data, content_type, extension)
     with _opened(file, data) as image:
         if _is_fine(image, len(data), fit):
             content_type, extension = _PICTURE_TYPES[image.format or ""]
             _decode_small(image)
-            return _keep(file.path, data, content_type, extension, folder)
+            return _keep(file.path or made, data, content_type, extension)
         data = _convert(image, fit)
-    return _keep(None, data, "image/jpeg", "jpg", folder)
+    return _keep(made, data, "image/jpeg", "jpg")
 
 
 def _read_unchanged(file: LocalFile) -> bytes:
@@ -253,11 +255,9 @@ def _fitted(picture: Image.Image, ratio: float, how: str) -> Image.Image:
     return ImageOps.pad(picture, size)
 
 
-def _keep(path: Path | None, data: bytes, content_type: str, extension: str, folder: Path) -> Prepared:
-    """Return what travels: the original's own path, or a file in `folder` that is named by its content."""
-    sha256 = hashlib.sha256(data).hexdigest()
-    if path is None:
-        path = folder / f"{sha256}.{extension}"
-        folder.mkdir(parents=True, exist_ok=True)
+def _keep(path: Path, data: bytes, content_type: str, extension: str) -> Prepared:
+    """Return what travels; it is written to `path` when it is not there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    return Prepared(path, sha256, len(data), content_type, extension)
+    return Prepared(path, hashlib.sha256(data).hexdigest(), len(data), content_type, extension)

@@ -1,7 +1,7 @@
 """A receipt beside each clip: all that made it, as JSON. A projection of the ledger, like the CSV.
 
 Never the key or a signature: URLs are written without their queries, an image by value as its checksum.
-`request_sha256` is of the body exactly as it was sent.
+`request_sha256` is of the body as it was sent, in which a picture from the disk stands by its checksum.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import anyio
 
 from pipeline import __version__
 from pipeline.errors import StoreError
+from pipeline.manifest.local_files import image_sha256
 from pipeline.model import State
 from pipeline.results.csv import iso
 from pipeline.results.run_log import Redactor
@@ -44,7 +45,8 @@ _FIELDS: Final[Mapping[str, tuple[Mapping[str, Any], str]]] = {
     "manifest": (_TEXT, "the manifest's file name"),
     "model": (_TEXT, "the model that was asked"),
     "request": ({"type": "object"}, "the body of the create; URLs without their queries"),
-    "request_sha256": (_SHA256, "the checksum of the body as it was sent"),
+    "request_sha256": (_SHA256, "the checksum of the body; a picture from the disk stands in it by its own"),
+    "image_sha256": (_OPTIONAL_TEXT, "the checksum of a picture from the disk"),
     "api": (_OPTIONAL_TEXT, "where it was sent"),
     "sandbox": ({"type": "boolean"}, "whether the sandbox made the clip; then money is play money"),
     "correlation_id": (_OPTIONAL_TEXT, "the X-Client-Request-Id of the create"),
@@ -93,6 +95,7 @@ def make_receipt(record: Record, manifest: str, *, sandbox: bool, redact: Redact
         "model": record.model,
         "request": _shown(json.loads(record.body), redact),
         "request_sha256": hashlib.sha256(record.body.encode("utf-8", "surrogatepass")).hexdigest(),
+        "image_sha256": image_sha256(record.body) or None,
         "api": redact(record.api_url) or None,
         "sandbox": sandbox,
         "correlation_id": record.correlation_id or None,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from pipeline.manifest.local_files import image_sha256
 from pipeline.model import State
 from pipeline.results.csv import status
 
@@ -98,7 +99,7 @@ def row_of(record: Record, output_path: Callable[[str], str] = str, *, sandbox: 
         request_id=record.request_id,
         take=record.take,
         pick=record.pick,
-        image_sha256="",
+        image_sha256=image_sha256(record.body),
         sandbox=sandbox,
     )
 

@@ -110,7 +110,8 @@ class Batch:
             url, _ = await start_sandbox(self._stack, config.paths.folder, request.sandbox_speed)
             self._config = config = replace(config, base_url=url)
         cache = None if request.sandbox else cache_dir()
-        return await estimate_manifest(config.parsed, config.base_url, config.key, cache, request.flags)
+        ways = {**request.environment, **request.flags}
+        return await estimate_manifest(config.parsed, config.base_url, config.key, cache, ways)
 
     async def prepare(self, on_rewritten: Callable[[BatchPlan], None] | None = None) -> PreparedRun:
         """Take the batch's folder, make the plan durable and learn what it costs; submits nothing.

@@ -117,6 +117,8 @@ def _command_arguments(path: Path, options: Mapping[str, Any]) -> tuple[str, ...
             arguments += [] if value else ["--no-media"]
         elif isinstance(value, bool):
             arguments += [flag] if value else []
+        elif isinstance(value, tuple):
+            arguments += [part for item in value for part in (flag, str(item))]
         elif value is not None:
             arguments += [flag, str(value)]
     return tuple(arguments)

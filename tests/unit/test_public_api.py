@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import pipeline
+from pipeline.manifest.local_files import image_sha256
 from pipeline.results.csv import COLUMNS, csv_bytes
 from pipeline.results.rows import ROW_FIELDS, row_of
 from pipeline.runner.batch_options import BatchOptions, make_request
@@ -74,6 +76,12 @@ def test_a_row_has_the_columns_of_the_table() -> None:
         assert cell == ("" if value in (None, ()) else text), column
 
 
+def test_a_row_has_the_checksum_of_a_picture_from_the_disk() -> None:
+    digest = "ab" * 32
+    known = record(body=json.dumps({"image_url": f"sha256:{digest}"}, separators=(",", ":")))
+    assert row_of(known).image_sha256 == image_sha256(known.body) == digest
+
+
 def test_rows_made_in_code_are_a_manifest_with_a_line_each() -> None:
     request = make_request(
         [{"image_url": "https://e.com/a.jpg", "prompt": "p"}, ("u", "q")], "cats", {"output": "x"}
@@ -84,10 +92,11 @@ def test_rows_made_in_code_are_a_manifest_with_a_line_each() -> None:
 
 
 def test_the_next_command_has_the_options_and_neither_the_key_nor_what_is_asked_each_time() -> None:
-    shown = {"max_cost": 2.0, "media": False, "sandbox": True}
+    shown = {"max_cost": 2.0, "media": False, "sandbox": True, "select": ("a*", "b")}
     options = {**shown, "api_key": "sk-1", "as_new": True, "verify": False}
     request = make_request("a b.yaml", "x", options)
-    assert sorted(request.argv) == sorted(["run", "a b.yaml", "--max-cost", "2.0", "--no-media", "--sandbox"])
+    wanted = ["run", "a b.yaml", "--max-cost", "2.0", "--no-media", "--sandbox"]
+    assert sorted(request.argv) == sorted([*wanted, "--select", "a*", "--select", "b"])
     assert "sk-1" not in repr(request)
 
 

@@ -36,7 +36,7 @@ MAX_AHEAD: Final = 128
 """How many converted pictures may lie on the disk before the rows that need them are submitted."""
 
 _THREADS: Final = 2
-_MAX_LARGE_BODIES: Final = 8
+_MAX_LARGE_BODIES: Final = 4
 """Bodies with pictures in them that are in memory at once; each is up to 11 MB."""
 
 _LINK_MARGIN_S: Final = 3600.0

@@ -31,6 +31,9 @@ MAX_IMAGE_BYTES: Final = 8_000_000
 MAX_SIDE_PX: Final = 4096
 """More than any model renders (1080p); a larger picture only costs time on the way."""
 
+_ENOUGH_PX: Final = 1440
+"""What a picture that is converted keeps at least on either side, if it has that: clips have 1080."""
+
 MAX_PIXELS: Final = 400_000_000
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit, a warning, is 89 megapixels
 _QUALITIES: Final = (95, 88, 80, 70)
@@ -205,7 +208,7 @@ def _decode_small(image: Image.Image) -> None:
 
 def _convert(image: Image.Image, fit: Fit | None) -> bytes:
     image.seek(0)
-    image.draft("RGB", (MAX_SIDE_PX // 2, MAX_SIDE_PX // 2))  # decodes at no less than that, in less memory
+    image.draft("RGB", (_ENOUGH_PX, _ENOUGH_PX))  # a JPEG of 12 megapixels takes a quarter of the memory
     picture = _to_rgb(ImageOps.exif_transpose(image))
     picture.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), reducing_gap=3.0)
     ratio = _needed_fit(picture.size, fit)

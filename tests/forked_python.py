@@ -163,6 +163,8 @@ def _become(status: int, out: int, err: int) -> None:
         os.dup2(err, 2)
         for descriptor in (status, out, err):
             os.close(descriptor)
+        # New ones: those of the server still believe to be at a place in /dev/null.
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", 1, closefd=False)
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.close(out)

@@ -113,7 +113,8 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         # A Windows code page, or LANG=C, has not every character of a prompt: that must not end a run.
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            with contextlib.suppress(OSError, ValueError):  # closed, or of an odd kind
+                stream.reconfigure(errors="replace")
     guard = signals.current()
     guard.install()
     guard.leave(_run())

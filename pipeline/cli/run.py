@@ -38,6 +38,14 @@ _SETTINGS_HELP = {
     "fit": "What becomes of a picture whose shape is not the aspect_ratio: pad or crop.  [default: as it is]",
     "max_video_bytes": "The largest video that is saved.  [default: 2 GiB]",
 }
+_SETTINGS_FLAGS = (
+    "wait_for_quota",
+    "image_store_public",
+    "check_images",
+    "allow_private_images",
+    "verify",
+    "fetch_missing",
+)
 _SETTINGS_TYPES: dict[str, type] = {
     "concurrency": int,
     "downloads": int,
@@ -219,15 +227,7 @@ def _run_options(manifest: Path, options: dict[str, Any]) -> RunOptions:
     context = click.get_current_context()
     flags: dict[str, Any] = {}
     environment: dict[str, Any] = {}
-    for name in (
-        *_SETTINGS_HELP,
-        "wait_for_quota",
-        "image_store_public",
-        "check_images",
-        "allow_private_images",
-        "verify",
-        "fetch_missing",
-    ):
+    for name in (*_SETTINGS_HELP, *_SETTINGS_FLAGS):
         source = context.get_parameter_source(name)
         source_flags = environment if source is click.core.ParameterSource.ENVIRONMENT else flags
         source_flags[name] = options.pop(name)

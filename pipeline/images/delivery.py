@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -19,10 +19,11 @@ from anyio import to_thread
 
 from pipeline.images.prepare import Fit, PictureError, PictureTrouble, Prepared, prepare
 from pipeline.images.published import find_published
-from pipeline.manifest.local_files import PREFIX, is_reference, referenced
+from pipeline.manifest.local_files import PREFIX, image_sha256, is_reference, referenced
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     import aiohttp
@@ -226,3 +227,12 @@ def _open_store(settings: Settings) -> ImageStore | None:
 def _data_uri(prepared: Prepared) -> str:
     data = base64.b64encode(prepared.path.read_bytes()).decode("ascii")
     return f"data:{prepared.content_type};base64,{data}"
+
+
+def body_to_send(pictures: Pictures | None, record: Record) -> AbstractAsyncContextManager[str]:
+    """Return the body of a row's create, as a context; `PictureError` where a file in it cannot be had."""
+    if pictures is not None:
+        return pictures.body(record)
+    if image_sha256(record.body):  # what stands for a file is never sent itself
+        raise PictureError("the manifest names it no more", PictureTrouble.TRANSIENT)
+    return nullcontext(record.body)

@@ -92,7 +92,11 @@ class Batch:
             with anyio.move_on_after(CLOSE_LIMIT_S, shield=True):
                 await self._ended.wait()
         try:
-            if tasks is not None:
+            if tasks is not None and isinstance(error, Exception):
+                # Given the error, the group would raise it wrapped in a group; it goes on as it is instead.
+                tasks.cancel_scope.cancel()
+                await tasks.__aexit__(None, None, None)
+            elif tasks is not None:
                 await tasks.__aexit__(kind, error, trace)
         finally:
             await self._stack.__aexit__(kind, error, trace)

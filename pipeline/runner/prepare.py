@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AsyncExitStack
 
+    from pipeline.batch.request import RunRequest
     from pipeline.client import Api
     from pipeline.client.catalog import Catalog
     from pipeline.client.preflight import Finding
@@ -112,36 +113,37 @@ async def prepare(
     file_limit = raise_open_file_limit()
     config, api, catalogue, sandbox_warnings = await open_api(stack, config, file_limit)
     loaded = await _load_checked_manifest(config, catalogue)
-    wanted = resolve_settings(request, loaded.manifest.run)
-    settings, _, limit_note = fit_to_open_files(wanted, file_limit)
+    settings, _, limit_note = fit_to_open_files(resolve_settings(request, loaded.manifest.run), file_limit)
     config = replace(config, settings=settings)
     batch = await open_batch(stack, config, loaded.manifest, lost=lost)
-    loaded = replace(loaded, manifest=await with_retakes(batch.ledger, loaded.manifest, request.retake))
+    loaded = await _with_wishes(batch, loaded, request)
     plan, recalled = await _plan(api, batch, loaded, config, on_rewritten)
     chosen = submittable(plan, request.selection)
     pricing = load_prices(plan.records, loaded, catalogue, settings.assume_price)
     prices, preflight = await _price_and_check(pricing, plan.records, config)
     model_notes, submit_error = await _check_models(plan.records, catalogue)
-    own_key_id = key_id(config.key.secret, batch.ledger.identity)
     notes = (
         *sandbox_warnings,
         *model_notes,
         await last_end_note(batch.ledger),
         *batch.claim.notes,
         recalled,
-        *origin_notes(plan.records, own_key_id, api.name),
+        *origin_notes(plan.records, key_id(config.key.secret, batch.ledger.identity), api.name),
         *warnings_of(preflight),
         limit_note,
         space_warning(paths.folder),
     )
-    if request.receipts:
-        await batch.ledger.meta_set(RECEIPTS_META, "1")
     cost = await estimate_cost(plan.records, prices, None if request.sandbox else api, chosen)
     runs, noted = int(await batch.ledger.meta_get("runs") or 0), tuple(filter(None, notes))
-    obstacle = preflight.obstacle
-    return PreparedRun(
-        config, api, batch, loaded, noted, plan, prices, cost, runs, chosen, obstacle, submit_error
-    )
+    outlook = (prices, cost, runs, chosen, preflight.obstacle, submit_error)
+    return PreparedRun(config, api, batch, loaded, noted, plan, *outlook)
+
+
+async def _with_wishes(batch: OpenedBatch, loaded: LoadedManifest, request: RunRequest) -> LoadedManifest:
+    """Return the manifest with the retakes that are asked for; note in the ledger that receipts are."""
+    if request.receipts:
+        await batch.ledger.meta_set(RECEIPTS_META, "1")
+    return replace(loaded, manifest=await with_retakes(batch.ledger, loaded.manifest, request.retake))
 
 
 async def _load_checked_manifest(config: RunConfig, catalogue: Catalog) -> LoadedManifest:

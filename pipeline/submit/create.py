@@ -109,23 +109,7 @@ class Submitter:
         Raises `Conflict` when someone else has the row, and a `StopRun` when the ledger fails: then the
         row is `submitting` on disk, and in doubt for whoever reads it next.
         """
-        # Each submission gets a correlation id of its own: the log must tell a second one from the first.
-        submission_no = record.intent + 1
-        submitting = record.evolve(
-            State.SUBMITTING,
-            intent=submission_no,
-            correlation_id=correlation_id(self._ledger.identity, record, submission_no, self._nonce()),
-            submitted_at=self._wall(),
-            key_id=self._key_id,
-            api_url=self._api.name,
-            # By the vendor's clock, as its log is; this machine's may be wrong.
-            vendor_sent_at=self._api.vendor_now(),
-            reserved_usd=price_usd,
-            earlier_usd=record.usd_spent or 0.0,
-            absent_since=None,
-            completed_at=None,
-            failure=None,
-        )
+        submitting = self._intent(record, price_usd)
         result: CreateResult = OutcomeUnknown("stopped before the answer came")
         with self._shielded():
             # On disk before the first byte leaves: after any kill, the next run asks the log.
@@ -142,6 +126,25 @@ class Submitter:
             self.unresolved.pop(record.key, None)
             return after, result
         raise LedgerError(f"{record.id}: the ledger did not take the create's outcome in time")
+
+    def _intent(self, record: Record, price_usd: float | None) -> Record:
+        # Each submission gets a correlation id of its own: the log must tell a second one from the first.
+        submission_no = record.intent + 1
+        return record.evolve(
+            State.SUBMITTING,
+            intent=submission_no,
+            correlation_id=correlation_id(self._ledger.identity, record, submission_no, self._nonce()),
+            submitted_at=self._wall(),
+            key_id=self._key_id,
+            api_url=self._api.name,
+            # By the vendor's clock, as its log is; this machine's may be wrong.
+            vendor_sent_at=self._api.vendor_now(),
+            reserved_usd=price_usd,
+            earlier_usd=record.usd_spent or 0.0,
+            absent_since=None,
+            completed_at=None,
+            failure=None,
+        )
 
     async def _check_model(self, sent: Record, result: CreateResult) -> CreateResult:
         """Take a 404 for the model's, which stops the run and fails no row, when the vendor confirms that."""

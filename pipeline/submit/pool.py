@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from functools import cached_property
 from math import inf
 from typing import TYPE_CHECKING, Final, assert_never
 
@@ -23,17 +21,16 @@ from pipeline.client.create_result import QUOTA_RETRY_AFTER_S
 from pipeline.client.refusals import Refusal
 from pipeline.errors import Conflict, StopReason, StopRun
 from pipeline.events import Level, Topic
+from pipeline.images.delivery import body_to_send
 from pipeline.images.prepare import PictureError, PictureTrouble
-from pipeline.manifest.local_files import image_sha256
 from pipeline.model import Failure, State
 from pipeline.net.retry_after import parse_retry_after
 from pipeline.submit.budget import PRICE_UNKNOWN_MESSAGE
+from pipeline.submit.not_found_rows import NotFoundRows
 from pipeline.submit.outage import Outage
-from pipeline.submit.refused_rows import MIN_ROWS, RefusedRows
+from pipeline.submit.refused_rows import RefusedRows
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
-
     from pipeline.client import CreateResult
     from pipeline.model import Record
     from pipeline.poll.pool import PollerPool
@@ -57,7 +54,7 @@ class SubmitterPool:
         self._policy = backoff.policy_for_interval(run.settings.poll_interval)
         self._outage = Outage(self._policy)
         self._refused = RefusedRows()
-        self._not_found: dict[str, Record] = {}
+        self._not_found = NotFoundRows(run)
         self._bulkhead = Bulkhead()
         self._submissions = 0
 
@@ -128,7 +125,7 @@ class SubmitterPool:
         applied = False
         order = self._submissions = self._submissions + 1
         try:
-            async with self._body(record) as body:
+            async with body_to_send(run.deps.pictures, record) as body:
                 if state.stop_reason is not None:  # while the picture was being prepared
                     self._put_back(record)
                     return
@@ -156,14 +153,6 @@ class SubmitterPool:
         await self._apply_result(after, result)
         if isinstance(result, Accepted):
             await self._poller_pool.track_accepted(after, result.generation_status)
-
-    def _body(self, record: Record) -> AbstractAsyncContextManager[str]:
-        pictures = self._run.deps.pictures
-        if pictures is not None:
-            return pictures.body(record)
-        if image_sha256(record.body):  # what stands for a file is never sent itself
-            raise PictureError("the manifest names it no more", PictureTrouble.TRANSIENT)
-        return nullcontext(record.body)
 
     def _put_back(self, record: Record) -> None:
         self._run.deps.budget.release(record.key)
@@ -203,12 +192,12 @@ class SubmitterPool:
                 limit.on_accepted(now, in_flight)
                 self._outage.on_answer(accepted=True)
                 self._refused.on_accepted()
-                self._not_found.clear()
+                self._not_found.on_accepted()
             case Rejected(failure=failure):
                 limit.on_ended(now)
                 self._outage.on_answer()
                 if failure.code == "not_found":
-                    await self._on_not_found(record, failure)
+                    await self._not_found.on_not_found(record, failure)
             case RateLimited(message=message, retry_after=header) if self._is_quota(header):
                 limit.on_ended(now)
                 await self._on_account_blocked(record, AccountBlocked(StopReason.QUOTA, message, header))
@@ -258,31 +247,6 @@ class SubmitterPool:
             await self._fail(record, Failure("refused", result.message))
         else:
             self._queue_refused(record, result, account_works=cause.account_works)
-
-    async def _on_not_found(self, record: Record, failure: Failure) -> None:
-        """Stop where every row is answered with 404: an address or a model that is gone fails no row.
-
-        Rows of another model, if there are any left to try, go on.
-        """
-        run, state, refused = self._run, self._run.state, self._not_found
-        refused[record.key] = record
-        models = {one.model for one in refused.values()}
-        if len(refused) < MIN_ROWS or not self._models <= models:
-            return
-        run.stop_submitting(
-            StopReason.MODEL,
-            f"{failure.message}; so it was for {len(refused)} rows in succession, and none was accepted: "
-            f"check --base-url and the model {', '.join(sorted(models))}",
-        )
-        failed = [one for one in refused.values() if one.state is State.FAILED]
-        again = [one.evolve(State.PENDING, failure=None, finished_at=None) for one in failed]
-        refused.update((one.key, one) for one in again)  # before others of them get here
-        for before, after in zip(failed, again, strict=True):
-            state.queue(await run.commit(before, after))
-
-    @cached_property
-    def _models(self) -> set[str]:
-        return {record.model for record in self._run.state.records.values() if record.position >= 0}
 
     def _queue_refused(self, record: Record, result: AccountBlocked, *, account_works: bool) -> None:
         """Nobody can say yet whose the refusal is: other rows try first, then this one again."""

@@ -52,6 +52,8 @@ def write_jobs(folder: Path) -> None:
 
 def check_syntax(line: str) -> None:
     """Parse the `veobatch` commands of a line that is not run."""
+    if line.startswith("docker "):
+        return
     for part in re.split(r"\|+|&&|;", line):
         words = [word for word in shlex.split(part, comments=True) if word not in ("&", ">", "2>&1")]
         if words[:1] == ["sudo"] or "veobatch" not in (Path(word).name for word in words):

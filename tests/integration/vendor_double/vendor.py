@@ -256,7 +256,7 @@ class VendorDouble:
             and now >= made.ends_at + self.log_lag_s + made.script.log_late_s
         ]
         noise = [
-            {**_log_row(None), "request_id": f"noise-{number}", "inference_id": f"noise-{number}"}
+            {**_log_row(None), **dict.fromkeys(("inference_id", "client_request_id"), f"noise-{number}")}
             for number in range(self.log_noise)
         ]
         return [*noise, *shown]

@@ -26,6 +26,7 @@ from pipeline.errors import ExitCode, UsageError
 from pipeline.manifest import load
 from pipeline.model import Artifact, Failure, Media, State, Transition
 from pipeline.plan import RetrySelection
+from pipeline.reconcile.forgotten import submission_number
 from pipeline.reconcile.request_log import fetch_whole_log
 from pipeline.results.csv import csv_value
 from pipeline.runner.credentials import find_base_url, find_key
@@ -128,6 +129,7 @@ def _steps(record: Record, row: Row, artifact: Artifact | None) -> Iterator[Reco
     status, sent_at = row.get("status", ""), _time(row.get("submitted_at"))
     failure = Failure(row.get("error_code") or "unknown", row.get("error_message", ""))
     correlation = row.get("correlation_id", "")
+    submissions = submission_number(correlation)
     if row.get("generation_id"):
         record = record.evolve(
             State.GENERATING,
@@ -135,6 +137,7 @@ def _steps(record: Record, row: Row, artifact: Artifact | None) -> Iterator[Reco
             correlation_id=correlation,
             submitted_at=sent_at or system.wall(),
             accepted_at=sent_at or system.wall(),
+            intent=submissions or 1,
             attempts=int(row.get("attempts") or 1),
             polls=int(row.get("polls") or 0),
             usd_spent=_number(row.get("usd_spent")),
@@ -150,12 +153,15 @@ def _steps(record: Record, row: Row, artifact: Artifact | None) -> Iterator[Reco
             yield record.evolve(State.DONE, artifact=artifact, downloaded_at=_time(row.get("downloaded_at")))
     elif status == "in_doubt":
         record = record.evolve(
-            State.SUBMITTING, correlation_id=correlation, submitted_at=sent_at or system.wall(), intent=1
+            State.SUBMITTING,
+            correlation_id=correlation,
+            submitted_at=sent_at or system.wall(),
+            intent=submissions or 1,
         )
         yield record
         yield record.evolve(State.IN_DOUBT, doubted_at=sent_at or system.wall(), failure=failure)
     elif status == "failed":
-        yield record.evolve(State.FAILED, failure=failure)
+        yield record.evolve(State.FAILED, failure=failure, intent=submissions)
 
 
 def _artifact(row: Row) -> Artifact | None:

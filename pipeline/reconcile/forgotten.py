@@ -78,11 +78,16 @@ def match_forgotten(
     return steps
 
 
+def submission_number(correlation_id: str) -> int:
+    """Return which submission of its row a correlation id names, 0 when it does not say."""
+    number = correlation_id.split(".")[4:5]
+    return int(number[0]) if number and number[0].isdecimal() else 0
+
+
 def _with_submission(record: Record, row: LogRow) -> Record:
     """Return a row with a submission that its ledger had forgotten, and the generation of it."""
     sent_at = parse_time(row.created)
-    number = row.client_request_id.split(".")[4:5]
-    intent = int(number[0]) if number and number[0].isdecimal() else record.intent + 1
+    intent = submission_number(row.client_request_id) or record.intent + 1
     return replace(
         mark_found(record, row.inference_id),
         correlation_id=row.client_request_id,

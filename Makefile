@@ -7,7 +7,7 @@ LIVE   ?=
 SECONDS ?= 300
 ARGS   ?=
 # Most tests wait for a server half of their time: two workers a core. Groups share a Ray, a Chromium, a wheel.
-PARALLEL   := -n $${TEST_WORKERS:-4} --dist loadgroup
+PARALLEL   := -n $${TEST_WORKERS:-2} --dist loadgroup
 CORE_VENV  ?= $(VENV)-core
 CORE_TESTS := $(addprefix tests/integration/test_,core_alone.py cli_start.py cli_status_report_adopt.py \
   e2e_batch.py preflight.py validate_estimate.py)

@@ -219,6 +219,7 @@ def _adopted(record: Record, entry: LogRow) -> Record:
         State.GENERATING,
         generation_id=entry.inference_id,
         correlation_id=entry.client_request_id,
+        intent=submission_number(entry.client_request_id) or record.intent + 1,
         submitted_at=record.submitted_at or sent_at,
         accepted_at=sent_at,
         failure=None,

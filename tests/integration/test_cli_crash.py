@@ -98,7 +98,7 @@ def test_a_closed_terminal_ends_a_run_gently(tmp_path: Path) -> None:
     """What is paid is finished, the exit code says how it ended, and the next start says what happened."""
     rows = [{"image_url": "https://example.com/a.jpg", "prompt": f"Scene {n}."} for n in range(3)]
     (tmp_path / "batch.json").write_text(json.dumps({"jobs": rows}))
-    command = [sys.executable, "-m", "pipeline", "run", "batch.json", "--sandbox", "--sandbox-speed", "50"]
+    command = [sys.executable, "-m", "pipeline", "run", "batch.json", "--sandbox", "--sandbox-speed", "12"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
     terminal, inside = pty.openpty()
     process = subprocess.Popen(

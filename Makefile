@@ -6,7 +6,7 @@ JOB    ?= jobs/quick.yaml
 LIVE   ?=
 SECONDS ?= 300
 ARGS   ?=
-# Most tests wait for a server half of their time: two workers a core. Groups share a Ray, a Chromium, a wheel.
+# Two workers: more of them start several Rays at once, which starve each other on two cores. Groups share a Chromium, a wheel.
 PARALLEL   := -n $${TEST_WORKERS:-2} --dist loadgroup
 CORE_VENV  ?= $(VENV)-core
 CORE_TESTS := $(addprefix tests/integration/test_,core_alone.py cli_start.py cli_status_report_adopt.py \

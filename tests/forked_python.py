@@ -178,6 +178,7 @@ def _become(status: int, out: int, err: int) -> None:
 def _import_all() -> None:
     """Import the package and what it imports late; what an extra needs may not be there."""
     import pipeline
+    from pipeline.errors import UsageError
 
     late = ("PIL.Image", "jinja2", "obstore", "psycopg", "sqlalchemy.dialects.sqlite", "tqdm", "yaml")
     names = [found.name for found in pkgutil.walk_packages(pipeline.__path__, "pipeline.")]
@@ -185,7 +186,7 @@ def _import_all() -> None:
         if not name.endswith("__main__"):
             try:
                 import_module(name)
-            except ImportError:
+            except (ImportError, UsageError):
                 continue
 
 

@@ -29,7 +29,7 @@ from pipeline.client.connection import (
     status_url,
 )
 from pipeline.client.create_result import CreateResponse, accepted_after_all, classify_create
-from pipeline.client.endpoint import ApiKey, normalize_base_url
+from pipeline.client.endpoint import MIN_REDACTED_KEY_CHARS, ApiKey, normalize_base_url
 from pipeline.client.error_parsing import error_message
 from pipeline.client.json_values import UnreadableResponseError, parse_object
 from pipeline.client.log_responses import LogPage, parse_log_page
@@ -63,9 +63,6 @@ INFERENCE_ID_WAITS_S: Final = (0.0, 2.0)
 
 URL_CACHE_SIZE: Final = 8192
 """Building a URL costs a tenth of a poll; some 600 bytes each."""
-
-MIN_REDACTED_KEY_CHARS: Final = 5
-"""A shorter key is a test's; replacing it everywhere would garble the answers."""
 
 
 class Api:

@@ -45,9 +45,6 @@ points at what came of the request."""
 NOT_ACCEPTED: Final = frozenset({500, 503})
 """The vendor's documentation: not accepted, try again later."""
 
-GATEWAY: Final = frozenset({408, 502, 504})
-"""A gateway gave up waiting: the API behind it may have accepted the job, and then it is charged."""
-
 QUOTA_RETRY_AFTER_S: Final = 600.0
 """A `Retry-After` from here on is a quota's, not a rate's."""
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Final
 
 from yarl import URL
 
 from pipeline.errors import UsageError
+
+MIN_REDACTED_KEY_CHARS: Final = 5
+"""A shorter key is a test's; replacing it everywhere would garble the answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,6 @@ MAX_HEARTBEAT_S: Final = 1.0
 HEARTBEAT_INTERVALS_WHEN_WAITING: Final = 0.1
 """Heartbeat interval while the worker wants more rows, in poll intervals."""
 
-
 LOCAL_STOP_REASONS: Final = frozenset({StopReason.INTERRUPTED, StopReason.IN_DOUBT})
 """Reasons for which one worker stops while others go on: interrupted, or only rows in doubt are left."""
 
@@ -100,8 +99,7 @@ class ClusterWorker:
         config = self._config
         async with _shielded_exit_stack() as stack:
             on_pause, report_event = self._observer.on_ledger_pause, self._coordinator.report_event
-            caller = f"worker {self._name}"
-            ledger = open_ledger(config, caller, on_pause=on_pause, report_event=report_event)
+            ledger = open_ledger(config, f"worker {self._name}", on_pause=on_pause, report_event=report_event)
             self._ledger = await stack.enter_async_context(await ledger)
             self._ledger.fence(self._leases)
             timeout_s = config.settings.request_timeout

@@ -178,18 +178,11 @@ def _check_url(rule: FieldRule, name: str, value: str) -> ProblemText | None:
 
 
 def _check_number(rule: FieldRule, name: str, value: float) -> ProblemText | None:
+    what = f"{name} is {format_value(value)}"
     if rule.minimum is not None and value < rule.minimum:
-        return (
-            f"{name} is {format_value(value)}",
-            f"the least is {rule.minimum:g}",
-            f"write {rule.minimum:g} or more",
-        )
+        return what, f"the least is {rule.minimum:g}", f"write {rule.minimum:g} or more"
     if rule.maximum is not None and value > rule.maximum:
-        return (
-            f"{name} is {format_value(value)}",
-            f"the most is {rule.maximum:g}",
-            f"write {rule.maximum:g} or less",
-        )
+        return what, f"the most is {rule.maximum:g}", f"write {rule.maximum:g} or less"
     return None
 
 
@@ -293,8 +286,7 @@ UNKNOWN_MODEL_RULES: Final = ModelRules(
             "prompt": _PROMPT_RULE,
             "image_url": _IMAGE_URL_RULE,
             **dict.fromkeys(
-                ("aspect_ratio", "duration", "resolution", "generate_audio", "provider"),
-                FieldRule(FieldKind.ANY),
+                VEO_RULES.fields.keys() - {"model", "prompt", "image_url"}, FieldRule(FieldKind.ANY)
             ),
         }
     ),

@@ -66,16 +66,30 @@ class LocalFiles:
     by_value: set[tuple[str, str]] = field(default_factory=set)
 
     def replace(
-        self, model: str, name: str, value: Any, rule: FieldRule, location: int, report: ProblemReport
+        self,
+        model: str,
+        name: str,
+        value: Any,
+        rule: FieldRule,
+        location: int,
+        report: ProblemReport,
+        *,
+        entry: str = "",
     ) -> Any:
-        """Return a field's value with each file in it read, and replaced by what stands for its content."""
+        """Return a field's value with each file in it read, and replaced by what stands for its content.
+
+        `entry` is the place in a list, such as `[0]`, for messages.
+        """
         if rule.media is None:
             return value
         if isinstance(value, list):
-            return [self.replace(model, name, item, rule, location, report) for item in value]
+            return [
+                self.replace(model, name, item, rule, location, report, entry=f"[{number}]")
+                for number, item in enumerate(value)
+            ]
         if not isinstance(value, str) or not is_local(value):
             return value
-        found = self.read(name, value, rule.media, location >> 32)
+        found = self.read(name + entry, value, rule.media, location >> 32)
         if not isinstance(found, LocalFile):
             report.add_problem(location, *found)
             return value

@@ -86,10 +86,10 @@ class SubmitterPool:
                     return record
 
     def _start_delay_s(self, now: float) -> float:
-        run = self._run
         return max(
-            run.state.paused_until - now,
-            run.deps.concurrency_limit.start_delay_s(now, run.state.occupied_slots()),
+            inf if self._refused.is_being_explained else 0.0,
+            self._run.state.paused_until - now,
+            self._run.deps.concurrency_limit.start_delay_s(now, self._run.state.occupied_slots()),
         )
 
     async def _reserve_budget(self, record: Record) -> bool:
@@ -239,7 +239,8 @@ class SubmitterPool:
         http_status = 401 if result.reason is StopReason.KEY else 403
         refusal = Refusal(http_status, result.message, run.deps.price_of(record))
         # A firewall answers one prompt with the 403 of an empty account, so the account is asked first.
-        cause = await run.deps.api.explain_refusal(refusal)
+        with self._refused.being_explained():
+            cause = await run.deps.api.explain_refusal(refusal)
         if cause.blocked is not None or self._refused.speak_for_account():
             state.queue(record)
             self._block(cause.blocked or result)

@@ -6,7 +6,11 @@ nothing by itself: either the account says so when it is asked, or several rows 
 
 from __future__ import annotations
 
-from typing import Final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MIN_ROWS: Final = 3
 """So many different rows refused, with none accepted in between, speak for the account."""
@@ -19,7 +23,22 @@ class RefusedRows:
         self._since_accepted: set[str] = set()
         self._refusals: dict[str, int] = {}
         self._accepted = 0
+        self._explaining = 0
         self._accepted_at_first: dict[str, int] = {}
+
+    @property
+    def is_being_explained(self) -> bool:
+        """Whether the account is being asked why it refuses: what is sent now may be refused, too."""
+        return self._explaining > 0
+
+    @contextmanager
+    def being_explained(self) -> Iterator[None]:
+        """While the account is asked, nobody else submits."""
+        self._explaining += 1
+        try:
+            yield
+        finally:
+            self._explaining -= 1
 
     def on_accepted(self) -> None:
         """A create was accepted: whatever was refused before, the account works."""

@@ -247,7 +247,7 @@ async def test_rows_are_checked_against_the_models_own_schema(tmp_path: Path) ->
         (2, 3, "prompt is missing"),
         (2, 31, "seed is -1"),
         (2, 35, 'unknown field "sed"'),
-        (2, 55, 'image_urls is "file"'),
+        (2, 55, 'image_urls[0] is "file"'),
         (3, 11, 'model "nope"'),
     ]
 

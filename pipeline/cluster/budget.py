@@ -9,7 +9,7 @@ from pipeline.model import State
 from pipeline.submit.budget import Budget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from pipeline.cluster.messages import ClusterConfig
     from pipeline.ledger.book import Submission
@@ -57,6 +57,20 @@ class ClusterBudget:
                 self._budget.update(record)
         if (self._budget.remaining_usd or 0.0) > before:
             self.exhausted = False
+
+    async def lease(
+        self, claimed: Sequence[LeasedRow], read_book: Callable[[], Awaitable[Iterable[Submission]]]
+    ) -> BudgetAllocation:
+        """Allocate; before any row is beyond the budget, count what the ledger's own book has given back.
+
+        A dead worker's row that was refused is pending again, and only the ledger saw that it cost nothing.
+        """
+        allocation = self.allocate(claimed)
+        if allocation.over_budget:
+            self.load(await read_book())
+            self.exhausted = False
+            allocation = self.allocate(claimed)
+        return allocation
 
     def allocate(self, claimed: Sequence[LeasedRow]) -> BudgetAllocation:
         """Reserve the price of each pending row, as far as the budget goes."""

@@ -237,7 +237,7 @@ class Coordinator:
             if len(kept) < len(unpaid):
                 await self._release([row.record.key for row in unpaid[len(kept) :]])
             claimed = [*paid, *kept]
-            leased, unpriced, over_budget = self._budget.allocate(claimed)
+            leased, unpriced, over_budget = await self._budget.lease(claimed, ledger.submissions)
             if unpriced:
                 self._unfinished.update(dict.fromkeys(unpriced, PRICE_UNKNOWN_MESSAGE))
                 await ledger.revoke(self._epoch, "", unpriced)

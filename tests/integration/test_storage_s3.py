@@ -64,16 +64,16 @@ class Bucket:
         )
 
     def objects(self) -> dict[str, int]:
-        found = self.client.list_objects_v2(Bucket="films").get("Contents", [])
+        found = self.client.list_objects_v2(Bucket="stored").get("Contents", [])
         return {entry["Key"]: entry["Size"] for entry in found}
 
     def uploads(self) -> list[str]:
         return [
-            entry["Key"] for entry in self.client.list_multipart_uploads(Bucket="films").get("Uploads", [])
+            entry["Key"] for entry in self.client.list_multipart_uploads(Bucket="stored").get("Uploads", [])
         ]
 
     def read(self, key: str) -> bytes:
-        data: bytes = self.client.get_object(Bucket="films", Key=key)["Body"].read()
+        data: bytes = self.client.get_object(Bucket="stored", Key=key)["Body"].read()
         return data
 
 
@@ -84,19 +84,19 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     found = Bucket(endpoint)
-    found.client.create_bucket(Bucket="films")
+    found.client.create_bucket(Bucket="stored")
     yield found
     for key in found.objects():
-        found.client.delete_object(Bucket="films", Key=key)
-    for entry in found.client.list_multipart_uploads(Bucket="films").get("Uploads", []):
-        found.client.abort_multipart_upload(Bucket="films", Key=entry["Key"], UploadId=entry["UploadId"])
-    found.client.delete_bucket(Bucket="films")
+        found.client.delete_object(Bucket="stored", Key=key)
+    for entry in found.client.list_multipart_uploads(Bucket="stored").get("Uploads", []):
+        found.client.abort_multipart_upload(Bucket="stored", Key=entry["Key"], UploadId=entry["UploadId"])
+    found.client.delete_bucket(Bucket="stored")
     found.client.close()
 
 
 @asynccontextmanager
 async def rig(
-    folder: Path, output: str = "s3://films/night/one", **limits: Any
+    folder: Path, output: str = "s3://stored/night/one", **limits: Any
 ) -> AsyncIterator[DownloadHarness]:
     async with open_session() as session:
         store = open_store(output)
@@ -114,7 +114,7 @@ async def test_video_is_stored_whole_and_nothing_stays_behind(tmp_path: Path, bu
     assert outcome.artifact.sha256 == hashlib.sha256(VIDEO).hexdigest()
     assert outcome.artifact.path == "videos/row.mp4"
     assert outcome.artifact.media is not None
-    head = bucket.client.head_object(Bucket="films", Key="night/one/videos/row.mp4")
+    head = bucket.client.head_object(Bucket="stored", Key="night/one/videos/row.mp4")
     assert head["ContentType"] == "video/mp4"
     assert it.files() == []
 
@@ -166,9 +166,9 @@ async def test_what_a_killed_run_left_goes_when_the_row_is_tried_again(
     tmp_path: Path, bucket: Bucket
 ) -> None:
     mine, other = "night/one/videos/row.veobatch-part", "night/one/videos/other.veobatch-part"
-    bucket.client.create_multipart_upload(Bucket="films", Key=mine)
-    bucket.client.create_multipart_upload(Bucket="films", Key=other)
-    bucket.client.put_object(Bucket="films", Key=mine, Body=b"staged, never published")
+    bucket.client.create_multipart_upload(Bucket="stored", Key=mine)
+    bucket.client.create_multipart_upload(Bucket="stored", Key=other)
+    bucket.client.put_object(Bucket="stored", Key=mine, Body=b"staged, never published")
     async with hosts.FileHost(VIDEO) as host, rig(tmp_path) as it:
         assert isinstance(await it.fetch(host.url), Saved)
     assert bucket.uploads() == [other]
@@ -176,7 +176,7 @@ async def test_what_a_killed_run_left_goes_when_the_row_is_tried_again(
 
 
 async def test_an_object_that_is_not_ours_is_left_alone(tmp_path: Path, bucket: Bucket) -> None:
-    bucket.client.put_object(Bucket="films", Key="night/one/videos/row.mp4", Body=b"someone else's")
+    bucket.client.put_object(Bucket="stored", Key="night/one/videos/row.mp4", Body=b"someone else's")
     async with hosts.FileHost(VIDEO) as host, rig(tmp_path) as it:
         first = await it.fetch(host.url)
         second = await it.fetch(host.url)
@@ -191,7 +191,7 @@ async def test_an_object_that_is_not_ours_is_left_alone(tmp_path: Path, bucket: 
 
 
 async def test_an_older_object_of_ours_is_moved_aside(bucket: Bucket) -> None:
-    store = open_store("s3://films/night")
+    store = open_store("s3://stored/night")
     await store.write_bytes("videos/row.mp4", b"older")
     async with store.stage("videos/row") as part:
         await part.restart("tag")
@@ -214,15 +214,15 @@ async def test_an_altered_or_missing_object_is_noticed_by_listing(tmp_path: Path
         assert isinstance(outcome, Saved)
         stamps = await it.downloader.store.stamps([outcome.artifact.path])
         assert compare(outcome.artifact, stamps[outcome.artifact.path]) is Finding.UNTOUCHED
-        bucket.client.put_object(Bucket="films", Key="night/one/videos/row.mp4", Body=corrupted(small))
+        bucket.client.put_object(Bucket="stored", Key="night/one/videos/row.mp4", Body=corrupted(small))
         stamps = await it.downloader.store.stamps([outcome.artifact.path])
         assert compare(outcome.artifact, stamps[outcome.artifact.path]) is Finding.UNREAD
-        bucket.client.delete_object(Bucket="films", Key="night/one/videos/row.mp4")
+        bucket.client.delete_object(Bucket="stored", Key="night/one/videos/row.mp4")
         assert await it.downloader.store.stamps([outcome.artifact.path]) == {}
 
 
 async def test_what_was_set_aside_comes_back(bucket: Bucket) -> None:
-    async with open_store("s3://films/night").stage("a") as part:
+    async with open_store("s3://stored/night").stage("a") as part:
         await part.restart("first")
         await part.write([VIDEO])
         await part.inspect(len_of)
@@ -242,12 +242,12 @@ async def test_a_bucket_that_is_not_there_stops_the_run(tmp_path: Path, bucket: 
 
 
 async def test_small_files_are_written_with_their_type(bucket: Bucket) -> None:
-    store = open_store("s3://films/night")
+    store = open_store("s3://stored/night")
     await store.write_bytes("results.csv", b"id,status\n")
     await store.write_bytes("results.csv", b"id,status\na,done\n")
     assert await store.read_bytes("results.csv") == b"id,status\na,done\n"
     assert await store.read_bytes("none.csv") is None
-    assert bucket.client.head_object(Bucket="films", Key="night/results.csv")["ContentType"].startswith(
+    assert bucket.client.head_object(Bucket="stored", Key="night/results.csv")["ContentType"].startswith(
         "text/csv"
     )
 
@@ -313,6 +313,6 @@ def test_a_url_that_no_store_serves_is_refused(url: str) -> None:
 
 
 def test_which_outputs_are_object_stores() -> None:
-    assert is_object_url("s3://films/x")
+    assert is_object_url("s3://stored/x")
     assert not is_object_url("output/films")
     assert not is_object_url("file:///tmp/films")

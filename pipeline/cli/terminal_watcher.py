@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import asynccontextmanager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
 
 import anyio
@@ -84,13 +83,13 @@ class TerminalWatcher:
             return
         from pipeline.results.live import LivePage, parse_bind
 
-        output, manifest = self._config.paths.output, self._options.manifest
+        manifest = self._options.manifest
         page = LivePage(
             self._feed,
             parse_bind(self._options.serve),
             title=manifest.stem,
             manifest=str(manifest),
-            output_folder=None if "://" in output else Path(output),
+            store=self._config.store,
             eta=self._eta,
             sandbox=self._options.request.sandbox,
             reviews=self._reviews,

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pipeline.errors import UsageError
 from pipeline.model import PICKED, REJECTED, Pick, Record, State
-from pipeline.storage.base import candidate_names
+from pipeline.storage.base import FileStamp, candidate_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from pipeline.ledger import Ledger
+    from pipeline.model import Artifact
     from pipeline.storage import OutputStore
 
 PICKS_FOLDER: Final = "picks"
@@ -30,11 +31,17 @@ PICKS_VERSION: Final = 1
 
 
 class PlacedFile(NamedTuple):
-    """A clip that was put into the folder."""
+    """A clip that was put into the folder, and what its file is known by without reading it."""
 
     path: str
     size_bytes: int
     sha256: str
+    mtime_ns: int | None = None
+    etag: str = ""
+
+    def is_file(self, stamp: FileStamp) -> bool:
+        known = self.mtime_ns is not None or self.etag
+        return bool(known) and stamp == FileStamp(self.size_bytes, self.mtime_ns, self.etag)
 
 
 def with_picks(records: Iterable[Record], picks: Mapping[str, Pick]) -> list[Record]:
@@ -68,7 +75,11 @@ def resolve_picks(records: Sequence[Record], wishes: Mapping[str, Pick]) -> dict
                 raise UsageError(f"{record.id} has no clip yet: it cannot be picked")
             if (other := picked_rows.setdefault(record.row_id, key)) != key:
                 raise UsageError(f"{by_key[other].id} and {record.id} are takes of one row: pick one of them")
-        changes[key] = Pick(wish.pick, wish.note[:MAX_NOTE_CHARS])
+        if len(wish.note) > MAX_NOTE_CHARS:
+            raise UsageError(
+                f"{record.id}: a note has at most {MAX_NOTE_CHARS:,} characters, not {len(wish.note):,}"
+            )
+        changes[key] = wish
     for record in records:
         if record.pick == PICKED and picked_rows.get(record.row_id, record.key) != record.key:
             changes.setdefault(record.key, Pick("", record.pick_note))
@@ -128,54 +139,97 @@ class PicksFolder:
         self._ledger = ledger
         self._store = store
         self._placed: dict[str, PlacedFile] = {}
+        self._present: dict[str, FileStamp] = {}
 
     async def update(self, records: Sequence[Record] | None = None) -> tuple[str, ...]:
         """Make the folder hold the chosen clips and no other of ours; return notes on what could not be done.
 
-        Raises `StoreError` and `LedgerError`.
+        What is chosen is asked of the ledger. Raises `StoreError` and `LedgerError`.
         """
         records = await self._ledger.load() if records is None else records
-        stored: dict[str, Any] = json.loads(await self._ledger.meta_get(PLACED_NAME) or "{}")
-        self._placed = {row_id: PlacedFile(*values) for row_id, values in stored.items()}
-        chosen = chosen_clips(records)
-        before = dict(self._placed)
-        for row_id, placed in before.items():
+        chosen = chosen_clips(with_picks(records, await self._ledger.picks()))
+        paths = pick_paths(records, chosen)
+        self._placed = await load_placed(self._ledger)
+        sources = [record.artifact.path for record in chosen.values() if record.artifact]
+        ours = [placed.path for placed in self._placed.values()]
+        self._present = await self._store.stamps([*ours, *paths.values(), *sources])
+        await self._remove_others(chosen)
+        missing = {
+            row_id: path
+            for row_id, path in paths.items()
+            if row_id not in self._placed or self._placed[row_id].path not in self._present
+        }
+        return tuple([note async for note in self._place(missing, chosen)])
+
+    async def _remove_others(self, chosen: Mapping[str, Record]) -> None:
+        """Remove clips of ours that are chosen no more; a file that somebody has put in a place stays."""
+        gone: dict[str, PlacedFile | None] = {}
+        for row_id, placed in self._placed.items():
             record = chosen.get(row_id)
             if record is None or record.artifact is None or record.artifact.sha256 != placed.sha256:
-                await self._remove(row_id, placed)
-        present = await self._store.stamps([placed.path for placed in self._placed.values()])
-        notes = []
-        for row_id, path in pick_paths(records, chosen).items():
-            if row_id not in self._placed or self._placed[row_id].path not in present:
-                notes.append(await self._place(row_id, path, chosen[row_id]))
-        if self._placed != before:
-            await self._save()
-        return tuple(filter(None, notes))
+                stamp = self._present.get(placed.path)
+                if stamp is not None and await self._is_ours(placed, stamp):
+                    await self._store.remove(placed.path)
+                    del self._present[placed.path]
+                gone[row_id] = None
+        await self._save(gone)
 
-    async def _remove(self, row_id: str, placed: PlacedFile) -> None:
-        if await self._store.fingerprint(placed.path, placed.size_bytes) == placed.sha256:
-            await self._store.remove(placed.path)
-        del self._placed[row_id]
+    async def _is_ours(self, placed: PlacedFile, stamp: FileStamp) -> bool:
+        if placed.is_file(stamp):
+            return True
+        return await self._store.fingerprint(placed.path, placed.size_bytes) == placed.sha256
 
-    async def _place(self, row_id: str, path: str, record: Record) -> str:
-        """Put a clip under its row's name, or beside a file there that is not ours."""
-        artifact = record.artifact
-        if artifact is None or artifact.path not in await self._store.stamps([artifact.path]):
-            return f"{record.id}: its clip was moved away, so it is not in {PICKS_FOLDER}/"
-        for name in candidate_names(path):
-            if name not in await self._store.stamps([name]):
-                break
-            if await self._store.fingerprint(name, artifact.size_bytes) == artifact.sha256:
-                self._placed[row_id] = PlacedFile(name, artifact.size_bytes, artifact.sha256)
-                return ""
-        # Ours on record before it is there: a kill in between leaves no file that nobody would remove.
-        self._placed[row_id] = PlacedFile(name, artifact.size_bytes, artifact.sha256)
-        await self._save()
-        await self._store.copy(artifact.path, name)
-        return "" if name == path else f"{path} is not ours: {record.id} is {name}"
+    async def _place(self, paths: Mapping[str, str], chosen: Mapping[str, Record]) -> AsyncIterator[str]:
+        """Put clips under their rows' names, or beside files there that are not ours; yield notes."""
+        found: dict[str, PlacedFile] = {}
+        taken = {placed.path for row_id, placed in self._placed.items() if row_id not in paths}
+        for row_id, path in paths.items():
+            artifact = chosen[row_id].artifact
+            if artifact is None or artifact.path not in self._present:
+                yield f"{chosen[row_id].id}: its clip was moved away, so it is not in {PICKS_FOLDER}/"
+                continue
+            found[row_id] = await self._free_place(path, artifact, taken)
+            taken.add(found[row_id].path)
+            if found[row_id].path != path:
+                yield f"{path} is not ours: {chosen[row_id].id} is {found[row_id].path}"
+        # Ours on record before they are there: a kill in between leaves no file that nobody would remove.
+        await self._save(found)
+        for row_id, placed in found.items():
+            artifact = chosen[row_id].artifact
+            if artifact is not None and placed.path not in self._present:
+                await self._store.copy(artifact.path, placed.path)
+                found[row_id] = _stamped(placed, await self._store.stamp(placed.path))
+        await self._save(found)
 
-    async def _save(self) -> None:
+    async def _free_place(self, path: str, artifact: Artifact, taken: set[str]) -> PlacedFile:
+        """Return the first name that is free, or has these very bytes already; never another row's."""
+        for name in filter(lambda name: name not in taken, candidate_names(path)):
+            placed = PlacedFile(name, artifact.size_bytes, artifact.sha256)
+            stamp = self._present.get(name) or await self._store.stamp(name)
+            if stamp is None:
+                return placed
+            self._present[name] = stamp
+            if await self._is_ours(placed, stamp):
+                return _stamped(placed, stamp)
+        raise AssertionError("there is always another name")
+
+    async def _save(self, changes: Mapping[str, PlacedFile | None]) -> None:
+        """Keep rows' files on record; those of other rows stay as another process may have left them."""
+        if not changes:
+            return
+        merged = {**await load_placed(self._ledger), **changes}
+        self._placed = {row_id: placed for row_id, placed in merged.items() if placed is not None}
         await self._ledger.meta_set(PLACED_NAME, json.dumps(self._placed))
+
+
+async def load_placed(ledger: Ledger) -> dict[str, PlacedFile]:
+    """Return the files that the folder is to hold, by their rows' ids."""
+    stored: dict[str, Any] = json.loads(await ledger.meta_get(PLACED_NAME) or "{}")
+    return {row_id: PlacedFile(*values) for row_id, values in stored.items()}
+
+
+def _stamped(placed: PlacedFile, stamp: FileStamp | None) -> PlacedFile:
+    return placed if stamp is None else placed._replace(mtime_ns=stamp.mtime_ns, etag=stamp.etag)
 
 
 def parse_picks(text: str) -> dict[str, Pick]:

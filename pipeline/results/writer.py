@@ -17,12 +17,13 @@ from pipeline.results import CSV_NAME, PICKS_PAGE_NAME, REPORT_NAME, csv, report
 from pipeline.results.picks import PicksFolder, chosen_clips, client_record, pick_paths, with_picks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pipeline.events import Event
     from pipeline.ledger import Ledger
     from pipeline.ledger.totals import Totals
     from pipeline.model import Record
+    from pipeline.results.picks import PlacedFile
     from pipeline.storage import OutputStore
 
 MIN_REWRITE_INTERVAL_S: Final = 1.0
@@ -116,24 +117,37 @@ class ResultsWriter:
                 batch=self._batch,
             ).encode()
 
+        picks_ready = await self._update_picks(records)
         try:
-            if self._ledger is not None:
-                with contextlib.suppress(LedgerError):  # the run itself reports a ledger that is gone
-                    await PicksFolder(self._ledger, self._store).update(records)
             await self._store.write_bytes(
                 REPORT_NAME, await anyio.to_thread.run_sync(render_page), durable=False
             )
         except StoreError:
             return False
+        return picks_ready
+
+    async def _update_picks(self, records: Sequence[Record]) -> bool:
+        """Bring the folder of picks up to date; return whether it is. The page does not wait for it."""
+        try:
+            if self._ledger is not None:
+                with contextlib.suppress(LedgerError):  # the run itself reports a ledger that is gone
+                    await PicksFolder(self._ledger, self._store).update(records)
+        except StoreError:
+            return False
         return True
 
-    async def write_picks_page(self, records: Sequence[Record]) -> None:
-        """Write the page of the chosen clips, to show a client. Raises `StoreError`, and `UsageError` when
-        nothing was picked."""
+    async def write_picks_page(
+        self, records: Sequence[Record], placed: Mapping[str, PlacedFile] | None = None
+    ) -> None:
+        """Write the page of the chosen clips, to show a client; `placed` says where in the folder they are.
+
+        Raises `StoreError`, and `UsageError` when nothing was picked.
+        """
         chosen = chosen_clips(records)
         if not chosen:
             raise UsageError("nothing is picked: `veobatch pick` or the report's page chooses among takes")
         paths = pick_paths(records, chosen)
+        paths |= {row_id: file.path for row_id, file in (placed or {}).items() if row_id in paths}
         shown = [client_record(record, paths[row_id]) for row_id, record in chosen.items()]
         page = report.render(
             shown,

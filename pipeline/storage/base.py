@@ -112,6 +112,18 @@ class OutputStore(Protocol):
     async def read_bytes(self, path: str) -> bytes | None:
         """A small file's bytes, or None when there is none."""
 
+    async def stamp(self, path: str) -> FileStamp | None:
+        """The stamp of one file, None when there is none.
+
+        In a folder, what a link names outside the path's first folder is none of ours, and not there.
+        """
+
+    async def read_range(self, path: str, stamp: FileStamp, start: int, end: int) -> bytes:
+        """The bytes from `start` to `end` (not included) of the file that had this stamp.
+
+        Raises `StoreError` when the file is gone or another one is there.
+        """
+
     async def copy(self, source: str, target: str) -> None:
         """Put a file under `target` too, all or nothing; what stands there is replaced.
 

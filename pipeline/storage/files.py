@@ -147,6 +147,16 @@ def stamp_of(path: Path) -> FileStamp | None:
     return FileStamp(found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
 
 
+def read_range(path: Path, stamp: FileStamp, start: int, end: int) -> bytes:
+    """The bytes from `start` to `end` of the file that had this stamp; an `OSError` when it has changed."""
+    with path.open("rb", buffering=0) as file:
+        found = os.fstat(file.fileno())
+        data = _read_at(file.fileno(), end - start, start)
+    if FileStamp(found.st_size, found.st_mtime_ns) != stamp or len(data) != end - start:
+        raise OSError(errno.EIO, "the file changed while it was read", str(path))
+    return data
+
+
 def _read_at(file: int, count: int, position: int) -> bytes:
     """Read without moving the file's position. Windows has no `pread`: there it is put back."""
     if not ON_WINDOWS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -53,6 +54,19 @@ class LocalStore:
     async def read_bytes(self, path: str) -> bytes | None:
         return await self.run_in_thread(lambda: files.read_bytes(self.resolve(path)))
 
+    async def stamp(self, path: str) -> FileStamp | None:
+        def read() -> FileStamp | None:
+            with suppress(FileNotFoundError):
+                return files.stamp_of(self._resolve_inside(path))
+            return None
+
+        return await self.run_in_thread(read)
+
+    async def read_range(self, path: str, stamp: FileStamp, start: int, end: int) -> bytes:
+        return await self.run_in_thread(
+            lambda: files.read_range(self._resolve_inside(path), stamp, start, end)
+        )
+
     async def copy(self, source: str, target: str) -> None:
         await self.run_in_thread(lambda: files.link_or_copy(self.resolve(source), self.resolve(target)))
 
@@ -99,6 +113,14 @@ class LocalStore:
         if not parts or path.startswith("/") or ".." in parts:
             raise ValueError(f"not a path inside the output: {path!r}")
         return self.root.joinpath(*parts)
+
+    def _resolve_inside(self, path: str) -> Path:
+        """`resolve`, with links followed that stay inside the path's first folder."""
+        place = self.resolve(path).resolve()
+        folder = self.root.joinpath(PurePosixPath(path).parts[0]).resolve()
+        if not place.is_relative_to(folder):
+            raise FileNotFoundError(errno.ENOENT, "a link leads out of the output", str(self.resolve(path)))
+        return place
 
     def sync_folders(self, folder: Path) -> None:
         """Make the names in a folder survive a power cut.

@@ -85,7 +85,7 @@ class StagedObject:
         if self._writer is not None:
             writer, self._writer = self._writer, None
             await self._upload(writer.close())
-        found = await self._store.stamp_of(self.staging_path)
+        found = await self._store.stamp(self.staging_path)
         if found is None or found.size_bytes != self._staged_bytes:
             arrived = found.size_bytes if found else 0
             raise TransientStoreError(
@@ -120,12 +120,12 @@ class StagedObject:
         if target != path:
             name = target.rpartition("/")[2]
             note = f"{path} is not a file of this batch; the video was saved as {name}"
-        elif replaces and await store.stamp_of(path) is not None:
+        elif replaces and await store.stamp(path) is not None:
             aside = await store.free_path(kept_name(path))
             await store.copy(path, aside)
             note = f"a different {path} was there already; it is now {aside.rpartition('/')[2]}"
         await store.copy(self.staging_path, target)
-        stamp = await store.stamp_of(target)
+        stamp = await store.stamp(target)
         if stamp is None or stamp.size_bytes != size_bytes:
             raise TransientStoreError(f"{store.location}: {target} was not copied whole")
         await self._remove_all()

@@ -123,7 +123,7 @@ class ObjectStore:
         except FileNotFoundError:
             return
 
-    async def stamp_of(self, path: str) -> FileStamp | None:
+    async def stamp(self, path: str) -> FileStamp | None:
         """An object's size and ETag, None when there is none."""
         try:
             return _stamp(await self.call(obstore.head_async(self.backend, path)))
@@ -133,7 +133,7 @@ class ObjectStore:
     async def free_path(self, pattern: str) -> str:
         """The first path that `pattern` gives and no object has yet."""
         number = 1
-        while await self.stamp_of(free := pattern.format(number)) is not None:
+        while await self.stamp(free := pattern.format(number)) is not None:
             number += 1
         return free
 
@@ -162,7 +162,7 @@ class ObjectStore:
     ) -> tuple[str, FileStamp | None]:
         """Return where to write, and the stamp of an object that holds these very bytes already."""
         for name in candidate_names(path):
-            stamp = await self.stamp_of(name)
+            stamp = await self.stamp(name)
             if stamp is None:
                 return name, None
             if await self.fingerprint(name, size_bytes) == sha256:
@@ -178,6 +178,17 @@ class ObjectStore:
         except FileNotFoundError:
             return None
 
+    async def read_range(self, path: str, stamp: FileStamp, start: int, end: int) -> bytes:
+        options: Any = {"range": (start, end)} | ({"if_match": stamp.etag} if stamp.etag else {})
+        try:
+            found = await self.call(obstore.get_async(self.backend, path, options=options))
+            data = bytes(await self.call(found.bytes_async()))
+        except FileNotFoundError as error:
+            raise StoreError(f"{self._url}: {path} is gone") from error
+        if len(data) != end - start:
+            raise StoreError(f"{self._url}: {path} changed while it was read")
+        return data
+
     async def stamps(self, paths: Sequence[str]) -> dict[str, FileStamp]:
         """List the folders of the paths: one request for a thousand objects, and no GET."""
         wanted, found = set(paths), {}
@@ -187,7 +198,7 @@ class ObjectStore:
         return found
 
     async def fingerprint(self, path: str, size_bytes: int) -> str | None:
-        stamp = await self.stamp_of(path)
+        stamp = await self.stamp(path)
         if stamp is None or stamp.size_bytes != size_bytes:
             return None
         sha = hashlib.sha256()

@@ -82,7 +82,7 @@ class Review:
             feed = ChangeFeed(self._records)
             reviews = Reviews(self._ledger, store, feed, notify=print)
             page = LivePage(
-                feed, BindAddress("127.0.0.1", 0), title="t", manifest="m.yaml", output_folder=self._folder,
+                feed, BindAddress("127.0.0.1", 0), title="t", manifest="m.yaml", store=store,
                 reviews=reviews,
             )  # fmt: skip
             async with page, asyncio.TaskGroup() as tasks:

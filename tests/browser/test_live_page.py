@@ -11,6 +11,7 @@ from playwright.sync_api import expect
 
 from pipeline.model import State
 from pipeline.results.live import BindAddress, ChangeFeed, LivePage
+from pipeline.storage.local import LocalStore
 from tests.browser.conftest import done_with_clip
 from tests.unit.sample_rows import failed, row
 
@@ -45,19 +46,20 @@ class LiveRun:
 
     async def _run(self) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
-        self._feed = ChangeFeed(self._records)
+        self._feed, store = ChangeFeed(self._records), LocalStore(self._root)
         served = LivePage(
             self._feed,
             BindAddress("127.0.0.1", 0),
             title="t",
             manifest="m",
-            output_folder=self._root,
+            store=store,
             eta=lambda: 754.0,
         )
         async with served:
             self.url = served.url
             self._up.set()
             await self._over.wait()
+        await store.aclose()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -54,6 +55,10 @@ class Bucket:
     def uploads(self) -> int:
         return len(self.client.list_multipart_uploads(Bucket="films").get("Uploads", []))
 
+    def etag(self, key: str) -> str | None:
+        listed = self.client.list_objects_v2(Bucket="films", Prefix=key).get("Contents", [])
+        return next((entry["ETag"] for entry in listed if entry["Key"] == key), None)
+
     def read(self, key: str) -> bytes:
         data: bytes = self.client.get_object(Bucket="films", Key=key)["Body"].read()
         return data
@@ -63,8 +68,9 @@ class Bucket:
         return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
-@pytest.fixture
-def bucket() -> Iterator[Bucket]:
+@contextmanager
+def counted_bucket() -> Iterator[Bucket]:
+    """A bucket of moto's server that keeps a list of its requests."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -84,6 +90,12 @@ def bucket() -> Iterator[Bucket]:
         found.client.delete_object(Bucket="films", Key=name)
     found.client.close()
     server.stop()
+
+
+@pytest.fixture
+def bucket() -> Iterator[Bucket]:
+    with counted_bucket() as found:
+        yield found
 
 
 def stable_columns(rows: list[dict[str, str]]) -> list[dict[str, str]]:

@@ -36,7 +36,12 @@ async def live_page(
 ) -> AsyncIterator[tuple[ChangeFeed, LivePage, aiohttp.ClientSession]]:
     feed = ChangeFeed(records)
     page = LivePage(
-        feed, bind or BindAddress("127.0.0.1", 0), title="t", manifest="m.yaml", output_folder=root, **facts
+        feed,
+        bind or BindAddress("127.0.0.1", 0),
+        title="t",
+        manifest="m.yaml",
+        store=LocalStore(root),
+        **facts,
     )
     async with (
         page,
@@ -257,7 +262,7 @@ async def reviewed_page(root: Path, records: list[Record]) -> AsyncIterator[tupl
         feed, store = ChangeFeed(records), LocalStore(root)
         reviews = Reviews(ledger, store, feed, notify=print)
         page = LivePage(
-            feed, BindAddress("127.0.0.1", 0), title="t", manifest="m", output_folder=root, reviews=reviews
+            feed, BindAddress("127.0.0.1", 0), title="t", manifest="m", store=store, reviews=reviews
         )
         async with page, aiohttp.ClientSession(page.url) as session:
             yield ledger, reviews, session

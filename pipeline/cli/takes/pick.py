@@ -90,6 +90,7 @@ async def _apply(
     paths: BatchPaths, ledger: Ledger, records: Sequence[Record], wishes: Mapping[str, Pick]
 ) -> None:
     from pipeline.cli.report import write_results
+    from pipeline.manifest.problems import escape_unprintable
     from pipeline.results.picks import PICKS_FOLDER, PicksFolder, resolve_picks
     from pipeline.storage import open_store
 
@@ -105,7 +106,8 @@ async def _apply(
         click.echo(f"note: {message}", err=True)
     by_key = {record.key: record for record in records}
     for key, (pick, note) in changes.items():
-        click.echo(f"{by_key[key].id}: {pick or 'neither picked nor rejected'}{f' ({note})' if note else ''}")
+        said = f"{pick or 'neither picked nor rejected'}{f' ({note})' if note else ''}"
+        click.echo(escape_unprintable(f"{by_key[key].id}: {said}"))
     if not changes:
         click.echo("nothing changed")
     click.echo(f"The chosen clips are in {paths.output_path(PICKS_FOLDER)}", err=True)

@@ -81,7 +81,7 @@ async def _serve(paths: BatchPaths, bind: BindAddress, ledger: Ledger, store: Ou
         bind,
         title=Path(manifest).stem if manifest else paths.folder.name,
         manifest=manifest,
-        output_folder=None if "://" in paths.output else Path(paths.output),
+        store=store,
         sandbox=await made_by_sandbox(ledger),
         reviews=reviews,
     )

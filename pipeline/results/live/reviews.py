@@ -102,13 +102,14 @@ class Reviews:
             now = with_picks(records, await self._ledger.picks())
         except (LedgerError, StoreError):
             return  # whoever writes next says so
-        self._feed.set_picks(
-            {
-                record.key: Pick(record.pick, record.pick_note)
-                for old, record in zip(records, now, strict=True)
-                if record is not old
-            }
-        )
+        changes = {
+            record.key: Pick(record.pick, record.pick_note)
+            for old, record in zip(records, now, strict=True)
+            if record is not old
+        }
+        self._feed.set_picks(changes)
+        if changes:
+            self._changed.set()
 
 
 def _read_wishes(document: Any) -> dict[str, Pick]:

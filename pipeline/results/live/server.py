@@ -1,6 +1,6 @@
 """The live page's web server: the page, its events, the videos beside it, and metrics.
 
-Owns HTTP and nothing of the run: it reads the feed, and files below the output folder. It writes nothing but
+Owns HTTP and nothing of the run: it reads the feed, and the videos of the output. It writes nothing but
 what `Reviews` lets in.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -19,6 +18,7 @@ from pipeline.extras import install_command
 from pipeline.results import report
 from pipeline.results.csv import csv_bytes
 from pipeline.results.live.access import BindAddress, is_allowed_host, token_matches
+from pipeline.results.live.media import serve_media
 from pipeline.results.report import overview, page_data
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from pipeline.results.live.change_feed import ChangeFeed
     from pipeline.results.live.reviews import Reviews
+    from pipeline.storage import OutputStore
 
 _TOKEN_COOKIE: Final = "veobatch-token"  # noqa: S105 - the name of a cookie
-_MEDIA_FOLDERS: Final = frozenset({"videos", "posters"})
 _MIN_UPDATE_INTERVAL_S: Final = 0.5
 _KEEPALIVE_S: Final = 10.0
 _LAST_REQUESTS_GRACE_S: Final = 2.0
@@ -52,7 +52,7 @@ _SECURITY_HEADERS: Final = {
 class LivePage:
     """Serves a run's page while the context is open. `url` is where, with the token when there is one.
 
-    `root` is the output folder, or None when videos lie elsewhere; `eta` returns the seconds left or None.
+    `store` is where the videos lie; `eta` returns the seconds left or None.
     A bind that others can reach gets a token unless `token` names one.
     With `reviews` the page can pick.
     """
@@ -64,7 +64,7 @@ class LivePage:
         *,
         title: str,
         manifest: str,
-        output_folder: Path | None,
+        store: OutputStore,
         token: str = "",
         eta: Callable[[], float | None] | None = None,
         sandbox: bool = False,
@@ -74,7 +74,7 @@ class LivePage:
         self._bind_address = bind_address
         self._title = title
         self._manifest = manifest
-        self._output_folder = output_folder
+        self._store = store
         self._token = token or ("" if bind_address.is_loopback else system.token_hex(24))
         self._eta = eta
         self._sandbox = sandbox
@@ -189,21 +189,8 @@ class LivePage:
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 
     async def _serve_file(self, request: web.Request) -> web.StreamResponse:
-        """Answer with a file of the gallery; nothing outside its folders, and no hidden or unfinished one."""
         folder, path = request.match_info["folder"], request.match_info["path"]
-        found = await asyncio.to_thread(self._resolve_file, folder, path)
-        if found is None:
-            raise web.HTTPNotFound(text="No such file.\n")
-        return web.FileResponse(found)
-
-    def _resolve_file(self, folder: str, path: str) -> Path | None:
-        if self._output_folder is None or folder not in _MEDIA_FOLDERS or "\0" in path:
-            return None
-        if any(part.startswith(".") for part in path.split("/")) or Path(path).suffix not in (".mp4", ".jpg"):
-            return None
-        media_folder = (self._output_folder / folder).resolve()
-        found = (media_folder / path).resolve()
-        return found if found.is_relative_to(media_folder) and found.is_file() else None
+        return await serve_media(request, self._store, folder, path, _SECURITY_HEADERS)
 
     async def _serve_events(self, request: web.Request) -> web.StreamResponse:
         """Tell a page what it has not seen, until it goes away or the run ends."""

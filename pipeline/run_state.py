@@ -24,7 +24,7 @@ class RunOutcome:
     """How a run ended.
 
     `stop_reason` and `message` say why it stopped submitting, `unfinished` why rows stay open. `unselected`
-    are pending rows that it was not to submit.
+    are rows, pending or failed before, that it was not to submit.
     """
 
     records: tuple[Record, ...]
@@ -182,10 +182,15 @@ class RunState:
             reason = StopReason.DEADLINE if self.overdue else StopReason.UNFINISHED
             suffix = f", and {len(self.unfinished) - 1} more" if len(self.unfinished) > 1 else ""
             message = f"{self.records[key].id}: {detail}{suffix}"
-        records, wanted = tuple(self.records.values()), self.submittable
-        unselected = frozenset(
-            record.key
-            for record in records
-            if wanted is not None and record.state is State.PENDING and record.key not in wanted
+        records = tuple(self.records.values())
+        return RunOutcome(
+            records, reason, message, dict(self.unfinished), unselected(records, self.submittable)
         )
-        return RunOutcome(records, reason, message, dict(self.unfinished), unselected)
+
+
+def unselected(records: Iterable[Record], submittable: frozenset[str] | None) -> frozenset[str]:
+    """Return the keys of the pending rows that a run is not to submit; `submittable` None is all."""
+    if submittable is None:
+        return frozenset()
+    pending = (record.key for record in records if record.state is State.PENDING)
+    return frozenset(key for key in pending if key not in submittable)

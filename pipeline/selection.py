@@ -10,7 +10,7 @@ from pipeline.errors import UsageError
 from pipeline.model import Record, State
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from pipeline.plan import BatchPlan
 
@@ -53,6 +53,15 @@ def submittable(plan: BatchPlan, selection: Selection) -> frozenset[str] | None:
         if row.state is State.PENDING and _is_selected(row, selection.patterns, row.key in had_failed)
     ]
     return frozenset(chosen[: selection.limit])
+
+
+def unselected_failures(records: Iterable[Record], selection: Selection) -> frozenset[str]:
+    """Return the keys of the failed rows that the patterns leave out: how a run ends is not theirs to say."""
+    return frozenset(
+        row.key
+        for row in records
+        if row.state is State.FAILED and not _is_selected(row, selection.patterns, had_failed=True)
+    )
 
 
 def _is_selected(row: Record, patterns: Sequence[str], had_failed: bool) -> bool:

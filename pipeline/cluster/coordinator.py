@@ -69,13 +69,15 @@ class Coordinator:
         self._ledger: Ledger | None = None
 
     async def open(self) -> None:
-        """Open the ledger and count the money that is spent or set aside."""
+        """Open the ledger, set aside the rows that are not selected, and count the money."""
         async with self._stopping_on_error():
             on_pause, report_event = self._changes.on_ledger_pause, self.report_event
             opening = open_ledger(
                 self._config, "the coordinator", on_pause=on_pause, report_event=report_event
             )
             self._ledger = await opening
+            if self._config.unselected:
+                await self._ledger.revoke(self._epoch, "", list(self._config.unselected))
             if self._budget.has_limit:
                 self._budget.load(await self._ledger.submissions())
 

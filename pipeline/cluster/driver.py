@@ -60,7 +60,7 @@ class ClusterDriver:
     ) -> None:
         """`epoch` is what the ledger answered when it began; `address` is Ray's, None to start it here."""
         self._config, self._ledger, self._observer = config, ledger, observer
-        self._view = RecordView(records, ledger, observer)
+        self._view = RecordView(records, ledger, observer, config.unselected)
         self._epoch, in_flight = epoch
         # The plan, made since, may have taken rows in doubt out of their slots.
         self._orphans = frozenset(

@@ -29,7 +29,7 @@ class ClusterConfig:
 
     `lease_s` is how long a worker may be silent before its rows go to others; `api_name` is what the ledger
     calls the API (see `Api`). `pictures` says where rows' files are, for workers that see the same paths;
-    None when rows name none.
+    None when rows name none. `unselected` are keys of pending rows that this run is not to submit.
     """
 
     ledger: str = field(repr=False)
@@ -45,10 +45,11 @@ class ClusterConfig:
     cached_durations: Mapping[str, Any] = field(repr=False, default_factory=dict)
     api_name: str = ""
     pictures: DeliveryPlan | None = field(repr=False, default=None)
+    unselected: frozenset[str] = field(repr=False, default=frozenset())
 
     def for_worker(self) -> ClusterConfig:
         """Return what a worker needs of this: each row comes to it with its price."""
-        return replace(self, prices={}, cached_durations={})
+        return replace(self, prices={}, cached_durations={}, unselected=frozenset())
 
     def price_of(self, record: Record) -> float | None:
         """Return the price of a row in USD, or None when nobody knows it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -34,7 +35,14 @@ class RecordView:
     `stale` asks for another read of the ledger; `deaths` counts processes that died since a row last changed.
     """
 
-    def __init__(self, records: Sequence[Record], ledger: Ledger, observer: Observer) -> None:
+    def __init__(
+        self,
+        records: Sequence[Record],
+        ledger: Ledger,
+        observer: Observer,
+        unselected: frozenset[str] = frozenset(),
+    ) -> None:
+        self._unselected = unselected
         self.records = {record.key: record for record in records}
         self.stale = False
         self.deaths = 0
@@ -81,4 +89,4 @@ class RecordView:
         state.overdue = self.overdue & state.unfinished.keys()
         for why in stop_reasons:
             state.stop_submitting(*why)
-        return state.outcome()
+        return replace(state.outcome(), unselected=self._unselected)

@@ -85,7 +85,7 @@ def next_step(
     if has_open_rows(records) or stop_reason not in (None, StopReason.INTERRUPTED):
         if stop_reason is StopReason.BUDGET and batch_usd:
             enough = f"{math.ceil(batch_usd * 100 - 1e-6) / 100:.2f}"
-            return NextStep(_command([*_without(argv, "--max-cost"), "--max-cost", enough]))
+            return NextStep(_command([*without_option(argv, "--max-cost"), "--max-cost", enough]))
         return NextStep(_command(argv), HINTS.get(stop_reason, "") if stop_reason else "")
     failed = [record for record in records if record.state is State.FAILED and record.position >= 0]
     return _after_failures(failed, argv) if failed else NextStep()
@@ -102,7 +102,7 @@ def has_open_rows(records: Iterable[Record]) -> bool:
 
 def _after_failures(failed: Sequence[Record], argv: Sequence[str]) -> NextStep:
     """Offer a retry only for failures that it may cure; the others need an edit first."""
-    plain = _without(argv, "--only")
+    plain = without_option(argv, "--only")
     retried = "--retry-failed" in plain
     retryable = {
         record.failure.code if record.failure else "failed" for record in failed if retry_helps(record)
@@ -113,7 +113,7 @@ def _after_failures(failed: Sequence[Record], argv: Sequence[str]) -> NextStep:
         return NextStep(_command([*plain, "--retry-failed", *only]))
     not_found = [record for record in failed if record.failure and record.failure.code == "not_found"]
     if len(not_found) == len(failed):
-        arguments = [*_without(plain, "--base-url"), *([] if retried else ["--retry-failed"])]
+        arguments = [*without_option(plain, "--base-url"), *([] if retried else ["--retry-failed"])]
         return NextStep(_command(arguments), "with the API's own --base-url, or with another model")
     refused = [record for record in failed if not retry_helps(record)]
     if not refused:
@@ -137,7 +137,7 @@ def _command(argv: Sequence[str]) -> str:
     return shlex.join(["veobatch", *argv])
 
 
-def _without(argv: Sequence[str], option: str) -> list[str]:
+def without_option(argv: Sequence[str], option: str) -> list[str]:
     """Return `argv` without an option and its value, in both spellings."""
     kept, skip = [], False
     for argument in argv:

@@ -85,8 +85,6 @@ def _check_cluster(request: RunRequest) -> None:
     """Raise `UsageError` for what cannot work with workers on other machines."""
     if request.cluster is None:
         return
-    if request.select or request.limit is not None:
-        raise UsageError("--select and --limit choose rows for this process: leave --engine ray out")
     from pipeline.cluster import ray_backend  # noqa: F401 - says so when Ray is not installed
 
     if request.cluster.address is None:

@@ -26,6 +26,7 @@ from pipeline.run_state import RunOutcome
 from pipeline.runner.observers import RunObservers, make_hooks, make_results_writer
 from pipeline.runner.prepare import report_start
 from pipeline.runner.summary import RunSummary
+from pipeline.selection import unselected_failures
 from pipeline.submit.budget import Budget
 from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
 
@@ -103,13 +104,15 @@ async def _run_engine(
     """Run the engine, project the results a last time, and say how it ended."""
     started, initial_records = system.monotonic(), tuple(engine.records())
     # What `report` offers if this run is killed.
-    await observers.remember_run(StopReason.INTERRUPTED, ended=False)
+    await observers.remember_run(StopReason.INTERRUPTED)
     try:
         await observers.results_writer.write_csv(engine.records())
     except StoreError as error:
         engine.stop_submitting(error)
     try:
         outcome = await observers.run_engine(engine, control)
+        left_out = unselected_failures(initial_records, prepared.config.request.selection)
+        outcome = replace(outcome, unselected=outcome.unselected | left_out)
         signal_exit_code = control.exit_code
         code = signal_exit_code or exit_code(outcome)
     except VeobatchError:
@@ -128,7 +131,7 @@ async def _run_engine(
         batch_usd=observers.batch_usd,
         money=await observers.money(),
     )
-    await observers.remember_run(outcome.stop_reason, control.signal_name)
+    await observers.remember_run(outcome.stop_reason, control.signal_name, outcome=outcome)
     if not await observers.write_results(summary):
         code = signal_exit_code or max(code, ExitCode.RESUMABLE)
         summary = replace(summary, exit_code=code, results_not_written=True)
@@ -177,5 +180,8 @@ def exit_code(outcome: RunOutcome) -> ExitCode:
     """Choose among 0, 1 and 3: what can go on wins over what failed."""
     if outcome.stop_reason is not None or outcome.open_rows:
         return ExitCode.RESUMABLE
-    failed = any(record.state is State.FAILED and record.position >= 0 for record in outcome.records)
+    failed = any(
+        record.state is State.FAILED and record.position >= 0 and record.key not in outcome.unselected
+        for record in outcome.records
+    )
     return ExitCode.SOME_FAILED if failed else ExitCode.DONE

@@ -21,7 +21,7 @@ from pipeline.run_context import describe_exception, format_traceback
 from pipeline.run_state import RunOutcome
 from pipeline.runner.hooks import Hooks, make_targets
 from pipeline.runner.last_end import RUNNING, save_end
-from pipeline.runner.summary import redacted_argv
+from pipeline.runner.summary import continuing_argv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -117,11 +117,12 @@ class RunObservers:
         self.observer = self._hooks.observer = ObserverGroup(*kept, *self._watcher.observers)
 
     async def remember_run(
-        self, stop_reason: StopReason | None, signal_name: str = "", *, ended: bool = True
+        self, stop_reason: StopReason | None, signal_name: str = "", *, outcome: RunOutcome | None = None
     ) -> None:
         """Keep in the ledger what `veobatch report` needs to name the next command."""
         self._memory.save()
-        facts = RunFacts(redacted_argv(self._config.request.argv), stop_reason, self.batch_usd)
+        argv = continuing_argv(self._config.request.argv, outcome)
+        facts, ended = RunFacts(argv, stop_reason, self.batch_usd), outcome is not None
         with contextlib.suppress(LedgerError, StoreError):  # the run itself reports a ledger that is gone
             await self._ledger.meta_set(RUN_FACTS_NAME, facts.to_json())
             if ended and stop_reason is None:

@@ -12,6 +12,7 @@ from pipeline.download.verify import check_saved, describe_findings, transitions
 from pipeline.errors import Conflict, StopRun
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State
+from pipeline.run_state import unselected
 from pipeline.storage import is_object_url
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def _make_cluster(
         assumed_price=prices.assumed,
         cached_durations=shared_durations,
         pictures=delivery_plan(prepared.loaded.manifest, config.settings, sandbox=config.request.sandbox),
+        unselected=unselected(records, prepared.submittable),
     )
     return ClusterDriver(
         records, job, prepared.batch.ledger, epoch, observer, address=cluster_options.address

@@ -11,7 +11,7 @@ from pipeline.errors import ExitCode, StopReason
 from pipeline.model import State
 from pipeline.results import CSV_NAME, LOG_NAME, REPORT_NAME
 from pipeline.results.csv import status, summarize
-from pipeline.results.next_step import NextStep, next_step
+from pipeline.results.next_step import NextStep, next_step, without_option
 from pipeline.results.report.overview import counted
 from pipeline.results.summary_json import summary_json
 
@@ -84,11 +84,16 @@ class RunSummary:
         """Return why the run ended as it did, in whole sentences; empty when it simply finished."""
         stop = self.outcome.stop_reason
         sentences = [self._explain_stop(stop)] if stop is not None else []
-        if unselected := len(self.outcome.unselected):
-            sentences.append(f"Not selected in this run, and still pending: {counted(unselected, 'row')}.")
+        if pending := sum(row.state is State.PENDING for row in self._unselected_rows()):
+            sentences.append(f"Not selected in this run, and still pending: {counted(pending, 'row')}.")
+        if failed := sum(row.state is State.FAILED for row in self._unselected_rows()):
+            sentences.append(f"Not selected either: {counted(failed, 'row')} that failed before.")
         if self.results_not_written and stop is not StopReason.DISK:
             sentences.append(f"{RESULTS_NOT_WRITTEN}.")
         return " ".join(sentences)
+
+    def _unselected_rows(self) -> list[Record]:
+        return [row for row in self.outcome.records if row.key in self.outcome.unselected]
 
     def _explain_stop(self, stop: StopReason) -> str:
         outcome, finished = self.outcome, not self.outcome.open_rows
@@ -122,7 +127,16 @@ class RunSummary:
         stop = self.outcome.stop_reason
         if stop is None and self.results_not_written:
             stop = StopReason.DISK
-        return next_step(self.outcome.records, redacted_argv(self.argv), stop, batch_usd=self.batch_usd)
+        argv = continuing_argv(self.argv, self.outcome)
+        return next_step(self.outcome.records, argv, stop, batch_usd=self.batch_usd)
+
+
+def continuing_argv(argv: Sequence[str], outcome: RunOutcome | None = None) -> list[str]:
+    """Return the arguments that go on from `outcome`: without a selection that has nothing left to do."""
+    plain = redacted_argv(argv)
+    if outcome is None or outcome.open_rows or not outcome.unselected:
+        return plain
+    return without_option(without_option(plain, "--select"), "--limit")
 
 
 def redacted_argv(argv: Sequence[str]) -> list[str]:

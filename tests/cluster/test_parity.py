@@ -47,7 +47,7 @@ def cluster_options(
 
 
 async def test_a_batch_as_on_one_machine(tmp_path: Path, head: RayCluster, bucket: Bucket) -> None:
-    """Bad rows, the live page, the summary, JUnit, a bucket; then failed rows again; then nothing to do."""
+    """Bad rows, the live page, JUnit, a bucket; then failed rows again, as selected; then nothing to do."""
     alone, apart = tmp_path / "alone", tmp_path / "apart"
     alone.mkdir()
     apart.mkdir()
@@ -68,7 +68,10 @@ async def test_a_batch_as_on_one_machine(tmp_path: Path, head: RayCluster, bucke
         assert "alike/report.html" in bucket.names()
         assert (apart / "rows.xml").read_text().count("<testcase") == len(PROMPTS)
         vendor.scripts.clear()
-        second = await desk.run(*options, "--retry-failed")
+        chosen = await desk.run(*options, "--retry-failed", "--select", "fail*")
+        assert chosen.code == 0, chosen.output
+        assert set(vendor.paid_counts()) == {*PROMPTS} - {"refused"}
+        second = await desk.run(*options, "--select", "@failed")
         assert second.code == 0, second.output
         assert set(vendor.paid_counts()) == set(PROMPTS)
         made = len(vendor.generations)

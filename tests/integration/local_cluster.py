@@ -152,6 +152,7 @@ async def make_local_cluster(
     lease_s: float = 30.0,
     workers: int = 2,
     price: float | None = None,
+    unselected: frozenset[str] = frozenset(),
     **settings: Any,
 ) -> LocalCluster:
     """Begin an epoch over what the house's ledger holds; `price` is that of each row, in USD."""
@@ -166,6 +167,7 @@ async def make_local_cluster(
         workers=workers,
         lease_s=lease_s,
         assumed_price=price,
+        unselected=unselected,
     )
     return LocalCluster(harness, job, await harness.ledger.begin_epoch())
 

@@ -84,6 +84,25 @@ async def test_last_worker_dies_during_driver_snapshot(
         assert_paid_once(house)
 
 
+async def test_rows_that_are_not_selected_stay_pending_under_a_second_coordinator_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with EngineHarness(tmp_path, fast_sandbox_options(durations="fixed:100000")) as house:
+        records = await house.add(6)
+        left = frozenset(record.key for record in records[3:])
+        run = await make_driver(house, monkeypatch, concurrency=2, unselected=left)
+        async with run.running():
+            await wait_until(lambda: house.sandbox_state.in_flight == 2)
+            run.ray_backend.coordinators[0].dead = True
+            await wait_until(lambda: len(run.ray_backend.coordinators) == 2)
+            house.finish_renders_now()
+        assert run.outcome.stop_reason is None
+        assert not run.outcome.open_rows
+        assert {record.key for record in run.outcome.records if record.state is State.PENDING} == left
+        assert len(house.sandbox_state.generations) == 3
+        assert_paid_once(house)
+
+
 async def test_shutdown_does_not_wait_for_coordinator(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.errors import UsageError
+from pipeline.errors import ExitCode, UsageError
 from pipeline.model import Failure, State
 from pipeline.plan import RetrySelection, make_plan
-from pipeline.run_state import RunState
-from pipeline.selection import Selection, matches_id, submittable
+from pipeline.run_state import RunOutcome, RunState
+from pipeline.runner.execute import exit_code
+from pipeline.selection import Selection, matches_id, submittable, unselected_failures
 from tests.unit.samples import job, record
 
 if TYPE_CHECKING:
@@ -72,3 +73,17 @@ def test_the_outcome_speaks_of_what_was_selected() -> None:
     outcome = state.outcome()
     assert [row.id for row in outcome.open_rows] == ["emu"]
     assert {key.partition("@")[0] for key in outcome.unselected} == {"cat.2"}
+
+
+@pytest.mark.parametrize(
+    ("patterns", "left_out", "code"),
+    [((), set(), ExitCode.SOME_FAILED), (("e*",), {"dog"}, ExitCode.DONE), (("@failed",), set(), 1)],
+)
+def test_only_failures_that_were_selected_count(
+    patterns: tuple[str, ...], left_out: set[str], code: int
+) -> None:
+    records = plan_with_a_failure().records
+    left = unselected_failures(records, Selection(patterns))
+    assert {key.partition("@")[0] for key in left} == left_out
+    ended = tuple(row for row in records if row.state is not State.PENDING)
+    assert exit_code(RunOutcome(ended, None, "", {}, left)) == code

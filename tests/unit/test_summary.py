@@ -440,3 +440,13 @@ def test_the_exit_code_survives_a_reader_that_left(form: str) -> None:
     os.close(read)
     _, complaints = process.communicate(b"")
     assert (process.returncode, complaints) == (3, b"")
+
+
+def test_what_was_not_selected_is_counted_and_left_to_the_next_command() -> None:
+    pending = record(State.PENDING, "d", 3)
+    argv = (*ARGV, "--select", "a*", "--limit=1")
+    made = make_summary(DONE, REFUSED_JOB, pending, argv=argv)
+    made = replace(made, outcome=replace(made.outcome, unselected=frozenset({REFUSED_JOB.key, pending.key})))
+    assert str(made.next_step()) == shlex.join(["veobatch", *ARGV])
+    assert "still pending: 1 row." in made.stop_explanation()
+    assert "1 row that failed before" in made.stop_explanation()

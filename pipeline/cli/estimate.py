@@ -23,11 +23,18 @@ _ROWS_SHOWN = 40
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One object on stdout, for scripts.")
 @click.option("--base-url", metavar="URL", help="The API whose prices are asked for.")
+@click.option("--sandbox", is_flag=True, help="Ask the embedded stand-in: no key, no network.")
 @picture_options
 @model_option
 @takes_option
 def command(
-    manifest: Path, as_json: bool, base_url: str | None, model: str | None, takes: int | None, **ways: Any
+    manifest: Path,
+    as_json: bool,
+    base_url: str | None,
+    sandbox: bool,
+    model: str | None,
+    takes: int | None,
+    **ways: Any,
 ) -> int:
     """Price MANIFEST from the live catalogue: each row, each model, in all. Spends nothing.
 
@@ -36,7 +43,9 @@ def command(
     """
     import anyio
 
-    estimate = anyio.run(_estimate, manifest, base_url, model, takes, ways)
+    estimate = anyio.run(
+        _estimate_in_sandbox if sandbox else _estimate, manifest, base_url, model, takes, ways
+    )
     jobs, quote, balance = estimate.jobs, estimate.quote, estimate.balance_usd
     for note in estimate.notes:
         click.echo(f"note: {note}", err=True)
@@ -63,6 +72,23 @@ async def _estimate(
     key = find_key(os.environ)
     parsed = await to_thread.run_sync(parse_manifest, path, model, takes)
     return await estimate_manifest(parsed, url, key, cache_dir(), ways)
+
+
+async def _estimate_in_sandbox(
+    path: Path, base_url: str | None, model: str | None, takes: int | None, ways: Mapping[str, Any]
+) -> Estimate:
+    from anyio import to_thread
+
+    from pipeline.errors import UsageError
+    from pipeline.runner.estimate import estimate_manifest
+    from pipeline.runner.manifest_loading import parse_manifest
+    from pipeline.sandbox import Sandbox
+
+    if base_url:
+        raise UsageError("--sandbox and --base-url exclude each other")
+    parsed = await to_thread.run_sync(parse_manifest, path, model, takes)
+    async with Sandbox() as sandbox:
+        return await estimate_manifest(parsed, str(sandbox.url), None, None, ways)
 
 
 def _print_json(quote: Quote, balance: float | None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import os
 import re
 import unicodedata
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "sha256:"
 MAX_FILE_BYTES: Final = 512 * 1024 * 1024
+FILES_BELOW: Final = "VEOBATCH_FILES_BELOW"
+"""The variable with the folder that holds all files a manifest may name; unset, they lie anywhere."""
 
 _REFERENCE: Final = re.compile(rf"{PREFIX}[0-9a-f]{{64}}")
 _IMAGE_IN_BODY: Final = re.compile(rf'"image_url":"{PREFIX}([0-9a-f]{{64}})"')
@@ -107,6 +110,9 @@ class LocalFiles:
         if path is None:
             why = "there is no such file, and it is no http(s) URL"
             return what, why, f"check the path: it counts from {self.folder}"
+        root = os.environ.get(FILES_BELOW)
+        if root and not path.resolve().is_relative_to(root):
+            return what, f"it is outside of {root}", "files from elsewhere are not read here: copy it there"
         if path.is_dir():
             return what, "it is a folder", f"make a manifest of it: veobatch init {value}"
         try:

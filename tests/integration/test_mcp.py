@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 
@@ -46,21 +47,25 @@ async def call(client: Client, tool: str, manifest: str = "night.yaml", **argume
     return result.structured_content
 
 
-async def until_ended(client: Client) -> dict[str, Any]:
+async def until_ended(client: Client, assistant: Assistant | None = None) -> dict[str, Any]:
+    """Return the status after the run's end; without the assistant that started it, by asking."""
+    for process in assistant.runs.started if assistant is not None else ():
+        await anyio.to_thread.run_sync(process.wait)
     while (status := await call(client, "status"))["running"]:
         pass  # each call takes a process of its own, so this is no busy loop
     return dict(status)
 
 
 async def test_a_batch_is_validated_run_and_read(folder: Path) -> None:
-    async with Client(make_server(Assistant(folder, 20.0, sandbox=True))) as client:
+    assistant = Assistant(folder, 20.0, sandbox=True)
+    async with Client(make_server(assistant)) as client:
         tools = {tool.name for tool in (await client.list_tools()).tools}
         assert tools == {"validate", "estimate", "run", "status", "results", "pick", "stop"}
         assert (await call(client, "validate"))["rows"] == 2
         assert "no batch at" in await call(client, "status")
         started = await call(client, "run", max_cost=5)
         assert started["max_cost"] == 5
-        ended = await until_ended(client)
+        ended = await until_ended(client, assistant)
         assert (ended["counts"]["done"], ended["summary"]["exit_code"]) == (2, 0)
         rows = (await call(client, "results", status="done"))["rows"]
         assert [row["id"] for row in rows] == ["one", "two"]
@@ -77,16 +82,64 @@ async def test_errors_are_the_command_s_and_nothing_outside_is_read(folder: Path
         assert await call(client, "stop") == {"stopping": False}
 
 
-async def test_a_budget_is_shared_by_all_batches(folder: Path) -> None:
+async def test_a_budget_is_shared_by_all_batches_and_outlives_servers_and_ledgers(folder: Path) -> None:
     (folder / "more.yaml").write_text(MANIFEST, encoding="utf-8")
-    async with Client(make_server(Assistant(folder, 1.0, sandbox=True))) as client:
+    assistant = Assistant(folder, 1.0, sandbox=True)
+    async with Client(make_server(assistant)) as client:
+        assert (await call(client, "estimate"))["budget_usd"] == 1.0
         await call(client, "run")
-        first = await until_ended(client)
-        spent = first["summary"]["usd_spent"]
+        spent = (await until_ended(client, assistant))["summary"]["usd_spent"]
         assert 0 < spent <= 1.0
-        second = await call(client, "run", "more.yaml")
-        assert second["max_cost"] == pytest.approx(1.0 - spent, abs=0.01)
-        assert await call(client, "run", "more.yaml", max_cost=0) != second
+    async with Client(make_server(Assistant(folder, 1.0, sandbox=True))) as restarted:
+        assert (await call(restarted, "estimate", "more.yaml"))["budget_usd"] == pytest.approx(1.0 - spent)
+        (folder / "output" / "night.sandbox").rename(folder / "archive")
+        # All that was granted may have been spent, by the batch itself, too.
+        assert (await call(restarted, "estimate", "more.yaml"))["budget_usd"] == 0
+        assert (await call(restarted, "run"))["max_cost"] == 0
+
+
+async def test_two_servers_that_grant_at_once_keep_to_one_budget(folder: Path) -> None:
+    for name in ("a", "b"):
+        (folder / f"{name}.yaml").write_text(MANIFEST, encoding="utf-8")
+    granted = []
+
+    async def run(name: str) -> None:
+        async with Client(make_server(Assistant(folder, 1.0, sandbox=True))) as client:
+            granted.append((await call(client, "run", f"{name}.yaml", max_cost=0.9))["max_cost"])
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run, "a")
+        tasks.start_soon(run, "b")
+    assert max(granted) == 0.9
+    assert min(granted) <= 0.2 + 1e-6  # the other run's two rows cost 0.80, and it may still go on
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "message"),
+    [
+        ("validate", {"manifest": "--help"}, "no such file"),
+        ("run", {"manifest": "$(touch hacked).yaml"}, "no such file"),
+        ("run", {"manifest": "night.yaml", "max_cost": "all"}, "max_cost"),
+        ("status", {"manifest": "link.yaml"}, "outside of"),
+        ("estimate", {"manifest": "night.yaml\0"}, ""),
+        ("validate", {"manifest": "pictures.yaml"}, "outside of"),
+        ("run", {"manifest": "pictures.yaml"}, "outside of"),
+        ("pick", {"manifest": "night.yaml", "ids": ["--clear"]}, "no batch"),
+        ("results", {"manifest": "night.yaml", "offset": -5, "limit": 10**9}, "no batch"),
+    ],
+)
+async def test_hostile_arguments_are_errors_and_reach_no_shell(
+    folder: Path, tool: str, arguments: dict[str, Any], message: str
+) -> None:
+    (folder.parent / "secret.png").write_bytes(b"not for the vendor")
+    (folder / "link.yaml").symlink_to(folder.parent / "elsewhere.yaml")
+    (folder / "pictures.yaml").write_text("- {image_url: ../secret.png, prompt: A.}\n", encoding="utf-8")
+    before = names(folder)
+    async with Client(make_server(Assistant(folder, 1.0, sandbox=True))) as client:
+        answer = await call(client, tool, **arguments)
+    assert message in str(answer)
+    assert isinstance(answer, str) or not answer["ok"]
+    assert names(folder) == before
 
 
 async def test_a_run_outlives_a_server_that_is_killed(folder: Path) -> None:
@@ -109,3 +162,7 @@ async def test_a_run_outlives_a_server_that_is_killed(folder: Path) -> None:
 
 def read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())

@@ -147,6 +147,17 @@ def test_every_dependency_says_what_it_replaced() -> None:
     assert not missing
 
 
+def test_the_package_is_tried_with_every_extra_and_both_ends_of_every_range() -> None:
+    """`make dist-check` installs them; here only what it installs is compared."""
+    script = (ROOT / ".ci" / "dist-check").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (everything,) = project["optional-dependencies"]["all"]
+    names = everything.removeprefix("veobatch[").removesuffix("]").replace(",", " ")
+    assert f"for extra in '' {names} all; do" in script
+    assert "for resolution in lowest-direct highest; do" in script
+    assert "pip compile" in script  # of a wheel, lowest-direct would take the newest of what that needs
+
+
 def test_a_meaning_too_few_or_too_many_is_refused() -> None:
     with pytest.raises(SystemExit, match="meanings differ"):
         generate.meanings(["new"], {})

@@ -22,6 +22,7 @@ import pipeline
 from pipeline.batch.paths import batch_paths
 from pipeline.errors import UsageError
 from pipeline.ledger.lock import holder_pid
+from pipeline.manifest.local_files import FILES_BELOW
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +45,7 @@ async def call(root: Path, *arguments: str) -> dict[str, Any]:
 
     Raises `CommandFailed` with its message when it prints no JSON and does not end with 0.
     """
-    process = await anyio.run_process([*COMMAND, *arguments], cwd=root, env=_environment(), check=False)
+    process = await anyio.run_process([*COMMAND, *arguments], cwd=root, env=_environment(root), check=False)
     text = process.stdout.decode("utf-8", "replace").strip()
     with suppress(ValueError):
         if isinstance(answer := json.loads(text), dict):
@@ -56,61 +57,69 @@ async def call(root: Path, *arguments: str) -> dict[str, Any]:
 
 
 class BackgroundRuns:
-    """Runs that go on by themselves, one a manifest."""
+    """Runs that go on by themselves, one a batch; a batch is named by its folder."""
 
     def __init__(self, root: Path, *, sandbox: bool) -> None:
         self._root, self._sandbox = root, sandbox
         self._started: dict[Path, subprocess.Popen[bytes]] = {}
 
+    @property
+    def started(self) -> Sequence[subprocess.Popen[bytes]]:
+        """The processes that this server has started, the last one of each batch."""
+        return tuple(self._started.values())
+
     def folder(self, manifest: Path) -> Path:
         """Return where a manifest's batch has its ledger and its lock."""
         return self._root / batch_paths(manifest, None, sandbox=self._sandbox).folder
 
-    def is_running(self, manifest: Path) -> bool:
+    def is_running(self, folder: Path) -> bool:
         """Whether a run has the batch now, whoever started it."""
-        process = self._started.get(manifest)
-        return (process is not None and process.poll() is None) or holder_pid(
-            self.folder(manifest)
-        ) is not None
+        process = self._started.get(folder)
+        return (process is not None and process.poll() is None) or holder_pid(folder) is not None
 
-    def last_summary(self, manifest: Path) -> dict[str, Any] | None:
+    def has_ended(self, folder: Path) -> bool:
+        """Whether the last run that was started here, by any server, has said how it ended."""
+        return self.last_summary(folder) is not None or bool(self.last_error(folder))
+
+    def last_summary(self, folder: Path) -> dict[str, Any] | None:
         """Return what the last run that was started here printed at its end, None while there is nothing."""
         try:
-            found = json.loads(self._files(manifest)[0].read_text(encoding="utf-8"))
+            found = json.loads(run_file(folder, ".json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         return found if isinstance(found, dict) else None
 
-    def last_error(self, manifest: Path) -> str:
+    def last_error(self, folder: Path) -> str:
         """Return the message of the last run that was started here, "" when it had none."""
         try:
-            text = self._files(manifest)[1].read_text(encoding="utf-8", errors="replace")
+            text = run_file(folder, ".err").read_text(encoding="utf-8", errors="replace")
         except OSError:
             return ""
         return text.strip()[-_ERROR_CHARS:]
 
     async def start(self, manifest: Path, arguments: Sequence[str]) -> dict[str, Any] | None:
         """Start a run; return None when it goes on, else its summary. Raises `CommandFailed` for an error."""
-        if self.is_running(manifest):
+        folder = self.folder(manifest)
+        if self.is_running(folder):
             raise UsageError(f"a run of {manifest.name} is going on: ask for its status, or stop it")
-        output, errors = self._files(manifest)
+        output, errors = run_file(folder, ".json"), run_file(folder, ".err")
         output.parent.mkdir(parents=True, exist_ok=True)
         extra = ["--sandbox"] if self._sandbox else []
         command = [*COMMAND, "run", str(manifest), "--yes", "--json", "--quiet", *extra, *arguments]
-        process = self._started[manifest] = _spawn(command, self._root, output, errors)
+        process = self._started[folder] = _spawn(command, self._root, output, errors)
         with anyio.move_on_after(START_LIMIT_S):
             await anyio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
         if process.poll() is None:
             return None
-        summary = self.last_summary(manifest)
+        summary = self.last_summary(folder)
         if summary is None or not summary["total"]:
-            raise CommandFailed(self.last_error(manifest) or f"exit code {process.returncode}")
+            raise CommandFailed(self.last_error(folder) or f"exit code {process.returncode}")
         return summary
 
-    def stop(self, manifest: Path) -> bool:
+    def stop(self, folder: Path) -> bool:
         """Let a run submit no more and finish what is paid for; return whether there was one."""
-        pid = holder_pid(self.folder(manifest))
-        process = self._started.get(manifest)
+        pid = holder_pid(folder)
+        process = self._started.get(folder)
         if pid is None and process is not None and process.poll() is None:
             pid = process.pid
         if pid is None:
@@ -118,15 +127,13 @@ class BackgroundRuns:
         os.kill(pid, getattr(signal, "CTRL_BREAK_EVENT", signal.SIGINT))
         return True
 
-    def _files(self, manifest: Path) -> tuple[Path, Path]:
-        """Return where a run's summary and its errors go: not among the results, which are the user's."""
-        from platformdirs import user_state_path
 
-        digest = sha256(str(self.folder(manifest).absolute()).encode("utf-8", "surrogatepass")).hexdigest()[
-            :16
-        ]
-        folder = user_state_path("veobatch") / "assistant"
-        return folder / f"{digest}.json", folder / f"{digest}.err"
+def run_file(folder: Path, suffix: str) -> Path:
+    """Return where something of a folder's runs is kept: not among the results, which are the user's."""
+    from platformdirs import user_state_path
+
+    digest = sha256(str(folder.absolute()).encode("utf-8", "surrogatepass")).hexdigest()
+    return user_state_path("veobatch") / "assistant" / f"{digest[:16]}{suffix}"
 
 
 def _spawn(command: Sequence[str], root: Path, output: Path, errors: Path) -> subprocess.Popen[bytes]:
@@ -138,7 +145,7 @@ def _spawn(command: Sequence[str], root: Path, output: Path, errors: Path) -> su
         return subprocess.Popen(  # noqa: S603 - our own command; the manifest's path is one argument
             command,
             cwd=root,
-            env=_environment(),
+            env=_environment(root),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
@@ -146,7 +153,11 @@ def _spawn(command: Sequence[str], root: Path, output: Path, errors: Path) -> su
         )
 
 
-def _environment() -> dict[str, str]:
-    """Return the environment in which this very package is found, whatever lies in the working folder."""
+def _environment(root: Path) -> dict[str, str]:
+    """Return the environment in which this very package is found, whatever lies in the working folder.
+
+    A manifest may be the assistant's: it names no files outside of `root`.
+    """
     paths = [str(Path(pipeline.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    own = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), FILES_BELOW: str(root)}
+    return {**os.environ, **own}

@@ -6,14 +6,13 @@ import io
 import os
 import shutil
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Error, Page, Route, sync_playwright
+from playwright.sync_api import Browser, Error, Page, Route, expect, sync_playwright
 
 from pipeline.model import Artifact
 from pipeline.results.csv import csv_bytes
@@ -22,10 +21,15 @@ from tests.unit.sample_rows import MEDIA, T0, done
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from pipeline.model import Record
 
 CLIPS = 3
+PATIENCE_MS = 600_000
+"""After this a page is taken to hang; Playwright's own 5 and 30 s are too short for a busy machine."""
+
+expect.set_options(timeout=PATIENCE_MS)
 
 
 def _browser_path() -> str | None:
@@ -52,14 +56,6 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give all of this folder to one worker, since each would start a browser."""
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.xdist_group("browser"))
-
-
 @dataclass
 class MonitoredPage:
     """A page with everything it said and asked for."""
@@ -74,7 +70,7 @@ def watched(browser: Browser) -> Iterator[MonitoredPage]:
     """A page that fails the test for any console message, and for any request to another host but one for
     a source image."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(PATIENCE_MS)
     got = MonitoredPage(context.new_page())
     got.page.on("console", lambda message: got.console_messages.append(f"{message.type}: {message.text}"))
     got.page.on("pageerror", lambda error: got.console_messages.append(f"error: {error}"))

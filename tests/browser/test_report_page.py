@@ -13,6 +13,7 @@ from playwright.sync_api import expect
 
 from pipeline.model import State
 from tests.browser.conftest import done_with_clip, write_report
+from tests.busy import busy_factor
 from tests.unit.sample_rows import failed, row
 
 if TYPE_CHECKING:
@@ -223,9 +224,9 @@ def test_ten_thousand_rows_are_usable_in_time(watched: MonitoredPage, tmp_path: 
     page.locator(".card .play").first.wait_for()
     page.get_by_role("searchbox").fill("job-9999")
     expect(page.locator("#count")).to_have_text("1 of 10,000")
-    assert time.monotonic() - began < 30  # a page that hangs; a busy machine is not measured here
+    assert time.monotonic() - began < 30 * busy_factor()
     page.get_by_role("searchbox").fill("")
-    expect(page.locator(".card")).to_have_count(10_000, timeout=30_000)
+    expect(page.locator(".card")).to_have_count(10_000)
     assert page.evaluate("window.find('Prompt 9999.')")
     assert page.evaluate("getSelection().anchorNode.textContent") == "Prompt 9999."
 

@@ -49,7 +49,7 @@ class ClusterBatch(Batch):
             stderr=output,
         )
 
-    async def ended(self, process: Command, within_s: float = 120.0) -> int:
+    async def ended(self, process: Command, within_s: float = 600.0) -> int:
         try:
             async with asyncio.timeout(within_s):
                 return await process.wait()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,15 +11,6 @@ from tests.integration.test_acceptance_object_store import AWS_ENVIRON, Bucket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one worker have the shared cluster, and another one the tests that start a Ray of their own."""
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            shared = "head" in getattr(item, "fixturenames", ())
-            item.add_marker(pytest.mark.xdist_group("shared cluster" if shared else "own clusters"))
 
 
 @pytest.fixture(scope="session")

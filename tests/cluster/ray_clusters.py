@@ -18,7 +18,7 @@ from tests.integration.ports import free_port
 RAY = Path(sys.executable).with_name("ray")
 NODE_OPTIONS = ("--disable-usage-stats", "--block", "--object-store-memory=100000000")
 PORT_OPTIONS = ("--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0")
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 600.0
 
 
 @dataclass

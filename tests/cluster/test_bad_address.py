@@ -28,7 +28,6 @@ async def test_an_address_that_will_not_do(tmp_path: Path, address: str) -> None
             where,
             "--ledger",
             shared_postgres().url(shared_postgres().new_database()),
-            within_s=30.0,
         )
         assert result.code == 2, result.output
         assert where in result.err

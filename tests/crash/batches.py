@@ -67,7 +67,7 @@ class Batch:
     async def _start_python(self, *args: str, env: dict[str, str], output: int) -> Command:
         return await forked_python.start(*args, cwd=self.folder, env=env, stdout=output, stderr=output)
 
-    async def finish(self, within_s: float = 120.0) -> int:
+    async def finish(self, within_s: float = 600.0) -> int:
         """Start it once more, and let it end by itself."""
         process = await self.start()
         try:
@@ -106,7 +106,7 @@ class Batch:
         assert not self.sandbox.state.leaked_keys
 
 
-async def wait_until(condition: Callable[[], bool], within_s: float = 120.0) -> None:
+async def wait_until(condition: Callable[[], bool], within_s: float = 600.0) -> None:
     """Wait for something that the vendor sees and cannot announce."""
     async with asyncio.timeout(within_s):
         while True:

@@ -58,7 +58,7 @@ async def test_killed_at_every_commit(
             number = first + (lives // 3 if moment == "after" else 0)
             process = await batch.start("tests.crash.kill_at_commit", moment, str(number))
             lives += 1
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(600):
                 code = await process.wait()
             batch.assert_consistent()
             if code != -9:

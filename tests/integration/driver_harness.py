@@ -154,7 +154,7 @@ class DriverHarness:
     outcome: RunOutcome = field(init=False)
 
     @asynccontextmanager
-    async def running(self, within_s: float = 120.0) -> AsyncIterator[None]:
+    async def running(self, within_s: float = 600.0) -> AsyncIterator[None]:
         """Let it run beside the block, and to its end."""
 
         async def run() -> None:

@@ -157,7 +157,7 @@ class EngineHarness:
         known: Sequence[Record] | None = None,
         on_start: Callable[[Engine], Any] | None = None,
         max_cost: float | None = None,
-        within_s: float = 120.0,
+        within_s: float = 600.0,
         check: bool = True,
         **settings: Any,
     ) -> RunOutcome:

@@ -124,7 +124,7 @@ class LocalCluster:
         self.snapshots.append(await self.coordinator.take_snapshot())
         return self.snapshots[-1]
 
-    async def wait_until(self, condition: Callable[[], bool], within_s: float = 120.0) -> None:
+    async def wait_until(self, condition: Callable[[], bool], within_s: float = 600.0) -> None:
         """Keep asking until something is true."""
         with anyio.fail_after(within_s):
             await self.take_snapshot()
@@ -132,7 +132,7 @@ class LocalCluster:
                 await anyio.sleep(POLL_INTERVAL_S)
                 await self.take_snapshot()
 
-    async def wait_until_done(self, within_s: float = 120.0) -> StatusSnapshot:
+    async def wait_until_done(self, within_s: float = 600.0) -> StatusSnapshot:
         """Wait until nobody works any more and there is nothing to be lent."""
         with anyio.fail_after(within_s):
             while True:

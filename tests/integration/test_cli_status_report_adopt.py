@@ -304,7 +304,7 @@ class RecordingStore(LocalStore):
             self.changed = anyio.Event()
 
     async def wait_for_csv(self, word: bytes) -> None:
-        with anyio.fail_after(20):
+        with anyio.fail_after(600):
             while word not in self.csv:
                 await self.changed.wait()
 

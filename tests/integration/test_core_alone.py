@@ -93,7 +93,7 @@ async def test_the_holder_of_a_lock_is_named_with_a_command_to_look_at_it(
         assert f"ps -o pid,stat,lstart,args -p {first.pid}" in second.err
         assert ("is stopped" in second.err) is stopped
         first.kill()
-        await asyncio.wait_for(first.communicate(), 30)
+        await asyncio.wait_for(first.communicate(), 600)
 
 
 @pytest.mark.parametrize(

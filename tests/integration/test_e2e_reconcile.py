@@ -54,7 +54,7 @@ async def test_rotated_key_pays_nothing_twice_and_the_old_one_finishes_everythin
         vendor.other_keys = {NEW_KEY}
         desk.key = NEW_KEY
         for _ in range(2):
-            result = await desk.run("--reconcile-after", "5", within_s=120)
+            result = await desk.run("--reconcile-after", "5")
             assert result.code == 3, result.output
         assert_once(vendor, prompts)
         rows = desk.rows()
@@ -71,7 +71,7 @@ async def test_other_address_proves_nothing(tmp_path: Path) -> None:
     async with vendor_and_workspace(tmp_path) as (vendor, desk), VendorDouble() as other:
         prompts = await lose_answers(vendor, desk, 3)
         desk.base_url = other.api.url
-        result = await desk.run("--reconcile-after", "1", within_s=120)
+        result = await desk.run("--reconcile-after", "1")
         assert result.code == 3, result.output
         assert vendor.api.url in desk.rows()[0]["error_message"]
         assert_once(vendor, prompts)
@@ -82,7 +82,7 @@ async def test_log_that_refuses_the_key_for_good_ends_the_wait(tmp_path: Path) -
     async with vendor_and_workspace(tmp_path) as (vendor, desk):
         prompts = await lose_answers(vendor, desk, 2)
         vendor.log_down = 403
-        result = await desk.run(within_s=120)
+        result = await desk.run()
         assert result.code == 3, result.output
         assert "403" in desk.rows()[0]["error_message"]
         assert_once(vendor, prompts)
@@ -96,7 +96,7 @@ async def test_log_that_stands_still_proves_nothing(tmp_path: Path) -> None:
             vendor.script(prompt).in_log = False
         prompts = [*await lose_answers(vendor, desk, 3, *good), *good]
         for _ in range(2):
-            result = await desk.run("--reconcile-after", "1", within_s=120)
+            result = await desk.run("--reconcile-after", "1")
             assert result.code == 3, result.output
         assert_once(vendor, prompts)
         assert "does not show 9" in "".join(row["error_message"] for row in desk.rows())
@@ -140,7 +140,7 @@ async def test_absence_is_proven_by_two_calls_where_the_charges_agree(
         desk.write(["lost"])
         assert (await desk.run("--reconcile-wait", "0")).code == 3
         code, row, calls = 3, {"status": "in_doubt", "message": ""}, 0
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(600):
             while row["status"] == "in_doubt" and "charged" not in row["message"]:
                 code, answer = await reconcile(desk, "--reconcile-after", "1")
                 [row], calls = answer["rows"], calls + 1

@@ -140,7 +140,7 @@ async def test_a_video_that_cannot_be_fetched_stays_ready(tmp_path: Path) -> Non
     async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
         vendor.script("lost", cdn=[raw(404, b"gone")] * 10_000)
         desk.write(["lost", "good"])
-        result = await desk.run(within_s=100)
+        result = await desk.run()
         assert result.code == 3, result.output
         assert desk.states() == {"done": 1, "ready": 1}
         vendor.scripts["lost"].cdn.clear()

@@ -321,7 +321,7 @@ async def test_a_lost_ledger_is_made_again_from_the_table(tmp_path: Path, marked
         prompts = ["=good", "gone", "bad", "slow"]
         desk.write(prompts)
         options = ("--timeout", "3", "--generation-retries", "0")
-        result = await desk.run(*options, within_s=120)
+        result = await desk.run(*options)
         assert result.code == 3, result.output
         before, paid = {row["id"]: row for row in desk.rows()}, dict(vendor.create_counts)
         lost = ["ledger.sqlite3"] + ([] if marked else [".veobatch.json"])
@@ -338,7 +338,7 @@ async def test_a_lost_ledger_is_made_again_from_the_table(tmp_path: Path, marked
         assert "has its ledger" in result.err
         for made in vendor.generations:
             made.ends_at = 0.0
-        result = await desk.run(*options, within_s=120)
+        result = await desk.run(*options)
         assert result.code == 1, result.output
         assert vendor.create_counts == paid
         assert desk.states() == {"done": 3, "failed": 1}

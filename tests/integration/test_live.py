@@ -45,7 +45,7 @@ async def live_page(
     )
     async with (
         page,
-        aiohttp.ClientSession(page.url.partition("?")[0], timeout=aiohttp.ClientTimeout(20)) as session,
+        aiohttp.ClientSession(page.url.partition("?")[0], timeout=aiohttp.ClientTimeout(600)) as session,
     ):
         yield feed, page, session
 
@@ -112,7 +112,7 @@ async def test_listeners_are_let_go_at_the_end(tmp_path: Path) -> None:
 
 
 async def test_the_server_goes_down_with_a_listener_attached(tmp_path: Path) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(600):
         async with live_page(tmp_path, [row(0)]) as (feed, page, session):
             response = await session.get("events", params={"since": feed.cursor})
             await EventListener(response).next("pulse")

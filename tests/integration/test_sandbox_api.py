@@ -377,7 +377,7 @@ def sample_script(base_url: str) -> dict[str, Any]:
     """The loop of the vendor's sample: create, then ask until the status is none of four."""
 
     def call(request: urllib.request.Request) -> dict[str, Any]:
-        with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=600) as response:  # noqa: S310
             answer: dict[str, Any] = json.load(response)
             return answer
 

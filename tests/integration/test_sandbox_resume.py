@@ -45,14 +45,14 @@ def journal(workspace: Workspace) -> list[dict[str, Any]]:
 
 
 async def until_created(workspace: Workspace, count: int) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(600):
         while len(journal(workspace)) < count:  # noqa: ASYNC110  # another process writes it
             await asyncio.sleep(0.02)
 
 
 async def assert_continues(workspace: Workspace) -> None:
     accepted = {entry["id"]: entry for entry in journal(workspace)}
-    result = await workspace.run(within_s=100.0)
+    result = await workspace.run()
     assert result.code == 0, result.output
     assert workspace.states() == {"done": len(PROMPTS)}
     after = journal(workspace)
@@ -81,7 +81,7 @@ async def test_a_run_that_was_stopped_twice_goes_on(tmp_path: Path) -> None:
     await until_created(workspace, 5)
     assert process.stderr is not None
     process.send_signal(signal.SIGTERM)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(600):
         while b"once more" not in await process.stderr.readline():
             assert process.returncode is None
     process.send_signal(signal.SIGINT)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.busy import busy_factor
 from tests.integration.vendor_double import LOST_CREATES, ScriptedCreate, vendor_and_workspace, wait_until
 from tests.integration.vendor_double.script import hang_for
 
@@ -109,7 +110,7 @@ async def interrupt(vendor: VendorDouble, desk: Workspace, sequence: Sequence) -
             if number < 2:
                 second_at = time.monotonic()
         try:
-            await asyncio.wait_for(asyncio.shield(reading), 60.0)
+            await asyncio.wait_for(asyncio.shield(reading), 600)
         except TimeoutError:
             process.kill()
             await reading
@@ -146,7 +147,7 @@ async def test_there_is_always_a_way_out(tmp_path: Path, seed: int) -> None:
             make_trouble(vendor, chance)
         desk.write(PROMPTS)
         code, took_s = await interrupt(vendor, desk, sequence)
-        assert took_s < EXIT_WITHIN_S + 1.0, sequence  # a busy machine may take a moment to reap it
+        assert took_s < (EXIT_WITHIN_S + 1.0) * busy_factor(), sequence
         # 1 and the negative ones are the interpreter's, which was still starting.
         assert code in (0, 1, 3, 130, 143, *(-number for number in NUMBERS)), (code, sequence)
         assert code != 1 or not vendor.requests

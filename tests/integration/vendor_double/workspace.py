@@ -93,10 +93,10 @@ class Workspace:
             stderr=asyncio.subprocess.PIPE if terminal is None else terminal,
         )
 
-    async def run(self, *args: str, manifest: str = "batch.json", within_s: float = 120.0) -> CommandResult:
+    async def run(self, *args: str, manifest: str = "batch.json", within_s: float = 600.0) -> CommandResult:
         return await wait_for_exit(await self.start(*args, manifest=manifest), within_s)
 
-    async def command(self, *args: str, within_s: float = 120.0) -> CommandResult:
+    async def command(self, *args: str, within_s: float = 600.0) -> CommandResult:
         """Run another of the commands."""
         return await wait_for_exit(await self._start(*args), within_s)
 
@@ -118,7 +118,7 @@ class Workspace:
         return {name for name in names if not name.startswith("home/")}
 
 
-async def wait_for_exit(process: Command, within_s: float = 120.0) -> CommandResult:
+async def wait_for_exit(process: Command, within_s: float = 600.0) -> CommandResult:
     """Wait for a command's end; one that does not end in time is killed, and the test fails."""
     try:
         out, err = await asyncio.wait_for(process.communicate(), within_s)
@@ -139,7 +139,7 @@ async def vendor_and_workspace(
         yield vendor, Workspace(folder, vendor.api.url)
 
 
-async def wait_until(condition: Callable[[], bool], within_s: float = 120.0) -> None:
+async def wait_until(condition: Callable[[], bool], within_s: float = 600.0) -> None:
     """Wait for something that the vendor sees and cannot announce."""
     async with asyncio.timeout(within_s):
         while True:

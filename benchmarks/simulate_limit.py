@@ -12,7 +12,7 @@ from math import exp, inf
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
+from pipeline.submit.create_limits import AdaptiveConcurrencyLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,9 +18,9 @@ from random import Random
 from typing import Any, Final
 
 from pipeline.poll.learner import DurationLearner
-from pipeline.poll.rate_limit import AdaptiveRateLimit
+from pipeline.poll.poll_rate import AdaptiveRateLimit
 from pipeline.poll.schedule import PollSchedule
-from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
+from pipeline.submit.create_limits import AdaptiveConcurrencyLimit
 
 INTERVAL_S: Final = 10.0
 DURATION_KEYS: Final = ("a|720p|4", "a|1080p|8", "b|1080p|8")

@@ -17,7 +17,7 @@ from random import Random
 from typing import Final
 
 from pipeline.cluster.limits import PermitOutcome, PermitPool, PermitResult
-from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
+from pipeline.submit.create_limits import AdaptiveConcurrencyLimit
 
 MEDIAN_S: Final = 80.0
 SIGMA: Final = 0.35

@@ -20,7 +20,7 @@ from pipeline.cli import COMMANDS, cli
 from pipeline.errors import ExitCode, StopReason
 from pipeline.manifest.json_schema import manifest_schema
 from pipeline.model import State
-from pipeline.results.csv import COLUMNS, STATUSES
+from pipeline.results.csv_rows import COLUMNS, STATUSES
 from pipeline.results.summary_json import summary_schema
 from pipeline.runner.credentials import BASE_URL_VARIABLES, DEFAULT_BASE_URL, KEY_VARIABLES
 from pipeline.sandbox import FAULTS

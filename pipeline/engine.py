@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from anyio import create_memory_object_stream, create_task_group
 
-from pipeline.download.pool import DownloaderPool
+from pipeline.download.downloader_pool import DownloaderPool
 from pipeline.errors import StopReason, StopRun
 from pipeline.events import Level, Topic
 from pipeline.model import State
-from pipeline.poll.pool import PollerPool
-from pipeline.reconcile.pool import ReconcilerPool
+from pipeline.poll.poller_pool import PollerPool
+from pipeline.reconcile.reconciler_pool import ReconcilerPool
 from pipeline.run_context import Dependencies, RunContext
 from pipeline.run_state import RunOutcome, RunState
 from pipeline.submit.create import SHUTDOWN_GRACE_S, Submitter
-from pipeline.submit.pool import SubmitterPool
+from pipeline.submit.submitter_pool import SubmitterPool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from pipeline.images.delivery import Pictures
     from pipeline.ledger import Ledger
     from pipeline.model import Record
-    from pipeline.poll.rate_limit import RateLimit
+    from pipeline.poll.poll_rate import RateLimit
     from pipeline.poll.schedule import PollSchedule
     from pipeline.run_state import RunState
     from pipeline.settings import Settings
     from pipeline.submit.budget import Budget
-    from pipeline.submit.concurrency import ConcurrencyLimit
+    from pipeline.submit.create_limits import ConcurrencyLimit
 
 MAY_BE_RENDERING: Final = frozenset({State.SUBMITTING, State.GENERATING, State.IN_DOUBT})
 

@@ -14,7 +14,7 @@ from pipeline import system
 from pipeline.events import Event, Level, Topic
 from pipeline.ledger import Ledger
 from pipeline.ledger.lock import hold_lock
-from pipeline.results.csv import iso
+from pipeline.results.csv_rows import iso
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

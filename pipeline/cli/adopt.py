@@ -58,8 +58,8 @@ def command(
 
 
 async def _adopt(manifest: Path, job: str, generation_id: str, paths: BatchPaths) -> int:
+    from pipeline.batch.commit_plan import plan_batch
     from pipeline.batch.ledger_access import open_exclusive_ledger
-    from pipeline.batch.opening import plan_batch
     from pipeline.batch.ownership import check_folder, claim_folder
     from pipeline.manifest import load
     from pipeline.plan import RetrySelection

@@ -86,7 +86,7 @@ def _check_api(base_url: str | None) -> str:
     import anyio
 
     from pipeline.client import normalize_base_url
-    from pipeline.client.preflight import check_api
+    from pipeline.client.reachability import check_api
     from pipeline.runner.credentials import find_base_url, find_key
     from pipeline.runner.preflight import raise_obstacle
 

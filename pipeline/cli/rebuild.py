@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from pipeline import system
+from pipeline.batch.commit_plan import plan_batch
 from pipeline.batch.ledger_access import open_exclusive_ledger
-from pipeline.batch.opening import plan_batch
 from pipeline.batch.own_files import is_our_csv, read_marker
 from pipeline.batch.ownership import check_folder, claim_folder, set_aside_journals
 from pipeline.client import Api
@@ -28,7 +28,7 @@ from pipeline.model import Artifact, Failure, Media, State, Transition
 from pipeline.plan import RetrySelection
 from pipeline.reconcile.forgotten import submission_number
 from pipeline.reconcile.request_log import fetch_whole_log
-from pipeline.results.csv import csv_value
+from pipeline.results.csv_rows import csv_value
 from pipeline.runner.credentials import find_base_url, find_key
 from pipeline.storage import open_store
 

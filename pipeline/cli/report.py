@@ -63,9 +63,9 @@ async def write_results(
     from pipeline.batch.ledger_access import made_by_sandbox
     from pipeline.ledger.totals import Book
     from pipeline.results import CSV_NAME, PICKS_PAGE_NAME, REPORT_NAME
+    from pipeline.results.csv_writer import ResultsWriter
     from pipeline.results.next_step import RUN_FACTS_NAME, NextStep, RunFacts, next_step
     from pipeline.results.picks import load_placed
-    from pipeline.results.writer import ResultsWriter
 
     records = await ledger.load()
     manifest = json.loads(await ledger.meta_get("manifest") or '""')

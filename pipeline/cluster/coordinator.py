@@ -23,9 +23,9 @@ from pipeline.cluster.shared_durations import SharedDurations
 from pipeline.errors import StopReason, StopRun
 from pipeline.ledger.leases import IN_FLIGHT_STATES
 from pipeline.model import State
-from pipeline.poll.rate_limit import AdaptiveRateLimit
+from pipeline.poll.poll_rate import AdaptiveRateLimit
 from pipeline.submit.budget import PRICE_UNKNOWN_MESSAGE
-from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
+from pipeline.submit.create_limits import AdaptiveConcurrencyLimit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pipeline.poll.rate_limit import AdaptiveRateLimit
-    from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
+    from pipeline.poll.poll_rate import AdaptiveRateLimit
+    from pipeline.submit.create_limits import AdaptiveConcurrencyLimit
 
 LOCAL_PAUSE_INTERVALS: Final = 0.1
 """How long a worker makes no poll after a 429, in poll intervals, until the coordinator says more."""

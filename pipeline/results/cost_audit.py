@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from pipeline.ledger.book import SubmissionState
-from pipeline.results.csv import visible_records
+from pipeline.results.csv_rows import visible_records
 from pipeline.submit.create import row_correlation_prefix
 
 if TYPE_CHECKING:

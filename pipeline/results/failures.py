@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pipeline.model import State
-from pipeline.results.csv import status
+from pipeline.results.csv_rows import status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,7 +17,7 @@ from pipeline import __version__
 from pipeline.errors import StoreError
 from pipeline.manifest.local_files import image_sha256
 from pipeline.model import State
-from pipeline.results.csv import iso
+from pipeline.results.csv_rows import iso
 from pipeline.results.run_log import Redactor
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.manifest.local_files import image_sha256
 from pipeline.model import State
-from pipeline.results.csv import status
+from pipeline.results.csv_rows import status
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from pipeline import system
 from pipeline.events import Event, Level
-from pipeline.results.csv import iso
+from pipeline.results.csv_rows import iso
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.errors import ExitCode, StopReason
 from pipeline.model import State
-from pipeline.results.csv import STATUSES, status, summarize, visible_records
+from pipeline.results.csv_rows import STATUSES, status, summarize, visible_records
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

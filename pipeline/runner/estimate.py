@@ -11,7 +11,7 @@ from anyio import to_thread
 
 from pipeline.client.catalog import Catalog
 from pipeline.client.connection import USER_AGENT
-from pipeline.client.preflight import check_api
+from pipeline.client.reachability import check_api
 from pipeline.errors import UsageError
 from pipeline.runner.manifest_loading import check_local_pictures, check_with_catalogue, price_manifest
 from pipeline.runner.preflight import raise_obstacle

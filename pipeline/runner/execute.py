@@ -19,7 +19,7 @@ from pipeline.model import State
 from pipeline.net.json_cache import write_json
 from pipeline.poll.duration_cache import duration_cache_path, read_duration_cache
 from pipeline.poll.learner import DurationLearner
-from pipeline.poll.rate_limit import AdaptiveRateLimit
+from pipeline.poll.poll_rate import AdaptiveRateLimit
 from pipeline.poll.schedule import PollSchedule
 from pipeline.run_context import Dependencies
 from pipeline.run_state import RunOutcome
@@ -28,14 +28,14 @@ from pipeline.runner.prepare import report_start
 from pipeline.runner.summary import RunSummary
 from pipeline.selection import unselected_failures
 from pipeline.submit.budget import Budget
-from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
+from pipeline.submit.create_limits import AdaptiveConcurrencyLimit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import aiohttp
 
-    from pipeline.client.preflight import Finding
+    from pipeline.client.reachability import Finding
     from pipeline.cluster.driver import ClusterDriver
     from pipeline.runner.observers import MakeWatcher, RunControl
     from pipeline.runner.prepare import PreparedRun

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from pipeline.results.csv import status
+from pipeline.results.csv_rows import status
 from pipeline.results.rows import Row, row_of
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from pipeline.errors import UsageError
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State
 from pipeline.net.public_resolver import PrivateAddressError, PublicResolver, reject_private_literal
-from pipeline.results.csv import iso
+from pipeline.results.csv_rows import iso
 from pipeline.results.rows import row_of
 from pipeline.results.run_log import Redactor
 from pipeline.runner.credentials import KEY_VARIABLES

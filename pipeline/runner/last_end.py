@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from pipeline import system
-from pipeline.results.csv import iso
+from pipeline.results.csv_rows import iso
 
 if TYPE_CHECKING:
     from pipeline.ledger import Ledger

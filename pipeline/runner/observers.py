@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 
 from pipeline.batch.ledger_memory import LedgerMemory
-from pipeline.batch.takes import end_retakes
+from pipeline.batch.retakes import end_retakes
 from pipeline.errors import LedgerError, StopReason, StopRun, StoreError, VeobatchError
 from pipeline.events import Event, Level, ObserverGroup, Topic
 from pipeline.ledger.totals import Book
 from pipeline.poll.eta import EtaEstimator
+from pipeline.results.csv_writer import ResultsWriter
 from pipeline.results.next_step import RUN_FACTS_NAME, RunFacts
 from pipeline.results.receipts import ReceiptWriter
-from pipeline.results.writer import ResultsWriter
 from pipeline.run_context import describe_exception, format_traceback
 from pipeline.run_state import RunOutcome
 from pipeline.runner.hooks import Hooks, make_targets

@@ -12,7 +12,7 @@ from pipeline.errors import StopRun, StoreError, UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.client.preflight import Finding, Preflight
+    from pipeline.client.reachability import Finding, Preflight
     from pipeline.settings import Settings
 
 MIN_FREE_BYTES: Final = 200 * 1024**2

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from anyio import to_thread
 
+from pipeline.batch.commit_plan import plan_batch
 from pipeline.batch.ledger_memory import recall_forgotten
-from pipeline.batch.opening import plan_batch
 from pipeline.batch.ownership import check_folder
-from pipeline.batch.takes import with_retakes
+from pipeline.batch.retakes import with_retakes
 from pipeline.client import key_id
-from pipeline.client.preflight import Preflight, check_api
+from pipeline.client.reachability import Preflight, check_api
 from pipeline.errors import StopReason, StopRun, UsageError
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State
@@ -31,7 +31,7 @@ from pipeline.runner.manifest_loading import (
     check_manifest_images,
     check_with_catalogue,
 )
-from pipeline.runner.opening import open_api, open_batch
+from pipeline.runner.open_batch import open_api, open_batch
 from pipeline.runner.preflight import (
     as_error,
     fit_to_open_files,
@@ -49,14 +49,14 @@ if TYPE_CHECKING:
     from pipeline.batch.request import RunRequest
     from pipeline.client import Api
     from pipeline.client.catalog import Catalog
-    from pipeline.client.preflight import Finding
+    from pipeline.client.reachability import Finding
     from pipeline.events import Observer
     from pipeline.model import Record
     from pipeline.plan import BatchPlan
     from pipeline.runner.config import RunConfig
     from pipeline.runner.cost_estimate import CostEstimate, PriceTable
     from pipeline.runner.manifest_loading import LoadedManifest
-    from pipeline.runner.opening import OpenedBatch
+    from pipeline.runner.open_batch import OpenedBatch
 
 FINISHED_STATES: Final = frozenset({State.DONE, State.FAILED})
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, overload
 
-from pipeline.results.csv import visible_records
+from pipeline.results.csv_rows import visible_records
 from pipeline.results.rows import ROW_FIELDS, Row, row_of
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Error, Page, Route, expect, sync_playwright
 
 from pipeline.model import Artifact
-from pipeline.results.csv import csv_bytes
+from pipeline.results.csv_rows import csv_bytes
 from pipeline.results.report import render
 from tests.unit.sample_rows import MEDIA, T0, done
 

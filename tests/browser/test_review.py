@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from pipeline.batch.takes import retakes_of_rejected
+from pipeline.batch.retakes import retakes_of_rejected
 from pipeline.media.reel import join_clips
 from pipeline.model import PICKED, REJECTED, Job, Pick, Record
 from pipeline.results.picks import parse_picks, with_picks

@@ -19,14 +19,14 @@ from pipeline.ledger import Ledger
 from pipeline.model import Job, Record, State
 from pipeline.plan import new_record
 from pipeline.poll.learner import DurationLearner
-from pipeline.poll.rate_limit import AdaptiveRateLimit
+from pipeline.poll.poll_rate import AdaptiveRateLimit
 from pipeline.poll.schedule import PollSchedule
 from pipeline.run_context import Dependencies
 from pipeline.sandbox import Fault, Sandbox, SandboxOptions, SandboxState
 from pipeline.settings import Settings
 from pipeline.storage import LocalStore
 from pipeline.submit.budget import Budget
-from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
+from pipeline.submit.create_limits import AdaptiveConcurrencyLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -23,7 +23,7 @@ from tests.busy import busy_factor
 ROOT = Path(__file__).resolve().parents[2]
 
 BUG = """
-from pipeline.reconcile.pool import ReconcilerPool
+from pipeline.reconcile.reconciler_pool import ReconcilerPool
 async def broken(self): raise ZeroDivisionError("a bug")
 ReconcilerPool.wait_until_idle = broken
 """

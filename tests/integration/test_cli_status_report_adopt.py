@@ -21,8 +21,8 @@ from pipeline.model import Record, State
 from pipeline.net.json_cache import write_json
 from pipeline.plan import new_record
 from pipeline.poll.duration_cache import duration_cache_path, read_duration_cache
+from pipeline.results.csv_writer import ResultsWriter
 from pipeline.results.next_step import RUN_FACTS_NAME, RunFacts
-from pipeline.results.writer import ResultsWriter
 from pipeline.storage import LocalStore
 from tests.unit.samples import record
 
@@ -310,7 +310,7 @@ class RecordingStore(LocalStore):
 
 
 async def test_the_csv_keeps_up_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.results.writer.MIN_REWRITE_INTERVAL_S", 0.01)
+    monkeypatch.setattr("pipeline.results.csv_writer.MIN_REWRITE_INTERVAL_S", 0.01)
     rows, disk = [record(State.PENDING)], RecordingStore(tmp_path)
     projector = ResultsWriter(disk, title="night", manifest="night.yaml")
     async with anyio.create_task_group() as tasks:
@@ -325,7 +325,7 @@ async def test_the_csv_keeps_up_with_a_run(tmp_path: Path, monkeypatch: pytest.M
 async def test_a_projector_whose_disk_is_full_goes_on_and_says_so_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.results.writer.MIN_REWRITE_INTERVAL_S", 0.01)
+    monkeypatch.setattr("pipeline.results.csv_writer.MIN_REWRITE_INTERVAL_S", 0.01)
     disk = RecordingStore(tmp_path, refusals=3)
     projector = ResultsWriter(disk, title="night", manifest="night.yaml")
     assert not await projector.finish([record()])

@@ -228,7 +228,7 @@ async def test_a_saved_row_whose_check_raises_bears_it_alone(
                 raise ValueError("odd")
             return await check_saved(store, records, **options)
 
-        monkeypatch.setattr("pipeline.download.pool.check_saved", raising)
+        monkeypatch.setattr("pipeline.download.downloader_pool.check_saved", raising)
         (tmp_path / "videos" / "row-7.mp4").write_bytes(b"altered")
         await house.add([make_record(9)])
         outcome = await house.run(check=bad == 1)

@@ -151,7 +151,7 @@ async def test_invalid_video_fails_one_row_and_keeps_its_cost(tmp_path: Path) ->
 async def test_a_file_that_cannot_be_had_now_stays_ready_for_the_next_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.download.pool.MAX_ROUNDS", 2)
+    monkeypatch.setattr("pipeline.download.downloader_pool.MAX_ROUNDS", 2)
     async with EngineHarness(
         tmp_path, fast_sandbox_options(), Fault("cdn-error", match="number 1.", value=503)
     ) as house:

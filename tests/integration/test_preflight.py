@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.client import ApiKey
-from pipeline.client.preflight import Finding, check_api
+from pipeline.client.reachability import Finding, check_api
 from pipeline.errors import UsageError
 from pipeline.runner.preflight import check_report_file, fit_to_open_files
 from pipeline.sandbox import KeyRule, Sandbox, SandboxOptions

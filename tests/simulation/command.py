@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline import system
+from pipeline.batch.commit_plan import plan_batch
 from pipeline.batch.ledger_memory import LedgerMemory, recall_forgotten
-from pipeline.batch.opening import plan_batch
 from pipeline.client import ApiKey, key_id
 from pipeline.download.downloader import Downloader
 from pipeline.download.retry_state import DownloadLimits
@@ -20,13 +20,13 @@ from pipeline.ledger import Ledger
 from pipeline.model import State
 from pipeline.plan import RetrySelection
 from pipeline.poll.learner import DurationLearner
-from pipeline.poll.rate_limit import AdaptiveRateLimit
+from pipeline.poll.poll_rate import AdaptiveRateLimit
 from pipeline.poll.schedule import PollSchedule
-from pipeline.results.csv import csv_bytes
+from pipeline.results.csv_rows import csv_bytes
 from pipeline.run_context import Dependencies
 from pipeline.storage.local import LocalStore
 from pipeline.submit.budget import Budget
-from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
+from pipeline.submit.create_limits import AdaptiveConcurrencyLimit
 from tests.simulation.book import ROOT
 from tests.simulation.cdn import CdnSession
 from tests.simulation.ledger import SimBackend, SimWriter

@@ -26,12 +26,12 @@ _BOOK: Final = "pipeline/ledger/book.py"
 _STAGING: Final = "pipeline/storage/local_staging.py"
 _PROOF: Final = "pipeline/reconcile/absence_proof.py"
 _CONFIRM: Final = "pipeline/poll/confirmation.py"
-_POLL: Final = "pipeline/poll/pool.py"
+_POLL: Final = "pipeline/poll/poller_pool.py"
 _MEMORY: Final = "pipeline/batch/ledger_memory.py"
 _PLAN: Final = "pipeline/plan.py"
 _STATE: Final = "pipeline/run_state.py"
 _CONTEXT: Final = "pipeline/run_context.py"
-_DOWNLOADS: Final = "pipeline/download/pool.py"
+_DOWNLOADS: Final = "pipeline/download/downloader_pool.py"
 _DOWNLOADER: Final = "pipeline/download/downloader.py"
 
 _COMMIT: Final = "            submitting = await self._commit_intent(record, submitting)\n"
@@ -99,7 +99,7 @@ MUTANTS: Final = (
     Mutant("a create is dated by this machine's clock (A2)", _CREATE, "vendor_sent_at=self._api.vendor_now(),", "vendor_sent_at=self._wall(),"),
     Mutant("the vendor's clock goes on in a sleep", "pipeline/client/vendor_clock.py", "return bool(self._offsets) and abs(", "return False and abs("),
     Mutant("a create outlives a sleep", "pipeline/client/connection.py", "if system.wall() - trace.called_at > MAX_CONNECT_S:", "if False:"),
-    Mutant("a deadline shortens the proof (A6)", "pipeline/reconcile/pool.py", "wait_s = run.deps, run.settings.reconcile_after", "wait_s = run.deps, min(run.settings.reconcile_after, run.settings.timeout)"),
+    Mutant("a deadline shortens the proof (A6)", "pipeline/reconcile/reconciler_pool.py", "wait_s = run.deps, run.settings.reconcile_after", "wait_s = run.deps, min(run.settings.reconcile_after, run.settings.timeout)"),
     # A ledger put back from a backup.
     Mutant("an older copy asks nothing (A7)", _MEMORY, "if not is_open or not may_have_forgotten(", "if True or not may_have_forgotten("),
     Mutant("an older copy asks one key", _MEMORY, "if memory.key_ids - self.key_ids:", "if False:"),
@@ -108,7 +108,7 @@ MUTANTS: Final = (
     Mutant("an older copy asks about pending rows alone", "pipeline/reconcile/forgotten.py", "record.state not in (State.READY, State.DONE)", "record.state is State.PENDING"),
     # Every run ends.
     Mutant("nobody is woken", _CONTEXT, "        self._changed.set()\n", ""),
-    Mutant("a run waits for its doubts for ever (E18)", "pipeline/reconcile/pool.py", "            if rest_s <= 0:\n", "            if False:\n"),
+    Mutant("a run waits for its doubts for ever (E18)", "pipeline/reconcile/reconciler_pool.py", "            if rest_s <= 0:\n", "            if False:\n"),
     Mutant("a download is counted for ever", _DOWNLOADS, "                    self._run.state.downloading -= 1\n", ""),
     Mutant("a finished generation is counted for ever", _POLL, "            state.finishing -= 1\n", ""),
     Mutant("the results lag behind the ledger", _CONTEXT, "        self.state.records[after.key] = after\n        if", "        if"),

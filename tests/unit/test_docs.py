@@ -16,7 +16,7 @@ from pipeline import __version__
 from pipeline.cli import COMMANDS
 from pipeline.errors import ExitCode
 from pipeline.manifest import load
-from pipeline.results.csv import COLUMNS
+from pipeline.results.csv_rows import COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

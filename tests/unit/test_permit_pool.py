@@ -18,8 +18,8 @@ from pipeline.cluster.limits import (
     RemoteConcurrencyLimit,
     RemoteRateLimit,
 )
-from pipeline.poll.rate_limit import AdaptiveRateLimit
-from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
+from pipeline.poll.poll_rate import AdaptiveRateLimit
+from pipeline.submit.create_limits import AdaptiveConcurrencyLimit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.model import LEGAL_TRANSITIONS, MAYBE_PAID_STATES, PAID_STATES, Failure, Job, Record, State
 from pipeline.plan import PAID_FAILURES, BatchPlan, RetrySelection, make_plan
-from pipeline.results.csv import visible_records
+from pipeline.results.csv_rows import visible_records
 from tests.unit.samples import job, record
 
 ALL = RetrySelection(enabled=True)

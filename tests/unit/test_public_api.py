@@ -13,7 +13,7 @@ import pytest
 
 import pipeline
 from pipeline.manifest.local_files import image_sha256
-from pipeline.results.csv import COLUMNS, csv_bytes
+from pipeline.results.csv_rows import COLUMNS, csv_bytes
 from pipeline.results.rows import ROW_FIELDS, row_of
 from pipeline.runner.batch_options import BatchOptions, make_request
 from pipeline.settings import Settings

@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from benchmarks.simulate_limit import SETTINGS, simulate
 from pipeline.net.retry_after import MAX_RETRY_AFTER_S, parse_retry_after, retry_after_header, retry_after_s
-from pipeline.poll.rate_limit import AdaptiveRateLimit
-from pipeline.submit.concurrency import AdaptiveConcurrencyLimit
+from pipeline.poll.poll_rate import AdaptiveRateLimit
+from pipeline.submit.create_limits import AdaptiveConcurrencyLimit
 
 OCT_21_2015 = 1445412480.0
 

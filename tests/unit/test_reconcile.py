@@ -35,7 +35,7 @@ from pipeline.reconcile.judge import (
 )
 from pipeline.reconcile.log_windows import DAY_S, MAX_WINDOW_S, plan_windows
 from pipeline.reconcile.origin import origin_notes
-from pipeline.reconcile.patience import Patience
+from pipeline.reconcile.reconcile_wait import Patience
 from pipeline.reconcile.request_log import OVERLAP_ROWS, LogPass, fetch_log, fetch_whole_log
 from tests.unit.samples import job, record
 from tests.unit.vendor_history import iso

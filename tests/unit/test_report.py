@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline.model import Failure, Media, State
-from pipeline.results.csv import summarize
+from pipeline.results.csv_rows import summarize
 from pipeline.results.failures import IN_DOUBT_MESSAGE, failure_groups
 from pipeline.results.report import axis, charts, overview, page_data, render, render_sections
 from tests.unit.sample_rows import T0, done, failed, row

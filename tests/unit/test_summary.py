@@ -23,7 +23,7 @@ from pipeline.batch.paths import BatchPaths
 from pipeline.cli.ends.summary import show_summary, to_text
 from pipeline.errors import ExitCode, StopReason
 from pipeline.model import Failure, Record, State
-from pipeline.results.csv import STATUSES
+from pipeline.results.csv_rows import STATUSES
 from pipeline.results.summary_json import summary_schema
 from pipeline.run_state import RunOutcome
 from pipeline.runner.summary import RunSummary

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.batch.takes import retakes_by_id, retakes_of_rejected
+from pipeline.batch.retakes import retakes_by_id, retakes_of_rejected
 from pipeline.errors import UsageError
 from pipeline.manifest import FieldRule, ManifestProblems, ModelRules, load
 from pipeline.manifest.fields import FieldKind

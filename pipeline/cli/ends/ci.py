@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, TextIO
 
 from pipeline.cli.ends.summary_text import failure_text
 from pipeline.model import Record, State, render_duration_s
-from pipeline.results.csv import STATUSES, status, summarize, visible_records
+from pipeline.results.csv_rows import STATUSES, status, summarize, visible_records
 from pipeline.results.failures import failure_groups
 from pipeline.results.report.overview import counted, figures, format_duration, format_usd, headline
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.cli.ends.summary_text import failure_text
 from pipeline.model import State, render_duration_s
-from pipeline.results.csv import status, visible_records
+from pipeline.results.csv_rows import status, visible_records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -26,7 +26,7 @@ from pipeline.cli.ends.summary import to_text
 from pipeline.errors import ExitCode, StopRun, UsageError, VeobatchError
 from pipeline.extras import missing_extra
 from pipeline.manifest import ManifestProblems
-from pipeline.results.csv import summarize
+from pipeline.results.csv_rows import summarize
 from pipeline.results.report.overview import headline
 from pipeline.results.summary_json import summary_json
 

@@ -12,7 +12,7 @@ import click
 from pipeline.cli.ends.summary_text import summary_text
 from pipeline.cli.ends.terminal import discard_stdout, wrapped_to_width
 from pipeline.errors import ExitCode
-from pipeline.results.csv import summarize
+from pipeline.results.csv_rows import summarize
 from pipeline.results.run_delta import RunDelta
 
 if TYPE_CHECKING:

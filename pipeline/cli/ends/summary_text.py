@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.cli.ends.terminal import one_line, truncated
 from pipeline.model import State, render_duration_s
-from pipeline.results.csv import status, visible_records
+from pipeline.results.csv_rows import status, visible_records
 from pipeline.results.failures import failure_groups
 from pipeline.results.report.overview import counted, format_bytes, format_duration, format_usd, headline
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pipeline.model import Record
-    from pipeline.results.csv import Summary
+    from pipeline.results.csv_rows import Summary
     from pipeline.results.failures import FailureGroup
     from pipeline.results.run_delta import RunDelta
 

@@ -16,7 +16,7 @@ from pipeline import system
 from pipeline.errors import UsageError
 from pipeline.extras import install_command
 from pipeline.results import report
-from pipeline.results.csv import csv_bytes
+from pipeline.results.csv_rows import csv_bytes
 from pipeline.results.live.access import BindAddress, is_allowed_host, token_matches
 from pipeline.results.live.media import serve_media
 from pipeline.results.report import overview, page_data

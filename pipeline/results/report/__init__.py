@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from pipeline.model import State
-from pipeline.results.csv import iso, summarize, visible_records
+from pipeline.results.csv_rows import iso, summarize, visible_records
 from pipeline.results.failures import failure_groups
 from pipeline.results.report import axis, charts, overview, page_data
 

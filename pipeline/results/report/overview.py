@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pipeline.model import State, render_duration_s
-from pipeline.results.csv import STATUSES
+from pipeline.results.csv_rows import STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pipeline.model import Record
-    from pipeline.results.csv import Summary
+    from pipeline.results.csv_rows import Summary
 
 MAX_FAILURE_GROUPS: Final = 40
 """How many groups of failures the page spells out; `results.csv` has them all."""

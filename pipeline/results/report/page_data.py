@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from pipeline.model import State, render_duration_s
-from pipeline.results.csv import status
+from pipeline.results.csv_rows import status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -33,7 +33,7 @@ from pipeline.submit.refused_rows import RefusedRows
 if TYPE_CHECKING:
     from pipeline.client import CreateResult
     from pipeline.model import Record
-    from pipeline.poll.pool import PollerPool
+    from pipeline.poll.poller_pool import PollerPool
     from pipeline.run_context import RunContext
     from pipeline.submit.create import Submitter
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from pipeline.batch.commit_plan import check_vendor, other_manifest_warnings
 from pipeline.batch.ledger_access import (
     SANDBOX_VENDOR,
     ReconnectNotifier,
     ledger_passwords,
     open_exclusive_ledger,
 )
-from pipeline.batch.opening import check_vendor, other_manifest_warnings
 from pipeline.batch.other_batches import (
     reject_batch_of_another_manifest,
     reject_rows_paid_elsewhere,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.batch.ledger_access import SANDBOX_VENDOR
 from pipeline.batch.other_batches import begun_from_manifest
-from pipeline.batch.takes import with_retakes
+from pipeline.batch.retakes import with_retakes
 from pipeline.errors import UsageError
 from pipeline.model import Transition
 from pipeline.plan import BatchPlan, RetrySelection, make_plan

@@ -10,7 +10,7 @@ from pipeline.errors import Conflict, StopReason
 from pipeline.events import Level, Topic
 from pipeline.model import State
 from pipeline.reconcile.judge import describe, judge_unknown_generation, mark_explained, settled_message
-from pipeline.reconcile.patience import Patience
+from pipeline.reconcile.reconcile_wait import Patience
 from pipeline.reconcile.reconciler import Reconciler
 
 if TYPE_CHECKING:

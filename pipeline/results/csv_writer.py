@@ -13,7 +13,7 @@ import anyio
 
 from pipeline import system
 from pipeline.errors import LedgerError, StoreError, UsageError
-from pipeline.results import CSV_NAME, PICKS_PAGE_NAME, REPORT_NAME, csv, report
+from pipeline.results import CSV_NAME, PICKS_PAGE_NAME, REPORT_NAME, csv_rows, report
 from pipeline.results.picks import PicksFolder, chosen_clips, client_record, pick_paths, with_picks
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class ResultsWriter:
     async def write_csv(self, records: Sequence[Record]) -> None:
         """Write the CSV. Raises `StoreError`: an output that does not take it takes no video either."""
         records = await self._with_picks(records)
-        data = await anyio.to_thread.run_sync(partial(csv.csv_bytes, records, sandbox=self._sandbox))
+        data = await anyio.to_thread.run_sync(partial(csv_rows.csv_bytes, records, sandbox=self._sandbox))
         with anyio.CancelScope(shield=True):
             await self._store.write_bytes(CSV_NAME, data, durable=False)
 

@@ -83,7 +83,7 @@ def learner_with_cache(draw: DurationSampler) -> DurationLearner:
     learner, random = DurationLearner(INTERVAL_S), Random(777)
     for _ in range(100):
         took, age = max(5.0, draw(random)), 0.0
-        while (poll_age := learner.plan(DURATION_KEY).next_poll_age(age)) < took:
+        while (poll_age := learner.poll_times(DURATION_KEY).next_poll_age(age)) < took:
             learner.on_still_running(DURATION_KEY, age, poll_age)
             age = poll_age
         learner.on_finished(DURATION_KEY, age, poll_age)

@@ -127,11 +127,11 @@ class NightSimulation:
         self.polls += 1
         if conditions.is_down(now):
             self.failed_polls += 1
-            queue.poll_failed(key, now=now)
+            queue.poll_again(key, now=now)
         elif random.random() < conditions.rejection_share(now):
             self.failed_polls += 1
             pace.on_rate_limited(now)
-            queue.poll_failed(key, now=now)
+            queue.poll_again(key, now=now)
         elif now < self.ends[key]:
             pace.on_success(now)
             queue.still_running(key, now=now)

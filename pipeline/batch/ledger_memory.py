@@ -107,11 +107,11 @@ class Recall:
     def obstacle(self, memory: Memory, now: float, wait_s: float) -> str:
         """Return why the logs that were read cannot show everything that was forgotten, "" when they do."""
         known = 0.0 < memory.at < self.noticed_at
-        rest_s = (memory.at if known else self.noticed_at) + wait_s - now
-        if rest_s > 0:
+        remaining_s = (memory.at if known else self.noticed_at) + wait_s - now
+        if remaining_s > 0:
             return (
                 "the ledger is an older copy, and the vendor's log may not show yet what was submitted "
-                f"since. Nothing was submitted: run again in {rest_s:.0f} s"
+                f"since. Nothing was submitted: run again in {remaining_s:.0f} s"
             )
         if memory.key_ids - self.key_ids:
             return (

@@ -17,20 +17,22 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from pipeline.images.delivery import DeliveryPlan, Pictures
+    from pipeline.images.delivery import PictureDelivery, Pictures
     from pipeline.manifest import Manifest
     from pipeline.settings import Settings
 
 FOLDER_NAME: Final = "pictures.veobatch-tmp"
 
 
-def delivery_plan(manifest: Manifest, settings: Settings, *, sandbox: bool = False) -> DeliveryPlan | None:
+def picture_delivery(
+    manifest: Manifest, settings: Settings, *, sandbox: bool = False
+) -> PictureDelivery | None:
     """Return how the manifest's files travel, None when it names none."""
     if not manifest.files.files:
         return None
-    from pipeline.images.delivery import DeliveryPlan
+    from pipeline.images.delivery import PictureDelivery
 
-    return DeliveryPlan.of(manifest.files, settings, any_by_value=sandbox)
+    return PictureDelivery.of(manifest.files, settings, any_by_value=sandbox)
 
 
 def check_pictures(
@@ -41,30 +43,30 @@ def check_pictures(
     Blocking. Raises `ManifestProblems` for a file that is no picture, and with `needs_way` when there is no
     way for one to reach the vendor; else that is a warning.
     """
-    plan = delivery_plan(manifest, settings, sandbox=sandbox)
-    if plan is None:
+    delivery = picture_delivery(manifest, settings, sandbox=sandbox)
+    if delivery is None:
         return manifest, ()
     from pipeline.images.local import check_local_files, describe_ways, missing_way
 
     name = str(manifest.path)
-    found = check_local_files(manifest.jobs, plan, name)
-    stuck = missing_way(manifest.jobs, plan, name)
+    found = check_local_files(manifest.jobs, delivery, name)
+    stuck = missing_way(manifest.jobs, delivery, name)
     problems = (*found.problems, *((stuck,) if stuck and needs_way else ()))
     if problems:
         raise ManifestProblems(problems, models=manifest.models)
     warnings = (*manifest.warnings, *found.warnings, *((stuck,) if stuck else ()))
-    return replace(manifest, warnings=warnings), tuple(describe_ways(manifest.jobs, plan))
+    return replace(manifest, warnings=warnings), tuple(describe_ways(manifest.jobs, delivery))
 
 
 @asynccontextmanager
 async def open_pictures(
-    plan: DeliveryPlan | None, folder: Path, session: aiohttp.ClientSession
+    delivery: PictureDelivery | None, folder: Path, session: aiohttp.ClientSession
 ) -> AsyncIterator[Pictures | None]:
     """Give what delivers the files of a batch whose folder is `folder`; nothing of it stays there.
 
     Raises `UsageError` for an image store that will not do.
     """
-    if plan is None:
+    if delivery is None:
         yield None
         return
     from pipeline.images.delivery import Pictures
@@ -72,6 +74,6 @@ async def open_pictures(
     converted = folder / FOLDER_NAME
     await to_thread.run_sync(shutil.rmtree, converted, True)
     try:
-        yield Pictures(plan, converted, session)
+        yield Pictures(delivery, converted, session)
     finally:
         shutil.rmtree(converted, ignore_errors=True)

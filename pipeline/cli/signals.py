@@ -185,11 +185,13 @@ class SignalGuard:
     def _watch(self) -> None:
         """Read the numbers of the signals that have come, until the process has to be gone."""
         while True:
-            rest_s = self._exit_at - system.monotonic()
-            if rest_s <= 0:
+            remaining_s = self._exit_at - system.monotonic()
+            if remaining_s <= 0:
                 self._exit_now()
                 return
-            ready, _, _ = select.select(self._wakeups[:1], [], [], None if rest_s == inf else rest_s)
+            ready, _, _ = select.select(
+                self._wakeups[:1], [], [], None if remaining_s == inf else remaining_s
+            )
             for number in b"".join(wakeup.recv(64) for wakeup in ready):
                 if number in _NUMBERS:
                     self.on_signal(number)

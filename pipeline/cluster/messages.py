@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pipeline.cluster.limits import PermitResult, PollStats
     from pipeline.errors import StopReason
     from pipeline.events import Event
-    from pipeline.images.delivery import DeliveryPlan
+    from pipeline.images.delivery import PictureDelivery
     from pipeline.ledger.leases import LeasedRow
     from pipeline.model import Record
     from pipeline.settings import Settings
@@ -44,7 +44,7 @@ class ClusterConfig:
     assumed_price: float | None = None
     cached_durations: Mapping[str, Any] = field(repr=False, default_factory=dict)
     api_name: str = ""
-    pictures: DeliveryPlan | None = field(repr=False, default=None)
+    pictures: PictureDelivery | None = field(repr=False, default=None)
     unselected: frozenset[str] = field(repr=False, default=frozenset())
 
     def for_worker(self) -> ClusterConfig:

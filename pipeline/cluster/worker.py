@@ -111,8 +111,8 @@ class ClusterWorker:
             stack.push_async_callback(store.aclose)
             self._learner.restore(dict(await self._coordinator.join(self._name)))
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="veobatch-pictures-")))
-            plan = config.pictures
-            pictures = None if plan is None else Pictures(plan, folder, api.keyless_session)
+            delivery = config.pictures
+            pictures = None if delivery is None else Pictures(delivery, folder, api.keyless_session)
             engine = self._make_engine(api, self._make_downloader(session, store), pictures)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._heartbeat_loop, engine)

@@ -50,7 +50,7 @@ class Way(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class DeliveryPlan:
+class PictureDelivery:
     """Where the pictures are and how each may travel. It can be pickled, and holds no secret.
 
     `any_by_value`: every model takes `data:` URIs, as the sandbox does.
@@ -62,7 +62,7 @@ class DeliveryPlan:
     any_by_value: bool = False
 
     @classmethod
-    def of(cls, files: LocalFiles, settings: Settings, *, any_by_value: bool = False) -> DeliveryPlan:
+    def of(cls, files: LocalFiles, settings: Settings, *, any_by_value: bool = False) -> PictureDelivery:
         return cls(files.files, frozenset(files.by_value), settings, any_by_value)
 
     def way(self, model: str, field: str) -> Way | None:
@@ -87,10 +87,10 @@ _Ready: TypeAlias = "Prepared | str"
 class Pictures:
     """Makes bodies for creates. `folder` is for converted pictures: it is emptied when they are sent."""
 
-    def __init__(self, plan: DeliveryPlan, folder: Path, session: aiohttp.ClientSession) -> None:
+    def __init__(self, delivery: PictureDelivery, folder: Path, session: aiohttp.ClientSession) -> None:
         """Raises `UsageError` for an image store that will not do."""
-        self._plan, self._folder, self._session = plan, folder, session
-        self._store = _open_store(plan.settings)
+        self._delivery, self._folder, self._session = delivery, folder, session
+        self._store = _open_store(delivery.settings)
         self._ready: dict[_Key, _Ready | PictureError] = {}
         self._locks: dict[_Key, anyio.Lock] = {}
         self._uses: Counter[_Key] = Counter()
@@ -131,14 +131,14 @@ class Pictures:
                 await self._prepared(key)
 
     def _keys(self, body: dict[str, Any]) -> list[_Key]:
-        model, fit = str(body.get("model")), self._plan.fit(body)
+        model, fit = str(body.get("model")), self._delivery.fit(body)
         keys = []
         for field, value in body.items():
             for sha256 in referenced(value):
-                way = self._plan.way(model, field)
+                way = self._delivery.way(model, field)
                 if way is None:
                     raise PictureError(f"{model} takes no {field} by value, and no other way is given")
-                if sha256 not in self._plan.files:
+                if sha256 not in self._delivery.files:
                     raise PictureError("the manifest names it no more", PictureTrouble.TRANSIENT)
                 keys.append((sha256, way, None if way is Way.PLACE else fit))
         return keys
@@ -151,8 +151,8 @@ class Pictures:
         if not is_reference(value):
             return value
         sha256 = value.removeprefix(PREFIX)
-        way = self._plan.way(str(body.get("model")), field)
-        fit = None if way is Way.PLACE else self._plan.fit(body)
+        way = self._delivery.way(str(body.get("model")), field)
+        fit = None if way is Way.PLACE else self._delivery.fit(body)
         key = (sha256, way or Way.VALUE, fit)
         ready = await self._prepared(key)
         if isinstance(ready, Prepared):
@@ -179,9 +179,9 @@ class Pictures:
 
     async def _prepare(self, key: _Key) -> _Ready:
         sha256, way, fit = key
-        file = self._plan.files[sha256]
+        file = self._delivery.files[sha256]
         if way is Way.PLACE:
-            return await find_published(self._session, self._plan.settings.image_base_url or "", file)
+            return await find_published(self._session, self._delivery.settings.image_base_url or "", file)
         prepared = await to_thread.run_sync(prepare, file, self._folder, fit, limiter=self._threads)
         if self._store is None:
             return prepared

@@ -16,7 +16,7 @@ from pipeline.manifest.problems import Problem, format_value
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.images.delivery import DeliveryPlan
+    from pipeline.images.delivery import PictureDelivery
     from pipeline.images.header import ImageInfo
     from pipeline.manifest.local_files import LocalFile
     from pipeline.model import Job
@@ -32,7 +32,7 @@ _WAY_TEXTS: Final = {
 }
 
 
-def check_local_files(jobs: Sequence[Job], plan: DeliveryPlan, manifest: str) -> ImageFindings:
+def check_local_files(jobs: Sequence[Job], delivery: PictureDelivery, manifest: str) -> ImageFindings:
     """Return what is wrong, and what is odd, with the files that `jobs` name; `manifest` is its name.
 
     Headers are read, nothing is decoded: a file that is damaged inside fails its row, before it is sent.
@@ -44,7 +44,7 @@ def check_local_files(jobs: Sequence[Job], plan: DeliveryPlan, manifest: str) ->
     for job in jobs:
         ratio = job.body.get("aspect_ratio")
         for sha256 in referenced(job.body):
-            file = plan.files[sha256]
+            file = delivery.files[sha256]
             if file.kind is MediaKind.VIDEO or (sha256, ratio) in seen:
                 continue
             seen.add((sha256, ratio))
@@ -55,7 +55,7 @@ def check_local_files(jobs: Sequence[Job], plan: DeliveryPlan, manifest: str) ->
                 bad.add(job.id)
                 continue
             texts = [] if size_problem(info) is None else [size_problem(info)]
-            texts += find_warnings(info, None if plan.settings.fit else ratio, converted=True)
+            texts += find_warnings(info, None if delivery.settings.fit else ratio, converted=True)
             warnings += [
                 Problem(manifest, job.line, job.column, f"{name}: {text[0]}", *text[1:])
                 for text in texts
@@ -76,25 +76,25 @@ def _cached_info(file: LocalFile) -> ImageInfo | str:
         return str(error)
 
 
-def missing_way(jobs: Sequence[Job], plan: DeliveryPlan, manifest: str) -> Problem | None:
+def missing_way(jobs: Sequence[Job], delivery: PictureDelivery, manifest: str) -> Problem | None:
     """Return the problem of the first row whose picture cannot travel in any way that is given."""
     for job in jobs:
         for field in _fields_with_files(job):
-            if plan.way(job.model, field) is None:
+            if delivery.way(job.model, field) is None:
                 what = f"{field} is a file, and {job.model} takes only links"
                 return Problem(manifest, job.line, job.column, what, "the vendor cannot see it", THREE_WAYS)
     return None
 
 
-def describe_ways(jobs: Sequence[Job], plan: DeliveryPlan) -> list[str]:
+def describe_ways(jobs: Sequence[Job], delivery: PictureDelivery) -> list[str]:
     """Say how many pictures travel in which way, one line each."""
     ways: dict[str, Way] = {}
     for job in jobs:
         for field in _fields_with_files(job):
-            way = plan.way(job.model, field)
+            way = delivery.way(job.model, field)
             if way is not None:
                 ways |= dict.fromkeys(referenced(job.body[field]), way)
-    settings = plan.settings
+    settings = delivery.settings
     places = {"store": settings.image_store, "place": settings.image_base_url}
     return [
         f"{count:,} file{'' if count == 1 else 's'} travel{'s' if count == 1 else ''} "

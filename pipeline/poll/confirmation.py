@@ -105,9 +105,9 @@ class Confirmations:
         observed.error = status
         if observed.error_at is None:
             observed.error_at = now
-        rest_s = observed.error_at + ERROR_GAP_INTERVALS * self._interval_s - now
-        if rest_s > 0:
-            return rest_s
+        remaining_s = observed.error_at + ERROR_GAP_INTERVALS * self._interval_s - now
+        if remaining_s > 0:
+            return remaining_s
         self.forget(key)
         return status
 

@@ -1,4 +1,4 @@
-"""A plan: for a generation last seen running at some age, at which age the next poll is worth its request.
+"""Poll times: at which age the next poll of a generation last seen running is worth its request.
 
 It owns the price of a poll against the price of a second's delay, and the optimum under it. How the
 distribution was learned, and which generations there are, is not its matter.
@@ -25,7 +25,7 @@ MAX_INTERVAL: Final = 6.0
 """The longest wait between two polls, in poll intervals: the most that a sudden change can cost one."""
 
 GRID_STEP: Final = 0.05
-"""The planner's ages are no closer than this, in poll intervals."""
+"""The ages are no closer than this, in poll intervals."""
 
 
 BACKLOG_URGENCY: Final = 1.05
@@ -39,7 +39,7 @@ def delay_urgency(waiting: float, running: int, slots: int) -> float:
     """Return what a second of delay costs now, as a multiple of its average.
 
     While rows wait, each second of delay leaves one of `slots` empty. When none waits, only the end of the
-    last one counts, which is any of those `running`. In powers of two, so that plans last.
+    last one counts, which is any of those `running`. In powers of two, so that poll times last.
     """
     if waiting > 0 or not running:
         return BACKLOG_URGENCY
@@ -47,7 +47,7 @@ def delay_urgency(waiting: float, running: int, slots: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class PollPlan:
+class PollTimes:
     """The next poll after one at `ages[i]` comes at `nexts[i]`, and in between in between.
 
     Beyond the last of `ages`, polls are `interval_s` apart.
@@ -67,21 +67,21 @@ class PollPlan:
         at = next_ages[i - 1] + (next_ages[i] - next_ages[i - 1]) * (age_s - low) / (ages[i] - low)
         return min(max(at, age_s + MIN_INTERVAL * self.interval_s), age_s + MAX_INTERVAL * self.interval_s)
 
-    def polls_sooner_than(self, other: PollPlan, intervals: float) -> bool:
+    def polls_sooner_than(self, other: PollTimes, intervals: float) -> bool:
         """Say whether some poll comes sooner than with `other`, by that many poll intervals or more."""
         threshold_s = intervals * self.interval_s
         return any(other.next_poll_age(age) - self.next_poll_age(age) >= threshold_s for age in self.ages)
 
 
-def fixed_plan(interval_s: float) -> PollPlan:
-    """Return the plan of those who know nothing: one poll every `interval_s`."""
-    return PollPlan((0.0,), (interval_s,), interval_s)
+def fixed_times(interval_s: float) -> PollTimes:
+    """Return the poll times of those who know nothing: one poll every `interval_s`."""
+    return PollTimes((0.0,), (interval_s,), interval_s)
 
 
-def optimal_plan(
+def optimal_times(
     estimate: HazardEstimate, interval_s: float, max_interval: float = MAX_INTERVAL, urgency: float = 1.0
-) -> PollPlan:
-    """Return the plan that spends the least on polls and delay together.
+) -> PollTimes:
+    """Return the poll times that spend the least on polls and delay together.
 
     It waits `max_interval` intervals at most; `urgency` multiplies the price of delay. A second of delay is
     priced at what the fixed clock pays for it: its polls a job (mean / interval + 1/2)
@@ -105,11 +105,11 @@ def optimal_plan(
         best, best_index = min((slope * ages[j] + costs[j], j) for j in range(i + 1, max(limit, i + 2)))
         costs[i] = best - slope * age + slope / delay_price
         next_ages[i] = ages[best_index]
-    return PollPlan(ages, next_ages, interval_s)
+    return PollTimes(ages, next_ages, interval_s)
 
 
 def _grid_nodes(estimate: HazardEstimate, interval_s: float) -> list[int]:
-    """Return the edges to plan on: the grid's, thinned out where it is finer than the grain."""
+    """Return the edges to choose from: the grid's, thinned out where it is finer than the grain."""
     step_s = GRID_STEP * interval_s
     nodes, at = [0], 0.0
     for b in range(bin_of(MIN_INTERVAL * interval_s), len(estimate.survival)):

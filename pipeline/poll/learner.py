@@ -1,4 +1,4 @@
-"""What is known of rendering times, by kind of generation, and the plan of polls that follows from it.
+"""What is known of rendering times, by kind of generation, and the times of polls that follow.
 
 It owns when to fit anew, and when to stop believing. It knows neither clock nor disk: polls come in as
 ages, and the memory of earlier runs goes out and comes in as plain data.
@@ -10,7 +10,7 @@ from math import expm1, log
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.poll.hazard import INITIAL_MEAN_INTERVALS, NEUTRAL, HazardEstimate, estimate_hazard
-from pipeline.poll.intervals import MAX_INTERVAL, PollPlan, fixed_plan, optimal_plan
+from pipeline.poll.intervals import MAX_INTERVAL, PollTimes, fixed_times, optimal_times
 from pipeline.poll.observations import BIN_COUNT, BIN_STEP, MIN_AGE_S, Observations
 
 if TYPE_CHECKING:
@@ -60,12 +60,12 @@ class _KeyState:
         "mean_s",
         "neutral_estimate",
         "observations",
-        "plans",
+        "times",
     )
 
     def __init__(self, observations: Observations, mean_s: float) -> None:
         self.observations = observations
-        self.plans: dict[float, PollPlan] = {}
+        self.times: dict[float, PollTimes] = {}
         self.mean_s = mean_s
         self.estimate: HazardEstimate | None = None
         self.neutral_estimate: HazardEstimate | None = None
@@ -75,7 +75,7 @@ class _KeyState:
         self.fitted_polls = 0
 
     def max_interval(self) -> float:
-        """Return the longest wait to plan, in poll intervals."""
+        """Return the longest wait between polls, in poll intervals."""
         return UNCONFIRMED_MAX_INTERVAL if self.only_cached() else MAX_INTERVAL
 
     def only_cached(self) -> bool:
@@ -87,7 +87,7 @@ class _KeyState:
         return self.observations.completion_count - self.cached_count >= CONFIRMING_COMPLETIONS
 
     def needs_refit(self) -> bool:
-        """Say whether enough has been seen since the last plan for another one."""
+        """Say whether enough has been seen since the last poll times for new ones."""
         observations = self.observations
         new_completions, new_polls = (
             observations.completion_count - self.fitted_completions,
@@ -104,18 +104,18 @@ class _KeyState:
 
 
 class DurationLearner:
-    """Learns how long each kind of generation renders, and plans its polls.
+    """Learns how long each kind of generation renders, and when to poll.
 
     Every constant scales with `interval_s`, the clock to keep while nothing is known.
     """
 
     def __init__(self, interval_s: float = 10.0) -> None:
         self._interval_s = interval_s
-        self._fixed = fixed_plan(interval_s)
+        self._fixed = fixed_times(interval_s)
         self._states: dict[str, _KeyState] = {}
 
-    def plan(self, duration_key: str, urgency: float = 1.0) -> PollPlan:
-        """Return the present plan for `duration_key`; a new object once it has changed.
+    def poll_times(self, duration_key: str, urgency: float = 1.0) -> PollTimes:
+        """Return the present poll times for `duration_key`; a new object once it has changed.
 
         `urgency` is what a second of delay costs now, as a multiple of what it costs on average.
         """
@@ -124,11 +124,11 @@ class DurationLearner:
             return self._fixed
         if not state.is_confirmed():
             urgency = max(1.0, urgency)  # sparse polls would learn too late
-        plan = state.plans.get(urgency)
-        if plan is None:
-            plan = optimal_plan(state.estimate, self._interval_s, state.max_interval(), urgency)
-            state.plans[urgency] = plan
-        return plan
+        times = state.times.get(urgency)
+        if times is None:
+            times = optimal_times(state.estimate, self._interval_s, state.max_interval(), urgency)
+            state.times[urgency] = times
+        return times
 
     def on_started(self, duration_key: str) -> None:
         """Take note that one more generation of `duration_key` is in flight."""
@@ -227,7 +227,7 @@ class DurationLearner:
         state.neutral_estimate = None
         state.mean_s = state.estimate.mean_s
         state.observations.density = state.estimate.density
-        state.plans.clear()
+        state.times.clear()
 
 
 def _log_likelihood(cumulative_hazard: float, *, finished: bool) -> float:

@@ -146,7 +146,7 @@ class PollerPool:
             record = await run.commit(record, record.evolve(completed_at=run.deps.wall()))
         now = run.deps.clock()
         if not self._left_without_key(record, now):
-            run.deps.schedule.poll_failed(record.key, now=now, retry_after_s=wait_s)
+            run.deps.schedule.poll_again(record.key, now=now, retry_after_s=wait_s)
             self.dispatcher.wake()
 
     def _still_running(self, record: Record) -> None:
@@ -175,7 +175,7 @@ class PollerPool:
             self._key_rejections = 0
         if await self._left_as_unknown(record, error, now) or self._left_without_key(record, now):
             return
-        run.deps.schedule.poll_failed(record.key, now=now, retry_after_s=retry_after_s)
+        run.deps.schedule.poll_again(record.key, now=now, retry_after_s=retry_after_s)
         self.dispatcher.wake()
 
     def _report_pause(self, error: StatusError, pause_s: float, now: float) -> None:

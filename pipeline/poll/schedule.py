@@ -15,7 +15,7 @@ from pipeline.poll.intervals import delay_urgency
 if TYPE_CHECKING:
     from random import Random
 
-    from pipeline.poll.intervals import PollPlan
+    from pipeline.poll.intervals import PollTimes
     from pipeline.poll.learner import DurationLearner
 
 RETRY_INTERVALS: Final = 0.1
@@ -30,25 +30,25 @@ EARLY_PROBE_SHARE: Final = 0.03
 durations have become shorter than anyone remembers."""
 
 DEFER_TOLERANCE: Final = 0.3
-"""A poll is put off when a newer plan has it later by this much, in poll intervals."""
+"""A poll is put off when the newest times have it later by this much, in poll intervals."""
 
 RESCHEDULE_THRESHOLD: Final = 0.05
-"""A poll is brought forward when a newer plan has it earlier by this much, in poll intervals."""
+"""A poll is brought forward when the newest times have it earlier by this much, in poll intervals."""
 
 RESCHEDULE_STRIDE: Final = 4
-"""How many waiting polls are held against a new plan at each step; a small heap is done in one go."""
+"""How many waiting polls are held against new times at each step; a small heap is done in one go."""
 
 SMALL_HEAP_SIZE: Final = 256
 
 
 class _Entry:
-    """One tracked generation: accepted when, last polled at what age, due when and by which plan.
+    """One tracked generation: accepted when, last polled at what age, due when and by which times.
 
     `last_polled_age_s` is negative until something is known of a generation that was taken over from an
     earlier run.
     """
 
-    __slots__ = ("accepted_at", "due_at", "duration_key", "failures", "last_polled_age_s", "plan")
+    __slots__ = ("accepted_at", "due_at", "duration_key", "failures", "last_polled_age_s", "times")
 
     def __init__(self, duration_key: str, accepted_at: float, last_polled_age_s: float) -> None:
         self.duration_key = duration_key
@@ -56,13 +56,13 @@ class _Entry:
         self.last_polled_age_s = last_polled_age_s
         self.due_at = inf
         self.failures = 0
-        self.plan: PollPlan | None = None
+        self.times: PollTimes | None = None
 
 
 class PollSchedule:
     """Tracks generations by key; each is due, or being polled, until it is finished or dropped.
 
-    Whoever takes a key from `pop_due` owes it one of `still_running`, `poll_failed`, `finished` or `drop`.
+    Whoever takes a key from `pop_due` owes it one of `still_running`, `poll_again`, `finished` or `drop`.
     """
 
     def __init__(self, learner: DurationLearner, *, interval_s: float, random: Random) -> None:
@@ -71,7 +71,7 @@ class PollSchedule:
         self._random = random
         self._entries: dict[str, _Entry] = {}
         self._heap: list[tuple[float, str]] = []
-        self._latest_plans: dict[str, PollPlan] = {}
+        self._latest_times: dict[str, PollTimes] = {}
         self._rescheduled_count = 0
         self._most_tracked = 0
         self._urgency = 1.0
@@ -100,7 +100,7 @@ class PollSchedule:
         due = self._next_poll_at(entry)
         if self._random.random() < EARLY_PROBE_SHARE:
             due = now + (due - now) * (0.2 + 0.8 * self._random.random())
-            entry.plan = None
+            entry.times = None
         self._schedule(key, entry, due)
 
     def next_due(self) -> float | None:
@@ -142,7 +142,7 @@ class PollSchedule:
         self._schedule(key, entry, self._next_poll_at(entry))
         self._reschedule_all(entry.duration_key, now)
 
-    def poll_failed(self, key: str, *, now: float, retry_after_s: float | None = None) -> None:
+    def poll_again(self, key: str, *, now: float, retry_after_s: float | None = None) -> None:
         """Poll again soon, at the pace of this key's consecutive failures, never before `retry_after_s`."""
         entry = self._entries[key]
         delay_s = (
@@ -151,7 +151,7 @@ class PollSchedule:
             * (0.5 + self._random.random() / 2.0)
         )
         entry.failures = min(entry.failures + 1, 16)
-        entry.plan = None
+        entry.times = None
         self._schedule(key, entry, now + max(delay_s, retry_after_s or 0.0))
 
     def finished(self, key: str, *, now: float) -> None:
@@ -176,12 +176,12 @@ class PollSchedule:
         self._most_tracked = max(self._most_tracked, len(self._entries))
         self._urgency = delay_urgency(self.waiting, len(self._entries), self._most_tracked)
 
-    def _plan(self, duration_key: str) -> PollPlan:
-        return self._learner.plan(duration_key, self._urgency)
+    def _times(self, duration_key: str) -> PollTimes:
+        return self._learner.poll_times(duration_key, self._urgency)
 
     def _next_poll_at(self, entry: _Entry) -> float:
-        plan = entry.plan = self._plan(entry.duration_key)
-        delay_s = plan.next_poll_age(entry.last_polled_age_s) - entry.last_polled_age_s
+        times = entry.times = self._times(entry.duration_key)
+        delay_s = times.next_poll_age(entry.last_polled_age_s) - entry.last_polled_age_s
         jitter = JITTER * (2.0 * self._random.random() - 1.0)
         return entry.accepted_at + entry.last_polled_age_s + delay_s + jitter * min(delay_s, self._interval_s)
 
@@ -193,8 +193,8 @@ class PollSchedule:
             heapify(self._heap)
 
     def _defer(self, key: str, entry: _Entry, now: float) -> bool:
-        """Move a poll that is due to where the plan of today has it, if that is well later."""
-        if entry.plan is None or entry.plan is self._plan(entry.duration_key):
+        """Move a poll that is due to where the times of today have it, if that is well later."""
+        if entry.times is None or entry.times is self._times(entry.duration_key):
             return False
         due = self._next_poll_at(entry)
         if due <= now + DEFER_TOLERANCE * self._interval_s:
@@ -203,15 +203,15 @@ class PollSchedule:
         return True
 
     def _reschedule_all(self, duration_key: str, now: float) -> None:
-        """Bring waiting polls forward to where a newer plan has them, a few at a time."""
-        plan = self._plan(duration_key)
-        previous_plan = self._latest_plans.get(duration_key)
-        if previous_plan is not plan:
-            self._latest_plans[duration_key] = plan
+        """Bring waiting polls forward to where newer times have them, a few at a time."""
+        times = self._times(duration_key)
+        previous = self._latest_times.get(duration_key)
+        if previous is not times:
+            self._latest_times[duration_key] = times
             if (
-                previous_plan is None
+                previous is None
                 or len(self._heap) <= SMALL_HEAP_SIZE
-                or plan.polls_sooner_than(previous_plan, DEFER_TOLERANCE)
+                or times.polls_sooner_than(previous, DEFER_TOLERANCE)
             ):
                 self._rescheduled_count = 0
         if self._rescheduled_count >= len(self._heap):
@@ -221,19 +221,19 @@ class PollSchedule:
         )
         for due, key in self._heap[self._rescheduled_count : stop]:
             entry = self._entries.get(key)
-            if entry is not None and entry.due_at == due and entry.plan is not None:
+            if entry is not None and entry.due_at == due and entry.times is not None:
                 self._reschedule_sooner(key, entry, now)
         self._rescheduled_count = stop
 
     def _reschedule_sooner(self, key: str, entry: _Entry, now: float) -> None:
-        plan = self._plan(entry.duration_key)
-        if entry.plan is plan:
+        times = self._times(entry.duration_key)
+        if entry.times is times:
             return
-        due = entry.accepted_at + plan.next_poll_age(entry.last_polled_age_s)
+        due = entry.accepted_at + times.next_poll_age(entry.last_polled_age_s)
         if due >= entry.due_at - RESCHEDULE_THRESHOLD * self._interval_s:
             return
         if due <= now:
             age = now - entry.accepted_at
-            due = min(entry.due_at, now + self._random.random() * (plan.next_poll_age(age) - age))
-        entry.plan = plan
+            due = min(entry.due_at, now + self._random.random() * (times.next_poll_age(age) - age))
+        entry.times = times
         self._schedule(key, entry, due)

@@ -199,8 +199,10 @@ def check_passes(evidence: Evidence) -> Missing | None:
     apart_s = evidence.apart_s
     if apart_s is not None and apart_s >= gap_s:
         return None
-    rest_s = gap_s - (apart_s or 0.0)
-    return Missing(Premise.PASSES, "one reading is not enough", f"ask again in {rest_s:.0f} s", rest_s)
+    remaining_s = gap_s - (apart_s or 0.0)
+    return Missing(
+        Premise.PASSES, "one reading is not enough", f"ask again in {remaining_s:.0f} s", remaining_s
+    )
 
 
 def check_time(evidence: Evidence) -> Missing | None:
@@ -208,6 +210,6 @@ def check_time(evidence: Evidence) -> Missing | None:
     elapsed_s = evidence.elapsed_s or 0.0
     if evidence.elapsed_s is not None and elapsed_s >= evidence.wait_s:
         return None
-    rest_s = evidence.wait_s - elapsed_s
+    remaining_s = evidence.wait_s - elapsed_s
     message = f"absence proves nothing before {evidence.wait_s:.0f} s have passed"
-    return Missing(Premise.TIME, message, f"ask again in {rest_s:.0f} s", rest_s)
+    return Missing(Premise.TIME, message, f"ask again in {remaining_s:.0f} s", remaining_s)

@@ -31,7 +31,7 @@ REFUSALS: Final = 3
 
 
 @dataclass(slots=True)
-class Patience:
+class ReconcileWait:
     """What each row in doubt lacked at the last pass, and until when it is worth waiting for.
 
     `wait_s` is how long absence takes to prove anything, `limit_s` the user's own limit, or None;
@@ -46,7 +46,7 @@ class Patience:
     _asked_at: float = -inf
     _proof_due: dict[str, float] = field(default_factory=dict)
 
-    def asked(self, log: LogPass, verdicts: Mapping[str, Verdict], now: float) -> None:
+    def on_pass(self, log: LogPass, verdicts: Mapping[str, Verdict], now: float) -> None:
         """Take note of a pass made at `now`, on the run's clock."""
         self.refusals = self.refusals + 1 if log.refused else 0
         self._asked_at = now
@@ -67,12 +67,12 @@ class Patience:
     def _needed_s(self, missing: tuple[Missing, ...]) -> float:
         return max((m.wait_s or 0.0 for m in missing), default=0.0)
 
-    def longest_rest_s(self, keys: Collection[str]) -> float:
+    def longest_needed_s(self, keys: Collection[str]) -> float:
         """Return within which time every row of `keys` could be proven, seconds."""
         known = [self._needed_s(self.missing[key]) if key in self.missing else self.wait_s for key in keys]
         return max(known, default=0.0)
 
-    def rest_s(self, keys: Collection[str], idle_since: float, now: float) -> float:
+    def remaining_s(self, keys: Collection[str], idle_since: float, now: float) -> float:
         """Return how much longer it is worth waiting for `keys`; 0 or less when it is not."""
         if self._asked_at < idle_since or any(key not in self.missing for key in keys):
             return inf  # what ended meanwhile may be what a proof lacked: they are asked about once more

@@ -10,7 +10,7 @@ from pipeline.errors import Conflict, StopReason
 from pipeline.events import Level, Topic
 from pipeline.model import State
 from pipeline.reconcile.judge import describe, judge_unknown_generation, mark_explained, settled_message
-from pipeline.reconcile.reconcile_wait import Patience
+from pipeline.reconcile.reconcile_wait import ReconcileWait
 from pipeline.reconcile.reconciler import Reconciler
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class ReconcilerPool:
             deps.ledger.load,
         )
         pass_gap_s = max(MAX_GAP_INTERVALS * run.settings.poll_interval, 4 * deps.log_gap_s)
-        self._patience = Patience(wait_s, run.settings.reconcile_wait, pass_gap_s)
+        self._wait = ReconcileWait(wait_s, run.settings.reconcile_wait, pass_gap_s)
         for record in run.state.records.values():
             if record.state is State.IN_DOUBT:
                 run.state.in_doubt.add(record.key)
@@ -65,7 +65,7 @@ class ReconcilerPool:
                 gap = FIRST_PASS_INTERVALS
                 await run.wait_changed()
                 continue
-            await self._sleep(max(self._patience.next_pass_s(gap * interval), run.deps.log_gap_s))
+            await self._sleep(max(self._wait.next_pass_s(gap * interval), run.deps.log_gap_s))
             has_new = not run.state.in_doubt <= previous
             gap = FIRST_PASS_INTERVALS if has_new else min(gap * 1.7, MAX_GAP_INTERVALS)
             previous = frozenset(run.state.in_doubt)
@@ -101,7 +101,7 @@ class ReconcilerPool:
         log, verdicts = await self._reconciler.ask([*in_doubt, *unknown], known, run.state.submission_order)
         if log.error:
             run.report_event(Topic.WAITING, f"the vendor's log cannot be read: {log.error}", Level.DEBUG)
-        self._patience.asked(log, verdicts, began)
+        self._wait.on_pass(log, verdicts, began)
         for record in in_doubt:
             await self._reconcile(record, verdicts[record.key])
         for record in unknown:
@@ -168,10 +168,10 @@ class ReconcilerPool:
             if idle_since is None:
                 idle_since = now
                 self._report_waiting()
-            rest_s = self._patience.rest_s(state.in_doubt, idle_since, now)
-            if rest_s <= 0:
+            remaining_s = self._wait.remaining_s(state.in_doubt, idle_since, now)
+            if remaining_s <= 0:
                 break
-            await run.wait_changed(max(rest_s, 0.05))
+            await run.wait_changed(max(remaining_s, 0.05))
         await self._explain()
 
     def _should_wait(self) -> bool:
@@ -182,7 +182,7 @@ class ReconcilerPool:
         count = len(self._run.state.in_doubt)
         message = (
             f"waiting for {count} row(s) in doubt: the vendor's log shows them, or proves within "
-            f"{self._patience.longest_rest_s(self._run.state.in_doubt):.0f} s that they were never accepted"
+            f"{self._wait.longest_needed_s(self._run.state.in_doubt):.0f} s that they were never accepted"
         )
         self._run.report_event(Topic.WAITING, message, Level.WARNING)
 
@@ -192,7 +192,7 @@ class ReconcilerPool:
         reasons = {
             key: describe(missing)
             for key in sorted(run.state.in_doubt)
-            if (missing := self._patience.missing.get(key)) is not None
+            if (missing := self._wait.missing.get(key)) is not None
         }
         for key, reason in reasons.items():
             record = run.state.records[key]

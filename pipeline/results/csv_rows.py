@@ -79,7 +79,7 @@ def visible_records(records: Iterable[Record]) -> list[Record]:
     return rows + [r for r in records if r.position < 0 and has_money_in_it(r)]
 
 
-def write_csv(records: Sequence[Record], file: TextIO, *, sandbox: bool = False) -> None:
+def write_rows(records: Sequence[Record], file: TextIO, *, sandbox: bool = False) -> None:
     """Write `COLUMNS` and one row a visible record to `file`; open it with `newline=""` and UTF-8.
 
     `sandbox` marks every row as made by the sandbox, so that its figures are not taken for money.
@@ -90,9 +90,9 @@ def write_csv(records: Sequence[Record], file: TextIO, *, sandbox: bool = False)
 
 
 def csv_bytes(records: Sequence[Record], *, sandbox: bool = False) -> bytes:
-    """Return what `write_csv` writes, as UTF-8 without a byte order mark."""
+    """Return what `write_rows` writes, as UTF-8 without a byte order mark."""
     text = io.StringIO(newline="")
-    write_csv(records, text, sandbox=sandbox)
+    write_rows(records, text, sandbox=sandbox)
     return text.getvalue().encode()
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline import system
-from pipeline.batch.pictures import delivery_plan, open_pictures
+from pipeline.batch.pictures import open_pictures, picture_delivery
 from pipeline.download.downloader import Downloader
 from pipeline.download.retry_state import DownloadLimits
 from pipeline.download.session import open_session
@@ -72,7 +72,7 @@ async def execute(prepared: PreparedRun, control: RunControl, make_watcher: Make
     prepared.batch.run_log.set_initial_records(records)
     learner = DurationLearner(config.settings.poll_interval)
     manifest, folder, session = prepared.loaded.manifest, config.paths.folder, prepared.api.keyless_session
-    delivery = delivery_plan(manifest, config.settings, sandbox=config.request.sandbox)
+    delivery = picture_delivery(manifest, config.settings, sandbox=config.request.sandbox)
     async with open_session() as cdn, open_pictures(delivery, folder, session) as pictures:
         with _duration_cache(learner, config.base_url, enabled=not config.request.sandbox):
             observers = RunObservers(prepared, learner, make_watcher)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.batch.pictures import delivery_plan
+from pipeline.batch.pictures import picture_delivery
 from pipeline.cluster import ClusterConfig
 from pipeline.cluster.driver import ClusterDriver
 from pipeline.download.verify import check_saved, describe_findings, transitions_for
@@ -76,7 +76,7 @@ def _make_cluster(
         prices=prices.by_key,
         assumed_price=prices.assumed,
         cached_durations=shared_durations,
-        pictures=delivery_plan(prepared.loaded.manifest, config.settings, sandbox=config.request.sandbox),
+        pictures=picture_delivery(prepared.loaded.manifest, config.settings, sandbox=config.request.sandbox),
         unselected=unselected(records, prepared.submittable),
     )
     return ClusterDriver(

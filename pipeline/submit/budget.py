@@ -40,8 +40,8 @@ class Budget:
         self._limit = None if limit_usd is None else floor_micro(limit_usd)
         self._price_of = price_of
         self._book = Book((), price_of)
-        self._held: dict[str, int] = {}
-        self._covered: dict[str, set[str]] = {}
+        self._reserved: dict[str, int] = {}
+        self._entries_since: dict[str, set[str]] = {}
         self.load(entries)
 
     @property
@@ -63,21 +63,21 @@ class Budget:
 
         A second reservation of one job replaces the first.
         """
-        price, replaced = ceil_micro(price_usd), self._excess(key)
+        price, replaced = ceil_micro(price_usd), self._unused_reservation(key)
         if self._limit is None:
             return True
         # An unknown cost may be anything: under a limit nothing more is bought until it is known.
         if self._book.unpriced_jobs or self._committed() - replaced + price > self._limit:
             return False
         # Held here only until the step is committed; from then on the entry in the book counts in its place.
-        self._held[key] = price
-        self._covered[key] = set()
+        self._reserved[key] = price
+        self._entries_since[key] = set()
         return True
 
     def release(self, key: str) -> None:
         """Give back what was reserved for a job and is in no entry: it was not submitted."""
-        self._held.pop(key, None)
-        self._covered.pop(key, None)
+        self._reserved.pop(key, None)
+        self._entries_since.pop(key, None)
 
     def apply(self, before: Record, after: Record) -> None:
         """Count a step that was committed; the book has its entry in place of the reservation now."""
@@ -100,8 +100,8 @@ class Budget:
             return
         known, self._book = self._book, Book(entries, self._price_of)
         for entry in self._book:
-            if entry.job_key in self._covered and entry.id not in known:
-                self._covered[entry.job_key].add(entry.id)
+            if entry.job_key in self._entries_since and entry.id not in known:
+                self._entries_since[entry.job_key].add(entry.id)
 
     def full_message(self) -> str:
         """Say why nothing more can be reserved, and what helps."""
@@ -116,9 +116,9 @@ class Budget:
         )
 
     def _committed(self) -> int:
-        return self._book.committed + sum(map(self._excess, self._held))
+        return self._book.committed + sum(map(self._unused_reservation, self._reserved))
 
-    def _excess(self, key: str) -> int:
+    def _unused_reservation(self, key: str) -> int:
         """Return what is reserved for a job beyond what its submissions since then use of it."""
-        used = sum(map(self._book.cost_of, self._covered.get(key, ())))
-        return max(0, self._held.get(key, 0) - used)
+        used = sum(map(self._book.cost_of, self._entries_since.get(key, ())))
+        return max(0, self._reserved.get(key, 0) - used)

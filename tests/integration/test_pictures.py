@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from moto.server import ThreadedMotoServer
 
-from pipeline.images.delivery import DeliveryPlan, Pictures
+from pipeline.images.delivery import PictureDelivery, Pictures
 from pipeline.images.prepare import PictureError, PictureTrouble, prepare
 from pipeline.manifest import load
 from pipeline.plan import new_record
@@ -68,7 +68,9 @@ def uploads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return sent
 
 
-def batch(folder: Path, settings: Settings, *, by_value: bool = False) -> tuple[list[Record], DeliveryPlan]:
+def batch(
+    folder: Path, settings: Settings, *, by_value: bool = False
+) -> tuple[list[Record], PictureDelivery]:
     """Rows over three pictures, of which one has to be converted, and how they travel."""
     for name, kind in (("a.jpg", "jpeg"), ("b.jpg", "turned-6"), ("c.png", "png")):
         write_picture(folder / "stills" / name, kind)
@@ -81,7 +83,7 @@ def batch(folder: Path, settings: Settings, *, by_value: bool = False) -> tuple[
     path.write_text(json.dumps(rows))
     manifest = load(path)
     records = [new_record(job, job.id) for job in manifest.jobs]
-    return records, DeliveryPlan.of(manifest.files, settings, any_by_value=by_value)
+    return records, PictureDelivery.of(manifest.files, settings, any_by_value=by_value)
 
 
 async def image_url(pictures: Pictures, record: Record) -> str:
@@ -91,9 +93,9 @@ async def image_url(pictures: Pictures, record: Record) -> str:
     return value
 
 
-def as_prepared(plan: DeliveryPlan, record: Record, folder: Path) -> bytes:
+def as_prepared(delivery: PictureDelivery, record: Record, folder: Path) -> bytes:
     sha256 = json.loads(record.body)["image_url"].removeprefix("sha256:")
-    return prepare(plan.files[sha256], folder).path.read_bytes()
+    return prepare(delivery.files[sha256], folder).path.read_bytes()
 
 
 def texts_on_disk(folder: Path) -> str:
@@ -103,16 +105,16 @@ def texts_on_disk(folder: Path) -> str:
 async def test_each_link_leads_to_the_picture_as_prepared_and_each_is_uploaded_once(
     bucket: str, uploads: list[str], tmp_path: Path
 ) -> None:
-    records, plan = batch(tmp_path, Settings(image_store=bucket, image_link_life=3600))
+    records, delivery = batch(tmp_path, Settings(image_store=bucket, image_link_life=3600))
     async with aiohttp.ClientSession() as session:
         for _ in range(2):  # the second time as another run: what is in the bucket is not sent again
-            pictures = Pictures(plan, tmp_path / "made", session)
+            pictures = Pictures(delivery, tmp_path / "made", session)
             links = [await image_url(pictures, record) for record in records]
         for record, link in zip(records, links, strict=True):
             assert "X-Amz-Signature" in link
             async with session.get(link) as response:
                 assert response.status == 200
-                assert await response.read() == as_prepared(plan, record, tmp_path / "expected")
+                assert await response.read() == as_prepared(delivery, record, tmp_path / "expected")
     assert len(uploads) == len(set(uploads)) == 3
     assert not list((tmp_path / "made").iterdir()), "nothing converted is left"
     assert "X-Amz" not in texts_on_disk(tmp_path)
@@ -121,7 +123,7 @@ async def test_each_link_leads_to_the_picture_as_prepared_and_each_is_uploaded_o
 async def test_a_link_is_made_when_the_row_is_submitted(
     bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    records, plan = batch(tmp_path, Settings(image_store=bucket))
+    records, delivery = batch(tmp_path, Settings(image_store=bucket))
     lives: list[float] = []
     sign = obstore.sign
 
@@ -131,7 +133,7 @@ async def test_a_link_is_made_when_the_row_is_submitted(
 
     monkeypatch.setattr(obstore, "sign", signed)
     async with aiohttp.ClientSession() as session:
-        pictures = Pictures(plan, tmp_path / "made", session)
+        pictures = Pictures(delivery, tmp_path / "made", session)
         await pictures.prefetch(records)
         made_early = len(lives)
         await image_url(pictures, records[0])
@@ -140,32 +142,32 @@ async def test_a_link_is_made_when_the_row_is_submitted(
 
 
 async def test_a_public_bucket_needs_no_signature(bucket: str, tmp_path: Path) -> None:
-    records, plan = batch(tmp_path, Settings(image_store=bucket, image_store_public=True))
+    records, delivery = batch(tmp_path, Settings(image_store=bucket, image_store_public=True))
     async with aiohttp.ClientSession() as session:
-        link = await image_url(Pictures(plan, tmp_path / "made", session), records[0])
+        link = await image_url(Pictures(delivery, tmp_path / "made", session), records[0])
     assert urlsplit(link).query == ""
 
 
 async def test_a_store_that_is_away_is_no_fault_of_the_row(
     bucket: str, uploads: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    records, plan = batch(tmp_path, Settings(image_store=f"{bucket.replace('stills', 'nobody')}"))
+    records, delivery = batch(tmp_path, Settings(image_store=f"{bucket.replace('stills', 'nobody')}"))
     async with aiohttp.ClientSession() as session:
         with pytest.raises(PictureError) as caught:
-            await image_url(Pictures(plan, tmp_path / "made", session), records[0])
+            await image_url(Pictures(delivery, tmp_path / "made", session), records[0])
     assert caught.value.kind is PictureTrouble.STORE
     assert "?" not in str(caught.value)
 
 
 async def test_by_value_the_picture_is_in_the_request_and_nothing_is_left(tmp_path: Path) -> None:
-    records, plan = batch(tmp_path, Settings(), by_value=True)
+    records, delivery = batch(tmp_path, Settings(), by_value=True)
     async with aiohttp.ClientSession() as session:
-        pictures = Pictures(plan, tmp_path / "made", session)
+        pictures = Pictures(delivery, tmp_path / "made", session)
         await pictures.prefetch(records)
         for record in records:
             head, _, data = (await image_url(pictures, record)).partition(";base64,")
             assert head in ("data:image/jpeg", "data:image/png")
-            assert base64.b64decode(data) == as_prepared(plan, record, tmp_path / "expected")
+            assert base64.b64decode(data) == as_prepared(delivery, record, tmp_path / "expected")
     assert not list((tmp_path / "made").iterdir())
 
 
@@ -180,11 +182,11 @@ async def test_by_place_each_address_is_asked_and_another_file_there_is_refused(
     app.router.add_get("/static/stills/{name}", answer)
     async with TestServer(app) as server, aiohttp.ClientSession() as session:
         base = str(server.make_url("/static/stills/"))
-        records, plan = batch(tmp_path, Settings(image_base_url=base))
-        pictures = Pictures(plan, tmp_path / "made", session)
+        records, delivery = batch(tmp_path, Settings(image_base_url=base))
+        pictures = Pictures(delivery, tmp_path / "made", session)
         assert await image_url(pictures, records[0]) == f"{base}a.jpg"
         with pytest.raises(PictureError, match="has 7 bytes"):
             await image_url(pictures, records[2])
-        records, plan = batch(tmp_path, Settings(image_base_url=str(server.make_url("/elsewhere"))))
+        records, delivery = batch(tmp_path, Settings(image_base_url=str(server.make_url("/elsewhere"))))
         with pytest.raises(PictureError, match="not published"):
-            await image_url(Pictures(plan, tmp_path / "made", session), records[0])
+            await image_url(Pictures(delivery, tmp_path / "made", session), records[0])

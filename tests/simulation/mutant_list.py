@@ -84,7 +84,7 @@ MUTANTS: Final = (
     Mutant("done before it is published", _DOWNLOADER, "        published = await part.publish(known.path if known and ours else path, replaces=ours)", "        from pipeline.storage.base import FileStamp, PublishedFile as P\n\n        published = P(path, 1, 'x', FileStamp(1))"),
     Mutant("only the first clip is saved", _DOWNLOADER, "for number in range(1, len(urls)):", "for number in range(1, 1):"),
     # Polls.
-    Mutant("one error is believed (B8)", _CONFIRM, "        if rest_s > 0:\n            return rest_s\n", ""),
+    Mutant("one error is believed (B8)", _CONFIRM, "        if remaining_s > 0:\n            return remaining_s\n", ""),
     Mutant("an error after completion buys again (B9)", _CONFIRM, "if status.failure is not None and (completed or status.failure.code == NO_VIDEO):", "if False:"),
     Mutant("a deadline frees the slot (H28)", _POLL, "        run.state.overdue.add(record.key)\n", "        run.state.overdue.add(record.key)\n        run.state.in_flight.discard(record.key)\n"),
     Mutant("doubt takes no slot (H28)", _STATE, "return len(self.in_flight | self.in_doubt)", "return len(self.in_flight)"),
@@ -103,12 +103,12 @@ MUTANTS: Final = (
     # A ledger put back from a backup.
     Mutant("an older copy asks nothing (A7)", _MEMORY, "if not is_open or not may_have_forgotten(", "if True or not may_have_forgotten("),
     Mutant("an older copy asks one key", _MEMORY, "if memory.key_ids - self.key_ids:", "if False:"),
-    Mutant("an older copy does not wait for the log", _MEMORY, "        if rest_s > 0:\n", "        if False:\n"),
+    Mutant("an older copy does not wait for the log", _MEMORY, "        if remaining_s > 0:\n", "        if False:\n"),
     Mutant("an older copy is dated by this machine's clock", _MEMORY, "self._api.vendor_now() or 0.0", "system.wall()"),
     Mutant("an older copy asks about pending rows alone", "pipeline/reconcile/forgotten.py", "record.state not in (State.READY, State.DONE)", "record.state is State.PENDING"),
     # Every run ends.
     Mutant("nobody is woken", _CONTEXT, "        self._changed.set()\n", ""),
-    Mutant("a run waits for its doubts for ever (E18)", "pipeline/reconcile/reconciler_pool.py", "            if rest_s <= 0:\n", "            if False:\n"),
+    Mutant("a run waits for its doubts for ever (E18)", "pipeline/reconcile/reconciler_pool.py", "            if remaining_s <= 0:\n", "            if False:\n"),
     Mutant("a download is counted for ever", _DOWNLOADS, "                    self._run.state.downloading -= 1\n", ""),
     Mutant("a finished generation is counted for ever", _POLL, "            state.finishing -= 1\n", ""),
     Mutant("the results lag behind the ledger", _CONTEXT, "        self.state.records[after.key] = after\n        if", "        if"),

@@ -23,7 +23,7 @@ from benchmarks.simulate_polling import (
     simulate_fixed_schedule,
 )
 from pipeline.poll.forecast import time_left_s
-from pipeline.poll.intervals import MAX_INTERVAL, MIN_INTERVAL, delay_urgency, optimal_plan
+from pipeline.poll.intervals import MAX_INTERVAL, MIN_INTERVAL, delay_urgency, optimal_times
 from pipeline.poll.learner import DurationLearner
 from pipeline.poll.observations import BIN_COUNT, BIN_EDGES_S, Observations, bin_of
 from pipeline.poll.schedule import PollSchedule
@@ -234,7 +234,7 @@ counts = st.dictionaries(st.integers(-2, BIN_COUNT + 2).map(str), values, max_si
 def test_any_duration_cache_leaves_valid_intervals(kind: Any) -> None:
     learner = DurationLearner()
     learner.restore({**GOOD, "kinds": {DURATION_KEY: kind}})
-    at = learner.plan(DURATION_KEY).next_poll_age(7.0)
+    at = learner.poll_times(DURATION_KEY).next_poll_age(7.0)
     assert 7.0 + MIN_INTERVAL * 10.0 * 0.999 <= at <= 7.0 + MAX_INTERVAL * 10.0
 
 
@@ -251,9 +251,9 @@ def test_whatever_is_seen_a_plan_keeps_its_bounds_and_its_order(
     learner = DurationLearner(interval_s)
     for from_s, more_s, ended in seen:
         (learner.on_finished if ended else learner.on_still_running)(DURATION_KEY, from_s, from_s + more_s)
-    plan = learner.plan(DURATION_KEY)
+    polls = learner.poll_times(DURATION_KEY)
     ages = [0.0, 0.3, *(interval_s * step / 3.0 for step in range(60)), 1e4, 1e6]
-    nexts = [plan.next_poll_age(age) for age in sorted(ages)]
+    nexts = [polls.next_poll_age(age) for age in sorted(ages)]
     for age, at in zip(sorted(ages), nexts, strict=True):
         assert age + MIN_INTERVAL * interval_s * 0.999 <= at <= age + MAX_INTERVAL * interval_s * 1.001
     assert all(later >= sooner - 1e-6 for sooner, later in pairwise(nexts))
@@ -294,9 +294,9 @@ def test_narrow_distribution_takes_few_polls() -> None:
     known = learner.estimate_for(DURATION_KEY)
     assert known is not None
     age, times = 0.0, 0
-    plan = optimal_plan(known, 10.0)
+    polls = optimal_times(known, 10.0)
     while age < 100.0:
-        age, times = plan.next_poll_age(age), times + 1
+        age, times = polls.next_poll_age(age), times + 1
     assert times <= 6
 
 

@@ -70,7 +70,7 @@ class ScheduleMachine(RuleBasedStateMachine):
             if ending == "not_yet":
                 self.queue.still_running(key, now=self.now)
             else:
-                self.queue.poll_failed(key, now=self.now)
+                self.queue.poll_again(key, now=self.now)
             self.waiting[key] = self.now
 
     @rule()
@@ -189,7 +189,7 @@ def test_failed_poll_is_retried_with_backoff() -> None:
     now, waits = 20.0, []
     assert queue.pop_due(now) == "one"
     for _ in range(12):
-        queue.poll_failed("one", now=now)
+        queue.poll_again("one", now=now)
         due = queue.next_due()
         assert due is not None
         waits.append(due - now)
@@ -201,7 +201,7 @@ def test_failed_poll_is_retried_with_backoff() -> None:
     queue.still_running("one", now=now)
     now = queue.next_due() or 0.0
     assert queue.pop_due(now) == "one"
-    queue.poll_failed("one", now=now)
+    queue.poll_again("one", now=now)
     assert (queue.next_due() or 0.0) - now <= 0.1 * INTERVAL_S
 
 
@@ -209,7 +209,7 @@ def test_failed_poll_honours_retry_after() -> None:
     queue = make_schedule()
     queue.add("one", "any", now=0.0)
     assert queue.pop_due(20.0) == "one"
-    queue.poll_failed("one", now=20.0, retry_after_s=77.0)
+    queue.poll_again("one", now=20.0, retry_after_s=77.0)
     assert queue.next_due() == 97.0
 
 

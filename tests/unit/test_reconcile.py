@@ -35,7 +35,7 @@ from pipeline.reconcile.judge import (
 )
 from pipeline.reconcile.log_windows import DAY_S, MAX_WINDOW_S, plan_windows
 from pipeline.reconcile.origin import origin_notes
-from pipeline.reconcile.reconcile_wait import Patience
+from pipeline.reconcile.reconcile_wait import ReconcileWait
 from pipeline.reconcile.request_log import OVERLAP_ROWS, LogPass, fetch_log, fetch_whole_log
 from tests.unit.samples import job, record
 from tests.unit.vendor_history import iso
@@ -351,7 +351,7 @@ def test_generation_that_the_vendor_does_not_know(
     assert retried.state is (State.PENDING if retryable else State.GENERATING)
 
 
-# Witnesses, time, words, patience.
+# Witnesses, time, words, how long it is worth waiting.
 
 
 @pytest.mark.parametrize(
@@ -409,14 +409,14 @@ def test_what_lasts_is_said_before_what_time_supplies() -> None:
     assert describe(LACKS_TIME.missing) == "too soon. To settle it: later"
 
 
-def patience_after(
+def wait_after(
     *missing: Missing, limit_s: float | None = None, passes: int = 1, refused: bool = False
-) -> Patience:
-    patience = Patience(WAIT_S, limit_s, 30.0)
+) -> ReconcileWait:
+    wait = ReconcileWait(WAIT_S, limit_s, 30.0)
     for _ in range(passes):
         verdict = StillInDoubt(in_doubt_record(), missing)
-        patience.asked(log_with(complete=False, refused=refused), {"k": verdict}, 0.0)
-    return patience
+        wait.on_pass(log_with(complete=False, refused=refused), {"k": verdict}, 0.0)
+    return wait
 
 
 TOO_SOON = Missing(Premise.TIME, "too soon", "later", 2000.0)
@@ -426,34 +426,34 @@ ROTATED = Missing(Premise.KEY, "another key", "that key")
 
 
 @pytest.mark.parametrize(
-    ("patience", "at", "rest_s"),
+    ("wait", "at", "remaining_s"),
     [
-        (patience_after(TOO_SOON), 0.0, 2000.0 + WAIT_S / 2),
-        (patience_after(LAGGING), 0.0, WAIT_S / 2),
-        (patience_after(LAGGING), 2000.0, WAIT_S / 2 - 2000.0),
-        (patience_after(TOO_SOON, limit_s=60.0), 10.0, 50.0),
-        (patience_after(TOO_SOON, limit_s=9000.0), 10.0, 8990.0),
-        (patience_after(TOO_SOON, ROTATED), 0.0, 0.0),
-        (patience_after(TOO_SOON, ROTATED, limit_s=9000.0), 0.0, 0.0),
-        (patience_after(TOO_SOON, REFUSED, refused=True), 0.0, 2000.0 + WAIT_S / 2),
-        (patience_after(TOO_SOON, REFUSED, refused=True, passes=3), 0.0, 0.0),
+        (wait_after(TOO_SOON), 0.0, 2000.0 + WAIT_S / 2),
+        (wait_after(LAGGING), 0.0, WAIT_S / 2),
+        (wait_after(LAGGING), 2000.0, WAIT_S / 2 - 2000.0),
+        (wait_after(TOO_SOON, limit_s=60.0), 10.0, 50.0),
+        (wait_after(TOO_SOON, limit_s=9000.0), 10.0, 8990.0),
+        (wait_after(TOO_SOON, ROTATED), 0.0, 0.0),
+        (wait_after(TOO_SOON, ROTATED, limit_s=9000.0), 0.0, 0.0),
+        (wait_after(TOO_SOON, REFUSED, refused=True), 0.0, 2000.0 + WAIT_S / 2),
+        (wait_after(TOO_SOON, REFUSED, refused=True, passes=3), 0.0, 0.0),
     ],
 )
 def test_run_stays_as_long_as_waiting_can_supply_what_is_missing(
-    patience: Patience, at: float, rest_s: float
+    wait: ReconcileWait, at: float, remaining_s: float
 ) -> None:
-    assert patience.rest_s(["k"], 0.0, at) == rest_s
+    assert wait.remaining_s(["k"], 0.0, at) == remaining_s
 
 
 def test_row_that_was_not_asked_about_is_asked_first() -> None:
-    assert patience_after(ROTATED, limit_s=0.0).rest_s(["k", "new"], 0.0, 0.0) == inf
+    assert wait_after(ROTATED, limit_s=0.0).remaining_s(["k", "new"], 0.0, 0.0) == inf
 
 
 def test_next_pass_comes_when_the_proof_may_be_complete() -> None:
-    assert patience_after(TOO_SOON).next_pass_s(30.0) == 30.0
-    soon = patience_after(replace(TOO_SOON, wait_s=4.0))
+    assert wait_after(TOO_SOON).next_pass_s(30.0) == 30.0
+    soon = wait_after(replace(TOO_SOON, wait_s=4.0))
     assert soon.next_pass_s(30.0) == pytest.approx(4.01)
-    assert [patience_after(LAGGING).next_pass_s(gap) for gap, _ in pairwise((3.0, 30.0, 0.0))] == [3.0, 30.0]
+    assert [wait_after(LAGGING).next_pass_s(gap) for gap, _ in pairwise((3.0, 30.0, 0.0))] == [3.0, 30.0]
 
 
 def test_rows_from_another_key_or_address_are_reported() -> None:

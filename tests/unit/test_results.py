@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.model import Failure, State
-from pipeline.results.csv_rows import COLUMNS, csv_bytes, csv_number, csv_text, iso, summarize, write_csv
+from pipeline.results.csv_rows import COLUMNS, csv_bytes, csv_number, csv_text, iso, summarize, write_rows
 from tests.unit.sample_rows import T0, done, failed, row
 
 DESIGNED = [
@@ -149,9 +149,9 @@ def test_times_are_utc_to_the_millisecond() -> None:
     assert iso(None) == ""
 
 
-def test_write_csv_ends_lines_with_a_newline_only() -> None:
+def test_write_rows_ends_lines_with_a_newline_only() -> None:
     file = io.StringIO(newline="")
-    write_csv([row(0)], file)
+    write_rows([row(0)], file)
     assert file.getvalue().count("\n") == 2
     assert "\r" not in file.getvalue()
 

@@ -45,9 +45,10 @@ class BenchmarkServer:
         self._process = process
         self.url = self._line().strip()
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self, watched_pid: int | str = "") -> dict[str, Any]:
+        """Return what the server counts; the minimal one can watch a client's CPU from here on."""
         assert self._process.stdin is not None
-        self._process.stdin.write("\n")
+        self._process.stdin.write(f"{watched_pid}\n")
         self._process.stdin.flush()
         answer: dict[str, Any] = json.loads(self._line())
         return answer

@@ -39,7 +39,7 @@ def measure_bare_loop(
     seconds: float, *how: str, tasks: int = WORKERS, period_s: float = 0.0
 ) -> dict[str, float]:
     """Time the bare loop: requests a second, and CPU a request in microseconds."""
-    with run_server("live_wire") as server:
+    with run_server("live_minimal_server") as server:
         words = ["bare", str(tasks), str(seconds), str(period_s), *how]
         told = json.loads(run_client(server.url, *words))
     return {
@@ -53,7 +53,7 @@ def measure_polling(
 ) -> dict[str, float]:
     """Time the real command with everything on while it polls generations that never finish."""
     words = ["--concurrency", str(jobs), "--poll-interval", str(interval_s), "--timeout", "600"]
-    with temp_folder() as folder, run_server("live_wire") as server:
+    with temp_folder() as folder, run_server("live_minimal_server") as server:
         command = VeobatchProcess(folder, server.url, jobs, *words, modes=how)
         try:
             wait_for_count(server, "creates", jobs)
@@ -148,7 +148,7 @@ def record_in_flight(n: int) -> Record:
 def measure_resident(jobs: int = 3000) -> dict[str, float]:
     """Return the resident set (MB) of the real command with so many generations in flight."""
     words = ["--concurrency", str(jobs), "--poll-interval", "3"]
-    with temp_folder() as folder, run_server("live_wire") as server:
+    with temp_folder() as folder, run_server("live_minimal_server") as server:
         started = time.monotonic()
         command = VeobatchProcess(folder, server.url, jobs, *words)
         try:

@@ -19,7 +19,7 @@ BOUND: Final = 1.10
 def one_run(jobs: int, *how: str) -> float:
     """Return the seconds from the engine's start to its end, by the command's own summary."""
     words = ["--concurrency", "400", "--poll-interval", "0.2", "--downloads", "16", "--no-media"]
-    with temp_folder() as folder, run_server("live_wire", "0.5") as server:
+    with temp_folder() as folder, run_server("live_minimal_server", "0.5") as server:
         return float(VeobatchProcess(folder, server.url, jobs, *words, modes=how).wait()["wall_s"])
 
 

@@ -1,6 +1,6 @@
 """A server that costs next to nothing, so that the client is what is measured.
 
-    python -m benchmarks.live_wire [RENDER_S]
+    python -m benchmarks.live_minimal_server [RENDER_S]
 
 It answers create, status, prices, balance and one small video without keeping anything: a generation's id
 holds the time at which it is finished (never, without RENDER_S). Prints its URL; then, for each line that
@@ -13,9 +13,11 @@ import asyncio
 import contextlib
 import io
 import json
+import os
 import sys
 import time
 from math import inf
+from pathlib import Path
 from typing import cast
 from urllib.parse import unquote
 
@@ -35,6 +37,9 @@ class MinimalVendor:
         self.creates = 0
         self.polls = 0
         self.videos = 0
+        self.client_pid = 0
+        self.first_create: tuple[float, float] = (0.0, 0.0)
+        self.last_video: tuple[float, float] = (0.0, 0.0)
 
     def handle(self, method: str, target: str) -> tuple[str, bytes]:
         """Return the content type and the body."""
@@ -45,13 +50,28 @@ class MinimalVendor:
             ).encode()
         if path.startswith("/video"):
             self.videos += 1
+            self.last_video = self._now()
             return "video/mp4", self.video
         if path == "/v2/billing":
             return "application/json", b'{"current_balance": 1000000.0, "currency": "USD"}'
         return "application/json", b'{"object": "list", "data": []}'
 
+    def watch(self, pid: int) -> None:
+        """Count from here on, for the client with this process id."""
+        self.client_pid, self.creates = pid, 0
+
+    def _now(self) -> tuple[float, float]:
+        """Return the time, and the CPU that the client has spent so far, both in seconds."""
+        stat = Path(f"/proc/{self.client_pid}/stat")
+        if not self.client_pid or not stat.exists():
+            return time.time(), 0.0
+        ticks = stat.read_text().rpartition(")")[2].split()[11:13]
+        return time.time(), sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
     def _create(self) -> dict[str, object]:
         self.creates += 1
+        if self.creates == 1:
+            self.first_create = self._now()
         identity = f"{self.creates:08}-{time.time() + self.render_s:.3f}:google/veo-3.1-i2v-fast"
         return {"id": identity, "status": "queued", "video": None, "error": None, "meta": None}
 
@@ -116,9 +136,12 @@ async def _serve(counts: MinimalVendor) -> None:
     server = await loop.create_server(lambda: Connection(counts), "127.0.0.1", 0, backlog=4096)
     counts.base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     print(counts.base, flush=True)
-    while await loop.run_in_executor(None, sys.stdin.readline):
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        if pid := line.strip():
+            counts.watch(int(pid))
         counts_json = {"creates": counts.creates, "polls": counts.polls, "videos": counts.videos}
-        print(json.dumps({"now": time.time(), **counts_json}), flush=True)
+        times = {"now": time.time(), "first_create": counts.first_create, "last_video": counts.last_video}
+        print(json.dumps({**times, **counts_json}), flush=True)
 
 
 def main() -> None:

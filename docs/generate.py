@@ -18,6 +18,8 @@ import click
 
 from pipeline.cli import COMMANDS, cli
 from pipeline.errors import ExitCode, StopReason
+from pipeline.ledger.sql import SQLITE_FILE
+from pipeline.ledger.statements import sqlite_json
 from pipeline.manifest.json_schema import manifest_schema
 from pipeline.model import State
 from pipeline.results.csv_rows import COLUMNS, STATUSES
@@ -341,15 +343,21 @@ def pages() -> list[Path]:
     return sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
+def files() -> dict[Path, str]:
+    """Return everything that is generated, whole: the pages, and SQLite's statements."""
+    made = {page: rendered(page.read_text(encoding="utf-8")) for page in pages()}
+    return {**made, SQLITE_FILE: sqlite_json()}
+
+
 def main(arguments: Sequence[str]) -> int:
     """Write what changed; with `--check` only name it, and return 1 if there is any."""
-    stale = [
-        page for page in pages() if rendered(page.read_text(encoding="utf-8")) != page.read_text("utf-8")
-    ]
-    for page in stale:
-        sys.stdout.write(f"{page.relative_to(ROOT)}\n")
+    stale = {
+        path: text for path, text in files().items() if not path.exists() or text != path.read_text("utf-8")
+    }
+    for path, text in stale.items():
+        sys.stdout.write(f"{path.relative_to(ROOT)}\n")
         if "--check" not in arguments:
-            page.write_text(rendered(page.read_text(encoding="utf-8")), encoding="utf-8")
+            path.write_text(text, encoding="utf-8")
     return int(bool(stale) and "--check" in arguments)
 
 

@@ -12,9 +12,6 @@ import click
 
 from pipeline.cli import signals
 from pipeline.cli.cost_prompt import confirm_cost, confirm_rewritten
-from pipeline.cli.ends.notifications import check_notify_urls, send_notifications
-from pipeline.cli.ends.summary import show_summary
-from pipeline.cli.ends.terminal import discard_stdout
 from pipeline.cli.terminal_watcher import TerminalWatcher
 from pipeline.errors import ExitCode
 from pipeline.runner.batch import Batch
@@ -28,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.engine import Engine
     from pipeline.poll.eta import EtaEstimator
     from pipeline.runner.prepare import PreparedRun
+    from pipeline.runner.summary import RunSummary
 
 SWITCH_INTERVAL_S: Final = 0.0001
 """At the default of 5 ms a loop that is busy in short bursts starves the ledger's thread of the GIL."""
@@ -39,7 +37,10 @@ CLUSTER_EXIT_LIMIT_S: Final = 12.0
 def run(options: RunOptions) -> int:
     """Carry out `veobatch run`; return the exit code. Raises `VeobatchError` before anything is touched."""
     batch = Batch.of(options.request)
-    check_notify_urls(options.notify)
+    if options.notify:
+        from pipeline.cli.ends.notifications import check_notify_urls
+
+        check_notify_urls(options.notify)
     if options.junit is not None:
         check_report_file("--junit", options.junit)
     if options.serve is not None:
@@ -67,6 +68,16 @@ async def _run(batch: Batch, options: RunOptions) -> int:
             return TerminalWatcher(prepared, eta, options)
 
         summary = await batch.carry_out(SignalControl(guard), make_watcher)
+    await _report_end(summary, options)
+    return int(summary.exit_code)
+
+
+async def _report_end(summary: RunSummary, options: RunOptions) -> None:
+    """Show the summary and send what is to be sent; imported now, since a start is no place for it."""
+    from pipeline.cli.ends.notifications import send_notifications
+    from pipeline.cli.ends.summary import show_summary
+    from pipeline.cli.ends.terminal import discard_stdout
+
     try:
         show_summary(summary, as_json=options.as_json, quiet=options.quiet)
     except OSError as error:
@@ -74,7 +85,6 @@ async def _run(batch: Batch, options: RunOptions) -> int:
             raise
         discard_stdout()
     await send_notifications(options, summary)
-    return int(summary.exit_code)
 
 
 class SignalControl:

@@ -190,13 +190,14 @@ def command(manifest: Path | None, **options: Any) -> int:
     elif any(found.values()):
         raise click.UsageError("--prompt, --captions and --recursive are for a folder of pictures")
     from pipeline.cli.app import run
-    from pipeline.cli.ends.notifications import report_early_end
     from pipeline.errors import VeobatchError
 
     run_options = _run_options(manifest or _example(sandbox=options["sandbox"]), options)
     try:
         return run(run_options)
     except VeobatchError as error:
+        from pipeline.cli.ends.notifications import report_early_end
+
         return report_early_end(error, run_options)
 
 

@@ -12,7 +12,7 @@ from pipeline.batch.paths import existing_batch_paths
 from pipeline.cli.options import ledger_options
 from pipeline.errors import ExitCode
 from pipeline.model import State
-from pipeline.results.report.overview import counted
+from pipeline.results.overview import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

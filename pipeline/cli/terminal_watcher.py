@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, TextIO, cast
 import anyio
 import click
 
-from pipeline.cli.ends.ci import log_group, on_github
 from pipeline.cli.ends.terminal import BestEffortStream
 from pipeline.cli.progress import Progress
 from pipeline.events import Event, Level, Topic
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from contextlib import AbstractContextManager
 
     from pipeline.cli.options import RunOptions
     from pipeline.events import Observer
@@ -61,11 +61,16 @@ class TerminalWatcher:
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
         """Show progress while the context lasts. Raises `UsageError` when the page's port is taken."""
-        grouped = on_github(os.environ) and not self._options.quiet
-        group = log_group("veobatch: progress", self._stream) if grouped else nullcontext()
         async with self._live_page():
-            with group, self._progress:
+            with self._log_group(), self._progress:
                 yield
+
+    def _log_group(self) -> AbstractContextManager[None]:
+        if self._options.quiet or os.environ.get("GITHUB_ACTIONS") != "true":
+            return nullcontext()
+        from pipeline.cli.ends.ci import log_group
+
+        return log_group("veobatch: progress", self._stream)
 
     async def keep_current(self) -> None:
         """Redraw what is due, and follow reviewers, until cancelled."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import anyio
 from anyio import to_thread
 
-from pipeline.images.prepare import Fit, PictureError, PictureTrouble, Prepared, prepare
+from pipeline.images.prepared import Fit, PictureError, PictureTrouble, Prepared
 from pipeline.images.published import find_published
 from pipeline.manifest.local_files import PREFIX, image_sha256, is_reference, referenced
 
@@ -182,6 +182,8 @@ class Pictures:
         file = self._delivery.files[sha256]
         if way is Way.PLACE:
             return await find_published(self._session, self._delivery.settings.image_base_url or "", file)
+        from pipeline.images.prepare import prepare
+
         prepared = await to_thread.run_sync(prepare, file, self._folder, fit, limiter=self._threads)
         if self._store is None:
             return prepared

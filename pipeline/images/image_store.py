@@ -14,11 +14,11 @@ from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from pipeline.errors import UsageError
-from pipeline.images.prepare import PictureError, PictureTrouble
+from pipeline.images.prepared import PictureError, PictureTrouble
 from pipeline.storage.object_store import open_backend
 
 if TYPE_CHECKING:
-    from pipeline.images.prepare import Prepared
+    from pipeline.images.prepared import Prepared
 
 
 class ImageStore:

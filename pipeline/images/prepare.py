@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import io
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from pipeline.extras import install_command
 from pipeline.images.header import ImageInfo, NotAnImageError, read_image_info
+from pipeline.images.prepared import Fit, PictureError, PictureTrouble, Prepared
 from pipeline.manifest.fields import MediaKind
 
 if TYPE_CHECKING:
@@ -40,41 +39,6 @@ _QUALITIES: Final = (95, 88, 80, 70)
 _PICTURE_TYPES: Final = {"JPEG": ("image/jpeg", "jpg"), "PNG": ("image/png", "png")}
 ASPECT_RATIOS: Final = {"16:9": 16 / 9, "9:16": 9 / 16, "1:1": 1.0, "4:3": 4 / 3, "3:4": 3 / 4}
 _SAME_SHAPE: Final = 0.01
-
-
-class PictureTrouble(StrEnum):
-    """Whose fault it is: the picture's for good, what the next run may find in order, or the store's."""
-
-    PICTURE = "picture"
-    TRANSIENT = "transient"
-    STORE = "store"
-
-
-class PictureError(Exception):
-    """A picture that cannot be sent; the message says why, for the row that names it."""
-
-    def __init__(self, message: str, kind: PictureTrouble = PictureTrouble.PICTURE) -> None:
-        super().__init__(message)
-        self.kind = kind
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """What becomes of a picture whose shape is not the clip's: `pad` it with black, or `crop` it."""
-
-    how: str
-    aspect_ratio: str
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A picture (or video) ready to travel: where its bytes are, and what they are."""
-
-    path: Path
-    sha256: str
-    size_bytes: int
-    content_type: str
-    extension: str
 
 
 def read_info(file: LocalFile) -> ImageInfo:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from pipeline.images.prepare import PictureError, PictureTrouble
+from pipeline.images.prepared import PictureError, PictureTrouble
 
 if TYPE_CHECKING:
     from pipeline.manifest.local_files import LocalFile

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, Ty
 from pipeline import system
 from pipeline.errors import Conflict, VeobatchError
 from pipeline.ledger import book, rows
-from pipeline.ledger.schema import BOOK_VERSION, SCHEMA_VERSION
+from pipeline.ledger.sql import BOOK_VERSION, SCHEMA_VERSION
 from pipeline.model import Pick, State
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from pipeline.ledger.book import Submission
-    from pipeline.ledger.statements import Statements
+    from pipeline.ledger.sql import Statements
     from pipeline.model import Record
 
 _T = TypeVar("_T")

@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Final
 from pipeline import system
 from pipeline.errors import LedgerError
 from pipeline.ledger import book, rows
-from pipeline.ledger.schema import BOOK_VERSION, SCHEMA_VERSION, migrations
+from pipeline.ledger.sql import BOOK_VERSION, SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from sqlalchemy import Dialect
+    from collections.abc import Sequence
 
     from pipeline.ledger.backend import Cursor
-    from pipeline.ledger.statements import Statements
+    from pipeline.ledger.sql import Migration, Statements
 
 
-def migrate(cursor: Cursor, sql: Statements, dialect: Dialect, current_version: int) -> None:
-    """Bring the tables from `current_version` (0: there are none) up to today's, in an open transaction."""
-    for version, texts in migrations(dialect, current_version):
+def migrate(cursor: Cursor, sql: Statements, steps: Sequence[Migration], current_version: int) -> None:
+    """Bring the tables from `current_version` (0: there are none) up to today's, in an open transaction.
+
+    `steps` are the migrations from there on.
+    """
+    for version, texts in steps:
         for text in texts:
             cursor.execute(text)
         cursor.execute(sql.version_add, (version, system.wall()))

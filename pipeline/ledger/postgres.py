@@ -20,7 +20,8 @@ from pipeline.errors import BatchLocked, LedgerError, StoreError, VeobatchError
 from pipeline.extras import missing_extra
 from pipeline.ledger.backend import LedgerBackend
 from pipeline.ledger.migrate import migrate, new_identity, reject_newer_version
-from pipeline.ledger.schema import SCHEMA_VERSION, VERSION_TABLE
+from pipeline.ledger.schema import VERSION_TABLE, migrations
+from pipeline.ledger.sql import SCHEMA_VERSION
 from pipeline.ledger.statements import compile_statements
 
 try:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pipeline.ledger.backend import Cursor
-    from pipeline.ledger.statements import Statements
+    from pipeline.ledger.sql import Statements
 
 _DIALECT: Final = create_engine("postgresql+psycopg://", paramstyle="format").dialect
 _MIGRATION_LOCK: Final = 0x7665_6F62
@@ -263,4 +264,4 @@ def _migrate(connection: psycopg.Connection[Any], sql: Statements) -> None:
         connection.execute("SET LOCAL lock_timeout = 0")
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
         found = _schema_version(connection, sql.version_get)
-        migrate(cast("Cursor", connection.cursor()), sql, _DIALECT, found)
+        migrate(cast("Cursor", connection.cursor()), sql, migrations(_DIALECT, found), found)

@@ -26,12 +26,15 @@ from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from pipeline.ledger import book
 from pipeline.ledger.rows import ADDED_COLUMNS, COLUMN_TYPES, COLUMN_VERSIONS, JOB_COLUMNS, STATE_COLUMNS
+from pipeline.ledger.sql import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy import ColumnElement, Dialect
     from sqlalchemy.sql.type_api import TypeEngine
+
+    from pipeline.ledger.sql import Migration
 
 IN_FLIGHT_SQL: Final[list[ColumnElement[str]]] = [
     literal_column(f"'{state}'", Text) for state in ("submitting", "in_doubt", "generating")
@@ -43,12 +46,6 @@ ZERO: Final[ColumnElement[int]] = literal_column("0", BigInteger)
 ONE: Final[ColumnElement[int]] = literal_column("1", BigInteger)
 
 ACTIVE_SQL: Final[list[ColumnElement[str]]] = [*IN_FLIGHT_SQL, literal_column("'ready'", Text)]
-
-SCHEMA_VERSION: Final = 4
-"""The version of the tables that this package writes. A ledger with a higher one is left alone."""
-
-BOOK_VERSION: Final = 3
-"""The version that brought the book of money, and the columns of records that came with it."""
 
 _SQL_TYPES: Final[Mapping[str, type[TypeEngine[Any]]]] = {
     "str": Text,
@@ -180,13 +177,11 @@ _TABLES_BY_VERSION: Final[Mapping[int, Sequence[Table]]] = {
 _INDEXES_BY_VERSION: Final[Mapping[int, Sequence[Index]]] = {2: (_claimable_index, _leased_index)}
 """Indices in PostgreSQL. A file has none of them: each step of a single machine would have to keep them up,
 for claims that it never makes."""
-
-
 VERSION_TABLE: Final = schema_version.name
 """Where there is none of this name, there is no ledger."""
 
 
-def migrations(dialect: Dialect, current_version: int) -> list[tuple[int, list[str]]]:
+def migrations(dialect: Dialect, current_version: int) -> list[Migration]:
     """Return the versions that a ledger of `current_version` lacks, oldest first, with their statements."""
     return [(version, _ddl(dialect, version)) for version in range(current_version + 1, SCHEMA_VERSION + 1)]
 

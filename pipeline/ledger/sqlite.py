@@ -16,16 +16,14 @@ from pipeline import system
 from pipeline.errors import LedgerError, StoreError, VeobatchError
 from pipeline.ledger.backend import LedgerBackend
 from pipeline.ledger.migrate import new_identity, reject_newer_version
-from pipeline.ledger.schema import SCHEMA_VERSION
+from pipeline.ledger.sql import SCHEMA_VERSION, sqlite_statements
 from pipeline.ledger.sqlite_file import (
     APPLICATION_ID,
-    DIALECT,
     create_if_missing,
     has_locks,
     migrate_file,
     passes_quick_check,
 )
-from pipeline.ledger.statements import compile_statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +76,7 @@ class SqliteBackend(LedgerBackend):
 
         `new_as` is the identity of a batch that is new in it; by default a random one.
         """
-        super().__init__(batch, compile_statements(DIALECT))
+        super().__init__(batch, sqlite_statements())
         self._path = path
         self._writer: sqlite3.Connection | None = None
         self._connections: list[sqlite3.Connection] = []
@@ -98,7 +96,7 @@ class SqliteBackend(LedgerBackend):
         self._reader.execute("PRAGMA query_only = ON")
         found = self._check_file()
         if read_only and found < SCHEMA_VERSION:
-            self.sql, self.version = compile_statements(DIALECT, found), found
+            self.sql, self.version = sqlite_statements(found), found
         if not read_only:
             self._writer = self._connect(read_only=False)
             migrate_file(self._writer, found, self.sql)

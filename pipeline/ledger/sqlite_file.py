@@ -14,19 +14,15 @@ import sqlite3
 import tempfile
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy.dialects.sqlite import dialect
-
 from pipeline import system
 from pipeline.ledger.migrate import migrate
-from pipeline.ledger.schema import SCHEMA_VERSION
-from pipeline.ledger.statements import compile_statements
+from pipeline.ledger.sql import SCHEMA_VERSION, sqlite_migrations, sqlite_statements
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.ledger.statements import Statements
+    from pipeline.ledger.sql import Statements
 
-DIALECT: Final = dialect(paramstyle="qmark")
 APPLICATION_ID: Final = 0x7665_6F62  # "veob", in the file's header: https://www.sqlite.org/fileformat2.html
 _CHECK_TIMEOUT_S: Final = 5.0
 """How long the check of the file may take. It reads about 1 GB in this time; a larger ledger is checked
@@ -80,7 +76,7 @@ def _build(new: Path) -> None:
     with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as connection:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute("PRAGMA synchronous = FULL")
-        migrate_file(connection, 0, compile_statements(DIALECT))
+        migrate_file(connection, 0, sqlite_statements())
         # Last: what is only in the log is lost when a full disk keeps it from being moved into the file.
         connection.execute("PRAGMA journal_mode = WAL")
 
@@ -96,7 +92,7 @@ def _is_whole(new: Path) -> bool:
     uri = f"{new.resolve().as_uri()}?mode=ro&immutable=1"
     try:
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
-            version = connection.execute(compile_statements(DIALECT).version_get).fetchone()[0]
+            version = connection.execute(sqlite_statements().version_get).fetchone()[0]
             return bool(version == SCHEMA_VERSION and passes_quick_check(connection))
     except sqlite3.DatabaseError:
         return False
@@ -130,7 +126,7 @@ def migrate_file(connection: sqlite3.Connection, current_version: int, sql: Stat
     try:
         if current_version:  # another process may have been first
             current_version = int(connection.execute(sql.version_get).fetchone()[0])
-        migrate(connection.cursor(), sql, DIALECT, current_version)
+        migrate(connection.cursor(), sql, sqlite_migrations(current_version), current_version)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

@@ -6,8 +6,9 @@ row than SQLite does. It must not know connections or records.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
@@ -34,15 +35,16 @@ from pipeline.ledger.schema import (
     CLAIMABLE,
     IN_FLIGHT_SQL,
     ONE,
-    SCHEMA_VERSION,
     ZERO,
     batches,
     facts,
+    migrations,
     records,
     schema_version,
     submissions,
     transitions,
 )
+from pipeline.ledger.sql import SCHEMA_VERSION, Statements
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,43 +52,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ClauseElement, ColumnElement, Dialect, Table, Update
 
 
-@dataclass(frozen=True, slots=True)
-class Statements:
-    """SQL texts with positional parameters, in the order given by each comment."""
-
-    record_update: str  # STATE_COLUMNS of `after`; batch, key, version and state of `before`
-    record_update_content: str  # CONTENT_COLUMNS and STATE_COLUMNS of `after`; then as `record_update`
-    # As `record_update`, with 1 or 0 twice before the batch (whether it ends the lease); then the lease.
-    record_update_fenced: str
-    record_update_content_fenced: str  # as `record_update_content`, likewise
-    history_add: str  # batch, key, version, before, after, at, stamp
-    record_add: str  # batch, JOB_COLUMNS, STATE_COLUMNS
-    position_set: str  # position, batch, key
-    position_and_line_set: str  # position, line, batch, key
-    pick_set: str  # pick, pick_note, batch, key
-    picks: str  # batch; gives key, pick and pick_note of what a reviewer has spoken of
-    upgrade: str  # completed_at, earlier_usd, batch, key
-    load: str  # batch
-    load_all: str  # nothing; gives JOB_COLUMNS, STATE_COLUMNS and the batch
-    get: str  # batch, key
-    stamp_get: str  # batch, key, version
-    counts: str  # batch, lowest position, highest position
-    submission_put: str  # batch, the columns of `book`
-    submissions: str  # batch
-    meta_set: str  # batch, name, value
-    meta_get: str  # batch, name
-    claim: str  # batch, how many, worker, batch; gives JOB_COLUMNS, STATE_COLUMNS and the lease
-    lease_get: str  # batch, key; gives lease and worker, once whoever is changing them is through
-    revoke: str  # batch, worker; gives key, state and lease
-    revoke_all: str  # batch
-    worker_set: str  # worker, batch, key
-    unleased_in_flight: str  # batch; of rows that are lent to nobody
-    epoch_get: str  # batch, name
-    epoch_next: str  # batch, name, "1"; gives the number
-    batch_add: str  # batch, identity, created_at
-    batch_get: str  # batch
-    version_add: str  # version, applied_at
-    version_get: str  # nothing
+SQLITE: Final = sqlite.dialect(paramstyle="qmark")
 
 
 def compile_statements(dialect: Dialect, version: int = SCHEMA_VERSION) -> Statements:
@@ -105,6 +71,18 @@ def compile_statements(dialect: Dialect, version: int = SCHEMA_VERSION) -> State
         **_insert_statements(text, dialect),
         **_fact_statements(text, dialect),
     )
+
+
+def sqlite_json() -> str:
+    """Return the content of `sql.SQLITE_FILE`: all that SQLite is told, by version where they differ."""
+    today = asdict(compile_statements(SQLITE))
+    older = {version: asdict(compile_statements(SQLITE, version)) for version in range(1, SCHEMA_VERSION)}
+    to_read = {
+        version: {name: text for name, text in texts.items() if text != today[name]}
+        for version, texts in older.items()
+    }
+    found = {"statements": today, "to_read": to_read, "migrations": migrations(SQLITE, 0)}
+    return json.dumps(found, indent=1) + "\n"
 
 
 _Text = Callable[["ClauseElement", "Sequence[str]"], str]

@@ -17,7 +17,6 @@ from pipeline.manifest.local_files import LocalFiles
 from pipeline.manifest.problems import ParseAborted, Problem, ProblemReport, pack_location
 from pipeline.manifest.sections import read_document
 from pipeline.manifest.takes import check_take_ids
-from pipeline.manifest.yaml_reader import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -94,10 +93,16 @@ def load(
     return Manifest(path, jobs, run, report.warnings, models, builder.files)
 
 
+def _read_yaml(text: str, report: ProblemReport) -> Node:
+    from pipeline.manifest.yaml_reader import read_yaml  # PyYAML is not needed for JSON and CSV
+
+    return read_yaml(text, report)
+
+
 def _reader_for(path: Path, text: str) -> Callable[[str, ProblemReport], Node]:
     """Choose by the suffix; JSON Lines under a name of YAML's are recognised by their first two lines."""
-    read = _READERS.get(path.suffix.lower(), read_yaml)
-    if read is read_yaml and text.lstrip().startswith("{"):
+    read = _READERS.get(path.suffix.lower(), _read_yaml)
+    if read is _read_yaml and text.lstrip().startswith("{"):
         lines = [line for line in text.lstrip().split("\n", 3)[:3] if line.strip()]
         if len(lines) > 1 and all(_is_json_object(line) for line in lines[:2]):
             return read_jsonl

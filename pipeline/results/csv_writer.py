@@ -13,7 +13,7 @@ import anyio
 
 from pipeline import system
 from pipeline.errors import LedgerError, StoreError, UsageError
-from pipeline.results import CSV_NAME, PICKS_PAGE_NAME, REPORT_NAME, csv_rows, report
+from pipeline.results import CSV_NAME, PICKS_PAGE_NAME, REPORT_NAME, csv_rows
 from pipeline.results.picks import PicksFolder, chosen_clips, client_record, pick_paths, with_picks
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class ResultsWriter:
             await anyio.sleep(max(MIN_REWRITE_INTERVAL_S, REWRITE_COST_FACTOR * (system.monotonic() - began)))
             if not page_ready:  # creates are on their way by now, and the end of the run waits for the page
                 page_ready = True
-                await anyio.to_thread.run_sync(report.load_templates)
+                await anyio.to_thread.run_sync(_load_page)
 
     async def write_csv(self, records: Sequence[Record]) -> None:
         """Write the CSV. Raises `StoreError`: an output that does not take it takes no video either."""
@@ -106,6 +106,8 @@ class ResultsWriter:
             return False
 
         def render_page() -> bytes:
+            from pipeline.results import report
+
             return report.render(
                 records,
                 title=self._title,
@@ -143,6 +145,8 @@ class ResultsWriter:
 
         Raises `StoreError`, and `UsageError` when nothing was picked.
         """
+        from pipeline.results import report
+
         chosen = chosen_clips(records)
         if not chosen:
             raise UsageError("nothing is picked: `veobatch pick` or the report's page chooses among takes")
@@ -158,3 +162,9 @@ class ResultsWriter:
             client=True,
         )
         await self._store.write_bytes(PICKS_PAGE_NAME, page.encode(), durable=False)
+
+
+def _load_page() -> None:
+    from pipeline.results import report
+
+    report.load_templates()

@@ -16,8 +16,6 @@ from pipeline.results.rows import row_of
 from pipeline.runner.batch_options import BatchOptions, make_request
 from pipeline.runner.config import configure
 from pipeline.runner.embedded_sandbox import start_sandbox
-from pipeline.runner.estimate import estimate_manifest
-from pipeline.runner.execute import execute, stop_before_start
 from pipeline.runner.feed import RunFeed
 from pipeline.runner.manifest_loading import cache_dir
 from pipeline.runner.prepare import PreparedRun, prepare, refuse_rewritten
@@ -113,6 +111,8 @@ class Batch:
             )
             url, _ = await start_sandbox(self._stack, config.paths.folder, request.sandbox_speed)
             self._config = config = replace(config, base_url=url)
+        from pipeline.runner.estimate import estimate_manifest
+
         cache = None if request.sandbox else cache_dir()
         ways = {**request.environment, **request.flags}
         return await estimate_manifest(config.parsed, config.base_url, config.key, cache, ways)
@@ -129,6 +129,8 @@ class Batch:
 
     async def carry_out(self, control: RunControl, make_watcher: MakeWatcher) -> RunSummary:
         """Do what was prepared, and spend what it costs; return how it ended."""
+        from pipeline.runner.execute import execute, stop_before_start
+
         prepared = await self.prepare()
         if prepared.obstacle is not None:
             self._summary = await stop_before_start(prepared, prepared.obstacle)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
-
-import anyio
+from typing import TYPE_CHECKING
 
 from pipeline.model import State
 from pipeline.runner.manifest_loading import price_manifest
@@ -13,13 +11,9 @@ from pipeline.runner.manifest_loading import price_manifest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pipeline.client import Api
     from pipeline.client.catalog import Catalog
     from pipeline.model import Record
     from pipeline.runner.manifest_loading import LoadedManifest
-
-BALANCE_TIMEOUT_S: Final = 4.0
-"""The balance is good to know and not worth waiting for."""
 
 SUBMITTABLE_STATES = frozenset({State.PENDING, State.SUBMITTING, State.IN_DOUBT, State.GENERATING})
 
@@ -77,13 +71,15 @@ async def load_prices(
     return PriceTable({job.key: price for job, price in pairs if price is not None}, assumed)
 
 
-async def estimate_cost(
+def estimate_cost(
     records: Sequence[Record],
     prices: PriceTable,
-    api: Api | None,
+    balance_usd: float | None,
     submittable: frozenset[str] | None = None,
+    *,
+    sandbox: bool = False,
 ) -> CostEstimate:
-    """Return what the pending rows will cost, and the balance when there are any. No `api`: play money.
+    """Return what the pending rows will cost, beside `balance_usd` when there are any. `sandbox`: play money.
 
     `submittable` are the keys of those that this run may submit, None for all.
     """
@@ -97,16 +93,10 @@ async def estimate_cost(
         rows=len(known),
         usd=sum(price for price in known if price is not None),
         unknown_rows=sum(price is None for price in known),
-        balance_usd=await _balance(api) if known and api is not None else None,
+        balance_usd=balance_usd if known else None,
         batch_usd=batch_usd,
-        sandbox=api is None,
+        sandbox=sandbox,
     )
-
-
-async def _balance(api: Api) -> float | None:
-    with anyio.move_on_after(BALANCE_TIMEOUT_S):
-        return await api.balance()
-    return None
 
 
 def _row_cost_usd(record: Record, prices: PriceTable) -> float | None:

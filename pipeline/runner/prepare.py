@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -133,7 +134,7 @@ async def prepare(
         limit_note,
         space_warning(paths.folder),
     )
-    cost = await estimate_cost(plan.records, prices, None if request.sandbox else api, chosen)
+    cost = estimate_cost(plan.records, prices, preflight.balance_usd, chosen, sandbox=request.sandbox)
     runs, noted = int(await batch.ledger.meta_get("runs") or 0), tuple(filter(None, notes))
     outlook = (prices, cost, runs, chosen, preflight.obstacle, submit_error)
     return PreparedRun(config, api, batch, loaded, noted, plan, *outlook)
@@ -190,6 +191,10 @@ async def _plan(
     return replace(plan, records=tuple(records)), recalled
 
 
+async def _load_engine() -> None:
+    await to_thread.run_sync(partial(import_module, "pipeline.runner.execute"))
+
+
 async def _price_and_check(
     pricing: Awaitable[PriceTable], records: Sequence[Record], config: RunConfig
 ) -> tuple[PriceTable, Preflight]:
@@ -206,6 +211,7 @@ async def _price_and_check(
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(check)
+        tasks.start_soon(_load_engine)  # needed right after, while the network is waited for
         prices = await pricing
     obstacle = results[0].obstacle
     if obstacle is not None and isinstance(error := as_error(obstacle), UsageError):

@@ -12,7 +12,7 @@ from pipeline.model import State
 from pipeline.results import CSV_NAME, LOG_NAME, REPORT_NAME
 from pipeline.results.csv_rows import status, summarize
 from pipeline.results.next_step import NextStep, next_step, without_option
-from pipeline.results.report.overview import counted
+from pipeline.results.overview import counted
 from pipeline.results.summary_json import summary_json
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from pipeline.client.refusals import Refusal
 from pipeline.errors import Conflict, StopReason, StopRun
 from pipeline.events import Level, Topic
 from pipeline.images.delivery import body_to_send
-from pipeline.images.prepare import PictureError, PictureTrouble
+from pipeline.images.prepared import PictureError, PictureTrouble
 from pipeline.model import Failure, State
 from pipeline.net.retry_after import parse_retry_after
 from pipeline.submit.budget import PRICE_UNKNOWN_MESSAGE

@@ -14,7 +14,7 @@ import pytest
 from pipeline.errors import LedgerError
 from pipeline.ledger import Ledger
 from pipeline.ledger.rows import COLUMN_VERSIONS
-from pipeline.ledger.schema import SCHEMA_VERSION
+from pipeline.ledger.sql import SCHEMA_VERSION
 from pipeline.model import Pick, State
 from tests.integration.ledger_servers import ledger_location, make_record
 

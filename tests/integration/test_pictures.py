@@ -16,7 +16,8 @@ from aiohttp.test_utils import TestServer
 from moto.server import ThreadedMotoServer
 
 from pipeline.images.delivery import PictureDelivery, Pictures
-from pipeline.images.prepare import PictureError, PictureTrouble, prepare
+from pipeline.images.prepare import prepare
+from pipeline.images.prepared import PictureError, PictureTrouble
 from pipeline.manifest import load
 from pipeline.plan import new_record
 from pipeline.settings import Settings

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pipeline.ledger.backend import LedgerBackend
 from pipeline.ledger.migrate import new_identity
 from pipeline.ledger.sqlite import SqliteBackend
-from pipeline.ledger.sqlite_file import DIALECT, migrate_file
-from pipeline.ledger.statements import compile_statements
+from pipeline.ledger.sqlite_file import migrate_file
+from pipeline.ledger.statements import SQLITE, compile_statements
 from pipeline.ledger.writer import GroupCommitWriter
 from tests.simulation import scheduler
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pipeline.ledger.backend import PreparedUpdate
-    from pipeline.ledger.statements import Statements
+    from pipeline.ledger.sql import Statements
     from pipeline.model import Record
     from tests.simulation.machine import Machine
 
@@ -34,7 +34,7 @@ PATH: Final = Path("/batch/ledger.sqlite3")
 @functools.cache
 def statements() -> Statements:
     """Return the package's SQL, compiled once for all worlds."""
-    return compile_statements(DIALECT)
+    return compile_statements(SQLITE)
 
 
 @functools.cache

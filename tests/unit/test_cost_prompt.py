@@ -9,7 +9,6 @@ import click
 import pytest
 
 from pipeline.cli.cost_prompt import confirm_cost
-from pipeline.client import Api, ApiKey
 from pipeline.client.catalog import Catalog
 from pipeline.model import State
 from pipeline.runner.cost_estimate import CostEstimate, PriceTable, estimate_cost, load_prices
@@ -40,17 +39,7 @@ def test_a_price_is_known_assumed_or_unknown() -> None:
     assert PriceTable({row.key: 0.0}, 0.5).price_usd(row) == 0.0
 
 
-class FakeBalanceApi(Api):
-    def __init__(self, usd: float | None) -> None:
-        super().__init__("http://127.0.0.1:9", ApiKey("secret", "VAR"))
-        self.usd, self.calls = usd, 0
-
-    async def balance(self) -> float | None:
-        self.calls += 1
-        return self.usd
-
-
-async def test_only_what_may_still_be_submitted_is_estimated() -> None:
+def test_only_what_may_still_be_submitted_is_estimated() -> None:
     rows = [
         record(State.PENDING, "a", 0),
         record(State.PENDING, "b", 1),
@@ -59,24 +48,22 @@ async def test_only_what_may_still_be_submitted_is_estimated() -> None:
         record(State.FAILED, "d", 3),
         record(State.GENERATING, "e", 4, reserved_usd=2.0),
     ]
-    account = FakeBalanceApi(9.0)
-    made = await estimate_cost(rows, PriceTable({rows[0].key: 1.5, rows[1].key: 0.5}), account)
+    made = estimate_cost(rows, PriceTable({rows[0].key: 1.5, rows[1].key: 0.5}), 9.0)
     assert (made.rows, made.usd, made.unknown_rows, made.balance_usd) == (2, 2.0, 0, 9.0)
     assert made.batch_usd == 5.0
 
 
-async def test_an_unknown_price_makes_the_batchs_unknown_but_not_the_rest() -> None:
+def test_an_unknown_price_makes_the_batchs_unknown_but_not_the_rest() -> None:
     rows = [record(State.PENDING, "a", 0), record(State.PENDING, "b", 1)]
-    made = await estimate_cost(rows, PriceTable({rows[0].key: 1.5}), FakeBalanceApi(None))
+    made = estimate_cost(rows, PriceTable({rows[0].key: 1.5}), None)
     assert (made.rows, made.usd, made.unknown_rows, made.balance_usd) == (2, 1.5, 1, None)
     assert made.batch_usd is None
 
 
 @pytest.mark.parametrize("state", [state for state in State if state is not State.PENDING])
-async def test_the_account_is_not_asked_when_nothing_is_submitted(state: State) -> None:
-    account = FakeBalanceApi(9.0)
-    made = await estimate_cost([record(state)], PriceTable(), account)
-    assert (made.rows, made.balance_usd, account.calls) == (0, None, 0)
+def test_the_balance_is_not_shown_when_nothing_is_submitted(state: State) -> None:
+    made = estimate_cost([record(state)], PriceTable(), 9.0)
+    assert (made.rows, made.balance_usd) == (0, None)
 
 
 @pytest.mark.parametrize("state", [State.READY, State.DONE, State.FAILED])

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
 from pipeline.ledger import rows
-from pipeline.ledger.schema import SCHEMA_VERSION, migrations, records
-from pipeline.ledger.statements import compile_statements
+from pipeline.ledger.schema import migrations, records
+from pipeline.ledger.sql import SCHEMA_VERSION, SQLITE_FILE, sqlite_statements
+from pipeline.ledger.statements import SQLITE, compile_statements, sqlite_json
 from pipeline.model import Artifact, ExtraFile, Failure, Media, Record, State
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -89,6 +90,12 @@ def test_statements_compile_with_their_parameters_in_order(url: str) -> None:
     sign = "?" if paramstyle == "qmark" else "%s"
     assert sql.record_update.count(sign) == len(rows.STATE_COLUMNS) + 4
     assert sql.record_add.count(sign) == len(rows.JOB_COLUMNS + rows.STATE_COLUMNS) + 1
+
+
+def test_the_statements_for_sqlite_are_those_that_are_compiled() -> None:
+    assert SQLITE_FILE.read_text(encoding="utf-8") == sqlite_json(), "run: python -m docs.generate"
+    for version in range(1, SCHEMA_VERSION + 1):
+        assert sqlite_statements(version) == compile_statements(SQLITE, version)
 
 
 def test_the_tables_of_earlier_versions_are_never_changed_again() -> None:

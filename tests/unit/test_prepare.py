@@ -9,14 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from pipeline.images.prepare import (
-    MAX_SIDE_PX,
-    Fit,
-    PictureError,
-    PictureTrouble,
-    prepare,
-    read_info,
-)
+from pipeline.images.prepare import MAX_SIDE_PX, prepare, read_info
+from pipeline.images.prepared import Fit, PictureError, PictureTrouble
 from pipeline.manifest.fields import MediaKind
 from pipeline.manifest.local_files import LocalFile, LocalFiles
 from tests.unit.pictures import (

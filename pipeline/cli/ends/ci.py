@@ -16,7 +16,7 @@ from pipeline.cli.ends.summary_text import failure_text
 from pipeline.model import Record, State, render_duration_s
 from pipeline.results.csv_rows import STATUSES, status, summarize, visible_records
 from pipeline.results.failures import failure_groups
-from pipeline.results.report.overview import counted, figures, format_duration, format_usd, headline
+from pipeline.results.overview import counted, figures, format_duration, format_usd, headline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

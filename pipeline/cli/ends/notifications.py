@@ -27,7 +27,7 @@ from pipeline.errors import ExitCode, StopRun, UsageError, VeobatchError
 from pipeline.extras import missing_extra
 from pipeline.manifest import ManifestProblems
 from pipeline.results.csv_rows import summarize
-from pipeline.results.report.overview import headline
+from pipeline.results.overview import headline
 from pipeline.results.summary_json import summary_json
 
 if TYPE_CHECKING:

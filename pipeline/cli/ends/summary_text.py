@@ -8,7 +8,7 @@ from pipeline.cli.ends.terminal import one_line, truncated
 from pipeline.model import State, render_duration_s
 from pipeline.results.csv_rows import status, visible_records
 from pipeline.results.failures import failure_groups
-from pipeline.results.report.overview import counted, format_bytes, format_duration, format_usd, headline
+from pipeline.results.overview import counted, format_bytes, format_duration, format_usd, headline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,11 +15,11 @@ from aiohttp import web
 from pipeline import system
 from pipeline.errors import UsageError
 from pipeline.extras import install_command
-from pipeline.results import report
+from pipeline.results import overview, report
 from pipeline.results.csv_rows import csv_bytes
 from pipeline.results.live.access import BindAddress, is_allowed_host, token_matches
 from pipeline.results.live.media import serve_media
-from pipeline.results.report import overview, page_data
+from pipeline.results.report import page_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable

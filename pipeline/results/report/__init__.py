@@ -13,9 +13,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from pipeline.model import State
+from pipeline.results import overview
 from pipeline.results.csv_rows import iso, summarize, visible_records
 from pipeline.results.failures import failure_groups
-from pipeline.results.report import axis, charts, overview, page_data
+from pipeline.results.report import axis, charts, page_data
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pipeline.results.report.overview import format_duration
+from pipeline.results.overview import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pipeline.model import render_duration_s
+from pipeline.results.overview import format_duration
 from pipeline.results.report.axis import WIDTH, Tick, TimeAxis, round_step, ticks_between
-from pipeline.results.report.overview import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

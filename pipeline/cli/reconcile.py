@@ -65,8 +65,8 @@ def command(
     """Ask the vendor's log about the rows in doubt of a batch, settle what is proven, and end.
 
     Nothing is submitted. Each row is listed with what became of it, or with what a proof still lacks and what
-    would supply it. A proof takes two passes some minutes apart: run the command again. Exit code 3 when rows
-    stay in doubt.
+    would supply it. A proof takes two passes some minutes apart, both long after the create: run the command
+    again. Exit code 3 when rows stay in doubt.
     """
     import anyio
 

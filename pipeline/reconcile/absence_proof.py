@@ -42,14 +42,21 @@ def prove_absence(submission: Submission, evidence: Evidence) -> tuple[Missing, 
 
 
 def starts_absence(submission: Submission, evidence: Evidence) -> bool:
-    """Say whether a pass that does not show the submission counts as the first of two."""
+    """Say whether a pass that does not show the submission counts as the first of two.
+
+    Before the row had to appear, its absence says nothing: then the last pass alone would decide, and it may
+    be the one that met a replica that is behind. An undated submission is dated by its first absence.
+    """
     checks = (
         check_key(submission, evidence),
         check_pages(evidence),
         check_window(submission, evidence),
         check_hidden(submission, evidence),
     )
-    return submission.correlation_id not in evidence.log.rows and not any(checks)
+    if submission.correlation_id in evidence.log.rows or any(checks):
+        return False
+    nearly_s = evidence.wait_s * (1.0 - PASS_GAP_SHARE)
+    return submission.sent_at is None or (evidence.elapsed_s or 0.0) >= nearly_s
 
 
 def check_key(submission: Submission, evidence: Evidence) -> Missing | None:

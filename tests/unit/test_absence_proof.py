@@ -231,7 +231,10 @@ def test_submission_that_only_the_local_clock_dates_needs_a_wide_window() -> Non
     ("evidence", "starts"),
     [
         (EVIDENCE, True),
-        (replace(EVIDENCE, elapsed_s=1.0, apart_s=None, witnesses=()), True),
+        (replace(EVIDENCE, elapsed_s=WAIT_S * 0.9, apart_s=None, witnesses=()), True),
+        # Before it had to appear, every log lacks it: the second pass alone would decide.
+        (replace(EVIDENCE, elapsed_s=WAIT_S * 0.89), False),
+        (replace(EVIDENCE, elapsed_s=None), False),
         (with_log(complete=False), False),
         (with_log(key_id="rotated"), False),
         (with_log(rows={}), False),
@@ -241,3 +244,9 @@ def test_submission_that_only_the_local_clock_dates_needs_a_wide_window() -> Non
 )
 def test_first_pass_counts_when_the_log_could_have_shown_the_row(evidence: Evidence, starts: bool) -> None:
     assert starts_absence(SUBMISSION, evidence) is starts
+
+
+def test_an_undated_submission_is_dated_by_the_first_pass_that_does_not_show_it() -> None:
+    undated = replace(SUBMISSION, sent_at=None, absent_since=None)
+    wide = with_log(windows=((NOW - 7 * DAY_S, float("inf")),))
+    assert starts_absence(undated, replace(wide, elapsed_s=None))

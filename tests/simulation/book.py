@@ -109,11 +109,13 @@ class Book:
         self.generations_of.setdefault(key, []).append(generation)
         self.by_url_name[generation.id.replace(":", "_").replace("/", "_")] = generation
         options = self.world.options
-        excused = self.world.forgetful or self.given_up
+        excused = self.world.forgetful or self.given_up or self.world.lock_was_lost
         if self.world.vendor.in_progress() > options.concurrency and not excused:
             self.world.violated("more in progress than allowed", str(self.world.vendor.in_progress()))
-        if options.max_cost is not None and self._spent() > options.max_cost + 1e-9:
-            self.world.violated("the budget was exceeded", f"{self._spent():.2f} of {options.max_cost:.2f}")
+        # Two processes that know nothing of each other have a budget each.
+        budget = None if self.world.lock_was_lost else options.max_cost
+        if budget is not None and self._spent() > budget + 1e-9:
+            self.world.violated("the budget was exceeded", f"{self._spent():.2f} of {budget:.2f}")
 
     def _spent(self) -> float:
         """Return what the accepted generations cost or will cost."""
@@ -135,6 +137,14 @@ class Book:
             if seen is None or (seen.state, seen.version) != (record.state, record.version):
                 self.world.violated("the ledger lost or invented a step", key)
 
+    def check_table(self) -> None:
+        """However a process ended, its table is a whole one; only a power cut may tear what is not synced."""
+        inode = self.world.machine.disk.names.get(f"{ROOT}/results.csv")
+        if self.world.power_was_cut or inode is None:
+            return
+        if not (inode.data.endswith(b"\n") and b"\n" in inode.data[3:]):
+            self.world.violated("results.csv is not whole", f"{len(inode.data)} bytes")
+
     def check_files(self) -> None:
         """After a crash: every clip that the ledger calls done is there, whole."""
         disk = self.world.machine.disk
@@ -153,6 +163,7 @@ class Book:
                 # A row that left the manifest is nobody's once an older copy of the ledger forgets it.
                 lost = self.records[key].state if key in self.records else None
                 excused = key in self.given_up or (lost is None and self.world.forgetful)
+                excused |= lost is State.IN_DOUBT and not self.world.vendor.pace.log_allowed
                 if generation.is_paid and generation.id not in saved and not excused:
                     self.world.violated("a paid clip was left behind", f"{key} ({lost}): {generation.id}")
         # In the place of a clip of ours, a user's file may be put aside under another name, with a note.

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import anyio
+
 from pipeline import system
 from pipeline.batch.commit_plan import plan_batch
 from pipeline.batch.ledger_memory import LedgerMemory, recall_forgotten
+from pipeline.cli.signals import SignalGuard
 from pipeline.client import ApiKey, key_id
 from pipeline.download.downloader import Downloader
 from pipeline.download.retry_state import DownloadLimits
 from pipeline.engine import Engine
-from pipeline.errors import StopRun, VeobatchError
+from pipeline.errors import StopRun, StoreError, VeobatchError
 from pipeline.events import ObserverGroup, Topic
 from pipeline.ledger import Ledger
 from pipeline.model import State
@@ -23,6 +26,7 @@ from pipeline.poll.learner import DurationLearner
 from pipeline.poll.poll_rate import AdaptiveRateLimit
 from pipeline.poll.schedule import PollSchedule
 from pipeline.results.csv_rows import csv_bytes
+from pipeline.results.csv_writer import ResultsWriter
 from pipeline.run_context import Dependencies
 from pipeline.storage.local import LocalStore
 from pipeline.submit.budget import Budget
@@ -43,8 +47,9 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
     from tests.simulation.machine import Process
 
-DONE, FAILED, RESUMABLE = 0, 1, 3
-NO_DURABLE_CSV: Final = "results.csv"
+DONE, FAILED, RESUMABLE, INTERRUPTED = 0, 1, 3, 130
+REWRITING_SHARE: Final = 0.05
+"""How many runs rewrite their table as they go: a step each simulated second is most of such a run's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,15 @@ class Manifest:
     path: Path = Path("/manifest.yaml")
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a run needs once it may begin."""
+
+    engine: Engine
+    memory: LedgerMemory
+    results: ResultsWriter
+
+
 class Watcher:
     """An observer that keeps the story, and knows a bug when it hears of one."""
 
@@ -84,42 +98,75 @@ class Watcher:
 async def run_command(process: Process, request: Request) -> int:
     """Carry out a run; return its exit code. The folder's lock is the kernel's."""
     machine = process.machine
+    guard = process.guard = SignalGuard()
+    guard.enter_loop()
     if machine.lock_holder is not None:
         return RESUMABLE
     machine.lock_holder = process
     try:
-        return await _run(process, request)
+        return await _run(process, request, guard)
     except VeobatchError as error:
         process.world.tell("STOPS", type(error).__name__, str(error))
         return RESUMABLE
     finally:
-        machine.lock_holder = None
+        if machine.lock_holder is process:
+            machine.lock_holder = None
 
 
-async def _run(process: Process, request: Request) -> int:
+async def _run(process: Process, request: Request, guard: SignalGuard) -> int:
     backend = SimBackend(process.machine)
     writer = SimWriter(backend, asyncio.get_running_loop())
     async with Ledger(backend, writer) as ledger, SimApi(process, ApiKey(request.key, "the test")) as api:
-        runs = int(await ledger.meta_get("runs") or 0) + 1
-        await ledger.meta_set("runs", str(runs))
-        plan = await _plan(ledger, request)
-        records, _ = await recall_forgotten(
-            api,
-            ledger,
-            plan,
-            uncertain=False,
-            key_id=key_id(request.key, ledger.identity),
-            wait_s=request.settings.reconcile_after,
-        )
-        memory = LedgerMemory(api, ledger.identity, runs, records)
-        observer = ObserverGroup(Watcher(process), memory)
-        dependencies = await _dependencies(process, api, ledger, request.settings)
-        engine = process.engine = Engine(records, dependencies, request.settings, observer)
-        outcome = await engine.run()
-        process.engine = None
-        memory.save()
-        await _check(process, ledger, outcome)
-        return exit_code(outcome)
+        opened: Opened | None = None
+        with anyio.CancelScope() as scope, guard.cancelling(scope):
+            opened = await _open(process, api, ledger, request)
+        if scope.cancelled_caught or opened is None:
+            return guard.exit_code or INTERRUPTED
+        outcome, is_written = await _run_engine(process, opened, guard)
+        opened.memory.save()
+        await _check(process, ledger, outcome, is_written=is_written)
+        code = guard.exit_code or exit_code(outcome)
+        return code if is_written else guard.exit_code or max(code, RESUMABLE)
+
+
+async def _open(process: Process, api: SimApi, ledger: Ledger, request: Request) -> Opened:
+    runs = int(await ledger.meta_get("runs") or 0) + 1
+    await ledger.meta_set("runs", str(runs))
+    plan = await _plan(ledger, request)
+    records, _ = await recall_forgotten(
+        api,
+        ledger,
+        plan,
+        uncertain=False,
+        key_id=key_id(request.key, ledger.identity),
+        wait_s=request.settings.reconcile_after,
+    )
+    memory = LedgerMemory(api, ledger.identity, runs, records)
+    dependencies = await _dependencies(process, api, ledger, request.settings)
+    root: Any = SimPath(ROOT)
+    results = ResultsWriter(LocalStore(root), title="batch", manifest="batch.yaml", ledger=ledger)
+    observer = ObserverGroup(Watcher(process), memory, results)
+    return Opened(Engine(records, dependencies, request.settings, observer), memory, results)
+
+
+async def _run_engine(process: Process, opened: Opened, guard: SignalGuard) -> tuple[RunOutcome, bool]:
+    """Run the engine as `pipeline.runner` does; return how it ended, and whether the table says so."""
+    engine, results = opened.engine, opened.results
+    try:
+        await results.write_csv(engine.records())
+    except StoreError as error:
+        engine.stop_submitting(error)
+    async with anyio.create_task_group() as tasks:
+        if process.world.chance.stream(f"table {process.number}").random() < REWRITING_SHARE:
+            tasks.start_soon(results.rewrite_on_change, engine.records)
+        with guard.running(engine):
+            outcome = await engine.run()
+        tasks.cancel_scope.cancel()
+    try:
+        await results.write_csv(outcome.records)
+    except StoreError:
+        return outcome, False
+    return outcome, True
 
 
 async def _plan(ledger: Ledger, request: Request) -> Sequence[Record]:
@@ -160,8 +207,8 @@ async def _dependencies(process: Process, api: SimApi, ledger: Ledger, settings:
     )
 
 
-async def _check(process: Process, ledger: Ledger, outcome: RunOutcome) -> None:
-    """Compare the results with the ledger; now and then the table itself, byte for byte."""
+async def _check(process: Process, ledger: Ledger, outcome: RunOutcome, *, is_written: bool) -> None:
+    """Compare the results with the ledger, and the table on the disk with both, byte for byte."""
     world = process.world
     try:
         loaded = await ledger.load()
@@ -169,11 +216,12 @@ async def _check(process: Process, ledger: Ledger, outcome: RunOutcome) -> None:
         return
     world.tell("ENDS", outcome.stop_reason, outcome.message)
     world.book.check_end(loaded, outcome.records)
-    if world.chance.stream("tables").random() < 0.05:
-        stored = {record.key: record for record in loaded}
-        ours = [stored[record.key] for record in outcome.records]
-        if csv_bytes(ours) != csv_bytes(outcome.records):
-            world.violated("results.csv is not the ledger's", outcome.message)
+    stored = {record.key: record for record in loaded}
+    inode = world.machine.disk.names.get(f"{ROOT}/results.csv")
+    table = csv_bytes([stored[record.key] for record in outcome.records])
+    # Another process that has the folder, too, writes its own.
+    if is_written and not world.lock_was_lost and (inode is None or bytes(inode.data) != table):
+        world.violated("results.csv is not the ledger's", outcome.message)
 
 
 def exit_code(outcome: RunOutcome) -> int:

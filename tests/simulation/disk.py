@@ -208,10 +208,10 @@ class Disk:
         self._pending.clear()
         self.open_files.clear()
 
-    def put(self, path: str, data: bytes) -> None:
-        """Let a file be there, durably, that no process of ours wrote."""
+    def put(self, path: str, data: bytes, *, durable: bool = True) -> None:
+        """Let a file be there, durably unless said otherwise, that no process of ours wrote."""
         inode = self.new_inode()
-        inode.data, inode.durable = bytearray(data), bytes(data)
+        inode.data, inode.durable = bytearray(data), bytes(data) if durable else None
         self.put_folder(_folder(path))
         self.names[path] = self._durable_names[path] = inode
 

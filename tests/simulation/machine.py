@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.simulation.disk import Disk
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from random import Random
 
+    from pipeline.cli.signals import SignalGuard
     from tests.simulation.world import World
 
 EPOCH: Final = 1_790_000_000.0
@@ -61,8 +64,10 @@ class Process:
         self._busy = 0
         self._waiting: deque[tuple[asyncio.Future[Any], Callable[..., Any], tuple[Any, ...]]] = deque()
         self.main: asyncio.Task[Any] | None = None
-        self.engine: Any = None
+        self.guard: SignalGuard | None = None
         self.die_after: int | None = None
+        self.interrupt_after: int | None = None
+        self.interrupts = 0
 
     def start(self, main: Coroutine[Any, Any, Any]) -> None:
         self.main = self.loop.create_task(main, name="main")
@@ -99,6 +104,23 @@ class Process:
                 future.set_result(result)
         if self._waiting:
             self._dispatch()
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C: what the guard's own thread would do happens in the process's next steps."""
+        if self.guard is not None and self.alive:
+            self.loop.call_soon(self._on_interrupt, self.guard)
+
+    def _on_interrupt(self, guard: SignalGuard) -> None:
+        guard.on_signal(signal.SIGINT)
+        self._exit_in_time(guard)
+
+    def _exit_in_time(self, guard: SignalGuard) -> None:
+        """End the process when the guard's time is up, whatever it is doing."""
+        rest_s = guard._exit_at - self.machine.monotonic()
+        if rest_s <= 1e-6:
+            self.alive = False
+        elif rest_s < inf:
+            self.loop.call_later(rest_s, self._exit_in_time, guard)
 
     def on_loop_error(self, context: dict[str, Any]) -> None:
         """A callback raised, or an exception of a task was never taken: a bug, unless the process is dead."""

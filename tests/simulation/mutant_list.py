@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+Focus = tuple[tuple[str, str], ...]
+
 
 class Mutant(NamedTuple):
-    """In the file `path`, `before` becomes `after`."""
+    """In the file `path`, `before` becomes `after`. `focus` are the faults that its rule is about, if any."""
 
     name: str
     path: str
     before: str
     after: str
+    focus: Focus = ()
 
 
 _CREATE: Final = "pipeline/submit/create.py"
@@ -44,74 +47,88 @@ def _premise(name: str, arguments: str) -> tuple[str, str]:
     return head, f"{head}    return None\n"
 
 
+def _at(point: str, *kinds: str) -> Focus:
+    return tuple((point, kind) for kind in kinds)
+
+
+_DOUBT: Final = _at("create", "502 after acceptance")
+_ANYTHING: Final = _at("thread", "late")
+_KILLED: Final = _at("step", "killed")
+_BEHIND: Final = _at("log", "replica behind")
+_LOCK: Final = _at("life", "folder lock lost")
+_BACKUP: Final = _at("life", "restored ledger")
+_CLOCKS: Final = _at("life", "clock forwards", "clock backwards")
+
 _BOTH: Final = "submission: Submission, evidence: Evidence"
 
 MUTANTS: Final = (
     # The intent before the create.
-    Mutant("a create leaves before its intent is committed", _CREATE, _COMMIT, _POST + _COMMIT),
-    Mutant("an id is used for each submission of a row", _CREATE, "{submission_no}.{nonce}", "1.n"),
-    Mutant("an unknown outcome is sent again", _CREATE, "                State.IN_DOUBT,", "                State.PENDING,"),
-    Mutant("a generation may be two rows' (G27)", _CREATE, "    if owner == sent.key:", "    if owner:"),
-    Mutant("an interrupted create is sent again", _PLAN, "if resubmits else mark_interrupted(record)", "if resubmits else mark_resubmitted(record)"),
+    Mutant("a create leaves before its intent is committed", _CREATE, _COMMIT, _POST + _COMMIT, _ANYTHING),
+    Mutant("an id is used for each submission of a row", _CREATE, "{submission_no}.{nonce}", "1.n", _at("create", "500")),
+    Mutant("an unknown outcome is sent again", _CREATE, "                State.IN_DOUBT,", "                State.PENDING,", _DOUBT),
+    Mutant("a generation may be two rows' (G27)", _CREATE, "    if owner == sent.key:", "    if owner:", _at("create", "another row's id")),
+    Mutant("an interrupted create is sent again", _PLAN, "if resubmits else mark_interrupted(record)", "if resubmits else mark_resubmitted(record)", _KILLED),
     # What an answer proves.
-    Mutant("502 is a refusal", _RESULT, "frozenset({500, 503})", "frozenset({500, 502, 503})"),
-    Mutant("504 is a refusal", _RESULT, "frozenset({500, 503})", "frozenset({500, 503, 504})"),
-    Mutant("408 is a refusal", _RESULT, "frozenset({500, 503})", "frozenset({500, 503, 408})"),
-    Mutant("409 is a refusal (B11)", _RESULT, "frozenset({400, 422})", "frozenset({400, 422, 409})"),
-    Mutant("460 is a refusal (B11)", _RESULT, "frozenset({400, 422})", "frozenset({400, 422, 460})"),
-    Mutant("499 is a refusal (B11)", _RESULT, "frozenset({400, 422})", "frozenset({400, 422, 499})"),
-    Mutant("an acceptance without an id is sent again", _RESULT, 'return OutcomeUnknown(f"accepted without an id: {excerpt(body)}", request_id=asked)', 'return RetryableRejection("no id", reached=True)'),
-    Mutant("a garbled acceptance is sent again", _RESULT, 'return OutcomeUnknown(f"accepted with an unreadable answer: {excerpt(body)}", request_id=asked)', 'return RetryableRejection("unreadable", reached=True)'),
-    Mutant("an answer that never came is a refusal", _CLIENT, 'return OutcomeUnknown(f"the answer never came: {message}")', "return RetryableRejection(message, reached=False)"),
-    Mutant("a status of another generation is applied (G27)", _CLIENT, "if is_about(payload, generation_id):", "if payload:"),
-    Mutant("an unknown status is an end", "pipeline/client/responses.py", "return Phase.FAILED if status in FAILED_STATUSES else Phase.UNKNOWN", "return Phase.FAILED"),
+    Mutant("502 is a refusal", _RESULT, "frozenset({500, 503})", "frozenset({500, 502, 503})", _DOUBT),
+    Mutant("504 is a refusal", _RESULT, "frozenset({500, 503})", "frozenset({500, 503, 504})", _at("create", "504 with the id")),
+    Mutant("408 is a refusal", _RESULT, "frozenset({500, 503})", "frozenset({500, 503, 408})", _at("create", "408 after acceptance")),
+    Mutant("409 is a refusal (B11)", _RESULT, "frozenset({400, 422})", "frozenset({400, 422, 409})", _at("create", "409 after acceptance")),
+    Mutant("460 is a refusal (B11)", _RESULT, "frozenset({400, 422})", "frozenset({400, 422, 460})", _at("create", "460 after acceptance")),
+    Mutant("499 is a refusal (B11)", _RESULT, "frozenset({400, 422})", "frozenset({400, 422, 499})", _at("create", "499 after acceptance")),
+    Mutant("an acceptance without an id is sent again", _RESULT, 'return OutcomeUnknown(f"accepted without an id: {excerpt(body)}", request_id=asked)', 'return RetryableRejection("no id", reached=True)', _at("create", "answer without an id")),
+    Mutant("a garbled acceptance is sent again", _RESULT, 'return OutcomeUnknown(f"accepted with an unreadable answer: {excerpt(body)}", request_id=asked)', 'return RetryableRejection("unreadable", reached=True)', _at("create", "garbled answer")),
+    Mutant("an answer that never came is a refusal", _CLIENT, 'return OutcomeUnknown(f"the answer never came: {message}")', "return RetryableRejection(message, reached=False)", _at("create", "silence after acceptance")),
+    Mutant("a status of another generation is applied (G27)", _CLIENT, "if is_about(payload, generation_id):", "if payload:", _at("status", "of another generation")),
+    Mutant("an unknown status is an end", "pipeline/client/responses.py", "return Phase.FAILED if status in FAILED_STATUSES else Phase.UNKNOWN", "return Phase.FAILED", _at("status", "unknown status")),
     # The ledger.
-    Mutant("a step ignores the version", "pipeline/ledger/statements.py", '(records.c.version == bindparam("b_version"))', '(records.c.version >= bindparam("b_version"))'),
-    Mutant("a conflict counts as made", _BACKEND, "outcomes.append(update.after if committed else Conflict(update.after.key))", "outcomes.append(update.after)"),
-    Mutant("the book of money is not written", _BACKEND, "for update in updates if update.entry is not None]", "for update in updates if False]"),
-    Mutant("a lost compare-and-set goes unnoticed", _BACKEND, "            if cursor.rowcount != len(batch):", "            if False:"),
-    Mutant("doubt gives its money back", _BOOK, 'SubmissionState.MAYBE_SPENT, "in doubt"', 'SubmissionState.RELEASED, "in doubt"'),
-    Mutant("resubmitting gives money back (C12)", _BOOK, "SubmissionState.MAYBE_SPENT if gave_up", "SubmissionState.RELEASED if gave_up"),
-    Mutant("a generation sets nothing aside (C13)", _BOOK, "SubmissionState.SPENT if charged else SubmissionState.RESERVED", "SubmissionState.SPENT if charged else SubmissionState.RELEASED"),
-    Mutant("a budget takes one more", "pipeline/submit/budget.py", "self._committed() - replaced + price > self._limit", "self._committed() - replaced > self._limit"),
+    Mutant("a step ignores the version", "pipeline/ledger/statements.py", '(records.c.version == bindparam("b_version"))', '(records.c.version >= bindparam("b_version"))', _LOCK),
+    Mutant("a conflict counts as made", _BACKEND, "outcomes.append(update.after if committed else Conflict(update.after.key))", "outcomes.append(update.after)", _LOCK),
+    Mutant("the book of money is not written", _BACKEND, "for update in updates if update.entry is not None]", "for update in updates if False]", _KILLED),
+    Mutant("a lost compare-and-set goes unnoticed", _BACKEND, "            if cursor.rowcount != len(batch):", "            if False:", _LOCK),
+    Mutant("doubt gives its money back", _BOOK, 'SubmissionState.MAYBE_SPENT, "in doubt"', 'SubmissionState.RELEASED, "in doubt"', _DOUBT),
+    Mutant("resubmitting gives money back (C12)", _BOOK, "SubmissionState.MAYBE_SPENT if gave_up", "SubmissionState.RELEASED if gave_up", _DOUBT + _at("user", "resubmit in doubt")),
+    Mutant("a generation sets nothing aside (C13)", _BOOK, "SubmissionState.SPENT if charged else SubmissionState.RESERVED", "SubmissionState.SPENT if charged else SubmissionState.RELEASED", _KILLED),
+    Mutant("a budget takes one more", "pipeline/submit/budget.py", "self._committed() - replaced + price > self._limit", "self._committed() - replaced > self._limit", _ANYTHING),
     # Files.
-    Mutant("no fsync of a video", _STAGING, "        os.fsync(self._fd)\n", ""),
-    Mutant("no fsync of its folder", _STAGING, "        self._store.sync_folders(target.parent)\n        self._origin_path", "        self._origin_path"),
-    Mutant("no fsync of what was found in place", _STAGING, "            files.sync_file(target)", "            pass"),
-    Mutant("no fsync of a new folder's name", "pipeline/storage/local.py", "if folder not in self._synced:", "if False:"),
-    Mutant("a user's file is replaced (F22)", _STAGING, "if ours or not os.path.lexists(target):", "if True:"),
-    Mutant("a page is a video", "pipeline/media/examine.py", 'raise UnplayableVideo("the file begins like no video")', 'extension = "mp4"'),
-    Mutant("done before it is published", _DOWNLOADER, "        published = await part.publish(known.path if known and ours else path, replaces=ours)", "        from pipeline.storage.base import FileStamp, PublishedFile as P\n\n        published = P(path, 1, 'x', FileStamp(1))"),
-    Mutant("only the first clip is saved", _DOWNLOADER, "for number in range(1, len(urls)):", "for number in range(1, 1):"),
+    Mutant("no fsync of a video", _STAGING, "        os.fsync(self._fd)\n", "", _ANYTHING),
+    Mutant("no fsync of its folder", _STAGING, "        self._store.sync_folders(target.parent)\n        self._origin_path", "        self._origin_path", _ANYTHING),
+    Mutant("no fsync of what was found in place", _STAGING, "            files.sync_file(target)", "            pass", _at("life", "clip copied into place")),
+    Mutant("a table is written in place", "pipeline/storage/files.py", 'temporary = path.with_name(f"{_temporary_prefix()}-{threading.get_ident()}{PART_SUFFIX}")', "temporary = path", _KILLED),
+    Mutant("no fsync of a new folder's name", "pipeline/storage/local.py", "if folder not in self._synced:", "if False:", _ANYTHING),
+    Mutant("a user's file is replaced (F22)", _STAGING, "if ours or not os.path.lexists(target):", "if True:", _at("life", "users file in the way")),
+    Mutant("a page is a video", "pipeline/media/examine.py", 'raise UnplayableVideo("the file begins like no video")', 'extension = "mp4"', _at("cdn", "page")),
+    Mutant("done before it is published", _DOWNLOADER, "        published = await part.publish(known.path if known and ours else path, replaces=ours)", "        from pipeline.storage.base import FileStamp, PublishedFile as P\n\n        published = P(path, 1, 'x', FileStamp(1))", _ANYTHING),
+    Mutant("only the first clip is saved", _DOWNLOADER, "for number in range(1, len(urls)):", "for number in range(1, 1):", _ANYTHING),
     # Polls.
-    Mutant("one error is believed (B8)", _CONFIRM, "        if remaining_s > 0:\n            return remaining_s\n", ""),
-    Mutant("an error after completion buys again (B9)", _CONFIRM, "if status.failure is not None and (completed or status.failure.code == NO_VIDEO):", "if False:"),
-    Mutant("a deadline frees the slot (H28)", _POLL, "        run.state.overdue.add(record.key)\n", "        run.state.overdue.add(record.key)\n        run.state.in_flight.discard(record.key)\n"),
-    Mutant("doubt takes no slot (H28)", _STATE, "return len(self.in_flight | self.in_doubt)", "return len(self.in_flight)"),
-    Mutant("a paid failure is bought again", _PLAN, "if (was_completed(record) or never_proven) and record.generation_id:", "if never_proven:"),
+    Mutant("one error is believed (B8)", _CONFIRM, "        if remaining_s > 0:\n            return remaining_s\n", "", _at("status", "error flap")),
+    Mutant("an error after completion buys again (B9)", _CONFIRM, "if status.failure is not None and (completed or status.failure.code == NO_VIDEO):", "if False:", _at("status", "error after completion")),
+    Mutant("a deadline frees the slot (H28)", _POLL, "        run.state.overdue.add(record.key)\n", "        run.state.overdue.add(record.key)\n        run.state.in_flight.discard(record.key)\n", _ANYTHING),
+    Mutant("doubt takes no slot (H28)", _STATE, "return len(self.in_flight | self.in_doubt)", "return len(self.in_flight)", _DOUBT),
+    Mutant("a paid failure is bought again", _PLAN, "if (was_completed(record) or never_proven) and record.generation_id:", "if never_proven:", _at("status", "no url for minutes")),
     # Absence.
-    Mutant("absence without waiting", _PROOF, *_premise("time", "evidence: Evidence")),
-    Mutant("absence by one pass (A4)", _PROOF, *_premise("passes", "evidence: Evidence")),
-    Mutant("absence in another key's log (A1)", _PROOF, *_premise("key", _BOTH)),
-    Mutant("absence in a log that stands still (A3)", _PROOF, *_premise("after", _BOTH)),
-    Mutant("absence in a log that was not read to its end", _PROOF, *_premise("pages", "evidence: Evidence")),
-    Mutant("absence by this machine's clock (A2)", "pipeline/reconcile/reconciler.py", "clock, now = self.clock(), self.api.vendor_now()", "clock, now = self.clock(), self.wall()"),
-    Mutant("a create is dated by this machine's clock (A2)", _CREATE, "vendor_sent_at=self._api.vendor_now(),", "vendor_sent_at=self._wall(),"),
-    Mutant("the vendor's clock goes on in a sleep", "pipeline/client/vendor_clock.py", "return bool(self._offsets) and abs(", "return False and abs("),
-    Mutant("a create outlives a sleep", "pipeline/client/connection.py", "if system.wall() - trace.called_at > MAX_CONNECT_S:", "if False:"),
-    Mutant("a deadline shortens the proof (A6)", "pipeline/reconcile/reconciler_pool.py", "wait_s = run.deps, run.settings.reconcile_after", "wait_s = run.deps, min(run.settings.reconcile_after, run.settings.timeout)"),
+    Mutant("absence without waiting", _PROOF, *_premise("time", "evidence: Evidence"), _DOUBT),
+    Mutant("absence by one pass (A4)", _PROOF, *_premise("passes", "evidence: Evidence"), _DOUBT + _BEHIND),
+    Mutant("a pass before the row was due counts", _PROOF, "submission.sent_at is None or (evidence.elapsed_s or 0.0) >= nearly_s", "True", _DOUBT + _BEHIND),
+    Mutant("absence in another key's log (A1)", _PROOF, *_premise("key", _BOTH), _DOUBT + _at("life", "key rotated")),
+    Mutant("absence in a log that stands still (A3)", _PROOF, *_premise("after", _BOTH), _DOUBT + _at("life", "log stands still")),
+    Mutant("absence in a log that was not read to its end", _PROOF, *_premise("pages", "evidence: Evidence"), _DOUBT + _at("log", "500", "reset")),
+    Mutant("absence by this machine's clock (A2)", "pipeline/reconcile/reconciler.py", "clock, now = self.clock(), self.api.vendor_now()", "clock, now = self.clock(), self.wall()", _DOUBT + _CLOCKS),
+    Mutant("a create is dated by this machine's clock (A2)", _CREATE, "vendor_sent_at=self._api.vendor_now(),", "vendor_sent_at=self._wall(),", _DOUBT + _CLOCKS),
+    Mutant("the vendor's clock goes on in a sleep", "pipeline/client/vendor_clock.py", "return bool(self._offsets) and abs(", "return False and abs(", _DOUBT + _at("life", "suspended")),
+    Mutant("a create outlives a sleep", "pipeline/client/connection.py", "if system.wall() - trace.called_at > MAX_CONNECT_S:", "if False:", _at("create", "asleep before it leaves")),
+    Mutant("a deadline shortens the proof (A6)", "pipeline/reconcile/reconciler_pool.py", "wait_s = run.deps, run.settings.reconcile_after", "wait_s = run.deps, min(run.settings.reconcile_after, run.settings.timeout)", _DOUBT),
     # A ledger put back from a backup.
-    Mutant("an older copy asks nothing (A7)", _MEMORY, "if not is_open or not may_have_forgotten(", "if True or not may_have_forgotten("),
-    Mutant("an older copy asks one key", _MEMORY, "if memory.key_ids - self.key_ids:", "if False:"),
-    Mutant("an older copy does not wait for the log", _MEMORY, "        if remaining_s > 0:\n", "        if False:\n"),
-    Mutant("an older copy is dated by this machine's clock", _MEMORY, "self._api.vendor_now() or 0.0", "system.wall()"),
-    Mutant("an older copy asks about pending rows alone", "pipeline/reconcile/forgotten.py", "record.state not in (State.READY, State.DONE)", "record.state is State.PENDING"),
+    Mutant("an older copy asks nothing (A7)", _MEMORY, "if not is_open or not may_have_forgotten(", "if True or not may_have_forgotten(", _BACKUP),
+    Mutant("an older copy asks one key", _MEMORY, "if memory.key_ids - self.key_ids:", "if False:", _BACKUP + _at("life", "key rotated")),
+    Mutant("an older copy does not wait for the log", _MEMORY, "        if remaining_s > 0:\n", "        if False:\n", _BACKUP),
+    Mutant("an older copy is dated by this machine's clock", _MEMORY, "self._api.vendor_now() or 0.0", "system.wall()", _BACKUP + _CLOCKS),
+    Mutant("an older copy asks about pending rows alone", "pipeline/reconcile/forgotten.py", "record.state not in (State.READY, State.DONE)", "record.state is State.PENDING", _BACKUP),
     # Every run ends.
-    Mutant("nobody is woken", _CONTEXT, "        self._changed.set()\n", ""),
-    Mutant("a run waits for its doubts for ever (E18)", "pipeline/reconcile/reconciler_pool.py", "            if remaining_s <= 0:\n", "            if False:\n"),
-    Mutant("a download is counted for ever", _DOWNLOADS, "                    self._run.state.downloading -= 1\n", ""),
-    Mutant("a finished generation is counted for ever", _POLL, "            state.finishing -= 1\n", ""),
-    Mutant("the results lag behind the ledger", _CONTEXT, "        self.state.records[after.key] = after\n        if", "        if"),
-    Mutant("a failing ledger crashes a run's end", "pipeline/engine.py", "await self._run_worker(reconciler_pool.wait_until_idle)", "await reconciler_pool.wait_until_idle()"),
+    Mutant("nobody is woken", _CONTEXT, "        self._changed.set()\n", "", _ANYTHING),
+    Mutant("a run waits for its doubts for ever (E18)", "pipeline/reconcile/reconciler_pool.py", "            if remaining_s <= 0:\n", "            if False:\n", _DOUBT),
+    Mutant("a download is counted for ever", _DOWNLOADS, "                    self._run.state.downloading -= 1\n", "", _at("cdn", "503")),
+    Mutant("a finished generation is counted for ever", _POLL, "            state.finishing -= 1\n", "", _ANYTHING),
+    Mutant("the results lag behind the ledger", _CONTEXT, "        self.state.records[after.key] = after\n        if", "        if", _ANYTHING),
+    Mutant("a failing ledger crashes a run's end", "pipeline/engine.py", "await self._run_worker(reconciler_pool.wait_until_idle)", "await reconciler_pool.wait_until_idle()", _DOUBT + _at("commit", "disk full")),
 )  # fmt: skip
 """All mutants, by what they break."""

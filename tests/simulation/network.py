@@ -17,6 +17,7 @@ from multidict import CIMultiDict
 from pipeline.client import Api
 from pipeline.client.connection import on_connected
 from pipeline.client.missing_models import MissingModels
+from tests.simulation.answers import AFTER_ACCEPTANCE, FLAP, REFUSALS, URLLESS
 from tests.simulation.machine import EPOCH
 from tests.simulation.vendor import Answer, problem
 
@@ -28,34 +29,6 @@ if TYPE_CHECKING:
 
 BASE_URL: Final = "https://api.example"
 TIMEOUT_S: Final = 60.0
-
-REFUSALS: Final = {
-    "400": problem(400, "prompt is too long"),
-    "401": problem(401, "Unauthorized"),
-    "402": problem(402, "Payment required"),
-    "403": problem(403, "Forbidden"),
-    "404": problem(404, "not found"),
-    "422": problem(422, "unprocessable"),
-    "429": problem(429, "Too many requests"),
-    "429 with a wait": problem(429, "Too many requests", Retry_After="7"),
-    "429 quota": problem(429, "free-tier limit reached for the hour", Retry_After="900"),
-    "500": problem(500, "Internal error"),
-    "503": problem(503, "Unavailable"),
-    "520 before acceptance": Answer(520, b"<html>unknown error</html>"),
-    "502 before acceptance": Answer(502, b"<html>bad gateway</html>"),
-    "redirect": Answer(302, b"", {"Location": "https://elsewhere.example/"}),
-}
-"""Answers to a create that was not accepted."""
-
-AFTER_ACCEPTANCE: Final = {
-    "502 after acceptance": 502,
-    "504 with the id": 504,
-    "408 after acceptance": 408,
-    "409 after acceptance": 409,
-    "460 after acceptance": 460,
-    "499 after acceptance": 499,
-}
-"""Statuses that hide an acceptance."""
 
 
 class SimResponse:
@@ -134,6 +107,9 @@ class ApiSession:
     async def _create(self, data: bytes, headers: Mapping[str, str], trace: Any) -> SimResponse:
         kind = self.world.chance.draw("create")
         await self._delay()
+        if kind == "asleep before it leaves":
+            self._sleep_now()
+            await self._delay()
         if kind == "refused connection" or self.world.vendor.away:
             raise aiohttp.ClientConnectionError("connection refused")
         params: Any = None
@@ -157,6 +133,12 @@ class ApiSession:
     def _session(self) -> Any:
         return self
 
+    def _sleep_now(self) -> None:
+        """The lid is closed and opened hours later: the machine's monotonic clock has not moved."""
+        slept_s = 600.0 + 10_000.0 * self._ways.random()
+        self.world.now += slept_s
+        self.process.machine.suspended_s += slept_s
+
     async def _time_out(self) -> None:
         await asyncio.sleep(TIMEOUT_S)
         raise TimeoutError
@@ -170,7 +152,7 @@ class ApiSession:
             named = {"x-inference-id": generation.id} if kind == "504 with the id" else {}
             return self._respond(Answer(AFTER_ACCEPTANCE[kind], b"<html>gateway</html>", named))
         match kind:
-            case "silence after acceptance":
+            case "silence after acceptance" | "asleep before it leaves":
                 await self._time_out()
             case "cut answer":
                 if self._ways.random() < 0.5:
@@ -226,15 +208,17 @@ class ApiSession:
         generation = self.world.vendor.generations.get(generation_id)
         if generation is None or answer.status != 200:
             return answer
-        over = generation.is_over(self.world.now)
+        now, over = self.world.now, generation.is_over(self.world.now)
+        if over and generation.is_paid and (other := self._contradicts(kind, generation, now)) is not None:
+            return other
         if kind == "unknown status" and not over:
             return Answer(200, answer.body.replace(b'"queued"', b'"dreaming"'))
         if kind == "error flap" and not generation.flaps:
             generation.flaps += 1
-            return Answer(200, b'{"status": "error", "error": {"name": "E", "message": "flap"}}')
+            return Answer(200, FLAP)
         if kind == "completed without url" and over and generation.is_paid and generation.urlless < 3:
             generation.urlless += 1
-            return Answer(200, b'{"status": "completed", "video": null}')
+            return Answer(200, URLLESS)
         if kind == "of another generation":
             return Answer(
                 200, b'{"id": "somebody-elses", "status": "completed", "video": {"url": "https://x"}}'
@@ -242,6 +226,18 @@ class ApiSession:
         if kind == "out of date":
             return Answer(200, generation.queued)
         return answer
+
+    def _contradicts(self, kind: str, generation: Generation, now: float) -> Answer | None:
+        """A vendor that calls a generation completed first, and then something else for a while."""
+        if kind == "error after completion" and not generation.flaps:
+            generation.flaps, generation.errors_to_come = 1, 4
+            return Answer(200, URLLESS)
+        if kind == "no url for minutes" and not generation.urlless_until:
+            generation.urlless_until = now + 400.0
+        if generation.errors_to_come:
+            generation.errors_to_come -= 1
+            return Answer(200, FLAP)
+        return Answer(200, URLLESS) if now < generation.urlless_until else None
 
     async def _log(self, query: str, key: str) -> SimResponse:
         kind = self.world.chance.draw("log")
@@ -253,10 +249,18 @@ class ApiSession:
             return self._respond(REFUSALS[kind])
         if kind == "garbled":
             return self._respond(Answer(200, b'{"data": "soon"}'))
-        behind_s = 200.0 * self._ways.random() if kind == "replica behind" else 0.0
-        answer = self.world.vendor.log(query, key, behind_s=behind_s)
+        answer = self.world.vendor.log(query, key, behind_s=self._behind_s(stale=kind == "replica behind"))
         self.world.tell("LOG", query, answer.status, len(answer.body), kind)
         return self._respond(answer)
+
+    def _behind_s(self, *, stale: bool) -> float:
+        """How far behind the replica is that answers: asked a while later, a fresh one does."""
+        vendor, wait_s = self.world.vendor, self.world.options.reconcile_after
+        if stale and self.world.now >= vendor.fresh_from:
+            vendor.stale_until = self.world.now + 2.0 * self._ways.random()
+            vendor.fresh_from = self.world.now + 0.3 * wait_s
+            vendor.behind_s = wait_s * self._ways.random()
+        return vendor.behind_s if self.world.now <= vendor.stale_until else 0.0
 
     async def _transactions(self, key: str) -> SimResponse:
         kind = self.world.chance.draw("transactions")

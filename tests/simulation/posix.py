@@ -63,6 +63,8 @@ class SimPath(PurePosixPath):
 
     def rename(self, target: SimPath) -> SimPath:
         disk().touch(str(self))
+        if str(target) == str(self):
+            return target
         disk().link((str(target), disk().find(str(self))), (str(self), None))
         return target
 

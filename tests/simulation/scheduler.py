@@ -21,6 +21,11 @@ def running() -> Process:
     return _current
 
 
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the loop of the process whose step this is."""
+    return running().loop
+
+
 def switch_to(process: Process | None) -> None:
     """Let the steps that follow be those of `process`."""
     global _current

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import itertools
 import random
@@ -23,6 +24,7 @@ import pipeline.storage.local_staging
 from pipeline import system
 from tests.simulation import loop, posix, scheduler
 from tests.simulation.chance import Chance, Fault
+from tests.simulation.history import History, Options
 from tests.simulation.life import live
 from tests.simulation.world import Violation, World
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tests.simulation.vendor import Pace
 
 WORLDS_A_COLLECTION: Final = 40
 _worlds = itertools.count(1)
@@ -46,27 +49,47 @@ class Result:
     steps: int
     seconds: float
     faults: tuple[Fault, ...]
+    history: History
+    focus: tuple[tuple[str, str], ...]
     story: tuple[str, ...] = ()
 
 
-def simulate(seed: int, *, skipped: frozenset[Fault] = frozenset(), told: bool = False) -> Result:
-    """Live through the world of `seed`, without the faults in `skipped`."""
+def simulate(
+    seed: int,
+    *,
+    skipped: frozenset[Fault] = frozenset(),
+    focus: tuple[tuple[str, str], ...] = (),
+    told: bool = False,
+) -> Result:
+    """Live through the world of `seed`, without the faults in `skipped`, or with those in `focus` alone."""
+    return _live_through(Chance(seed, skipped, focus=focus), None, None, told=told)
+
+
+def replay(history: History, *, told: bool = False) -> Result:
+    """Live through a history that was kept: its faults and no others, whatever its seed does by now."""
+    chance = Chance(history.seed, schedule=history.faults)
+    return _live_through(chance, history.options, history.pace, told=told)
+
+
+def _live_through(chance: Chance, options: Options | None, pace: Pace | None, *, told: bool) -> Result:
     story: list[str] | None = [] if told else None
-    with _installed(seed):
-        world = World(Chance(seed, skipped), story)
+    with _installed(chance.seed):
+        world = World(chance, story, options=options, pace=pace)
         scheduler.switch_to(world.user)
         try:
             world.run(live(world))
         finally:
             scheduler.switch_to(None)
         result = Result(
-            seed,
+            chance.seed,
             world.violation,
             len(world.book.records),
             world.runs,
             world.steps,
             world.now,
-            tuple(world.chance.struck),
+            tuple(chance.struck),
+            History(chance.seed, world.options, world.vendor.pace, tuple(chance.struck)),
+            chance.focus,
             tuple(story or ()),
         )
         _bury(world)
@@ -122,6 +145,11 @@ def _installed(seed: int) -> Iterator[None]:
             (pipeline.batch.ledger_memory, "read_json", _read_state),
             (pipeline.batch.ledger_memory, "write_json", _write_state),
             (anyio_backend.CancelScope, "__hash__", _scope_number),
+            # asyncio's own asks the kernel for its process each time, a tenth of a world's time.
+            (asyncio, "get_running_loop", scheduler.running_loop),
+            (asyncio.events, "get_running_loop", scheduler.running_loop),
+            (asyncio.events, "_get_running_loop", scheduler.running_loop),
+            (anyio_backend, "get_running_loop", scheduler.running_loop),
         ):
             stack.enter_context(mock.patch.object(module, name, value))
         fcntl = sys.modules["fcntl"]

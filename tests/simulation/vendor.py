@@ -49,6 +49,8 @@ class Generation:
     queued: bytes = b""
     flaps: int = 0
     urlless: int = 0
+    urlless_until: float = 0.0
+    errors_to_come: int = 0
 
     def is_over(self, now: float) -> bool:
         return now >= self.ends_at
@@ -68,6 +70,13 @@ class Pace:
     limit: int
     failing: float
     refusing: float
+    pairs: float = 0.03
+    """How many generations have two clips."""
+    page_rows: int = 1000
+    charges: str = "offered"
+    """"not offered": this API has no call for them."""
+    log_allowed: bool = True
+    """Whether the user's keys may read the log."""
 
 
 def iso(at: float) -> str:
@@ -94,6 +103,7 @@ class Vendor:
         self.generations: dict[str, Generation] = {}
         self.valid_keys = {"sk-first-key", "sk-second-key"}
         self.log_stands_since: float | None = None
+        self.stale_until, self.fresh_from, self.behind_s = -1.0, 0.0, 0.0
         self.account_empty = self.withdrawn = self.away = self.flooded = False
         self._running: list[float] = []
         self._refused: list[tuple[float, str, str]] = []
@@ -141,7 +151,7 @@ class Vendor:
             log_at=ends_at + pace.log_lag_s * chance.random(),
             charged_at=ends_at + 20.0 * chance.random(),
             failure=failure,
-            clips=2 if chance.random() < 0.03 else 1,
+            clips=2 if chance.random() < pace.pairs else 1,
         )
         generation.queued = json.dumps(
             {"id": generation.id, "status": "queued", "video": None, "error": None}
@@ -184,8 +194,11 @@ class Vendor:
         """Return a page of the request log of the asking key, as far as it has come."""
         if key not in self.valid_keys:
             return problem(401, "Unauthorized")
+        if not self.pace.log_allowed:
+            return problem(403, "this key may not read the log")
         asked = {name: values[0] for name, values in parse_qs(query).items()}
         limit, offset = int(asked.get("limit", "50")), int(asked.get("offset", "0"))
+        limit = min(limit, self.pace.page_rows)
         if ("period" in asked) == ("start" in asked):
             return problem(400, "give either period or start and end")
         seen = self.world.now if self.log_stands_since is None else self.log_stands_since
@@ -217,6 +230,8 @@ class Vendor:
 
     def transactions(self, key: str) -> Answer:
         """Return the account's charges, newest first."""
+        if self.pace.charges == "not offered":
+            return problem(404, "not found")
         charged = [g for g in self.generations.values() if g.is_paid and g.charged_at <= self.world.now]
         charged.sort(key=lambda generation: -generation.charged_at)
         rows = [

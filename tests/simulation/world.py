@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tests.simulation import scheduler
 from tests.simulation.book import Book
+from tests.simulation.history import Options
 from tests.simulation.ledger import statements
 from tests.simulation.machine import Killed, Machine, Process
 from tests.simulation.vendor import Pace, Vendor
@@ -24,18 +25,6 @@ MAX_STEPS: Final = 3_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What the user keeps from run to run."""
-
-    rows: int
-    concurrency: int
-    max_cost: float | None
-    reconcile_after: float
-    generation_retries: int
-    timeout: float
-
-
-@dataclass(frozen=True, slots=True)
 class Violation:
     """A rule that was broken, and how."""
 
@@ -48,21 +37,33 @@ class Violation:
 
 
 class World:
-    """One simulated world. `story` is a list to tell what happens to, None to keep quiet."""
+    """One simulated world. `story` is a list to tell what happens to, None to keep quiet.
 
-    def __init__(self, chance: Chance, story: list[str] | None = None) -> None:
+    The seed chooses the user's options and the vendor's pace where none are given.
+    """
+
+    def __init__(
+        self,
+        chance: Chance,
+        story: list[str] | None = None,
+        *,
+        options: Options | None = None,
+        pace: Pace | None = None,
+    ) -> None:
         self.now = 0.0
         self.chance, self.story = chance, story
+        chance.now = lambda: self.now
         self.folder_fds: dict[int, str] = {}
         self.users_files: dict[str, bytes] = {}
         self.violation: Violation | None = None
         self.forgetful = False
+        self.lock_was_lost = self.power_was_cut = False
         self.runs = 0
         self.steps = 0
-        self.options = _options(chance)
+        self.options = options or _options(chance)
         self.machine = Machine(self)
         self.book = Book(self)
-        self.vendor = Vendor(self, _pace(chance, self.options))
+        self.vendor = Vendor(self, pace or _pace(chance, self.options))
         self.user = Process(self, Machine(self), 0)
         self.processes: list[Process] = [self.user]
         self.dead: list[Process] = []
@@ -84,14 +85,22 @@ class World:
         """Start a process that runs `main`."""
         self.runs += 1
         process = Process(self, self.machine, self.runs)
-        if self.chance.draw("step"):
-            process.die_after = self.chance.stream("steps").randrange(1, 3000)
+        self._plan_end(process, self.chance.draw("step"))
         scheduler.set_alive(process.pid, alive=True)
         self._ended[process.number] = self.user.loop.create_future()
         self.tell("STARTS", process.number)
         process.start(main(process))
         self.processes.append(process)
         return process
+
+    def _plan_end(self, process: Process, kind: str) -> None:
+        """Let a process be killed or interrupted at some step: the first hundred as often as all others."""
+        chance = self.chance.stream(f"steps {self.runs}")
+        after = chance.randrange(1, chance.choice((100, 3000)))
+        if kind == "killed":
+            process.die_after = after
+        elif kind:
+            process.interrupt_after, process.interrupts = after, 1 + (kind == "ctrl-c twice")
 
     async def exit_code(self, process: Process) -> int | None:
         """Wait for a process; return its exit code, None when it was killed. For the user's own tasks."""
@@ -123,6 +132,7 @@ class World:
                 if self.machine.database.in_transaction:
                     self.machine.database.execute("ROLLBACK")
                 self.book.reload_from(self.machine.database, statements().load)
+            self.book.check_table()
             self._tell_end(process, None)
 
     def running_commands(self) -> list[Process]:
@@ -159,6 +169,12 @@ class World:
             self.violated("the run goes in circles", f"{self.steps} steps")
         if process.die_after is not None:
             process.die_after -= steps
+        if process.interrupt_after is not None:
+            process.interrupt_after -= steps
+            if process.interrupt_after <= 0:
+                process.interrupt()
+                process.interrupts -= 1
+                process.interrupt_after = 50 if process.interrupts else None
         if not process.alive or (process.die_after is not None and process.die_after <= 0):
             self.kill(process)
         elif process.main is not None and process.main.done() and process is not self.user:
@@ -201,11 +217,11 @@ class World:
 
 def _options(chance: Chance) -> Options:
     rng = chance.stream("options")
-    rows = rng.choice((3, 10, 30, 60))
+    rows = rng.choice((3, 3, 10) if chance.is_focused else (3, 10, 30, 60))
     return Options(
         rows=rows,
         concurrency=rng.choice((2, 4, 20, 20)),
-        max_cost=rng.choice((None, None, 1.2 * rows + 12.0, 1.2 * rows * 0.6)),
+        max_cost=rng.choice((None, None, 1.2 * rows + 12.0, 1.2 * rng.randrange(1, rows + 2) + 0.01)),
         reconcile_after=rng.choice((300.0, 300.0, 600.0, 2700.0)),
         generation_retries=rng.choice((0, 1, 3)),
         timeout=rng.choice((1800.0, 1800.0, 1800.0, 60.0)),
@@ -223,4 +239,8 @@ def _pace(chance: Chance, options: Options) -> Pace:
         limit=rng.choice((2, 10, 10, 100)),
         failing=rng.choice((0.0, 0.05, 0.3)),
         refusing=rng.choice((0.0, 0.05)),
+        pairs=rng.choice((0.03, 0.03, 0.5)),
+        page_rows=rng.choice((3, 1000)),
+        charges=rng.choice(("offered", "offered", "not offered")),
+        log_allowed=rng.random() >= 0.05,
     )

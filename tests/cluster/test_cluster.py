@@ -75,7 +75,6 @@ async def test_workers_and_drivers_are_killed(tmp_path: Path) -> None:
         assert box.state.peak_in_flight <= concurrency
 
 
-@pytest.mark.timeout(300)
 async def test_a_stalled_worker_that_wakes_up_can_no_longer_write(tmp_path: Path, head: RayCluster) -> None:
     async with Sandbox(FAST_SANDBOX) as box:
         batch = make_cluster_batch(tmp_path, box, 16, "--ray-address", head.address, workers=2, concurrency=6)
@@ -96,7 +95,6 @@ async def test_a_stalled_worker_that_wakes_up_can_no_longer_write(tmp_path: Path
         assert box.state.peak_in_flight <= 6
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("to", ["driver", "terminal"])
 async def test_the_first_signal_drains_all_workers(tmp_path: Path, to: str, head: RayCluster) -> None:
     where = ("--ray-address", head.address) if to == "driver" else ()
@@ -118,7 +116,6 @@ async def test_the_first_signal_drains_all_workers(tmp_path: Path, to: str, head
         assert states == {"done": len(box.state.generations), "pending": 40 - len(box.state.generations)}
 
 
-@pytest.mark.timeout(300)
 async def test_the_second_signal_ends_all_workers_at_once(tmp_path: Path, head: RayCluster) -> None:
     async with Sandbox(SandboxOptions(speed=0.5, video="small")) as box:
         batch = make_cluster_batch(tmp_path, box, 12, "--ray-address", head.address, workers=2, concurrency=4)
@@ -133,7 +130,6 @@ async def test_the_second_signal_ends_all_workers_at_once(tmp_path: Path, head: 
         await wait_until(lambda: not head.pids_named(WORKER_PROCESS))
 
 
-@pytest.mark.timeout(300)
 async def test_the_database_restarts_in_mid_run(tmp_path: Path, head: RayCluster) -> None:
     own = PostgresServer(free_port())
     own.initialise()

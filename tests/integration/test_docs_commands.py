@@ -97,7 +97,6 @@ def environment(folder: Path, api_url: str) -> dict[str, str]:
     }
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", PAGES)
 async def test_a_pages_commands_work_in_order(page: str, tmp_path: Path) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")

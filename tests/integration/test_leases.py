@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from pipeline.errors import Conflict
-from pipeline.ledger import Ledger
+from pipeline.ledger import Ledger, postgres_connection
 from pipeline.ledger.leases import Superseded
 from pipeline.model import Record, State, Transition
 from tests.crash.batches import wait_until
@@ -316,8 +316,13 @@ def waiting_for_a_lock(where: str) -> bool:
 
 
 @pytest.mark.parametrize("midst", ["transaction", "batch"])
-async def test_rows_that_a_stopped_worker_has_locked_can_be_taken_back(tmp_path: Path, midst: str) -> None:
+async def test_rows_that_a_stopped_worker_has_locked_can_be_taken_back(
+    tmp_path: Path, midst: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It was stopped between a step and its commit, or between the steps of a group."""
+    settings = postgres_connection._SESSION_SETTINGS_SQL
+    assert settings.count("'10s'") == 2
+    monkeypatch.setattr(postgres_connection, "_SESSION_SETTINGS_SQL", settings.replace("'10s'", "'1s'"))
     where = ledger_location("postgres", tmp_path)
     async with await Ledger.open(where) as account, await Ledger.open(where) as worker:
         await account.add(rows(2))

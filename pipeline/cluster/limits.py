@@ -102,7 +102,6 @@ class RemoteConcurrencyLimit:
     def __init__(self) -> None:
         self._permits = 0
         self._results: list[PermitResult] = []
-        self.outstanding = 0
 
     @property
     def permits(self) -> int:
@@ -129,7 +128,6 @@ class RemoteConcurrencyLimit:
 
     def on_started(self, now: float) -> None:
         self._permits -= 1
-        self.outstanding += 1
 
     def on_accepted(self, now: float, in_flight: int) -> None:
         self._record(PermitResult(PermitOutcome.ACCEPTED))
@@ -141,7 +139,6 @@ class RemoteConcurrencyLimit:
         self._record(PermitResult(PermitOutcome.ENDED))
 
     def _record(self, result: PermitResult) -> None:
-        self.outstanding -= 1
         self._results.append(result)
 
 

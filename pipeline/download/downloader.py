@@ -165,6 +165,7 @@ class Downloader:
             retry.doubtful = error
             # If no whole copy ever comes, a damaged one that plays is better than none.
             await part.set_aside()
+        # Neither another version's bytes nor what the store has lost can be gone on with.
         elif isinstance(error, FileChanged | TransientStoreError):
             await part.discard()
         retry.record_error(error)
@@ -245,6 +246,7 @@ class Downloader:
         known = clip.known
         path = f"videos/{clip.stem}.{found.extension}"
         ours = known is not None and known.path.endswith(f".{found.extension}")
+        # Only what an earlier run wrote may be replaced; a file of the user's keeps its name.
         published = await part.publish(known.path if known and ours else path, replaces=ours)
         return Saved(await self._artifact(published, clip, found), published.note)
 

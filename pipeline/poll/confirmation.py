@@ -91,6 +91,7 @@ class Confirmations:
         observed = self._observed.setdefault(key, _Observed())
         if observed.completed_at is None:
             observed.completed_at = now
+        # Given up, the row fails with NO_VIDEO, which no option buys again: the video is paid for.
         if now - observed.completed_at < URL_WAIT_INTERVALS * self._interval_s:
             return self._interval_s
         self.forget(key)

@@ -131,6 +131,7 @@ class PollerPool:
             await self._confirm_later(record, status, judged)
         else:
             self._untrack(record.key, finished=judged.phase is Phase.COMPLETED)
+            # Its slot at the vendor is free before our disk has it: the next create need not wait.
             run.state.in_flight.discard(record.key)
             run.notify()
             await self._finish(run.state.records[record.key], judged)
@@ -243,6 +244,7 @@ class PollerPool:
         self.dispatcher.polling.discard(key)
         if self._deadlines.remove(key):
             run.state.tracked -= 1
+        # It ended after its deadline but within the run: it is no longer the next run's.
         elif key in run.state.overdue:
             run.state.overdue.discard(key)
             run.state.unfinished.pop(key, None)

@@ -182,12 +182,14 @@ class PollSchedule:
     def _next_poll_at(self, entry: _Entry) -> float:
         times = entry.times = self._times(entry.duration_key)
         delay_s = times.next_poll_age(entry.last_polled_age_s) - entry.last_polled_age_s
+        # Generations accepted together would otherwise be polled together until they end.
         jitter = JITTER * (2.0 * self._random.random() - 1.0)
         return entry.accepted_at + entry.last_polled_age_s + delay_s + jitter * min(delay_s, self._interval_s)
 
     def _schedule(self, key: str, entry: _Entry, due: float) -> None:
         entry.due_at = due
         heappush(self._heap, (due, key))
+        # A move leaves the old place behind: the heap is made anew once those outnumber the rest.
         if len(self._heap) > 2 * len(self._entries) + 64:
             self._heap = [(e.due_at, k) for k, e in self._entries.items() if e.due_at != inf]
             heapify(self._heap)
@@ -219,6 +221,7 @@ class PollSchedule:
         stop = self._rescheduled_count + (
             RESCHEDULE_STRIDE if len(self._heap) > SMALL_HEAP_SIZE else 2 * SMALL_HEAP_SIZE
         )
+        # In order of the heap, so that those that are due next are seen to first.
         for due, key in self._heap[self._rescheduled_count : stop]:
             entry = self._entries.get(key)
             if entry is not None and entry.due_at == due and entry.times is not None:
@@ -232,6 +235,7 @@ class PollSchedule:
         due = entry.accepted_at + times.next_poll_age(entry.last_polled_age_s)
         if due >= entry.due_at - RESCHEDULE_THRESHOLD * self._interval_s:
             return
+        # New times may make hundreds due at once; a rate limit would answer such a burst with 429.
         if due <= now:
             age = now - entry.accepted_at
             due = min(entry.due_at, now + self._random.random() * (times.next_poll_age(age) - age))

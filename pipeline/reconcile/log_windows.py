@@ -44,6 +44,7 @@ def plan_windows(spans: Iterable[tuple[float, float]], now: float) -> tuple[Wind
         (recent if now - span[0] + HOUR_S < PERIODS[-1][1] else old).append(span)
     windows = []
     if recent:
+        # An hour of margin, since `now` is this machine's and the vendor reckons by its own clock.
         age_s = now - recent[0][0] + HOUR_S
         name, reach_s = next(period for period in PERIODS if age_s < period[1])
         windows.append(Window({"period": name}, now - reach_s))

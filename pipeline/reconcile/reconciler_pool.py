@@ -97,6 +97,7 @@ class ReconcilerPool:
         unknown = [run.state.records[key] for key in keys if key in self._unknown]
         self._reconciler.timer.sent = run.state.doubt_began
         known = run.state.records.values()
+        # The time before the pass: what entered the log while it was read need not be in it.
         began = run.deps.clock()
         log, verdicts = await self._reconciler.ask([*in_doubt, *unknown], known, run.state.submission_order)
         if log.error:
@@ -135,6 +136,7 @@ class ReconcilerPool:
         run.state.in_doubt.discard(record.key)
         if after.state is State.GENERATING:
             self._track(after)
+        # Only now, with its absence proven and on disk, may the row be sent again.
         elif after.state is State.PENDING:
             run.state.queue(after)
         run.report_event(Topic.RECONCILED, message, Level.INFO, record)
@@ -171,6 +173,7 @@ class ReconcilerPool:
             remaining_s = self._wait.remaining_s(state.in_doubt, idle_since, now)
             if remaining_s <= 0:
                 break
+            # The floor keeps a remainder of microseconds from turning the loop at full speed.
             await run.wait_changed(max(remaining_s, 0.05))
         await self._explain()
 

@@ -100,6 +100,7 @@ class LogCollector:
                 if _is_preferred(row, self.rows.get(name)):
                     self.rows[name] = row
                 continue
+            # The vendor drops a correlation id that it does not like; such a row may be one of ours.
             if row.inference_id and not name and row.succeeded is not False:
                 self.anonymous.append(AnonymousRow(row.inference_id, row.model, at))
             elif row.inference_id:

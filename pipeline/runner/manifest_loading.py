@@ -98,16 +98,6 @@ async def check_with_catalogue(parsed: ParsedManifest, catalogue: Catalog) -> Lo
     return LoadedManifest(manifest, model_infos)
 
 
-async def load_manifest(path: Path, catalogue: Catalog) -> LoadedManifest:
-    """Load the manifest at `path`, each row checked against the rules of its own model.
-
-    Raises `ManifestProblems` with everything that is wrong.
-    """
-    from anyio import to_thread
-
-    return await check_with_catalogue(await to_thread.run_sync(parse_manifest, path), catalogue)
-
-
 async def check_manifest_images(loaded: LoadedManifest, allow_private: bool) -> LoadedManifest:
     """Look at every image; return the manifest with the doubts added to its warnings.
 

@@ -63,6 +63,7 @@ class Budget:
 
         A second reservation of one job replaces the first.
         """
+        # Prices are rounded up and the limit down: in doubt the budget is kept, not the last row.
         price, replaced = ceil_micro(price_usd), self._unused_reservation(key)
         if self._limit is None:
             return True
@@ -99,6 +100,7 @@ class Budget:
         if self._limit is None:
             return
         known, self._book = self._book, Book(entries, self._price_of)
+        # Else a submission that was committed meanwhile would count twice: as entry and as reservation.
         for entry in self._book:
             if entry.job_key in self._entries_since and entry.id not in known:
                 self._entries_since[entry.job_key].add(entry.id)

@@ -95,16 +95,15 @@ class Submitter:
         self._key_id = key_id(api.key.secret, ledger.identity)
         self._shielded_scopes: set[anyio.CancelScope] = set()
         self._shutting_down = False
+        # Across runs, too: a cached response may be older than this process.
         self._owners = {known.generation_id: known.key for known in records if known.generation_id}
         self.unresolved: dict[str, Record] = {}
         """Creates whose intent is on disk and whose outcome is not, by the row's key."""
 
-    async def submit(
-        self, record: Record, price_usd: float | None, body: str | None = None
-    ) -> tuple[Record, CreateResult]:
+    async def submit(self, record: Record, price_usd: float | None, body: str) -> tuple[Record, CreateResult]:
         """Send `record`, pending, to the vendor; return the record as committed and the result.
 
-        `body` is sent in place of the record's own, in which files stand by their content.
+        `body` is what is sent: the record's own, but with links or contents where that names files.
 
         Raises `Conflict` when someone else has the row, and a `StopRun` when the ledger fails: then the
         row is `submitting` on disk, and in doubt for whoever reads it next.
@@ -116,7 +115,7 @@ class Submitter:
             submitting = await self._commit_intent(record, submitting)
             # From here on money may be spent, so that the row is in doubt until an outcome is on disk.
             self.unresolved[record.key] = submitting
-            answered = await self._api.create(body or record.body, submitting.correlation_id)
+            answered = await self._api.create(body, submitting.correlation_id)
             result = _own_generation(await self._check_model(submitting, answered), submitting, self._owners)
         # A new shield: a create that used up the deadline of the first must still reach the disk.
         with self._shielded():
@@ -125,6 +124,7 @@ class Submitter:
             )
             self.unresolved.pop(record.key, None)
             return after, result
+        # The deadline ended the commit: the intent is on disk, so the next run finds the row in doubt.
         raise LedgerError(f"{record.id}: the ledger did not take the create's outcome in time")
 
     def _intent(self, record: Record, price_usd: float | None) -> Record:

@@ -40,6 +40,7 @@ class NotFoundRows:
             f"{failure.message}; so it was for {len(rows)} rows in succession, and none was accepted: "
             f"check --base-url and the model {', '.join(sorted(models))}",
         )
+        # Those failed before the third 404 showed whose fault it is; a run with the right address sends them.
         failed = [one for one in rows.values() if one.state is State.FAILED]
         again = [one.evolve(State.PENDING, failure=None, finished_at=None) for one in failed]
         rows.update((one.key, one) for one in again)  # before others of them get here

@@ -44,6 +44,7 @@ class Outage:
             self._lasted_s += min(now - self._last_rejected_at, self._policy.max_wait_s + tried_s)
         self._last_rejected_at = now
         self._ever_reached = self._ever_reached or reached
+        # Without an answer the network is at fault, which must never use up a row's tries.
         if reached:
             self._rejections[key] += 1
             self._accepted_at_first.setdefault(key, self._accepted)

@@ -56,6 +56,7 @@ class RefusedRows:
 
     def is_rows_own(self, key: str) -> bool:
         """Whether a row was refused again after others had been accepted."""
+        # Twice: between the first refusal and an acceptance the account may have been topped up.
         return self._refusals.get(key, 0) > 1 and self._accepted > self._accepted_at_first[key]
 
     def refusals(self, key: str) -> int:

@@ -149,6 +149,7 @@ class SubmitterPool:
             if not applied:
                 run.deps.concurrency_limit.on_ended(run.deps.clock())
         state.submission_order[after.correlation_id] = order
+        # Both steps are on disk already, under the submitter's own shield, so not through `run.commit`.
         run.on_transition(record, after)
         await self._apply_result(after, result)
         if isinstance(result, Accepted):
@@ -164,6 +165,7 @@ class SubmitterPool:
         match error.kind:
             case PictureTrouble.PICTURE:
                 await self._fail(record, Failure("image", message))
+            # The store is the same for every row: the others would meet it next.
             case PictureTrouble.STORE:
                 self._put_back(record)
                 run.stop_submitting(StopReason.UNREACHABLE, str(error))
@@ -213,6 +215,7 @@ class SubmitterPool:
                 limit.on_ended(now)
                 await self._retry_later(record, message, now, reached=reached)
             case OutcomeUnknown(message=message):
+                # No answer says nothing about the limit; the row keeps its own slot while it is in doubt.
                 limit.on_ended(now)
                 run.state.in_doubt.add(record.key)
                 run.state.doubt_began[record.correlation_id] = now

@@ -15,7 +15,7 @@ from aiohttp import web
 from pipeline.client.catalog import Catalog, ModelInfo
 from pipeline.manifest import BUILT_IN_MODEL, ManifestProblems
 from pipeline.manifest.openapi import rules_from_openapi
-from pipeline.runner.manifest_loading import load_manifest, price_manifest
+from pipeline.runner.manifest_loading import check_with_catalogue, parse_manifest, price_manifest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -241,7 +241,7 @@ async def test_rows_are_checked_against_the_models_own_schema(tmp_path: Path) ->
     vendor.add(MODEL, ALIAS)
     async with running(vendor), aiohttp.ClientSession() as session:
         with pytest.raises(ManifestProblems) as caught:
-            await load_manifest(path, Catalog(session, vendor.base_url))
+            await check_with_catalogue(parse_manifest(path), Catalog(session, vendor.base_url))
     assert [(p.line, p.column, p.what) for p in caught.value.problems] == [
         (1, 37, "duration is 8"),
         (2, 3, "prompt is missing"),
@@ -260,10 +260,14 @@ async def test_a_quote_is_made_of_live_prices_and_says_what_it_does_not_know(tmp
     vendor.add(MODEL, ALIAS)
     async with running(vendor), aiohttp.ClientSession() as session:
         catalogue = Catalog(session, vendor.base_url)
-        quote, _ = await price_manifest(await load_manifest(path, catalogue), catalogue)
+        quote, _ = await price_manifest(
+            await check_with_catalogue(parse_manifest(path), catalogue), catalogue
+        )
         assert quote.prices == (None, 2.5, 5.0)
         vendor.add(BUILT_IN_MODEL)
-        quote, notes = await price_manifest(await load_manifest(path, catalogue), catalogue)
+        quote, notes = await price_manifest(
+            await check_with_catalogue(parse_manifest(path), catalogue), catalogue
+        )
     assert quote.prices == (4.0, 2.5, 5.0)
     assert (quote.total_usd, quote.unknown_rows, notes) == (11.5, 0, ())
 

@@ -147,7 +147,7 @@ async def test_submission_is_durable_before_the_create_is_sent(tmp_path: Path) -
         await ledger.add([row])
         vendor = FakeApi(ledger, Accepted("g", STATUS))
         submitter = Submitter(vendor, ledger, wall=lambda: 77.0, nonce=lambda: "n0nce")
-        after, verdict = await submitter.submit(row, 1.5)
+        after, verdict = await submitter.submit(row, 1.5, row.body)
         [seen] = vendor.records_seen
         assert seen is not None
         assert (seen.state, seen.intent, seen.submitted_at, seen.reserved_usd) == (
@@ -170,10 +170,10 @@ async def test_generation_of_another_row_is_a_doubt_also_for_the_next_run(tmp_pa
         await ledger.add([first, second, third])
         vendor = FakeApi(ledger, Accepted("g", STATUS))
         submitter = Submitter(vendor, ledger, wall=lambda: 77.0)
-        one, _ = await submitter.submit(first, 1.5)
-        other, verdict = await submitter.submit(second, 1.5)
+        one, _ = await submitter.submit(first, 1.5, first.body)
+        other, verdict = await submitter.submit(second, 1.5, second.body)
         again = Submitter(vendor, ledger, wall=lambda: 77.0, records=await ledger.load())
-        later, _ = await again.submit(third, 1.5)
+        later, _ = await again.submit(third, 1.5, third.body)
     assert (one.state, other.state, later.state) == (State.GENERATING, State.IN_DOUBT, State.IN_DOUBT)
     assert isinstance(verdict, OutcomeUnknown)
     assert f"generation g, which is row {first.id}'s" in verdict.message
@@ -189,7 +189,9 @@ async def test_submission_delayed_by_ledger_is_redated_before_create(
         row = record()
         await ledger.add([row])
         vendor = FakeApi(ledger, Accepted("g", STATUS))
-        after, _ = await Submitter(vendor, ledger, wall=lambda: next(moments, 4002.0)).submit(row, None)
+        after, _ = await Submitter(vendor, ledger, wall=lambda: next(moments, 4002.0)).submit(
+            row, None, row.body
+        )
         [seen] = vendor.records_seen
         assert seen is not None
         assert (seen.state, seen.intent, seen.submitted_at) == (State.SUBMITTING, 1, 4000.0)
@@ -203,7 +205,7 @@ async def test_a_row_that_someone_else_took_is_not_sent(tmp_path: Path) -> None:
         await ledger.commit(row, row.evolve(State.SUBMITTING))
         vendor = FakeApi(ledger, Accepted("g", STATUS))
         with pytest.raises(Conflict):
-            await Submitter(vendor, ledger, wall=lambda: 77.0).submit(row, None)
+            await Submitter(vendor, ledger, wall=lambda: 77.0).submit(row, None, row.body)
         assert vendor.records_seen == []
 
 
@@ -215,7 +217,7 @@ async def test_a_create_is_waited_for_when_the_run_is_cancelled(tmp_path: Path) 
         vendor = FakeApi(ledger, Accepted("g", STATUS))
         with anyio.CancelScope() as scope:
             scope.cancel()
-            await Submitter(vendor, ledger, wall=lambda: 77.0).submit(row, None)
+            await Submitter(vendor, ledger, wall=lambda: 77.0).submit(row, None, row.body)
         kept = await ledger.get(row.key)
         assert kept is not None
         assert (kept.state, kept.generation_id) == (State.GENERATING, "g")
@@ -231,7 +233,7 @@ async def test_unanswered_create_is_left_in_doubt_at_shutdown_deadline(
         vendor = FakeApi(ledger, None)
         submitter = Submitter(vendor, ledger, wall=lambda: 77.0)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(submitter.submit, row, None)
+            tasks.start_soon(submitter.submit, row, None, row.body)
             await vendor.create_called.wait()
             submitter.set_shutdown_deadline()
             tasks.cancel_scope.cancel()

@@ -86,6 +86,8 @@ def _provide_python(home: Path) -> None:
     wrapper.unlink()
     wrapper.write_text(
         "#!/bin/sh\n"
+        # pip is among those packages: a copy of it would take most of the test's time.
+        'case "$*" in "-m venv "*) set -- -m venv --without-pip "$3";; esac\n'
         f'"{sys.executable}" "$@" || exit\n'
         f'for site in "{home}"/veobatch/lib/python*/site-packages; do\n'
         f'  echo "import sys; sys.path[:0] = {packages}" > "$site/packages.pth"\ndone\n'

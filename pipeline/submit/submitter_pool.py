@@ -47,9 +47,7 @@ class SubmitterPool:
     """What all submitters share. One at a time waits for a slot, so that a limit is probed by one request."""
 
     def __init__(self, run: RunContext, submitter: Submitter, poller_pool: PollerPool) -> None:
-        self._run = run
-        self._submitter = submitter
-        self._poller_pool = poller_pool
+        self._run, self._submitter, self._poller_pool = run, submitter, poller_pool
         self._queue_lock = anyio.Lock()
         self._policy = backoff.policy_for_interval(run.settings.poll_interval)
         self._outage = Outage(self._policy)
@@ -165,7 +163,6 @@ class SubmitterPool:
         match error.kind:
             case PictureTrouble.PICTURE:
                 await self._fail(record, Failure("image", message))
-            # The store is the same for every row: the others would meet it next.
             case PictureTrouble.STORE:
                 self._put_back(record)
                 run.stop_submitting(StopReason.UNREACHABLE, str(error))
@@ -215,7 +212,6 @@ class SubmitterPool:
                 limit.on_ended(now)
                 await self._retry_later(record, message, now, reached=reached)
             case OutcomeUnknown(message=message):
-                # No answer says nothing about the limit; the row keeps its own slot while it is in doubt.
                 limit.on_ended(now)
                 run.state.in_doubt.add(record.key)
                 run.state.doubt_began[record.correlation_id] = now

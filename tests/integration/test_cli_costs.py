@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from typing import TYPE_CHECKING
 
-import anyio
 import pytest
 
 from pipeline.ledger import Ledger
 from pipeline.sandbox import Sandbox, SandboxOptions
+from tests import forked_python
 from tests.integration.vendor_double.workspace import ROOT
 
 if TYPE_CHECKING:
@@ -27,9 +26,8 @@ jobs:
 
 async def call(place: Path, *words: str) -> tuple[int, str]:
     environ = os.environ | {"AIMLAPI_API_KEY": "key-for-costs", "XDG_CACHE_HOME": str(place / "cache")}
-    command = [sys.executable, "-m", "pipeline", *words]
-    done = await anyio.run_process(command, cwd=place, env=environ, check=False)
-    return done.returncode, done.stdout.decode()
+    done = await forked_python.run("-m", "pipeline", *words, cwd=place, env=environ)
+    return done.returncode, done.stdout
 
 
 async def test_costs_agree_with_the_log_until_the_ledger_is_wrong(tmp_path: Path) -> None:
@@ -59,8 +57,7 @@ async def test_a_rehearsal_is_compared_with_its_journal_and_needs_no_key(tmp_pat
         ("run", "two.yaml", "--sandbox", "--sandbox-speed", "100", "--quiet"),
         ("costs", "two.yaml"),
     ):
-        command = [sys.executable, "-m", "pipeline", *words]
-        done = await anyio.run_process(command, cwd=tmp_path, env=environ, check=False)
-        assert done.returncode in (0, 1), done.stderr.decode()
-        assert b"no API key" not in done.stderr
-    assert b"actual" in done.stdout
+        done = await forked_python.run("-m", "pipeline", *words, cwd=tmp_path, env=environ)
+        assert done.returncode in (0, 1), done.stderr
+        assert "no API key" not in done.stderr
+    assert "actual" in done.stdout

@@ -8,7 +8,6 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -18,6 +17,7 @@ from pipeline.backoff import RetryPolicy
 from pipeline.errors import UsageError
 from pipeline.runner import hooks
 from pipeline.runner.hooks import SIGNATURE_HEADER, CommandHook, DeliveryError, Webhook, sign
+from tests import forked_python
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -178,8 +178,8 @@ async def test_receipts_lie_beside_the_clips_and_verify_notices_what_became_of_t
 
 async def verified(folder: Path) -> tuple[int, list[str], list[str]]:
     """Return what `veobatch verify` says of receipts: its exit code, those altered, those missing."""
-    command = [sys.executable, "-m", "pipeline", "verify", str(folder), "--json"]
-    done = await anyio.run_process(command, check=False)
+    words = ("-m", "pipeline", "verify", str(folder), "--json")
+    done = await forked_python.run(*words, cwd=folder, env={"HOME": str(folder)})
     told = json.loads(done.stdout)
     altered, missing = ([file["id"] for file in told[f"receipt_{kind}"]] for kind in ("altered", "missing"))
     return done.returncode, altered, missing

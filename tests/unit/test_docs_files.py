@@ -86,7 +86,7 @@ def test_a_run_finds_the_last_ledger_and_leaves_its_own() -> None:
 
 def completed(**variables: str) -> str:
     environ = os.environ | variables
-    done = subprocess.run(VEOBATCH, env=environ, capture_output=True, text=True, check=False, timeout=6000)
+    done = subprocess.run(VEOBATCH, env=environ, capture_output=True, text=True, check=False, timeout=600)
     return done.stdout
 
 

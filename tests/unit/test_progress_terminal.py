@@ -31,7 +31,7 @@ class Terminal:
             dimensions=(rows, columns),
             encoding="utf-8",
             echo=False,
-            timeout=6000,
+            timeout=600,
         )
 
     def step(self, words: str) -> list[str]:
@@ -128,7 +128,7 @@ def test_no_color_is_respected() -> None:
 def test_a_pipe_gets_plain_lines_only() -> None:
     steps = "saved 50\nthrottled\nfailed\nend\n"
     ran = subprocess.run(
-        COMMAND, input=steps, capture_output=True, text=True, cwd=ROOT, timeout=6000, check=True
+        COMMAND, input=steps, capture_output=True, text=True, cwd=ROOT, timeout=600, check=True
     )
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", ran.stderr)
     assert ran.stderr.splitlines()[-1].startswith(

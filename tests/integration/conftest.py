@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.integration.ports import free_port
+from tests.small_clips import make_clips_small
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,3 +25,9 @@ def own_server() -> Iterator[PostgresServer]:
     made.start()
     yield made
     remove_server(made)
+
+
+@pytest.fixture
+def small_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small clips from sandboxes in this process, where nothing looks at their size."""
+    make_clips_small(monkeypatch.setattr)

@@ -117,7 +117,7 @@ async def test_a_run_without_its_database_can_be_ended(tmp_path: Path, own_serve
         process.send_signal(signal.SIGINT)
         await wait_until(lambda: "stopping" in read_log(desk.output))
         process.send_signal(signal.SIGINT)
-        result = await wait_for_exit(process, 30.0)
+        result = await wait_for_exit(process)
         assert result.code == 130, result.output
         assert "veobatch run" in result.out
         assert_password_hidden(tmp_path, result)

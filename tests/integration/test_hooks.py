@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("small_clips")
+
 SECRET = "a shared secret"
 ROWS = [
     {"id": name, "image_url": "https://example.com/a.jpg?sig=1", "prompt": name, "duration": 4}

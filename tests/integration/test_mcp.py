@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("small_clips")
+
 MANIFEST = """
 defaults: {duration: 4, resolution: 720p}
 jobs:

@@ -16,6 +16,8 @@ from pipeline import Batch, Event, ManifestError, RowChanged, UsageError, run
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+pytestmark = pytest.mark.usefixtures("small_clips")
+
 ROOT = Path(__file__).parents[2]
 EXAMPLE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SPEED = 400.0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.batch.paths import LEDGER_NAME
 from pipeline.ledger.lock import HOLDER_FILE_NAME, LOCK_FILE_NAME
-from pipeline.results import CSV_NAME, LOG_NAME, REPORT_NAME
+from pipeline.results import CSV_NAME, LOG_NAME, PAGE_HEAD_BYTES, REPORT_NAME, is_our_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,7 +26,6 @@ JOURNAL_NAME: Final = "sandbox.jsonl"
 TEMPORARY_SUFFIX: Final = ".veobatch-part"
 MEDIA_FOLDERS: Final = ("videos", "posters")
 _CSV_START: Final = b"id,status,generation_id,video_path,image_url,prompt,"
-_REPORT_SIGN: Final = b'<meta name="generator" content="veobatch">'
 _SQLITE_MAGIC: Final = b"SQLite format 3\0"
 _LEDGER_APPLICATION_ID: Final = b"veob"
 _BOUGHT: Final = frozenset({"done", "ready", "generating", "in_doubt"})
@@ -49,8 +48,11 @@ class Marker:
 
 def read_marker(folder: Path) -> Marker | None:
     """Return the folder's marker, or None when there is none that veobatch wrote."""
+    path = folder / MARKER_NAME
+    if not path.is_file():  # a pipe of that name would be waited for without end
+        return None
     try:
-        values = json.loads((folder / MARKER_NAME).read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
         known = {field.name for field in fields(Marker)}
         return Marker(**{name: value for name, value in values.items() if name in known})
     except (OSError, ValueError, TypeError, AttributeError):
@@ -59,9 +61,10 @@ def read_marker(folder: Path) -> Marker | None:
 
 def write_marker(folder: Path, marker: Marker) -> None:
     """Replace the folder's marker atomically. Raises `OSError`."""
-    new = folder / (MARKER_NAME + TEMPORARY_SUFFIX)
-    new.write_text(json.dumps(asdict(marker), indent=2) + "\n", encoding="utf-8")
-    new.replace(folder / MARKER_NAME)
+    from pipeline.storage.files import replace_file
+
+    data = (json.dumps(asdict(marker), indent=2) + "\n").encode()
+    replace_file(folder / MARKER_NAME, data, durable=False)
 
 
 def foreign_files(paths: BatchPaths) -> list[Path]:
@@ -152,7 +155,7 @@ def is_our_csv(data: bytes) -> bool:
 
 
 def _is_our_report(path: Path) -> bool:
-    return _REPORT_SIGN in _head(path, 16_384)
+    return is_our_page(_head(path, PAGE_HEAD_BYTES))
 
 
 def _is_our_log(path: Path) -> bool:

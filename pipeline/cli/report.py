@@ -62,7 +62,7 @@ async def write_results(
     """
     from pipeline.batch.ledger_access import made_by_sandbox
     from pipeline.ledger.totals import Book
-    from pipeline.results import CSV_NAME, PICKS_PAGE_NAME, REPORT_NAME
+    from pipeline.results import CSV_NAME, REPORT_NAME
     from pipeline.results.csv_writer import ResultsWriter
     from pipeline.results.next_step import RUN_FACTS_NAME, NextStep, RunFacts, next_step
     from pipeline.results.picks import load_placed
@@ -73,8 +73,7 @@ async def write_results(
     sandbox = await made_by_sandbox(ledger)
     writer = ResultsWriter(store, title=title, manifest=manifest, sandbox=sandbox, batch=ledger.identity)
     if only_picks:
-        await writer.write_picks_page(records, await load_placed(ledger))
-        return (PICKS_PAGE_NAME,)
+        return (await writer.write_picks_page(records, await load_placed(ledger)),)
     last_run = RunFacts.from_json(await ledger.meta_get(RUN_FACTS_NAME))
     step = NextStep()
     if last_run is not None:

@@ -13,8 +13,9 @@ import anyio
 
 from pipeline import system
 from pipeline.errors import LedgerError, StoreError, UsageError
-from pipeline.results import CSV_NAME, PICKS_PAGE_NAME, REPORT_NAME, csv_rows
+from pipeline.results import CSV_NAME, PICKS_PAGE_NAME, REPORT_NAME, csv_rows, is_our_page
 from pipeline.results.picks import PicksFolder, chosen_clips, client_record, pick_paths, with_picks
+from pipeline.storage.base import candidate_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -140,9 +141,10 @@ class ResultsWriter:
 
     async def write_picks_page(
         self, records: Sequence[Record], placed: Mapping[str, PlacedFile] | None = None
-    ) -> None:
+    ) -> str:
         """Write the page of the chosen clips, to show a client; `placed` says where in the folder they are.
 
+        Returns its name: a file of the user's own under the usual one stays.
         Raises `StoreError`, and `UsageError` when nothing was picked.
         """
         from pipeline.results import report
@@ -161,7 +163,12 @@ class ResultsWriter:
             sandbox=self._sandbox,
             client=True,
         )
-        await self._store.write_bytes(PICKS_PAGE_NAME, page.encode(), durable=False)
+        for name in candidate_names(PICKS_PAGE_NAME):
+            existing = await self._store.read_bytes(name)
+            if existing is None or is_our_page(existing):
+                await self._store.write_bytes(name, page.encode(), durable=False)
+                return name
+        raise AssertionError("there is always another name")
 
 
 def _load_page() -> None:

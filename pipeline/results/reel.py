@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 REEL_NAME: Final = "reel.mp4"
 SHEET_NAME: Final = "contact-sheet.png"
-FILES_NAME: Final = "reel"
-"""The ledger's fact that holds the names of the files that were made here."""
+FILES_NAME: Final = "reel_files"
+"""The ledger's fact of the files that were made here: by name, the path, size and sha256 of the last one."""
 
 _CHUNK_BYTES: Final = 1024 * 1024
 
@@ -57,14 +57,14 @@ async def make_reel(
         clips = [Clip(await _fetch(store, record, folder)) for record in records]
         posters = [await _read_poster(store, record) for record in records]
         shape, sheets = await to_thread.run_sync(_make_files, records, clips, posters, folder, slates)
-        ours = set(json.loads(await ledger.meta_get(FILES_NAME) or "[]"))
+        known = json.loads(await ledger.meta_get(FILES_NAME) or "{}")
         made = {REEL_NAME: folder / REEL_NAME}
         made |= {_sheet_name(number): sheet for number, sheet in enumerate(sheets, 1)}
-        await ledger.meta_set(FILES_NAME, json.dumps(sorted(ours | made.keys())))
-        paths = [
-            await _publish(store, path, target, replaces=target in ours) for target, path in made.items()
-        ]
-    return tuple(paths), shape
+        for target, path in made.items():
+            await _remove_earlier(store, known.get(target))
+            known[target] = await _publish(store, path, target)
+            await ledger.meta_set(FILES_NAME, json.dumps(known))
+    return tuple(known[target][0] for target in made), shape
 
 
 async def _read_poster(store: OutputStore, record: Record) -> bytes | None:
@@ -120,16 +120,23 @@ def _make_files(
         raise UsageError(f"a clip cannot be read ({error}): `veobatch verify` finds out which") from error
 
 
-async def _publish(store: OutputStore, path: Path, target: str, *, replaces: bool) -> str:
-    """Put a file that was made into the output; one of ours under that name gives way, nobody else's."""
-    if replaces:
-        await store.remove(target)
+async def _remove_earlier(store: OutputStore, known: tuple[str, int, str] | None) -> None:
+    """Remove the file that was made here before, unless somebody has changed or replaced it since."""
+    if known is None:
+        return
+    path, size_bytes, sha256 = known
+    if await store.fingerprint(path, size_bytes) == sha256:
+        await store.remove(path)
+
+
+async def _publish(store: OutputStore, path: Path, target: str) -> tuple[str, int, str]:
+    """Put a file into the output, beside whatever has its name; return its path, size and sha256."""
     async with store.stage(target.rpartition(".")[0]) as staged:
         await staged.restart("made here")
         for chunk in await to_thread.run_sync(_chunks, path):
             await staged.write([chunk])
         published = await staged.publish(target, replaces=False)
-    return published.path
+    return published.path, published.size_bytes, published.sha256
 
 
 def _chunks(path: Path) -> Iterable[bytes]:

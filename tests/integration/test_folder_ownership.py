@@ -27,7 +27,8 @@ OUR_NAMES = (
     ".holder.json", ".veobatch.json.veobatch-part", "results.csv.part", "report.html.part", "before-2024/x",
     "videos/a.mp4", "videos/a.mp4.part", "videos/a.mp4.origin.part", "videos/b.mp4", "videos/holiday.mov",
     "posters/a.jpg", "posters/b.jpg", "posters/a.jpg.part", "notes.txt", "videos/night/deep.mp4",
-    "picks/a.mp4", "reel.mp4", "contact-sheet.jpg",
+    "picks/a.mp4", "picks.html", "reel.mp4", "contact-sheet.png", "videos/a.json", "pictures.veobatch-tmp",
+    "veobatch.schema.json", "captions.csv",
 )  # fmt: skip
 OWN_FILES_COMMANDS = (
     ["run", "night.yaml", "--output", "mine"],
@@ -116,6 +117,36 @@ def test_a_folder_of_the_users_own_stays_as_it_is(here: Path, arguments: list[st
     except (VeobatchError, click.ClickException):
         pass
     assert contents(here / "mine") == mine
+
+
+async def test_files_of_the_users_own_in_a_folder_of_ours_stay_as_they_are(tmp_path: Path) -> None:
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
+        desk.write([{"id": "a", "prompt": "a"}, {"id": "b", "prompt": "b"}])
+        assert (await desk.run("--takes", "2")).code == 0
+        present = {str(path.relative_to(desk.output)) for path in desk.output.rglob("*")}
+        stop_a_run = ("run.log.", "sandbox", "ledger.sqlite3-", ".veobatch.holder")
+        names = [
+            name
+            for name in (*OUR_NAMES, "picks/b.mp4", "videos/a.2.json")
+            if name not in present and not name.startswith(stop_a_run)
+        ]
+        fill(desk.output, names)
+        mine = {name: (desk.output / name).read_bytes() for name in names}
+        batch = str(desk.output)
+        for arguments in (
+            ["pick", batch, "a.2", "b"],
+            *(["report", batch, "--only-picks"],) * 2,
+            *(["reel", batch, "--all"],) * 2,
+            ["reel", batch],
+            ["report", batch],
+            ["pick", batch, "--clear", "a.2"],
+        ):
+            result = await desk.command(*arguments)
+            assert result.code == 0, (arguments, result.output)
+        result = await desk.run("--takes", "3", "--receipts", "--verify", "--fetch-missing")
+        assert result.code == 0, result.output
+        assert vendor.create_counts == {"a": 3, "b": 3}
+        assert {name: (desk.output / name).read_bytes() for name in names} == mine
 
 
 @pytest.mark.parametrize("name", [

@@ -161,6 +161,9 @@ def test_a_page_of_picks_says_nothing_of_money(here: Path) -> None:
     assert '"picks/b.mp4"' in page
     for word in ("spent", "b.2", "results.csv", "Timeline"):
         assert word not in page.partition("<body>")[2].partition("<script>")[0], word
+    (OUTPUT / "picks.html").write_text("mine", encoding="utf-8")
+    assert [report(), report()] == ["output/night/picks.new-1.html\n"] * 2
+    assert (OUTPUT / "picks.html").read_text(encoding="utf-8") == "mine"
 
 
 async def test_a_clip_that_was_moved_away_is_said(tmp_path: Path) -> None:
@@ -281,6 +284,10 @@ def test_a_reel_of_the_picks_goes_by_the_manifest_and_leaves_others_files(here: 
     assert "output/night/reel.new-1.mp4\noutput/night/contact-sheet.png\n" in reel()
     assert (OUTPUT / "reel.mp4").read_text(encoding="utf-8") == "mine"
     assert length(OUTPUT / "reel.new-1.mp4") == pytest.approx(1.0, abs=0.05)
+    (OUTPUT / "contact-sheet.png").write_text("mine now", encoding="utf-8")
+    assert "output/night/reel.new-1.mp4\noutput/night/contact-sheet.new-1.png\n" in reel()
+    assert (OUTPUT / "reel.mp4").read_text(encoding="utf-8") == "mine", "also when ours is beside it"
+    assert (OUTPUT / "contact-sheet.png").read_text(encoding="utf-8") == "mine now"
     (OUTPUT / "reel.mp4").unlink()
     assert "5 clips, pictures copied" in reel("--all")
     assert length(OUTPUT / "reel.mp4") == pytest.approx(2.5, abs=0.05)

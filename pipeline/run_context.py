@@ -148,16 +148,8 @@ class RunContext:
         if (stop := _stop_inside(error)) is not None:
             raise stop from error
         record = self.state.records[key]
-        self.report_event(
-            Topic.CRASH,
-            f"{record.id}: unexpected error, left for the next run (the traceback is in run.log)",
-            Level.WARNING,
-            record,
-            facts={"error": describe_exception(error), "traceback": format_traceback(error)},
-        )
-        self.state.unfinished[key] = (
-            f"unexpected error: {describe_exception(error)}; the next run tries again"
-        )
+        self.observer.on_event(crash_event(record, error))
+        self.state.unfinished[key] = crash_reason(error)
         if (on_disk := await self.deps.ledger.get(key)) is not None:
             self.state.records[key] = record = on_disk
         # Nobody watches it any more, so nobody can say that its slot is free.
@@ -165,9 +157,7 @@ class RunContext:
         hold(key)
         self.notify()
         if bulkhead.on_crash(key):
-            raise StopRun(
-                StopReason.CRASH, f"several rows met unexpected errors, the last: {describe_exception(error)}"
-            ) from error
+            raise common_crash(error) from error
 
     def leave_to_other_process(self, key: str) -> None:
         """Another process moved this row: it is left to it."""
@@ -193,8 +183,31 @@ class RunContext:
         self.observer.on_event(Event(topic, message, level, record.key if record else "", facts or {}))
 
 
+def crash_event(record: Record, error: BaseException) -> Event:
+    """Return the event of one row's unexpected error; its traceback goes to the log only."""
+    message = f"{record.id}: unexpected error, left for the next run (the traceback is in run.log)"
+    facts = {"error": describe_exception(error), "traceback": format_traceback(error)}
+    return Event(Topic.CRASH, message, Level.WARNING, record.key, facts)
+
+
+def crash_reason(error: BaseException) -> str:
+    """Return why a row that met an unexpected error is left to the next run."""
+    return f"unexpected error: {describe_exception(error)}; the next run tries again"
+
+
+def common_crash(error: BaseException) -> StopRun:
+    """Return what stops a run in which several rows met unexpected errors, the last of them `error`."""
+    message = f"several rows met unexpected errors, the last: {describe_exception(error)}"
+    return StopRun(StopReason.CRASH, message)
+
+
 def describe_exception(error: BaseException) -> str:
-    """Return an exception on one line, for messages: its type and the first line of its text."""
+    """Return an exception on one line, for messages: its type and the first line of its text.
+
+    Of a group that is the first of its exceptions: "unhandled errors in a TaskGroup" explains nothing.
+    """
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
     text = str(error).strip().partition("\n")[0][:200]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

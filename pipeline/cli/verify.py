@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 def command(target: str, output: str | None, ledger_choice: LedgerChoice, as_json: bool) -> int:
     """Read every saved video, and its receipt, and compare it with what was saved. Changes nothing.
 
-    Exit codes: 0 all are intact, 1 some were altered or are missing. Videos that an earlier run already
-    found moved away are listed and count as neither.
+    Exit codes: 0 all are intact, 1 some were altered, are missing or cannot be read. Videos that an earlier
+    run already found moved away are listed and count as none of these.
     """
     import anyio
 
@@ -57,7 +57,7 @@ async def _verify(paths: BatchPaths, as_json: bool) -> int:
         await store.aclose()
     result = _result(done, found) | receipts
     click.echo(json.dumps(result) if as_json else "\n".join(_lines(result)))
-    bad = any(result[kind] for kind in ("altered", "missing", *receipts))
+    bad = any(result[kind] for kind in ("altered", "missing", "unreadable", *receipts))
     return int(ExitCode.SOME_FAILED if bad else ExitCode.DONE)
 
 
@@ -102,14 +102,18 @@ def _result(done: Sequence[Record], found: Sequence[Checked]) -> dict[str, Any]:
     """What was found, for JSON and for people: counts, and the files that are not intact."""
     from pipeline.download.verify import Finding
 
-    files: dict[str, list[dict[str, str]]] = {"altered": [], "missing": [], "moved": []}
+    files: dict[str, list[dict[str, str]]] = {"altered": [], "missing": [], "moved": [], "unreadable": []}
     for checked in found:
         artifact = checked.record.artifact
-        if artifact is None or checked.finding not in (Finding.ALTERED, Finding.MOVED):
+        if artifact is None:
             continue
-        kind = "moved" if artifact.moved else "missing"
-        kind = "altered" if checked.finding is Finding.ALTERED else kind
-        files[kind].append({"id": checked.record.id, "path": artifact.path})
+        found_file = {"id": checked.record.id, "path": artifact.path}
+        if checked.finding is Finding.ALTERED:
+            files["altered"].append(found_file)
+        elif checked.finding is Finding.MOVED:
+            files["moved" if artifact.moved else "missing"].append(found_file)
+        elif checked.finding is Finding.UNREADABLE:
+            files["unreadable"].append(found_file | {"error": checked.error})
     bad = sum(map(len, files.values()))
     return {"checked": len(done), "intact": len(done) - bad, **files}
 
@@ -120,7 +124,8 @@ def _lines(result: dict[str, Any]) -> list[str]:
         for kind in ("altered", "missing", "moved", "receipt_altered", "receipt_missing")
         for file in result[kind]
     ]
-    counts = Counter({kind: len(result[kind]) for kind in ("altered", "missing", "moved")})
+    lines += [f"unreadable: {file['id']}: {file['error']}" for file in result["unreadable"]]
+    counts = Counter({kind: len(result[kind]) for kind in ("altered", "missing", "moved", "unreadable")})
     parts = [f"{result['intact']} intact", *(f"{count} {kind}" for kind, count in counts.items() if count)]
     lines.append(f"{result['checked']} {'video' if result['checked'] == 1 else 'videos'}: {', '.join(parts)}")
     if result["altered"]:

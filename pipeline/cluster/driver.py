@@ -46,7 +46,7 @@ SHUTDOWN_GRACE_S: Final = 5.0
 
 
 class ClusterDriver:
-    """One run of a batch on many machines. Not to be used twice."""
+    """One run of a batch on many machines. Not to be used twice. `view` is what it shows of the rows."""
 
     def __init__(
         self,
@@ -60,11 +60,11 @@ class ClusterDriver:
     ) -> None:
         """`epoch` is what the ledger answered when it began; `address` is Ray's, None to start it here."""
         self._config, self._ledger, self._observer = config, ledger, observer
-        self._view = RecordView(records, ledger, observer, config.unselected)
+        self.view = RecordView(records, ledger, observer, config.unselected)
         self._epoch, in_flight = epoch
         # The plan, made since, may have taken rows in doubt out of their slots.
         self._orphans = frozenset(
-            key for key in in_flight if self._view.records[key].state in IN_FLIGHT_STATES
+            key for key in in_flight if self.view.records[key].state in IN_FLIGHT_STATES
         )
         self._address = address
         self._coordinator: RayCoordinatorClient | None = None
@@ -84,7 +84,7 @@ class ClusterDriver:
 
     def records(self) -> list[Record]:
         """Return every record as it was when the ledger was last read."""
-        return list(self._view.records.values())
+        return list(self.view.records.values())
 
     def stop(self, reason: str, notice: str) -> None:
         """Stop submitting on all workers; finish and save what is paid.
@@ -127,7 +127,7 @@ class ClusterDriver:
                 await self._run_epoch()
                 while self._coordinator_error and await self._begin_next_epoch():
                     await self._run_epoch()
-            await self._view.read()
+            await self.view.read()
         except StopRun as error:
             self._fatal_stop = (error.reason, str(error))
         finally:
@@ -153,17 +153,17 @@ class ClusterDriver:
             self._coordinator_error = str(error)
             return
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._view.keep_current)
+            tasks.start_soon(self.view.keep_current)
             await self._supervise(coordinator, tasks)
             tasks.cancel_scope.cancel()
 
     async def _begin_next_epoch(self) -> bool:
         """Begin an epoch for another coordinator, from the ledger alone; False when there may be none."""
-        self._view.deaths += 1
+        self.view.deaths += 1
         await self._kill_all()
         if self._cancelling:
             return False
-        if self._view.deaths > MAX_DEATHS_PER_WORKER * self._config.workers:
+        if self.view.deaths > MAX_DEATHS_PER_WORKER * self._config.workers:
             self._fatal_stop = (StopReason.UNFINISHED, f"the cluster is lost: {self._coordinator_error}")
             return False
         message = (
@@ -171,8 +171,8 @@ class ClusterDriver:
         )
         self._observer.on_event(Event(Topic.NOTE, message, Level.WARNING))
         self._epoch, self._orphans = await self._ledger.begin_epoch()
-        self._view.unfinished.clear()
-        self._view.overdue.clear()
+        self.view.unfinished.clear()
+        self.view.overdue.clear()
         return True
 
     async def _kill_all(self) -> None:
@@ -235,12 +235,12 @@ class ClusterDriver:
         ):
             message = f"worker {name} is silent for {self._config.lease_s:g} s: others go on with its rows"
             self._observer.on_event(Event(Topic.NOTE, message, Level.WARNING))
-            self._view.stale = True
+            self.view.stale = True
         self._last_snapshot = snapshot
-        self._view.unfinished.update(snapshot.unfinished)
-        self._view.overdue |= snapshot.overdue
+        self.view.unfinished.update(snapshot.unfinished)
+        self.view.overdue |= snapshot.overdue
         for record in snapshot.changed_records:
-            self._view.apply(record)
+            self.view.apply(record)
         for event in snapshot.events:
             self._observer.on_event(event)
         if snapshot.stop is not None and snapshot.stop[0] is not StopReason.INTERRUPTED:
@@ -267,10 +267,10 @@ class ClusterDriver:
             self._report_death(name, error)
             stop = None
         del self._workers[name]
-        self._view.deaths += 1
+        self.view.deaths += 1
         with suppress(CoordinatorLost):
             await coordinator.worker_died(name)
-            if stop is None and self._view.deaths > MAX_DEATHS_PER_WORKER * self._config.workers:
+            if stop is None and self.view.deaths > MAX_DEATHS_PER_WORKER * self._config.workers:
                 stop = (StopReason.UNFINISHED, "workers end as fast as they are started")
             if stop is not None and self._fatal_stop is None:
                 self._fatal_stop = stop
@@ -278,13 +278,13 @@ class ClusterDriver:
                 await coordinator.interrupt(stop[1])
 
     def _report_death(self, name: str, error: Exception) -> None:
-        self._view.stale = True
+        self.view.stale = True
         message = f"worker {name} is lost ({ray_client.error_summary(error)}): others go on with its rows"
         self._observer.on_event(Event(Topic.NOTE, message, Level.WARNING))
         self._observer.on_event(Event(Topic.NOTE, f"worker {name}: {error}", Level.DEBUG))
 
     def _outcome(self) -> RunOutcome:
-        return self._view.outcome(self._stop_reasons())
+        return self.view.outcome(self._stop_reasons())
 
     def _stop_reasons(self) -> Iterator[tuple[StopReason, str]]:
         """Yield what kept rows from being submitted; the first counts."""

@@ -32,7 +32,8 @@ within a fiftieth of the driver's time."""
 class RecordView:
     """The records by key, and which rows workers left `unfinished`, with the reason, or `overdue`.
 
-    `stale` asks for another read of the ledger; `deaths` counts processes that died since a row last changed.
+    `stale` asks for another read of the ledger; `deaths` counts processes that died since a row last changed;
+    `unchecked` are saved rows whose files could not be checked before, with the reason.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class RecordView:
         self.stale = False
         self.deaths = 0
         self.unfinished: dict[str, str] = {}
+        self.unchecked: dict[str, str] = {}
         self.overdue: set[str] = set()
         self._ledger, self._observer = ledger, observer
 
@@ -83,7 +85,7 @@ class RecordView:
         state = RunState(self.records)
         state.in_doubt = {key for key, row in self.records.items() if row.state is State.IN_DOUBT}
         final = (State.DONE, State.FAILED, State.IN_DOUBT)
-        state.unfinished = {
+        state.unfinished = self.unchecked | {
             key: why for key, why in self.unfinished.items() if why and self.records[key].state not in final
         }
         state.overdue = self.overdue & state.unfinished.keys()

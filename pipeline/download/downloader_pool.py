@@ -12,7 +12,7 @@ from pipeline import backoff
 from pipeline.bulkhead import Bulkhead
 from pipeline.client import GenerationStatus, Phase
 from pipeline.download.downloader import Deferred, InvalidVideo, Saved, clip_urls
-from pipeline.download.verify import check_saved, describe_findings, transitions_for
+from pipeline.download.verify import check_saved, describe_findings, transitions_for, unreadable_rows
 from pipeline.errors import Conflict, StopReason, StoreError
 from pipeline.events import Level, Topic
 from pipeline.media import preload_decoders
@@ -85,6 +85,7 @@ class DownloaderPool:
         found = await check_saved(run.deps.downloader.store, done, read_all=run.settings.verify)
         for message in describe_findings(found, fetch_missing=run.settings.fetch_missing):
             run.report_event(Topic.NOTE, message, Level.WARNING)
+        run.state.unfinished |= unreadable_rows(found)
         steps = transitions_for(found, fetch_missing=run.settings.fetch_missing)
         for step, outcome in zip(steps, await run.deps.ledger.commit_many(steps), strict=True):
             self._apply_check(step, outcome)

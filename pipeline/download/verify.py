@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from pipeline.bulkhead import Bulkhead
 from pipeline.errors import StoreError
 from pipeline.model import MOVED_MTIME_NS, State, Transition
 
@@ -34,15 +35,18 @@ class Finding(Enum):
     ALTERED = auto()
     UNREAD = auto()
     """Size and time do not settle it: the file has to be read."""
+    UNREADABLE = auto()
+    """It is there and cannot be read: nothing is known of it, so the row stays as it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One row's finding, with the stamp that its file has now."""
+    """One row's finding, with the stamp that its file has now, and why it could not be read."""
 
     record: Record
     finding: Finding
     stamp: FileStamp | None = None
+    error: str = ""
 
     def next_record(self, *, fetch_missing: bool) -> Record | None:
         """Return what the record becomes after this finding, None when it stays. Pure.
@@ -79,11 +83,16 @@ def compare(artifact: Artifact, stamp: FileStamp | None) -> Finding:
 
 
 def describe_findings(found: Sequence[Checked], *, fetch_missing: bool) -> list[str]:
-    """Return one message for each altered file, and one for all that were newly found moved away."""
+    """Return one message for each altered or unreadable file, one for all newly found moved away."""
     messages = [
         f"{checked.record.id}: {checked.record.artifact.path} was altered: fetching it again"
         for checked in found
         if checked.finding is Finding.ALTERED and checked.record.artifact
+    ]
+    messages += [
+        f"{checked.record.id}: the saved video could not be checked: {checked.error}"
+        for checked in found
+        if checked.finding is Finding.UNREADABLE
     ]
     moved = [
         checked.record
@@ -109,6 +118,15 @@ def transitions_for(found: Sequence[Checked], *, fetch_missing: bool) -> list[Tr
     return [Transition(record, changed) for record, changed in after if changed is not None]
 
 
+def unreadable_rows(found: Sequence[Checked]) -> dict[str, str]:
+    """Return why files could not be read, by the key of their row: the run is not through with those."""
+    return {
+        checked.record.key: f"the saved video could not be checked: {checked.error}"
+        for checked in found
+        if checked.finding is Finding.UNREADABLE
+    }
+
+
 async def check_saved(
     store: OutputStore,
     records: Sequence[Record],
@@ -119,7 +137,7 @@ async def check_saved(
     """Check the files of `records`, which are done. Returns those that are not untouched, in their order.
 
     Without `read_all` only files whose size or time differs are read. `on_checked` is called for each
-    record. Raises `StoreError` when the place cannot be read.
+    record. A file that cannot be read is its row's; raises `StoreError` when that is true of most.
     """
     saved = [record for record in records if record.artifact is not None]
     stamps = await store.stamps([path for record in saved for path in _paths(record)])
@@ -169,15 +187,19 @@ async def _read_files(
     stamps: dict[str, FileStamp],
     report: Callable[[Checked], None],
 ) -> None:
-    """Hash the files of `records`, several at once."""
-    queue, errors = iter(records), []
+    """Hash the files of `records`, several at once. Raises `StoreError` when most cannot be read."""
+    queue, errors, bulkhead = iter(records), [], Bulkhead()
 
     async def read(shared: Iterable[Record]) -> None:
         for record in shared:
             try:
                 report(await _read_record(store, record, stamps))
+                bulkhead.on_success()
             except StoreError as error:
-                errors.append(error)
+                report(Checked(record, Finding.UNREADABLE, error=str(error)))
+                if bulkhead.on_crash(record.key):
+                    errors.append(error)
+            if errors:
                 return
 
     async with anyio.create_task_group() as tasks:

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.batch.pictures import picture_delivery
+from pipeline.bulkhead import Bulkhead
 from pipeline.cluster import ClusterConfig
 from pipeline.cluster.driver import ClusterDriver
-from pipeline.download.verify import check_saved, describe_findings, transitions_for
+from pipeline.download.verify import check_saved, describe_findings, transitions_for, unreadable_rows
 from pipeline.errors import Conflict, StopRun
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State
+from pipeline.run_context import common_crash, crash_event, crash_reason
 from pipeline.run_state import unselected
 from pipeline.storage import is_object_url
 
@@ -38,11 +40,12 @@ async def start_cluster(
     `epoch` is what the ledger answered when it began, `shared_durations` what a learner dumped.
     """
     config = prepared.config
-    records, error = await check_artifacts(
-        prepared.plan.records, prepared.batch.ledger, config.store, config.settings, observer
-    )
-    cluster = _make_cluster(records, prepared, epoch, shared_durations, observer)
-    error = error or prepared.submit_error
+    ledger, settings = prepared.batch.ledger, config.settings
+    check = ArtifactCheck(prepared.plan.records, ledger, config.store, settings, observer)
+    await check.run()
+    cluster = _make_cluster(list(check.records.values()), prepared, epoch, shared_durations, observer)
+    cluster.view.unchecked.update(check.unchecked)
+    error = check.error or prepared.submit_error
     if error is not None:
         cluster.stop_submitting(error)
     return cluster
@@ -84,23 +87,62 @@ def _make_cluster(
     )
 
 
-async def check_artifacts(
-    records: Sequence[Record], ledger: Ledger, store: OutputStore, settings: Settings, observer: Observer
-) -> tuple[list[Record], StopRun | None]:
-    """Check what was saved, before workers start; return the records, with what must be fetched again.
+class ArtifactCheck:
+    """Checks what was saved, before workers start; what an odd row causes is that row's.
 
-    With them comes the error that kept them from being checked, if any: an output or a ledger that is away.
+    `records` are the rows after it, by key; `unchecked` has why some could not be checked, and `error` what
+    kept all others from it: an output or a ledger that is away.
     """
-    checked = {record.key: record for record in records}
-    done = [record for record in records if record.state is State.DONE]
-    try:
-        found = await check_saved(store, done, read_all=settings.verify)
-        for message in describe_findings(found, fetch_missing=settings.fetch_missing):
-            observer.on_event(Event(Topic.NOTE, message, Level.WARNING))
-        for outcome in await ledger.commit_many(transitions_for(found, fetch_missing=settings.fetch_missing)):
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        ledger: Ledger,
+        store: OutputStore,
+        settings: Settings,
+        observer: Observer,
+    ) -> None:
+        self.records = {record.key: record for record in records}
+        self.unchecked: dict[str, str] = {}
+        self.error: StopRun | None = None
+        self._ledger, self._store, self._settings, self._observer = ledger, store, settings, observer
+        self._bulkhead = Bulkhead()
+
+    async def run(self) -> None:
+        """Check all rows that are done at once, and each alone if that raises something unexpected."""
+        done = [record for record in self.records.values() if record.state is State.DONE]
+        try:
+            try:
+                await self._check(done)
+            except StopRun:
+                raise
+            except Exception:  # each row alone raises it again, where it is reported
+                for record in done:
+                    await self._check_alone(self.records[record.key])
+        except StopRun as error:
+            self.error = error
+
+    async def _check(self, rows: Sequence[Record]) -> None:
+        fetch_missing = self._settings.fetch_missing
+        found = await check_saved(self._store, rows, read_all=self._settings.verify)
+        for message in describe_findings(found, fetch_missing=fetch_missing):
+            self._observer.on_event(Event(Topic.NOTE, message, Level.WARNING))
+        self.unchecked |= unreadable_rows(found)
+        for outcome in await self._ledger.commit_many(transitions_for(found, fetch_missing=fetch_missing)):
             if isinstance(outcome, Conflict):
-                raise outcome
-            checked[outcome.key] = outcome
-    except StopRun as error:
-        return list(checked.values()), error
-    return list(checked.values()), None
+                self.unchecked[outcome.key] = "another process has it"
+            else:
+                self.records[outcome.key] = outcome
+
+    async def _check_alone(self, row: Record) -> None:
+        try:
+            await self._check([row])
+        except StopRun:
+            raise
+        except Exception as error:  # a bulkhead: whatever a row's data causes, the other rows are checked
+            self._observer.on_event(crash_event(row, error))
+            self.unchecked[row.key] = crash_reason(error)
+            if self._bulkhead.on_crash(row.key):
+                raise common_crash(error) from error
+        else:
+            self._bulkhead.on_success()

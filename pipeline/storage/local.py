@@ -52,7 +52,7 @@ class LocalStore:
         return await self.run_in_thread(lambda: self._write_new(path, data, replaces))
 
     async def read_bytes(self, path: str) -> bytes | None:
-        return await self.run_in_thread(lambda: files.read_bytes(self.resolve(path)))
+        return await self.run_in_thread(lambda: files.read_bytes(self.resolve(path)), "read")
 
     async def stamp(self, path: str) -> FileStamp | None:
         def read() -> FileStamp | None:
@@ -78,34 +78,37 @@ class LocalStore:
             found = ((path, files.stamp_of(self.resolve(path))) for path in paths)
             return {path: stamp for path, stamp in found if stamp is not None}
 
-        return await self.run_in_thread(read)
+        return await self.run_in_thread(read, "read")
 
     async def fingerprint(self, path: str, size_bytes: int) -> str | None:
-        return await self.run_in_thread(lambda: files.sha256_of(self.resolve(path), size_bytes))
+        return await self.run_in_thread(lambda: files.sha256_of(self.resolve(path), size_bytes), "read")
 
     async def aclose(self) -> None:
         """Let idle threads go."""
         self.executor.shutdown(wait=False)
 
-    async def run_in_thread(self, work: Callable[[], T]) -> T:
+    async def run_in_thread(self, work: Callable[[], T], action: str = "write to") -> T:
         """Run `work` in a thread of ours, to its end even when cancelled. Raises `StoreError`.
 
         A part that another process has taken over is a `TransientStoreError`: one of the two has lost its
         right to the row and will notice; for the other one the name is free once it begins anew.
         """
-        with self.uninterrupted():
+        with self.uninterrupted(action):
             return await asyncio.get_running_loop().run_in_executor(self.executor, work)
 
     @contextmanager
-    def uninterrupted(self) -> Generator[None]:
-        """Shield file operations from cancellation, and raise their `OSError` as a `StoreError`."""
+    def uninterrupted(self, action: str = "write to") -> Generator[None]:
+        """Shield file operations from cancellation, and raise their `OSError` as a `StoreError`.
+
+        `action` is what they did, for the message.
+        """
         with anyio.CancelScope(shield=True):
             try:
                 yield
             except files.OwnershipLost as error:
                 raise TransientStoreError(f"cannot write to {error.filename}: {error.strerror}") from error
             except OSError as error:
-                raise files.to_store_error(error, self.root) from error
+                raise files.to_store_error(error, self.root, action) from error
 
     def resolve(self, path: str) -> Path:
         """The place of a relative path; one that leaves the folder is a bug, not a name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import pytest
 
 from pipeline.cli import cli
 from pipeline.model import State
+from pipeline.storage.files import sha256_of
 from tests.integration.engine_harness import EngineHarness
 
 if TYPE_CHECKING:
@@ -55,6 +57,23 @@ def test_what_was_altered_or_is_missing_is_listed(tmp_path: Path, capsys: pytest
     assert (tmp_path / "ledger.sqlite3").read_bytes() == ledger
     assert verify(tmp_path) == 1
     assert "--fetch-missing" in capsys.readouterr().out
+
+
+def test_a_file_that_cannot_be_read_is_listed_and_the_others_are_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unreadable, *_ = anyio.run(make_batch, tmp_path)
+
+    def read(path: Path, size_bytes: int | None = None) -> str | None:
+        if path == unreadable:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return sha256_of(path, size_bytes)
+
+    monkeypatch.setattr("pipeline.storage.files.sha256_of", read)
+    assert verify(tmp_path) == 1
+    printed = capsys.readouterr().out
+    assert f"cannot read {unreadable}: Input/output error" in printed
+    assert "4 videos: 3 intact, 1 unreadable" in printed
 
 
 @pytest.mark.parametrize("read_all", [True, False])

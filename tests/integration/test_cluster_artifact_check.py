@@ -4,18 +4,41 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.errors import StoreError
+import pytest
+
+from pipeline.bulkhead import MIN_ROWS
+from pipeline.download.verify import Finding, check_saved
+from pipeline.errors import StopReason, StoreError
+from pipeline.events import Topic
 from pipeline.model import State
-from pipeline.runner.on_cluster import check_artifacts
+from pipeline.runner.on_cluster import ArtifactCheck
 from pipeline.settings import Settings
 from pipeline.storage import LocalStore
 from tests.integration.engine_harness import EngineHarness
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from pipeline.storage import FileStamp
+
+
+class OddStore(LocalStore):
+    """Some files cannot be read, others raise what no store should."""
+
+    def __init__(
+        self, root: Path, *, unreadable: Collection[int] = (0,), odd: Collection[int] = (1,)
+    ) -> None:
+        super().__init__(root)
+        self.unreadable, self.odd = unreadable, odd
+
+    async def fingerprint(self, path: str, size_bytes: int) -> str | None:
+        number = int(path.removeprefix("videos/row-").removesuffix(".mp4"))
+        if number in self.odd:
+            raise ValueError("odd")
+        if number in self.unreadable:
+            raise StoreError(f"cannot read {path}: Input/output error")
+        return await super().fingerprint(path, size_bytes)
 
 
 class UnreadableStore(LocalStore):
@@ -32,10 +55,10 @@ async def test_altered_is_fetched_again_and_moved_stays_done(tmp_path: Path) -> 
         assert moved is not None
         (tmp_path / altered.path).write_bytes(b"cut")
         (tmp_path / moved.path).unlink()
-        checked, error = await check_artifacts(
-            records, harness.ledger, LocalStore(tmp_path), Settings(), harness.observer
-        )
-        assert error is None
+        check = ArtifactCheck(records, harness.ledger, LocalStore(tmp_path), Settings(), harness.observer)
+        await check.run()
+        checked = list(check.records.values())
+        assert check.error is None
         assert [record.state for record in checked] == [State.DONE, State.READY, State.DONE]
         assert checked == await harness.ledger.load()
         assert checked[1].artifact == altered
@@ -49,8 +72,51 @@ async def test_unavailable_output_is_reported_and_nothing_is_downloaded_again(tm
     async with EngineHarness(tmp_path) as harness:
         await harness.run(6)
         records = await harness.ledger.load()
-        checked, error = await check_artifacts(
+        check = ArtifactCheck(
             records, harness.ledger, UnreadableStore(tmp_path), Settings(), harness.observer
         )
-        assert isinstance(error, StoreError)
-        assert checked == records == await harness.ledger.load()
+        await check.run()
+        assert isinstance(check.error, StoreError)
+        assert list(check.records.values()) == records == await harness.ledger.load()
+
+
+async def test_an_odd_or_unreadable_row_is_left_and_the_others_are_checked(tmp_path: Path) -> None:
+    """The file of row 0 cannot be read, the check of row 1 raises, row 2 was altered."""
+    store = OddStore(tmp_path)
+    async with EngineHarness(tmp_path) as harness:
+        await harness.run(4)
+        records = await harness.ledger.load()
+        (tmp_path / "videos" / "row-2.mp4").write_bytes(b"cut")
+        check = ArtifactCheck(records, harness.ledger, store, Settings(verify=True), harness.observer)
+        await check.run()
+        assert check.error is None
+        states = [record.state for record in check.records.values()]
+        assert states == [State.DONE, State.DONE, State.READY, State.DONE]
+        unreadable, crashed = (check.unchecked[record.key] for record in records[:2])
+        assert len(check.unchecked) == 2
+        assert "cannot read" in unreadable
+        assert "ValueError: odd" in crashed
+        [crash] = [event for event in harness.observer.events if event.topic is Topic.CRASH]
+        assert "odd" in str(crash.facts["traceback"])
+
+
+async def test_what_raises_for_many_rows_stops_the_check(tmp_path: Path) -> None:
+    async with EngineHarness(tmp_path) as harness:
+        await harness.run(8)
+        records = await harness.ledger.load()
+        store = OddStore(tmp_path, odd=range(8))
+        check = ArtifactCheck(records, harness.ledger, store, Settings(verify=True), harness.observer)
+        await check.run()
+        assert check.error is not None
+        assert check.error.reason is StopReason.CRASH
+        assert len(check.unchecked) == MIN_ROWS
+
+
+async def test_files_that_cannot_be_read_are_the_outputs_when_they_are_many(tmp_path: Path) -> None:
+    async with EngineHarness(tmp_path) as harness:
+        await harness.run(8)
+        records = await harness.ledger.load()
+        with pytest.raises(StoreError, match="cannot read"):
+            await check_saved(OddStore(tmp_path, unreadable=range(8), odd=()), records, read_all=True)
+        found = await check_saved(OddStore(tmp_path, odd=()), records, read_all=True)
+        assert [checked.finding for checked in found] == [Finding.UNREADABLE]

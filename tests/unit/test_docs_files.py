@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 UNITS = sorted((DOCS / "systemd").iterdir())
 VEOBATCH = [sys.executable, "-m", "pipeline"]
+_TEXTS = {".py", ".md", ".html", ".js", ".css", ".yml", ".yaml"}
 
 
 def unit(name: str) -> configparser.RawConfigParser:
@@ -163,3 +164,19 @@ def test_a_meaning_too_few_or_too_many_is_refused() -> None:
         generate.meanings(["new"], {})
     with pytest.raises(SystemExit, match="meanings differ"):
         generate.meanings([], {"old": "gone"})
+
+
+@pytest.mark.parametrize(
+    "riddle",
+    [
+        "before anything is learned", "spent where they pay", "waits for the next run",
+        "time left not known", "not delivered is said", "Not every end can be told", "come to stand",
+        "colour nowhere", "Let images lie", "may stand in them", "not yet noticed", "pace of looks",
+    ],
+)  # fmt: skip
+def test_a_sentence_that_engineers_had_to_read_twice_stays_gone(riddle: str) -> None:
+    texts = [ROOT / name for name in ("README.md", "CHANGELOG.md", "action.yml")]
+    for folder in ("pipeline", "docs", "jobs", "benchmarks"):
+        texts += [path for path in (ROOT / folder).rglob("*") if path.suffix in _TEXTS]
+    assert len(texts) > 300
+    assert [path for path in texts if riddle in path.read_text(encoding="utf-8")] == []

@@ -294,8 +294,9 @@ def test_media_warnings_reach_the_page() -> None:
 def test_ten_thousand_rows_are_written_in_time() -> None:
     rows = [done(index) for index in range(10_000)]
     began = time.process_time()
-    page(rows)
+    html = page(rows)
     assert time.process_time() - began < 5
+    assert len(html) < 2_000_000, "rows are compressed: a hundred thousand fit into a page of some megabytes"
 
 
 def test_many_runs_still_fit_the_width() -> None:

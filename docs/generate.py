@@ -117,6 +117,7 @@ STOP_MEANING: Final = {
     StopReason.LEDGER: "the ledger cannot be used, or another process holds the folder",
     StopReason.IN_DOUBT: "rows are in doubt and the vendor's log does not settle them yet",
     StopReason.UNREACHABLE: "the API cannot be reached",
+    StopReason.IMAGE_STORE: "the image store takes no picture, or signs no link",
     StopReason.CRASH: "unexpected errors in several rows, or one outside of them; the log has the traceback",
     StopReason.INTERRUPTED: "Ctrl-C, SIGTERM or a closed terminal",
 }

@@ -15,6 +15,7 @@ from anyio import create_memory_object_stream, create_task_group
 from pipeline.download.downloader_pool import DownloaderPool
 from pipeline.errors import StopReason, StopRun
 from pipeline.events import Level, Topic
+from pipeline.images.delivery import PREPARERS
 from pipeline.model import State
 from pipeline.poll.poller_pool import PollerPool
 from pipeline.reconcile.reconciler_pool import ReconcilerPool
@@ -81,9 +82,10 @@ class Engine:
                 tasks.start_soon(self._run_worker, poller_pool.dispatcher.dispatch, due_in)
                 tasks.start_soon(self._run_worker, poller_pool.dispatcher.expire_deadlines, due_in.clone())
                 tasks.start_soon(self._run_worker, reconciler_pool.work)
-                if run.deps.pictures is not None:
-                    pending = [run.state.records[key] for _, _, key in sorted(run.state.pending)]
-                    tasks.start_soon(run.deps.pictures.prefetch, pending)
+                if (pictures := run.deps.pictures) is not None:
+                    pictures.expect(run.state.records[key] for _, _, key in sorted(run.state.pending))
+                    for _ in range(PREPARERS):
+                        tasks.start_soon(pictures.prepare_ahead)
                 await downloader_pool.resume()
                 poller_pool.resume()
                 self._started.set()
@@ -103,6 +105,8 @@ class Engine:
         """Take further rows in, wherever they stand, as if the run had begun with them."""
         await self._started.wait()
         state = self._run.state
+        if self._run.deps.pictures is not None:
+            self._run.deps.pictures.expect(row for row in records if row.state is State.PENDING)
         for record in records:
             state.records[record.key] = record
             state.unfinished.pop(record.key, None)

@@ -35,6 +35,7 @@ class StopReason(StrEnum):
     LEDGER = "ledger"
     IN_DOUBT = "in_doubt"
     UNREACHABLE = "unreachable"
+    IMAGE_STORE = "image_store"
     CRASH = "crash"
     INTERRUPTED = "interrupted"
 

@@ -7,17 +7,20 @@ prepared in worker threads, ahead of the rows that need them; each is prepared a
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
-from collections import Counter
+from collections import deque
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard
 
 import anyio
 from anyio import to_thread
 
-from pipeline.images.prepared import Fit, PictureError, PictureTrouble, Prepared
+from pipeline.errors import StopRun
+from pipeline.images.ahead import Lookahead
+from pipeline.images.prepared import Fit, PictureError, PictureTrouble, Prepared, changed_meanwhile
 from pipeline.images.published import find_published
 from pipeline.manifest.local_files import PREFIX, image_sha256, is_reference, referenced
 
@@ -33,8 +36,17 @@ if TYPE_CHECKING:
     from pipeline.model import Record
     from pipeline.settings import Settings
 
-MAX_AHEAD: Final = 128
-"""How many converted pictures may lie on the disk before the rows that need them are submitted."""
+PREPARERS: Final = 4
+"""How many pictures are prepared, checked or uploaded at once, ahead of the rows that need them."""
+
+MIN_ROWS_AHEAD: Final = 128
+MAX_ROWS_AHEAD: Final = 1024
+MAX_KEPT_BYTES: Final = 1_000_000_000
+"""Converted pictures of later rows are kept on the disk up to this; beyond it they are converted again."""
+
+_MAX_SPARE: Final = 64
+"""Pictures kept although no row waits for them: as many as there are submitters, since a create that is
+rate limited comes back."""
 
 _THREADS: Final = 2
 _MAX_LARGE_BODIES: Final = 4
@@ -93,10 +105,39 @@ class Pictures:
         self._store = _open_store(delivery.settings)
         self._ready: dict[_Key, _Ready | PictureError] = {}
         self._locks: dict[_Key, anyio.Lock] = {}
-        self._uses: Counter[_Key] = Counter()
+        slots = delivery.settings.concurrency
+        self._ahead = Lookahead(max(MIN_ROWS_AHEAD, min(slots, MAX_ROWS_AHEAD)))
+        self._moved = anyio.Event()
+        self._spare: deque[_Key] = deque()
         self._threads = anyio.CapacityLimiter(_THREADS)
         self._large_bodies = anyio.CapacityLimiter(_MAX_LARGE_BODIES)
-        self._used = anyio.Event()
+
+    def expect(self, records: Iterable[Record]) -> None:
+        """Take in rows, in the order in which they will be submitted."""
+        self._ahead.expect(records)
+        self._wake_preparers()
+
+    async def prepare_ahead(self) -> None:
+        """Prepare the pictures of the rows that are submitted next, for ever; any number may do so."""
+        while True:
+            if not await self.prepare_next():
+                await self._moved.wait()
+
+    async def prepare_next(self) -> bool:
+        """Prepare the next row's pictures; return False when enough rows are prepared for."""
+        record = self._ahead.next()
+        if record is None:
+            return False
+        with suppress(PictureError, StopRun):  # for the row itself to meet
+            for key in self._keys(json.loads(record.body)):
+                # A picture that another preparer has is not waited for: the next row's may differ.
+                if key not in self._locks or not self._locks[key].locked():
+                    await self._prepared(key)
+        return True
+
+    def _wake_preparers(self) -> None:
+        self._moved.set()
+        self._moved = anyio.Event()
 
     @asynccontextmanager
     async def body(self, record: Record) -> AsyncIterator[str]:
@@ -108,27 +149,19 @@ class Pictures:
         if not referenced(body):
             yield record.body
             return
-        for key in self._keys(body):
+        self._ahead.begin(record)
+        self._wake_preparers()
+        keys = self._keys(body)
+        for key in keys:
             await self._prepared(key)
-        async with self._large_bodies:
+        by_value = any(way is Way.VALUE for _, way, _ in keys)
+        async with self._large_bodies if by_value else nullcontext():
             filled = {name: await self._filled(body, name, value) for name, value in body.items()}
             yield json.dumps(filled, ensure_ascii=False, separators=(",", ":"))
-        for key in self._keys(body):
-            await self._release(key)
-
-    async def prefetch(self, records: Iterable[Record]) -> None:
-        """Prepare the pictures of `records`, in their order, ahead of the rows that need them."""
-        keys: list[_Key] = []
-        for record in records:
-            if PREFIX in record.body:
-                with suppress(PictureError):
-                    keys += self._keys(json.loads(record.body))
-        self._uses = Counter(keys)
-        for key in dict.fromkeys(keys):
-            while self._lying() >= MAX_AHEAD:
-                await self._used.wait()
-            with suppress(PictureError):
-                await self._prepared(key)
+        unneeded = self._ahead.finish(record)
+        for key in keys:
+            if key[0] in unneeded:
+                await self._retire(key)
 
     def _keys(self, body: dict[str, Any]) -> list[_Key]:
         model, fit = str(body.get("model")), self._delivery.fit(body)
@@ -158,7 +191,7 @@ class Pictures:
         if isinstance(ready, Prepared):
             try:
                 return await to_thread.run_sync(_data_uri, ready)
-            except FileNotFoundError:  # a row that was sent a second time has used up the count of uses
+            except FileNotFoundError:  # removed meanwhile: no row seemed to need it, or the disk had no room
                 self._ready.pop(key, None)
                 return await self._filled(body, field, value)
         return self._store.link(ready) if way is Way.LINK and self._store is not None else ready
@@ -186,27 +219,39 @@ class Pictures:
 
         prepared = await to_thread.run_sync(prepare, file, self._folder, fit, limiter=self._threads)
         if self._store is None:
+            await self._make_room()
             return prepared
         try:
             return await self._store.upload(prepared)
         finally:
             await self._remove(prepared)
 
-    def _lying(self) -> int:
-        return sum(self._is_converted(one) for one in self._ready.values())
+    async def _retire(self, key: _Key) -> None:
+        """Remove a picture that no row waits for, once others have become spare after it."""
+        self._spare.append(key)
+        if len(self._spare) > _MAX_SPARE:
+            oldest = self._spare.popleft()
+            if not self._ahead.is_needed(oldest[0]):
+                await self._discard(oldest)
 
-    def _is_converted(self, ready: object) -> bool:
+    async def _make_room(self) -> None:
+        """Remove the oldest converted pictures beyond `MAX_KEPT_BYTES`, but none that is needed soon."""
+        kept = [(key, ready.size_bytes) for key, ready in self._ready.items() if self._is_converted(ready)]
+        surplus = sum(size_bytes for _, size_bytes in kept) - MAX_KEPT_BYTES
+        for key, size_bytes in kept:
+            if surplus > 0 and not self._ahead.is_needed_soon(key[0]):
+                surplus -= size_bytes
+                await self._discard(key)
+
+    def _is_converted(self, ready: object) -> TypeGuard[Prepared]:
         return isinstance(ready, Prepared) and ready.path.parent == self._folder
 
-    async def _release(self, key: _Key) -> None:
-        """Remove a converted picture once no row waits for it; one that does prepares it again."""
-        self._uses[key] -= 1
+    async def _discard(self, key: _Key) -> None:
+        """Remove a converted picture; a row that needs it after all prepares it again."""
         ready = self._ready.get(key)
-        if self._uses[key] <= 0 and isinstance(ready, Prepared):
+        if self._is_converted(ready):
             del self._ready[key]
             await self._remove(ready)
-            self._used.set()
-            self._used = anyio.Event()
 
     async def _remove(self, prepared: Prepared) -> None:
         if self._is_converted(prepared):
@@ -227,8 +272,10 @@ def _open_store(settings: Settings) -> ImageStore | None:
 
 
 def _data_uri(prepared: Prepared) -> str:
-    data = base64.b64encode(prepared.path.read_bytes()).decode("ascii")
-    return f"data:{prepared.content_type};base64,{data}"
+    data = prepared.path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != prepared.sha256:  # an original that was written over since
+        raise changed_meanwhile()
+    return f"data:{prepared.content_type};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def body_to_send(pictures: Pictures | None, record: Record) -> AbstractAsyncContextManager[str]:

@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import io
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+import threading
+from contextlib import contextmanager, nullcontext
+from typing import IO, TYPE_CHECKING, Final
 
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from pipeline.errors import StoreError
 from pipeline.extras import install_command
+from pipeline.images.convert import (
+    LARGE_PX,
+    MAX_IMAGE_BYTES,
+    MAX_SIDE_PX,
+    ORIENTATION,
+    convert,
+    needed_ratio,
+)
 from pipeline.images.header import ImageInfo, NotAnImageError, read_image_info
-from pipeline.images.prepared import Fit, PictureError, PictureTrouble, Prepared
+from pipeline.images.prepared import Fit, PictureError, PictureTrouble, Prepared, changed_meanwhile
 from pipeline.manifest.fields import MediaKind
 
 if TYPE_CHECKING:
@@ -24,21 +34,10 @@ if TYPE_CHECKING:
 
     from pipeline.manifest.local_files import LocalFile
 
-MAX_IMAGE_BYTES: Final = 8_000_000
-"""The lowest limit among those behind Veo: fal.ai's schema of Veo 3.1 says "up to 8MB"."""
-
-MAX_SIDE_PX: Final = 4096
-"""More than any model renders (1080p); a larger picture only costs time on the way."""
-
-_ENOUGH_PX: Final = 1440
-"""What a picture that is converted keeps at least on either side, if it has that: clips have 1080."""
-
 MAX_PIXELS: Final = 400_000_000
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit, a warning, is 89 megapixels
-_QUALITIES: Final = (95, 88, 80, 70)
 _PICTURE_TYPES: Final = {"JPEG": ("image/jpeg", "jpg"), "PNG": ("image/png", "png")}
-ASPECT_RATIOS: Final = {"16:9": 16 / 9, "9:16": 9 / 16, "1:1": 1.0, "4:3": 4 / 3, "3:4": 3 / 4}
-_SAME_SHAPE: Final = 0.01
+_LARGE_LOCK: Final = threading.Lock()
 
 
 def read_info(file: LocalFile) -> ImageInfo:
@@ -49,7 +48,7 @@ def read_info(file: LocalFile) -> ImageInfo:
     with _opened(file) as image:
         _check_end(file, image.format or "")
         width, height = image.size
-        if image.getexif().get(0x0112, 1) >= 5:  # EXIF orientations 5 to 8 are turned by a quarter
+        if image.getexif().get(ORIENTATION, 1) >= 5:  # EXIF orientations 5 to 8 are turned by a quarter
             width, height = height, width
         return ImageInfo((image.format or "").lower(), width, height)
 
@@ -57,31 +56,57 @@ def read_info(file: LocalFile) -> ImageInfo:
 def prepare(file: LocalFile, folder: Path, fit: Fit | None = None) -> Prepared:
     """Return the picture as it is sent; a converted one is written into `folder`.
 
-    Raises `PictureError` for one that is broken, and for a file that is not what the manifest named any more.
+    Raises `PictureError` for one that is broken, and for a file that is not what the manifest named any more,
+    and `StoreError` when a converted one cannot be written.
     """
-    data = _read_unchanged(file)
     # By its source: two pictures may become the same bytes, and each is removed when its own rows are sent.
     made = folder / f"{file.sha256}{f'-{fit.how}-{fit.aspect_ratio}'.replace(':', 'x') if fit else ''}"
-    if file.kind is MediaKind.VIDEO:
-        content_type, extension = _video_type(data)
-        return _keep(file.path or made, data, content_type, extension)
-    with _opened(file, data) as image:
-        if _is_fine(image, len(data), fit):
-            content_type, extension = _PICTURE_TYPES[image.format or ""]
-            _decode_small(image)
-            return _keep(file.path or made, data, content_type, extension)
-        data = _convert(image, fit)
-    return _keep(made, data, "image/jpeg", "jpg")
+    with _unchanged(file) as (source, size_bytes):
+        if file.kind is MediaKind.VIDEO:
+            found: tuple[str, str] | bytes = _video_type(source.read(64))
+        else:
+            with _opened(file, source) as image, _few_large(image):
+                found = _as_it_is(image, size_bytes, fit) or convert(image, fit)
+        if isinstance(found, tuple):
+            path = file.path or _write(made, file.read())
+            return Prepared(path, file.sha256, size_bytes, *found)
+    _write(made, found)
+    return Prepared(made, hashlib.sha256(found).hexdigest(), len(found), "image/jpeg", "jpg")
 
 
-def _read_unchanged(file: LocalFile) -> bytes:
+@contextmanager
+def _unchanged(file: LocalFile) -> Iterator[tuple[IO[bytes], int]]:
+    """Open a file for reading, with its size; raise when it is not, or does not stay, what it was."""
     try:
-        data = file.read()
+        with file.path.open("rb") if file.path is not None else io.BytesIO(file.read()) as source:
+            digest = hashlib.file_digest(source, "sha256").hexdigest()
+            size_bytes = source.tell()
+            before = file.path.stat() if file.path is not None else None
+            source.seek(0)
+            if digest != file.sha256:
+                raise changed_meanwhile()
+            yield source, size_bytes
+            if file.path is not None and before is not None:
+                after = file.path.stat()
+                if (after.st_mtime_ns, after.st_size) != (before.st_mtime_ns, before.st_size):
+                    raise changed_meanwhile()
     except OSError as error:
         raise PictureError(f"it cannot be read: {error.strerror}", PictureTrouble.TRANSIENT) from error
-    if hashlib.sha256(data).hexdigest() != file.sha256:
-        raise PictureError("it was changed while the run was going on", PictureTrouble.TRANSIENT)
-    return data
+
+
+@contextmanager
+def _few_large(image: Image.Image) -> Iterator[None]:
+    """Let one large picture at a time be in memory: 100 megapixels take 400 MB."""
+    with _LARGE_LOCK if image.width * image.height > LARGE_PX else nullcontext():
+        yield
+
+
+def _as_it_is(image: Image.Image, size_bytes: int, fit: Fit | None) -> tuple[str, str] | None:
+    """Return the type and the extension of a picture that can be sent as it is, having read all of it."""
+    if not _is_fine(image, size_bytes, fit):
+        return None
+    _decode_small(image)
+    return _PICTURE_TYPES[image.format or ""]
 
 
 def _video_type(data: bytes) -> tuple[str, str]:
@@ -93,12 +118,11 @@ def _video_type(data: bytes) -> tuple[str, str]:
 
 
 @contextmanager
-def _opened(file: LocalFile, data: bytes | None = None) -> Iterator[Image.Image]:
+def _opened(file: LocalFile, source: IO[bytes] | None = None) -> Iterator[Image.Image]:
     """Open a picture; whatever its decoder raises is a `PictureError`."""
     _register_heif()
-    source = io.BytesIO(data) if data is not None else file.path or io.BytesIO(file.read())
     try:
-        with Image.open(source) as image:
+        with Image.open(source or file.path or io.BytesIO(file.read())) as image:
             if image.width * image.height > MAX_PIXELS:
                 megapixels = image.width * image.height // 1_000_000
                 raise PictureError(f"it has {megapixels} megapixels, and 400 are the most")
@@ -149,19 +173,13 @@ def _is_fine(image: Image.Image, size_bytes: int, fit: Fit | None) -> bool:
     return (
         image.format in _PICTURE_TYPES
         and image.mode in ("RGB", "L")
-        and image.getexif().get(0x0112, 1) == 1
+        and image.getexif().get(ORIENTATION, 1) == 1
         and "transparency" not in image.info
         and getattr(image, "n_frames", 1) == 1
         and size_bytes <= MAX_IMAGE_BYTES
         and max(image.size) <= MAX_SIDE_PX
-        and _needed_fit(image.size, fit) is None
+        and needed_ratio(image.size, fit) is None
     )
-
-
-def _needed_fit(size: tuple[int, int], fit: Fit | None) -> float | None:
-    """Return the shape that a picture has to be brought to, None when it has it."""
-    ratio = ASPECT_RATIOS.get(fit.aspect_ratio) if fit is not None else None
-    return None if ratio is None or abs(size[0] / size[1] / ratio - 1) <= _SAME_SHAPE else ratio
 
 
 def _decode_small(image: Image.Image) -> None:
@@ -170,61 +188,12 @@ def _decode_small(image: Image.Image) -> None:
     image.load()
 
 
-def _convert(image: Image.Image, fit: Fit | None) -> bytes:
-    image.seek(0)
-    image.draft("RGB", (_ENOUGH_PX, _ENOUGH_PX))  # a JPEG of 12 megapixels takes a quarter of the memory
-    picture = _to_rgb(ImageOps.exif_transpose(image))
-    picture.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), reducing_gap=3.0)
-    ratio = _needed_fit(picture.size, fit)
-    if ratio is not None and fit is not None:
-        picture = _fitted(picture, ratio, fit.how)
-    for quality in _QUALITIES:
-        file = io.BytesIO()
-        picture.save(file, "JPEG", quality=quality, icc_profile=picture.info.get("icc_profile"))
-        if file.tell() <= MAX_IMAGE_BYTES:
-            break
-    return file.getvalue()
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Return a picture in 8-bit RGB: what is transparent becomes white, CMYK is translated."""
-    if image.mode.startswith(("I", "F")):
-        _, high = image.convert("F").getextrema()
-        most = high if isinstance(high, float) else 255.0
-        scale = 255 / (65535.0 if most > 255 else 255.0 if most > 1 else 1.0)
-        return image.convert("F").point(lambda value: value * scale + 0.0).convert("L").convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    profile = image.info.get("icc_profile")
-    if image.mode in ("CMYK", "LAB") and profile:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            made = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        except ImageCms.PyCMSError:
-            made = None
-        if made is not None:
-            made.info.pop("icc_profile", None)
-            return made
-    converted = image.convert("RGB")
-    if image.mode not in ("RGB", "P"):
-        converted.info.pop("icc_profile", None)  # it describes the colours of before
-    return converted
-
-
-def _fitted(picture: Image.Image, ratio: float, how: str) -> Image.Image:
-    width, height = picture.size
-    wider = width / height > ratio
-    if how == "crop":
-        size = (round(height * ratio), height) if wider else (width, round(width / ratio))
-        return ImageOps.fit(picture, size)
-    size = (width, round(width / ratio)) if wider else (round(height * ratio), height)
-    return ImageOps.pad(picture, size)
-
-
-def _keep(path: Path, data: bytes, content_type: str, extension: str) -> Prepared:
-    """Return what travels; it is written to `path` when it is not there."""
-    if not path.exists():
+def _write(path: Path, data: bytes) -> Path:
+    """Write what travels to `path`, whole or not at all, and return the path."""
+    unfinished = path.with_name(f"{path.name}.{threading.get_ident()}")
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return Prepared(path, hashlib.sha256(data).hexdigest(), len(data), content_type, extension)
+        unfinished.write_bytes(data)
+        return unfinished.replace(path)
+    except OSError as error:
+        raise StoreError(f"a converted picture cannot be written: {error.strerror}") from error

@@ -26,6 +26,11 @@ class PictureError(Exception):
         self.kind = kind
 
 
+def changed_meanwhile() -> PictureError:
+    """Return the error for a file that is not what the manifest named any more."""
+    return PictureError("it was changed while the run was going on", PictureTrouble.TRANSIENT)
+
+
 @dataclass(frozen=True, slots=True)
 class Fit:
     """What becomes of a picture whose shape is not the clip's: `pad` it with black, or `crop` it."""

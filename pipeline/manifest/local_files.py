@@ -34,6 +34,7 @@ FILES_BELOW: Final = "VEOBATCH_FILES_BELOW"
 """The variable with the folder that holds all files a manifest may name; unset, they lie anywhere."""
 
 _REFERENCE: Final = re.compile(rf"{PREFIX}[0-9a-f]{{64}}")
+_REFERENCE_IN_JSON: Final = re.compile(rf'"{PREFIX}([0-9a-f]{{64}})"')
 _IMAGE_IN_BODY: Final = re.compile(rf'"image_url":"{PREFIX}([0-9a-f]{{64}})"')
 _REMOTE: Final = re.compile(r"https?:|[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _SHOWN_DATA_CHARS: Final = 40
@@ -170,6 +171,11 @@ def referenced(body: Any) -> list[str]:
         parts = body.values() if isinstance(body, dict) else body
         return [sha256 for part in parts for sha256 in referenced(part)]
     return [body.removeprefix(PREFIX)] if is_reference(body) else []
+
+
+def references_in(body_json: str) -> list[str]:
+    """Return the hashes of the files that a record's body stands for, without reading the whole of it."""
+    return _REFERENCE_IN_JSON.findall(body_json)
 
 
 def image_sha256(body_json: str) -> str:

@@ -26,6 +26,7 @@ HINTS: Final = {
     StopReason.DISK: "once the output can be written",
     StopReason.LEDGER: "once the ledger can be used",
     StopReason.UNREACHABLE: "once the API can be reached",
+    StopReason.IMAGE_STORE: "once the image store takes pictures",
     StopReason.IN_DOUBT: "asks the log again; --resubmit-in-doubt submits them again and may pay twice",
 }
 RUN_FACTS_NAME: Final = "last_run"

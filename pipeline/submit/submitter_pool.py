@@ -165,7 +165,7 @@ class SubmitterPool:
                 await self._fail(record, Failure("image", message))
             case PictureTrouble.STORE:
                 self._put_back(record)
-                run.stop_submitting(StopReason.UNREACHABLE, str(error))
+                run.stop_submitting(StopReason.IMAGE_STORE, str(error))
             case PictureTrouble.TRANSIENT:
                 run.deps.budget.release(record.key)
                 run.state.unfinished[record.key] = f"{message}; the next run tries again"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
 import botocore.session
@@ -17,7 +19,7 @@ from moto.server import ThreadedMotoServer
 
 from pipeline.images.delivery import PictureDelivery, Pictures
 from pipeline.images.prepare import prepare
-from pipeline.images.prepared import PictureError, PictureTrouble
+from pipeline.images.prepared import Fit, PictureError, PictureTrouble, Prepared
 from pipeline.manifest import load
 from pipeline.plan import new_record
 from pipeline.settings import Settings
@@ -27,9 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from pipeline.manifest.local_files import LocalFile
     from pipeline.model import Record
 
 ROWS_A_PICTURE = 20
+STAMP = "%Y%m%dT%H%M%SZ"
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +103,13 @@ def as_prepared(delivery: PictureDelivery, record: Record, folder: Path) -> byte
     return prepare(delivery.files[sha256], folder).path.read_bytes()
 
 
+async def prepared_ahead(pictures: Pictures, records: list[Record]) -> None:
+    """Let the pictures of all rows be prepared, none of which is submitted yet."""
+    pictures.expect(records)
+    while await pictures.prepare_next():
+        pass
+
+
 def texts_on_disk(folder: Path) -> str:
     return "".join(path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file())
 
@@ -117,7 +128,7 @@ async def test_each_link_leads_to_the_picture_as_prepared_and_each_is_uploaded_o
                 assert response.status == 200
                 assert await response.read() == as_prepared(delivery, record, tmp_path / "expected")
     assert len(uploads) == len(set(uploads)) == 3
-    assert not list((tmp_path / "made").iterdir()), "nothing converted is left"
+    assert not list((tmp_path / "made").iterdir()), "what was uploaded does not stay"
     assert "X-Amz" not in texts_on_disk(tmp_path)
 
 
@@ -135,11 +146,43 @@ async def test_a_link_is_made_when_the_row_is_submitted(
     monkeypatch.setattr(obstore, "sign", signed)
     async with aiohttp.ClientSession() as session:
         pictures = Pictures(delivery, tmp_path / "made", session)
-        await pictures.prefetch(records)
+        await prepared_ahead(pictures, records)
         made_early = len(lives)
         await image_url(pictures, records[0])
     assert len(lives) == made_early + 1, "preparing ahead signs nothing"
     assert lives[-1] > Settings().timeout, "it outlives the deadline"
+
+
+async def test_links_work_at_submission_after_an_hours_wait(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The signing clock is given, and the vendor heeds a link's age before it fetches it, as S3 does."""
+    records, delivery = batch(tmp_path, Settings(image_store=bucket, image_link_life=600))
+    now, sign = datetime(2026, 1, 1, tzinfo=UTC), obstore.sign
+
+    def signed_now(store: Any, method: Any, paths: Any, expires_in: Any) -> str:
+        return re.sub(
+            r"X-Amz-Date=[0-9TZ]+", f"X-Amz-Date={now:{STAMP}}", sign(store, method, paths, expires_in)
+        )
+
+    async def fetched(link: str) -> bytes | None:
+        query = parse_qs(urlsplit(link).query)
+        began = datetime.strptime(query["X-Amz-Date"][0], STAMP).replace(tzinfo=UTC)
+        if not 0 <= (now - began).total_seconds() <= float(query["X-Amz-Expires"][0]):
+            return None
+        async with session.get(link) as response:
+            return await response.read() if response.status == 200 else None
+
+    monkeypatch.setattr(obstore, "sign", signed_now)
+    async with aiohttp.ClientSession() as session:
+        pictures = Pictures(delivery, tmp_path / "made", session)
+        await prepared_ahead(pictures, records)
+        first = await image_url(pictures, records[0])
+        for record in (*records[:4], records[0]):  # the first one comes back, too
+            now += timedelta(hours=1)
+            link = await image_url(pictures, record)
+            assert await fetched(link) == as_prepared(delivery, record, tmp_path / "expected")
+        assert await fetched(first) is None, "the vendor does look at a link's age"
 
 
 async def test_a_public_bucket_needs_no_signature(bucket: str, tmp_path: Path) -> None:
@@ -164,12 +207,60 @@ async def test_by_value_the_picture_is_in_the_request_and_nothing_is_left(tmp_pa
     records, delivery = batch(tmp_path, Settings(), by_value=True)
     async with aiohttp.ClientSession() as session:
         pictures = Pictures(delivery, tmp_path / "made", session)
-        await pictures.prefetch(records)
+        await prepared_ahead(pictures, records)
         for record in records:
             head, _, data = (await image_url(pictures, record)).partition(";base64,")
             assert head in ("data:image/jpeg", "data:image/png")
             assert base64.b64decode(data) == as_prepared(delivery, record, tmp_path / "expected")
-    assert not list((tmp_path / "made").iterdir())
+    assert {path.name for path in (tmp_path / "made").iterdir()} <= {
+        json.loads(record.body)["image_url"].removeprefix("sha256:") for record in records
+    }
+
+
+async def test_an_original_that_is_written_over_after_it_was_prepared_is_not_sent(tmp_path: Path) -> None:
+    records, delivery = batch(tmp_path, Settings(), by_value=True)
+    async with aiohttp.ClientSession() as session:
+        pictures = Pictures(delivery, tmp_path / "made", session)
+        await prepared_ahead(pictures, records)
+        write_picture(tmp_path / "stills" / "a.jpg", "png")
+        with pytest.raises(PictureError, match="changed") as caught:
+            await image_url(pictures, records[0])
+    assert caught.value.kind is PictureTrouble.TRANSIENT
+
+
+async def test_submission_never_waits_for_preparation_once_it_has_begun(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each row finds its picture prepared, also one that did not stay on the disk since its last row."""
+    monkeypatch.setattr("pipeline.images.delivery.MIN_ROWS_AHEAD", 4)
+    monkeypatch.setattr("pipeline.images.delivery._MAX_SPARE", 2)
+    monkeypatch.setattr("pipeline.images.delivery.MAX_KEPT_BYTES", 0)
+    made: list[str] = []
+
+    def prepare_and_note(file: LocalFile, folder: Path, fit: Fit | None) -> Prepared:
+        made.append(file.sha256)
+        return prepare(file, folder, fit)
+
+    monkeypatch.setattr("pipeline.images.prepare.prepare", prepare_and_note)
+    for number in range(12):
+        write_picture(tmp_path / f"{number}.jpg", "turned-3", (16, 16 + number))
+    (tmp_path / "batch.json").write_text(
+        json.dumps([{"image": f"{number % 12}.jpg", "prompt": f"{number}"} for number in range(24)])
+    )
+    manifest = load(tmp_path / "batch.json")
+    records = [new_record(job, job.id) for job in manifest.jobs]
+    delivery = PictureDelivery.of(manifest.files, Settings(concurrency=1), any_by_value=True)
+    async with aiohttp.ClientSession() as session:
+        pictures = Pictures(delivery, tmp_path / "made", session)
+        pictures.expect(records)
+        for number, record in enumerate(records):
+            while await pictures.prepare_next():
+                pass
+            assert len(made) == min(24, number + 4), "as far ahead as was asked, and no further"
+            async with pictures.body(record) as body:
+                assert "data:image/jpeg" in body
+            assert len(made) == min(24, number + 4), "nothing was prepared while the row waited"
+    assert len(list((tmp_path / "made").iterdir())) <= 2 + 4, "what no row needs soon does not stay"
 
 
 async def test_by_place_each_address_is_asked_and_another_file_there_is_refused(tmp_path: Path) -> None:

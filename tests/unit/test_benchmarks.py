@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 
-from benchmarks import check, clients, live_limit, live_makespan, live_polls, report, simulate_polling
+from benchmarks import (
+    check,
+    clients,
+    live_limit,
+    live_makespan,
+    live_polls,
+    pictures,
+    report,
+    simulate_polling,
+)
 from benchmarks.live import SPEED
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -115,3 +128,22 @@ def test_a_ratio_is_worse_only_beyond_the_noise_of_its_rounds(rounds: list[float
 
     page = report.update_page("<!-- makespan -->\n<!-- end -->", results(1.04))
     assert len(check.worse_than_page(page, results(*rounds))) == worse
+
+
+def test_waits_of_the_rows_that_fill_the_slots_stand_apart() -> None:
+    notes = {"waits": [(3.0, 0.2), (1.0, 5.0), (2.0, 4.0), (4.0, 0.0)], "prepared_s": [0.3], "peak_mb": 99.0}
+    found = pictures.summary(notes, 2)
+    assert (found["submissions"], found["prepared"]) == (4, 1)
+    assert (found["longest_wait_while_filling_s"], found["longest_wait_s"]) == (5.0, 0.2)
+    assert found["waits_over_0.1_s"] == 1
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png"])
+def test_pictures_of_a_benchmark_differ_in_their_bytes_and_can_be_read(kind: str, tmp_path: Path) -> None:
+    names = pictures.make_pictures(tmp_path / "stills", 3, 0.05, kind)
+    files = [tmp_path / "stills" / name for name in names]
+    assert len({path.read_bytes() for path in files}) == 3
+    for path in files:
+        with Image.open(path) as image:
+            image.load()
+            assert image.getexif()[0x0112] == pictures.TURNED

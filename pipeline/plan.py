@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 from pipeline.filenames import assign_stems, file_stem, image_stem, safe_stem
 from pipeline.manifest.fields import BUILT_IN_MODEL, VEO_RULES
 from pipeline.manifest.identity import rekeyed
+from pipeline.manifest.local_files import image_sha256
 from pipeline.model import MAYBE_PAID_STATES, Failure, Job, Record, State
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ def make_plan(
     transitions = []
     for record in list(records.values()):
         after = _planned_transition(record, retry or RetrySelection(), resubmit_in_doubt=resubmit_in_doubt)
+        if (job := present.get(record.key)) is not None and _was_renamed(record, job):
+            after = replace(after or record.evolve(record.state), image_url=job.image_url)
         if after is not None:
             transitions.append((record, after))
             records[record.key] = after
@@ -188,6 +191,11 @@ def _planned_transition(record: Record, retry: RetrySelection, *, resubmit_in_do
             return None
         case unreachable:
             assert_never(unreachable)
+
+
+def _was_renamed(record: Record, job: Job) -> bool:
+    """Tell whether a row's picture is a file that has another name now: its content is what it was."""
+    return bool(image_sha256(record.body)) and record.image_url != job.image_url
 
 
 def mark_interrupted(record: Record) -> Record:

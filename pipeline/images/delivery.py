@@ -21,7 +21,7 @@ from anyio import to_thread
 from pipeline.errors import StopRun
 from pipeline.images.ahead import Lookahead
 from pipeline.images.prepared import Fit, PictureError, PictureTrouble, Prepared, changed_meanwhile
-from pipeline.images.published import find_published
+from pipeline.images.published import find_published, with_places
 from pipeline.manifest.local_files import PREFIX, image_sha256, is_reference, referenced
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class PictureDelivery:
 
     @classmethod
     def of(cls, files: LocalFiles, settings: Settings, *, any_by_value: bool = False) -> PictureDelivery:
-        return cls(files.files, frozenset(files.by_value), settings, any_by_value)
+        return cls(with_places(files.files), frozenset(files.by_value), settings, any_by_value)
 
     def way(self, model: str, field: str) -> Way | None:
         """Return how a field's file travels, None when no way is given. What the user names comes first."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -10,6 +13,8 @@ import aiohttp
 from pipeline.images.prepared import PictureError, PictureTrouble
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pipeline.manifest.local_files import LocalFile
 
 
@@ -19,9 +24,12 @@ async def find_published(session: aiohttp.ClientSession, base_url: str, file: Lo
     Raises `PictureError` when there is none, or when another file is there.
     """
     if not file.relative:
-        raise PictureError("it lies outside the manifest's folder: it has no place below --image-base-url")
+        raise PictureError("it is no file of its own: it has no place below --image-base-url")
+    urls = published_urls(base_url, file.relative)
+    if file.shared_folder:
+        urls += published_urls(base_url, f"{file.shared_folder}/{file.relative}")
     answers = []
-    for url in published_urls(base_url, file.relative):
+    for url in dict.fromkeys(urls):
         status, size_bytes = await _head(session, url)
         if 200 <= status < 300:
             actual = file.path.stat().st_size if file.path is not None else size_bytes
@@ -30,6 +38,30 @@ async def find_published(session: aiohttp.ClientSession, base_url: str, file: Lo
             return url
         answers.append(f"{url} answers {status}")
     raise PictureError(f"it is not published: {', '.join(answers)}")
+
+
+def with_places(files: Mapping[str, LocalFile]) -> Mapping[str, LocalFile]:
+    """Return the files, those outside the manifest's folder with their paths from the folder they share.
+
+    That is how they are published, such as the pictures of `veobatch run FOLDER`, whose manifest is kept
+    elsewhere.
+    """
+    outside = {
+        sha256: file.path.resolve()
+        for sha256, file in files.items()
+        if file.path is not None and not file.relative
+    }
+    try:
+        folder = Path(os.path.commonpath([path.parent for path in outside.values()]))
+    except ValueError:  # there are none, or they are on several drives
+        return files
+    found = {
+        sha256: replace(
+            files[sha256], relative=path.relative_to(folder).as_posix(), shared_folder=folder.name or "/"
+        )
+        for sha256, path in outside.items()
+    }
+    return {**files, **found}
 
 
 def published_urls(base_url: str, relative: str) -> list[str]:

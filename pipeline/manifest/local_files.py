@@ -44,6 +44,7 @@ _SHOWN_DATA_CHARS: Final = 40
 class LocalFile:
     """A picture or a video: its content's hash, the text that names it, and its path or, for a `data:` URI,
     that text. `relative` is the path from the manifest's folder, with `/`; "" when it is not below it.
+    Where `relative` counts from another folder, `shared_folder` is that folder's name.
     """
 
     sha256: str
@@ -52,6 +53,7 @@ class LocalFile:
     path: Path | None
     relative: str = ""
     line: int = 0
+    shared_folder: str = ""
 
     def read(self) -> bytes:
         """Return the bytes. Blocking; raises `OSError`."""

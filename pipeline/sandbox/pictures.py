@@ -62,7 +62,12 @@ async def _fetched(name: str, url: str) -> bytes:
         async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
             if response.status != 200:
                 raise PictureRefusedError(f"{name} could not be downloaded: HTTP {response.status}")
-            return await response.content.read(MAX_PICTURE_BYTES)
+            data = bytearray()
+            async for chunk in response.content.iter_any():
+                data += chunk
+                if len(data) > MAX_PICTURE_BYTES:
+                    raise PictureRefusedError(f"{name} is larger than {MAX_PICTURE_BYTES // 2**20} MB")
+            return bytes(data)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise PictureRefusedError(f"{name} could not be downloaded: {type(error).__name__}") from error
 

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import csv
 import hashlib
-import io
 import json
+import math
 import re
 from collections import Counter
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import av
 import botocore.session
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from moto.server import ThreadedMotoServer
 from PIL import Image
 
-from tests.integration.vendor_double import vendor_and_workspace, wait_until
-from tests.unit.pictures import KINDS, are_alike, corners_of, write_picture
+from pipeline.sandbox import Sandbox, SandboxOptions
+from tests.integration.vendor_double import Workspace, vendor_and_workspace, wait_until
+from tests.unit.pictures import GREY_KINDS, KINDS, corners_of, scene, write_picture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.integration.vendor_double import VendorDouble, Workspace
+    from tests.integration.vendor_double import VendorDouble
+
 
 COUNT = 60
-SHAPES = ((1280, 720), (720, 1280))
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +63,80 @@ def environment(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str
     return variables
 
 
-def make_pictures(folder: Path) -> list[str]:
+def make_pictures(folder: Path) -> dict[str, str]:
     """Pictures of all kinds, landscape and portrait, with names that clash, blanks and other scripts."""
-    colour_kinds = [kind for kind in KINDS if kind not in ("grey", "grey-16", "bilevel", "transparent")]
     stems = ["cat", "Cat", "my cat", "écolier", "猫", "it's (1)", "a.b.c"]
-    names = []
+    kinds = {}
     for number in range(COUNT):
         stem = stems[number] if number < len(stems) else f"still {number}"
-        suffix = (".jpg", ".png", ".HEIC", ".tif")[number % 4]
-        kind = colour_kinds[number % len(colour_kinds)]
-        write_picture(folder / f"{stem}{suffix}", kind, SHAPES[number % 2])
-        names.append(f"{stem}{suffix}")
-    return names
+        name = f"{stem}{('.jpg', '.png', '.HEIC', '.tif')[number % 4]}"
+        kinds[name] = KINDS[number % len(KINDS)]
+        size = (1280 + 2 * number, 720)  # no two pictures are the same
+        is_portrait = (number + number // len(KINDS)) % 2  # each kind comes in both
+        write_picture(folder / name, kinds[name], size[::-1] if is_portrait else size)
+    return kinds
+
+
+def first_frame(path: Path) -> Image.Image:
+    with av.open(path) as container:
+        picture: Image.Image = next(container.decode(video=0)).to_image()  # type: ignore[no-untyped-call]
+        return picture
+
+
+def is_upright(clip: Path, kind: str) -> bool:
+    """Whether each quarter of a clip is nearest to that corner's colour, so that it stands upright."""
+    found = corners_of(first_frame(clip).resize((2, 2), Image.Resampling.BOX).resize((8, 8)))
+    wanted = corners_of(scene().convert("L" if kind in GREY_KINDS else "RGB"))
+    return all(
+        math.dist(colour, right) == min(math.dist(colour, other) for other in wanted)
+        for colour, right in zip(found, wanted, strict=True)
+    )
+
+
+async def test_sixty_pictures_become_sixty_upright_clips_named_after_them(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """In a sandbox that fetches each link, refuses what it cannot read, and shows what it was sent."""
+    kinds = await asyncio.to_thread(make_pictures, tmp_path / "stills")
+    originals = {name: (tmp_path / "stills" / name).read_bytes() for name in kinds}
+    options = SandboxOptions(speed=100.0, durations="fixed:5", video="small", fetch_images=True)
+    async with Sandbox(options) as sandbox:
+        desk = Workspace(tmp_path, sandbox.url, environment=environment)
+        yaml = tmp_path / "stills.yaml"
+        made = await desk.command("init", str(tmp_path / "stills"), "-o", str(yaml), "--prompt", "{stem}")
+        assert made.code == 0, made.output
+        estimate = await desk.command(
+            "estimate", str(yaml), "--base-url", sandbox.url, "--image-store", STORE
+        )
+        assert estimate.code == 0, estimate.output
+        assert f"60 files travel by a link into {STORE}" in estimate.output
+        assert "72.00 USD  in all" in estimate.output
+        first = await desk.run("--limit", "3", "--image-store", STORE, manifest="stills.yaml")
+        assert first.code == 0, first.output
+        assert "still pending: 57 rows" in first.output
+        assert len(sandbox.state.generations) == 3
+        second = await desk.run("--image-store", STORE, manifest="stills.yaml")
+        assert second.code == 0, second.output
+        (tmp_path / "stills" / "cat.jpg").rename(tmp_path / "kitten.jpg")
+        yaml.write_text(yaml.read_text().replace('"stills/cat.jpg"', '"kitten.jpg"'))
+        again = await desk.run("--image-store", STORE, manifest="stills.yaml")
+        assert again.code == 0, again.output
+        assert len(sandbox.state.generations) == COUNT, "a second run sends nothing, whatever was renamed"
+    output = tmp_path / "output" / "stills"
+    with (output / "results.csv").open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image_url"] for row in rows if row["id"] == "cat"] == ["kitten.jpg"]
+    kinds["kitten.jpg"] = kinds.pop("cat.jpg")
+    clips = {PurePath(row["image_url"]).name: output / row["video_path"] for row in rows}
+    assert clips.keys() == kinds.keys()
+    assert [name for name, kind in kinds.items() if not is_upright(clips[name], kind)] == []
+    videos = {path.name for path in (output / "videos").iterdir()}
+    assert {"écolier.mp4", "猫.mp4", "a.b.c.mp4"} <= videos
+    assert len({name.casefold() for name in videos}) == COUNT
+    originals["kitten.jpg"] = originals.pop("cat.jpg")
+    stills = [*(tmp_path / "stills").iterdir(), tmp_path / "kitten.jpg"]
+    assert {path.name: path.read_bytes() for path in stills} == originals, "originals are only read"
+    assert_no_link_on_disk(tmp_path)
 
 
 async def fetched(vendor: VendorDouble) -> list[bytes]:
@@ -80,41 +148,6 @@ async def fetched(vendor: VendorDouble) -> list[bytes]:
                 assert response.status == 200
                 found.append(await response.read())
     return found
-
-
-async def test_sixty_pictures_become_sixty_clips_named_after_them(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
-    names = await asyncio.to_thread(make_pictures, tmp_path / "stills")
-    async with vendor_and_workspace(tmp_path, render_s=0.05) as (vendor, desk):
-        desk.environment = environment
-        made = await desk.command(
-            "init", str(tmp_path / "stills"), "-o", str(tmp_path / "stills.yaml"), "--prompt", "{stem}"
-        )
-        assert made.code == 0, made.output
-        first = await desk.run("--limit", "3", "--image-store", STORE, manifest="stills.yaml")
-        assert first.code == 0, first.output
-        assert "57 rows" in first.output
-        assert len(vendor.generations) == 3
-        second = await desk.run("--image-store", STORE, manifest="stills.yaml")
-        assert second.code == 0, second.output
-        assert len(vendor.generations) == COUNT
-        pictures = await fetched(vendor)
-        again = await desk.run("--image-store", STORE, manifest="stills.yaml")
-        assert again.code == 0
-        assert len(vendor.generations) == COUNT, "a second run sends nothing"
-    sizes = Counter()  # type: Counter[tuple[int, int]]
-    for data in pictures:
-        with Image.open(io.BytesIO(data)) as image:
-            assert image.format in ("JPEG", "PNG")
-            sizes[image.size] += 1
-            assert are_alike(corners_of(image), within=80), "upright, in its colours"
-    assert sizes == dict.fromkeys(SHAPES, COUNT // 2)
-    videos = {path.name for path in (tmp_path / "output" / "stills" / "videos").iterdir()}
-    assert len(videos) == COUNT
-    assert {"écolier.mp4", "猫.mp4", "a.b.c.mp4"} <= videos
-    assert len(names) == COUNT
-    assert_no_link_on_disk(tmp_path)
 
 
 def assert_no_link_on_disk(folder: Path) -> None:
@@ -169,3 +202,25 @@ async def test_killed_on_the_way_nothing_is_uploaded_or_paid_twice(
     assert uploads.counts == {f"pictures/{sha256}.jpg": 1 for sha256 in hashes}
     assert len(hashes) == 8
     assert_no_link_on_disk(tmp_path)
+
+
+@pytest.mark.parametrize("published_as", ["/stills/", "/anywhere/"])
+async def test_a_folder_that_is_published_is_run_in_one_go(published_as: str, tmp_path: Path) -> None:
+    """Its manifest is kept beside the output, and the pictures' addresses count from their own folder."""
+    for name in ("in/a b.jpg", "in/ö.jpg"):
+        write_picture(tmp_path / "my" / "stills" / name, "jpeg", (1280, 720 + len(name)))
+    app = web.Application()
+    app.router.add_static(published_as, tmp_path / "my" / "stills")
+    async with TestServer(app) as static, vendor_and_workspace(tmp_path, render_s=0.05) as (vendor, desk):
+        base = str(static.make_url(published_as))
+        folder = ("--prompt", "{stem}", "--recursive", "--image-base-url", base)
+        ended = await desk.run(*folder, manifest="my/stills")
+        assert ended.code == 0, ended.output
+        assert (tmp_path / "output" / "stills.yaml").exists()
+        assert {made.body["image_url"] for made in vendor.generations} == {
+            f"{base}in/a%20b.jpg",
+            f"{base}in/%C3%B6.jpg",
+        }
+        again = await desk.run(*folder, manifest="my/stills")
+        assert again.code == 0, again.output
+        assert len(vendor.generations) == 2

@@ -52,6 +52,23 @@ def test_a_row_that_stays_stays_what_it_is(state: State) -> None:
         assert plan.records == (known,)
 
 
+@pytest.mark.parametrize("state", list(State))
+def test_a_picture_with_another_name_gives_its_row_that_name_and_nothing_else(state: State) -> None:
+    picture = f"sha256:{7:064x}"
+    known = record(state, body=json.dumps({"image_url": picture}, separators=(",", ":")), image_url="old.jpg")
+    [renamed] = make_plan([replace(job(), image="new/name.jpg")], [known]).records
+    assert renamed.image_url == "new/name.jpg"
+    if state is State.SUBMITTING:
+        assert renamed.state is State.IN_DOUBT
+    else:
+        assert renamed == known.evolve(state, image_url="new/name.jpg")
+
+
+def test_an_address_is_kept_as_it_was_sent() -> None:
+    known = record(State.DONE)
+    assert make_plan([replace(job(), image="https://EXAMPLE.com/mona.jpg")], [known]).transitions == ()
+
+
 def test_moving_rows_about_moves_places_and_nothing_else() -> None:
     known = [record(State.DONE, "a", 0), record(State.GENERATING, "b", 1), record(State.PENDING, "c", 2)]
     plan = make_plan([job("c", 0), job("a", 1), job("b", 2)], known)

@@ -13,7 +13,7 @@ from pipeline.errors import UsageError
 from pipeline.plan import wanted_stem
 from pipeline.runner.credentials import find_base_url, require_key
 from pipeline.runner.embedded_sandbox import SANDBOX_KEY, sandbox_settings
-from pipeline.runner.hooks import make_targets
+from pipeline.runner.hook_targets import make_targets
 from pipeline.runner.manifest_loading import parse_manifest
 from pipeline.settings import resolve
 from pipeline.storage import open_store

@@ -19,7 +19,8 @@ from pipeline.results.next_step import RUN_FACTS_NAME, RunFacts
 from pipeline.results.receipts import ReceiptWriter
 from pipeline.run_context import describe_exception, format_traceback
 from pipeline.run_state import RunOutcome
-from pipeline.runner.hooks import Hooks, make_targets
+from pipeline.runner.hook_targets import make_targets
+from pipeline.runner.hooks import Hooks
 from pipeline.runner.last_end import RUNNING, save_end
 from pipeline.runner.summary import continuing_argv
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 from pipeline.batch.paths import LedgerChoice
-from pipeline.batch.request import RunRequest
+from pipeline.batch.request import ClusterOptions, RunRequest
 from pipeline.client import ApiKey
 from pipeline.errors import UsageError
 
@@ -27,8 +27,9 @@ ManifestLike: TypeAlias = "str | os.PathLike[str] | Iterable[JobLike]"
 class BatchOptions(TypedDict, total=False):
     """The options of `veobatch run`, by the names that they have there.
 
-    `api_key` is looked up in the environment when it is not given; `as_new` pays for the new rows of a
-    manifest that seems rewritten, which is refused otherwise.
+    `workers`, `ray_address` and `lease` (in seconds) are for `engine="ray"`. `api_key` is looked up in the
+    environment when it is not given; `as_new` pays for the new rows of a manifest that seems rewritten, which
+    is refused otherwise.
     """
 
     output: str | os.PathLike[str]
@@ -38,9 +39,15 @@ class BatchOptions(TypedDict, total=False):
     base_url: str
     model: str
     takes: int
+    retake: tuple[str, ...]
+    engine: Literal["local", "ray"]
+    workers: int
+    ray_address: str
+    lease: float
     ledger: str
     batch: str
     retry_failed: bool
+    only: tuple[str, ...]
     resubmit_in_doubt: bool
     begin_anew: bool
     as_new: bool
@@ -86,6 +93,9 @@ def make_request(manifest: ManifestLike, title: str, options: Mapping[str, Any])
         raise UsageError(f"Batch has no option {', '.join(unknown)}: see the documentation of BatchOptions")
     output, key = rest.pop("output", None), rest.pop("api_key", "")
     choice = LedgerChoice(rest.pop("ledger", None), rest.pop("batch", None))
+    cluster, only = _cluster(rest), frozenset(rest.pop("only", ()))
+    if only and not rest.get("retry_failed"):
+        raise UsageError("only chooses among failed rows: give retry_failed=True, too")
     asked = {name: rest.pop(name) for name in _REQUEST_OPTIONS & rest.keys()}
     path, data = _manifest_text(manifest, title)
     return RunRequest(
@@ -94,10 +104,25 @@ def make_request(manifest: ManifestLike, title: str, options: Mapping[str, Any])
         argv=() if data is not None else _command_arguments(path, options),
         output=None if output is None else str(output),
         ledger_choice=choice,
+        cluster=cluster,
+        only=only,
         key=ApiKey(key, "api_key") if key else None,
         flags=rest,
         **asked,
     )
+
+
+def _cluster(rest: dict[str, Any]) -> ClusterOptions | None:
+    """Take the options of a cluster out of `rest`; return None when none is wanted."""
+    engine = rest.pop("engine", "local")
+    given = {name: rest.pop(name, None) for name in ("workers", "ray_address", "lease")}
+    if engine == "ray":
+        return ClusterOptions.from_flags(given["workers"], given["ray_address"], given["lease"])
+    if engine != "local":
+        raise UsageError(f"engine is 'local' or 'ray', not {engine!r}")
+    if any(value is not None for value in given.values()):
+        raise UsageError("workers, ray_address and lease are for engine='ray'")
+    return None
 
 
 def _manifest_text(manifest: ManifestLike, title: str) -> tuple[Path, bytes | None]:
@@ -111,7 +136,7 @@ def _manifest_text(manifest: ManifestLike, title: str) -> tuple[Path, bytes | No
 def _command_arguments(path: Path, options: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the arguments of the command that continues this batch; never the key."""
     arguments = ["run", str(path)]
-    for name in options.keys() - {"api_key", "resubmit_in_doubt", "begin_anew", "as_new"}:
+    for name in options.keys() - {"api_key", "resubmit_in_doubt", "begin_anew", "as_new", "retake"}:
         value, flag = options[name], f"--{name.replace('_', '-')}"
         if name == "media":
             arguments += [] if value else ["--no-media"]

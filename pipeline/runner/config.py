@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
     from pipeline.storage import OutputStore
 
-NO_KEY_HINT: Final = "To try without a key, free and offline: add --sandbox."
+NO_KEY_HINT: Final = "To try without a key, free and offline: add --sandbox (from Python: sandbox=True)."
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,13 @@ import subprocess
 import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import pipeline
+from docs.generate import command_of
+from pipeline.batch.request import ClusterOptions
 from pipeline.manifest.local_files import image_sha256
 from pipeline.results.csv_rows import COLUMNS, csv_bytes
 from pipeline.results.rows import ROW_FIELDS, row_of
@@ -63,6 +66,38 @@ def test_importing_the_package_imports_nothing_else() -> None:
 
 def test_every_setting_is_an_option() -> None:
     assert Settings.model_fields.keys() <= BatchOptions.__annotations__.keys()
+
+
+def test_every_option_of_the_command_is_one_of_a_program_or_about_the_terminal() -> None:
+    command, context = command_of("run")
+    names = {name for option in command.get_params(context) for name in option.opts if name[:2] == "--"}
+    of_a_program = {f"--{name.replace('_', '-')}" for name in OPTIONS}
+    about_the_terminal = "--serve --junit --notify --yes --json --quiet --verbose --help"
+    of_a_folder = "--prompt --captions --recursive"
+    assert names - of_a_program == {*about_the_terminal.split(), *of_a_folder.split(), "--no-media"}
+    assert of_a_program - names == {"--api-key", "--media"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": 2}, "engine='ray'"),
+        ({"engine": "spark"}, "'local' or 'ray'"),
+        ({"only": ("timeout",)}, "retry_failed"),
+    ],
+)
+def test_options_that_do_not_fit_together_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(pipeline.UsageError, match=message):
+        make_request("a.yaml", "x", options)
+
+
+def test_a_program_may_ask_for_a_cluster() -> None:
+    request = make_request("a.yaml", "x", {"engine": "ray", "workers": 3, "lease": 9.0, "retry_failed": True})
+    assert request.cluster == ClusterOptions(3, None, 9.0)
+    assert sorted(request.argv) == sorted(
+        ["run", "a.yaml", "--engine", "ray", "--workers", "3", "--lease", "9.0", "--retry-failed"]
+    )
+    assert make_request("a.yaml", "x", {}).cluster is None
 
 
 def test_a_row_has_the_columns_of_the_table() -> None:

@@ -61,7 +61,6 @@ async def write_results(
     Raises `StoreError` when the output cannot be written, `UsageError` when nothing was picked.
     """
     from pipeline.batch.ledger_access import made_by_sandbox
-    from pipeline.ledger.totals import Book
     from pipeline.results import CSV_NAME, REPORT_NAME
     from pipeline.results.csv_writer import ResultsWriter
     from pipeline.results.next_step import RUN_FACTS_NAME, NextStep, RunFacts, next_step
@@ -78,7 +77,7 @@ async def write_results(
     step = NextStep()
     if last_run is not None:
         step = next_step(records, last_run.argv, last_run.stop_reason, batch_usd=last_run.batch_usd)
-    money = Book(await ledger.submissions()).totals()
+    money = await ledger.totals()
     if not await writer.finish(records, next_command=str(step), money=money):
         raise StoreError(f"{paths.output} cannot be written")
     return CSV_NAME, REPORT_NAME

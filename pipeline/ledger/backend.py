@@ -10,12 +10,13 @@ import itertools
 import threading
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar
 
 from pipeline import system
 from pipeline.errors import Conflict, VeobatchError
 from pipeline.ledger import book, rows
 from pipeline.ledger.sql import BOOK_VERSION, SCHEMA_VERSION
+from pipeline.ledger.totals import Book, totals_of
 from pipeline.model import Pick, State
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from pipeline.ledger.book import Submission
+    from pipeline.ledger.rows import PreparedUpdate
     from pipeline.ledger.sql import Statements
+    from pipeline.ledger.totals import Totals
     from pipeline.model import Record
 
 _T = TypeVar("_T")
@@ -42,19 +45,6 @@ class Cursor(Protocol):
     def fetchone(self) -> Any: ...
     def fetchmany(self, size: int, /) -> list[Any]: ...
     def fetchall(self) -> list[Any]: ...
-
-
-class PreparedUpdate(NamedTuple):
-    """A step as it is written: its statement, its row, and the line of history without its time.
-
-    `entry` is what it changes in the book of money, in the same transaction.
-    """
-
-    after: Record
-    sql: str
-    params: rows.Row
-    history_row: tuple[str, int, str, str]
-    entry: rows.Row | None
 
 
 class _VersionConflict(Exception):
@@ -240,6 +230,13 @@ class LedgerBackend(ABC):
         if self.version < BOOK_VERSION:
             return [entry for record in self.load() for entry in book.entries_of(record)]
         return [book.from_row(row) for row in self._fetch_all(self.sql.submissions)]
+
+    def totals(self) -> Totals:
+        """Add up the book of money, without reading all of it."""
+        if self.version < BOOK_VERSION:
+            return Book(self.submissions()).totals()
+        shared = [book.from_row(row) for row in self._fetch_all(self.sql.shared_generations, self.batch)]
+        return totals_of(self._fetch_all(self.sql.money), shared)
 
     def put_submissions(self, entries: Sequence[Submission]) -> None:
         """Bring entries up to date, durably, with what was learned of their money."""

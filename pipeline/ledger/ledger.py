@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping, Sequence
 
-    from pipeline.ledger.backend import LedgerBackend, PreparedUpdate
+    from pipeline.ledger.backend import LedgerBackend
     from pipeline.ledger.book import Submission
     from pipeline.ledger.leases import LeasedRow, LeaseTable, RevokedLeases
+    from pipeline.ledger.totals import Totals
     from pipeline.ledger.writer import GroupCommitWriter
     from pipeline.model import Pick, Record
 
@@ -100,6 +101,10 @@ class Ledger:
     async def submissions(self) -> list[Submission]:
         """Return the book of money: an entry for every submission ever made, oldest first."""
         return await self._read(self._backend.submissions)
+
+    async def totals(self) -> Totals:
+        """Return the sums over the book of money."""
+        return await self._read(self._backend.totals)
 
     async def put_submissions(self, entries: Sequence[Submission]) -> None:
         """Bring entries of the book up to date with what was learned of their money.
@@ -211,9 +216,7 @@ class Ledger:
             self._writer.close()
         self._backend.close()
 
-    def _prepare(self, before: Record, after: Record) -> PreparedUpdate:
-        from pipeline.ledger.backend import PreparedUpdate
-
+    def _prepare(self, before: Record, after: Record) -> rows.PreparedUpdate:
         if after.key != before.key or after.version != before.version + 1:
             # A step must follow the very version that it was decided from: the compare-and-set relies on it.
             raise ValueError(
@@ -238,7 +241,7 @@ class Ledger:
         entry = book_change(before, after)
         entry_row = None if entry is None else to_row(entry)
         update_sql = full_sql if content_changed else state_sql
-        return PreparedUpdate(after, update_sql, values + compare_params, history_row, entry_row)
+        return rows.PreparedUpdate(after, update_sql, values + compare_params, history_row, entry_row)
 
     async def _read(self, work: Callable[[], _T]) -> _T:
         return await to_thread.run_sync(work)

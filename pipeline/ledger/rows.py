@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pipeline.model import Artifact, ExtraFile, Failure, Media, Record, State
 
@@ -59,6 +59,20 @@ STATE_COLUMNS: Final = (
 """Columns that every step writes."""
 
 Row = tuple[Any, ...]
+
+
+class PreparedUpdate(NamedTuple):
+    """A step as it is written: its statement, its row, and the line of history without its time.
+
+    `entry` is what it changes in the book of money, in the same transaction.
+    """
+
+    after: Record
+    sql: str
+    params: Row
+    history_row: tuple[str, int, str, str]
+    entry: Row | None
+
 
 _NO_FAILURE: Final = (None,) * len(_FAILURE_COLUMNS)
 _NO_ARTIFACT: Final = (None,) * len(_ARTIFACT_COLUMNS)

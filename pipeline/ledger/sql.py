@@ -49,6 +49,8 @@ class Statements:
     counts: str  # batch, lowest position, highest position
     submission_put: str  # batch, the columns of `book`
     submissions: str  # batch
+    money: str  # batch; gives state, usd, credits, reserved_usd and how many entries have these
+    shared_generations: str  # batch, batch; as `submissions`, of generations that several entries name
     meta_set: str  # batch, name, value
     meta_get: str  # batch, name
     claim: str  # batch, how many, worker, batch; gives JOB_COLUMNS, STATE_COLUMNS and the lease

@@ -151,6 +151,24 @@ def _read_statements(text: _Text, version: int) -> dict[str, str]:
         "stamp_get": text(select(transitions.c.stamp).where(stamped), [*_KEY_PARAMS, "b_version"]),
         "counts": text(counted, ["b_batch", "low", "high"]),
         "submissions": text(entries, ["b_batch"]),
+        **_money_statements(text),
+    }
+
+
+def _money_statements(text: _Text) -> dict[str, str]:
+    """The sums over the book: what is alike together, and entries that are no sum (see `Book`)."""
+    entry, in_batch = submissions.c, submissions.c.batch == bindparam("b_batch")
+    alike = (entry.state, entry.usd, entry.credits, entry.reserved_usd)
+    named = in_batch & (entry.generation_id != literal_column("''", Text))
+    several = (
+        select(entry.generation_id).where(named).group_by(entry.generation_id).having(func.count() > ONE)
+    )
+    shared = select(*(entry[name] for name in book.COLUMNS)).where(
+        in_batch & entry.generation_id.in_(several)
+    )
+    return {
+        "money": text(select(*alike, func.count()).where(in_batch).group_by(*alike), ["b_batch"]),
+        "shared_generations": text(shared, ["b_batch", "b_batch"]),
     }
 
 

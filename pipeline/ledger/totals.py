@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.ledger.book import SubmissionState
+from pipeline.ledger.book import Submission, SubmissionState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from pipeline.ledger.book import Submission
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 MICRO: Final = 1_000_000
 CREDITS_PER_USD: Final = 2_000_000
@@ -43,6 +42,20 @@ class Totals:
     def committed_usd(self) -> float:
         """What a budget has to count: all of it."""
         return self.spent_usd + self.assumed_usd + self.open_usd + self.maybe_usd
+
+    def plus(self, other: Totals, count: int) -> Totals:
+        """Return the sum of this and `count` times the `other`, to the micro-dollar."""
+
+        def added(mine: float, others: float) -> float:
+            return (round(mine * MICRO) + round(others * MICRO) * count) / MICRO
+
+        return Totals(
+            added(self.spent_usd, other.spent_usd),
+            added(self.assumed_usd, other.assumed_usd),
+            added(self.open_usd, other.open_usd),
+            added(self.maybe_usd, other.maybe_usd),
+            self.unpriced + other.unpriced * count,
+        )
 
 
 class Book:
@@ -137,6 +150,22 @@ class Book:
 
     def _n_unpriced(self) -> int:
         return sum(self._entries[name].state is SubmissionState.SPENT for name in self._unpriced)
+
+
+def totals_of(alike: Iterable[Sequence[Any]], shared: Sequence[Submission]) -> Totals:
+    """Return what `Book.totals` does, of groups of entries: state, `usd`, `credits`, `reserved_usd`, count.
+
+    `shared` are the entries, counted there too, whose generation others name as well.
+    """
+    counts = Counter({tuple(group): count for *group, count in alike})
+    counts.subtract(Counter((one.state.value, one.usd, one.credits, one.reserved_usd) for one in shared))
+    totals = Book(shared).totals()
+    for (state, usd, credits_used, reserved_usd), count in counts.items():
+        entry = Submission(
+            "", "", 0, "", "", "", None, None, reserved_usd, SubmissionState(state), usd, credits_used
+        )
+        totals = totals.plus(Book([entry]).totals(), max(0, count))  # a run may have added one in between
+    return totals
 
 
 def _kind(entry: Submission) -> str:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
-    from pipeline.ledger.backend import LedgerBackend, PreparedUpdate
+    from pipeline.ledger.backend import LedgerBackend
+    from pipeline.ledger.rows import PreparedUpdate
 
 _MAX_GROUP_UPDATES: Final = 4096
 """A group ends here, so that no caller waits for the whole of an endless stream of others."""

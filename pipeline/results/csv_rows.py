@@ -10,6 +10,7 @@ import csv
 import io
 import math
 import re
+import zlib
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,8 +20,10 @@ from pipeline.ledger.totals import Totals
 from pipeline.manifest.local_files import image_sha256
 from pipeline.model import MAYBE_PAID_STATES, Record, State
 from pipeline.plan import has_money_in_it
+from pipeline.results.row_blocks import RowBlocks
 
 if TYPE_CHECKING:
+    from _csv import Writer as CsvWriter
     from collections.abc import Iterable, Mapping, Sequence
 
 COLUMNS: Final[tuple[str, ...]] = (
@@ -84,16 +87,38 @@ def write_rows(records: Sequence[Record], file: TextIO, *, sandbox: bool = False
 
     `sandbox` marks every row as made by the sandbox, so that its figures are not taken for money.
     """
-    writer = csv.writer(_LfWriter(file), lineterminator="\r\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(_csv_row(record, csv_bool(sandbox)) for record in visible_records(records))
+    _csv_writer(file).writerow(COLUMNS)
+    _write_visible(visible_records(records), file, sandbox)
 
 
 def csv_bytes(records: Sequence[Record], *, sandbox: bool = False) -> bytes:
     """Return what `write_rows` writes, as UTF-8 without a byte order mark."""
-    text = io.StringIO(newline="")
-    write_rows(records, text, sandbox=sandbox)
-    return text.getvalue().encode()
+    return CsvTable(sandbox=sandbox).to_bytes(records)
+
+
+class CsvTable:
+    """The CSV of rows that change here and there: what has not changed since the last time is kept."""
+
+    def __init__(self, *, sandbox: bool = False) -> None:
+        self._sandbox = sandbox
+        self._blocks = RowBlocks(self._packed)
+
+    def to_bytes(self, records: Sequence[Record]) -> bytes:
+        """Return what `write_rows` writes, as UTF-8 without a byte order mark."""
+        head = io.StringIO(newline="")
+        _csv_writer(head).writerow(COLUMNS)
+        blocks = self._blocks.each(visible_records(records))
+        return b"".join([head.getvalue().encode(), *map(zlib.decompress, blocks)])
+
+    def _packed(self, rows: Sequence[Record]) -> bytes:
+        # A tenth of the size, and unpacked in a tenth of the time that it takes to write it.
+        text = io.StringIO(newline="")
+        _write_visible(rows, text, self._sandbox)
+        return zlib.compress(text.getvalue().encode(), 1)
+
+
+def _write_visible(rows: Sequence[Record], file: TextIO, sandbox: bool) -> None:
+    _csv_writer(file).writerows(_csv_row(record, csv_bool(sandbox)) for record in rows)
 
 
 def iso(time_s: float | None) -> str:
@@ -165,6 +190,10 @@ def _csv_row(record: Record, sandbox: str) -> list[str | int]:
         image_sha256(record.body),
         sandbox,
     ]
+
+
+def _csv_writer(file: TextIO) -> CsvWriter:
+    return csv.writer(_LfWriter(file), lineterminator="\r\n")
 
 
 class _LfWriter:

@@ -6,7 +6,6 @@ Both are projections of the records: never a second source of truth, rewritten w
 from __future__ import annotations
 
 import contextlib
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -15,6 +14,7 @@ from pipeline import system
 from pipeline.errors import LedgerError, StoreError, UsageError
 from pipeline.results import CSV_NAME, PICKS_PAGE_NAME, REPORT_NAME, csv_rows, is_our_page
 from pipeline.results.picks import PicksFolder, chosen_clips, client_record, pick_paths, with_picks
+from pipeline.results.row_blocks import RowBlocks
 from pipeline.storage.base import candidate_names
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 MIN_REWRITE_INTERVAL_S: Final = 1.0
 REWRITE_COST_FACTOR: Final = 20.0
 """A rewrite may take a twentieth of the time, so that a huge batch does not spend its night on its CSV."""
+
+LARGE_BATCH_ROWS: Final = 2000
+"""From here on the page is prepared while the run goes on."""
 
 
 class ResultsWriter:
@@ -56,6 +59,8 @@ class ResultsWriter:
         self._title = title
         self._manifest = manifest
         self._dirty = True
+        self._table = csv_rows.CsvTable(sandbox=sandbox)
+        self._page_blocks: RowBlocks[str] | None = None
 
     def on_transition(self, before: Record, after: Record) -> None:
         self._dirty = True
@@ -65,21 +70,28 @@ class ResultsWriter:
 
     async def rewrite_on_change(self, records: Callable[[], Sequence[Record]]) -> None:
         """Rewrite the CSV after changes, until cancelled. A full disk is noticed where videos are saved."""
-        page_ready = False
         while True:
             began = system.monotonic()
             if self._dirty:
                 self._dirty = False
                 await self._try_write_csv(records())
             await anyio.sleep(max(MIN_REWRITE_INTERVAL_S, REWRITE_COST_FACTOR * (system.monotonic() - began)))
-            if not page_ready:  # creates are on their way by now, and the end of the run waits for the page
-                page_ready = True
-                await anyio.to_thread.run_sync(_load_page)
+            # Creates are on their way by now, and the end of the run waits for the page.
+            await self._prepare_page(records())
+
+    async def _prepare_page(self, records: Sequence[Record]) -> None:
+        """Load what the page is made of and, for a large batch, make the blocks whose rows have all ended."""
+        if self._page_blocks is None:
+            self._page_blocks = await anyio.to_thread.run_sync(_load_page)
+        if len(records) > LARGE_BATCH_ROWS:
+            ended = self._page_blocks.each_ended(csv_rows.visible_records(records))
+            while await anyio.to_thread.run_sync(next, ended, None) is not None:
+                pass  # a thread for each block: the run may end in between
 
     async def write_csv(self, records: Sequence[Record]) -> None:
         """Write the CSV. Raises `StoreError`: an output that does not take it takes no video either."""
         records = await self._with_picks(records)
-        data = await anyio.to_thread.run_sync(partial(csv_rows.csv_bytes, records, sandbox=self._sandbox))
+        data = await anyio.to_thread.run_sync(self._table.to_bytes, records)
         with anyio.CancelScope(shield=True):
             await self._store.write_bytes(CSV_NAME, data, durable=False)
 
@@ -118,6 +130,7 @@ class ResultsWriter:
                 sandbox=self._sandbox,
                 money=money,
                 batch=self._batch,
+                packed=self._page_blocks,
             ).encode()
 
         picks_ready = await self._update_picks(records)
@@ -171,7 +184,8 @@ class ResultsWriter:
         raise AssertionError("there is always another name")
 
 
-def _load_page() -> None:
+def _load_page() -> RowBlocks[str]:
     from pipeline.results import report
 
     report.load_templates()
+    return RowBlocks(report.page_data.pack_rows)

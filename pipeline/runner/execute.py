@@ -14,7 +14,6 @@ from pipeline.download.session import open_session
 from pipeline.engine import Engine
 from pipeline.errors import ExitCode, StopReason, StoreError, VeobatchError
 from pipeline.events import Event, Level, Topic
-from pipeline.ledger.totals import Book
 from pipeline.model import State
 from pipeline.net.json_cache import write_json
 from pipeline.poll.duration_cache import duration_cache_path, read_duration_cache
@@ -52,7 +51,7 @@ async def stop_before_start(prepared: PreparedRun, obstacle: Finding) -> RunSumm
         ExitCode.RESUMABLE,
         sandbox=config.request.sandbox,
         initial_records=records,
-        money=Book(await prepared.batch.ledger.submissions()).totals(),
+        money=await prepared.batch.ledger.totals(),
     )
     prepared.batch.run_log.on_event(Event(Topic.ENDED, str(obstacle), Level.ERROR))
     writer, next_command = make_results_writer(prepared), str(summary.next_step())

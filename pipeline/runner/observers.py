@@ -12,7 +12,6 @@ from pipeline.batch.ledger_memory import LedgerMemory
 from pipeline.batch.retakes import end_retakes
 from pipeline.errors import LedgerError, StopReason, StopRun, StoreError, VeobatchError
 from pipeline.events import Event, Level, ObserverGroup, Topic
-from pipeline.ledger.totals import Book
 from pipeline.poll.eta import EtaEstimator
 from pipeline.results.csv_writer import ResultsWriter
 from pipeline.results.next_step import RUN_FACTS_NAME, RunFacts
@@ -133,7 +132,7 @@ class RunObservers:
     async def money(self) -> Totals | None:
         """Return the sums over the ledger's book, None when the ledger is gone."""
         with contextlib.suppress(LedgerError, StoreError):
-            return Book(await self._ledger.submissions()).totals()
+            return await self._ledger.totals()
         return None
 
     async def run_engine(self, engine: Engine | ClusterDriver, control: RunControl) -> RunOutcome:

@@ -15,6 +15,7 @@ from pipeline.errors import LedgerError
 from pipeline.ledger import Ledger
 from pipeline.ledger.rows import COLUMN_VERSIONS
 from pipeline.ledger.sql import SCHEMA_VERSION
+from pipeline.ledger.totals import Book
 from pipeline.model import Pick, State
 from tests.integration.ledger_servers import ledger_location, make_record
 
@@ -108,6 +109,7 @@ async def test_a_reader_takes_it_as_it_is(old: tuple[str, int]) -> None:
         assert await ledger.get("r1@f00d") == ROWS[1]
         assert await ledger.counts() == {State.PENDING: 2, State.DONE: 1, State.IN_DOUBT: 1}
         assert money(await ledger.submissions()) == BOOK
+        assert await ledger.totals() == Book(await ledger.submissions()).totals()
     assert execute(where, VERSIONS) == [(n,) for n in range(1, version + 1)]
 
 
@@ -117,6 +119,7 @@ async def test_a_writer_brings_it_up(old: tuple[str, int]) -> None:
         assert execute(where, VERSIONS) == ALL_VERSIONS
         assert await ledger.load() == ROWS
         assert money(await ledger.submissions()) == BOOK
+        assert await ledger.totals() == Book(await ledger.submissions()).totals()
         await ledger.commit(ROWS[0], ROWS[0].evolve(State.SUBMITTING))
     async with await Ledger.open(where, read_only=True) as reader:
         assert (await reader.counts())[State.SUBMITTING] == 1

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-    from pipeline.ledger.backend import PreparedUpdate
+    from pipeline.ledger.rows import PreparedUpdate
     from pipeline.model import Record
     from tests.simulation.vendor import Generation
     from tests.simulation.world import World

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
-    from pipeline.ledger.backend import PreparedUpdate
+    from pipeline.ledger.rows import PreparedUpdate
     from pipeline.ledger.sql import Statements
     from pipeline.model import Record
     from tests.simulation.machine import Machine

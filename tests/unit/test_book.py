@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipeline.ledger.book import SubmissionState, book_change, submission_id
+from pipeline.ledger.book import Submission, SubmissionState, book_change, submission_id
+from pipeline.ledger.totals import Book, totals_of
 from pipeline.model import Failure, Record, State
 from pipeline.plan import mark_interrupted, mark_resubmitted, mark_retried
 from pipeline.reconcile.judge import mark_never_accepted
@@ -94,3 +98,29 @@ def test_a_second_submission_counts_only_what_it_cost_itself() -> None:
     entry = book_change(mark_generating(second, "g2", 6.0), unknown)
     assert entry is not None
     assert (entry.state, entry.usd, entry.reserved_usd) == (SubmissionState.SPENT, None, 1.2)
+
+
+ENTRIES = st.builds(
+    Submission,
+    id=st.uuids().map(str),
+    job_key=st.just("a"),
+    submission_no=st.just(1),
+    key_id=st.just(""),
+    api_url=st.just(""),
+    model=st.just(""),
+    submitted_at=st.none(),
+    vendor_sent_at=st.none(),
+    reserved_usd=st.sampled_from([None, 0.0, 1.2, 0.1]),
+    state=st.sampled_from(SubmissionState),
+    usd=st.sampled_from([None, 1.2, 0.7]),
+    credits=st.sampled_from([None, 0.0, 2_400_000.0]),
+    generation_id=st.sampled_from(["", "", "g1", "g2"]),
+)
+
+
+@given(st.lists(ENTRIES, max_size=12))
+def test_sums_of_what_is_alike_are_those_of_the_entries(entries: list[Submission]) -> None:
+    alike = Counter((str(one.state), one.usd, one.credits, one.reserved_usd) for one in entries)
+    names = Counter(one.generation_id for one in entries if one.generation_id)
+    shared = [one for one in entries if names[one.generation_id] > 1]
+    assert totals_of([(*group, count) for group, count in alike.items()], shared) == Book(entries).totals()

@@ -18,7 +18,6 @@ from filelock import FileLock
 from pipeline import system
 from pipeline.batch.ledger_access import open_read_only_ledger
 from pipeline.errors import UsageError
-from pipeline.ledger.totals import Book
 from pipeline.storage.files import replace_file
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ class SharedBudget:
             failed_before = self._runs.last_error(folder) and self._runs.last_summary(folder) is None
             return 0.0 if failed_before else None
         async with await open_read_only_ledger(paths) as ledger:
-            return Book(await ledger.submissions()).totals().committed_usd
+            return (await ledger.totals()).committed_usd
 
     def _read(self) -> dict[Path, Grant]:
         try:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from pipeline.ledger.totals import Totals
     from pipeline.model import Record
+    from pipeline.results.row_blocks import RowBlocks
 
 __all__ = ["page_records", "render", "render_sections"]
 
@@ -46,6 +47,7 @@ def render(
     client: bool = False,
     batch: str = "",
     token: str = "",
+    packed: RowBlocks[str] | None = None,
 ) -> str:
     """Return the page. `generated_at` is seconds since the epoch; `title` is what the batch is called.
 
@@ -53,22 +55,20 @@ def render(
     date; any other asks for the files beside it and, in a row's details, the row's source image. `since` is
     the last change that the page contains. `sandbox` says that no money is real. A page for a `client` has
     the clips and nothing of how they were made. `batch` is the ledger's identity, by which a browser keeps
-    the picks of a page on disk; a live page with a `token` sends them to its server.
+    the picks of a page on disk; a live page with a `token` sends them to its server; `packed` has blocks
+    that were made before.
     """
-    rows = page_records(records, live=live)
+    rows, style, script = page_records(records, live=live), _read_asset("page.css"), _build_script(live=live)
     review = "" if client else ("live" if token else "") if live else "file"
-    style, script = _read_asset("page.css"), _build_script(live=live)
     facts = {"title": title, "manifest": manifest, "next_command": next_command, "client": client}
+    facts |= {"style": style, "script": script, "policy": _content_security_policy(style, script, live)}
     payload = page_data.page_payload(
-        rows, sandbox=sandbox, since=since, review=review, batch=batch or title, token=token
+        rows, packed, sandbox=sandbox, since=since, review=review, batch=batch or title, token=token
     )
     return _template("page.html").render(
         **_template_context(rows, live, sandbox, money),
         **facts,
         generated_at=iso(generated_at),
-        style=style,
-        script=script,
-        policy=_content_security_policy(style, script, live),
         review=bool(review),
         payload=payload,
     )

@@ -148,7 +148,10 @@ function start() {
 }
 
 // A large batch is compressed: a hundred thousand rows would make a page of 35 MB otherwise.
-async function unpackRows(packed) {
+async function unpackRows(blocks) {
+  return (await Promise.all(blocks.map(unpackBlock))).flat();
+}
+async function unpackBlock(packed) {
   const bytes = Uint8Array.from(atob(packed), (char) => char.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return JSON.parse(await new Response(stream).text());

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from pipeline.model import State, render_duration_s
 from pipeline.results.csv_rows import status
+from pipeline.results.row_blocks import RowBlocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -73,14 +74,23 @@ def page_rows(records: Iterable[Record]) -> list[Row]:
     return [_page_row(record) for record in records]
 
 
-def page_payload(records: Sequence[Record], **facts: object) -> str:
-    """Return the page's data as JSON: `facts` and the rows, for a large batch gzip in base64 as `packed`."""
+def page_payload(records: Sequence[Record], packed: RowBlocks[str] | None = None, **facts: object) -> str:
+    """Return the page's data as JSON: `facts` and the rows, those of a large batch as blocks in `packed`.
+
+    `packed` holds blocks that were made before, if any were.
+    """
     data: dict[str, Any] = {"fields": FIELDS, **facts}
-    rows = page_rows(records)
-    if len(rows) <= MAX_PLAIN_ROWS:
-        return script_json(data | {"rows": rows})
-    text = json.dumps(rows, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-    return script_json(data | {"packed": base64.b64encode(gzip.compress(text, 6, mtime=0)).decode()})
+    if len(records) <= MAX_PLAIN_ROWS:
+        return script_json(data | {"rows": page_rows(records)})
+    # The blocks are base64, with nothing in them to escape: only what stands around them is searched.
+    begin, end = script_json(data | {"packed": ["|"]}).rsplit('"|"', 1)
+    return begin + ",".join(f'"{block}"' for block in (packed or RowBlocks(pack_rows)).each(records)) + end
+
+
+def pack_rows(records: Sequence[Record]) -> str:
+    """Return a block of rows as the page's script unpacks it: JSON, gzip, base64."""
+    text = json.dumps(page_rows(records), ensure_ascii=False, separators=(",", ":"))
+    return base64.b64encode(gzip.compress(text.encode("utf-8", "replace"), 6, mtime=0)).decode()
 
 
 def script_json(value: object) -> str:

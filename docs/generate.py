@@ -67,6 +67,7 @@ COLUMN_MEANING: Final = {
     "pick": "`picked`, `rejected`, or empty",
     "image_sha256": "the checksum of an image from the disk",
     "sandbox": "`true` when the sandbox made the clip: its figures are no money",
+    "seed": "the seed that was sent, where the model takes one",
 }
 STATUS_MEANING: Final = {
     State.DONE: "the video is saved",

@@ -50,7 +50,7 @@ def command(
     for note in estimate.notes:
         click.echo(f"note: {note}", err=True)
     if as_json:
-        _print_json(quote, balance)
+        _print_json(jobs, quote, balance)
     else:
         _print_text(jobs, quote, balance)
     return 0
@@ -91,7 +91,7 @@ async def _estimate_in_sandbox(
         return await estimate_manifest(parsed, str(sandbox.url), None, None, ways)
 
 
-def _print_json(quote: Quote, balance: float | None) -> None:
+def _print_json(jobs: Sequence[Job], quote: Quote, balance: float | None) -> None:
     import json
 
     by_model: dict[str, Any] = {
@@ -102,6 +102,7 @@ def _print_json(quote: Quote, balance: float | None) -> None:
         json.dumps(
             {
                 "rows": quote.rows,
+                "manifest_rows": _manifest_rows(jobs),
                 "total_usd": quote.total_usd,
                 "unknown_rows": quote.unknown_rows,
                 "balance_usd": balance,
@@ -120,7 +121,7 @@ def _print_text(jobs: Sequence[Job], quote: Quote, balance: float | None) -> Non
     for model, share in quote.by_model.items():
         unknown = f", {share.unknown_rows:,} of them unknown" if share.unknown_rows else ""
         click.echo(f"{_usd(share.total_usd):>12}  {model}: {_rows(share.rows)}{unknown}")
-    click.echo(f"{_usd(quote.total_usd):>12}  in all{_unknown_note(quote)}")
+    click.echo(f"{_usd(quote.total_usd):>12}  in all{_takes_note(jobs)}{_unknown_note(quote)}")
     if balance is not None:
         click.echo(f"{_usd(balance):>12}  on the account{_shortfall_note(quote, balance)}")
 
@@ -131,6 +132,16 @@ def _usd(amount: float | None) -> str:
 
 def _rows(count: int) -> str:
     return f"{count:,} row{'' if count == 1 else 's'}"
+
+
+def _manifest_rows(jobs: Sequence[Job]) -> int:
+    """Return how many rows the jobs are takes of."""
+    return len({job.row_id for job in jobs})
+
+
+def _takes_note(jobs: Sequence[Job]) -> str:
+    several = any(job.take > 1 for job in jobs)
+    return f", {len(jobs):,} takes of {_rows(_manifest_rows(jobs))}" if several else ""
 
 
 def _unknown_note(quote: Quote) -> str:

@@ -7,6 +7,7 @@ here is no part of a job's identity: it follows from the row. Pure.
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -99,6 +100,14 @@ def _seed(row: Job, take: int, seeds: SeedRange) -> int:
     given: Any = row.body.get("seed")
     first = given if isinstance(given, int) else int(hashlib.sha256(row.key.encode()).hexdigest()[:15], 16)
     return seeds.lowest + (first - seeds.lowest + take - 1) % (seeds.highest - seeds.lowest + 1)
+
+
+def take_seed(body: str) -> str:
+    """Return the seed that a body sends, "" when it has none."""
+    if '"seed"' not in body:
+        return ""
+    fields: Any = json.loads(body)
+    return str(fields.get("seed", "")) if isinstance(fields, dict) else ""
 
 
 def with_extra_takes(jobs: Sequence[Job], extra: Mapping[str, Sequence[int]]) -> Sequence[Job]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from pipeline.ledger.totals import Totals
 from pipeline.manifest.local_files import image_sha256
+from pipeline.manifest.takes import take_seed
 from pipeline.model import MAYBE_PAID_STATES, Record, State
 from pipeline.plan import has_money_in_it
 from pipeline.results.row_blocks import RowBlocks
@@ -59,6 +60,7 @@ COLUMNS: Final[tuple[str, ...]] = (
     "pick",
     "image_sha256",
     "sandbox",
+    "seed",
 )
 """The columns of `results.csv`, in order. New ones are appended, so that scripts by position keep working."""
 
@@ -189,6 +191,7 @@ def _csv_row(record: Record, sandbox: str) -> list[str | int]:
         record.pick,
         image_sha256(record.body),
         sandbox,
+        take_seed(record.body),
     ]
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pipeline.manifest.local_files import image_sha256
+from pipeline.manifest.takes import take_seed
 from pipeline.model import State
 from pipeline.results.csv_rows import status
 
@@ -58,6 +59,7 @@ class Row:
     pick: str
     image_sha256: str
     sandbox: bool
+    seed: str
 
 
 ROW_FIELDS = tuple(field.name for field in fields(Row))
@@ -101,6 +103,7 @@ def row_of(record: Record, output_path: Callable[[str], str] = str, *, sandbox: 
         pick=record.pick,
         image_sha256=image_sha256(record.body),
         sandbox=sandbox,
+        seed=take_seed(record.body),
     )
 
 

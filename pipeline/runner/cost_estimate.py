@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.model import State
+from pipeline.results.report.overview import counted
 from pipeline.runner.manifest_loading import price_manifest
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class PriceTable:
 class CostEstimate:
     """What is about to be submitted. `usd` counts the rows whose price is known.
 
+    Each take is a row here; `takes_of` counts their rows in the manifest, 0 when none has several.
     `batch_usd` is what the whole batch comes to, with what its rows have cost already; None when unknown.
     """
 
@@ -46,6 +48,7 @@ class CostEstimate:
     balance_usd: float | None
     batch_usd: float | None = None
     sandbox: bool = False
+    takes_of: int = 0
 
     def to_text(self) -> str:
         """Return one line for a person."""
@@ -57,7 +60,8 @@ class CostEstimate:
         balance = "" if self.balance_usd is None else f"; ${self.balance_usd:,.2f} on the account"
         if self.sandbox:
             balance = " of the sandbox's play money: nothing is spent"
-        return f"{self.rows} to submit: {cost}{balance}"
+        takes = f" (takes of {counted(self.takes_of, 'row')})" if self.takes_of else ""
+        return f"{self.rows} to submit{takes}: {cost}{balance}"
 
 
 async def load_prices(
@@ -84,7 +88,8 @@ def estimate_cost(
     `submittable` are the keys of those that this run may submit, None for all.
     """
     pending = [r for r in records if r.state is State.PENDING and r.position >= 0]
-    known = [prices.price_usd(r) for r in pending if submittable is None or r.key in submittable]
+    pending = [r for r in pending if submittable is None or r.key in submittable]
+    known = [prices.price_usd(r) for r in pending]
     all_rows = [_row_cost_usd(r, prices) for r in records if r.position >= 0 and r.state is not State.FAILED]
     batch_usd = (
         None if None in all_rows or not all_rows else sum(cost for cost in all_rows if cost is not None)
@@ -96,6 +101,7 @@ def estimate_cost(
         balance_usd=balance_usd if known else None,
         batch_usd=batch_usd,
         sandbox=sandbox,
+        takes_of=len({r.row_id for r in pending}) if any(r.take > 1 for r in pending) else 0,
     )
 
 

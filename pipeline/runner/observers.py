@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -15,6 +16,7 @@ from pipeline.events import Event, Level, ObserverGroup, Topic
 from pipeline.poll.eta import EtaEstimator
 from pipeline.results.csv_writer import ResultsWriter
 from pipeline.results.next_step import RUN_FACTS_NAME, RunFacts
+from pipeline.results.picks import with_picks
 from pipeline.results.receipts import ReceiptWriter
 from pipeline.run_context import describe_exception, format_traceback
 from pipeline.run_state import RunOutcome
@@ -152,6 +154,12 @@ class RunObservers:
                     case (VeobatchError() as error,):  # a cluster that cannot be joined
                         raise error from None
                 raise
+        return await self._with_picks(outcome)
+
+    async def _with_picks(self, outcome: RunOutcome) -> RunOutcome:
+        """Return the outcome with what reviewers have said meanwhile; the engine does not follow them."""
+        with contextlib.suppress(LedgerError, StoreError):  # the run itself reports a ledger that is gone
+            return replace(outcome, records=tuple(with_picks(outcome.records, await self._ledger.picks())))
         return outcome
 
     async def write_results(self, summary: RunSummary) -> bool:

@@ -40,9 +40,12 @@ async def test_json_without_a_key_has_prices_and_no_balance(manifest: Path) -> N
     vendor.add(MODEL, ALIAS)
     async with running(vendor):
         done = await estimate(manifest, vendor, "--json")
+        thrice = await estimate(manifest, vendor, "--takes", "3")
+    assert "22.50 USD  in all, 9 takes of 3 rows, and 3 rows whose price is unknown" in thrice.stdout
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
         "rows": 3,
+        "manifest_rows": 3,
         "total_usd": 7.5,
         "unknown_rows": 1,
         "balance_usd": None,

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from junitparser import Error, JUnitXml, Skipped
+from junitparser import Error, JUnitXml, Properties, Skipped
 from junitparser import Failure as Failed
 
 from pipeline.cli.ends import ci, junit
@@ -188,6 +188,21 @@ def test_junit_says_what_became_of_each_row(tmp_path: Path) -> None:
     assert cases[1].result[0].type == "refused"
     assert 'line="8"' in path.read_text()
     assert 'file="jobs/overnight.yaml"' in path.read_text()
+
+
+def test_junit_knows_takes_and_picks(tmp_path: Path) -> None:
+    path = tmp_path / "junit.xml"
+    chosen = done(1, take=2, pick="picked", pick_note="<b>warm</b>\x00", body='{"seed": 7}')
+    junit.write_junit([done(0), chosen], path)
+    (suite,) = JUnitXml.fromfile(str(path))
+    found = [
+        {one.name: one.value for one in next(case.iterchildren(Properties))}  # type: ignore[no-untyped-call]
+        for case in suite
+    ]
+    assert found == [
+        {"take": "1"},
+        {"take": "2", "seed": "7", "pick": "picked", "note": "<b>warm</b>\ufffd"},
+    ]
 
 
 def test_junit_fails_for_a_run_that_failed_without_a_failed_row(tmp_path: Path) -> None:

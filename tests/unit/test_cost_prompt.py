@@ -22,6 +22,7 @@ SOME = CostEstimate(rows=3, usd=3.6, unknown_rows=0, balance_usd=None)
     [
         (SOME, "3 to submit: $3.60"),
         (CostEstimate(2000, 2400, 0, 10000.5), "2000 to submit: $2,400.00; $10,000.50 on the account"),
+        (CostEstimate(6, 2.4, 0, None, takes_of=2), "6 to submit (takes of 2 rows): $2.40"),
         (CostEstimate(3, 2.4, 1, None), "3 to submit: $2.40 and 1 of unknown price"),
         (CostEstimate(3, 0, 3, 7), "3 to submit: the price is unknown; $7.00 on the account"),
         (CostEstimate(1, 0.0, 0, 0.0), "1 to submit: $0.00; $0.00 on the account"),

@@ -78,11 +78,13 @@ def test_a_done_row() -> None:
 
 def test_the_columns_end_with_the_newest_ones() -> None:
     (got,) = read(csv_bytes([done(0)], sandbox=True))
-    newest = ("request_id", "take", "pick", "image_sha256", "sandbox")
-    assert list(COLUMNS[-5:]) == list(newest)
-    assert [got[name] for name in newest] == ["", "1", "", "", "true"]
+    newest = ("request_id", "take", "pick", "image_sha256", "sandbox", "seed")
+    assert list(COLUMNS[-6:]) == list(newest)
+    assert [got[name] for name in newest] == ["", "1", "", "", "true", ""]
     (real,) = read(csv_bytes([done(0)]))
     assert real["sandbox"] == "false"
+    [seeded] = read(csv_bytes([done(0, body='{"seed": 0, "prompt": "p"}')]))
+    assert seeded["seed"] == "0"
 
 
 def test_what_is_known_of_a_file_stays_while_it_is_fetched_again() -> None:

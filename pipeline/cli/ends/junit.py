@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from pipeline.cli.ends.summary_text import failure_text
+from pipeline.manifest.takes import take_seed
 from pipeline.model import State, render_duration_s
 from pipeline.results.csv_rows import status, visible_records
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from junitparser import TestCase
+    from junitparser import Properties, TestCase
 
     from pipeline.model import Record
 
@@ -30,7 +31,9 @@ def write_junit(
     cause: str = "",
     code: str = "stopped",
 ) -> None:
-    """Write one test case a row: failed rows fail, rows in doubt are errors, open rows are skipped.
+    """Write one test case a take: failed ones fail, those in doubt are errors, open ones are skipped.
+
+    The properties of a case are `take`, and where there is one, `seed`, `pick` and `note`.
 
     A `cause`, why the run did not succeed, is a failing case of its own, of type `code`. Raises `OSError`
     when `path` cannot be written.
@@ -66,6 +69,7 @@ def _test_case(row: Record, manifest: str) -> TestCase:
     case = Row(_xml_text(row.id), classname=_xml_text(manifest or "veobatch"), time=time_s)
     if manifest and row.line:
         case.file, case.line = _xml_text(manifest), row.line
+    case.append(_properties(row))  # type: ignore[no-untyped-call]  # as above
     state = status(row)
     if state is State.FAILED:
         code = row.failure.code if row.failure else "failed"
@@ -78,6 +82,18 @@ def _test_case(row: Record, manifest: str) -> TestCase:
     elif state is not State.DONE:
         case.result = [Skipped(state.value)]
     return case
+
+
+def _properties(row: Record) -> Properties:
+    """Return which take a row is, the seed it was given, and what a reviewer said of it."""
+    from junitparser import Properties, Property
+
+    said = {"take": str(row.take), "seed": take_seed(row.body), "pick": row.pick, "note": row.pick_note}
+    properties = Properties()  # type: ignore[no-untyped-call]  # as above
+    for name, value in said.items():
+        if value:
+            properties.add_property(Property(name, _xml_text(value)))
+    return properties
 
 
 def _end_case(cause: str, code: str, manifest: str) -> TestCase:

@@ -1,21 +1,28 @@
-"""A batch with its ledger, and its page served for review in a thread of its own."""
+"""A batch and its page served for review: within a thread of its own, or by the real command."""
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.ledger import Ledger
 from pipeline.model import Artifact, Pick, Record, State
 from pipeline.results.live import BindAddress, ChangeFeed, LivePage, Reviews
 from pipeline.storage.local import LocalStore
 from tests.browser.conftest import CLIPS
+from tests.integration.vendor_double import vendor_and_workspace
 from tests.unit.sample_rows import MEDIA, row
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
     from pathlib import Path
+
+    from tests.integration.vendor_double import CommandResult
+
+T = TypeVar("T")
 
 
 def takes(rows: int, takes_of_each: int) -> list[Record]:
@@ -93,3 +100,62 @@ class Review:
                 keeping.cancel()
             await reviews.update_folder()
         await store.aclose()
+
+
+class RealReview:
+    """A batch that the real command ran at the vendor double, and that it serves for review."""
+
+    def __init__(self, folder: Path, rows: Sequence[str | dict[str, object]]) -> None:
+        self._folder = folder
+        self._rows = rows
+        self._up = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self._thread.start()
+        assert self._up.wait(600)
+
+    def run(self, *args: str) -> CommandResult:
+        return self._call(self._desk.run(*args))
+
+    def command(self, *args: str) -> CommandResult:
+        return self._call(self._desk.command(*args))
+
+    def table(self) -> list[dict[str, str]]:
+        return self._desk.rows()
+
+    def creates(self) -> list[str]:
+        """Return the prompts of what the vendor has accepted, in its order."""
+        return [generation.prompt for generation in self._vendor.generations]
+
+    def end_review(self) -> str:
+        """End the serving command as Ctrl-C does; return what it said."""
+        return self._call(self._end_review())
+
+    def end(self) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._over.set)
+            self._thread.join(60)
+
+    def _call(self, work: Coroutine[object, object, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(600)
+
+    async def _end_review(self) -> str:
+        self._process.send_signal(signal.SIGINT)
+        _, said = await self._process.communicate()
+        assert self._process.returncode in (0, 130), said
+        return said.decode()
+
+    async def _run(self) -> None:
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        async with vendor_and_workspace(self._folder, render_s=0.05) as (self._vendor, self._desk):
+            self._desk.write(self._rows)
+            ended = await self._desk.run()
+            assert ended.code == 0, ended.output
+            self._process = await self._desk.start_command("review", "batch.json")
+            assert self._process.stderr is not None
+            line = (await self._process.stderr.readline()).decode()
+            self.url = line.removeprefix("review: ").split()[0]
+            self._up.set()
+            await self._over.wait()
+            if self._process.returncode is None:
+                self._process.kill()
+                await self._process.communicate()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it has no hints
@@ -43,20 +43,40 @@ def violations(page: Page) -> list[tuple[str, str]]:
     return [(rule["id"], node["html"][:200]) for rule in found for node in rule["nodes"]]
 
 
-@pytest.mark.parametrize("width", [1280, 320])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_violation(page: Page, scheme: Literal["light", "dark"], width: int) -> None:
-    page.emulate_media(color_scheme=scheme)
-    page.set_viewport_size({"width": width, "height": 900})
+MODES: dict[str, dict[str, Any]] = {
+    "light": {"color_scheme": "light"},
+    "dark": {"color_scheme": "dark"},
+    "320 px, light": {"color_scheme": "light", "width": 320},
+    "320 px, dark": {"color_scheme": "dark", "width": 320},
+    "200 % zoom": {"width": 640, "scale": 2.0},
+    "forced colours, light": {"forced_colors": "active", "color_scheme": "light"},
+    "forced colours, dark": {"forced_colors": "active", "color_scheme": "dark"},
+    "reduced motion": {"reduced_motion": "reduce"},
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_axe_finds_no_violation(page: Page, mode: str) -> None:
+    wanted = {"width": 1280, "scale": 1.0} | MODES[mode]
+    width, scale = wanted.pop("width"), wanted.pop("scale")
+    page.emulate_media(**wanted)
+    # What a zoom does: fewer CSS pixels, each of more pixels of the screen.
+    devices = page.context.new_cdp_session(page)
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": scale, "mobile": False}
+    devices.send("Emulation.setDeviceMetricsOverride", metrics)
     page.reload()
+    assert (page.evaluate("innerWidth"), page.evaluate("devicePixelRatio")) == (width, scale)
     page.get_by_role("button", name="Play the takes of a together").click()
     expect(page.locator(".card video")).to_have_count(3)
     page.locator(".card").first.press("n")
     assert violations(page) == []
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "320 px, as at 400 % zoom"
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Details of job-2").click()
     assert violations(page) == []
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Details of a.2").click()
+    assert page.locator("dialog").evaluate("node => node.scrollWidth <= node.clientWidth")
 
 
 def test_forced_colours_keep_what_colours_said(page: Page) -> None:

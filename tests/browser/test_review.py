@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from pipeline.batch.retakes import retakes_of_rejected
 from pipeline.media.reel import join_clips
-from pipeline.model import PICKED, REJECTED, Job, Pick, Record
+from pipeline.model import PICKED, REJECTED, Pick, Record
 from pipeline.results.picks import parse_picks, with_picks
 from tests.browser.conftest import write_report
-from tests.browser.review import Review, copy_clips, takes
+from tests.browser.review import RealReview, Review, copy_clips, takes
 from tests.unit.test_reel import clip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
     from tests.browser.conftest import MonitoredPage
 
@@ -53,24 +52,56 @@ def current(page: Page) -> str:
     return str(page.evaluate("document.activeElement.dataset.key ?? document.activeElement.tagName"))
 
 
-def test_twenty_rows_are_reviewed_by_the_keyboard_alone(
-    watched: MonitoredPage, review: Review, records: list[Record], tmp_path: Path
-) -> None:
-    page = watched.page
-    page.goto(review.url)
+def test_twenty_rows_are_reviewed_by_the_keyboard_alone(watched: MonitoredPage, tmp_path: Path) -> None:
+    """Of a real batch, served by the real command; then each row rejected whole gets one more take."""
+    rows = [{"id": f"row-{n}", "prompt": f"job {n}", "takes": TAKES} for n in range(ROWS)]
+    batch = RealReview(tmp_path, rows)
+    try:
+        expected = review_by_keyboard(watched.page, batch.url)
+        batch.end_review()
+        picks = {row["id"]: row["pick"] for row in batch.table() if row["pick"]}
+        assert picks == {name: pick for name, (pick, _) in expected.items()}
+        listed = batch.command("pick", "batch.json").out
+        assert sorted(line.split() for line in listed.splitlines()) == sorted(
+            [pick, name, *note.split()] for name, (pick, note) in expected.items()
+        )
+        output = tmp_path / "output" / "batch"
+        chosen = {f"row-{index}.mp4" for index in range(ROWS) if index % 4 != 2}
+        assert {path.name for path in (output / "picks").iterdir()} == chosen
+        assert (output / "picks" / "row-0.mp4").samefile(output / "videos" / "row-0.2.mp4")
+
+        assert len(batch.creates()) == ROWS * TAKES
+        for _ in range(2):  # the second go finds a take that nobody has rejected yet
+            assert batch.run("--retake", "rejected").code == 0
+            retaken = batch.creates()[ROWS * TAKES :]
+            assert sorted(retaken) == sorted(f"job {index}" for index in range(2, ROWS, 4))
+        assert sum(row["take"] == "4" for row in batch.table()) == ROWS / 4
+    finally:
+        batch.end()
+
+
+def review_by_keyboard(page: Page, url: str) -> dict[str, Pick]:
+    """Pick and reject with keys alone; return what was said, by the takes' ids."""
+    page.goto(url)
     expect(page.locator("#reviewed-text")).to_have_text("0 of 20 rows reviewed")
     press(page, "ArrowDown")
+    said: dict[str, Pick] = {}
     for index in range(ROWS):
-        assert current(page) == f"row-{index}@f{index}"
+        row = f"row-{index}"
+        assert current(page).partition("@")[0] == row
         match index % 4:
             case 0:
                 press(page, "2")
+                said[f"{row}.2"] = Pick(PICKED)
             case 1:
                 press(page, "ArrowRight", "x", "n", *"dull", "Enter", "ArrowLeft", "1")
+                said |= {row: Pick(PICKED), f"{row}.2": Pick(REJECTED, "dull")}
             case 2:
                 press(page, "x", "ArrowRight", "x", "ArrowRight", "x", "ArrowLeft", "ArrowLeft")
+                said |= {f"{row}{take}": Pick(REJECTED) for take in ("", ".2", ".3")}
             case _:
                 press(page, "3", "1")  # a second thought: a row has one pick
+                said[row] = Pick(PICKED)
         press(page, "ArrowDown")
     expect(page.locator("#reviewed-text")).to_have_text("20 of 20 rows reviewed")
     expect(page.get_by_role("button", name="picked 15")).to_be_visible()
@@ -79,45 +110,27 @@ def test_twenty_rows_are_reviewed_by_the_keyboard_alone(
     press(page, *"dull")
     expect(page.locator("#count")).to_have_text("5 of 20")
     press(page, "ArrowDown")
-    assert current(page) == "row-1@f1"
-    review.end()
-
-    picks = review_picks(tmp_path)
-    expected: dict[str, Pick] = {}
-    for index in range(ROWS):
-        row = f"row-{index}"
-        match index % 4:
-            case 0:
-                expected[f"{row}.2@f{index}"] = Pick(PICKED)
-            case 1:
-                expected |= {f"{row}@f{index}": Pick(PICKED), f"{row}.2@f{index}": Pick(REJECTED, "dull")}
-            case 2:
-                expected |= {f"{row}{take}@f{index}": Pick(REJECTED) for take in ("", ".2", ".3")}
-            case _:
-                expected[f"{row}@f{index}"] = Pick(PICKED)
-    assert picks == expected
-    chosen = {f"row-{index}.mp4" for index in range(ROWS) if index % 4 != 2}
-    assert {path.name for path in (tmp_path / "picks").iterdir()} == chosen
-    assert (tmp_path / "picks" / "row-0.mp4").samefile(tmp_path / "videos" / "row-0.2.mp4")
-    jobs = [Job(r.id, r.fingerprint, n, r.model, {}, take=r.take) for n, r in enumerate(records)]
-    retaken = retakes_of_rejected(jobs, with_picks(records, picks))
-    assert [(job.id, take) for job, take in retaken] == [(f"row-{index}", 4) for index in range(2, ROWS, 4)]
+    assert current(page).partition("@")[0] == "row-1"
+    expect(page.locator("#review")).to_have_attribute("aria-busy", "false")
+    page.goto("about:blank")  # an open page would be waited for
+    return said
 
 
-def review_picks(folder: Path) -> dict[str, Pick]:
-    import asyncio
-
-    from pipeline.ledger import Ledger
-
-    async def read() -> dict[str, Pick]:
-        async with await Ledger.open(folder / "ledger.sqlite3", read_only=True) as ledger:
-            return await ledger.picks()
-
-    found: list[dict[str, Pick]] = []
-    thread = threading.Thread(target=lambda: found.append(asyncio.run(read())))  # Playwright has a loop here
-    thread.start()
-    thread.join()
-    return found[0]
+def test_a_page_is_not_left_while_a_pick_is_on_its_way(watched: MonitoredPage, review: Review) -> None:
+    page = watched.page
+    page.goto(review.url)
+    held: list[Route] = []
+    page.route("**/picks", lambda route: route.continue_() if held else held.append(route))
+    with page.expect_request("**/picks"):
+        press(page, "ArrowDown", "1", "2")
+    with page.expect_event("dialog") as asked:
+        page.close(run_before_unload=True)
+    assert asked.value.type == "beforeunload"
+    asked.value.dismiss()
+    expect(page.locator("#review")).to_have_attribute("aria-busy", "true")
+    held[0].continue_()
+    expect(page.locator("#review")).to_have_attribute("aria-busy", "false")
+    assert review.picks() == {"row-0.2@f0": Pick(PICKED)}
 
 
 def test_two_reviewers_see_each_others_picks(watched: MonitoredPage, review: Review) -> None:

@@ -140,6 +140,7 @@ function start() {
   detail.addEventListener("click", (event) => { if (event.target === detail) detail.close(); });
   detail.addEventListener("close", restoreFocus);
   addEventListener("keydown", handleKeys);
+  addEventListener("beforeunload", (event) => { if (unsent) event.preventDefault(); });
   addEventListener("beforeprint", () => { finishPage(); for (const image of grid.querySelectorAll("img")) image.loading = "eager"; });
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-row], [data-copy]");

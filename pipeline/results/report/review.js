@@ -78,9 +78,13 @@ const toggle = (key, pick) => mark(key, { pick: takes.get(key)[column.pick] === 
 
 // A served page tells the ledger at once; one from disk keeps what was said in this browser, to be exported.
 const storageName = "veobatch picks of " + data.batch;
-let kept = {}, sending = Promise.resolve();
+let kept = {}, sending = Promise.resolve(), unsent = 0;
 function keepPicks(picks, before) {
-  if (data.review === "live") { sending = sending.then(() => sendPicks(picks, before)); return; } // one after the other
+  if (data.review === "live") { // one after the other
+    showUnsent(1);
+    sending = sending.then(() => sendPicks(picks, before)).finally(() => showUnsent(-1));
+    return;
+  }
   for (const [key] of before) {
     const take = takes.get(key);
     kept[key] = { key, id: take[column.id], pick: take[column.pick], note: take[column.note] };
@@ -88,6 +92,10 @@ function keepPicks(picks, before) {
   }
   try { localStorage.setItem(storageName, JSON.stringify(kept)); } catch { /* kept while the page is open */ }
   renderProgress();
+}
+function showUnsent(change) {
+  unsent += change;
+  byId("review").setAttribute("aria-busy", String(unsent > 0));
 }
 function restorePicks() {
   if (data.review !== "file") return;
@@ -112,6 +120,7 @@ async function sendPicks(picks, before) {
   try {
     const response = await fetch("picks", {
       method: "POST",
+      keepalive: true, // the page may be closed at once
       headers: { "Content-Type": "application/json", "X-Veobatch-Token": data.token },
       body: JSON.stringify({ picks }),
     });

@@ -93,6 +93,10 @@ class Workspace:
             stderr=asyncio.subprocess.PIPE if terminal is None else terminal,
         )
 
+    async def start_command(self, *args: str) -> Command:
+        """Start another of the commands."""
+        return await self._start(*args)
+
     async def run(self, *args: str, manifest: str = "batch.json", within_s: float = 600.0) -> CommandResult:
         return await wait_for_exit(await self.start(*args, manifest=manifest), within_s)
 

@@ -66,20 +66,20 @@ class Review:
         self._up = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         self._thread.start()
-        assert self._up.wait(20)
+        assert self._up.wait(600)
 
     def end(self) -> None:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._over.set)
-            self._thread.join(20)
+            self._thread.join(600)
 
     def picks(self) -> dict[str, Pick]:
         """Return what the ledger has, by key."""
-        return asyncio.run_coroutine_threadsafe(self._ledger.picks(), self._loop).result(20)
+        return asyncio.run_coroutine_threadsafe(self._ledger.picks(), self._loop).result(600)
 
     def say(self, picks: dict[str, Pick]) -> None:
         """Write picks behind the page's back, as the command does."""
-        asyncio.run_coroutine_threadsafe(self._ledger.set_picks(picks), self._loop).result(20)
+        asyncio.run_coroutine_threadsafe(self._ledger.set_picks(picks), self._loop).result(600)
 
     async def _run(self) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
@@ -133,7 +133,7 @@ class RealReview:
     def end(self) -> None:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._over.set)
-            self._thread.join(60)
+            self._thread.join(600)
 
     def _call(self, work: Coroutine[object, object, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(600)

@@ -34,7 +34,7 @@ class LiveRun:
         self._up = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         self._thread.start()
-        assert self._up.wait(20)
+        assert self._up.wait(600)
 
     def transition(self, before: Record, after: Record) -> None:
         self._loop.call_soon_threadsafe(self._feed.on_transition, before, after)
@@ -42,7 +42,7 @@ class LiveRun:
     def end(self) -> None:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._over.set)
-            self._thread.join(20)
+            self._thread.join(600)
 
     async def _run(self) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from pipeline.errors import UsageError
@@ -31,17 +32,21 @@ REJECTED_ROWS: Final = "rejected"
 
 @dataclass(slots=True)
 class Retakes:
-    """Extra takes by the key of the row's first take; `asked` are what an unfinished run added by id."""
+    """Extra takes by the key of the row's first take; `asked` are what an unfinished run added by id.
+
+    `latest` are what the last command added, which is taken back when its costs are not agreed to.
+    """
 
     extra: dict[str, list[int]] = field(default_factory=dict)
     asked: dict[str, int] = field(default_factory=dict)
+    latest: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     async def load(cls, ledger: Ledger) -> Retakes:
         return cls(**json.loads(await ledger.meta_get(RETAKES_NAME) or "{}"))
 
     async def save(self, ledger: Ledger) -> None:
-        await ledger.meta_set(RETAKES_NAME, json.dumps({"extra": self.extra, "asked": self.asked}))
+        await ledger.meta_set(RETAKES_NAME, json.dumps(asdict(self)))
 
 
 async def with_retakes(ledger: Ledger, manifest: Manifest, wanted: Sequence[str] = ()) -> Manifest:
@@ -60,9 +65,32 @@ async def with_retakes(ledger: Ledger, manifest: Manifest, wanted: Sequence[str]
             new |= {row.key: take for row, take in retakes_of_rejected(jobs, records) if row.key not in by_id}
         for key, take in new.items():
             retakes.extra.setdefault(key, []).append(take)
+        retakes.latest = new
         await retakes.save(ledger)
         jobs = with_extra_takes(manifest.jobs, retakes.extra)
+    _refuse_same_ids(jobs)
     return replace(manifest, jobs=jobs)
+
+
+def _refuse_same_ids(jobs: Sequence[Job]) -> None:
+    """Raise `UsageError` when a row was given the id of another row's extra take."""
+    extra = {job.id: job.row_id for job in jobs if job.take > 1}
+    for job in jobs:
+        if job.take == 1 and job.id in extra:
+            raise UsageError(
+                f"id {job.id} of line {job.line} is taken: a take of {extra[job.id]} that --retake asked for "
+                "has it; choose another id"
+            )
+
+
+async def withdraw_retakes(ledger: Ledger) -> None:
+    """Take back what the last `--retake` asked for: nobody agreed to pay for it."""
+    retakes = await Retakes.load(ledger)
+    for key, take in retakes.latest.items():
+        retakes.extra[key].remove(take)
+        retakes.asked.pop(key, None)
+    retakes.latest = {}
+    await retakes.save(ledger)
 
 
 async def end_retakes(ledger: Ledger) -> None:
@@ -126,11 +154,19 @@ def _of_present_rows(jobs: Sequence[Job], takes: Mapping[str, list[Record]]) -> 
 
 
 def _next_takes(jobs: Iterable[Job], records: Iterable[Record]) -> dict[str, int]:
-    """Return, by the row's id, the first number beyond every take that is there or was submitted."""
+    """Return, by the row's id, the first number beyond every take that is there or was submitted.
+
+    A number whose id is another row's own is passed over.
+    """
+    jobs = tuple(jobs)
+    own_ids = {job.id for job in jobs if job.take == 1}
     highest: dict[str, int] = defaultdict(int)
     for job in jobs:
         highest[job.row_id] = max(highest[job.row_id], job.take)
     for record in records:
         if record.position >= 0 or record.intent:
             highest[record.row_id] = max(highest[record.row_id], record.take)
-    return {row_id: take + 1 for row_id, take in highest.items()}
+    return {
+        row_id: next(number for number in count(take + 1) if f"{row_id}.{number}" not in own_ids)
+        for row_id, take in highest.items()
+    }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+import io
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from PIL.Image import Image
+
+    from pipeline.media.typesetting import Typesetter
 
 COLUMNS: Final = 4
 CELLS_A_SHEET: Final = 48
@@ -15,23 +18,25 @@ _PICTURE: Final = (360, 203)
 _GAP: Final = 24
 _TEXT_LINES: Final = 3
 _LINE_PX: Final = 21
-_PAPER, _INK, _SOFT, _DARK = "#f8f6f1", "#1d1b18", "#6b665d", "#16150f"
+_FONT_PX: Final = 16
+_PAPER, _INK, _SOFT, _DARK, _FAINT = "#f8f6f1", "#1d1b18", "#6b665d", "#16150f", "#b9b2a4"
 
 
 class Cell(NamedTuple):
-    """One clip: what it is called, what was asked for, and a picture of it."""
+    """One clip: what it is called, what was asked for, and a picture of it, as a file's bytes."""
 
     title: str
     prompt: str
-    picture: Image | None
+    picture: bytes | None
 
 
-def contact_sheets(cells: Sequence[Cell]) -> list[Image]:
-    """Return sheets of up to `CELLS_A_SHEET` pictures, each with its id and the beginning of its prompt."""
-    return [_sheet(cells[n : n + CELLS_A_SHEET]) for n in range(0, len(cells), CELLS_A_SHEET)]
+def contact_sheets(cells: Sequence[Cell], setter: Typesetter) -> Iterator[Image]:
+    """Yield sheets of up to `CELLS_A_SHEET` pictures, each with its id and the beginning of its prompt."""
+    for n in range(0, len(cells), CELLS_A_SHEET):
+        yield _sheet(cells[n : n + CELLS_A_SHEET], setter)
 
 
-def _sheet(cells: Sequence[Cell]) -> Image:
+def _sheet(cells: Sequence[Cell], setter: Typesetter) -> Image:
     from PIL import Image, ImageDraw
 
     columns, rows = min(COLUMNS, len(cells)), -(-len(cells) // COLUMNS)
@@ -43,65 +48,44 @@ def _sheet(cells: Sequence[Cell]) -> Image:
         draw.rectangle((x, y, x + _PICTURE[0] - 1, y + _PICTURE[1] - 1), fill=_DARK)
         if cell.picture is not None:
             _paste_fitted(sheet, cell.picture, (x, y, *_PICTURE))
-        _write(draw, (x, y + _PICTURE[1] + 6), cell)
+        _write(sheet, (x, y + _PICTURE[1] + 6), cell, setter)
     return sheet
 
 
-def _paste_fitted(sheet: Image, picture: Image, box: tuple[int, int, int, int]) -> None:
+def _paste_fitted(sheet: Image, picture: bytes, box: tuple[int, int, int, int]) -> None:
+    """Paste a picture; one that cannot be read leaves its place dark."""
+    import PIL.Image
     from PIL import ImageOps
 
     x, y, width, height = box
-    fitted = ImageOps.contain(picture.convert("RGB"), (width, height))
+    try:
+        with PIL.Image.open(io.BytesIO(picture)) as opened:
+            fitted = ImageOps.contain(opened.convert("RGB"), (width, height))
+    except (OSError, ValueError, PIL.Image.DecompressionBombError):
+        return
     sheet.paste(fitted, (x + (width - fitted.width) // 2, y + (height - fitted.height) // 2))
 
 
-def _write(draw: Any, at: tuple[int, int], cell: Cell) -> None:
-    font = _font(16)
+def _write(sheet: Image, at: tuple[int, int], cell: Cell, setter: Typesetter) -> None:
     x, y = at
-    draw.text((x, y), _lines(cell.title, font, _PICTURE[0], 1)[0], fill=_INK, font=font)
-    for line in _lines(cell.prompt, font, _PICTURE[0], _TEXT_LINES):
+    (title,) = setter.wrap(cell.title, _FONT_PX, _PICTURE[0], 1)
+    setter.draw(sheet, (x, y, _PICTURE[0]), title, _FONT_PX, _INK)
+    for line in setter.wrap(cell.prompt, _FONT_PX, _PICTURE[0], _TEXT_LINES):
         y += _LINE_PX
-        draw.text((x, y), line, fill=_SOFT, font=font)
+        setter.draw(sheet, (x, y, _PICTURE[0]), line, _FONT_PX, _SOFT)
 
 
-def slate(title: str, prompt: str, width: int, height: int) -> Image:
+def slate(title: str, prompt: str, size: tuple[int, int], setter: Typesetter) -> Image:
     """Return a title card of the reel's size."""
-    from PIL import Image, ImageDraw
+    from PIL import Image
 
-    image = Image.new("RGB", (width, height), _DARK)
-    draw = ImageDraw.Draw(image)
-    margin, size = width // 10, max(12, min(width, height) // 18)
-    font = _font(size)
-    lines = [*_lines(title, font, width - 2 * margin, 2), "", *_lines(prompt, font, width - 2 * margin, 6)]
-    y = (height - len(lines) * size * 1.4) / 2
+    width, height = size
+    image = Image.new("RGB", size, _DARK)
+    margin, px = width // 10, max(12, min(width, height) // 18)
+    inner = width - 2 * margin
+    lines = [*setter.wrap(title, px, inner, 2), "", *setter.wrap(prompt, px, inner, 6)]
+    y = (height - len(lines) * px * 1.4) / 2
     for number, line in enumerate(lines):
-        draw.text((margin, y), line, fill=_PAPER if number == 0 else "#b9b2a4", font=font)
-        y += size * 1.4
+        setter.draw(image, (margin, y, inner), line, px, _PAPER if number == 0 else _FAINT)
+        y += px * 1.4
     return image
-
-
-def _font(size: int) -> Any:
-    from PIL import ImageFont
-
-    return ImageFont.load_default(size)
-
-
-def _lines(text: str, font: Any, width: int, most: int) -> list[str]:
-    """Break a text into lines that fit; the last one that there is room for ends in an ellipsis."""
-    lines, line = [], ""
-    for word in text.split():
-        longer = f"{line} {word}" if line else word
-        if line and font.getlength(longer) > width:
-            lines.append(line)
-            longer = word
-        line = longer
-    lines.append(line)
-    if len(lines) > most:
-        lines = [*lines[: most - 1], f"{lines[most - 1]} ..."]
-    return [_cut(line, font, width) for line in lines]
-
-
-def _cut(line: str, font: Any, width: int) -> str:
-    while len(line) > 4 and font.getlength(line) > width:
-        line = f"{line[:-4].rstrip()}..."
-    return line

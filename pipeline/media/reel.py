@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from av.audio.stream import AudioStream
@@ -42,10 +42,13 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A file of the reel, and the slate to show before it, when there is one."""
+    """A file of the reel, and what draws the slate to show before it, when there is one.
+
+    Slates are drawn when they are written: a thousand of them would fill the memory.
+    """
 
     path: Path
-    slate: Image | None = None
+    slate: Callable[[], Image] | None = None
 
 
 def join_clips(clips: Sequence[Clip], target: Path) -> Shape:
@@ -129,7 +132,7 @@ class _Reel:
 
         for clip in clips:
             if clip.slate is not None:
-                self._write_slate(clip.slate)
+                self._write_slate(clip.slate())
             with av.open(str(clip.path), metadata_errors="replace") as source:
                 stream = source.streams.video[0]
                 self._at += length_of(stream, source)

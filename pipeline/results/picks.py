@@ -232,13 +232,13 @@ def _stamped(placed: PlacedFile, stamp: FileStamp | None) -> PlacedFile:
     return placed if stamp is None else placed._replace(mtime_ns=stamp.mtime_ns, etag=stamp.etag)
 
 
-def parse_picks(text: str) -> dict[str, Pick]:
+def parse_picks(data: bytes) -> dict[str, Pick]:
     """Read what a page exported: the wishes by key. Raises `UsageError` for any other file."""
     try:
-        document = json.loads(text)
+        document = json.loads(data)
         wishes = {str(item["key"]): Pick(str(item["pick"]), str(item["note"])) for item in document["picks"]}
         ours = (document["veobatch"], document["version"]) == ("picks", PICKS_VERSION)
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         ours = False
     if not ours:
         raise UsageError("this is no file of picks: export one on the report's page")

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+import anyio
 from anyio import to_thread
 
 from pipeline.errors import UsageError
 from pipeline.media.contact_sheet import Cell, contact_sheets, slate
-from pipeline.media.reel import Clip, find_shape, join_clips
+from pipeline.media.reel import Clip, Shape, find_shape, join_clips
+from pipeline.media.typesetting import Typesetter
 from pipeline.model import Record, State
 from pipeline.results.picks import chosen_clips
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from pipeline.ledger import Ledger
-    from pipeline.media.reel import Shape
     from pipeline.storage import OutputStore
 
 REEL_NAME: Final = "reel.mp4"
@@ -44,19 +45,26 @@ def reel_clips(records: Sequence[Record], *, everything: bool) -> list[Record]:
     return found
 
 
-async def make_reel(
-    ledger: Ledger, store: OutputStore, records: Sequence[Record], *, slates: bool
-) -> tuple[tuple[str, ...], Shape]:
-    """Write the reel and the contact sheets of `records`; return their paths, and what the reel is like.
+class Made(NamedTuple):
+    """What was written: the files' paths, what the reel is like, and what no font of this machine has."""
+
+    paths: tuple[str, ...]
+    shape: Shape
+    missing_glyphs: tuple[str, ...]
+
+
+async def make_reel(ledger: Ledger, store: OutputStore, records: Sequence[Record], *, slates: bool) -> Made:
+    """Write the reel and the contact sheets of `records`.
 
     Files of those names that are not ours stay. Raises `UsageError` for a clip that is gone or cannot be
     read, and `StoreError`.
     """
     with tempfile.TemporaryDirectory(prefix="veobatch-reel-") as name:
         folder = Path(name)
-        clips = [Clip(await _fetch(store, record, folder)) for record in records]
+        clips = [await _fetch(store, record, folder, n) for n, record in enumerate(records)]
         posters = [await _read_poster(store, record) for record in records]
-        shape, sheets = await to_thread.run_sync(_make_files, records, clips, posters, folder, slates)
+        setter = await to_thread.run_sync(Typesetter)
+        shape, sheets = await to_thread.run_sync(_make_files, records, clips, posters, folder, slates, setter)
         known = json.loads(await ledger.meta_get(FILES_NAME) or "{}")
         made = {REEL_NAME: folder / REEL_NAME}
         made |= {_sheet_name(number): sheet for number, sheet in enumerate(sheets, 1)}
@@ -64,7 +72,7 @@ async def make_reel(
             await _remove_earlier(store, known.get(target))
             known[target] = await _publish(store, path, target)
             await ledger.meta_set(FILES_NAME, json.dumps(known))
-    return tuple(known[target][0] for target in made), shape
+    return Made(tuple(known[target][0] for target in made), shape, tuple(sorted(setter.missing)))
 
 
 async def _read_poster(store: OutputStore, record: Record) -> bytes | None:
@@ -76,44 +84,46 @@ def _sheet_name(number: int) -> str:
     return SHEET_NAME if number == 1 else SHEET_NAME.replace(".", f".{number}.")
 
 
-async def _fetch(store: OutputStore, record: Record, folder: Path) -> Path:
+async def _fetch(store: OutputStore, record: Record, folder: Path, number: int) -> Path:
     """Return a clip as a file of this machine: its own, or a copy of an object."""
     path = record.artifact.path if record.artifact else ""
     local = Path(store.location) / path
     if "://" not in store.location and await to_thread.run_sync(local.is_file):
         return local
-    data = await store.read_bytes(path)
-    if data is None:
+    stamp = await store.stamp(path)
+    if stamp is None:
         raise UsageError(f"{record.id}: {path} was moved away: put it back, or pick another take")
-    copy = folder / f"{record.file_stem}.{path.rpartition('.')[2]}"
-    await to_thread.run_sync(copy.write_bytes, data)
+    copy = folder / f"{number}.{path.rpartition('.')[2]}"
+    async with await anyio.open_file(copy, "wb") as file:
+        for start in range(0, stamp.size_bytes, _CHUNK_BYTES):
+            end = min(stamp.size_bytes, start + _CHUNK_BYTES)
+            await file.write(await store.read_range(path, stamp, start, end))
     return copy
 
 
 def _make_files(
     records: Sequence[Record],
-    clips: Sequence[Clip],
+    files: Sequence[Path],
     posters: Sequence[bytes | None],
     folder: Path,
     slates: bool,
+    setter: Typesetter,
 ) -> tuple[Shape, list[Path]]:
     import av
-    from PIL import Image
 
-    cells = [
-        Cell(record.id, record.prompt, Image.open(io.BytesIO(poster)) if poster else None)
-        for record, poster in zip(records, posters, strict=True)
-    ]
+    cells = [Cell(record.id, record.prompt, poster) for record, poster in zip(records, posters, strict=True)]
     sheets = []
-    for number, sheet in enumerate(contact_sheets(cells), 1):
+    for number, sheet in enumerate(contact_sheets(cells, setter), 1):
         sheets.append(folder / _sheet_name(number))
         sheet.save(sheets[-1])
+    clips = [Clip(path) for path in files]
     try:
         if slates:
-            size = find_shape(clips)
+            shape = find_shape(clips)
+            size = (shape.width, shape.height)
             clips = [
-                Clip(clip.path, slate(record.id, record.prompt, size.width, size.height))
-                for clip, record in zip(clips, records, strict=True)
+                Clip(path, partial(slate, record.id, record.prompt, size, setter))
+                for path, record in zip(files, records, strict=True)
             ]
         return join_clips(clips, folder / REEL_NAME), sheets
     except (av.FFmpegError, ValueError) as error:
@@ -133,12 +143,8 @@ async def _publish(store: OutputStore, path: Path, target: str) -> tuple[str, in
     """Put a file into the output, beside whatever has its name; return its path, size and sha256."""
     async with store.stage(target.rpartition(".")[0]) as staged:
         await staged.restart("made here")
-        for chunk in await to_thread.run_sync(_chunks, path):
-            await staged.write([chunk])
+        async with await anyio.open_file(path, "rb") as file:
+            while chunk := await file.read(_CHUNK_BYTES):
+                await staged.write([chunk])
         published = await staged.publish(target, replaces=False)
     return published.path, published.size_bytes, published.sha256
-
-
-def _chunks(path: Path) -> Iterable[bytes]:
-    data = path.read_bytes()
-    return [data[n : n + _CHUNK_BYTES] for n in range(0, len(data), _CHUNK_BYTES)]

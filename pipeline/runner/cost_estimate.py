@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.model import State
-from pipeline.results.report.overview import counted
+from pipeline.results.overview import counted
 from pipeline.runner.manifest_loading import price_manifest
 
 if TYPE_CHECKING:

@@ -196,7 +196,7 @@ def test_a_page_from_disk_keeps_picks_and_exports_them(
     expect(page.get_by_text("veobatch pick overnight.yaml --from picks.json")).to_be_visible()
     with page.expect_download() as download:
         page.get_by_role("button", name="Export picks").click()
-    picks = parse_picks(download.value.path().read_text())
+    picks = parse_picks(download.value.path().read_bytes())
     assert picks == {"row-0.3@f0": Pick(PICKED), "row-1@f1": Pick(REJECTED)}
     assert json.loads(download.value.path().read_text())["picks"][0]["id"] == "row-0.3"
 

@@ -13,9 +13,11 @@ import pytest
 from click.testing import CliRunner
 from obstore.store import MemoryStore
 
+from pipeline.batch.retakes import end_retakes, with_retakes, withdraw_retakes
 from pipeline.cli import cli
 from pipeline.errors import UsageError
 from pipeline.ledger import Ledger
+from pipeline.manifest import load
 from pipeline.model import PICKED, REJECTED, Artifact, Pick, Record, State
 from pipeline.results.picks import PicksFolder, resolve_picks
 from pipeline.storage.local import LocalStore
@@ -144,8 +146,14 @@ def test_what_a_page_exported_is_taken_over(here: Path) -> None:
     assert table() == {"a.2": "picked", "b": "rejected"}
     assert picked_files() == {"a.mp4": "a.2@f"}
     assert pick("--from", "picks.json").startswith("nothing changed")
-    for wrong in ("[]", "{", '{"veobatch": "picks", "version": 9, "picks": []}'):
-        Path("picks.json").write_text(wrong, encoding="utf-8")
+    for wrong in (
+        b"[]",
+        b"{",
+        b"[" * 100_000,
+        b"\xff\xfe\x00",
+        b'{"veobatch": "picks", "version": 9, "picks": []}',
+    ):
+        Path("picks.json").write_bytes(wrong)
         assert "no file of picks" in pick("--from", "picks.json", code=2)
 
 
@@ -254,6 +262,30 @@ class _Mortal(LocalStore):
         self._count()
         await super().remove(path)
         self._count()
+
+
+async def test_a_retake_that_nobody_agreed_to_pay_for_is_taken_back(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    row = '{id: a, image_url: "https://example.com/a.jpg", prompt: p}'
+    path.write_text(f"jobs:\n  - {row}\n", encoding="utf-8")
+    async with await Ledger.open(tmp_path / "ledger.sqlite3") as ledger:
+
+        async def ids(*retake: str) -> list[str]:
+            return [job.id for job in (await with_retakes(ledger, load(path), retake)).jobs]
+
+        assert await ids("a") == ["a", "a.2"]
+        assert await ids("a") == ["a", "a.2"], "the same wish, after a crash"
+        await withdraw_retakes(ledger)
+        assert await ids() == ["a", "a.2"], "what an earlier command asked for stays"
+        await end_retakes(ledger)
+        assert await ids("a") == ["a", "a.2", "a.3"]
+        await withdraw_retakes(ledger)
+        assert await ids() == ["a", "a.2"]
+        assert await ids("a") == ["a", "a.2", "a.3"], "asked for anew"
+        other = row.replace("id: a", "id: a.2").replace("prompt: p", "prompt: q")
+        path.write_text(f"jobs:\n  - {row}\n  - {other}\n")
+        with pytest.raises(UsageError, match=r"id a\.2 of line 3 is taken"):
+            await ids()
 
 
 def test_only_what_changes_is_written() -> None:

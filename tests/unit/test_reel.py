@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import av
@@ -12,6 +14,7 @@ from PIL import Image
 
 from pipeline.media.contact_sheet import CELLS_A_SHEET, Cell, contact_sheets, slate
 from pipeline.media.reel import SLATE_S, Clip, join_clips
+from pipeline.media.typesetting import Typesetter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,7 +128,11 @@ def test_a_silent_clip_between_two_others_is_silence(tmp_path: Path) -> None:
 
 def test_slates_stand_before_their_clips(tmp_path: Path) -> None:
     plain = [clip(tmp_path / f"{n}.mp4") for n in range(2)]
-    clips = [Clip(one.path, slate(f"row-{n}", "A prompt.", 160, 90)) for n, one in enumerate(plain)]
+    setter = Typesetter([])
+    clips = [
+        Clip(one.path, partial(slate, f"row-{n}", "A prompt.", (160, 90), setter))
+        for n, one in enumerate(plain)
+    ]
     assert not join_clips(clips, tmp_path / "reel.mp4").copied
     assert length(tmp_path / "reel.mp4") == pytest.approx(2 * (1 + SLATE_S), abs=0.05)
     assert flashes(tmp_path / "reel.mp4")[0] == pytest.approx(SLATE_S + 1 / 3, abs=0.05)
@@ -133,9 +140,11 @@ def test_slates_stand_before_their_clips(tmp_path: Path) -> None:
 
 
 def test_a_contact_sheet_has_a_place_for_each_and_grows_no_giant() -> None:
-    red = Image.new("RGB", (32, 18), "red")
-    cells = [Cell(f"row-{n}", "word " * 60 + "x" * 200, red if n else None) for n in range(CELLS_A_SHEET + 1)]
-    first, second = contact_sheets(cells)
+    red = io.BytesIO()
+    Image.new("RGB", (32, 18), "red").save(red, "PNG")
+    texts = "word " * 60 + "x" * 200
+    cells = [Cell(f"row-{n}", texts, red.getvalue() if n else None) for n in range(CELLS_A_SHEET + 1)]
+    first, second = contact_sheets(cells, Typesetter([]))
     assert first.width > second.width
     assert second.getpixel((100, 100)) == (255, 0, 0)
     assert max(first.size) < 5000

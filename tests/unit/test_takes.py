@@ -153,6 +153,12 @@ def test_a_take_of_a_row_is_asked_for_by_the_id_of_any_take(tmp_path: Path) -> N
         retakes_by_id(jobs, [], ["nobody"])
 
 
+def test_a_retake_passes_over_the_id_of_another_row(tmp_path: Path) -> None:
+    own = f'\n  - {{id: a.2, image_url: "{IMAGE}", prompt: She nods.}}'
+    jobs = jobs_of(tmp_path, manifest() + own.lstrip("\n"))
+    assert [(row.id, take) for row, take in retakes_by_id(jobs, [], ["a"])] == [("a", 3)]
+
+
 def test_extra_takes_stand_behind_their_row(tmp_path: Path) -> None:
     jobs = jobs_of(tmp_path, manifest())
     more = with_extra_takes(jobs, {jobs[0].key: [2, 4], "gone@x": [2]})

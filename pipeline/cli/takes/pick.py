@@ -73,7 +73,7 @@ async def _pick(paths: BatchPaths, ids: Sequence[str], pick: str, note: str | No
 
     wishes: Mapping[str, Pick] = {}
     if file is not None:
-        wishes = parse_picks(await anyio.Path(file).read_text(encoding="utf-8"))
+        wishes = parse_picks(await anyio.Path(file).read_bytes())
     async with await open_shared_ledger(paths) as ledger:
         records = await ledger.load()
         if file is None:

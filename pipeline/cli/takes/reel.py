@@ -43,10 +43,16 @@ async def _reel(paths: BatchPaths, everything: bool, slates: bool) -> int:
     try:
         async with await open_shared_ledger(paths) as ledger:
             clips = reel_clips(await ledger.load(), everything=everything)
-            names, shape = await make_reel(ledger, store, clips, slates=slates)
+            made = await make_reel(ledger, store, clips, slates=slates)
     finally:
         await store.aclose()
+    shape = made.shape
     how = "copied" if shape.copied else f"encoded at {shape.width}x{shape.height}, {float(shape.fps):g} fps"
     click.echo(f"{len(clips)} clip{'' if len(clips) == 1 else 's'}, pictures {how}", err=True)
-    click.echo("\n".join(paths.output_path(name) for name in names))
+    if made.missing_glyphs:
+        listed = ", ".join(made.missing_glyphs)
+        click.echo(
+            f"note: no font of this machine has {listed}: named in brackets; Noto fonts have all", err=True
+        )
+    click.echo("\n".join(paths.output_path(name) for name in made.paths))
     return int(ExitCode.DONE)

@@ -56,7 +56,7 @@ class Reviews:
             raise web.HTTPUnsupportedMediaType(text="Picks are JSON.\n")
         try:
             await self.apply(_read_wishes(await request.json()))
-        except (UsageError, ValueError, TypeError, LookupError) as error:
+        except (UsageError, ValueError, TypeError, LookupError, RecursionError) as error:
             raise web.HTTPUnprocessableEntity(text=f"{error}\n") from None
         except (LedgerError, StoreError) as error:
             raise web.HTTPServiceUnavailable(text=f"{error}\n") from None

@@ -16,6 +16,10 @@ ROOT = Path(__file__).parents[2]
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
 
 
+HOSTILE = "-two $(touch pwned) 'clips' \"x\"; `touch pwned` &.yaml"
+"""A manifest's name that does harm wherever a shell reads it."""
+
+
 class Runner:
     """Carries out a composite action's shell steps: expressions, environment files, working directory.
 
@@ -102,7 +106,7 @@ def test_the_steps_run_a_manifest_and_continue_it_and_fail_with_its_code(
     workspace.mkdir()
     home.mkdir()
     _provide_python(home)
-    manifest = workspace / "two clips.yaml"
+    manifest = workspace / HOSTILE
     manifest.write_text(
         "- {id: one, image_url: 'https://example.com/a.jpg', prompt: A cat., duration: 4, resolution: 720p}\n"
         "- {id: two, image_url: 'https://example.com/b.jpg', prompt: A dog., duration: 4, resolution: 720p}\n"
@@ -110,7 +114,7 @@ def test_the_steps_run_a_manifest_and_continue_it_and_fail_with_its_code(
     inputs = {
         "manifest": manifest.name,
         "max-cost": "5",
-        "args": "--sandbox --sandbox-speed 2000 --name '{id} clip'",
+        "args": "--sandbox --sandbox-speed 2000\n--name '{id} clip $(touch pwned)'",
     }
 
     runner = Runner(workspace, home, inputs)
@@ -119,7 +123,7 @@ def test_the_steps_run_a_manifest_and_continue_it_and_fail_with_its_code(
     assert (outputs["done"], outputs["failed"], outputs["exit-code"]) == ("2", "0", "0")
     videos = workspace / outputs["videos"]
     made = {path.name: path.stat().st_mtime_ns for path in videos.iterdir()}
-    assert set(made) == {"one_clip.mp4", "two_clip.mp4"}
+    assert set(made) == {f"{name}_clip__(touch_pwned).mp4" for name in ("one", "two")}
     assert (workspace / outputs["results"]).is_file()
     assert (workspace / outputs["report"]).is_file()
     assert "2" in (home / "summary.md").read_text(encoding="utf-8")
@@ -128,6 +132,11 @@ def test_the_steps_run_a_manifest_and_continue_it_and_fail_with_its_code(
     assert runner.outputs()["usd-spent"] == outputs["usd-spent"]
     assert {path.name: path.stat().st_mtime_ns for path in videos.iterdir()} == made
 
-    assert runner.run(manifest="missing.yaml") == 2
+    assert runner.run(args="--sandbox --limit 1 --name 'open") == 1
+    assert "::error title=veobatch::args: No closing quotation" in runner.stderr
+    assert runner.run(manifest="--help", args="--sandbox ;touch pwned") == 2
+    assert not list(tmp_path.rglob("*pwned"))
+
+    assert runner.run(manifest="missing.yaml", args="") == 2
     assert "missing.yaml" in runner.stderr
     assert runner.outputs()["exit-code"] == "2"

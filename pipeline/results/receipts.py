@@ -67,12 +67,16 @@ _PROOF: Final = (
     "id",
     "take",
     "model",
+    "request",
     "request_sha256",
     "correlation_id",
     "generation_id",
     "video",
 )
 """What a receipt and the ledger have to agree about; the rest may be learned later."""
+
+_PROOF_IF_KNOWN: Final = ("usd_spent", "credits_used")
+"""And what they have to agree about once both know it."""
 
 
 def receipt_path(artifact: Artifact) -> str:
@@ -121,7 +125,13 @@ def differences(receipt: bytes, expected: Mapping[str, Any]) -> list[str]:
         return ["receipt"]
     if not isinstance(found, dict):
         return ["receipt"]
-    return [name for name in _FIELDS if name in _PROOF and found.get(name) != expected[name]]
+    known = [name for name in _PROOF_IF_KNOWN if None not in (found.get(name), expected[name])]
+    as_written = json.loads(_to_bytes(expected))
+    return [name for name in _FIELDS if name in (*_PROOF, *known) and found.get(name) != as_written[name]]
+
+
+def _to_bytes(receipt: Mapping[str, Any]) -> bytes:
+    return json.dumps(receipt, ensure_ascii=False, indent=2).encode("utf-8", "replace") + b"\n"
 
 
 def receipt_schema() -> dict[str, Any]:
@@ -155,7 +165,7 @@ def _shown(value: Any, redact: Redactor) -> Any:
             return {name: _shown(item, redact) for name, item in value.items()}
         case list():
             return [_shown(item, redact) for item in value]
-        case str() if value.startswith("data:"):
+        case str() if value[:5].lower() == "data:":
             digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
             return f"{value.partition(',')[0][:100]},… ({len(value)} characters, sha256 {digest})"
         case str():
@@ -212,7 +222,8 @@ class ReceiptWriter:
 
     async def _write(self, record: Record) -> None:
         receipt = make_receipt(record, self._manifest, sandbox=self._sandbox, redact=self._redact)
-        data = json.dumps(receipt, ensure_ascii=False, indent=2).encode("utf-8", "replace") + b"\n"
         if record.artifact is not None:
             with anyio.CancelScope(shield=True):
-                await self._store.write_bytes(receipt_path(record.artifact), data, durable=False)
+                await self._store.write_bytes(
+                    receipt_path(record.artifact), _to_bytes(receipt), durable=False
+                )

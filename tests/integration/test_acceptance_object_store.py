@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -168,6 +169,23 @@ async def test_a_killed_run_leaves_uploads_that_the_next_one_ends(tmp_path: Path
         assert vendor.paid_counts() == dict.fromkeys(prompts, 1)
         for row in bucket.table("a"):
             assert bucket.read(f"a/{row['video_path']}") == make_video(row["prompt"], PADDING)
+
+
+async def test_receipts_in_a_bucket_are_checked_there(tmp_path: Path, bucket: Bucket) -> None:
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (_, desk):
+        desk.environment = {**AWS_ENVIRON, "AWS_ENDPOINT_URL": bucket.endpoint}
+        desk.write([{"id": "a", "prompt": "A."}, {"id": "b", "prompt": "B."}])
+        result = await desk.run("--output", "s3://films/a", "--receipts")
+        assert result.code == 0, result.output
+        checking = ("verify", "batch.json", "--output", "s3://films/a", "--json")
+        assert (await desk.command(*checking)).code == 0
+        receipt = bucket.read("a/videos/a.json").replace(b'"A."', b'"Z."')
+        bucket.client.put_object(Bucket="films", Key="a/videos/a.json", Body=receipt)
+        bucket.client.delete_object(Bucket="films", Key="a/videos/b.json")
+        found = await desk.command(*checking)
+        told = json.loads(found.out)
+        assert found.code == 1
+        assert [told[f"receipt_{kind}"][0]["id"] for kind in ("altered", "missing")] == ["a", "b"]
 
 
 async def test_a_bucket_that_is_not_there_costs_nothing(tmp_path: Path, bucket: Bucket) -> None:

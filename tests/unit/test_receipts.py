@@ -64,12 +64,14 @@ def test_a_receipt_keeps_to_its_schema_and_names_what_made_the_clip() -> None:
         {"prompt": "p", "image_url": SIGNED},
         {"prompt": f"use {KEY}", "refs": [SIGNED, {"url": SIGNED}]},
         {"prompt": "p", "image_url": "data:image/png;base64,abc123"},
+        {"prompt": "p", "params": {"mask": "DATA:image/png;base64," + "abc123" * 500_000}},
     ],
 )
 def test_neither_the_key_nor_a_signature_nor_an_image_is_in_it(body: dict[str, object]) -> None:
     text = json.dumps(receipt_of(replace(done(), body=json.dumps(body), api_url=SIGNED)))
     assert KEY not in text
     assert "abc123" not in text
+    assert len(text) < 3_000
     assert "A cat, yawning?" in json.dumps(receipt_of(done()))
 
 
@@ -80,6 +82,8 @@ def test_neither_the_key_nor_a_signature_nor_an_image_is_in_it(body: dict[str, o
         ({"tool": "veobatch 9", "usd_spent": None, "polls": 0, "line": 1}, []),
         ({"video": {"file": "one.mp4"}}, ["video"]),
         ({"id": "two", "request_sha256": ""}, ["id", "request_sha256"]),
+        ({"request": {"model": "m", "prompt": "Another."}}, ["request"]),
+        ({"usd_spent": 0.01}, ["usd_spent"]),
     ],
 )
 def test_what_must_agree_with_the_ledger_is_compared(change: dict[str, object], found: list[str]) -> None:

@@ -264,17 +264,14 @@ class Summary:
 def summarize(records: Sequence[Record], *, sandbox: bool = False, money: Totals | None = None) -> Summary:
     """Count the visible rows and add up their bytes and seconds.
 
-    `money` are the sums over the ledger's book: every submission counts, whatever has become of its row.
-    Without them (while a run goes on) it is what the rows say.
+    `money` sums up the ledger's book, whatever became of the rows; without it, it is what the rows say.
     """
     rows = visible_records(records)
     money = _money_of_rows(rows) if money is None else money
     counts = Counter(status(row) for row in rows)
     done = [row for row in rows if row.state is State.DONE]
     media = [row.artifact.media for row in done if row.artifact and row.artifact.media]
-    times = [
-        at for row in rows for at in (row.downloaded_at, row.finished_at, row.not_yet_at) if at is not None
-    ]
+    times = [at for row in rows for at in (row.downloaded_at, row.finished_at, row.not_yet_at) if at]
     return Summary(
         total=len(rows),
         counts=counts,

@@ -90,8 +90,13 @@ class Batch:
             with anyio.move_on_after(CLOSE_LIMIT_S, shield=True):
                 await self._ended.wait()
         try:
-            if tasks is not None and isinstance(error, Exception):
-                # Given the error, the group would raise it wrapped in a group; it goes on as it is instead.
+            if (
+                tasks is not None
+                and error is not None
+                and not isinstance(error, anyio.get_cancelled_exc_class())
+            ):
+                # Given the error, the group would raise it wrapped in a group; it goes on as it is instead,
+                # a Ctrl-C too: only what it is decides how the command ends.
                 tasks.cancel_scope.cancel()
                 await tasks.__aexit__(None, None, None)
             elif tasks is not None:

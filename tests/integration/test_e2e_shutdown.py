@@ -15,6 +15,7 @@ from tests import forked_python
 from tests.integration.vendor_double import (
     LOST_CREATES,
     ScriptedCreate,
+    Workspace,
     make_video,
     vendor_and_workspace,
     wait_for_exit,
@@ -25,7 +26,7 @@ from tests.integration.vendor_double.script import error_reply, hang_for
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.integration.vendor_double import VendorDouble, Workspace
+    from tests.integration.vendor_double import VendorDouble
 
 
 async def assert_resumes(vendor: VendorDouble, desk: Workspace, prompts: list[str]) -> None:
@@ -53,6 +54,29 @@ async def test_the_first_signal_finishes_what_is_paid(
         assert 4 <= n_made <= 4 + 3
         assert desk.states() == {"done": n_made, "pending": 12 - n_made}
         await assert_resumes(vendor, desk, prompts)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_a_signal_before_anything_is_submitted_ends_with_its_code_and_no_traceback(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    connected = asyncio.Event()
+
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        await reader.read()
+        writer.close()
+
+    desk = Workspace(tmp_path)
+    desk.write(["a job"])
+    async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as server:
+        desk.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        process = await desk.start()
+        await asyncio.wait_for(connected.wait(), 60.0)
+        process.send_signal(number)
+        result = await wait_for_exit(process)
+    assert result.code == code, result.output
+    assert result.err.strip() == "veobatch: interrupted"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -2,7 +2,7 @@
 
 They are forked from a server that has done the imports, so signals, exit codes, streams, files and
 `kill -9` are those of any process. What a start itself does (its imports, an early signal, a terminal)
-is tested with real ones.
+is tested with real ones. Clips of an embedded sandbox are small (see `small_clips`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import threading
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests.small_clips import make_clips_small
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -193,6 +195,7 @@ def _import_all() -> None:
 def _main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     _import_all()
+    make_clips_small()
     gc.collect()
     gc.freeze()  # or each process would copy all of it when it ends
     args, cwd, environ = _serve(control)

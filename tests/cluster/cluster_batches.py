@@ -29,7 +29,8 @@ __all__ = [
     "send_signal",
 ]
 
-LEASE_S = 2.0
+LEASE_S = 8.0
+"""On a busy machine a worker may well say nothing for two seconds, and each that is replaced makes it busier."""
 WORKER_PROCESS = "ray::WorkerProcess"
 COORDINATOR_PROCESS = "ray::Coordinator"
 

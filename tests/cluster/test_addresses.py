@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.cluster.ray_clusters import RayCluster
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.ray
 
 FAST_SANDBOX = SandboxOptions(speed=100.0, video="small", id_style="hostile", log_lag_s=10.0)
 

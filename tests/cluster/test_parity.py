@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.integration.test_acceptance_object_store import Bucket
     from tests.integration.vendor_double import CommandResult, VendorDouble, Workspace
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.ray
 
 PROMPTS = ("one", "two", "three", "four", "refused", "failing")
 SECRETS = (KEY, PASSWORD, quote(PASSWORD, safe=""))

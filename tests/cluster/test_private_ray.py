@@ -19,7 +19,7 @@ from tests.integration.vendor_double import vendor_and_workspace, wait_for_exit,
 if TYPE_CHECKING:
     from tests.cluster.ray_clusters import RayCluster
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.ray
 
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 LISTENING = "0A"

@@ -20,7 +20,7 @@ from tests.cluster.cluster_batches import (
 from tests.cluster.ray_clusters import RayCluster
 from tests.crash.batches import wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.ray
 
 FAST_SANDBOX = SandboxOptions(speed=100.0, video="small", id_style="hostile", log_lag_s=10.0)
 RAY_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")

@@ -40,7 +40,6 @@ def where(request: pytest.FixtureRequest) -> tuple[str, ...]:
     )
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("moment", "first"), [("after", 1), ("before", 2)])
 async def test_killed_at_every_commit(
     tmp_path: Path, where: tuple[str, ...], moment: str, first: int
@@ -69,7 +68,6 @@ async def test_killed_at_every_commit(
         batch.assert_all_done()
 
 
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("seed", SEEDS or [None])
 async def test_killed_at_random(tmp_path: Path, where: tuple[str, ...], seed: int | None) -> None:
     """Killed after so many requests or so many milliseconds, again and again."""
@@ -115,7 +113,6 @@ def request_count(box: Sandbox) -> int:
     return box.state.requests.total() + box.state.cdn_requests.total()
 
 
-@pytest.mark.timeout(600)
 async def test_killed_during_downloads(tmp_path: Path, where: tuple[str, ...]) -> None:
     """Every life ends while bytes are on their way; the next one goes on with them."""
     options = SandboxOptions(speed=1000.0, video="small", cdn_bytes_per_s=20_000.0)

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 LEASE_S = 8.0
-"""On a busy machine a worker may well say nothing for two seconds, and each that is replaced makes it busier."""
+"""A worker of a busy machine may say nothing for two seconds, and each that is replaced makes it busier."""
 WORKER_PROCESS = "ray::WorkerProcess"
 COORDINATOR_PROCESS = "ray::Coordinator"
 

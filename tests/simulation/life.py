@@ -86,5 +86,8 @@ async def _come_home(world: World, user: User) -> None:
 
 
 def _may_stay_open(world: World) -> bool:
-    """A budget that is used up leaves rows to be paid for, a log that nobody may read leaves doubts."""
-    return world.options.max_cost is not None or not world.vendor.pace.log_allowed
+    """Whether rows may stay for the user to decide on: a budget is used up, or no source settles a doubt."""
+    pace = world.vendor.pace
+    lacks_proof = not pace.log_allowed or pace.charges == "not offered"
+    open_states = {r.state for r in world.book.records.values()} - {State.DONE, State.FAILED}
+    return world.options.max_cost is not None or (lacks_proof and State.IN_DOUBT in open_states)

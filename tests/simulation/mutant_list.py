@@ -53,7 +53,7 @@ def _at(point: str, *kinds: str) -> Focus:
 
 _DOUBT: Final = _at("create", "502 after acceptance")
 _ANYTHING: Final = _at("thread", "late")
-_KILLED: Final = _at("step", "killed")
+_KILLED: Final = _at("step", "killed") + _at("life", "killed")
 _BEHIND: Final = _at("log", "replica behind")
 _LOCK: Final = _at("life", "folder lock lost")
 _BACKUP: Final = _at("life", "restored ledger")
@@ -93,20 +93,19 @@ MUTANTS: Final = (
     Mutant("no fsync of a video", _STAGING, "        os.fsync(self._fd)\n", "", _ANYTHING),
     Mutant("no fsync of its folder", _STAGING, "        self._store.sync_folders(target.parent)\n        self._origin_path", "        self._origin_path", _ANYTHING),
     Mutant("no fsync of what was found in place", _STAGING, "            files.sync_file(target)", "            pass", _at("life", "clip copied into place")),
-    Mutant("a table is written in place", "pipeline/storage/files.py", 'temporary = path.with_name(f"{_temporary_prefix()}-{threading.get_ident()}{PART_SUFFIX}")', "temporary = path", _KILLED),
     Mutant("no fsync of a new folder's name", "pipeline/storage/local.py", "if folder not in self._synced:", "if False:", _ANYTHING),
-    Mutant("a user's file is replaced (F22)", _STAGING, "if ours or not os.path.lexists(target):", "if True:", _at("life", "users file in the way")),
-    Mutant("a page is a video", "pipeline/media/examine.py", 'raise UnplayableVideo("the file begins like no video")', 'extension = "mp4"', _at("cdn", "page")),
+    Mutant("a user's file is replaced (F22)", _STAGING, "target, exists = self._target(path, sha256, replaces)", "target, exists = self._store.resolve(path), False\n        target.unlink(missing_ok=True)", _at("life", "users file in the way")),
+    Mutant("a page is a video", "pipeline/media/examine.py", 'raise UnplayableVideo("the file begins like no video")', 'extension = "mp4"', _at("cdn", "damaged bytes")),
     Mutant("done before it is published", _DOWNLOADER, "        published = await part.publish(known.path if known and ours else path, replaces=ours)", "        from pipeline.storage.base import FileStamp, PublishedFile as P\n\n        published = P(path, 1, 'x', FileStamp(1))", _ANYTHING),
     Mutant("only the first clip is saved", _DOWNLOADER, "for number in range(1, len(urls)):", "for number in range(1, 1):", _ANYTHING),
     # Polls.
     Mutant("one error is believed (B8)", _CONFIRM, "        if remaining_s > 0:\n            return remaining_s\n", "", _at("status", "error flap")),
-    Mutant("an error after completion buys again (B9)", _CONFIRM, "if status.failure is not None and (completed or status.failure.code == NO_VIDEO):", "if False:", _at("status", "error after completion")),
+    Mutant("a completion is not written down (B9)", _POLL, "failure.code == NO_VIDEO and record.completed_at is None:", "False:", _at("status", "error after completion") + _KILLED),
     Mutant("a deadline frees the slot (H28)", _POLL, "        run.state.overdue.add(record.key)\n", "        run.state.overdue.add(record.key)\n        run.state.in_flight.discard(record.key)\n", _ANYTHING),
     Mutant("doubt takes no slot (H28)", _STATE, "return len(self.in_flight | self.in_doubt)", "return len(self.in_flight)", _DOUBT),
     Mutant("a paid failure is bought again", _PLAN, "if (was_completed(record) or never_proven) and record.generation_id:", "if never_proven:", _at("status", "no url for minutes")),
     # Absence.
-    Mutant("absence without waiting", _PROOF, *_premise("time", "evidence: Evidence"), _DOUBT),
+    Mutant("absence without waiting", "pipeline/reconcile/reconciler.py", "            self.wait_s,\n            self.timer.elapsed_s", "            0.0,\n            self.timer.elapsed_s", _DOUBT),
     Mutant("absence by one pass (A4)", _PROOF, *_premise("passes", "evidence: Evidence"), _DOUBT + _BEHIND),
     Mutant("a pass before the row was due counts", _PROOF, "submission.sent_at is None or (evidence.elapsed_s or 0.0) >= nearly_s", "True", _DOUBT + _BEHIND),
     Mutant("absence in another key's log (A1)", _PROOF, *_premise("key", _BOTH), _DOUBT + _at("life", "key rotated")),

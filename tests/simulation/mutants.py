@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parents[2]
 MAX_SEEDS: Final = 1500
 KEPT_TRIES: Final = 12
+FEW_FAULTS: Final = 4
 CONSTANTS: Final = (frozenset, tuple, str, int, float)
 
 
@@ -161,7 +162,7 @@ def keep(mutant: Mutant, seeds: int) -> Catch | None:
             jobs += result.jobs
             if result.violation is None:
                 continue
-            history = shrink(result, KEPT_TRIES).history
+            history = (shrink(result, KEPT_TRIES) if len(result.faults) > FEW_FAULTS else result).history
             again = replay(history)
         if again.violation is not None and replay(history).violation is None:
             return replace(_caught(again, jobs), history=history)

@@ -227,6 +227,7 @@ def test_ten_thousand_rows_are_usable_in_time(watched: MonitoredPage, tmp_path: 
     expect(page.locator("#count")).to_have_text("1 of 10,000")
     assert time.monotonic() - began < 30 * busy_factor()
     page.get_by_role("searchbox").fill("")
+    expect(page.locator(".block")).to_have_count(417)  # 24 rows are laid out at once, off screen none
     expect(page.locator(".card")).to_have_count(10_000)
     assert page.evaluate("window.find('Prompt 9999.')")
     assert page.evaluate("getSelection().anchorNode.textContent") == "Prompt 9999."

@@ -4,9 +4,11 @@ const byId = (id) => document.getElementById(id);
 const grid = byId("grid"), search = byId("search"), filters = byId("states"), sort = byId("sort");
 const detail = byId("detail"), detailContent = detail.querySelector(".sheet");
 // Every row of a page stays in the document, so that the browser's own search and printing reach them all.
-// Measured with 10,000 rows: what is off screen costs no layout (`content-visibility`), only its nodes.
+// Measured with 10,000 rows: blocks that are off screen cost no layout (`content-visibility`), only their nodes;
+// one grid of all rows was laid out anew in each frame of scrolling, at 0.6 s. `python -m benchmarks.page`.
 const PAGE_SIZE = 20000;
-const FIRST_ROWS = 60, ROWS_AT_ONCE = 250; // then as many again as there are: each batch lays out the whole grid
+const BLOCK_ROWS = 24; // whole lines, as long as there are 1, 2, 3 or 4 rows in one
+const FIRST_ROWS = 72, ROWS_AT_ONCE = 480;
 const takes = new Map(); // by key
 const groups = new Map(); // by the row's id: the row's takes, those of the manifest first
 const sections = new Map(); // by the row's id: its element
@@ -138,6 +140,7 @@ function renderPage() {
   view.page = Math.max(0, Math.min(view.page, pages - 1));
   const first = view.page * PAGE_SIZE;
   view.shown = view.groups.slice(first, first + PAGE_SIZE);
+  view.width = grid.clientWidth;
   const wanted = new Set(view.shown.map((group) => rowId(group[0])));
   // A clip that plays is neither removed nor moved by a filter: either would stop it.
   for (const [id, node] of sections) {
@@ -145,7 +148,7 @@ function renderPage() {
     if (groups.size <= PAGE_SIZE) node.hidden = true;
     else { node.remove(); forget(id); }
   }
-  view.place = { index: 0, next: grid.firstElementChild, wanted, first };
+  view.place = { index: 0, wanted, first };
   placeRows(FIRST_ROWS);
   renderPager(first, view.shown.length, pages);
 }
@@ -161,13 +164,39 @@ function placeRows(count) {
     node.hidden = false;
     node.setAttribute("aria-posinset", place.first + place.index + 1);
     node.setAttribute("aria-setsize", view.groups.length);
+    if (place.index % BLOCK_ROWS === 0) {
+      place.block = blockAt(place.index / BLOCK_ROWS);
+      place.next = place.block.firstElementChild;
+    }
     while (place.next && !place.wanted.has(place.next.dataset.row)) place.next = place.next.nextElementSibling;
     if (node === place.next) place.next = place.next.nextElementSibling;
-    else if (node.parentNode === grid && grid.moveBefore) grid.moveBefore(node, place.next);
-    else grid.insertBefore(node, place.next);
+    else if (node.isConnected && place.block.moveBefore) place.block.moveBefore(node, place.next);
+    else if (!isPlaying(node)) place.block.insertBefore(node, place.next); // another place would stop the clip
+    if ((place.index + 1) % BLOCK_ROWS === 0) estimateHeight(place.block);
   }
   clearTimeout(view.unfinished);
-  view.unfinished = place.index < view.shown.length ? setTimeout(placeRows, 0, Math.max(ROWS_AT_ONCE, place.index)) : 0;
+  view.unfinished = place.index < view.shown.length ? setTimeout(placeRows, 0, ROWS_AT_ONCE) : 0;
+  if (!view.unfinished) hideBlocksFrom(Math.ceil(place.index / BLOCK_ROWS));
+}
+function blockAt(number) {
+  let block = grid.children[number];
+  if (!block) {
+    block = createElement("div", "block");
+    grid.append(block);
+  }
+  block.hidden = false;
+  return block;
+}
+function hideBlocksFrom(number) {
+  for (const block of [...grid.children].slice(number)) block.hidden = !isPlaying(block);
+}
+// What the scroll bar goes by until a block was on screen.
+function estimateHeight(block) {
+  const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+  const columns = Math.max(1, Math.floor((view.width + 1.5 * rem) / (18.5 * rem)));
+  const rows = [...block.children].filter((node) => !node.hidden), several = rows.filter((node) => node.classList.contains("several")).length;
+  const lines = Math.ceil((rows.length - several) / columns);
+  block.style.containIntrinsicBlockSize = `auto ${Math.round((23.5 * lines + 26.5 * several) * rem)}px`;
 }
 const finishPage = () => { if (view.unfinished) placeRows(Infinity); };
 

@@ -1,5 +1,5 @@
 // The keyboard, and the buttons of the cards. One card is the current one; Tab still reaches everything in order.
-const visibleSections = () => { finishPage(); return [...grid.children].filter((node) => !node.hidden); };
+const visibleSections = () => { finishPage(); return [...grid.querySelectorAll(".row:not([hidden])")]; };
 let currentKey = "";
 const currentCard = () => cards.get(currentKey);
 function focusCard(card) {
@@ -18,11 +18,12 @@ const cardsIn = (section) => [...section.querySelectorAll(".card")];
 // Up and down go by what is seen: the section nearest in the line above or below.
 function sectionBeside(section, by) {
   const all = visibleSections();
-  const same = (a, b) => Math.abs(a.offsetTop - b.offsetTop) < 2;
+  const boxOf = (node) => node.getBoundingClientRect();
+  const same = (a, b) => Math.abs(boxOf(a).top - boxOf(b).top) < 2;
   let index = all.indexOf(section);
   while (all[index] && same(all[index], section)) index += by;
   const line = all[index] ? all.slice(Math.max(0, index - 12), index + 13).filter((node) => same(node, all[index])) : [];
-  const distance = (node) => Math.abs(node.offsetLeft - section.offsetLeft);
+  const distance = (node) => Math.abs(boxOf(node).left - boxOf(section).left);
   return line.sort((a, b) => distance(a) - distance(b))[0];
 }
 function cardBeside(card, key) {

@@ -88,7 +88,7 @@ async def _estimate_in_sandbox(
         raise UsageError("--sandbox and --base-url exclude each other")
     parsed = await to_thread.run_sync(parse_manifest, path, model, takes)
     async with Sandbox() as sandbox:
-        return await estimate_manifest(parsed, str(sandbox.url), None, None, ways)
+        return await estimate_manifest(parsed, str(sandbox.url), None, None, ways, sandbox=True)
 
 
 def _print_json(jobs: Sequence[Job], quote: Quote, balance: float | None) -> None:

@@ -32,12 +32,14 @@ ASPECT_RATIOS: Final = {"16:9": 16 / 9, "9:16": 9 / 16, "1:1": 1.0, "4:3": 4 / 3
 _SAME_SHAPE: Final = 0.01
 
 
-def convert(image: Image.Image, fit: Fit | None) -> bytes:
+def convert(image: Image.Image, fit: Fit | None, most_px: int | None = None) -> bytes:
     """Return the picture as a JPEG; it has not been decoded yet. Raises what its decoder raises."""
     image.seek(0)
-    image.draft("RGB", (ENOUGH_PX, ENOUGH_PX))  # a JPEG of 12 megapixels takes a quarter of the memory
+    most_px = most_px or MAX_SIDE_PX
+    enough_px = min(ENOUGH_PX, most_px)
+    image.draft("RGB", (enough_px, enough_px))  # a JPEG of 12 megapixels takes a quarter of the memory
     picture = _upright_rgb(image)
-    picture.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), reducing_gap=3.0)
+    picture.thumbnail((most_px, most_px), reducing_gap=3.0)
     ratio = needed_ratio(picture.size, fit)
     if ratio is not None and fit is not None:
         picture = _fitted(picture, ratio, fit.how)

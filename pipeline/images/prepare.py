@@ -74,6 +74,12 @@ def prepare(file: LocalFile, folder: Path, fit: Fit | None = None) -> Prepared:
     return Prepared(made, hashlib.sha256(found).hexdigest(), len(found), "image/jpeg", "jpg")
 
 
+def thumbnail(file: LocalFile, side_px: int) -> bytes:
+    """Return a small upright JPEG of a picture. Raises `PictureError` as `prepare` does."""
+    with _unchanged(file) as (source, _), _opened(file, source) as image, _few_large(image):
+        return convert(image, None, side_px)
+
+
 @contextmanager
 def _unchanged(file: LocalFile) -> Iterator[tuple[IO[bytes], int]]:
     """Open a file for reading, with its size; raise when it is not, or does not stay, what it was."""

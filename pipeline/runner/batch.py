@@ -120,7 +120,9 @@ class Batch:
 
         cache = None if request.sandbox else cache_dir()
         ways = {**request.environment, **request.flags}
-        return await estimate_manifest(config.parsed, config.base_url, config.key, cache, ways)
+        return await estimate_manifest(
+            config.parsed, config.base_url, config.key, cache, ways, sandbox=request.sandbox
+        )
 
     async def prepare(self, on_rewritten: Callable[[BatchPlan], None] | None = None) -> PreparedRun:
         """Take the batch's folder, make the plan durable and learn what it costs; submits nothing.

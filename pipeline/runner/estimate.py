@@ -62,10 +62,13 @@ async def estimate_manifest(
     key: ApiKey | None,
     cache: Path | None,
     ways: Mapping[str, Any] | None = None,
+    *,
+    sandbox: bool = False,
 ) -> Estimate:
     """Price the manifest from the live catalogue; `cache` is where models are remembered, None for nowhere.
 
-    `ways` are settings that say how local pictures travel; those of the manifest come after them.
+    `ways` are settings that say how local pictures travel; those of the manifest come after them. The
+    `sandbox` takes them by value.
     Raises `ManifestProblems`, `UsageError` for a model that is withdrawn, and `StopRun` or `UsageError` for a
     key that is refused and an API that cannot be reached.
     """
@@ -79,7 +82,8 @@ async def estimate_manifest(
         manifest = loaded.manifest
         known_warnings = len(manifest.warnings)
         settings = resolve([("the command line", ways or {}), (f"{manifest.path}: run", manifest.run)])
-        loaded = await to_thread.run_sync(partial(check_local_pictures, loaded, settings, needs_way=False))
+        check = partial(check_local_pictures, loaded, settings, sandbox=sandbox, needs_way=False)
+        loaded = await to_thread.run_sync(check)
         quote, notes = await price_manifest(loaded, catalogue)
         retired = await check_retired((job.model for job in loaded.manifest.jobs), catalogue)
     if retired.withdrawn:

@@ -18,6 +18,7 @@ from pipeline.results.csv_writer import ResultsWriter
 from pipeline.results.next_step import RUN_FACTS_NAME, RunFacts
 from pipeline.results.picks import with_picks
 from pipeline.results.receipts import ReceiptWriter
+from pipeline.results.source_thumbnails import ThumbnailWriter
 from pipeline.run_context import describe_exception, format_traceback
 from pipeline.run_state import RunOutcome
 from pipeline.runner.hook_targets import make_targets
@@ -91,6 +92,11 @@ def _make_receipt_writer(prepared: PreparedRun) -> ReceiptWriter:
     return ReceiptWriter(config.store, manifest, sandbox=config.request.sandbox, secrets=secrets)
 
 
+def _make_thumbnail_writer(prepared: PreparedRun) -> ThumbnailWriter | None:
+    files = prepared.loaded.manifest.files.files
+    return ThumbnailWriter(prepared.config.store, files) if files and prepared.config.settings.media else None
+
+
 def make_hooks(prepared: PreparedRun) -> Hooks:
     """Return the hooks of this run."""
     config = prepared.config
@@ -114,8 +120,9 @@ class RunObservers:
         self._memory = LedgerMemory(prepared.api, self._ledger.identity, prepared.runs, records)
         self._hooks = make_hooks(prepared)
         self._receipts = _make_receipt_writer(prepared) if self._config.request.receipts else None
+        self._thumbnails = _make_thumbnail_writer(prepared)
         kept: list[Observer] = [prepared.batch.run_log, eta, self.results_writer, self._memory, self._hooks]
-        kept += [self._receipts] if self._receipts is not None else []
+        kept += [one for one in (self._receipts, self._thumbnails) if one is not None]
         self.observer = self._hooks.observer = ObserverGroup(*kept, *self._watcher.observers)
 
     async def remember_run(
@@ -143,7 +150,7 @@ class RunObservers:
             try:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self.results_writer.rewrite_on_change, engine.records)
-                    for work in (self._watcher, self._hooks, self._receipts):
+                    for work in (self._watcher, self._hooks, self._receipts, self._thumbnails):
                         if work is not None:
                             tasks.start_soon(work.keep_current)
                     with control.running(engine):
@@ -167,6 +174,8 @@ class RunObservers:
         records, money = summary.outcome.records, summary.money
         next_command = str(summary.next_step())
         written = await self.results_writer.finish(records, next_command=next_command, money=money)
+        if self._thumbnails is not None:
+            await self._thumbnails.finish(records)
         if self._receipts is not None:
             written = await self._receipts.finish(records) and written
         return written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
@@ -10,9 +11,11 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 from pipeline.model import State
+from pipeline.results.source_thumbnails import thumbnail_path
 from tests.browser.conftest import done_with_clip, write_report
 from tests.busy import busy_factor
 from tests.unit.sample_rows import failed, row
@@ -273,6 +276,22 @@ def test_a_clip_plays_on_while_somebody_types_or_scrolls(page: Page) -> None:
     page.get_by_role("searchbox").fill("")
     assert video.evaluate("video => video === window.playing && !video.paused")
     assert ids(page) == [f"job-{index}" for index in range(6)]
+
+
+def test_a_picture_of_the_disk_is_shown_by_its_thumbnail(
+    watched: MonitoredPage, tmp_path: Path, clips: Path
+) -> None:
+    sha256 = "cd" * 32
+    body = json.dumps({"model": "m", "image_url": f"sha256:{sha256}"}, separators=(",", ":"))
+    thumbnail = tmp_path / thumbnail_path(sha256)
+    thumbnail.parent.mkdir()
+    Image.new("RGB", (96, 54), "teal").save(thumbnail)
+    rows = [done_with_clip(0, body=body, image_url="stills/my cat.heic")]
+    watched.page.goto(write_report(tmp_path, clips, rows))
+    watched.page.get_by_role("button", name="Details").first.click()
+    dialog = watched.page.get_by_role("dialog")
+    expect(dialog.get_by_alt_text("Source image of job-0")).to_have_js_property("naturalWidth", 96)
+    expect(dialog).to_contain_text("stills/my cat.heic")
 
 
 def test_a_source_image_on_a_private_host_is_not_loaded(

@@ -22,6 +22,7 @@ from aiohttp.test_utils import TestServer
 from moto.server import ThreadedMotoServer
 from PIL import Image
 
+from pipeline.results.source_thumbnails import thumbnail_path
 from pipeline.sandbox import Sandbox, SandboxOptions
 from tests.integration.vendor_double import Workspace, vendor_and_workspace, wait_until
 from tests.unit.pictures import GREY_KINDS, KINDS, corners_of, scene, write_picture
@@ -130,6 +131,8 @@ async def test_sixty_pictures_become_sixty_upright_clips_named_after_them(
     clips = {PurePath(row["image_url"]).name: output / row["video_path"] for row in rows}
     assert clips.keys() == kinds.keys()
     assert [name for name, kind in kinds.items() if not is_upright(clips[name], kind)] == []
+    thumbnails = {thumbnail_path(row["image_sha256"]) for row in rows}
+    assert {f"posters/{path.name}" for path in (output / "posters").glob("*.source.jpg")} == thumbnails
     videos = {path.name for path in (output / "videos").iterdir()}
     assert {"écolier.mp4", "猫.mp4", "a.b.c.mp4"} <= videos
     assert len({name.casefold() for name in videos}) == COUNT
@@ -224,3 +227,27 @@ async def test_a_folder_that_is_published_is_run_in_one_go(published_as: str, tm
         again = await desk.run(*folder, manifest="my/stills")
         assert again.code == 0, again.output
         assert len(vendor.generations) == 2
+
+
+async def test_a_store_that_refuses_pictures_stops_the_run_before_anything_is_bought(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    for number in range(3):
+        write_picture(tmp_path / f"{number}.jpg", "jpeg", (1280, 720 + number))
+    rows = [{"image_url": f"{number}.jpg", "prompt": f"{number}"} for number in range(3)]
+    (tmp_path / "batch.json").write_text(json.dumps(rows))
+    async with vendor_and_workspace(tmp_path) as (vendor, desk):
+        desk.environment = environment
+        ended = await desk.run("--image-store", "s3://no-such-bucket/x")
+        assert ended.code == 3, ended.output
+        assert "the image store takes no picture" in ended.out
+        assert "once the image store takes pictures" in ended.out.splitlines()[-1]
+        assert not vendor.create_counts
+        assert desk.states() == {"pending": 3}
+        again = await desk.run("--image-store", STORE)
+        assert again.code == 0, again.output
+        assert len(vendor.generations) == 3
+        (tmp_path / "in_sandbox.json").write_text(json.dumps(rows))
+    told = await desk.command("estimate", "in_sandbox.json", "--sandbox")
+    assert "3 files travel by value" in told.output
+    assert "takes only links" not in told.output

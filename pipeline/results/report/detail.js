@@ -42,7 +42,7 @@ function createSourceImage(row) {
   image.referrerPolicy = "no-referrer";
   image.alt = "Source image of " + row[column.id];
   image.addEventListener("error", () => figure.remove());
-  image.src = row[column.image];
+  image.src = row[column.source] || row[column.image];
   figure.append(image, createElement("figcaption", "", "Source image"));
   return figure;
 }
@@ -53,7 +53,7 @@ function detailList(row) {
   addFact(list, "File", copyableValue(filePath(row), "path"));
   addFact(list, "Model", row[column.model]);
   for (const [name, value] of row[column.params]) addFact(list, name, value);
-  addFact(list, "Image", externalLink(row[column.image]));
+  addFact(list, "Image", row[column.source] ? copyableValue(row[column.image], "path of the image") : externalLink(row[column.image]));
   addFact(list, data.sandbox ? "Play money" : "Cost", row[column.usd] === null ? "" : formatUsd(row[column.usd]));
   if (row[column.length] !== null) addFact(list, "Clip", `${row[column.length]} s, ${row[column.width]} × ${row[column.height]}, ${row[column.audio] ? "with sound" : "silent"}`);
   addFact(list, "Size", row[column.bytes] === null ? "" : (row[column.bytes] / 1e6).toFixed(1) + " MB");
@@ -74,7 +74,7 @@ function detailMedia(row) {
     box.append(createPlayer(row));
     media.append(box);
   }
-  if (isPublicUrl(row[column.image])) media.append(createSourceImage(row));
+  if (row[column.source] || isPublicUrl(row[column.image])) media.append(createSourceImage(row));
   return media;
 }
 

@@ -12,9 +12,11 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+from pipeline.manifest.local_files import image_sha256
 from pipeline.model import State, render_duration_s
 from pipeline.results.csv_rows import status
 from pipeline.results.row_blocks import RowBlocks
+from pipeline.results.source_thumbnails import thumbnail_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -53,6 +55,7 @@ FIELDS: Final = (
     "take",
     "pick",
     "note",
+    "source",
 )
 """The order of a row's fields; the page gets this list and does not rely on the order."""
 
@@ -123,12 +126,13 @@ def _page_row(record: Record) -> Row:
     artifact = record.artifact if record.state is State.DONE else None
     media = artifact.media if artifact else None
     failure = record.failure if record.state is not State.DONE else None
+    image = image_sha256(record.body)
     return [
         record.key,
         record.id,
         status(record).value,
         record.prompt,
-        record.image_url if record.image_url.startswith(("https://", "http://")) else "",
+        record.image_url if image or record.image_url.startswith(("https://", "http://")) else "",
         record.model,
         display_params(record.body),
         relative_url(artifact.path) if artifact else "",
@@ -155,6 +159,7 @@ def _page_row(record: Record) -> Row:
         record.take,
         record.pick,
         record.pick_note,
+        thumbnail_path(image) if image else "",
     ]
 
 

@@ -93,7 +93,7 @@ lint-actions: $(VENV)/.dev ## lint action.yml, the workflows and the Dockerfile
 	  else echo 'actionlint is not installed: left out'; fi
 
 docs: $(VENV)/.dev ## build the documentation's site in site/, strictly
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Clean environments are made from the wheel; this takes a few minutes and a network.
 $(VENV)/.dist: $(VENV)/.core

@@ -78,6 +78,15 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(there), target
 
 
+@pytest.mark.parametrize("index", ["docs/README.md", "llms.txt", "mkdocs.yml"])
+def test_every_page_is_found_from_the_indexes(index: str) -> None:
+    text = (ROOT / index).read_text(encoding="utf-8")
+    docs = ROOT / "docs"
+    pages = {page.relative_to(docs).as_posix() for page in PAGES if page.is_relative_to(docs)}
+    own = {"README.md", *(page for page in pages if page.startswith("decisions/"))}
+    assert not {page for page in pages - own if page not in text}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_manifests_load(page: Path, tmp_path: Path) -> None:
     for text in blocks(page, frozenset({"yaml"})):

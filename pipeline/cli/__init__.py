@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -13,6 +11,7 @@ import click
 
 from pipeline import __version__
 from pipeline.cli import signals
+from pipeline.cli.streams import close_streams, discard_stdout, open_streams, stdout_failed
 from pipeline.errors import ExitCode, ManifestError, UsageError, VeobatchError
 
 if TYPE_CHECKING:
@@ -110,14 +109,12 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command and exit with its code; the one place where everything is caught."""
-    for stream in (sys.stdout, sys.stderr):
-        # A Windows code page, or LANG=C, has not every character of a prompt: that must not end a run.
-        if isinstance(stream, io.TextIOWrapper):
-            with contextlib.suppress(OSError, ValueError):  # closed, or of an odd kind
-                stream.reconfigure(errors="replace")
+    open_streams()
     guard = signals.current()
     guard.install()
-    guard.leave(_run())
+    code = _run()
+    close_streams()
+    guard.leave(code)
 
 
 def _run() -> int:
@@ -139,11 +136,11 @@ def _run() -> int:
             click.echo("veobatch: interrupted", err=True)
         return int(getattr(error.__cause__ or error, "exit_code", ExitCode.INTERRUPTED))
     except BrokenPipeError:
-        from pipeline.cli.ends.terminal import discard_stdout
-
         discard_stdout()
         return BROKEN_PIPE_EXIT_CODE
     except Exception as error:
+        if isinstance(error, OSError) and stdout_failed():
+            return int(ExitCode.RESUMABLE)
         from pipeline.cli.ends.crash import report_crash
 
         return report_crash(error)

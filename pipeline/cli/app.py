@@ -13,6 +13,7 @@ import click
 from pipeline.batch.retakes import withdraw_retakes
 from pipeline.cli import signals
 from pipeline.cli.cost_prompt import confirm_cost, confirm_rewritten
+from pipeline.cli.streams import discard_stdout, stdout_failed
 from pipeline.cli.terminal_watcher import TerminalWatcher
 from pipeline.errors import ExitCode
 from pipeline.runner.batch import Batch
@@ -79,12 +80,11 @@ async def _report_end(summary: RunSummary, options: RunOptions) -> None:
     """Show the summary and send what is to be sent; imported now, since a start is no place for it."""
     from pipeline.cli.ends.notifications import send_notifications
     from pipeline.cli.ends.summary import show_summary
-    from pipeline.cli.ends.terminal import discard_stdout
 
     try:
         show_summary(summary, as_json=options.as_json, quiet=options.quiet)
-    except OSError as error:
-        if error.errno != errno.EIO:  # what a terminal that was closed answers
+    except OSError as error:  # the exit code still says how the run ended
+        if not stdout_failed() and error.errno != errno.EIO:  # what a terminal that was closed answers
             raise
         discard_stdout()
     await send_notifications(options, summary)

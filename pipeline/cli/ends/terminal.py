@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import textwrap
 import unicodedata
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -126,11 +125,6 @@ class BestEffortStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
-
-
-def discard_stdout() -> None:
-    """Point standard output at nothing, so that what is still buffered cannot fail at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _COLOURS: Final = ("blue", "cyan", "green")

@@ -177,5 +177,12 @@ def _media(row: Sequence[Any]) -> Media | None:
     if width is None:
         return None
     return Media(
-        duration_s, width, height, fps, bool(has_audio), video_codec, audio_codec, tuple(json.loads(warnings))
+        duration_s,
+        width,
+        height,
+        fps,
+        bool(has_audio),
+        video_codec,
+        audio_codec,
+        () if warnings == "[]" else tuple(json.loads(warnings)),
     )

@@ -15,6 +15,7 @@ from pipeline.errors import LedgerError, StoreError, UsageError
 from pipeline.results import CSV_NAME, PICKS_PAGE_NAME, REPORT_NAME, csv_rows, is_our_page
 from pipeline.results.picks import PicksFolder, chosen_clips, client_record, pick_paths, with_picks
 from pipeline.results.row_blocks import RowBlocks
+from pipeline.storage import LocalStore
 from pipeline.storage.base import candidate_names
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class ResultsWriter:
         self._title = title
         self._manifest = manifest
         self._dirty = True
+        self._first_delay_s = 0.0
         self._table = csv_rows.CsvTable(sandbox=sandbox)
         self._page_blocks: RowBlocks[str] | None = None
 
@@ -70,6 +72,7 @@ class ResultsWriter:
 
     async def rewrite_on_change(self, records: Callable[[], Sequence[Record]]) -> None:
         """Rewrite the CSV after changes, until cancelled. A full disk is noticed where videos are saved."""
+        await anyio.sleep(self._first_delay_s)
         while True:
             began = system.monotonic()
             if self._dirty:
@@ -87,6 +90,20 @@ class ResultsWriter:
             ended = self._page_blocks.each_ended(csv_rows.visible_records(records))
             while await anyio.to_thread.run_sync(next, ended, None) is not None:
                 pass  # a thread for each block: the run may end in between
+
+    async def begin(self, records: Sequence[Record]) -> None:
+        """Show that the output takes a CSV, before anything is bought; raises `StoreError` when it does not.
+
+        Making that of a large batch takes seconds: the last run's is put there once more, and replaced while
+        creates are on their way.
+        """
+        large = len(records) > LARGE_BATCH_ROWS and isinstance(self._store, LocalStore)
+        last = await self._store.read_bytes(CSV_NAME) if large else None
+        if last is None:
+            await self.write_csv(records)
+        else:
+            self._first_delay_s = MIN_REWRITE_INTERVAL_S
+            await self._store.write_bytes(CSV_NAME, last, durable=False)
 
     async def write_csv(self, records: Sequence[Record]) -> None:
         """Write the CSV. Raises `StoreError`: an output that does not take it takes no video either."""

@@ -105,7 +105,7 @@ async def _run_engine(
     # What `report` offers if this run is killed.
     await observers.remember_run(StopReason.INTERRUPTED)
     try:
-        await observers.results_writer.write_csv(engine.records())
+        await observers.results_writer.begin(engine.records())
     except StoreError as error:
         engine.stop_submitting(error)
     try:

@@ -153,7 +153,7 @@ async def _run_engine(process: Process, opened: Opened, guard: SignalGuard) -> t
     """Run the engine as `pipeline.runner` does; return how it ended, and whether the table says so."""
     engine, results = opened.engine, opened.results
     try:
-        await results.write_csv(engine.records())
+        await results.begin(engine.records())
     except StoreError as error:
         engine.stop_submitting(error)
     async with anyio.create_task_group() as tasks:

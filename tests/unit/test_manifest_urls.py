@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit, urlunsplit
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from pipeline.manifest.urls import canonical_url, clean_url, url_doubt, url_problem
+from pipeline.manifest.urls import PLAIN_URL, canonical_url, clean_url, url_doubt, url_problem
 
 URL_TEXT = "https://example.com/mona.jpg"
+
+
+@given(st.from_regex(PLAIN_URL, fullmatch=True))
+def test_what_needs_no_parsing_is_what_the_parser_makes_of_it(url: str) -> None:
+    parts = urlsplit(url)
+    assert (parts.port, parts.query, parts.fragment, parts.username) == (None, "", "", None)
+    found = PLAIN_URL.fullmatch(url)
+    assert found is not None
+    assert found.groups() == (parts.hostname, parts.path)
+    assert urlunsplit(parts) == canonical_url(url) == clean_url(url)[0] == url
+
 
 ACCIDENTS = [
     (f"{URL_TEXT}\n", "a line break at its end"),

@@ -1,7 +1,7 @@
 """`python -m tests.simulation`: simulate new seeds for a while, or tell the story of one.
 
 It prints how many jobs were simulated, the faults met by kind, and each seed that broke a rule with the few
-faults that suffice. The exit code is 1 when a rule was broken, or a kind of fault never struck.
+faults that suffice. The exit code is 1 when a rule was broken; a kind of fault that never struck is named.
 """
 
 from __future__ import annotations

@@ -88,6 +88,6 @@ async def _come_home(world: World, user: User) -> None:
 def _may_stay_open(world: World) -> bool:
     """Whether rows may stay for the user to decide on: a budget is used up, or no source settles a doubt."""
     pace = world.vendor.pace
-    lacks_proof = not pace.log_allowed or pace.charges == "not offered"
-    open_states = {r.state for r in world.book.records.values()} - {State.DONE, State.FAILED}
-    return world.options.max_cost is not None or (lacks_proof and State.IN_DOUBT in open_states)
+    in_doubt = any(record.state is State.IN_DOUBT for record in world.book.records.values())
+    settled_by_user = not pace.log_allowed or (pace.charges == "not offered" and in_doubt)
+    return world.options.max_cost is not None or settled_by_user

@@ -12,8 +12,8 @@ import pytest
 from tests.simulation.chance import FAULTS, Chance
 from tests.simulation.history import CORPUS as CORPUS_FILE
 from tests.simulation.history import load_corpus
-from tests.simulation.mutant_list import MUTANTS, Mutant
-from tests.simulation.mutants import applied, changed
+from tests.simulation.mutant_list import MUTANTS
+from tests.simulation.mutants import applied
 from tests.simulation.shrink import shrink
 from tests.simulation.simulate import replay, simulate
 
@@ -22,36 +22,38 @@ ROOT = Path(__file__).parents[2]
 CORPUS = load_corpus()
 
 STORY_SEED = 137
-STORY = f"""
-from tests.simulation.simulate import simulate
-print('\\n'.join(simulate({STORY_SEED}, told=True).story))
+THREE_DOUBTS = "an interrupted create is sent again"
+"""In this history one pass settles three rows: in their order, or in that of a set of texts."""
+
+TELL = """
+from tests.simulation.test_simulation import tell
+print('\\n'.join(tell()))
 """
+
+
+def tell() -> list[str]:
+    """Tell of a seed in which much goes wrong, and of a history in which rows could change places."""
+    return [*simulate(STORY_SEED, told=True).story, *replay(CORPUS[THREE_DOUBTS], told=True).story]
 
 
 @pytest.mark.parametrize("name", CORPUS)
 def test_a_history_that_once_broke_a_rule_breaks_one_only_when_its_mend_is_undone(name: str) -> None:
-    mutant = next(mutant for mutant in MUTANTS if mutant.name == name)
-    assert replay(CORPUS[name]).violation is None
-    with applied(mutant):
+    with applied(next(mutant for mutant in MUTANTS if mutant.name == name)):
         assert replay(CORPUS[name]).violation is not None
     assert replay(CORPUS[name]).violation is None
 
 
 def test_a_seed_tells_the_same_story_twice_and_under_another_hash_seed() -> None:
     """Byte for byte, although sets of text are in another order there."""
-    here = simulate(STORY_SEED, told=True)
-    assert len(here.story) > 100
-    assert simulate(STORY_SEED, told=True).story == here.story
-    environ = {**os.environ, "PYTHONHASHSEED": "4711"}
-    told = subprocess.run(
-        [sys.executable, "-c", STORY], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
-    )
-    assert told.stdout.splitlines() == list(here.story)
-
-
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_a_mutant_fits_the_code_as_it_is(mutant: Mutant) -> None:
-    compile(changed(mutant), mutant.path, "exec")
+    here = tell()
+    assert len(here) > 100
+    assert tell() == here
+    for hash_seed in ("1", "4711"):
+        environ = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        told = subprocess.run(
+            [sys.executable, "-c", TELL], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
+        )
+        assert told.stdout.splitlines() == here
 
 
 def test_there_are_fifty_mutants_of_different_names() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -71,6 +72,8 @@ async def _run(batch: Batch, options: RunOptions) -> int:
         def make_watcher(prepared: PreparedRun, eta: EtaEstimator) -> TerminalWatcher:
             return TerminalWatcher(prepared, eta, options)
 
+        # A full search for cycles would hold the loop up: for 25 ms between downloads, longer with many rows.
+        gc.freeze()
         summary = await batch.carry_out(SignalControl(guard), make_watcher)
     await _report_end(summary, options)
     return int(summary.exit_code)

@@ -20,7 +20,9 @@ from tests.integration.vendor_double.workspace import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-EXTRAS = ("apprise", "boto3", "botocore", "obstore", "prometheus_client", "psycopg", "ray")
+EXTRAS = (
+    "apprise", "boto3", "botocore", "mcp", "obstore", "pillow_heif", "prometheus_client", "psycopg", "ray",
+)  # fmt: skip
 BLOCKER = f"""
 from importlib.machinery import PathFinder
 
@@ -97,21 +99,22 @@ async def test_the_holder_of_a_lock_is_named_with_a_command_to_look_at_it(
 
 
 @pytest.mark.parametrize(
-    ("options", "package"),
+    ("command", "package"),
     [
-        (("--notify", "json://localhost"), "apprise"),
-        (("--engine", "ray"), "ray"),
-        (("--ledger", "postgresql://localhost/x"), "psycopg"),
-        (("--output", "s3://bucket/x"), "obstore"),
+        (("run", "batch.json", "--notify", "json://localhost"), "apprise"),
+        (("run", "batch.json", "--engine", "ray"), "ray"),
+        (("run", "batch.json", "--ledger", "postgresql://localhost/x"), "psycopg"),
+        (("run", "batch.json", "--output", "s3://bucket/x"), "obstore"),
+        (("mcp", "--max-cost", "1"), "mcp"),
     ],
 )
 async def test_what_needs_an_extra_names_its_packages(
-    tmp_path: Path, options: tuple[str, ...], package: str
+    tmp_path: Path, command: tuple[str, ...], package: str
 ) -> None:
     desk = Workspace(tmp_path, "http://127.0.0.1:9")
     without_extras(desk, tmp_path)
     desk.write(["a"])
-    result = await desk.run(*options)
+    result = await desk.command(*command)
     assert result.code == 2, result.output
     assert "pip install" in result.err
     assert package in result.err.partition("pip install")[2]

@@ -13,6 +13,7 @@ import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 
 from pipeline.cli.assistant.server import Assistant, make_server
+from pipeline.ledger.lock import hold_lock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -114,6 +115,17 @@ async def test_two_servers_that_grant_at_once_keep_to_one_budget(folder: Path) -
         tasks.start_soon(run, "b")
     assert max(granted) == 0.9
     assert min(granted) <= 0.2 + 1e-6  # the other run's two rows cost 0.80, and it may still go on
+
+
+async def test_a_batch_that_somebody_runs_is_left_alone_and_takes_no_budget(folder: Path) -> None:
+    batch = folder / "output" / "night.sandbox"
+    async with Client(make_server(Assistant(folder, 1.0, sandbox=True))) as client:
+        with hold_lock(batch, command="veobatch run night.yaml", started_at="now"):
+            assert "is going on" in await call(client, "run")
+            assert (await call(client, "status"))["running"]
+        assert (await call(client, "estimate", "night.yaml"))["budget_usd"] == 1.0
+        (folder / "more.yaml").write_text(MANIFEST, encoding="utf-8")
+        assert (await call(client, "estimate", "more.yaml"))["budget_usd"] == 1.0
 
 
 @pytest.mark.parametrize(

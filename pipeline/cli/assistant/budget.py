@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pipeline.batch.paths import BatchPaths
     from pipeline.cli.assistant.commands import BackgroundRuns
 
-START_GRACE_S: Final = 60.0
+START_GRACE_S: Final = 90.0
 """How long a run that was started may take until it is seen: its server may have been killed meanwhile."""
 
 

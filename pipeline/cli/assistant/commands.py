@@ -33,6 +33,10 @@ COMMAND: Final = (sys.executable, "-P", "-m", "pipeline")
 START_LIMIT_S: Final = 4.0
 """How long a run is watched before it counts as started: a wrong key or manifest shows by then."""
 
+LOCK_LIMIT_S: Final = 60.0
+LOCK_INTERVAL_S: Final = 0.2
+"""Until it has its batch's lock no other server sees a run, and would start a second one."""
+
 _ERROR_CHARS: Final = 4000
 
 
@@ -109,6 +113,9 @@ class BackgroundRuns:
         process = self._started[folder] = _spawn(command, self._root, output, errors)
         with anyio.move_on_after(START_LIMIT_S):
             await anyio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
+        with anyio.move_on_after(LOCK_LIMIT_S):
+            while process.poll() is None and holder_pid(folder) is None:  # noqa: ASYNC110 - nobody tells
+                await anyio.sleep(LOCK_INTERVAL_S)
         if process.poll() is None:
             return None
         summary = self.last_summary(folder)

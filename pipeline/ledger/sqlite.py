@@ -60,6 +60,10 @@ _NO_LOCKS_MESSAGE: Final = (
     "the file system here has no locks (some network shares and FUSE mounts have none), and without them a "
     "ledger is not safe: keep it on a local disk with --ledger PATH"
 )
+_GONE_MESSAGE: Final = (
+    "the ledger was removed or replaced while it was in use, so nothing more can be recorded: put it back if "
+    "you can; without it, veobatch adopt MANIFEST --from results.csv makes it again"
+)
 _UNKNOWN_ERROR_MESSAGE: Final = "the ledger cannot be used"
 
 
@@ -79,6 +83,7 @@ class SqliteBackend(LedgerBackend):
         super().__init__(batch, sqlite_statements())
         self._path = path
         self._writer: sqlite3.Connection | None = None
+        self._opened_inode = 0
         self._connections: list[sqlite3.Connection] = []
         try:
             with self._translating_errors():
@@ -101,6 +106,7 @@ class SqliteBackend(LedgerBackend):
             self._writer = self._connect(read_only=False)
             migrate_file(self._writer, found, self.sql)
             self._writer.execute(self.sql.batch_add, (self.batch, new_as or new_identity(), system.wall()))
+            self._opened_inode = self._inode()
         row = self._reader.execute(self.sql.batch_get, (self.batch,)).fetchone()
         if row is None:
             raise LedgerError(f"{self._path}: this ledger holds no batch named {self.batch!r}")
@@ -143,7 +149,19 @@ class SqliteBackend(LedgerBackend):
             return self._reader.cursor()
         if self._writer is None:
             raise LedgerError(f"{self._path}: the ledger was opened for reading only")
+        # SQLite goes on in a file without a name, and what is bought then is known to nobody after a kill.
+        if self._inode() != self._opened_inode:
+            raise LedgerError(f"{self._path}: {_GONE_MESSAGE}")
         return self._writer.cursor()
+
+    def _inode(self) -> int:
+        """Return which file the path names: no other file has its number while ours is open; 0 for none."""
+        try:
+            return self._path.stat().st_ino
+        except FileNotFoundError:
+            return 0
+        except OSError:  # whether it can be read and written is for SQLite to find out
+            return self._opened_inode
 
     def roll_back(self) -> None:
         # A full disk or a failed write ends the transaction by itself.

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.cli import COMMANDS, cli
 from pipeline.errors import UsageError, VeobatchError
-from tests.integration.vendor_double import vendor_and_workspace
+from tests.integration.vendor_double import vendor_and_workspace, wait_for_exit, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -404,3 +404,26 @@ def test_a_table_of_others_makes_no_ledger(here: Path) -> None:
     with pytest.raises(click.UsageError):
         cli.main(["adopt", "night.yaml", "a"], standalone_mode=False)
     assert not Path("output").exists()
+
+
+async def test_an_output_that_is_removed_in_mid_run_stops_it_and_nothing_is_paid_twice(
+    tmp_path: Path,
+) -> None:
+    async with vendor_and_workspace(tmp_path, render_s=0.5) as (vendor, desk):
+        prompts = [f"job {number}" for number in range(8)]
+        desk.write(prompts)
+        process = await desk.start("--concurrency", "2")
+        await wait_until(lambda: len(vendor.generations) >= 4)
+        shutil.rmtree(desk.output, ignore_errors=True)
+        result = await wait_for_exit(process)
+        assert result.code == 3, result.output
+        assert "removed or replaced" in result.err
+        assert len(vendor.generations) < len(prompts)
+        result = await desk.run()
+        assert result.code == 2, result.output
+        assert "adopt" in result.err
+        result = await desk.command("adopt", "batch.json", "--from", str(desk.output / "results.csv"))
+        assert result.code == 0, result.output
+        result = await desk.run()
+        assert result.code == 0, result.output
+        assert vendor.create_counts == dict.fromkeys(prompts, 1)

@@ -227,3 +227,18 @@ async def test_a_file_system_without_locks_is_named_with_the_way_on(
     with pytest.raises(LedgerError, match=r"has no locks .* --ledger PATH"):
         await Ledger.open(path)
     assert file_names(path.parent) == []
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_ledger_that_is_removed_or_replaced_takes_no_more_steps(
+    tmp_path: Path, replaced: bool
+) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    async with await Ledger.open(path) as ledger:
+        await ledger.meta_set("name", "value")
+        backup = path.read_bytes()
+        path.unlink()
+        if replaced:
+            path.write_bytes(backup)
+        with pytest.raises(LedgerError, match="removed or replaced"):
+            await ledger.meta_set("name", "other")

@@ -85,6 +85,10 @@ FOCUSED_RATES: Final = {
 }
 """The same for a seed that strikes with few kinds."""
 
+ASKED_IN_DOUBT: Final = ("log", "transactions")
+DOUBTS: Final = ("reset before acceptance", "silence before acceptance", "502 after acceptance")
+"""Without a row in doubt nobody asks for the log, and without one that was never accepted not for charges."""
+
 EVERY_KIND: Final = tuple((point, kind) for point, kinds in FAULTS.items() for kind in kinds)
 FOCUSED_SHARE: Final = 0.5
 
@@ -127,6 +131,8 @@ class Chance:
         chance = self.stream("focus")
         if not self.focus and chance.random() < FOCUSED_SHARE:
             self.focus = tuple(_pick(chance) for _ in range(chance.randrange(1, 4)))
+            if any(point in ASKED_IN_DOUBT for point, _ in self.focus):
+                self.focus += (("create", chance.choice(DOUBTS)),)
 
     def stream(self, name: str) -> Random:
         """Return the stream of that name."""

@@ -172,6 +172,7 @@ def keep(mutant: Mutant, seeds: int) -> Catch | None:
 def try_one(mutant: Mutant, *, seeds: int, anew: bool, keeps: bool) -> Catch | None:
     """Try one mutant, in any process."""
     gc.freeze()
+    gc.disable()
     found = None if anew else by_history(mutant)
     return found or (keep(mutant, seeds) if keeps else hunt(mutant, seeds))
 

@@ -9,6 +9,7 @@ import random
 import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
@@ -30,7 +31,6 @@ from tests.simulation.world import Violation, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.simulation.vendor import Pace
 
@@ -118,11 +118,11 @@ def _ignore(_: object) -> None:
     """Say nothing of what the dead leave."""
 
 
-def _read_state(path: Path) -> object:
+def _read_state(path: PurePosixPath) -> object:
     return scheduler.running().machine.state.get(path.name)
 
 
-def _write_state(path: Path, value: Any) -> None:
+def _write_state(path: PurePosixPath, value: Any) -> None:
     scheduler.running().machine.state[path.name] = value
 
 
@@ -142,6 +142,7 @@ def _installed(seed: int) -> Iterator[None]:
             (pipeline.storage.files, "_host_tag", lambda: "machine1"),
             (examine, "Path", posix.SimPath),
             (anyio.to_thread, "run_sync", _run_sync),
+            (pipeline.batch.ledger_memory, "memory_path", PurePosixPath),
             (pipeline.batch.ledger_memory, "read_json", _read_state),
             (pipeline.batch.ledger_memory, "write_json", _write_state),
             (anyio_backend.CancelScope, "__hash__", _scope_number),
@@ -159,6 +160,7 @@ def _installed(seed: int) -> Iterator[None]:
         loop.restart_numbers()
         random.seed(seed)
         # What is dead is collected after its world's end, and its destructors reach nothing.
+        collects = gc.isenabled()
         gc.disable()
         stack.enter_context(mock.patch.object(sys, "unraisablehook", _ignore))
         try:
@@ -166,7 +168,8 @@ def _installed(seed: int) -> Iterator[None]:
         finally:
             if next(_worlds) % WORLDS_A_COLLECTION == 0:
                 gc.collect()
-            gc.enable()
+            if collects:
+                gc.enable()
 
 
 def _scope_number(scope: Any) -> int:

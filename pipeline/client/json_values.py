@@ -11,7 +11,12 @@ import re
 from typing import Final
 
 MAX_MESSAGE_CHARS: Final = 2000
-_PARAMETER: Final = re.compile(r"([?&][\w.~%-]+=)[^\s\"'<>&#\\]+")
+_PARAMETER: Final = re.compile(
+    r"((?:\?|&(?:amp;)?\s*|\\u0026|%(?:25)*(?:3f|26))(?:[\w.~-]|%(?!(?:25)*3d))+(?:=|%(?:25)*3d))"
+    r"(?:(?!%(?:25)*26)[^\s\"'<>&#\\])+",
+    re.IGNORECASE,
+)
+"""A parameter and its value, also as HTML, as JSON, or percent-encoded within another URL, once or more."""
 
 
 class UnreadableResponseError(ValueError):

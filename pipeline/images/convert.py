@@ -57,7 +57,7 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
     A copy of all its pixels would double the memory: 100 megapixels take 400 MB once they are decoded.
     """
     scale = _grey_scale(image)
-    factor = max(image.size) // MAX_SIDE_PX
+    factor = -(-max(image.size) // MAX_SIDE_PX)
     if image.width * image.height <= LARGE_PX or factor < 2:
         return _to_rgb(ImageOps.exif_transpose(image), scale)
     small = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))

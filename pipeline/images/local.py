@@ -11,7 +11,7 @@ from pipeline.images.delivery import Way
 from pipeline.images.prepare import read_info
 from pipeline.images.prepared import PictureError
 from pipeline.manifest.fields import MediaKind
-from pipeline.manifest.local_files import referenced
+from pipeline.manifest.local_files import NAME_A_PICTURE, referenced
 from pipeline.manifest.problems import Problem, format_value
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def check_local_files(jobs: Sequence[Job], delivery: PictureDelivery, manifest: 
             info = _info_of(file)
             name = f"image {format_value(file.written[:200])}"
             if isinstance(info, str):
-                problems.append(Problem(manifest, job.line, job.column, name, info, "give a JPEG or PNG"))
+                problems.append(Problem(manifest, job.line, job.column, name, info, NAME_A_PICTURE))
                 bad.add(job.id)
                 continue
             texts = [] if size_problem(info) is None else [size_problem(info)]
@@ -63,6 +63,12 @@ def check_local_files(jobs: Sequence[Job], delivery: PictureDelivery, manifest: 
                 if text
             ]
     return ImageFindings(tuple(problems), tuple(warnings), frozenset(bad))
+
+
+def file_problem(file: LocalFile) -> str:
+    """Return why a file is no picture, "" for one that is, and for a video. Blocking."""
+    info = "" if file.kind is MediaKind.VIDEO else _info_of(file)
+    return info if isinstance(info, str) else ""
 
 
 def _info_of(file: LocalFile) -> ImageInfo | str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 from pipeline.manifest.csv_reader import read_csv
 from pipeline.manifest.job_ids import build_jobs
 from pipeline.manifest.json_reader import read_json, read_jsonl
-from pipeline.manifest.local_files import LocalFiles
-from pipeline.manifest.problems import ParseAborted, Problem, ProblemReport, pack_location
+from pipeline.manifest.local_files import NAME_A_PICTURE, LocalFiles
+from pipeline.manifest.problems import ParseAborted, Problem, ProblemReport, format_value, pack_location
 from pipeline.manifest.sections import read_document
 from pipeline.manifest.takes import check_take_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from pipeline.manifest.fields import ModelRules
+    from pipeline.manifest.local_files import LocalFile
     from pipeline.manifest.nodes import Node
     from pipeline.model import Job
 
@@ -70,12 +71,14 @@ def load(
     data: bytes | None = None,
     model: str | None = None,
     takes: int | None = None,
+    check_file: Callable[[LocalFile], str] | None = None,
 ) -> Manifest:
     """Read and check the manifest at `path`; `rules` are those of models beyond the built-in one.
 
     `data` is what `read_once` has read. `model` replaces the manifest's default model (`defaults.model`, else
     the built-in one) in every row that has that one, also where the row names it itself. `takes` replaces
-    every row's number of takes. Blocking.
+    every row's number of takes. `check_file` returns what is wrong with a file, so that a manifest that has
+    other problems is not read a second time for it. Blocking.
     Raises `ManifestProblems` with everything that is wrong.
     """
     report = ProblemReport(str(path))
@@ -88,9 +91,25 @@ def load(
     except ParseAborted:
         raise report.to_exception() from None
     if report.problem_count:
+        if check_file is not None:
+            with suppress(ParseAborted):  # there are so many that further ones help no one
+                _check_files(builder.files.files.values(), check_file, report)
         raise report.to_exception(frozenset(builder.models))
     jobs, models = build_jobs(builder.drafts), frozenset(builder.models)
     return Manifest(path, jobs, run, report.warnings, models, builder.files)
+
+
+def _check_files(
+    files: Iterable[LocalFile], check_file: Callable[[LocalFile], str], report: ProblemReport
+) -> None:
+    for file in files:
+        if why := check_file(file):
+            location, what = (
+                pack_location(file.line, file.column),
+                f"image {format_value(file.written[:200])}",
+            )
+            report.add_problem(location, what, why, NAME_A_PICTURE)
+            report.bad_rows += 1
 
 
 def _read_yaml(text: str, report: ProblemReport) -> Node:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import dataclasses
 import hashlib
 import os
 import re
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
-from pipeline.manifest.problems import format_value
+from pipeline.manifest.problems import format_value, unpack_location
 from pipeline.manifest.urls import clean_url
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "sha256:"
 MAX_FILE_BYTES: Final = 512 * 1024 * 1024
+NAME_A_PICTURE: Final = "give a JPEG or PNG"
 FILES_BELOW: Final = "VEOBATCH_FILES_BELOW"
 """The variable with the folder that holds all files a manifest may name; unset, they lie anywhere."""
 
@@ -53,6 +55,7 @@ class LocalFile:
     path: Path | None
     relative: str = ""
     line: int = 0
+    column: int = 0
     shared_folder: str = ""
 
     def read(self) -> bytes:
@@ -99,7 +102,7 @@ class LocalFiles:
         if not isinstance(found, LocalFile):
             report.add_problem(location, *found)
             return value
-        self.files.setdefault(found.sha256, found)
+        self.files.setdefault(found.sha256, dataclasses.replace(found, column=unpack_location(location)[1]))
         if rule.by_value:
             self.by_value.add((model, name))
         return f"{PREFIX}{found.sha256}"

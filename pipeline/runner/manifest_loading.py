@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pipeline.client.catalog import Catalog, ModelInfo
     from pipeline.manifest import Manifest
+    from pipeline.manifest.local_files import LocalFile
     from pipeline.settings import Settings
     from pipeline.submit.pricing import Quote
 
@@ -74,10 +75,16 @@ def parse_manifest(
     """
     try:
         data = read_once(path) if data is None else data
-        manifest = load(path, data=data, model=model, takes=takes)
+        manifest = load(path, data=data, model=model, takes=takes, check_file=_file_problem)
     except ManifestProblems as found:
         return ParsedManifest(path, None, found, found.models - {BUILT_IN_MODEL}, data, model, takes)
     return ParsedManifest(path, manifest, None, manifest.models - {BUILT_IN_MODEL}, data, model, takes)
+
+
+def _file_problem(file: LocalFile) -> str:
+    from pipeline.images.local import file_problem  # Pillow is not needed for most manifests
+
+    return file_problem(file)
 
 
 async def check_with_catalogue(parsed: ParsedManifest, catalogue: Catalog) -> LoadedManifest:
@@ -92,7 +99,13 @@ async def check_with_catalogue(parsed: ParsedManifest, catalogue: Catalog) -> Lo
     model_infos = await catalogue.fetch_models(parsed.other_models)
     rules = known_rules(model_infos)
     load_again = partial(
-        load, parsed.path, rules=rules, data=parsed.data, model=parsed.model, takes=parsed.takes
+        load,
+        parsed.path,
+        rules=rules,
+        data=parsed.data,
+        model=parsed.model,
+        takes=parsed.takes,
+        check_file=_file_problem,
     )
     manifest = await to_thread.run_sync(load_again)
     return LoadedManifest(manifest, model_infos)

@@ -22,6 +22,7 @@ from pipeline.cli import cli
 from pipeline.errors import UsageError
 from pipeline.manifest import ManifestProblems, load
 from tests.unit.manifest_mistakes import MISTAKES, ROW, Mistake
+from tests.unit.pictures import write_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -251,3 +252,21 @@ def test_a_pipe_is_read_once(tmp_path: Path) -> None:
     )
     writer.join()
     assert (done.returncode, done.stdout) == (0, f"{pipe}: 1 job, no problems\n")
+
+
+def test_pictures_that_are_none_are_refused_with_their_lines_beside_other_problems(
+    call: Call, tmp_path: Path
+) -> None:
+    (tmp_path / "page.jpg").write_bytes(b"<!doctype html><p>log in</p>")
+    (tmp_path / "empty.jpg").touch()
+    write_picture(tmp_path / "good.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "good.jpg").read_bytes()[:-500])
+    rows = [f"  - {{image: {name}, prompt: x}}" for name in ("page.jpg", "empty.jpg", "cut.jpg", "none.jpg")]
+    path = tmp_path / "batch.yaml"
+    path.write_text("\n".join(["jobs:", *rows, "  - {image: good.jpg, prompt: x}", ""]))
+    result = call("validate", str(path))
+    assert result.return_value == 2
+    for line, words in ((2, "a web page"), (3, "is empty"), (4, "cut short"), (5, "no such file")):
+        [found] = [text for text in result.stderr.splitlines() if text.startswith(f"{path}:{line}:")]
+        assert words in found
+    assert "4 problems in 4 rows" in result.stderr

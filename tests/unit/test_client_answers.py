@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
@@ -26,6 +27,7 @@ from pipeline.client import (
     client,
 )
 from pipeline.client.account import KeyInfo
+from pipeline.client.json_values import hide_parameters
 from pipeline.errors import StopReason
 from tests.unit.mocked_vendor import (
     BASE_URL,
@@ -37,6 +39,9 @@ from tests.unit.mocked_vendor import (
     get_status,
     mocked_vendor,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TABLE: list[tuple[int, str, type, StopReason | str | None]] = [
     (200, "", Accepted, None),
@@ -366,3 +371,36 @@ async def test_no_answer_raises_and_each_gives_a_typed_value(
     kinds += [TransactionPage | StatusError, KeyInfo | StatusError, float | None]
     assert [isinstance(result, kind) for result, kind in zip(results, kinds, strict=True)] == [True] * 6
     repr(results).encode()
+
+
+S3_LINK = "https://stills.s3.amazonaws.com/p/ab.jpg?X-Amz-Date=20260101T000000Z&X-Amz-Signature=deadbeefcafe"
+SIGNED_LINKS = (
+    S3_LINK,
+    "https://storage.googleapis.com/b/o?X-Goog-Expires=60&X-Goog-Signature=deadbeefcafe",
+    "https://account.blob.core.windows.net/c/b?sv=2020&sp=r&sig=deadbeefcafe%2B%3D",
+)
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "plain": str,
+    "quoted": lambda link: f"<a href='{link}'>",
+    "without its host": lambda link: link.partition(".com")[2],
+    "as HTML": lambda link: link.replace("&", "&amp;"),
+    "as JSON": lambda link: link.replace("&", "\\u0026").replace("/", "\\/"),
+    "in a URL": lambda link: "https://proxy.example.com/?url=" + quote(link, safe=""),
+    "encoded": lambda link: quote(link, safe=""),
+    "encoded twice": lambda link: quote(quote(link, safe=""), safe=""),
+    "broken up": lambda link: link.replace("&", " & "),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_signed_link_that_the_vendor_repeats_is_not_kept(spelling: str) -> None:
+    for link in SIGNED_LINKS:
+        shown = hide_parameters(f"could not fetch {SPELLINGS[spelling](link)} (HTTP 403), try again")
+        assert "deadbeef" not in shown
+        assert shown.startswith("could not fetch ")
+        assert shown.endswith("(HTTP 403), try again")
+
+
+def test_what_is_no_parameter_stays() -> None:
+    for text in ("Is 50% = half? Yes.", "black & white, 16:9", "why?=no", "a=b and c=d", "R&D department"):
+        assert hide_parameters(text) == text

@@ -125,7 +125,7 @@ def test_a_large_picture_is_converted_a_band_at_a_time(
     monkeypatch.setattr(convert, "_BAND_PX", 32)
     monkeypatch.setattr(convert, "ENOUGH_PX", 1000)
     with Image.open(prepare(local_file(write_picture(tmp_path / "cat", kind)), tmp_path).path) as image:
-        assert image.size == (210, 118)
+        assert image.size == (160, 90)
         found = corners_of(image)
     if kind in GREY_KINDS:
         assert found[3][0] > found[2][0]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from PIL.Image import Image
 
@@ -23,11 +23,11 @@ _PAPER, _INK, _SOFT, _DARK, _FAINT = "#f8f6f1", "#1d1b18", "#6b665d", "#16150f",
 
 
 class Cell(NamedTuple):
-    """One clip: what it is called, what was asked for, and a picture of it, as a file's bytes."""
+    """One clip: what it is called, what was asked for, and a picture of it, as a file."""
 
     title: str
     prompt: str
-    picture: bytes | None
+    picture: Path | None
 
 
 def contact_sheets(cells: Sequence[Cell], setter: Typesetter) -> Iterator[Image]:
@@ -52,14 +52,14 @@ def _sheet(cells: Sequence[Cell], setter: Typesetter) -> Image:
     return sheet
 
 
-def _paste_fitted(sheet: Image, picture: bytes, box: tuple[int, int, int, int]) -> None:
+def _paste_fitted(sheet: Image, picture: Path, box: tuple[int, int, int, int]) -> None:
     """Paste a picture; one that cannot be read leaves its place dark."""
     import PIL.Image
     from PIL import ImageOps
 
     x, y, width, height = box
     try:
-        with PIL.Image.open(io.BytesIO(picture)) as opened:
+        with PIL.Image.open(picture) as opened:
             fitted = ImageOps.contain(opened.convert("RGB"), (width, height))
     except (OSError, ValueError, PIL.Image.DecompressionBombError):
         return

@@ -62,7 +62,7 @@ async def make_reel(ledger: Ledger, store: OutputStore, records: Sequence[Record
     with tempfile.TemporaryDirectory(prefix="veobatch-reel-") as name:
         folder = Path(name)
         clips = [await _fetch(store, record, folder, n) for n, record in enumerate(records)]
-        posters = [await _read_poster(store, record) for record in records]
+        posters = [await _fetch_poster(store, record, folder, n) for n, record in enumerate(records)]
         setter = await to_thread.run_sync(Typesetter)
         shape, sheets = await to_thread.run_sync(_make_files, records, clips, posters, folder, slates, setter)
         known = json.loads(await ledger.meta_get(FILES_NAME) or "{}")
@@ -75,9 +75,15 @@ async def make_reel(ledger: Ledger, store: OutputStore, records: Sequence[Record
     return Made(tuple(known[target][0] for target in made), shape, tuple(sorted(setter.missing)))
 
 
-async def _read_poster(store: OutputStore, record: Record) -> bytes | None:
+async def _fetch_poster(store: OutputStore, record: Record, folder: Path, number: int) -> Path | None:
+    """Return a copy of a clip's poster: a thousand of them are too many for the memory."""
     path = record.artifact.poster_path if record.artifact else ""
-    return await store.read_bytes(path) if path else None
+    data = await store.read_bytes(path) if path else None
+    if data is None:
+        return None
+    copy = folder / f"poster-{number}"
+    await to_thread.run_sync(copy.write_bytes, data)
+    return copy
 
 
 def _sheet_name(number: int) -> str:
@@ -104,7 +110,7 @@ async def _fetch(store: OutputStore, record: Record, folder: Path, number: int) 
 def _make_files(
     records: Sequence[Record],
     files: Sequence[Path],
-    posters: Sequence[bytes | None],
+    posters: Sequence[Path | None],
     folder: Path,
     slates: bool,
     setter: Typesetter,

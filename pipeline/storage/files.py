@@ -40,6 +40,7 @@ _ADVICE: Final = {
     errno.ENFILE: "too many files are open on this machine; close other programs",
     errno.ENOENT: "the folder is gone",
     errno.ENOTDIR: "a file is where a folder should be",
+    errno.EEXIST: "a file is where a folder should be",
     errno.ESTALE: "the network drive is gone",
 }
 

@@ -126,6 +126,10 @@ def test_a_file_in_the_folder_that_is_not_ours_stays(here: Path) -> None:
     (OUTPUT / "picks" / "a.mp4").write_text("mine", encoding="utf-8")
     assert "picks/a.mp4 is not ours: a is picks/a.new-1.mp4" in pick("a")
     assert picked_files() == {"a.mp4": "mine", "a.new-1.mp4": "a@f"}
+    assert CliRunner().invoke(cli, ["report", "night.yaml", "--only-picks"]).exit_code == 0
+    assert '"picks/a.new-1.mp4"' in (OUTPUT / "picks.html").read_text(encoding="utf-8"), (
+        "not the other's film"
+    )
     (OUTPUT / "picks" / "a.new-1.mp4").unlink()
     (OUTPUT / "picks" / "a.new-1.mp4").write_text("edited by hand", encoding="utf-8")
     pick("a", "--clear")
@@ -286,6 +290,17 @@ async def test_a_retake_that_nobody_agreed_to_pay_for_is_taken_back(tmp_path: Pa
         path.write_text(f"jobs:\n  - {row}\n  - {other}\n")
         with pytest.raises(UsageError, match=r"id a\.2 of line 3 is taken"):
             await ids()
+
+
+def test_a_note_that_is_too_long_is_refused_and_one_of_any_text_is_kept(here: Path) -> None:
+    assert "at most 2,000 characters, not 10,000" in pick("a", "--note", "x" * 10_000, code=2)
+    assert not (OUTPUT / "results.csv").exists()
+    hostile = "<b>warm</b>\n\x1b[31m" + "y" * 1900
+    said = pick("a", "--note", hostile)
+    assert "\x1b" not in said
+    assert "<b>warm</b>\\n\\x1b[31m" in said
+    page = (OUTPUT / "report.html").read_text(encoding="utf-8")
+    assert "<b>warm" not in page
 
 
 def test_only_what_changes_is_written() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -139,11 +138,11 @@ def test_slates_stand_before_their_clips(tmp_path: Path) -> None:
     assert_in_sync(tmp_path / "reel.mp4", 2)
 
 
-def test_a_contact_sheet_has_a_place_for_each_and_grows_no_giant() -> None:
-    red = io.BytesIO()
-    Image.new("RGB", (32, 18), "red").save(red, "PNG")
+def test_a_contact_sheet_has_a_place_for_each_and_grows_no_giant(tmp_path: Path) -> None:
+    red = tmp_path / "red.png"
+    Image.new("RGB", (32, 18), "red").save(red)
     texts = "word " * 60 + "x" * 200
-    cells = [Cell(f"row-{n}", texts, red.getvalue() if n else None) for n in range(CELLS_A_SHEET + 1)]
+    cells = [Cell(f"row-{n}", texts, red if n else None) for n in range(CELLS_A_SHEET + 1)]
     first, second = contact_sheets(cells, Typesetter([]))
     assert first.width > second.width
     assert second.getpixel((100, 100)) == (255, 0, 0)

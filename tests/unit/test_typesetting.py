@@ -35,7 +35,7 @@ def test_what_is_drawn_has_a_glyph(text: str, files: list[Path] | None) -> None:
         assert all(any(face.has(one) for face in faces) for one in line if one.isalnum())
     image = slate("row", text, (320, 180), setter)
     assert len(image.getcolors(100_000) or ()) > 1
-    (sheet,) = contact_sheets([Cell(text or "row", text, b"no picture")], setter)
+    (sheet,) = contact_sheets([Cell(text or "row", text, Path(__file__))], setter)
     assert sheet.width > 300
 
 

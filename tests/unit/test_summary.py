@@ -387,7 +387,8 @@ def test_one_reason_is_given_once() -> None:
     made = make_summary(*rows, stop=StopReason.DISK, message=full, left={row.key: full for row in rows})
     words = to_text(made)
     assert words.count(full) == 1
-    assert "r0, r1, r2, r3, r4 and 1 more" in words
+    assert "\n  r4" in words
+    assert "  … and 1 more" in words
 
 
 def test_refusals_of_one_kind_are_one_paragraph() -> None:

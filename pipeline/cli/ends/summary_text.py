@@ -174,18 +174,25 @@ def _group_block(group: FailureGroup, table: str) -> str:
 
 
 def _unfinished_section(rows: Sequence[Record], unfinished: Mapping[str, str], stop_explanation: str) -> str:
-    """Name open rows by reason; a reason that was given already is not repeated."""
+    """Name open rows by reason, with their prompts; a reason that was given already is not repeated."""
     by_reason: dict[str, list[Record]] = {}
     for row in rows:
         if row.key in unfinished:
             by_reason.setdefault(one_line(unfinished[row.key]), []).append(row)
     if not by_reason:
         return ""
-    lines = ["Left for the next run:"]
-    for reason, group in by_reason.items():
-        names = ", ".join(map(row_label, group[:MAX_ROWS_PER_GROUP]))
-        more = f" and {len(group) - MAX_ROWS_PER_GROUP:,} more" if len(group) > MAX_ROWS_PER_GROUP else ""
-        lines.append(f"  {names}{more}{'' if reason in stop_explanation else f': {reason}'}")
+    blocks = [
+        _unfinished_block("" if reason in stop_explanation else reason, group)
+        for reason, group in list(by_reason.items())[:MAX_GROUPS]
+    ]
+    return "\n\n".join(blocks)
+
+
+def _unfinished_block(reason: str, group: Sequence[Record]) -> str:
+    lines = [f"Left for the next run{f': {reason}' if reason else ':'}"]
+    lines += [f"  {row_with_prompt(row)}" for row in group[:MAX_ROWS_PER_GROUP]]
+    if len(group) > MAX_ROWS_PER_GROUP:
+        lines.append(f"  … and {len(group) - MAX_ROWS_PER_GROUP:,} more")
     return "\n".join(lines)
 
 

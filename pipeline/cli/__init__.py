@@ -102,7 +102,7 @@ def cli() -> None:
     Paid once, never lost: run the same command again to continue, whatever happened.
 
     \b
-    Try it, free and without a key:   veobatch run jobs/quick.yaml --sandbox
+    Try it, free and without a key:   veobatch run --sandbox
     For real, with AIMLAPI_API_KEY:   veobatch run jobs/mona-lisa.yaml
     """
 

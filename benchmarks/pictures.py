@@ -83,6 +83,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     words = [sys.executable, "-m", "benchmarks.pictures_child", str(folder / "notes.json"), "run"]
     words += [str(folder / "batch.jsonl"), "--output", str(folder / "out"), "--base-url", url, "--yes"]
     words += ["--concurrency", str(asked.concurrency), "--poll-interval", "1", "--no-media", "--quiet"]
+    words += ["--limit", str(asked.limit)] if asked.limit else []
     began = time.monotonic()
     try:
         environ = {**os.environ, "AIMLAPI_API_KEY": "any-key", "XDG_CACHE_HOME": str(folder / "cache")}
@@ -90,24 +91,25 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     finally:
         process.terminate()
         process.wait()
-    notes = json.loads((folder / "notes.json").read_text())
+    notes = [json.loads(line) for line in (folder / "notes.json").read_text().splitlines()]
     size_mb = (folder / "stills" / names[0]).stat().st_size / 1e6
     facts = {"exit_code": code, "wall_s": round(time.monotonic() - began, 1), "picture_mb": round(size_mb, 1)}
     return facts | summary(notes, asked.concurrency)
 
 
-def summary(notes: dict[str, Any], slots: int) -> dict[str, Any]:
+def summary(notes: Sequence[dict[str, Any]], slots: int) -> dict[str, Any]:
     """Return the figures: waits of the rows that fill the slots for the first time stand apart."""
-    waits = [wait for _, wait in sorted(notes["waits"])]
+    waits = [wait for _, wait in sorted(note["wait"] for note in notes)]
+    prepared = [seconds for note in notes for seconds in note["prepared_s"]]
     later = waits[slots:] or [0.0]
     return {
         "submissions": len(waits),
-        "prepared": len(notes["prepared_s"]),
-        "prepare_median_s": median(notes["prepared_s"] or [0.0]),
+        "prepared": len(prepared),
+        "prepare_median_s": median(prepared or [0.0]),
         "longest_wait_s": max(later),
         "waits_over_0.1_s": sum(wait > 0.1 for wait in later),
         "longest_wait_while_filling_s": max(waits[:slots] or [0.0]),
-        "peak_rss_mb": round(notes["peak_mb"], 1),
+        "peak_rss_mb": round(max(note["peak_mb"] for note in notes), 1),
     }
 
 
@@ -121,6 +123,7 @@ def main() -> None:
     parser.add_argument("--kind", choices=["jpg", "png"], default="jpg")
     parser.add_argument("--concurrency", type=int, default=20)
     parser.add_argument("--render-s", type=float, default=4.0, help="how long each generation renders")
+    parser.add_argument("--limit", type=int, help="submit only so many of the rows")
     parser.add_argument("--interleaved", action="store_true", help="one row of each picture, in turns")
     asked = parser.parse_args()
     with temp_folder() as folder:

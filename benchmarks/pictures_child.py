@@ -2,8 +2,8 @@
 
     python -m benchmarks.pictures_child NOTES run manifest.jsonl --base-url ...
 
-NOTES is the file for one line of JSON at the end: the largest resident set (MB), how often a picture was
-prepared, and for each picture of a submission when the row had its slot, and how long it waited (s).
+NOTES is a file that gets a line of JSON for each submission: the largest resident set so far (MB), how long
+each picture took to prepare since the last line, when the row had its slot, and how long it waited (s).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from pipeline.model import Record
 
 BEGAN = time.monotonic()
-WAITS: list[tuple[float, float]] = []
 PREPARED: list[float] = []
+NOTES: list[Path] = []
 SUBMITTING: ContextVar[list[float] | None] = ContextVar("SUBMITTING", default=None)
 
 
@@ -41,7 +41,7 @@ class TimedPictures(delivery.Pictures):
         SUBMITTING.set(waits)
         async with super().body(record) as body:
             SUBMITTING.set(None)
-            WAITS.append((round(began - BEGAN, 3), round(sum(waits), 4)))
+            note(began - BEGAN, sum(waits))
             yield body
 
     async def _prepared(self, key: Any) -> Any:
@@ -50,6 +50,13 @@ class TimedPictures(delivery.Pictures):
         if (waits := SUBMITTING.get()) is not None:
             waits.append(time.monotonic() - began)
         return found
+
+
+def note(began_s: float, waited_s: float) -> None:
+    prepared = [PREPARED.pop() for _ in range(len(PREPARED))]
+    line = {"peak_mb": peak_mb(), "prepared_s": prepared, "wait": [round(began_s, 3), round(waited_s, 4)]}
+    with NOTES[0].open("a") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 prepare_picture = prepare.prepare
@@ -63,15 +70,12 @@ def timed_prepare(file: LocalFile, folder: Path, fit: Fit | None = None) -> Prep
 
 
 def main() -> None:
-    notes = Path(sys.argv.pop(1))
+    NOTES.append(Path(sys.argv.pop(1)))
     for module, name, timed in ((delivery, "Pictures", TimedPictures), (prepare, "prepare", timed_prepare)):
         setattr(module, name, timed)
     from pipeline.cli import main as veobatch
 
-    try:
-        veobatch()
-    finally:
-        notes.write_text(json.dumps({"peak_mb": peak_mb(), "waits": WAITS, "prepared_s": PREPARED}))
+    veobatch()
 
 
 if __name__ == "__main__":

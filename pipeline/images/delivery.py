@@ -156,8 +156,8 @@ class Pictures:
             await self._prepared(key)
         by_value = any(way is Way.VALUE for _, way, _ in keys)
         async with self._large_bodies if by_value else nullcontext():
-            filled = {name: await self._filled(body, name, value) for name, value in body.items()}
-            yield json.dumps(filled, ensure_ascii=False, separators=(",", ":"))
+            # Nothing but the text is kept while it is sent: it may be 11 MB.
+            yield await self._filled_text(body)
         unneeded = self._ahead.finish(record)
         for key in keys:
             if key[0] in unneeded:
@@ -175,6 +175,10 @@ class Pictures:
                     raise PictureError("the manifest names it no more", PictureTrouble.TRANSIENT)
                 keys.append((sha256, way, None if way is Way.PLACE else fit))
         return keys
+
+    async def _filled_text(self, body: dict[str, Any]) -> str:
+        filled = {name: await self._filled(body, name, value) for name, value in body.items()}
+        return json.dumps(filled, ensure_ascii=False, separators=(",", ":"))
 
     async def _filled(self, body: dict[str, Any], field: str, value: Any) -> Any:
         if isinstance(value, list):

@@ -131,11 +131,13 @@ def test_a_ratio_is_worse_only_beyond_the_noise_of_its_rounds(rounds: list[float
 
 
 def test_waits_of_the_rows_that_fill_the_slots_stand_apart() -> None:
-    notes = {"waits": [(3.0, 0.2), (1.0, 5.0), (2.0, 4.0), (4.0, 0.0)], "prepared_s": [0.3], "peak_mb": 99.0}
+    waits = [(3.0, 0.2), (1.0, 5.0), (2.0, 4.0), (4.0, 0.0)]
+    notes = [{"wait": wait, "prepared_s": [], "peak_mb": 90.0 + wait[0]} for wait in waits]
+    notes[0]["prepared_s"] = [0.3]
     found = pictures.summary(notes, 2)
     assert (found["submissions"], found["prepared"]) == (4, 1)
     assert (found["longest_wait_while_filling_s"], found["longest_wait_s"]) == (5.0, 0.2)
-    assert found["waits_over_0.1_s"] == 1
+    assert (found["waits_over_0.1_s"], found["peak_rss_mb"]) == (1, 94.0)
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png"])

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.model import Record
+    from pipeline.storage.base import FileStamp
 
 
 @asynccontextmanager
@@ -35,14 +36,8 @@ async def live_page(
     root: Path, records: list[Record], bind: BindAddress | None = None, **facts: Any
 ) -> AsyncIterator[tuple[ChangeFeed, LivePage, aiohttp.ClientSession]]:
     feed = ChangeFeed(records)
-    page = LivePage(
-        feed,
-        bind or BindAddress("127.0.0.1", 0),
-        title="t",
-        manifest="m.yaml",
-        store=LocalStore(root),
-        **facts,
-    )
+    facts = {"store": LocalStore(root)} | facts
+    page = LivePage(feed, bind or BindAddress("127.0.0.1", 0), title="t", manifest="m.yaml", **facts)
     async with (
         page,
         aiohttp.ClientSession(page.url.partition("?")[0], timeout=aiohttp.ClientTimeout(600)) as session,
@@ -132,6 +127,32 @@ async def test_the_page_the_table_and_the_videos(tmp_path: Path) -> None:
         async with session.get("videos/a%20%231.mp4", headers={"Range": "bytes=2-4"}) as response:
             assert (response.status, await response.read()) == (206, b"234")
             assert response.content_type == "video/mp4"
+
+
+class SlowDisk(LocalStore):
+    """A store whose files are read once `ready` is set."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.asked, self.ready = asyncio.Event(), asyncio.Event()
+
+    async def read_range(self, path: str, stamp: FileStamp, start: int, end: int) -> bytes:
+        self.asked.set()
+        await self.ready.wait()
+        return await super().read_range(path, stamp, start, end)
+
+
+async def test_a_slow_disk_holds_up_nobody_else(tmp_path: Path) -> None:
+    store = SlowDisk(tmp_path)
+    await store.write_bytes("videos/a.mp4", b"0123456789")
+    async with live_page(tmp_path, [done(0)], store=store) as (_, _, session):
+        clip = asyncio.create_task(session.get("videos/a.mp4"))
+        await store.asked.wait()
+        async with session.get("") as response:
+            assert response.status == 200
+        store.ready.set()
+        async with await clip as response:
+            assert await response.read() == b"0123456789"
 
 
 @pytest.mark.parametrize(
@@ -279,6 +300,7 @@ async def reviewed_page(root: Path, records: list[Record]) -> AsyncIterator[tupl
         ({}, {"picks": [{"key": "job-9@f9", "pick": "picked", "note": ""}]}, 422),
         ({}, {"picks": [{"key": "job-1@f1", "pick": "picked", "note": ""}]}, 422),
         ({}, {"picks": [{"key": "job-0@f0"}]}, 422),
+        ({}, {"picks": [{"key": "job-0@f0", "pick": "picked", "note": "x" * 10_000}]}, 422),
         ({}, [], 422),
     ],
 )

@@ -23,7 +23,7 @@ runpy.run_module("pipeline", run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.mark.parametrize(("limit", "rows"), [(256, 260), (64, 4)])
+@pytest.mark.parametrize(("limit", "rows"), [(256, 130), (64, 4)])
 async def test_a_batch_of_more_rows_than_files_may_be_open_ends_well(
     tmp_path: Path, limit: int, rows: int
 ) -> None:

@@ -1,8 +1,9 @@
 """`python -m benchmarks`: measure everything, print the tables, write `benchmarks/results.json` and a plot.
 
-    python -m benchmarks                    all of it, some ten minutes; more rounds: --rounds 3
+    python -m benchmarks                    what the page has, in six minutes; more rounds: --rounds 3
     python -m benchmarks --only polls cost  some of it; what was measured before is kept
-    python -m benchmarks --docs             and renew the tables and the picture in docs/benchmarks.md
+    python -m benchmarks --full             and polls, a hidden limit, a night of a million jobs, uvloop
+    python -m benchmarks --docs             and renew the table in docs/benchmarks.md
     python -m benchmarks --show             print what was measured last, measure nothing
     python -m benchmarks --check            and fail when a ratio is worse than the page's
 
@@ -25,9 +26,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks import (
+    finished_batch,
     ledger,
     live_cost,
     live_downloads,
+    live_ends,
     live_ledger,
     live_limit,
     live_makespan,
@@ -35,18 +38,19 @@ from benchmarks import (
     simulate_limit,
     simulate_polling,
 )
-from benchmarks.check import CHECKED, worse_than_page
+from benchmarks.check import worse_than_page
 from benchmarks.live import HERE, temp_folder
-from benchmarks.report import TABLES, render_section, update_page
+from benchmarks.report import TABLES, render_section
 from benchmarks.report_plot import draw
+from benchmarks.summary import FIGURES, render_summary, update_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 RESULTS: Final = HERE / "results.json"
+MIB: Final = 2**20
 PLOT: Final = HERE / "plot.svg"
 DOCS_PAGE: Final = HERE.parent / "docs" / "benchmarks.md"
-DOCS_PLOT: Final = HERE.parent / "docs" / "pictures" / "benchmarks.svg"
 NIGHT_SCRIPT: Final = """
 import json, sys
 from benchmarks.live_child import peak_mb
@@ -77,27 +81,36 @@ def measure_night(*, full: bool) -> dict[str, Any]:
     return {"nights": nights}
 
 
-def measure_ledger(rounds: int) -> dict[str, Any]:
+def measure_again(clips: int) -> dict[str, Any]:
+    """What a finished batch costs when it is run again."""
+    with temp_folder() as folder:
+        asyncio.run(finished_batch.build(folder, clips, MIB))
+        return {"clips": clips, "clip_bytes": MIB, **finished_batch.measure(folder)}
+
+
+def measure_ledger(jobs: int, rounds: int) -> dict[str, Any]:
     """What durability costs a run, and what the ledger does by itself."""
     with temp_folder() as folder:
         ways = [("one caller", 1, 300, 4096), ("64 callers, a commit each", 64, 300, 1)]
         ways.append(("64 callers, grouped", 64, 20_000, 4096))
         alone = [asyncio.run(ledger.throughput(str(folder / "ledger.sqlite3"), *way)) for way in ways]
-    return {"slowed": live_ledger.run(rounds=rounds), "throughput": [asdict(one) for one in alone]}
+    return {"slowed": live_ledger.run(jobs, rounds), "throughput": [asdict(one) for one in alone]}
 
 
 def sections(rounds: int, *, full: bool) -> dict[str, Callable[[], dict[str, Any]]]:
     """Return what there is to measure, by name, in order."""
-    flights = (300, 3_000, *([10_000] if full else []))
+    flights = (300, 3_000, 10_000) if full else (3_000,)
     return {
         "polls": lambda: live_polls.run(rounds=rounds),
-        "simulated": lambda: measure_simulated(seeds=10 if full else 4),
+        "simulated": lambda: measure_simulated(seeds=10 if full else 2),
         "makespan": lambda: live_makespan.run(rounds=rounds),
         "limit": lambda: measure_limit(rounds),
-        "cost": lambda: live_cost.run(rounds=max(3, rounds), flights=flights),
+        "cost": lambda: live_cost.run(rounds=3 if full else rounds, flights=flights, uvloop=full),
+        "ends": lambda: live_ends.run(rounds=max(3, rounds)),
+        "again": lambda: measure_again(10_000),
         "night": lambda: measure_night(full=full),
-        "ledger": lambda: measure_ledger(max(3, rounds)),
-        "downloads": lambda: live_downloads.run(rounds=max(3, rounds)),
+        "ledger": lambda: measure_ledger(3_000 if full else 1_000, max(3, rounds)),
+        "downloads": lambda: live_downloads.run(rounds=max(3, rounds), uvloop=full),
     }
 
 
@@ -111,17 +124,24 @@ def measure(name: str, run: Callable[[], dict[str, Any]], command: str) -> dict[
         "command": command,
         "took_s": time.monotonic() - began,
         "machine": system,
+        "commit": _commit(),
         "found": found,
     }
 
 
+def _commit() -> str:
+    words = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
 def write(results: dict[str, Any], *, docs: bool) -> None:
-    """Keep the results, draw them, and renew the page when asked to."""
+    """Keep the results, draw the polls, and renew the page when asked to."""
     RESULTS.write_text(json.dumps(results, indent=1))
     if "polls" in results:
         draw(results, PLOT)
-        if docs:
-            DOCS_PLOT.write_bytes(PLOT.read_bytes())
     if docs:
         DOCS_PAGE.write_text(update_page(DOCS_PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
 
@@ -132,13 +152,13 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--only", nargs="+", choices=list(TABLES), metavar="NAME")
     parser.add_argument("--rounds", type=int, default=1, help="live runs of each kind; medians are kept")
-    parser.add_argument("--full", action="store_true", help="a million jobs in the night, 10,000 in flight")
-    parser.add_argument("--docs", action="store_true", help="renew docs/benchmarks.md and its picture")
+    parser.add_argument("--full", action="store_true", help="all sections, more seeds, larger sizes")
+    parser.add_argument("--docs", action="store_true", help="renew docs/benchmarks.md")
     parser.add_argument("--show", action="store_true", help="measure nothing, show what was measured last")
     parser.add_argument("--check", action="store_true", help="fail when a ratio is worse than the page's")
     args = parser.parse_args()
     if args.only is None:
-        args.only = list(dict.fromkeys(section for section, _, _ in CHECKED)) if args.check else list(TABLES)
+        args.only = list(TABLES) if args.full else list(dict.fromkeys(figure.section for figure in FIGURES))
     return args
 
 
@@ -156,6 +176,7 @@ def main() -> None:
             results[name] = measure(name, section_runs[name], command)
             write(results, docs=False)
         print(f"\n{render_section(name, results)}\n", flush=True)
+    print(f"\n{render_summary(results)}\n", flush=True)
     if args.check:
         measured = {name: results[name] for name in args.only if name in results}
         if worse := worse_than_page(DOCS_PAGE.read_text(encoding="utf-8"), measured):

@@ -96,16 +96,10 @@ class VeobatchProcess:
 
     def __init__(self, folder: Path, url: str, jobs: int, *args: str, modes: Sequence[str] = ()) -> None:
         self._samples = folder / "samples"
-        manifest = folder / "manifest.jsonl"
-        manifest.write_text("".join(_row(number) for number in range(jobs)))
         child = [sys.executable, "-m", "benchmarks.live_child", ",".join([str(self._samples), *modes])]
-        where = ["--base-url", url, "--output", str(folder / "output")]
+        words, environ = veobatch_command(folder, url, jobs, *args)
         self._process = subprocess.Popen(
-            [*child, "run", str(manifest), *where, "--yes", "--quiet", "--json", *args],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=HERE.parent,
-            env={**_environment(), "AIMLAPI_API_KEY": "benchmark-key", "XDG_CACHE_HOME": str(folder / "c")},
+            [*child, *words], stdout=subprocess.PIPE, text=True, cwd=HERE.parent, env=environ
         )
 
     def wait(self) -> dict[str, Any]:
@@ -130,6 +124,16 @@ class VeobatchProcess:
         """Return the CPU spent from one time to another, in seconds."""
         samples = self.samples()
         return _cpu_at(samples, end) - _cpu_at(samples, start)
+
+
+def veobatch_command(folder: Path, url: str, jobs: int, *args: str) -> tuple[list[str], dict[str, str]]:
+    """Write a manifest into `folder`; return the words of the command that runs it, and its environment."""
+    manifest = folder / "manifest.jsonl"
+    manifest.write_text("".join(_row(number) for number in range(jobs)))
+    where = ["--base-url", url, "--output", str(folder / "output")]
+    homes = {"XDG_CACHE_HOME": str(folder / "cache"), "XDG_STATE_HOME": str(folder / "state")}
+    environ = {**_environment(), **homes, "AIMLAPI_API_KEY": "benchmark-key"}
+    return ["run", str(manifest), *where, "--yes", "--quiet", "--json", *args], environ
 
 
 def _cpu_at(samples: list[Sample], at: float) -> float:

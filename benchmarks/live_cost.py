@@ -70,7 +70,7 @@ def measure_polling(
     return {"requests_per_s": polls / wall_s, "cpu_us": 1e6 * cpu_s / polls, "cpu_share": cpu_s / wall_s}
 
 
-def measure_poll_cost(seconds: float = 2.5, rounds_count: int = 3) -> dict[str, Any]:
+def measure_poll_cost(seconds: float = 2.5, rounds_count: int = 3, *, uvloop: bool = True) -> dict[str, Any]:
     """Return the medians of each, taken in turns, and the median ratios of neighbours.
 
     A loop that is never idle takes many answers from one wake-up; at the pace of a run each has its own. So
@@ -83,7 +83,7 @@ def measure_poll_cost(seconds: float = 2.5, rounds_count: int = 3) -> dict[str, 
         return found["requests_per_s"]
 
     for _ in range(rounds_count):
-        for loop in ["asyncio", "uvloop"] if find_spec("uvloop") else ["asyncio"]:
+        for loop in ["asyncio", "uvloop"] if uvloop and find_spec("uvloop") else ["asyncio"]:
             pace = add(f"veobatch, {loop}", measure_polling(seconds, loop))
             add(
                 f"bare, same pace, {loop}", measure_bare_loop(seconds, loop, tasks=JOBS, period_s=JOBS / pace)
@@ -162,10 +162,12 @@ def measure_resident(jobs: int = 3000) -> dict[str, float]:
     return {"jobs": jobs, "rss_mb": last.rss_mb, "all_accepted_s": accepted_s}
 
 
-def run(seconds: float = 2.5, rounds: int = 3, flights: tuple[int, ...] = (3000,)) -> dict[str, Any]:
+def run(
+    seconds: float = 2.5, rounds: int = 3, flights: tuple[int, ...] = (3000,), *, uvloop: bool = True
+) -> dict[str, Any]:
     """Return what polls and generations in flight cost; `flights` are those of real runs."""
     return {
-        "polls": measure_poll_cost(seconds, rounds),
+        "polls": measure_poll_cost(seconds, rounds, uvloop=uvloop),
         "bytes": {str(size): bytes_in_subprocess(size) for size in (10_000, 100_000)},
         "resident": [measure_resident(jobs) for jobs in flights],
         "bounds": {"cpu_ratio": CPU_BOUND, "bytes": BYTES_BOUND, "rss_mb": RSS_BOUND_MB},

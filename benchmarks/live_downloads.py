@@ -13,17 +13,14 @@ from typing import Any, Final
 
 from benchmarks.live import HERE, TIMEOUT_S
 
-BOUND: Final = 1.0
-"""How much longer than curl ours may take."""
-
 _UVLOOP: Final = "import asyncio, uvloop; asyncio.set_event_loop_policy(uvloop.EventLoopPolicy()); "
 _MEASURE: Final = "from benchmarks.downloads import main; main()"
 
 
-def run(files: int = 60, mib: int = 16, rounds: int = 3) -> dict[str, Any]:
-    """Return seconds and MB/s by event loop and way to download."""
+def run(files: int = 60, mib: int = 16, rounds: int = 3, *, uvloop: bool = True) -> dict[str, Any]:
+    """Return seconds and MB/s by event loop (with `uvloop` both) and way to download."""
     loops = {"asyncio": _MEASURE}
-    if find_spec("uvloop"):
+    if uvloop and find_spec("uvloop"):
         loops["uvloop"] = _UVLOOP + _MEASURE
     words = ["--files", str(files), "--mib", str(mib), "--rounds", str(rounds), "--json"]
     return {

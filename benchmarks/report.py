@@ -1,11 +1,10 @@
 """Results as tables of Markdown, which a terminal shows as well as a page does. Measures nothing.
 
-`docs/benchmarks.md` holds the same tables between `<!-- NAME -->` and `<!-- end -->`; `filled` renews them.
+`docs/benchmarks.md` has the ratios alone, see `summary`.
 """
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -201,12 +200,32 @@ def downloads(found: Measurements) -> str:
     return table([f"{found['files']} files of {found['mib']} MiB", "s", "MB/s", "of curl's time"], rows)
 
 
+def ends(found: Measurements) -> str:
+    rows = [
+        [name, f"{found[f'{key}_s']:.2f}", f"{found[f'{key}_cpu_s']:.2f}", f"{found[f'{key}_of_import']:.2f}"]
+        for name, key in (("command to first create", "start"), ("last clip to prompt", "end"))
+    ]
+    return table([f"{found['jobs']} rows", "s", "CPU s", "of importing aiohttp"], rows)
+
+
+def again(found: Measurements) -> str:
+    row = [
+        f"{found['clips']:,}",
+        str(found["opened"]),
+        f"{found['seconds']:.2f}",
+        f"{found['cpu_seconds']:.2f}",
+    ]
+    return table(["clips of a finished batch", "opened", "s", "CPU s"], [row])
+
+
 TABLES: Final[dict[str, Callable[[Measurements], str]]] = {
     "polls": polls_live,
     "simulated": polls_simulated,
     "makespan": makespan,
     "limit": limit,
     "cost": cost,
+    "ends": ends,
+    "again": again,
     "night": night,
     "ledger": ledger,
     "downloads": downloads,
@@ -220,17 +239,3 @@ def render_section(name: str, results: Mapping[str, Any]) -> str:
     one = results[name]
     how = f"Measured on {one['date']} by `{one['command']}` ({one['took_s']:.0f} s; {one['machine']})."
     return f"{TABLES[name](one['found'])}\n\n{how}"
-
-
-def update_page(page: str, results: Mapping[str, Any]) -> str:
-    """Return the page with each table that there are results for made anew; the rest stays as it is."""
-
-    def replace_section(match: re.Match[str]) -> str:
-        name = match[1]
-        return (
-            f"<!-- {name} -->\n\n{render_section(name, results)}\n\n<!-- end -->"
-            if name in results
-            else match[0]
-        )
-
-    return re.sub(r"<!-- ([a-z]+) -->.*?<!-- end -->", replace_section, page, flags=re.DOTALL)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -17,11 +18,9 @@ from benchmarks import (
     pictures,
     report,
     simulate_polling,
+    summary,
 )
 from benchmarks.live import SPEED
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -93,41 +92,35 @@ def test_a_limit_is_kept_to_when_it_is_used_and_few_creates_are_refused(
     assert f" {kept} " in report.limit({"live": live, "simulated": {}})
 
 
-def test_a_page_is_renewed_only_where_something_was_measured() -> None:
-    page = (
-        "before\n<!-- makespan -->\nold\n<!-- end -->\nbetween\n<!-- night -->\nkept\n<!-- end -->\nafter\n"
-    )
-    found = {"jobs": 4, "at_once": 2, "bound": 1.06, "bound_s": 100.0}
-    results = {
-        "makespan": {
-            "date": "2026-01-02",
-            "command": "python -m benchmarks --only makespan",
-            "took_s": 3.0,
-            "machine": "2 cores",
-            "found": {**found, "veobatch": 1.04, "naive": 1.08, "sample_loop": 30.0},
-        }
-    }
-    renewed = report.update_page(page, results)
+def makespan_results(*values: float) -> dict[str, Any]:
+    found = {"jobs": 4, "at_once": 2, "bound": 1.06, "bound_s": 100.0, "naive": 1.08, "sample_loop": 30.0}
+    measured = {"date": "2026-01-02", "command": "", "took_s": 3.0, "machine": "2 cores", "commit": "abc"}
+    middle, rounds = sorted(values)[len(values) // 2], [{"veobatch": value} for value in values]
+    return {"makespan": {**measured, "found": {**found, "veobatch": middle, "rounds": rounds}}}
+
+
+def test_a_pages_table_is_made_anew_and_nothing_else() -> None:
+    page = "before\n<!-- summary -->\nold\n<!-- end -->\nafter\n"
+    renewed = summary.update_page(page, makespan_results(1.04))
     assert "old" not in renewed
-    assert "\nkept\n" in renewed
-    assert all(word in renewed for word in ("before", "between", "after", "1.040", "2026-01-02"))
-    assert report.update_page(renewed, results) == renewed
+    assert all(word in renewed for word in ("before", "after", "1.040", "2026-01-02", "2 cores", "abc"))
+    assert summary.update_page(renewed, makespan_results(1.04)) == renewed
 
 
 @pytest.mark.parametrize(
     ("rounds", "worse"), [([1.04], 0), ([1.06], 0), ([1.20], 1), ([1.0, 1.2, 1.4], 0), ([1.19, 1.2, 1.21], 1)]
 )
 def test_a_ratio_is_worse_only_beyond_the_noise_of_its_rounds(rounds: list[float], worse: int) -> None:
-    found = {"jobs": 4, "at_once": 2, "bound": 1.06, "bound_s": 100.0, "naive": 1.08, "sample_loop": 30.0}
-    measured = {"date": "", "command": "", "took_s": 3.0, "machine": ""}
+    page = summary.update_page("<!-- summary -->\n<!-- end -->", makespan_results(1.04))
+    assert len(check.worse_than_page(page, makespan_results(*rounds))) == worse
 
-    def results(*values: float) -> dict[str, Any]:
-        each = [{"veobatch": value} for value in values]
-        middle = sorted(values)[len(values) // 2]
-        return {"makespan": {**measured, "found": {**found, "veobatch": middle, "rounds": each}}}
 
-    page = report.update_page("<!-- makespan -->\n<!-- end -->", results(1.04))
-    assert len(check.worse_than_page(page, results(*rounds))) == worse
+def test_every_figure_of_the_page_has_a_line_of_its_own_and_a_section_that_is_measured() -> None:
+    assert len({figure.what for figure in summary.FIGURES}) == len(summary.FIGURES)
+    assert {figure.section for figure in summary.FIGURES} <= set(report.TABLES)
+    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    for figure in summary.FIGURES:
+        assert check.cell(page, figure.what, "ratio") is not None, figure.what
 
 
 def test_waits_of_the_rows_that_fill_the_slots_stand_apart() -> None:

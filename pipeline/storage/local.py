@@ -15,6 +15,7 @@ import anyio
 from pipeline.storage import files
 from pipeline.storage.base import FileStamp, StagedFile, TransientStoreError, candidate_names
 from pipeline.storage.local_staging import LocalStagedFile
+from pipeline.storage.shared_sync import SharedSync
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Sequence
@@ -30,6 +31,7 @@ class LocalStore:
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="files")
         self._swept: set[Path] = set()
         self._synced: set[Path] = set()
+        self._syncs: dict[Path, SharedSync] = {}
 
     @property
     def location(self) -> str:
@@ -130,7 +132,7 @@ class LocalStore:
 
         The folder's own name too, once a run: a file's `fsync` says nothing of the folders above it (POSIX).
         """
-        files.sync_folder(folder)
+        self._syncs.setdefault(folder, SharedSync(folder)).sync()
         if folder not in self._synced:
             for parent in {folder.parent: None, self.root.parent: None}:
                 with suppress(PermissionError):  # one that may be passed through and not be read

@@ -42,7 +42,7 @@ from benchmarks.check import worse_than_page
 from benchmarks.live import HERE, temp_folder
 from benchmarks.report import TABLES, render_section
 from benchmarks.report_plot import draw
-from benchmarks.summary import FIGURES, render_summary, update_page
+from benchmarks.summary import PAGE_SECTIONS, render_summary, update_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +105,7 @@ def sections(rounds: int, *, full: bool) -> dict[str, Callable[[], dict[str, Any
         "simulated": lambda: measure_simulated(seeds=10 if full else 2),
         "makespan": lambda: live_makespan.run(rounds=rounds),
         "limit": lambda: measure_limit(rounds),
-        "cost": lambda: live_cost.run(rounds=3 if full else rounds, flights=flights, uvloop=full),
+        "cost": lambda: live_cost.run(rounds=3 if full else rounds, flights=flights, full=full),
         "ends": lambda: live_ends.run(rounds=max(3, rounds)),
         "again": lambda: measure_again(10_000),
         "night": lambda: measure_night(full=full),
@@ -119,6 +119,8 @@ def measure(name: str, run: Callable[[], dict[str, Any]], command: str) -> dict[
     began = time.monotonic()
     found = run()
     system = f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()}"
+    if hasattr(os, "getloadavg"):
+        system += f", load average {os.getloadavg()[0]:.0f}"
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "command": command,
@@ -158,7 +160,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--check", action="store_true", help="fail when a ratio is worse than the page's")
     args = parser.parse_args()
     if args.only is None:
-        args.only = list(TABLES) if args.full else list(dict.fromkeys(figure.section for figure in FIGURES))
+        args.only = list(TABLES) if args.full else list(PAGE_SECTIONS)
     return args
 
 

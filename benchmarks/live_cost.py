@@ -163,12 +163,15 @@ def measure_resident(jobs: int = 3000) -> dict[str, float]:
 
 
 def run(
-    seconds: float = 2.5, rounds: int = 3, flights: tuple[int, ...] = (3000,), *, uvloop: bool = True
+    seconds: float = 2.5, rounds: int = 3, flights: tuple[int, ...] = (3000,), *, full: bool = True
 ) -> dict[str, Any]:
-    """Return what polls and generations in flight cost; `flights` are those of real runs."""
+    """Return what polls and generations in flight cost; `flights` are those of real runs.
+
+    Unless it is to be `full`, uvloop and the larger of two numbers of generations are left out.
+    """
     return {
-        "polls": measure_poll_cost(seconds, rounds, uvloop=uvloop),
-        "bytes": {str(size): bytes_in_subprocess(size) for size in (10_000, 100_000)},
+        "polls": measure_poll_cost(seconds, rounds, uvloop=full),
+        "bytes": {str(size): bytes_in_subprocess(size) for size in (10_000, *([100_000] if full else []))},
         "resident": [measure_resident(jobs) for jobs in flights],
         "bounds": {"cpu_ratio": CPU_BOUND, "bytes": BYTES_BOUND, "rss_mb": RSS_BOUND_MB},
     }

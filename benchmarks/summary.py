@@ -54,6 +54,9 @@ def _polls(name: str) -> Figure:
     )
 
 
+NEEDS_QUIET: Final = frozenset({"makespan"})
+"""Sections that a busy machine distorts, since a second is twenty of the vendor's: measured with `--full`."""
+
 FIGURES: Final = (
     _simulated("lognormal"),
     _simulated("two modes"),
@@ -122,6 +125,10 @@ FIGURES: Final = (
         lambda found: f"without the media check: {_of_curl(found, 'ours, no media check, asyncio'):.2f}",
     ),
 )
+
+
+PAGE_SECTIONS: Final = tuple(dict.fromkeys(one.section for one in FIGURES if one.section not in NEEDS_QUIET))
+"""What is measured unless something else is asked for, in order."""
 
 
 def _of_curl(found: Found, way: str) -> float:

@@ -19,11 +19,15 @@ _STANDALONE_MARKERS: Final = frozenset({0x01, *range(0xD0, 0xD9)})
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """An image's type (`jpeg`, `png`, `webp`, `gif`, `bmp`, `avif`, `heic`) and size in pixels."""
+    """An image's type (`jpeg`, `png`, `webp`, `gif`, `bmp`, `avif`, `heic`) and size in pixels.
+
+    `upright`: its pixels lie as it is shown; False when only EXIF turns it.
+    """
 
     kind: str
     width: int
     height: int
+    upright: bool = True
 
 
 class NotAnImageError(ValueError):

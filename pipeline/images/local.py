@@ -12,7 +12,7 @@ from pipeline.images.prepare import read_info
 from pipeline.images.prepared import PictureError
 from pipeline.manifest.fields import MediaKind
 from pipeline.manifest.local_files import NAME_A_PICTURE, referenced
-from pipeline.manifest.problems import Problem, format_value
+from pipeline.manifest.problems import Problem, ProblemText, format_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,10 +21,16 @@ if TYPE_CHECKING:
     from pipeline.images.header import ImageInfo
     from pipeline.manifest.local_files import LocalFile
     from pipeline.model import Job
+    from pipeline.settings import Settings
 
 THREE_WAYS: Final = (
     "give --image-store s3://bucket/prefix, or --image-base-url where the folder is published,"
     " or a model that takes pictures by value"
+)
+TURNED: Final = (
+    "only its EXIF orientation turns it upright",
+    "the vendor may animate it lying on its side",
+    "publish it turned, or use --image-store in place of --image-base-url, which turns it",
 )
 _WAY_TEXTS: Final = {
     Way.VALUE: "by value, as data: URIs in the requests",
@@ -55,14 +61,23 @@ def check_local_files(jobs: Sequence[Job], delivery: PictureDelivery, manifest: 
                 problems.append(Problem(manifest, job.line, job.column, name, info, NAME_A_PICTURE))
                 bad.add(job.id)
                 continue
-            texts = [] if size_problem(info) is None else [size_problem(info)]
-            texts += find_warnings(info, None if delivery.settings.fit else ratio, converted=True)
             warnings += [
                 Problem(manifest, job.line, job.column, f"{name}: {text[0]}", *text[1:])
-                for text in texts
-                if text
+                for text in _oddities(info, delivery.settings, ratio)
             ]
     return ImageFindings(tuple(problems), tuple(warnings), frozenset(bad))
+
+
+def _oddities(info: ImageInfo, settings: Settings, ratio: object) -> list[ProblemText]:
+    """Say what is odd about a picture, by how it travels."""
+    small = size_problem(info)
+    texts = [] if small is None else [small]
+    if not settings.image_base_url:
+        return texts + find_warnings(info, None if settings.fit else ratio, converted=True)
+    # What is published is sent as it is: neither turned, converted nor fitted.
+    if not info.upright:
+        texts.append(TURNED)
+    return texts + find_warnings(info, ratio)
 
 
 def file_problem(file: LocalFile) -> str:

@@ -48,9 +48,10 @@ def read_info(file: LocalFile) -> ImageInfo:
     with _opened(file) as image:
         _check_end(file, image.format or "")
         width, height = image.size
-        if image.getexif().get(ORIENTATION, 1) >= 5:  # EXIF orientations 5 to 8 are turned by a quarter
+        orientation = image.getexif().get(ORIENTATION, 1)
+        if orientation >= 5:  # EXIF orientations 5 to 8 are turned by a quarter
             width, height = height, width
-        return ImageInfo((image.format or "").lower(), width, height)
+        return ImageInfo((image.format or "").lower(), width, height, upright=orientation <= 1)
 
 
 def prepare(file: LocalFile, folder: Path, fit: Fit | None = None) -> Prepared:

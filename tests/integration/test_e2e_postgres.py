@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.busy import busy_factor
 from tests.integration.ledger_servers import PASSWORD, PostgresServer, shared_postgres
 from tests.integration.ports import free_port
 from tests.integration.vendor_double import vendor_and_workspace, wait_for_exit, wait_until
@@ -117,7 +118,7 @@ async def test_a_run_without_its_database_can_be_ended(tmp_path: Path, own_serve
         process.send_signal(signal.SIGINT)
         await wait_until(lambda: "stopping" in read_log(desk.output))
         process.send_signal(signal.SIGINT)
-        result = await wait_for_exit(process)
+        result = await wait_for_exit(process, 30.0 * busy_factor())
         assert result.code == 130, result.output
         assert "veobatch run" in result.out
         assert_password_hidden(tmp_path, result)

@@ -72,6 +72,9 @@ async def run_batch(**options: Any) -> tuple[Any, list[str]]:
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("VEOBATCH_WEBHOOK_SECRET", SECRET)
     monkeypatch.setenv("AIMLAPI_API_KEY", "sk-not-for-commands")
     monkeypatch.setattr(hooks, "_POLICY", RetryPolicy(max_rejections=3, first_wait_s=0.01, max_wait_s=0.02))

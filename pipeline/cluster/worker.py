@@ -24,8 +24,8 @@ from pipeline.cluster.messages import CoordinatorLost, FinalReport, Heartbeat
 from pipeline.cluster.open_ledger import open_ledger
 from pipeline.cluster.shared_durations import SharingLearner
 from pipeline.download.downloader import Downloader
+from pipeline.download.guarded_session import open_session
 from pipeline.download.retry_state import DownloadLimits
-from pipeline.download.session import open_session
 from pipeline.engine import Engine
 from pipeline.errors import Conflict, StopReason, StopRun
 from pipeline.images.delivery import Pictures

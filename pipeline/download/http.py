@@ -13,6 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from pipeline.client.connection import describe_network_error
 from pipeline.download import response_headers as facts
+from pipeline.download.guarded_session import CURRENT_HOP, READ_BUFFER_BYTES, HopState
 from pipeline.download.redirects import (
     MAX_REDIRECTS,
     ForbiddenUrl,
@@ -24,7 +25,6 @@ from pipeline.download.redirects import (
     redacted,
 )
 from pipeline.download.response_headers import Validators
-from pipeline.download.session import CURRENT_HOP, READ_BUFFER_BYTES, HopState
 from pipeline.errors import UsageError
 from pipeline.net.address_guard import zone_of
 from pipeline.net.proxy import proxy_for, proxy_request_options

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from pipeline import system
 from pipeline.batch.pictures import open_pictures, picture_delivery
 from pipeline.download.downloader import Downloader
+from pipeline.download.guarded_session import open_session
 from pipeline.download.retry_state import DownloadLimits
-from pipeline.download.session import open_session
 from pipeline.engine import Engine
 from pipeline.errors import ExitCode, StopReason, StoreError, VeobatchError
 from pipeline.events import Event, Level, Topic

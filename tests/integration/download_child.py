@@ -7,7 +7,7 @@ import sys
 import anyio
 
 from pipeline.download.downloader import Downloader, Saved
-from pipeline.download.session import open_session
+from pipeline.download.guarded_session import open_session
 from pipeline.model import Record
 from pipeline.storage import open_store
 

@@ -11,8 +11,8 @@ import anyio
 import pytest
 
 from pipeline.download.downloader import Deferred, Downloader, DownloadResult, InvalidVideo, Saved
+from pipeline.download.guarded_session import open_session
 from pipeline.download.retry_state import DownloadLimits
-from pipeline.download.session import open_session
 from pipeline.model import Record
 from pipeline.storage import LocalStore, open_store
 from tests.integration import faulty_file_hosts as hosts

@@ -16,8 +16,8 @@ from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
 from pipeline.download.downloader import Downloader, Saved
+from pipeline.download.guarded_session import open_session
 from pipeline.download.retry_state import DownloadLimits
-from pipeline.download.session import open_session
 from pipeline.download.verify import Finding, compare
 from pipeline.errors import StoreError, UsageError
 from pipeline.storage import is_object_url, open_store

@@ -22,8 +22,8 @@ OUTAGE_LIMIT_S: Final = 900.0
 class RetryPolicy:
     """How hard a row tries to be accepted. Durations in seconds.
 
-    `limit` is how many refusals of a passing kind (500, 503) a row may collect while other rows are being
-    accepted: then it is the row, not the vendor. Refusals during an outage do not count.
+    `max_rejections` is how many refusals of a passing kind (500, 503) a row may collect while other rows are
+    being accepted: then it is the row, not the vendor. Refusals during an outage do not count.
     """
 
     max_rejections: int

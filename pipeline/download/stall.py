@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class StallDetector:
-    """Demand `floor_bytes_s` on average over each `window_s`; a total time is never demanded.
+    """Demand `min_bytes_per_s` on average over each `window_s`; a total time is never demanded.
 
     A large file on a slow line may take hours; a connection that has gone quiet is given up after one
     window, which is cheap, since what has arrived is kept.

@@ -71,7 +71,7 @@ class LeaseTable:
         return self._backend.write(work)
 
     def claim(self, epoch: int, worker: str, limit: int) -> list[LeasedRow]:
-        """Lend up to `most` rows that nobody has to `worker`: those under way first. Raises `Superseded`."""
+        """Lend up to `limit` rows that nobody has to `worker`: those under way first. Raises `Superseded`."""
         batch = self._backend.batch
         leased: list[LeasedRow] = []
 
@@ -89,7 +89,7 @@ class LeaseTable:
     def revoke(self, epoch: int, worker: str, unfinished: Iterable[str] = ()) -> RevokedLeases:
         """End all leases of `worker`. Raises `Superseded`.
 
-        Those of its rows that are `left` are lent to nobody in this epoch, and are not in the answer.
+        Those of its rows that are `unfinished` are lent to nobody in this epoch, and are not in the answer.
         """
         batch, unfinished_keys = self._backend.batch, frozenset(unfinished)
         revoked: list[tuple[str, str, int]] = []

@@ -40,7 +40,7 @@ class MappingNode:
     def with_virtual_locations(
         cls, location: int, names: list[str], values: list[Any], first_location: int
     ) -> MappingNode:
-        """Return a whole mapping whose positions are counted from `first`: each name, then its value."""
+        """Return a whole mapping, its positions counted from `first_location`: each name, then its value."""
         node = cls(location)
         node.names, node.values = names, values
         end = first_location + 2 * len(names)

@@ -1,4 +1,4 @@
-"""Which generation is polled next: due polls and deadlines, handed to the workers at the account's rate."""
+"""Hands due polls to the workers, no faster than the account allows; what is due is the schedule's to say."""
 
 from __future__ import annotations
 

@@ -22,8 +22,9 @@ PRIOR_WEIGHT: Final = 2.5
 """How many generations the prior (a constant hazard, for which the fixed clock is best) counts for."""
 
 KERNEL_WIDTH: Final = 0.08
-"""Width of the smoothing kernel, as a share of the age, with `KERNEL_AT` ends; it shrinks with their fifth
-root, the rate at which the error of such an estimate falls fastest."""
+"""Width of the smoothing kernel, as a share of the age, with `KERNEL_REFERENCE_COUNT` ends.
+
+It shrinks with their fifth root, the rate at which the error of such an estimate falls fastest."""
 
 KERNEL_REFERENCE_COUNT: Final = 60.0
 MAX_KERNEL_WIDTH: Final = 0.12

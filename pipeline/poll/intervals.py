@@ -48,7 +48,7 @@ def delay_urgency(waiting: float, running: int, slots: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class PollTimes:
-    """The next poll after one at `ages[i]` comes at `nexts[i]`, and in between in between.
+    """After a poll at `ages[i]` the next one is at `next_ages[i]`; between two ages it is interpolated.
 
     Beyond the last of `ages`, polls are `interval_s` apart.
     """

@@ -23,7 +23,7 @@ BIN_COUNT: Final = 780
 last bin."""
 
 BIN_EDGES_S: Final = array("d", [0.0] + [MIN_AGE_S * exp(BIN_STEP * i) for i in range(BIN_COUNT)])
-"""Bin `b` holds the ages from `EDGES[b]` to `EDGES[b + 1]`, in seconds."""
+"""Bin `b` holds the ages from `BIN_EDGES_S[b]` to `BIN_EDGES_S[b + 1]`."""
 
 RESCALE_AT: Final = 1e6
 """The weight at which counts are brought back to a weight of one, long before floats run out."""

@@ -146,7 +146,7 @@ class PollerPool:
             # On disk at once: the next run must not take a later error for a free generation.
             record = await run.commit(record, record.evolve(completed_at=run.deps.wall()))
         now = run.deps.clock()
-        if not self._left_without_key(record, now):
+        if not self._drop_without_key(record, now):
             run.deps.schedule.poll_again(record.key, now=now, retry_after_s=wait_s)
             self.dispatcher.wake()
 
@@ -174,7 +174,7 @@ class PollerPool:
             self._key_rejected(error)
         else:
             self._key_rejections = 0
-        if await self._left_as_unknown(record, error, now) or self._left_without_key(record, now):
+        if await self._hand_over_unknown(record, error, now) or self._drop_without_key(record, now):
             return
         run.deps.schedule.poll_again(record.key, now=now, retry_after_s=retry_after_s)
         self.dispatcher.wake()
@@ -186,8 +186,8 @@ class PollerPool:
             message = f"{error.message}; as the vendor asks, nothing is polled for {pause_s:,.0f} s"
             self._run.report_event(Topic.WAITING, message, Level.WARNING)
 
-    async def _left_as_unknown(self, record: Record, error: StatusError, now: float) -> bool:
-        """Hand a generation over that the vendor has answered with nothing but 404 for minutes."""
+    async def _hand_over_unknown(self, record: Record, error: StatusError, now: float) -> bool:
+        """Hand over a generation that was answered with nothing but 404 for minutes; say whether it was."""
         if error.http_status != 404 or not self._unknown_ids.on_not_found(record.key, now):
             return False
         failed = self._confirmations.last_error(record.key)
@@ -207,8 +207,8 @@ class PollerPool:
             run.stop_submitting(StopReason.KEY, f"the key read from {source} was refused: {error.message}")
             self._deadlines.expire_all()
 
-    def _left_without_key(self, record: Record, now: float) -> bool:
-        """Mark a generation past its deadline; stop polling it when the key is refused anyway."""
+    def _drop_without_key(self, record: Record, now: float) -> bool:
+        """Mark a generation past its deadline; stop polling it, and return True, when the key is refused."""
         self._mark_overdue(record, now)
         if self._run.state.stop_reason is not StopReason.KEY or record.key in self._deadlines:
             return False

@@ -10,7 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pipeline.reconcile.charges import check_charges, no_second_source
-from pipeline.reconcile.evidence import BY_HAND, CLOCK_ERROR_S, CLOCK_TOLERANCE_S, MARGIN_S, Missing, Premise
+from pipeline.reconcile.evidence import (
+    BY_HAND,
+    CLOCK_TOLERANCE_S,
+    DATE_HEADER_ERROR_S,
+    MARGIN_S,
+    Missing,
+    Premise,
+)
 
 if TYPE_CHECKING:
     from pipeline.reconcile.evidence import Evidence, Submission, Witness
@@ -188,7 +195,7 @@ def _is_live(submission: Submission, evidence: Evidence) -> bool:
     sent_at, newest = submission.latest_sent_at, evidence.log.newest
     if sent_at is None or newest is None:
         return False
-    return newest >= sent_at + evidence.wait_s + CLOCK_ERROR_S
+    return newest >= sent_at + evidence.wait_s + DATE_HEADER_ERROR_S
 
 
 def _reaches_before(submission: Submission, evidence: Evidence) -> bool:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 MAX_PAGES: Final = 1000
-REFUSED_STATUSES: Final = frozenset({401, 402, 403})
+CHARGES_REFUSED_STATUSES: Final = frozenset({401, 402, 403})
 NOT_OFFERED_STATUSES: Final = frozenset({404, 405, 410, 501})
 
 
@@ -125,7 +125,7 @@ async def fetch_charges(api: Api, since: float, *, gap_s: float) -> Charges:
             return Charges(
                 tuple(charges),
                 error=page.message,
-                may_pass=page.http_status not in REFUSED_STATUSES | NOT_OFFERED_STATUSES,
+                may_pass=page.http_status not in CHARGES_REFUSED_STATUSES | NOT_OFFERED_STATUSES,
                 not_offered=page.http_status in NOT_OFFERED_STATUSES,
             )
         charges += [Charge(row.reference_id, parse_time(row.created)) for row in page.rows]

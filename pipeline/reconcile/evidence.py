@@ -21,7 +21,7 @@ MARGIN_S: Final = 3600.0
 UNDATED_MARGIN_S: Final = 48 * 3600.0
 """The same for a submission that only the local clock has dated: clocks are wrong by time zones."""
 
-CLOCK_ERROR_S: Final = 2.0
+DATE_HEADER_ERROR_S: Final = 2.0
 """`Date` has whole seconds, and an answer takes a moment to arrive."""
 
 CLOCK_TOLERANCE_S: Final = 300.0

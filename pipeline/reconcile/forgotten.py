@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.ledger import Ledger
     from pipeline.model import Record
 
-CLOCK_ERROR_S = 48 * HOUR_S
+LOCAL_CLOCK_ERROR_S = 48 * HOUR_S
 """How wrong the local clock may have been that dated the batch."""
 
 
@@ -109,7 +109,7 @@ async def recover_forgotten(
     `begun_at` is when the batch was begun, by this machine's clock; `now` is the vendor's where it is known.
     """
     known = [entry.id for entry in await ledger.submissions()] + [r.correlation_id for r in records]
-    windows = plan_windows([(begun_at - CLOCK_ERROR_S, now + HOUR_S)], now)
+    windows = plan_windows([(begun_at - LOCAL_CLOCK_ERROR_S, now + HOUR_S)], now)
     log = await fetch_log(api, windows, (), own_prefix=own_correlation_prefix(ledger.identity), key_id=key_id)
     if not log.complete:
         return list(records), log.error or "the log could not be read to its end"

@@ -14,7 +14,7 @@ from pipeline.model import Failure, Record, State
 from pipeline.reconcile.absence_proof import prove_absence, starts_absence
 from pipeline.reconcile.evidence import (
     BY_HAND,
-    CLOCK_ERROR_S,
+    DATE_HEADER_ERROR_S,
     LAG_SHARE,
     Missing,
     Premise,
@@ -234,7 +234,7 @@ class AbsenceTimer:
             return clock - self.sent[name]
         here_s = clock - self.first_seen.get(name, clock)
         since = submission.latest_sent_at
-        return here_s if now is None or since is None else max(here_s, now - since - CLOCK_ERROR_S)
+        return here_s if now is None or since is None else max(here_s, now - since - DATE_HEADER_ERROR_S)
 
     def apart_s(self, submission: Submission, clock: float, now: float | None) -> float | None:
         """Return how long ago a pass first did not show it; None when none has."""
@@ -242,4 +242,4 @@ class AbsenceTimer:
         here_s = clock - self.first_absent[name] if name in self.first_absent else None
         if name in self.sent or now is None or since is None:
             return here_s
-        return max(here_s or 0.0, now - since - CLOCK_ERROR_S)
+        return max(here_s or 0.0, now - since - DATE_HEADER_ERROR_S)

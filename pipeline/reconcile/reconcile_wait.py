@@ -75,7 +75,8 @@ class ReconcileWait:
     def remaining_s(self, keys: Collection[str], idle_since: float, now: float) -> float:
         """Return how much longer it is worth waiting for `keys`; 0 or less when it is not."""
         if self._asked_at < idle_since or any(key not in self.missing for key in keys):
-            return inf  # what ended meanwhile may be what a proof lacked: they are asked about once more
+            # No pass since the run fell idle, and what has just ended may be the witness that a proof lacked.
+            return inf
         if all(self._is_hopeless(self.missing[key]) for key in keys):
             return 0.0
         if self.limit_s is not None:

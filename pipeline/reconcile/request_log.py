@@ -28,7 +28,7 @@ OVERLAP_ROWS: Final = 10
 """Rows that a page shares with the one before: a replica up to nine rows behind leaves no gap."""
 
 MAX_PAGES: Final = 5000
-REFUSED_STATUSES: Final = frozenset({401, 402, 403, 404, 405})
+LOG_REFUSED_STATUSES: Final = frozenset({401, 402, 403, 404, 405})
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class LogCollector:
             self.rows,
             complete=error is None and not ended_early,
             error=error.message if error is not None else "",
-            refused=error is not None and error.http_status in REFUSED_STATUSES,
+            refused=error is not None and error.http_status in LOG_REFUSED_STATUSES,
             key_id=key_id,
             api_url=api_url,
             windows=windows,

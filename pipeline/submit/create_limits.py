@@ -82,7 +82,10 @@ class AdaptiveConcurrencyLimit:
         return self._outstanding
 
     def start_delay_s(self, now: float, in_flight: int) -> float:
-        """Return 0.0 to go, the seconds after which to ask again, or inf: ask when anything has ended."""
+        """Return 0.0 to go, or the seconds after which to ask again.
+
+        inf: ask again when a create or a generation is over.
+        """
         total = in_flight + self._outstanding
         if total >= self._ceiling or self._outstanding >= self._window:
             return inf
@@ -128,7 +131,8 @@ class AdaptiveConcurrencyLimit:
         self._outstanding_at_rejection = self._outstanding
         self._rejections_below_limit += in_flight < self._limit < self._ceiling
         at_known_limit = in_flight == self._rejected_in_flight and self._accepted_since_rejection > 0
-        # A 429 at a limit that is known speaks for the limit; one below it for a rate.
+        # A 429 at a limit that is known speaks for the limit; one below it for a rate. A gap of 0.0 stays:
+        # `_raise_limit` makes the first.
         self._gap_s *= 0.5 if at_known_limit else GAP_GROWTH
         self._limit = max(1, min(self._limit, in_flight))
         wait = self._wait_s()

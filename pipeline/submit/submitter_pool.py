@@ -220,7 +220,7 @@ class SubmitterPool:
                 assert_never(unreachable)
 
     def _is_quota(self, header: str | None) -> bool:
-        """Whether a 429 names, as a date without the answer's own, a time that only a quota has."""
+        """Whether a 429's wait is a quota's: of answers without `Date`, the client judged the others."""
         return (self._retry_after_s(header) or 0.0) >= QUOTA_RETRY_AFTER_S
 
     def _retry_after_s(self, header: str | None) -> float | None:

@@ -6,8 +6,8 @@ JOB    ?= jobs/quick.yaml
 LIVE   ?=
 SECONDS ?= 300
 ARGS   ?=
-# Two workers: more of them start several Rays at once, which starve each other on two cores. Groups share a Chromium, a wheel.
-PARALLEL   := -n $${TEST_WORKERS:-2} --dist loadgroup
+# Three workers for two cores: the one that has the cluster's tests waits most of the time. Groups share a Ray, a Chromium, a wheel.
+PARALLEL   := -n $${TEST_WORKERS:-3} --dist loadgroup
 CORE_VENV  ?= $(VENV)-core
 CORE_TESTS := $(addprefix tests/integration/test_,core_alone.py cli_start.py cli_status_report_adopt.py \
   e2e_batch.py preflight.py validate_estimate.py)

@@ -90,7 +90,7 @@ class Api:
         `UsageError` for a base URL or a proxy that will not do.
         """
         self._may_create = may_create
-        self._vendor_clock = VendorClock()
+        self.vendor_clock = VendorClock()
         self.base_url = normalize_base_url(base_url)
         self.name = name or self.base_url
         self._proxy = proxy_for_api(self.base_url, os.environ if environ is None else environ)
@@ -220,11 +220,11 @@ class Api:
             return StatusError(0, self._describe_error(error))
 
     def _observe_date(self, response: aiohttp.ClientResponse) -> None:
-        self._vendor_clock.observe(response.headers.get("Date"), system.monotonic(), system.wall())
+        self.vendor_clock.observe(response.headers.get("Date"), system.monotonic(), system.wall())
 
     def vendor_now(self) -> float | None:
         """Return the vendor's time (epoch seconds), by its `Date` headers; None where it is not known."""
-        return self._vendor_clock.now(system.monotonic(), system.wall())
+        return self.vendor_clock.now(system.monotonic(), system.wall())
 
     async def log_page(
         self, window: Mapping[str, str], *, limit: int, offset: int, key_prefix: str = ""

@@ -29,6 +29,7 @@ from pipeline.errors import StopReason
 from pipeline.net.proxy import proxy_request_options
 
 if TYPE_CHECKING:
+    from pipeline.client.client import Api
     from pipeline.client.endpoint import ApiKey
     from pipeline.net.proxy import Proxy
 
@@ -58,10 +59,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What the checks found. `balance_usd` is None when it is not known."""
+    """What the checks found. `balance_usd` is None when it is not known.
+
+    `dates` are the answers' `Date` headers, each with this machine's monotonic and wall clock at that moment.
+    """
 
     findings: tuple[Finding, ...] = ()
     balance_usd: float | None = None
+    dates: tuple[tuple[str, float, float], ...] = ()
 
     @property
     def obstacle(self) -> Finding | None:
@@ -78,6 +83,8 @@ class _Probe:
     date: str = ""
     location: str = ""
     error: Exception | None = None
+    clock: float = 0.0
+    wall: float = 0.0
 
     def json(self) -> dict[str, Any] | None:
         try:
@@ -117,7 +124,17 @@ async def check_api(base_url: str, key: ApiKey | None) -> Preflight:
         found = _key_finding(key, billing, key_info)
     clock = _clock_finding(billing.date)
     balance = parse_balance(billing.body) if billing.status == 200 else None
-    return Preflight(tuple(finding for finding in (found, clock) if finding is not None), balance)
+    dates = tuple((probe.date, probe.clock, probe.wall) for probe in probes.values() if probe.date)
+    return Preflight(tuple(finding for finding in (found, clock) if finding is not None), balance, dates)
+
+
+async def learn_time(api: Api) -> None:
+    """Have the vendor's time known before something is submitted, unless no answer tells it within seconds.
+
+    A create that it does not date cannot be proven absent from the vendor's log.
+    """
+    with anyio.move_on_after(PROBE_TIMEOUT_S):
+        await api.balance()
 
 
 async def _get(
@@ -128,9 +145,11 @@ async def _get(
         async with session.get(
             URL(url, encoded=True), headers=headers, allow_redirects=False, **options
         ) as response:
+            clock, wall = system.monotonic(), system.wall()
             body = await response.content.read(_MAX_BODY_BYTES)
-            location = response.headers.get("Location", "").partition("?")[0]
-            return _Probe(response.status, body, response.headers.get("Date", ""), location)
+            date, location = response.headers.get("Date", ""), response.headers.get("Location", "")
+            location = location.partition("?")[0]
+            return _Probe(response.status, body, date, location, clock=clock, wall=wall)
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
         return _Probe(0, error=error)
 

@@ -18,6 +18,7 @@ import anyio
 from pipeline import system
 from pipeline.client import Api
 from pipeline.client.log_responses import LOG_REQUEST_GAP_S
+from pipeline.client.reachability import learn_time
 from pipeline.cluster.heartbeats import HeartbeatObserver
 from pipeline.cluster.limits import RemoteConcurrencyLimit, RemoteRateLimit
 from pipeline.cluster.messages import CoordinatorLost, FinalReport, Heartbeat
@@ -102,17 +103,16 @@ class ClusterWorker:
             ledger = open_ledger(config, f"worker {self._name}", on_pause=on_pause, report_event=report_event)
             self._ledger = await stack.enter_async_context(await ledger)
             self._ledger.fence(self._leases)
-            timeout_s = config.settings.request_timeout
-            key, name, may_create = config.api_key, config.api_name, self.may_create
-            api = Api(config.base_url, key, timeout_s=timeout_s, may_create=may_create, name=name)
+            timeout_s, key, name = config.settings.request_timeout, config.api_key, config.api_name
+            api = Api(config.base_url, key, timeout_s=timeout_s, may_create=self.may_create, name=name)
             await stack.enter_async_context(api)
+            await learn_time(api)
             session = await stack.enter_async_context(open_session())
             store = open_store(config.output)
             stack.push_async_callback(store.aclose)
             self._learner.restore(dict(await self._coordinator.join(self._name)))
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="veobatch-pictures-")))
-            delivery = config.pictures
-            pictures = None if delivery is None else Pictures(delivery, folder, api.keyless_session)
+            pictures = Pictures(config.pictures, folder, api.keyless_session) if config.pictures else None
             engine = self._make_engine(api, self._make_downloader(session, store), pictures)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._heartbeat_loop, engine)

@@ -121,7 +121,7 @@ async def prepare(
     plan, recalled = await _plan(api, batch, loaded, config, on_rewritten)
     chosen = submittable(plan, request.selection)
     pricing = load_prices(plan.records, loaded, catalogue, settings.assume_price)
-    prices, preflight = await _price_and_check(pricing, plan.records, config)
+    prices, preflight = await _price_and_check(api, pricing, plan.records, config)
     model_notes, submit_error = await _check_models(plan.records, catalogue)
     notes = (
         *sandbox_warnings,
@@ -196,7 +196,7 @@ async def _load_engine() -> None:
 
 
 async def _price_and_check(
-    pricing: Awaitable[PriceTable], records: Sequence[Record], config: RunConfig
+    api: Api, pricing: Awaitable[PriceTable], records: Sequence[Record], config: RunConfig
 ) -> tuple[PriceTable, Preflight]:
     """Load prices and check the API at the same time, so that a good start is no slower.
 
@@ -213,6 +213,9 @@ async def _price_and_check(
         tasks.start_soon(check)
         tasks.start_soon(_load_engine)  # needed right after, while the network is waited for
         prices = await pricing
+    # A create that the vendor's clock does not date cannot be proven absent from its log.
+    for seen in results[0].dates:
+        api.vendor_clock.observe(*seen)
     obstacle = results[0].obstacle
     if obstacle is not None and isinstance(error := as_error(obstacle), UsageError):
         raise error

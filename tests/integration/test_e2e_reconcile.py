@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -212,3 +213,15 @@ async def test_older_ledger_submits_nothing_while_the_log_cannot_tell(tmp_path: 
         result = await desk.run()
         assert (result.code, "cannot be read" in result.err) == (3, True), result.output
         assert_once(vendor, ["first", "second"])
+
+
+async def test_the_vendors_clock_dates_every_submission_from_the_first_on(tmp_path: Path) -> None:
+    """One that only the local clock dates could not be proven absent from the log."""
+    async with vendor_and_workspace(tmp_path) as (vendor, desk):
+        desk.write(["one", "two", "three"])
+        assert (await desk.run("--concurrency", "3")).code == 0
+        with sqlite3.connect(desk.output / "ledger.sqlite3") as ledger:
+            dated = ledger.execute("SELECT count(vendor_sent_at) FROM veobatch_records").fetchone()
+        ledger.close()
+        assert dated == (3,)
+        assert_once(vendor, ["one", "two", "three"])

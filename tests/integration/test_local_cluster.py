@@ -32,6 +32,8 @@ async def test_all_is_done_once_within_the_slots(tmp_path: Path) -> None:
         moved = {record.key: record.state for look in team.snapshots for record in look.changed_records}
         assert list(moved.values()) == [State.DONE] * 30
         assert all(any(reply.rows for reply in hand.client.replies) for hand in team.workers)
+        # One that only a worker's clock dates could not be proven absent from the vendor's log.
+        assert all(entry.vendor_sent_at for entry in await house.ledger.submissions())
         assert_paid_once(house)
 
 

@@ -50,7 +50,7 @@ def eta_errors(durations: list[float], slots: int) -> list[float]:
         eta.on_transition(after, replace(after, state=State.DONE, downloaded_at=now[0]))
         submit()
         now[0] += 1e-3
-        if not flying or (len(flying) == slots and index % max(1, len(rows) // 40)):
+        if not flying or (len(flying) == slots and index % max(1, len(rows) // 15)):
             continue
         left = eta()
         if left is not None:

@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -115,12 +116,39 @@ def test_on_a_terminal_the_line_is_shown(tmp_path: Path) -> None:
     assert "\x1b[" not in on_a_terminal(path, {"NO_COLOR": "1"})
 
 
-def on_a_terminal(path: Path, environ: dict[str, str]) -> str:
+def test_a_piped_problem_is_one_line_and_a_terminal_breaks_it_between_words(
+    call: Call, tmp_path: Path
+) -> None:
+    path = tmp_path / "batch.yaml"
+    path.write_text(
+        'run: {max_cost: "$50"}\njobs:\n  - image_url: https://example.com/a.jpg\n    colour: red\n'
+    )
+    result = call("validate", str(path))
+    *problems, closing = result.stderr.splitlines()
+    assert closing.endswith("3 problems in 1 row; nothing was submitted")
+    assert all(re.match(rf"{path}:\d+:\d+: error: \S", problem) for problem in problems), problems
+    assert problems[0].endswith("write max_cost: 50")
+    assert any(len(problem) > 80 for problem in problems), "nothing would have to be broken"
+    coloured = on_a_terminal(path.relative_to(tmp_path), {}, folder=tmp_path, columns=80)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", coloured)
+    assert 70 < max(map(len, shown.splitlines())) <= 80
+    words = " ".join(problems).replace(f"{path}", path.name).replace(";", "").split()
+    assert set(words) <= set(shown.replace(";", "").split()), "a word was broken, or is missing"
+
+
+def test_the_page_for_the_night_says_what_a_closed_terminal_does() -> None:
+    page = (ROOT / "docs/howto/overnight.md").read_text()
+    assert all(word in page for word in ("SIGHUP", "tmux", "nohup", "systemd-run"))
+
+
+def on_a_terminal(path: Path, environ: dict[str, str], *, folder: Path = ROOT, columns: int = 100) -> str:
     """Return what `validate` writes to a terminal."""
     leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (40, columns))
     command = [sys.executable, "-m", "pipeline", "validate", str(path)]
     env = {key: value for key, value in os.environ.items() if key != "NO_COLOR"} | {"TERM": "xterm"} | environ
-    done = subprocess.run(command, cwd=ROOT, env=env, stderr=follower, stdout=follower, check=False)
+    env |= {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=folder, env=env, stderr=follower, stdout=follower, check=False)
     os.close(follower)
     assert done.returncode == 2
     shown = b""

@@ -109,10 +109,12 @@ def _source_lines(problems: Iterable[Problem]) -> dict[int, str]:
 def _format_in_colour(problem: Problem, source: str, label: str) -> str:
     from pipeline.manifest.problems import escape_unprintable
 
-    location = click.style(f"{escape_unprintable(problem.file)}:{problem.line}:{problem.column}:", bold=True)
+    location = f"{escape_unprintable(problem.file)}:{problem.line}:{problem.column}:"
     colour = "red" if label == "error" else "yellow"
-    head = f"{location} {click.style(f'{label}:', fg=colour, bold=True)} {problem.what}"
-    parts = [_wrapped(f"{head}: {problem.why}" if problem.why else head)]
+    head = _wrapped(f"{location} {label}: {problem.what}" + (f": {problem.why}" if problem.why else ""))
+    # Coloured after it is broken into lines: a colour's code takes no room on the screen.
+    head = head.replace(location, click.style(location, bold=True), 1)
+    parts = [head.replace(f" {label}:", f" {click.style(f'{label}:', fg=colour, bold=True)}", 1)]
     if source.strip():
         cut = max(0, problem.column - 1 - _CARET_CONTEXT_CHARS) if len(source) > _MAX_SOURCE_CHARS else 0
         shown = escape_unprintable(source[cut : cut + _MAX_SOURCE_CHARS].replace("\t", " "))

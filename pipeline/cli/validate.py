@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from pipeline.cli.ends.problems import annotate_on_github, format_problems, problems_json, use_colour
+from pipeline.cli.ends.problems import (
+    MAX_CHARS,
+    annotate_on_github,
+    format_problems,
+    problems_json,
+    use_colour,
+)
 from pipeline.cli.options import model_option, picture_options, picture_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.manifest import ManifestProblems
+    from pipeline.manifest import ManifestProblems, Problem
     from pipeline.runner.manifest_loading import LoadedManifest, ParsedManifest
 
 
@@ -105,6 +111,7 @@ def _validate(path: Path, checks: _Checks, *, as_json: bool) -> dict[str, Any]:
             "file": str(path),
             "count": found.count,
             "problems": problems_json(found.problems),
+            "warnings": problems_json(found.warnings),
         }
     return _print_valid(loaded, as_json=as_json)
 
@@ -148,9 +155,18 @@ async def _load_online(parsed: ParsedManifest, checks: _Checks) -> LoadedManifes
 
 
 def _print_problems(path: Path, found: ManifestProblems) -> None:
-    click.echo(format_problems(found.problems, found.count, colour=use_colour(sys.stderr)), err=True)
+    shown = format_problems(found.problems, found.count, colour=use_colour(sys.stderr))
+    click.echo(shown, err=True)
+    _print_warnings(found.warnings, MAX_CHARS - len(shown))
     click.echo(_closing_line(path, found), err=True)
     annotate_on_github(found)
+
+
+def _print_warnings(warnings: Sequence[Problem], room_chars: int = MAX_CHARS) -> None:
+    """Show warnings, unless the problems before them have left too little room on the screen."""
+    text = format_problems(warnings, len(warnings), colour=use_colour(sys.stderr), label="warning")
+    if text and len(text) <= room_chars:
+        click.echo(text, err=True)
 
 
 def _closing_line(path: Path, found: ManifestProblems) -> str:
@@ -161,10 +177,7 @@ def _closing_line(path: Path, found: ManifestProblems) -> str:
 
 def _print_valid(loaded: LoadedManifest, *, as_json: bool) -> dict[str, Any]:
     manifest = loaded.manifest
-    if manifest.warnings:
-        colour = use_colour(sys.stderr)
-        text = format_problems(manifest.warnings, len(manifest.warnings), colour=colour, label="warning")
-        click.echo(text, err=True)
+    _print_warnings(manifest.warnings)
     for note in loaded.notes:
         click.echo(f"note: {note}", err=True)
     jobs = f"{len(manifest.jobs):,} job{'' if len(manifest.jobs) == 1 else 's'}"

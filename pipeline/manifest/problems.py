@@ -63,7 +63,7 @@ class Problem:
 
 
 class ManifestProblems(ManifestError):
-    """The manifest is wrong. `problems` holds what was found, in the file's order.
+    """The manifest is wrong. `problems` and `warnings` hold what was found, in the file's order.
 
     `rows` is how many rows have one. `models` are the models that the rows named as far as they could be
     read, so that a caller may fetch their rules and check again.
@@ -75,8 +75,9 @@ class ManifestProblems(ManifestError):
         count: int | None = None,
         models: frozenset[str] = frozenset(),
         rows: int = 0,
+        warnings: tuple[Problem, ...] = (),
     ) -> None:
-        self.rows = rows
+        self.rows, self.warnings = rows, warnings
         self.problems = problems
         self.count = len(problems) if count is None else count
         self.models = models
@@ -129,7 +130,7 @@ class ProblemReport:
     def to_exception(self, models: frozenset[str] = frozenset()) -> ManifestProblems:
         """Return everything found as one exception, in the file's order."""
         return ManifestProblems(
-            _sorted_by_location(self._problems), self.problem_count, models, self.bad_rows
+            _sorted_by_location(self._problems), self.problem_count, models, self.bad_rows, self.warnings
         )
 
 

@@ -136,6 +136,16 @@ def test_a_piped_problem_is_one_line_and_a_terminal_breaks_it_between_words(
     assert set(words) <= set(shown.replace(";", "").split()), "a word was broken, or is missing"
 
 
+def test_warnings_are_shown_beside_problems(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "batch.yaml"
+    path.write_text('- [http://localhost/a.jpg, "x"]\n- [https://example.com/a.jpg, ""]\n')
+    result = call("validate", str(path))
+    assert result.return_value == 2
+    assert f"{path}:1:4: warning: image_url is on localhost" in result.stderr
+    (warning,) = json.loads(call("validate", str(path), "--json").stdout)["warnings"]
+    assert warning["line"] == 1
+
+
 def test_the_page_for_the_night_says_what_a_closed_terminal_does() -> None:
     page = (ROOT / "docs/howto/overnight.md").read_text()
     assert all(word in page for word in ("SIGHUP", "tmux", "nohup", "systemd-run"))

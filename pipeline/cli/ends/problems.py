@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.manifest import ManifestProblems, Problem
 
 _MAX_SOURCE_CHARS: Final = 100
-_MAX_CHARS: Final = 4_000
+MAX_CHARS: Final = 4_000
 _CARET_CONTEXT_CHARS: Final = 40
 """How much of a long line is shown before the caret."""
 
@@ -34,7 +34,7 @@ def format_problems(problems: Sequence[Problem], count: int, *, colour: bool, la
 
     if not colour:
         lines = [f"{problem.place}: {label}: {problem.text}" for problem in problems]
-        return join_limited(lines, count, _MAX_CHARS)
+        return join_limited(lines, count, MAX_CHARS)
     sources = _source_lines(problems)
     return _join_up_to_limit(
         [_format_in_colour(problem, sources.get(problem.line, ""), label) for problem in problems], count
@@ -82,7 +82,7 @@ def _join_up_to_limit(blocks: list[str], count: int) -> str:
     used = len(f"... and {count} more")
     for block in blocks:
         used += len(block) + 1
-        if used > _MAX_CHARS:
+        if used > MAX_CHARS:
             break
         shown.append(block)
     left = count - len(shown)

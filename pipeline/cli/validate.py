@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from pipeline.cli.ends.problems import (
-    MAX_CHARS,
-    annotate_on_github,
-    format_problems,
-    problems_json,
-    use_colour,
-)
+from pipeline.cli.ends.problems import manifest_problems_text, problems_json, warnings_text
 from pipeline.cli.options import model_option, picture_options, picture_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.manifest import ManifestProblems, Problem
     from pipeline.runner.manifest_loading import LoadedManifest, ParsedManifest
 
 
@@ -105,7 +97,7 @@ def _validate(path: Path, checks: _Checks, *, as_json: bool) -> dict[str, Any]:
     try:
         loaded = _load(path, checks)
     except ManifestProblems as found:
-        _print_problems(path, found)
+        click.echo(manifest_problems_text(found), err=True)
         return {
             "ok": False,
             "file": str(path),
@@ -154,30 +146,10 @@ async def _load_online(parsed: ParsedManifest, checks: _Checks) -> LoadedManifes
     return await check_manifest_images(loaded, checks.allow_private_images) if checks.images else loaded
 
 
-def _print_problems(path: Path, found: ManifestProblems) -> None:
-    shown = format_problems(found.problems, found.count, colour=use_colour(sys.stderr))
-    click.echo(shown, err=True)
-    _print_warnings(found.warnings, MAX_CHARS - len(shown))
-    click.echo(_closing_line(path, found), err=True)
-    annotate_on_github(found)
-
-
-def _print_warnings(warnings: Sequence[Problem], room_chars: int = MAX_CHARS) -> None:
-    """Show warnings, unless the problems before them have left too little room on the screen."""
-    text = format_problems(warnings, len(warnings), colour=use_colour(sys.stderr), label="warning")
-    if text and len(text) <= room_chars:
-        click.echo(text, err=True)
-
-
-def _closing_line(path: Path, found: ManifestProblems) -> str:
-    problems = f"{found.count:,} problem{'' if found.count == 1 else 's'}"
-    rows = f" in {found.rows:,} row{'' if found.rows == 1 else 's'}" if found.rows else ""
-    return f"{path}: {problems}{rows}; nothing was submitted"
-
-
 def _print_valid(loaded: LoadedManifest, *, as_json: bool) -> dict[str, Any]:
     manifest = loaded.manifest
-    _print_warnings(manifest.warnings)
+    if warnings := warnings_text(manifest.warnings):
+        click.echo(warnings, err=True)
     for note in loaded.notes:
         click.echo(f"note: {note}", err=True)
     jobs = f"{len(manifest.jobs):,} job{'' if len(manifest.jobs) == 1 else 's'}"

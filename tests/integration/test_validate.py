@@ -144,6 +144,8 @@ def test_warnings_are_shown_beside_problems(call: Call, tmp_path: Path) -> None:
     assert f"{path}:1:4: warning: image_url is on localhost" in result.stderr
     (warning,) = json.loads(call("validate", str(path), "--json").stdout)["warnings"]
     assert warning["line"] == 1
+    run = call("run", str(path), "--sandbox")
+    assert (run.return_value, run.stderr) == (2, result.stderr), "run tells the same as validate"
 
 
 def test_the_page_for_the_night_says_what_a_closed_terminal_does() -> None:

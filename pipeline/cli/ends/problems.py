@@ -42,16 +42,33 @@ def format_problems(problems: Sequence[Problem], count: int, *, colour: bool, la
 
 
 def error_text(error: VeobatchError) -> str:
-    """Return an error's message; a manifest's problems as `validate` shows them, each at its place."""
+    """Return an error's message; a manifest's problems just as `validate` shows them."""
     from pipeline.manifest import ManifestProblems
 
-    if isinstance(error, ManifestProblems):
-        annotate_on_github(error)
-        return format_problems(error.problems, error.count, colour=use_colour(sys.stderr))
-    return f"veobatch: {error}"
+    return manifest_problems_text(error) if isinstance(error, ManifestProblems) else f"veobatch: {error}"
 
 
-def annotate_on_github(found: ManifestProblems) -> None:
+def manifest_problems_text(found: ManifestProblems) -> str:
+    """Return a manifest's problems, its warnings and a closing line; GitHub Actions gets its annotations."""
+    problems = format_problems(found.problems, found.count, colour=use_colour(sys.stderr))
+    warnings = warnings_text(found.warnings, MAX_CHARS - len(problems))
+    _annotate_on_github(found)
+    return "\n".join(part for part in (problems, warnings, _closing_line(found)) if part)
+
+
+def warnings_text(warnings: Sequence[Problem], room_chars: int = MAX_CHARS) -> str:
+    """Return warnings as text; nothing when the problems before them have left too little room for it."""
+    text = format_problems(warnings, len(warnings), colour=use_colour(sys.stderr), label="warning")
+    return text if len(text) <= room_chars else ""
+
+
+def _closing_line(found: ManifestProblems) -> str:
+    problems = f"{found.count:,} problem{'' if found.count == 1 else 's'}"
+    rows = f" in {found.rows:,} row{'' if found.rows == 1 else 's'}" if found.rows else ""
+    return f"{found.problems[0].file}: {problems}{rows}; nothing was submitted"
+
+
+def _annotate_on_github(found: ManifestProblems) -> None:
     """On GitHub Actions, mark every problem at its line."""
     from pipeline.cli.ends.ci import on_github, problem_lines
 

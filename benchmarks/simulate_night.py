@@ -99,7 +99,7 @@ class NightSimulation:
         while self.started < self.jobs and (wait := gate.start_delay_s(now, len(queue))) <= 0.0:
             gate.on_started(now)
             if conditions.is_down(now):
-                gate.on_ended(now)
+                gate.on_create_ended(now)
                 return INTERVAL_S
             if random.random() < conditions.rejection_share(now):
                 self.rejected += 1

@@ -207,7 +207,7 @@ def mark_interrupted(record: Record) -> Record:
 def mark_resubmitted(record: Record) -> Record:
     """Return a record in doubt that its user wants submitted again, whatever became of the first submission.
 
-    Without its correlation id it has nothing to do with that submission any more. The book of money goes on
+    Without its correlation id it has nothing to do with that submission any more. Its entry goes on
     counting what it may have cost.
     """
     return record.evolve(

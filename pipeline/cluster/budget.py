@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from pipeline.cluster.messages import ClusterConfig
-    from pipeline.ledger.book import Submission
     from pipeline.ledger.leases import LeasedRow
+    from pipeline.ledger.spending import Submission
     from pipeline.model import Record
 
 COST_KNOWN_STATES = frozenset({State.READY, State.DONE, State.FAILED})
@@ -45,7 +45,7 @@ class ClusterBudget:
         return (StopReason.BUDGET, self._budget.full_message()) if self.exhausted else None
 
     def load(self, entries: Iterable[Submission]) -> None:
-        """Count what the ledger's book says was spent or set aside."""
+        """Count what the ledger says was spent or set aside."""
         self._budget.load(entries)
 
     def update(self, records: Iterable[Record]) -> None:
@@ -61,7 +61,7 @@ class ClusterBudget:
     async def lease(
         self, claimed: Sequence[LeasedRow], read_book: Callable[[], Awaitable[Iterable[Submission]]]
     ) -> BudgetAllocation:
-        """Allocate; before any row is beyond the budget, count what the ledger's own book has given back.
+        """Allocate; before any row is beyond the budget, count what the ledger's entries have given back.
 
         A dead worker's row that was refused is pending again, and only the ledger saw that it cost nothing.
         """

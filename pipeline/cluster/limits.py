@@ -71,7 +71,7 @@ class PermitPool:
                 case PermitOutcome.RATE_LIMITED:
                     self._concurrency_limit.on_rate_limited(now, self.in_flight, result.retry_after_s)
                 case PermitOutcome.ENDED:
-                    self._concurrency_limit.on_ended(now)
+                    self._concurrency_limit.on_create_ended(now)
 
     def grant(self, worker: str, now: float, wanted: int) -> int:
         """Grant up to `wanted` permits for creates that may start at once; return how many."""
@@ -93,7 +93,7 @@ class PermitPool:
         self._orphans.update(in_flight_keys)
         self._in_flight.pop(worker, None)
         for _ in range(self._permits.pop(worker, 0)):
-            self._concurrency_limit.on_ended(now)
+            self._concurrency_limit.on_create_ended(now)
 
 
 class RemoteConcurrencyLimit:
@@ -135,7 +135,7 @@ class RemoteConcurrencyLimit:
     def on_rate_limited(self, now: float, in_flight: int, retry_after_s: float | None = None) -> None:
         self._record(PermitResult(PermitOutcome.RATE_LIMITED, retry_after_s))
 
-    def on_ended(self, now: float) -> None:
+    def on_create_ended(self, now: float) -> None:
         self._record(PermitResult(PermitOutcome.ENDED))
 
     def _record(self, result: PermitResult) -> None:

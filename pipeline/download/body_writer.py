@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from pipeline.download.http import BODY_ERRORS, DownloadError
+from pipeline.download.resumable_get import BODY_ERRORS, DownloadError
 from pipeline.download.stall import StallDetector
 from pipeline.errors import StoreError
 from pipeline.media import HEAD_BYTES, looks_like_page, starts_like_video
@@ -15,7 +15,7 @@ from pipeline.media import HEAD_BYTES, looks_like_page, starts_like_video
 if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-    from pipeline.download.http import OpenBody
+    from pipeline.download.resumable_get import OpenBody
     from pipeline.download.retry_state import DownloadLimits
     from pipeline.storage import StagedFile
 

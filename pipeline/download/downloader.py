@@ -15,9 +15,9 @@ import anyio
 
 from pipeline import media, system
 from pipeline.download.body_writer import BodyWriter, VideoTooLarge, WrongContent, read_head, too_large
-from pipeline.download.http import DownloadError, FileChanged, OpenBody, UrlExpired, open_body
 from pipeline.download.redirects import ForbiddenUrl
 from pipeline.download.response_headers import Validators
+from pipeline.download.resumable_get import DownloadError, FileChanged, OpenBody, UrlExpired, open_body
 from pipeline.download.retry_state import DownloadLimits, RetryState
 from pipeline.model import Artifact, ExtraFile, Failure
 from pipeline.storage import TransientStoreError

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipeline.download.http import DownloadError, Unreachable
 from pipeline.download.redirects import ForbiddenUrl
+from pipeline.download.resumable_get import DownloadError, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

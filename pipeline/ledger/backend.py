@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar
 
 from pipeline import system
 from pipeline.errors import Conflict, VeobatchError
-from pipeline.ledger import book, rows
-from pipeline.ledger.sql import BOOK_VERSION, SCHEMA_VERSION
-from pipeline.ledger.totals import Book, totals_of
+from pipeline.ledger import rows, spending
+from pipeline.ledger.sql import SCHEMA_VERSION, SPENDING_VERSION
+from pipeline.ledger.totals import Spending, totals_of
 from pipeline.model import Pick, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from pipeline.ledger.book import Submission
     from pipeline.ledger.rows import PreparedUpdate
+    from pipeline.ledger.spending import Submission
     from pipeline.ledger.sql import Statements
     from pipeline.ledger.totals import Totals
     from pipeline.model import Record
@@ -121,7 +121,7 @@ class LedgerBackend(ABC):
 
     def _put_entries(self, cursor: Cursor, entries: Iterable[Submission]) -> None:
         for entry in entries:
-            cursor.execute(self.sql.submission_put, rows.sanitized((self.batch, *book.to_row(entry))))
+            cursor.execute(self.sql.submission_put, rows.sanitized((self.batch, *spending.to_row(entry))))
 
     def _apply_each(
         self, cursor: Cursor, updates: Sequence[PreparedUpdate], history_rows: Sequence[rows.Row]
@@ -165,7 +165,7 @@ class LedgerBackend(ABC):
 
     def _add_all(self, cursor: Cursor, new: Iterable[rows.Row], records: Sequence[Record]) -> None:
         cursor.executemany(self.sql.record_add, new)
-        self._put_entries(cursor, [entry for record in records for entry in book.entries_of(record)])
+        self._put_entries(cursor, [entry for record in records for entry in spending.entries_of(record)])
 
     def _is_stored(self, record: Record, error: Exception) -> bool:
         found = self.get(record.key)
@@ -216,26 +216,28 @@ class LedgerBackend(ABC):
                 return list(rows.to_records(itertools.chain.from_iterable(chunks)))
 
         records = self._read(work)
-        return records if self.version >= BOOK_VERSION else [book.upgraded(record) for record in records]
+        return (
+            records if self.version >= SPENDING_VERSION else [spending.upgraded(record) for record in records]
+        )
 
     def get(self, key: str) -> Record | None:
         row = self._fetch_one(self.sql.get, key)
         if row is None:
             return None
         record = next(rows.to_records([row]))
-        return record if self.version >= BOOK_VERSION else book.upgraded(record)
+        return record if self.version >= SPENDING_VERSION else spending.upgraded(record)
 
     def submissions(self) -> list[Submission]:
-        """Return the book of money, oldest entry first."""
-        if self.version < BOOK_VERSION:
-            return [entry for record in self.load() for entry in book.entries_of(record)]
-        return [book.from_row(row) for row in self._fetch_all(self.sql.submissions)]
+        """Return an entry for each submission, oldest first."""
+        if self.version < SPENDING_VERSION:
+            return [entry for record in self.load() for entry in spending.entries_of(record)]
+        return [spending.from_row(row) for row in self._fetch_all(self.sql.submissions)]
 
     def totals(self) -> Totals:
-        """Add up the book of money, without reading all of it."""
-        if self.version < BOOK_VERSION:
-            return Book(self.submissions()).totals()
-        shared = [book.from_row(row) for row in self._fetch_all(self.sql.shared_generations, self.batch)]
+        """Add up all entries, without reading each."""
+        if self.version < SPENDING_VERSION:
+            return Spending(self.submissions()).totals()
+        shared = [spending.from_row(row) for row in self._fetch_all(self.sql.shared_generations, self.batch)]
         return totals_of(self._fetch_all(self.sql.money), shared)
 
     def put_submissions(self, entries: Sequence[Submission]) -> None:

@@ -16,7 +16,7 @@ from anyio import to_thread
 
 from pipeline.errors import Conflict, LedgerError, UsageError
 from pipeline.ledger import rows
-from pipeline.ledger.book import book_change, to_row
+from pipeline.ledger.spending import spending_change, to_row
 from pipeline.model import LEGAL_TRANSITIONS, IllegalTransition, State, Transition
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pipeline.ledger.backend import LedgerBackend
-    from pipeline.ledger.book import Submission
     from pipeline.ledger.leases import LeasedRow, LeaseTable, RevokedLeases
+    from pipeline.ledger.spending import Submission
     from pipeline.ledger.totals import Totals
     from pipeline.ledger.writer import GroupCommitWriter
     from pipeline.model import Pick, Record
@@ -99,15 +99,15 @@ class Ledger:
         return await self._read(partial(self._backend.get, key))
 
     async def submissions(self) -> list[Submission]:
-        """Return the book of money: an entry for every submission ever made, oldest first."""
+        """Return what was spent: an entry for every submission ever made, oldest first."""
         return await self._read(self._backend.submissions)
 
     async def totals(self) -> Totals:
-        """Return the sums over the book of money."""
+        """Return what all submissions cost together."""
         return await self._read(self._backend.totals)
 
     async def put_submissions(self, entries: Sequence[Submission]) -> None:
-        """Bring entries of the book up to date with what was learned of their money.
+        """Bring entries up to date with what was learned of their money.
 
         What is known stays known: None and "" change nothing, and what is spent stays spent.
         """
@@ -238,7 +238,7 @@ class Ledger:
         if content_changed:
             values = rows.content_values(after) + values
         history_row = (after.key, after.version, old_state.value, new_state.value)
-        entry = book_change(before, after)
+        entry = spending_change(before, after)
         entry_row = None if entry is None else to_row(entry)
         update_sql = full_sql if content_changed else state_sql
         return rows.PreparedUpdate(after, update_sql, values + compare_params, history_row, entry_row)

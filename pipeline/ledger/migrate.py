@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline import system
 from pipeline.errors import LedgerError
-from pipeline.ledger import book, rows
-from pipeline.ledger.sql import BOOK_VERSION, SCHEMA_VERSION
+from pipeline.ledger import rows, spending
+from pipeline.ledger.sql import SCHEMA_VERSION, SPENDING_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,21 +26,21 @@ def migrate(cursor: Cursor, sql: Statements, steps: Sequence[Migration], current
         for text in texts:
             cursor.execute(text)
         cursor.execute(sql.version_add, (version, system.wall()))
-    if 0 < current_version < BOOK_VERSION:  # last: records are read with every column of today
+    if 0 < current_version < SPENDING_VERSION:  # last: records are read with every column of today
         _begin_book(cursor, sql)
 
 
 def _begin_book(cursor: Cursor, sql: Statements) -> None:
-    """Write the book of money from the records of an earlier version."""
+    """Write the record of spending from the records of an earlier version."""
     cursor.execute(sql.load_all)
     found = cursor.fetchall()
     records = rows.to_records(row[:-1] for row in found)
     for batch, record in zip((row[-1] for row in found), records, strict=True):
-        upgraded = book.upgraded(record)
+        upgraded = spending.upgraded(record)
         if upgraded != record:
             cursor.execute(sql.upgrade, (upgraded.completed_at, upgraded.earlier_usd, batch, record.key))
-        for entry in book.entries_of(upgraded):
-            cursor.execute(sql.submission_put, (batch, *book.to_row(entry)))
+        for entry in spending.entries_of(upgraded):
+            cursor.execute(sql.submission_put, (batch, *spending.to_row(entry)))
 
 
 def reject_newer_version(location: str, found: int) -> None:

@@ -64,7 +64,7 @@ Row = tuple[Any, ...]
 class PreparedUpdate(NamedTuple):
     """A step as it is written: its statement, its row, and the line of history without its time.
 
-    `entry` is what it changes in the book of money, in the same transaction.
+    `entry` is what it changes in the record of spending, in the same transaction.
     """
 
     after: Record

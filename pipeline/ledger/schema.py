@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
-from pipeline.ledger import book
+from pipeline.ledger import spending
 from pipeline.ledger.rows import ADDED_COLUMNS, COLUMN_TYPES, COLUMN_VERSIONS, JOB_COLUMNS, STATE_COLUMNS
 from pipeline.ledger.sql import SCHEMA_VERSION
 
@@ -124,11 +124,11 @@ submissions: Final = Table(
     "veobatch_submissions",
     _metadata,
     Column("batch", Text, nullable=False),
-    *(_typed_column(name, annotation) for name, annotation in book.COLUMN_TYPES.items()),
+    *(_typed_column(name, annotation) for name, annotation in spending.COLUMN_TYPES.items()),
     PrimaryKeyConstraint("batch", "id"),
     sqlite_with_rowid=False,
 )
-"""The book of money (see `pipeline.ledger.book`). Entries are added and settled, never deleted."""
+"""The record of spending (see `pipeline.ledger.spending`). Entries are added and settled, never deleted."""
 
 transitions: Final = Table(
     "veobatch_transitions",

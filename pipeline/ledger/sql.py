@@ -17,8 +17,8 @@ from typing import Any, Final
 SCHEMA_VERSION: Final = 4
 """The version of the tables that this package writes. A ledger with a higher one is left alone."""
 
-BOOK_VERSION: Final = 3
-"""The version that brought the book of money, and the columns of records that came with it."""
+SPENDING_VERSION: Final = 3
+"""The version that brought the entries of spending, and the columns of records that came with it."""
 
 SQLITE_FILE: Final = Path(__file__).with_name("sqlite.json")
 
@@ -47,7 +47,7 @@ class Statements:
     get: str  # batch, key
     stamp_get: str  # batch, key, version
     counts: str  # batch, lowest position, highest position
-    submission_put: str  # batch, the columns of `book`
+    submission_put: str  # batch, the columns of `spending`
     submissions: str  # batch
     money: str  # batch; gives state, usd, credits, reserved_usd and how many entries have these
     shared_generations: str  # batch, batch; as `submissions`, of generations that several entries name

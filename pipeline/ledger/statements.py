@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from pipeline.ledger import book
+from pipeline.ledger import spending
 from pipeline.ledger.rows import COLUMN_VERSIONS, CONTENT_COLUMNS, JOB_COLUMNS, STATE_COLUMNS
 from pipeline.ledger.schema import (
     CLAIM_ORDER,
@@ -136,7 +136,7 @@ def _read_statements(text: _Text, version: int) -> dict[str, str]:
     counted = select(records.c.state, func.count()).where(_IN_BATCH & in_range).group_by(records.c.state)
     in_order = select(*columns).where(_IN_BATCH).order_by(records.c.position, records.c.key)
     entries = (
-        select(*(submissions.c[name] for name in book.COLUMNS))
+        select(*(submissions.c[name] for name in spending.COLUMNS))
         .where(submissions.c.batch == bindparam("b_batch"))
         .order_by(submissions.c.submitted_at, submissions.c.id)
     )
@@ -156,14 +156,14 @@ def _read_statements(text: _Text, version: int) -> dict[str, str]:
 
 
 def _money_statements(text: _Text) -> dict[str, str]:
-    """The sums over the book: what is alike together, and entries that are no sum (see `Book`)."""
+    """The sums over all entries: what is alike together, and entries that are no sum (see `Spending`)."""
     entry, in_batch = submissions.c, submissions.c.batch == bindparam("b_batch")
     alike = (entry.state, entry.usd, entry.credits, entry.reserved_usd)
     named = in_batch & (entry.generation_id != literal_column("''", Text))
     several = (
         select(entry.generation_id).where(named).group_by(entry.generation_id).having(func.count() > ONE)
     )
-    shared = select(*(entry[name] for name in book.COLUMNS)).where(
+    shared = select(*(entry[name] for name in spending.COLUMNS)).where(
         in_batch & entry.generation_id.in_(several)
     )
     return {

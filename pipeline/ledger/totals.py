@@ -1,5 +1,7 @@
-"""Sums over the book of money, kept up as entries change. Pure, in micro-dollars: a thousand additions of
-1.20 do not drift."""
+"""What all submissions cost together, kept up as entries change. Pure.
+
+Counted in micro-dollars: a thousand additions of 1.20 do not drift.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.ledger.book import Submission, SubmissionState
+from pipeline.ledger.spending import Submission, SubmissionState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -58,7 +60,7 @@ class Totals:
         )
 
 
-class Book:
+class Spending:
     """The entries of a batch by id, and what they come to.
 
     `price_of` gives the price of a job's key where neither the vendor nor the reservation has one; None is
@@ -153,18 +155,18 @@ class Book:
 
 
 def totals_of(alike: Iterable[Sequence[Any]], shared: Sequence[Submission]) -> Totals:
-    """Return what `Book.totals` does, of groups of entries: state, `usd`, `credits`, `reserved_usd`, count.
+    """Return `Spending.totals` of groups of entries: state, `usd`, `credits`, `reserved_usd`, count.
 
     `shared` are the entries, counted there too, whose generation others name as well.
     """
     counts = Counter({tuple(group): count for *group, count in alike})
     counts.subtract(Counter((one.state.value, one.usd, one.credits, one.reserved_usd) for one in shared))
-    totals = Book(shared).totals()
+    totals = Spending(shared).totals()
     for (state, usd, credits_used, reserved_usd), count in counts.items():
         entry = Submission(
             "", "", 0, "", "", "", None, None, reserved_usd, SubmissionState(state), usd, credits_used
         )
-        totals = totals.plus(Book([entry]).totals(), max(0, count))  # a run may have added one in between
+        totals = totals.plus(Spending([entry]).totals(), max(0, count))  # a run may have added one in between
     return totals
 
 

@@ -20,7 +20,7 @@ from pipeline.reconcile.evidence import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.reconcile.evidence import Evidence, Submission, Witness
+    from pipeline.reconcile.evidence import Evidence, SubmissionInDoubt, Witness
     from pipeline.reconcile.request_log import LogPass
 
 PASS_GAP_SHARE: Final = 0.1
@@ -32,23 +32,23 @@ ANONYMOUS_SPAN_S: Final = 5.0
 The error of the vendor's time, with room: other programs may use the key without an id of ours."""
 
 
-def prove_absence(submission: Submission, evidence: Evidence) -> tuple[Missing, ...]:
+def prove_absence(submission: SubmissionInDoubt, evidence: Evidence) -> tuple[Missing, ...]:
     """Return the premises that do not hold; none missing is the proof that it was never accepted."""
     found = (
         check_key(submission, evidence),
         check_pages(evidence),
         check_window(submission, evidence),
         check_anonymous(submission, evidence),
-        check_hidden(submission, evidence),
+        check_witnesses(submission, evidence),
         check_clock(submission, evidence),
-        check_after(submission, evidence),
+        check_log_advanced(submission, evidence),
         check_passes(evidence),
         check_time(evidence),
     )
     return tuple(missing for missing in found if missing is not None)
 
 
-def starts_absence(submission: Submission, evidence: Evidence) -> bool:
+def is_first_absence(submission: SubmissionInDoubt, evidence: Evidence) -> bool:
     """Say whether a pass that does not show the submission counts as the first of two.
 
     Before the row had to appear, its absence says nothing: then the last pass alone would decide, and it may
@@ -58,7 +58,7 @@ def starts_absence(submission: Submission, evidence: Evidence) -> bool:
         check_key(submission, evidence),
         check_pages(evidence),
         check_window(submission, evidence),
-        check_hidden(submission, evidence),
+        check_witnesses(submission, evidence),
     )
     if submission.correlation_id in evidence.log.rows or any(checks):
         return False
@@ -66,7 +66,7 @@ def starts_absence(submission: Submission, evidence: Evidence) -> bool:
     return submission.sent_at is None or (evidence.elapsed_s or 0.0) >= nearly_s
 
 
-def check_key(submission: Submission, evidence: Evidence) -> Missing | None:
+def check_key(submission: SubmissionInDoubt, evidence: Evidence) -> Missing | None:
     """The log shows the requests of one key at one address: it has to be the submission's."""
     if not submission.key_id or not submission.api_url:
         return Missing(Premise.KEY, "it is not known which key sent it", BY_HAND)
@@ -97,7 +97,7 @@ def check_pages(evidence: Evidence) -> Missing | None:
     return Missing(Premise.PAGES, message, "ask again later", 0.0)
 
 
-def check_window(submission: Submission, evidence: Evidence) -> Missing | None:
+def check_window(submission: SubmissionInDoubt, evidence: Evidence) -> Missing | None:
     """The windows that were read have to cover the submission, with a margin on either side."""
     span = submission.span(evidence.wait_s)
     if span is None:
@@ -110,7 +110,7 @@ def check_window(submission: Submission, evidence: Evidence) -> Missing | None:
     return Missing(Premise.WINDOW, "the log was not read around its time", "ask again later", 0.0)
 
 
-def check_anonymous(submission: Submission, evidence: Evidence) -> Missing | None:
+def check_anonymous(submission: SubmissionInDoubt, evidence: Evidence) -> Missing | None:
     """A request of that moment and model that carries no correlation id may be this very one."""
     sent_at = submission.sent_at
     for row in evidence.log.anonymous:
@@ -126,7 +126,7 @@ def check_anonymous(submission: Submission, evidence: Evidence) -> Missing | Non
     return None
 
 
-def check_hidden(submission: Submission, evidence: Evidence) -> Missing | None:
+def check_witnesses(submission: SubmissionInDoubt, evidence: Evidence) -> Missing | None:
     """The pass has to show what must be in the log: every submission of ours that is long finished."""
     log = evidence.log
     ours = evidence.other_witnesses(submission)
@@ -137,7 +137,7 @@ def check_hidden(submission: Submission, evidence: Evidence) -> Missing | None:
     return Missing(Premise.WITNESSES, message, "the log is behind: ask again later", 0.0)
 
 
-def check_clock(submission: Submission, evidence: Evidence) -> Missing | None:
+def check_clock(submission: SubmissionInDoubt, evidence: Evidence) -> Missing | None:
     """The times in the log and those of the vendor's `Date` headers have to be of one clock."""
     log = evidence.log
     apart = [
@@ -153,7 +153,7 @@ def check_clock(submission: Submission, evidence: Evidence) -> Missing | None:
     return Missing(Premise.CLOCK, message, "ask again later", 0.0)
 
 
-def check_after(submission: Submission, evidence: Evidence) -> Missing | None:
+def check_log_advanced(submission: SubmissionInDoubt, evidence: Evidence) -> Missing | None:
     """Something has to show that the log did not stand still before the row had to appear in it.
 
     That takes a witness submitted at or after the row, and a row of anybody's made after the moment by which
@@ -176,13 +176,13 @@ def _is_covered(witness: Witness, log: LogPass) -> bool:
     return at is not None and any(start + MARGIN_S <= at <= end - MARGIN_S for start, end in log.windows)
 
 
-def _seen_after(submission: Submission, evidence: Evidence) -> bool:
+def _seen_after(submission: SubmissionInDoubt, evidence: Evidence) -> bool:
     """Say whether the log shows a witness that was submitted at or after the row."""
     shown = (w for w in evidence.other_witnesses(submission) if w.correlation_id in evidence.log.rows)
     return any(_is_after(submission, witness) for witness in shown)
 
 
-def _is_after(submission: Submission, witness: Witness) -> bool:
+def _is_after(submission: SubmissionInDoubt, witness: Witness) -> bool:
     """Compare by the vendor's clock, or by the order in which this process submitted both."""
     if submission.order is not None and witness.order is not None and witness.order > submission.order:
         return True
@@ -190,7 +190,7 @@ def _is_after(submission: Submission, witness: Witness) -> bool:
     return sent_at is not None and witness.sent_at is not None and witness.sent_at >= sent_at
 
 
-def _is_live(submission: Submission, evidence: Evidence) -> bool:
+def _is_live(submission: SubmissionInDoubt, evidence: Evidence) -> bool:
     """Say whether the log has a row from after the moment by which the submission had to appear in it."""
     sent_at, newest = submission.latest_sent_at, evidence.log.newest
     if sent_at is None or newest is None:
@@ -198,7 +198,7 @@ def _is_live(submission: Submission, evidence: Evidence) -> bool:
     return newest >= sent_at + evidence.wait_s + DATE_HEADER_ERROR_S
 
 
-def _reaches_before(submission: Submission, evidence: Evidence) -> bool:
+def _reaches_before(submission: SubmissionInDoubt, evidence: Evidence) -> bool:
     """Say whether the log reaches back beyond the submission, which retention may have cut off."""
     if not evidence.is_old(submission):
         return True

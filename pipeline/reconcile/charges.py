@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from pipeline.client import StatusError
-from pipeline.reconcile.evidence import BY_HAND, CLOCK_TOLERANCE_S, LACKS_AFTER, Missing, Premise
+from pipeline.reconcile.evidence import BY_HAND, CLOCK_TOLERANCE_S, LOG_NOT_ADVANCED, Missing, Premise
 from pipeline.reconcile.request_log import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from pipeline.client import Api
-    from pipeline.reconcile.evidence import Evidence, Submission
+    from pipeline.reconcile.evidence import Evidence, SubmissionInDoubt
 
 
 MAX_PAGES: Final = 1000
@@ -76,38 +76,40 @@ def no_second_source(charges: Charges | None, *, witness_expected: bool) -> Miss
     `witness_expected` says that a submission after the row is known, which the log will show.
     """
     if charges is None:
-        return Missing(Premise.AFTER, LACKS_AFTER, "the account's transactions are asked in the end", 0.0)
+        return Missing(
+            Premise.LOG_ADVANCED, LOG_NOT_ADVANCED, "the account's transactions are asked in the end", 0.0
+        )
     reason = charges.error
     return Missing(
-        Premise.AFTER,
-        f"{LACKS_AFTER}{f', and the transactions cannot be read: {reason}' if reason else ''}",
+        Premise.LOG_ADVANCED,
+        f"{LOG_NOT_ADVANCED}{f', and the transactions cannot be read: {reason}' if reason else ''}",
         "let another row be generated, or use a key that may read the account's transactions",
         0.0 if charges.may_pass or witness_expected else None,
     )
 
 
-def check_charges(submission: Submission, evidence: Evidence, charges: Charges) -> Missing | None:
+def check_charges(submission: SubmissionInDoubt, evidence: Evidence, charges: Charges) -> Missing | None:
     """The account may not have been charged, around that time, for what nothing known explains."""
     span = submission.span(evidence.wait_s)
     start, end = span if span is not None else (-inf, inf)
     before = start if submission.sent_at is None else submission.sent_at
     beyond = (submission.latest_sent_at or end) + evidence.wait_s
     if evidence.is_old(submission) and not (charges.reach_before(before) and charges.reach_beyond(beyond)):
-        message = f"{LACKS_AFTER}, and the account's transactions show nothing from before and after it"
-        return Missing(Premise.AFTER, message, f"let another row be generated, or {BY_HAND}")
+        message = f"{LOG_NOT_ADVANCED}, and the account's transactions show nothing from before and after it"
+        return Missing(Premise.LOG_ADVANCED, message, f"let another row be generated, or {BY_HAND}")
     due = (w for w in evidence.other_witnesses(submission) if w.due and w.charged)
     known = (w for w in due if w.sent_at is not None and start <= w.sent_at <= end)
     if any(w.generation_id not in charges.references for w in known):
-        message = f"{LACKS_AFTER}, and the account's transactions are behind"
-        return Missing(Premise.AFTER, message, "ask again later", 0.0)
+        message = f"{LOG_NOT_ADVANCED}, and the account's transactions are behind"
+        return Missing(Premise.LOG_ADVANCED, message, "ask again later", 0.0)
     earliest = start if submission.sent_at is None else submission.sent_at - CLOCK_TOLERANCE_S
     explained = evidence.known_generations | evidence.log.other_generations
     unexplained = charges.unexplained(earliest, end, explained)
     if not unexplained:
         return None
-    message = f"{LACKS_AFTER}, and the account was charged for {unexplained[0]}, which no row explains"
+    message = f"{LOG_NOT_ADVANCED}, and the account was charged for {unexplained[0]}, which no row explains"
     return Missing(
-        Premise.AFTER,
+        Premise.LOG_ADVANCED,
         message,
         "if it is this row's, `adopt` takes it over; else let another row be generated",
     )

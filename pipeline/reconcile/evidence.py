@@ -30,7 +30,7 @@ CLOCK_TOLERANCE_S: Final = 300.0
 RETENTION_SAFE_S: Final = 86_400.0
 """The vendor's shortest documented window is 24 h, so it keeps its log for at least that long."""
 
-LACKS_AFTER: Final = "the log shows nothing that came after it, so it may stand still"
+LOG_NOT_ADVANCED: Final = "the log shows nothing that came after it, so it may stand still"
 BY_HAND: Final = (
     "look for it in the vendor's console: `adopt` takes it over, --resubmit-in-doubt sends it again"
 )
@@ -47,7 +47,7 @@ class Premise(StrEnum):
     WINDOW = "window"
     ANONYMOUS = "anonymous"
     WITNESSES = "witnesses"
-    AFTER = "after"
+    LOG_ADVANCED = "after"
     CLOCK = "clock"
     PASSES = "passes"
     TIME = "time"
@@ -69,7 +69,7 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
+class SubmissionInDoubt:
     """A create whose outcome is unknown. `sent_at` None: the vendor's time of it was not known.
 
     `local_sent_at` is this machine's time of it and only widens the window; `absent_since` is when a
@@ -132,7 +132,7 @@ class Evidence:
     charges: Charges | None = None
     known_generations: frozenset[str] = field(default_factory=frozenset)
 
-    def other_witnesses(self, submission: Submission) -> list[Witness]:
+    def other_witnesses(self, submission: SubmissionInDoubt) -> list[Witness]:
         """Return the witnesses of the key and address that the log is of, without the submission itself."""
         of_the_log = self.log.key_id, self.log.api_url
         return [
@@ -142,7 +142,7 @@ class Evidence:
             and witness.correlation_id != submission.correlation_id
         ]
 
-    def is_old(self, submission: Submission) -> bool:
+    def is_old(self, submission: SubmissionInDoubt) -> bool:
         """Say whether the vendor may have dropped the submission's row and charge by now."""
         sent_at = submission.latest_sent_at
         return sent_at is not None and self.now is not None and self.now - sent_at >= RETENTION_SAFE_S

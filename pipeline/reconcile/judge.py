@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.backoff import should_regenerate
 from pipeline.model import Failure, Record, State
-from pipeline.reconcile.absence_proof import prove_absence, starts_absence
+from pipeline.reconcile.absence_proof import is_first_absence, prove_absence
 from pipeline.reconcile.evidence import (
     BY_HAND,
     DATE_HEADER_ERROR_S,
     LAG_SHARE,
     Missing,
     Premise,
-    Submission,
+    SubmissionInDoubt,
     Witness,
 )
 from pipeline.submit.create import mark_generating
@@ -61,7 +61,7 @@ class StillInDoubt:
 Verdict = Found | FailedAtVendor | NeverAccepted | StillInDoubt
 
 
-def judge(record: Record, submission: Submission, evidence: Evidence) -> Verdict:
+def judge(record: Record, submission: SubmissionInDoubt, evidence: Evidence) -> Verdict:
     """Return what the pass says of a row in doubt."""
     row = evidence.log.rows.get(record.correlation_id)
     # First of all: a failed row has an inference id too, which must not be taken for a generation that runs.
@@ -77,7 +77,7 @@ def judge(record: Record, submission: Submission, evidence: Evidence) -> Verdict
     # Only a proof whose every premise holds sends the row again: a wrong one pays twice.
     if row is None and not missing:
         return NeverAccepted()
-    if record.absent_since is None and evidence.now is not None and starts_absence(submission, evidence):
+    if record.absent_since is None and evidence.now is not None and is_first_absence(submission, evidence):
         return StillInDoubt(record.evolve(absent_since=evidence.now), missing)
     return StillInDoubt(record, missing)
 
@@ -168,9 +168,9 @@ def judge_unknown_generation(record: Record, log: LogPass, verdict: Verdict, now
     )
 
 
-def submission_of(record: Record, order: int | None = None) -> Submission:
+def submission_of(record: Record, order: int | None = None) -> SubmissionInDoubt:
     """Return a row's last submission as the proof sees it."""
-    return Submission(
+    return SubmissionInDoubt(
         record.correlation_id,
         record.key_id,
         record.api_url,
@@ -219,15 +219,15 @@ class AbsenceTimer:
     first_seen: dict[str, float] = field(default_factory=dict)
     first_absent: dict[str, float] = field(default_factory=dict)
 
-    def see(self, submission: Submission, clock: float) -> None:
+    def see(self, submission: SubmissionInDoubt, clock: float) -> None:
         """The submission is in doubt at `clock`, monotonic seconds."""
         self.first_seen.setdefault(submission.correlation_id, clock)
 
-    def saw_absent(self, submission: Submission, clock: float) -> None:
+    def saw_absent(self, submission: SubmissionInDoubt, clock: float) -> None:
         """A pass that counts did not show it."""
         self.first_absent.setdefault(submission.correlation_id, clock)
 
-    def elapsed_s(self, submission: Submission, clock: float, now: float | None) -> float | None:
+    def elapsed_s(self, submission: SubmissionInDoubt, clock: float, now: float | None) -> float | None:
         """Return for how long it can have been in the log at least; None when nothing measures it."""
         name = submission.correlation_id
         if name in self.sent:
@@ -236,7 +236,7 @@ class AbsenceTimer:
         since = submission.latest_sent_at
         return here_s if now is None or since is None else max(here_s, now - since - DATE_HEADER_ERROR_S)
 
-    def apart_s(self, submission: Submission, clock: float, now: float | None) -> float | None:
+    def apart_s(self, submission: SubmissionInDoubt, clock: float, now: float | None) -> float | None:
         """Return how long ago a pass first did not show it; None when none has."""
         name, since = submission.correlation_id, submission.absent_since
         here_s = clock - self.first_absent[name] if name in self.first_absent else None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 from anyio import to_thread
 
 from pipeline.client.responses import StatusError
-from pipeline.reconcile.absence_proof import starts_absence
+from pipeline.reconcile.absence_proof import is_first_absence
 from pipeline.reconcile.charges import Charges, fetch_charges
 from pipeline.reconcile.evidence import Evidence, Premise, Witness
 from pipeline.reconcile.judge import (
@@ -179,7 +179,7 @@ class Reconciler:
             view.charges,
             view.generations,
         )
-        if starts_absence(submission, evidence):
+        if is_first_absence(submission, evidence):
             self.timer.saw_absent(submission, view.clock)
         return judge(record, submission, evidence)
 
@@ -187,7 +187,7 @@ class Reconciler:
 def _is_nearly_proven(verdict: Verdict) -> bool:
     """Say whether nothing but a second source may be missing."""
     if isinstance(verdict, StillInDoubt):
-        return all(missing.premise is Premise.AFTER for missing in verdict.missing)
+        return all(missing.premise is Premise.LOG_ADVANCED for missing in verdict.missing)
     return isinstance(verdict, NeverAccepted)
 
 

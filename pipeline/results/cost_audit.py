@@ -10,7 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from pipeline.ledger.book import SubmissionState
+from pipeline.ledger.spending import SubmissionState
 from pipeline.results.csv_rows import visible_records
 from pipeline.submit.create import row_correlation_prefix
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pipeline.client import LogRow
-    from pipeline.ledger.book import Submission
+    from pipeline.ledger.spending import Submission
     from pipeline.model import Record
 
 AMOUNT_TOLERANCE_USD: Final = 0.005

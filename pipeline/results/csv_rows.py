@@ -264,7 +264,7 @@ class Summary:
 def summarize(records: Sequence[Record], *, sandbox: bool = False, money: Totals | None = None) -> Summary:
     """Count the visible rows and add up their bytes and seconds.
 
-    `money` sums up the ledger's book, whatever became of the rows; without it, it is what the rows say.
+    `money` is what all submissions cost, whatever became of the rows; without it, it is what the rows say.
     """
     rows = visible_records(records)
     money = _money_of_rows(rows) if money is None else money

@@ -139,7 +139,7 @@ class RunObservers:
             await save_end(self._ledger, signal_name if ended else RUNNING)
 
     async def money(self) -> Totals | None:
-        """Return the sums over the ledger's book, None when the ledger is gone."""
+        """Return what all submissions cost, None when the ledger is gone."""
         with contextlib.suppress(LedgerError, StoreError):
             return await self._ledger.totals()
         return None

@@ -1,20 +1,20 @@
-"""Money under a limit: reserve before a submission, and count every submission that the book has.
+"""Money under a limit: reserve before a submission, and count every submission that the ledger has.
 
-It decides; the reservation is written into the book of money by the step that commits the submission.
+It decides; the reservation is written into the ledger by the transition that commits the submission.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pipeline.ledger.book import book_change, entry_of
-from pipeline.ledger.totals import MICRO, Book, ceil_micro, floor_micro
+from pipeline.ledger.spending import entry_of, spending_change
+from pipeline.ledger.totals import MICRO, Spending, ceil_micro, floor_micro
 from pipeline.model import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pipeline.ledger.book import Submission
+    from pipeline.ledger.spending import Submission
     from pipeline.model import Record
 
 _LISTED_JOBS: Final = 3
@@ -27,8 +27,8 @@ class Budget:
 
     Everything counts that was, or may have been, spent by any submission, whatever has become of its row.
     That never exceeds the limit because of a new reservation. It can when the vendor charges more than was
-    reserved; then nothing more is reserved. `price_of` gives the price of a job's key where the book has
-    none (see `Book`); while a cost is unknown, nothing is reserved.
+    reserved; then nothing more is reserved. `price_of` gives the price of a job's key where the ledger has
+    none (see `Spending`); while a cost is unknown, nothing is reserved.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Budget:
     ) -> None:
         self._limit = None if limit_usd is None else floor_micro(limit_usd)
         self._price_of = price_of
-        self._book = Book((), price_of)
+        self._spending = Spending((), price_of)
         self._reserved: dict[str, int] = {}
         self._entries_since: dict[str, set[str]] = {}
         self.load(entries)
@@ -68,9 +68,9 @@ class Budget:
         if self._limit is None:
             return True
         # An unknown cost may be anything: under a limit nothing more is bought until it is known.
-        if self._book.unpriced_jobs or self._committed() - replaced + price > self._limit:
+        if self._spending.unpriced_jobs or self._committed() - replaced + price > self._limit:
             return False
-        # Held here only until the step is committed; from then on the entry in the book counts in its place.
+        # Held here only until the step is committed; from then on its entry counts in its place.
         self._reserved[key] = price
         self._entries_since[key] = set()
         return True
@@ -81,16 +81,16 @@ class Budget:
         self._entries_since.pop(key, None)
 
     def apply(self, before: Record, after: Record) -> None:
-        """Count a step that was committed; the book has its entry in place of the reservation now."""
+        """Count a step that was committed; its entry counts in place of the reservation now."""
         self.release(after.key)
-        if self._limit is not None and (entry := book_change(before, after)) is not None:
-            self._book.put(entry)
+        if self._limit is not None and (entry := spending_change(before, after)) is not None:
+            self._spending.put(entry)
 
     def update(self, record: Record) -> None:
         """Count a record as the ledger has it, when the steps that led there are not known."""
         self.release(record.key)
         if self._limit is not None and record.state is not State.PENDING:
-            self._book.put(entry_of(record))
+            self._spending.put(entry_of(record))
 
     def load(self, entries: Iterable[Submission]) -> None:
         """Count the entries of the ledger in place of all that was counted.
@@ -99,15 +99,15 @@ class Budget:
         """
         if self._limit is None:
             return
-        known, self._book = self._book, Book(entries, self._price_of)
+        known, self._spending = self._spending, Spending(entries, self._price_of)
         # Else a submission that was committed meanwhile would count twice: as entry and as reservation.
-        for entry in self._book:
+        for entry in self._spending:
             if entry.job_key in self._entries_since and entry.id not in known:
                 self._entries_since[entry.job_key].add(entry.id)
 
     def full_message(self) -> str:
         """Say why nothing more can be reserved, and what helps."""
-        unpriced = [key.rpartition("@")[0] or key for key in self._book.unpriced_jobs]
+        unpriced = [key.rpartition("@")[0] or key for key in self._spending.unpriced_jobs]
         if not unpriced:
             return f"the budget of {self.limit_usd:.2f} USD has no room for another row"
         listed = ", ".join(unpriced[:_LISTED_JOBS])
@@ -118,9 +118,9 @@ class Budget:
         )
 
     def _committed(self) -> int:
-        return self._book.committed + sum(map(self._unused_reservation, self._reserved))
+        return self._spending.committed + sum(map(self._unused_reservation, self._reserved))
 
     def _unused_reservation(self, key: str) -> int:
         """Return what is reserved for a job beyond what its submissions since then use of it."""
-        used = sum(map(self._book.cost_of, self._entries_since.get(key, ())))
+        used = sum(map(self._spending.cost_of, self._entries_since.get(key, ())))
         return max(0, self._reserved.get(key, 0) - used)

@@ -39,14 +39,14 @@ class ConcurrencyLimit(Protocol):
     def on_started(self, now: float) -> None: ...
     def on_accepted(self, now: float, in_flight: int) -> None: ...
     def on_rate_limited(self, now: float, in_flight: int, retry_after_s: float | None = None) -> None: ...
-    def on_ended(self, now: float) -> None: ...
+    def on_create_ended(self, now: float) -> None: ...
 
 
 class AdaptiveConcurrencyLimit:
     """One limit for all submitters.
 
     Ask `start_delay_s`; on 0.0 call `on_started` at once, then exactly
-    one of `on_accepted`, `on_rate_limited` or `on_ended`.
+    one of `on_accepted`, `on_rate_limited` or `on_create_ended`.
     `in_flight` is always the number of generations accepted and not known to be finished; creates on their
     way are counted here. `interval_s` (the poll interval) sets the scale of all waits.
     """
@@ -143,7 +143,7 @@ class AdaptiveConcurrencyLimit:
         self._backoff_level = min(self._backoff_level + 1, 16)
         self._rejected_in_flight = in_flight
 
-    def on_ended(self, now: float) -> None:
+    def on_create_ended(self, now: float) -> None:
         """A create ended in any other way: refused for its content, in doubt, or it never left."""
         self._remove_outstanding()
 

@@ -145,7 +145,7 @@ class SubmitterPool:
             state.submitting -= 1
             # The outcome never came, so `_apply_result` will not tell the limit that this create is over.
             if not applied:
-                run.deps.concurrency_limit.on_ended(run.deps.clock())
+                run.deps.concurrency_limit.on_create_ended(run.deps.clock())
         state.submission_order[after.correlation_id] = order
         # Both steps are on disk already, under the submitter's own shield, so not through `run.commit`.
         run.on_transition(record, after)
@@ -193,12 +193,12 @@ class SubmitterPool:
                 self._refused.on_accepted()
                 self._not_found.on_accepted()
             case Rejected(failure=failure):
-                limit.on_ended(now)
+                limit.on_create_ended(now)
                 self._outage.on_answer()
                 if failure.code == "not_found":
                     await self._not_found.on_not_found(record, failure)
             case RateLimited(message=message, retry_after=header) if self._is_quota(header):
-                limit.on_ended(now)
+                limit.on_create_ended(now)
                 await self._on_account_blocked(record, AccountBlocked(StopReason.QUOTA, message, header))
             case RateLimited(message=message, retry_after=header):
                 limit.on_rate_limited(now, in_flight, self._retry_after_s(header))
@@ -206,13 +206,13 @@ class SubmitterPool:
                 run.state.queue(record)
                 run.report_event(Topic.THROTTLED, message, Level.DEBUG, record)
             case AccountBlocked():
-                limit.on_ended(now)
+                limit.on_create_ended(now)
                 await self._on_account_blocked(record, result)
             case RetryableRejection(message=message, reached=reached):
-                limit.on_ended(now)
+                limit.on_create_ended(now)
                 await self._retry_later(record, message, now, reached=reached)
             case OutcomeUnknown(message=message):
-                limit.on_ended(now)
+                limit.on_create_ended(now)
                 run.state.in_doubt.add(record.key)
                 run.state.doubt_began[record.correlation_id] = now
                 run.report_event(Topic.IN_DOUBT, f"{record.id}: {message}", Level.WARNING, record)

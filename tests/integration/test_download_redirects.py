@@ -11,8 +11,8 @@ from yarl import URL
 
 from pipeline.download.downloader import Deferred, Downloader, Saved
 from pipeline.download.guarded_session import open_session
-from pipeline.download.http import Unreachable, open_body
 from pipeline.download.redirects import ForbiddenUrl, first_hop, next_hop, redacted
+from pipeline.download.resumable_get import Unreachable, open_body
 from pipeline.download.retry_state import DownloadLimits
 from pipeline.net.address_guard import Zone
 from pipeline.storage import open_store

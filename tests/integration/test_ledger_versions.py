@@ -15,14 +15,14 @@ from pipeline.errors import LedgerError
 from pipeline.ledger import Ledger
 from pipeline.ledger.rows import COLUMN_VERSIONS
 from pipeline.ledger.sql import SCHEMA_VERSION
-from pipeline.ledger.totals import Book
+from pipeline.ledger.totals import Spending
 from pipeline.model import Pick, State
 from tests.integration.ledger_servers import ledger_location, make_record
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.ledger.book import Submission
+    from pipeline.ledger.spending import Submission
 
 PENDING = make_record("r0", 0)
 DONE = replace(
@@ -69,7 +69,7 @@ def indices(where: str) -> set[object]:
 
 
 def old_ledger(where: str, version: int) -> str:
-    """Make a ledger as an earlier version left it: without the book, without the columns of today."""
+    """Make a ledger as an earlier version left it: without its spending, without the columns of today."""
 
     async def fill() -> None:
         async with await Ledger.open(where) as ledger:
@@ -80,8 +80,8 @@ def old_ledger(where: str, version: int) -> str:
     columns = [f"ALTER TABLE veobatch_records DROP COLUMN {name}" for name in lacking]
     drops = [f"DROP INDEX {name}" for name in INDICES] if "://" in where and version < 2 else []
     newer = [_DELETE_VERSION[n] for n in range(version + 1, SCHEMA_VERSION + 1)]
-    book = ["DROP TABLE veobatch_submissions"] if version < 3 else []
-    execute(where, *newer, *book, *columns, *drops)
+    spending = ["DROP TABLE veobatch_submissions"] if version < 3 else []
+    execute(where, *newer, *spending, *columns, *drops)
     return where
 
 
@@ -109,7 +109,7 @@ async def test_a_reader_takes_it_as_it_is(old: tuple[str, int]) -> None:
         assert await ledger.get("r1@f00d") == ROWS[1]
         assert await ledger.counts() == {State.PENDING: 2, State.DONE: 1, State.IN_DOUBT: 1}
         assert money(await ledger.submissions()) == BOOK
-        assert await ledger.totals() == Book(await ledger.submissions()).totals()
+        assert await ledger.totals() == Spending(await ledger.submissions()).totals()
     assert execute(where, VERSIONS) == [(n,) for n in range(1, version + 1)]
 
 
@@ -119,7 +119,7 @@ async def test_a_writer_brings_it_up(old: tuple[str, int]) -> None:
         assert execute(where, VERSIONS) == ALL_VERSIONS
         assert await ledger.load() == ROWS
         assert money(await ledger.submissions()) == BOOK
-        assert await ledger.totals() == Book(await ledger.submissions()).totals()
+        assert await ledger.totals() == Spending(await ledger.submissions()).totals()
         await ledger.commit(ROWS[0], ROWS[0].evolve(State.SUBMITTING))
     async with await Ledger.open(where, read_only=True) as reader:
         assert (await reader.counts())[State.SUBMITTING] == 1

@@ -25,8 +25,8 @@ from pipeline.client import (
 )
 from pipeline.client.catalog import Catalog
 from pipeline.download.guarded_session import open_session
-from pipeline.download.http import OpenBody, Unreachable, open_body
 from pipeline.download.redirects import ForbiddenUrl as RefusedPlace
+from pipeline.download.resumable_get import OpenBody, Unreachable, open_body
 from pipeline.errors import UsageError
 from tests.integration.connect_proxy import ConnectProxy, make_certificate, server_tls_context
 from tests.integration.ports import free_port

@@ -25,7 +25,7 @@ _RESULT: Final = "pipeline/client/create_result.py"
 _CLIENT: Final = "pipeline/client/client.py"
 _BACKEND: Final = "pipeline/ledger/backend.py"
 _LEDGER: Final = "pipeline/ledger/ledger.py"
-_BOOK: Final = "pipeline/ledger/book.py"
+_SPENDING: Final = "pipeline/ledger/spending.py"
 _STAGING: Final = "pipeline/storage/local_staging.py"
 _PROOF: Final = "pipeline/reconcile/absence_proof.py"
 _CONFIRM: Final = "pipeline/poll/confirmation.py"
@@ -59,7 +59,7 @@ _LOCK: Final = _at("life", "folder lock lost")
 _BACKUP: Final = _at("life", "restored ledger")
 _CLOCKS: Final = _at("life", "clock forwards", "clock backwards")
 
-_BOTH: Final = "submission: Submission, evidence: Evidence"
+_BOTH: Final = "submission: SubmissionInDoubt, evidence: Evidence"
 
 MUTANTS: Final = (
     # The intent before the create.
@@ -83,11 +83,11 @@ MUTANTS: Final = (
     # The ledger.
     Mutant("a step ignores the version", "pipeline/ledger/statements.py", '(records.c.version == bindparam("b_version"))', '(records.c.version >= bindparam("b_version"))', _LOCK),
     Mutant("a conflict counts as made", _BACKEND, "outcomes.append(update.after if committed else Conflict(update.after.key))", "outcomes.append(update.after)", _LOCK),
-    Mutant("the book of money is not written", _BACKEND, "for update in updates if update.entry is not None]", "for update in updates if False]", _KILLED),
+    Mutant("the record of spending is not written", _BACKEND, "for update in updates if update.entry is not None]", "for update in updates if False]", _KILLED),
     Mutant("a lost compare-and-set goes unnoticed", _BACKEND, "            if cursor.rowcount != len(batch):", "            if False:", _LOCK),
-    Mutant("doubt gives its money back", _BOOK, 'SubmissionState.MAYBE_SPENT, "in doubt"', 'SubmissionState.RELEASED, "in doubt"', _DOUBT),
-    Mutant("resubmitting gives money back (C12)", _BOOK, "SubmissionState.MAYBE_SPENT if gave_up", "SubmissionState.RELEASED if gave_up", _DOUBT + _at("user", "resubmit in doubt")),
-    Mutant("a generation sets nothing aside (C13)", _BOOK, "SubmissionState.SPENT if charged else SubmissionState.RESERVED", "SubmissionState.SPENT if charged else SubmissionState.RELEASED", _KILLED),
+    Mutant("doubt gives its money back", _SPENDING, 'SubmissionState.MAYBE_SPENT, "in doubt"', 'SubmissionState.RELEASED, "in doubt"', _DOUBT),
+    Mutant("resubmitting gives money back (C12)", _SPENDING, "SubmissionState.MAYBE_SPENT if gave_up", "SubmissionState.RELEASED if gave_up", _DOUBT + _at("user", "resubmit in doubt")),
+    Mutant("a generation sets nothing aside (C13)", _SPENDING, "SubmissionState.SPENT if charged else SubmissionState.RESERVED", "SubmissionState.SPENT if charged else SubmissionState.RELEASED", _KILLED),
     Mutant("a budget takes one more", "pipeline/submit/budget.py", "self._committed() - replaced + price > self._limit", "self._committed() - replaced > self._limit", _ANYTHING),
     # Files.
     Mutant("no fsync of a video", _STAGING, "        os.fsync(self._fd)\n", "", _ANYTHING),
@@ -109,7 +109,7 @@ MUTANTS: Final = (
     Mutant("absence by one pass (A4)", _PROOF, *_premise("passes", "evidence: Evidence"), _DOUBT + _BEHIND),
     Mutant("a pass before the row was due counts", _PROOF, "submission.sent_at is None or (evidence.elapsed_s or 0.0) >= nearly_s", "True", _DOUBT + _BEHIND),
     Mutant("absence in another key's log (A1)", _PROOF, *_premise("key", _BOTH), _DOUBT + _at("life", "key rotated")),
-    Mutant("absence in a log that stands still (A3)", _PROOF, *_premise("after", _BOTH), _DOUBT + _at("life", "log stands still")),
+    Mutant("absence in a log that stands still (A3)", _PROOF, *_premise("log_advanced", _BOTH), _DOUBT + _at("life", "log stands still")),
     Mutant("absence in a log that was not read to its end", _PROOF, *_premise("pages", "evidence: Evidence"), _DOUBT + _at("log", "500", "reset")),
     Mutant("absence by this machine's clock (A2)", "pipeline/reconcile/reconciler.py", "clock, now = self.clock(), self.api.vendor_now()", "clock, now = self.clock(), self.wall()", _DOUBT + _CLOCKS),
     Mutant("a create is dated by this machine's clock (A2)", _CREATE, "vendor_sent_at=self._api.vendor_now(),", "vendor_sent_at=self._wall(),", _DOUBT + _CLOCKS),

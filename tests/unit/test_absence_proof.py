@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pipeline.client import LogRow
-from pipeline.reconcile.absence_proof import prove_absence, starts_absence
+from pipeline.reconcile.absence_proof import is_first_absence, prove_absence
 from pipeline.reconcile.charges import Charge, Charges
-from pipeline.reconcile.evidence import Evidence, Missing, Premise, Submission, Witness
+from pipeline.reconcile.evidence import Evidence, Missing, Premise, SubmissionInDoubt, Witness
 from pipeline.reconcile.request_log import AnonymousRow, LogPass
 from tests.unit.vendor_history import iso
 
@@ -21,7 +21,7 @@ DAY_S = 86_400.0
 SENT_AT = NOW - 3000.0
 URL = "https://api.example.com"
 
-SUBMISSION = Submission("c-row", "key", URL, "m", SENT_AT, SENT_AT + 7, NOW - 1000, order=1)
+SUBMISSION = SubmissionInDoubt("c-row", "key", URL, "m", SENT_AT, SENT_AT + 7, NOW - 1000, order=1)
 WITNESS = Witness("c-other", "g-other", "key", URL, SENT_AT + 100, due=True, charged=True, order=2)
 OTHER_ROW = LogRow("c-other", "g-other", succeeded=True, created=iso(SENT_AT + 100))
 LOG = LogPass(
@@ -42,11 +42,11 @@ def with_log(**facts: Any) -> Evidence:
     return replace(EVIDENCE, log=replace(LOG, **facts))
 
 
-def premises(submission: Submission, evidence: Evidence) -> set[Premise]:
+def premises(submission: SubmissionInDoubt, evidence: Evidence) -> set[Premise]:
     return {missing.premise for missing in prove_absence(submission, evidence)}
 
 
-def only_missing(submission: Submission, evidence: Evidence) -> Missing:
+def only_missing(submission: SubmissionInDoubt, evidence: Evidence) -> Missing:
     [missing] = prove_absence(submission, evidence)
     return missing
 
@@ -55,7 +55,7 @@ def test_proof_that_is_complete() -> None:
     assert prove_absence(SUBMISSION, EVIDENCE) == ()
 
 
-BROKEN: list[tuple[str, Submission, Evidence, Premise]] = [
+BROKEN: list[tuple[str, SubmissionInDoubt, Evidence, Premise]] = [
     ("another key", replace(SUBMISSION, key_id="rotated"), EVIDENCE, Premise.KEY),
     ("unknown key", replace(SUBMISSION, key_id=""), EVIDENCE, Premise.KEY),
     ("another address", replace(SUBMISSION, api_url="https://other"), EVIDENCE, Premise.KEY),
@@ -84,8 +84,8 @@ BROKEN: list[tuple[str, Submission, Evidence, Premise]] = [
         Premise.CLOCK,
     ),
     ("a log ahead of the vendor's clock", SUBMISSION, with_log(newest=NOW + HOUR_S), Premise.CLOCK),
-    ("a log that may stand still", SUBMISSION, with_log(newest=SENT_AT + 200), Premise.AFTER),
-    ("no witness after it", SUBMISSION, replace(EVIDENCE, witnesses=()), Premise.AFTER),
+    ("a log that may stand still", SUBMISSION, with_log(newest=SENT_AT + 200), Premise.LOG_ADVANCED),
+    ("no witness after it", SUBMISSION, replace(EVIDENCE, witnesses=()), Premise.LOG_ADVANCED),
     ("one pass", SUBMISSION, replace(EVIDENCE, apart_s=None), Premise.PASSES),
     ("two passes at once", SUBMISSION, replace(EVIDENCE, apart_s=WAIT_S * 0.09), Premise.PASSES),
     ("too soon", SUBMISSION, replace(EVIDENCE, elapsed_s=WAIT_S - 1), Premise.TIME),
@@ -97,7 +97,7 @@ BROKEN: list[tuple[str, Submission, Evidence, Premise]] = [
     ("submission", "evidence", "premise"), [case[1:] for case in BROKEN], ids=[c[0] for c in BROKEN]
 )
 def test_premise_that_is_taken_away_is_missing_and_says_what_supplies_it(
-    submission: Submission, evidence: Evidence, premise: Premise
+    submission: SubmissionInDoubt, evidence: Evidence, premise: Premise
 ) -> None:
     missing = only_missing(submission, evidence)
     assert missing.premise is premise
@@ -121,7 +121,7 @@ def test_windows_that_touch_cover_together() -> None:
 
 def test_witness_of_another_key_neither_helps_nor_hides() -> None:
     stranger = replace(WITNESS, key_id="rotated")
-    assert premises(SUBMISSION, replace(EVIDENCE, witnesses=(stranger,))) == {Premise.AFTER}
+    assert premises(SUBMISSION, replace(EVIDENCE, witnesses=(stranger,))) == {Premise.LOG_ADVANCED}
     hidden = replace(with_log(rows={}), witnesses=(stranger,), charges=CHARGES)
     assert prove_absence(SUBMISSION, hidden) == ()
 
@@ -155,7 +155,7 @@ def test_charges_that_everything_known_explains_complete_the_proof() -> None:
 )
 def test_charges_that_do_not_agree_leave_it_open(charges: Charges | None, waits: bool) -> None:
     missing = only_missing(SUBMISSION, replace(STILL, charges=charges))
-    assert missing.premise is Premise.AFTER
+    assert missing.premise is Premise.LOG_ADVANCED
     assert (missing.wait_s is not None) is waits
 
 
@@ -171,7 +171,7 @@ def test_api_without_transactions_leaves_it_to_a_witness_after_the_submission() 
     before = replace(WITNESS, sent_at=SENT_AT - 100, order=0)
     times = {"c-other": SENT_AT - 100}
     evidence = replace(STILL, charges=charges, witnesses=(before,), log=replace(STILL.log, times=times))
-    assert only_missing(SUBMISSION, evidence).premise is Premise.AFTER
+    assert only_missing(SUBMISSION, evidence).premise is Premise.LOG_ADVANCED
 
 
 def test_order_of_one_process_stands_in_for_a_vendor_without_a_clock() -> None:
@@ -182,7 +182,7 @@ def test_order_of_one_process_stands_in_for_a_vendor_without_a_clock() -> None:
         log, WAIT_S, 3000.0, 1000.0, None, (witness,), Charges(error="HTTP 404", not_offered=True)
     )
     assert prove_absence(undated, evidence) == ()
-    assert premises(replace(undated, order=3), evidence) == {Premise.AFTER}
+    assert premises(replace(undated, order=3), evidence) == {Premise.LOG_ADVANCED}
 
 
 # Submissions that retention may have cut off.
@@ -202,10 +202,12 @@ OLD_EVIDENCE = replace(EVIDENCE, log=OLD_LOG, witnesses=(OLD_WITNESS,))
 def test_old_submission_needs_something_from_before_it() -> None:
     assert prove_absence(OLD, OLD_EVIDENCE) == ()
     cut = replace(OLD_EVIDENCE, log=replace(OLD_LOG, oldest=OLD_AT + 100))
-    assert only_missing(OLD, cut).premise is Premise.AFTER
+    assert only_missing(OLD, cut).premise is Premise.LOG_ADVANCED
     late = Charges((Charge("g-other", OLD_AT + 400), Charge("g-late", NOW - 5)))
     known = frozenset({"g-other", "g-late", "g-early"})
-    assert only_missing(OLD, replace(cut, charges=late, known_generations=known)).premise is Premise.AFTER
+    assert (
+        only_missing(OLD, replace(cut, charges=late, known_generations=known)).premise is Premise.LOG_ADVANCED
+    )
     whole = Charges((*late.charges, Charge("g-early", OLD_AT - 5)))
     assert prove_absence(OLD, replace(cut, charges=whole, known_generations=known)) == ()
 
@@ -243,10 +245,10 @@ def test_submission_that_only_the_local_clock_dates_needs_a_wide_window() -> Non
     ],
 )
 def test_first_pass_counts_when_the_log_could_have_shown_the_row(evidence: Evidence, starts: bool) -> None:
-    assert starts_absence(SUBMISSION, evidence) is starts
+    assert is_first_absence(SUBMISSION, evidence) is starts
 
 
 def test_an_undated_submission_is_dated_by_the_first_pass_that_does_not_show_it() -> None:
     undated = replace(SUBMISSION, sent_at=None, absent_since=None)
     wide = with_log(windows=((NOW - 7 * DAY_S, float("inf")),))
-    assert starts_absence(undated, replace(wide, elapsed_s=None))
+    assert is_first_absence(undated, replace(wide, elapsed_s=None))

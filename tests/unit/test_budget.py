@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.ledger.book import Submission, SubmissionState
-from pipeline.ledger.totals import Book, Totals
+from pipeline.ledger.spending import Submission, SubmissionState
+from pipeline.ledger.totals import Spending, Totals
 from pipeline.model import State
 from pipeline.submit.budget import Budget
 from tests.unit.sample_rows import row
@@ -118,20 +118,20 @@ def test_many_unknown_costs_are_named_by_the_first() -> None:
 def test_one_generation_counts_once_however_many_entries_name_it() -> None:
     doubt = entry("doubt", MAYBE, 1.2)
     adopted = entry("adopted", RESERVED, 1.2, generation_id="g")
-    assert Book([doubt, adopted]).totals() == Totals(open_usd=1.2, maybe_usd=1.2)
-    book = Book([doubt, adopted, replace(doubt, generation_id="g")])
-    assert (book.committed, book.totals().committed_usd) == (1_200_000, 1.2)
-    book.put(replace(adopted, state=SPENT, usd=1.0))
-    assert book.committed == 1_200_000
-    book.put(replace(doubt, state=SPENT, usd=1.0))
-    assert (book.committed, book.totals()) == (1_000_000, Totals(spent_usd=1.0))
+    assert Spending([doubt, adopted]).totals() == Totals(open_usd=1.2, maybe_usd=1.2)
+    spending = Spending([doubt, adopted, replace(doubt, generation_id="g")])
+    assert (spending.committed, spending.totals().committed_usd) == (1_200_000, 1.2)
+    spending.put(replace(adopted, state=SPENT, usd=1.0))
+    assert spending.committed == 1_200_000
+    spending.put(replace(doubt, state=SPENT, usd=1.0))
+    assert (spending.committed, spending.totals()) == (1_000_000, Totals(spent_usd=1.0))
 
 
 def test_what_is_spent_stays_spent_and_what_is_known_stays_known() -> None:
-    book = Book([entry("e", SPENT, 2.0, usd=1.2)])
-    book.put(entry("e", RELEASED))
-    book.put(entry("e", RESERVED))
-    assert (book.committed, book.totals()) == (1_200_000, Totals(spent_usd=1.2))
+    spending = Spending([entry("e", SPENT, 2.0, usd=1.2)])
+    spending.put(entry("e", RELEASED))
+    spending.put(entry("e", RESERVED))
+    assert (spending.committed, spending.totals()) == (1_200_000, Totals(spent_usd=1.2))
 
 
 def test_totals_tell_confirmed_from_assumed() -> None:
@@ -143,7 +143,7 @@ def test_totals_tell_confirmed_from_assumed() -> None:
         entry("e", RELEASED, 9.0),
         entry("f", SPENT),
     ]
-    totals = Book(entries).totals()
+    totals = Spending(entries).totals()
     assert totals == Totals(1.2, 1.6, 1.0, 0.5, unpriced=1)
     assert totals.committed_usd == pytest.approx(4.3)
 

@@ -2,7 +2,7 @@
 
 Runs, kills, lost answers, refusals, generations that fail, edits, removals, rows in doubt given up and sent
 again, retries, adoptions, and prices that nobody knows until the user assumes one. Everything is decided by
-the product's own rules; only the ledger (a dict and a `Book`) and the vendor are models.
+the product's own rules; only the ledger (a dict and a `Spending`) and the vendor are models.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from pipeline.client.responses import GenerationStatus, Phase
-from pipeline.ledger.book import book_change
-from pipeline.ledger.totals import Book, Totals
+from pipeline.ledger.spending import spending_change
+from pipeline.ledger.totals import Spending, Totals
 from pipeline.model import Failure, Job, Record, State, Transition
 from pipeline.plan import RetrySelection, make_plan
 from pipeline.poll.apply_status import mark_failed, mark_ready
@@ -49,7 +49,7 @@ class History:
     chance: random.Random
     vendor: Vendor = field(default_factory=Vendor)
     records: dict[str, Record] = field(default_factory=dict)
-    book: Book = field(default_factory=Book)
+    spending: Spending = field(default_factory=Spending)
     rows: list[tuple[str, int]] = field(default_factory=lambda: [(f"r{n}", 0) for n in range(6)])
     lost: dict[str, str | None] = field(default_factory=dict)
     sent: int = 0
@@ -63,8 +63,8 @@ class History:
         """Make a step durable, and its entry with it."""
         self.records[after.key] = after
         self.steps.append(Transition(before, after))
-        if (entry := book_change(before, after)) is not None:
-            self.book.put(entry)
+        if (entry := spending_change(before, after)) is not None:
+            self.spending.put(entry)
         return after
 
     def edit(self) -> None:
@@ -115,8 +115,8 @@ class History:
             return self.price(key.partition("@")[0]) or assumed
 
         if self.chance.random() < 0.3:
-            self.adopt(Budget(limit, self.book, lambda key: price_of(key) or ASSUMED))
-        budget = Budget(limit, self.book, price_of)
+            self.adopt(Budget(limit, self.spending, lambda key: price_of(key) or ASSUMED))
+        budget = Budget(limit, self.spending, price_of)
         for _ in range(self.chance.randrange(40)):
             if self.chance.random() < 0.03:
                 return
@@ -209,7 +209,7 @@ def test_the_vendor_never_charges_more_than_the_budget(block: int) -> None:
             history.plan()
             history.run(limit)
             assert history.vendor.committed() <= limit + 1e-9, f"seed {seed}"
-            confirmed = history.book.totals().spent_usd
+            confirmed = history.spending.totals().spent_usd
             assert confirmed >= spent.spent_usd, f"seed {seed}: money was forgotten"
-            spent = history.book.totals()
+            spent = history.spending.totals()
             history.edit()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.client import LogRow
-from pipeline.ledger.book import Submission, SubmissionState
+from pipeline.ledger.spending import Submission, SubmissionState
 from pipeline.model import Record, State
 from pipeline.results.cost_audit import audit_costs, learned_entries
 from pipeline.submit.create import correlation_id

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.download.http import Unreachable, UrlExpired
 from pipeline.download.redirects import ForbiddenUrl
 from pipeline.download.response_headers import (
     ByteRange,
@@ -14,6 +13,7 @@ from pipeline.download.response_headers import (
     parse_byte_range,
     unsatisfied_total,
 )
+from pipeline.download.resumable_get import Unreachable, UrlExpired
 from pipeline.download.retry_state import DownloadLimits, RetryState
 from pipeline.download.stall import StallDetector
 

@@ -140,7 +140,7 @@ def test_beyond_the_limit_there_is_one_probe_at_a_time() -> None:
     assert gate.start_delay_s(5.0, 12) == 0.0
     gate.on_started(5.0)
     assert gate.start_delay_s(5.0, 12) == inf
-    gate.on_ended(5.1)
+    gate.on_create_ended(5.1)
     assert gate.start_delay_s(5.1, 12) == 0.0
 
 
@@ -275,7 +275,7 @@ class ConcurrencyLimitMachine(RuleBasedStateMachine):
             self.in_flight += 1
             self.limit.on_accepted(self.now, self.in_flight)
         elif how == "ended":
-            self.limit.on_ended(self.now)
+            self.limit.on_create_ended(self.now)
         else:
             told = 20.0 if how == "told" else None
             self.shut_until = max(self.shut_until, self.now + (told or 0.0))

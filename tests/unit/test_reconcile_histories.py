@@ -21,7 +21,8 @@ async def test_no_history_pays_twice_and_honest_vendor_settles_every_row() -> No
 
 
 @pytest.mark.parametrize(
-    "premise", ["check_key", "check_pages", "check_hidden", "check_after", "check_charges", "check_time"]
+    "premise",
+    ["check_key", "check_pages", "check_witnesses", "check_log_advanced", "check_charges", "check_time"],
 )
 async def test_without_a_premise_some_history_pays_twice(
     premise: str, monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,4 @@
-"""The book of money: what each step of a record adds to it, and that nothing leaves it without a proof."""
+"""The record of spending: what each transition adds to it, and that nothing leaves it without a proof."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.ledger.book import Submission, SubmissionState, book_change, submission_id
-from pipeline.ledger.totals import Book, totals_of
+from pipeline.ledger.spending import Submission, SubmissionState, spending_change, submission_id
+from pipeline.ledger.totals import Spending, totals_of
 from pipeline.model import Failure, Record, State
 from pipeline.plan import mark_interrupted, mark_resubmitted, mark_retried
 from pipeline.reconcile.judge import mark_never_accepted
@@ -52,7 +52,7 @@ def failed(code: str, **changes: object) -> Record:
     ],
 )
 def test_what_a_step_makes_of_an_entry(before: Record, after: Record, state: str) -> None:
-    entry = book_change(before, after)
+    entry = spending_change(before, after)
     assert entry is not None
     assert (entry.id, entry.job_key, entry.state) == ("vb.l.a.1", "a@f00d", state)
 
@@ -70,7 +70,7 @@ def test_what_a_step_makes_of_an_entry(before: Record, after: Record, state: str
     ],
 )
 def test_a_step_that_moves_no_money_writes_no_entry(before: Record, after: Record) -> None:
-    assert book_change(before, after) is None
+    assert spending_change(before, after) is None
 
 
 def test_an_adopted_generation_is_an_entry_of_its_own() -> None:
@@ -83,11 +83,11 @@ def test_an_adopted_generation_is_an_entry_of_its_own() -> None:
         failure=None,
         reserved_usd=0.8,
     )
-    entry = book_change(paid, adopted)
+    entry = spending_change(paid, adopted)
     assert entry is not None
     assert (entry.id, entry.state, entry.reserved_usd, entry.usd) == ("adopted:g2", "reserved", 0.8, None)
     ready = adopted.evolve(State.READY, finished_at=9.0, completed_at=9.0, usd_spent=2.0)
-    entry = book_change(adopted, ready)
+    entry = spending_change(adopted, ready)
     assert entry is not None
     assert (entry.id, entry.state, entry.usd) == (submission_id(adopted), SubmissionState.SPENT, 0.8)
 
@@ -95,7 +95,7 @@ def test_an_adopted_generation_is_an_entry_of_its_own() -> None:
 def test_a_second_submission_counts_only_what_it_cost_itself() -> None:
     second = replace(SENT, usd_spent=1.2, earlier_usd=1.2, correlation_id="vb.l.a.2")
     unknown = mark_generating(second, "g2", 6.0).evolve(State.READY, completed_at=9.0)
-    entry = book_change(mark_generating(second, "g2", 6.0), unknown)
+    entry = spending_change(mark_generating(second, "g2", 6.0), unknown)
     assert entry is not None
     assert (entry.state, entry.usd, entry.reserved_usd) == (SubmissionState.SPENT, None, 1.2)
 
@@ -123,4 +123,6 @@ def test_sums_of_what_is_alike_are_those_of_the_entries(entries: list[Submission
     alike = Counter((str(one.state), one.usd, one.credits, one.reserved_usd) for one in entries)
     names = Counter(one.generation_id for one in entries if one.generation_id)
     shared = [one for one in entries if names[one.generation_id] > 1]
-    assert totals_of([(*group, count) for group, count in alike.items()], shared) == Book(entries).totals()
+    assert (
+        totals_of([(*group, count) for group, count in alike.items()], shared) == Spending(entries).totals()
+    )

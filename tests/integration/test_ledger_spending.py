@@ -1,4 +1,4 @@
-"""The book of money on disk: what the steps wrote is what the rule says, in both kinds of ledger."""
+"""The spending of money on disk: what the steps wrote is what the rule says, in both kinds of ledger."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from pipeline.errors import Conflict
 from pipeline.ledger import Ledger
-from pipeline.ledger.book import SubmissionState
-from pipeline.ledger.totals import Book
+from pipeline.ledger.spending import SubmissionState
+from pipeline.ledger.totals import Spending
 from pipeline.model import State
 from pipeline.plan import mark_interrupted, mark_resubmitted
 from pipeline.sandbox import Fault
@@ -40,8 +40,8 @@ async def test_the_book_on_disk_is_the_book_of_the_rule(kind: str, tmp_path: Pat
     async with await Ledger.open(where, read_only=True) as reader:
         entries = await reader.submissions()
     assert len(entries) > 20
-    assert {entry.id: entry for entry in entries} == {entry.id: entry for entry in history.book}
-    assert Book(entries).totals() == history.book.totals()
+    assert {entry.id: entry for entry in entries} == {entry.id: entry for entry in history.spending}
+    assert Spending(entries).totals() == history.spending.totals()
 
 
 @KINDS

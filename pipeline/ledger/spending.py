@@ -1,8 +1,8 @@
-"""The book of money: one entry for each submission, never erased by what becomes of its row. Pure.
+"""What was spent: one entry for each submission, never erased by what becomes of its row. Pure.
 
-`book_change` derives an entry from the step of a record, and the ledger writes both in one transaction, so
-that no caller can forget it. Money leaves the book (`released`) only by proof: an answer that is known to
-refuse, a submission proven absent from the vendor's log, a generation that the vendor calls failed.
+`spending_change` derives an entry from a transition, and the ledger writes both in one transaction, so that
+no caller can forget it. Money is let go of (`released`) only by proof: an answer that is known to refuse, a
+submission proven absent from the vendor's log, a generation that the vendor calls failed.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def submission_id(record: Record) -> str:
     return f"{record.key}/{record.intent}"
 
 
-def book_change(before: Record, after: Record) -> Submission | None:
+def spending_change(before: Record, after: Record) -> Submission | None:
     """Return the entry that a step of a record adds or changes, None when no money moves."""
     if before.state in _UNANSWERED and after.state is State.PENDING:
         return _left_unanswered(before, after)

@@ -31,7 +31,7 @@ REFUSALS: Final = 3
 
 
 @dataclass(slots=True)
-class ReconcileWait:
+class IdleTimeout:
     """What each row in doubt lacked at the last pass, and until when it is worth waiting for.
 
     `wait_s` is how long absence takes to prove anything, `limit_s` the user's own limit, or None;

@@ -44,7 +44,7 @@ def make_record(name: str, n: int) -> Record:
         position=n,
         model="google/veo-3.1-i2v-fast",
         body=json.dumps(body),
-        image_url=image_url,
+        manifest_image=image_url,
         prompt=prompt,
         file_stem=f"{name}-{n}",
         line=n + 5,
@@ -60,7 +60,9 @@ async def run_row(ledger: Ledger, record: Record, latencies_s: list[float]) -> N
         record = await ledger.commit(record, record.evolve(state, **changes))
         latencies_s.append(time.perf_counter() - began)
 
-    await to(State.SUBMITTING, intent=1, attempts=1, correlation_id=f"abc.{record.id}.1", submitted_at=1.5e9)
+    await to(
+        State.SUBMITTING, submission_no=1, attempts=1, correlation_id=f"abc.{record.id}.1", submitted_at=1.5e9
+    )
     await to(State.GENERATING, generation_id=f"812dcc2d-05ba-4ea4-bd79-062be27269c3:{record.id}")
     await to(State.READY, video_url=f"https://cdn.example.com/{record.id}.mp4?X-Amz-Signature={'0' * 64}")
     await to(State.DONE, artifact=Artifact(f"videos/{record.id}.mp4", 4_000_000, "a" * 64, MEDIA))

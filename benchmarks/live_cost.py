@@ -136,7 +136,7 @@ def record_in_flight(n: int) -> Record:
     record = make_record("take", n)
     return record.evolve(
         State.GENERATING,
-        intent=1,
+        submission_no=1,
         attempts=1,
         correlation_id=f"vb.0123456789ab.{record.id}.0123456789abcdef.1",
         generation_id=f"812dcc2d-05ba-4ea4-bd79-{n:012}:google/veo-3.1-i2v-fast",

@@ -37,11 +37,11 @@ def record(n):
     body = json.dumps({"model": "google/veo-3.1-i2v-fast", "duration": 8, "resolution": "1080p"})
     facts = {
         "key": f"job-{n}@f{n}", "id": f"job-{n}", "fingerprint": f"f{n}", "position": n, "body": body,
-        "model": "google/veo-3.1-i2v-fast", "image_url": "https://example.com/mona.jpg", "line": 4 + 4 * n,
+        "model": "google/veo-3.1-i2v-fast", "manifest_image": "https://example.com/mona.jpg",
         "prompt": f"The wave breaks over the boats, take by take, in a soft evening light. Prompt {n}.",
         "state": State.DONE, "submitted_at": 1.79e9 + n, "accepted_at": 1.79e9 + n, "polls": 3, "attempts": 1,
         "finished_at": 1.79e9 + n + 90, "downloaded_at": 1.79e9 + n + 92, "usd_spent": 1.2,
-        "artifact": artifact,
+        "artifact": artifact, "line": 4 + 4 * n,
     }
     return Record(**{name: value for name, value in facts.items() if name in fields})
 rows = [record(n) for n in range(int(sys.argv[1]))]

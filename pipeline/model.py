@@ -108,7 +108,7 @@ class Job:
         return value if isinstance(value, str) else ""
 
     @property
-    def image_url(self) -> str:
+    def manifest_image(self) -> str:
         """The image as the manifest names it: an address, a path, or the beginning of a `data:` URI."""
         value = self.image or self.body.get("image_url", "")
         return value if isinstance(value, str) else ""
@@ -187,10 +187,11 @@ class Record:
     """All that the ledger knows of one job. Times are seconds since the epoch (UTC), money is USD.
 
     `position` is the row's place in the manifest's order, or -1 once the row was removed from it.
-    `intent` counts the submissions committed for the job (each has its own correlation id); `attempts`
-    counts those that were not merely throttled. `submitted_at` is when the last one was committed,
-    `doubted_at` when its answer was given up. `not_yet_at` is the last poll that found the generation
-    unfinished, `finished_at` the poll that found it finished.
+    `manifest_image` is the image as the manifest names it, which the table and the page show; what create is
+    sent stands in `body`. `submission_no` is the number of the last submission that was committed, 0 before
+    the first (each has its own correlation id); `attempts` counts those that were not merely throttled.
+    `submitted_at` is when the last one was committed, `doubted_at` when its answer was given up. `not_yet_at`
+    is the last poll that found the generation unfinished, `finished_at` the poll that found it finished.
 
     `key_id` is a salted hash of the API key that sent the last submission, "" when unknown (ledgers of an
     earlier version); `api_url` is where it was sent. `vendor_sent_at` (the last submission) and
@@ -208,7 +209,7 @@ class Record:
     position: int
     model: str
     body: str
-    image_url: str
+    manifest_image: str
     prompt: str
     file_stem: str = ""
     line: int = 0
@@ -217,7 +218,7 @@ class Record:
     pick_note: str = ""
     state: State = State.PENDING
     version: int = 0
-    intent: int = 0
+    submission_no: int = 0
     attempts: int = 0
     faults: int = 0
     correlation_id: str = ""

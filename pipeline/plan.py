@@ -105,7 +105,7 @@ def make_plan(
     for record in list(records.values()):
         after = _planned_transition(record, retry or RetrySelection(), resubmit_in_doubt=resubmit_in_doubt)
         if (job := present.get(record.key)) is not None and _was_renamed(record, job):
-            after = replace(after or record.evolve(record.state), image_url=job.image_url)
+            after = replace(after or record.evolve(record.state), manifest_image=job.manifest_image)
         if after is not None:
             transitions.append((record, after))
             records[record.key] = after
@@ -154,7 +154,7 @@ def wanted_stem(template: str, job: Job) -> str:
         fingerprint=job.fingerprint,
         model=job.model,
         prompt=job.prompt,
-        image=image_stem(job.image_url),
+        image=image_stem(job.manifest_image),
         fields=body,
     )
     return stem if job.take == 1 else safe_stem(f"{stem}.{job.take}")
@@ -170,7 +170,7 @@ def new_record(job: Job, stem: str) -> Record:
         line=job.line,
         model=job.model,
         body=json.dumps(job.body, ensure_ascii=False, separators=(",", ":")),
-        image_url=job.image_url,
+        manifest_image=job.manifest_image,
         prompt=job.prompt,
         file_stem=stem,
         take=job.take,
@@ -195,7 +195,7 @@ def _planned_transition(record: Record, retry: RetrySelection, *, resubmit_in_do
 
 def _was_renamed(record: Record, job: Job) -> bool:
     """Tell whether a row's picture is a file that has another name now: its content is what it was."""
-    return bool(image_sha256(record.body)) and record.image_url != job.image_url
+    return bool(image_sha256(record.body)) and record.manifest_image != job.manifest_image
 
 
 def mark_interrupted(record: Record) -> Record:

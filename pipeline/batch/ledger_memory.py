@@ -54,15 +54,15 @@ class LedgerMemory:
 
     def __init__(self, api: Api, identity: str, runs: int, records: Sequence[Record]) -> None:
         self._api, self._identity, self._runs = api, identity, runs
-        self._submissions = sum(record.intent for record in records)
+        self._submissions = sum(record.submission_no for record in records)
         before = read_memory(identity)
         self._key_ids = {key_id(api.key.secret, identity), *(before.key_ids if before is not None else ())}
         self._written_at = 0.0
         self.save()
 
     def on_transition(self, before: Record, after: Record) -> None:
-        if after.intent > before.intent:
-            self._submissions += after.intent - before.intent
+        if after.submission_no > before.submission_no:
+            self._submissions += after.submission_no - before.submission_no
             if system.monotonic() - self._written_at >= WRITE_INTERVAL_S:
                 self.save()
 
@@ -148,7 +148,7 @@ async def recall_forgotten(
             "the ledger may be an older copy, whose open rows may be paid for, and the vendor's "
             f"log cannot be read: {error}. Nothing was submitted: run again when it can",
         )
-    if memory is not None and sum(record.intent for record in recovered) < memory.submissions:
+    if memory is not None and sum(record.submission_no for record in recovered) < memory.submissions:
         recall = replace(recall, key_ids=recall.key_ids | {key_id})
         await recall.write(ledger)
         if obstacle := recall.obstacle(memory, now, wait_s):

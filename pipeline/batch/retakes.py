@@ -164,7 +164,7 @@ def _next_takes(jobs: Iterable[Job], records: Iterable[Record]) -> dict[str, int
     for job in jobs:
         highest[job.row_id] = max(highest[job.row_id], job.take)
     for record in records:
-        if record.position >= 0 or record.intent:
+        if record.position >= 0 or record.submission_no:
             highest[record.row_id] = max(highest[record.row_id], record.take)
     return {
         row_id: next(number for number in count(take + 1) if f"{row_id}.{number}" not in own_ids)

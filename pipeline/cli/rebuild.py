@@ -137,7 +137,7 @@ def _steps(record: Record, row: Row, artifact: Artifact | None) -> Iterator[Reco
             correlation_id=correlation,
             submitted_at=sent_at or system.wall(),
             accepted_at=sent_at or system.wall(),
-            intent=submissions or 1,
+            submission_no=submissions or 1,
             attempts=int(row.get("attempts") or 1),
             polls=int(row.get("polls") or 0),
             usd_spent=_number(row.get("usd_spent")),
@@ -156,12 +156,12 @@ def _steps(record: Record, row: Row, artifact: Artifact | None) -> Iterator[Reco
             State.SUBMITTING,
             correlation_id=correlation,
             submitted_at=sent_at or system.wall(),
-            intent=submissions or 1,
+            submission_no=submissions or 1,
         )
         yield record
         yield record.evolve(State.IN_DOUBT, doubted_at=sent_at or system.wall(), failure=failure)
     elif status == "failed":
-        yield record.evolve(State.FAILED, failure=failure, intent=submissions)
+        yield record.evolve(State.FAILED, failure=failure, submission_no=submissions)
 
 
 def _artifact(row: Row) -> Artifact | None:
@@ -219,7 +219,7 @@ def _adopted(record: Record, entry: LogRow) -> Record:
         State.GENERATING,
         generation_id=entry.inference_id,
         correlation_id=entry.client_request_id,
-        intent=submission_number(entry.client_request_id) or record.intent + 1,
+        submission_no=submission_number(entry.client_request_id) or record.submission_no + 1,
         submitted_at=record.submitted_at or sent_at,
         accepted_at=sent_at,
         failure=None,

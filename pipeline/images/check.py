@@ -78,7 +78,7 @@ async def check_images(
     for the network's sake.
     """
     cached = await to_thread.run_sync(_read_cache, cache_file)
-    urls = {job.image_url for job in jobs if job.image_url}
+    urls = {job.manifest_image for job in jobs if job.manifest_image}
     results: dict[str, ImageResult] = {url: head for url, head in cached.items() if url in urls}
     results |= await _fetch_all(urls - results.keys(), allow_private, timeout_s)
     await to_thread.run_sync(_write_cache, cache_file, results)
@@ -90,7 +90,7 @@ def _collect_findings(jobs: Iterable[Job], file: str, results: Mapping[str, Imag
     warnings: list[Problem] = []
     bad: set[str] = set()
     for job in jobs:
-        result = results.get(job.image_url)
+        result = results.get(job.manifest_image)
         if result is None:
             continue
         message = _find_problem(result)
@@ -100,7 +100,7 @@ def _collect_findings(jobs: Iterable[Job], file: str, results: Mapping[str, Imag
                     file,
                     job.line,
                     job.column,
-                    f"image {format_value(job.image_url)}: {message[0]}",
+                    f"image {format_value(job.manifest_image)}: {message[0]}",
                     *message[1:],
                 )
             )
@@ -108,7 +108,9 @@ def _collect_findings(jobs: Iterable[Job], file: str, results: Mapping[str, Imag
         elif isinstance(result, ImageInfo):
             mismatches = find_warnings(result, job.body.get("aspect_ratio"))
             warnings += [
-                Problem(file, job.line, job.column, f"image {format_value(job.image_url)}: {d[0]}", *d[1:])
+                Problem(
+                    file, job.line, job.column, f"image {format_value(job.manifest_image)}: {d[0]}", *d[1:]
+                )
                 for d in mismatches
             ]
     return ImageFindings(tuple(problems), tuple(warnings), frozenset(bad))

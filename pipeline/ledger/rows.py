@@ -16,11 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _NESTED_FIELDS: Final = ("failure", "artifact")
-_PLAIN_COLUMNS: Final = tuple(field.name for field in fields(Record) if field.name not in _NESTED_FIELDS)
-_N_JOB_COLUMNS: Final = _PLAIN_COLUMNS.index("state")
+_PLAIN_FIELDS: Final = tuple(field.name for field in fields(Record) if field.name not in _NESTED_FIELDS)
+_N_JOB_COLUMNS: Final = _PLAIN_FIELDS.index("state")
+
+_COLUMN_NAMES: Final = {"manifest_image": "image_url", "submission_no": "intent"}
+"""Fields whose column keeps the name that it had in the first version of the ledger."""
 
 COLUMN_TYPES: Final = {
-    field.name: str(field.type) for field in fields(Record) if field.name not in _NESTED_FIELDS
+    _COLUMN_NAMES.get(field.name, field.name): str(field.type)
+    for field in fields(Record)
+    if field.name not in _NESTED_FIELDS
 }
 """The annotation of each field that is a column as it is: `str`, `int`, `float | None`, ..."""
 
@@ -35,16 +40,18 @@ ADDED_COLUMNS: Final[Mapping[int, tuple[str, ...]]] = {
 
 COLUMN_VERSIONS: Final = {name: version for version, names in ADDED_COLUMNS.items() for name in names}
 
-JOB_COLUMNS: Final = _PLAIN_COLUMNS[:_N_JOB_COLUMNS]
+JOB_COLUMNS: Final = tuple(COLUMN_TYPES)[:_N_JOB_COLUMNS]
 """Columns that a step seldom changes: what the job is, and where it stands in the manifest."""
 
-CONTENT_COLUMNS: Final = tuple(
-    name for name in JOB_COLUMNS if name not in ("key", "position", "line", "pick", "pick_note")
+_CONTENT_FIELDS: Final = tuple(
+    name
+    for name in _PLAIN_FIELDS[:_N_JOB_COLUMNS]
+    if name not in ("key", "position", "line", "pick", "pick_note")
 )
+CONTENT_COLUMNS: Final = tuple(_COLUMN_NAMES.get(name, name) for name in _CONTENT_FIELDS)
 """Those of them that a step may change. Where a row stands changes by `set_positions` alone, and what a
 reviewer said by `set_picks`: a step made from a record of before must not take an old value back."""
 
-_PLAIN_STATE_COLUMNS: Final = _PLAIN_COLUMNS[_N_JOB_COLUMNS:]
 _FAILURE_COLUMNS: Final = ("failure_code", "failure_message", "failure_retryable")
 _ARTIFACT_COLUMNS: Final = ("artifact_path", "artifact_bytes", "artifact_sha256", "artifact_poster")
 _ORIGIN_COLUMNS: Final = ("artifact_mtime_ns", "artifact_etag", "artifact_extra")
@@ -54,7 +61,8 @@ _MEDIA_COLUMNS: Final = (
 )  # fmt: skip
 
 STATE_COLUMNS: Final = (
-    *_PLAIN_STATE_COLUMNS, *_FAILURE_COLUMNS, *_ARTIFACT_COLUMNS, *_MEDIA_COLUMNS, *_ORIGIN_COLUMNS
+    *tuple(COLUMN_TYPES)[_N_JOB_COLUMNS:],
+    *_FAILURE_COLUMNS, *_ARTIFACT_COLUMNS, *_MEDIA_COLUMNS, *_ORIGIN_COLUMNS,
 )  # fmt: skip
 """Columns that every step writes."""
 
@@ -80,11 +88,11 @@ _NO_MEDIA: Final = (None,) * len(_MEDIA_COLUMNS)
 _NO_ORIGIN: Final = (None,) * len(_ORIGIN_COLUMNS)
 
 # `_value_` is the plain text: drivers take an exact str by a much shorter way than a subclass of it.
-_plain_state_values_of: Final = attrgetter("state._value_", *_PLAIN_STATE_COLUMNS[1:])
-_job_values_of: Final = attrgetter(*JOB_COLUMNS)
-_content_values_of: Final = attrgetter(*CONTENT_COLUMNS)
+_plain_state_values_of: Final = attrgetter("state._value_", *_PLAIN_FIELDS[_N_JOB_COLUMNS + 1 :])
+_job_values_of: Final = attrgetter(*_PLAIN_FIELDS[:_N_JOB_COLUMNS])
+_content_values_of: Final = attrgetter(*_CONTENT_FIELDS)
 _INTERNED_COLUMNS: Final = tuple(
-    map(_PLAIN_COLUMNS.index, ("id", "model", "image_url", "prompt", "file_stem", "pick"))
+    map(_PLAIN_FIELDS.index, ("id", "model", "manifest_image", "prompt", "file_stem", "pick"))
 )
 
 _STATE_BY_VALUE: Final = {state.value: state for state in State}
@@ -147,7 +155,7 @@ def to_records(rows: Iterable[Sequence[Any]]) -> Iterator[Record]:
     """Make records of rows of `JOB_COLUMNS` + `STATE_COLUMNS`; texts that many rows share are kept once."""
     interned: dict[str, str] = {}
     intern = interned.setdefault
-    n_plain, n_failure = len(_PLAIN_COLUMNS), len(_PLAIN_COLUMNS) + len(_FAILURE_COLUMNS)
+    n_plain, n_failure = len(_PLAIN_FIELDS), len(_PLAIN_FIELDS) + len(_FAILURE_COLUMNS)
     for row in rows:
         values = list(row[:n_plain])
         values[_N_JOB_COLUMNS] = _STATE_BY_VALUE[values[_N_JOB_COLUMNS]]

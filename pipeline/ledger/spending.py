@@ -92,7 +92,7 @@ def submission_id(record: Record) -> str:
         return record.correlation_id
     if record.generation_id:
         return f"adopted:{record.generation_id}"
-    return f"{record.key}/{record.intent}"
+    return f"{record.key}/{record.submission_no}"
 
 
 def spending_change(before: Record, after: Record) -> Submission | None:
@@ -129,7 +129,7 @@ def upgraded(record: Record) -> Record:
 
 def entries_of(record: Record) -> Iterator[Submission]:
     """Yield the entries that an upgraded record stands for."""
-    if record.intent or record.generation_id:
+    if record.submission_no or record.generation_id:
         yield entry_of(record)
     if record.earlier_usd:
         earlier = _entry_of(record, SubmissionState.SPENT, "from an earlier version of the ledger")
@@ -180,7 +180,7 @@ def _entry_of(record: Record, state: SubmissionState, reason: str = "") -> Submi
     return Submission(
         id=submission_id(record),
         job_key=record.key,
-        submission_no=record.intent,
+        submission_no=record.submission_no,
         key_id=record.key_id,
         api_url=record.api_url,
         model=record.model,

@@ -47,7 +47,7 @@ def may_have_forgotten(
     it came from another machine, or is a copy. A batch that begins has no past; one that this machine does
     not remember, or remembers as further than the ledger is, may have one.
     """
-    submissions = sum(record.intent for record in records)
+    submissions = sum(record.submission_no for record in records)
     if memory is None:
         return uncertain or runs > 0 or submissions > 0
     return uncertain or runs < memory.runs or submissions < memory.submissions
@@ -87,11 +87,11 @@ def submission_number(correlation_id: str) -> int:
 def _with_submission(record: Record, row: LogRow) -> Record:
     """Return a row with a submission that its ledger had forgotten, and the generation of it."""
     sent_at = parse_time(row.created)
-    intent = submission_number(row.client_request_id) or record.intent + 1
+    intent = submission_number(row.client_request_id) or record.submission_no + 1
     return replace(
         mark_found(record, row.inference_id),
         correlation_id=row.client_request_id,
-        intent=max(record.intent, intent),
+        submission_no=max(record.submission_no, intent),
         attempts=record.attempts + 1,
         submitted_at=sent_at,
         accepted_at=sent_at,

@@ -163,7 +163,7 @@ def _csv_row(record: Record, sandbox: str) -> list[str | int]:
         status(record).value,
         csv_text(record.generation_id),
         csv_text(artifact.path) if artifact else "",
-        csv_text(record.image_url),
+        csv_text(record.manifest_image),
         csv_text(record.prompt),
         csv_text(record.model),
         artifact.size_bytes if artifact else "",

@@ -125,7 +125,7 @@ def client_record(record: Record, path: str) -> Record:
         position=max(0, record.position),
         model="",
         body="{}",
-        image_url="",
+        manifest_image="",
         prompt=record.prompt,
         state=State.DONE,
         artifact=artifact and replace(artifact, path=path),

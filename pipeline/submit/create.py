@@ -129,10 +129,10 @@ class Submitter:
 
     def _intent(self, record: Record, price_usd: float | None) -> Record:
         # Each submission gets a correlation id of its own: the log must tell a second one from the first.
-        submission_no = record.intent + 1
+        submission_no = record.submission_no + 1
         return record.evolve(
             State.SUBMITTING,
-            intent=submission_no,
+            submission_no=submission_no,
             correlation_id=correlation_id(self._ledger.identity, record, submission_no, self._nonce()),
             submitted_at=self._wall(),
             key_id=self._key_id,

@@ -159,7 +159,7 @@ class SubmitterPool:
 
     async def _on_picture_error(self, record: Record, error: PictureError) -> None:
         """A picture that cannot be sent is its row's failure, before anything is spent; a store's is not."""
-        run, message = self._run, f"the picture {record.image_url}: {error}"
+        run, message = self._run, f"the picture {record.manifest_image}: {error}"
         match error.kind:
             case PictureTrouble.PICTURE:
                 await self._fail(record, Failure("image", message))

@@ -286,7 +286,7 @@ def test_a_picture_of_the_disk_is_shown_by_its_thumbnail(
     thumbnail = tmp_path / thumbnail_path(sha256)
     thumbnail.parent.mkdir()
     Image.new("RGB", (96, 54), "teal").save(thumbnail)
-    rows = [done_with_clip(0, body=body, image_url="stills/my cat.heic")]
+    rows = [done_with_clip(0, body=body, manifest_image="stills/my cat.heic")]
     watched.page.goto(write_report(tmp_path, clips, rows))
     watched.page.get_by_role("button", name="Details").first.click()
     dialog = watched.page.get_by_role("dialog")
@@ -307,7 +307,7 @@ def test_a_source_image_on_a_private_host_is_not_loaded(
         "https://nas/a.jpg",
         "http://100.64.0.1/a.jpg",
     ]
-    rows = [done_with_clip(index, image_url=url) for index, url in enumerate(urls)]
+    rows = [done_with_clip(index, manifest_image=url) for index, url in enumerate(urls)]
     page.goto(write_report(tmp_path, clips, rows))
     for index in range(len(urls)):
         page.get_by_role("button", name=f"Details of job-{index}").click()

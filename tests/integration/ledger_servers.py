@@ -40,7 +40,7 @@ def make_record(name: str, position: int = 0) -> Record:
         position=position,
         model="google/veo-3.1-i2v-fast",
         body='{"prompt": "She laughs."}',
-        image_url="https://example.com/mona.jpg",
+        manifest_image="https://example.com/mona.jpg",
         prompt="She laughs.",
         file_stem=name,
         line=position + 3,
@@ -167,7 +167,9 @@ async def commit_forever(where: str) -> None:
         async def advance(record: Record) -> None:
             while True:
                 to = State.PENDING if record.state is State.SUBMITTING else State.SUBMITTING
-                record = await ledger.commit(record, record.evolve(to, intent=record.intent + 1))
+                record = await ledger.commit(
+                    record, record.evolve(to, submission_no=record.submission_no + 1)
+                )
                 os.write(1, f"{record.key} {record.version}\n".encode())
 
         async with asyncio.TaskGroup() as group:

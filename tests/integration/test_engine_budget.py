@@ -103,7 +103,7 @@ async def test_a_providers_fault_is_worth_as_many_more_generations_as_allowed(
         failed = outcome.records[0]
         assert failed.failure is not None
         assert house.sandbox_state.create_requests == (4 if failed.failure.retryable else 2)
-        assert failed.intent == house.sandbox_state.create_requests - 1
+        assert failed.submission_no == house.sandbox_state.create_requests - 1
         assert (failed.usd_spent, failed.reserved_usd) == (None, None)
         assert house.count_paid() == 1
 

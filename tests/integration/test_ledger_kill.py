@@ -46,7 +46,7 @@ async def test_what_was_committed_outlives_kill_9(where: str) -> None:
                 # What the killed process did not live to say it may have done: once for each row.
                 assert record.version <= said.get(record.key, 0) + 1
                 said[record.key] = record.version
-                assert record.intent == record.version
+                assert record.submission_no == record.version
                 assert record.state is (State.SUBMITTING if record.version % 2 else State.PENDING)
                 lines = await read_history(ledger, record.key)
                 assert [line.version for line in lines] == list(range(1, record.version + 1))

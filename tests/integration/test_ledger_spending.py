@@ -49,9 +49,9 @@ async def test_a_step_that_was_not_made_writes_no_entry(kind: str, tmp_path: Pat
     row = make_record("a")
     async with await Ledger.open(ledger_location(kind, tmp_path)) as ledger:
         await ledger.add([row])
-        sent = row.evolve(State.SUBMITTING, intent=1, correlation_id="vb.l.a.1", reserved_usd=1.2)
+        sent = row.evolve(State.SUBMITTING, submission_no=1, correlation_id="vb.l.a.1", reserved_usd=1.2)
         await ledger.commit(row, sent)
-        other = row.evolve(State.SUBMITTING, intent=1, correlation_id="vb.l.a.2", reserved_usd=1.2)
+        other = row.evolve(State.SUBMITTING, submission_no=1, correlation_id="vb.l.a.2", reserved_usd=1.2)
         with pytest.raises(Conflict):
             await ledger.commit(row, other)
         assert [entry.id for entry in await ledger.submissions()] == ["vb.l.a.1"]
@@ -64,7 +64,11 @@ async def test_what_the_log_says_of_a_submission_given_up_is_kept(kind: str, tmp
     async with await Ledger.open(where) as ledger:
         await ledger.add([row])
         sent = row.evolve(
-            State.SUBMITTING, intent=1, correlation_id="vb.l.\ud800", submitted_at=5.0, reserved_usd=1.2
+            State.SUBMITTING,
+            submission_no=1,
+            correlation_id="vb.l.\ud800",
+            submitted_at=5.0,
+            reserved_usd=1.2,
         )
         doubt = mark_interrupted(await ledger.commit(row, sent))
         await ledger.commit(sent, doubt)

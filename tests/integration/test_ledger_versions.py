@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 PENDING = make_record("r0", 0)
 DONE = replace(
-    make_record("r1", 1), state=State.DONE, intent=1, correlation_id="vb.l.r1.1", generation_id="g1",
+    make_record("r1", 1), state=State.DONE, submission_no=1, correlation_id="vb.l.r1.1", generation_id="g1",
     submitted_at=5.0, finished_at=9.0, usd_spent=1.2,
 )  # fmt: skip
-CHARGED = replace(make_record("r2", 2), intent=1, usd_spent=2.4)
+CHARGED = replace(make_record("r2", 2), submission_no=1, usd_spent=2.4)
 IN_DOUBT = replace(
-    make_record("r3", 3), state=State.IN_DOUBT, intent=1, correlation_id="vb.l.r3.1", reserved_usd=1.6
+    make_record("r3", 3), state=State.IN_DOUBT, submission_no=1, correlation_id="vb.l.r3.1", reserved_usd=1.6
 )
 OLD = [PENDING, DONE, CHARGED, IN_DOUBT]
 ROWS = [PENDING, replace(DONE, completed_at=9.0), replace(CHARGED, earlier_usd=2.4), IN_DOUBT]

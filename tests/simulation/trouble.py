@@ -158,7 +158,7 @@ class Trouble:
     def _is_remembered(self) -> bool:
         """Whether the machine's note of the ledger is not behind: it may be for a second (`LedgerMemory`)."""
         noted = sum(memory["submissions"] for memory in self.world.machine.state.values())
-        return bool(noted >= sum(record.intent for record in self.world.book.records.values()))
+        return bool(noted >= sum(record.submission_no for record in self.world.book.records.values()))
 
     async def _file_moved_away(self) -> None:
         done = [r for r in self.world.book.records.values() if r.state is State.DONE and r.artifact]

@@ -20,7 +20,7 @@ def row(index: int, state: State = State.PENDING, **changes: Any) -> Record:
         "position": index,
         "model": "google/veo-3.1-i2v-fast",
         "body": json.dumps({"model": "google/veo-3.1-i2v-fast", "duration": 8, "resolution": "1080p"}),
-        "image_url": "https://example.com/mona.jpg",
+        "manifest_image": "https://example.com/mona.jpg",
         "prompt": f"Prompt {index}.",
         "line": 4 + 4 * index,
         "state": state,

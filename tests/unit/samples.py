@@ -22,7 +22,7 @@ def record(state: State = State.PENDING, name: str = "row", index: int = 0, **fa
     made = new_record(job(name, index), name)
     usual: dict[str, Any] = {}
     if state is not State.PENDING:
-        usual = {"version": 3, "intent": 1, "correlation_id": f"vb.{name}.1", "submitted_at": 1000.0}
+        usual = {"version": 3, "submission_no": 1, "correlation_id": f"vb.{name}.1", "submitted_at": 1000.0}
     if state in (State.GENERATING, State.READY, State.DONE):
         usual |= {"generation_id": f"g-{name}", "accepted_at": 1001.0, "attempts": 1}
     return _with(made, state=state, **(usual | facts))

@@ -101,7 +101,7 @@ def test_a_cost_that_nobody_knows_blocks_and_says_what_to_do(state: SubmissionSt
 
 
 def test_an_unknown_cost_blocks_until_it_is_known() -> None:
-    generating = row(1, State.GENERATING, intent=1, correlation_id="vb.l.a.1", generation_id="g")
+    generating = row(1, State.GENERATING, submission_no=1, correlation_id="vb.l.a.1", generation_id="g")
     budget = Budget(10.0)
     budget.update(generating)
     assert not budget.reserve("b", 1.0)

@@ -137,7 +137,7 @@ class History:
         sent = self.commit(
             record,
             record.evolve(
-                State.SUBMITTING, intent=record.intent + 1, correlation_id=f"vb.l.{self.sent}",
+                State.SUBMITTING, submission_no=record.submission_no + 1, correlation_id=f"vb.l.{self.sent}",
                 submitted_at=float(self.sent), reserved_usd=price, earlier_usd=record.usd_spent or 0.0,
                 completed_at=None, failure=None,
             ),

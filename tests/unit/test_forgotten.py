@@ -14,7 +14,7 @@ from tests.unit.vendor_history import iso
 IDENTITY = "cafe"
 SENT_AT = 1_800_000_000.0
 PENDING = record(State.PENDING, "row", 0)
-SUBMITTED = record(State.DONE, "done", 1, intent=3)
+SUBMITTED = record(State.DONE, "done", 1, submission_no=3)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_pending_row_gets_its_forgotten_generation() -> None:
     [step] = match_forgotten([PENDING, SUBMITTED], logged(PENDING, 2), (), IDENTITY)
     after = step.after
     assert (after.key, after.state, after.generation_id) == (PENDING.key, State.GENERATING, "g-2")
-    assert (after.intent, after.vendor_sent_at, after.submitted_at) == (2, SENT_AT, SENT_AT)
+    assert (after.submission_no, after.vendor_sent_at, after.submitted_at) == (2, SENT_AT, SENT_AT)
     assert after.correlation_id == correlation_id(IDENTITY, PENDING, 2, "n")
 
 

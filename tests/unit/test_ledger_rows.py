@@ -36,7 +36,7 @@ any_record = st.builds(
     position=st.integers(-1, 2**31 - 1),
     model=text,
     body=text,
-    image_url=text,
+    manifest_image=text,
     prompt=text,
     state=st.sampled_from(State),
     version=whole,
@@ -108,7 +108,7 @@ def test_the_tables_of_earlier_versions_are_never_changed_again() -> None:
         made = next(text for text in migrations(dialect, 0)[0][1] if "TABLE veobatch_records" in text)
         assert column_names(made) == COLUMNS_OF_VERSION_1.split()
         [(_, (new_table, *new_columns)), (_, newest)] = migrations(dialect, 2)
-        assert column_names(new_table) == COLUMNS_OF_THE_BOOK.split()
+        assert column_names(new_table) == COLUMNS_OF_SUBMISSIONS.split()
         assert [text.split()[5] for text in new_columns] == COLUMNS_OF_VERSION_3.split()
         assert [text.split()[5] for text in newest] == COLUMNS_OF_VERSION_4
     assert migrations(file, 1)[0] == (2, [])
@@ -146,7 +146,7 @@ COLUMNS_OF_VERSION_3 = (
     "artifact_mtime_ns artifact_etag artifact_extra"
 )
 
-COLUMNS_OF_THE_BOOK = (
+COLUMNS_OF_SUBMISSIONS = (
     "batch id job_key submission_no key_id api_url model submitted_at vendor_sent_at reserved_usd state "
     "usd credits generation_id settled_at reason"
 )

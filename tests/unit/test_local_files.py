@@ -34,7 +34,7 @@ def test_a_row_is_its_picture_wherever_that_lies(tmp_path: Path) -> None:
     write_picture(tmp_path / "stills/cat.jpg")
     manifest = tmp_path / "batch.yaml"
     (first,) = jobs_of(manifest, "- {image: stills/cat.jpg, prompt: She yawns.}\n")
-    assert first.image_url == "stills/cat.jpg"
+    assert first.manifest_image == "stills/cat.jpg"
 
     (tmp_path / "stills/cat.jpg").rename(tmp_path / "renamed cat.jpeg")
     absolute = tmp_path / "renamed cat.jpeg"
@@ -54,7 +54,7 @@ def test_the_record_holds_the_hash_and_not_the_picture(tmp_path: Path) -> None:
     (job,) = jobs_of(tmp_path / "batch.json", json.dumps([[uri, "She yawns."]]))
     record = new_record(job, "x")
     assert len(record.body) < 300
-    assert len(record.image_url) < 60
+    assert len(record.manifest_image) < 60
     assert len(image_sha256(record.body)) == 64
     assert image_sha256('{"image_url":"https://example.com/a.jpg"}') == ""
 
@@ -62,7 +62,7 @@ def test_the_record_holds_the_hash_and_not_the_picture(tmp_path: Path) -> None:
 def test_accents_may_be_composed_otherwise_on_the_disk(tmp_path: Path) -> None:
     write_picture(tmp_path / unicodedata.normalize("NFD", "café.jpg"))
     (job,) = jobs_of(tmp_path / "batch.yaml", unicodedata.normalize("NFC", "- [café.jpg, x]\n"))
-    assert job.image_url == "café.jpg"
+    assert job.manifest_image == "café.jpg"
 
 
 @pytest.mark.parametrize(

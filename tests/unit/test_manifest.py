@@ -212,7 +212,7 @@ matrix:
     - {{images: {DOG}, duration: 6}}
     - prompt: three
 """)
-    assert [(j.image_url, j.body.get("duration"), j.prompt, j.line) for j in manifest.jobs] == [
+    assert [(j.manifest_image, j.body.get("duration"), j.prompt, j.line) for j in manifest.jobs] == [
         (CAT, None, "alone", 3),
         (CAT, 4, "one", 7),
         (CAT, 6, "one", 7),

@@ -82,7 +82,7 @@ def test_a_fact_that_no_record_has_is_refused() -> None:
 @pytest.mark.parametrize("value", [None, 7, ["a"], {"b": 1}])
 def test_a_prompt_that_is_no_text_is_shown_as_none(value: object) -> None:
     odd = Job("a", "f", 0, "m", {"prompt": value, "image_url": value})
-    assert (odd.prompt, odd.image_url) == ("", "")
+    assert (odd.prompt, odd.manifest_image) == ("", "")
 
 
 def test_the_key_holds_the_id_and_the_content() -> None:

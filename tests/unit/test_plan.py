@@ -55,13 +55,15 @@ def test_a_row_that_stays_stays_what_it_is(state: State) -> None:
 @pytest.mark.parametrize("state", list(State))
 def test_a_picture_with_another_name_gives_its_row_that_name_and_nothing_else(state: State) -> None:
     picture = f"sha256:{7:064x}"
-    known = record(state, body=json.dumps({"image_url": picture}, separators=(",", ":")), image_url="old.jpg")
+    known = record(
+        state, body=json.dumps({"image_url": picture}, separators=(",", ":")), manifest_image="old.jpg"
+    )
     [renamed] = make_plan([replace(job(), image="new/name.jpg")], [known]).records
-    assert renamed.image_url == "new/name.jpg"
+    assert renamed.manifest_image == "new/name.jpg"
     if state is State.SUBMITTING:
         assert renamed.state is State.IN_DOUBT
     else:
-        assert renamed == known.evolve(state, image_url="new/name.jpg")
+        assert renamed == known.evolve(state, manifest_image="new/name.jpg")
 
 
 def test_an_address_is_kept_as_it_was_sent() -> None:
@@ -108,7 +110,7 @@ def test_an_edited_row_is_a_new_job_beside_the_old_one(state: State) -> None:
     old = record(state, "a", 0)
     plan = make_plan([job("a", 0, prompt="She frowns.")], [old])
     [new] = plan.added
-    assert (new.state, new.intent, new.generation_id) == (State.PENDING, 0, "")
+    assert (new.state, new.submission_no, new.generation_id) == (State.PENDING, 0, "")
     assert [(was.key, now.key) for was, now in plan.edited] == [(old.key, new.key)]
     assert new.file_stem != old.file_stem
     kept = next(made for made in plan.records if made.key == old.key)
@@ -156,7 +158,7 @@ def test_failed_rows_are_tried_again_only_as_asked(
         return
     [(_, after)] = plan.transitions
     assert (after.state, after.failure, after.generation_id, after.faults) == (State.PENDING, None, "", 0)
-    assert after.intent == 1  # the next create gets a correlation id of its own
+    assert after.submission_no == 1  # the next create gets a correlation id of its own
 
 
 def test_a_failure_that_is_not_known_is_covered_only_by_all() -> None:
@@ -254,7 +256,11 @@ def test_no_row_is_lost_and_every_step_is_legal(
         assert after.version == before.version + 1
     for was in known:
         after = now[was.key]
-        assert (after.body, after.file_stem, after.intent) == (was.body, was.file_stem, was.intent)
+        assert (after.body, after.file_stem, after.submission_no) == (
+            was.body,
+            was.file_stem,
+            was.submission_no,
+        )
         if was.state in PAID_STATES:
             assert (after.state, after.generation_id) == (was.state, was.generation_id)
         if was.state in MAYBE_PAID_STATES and after.state is State.PENDING:

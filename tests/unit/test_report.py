@@ -67,7 +67,7 @@ def test_hostile_text_stays_text() -> None:
         "prompt": HOSTILE,
         "id": HOSTILE,
         "model": HOSTILE,
-        "image_url": "javascript:alert(1)",
+        "manifest_image": "javascript:alert(1)",
     }
     rows = [
         done(0, **names),

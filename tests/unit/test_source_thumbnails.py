@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def row_of(file: LocalFile, name: str, state: State) -> Record:
     body = json.dumps({"image_url": f"sha256:{file.sha256}"}, separators=(",", ":"))
-    return record(state, name, body=body, image_url=file.written)
+    return record(state, name, body=body, manifest_image=file.written)
 
 
 async def test_pictures_that_were_sent_get_an_upright_thumbnail_and_no_other_file_does(

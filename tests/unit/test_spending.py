@@ -18,7 +18,12 @@ from pipeline.submit.create import mark_generating
 from tests.integration.ledger_servers import make_record
 
 SENT = make_record("a").evolve(
-    State.SUBMITTING, intent=1, correlation_id="vb.l.a.1", submitted_at=5.0, reserved_usd=1.2, key_id="k"
+    State.SUBMITTING,
+    submission_no=1,
+    correlation_id="vb.l.a.1",
+    submitted_at=5.0,
+    reserved_usd=1.2,
+    key_id="k",
 )
 IN_DOUBT = SENT.evolve(State.IN_DOUBT)
 GENERATING = mark_generating(SENT, "g1", 6.0)

@@ -150,7 +150,7 @@ async def test_submission_is_durable_before_the_create_is_sent(tmp_path: Path) -
         after, verdict = await submitter.submit(row, 1.5, row.body)
         [seen] = vendor.records_seen
         assert seen is not None
-        assert (seen.state, seen.intent, seen.submitted_at, seen.reserved_usd) == (
+        assert (seen.state, seen.submission_no, seen.submitted_at, seen.reserved_usd) == (
             State.SUBMITTING,
             1,
             77.0,
@@ -194,7 +194,7 @@ async def test_submission_delayed_by_ledger_is_redated_before_create(
         )
         [seen] = vendor.records_seen
         assert seen is not None
-        assert (seen.state, seen.intent, seen.submitted_at) == (State.SUBMITTING, 1, 4000.0)
+        assert (seen.state, seen.submission_no, seen.submitted_at) == (State.SUBMITTING, 1, 4000.0)
         assert await ledger.get(row.key) == after
 
 

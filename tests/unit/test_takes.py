@@ -49,7 +49,7 @@ def manifest(takes: str = "") -> str:
 
 def saved(record: Record, pick: str = "") -> Record:
     artifact = Artifact(f"videos/{record.file_stem}.mp4", 1, "00")
-    return replace(record, state=State.DONE, intent=1, usd_spent=1.0, artifact=artifact, pick=pick)
+    return replace(record, state=State.DONE, submission_no=1, usd_spent=1.0, artifact=artifact, pick=pick)
 
 
 def test_take_1_is_the_row_itself_and_the_others_follow_it(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_row_whose_takes_are_all_rejected_gets_one_more(tmp_path: Path) -> Non
     rejected = [saved(a1, REJECTED), saved(a2, REJECTED)]
     assert retaken(*rejected, saved(b1, REJECTED), saved(b2)) == [("a", 3)]
     assert retaken(saved(a1, REJECTED), saved(a2, PICKED), b1, b2) == []
-    failed = replace(a2, state=State.FAILED, intent=1)
+    failed = replace(a2, state=State.FAILED, submission_no=1)
     assert retaken(saved(a1, REJECTED), failed, b1, b2) == [("a", 3)], "a take that failed is none"
     assert retaken(replace(a1, state=State.FAILED), failed, b1, b2) == []
     third = replace(saved(a1, REJECTED), id="a.3", key=f"a.3@{a1.fingerprint}", take=3, position=-1)

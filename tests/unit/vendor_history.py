@@ -181,12 +181,12 @@ class HistoryClient:
     def submit(self, key: str, *, fate: str) -> None:
         """Send the row once more: its answer comes (`ok`), or is lost (`accepted`, `failed`, `never`)."""
         current = self.records.get(key) or record(State.PENDING, key, key=key, model="m")
-        name = f"vb.{IDENTITY}.{key}.d.{current.intent + 1}"
+        name = f"vb.{IDENTITY}.{key}.d.{current.submission_no + 1}"
         self.names.setdefault(key, set()).add(name)
         known_now = None if self.rng.random() < 0.1 else self.vendor.vendor_now()
         sent = current.evolve(
             State.SUBMITTING,
-            intent=current.intent + 1,
+            submission_no=current.submission_no + 1,
             correlation_id=name,
             submitted_at=self.wall(),
             key_id=self.vendor.asking,

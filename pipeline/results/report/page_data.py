@@ -132,7 +132,7 @@ def _page_row(record: Record) -> Row:
         record.id,
         status(record).value,
         record.prompt,
-        record.image_url if image or record.image_url.startswith(("https://", "http://")) else "",
+        record.manifest_image if image or record.manifest_image.startswith(("https://", "http://")) else "",
         record.model,
         display_params(record.body),
         relative_url(artifact.path) if artifact else "",

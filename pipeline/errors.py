@@ -86,7 +86,7 @@ class LedgerError(StopRun):
 
 
 class Conflict(VeobatchError):
-    """Someone else moved the record first: drop this step, read the record again."""
+    """Someone else moved the record first: drop this transition, read the record again."""
 
     def __init__(self, key: str) -> None:
         super().__init__(f"{key}: the record was changed by someone else")

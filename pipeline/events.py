@@ -60,7 +60,7 @@ class Observer(Protocol):
     """Somebody who watches a run."""
 
     def on_transition(self, before: Record, after: Record) -> None:
-        """A record's step has become durable."""
+        """A record's transition has become durable."""
 
     def on_event(self, event: Event) -> None:
         """Something else happened."""

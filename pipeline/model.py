@@ -200,7 +200,7 @@ class Record:
     it is only fetched, never bought again. `usd_spent` is what the row has cost in all, `earlier_usd` the
     part of it that submissions before the last one cost. `video_urls` is a JSON list when the generation
     has several clips. `request_id` is the vendor's, of the last failure. `pick` and `pick_note` are the
-    reviewer's (`Pick`); like the place they change by a call of their own, never by a step.
+    reviewer's (`Pick`); like the place they change by a call of their own, never by a transition.
     """
 
     key: str
@@ -252,7 +252,7 @@ class Record:
     def evolve(self, state: State | None = None, **changes: Any) -> Record:
         """Return the next version of this record.
 
-        Raises `IllegalTransition` when `LEGAL_TRANSITIONS` does not allow the step: that is a bug, never a
+        Raises `IllegalTransition` for one that is not in `LEGAL_TRANSITIONS`: that is a bug, never a
         condition of the outside world.
         """
         target = self.state if state is None else state
@@ -269,7 +269,7 @@ class Record:
 
 _FIELD_INDEX: Final = {field.name: index for index, field in enumerate(fields(Record))}
 _record_values: Final = attrgetter(*_FIELD_INDEX)
-# Every step of every row goes through `evolve`; `dataclasses.replace` takes twice as long.
+# Every transition goes through `evolve`; `dataclasses.replace` takes twice as long.
 
 
 def render_duration_s(record: Record) -> float | None:
@@ -281,14 +281,14 @@ def render_duration_s(record: Record) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One step of one record, as the ledger is asked to make it: compare `before`, set `after`."""
+    """One transition of one record, as the ledger is asked to make it: compare `before`, set `after`."""
 
     before: Record
     after: Record
 
 
 class IllegalTransition(AssertionError):
-    """The code asked for a step that is not in `LEGAL_TRANSITIONS`."""
+    """The code asked for a transition that is not in `LEGAL_TRANSITIONS`."""
 
     def __init__(self, key: str, before: State, after: State) -> None:
         super().__init__(f"{key}: {before} may not become {after}")

@@ -80,24 +80,24 @@ class RunContext:
             await changed.wait()
 
     async def commit(self, before: Record, after: Record) -> Record:
-        """Make a step durable, then visible. Raises `Conflict` or a `StopRun`."""
+        """Make a transition durable, then visible. Raises `Conflict` or a `StopRun`."""
         with anyio.CancelScope(shield=True):
             record = await self.deps.ledger.commit(before, after)
         self.on_transition(before, record)
         return record
 
     async def commit_both(self, before: Record, intermediate: Record, after: Record) -> None:
-        """Make two steps of one record durable together: a kill finds both or neither; observers see one."""
-        steps = [Transition(before, intermediate), Transition(intermediate, after)]
+        """Make two transitions durable together: a kill finds both or neither, observers see one."""
+        transitions = [Transition(before, intermediate), Transition(intermediate, after)]
         with anyio.CancelScope(shield=True):
-            for result in await self.deps.ledger.commit_many(steps):
+            for result in await self.deps.ledger.commit_many(transitions):
                 if isinstance(result, Conflict):
                     raise result
         self.deps.budget.apply(before, intermediate)
         self.on_transition(before, after)
 
     def on_transition(self, before: Record, after: Record) -> None:
-        """Apply a durable step to the run's state and report it to the observers."""
+        """Apply a durable transition to the run's state and report it to the observers."""
         self.state.records[after.key] = after
         if after.state not in (State.SUBMITTING, State.GENERATING, State.IN_DOUBT):
             self.state.in_flight.discard(after.key)  # proven to have ended: its slot is free
@@ -108,9 +108,9 @@ class RunContext:
     async def guard(self, key: str, bulkhead: Bulkhead, work: Awaitable[None]) -> bool:
         """Do a piece of one row's work; return whether it went through.
 
-        A step that somebody else took first, and any unexpected exception, costs this row alone: it stays
-        as the ledger has it and is left for the next run. Raises a `StopRun` of the work, and one of its
-        own when the pool's `bulkhead` says that the failures have a cause in common.
+        A transition that somebody else made first, and any unexpected exception, costs this row alone: it
+        stays as the ledger has it and is left for the next run. Raises a `StopRun` of the work, and one of
+        its own when the pool's `bulkhead` says that the failures have a cause in common.
         """
         try:
             await work

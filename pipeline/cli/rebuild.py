@@ -119,13 +119,13 @@ async def _take_over(ledger: Ledger, record: Record, row: Row, store: OutputStor
         and await store.fingerprint(artifact.path, artifact.size_bytes) != artifact.sha256
     ):
         artifact = None  # it was moved or changed: the next run fetches it again
-    steps = list(_steps(record, row, artifact))
-    chain = [Transition(before, after) for before, after in zip([record, *steps], steps, strict=False)]
+    states = list(_states(record, row, artifact))
+    chain = [Transition(before, after) for before, after in zip([record, *states], states, strict=False)]
     await ledger.commit_many(chain)
 
 
-def _steps(record: Record, row: Row, artifact: Artifact | None) -> Iterator[Record]:
-    """Yield the steps that lead from a pending row to what the table says of it."""
+def _states(record: Record, row: Row, artifact: Artifact | None) -> Iterator[Record]:
+    """Yield the records that lead from a pending row to what the table says of it."""
     status, sent_at = row.get("status", ""), _time(row.get("submitted_at"))
     failure = Failure(row.get("error_code") or "unknown", row.get("error_message", ""))
     correlation = row.get("correlation_id", "")

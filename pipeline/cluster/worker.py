@@ -2,7 +2,7 @@
 
 It owns its connections and its heartbeat. It judges its lease by its own clocks, from the moment at which it
 sent the last heartbeat that was answered. After that no create leaves it, even if the process was stopped
-meanwhile, and its steps are fenced in the ledger by the numbers of its leases.
+meanwhile, and its transitions are fenced in the ledger by the numbers of its leases.
 """
 
 from __future__ import annotations
@@ -264,7 +264,7 @@ class ClusterWorker:
         engine.set_expects_more(more=reply.more_rows_expected or bool(reply.rows))
 
     def _on_lease_lost(self, engine: Engine) -> None:
-        """The leases are gone: no create may leave, and the ledger would take no step."""
+        """The leases are gone: no create may leave, and the ledger would take no transition."""
         self._revoked = True
         self._lease_until = 0.0
         engine.cancel()

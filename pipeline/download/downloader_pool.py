@@ -86,15 +86,16 @@ class DownloaderPool:
         for message in describe_findings(found, fetch_missing=run.settings.fetch_missing):
             run.report_event(Topic.NOTE, message, Level.WARNING)
         run.state.unfinished |= unreadable_rows(found)
-        steps = transitions_for(found, fetch_missing=run.settings.fetch_missing)
-        for step, outcome in zip(steps, await run.deps.ledger.commit_many(steps), strict=True):
-            self._apply_check(step, outcome)
+        transitions = transitions_for(found, fetch_missing=run.settings.fetch_missing)
+        outcomes = await run.deps.ledger.commit_many(transitions)
+        for transition, outcome in zip(transitions, outcomes, strict=True):
+            self._apply_check(transition, outcome)
 
-    def _apply_check(self, step: Transition, outcome: Record | Conflict) -> None:
+    def _apply_check(self, transition: Transition, outcome: Record | Conflict) -> None:
         if isinstance(outcome, Conflict):
-            self._run.leave_to_other_process(step.before.key)
+            self._run.leave_to_other_process(transition.before.key)
             return
-        self._run.on_transition(step.before, outcome)
+        self._run.on_transition(transition.before, outcome)
         if outcome.state is State.READY:
             self.push(outcome)
 

@@ -113,7 +113,7 @@ def describe_findings(found: Sequence[Checked], *, fetch_missing: bool) -> list[
 
 
 def transitions_for(found: Sequence[Checked], *, fetch_missing: bool) -> list[Transition]:
-    """Return the ledger's steps that follow from the findings."""
+    """Return the ledger's transitions that follow from the findings."""
     after = ((checked.record, checked.next_record(fetch_missing=fetch_missing)) for checked in found)
     return [Transition(record, changed) for record, changed in after if changed is not None]
 

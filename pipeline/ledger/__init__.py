@@ -1,8 +1,8 @@
 """The ledger: the durable record of every transition of every job.
 
 It owns what is on disk (or in PostgreSQL) about the jobs of a batch, the compare-and-set that lets no
-two callers make the same step, and group commit. It must not know HTTP, files of videos, or why a step
-is made. SQLAlchemy and the drivers are imported when a ledger is opened, not before.
+two callers make the same transition, and group commit. It must not know HTTP, files of videos, or why a
+transition is made. SQLAlchemy and the drivers are imported when a ledger is opened, not before.
 """
 
 from pipeline.ledger.ledger import Ledger

@@ -48,7 +48,7 @@ class Cursor(Protocol):
 
 
 class _VersionConflict(Exception):
-    """Somebody else was first in at least one step of a group."""
+    """Somebody else was first in at least one transition of a group."""
 
 
 class LedgerBackend(ABC):
@@ -92,26 +92,26 @@ class LedgerBackend(ABC):
         """Let go of the connections."""
 
     def apply(self, updates: Sequence[PreparedUpdate]) -> list[Record | Conflict]:
-        """Make the steps in one durable transaction; a step whose record has moved on is a `Conflict`.
+        """Make the transitions in one durable transaction; one whose record has changed is a `Conflict`.
 
         Raises `StoreError` when the disk is full, `LedgerError` for anything else; nothing was
         written then.
         """
         at = system.wall()
-        history_rows = [(self.batch, *move.history_row, at, next(self._stamps)) for move in updates]
+        history_rows = [(self.batch, *update.history_row, at, next(self._stamps)) for update in updates]
         try:
             self.write(lambda cursor: self._apply_all(cursor, updates, history_rows))
         except (_VersionConflict, UnicodeEncodeError, self.data_error):
             return self.write(lambda cursor: self._apply_each(cursor, updates, history_rows))
-        return [move.after for move in updates]
+        return [update.after for update in updates]
 
     def _apply_all(
         self, cursor: Cursor, updates: Sequence[PreparedUpdate], history_rows: Sequence[rows.Row]
     ) -> None:
-        for sql, group in itertools.groupby(updates, key=lambda move: move.sql):
-            batch = [move.params for move in group]
+        for sql, group in itertools.groupby(updates, key=lambda update: update.sql):
+            batch = [update.params for update in group]
             cursor.executemany(sql, batch)
-            # Some step lost its compare-and-set: all are rolled back, and each is tried by itself.
+            # One lost its compare-and-set: all are rolled back, and each is tried by itself.
             if cursor.rowcount != len(batch):
                 raise _VersionConflict
         cursor.executemany(self.sql.history_add, history_rows)
@@ -140,7 +140,7 @@ class LedgerBackend(ABC):
 
     def _already_committed(self, cursor: Cursor, history_row: rows.Row) -> bool:
         # The connection may have been lost between the commit and its answer: the stamp tells our own
-        # step from the same step made by another worker, which would be a second payment.
+        # transition from the same transition made by another worker, which would be a second payment.
         batch, key, version, *_, stamp = history_row
         cursor.execute(self.sql.stamp_get, (batch, key, version))
         found = cursor.fetchone()

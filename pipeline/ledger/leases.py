@@ -1,8 +1,9 @@
-"""Leases: which worker has which row, and the number by which a row's steps are fenced.
+"""Leases: which worker has which row, and the number by which a row's transitions are fenced.
 
 An *epoch* is the time in which one coordinator leases out a batch's rows; a new one ends all leases of the
-one before. A row's lease number grows with each claim and each revocation, so that a step made under an old
-one never fits again. Synchronous, called by the writer's thread; it must not know why a worker is gone.
+one before. A row's lease number grows with each claim and each revocation, so that a transition made under
+an old one never fits again. Synchronous, called by the writer's thread; it must not know why a worker has
+gone.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ TERMINAL_STATES: Final = frozenset({State.DONE, State.FAILED})
 
 
 class LeasedRow(NamedTuple):
-    """A row that was lent, and the number that its steps are fenced by."""
+    """A row that was lent, and the number that its transitions are fenced by."""
 
     record: Record
     lease: int

@@ -1,7 +1,7 @@
 """`Ledger`, what the rest of the program sees: asynchronous, durable, one batch.
 
-It owns the check of each step against `LEGAL_TRANSITIONS` and the crossing between the event loop and the
-threads. It must not know which database is behind it.
+It owns the check of each transition against `LEGAL_TRANSITIONS` and the crossing between the event loop and
+the threads. It must not know which database is behind it.
 """
 
 from __future__ import annotations
@@ -134,12 +134,12 @@ class Ledger:
     ) -> None:
         """Set the position, and the line where given, of rows after the manifest has changed.
 
-        -1 stands for a row that was removed from it. No step: versions stay as they are.
+        -1 stands for a row that was removed from it. No transition: versions stay as they are.
         """
         await self._write(partial(self._backend.set_positions, positions, lines or {}))
 
     async def set_picks(self, picks: Mapping[str, Pick]) -> None:
-        """Set what a reviewer said of takes, by their keys. No step: versions stay as they are."""
+        """Set what a reviewer said of takes, by their keys. No transition: versions stay as they are."""
         await self._write(partial(self._backend.set_picks, picks))
 
     async def picks(self) -> dict[str, Pick]:
@@ -147,10 +147,10 @@ class Ledger:
         return await self._read(self._backend.picks)
 
     async def commit(self, before: Record, after: Record) -> Record:
-        """Make one step, if the record is still as `before` says (its version and state); return `after`.
+        """Make one transition, if the version and state on disk are still those of `before`; return `after`.
 
         Position and line are not written: only `set_positions` changes them.
-        Raises `Conflict` when someone else has moved it, `IllegalTransition` for a step that is not
+        Raises `Conflict` when someone else has changed it, `IllegalTransition` for a transition that is not
         allowed and `ValueError` for one that is not from one version of a record to its next.
         """
         [outcome] = await self._require_writer().commit([self._prepare(before, after)])
@@ -158,13 +158,13 @@ class Ledger:
             raise outcome
         return after
 
-    async def commit_many(self, steps: Sequence[Transition]) -> list[Record | Conflict]:
-        """Make many steps in one transaction, each judged on its own; return an outcome for each.
+    async def commit_many(self, transitions: Sequence[Transition]) -> list[Record | Conflict]:
+        """Make many transitions in one transaction, each judged on its own; return an outcome for each.
 
         Raises as `commit` does, `Conflict` excepted; then none was made.
         """
         writer = self._require_writer()
-        return await writer.commit([self._prepare(step.before, step.after) for step in steps])
+        return await writer.commit([self._prepare(one.before, one.after) for one in transitions])
 
     def set_shutdown_deadline(self, within_s: float) -> None:
         """Wait no longer than `within_s` for a database that is away: what waits then is `LedgerError`."""
@@ -173,9 +173,9 @@ class Ledger:
         asyncio.get_running_loop().call_later(within_s, self._backend.stop_reconnecting)
 
     def fence(self, leases: dict[str, int]) -> None:
-        """From now on make only steps of rows in `leases`, each only while its number is the row's own.
+        """From now on make only transitions of rows in `leases`, each only while its number is the row's own.
 
-        Any other step is a `Conflict`. The mapping may change later. A lease ends when its row is done.
+        Any other transition is a `Conflict`. The mapping may change later. A lease ends when its row is done.
         """
         self._leases = leases
 
@@ -191,7 +191,7 @@ class Ledger:
         return await self._write(partial(self._lease_table().claim, epoch, worker, limit))
 
     async def revoke(self, epoch: int, worker: str, unfinished: Sequence[str] = ()) -> RevokedLeases:
-        """End all leases of `worker`: it can make no step any more. Return what it had.
+        """End all leases of `worker`: it can make no transition any more. Return what it had.
 
         Rows that are `unfinished` are lent to nobody else in this epoch. Raises `Superseded`.
         """
@@ -218,7 +218,7 @@ class Ledger:
 
     def _prepare(self, before: Record, after: Record) -> rows.PreparedUpdate:
         if after.key != before.key or after.version != before.version + 1:
-            # A step must follow the very version that it was decided from: the compare-and-set relies on it.
+            # The compare-and-set relies on it: a transition follows the very version it was decided from.
             raise ValueError(
                 f"{before.key}: version {after.version} of {after.key} does not follow {before.version}"
             )
@@ -230,7 +230,7 @@ class Ledger:
         state_sql, full_sql = sql.record_update, sql.record_update_content
         if self._leases is not None:
             ends_lease = int(new_state is State.DONE)
-            # Without a lease the number is `NO_LEASE`, which no row has: the step becomes a conflict.
+            # Without a lease the number is `NO_LEASE`, which no row has: the transition becomes a conflict.
             compare_params = (ends_lease, ends_lease, *compare_params, self._leases.get(before.key, NO_LEASE))
             state_sql, full_sql = sql.record_update_fenced, sql.record_update_content_fenced
         content_changed = rows.content_values(before) != rows.content_values(after)

@@ -201,7 +201,7 @@ class PostgresBackend(LedgerBackend):
                 if not reading:
                     require_writable(connection)
                     if self._exclusive:
-                        # Whoever has it now was let in while we were away: every step is compared anyway.
+                        # Whoever has it now came while we were away: every transition is compared anyway.
                         connection.execute(_TRY_LOCK_SQL, (_lock_id(self.batch),))
             except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction):
                 wait_s = _next_backoff_s(wait_s)

@@ -41,7 +41,7 @@ ADDED_COLUMNS: Final[Mapping[int, tuple[str, ...]]] = {
 COLUMN_VERSIONS: Final = {name: version for version, names in ADDED_COLUMNS.items() for name in names}
 
 JOB_COLUMNS: Final = tuple(COLUMN_TYPES)[:_N_JOB_COLUMNS]
-"""Columns that a step seldom changes: what the job is, and where it stands in the manifest."""
+"""Columns that a transition seldom changes: what the job is, and where it stands in the manifest."""
 
 _CONTENT_FIELDS: Final = tuple(
     name
@@ -49,8 +49,8 @@ _CONTENT_FIELDS: Final = tuple(
     if name not in ("key", "position", "line", "pick", "pick_note")
 )
 CONTENT_COLUMNS: Final = tuple(_COLUMN_NAMES.get(name, name) for name in _CONTENT_FIELDS)
-"""Those of them that a step may change. Where a row stands changes by `set_positions` alone, and what a
-reviewer said by `set_picks`: a step made from a record of before must not take an old value back."""
+"""Those of them that a transition may change. Where a row stands changes by `set_positions` alone, and what a
+reviewer said by `set_picks`: a transition made from a record of before must not take an old value back."""
 
 _FAILURE_COLUMNS: Final = ("failure_code", "failure_message", "failure_retryable")
 _ARTIFACT_COLUMNS: Final = ("artifact_path", "artifact_bytes", "artifact_sha256", "artifact_poster")
@@ -64,13 +64,13 @@ STATE_COLUMNS: Final = (
     *tuple(COLUMN_TYPES)[_N_JOB_COLUMNS:],
     *_FAILURE_COLUMNS, *_ARTIFACT_COLUMNS, *_MEDIA_COLUMNS, *_ORIGIN_COLUMNS,
 )  # fmt: skip
-"""Columns that every step writes."""
+"""Columns that every transition writes."""
 
 Row = tuple[Any, ...]
 
 
 class PreparedUpdate(NamedTuple):
-    """A step as it is written: its statement, its row, and the line of history without its time.
+    """A transition as it is written: its statement, its row, and the line of history without its time.
 
     `entry` is what it changes in the record of spending, in the same transaction.
     """

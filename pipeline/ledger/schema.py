@@ -142,7 +142,7 @@ transitions: Final = Table(
     Column("stamp", BigInteger, nullable=False),
     PrimaryKeyConstraint("batch", "key", "version"),
 )
-"""Every step ever made, only ever appended to. `stamp` is unique to the call that asked for the step,
+"""Every transition ever made, only ever appended to. `stamp` is unique to the call that asked for it,
 so that a caller whose connection broke during the commit can find out whether it was made."""
 
 facts: Final = Table(
@@ -175,7 +175,7 @@ _TABLES_BY_VERSION: Final[Mapping[int, Sequence[Table]]] = {
 }
 
 _INDEXES_BY_VERSION: Final[Mapping[int, Sequence[Index]]] = {2: (_claimable_index, _leased_index)}
-"""Indices in PostgreSQL. A file has none of them: each step of a single machine would have to keep them up,
+"""Indices in PostgreSQL. A file has none: each transition of a single machine would have to keep them up,
 for claims that it never makes."""
 VERSION_TABLE: Final = schema_version.name
 """Where there is none of this name, there is no ledger."""

@@ -72,7 +72,7 @@ _SAME_MONEY: Final = frozenset(
         *((state, state) for state in State if state is not State.SUBMITTING),
     }
 )
-"""Steps that move no money by themselves. Most steps are of this kind, and cost no write."""
+"""Transitions that move no money by themselves. Most transitions are of this kind, and cost no write."""
 
 _values_of: Final = attrgetter(*("state._value_" if name == "state" else name for name in COLUMNS))
 _money_of: Final = attrgetter(
@@ -96,7 +96,7 @@ def submission_id(record: Record) -> str:
 
 
 def spending_change(before: Record, after: Record) -> Submission | None:
-    """Return the entry that a step of a record adds or changes, None when no money moves."""
+    """Return the entry that a transition of a record adds or changes, None when no money moves."""
     if before.state in _UNANSWERED and after.state is State.PENDING:
         return _left_unanswered(before, after)
     if after.state is State.PENDING:

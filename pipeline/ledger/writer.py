@@ -1,4 +1,4 @@
-"""The one thread that writes: it commits, in one transaction, whatever steps have gathered.
+"""The one thread that writes: it commits, in one transaction, whatever transitions have gathered.
 
 It owns group commit and the way back to the callers. It must not know SQL.
 """
@@ -23,12 +23,12 @@ _MAX_GROUP_UPDATES: Final = 4096
 """A group ends here, so that no caller waits for the whole of an endless stream of others."""
 
 _CLOSE_GRACE_S: Final = 10.0
-"""How long the end waits for a database that is away before the last steps are given up."""
+"""How long the end waits for a database that is away before the last transitions are given up."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """Steps to be made, or else any other work; and who waits for it."""
+    """Transitions to be made, or else any other work; and who waits for it."""
 
     updates: Sequence[PreparedUpdate]
     work: Callable[[], Any] | None
@@ -53,7 +53,7 @@ class GroupCommitWriter:
         self._thread.start()
 
     def commit(self, updates: Sequence[PreparedUpdate]) -> asyncio.Future[list[Any]]:
-        """Have the steps made; the answer holds, for each, its record or a `Conflict`."""
+        """Have the transitions made; the answer holds, for each, its record or a `Conflict`."""
         return self._enqueue(updates, None)
 
     def run(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
@@ -88,7 +88,7 @@ class GroupCommitWriter:
             self._deliver(requests, results)
 
     def _next_group(self) -> list[_Request]:
-        """Wait for work; return it with all steps that wait behind it. Nothing means the end."""
+        """Wait for work; return it with all transitions that wait behind it. Nothing means the end."""
         first = self._next_request or self._queue.get()
         self._next_request = None
         if first is _SHUTDOWN or first.work is not None:
@@ -106,11 +106,11 @@ class GroupCommitWriter:
     def _execute(self, requests: Sequence[_Request]) -> list[Any]:
         if requests[0].work is not None:
             return [requests[0].work()]
-        outcomes = iter(self._backend.apply([move for ask in requests for move in ask.updates]))
+        outcomes = iter(self._backend.apply([update for ask in requests for update in ask.updates]))
         return [list(itertools.islice(outcomes, len(ask.updates))) for ask in requests]
 
     def _deliver(self, requests: Sequence[_Request], results: Sequence[Any]) -> None:
-        # A loop that has ended has no one left who waits; the steps are made all the same.
+        # A loop that has ended has no one left who waits; the transitions are made all the same.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(_resolve_futures, requests, results)
 

@@ -56,7 +56,7 @@ def may_have_forgotten(
 def match_forgotten(
     records: Iterable[Record], rows: Mapping[str, LogRow], known: Iterable[str], identity: str
 ) -> list[Transition]:
-    """Return the steps that give open and failed rows the generations that the log shows of them.
+    """Return the transitions that give open and failed rows the generations that the log shows of them.
 
     Rows in doubt or under way count too: since then they may have been settled and submitted again.
     `known` are the correlation ids that the ledger has; what failed at the vendor is not charged, and left.
@@ -70,12 +70,12 @@ def match_forgotten(
             continue
         if digest[0] not in found or found[digest[0]].created < row.created:
             found[digest[0]] = row
-    steps = []
+    transitions = []
     for record in records:
         forgotten = found.get(row_digest(record))
         if record.state not in (State.READY, State.DONE) and forgotten is not None:
-            steps.append(Transition(record, _with_submission(record, forgotten)))
-    return steps
+            transitions.append(Transition(record, _with_submission(record, forgotten)))
+    return transitions
 
 
 def submission_number(correlation_id: str) -> int:
@@ -113,8 +113,10 @@ async def recover_forgotten(
     log = await fetch_log(api, windows, (), own_prefix=own_correlation_prefix(ledger.identity), key_id=key_id)
     if not log.complete:
         return list(records), log.error or "the log could not be read to its end"
-    steps = match_forgotten(records, log.rows, known, ledger.identity)
-    steps = [Transition(step.before, replace(step.after, key_id=key_id, api_url=api.name)) for step in steps]
-    await ledger.commit_many(steps)
-    current = {step.after.key: step.after for step in steps}
+    transitions = match_forgotten(records, log.rows, known, ledger.identity)
+    transitions = [
+        Transition(one.before, replace(one.after, key_id=key_id, api_url=api.name)) for one in transitions
+    ]
+    await ledger.commit_many(transitions)
+    current = {one.after.key: one.after for one in transitions}
     return [current.get(record.key, record) for record in records], ""

@@ -1,4 +1,4 @@
-"""The run's log: JSON lines in the output folder, one an event or a record's step.
+"""The run's log: JSON lines in the output folder, one an event or a record's transition.
 
 Owns the format of a line, what may stand in it, and the file's rotation. Knows no terminal and no
 ledger. Writing happens in a thread of its own, so that a slow disk never holds up the loop that polls;

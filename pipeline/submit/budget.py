@@ -70,7 +70,7 @@ class Budget:
         # An unknown cost may be anything: under a limit nothing more is bought until it is known.
         if self._spending.unpriced_jobs or self._committed() - replaced + price > self._limit:
             return False
-        # Held here only until the step is committed; from then on its entry counts in its place.
+        # Held here only until the transition is committed; from then on its entry counts in its place.
         self._reserved[key] = price
         self._entries_since[key] = set()
         return True
@@ -81,13 +81,13 @@ class Budget:
         self._entries_since.pop(key, None)
 
     def apply(self, before: Record, after: Record) -> None:
-        """Count a step that was committed; its entry counts in place of the reservation now."""
+        """Count a transition that was committed; its entry counts in place of the reservation now."""
         self.release(after.key)
         if self._limit is not None and (entry := spending_change(before, after)) is not None:
             self._spending.put(entry)
 
     def update(self, record: Record) -> None:
-        """Count a record as the ledger has it, when the steps that led there are not known."""
+        """Count a record as the ledger has it, when the transitions that led there are not known."""
         self.release(record.key)
         if self._limit is not None and record.state is not State.PENDING:
             self._spending.put(entry_of(record))

@@ -147,7 +147,7 @@ class SubmitterPool:
             if not applied:
                 run.deps.concurrency_limit.on_create_ended(run.deps.clock())
         state.submission_order[after.correlation_id] = order
-        # Both steps are on disk already, under the submitter's own shield, so not through `run.commit`.
+        # Both transitions are on disk already, under the submitter's own shield, so not through `run.commit`.
         run.on_transition(record, after)
         await self._apply_result(after, result)
         if isinstance(result, Accepted):

@@ -218,8 +218,8 @@ async def test_a_saved_row_that_someone_else_moved_meanwhile_is_left_to_them(tmp
         records = await house.ledger.load()
         videos(tmp_path)[0].unlink()
 
-        async def taken(steps: Sequence[Transition]) -> list[Record | Conflict]:
-            return [Conflict(step.after.key) for step in steps]
+        async def taken(transitions: Sequence[Transition]) -> list[Record | Conflict]:
+            return [Conflict(one.after.key) for one in transitions]
 
         house.ledger.commit_many = taken  # type: ignore[method-assign]  # another process is faster
         outcome = await house.run(known=records, check=False, fetch_missing=True)

@@ -8,7 +8,7 @@ single poll.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pipeline.client.responses import Phase
 from pipeline.model import Failure
@@ -28,6 +28,25 @@ NOT_FOUND_INTERVALS: Final = 18.0
 MIN_NOT_FOUND_POLLS: Final = 3
 """A generation is unknown to the vendor once 404 was all it answered for this long (in poll intervals: three
 minutes at 10 s) and this often; a replica that lags behind knows it sooner."""
+
+
+class Confirmed(NamedTuple):
+    """The generation has ended, as `status` says."""
+
+    status: GenerationStatus
+
+
+class Unconfirmed(NamedTuple):
+    """A final answer that another poll has to confirm, in `wait_s` seconds."""
+
+    wait_s: float
+
+
+class StillRunning(NamedTuple):
+    """The generation has not ended."""
+
+
+Finality = Confirmed | Unconfirmed | StillRunning
 
 
 @dataclass(slots=True)
@@ -62,19 +81,16 @@ class Confirmations:
             return None
         return observed.error
 
-    def judge(
-        self, key: str, status: GenerationStatus, now: float, *, completed_before: bool
-    ) -> GenerationStatus | float | None:
-        """Return the status to act on, the seconds after which to poll again to confirm it, or None.
+    def confirm(self, key: str, status: GenerationStatus, now: float, *, completed_before: bool) -> Finality:
+        """Return what an answer proves, by this one and those before it.
 
-        None means that the generation is still running. `completed_before`: an earlier run has seen
-        that it is completed. Once completed, it is paid for: no later `error` makes it anything but a
-        video whose URL is awaited.
+        `completed_before`: an earlier run has seen that the generation is completed. Once completed, it is
+        paid for: no later `error` makes it anything but a video whose URL is awaited.
         """
         # The URL is there, which no flapping replica invents.
         if status.phase is Phase.COMPLETED:
             self.forget(key)
-            return status
+            return Confirmed(status)
         observed = self._observed.get(key)
         completed = completed_before or (observed is not None and observed.completed_at is not None)
         # Called completed once, it is charged: an error now buys no other generation, the URL is waited for.
@@ -84,33 +100,33 @@ class Confirmations:
             # It goes on: the error before was a replica's, and a later one has to be confirmed anew.
             if observed is not None:
                 observed.error_at = None
-            return None
+            return StillRunning()
         return self._await_second_error(key, status, now)
 
-    def _await_url(self, key: str, status: GenerationStatus, now: float) -> GenerationStatus | float:
+    def _await_url(self, key: str, status: GenerationStatus, now: float) -> Finality:
         observed = self._observed.setdefault(key, _Observed())
         if observed.completed_at is None:
             observed.completed_at = now
         # Given up, the row fails with NO_VIDEO, which no option buys again: the video is paid for.
         if now - observed.completed_at < URL_WAIT_INTERVALS * self._interval_s:
-            return self._interval_s
+            return Unconfirmed(self._interval_s)
         self.forget(key)
         failure = status.failure
         if failure is not None and failure.code != NO_VIDEO:
             message = f"called completed first and then {status.status}: {failure.message}"
-            return replace(status, failure=Failure(NO_VIDEO, message))
-        return status
+            return Confirmed(replace(status, failure=Failure(NO_VIDEO, message)))
+        return Confirmed(status)
 
-    def _await_second_error(self, key: str, status: GenerationStatus, now: float) -> GenerationStatus | float:
+    def _await_second_error(self, key: str, status: GenerationStatus, now: float) -> Finality:
         observed = self._observed.setdefault(key, _Observed())
         observed.error = status
         if observed.error_at is None:
             observed.error_at = now
         remaining_s = observed.error_at + ERROR_GAP_INTERVALS * self._interval_s - now
         if remaining_s > 0:
-            return remaining_s
+            return Unconfirmed(remaining_s)
         self.forget(key)
-        return status
+        return Confirmed(status)
 
 
 class UnknownIds:

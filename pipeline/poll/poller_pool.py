@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from pipeline import backoff
 from pipeline.bulkhead import Bulkhead
@@ -15,7 +15,7 @@ from pipeline.model import State
 from pipeline.net.retry_after import parse_retry_after
 from pipeline.plan import NO_VIDEO
 from pipeline.poll.apply_status import mark_failed, mark_ready
-from pipeline.poll.confirmation import Confirmations, UnknownIds
+from pipeline.poll.confirmation import Confirmations, Confirmed, StillRunning, Unconfirmed, UnknownIds
 from pipeline.poll.dispatcher import Dispatcher
 from pipeline.poll.duration_key import record_duration_key
 
@@ -120,21 +120,22 @@ class PollerPool:
 
     async def _on_status(self, record: Record, status: GenerationStatus) -> None:
         run, now = self._run, self._run.deps.clock()
-        judged = self._confirmations.judge(
-            record.key, status, now, completed_before=record.completed_at is not None
-        )
-        if judged is None:
-            if status.phase is Phase.UNKNOWN:
-                self._warn_unknown_status(record, status.status)
-            self._still_running(record)
-        elif isinstance(judged, float):
-            await self._confirm_later(record, status, judged)
-        else:
-            self._untrack(record.key, finished=judged.phase is Phase.COMPLETED)
-            # Its slot at the vendor is free before our disk has it: the next create need not wait.
-            run.state.in_flight.discard(record.key)
-            run.notify()
-            await self._finish(run.state.records[record.key], judged)
+        completed_before = record.completed_at is not None
+        match self._confirmations.confirm(record.key, status, now, completed_before=completed_before):
+            case StillRunning():
+                if status.phase is Phase.UNKNOWN:
+                    self._warn_unknown_status(record, status.status)
+                self._still_running(record)
+            case Unconfirmed(wait_s=wait_s):
+                await self._confirm_later(record, status, wait_s)
+            case Confirmed(status=final):
+                self._untrack(record.key, finished=final.phase is Phase.COMPLETED)
+                # Its slot at the vendor is free before our disk has it: the next create need not wait.
+                run.state.in_flight.discard(record.key)
+                run.notify()
+                await self._finish(run.state.records[record.key], final)
+            case unreachable:
+                assert_never(unreachable)
 
     async def _confirm_later(self, record: Record, status: GenerationStatus, wait_s: float) -> None:
         """Poll again before a final answer is believed; that it was completed is written down at once."""

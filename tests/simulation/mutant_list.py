@@ -99,7 +99,7 @@ MUTANTS: Final = (
     Mutant("done before it is published", _DOWNLOADER, "        published = await part.publish(known.path if known and ours else path, replaces=ours)", "        from pipeline.storage.base import FileStamp, PublishedFile as P\n\n        published = P(path, 1, 'x', FileStamp(1))", _ANYTHING),
     Mutant("only the first clip is saved", _DOWNLOADER, "for number in range(1, len(urls)):", "for number in range(1, 1):", _ANYTHING),
     # Polls.
-    Mutant("one error is believed (B8)", _CONFIRM, "        if remaining_s > 0:\n            return remaining_s\n", "", _at("status", "error flap")),
+    Mutant("one error is believed (B8)", _CONFIRM, "        if remaining_s > 0:\n            return Unconfirmed(remaining_s)\n", "", _at("status", "error flap")),
     Mutant("a completion is not written down (B9)", _POLL, "failure.code == NO_VIDEO and record.completed_at is None:", "False:", _at("status", "error after completion") + _KILLED),
     Mutant("a deadline frees the slot (H28)", _POLL, "        run.state.overdue.add(record.key)\n", "        run.state.overdue.add(record.key)\n        run.state.in_flight.discard(record.key)\n", _ANYTHING),
     Mutant("doubt takes no slot (H28)", _STATE, "return len(self.in_flight | self.in_doubt)", "return len(self.in_flight)", _DOUBT),

@@ -7,7 +7,15 @@ import pytest
 from pipeline.client.responses import GenerationStatus, Phase
 from pipeline.model import Failure
 from pipeline.plan import NO_VIDEO
-from pipeline.poll.confirmation import ERROR_GAP_INTERVALS, URL_WAIT_INTERVALS, Confirmations
+from pipeline.poll.confirmation import (
+    ERROR_GAP_INTERVALS,
+    URL_WAIT_INTERVALS,
+    Confirmations,
+    Confirmed,
+    Finality,
+    StillRunning,
+    Unconfirmed,
+)
 
 INTERVAL_S = 10.0
 GAP_S = ERROR_GAP_INTERVALS * INTERVAL_S
@@ -19,50 +27,46 @@ ERROR = GenerationStatus(Phase.FAILED, "error", failure=Failure("generation_erro
 NO_URL = GenerationStatus(Phase.FAILED, "completed", failure=Failure(NO_VIDEO, "no URL"))
 
 
-def judged(
-    *answers: tuple[float, GenerationStatus], completed_before: bool = False
-) -> GenerationStatus | float | None:
-    """Return the judgement of the last of several answers, each with its time."""
+def confirmed(*answers: tuple[float, GenerationStatus], completed_before: bool = False) -> Finality:
+    """Return what the last of several answers proves, each with its time."""
     confirmations = Confirmations(INTERVAL_S)
-    result: GenerationStatus | float | None = None
+    result: Finality = StillRunning()
     for now, status in answers:
-        result = confirmations.judge("row", status, now, completed_before=completed_before)
+        result = confirmations.confirm("row", status, now, completed_before=completed_before)
     return result
 
 
 @pytest.mark.parametrize(
     ("answers", "expected"),
     [
-        ([(0.0, RUNNING)], None),
-        ([(0.0, DONE)], DONE),
-        ([(0.0, ERROR)], GAP_S),
-        ([(0.0, ERROR), (4.0, ERROR)], GAP_S - 4.0),
-        ([(0.0, ERROR), (GAP_S, ERROR)], ERROR),
-        ([(0.0, ERROR), (GAP_S, RUNNING)], None),
-        ([(0.0, ERROR), (5.0, RUNNING), (GAP_S + 1.0, ERROR)], GAP_S),
-        ([(0.0, ERROR), (GAP_S, DONE)], DONE),
-        ([(0.0, NO_URL)], INTERVAL_S),
-        ([(0.0, NO_URL), (50.0, NO_URL)], INTERVAL_S),
-        ([(0.0, NO_URL), (50.0, DONE)], DONE),
-        ([(0.0, NO_URL), (URL_WAIT_S, NO_URL)], NO_URL),
-        ([(0.0, NO_URL), (GAP_S, ERROR), (2 * GAP_S, ERROR)], INTERVAL_S),
+        ([(0.0, RUNNING)], StillRunning()),
+        ([(0.0, DONE)], Confirmed(DONE)),
+        ([(0.0, ERROR)], Unconfirmed(GAP_S)),
+        ([(0.0, ERROR), (4.0, ERROR)], Unconfirmed(GAP_S - 4.0)),
+        ([(0.0, ERROR), (GAP_S, ERROR)], Confirmed(ERROR)),
+        ([(0.0, ERROR), (GAP_S, RUNNING)], StillRunning()),
+        ([(0.0, ERROR), (5.0, RUNNING), (GAP_S + 1.0, ERROR)], Unconfirmed(GAP_S)),
+        ([(0.0, ERROR), (GAP_S, DONE)], Confirmed(DONE)),
+        ([(0.0, NO_URL)], Unconfirmed(INTERVAL_S)),
+        ([(0.0, NO_URL), (50.0, NO_URL)], Unconfirmed(INTERVAL_S)),
+        ([(0.0, NO_URL), (50.0, DONE)], Confirmed(DONE)),
+        ([(0.0, NO_URL), (URL_WAIT_S, NO_URL)], Confirmed(NO_URL)),
+        ([(0.0, NO_URL), (GAP_S, ERROR), (2 * GAP_S, ERROR)], Unconfirmed(INTERVAL_S)),
     ],
 )
-def test_what_answers_prove(
-    answers: list[tuple[float, GenerationStatus]], expected: GenerationStatus | float | None
-) -> None:
-    assert judged(*answers) == expected
+def test_what_answers_prove(answers: list[tuple[float, GenerationStatus]], expected: Finality) -> None:
+    assert confirmed(*answers) == expected
 
 
 def test_what_was_once_completed_never_becomes_a_failure_that_is_not_paid_for() -> None:
-    last = judged((0.0, NO_URL), (5.0, ERROR), (URL_WAIT_S, ERROR))
-    assert isinstance(last, GenerationStatus)
-    assert last.failure == Failure(NO_VIDEO, "called completed first and then error: boom")
+    last = confirmed((0.0, NO_URL), (5.0, ERROR), (URL_WAIT_S, ERROR))
+    assert isinstance(last, Confirmed)
+    assert last.status.failure == Failure(NO_VIDEO, "called completed first and then error: boom")
 
 
 def test_an_earlier_runs_completed_counts() -> None:
-    assert judged((0.0, ERROR), (GAP_S, ERROR), completed_before=True) == INTERVAL_S
-    last = judged((0.0, ERROR), (URL_WAIT_S, ERROR), completed_before=True)
-    assert isinstance(last, GenerationStatus)
-    assert last.failure is not None
-    assert last.failure.code == NO_VIDEO
+    assert confirmed((0.0, ERROR), (GAP_S, ERROR), completed_before=True) == Unconfirmed(INTERVAL_S)
+    last = confirmed((0.0, ERROR), (URL_WAIT_S, ERROR), completed_before=True)
+    assert isinstance(last, Confirmed)
+    assert last.status.failure is not None
+    assert last.status.failure.code == NO_VIDEO

@@ -13,7 +13,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from pipeline.errors import UsageError
-from pipeline.manifest.takes import with_extra_takes
+from pipeline.manifest.jobs import with_extra_takes
 from pipeline.model import REJECTED, State
 
 if TYPE_CHECKING:

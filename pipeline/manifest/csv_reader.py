@@ -12,6 +12,7 @@ import re
 from typing import Final
 
 from pipeline.manifest.fields import VEO_RULES, FieldKind
+from pipeline.manifest.jobs import TAKES_RULE
 from pipeline.manifest.json_reader import read_json
 from pipeline.manifest.nodes import MappingNode, Node, SequenceNode
 from pipeline.manifest.problems import (
@@ -23,7 +24,6 @@ from pipeline.manifest.problems import (
     unpack_location,
 )
 from pipeline.manifest.suggestions import closest_name
-from pipeline.manifest.takes import TAKES_RULE
 
 _COLUMNS: Final = (*VEO_RULES.fields, "image", "id", "takes", "params")
 _INTEGER: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")

@@ -12,7 +12,7 @@ from pipeline.manifest.fields import (
     ModelRules,
 )
 from pipeline.manifest.identity import canonical_json, fingerprint
-from pipeline.manifest.job_ids import JobDraft, check_id
+from pipeline.manifest.jobs import JobDraft, check_id, pop_seeds, pop_takes, seed_range
 from pipeline.manifest.local_files import LocalFiles, image_as_written, rename_image
 from pipeline.manifest.nodes import (
     AmbiguousScalar,
@@ -23,7 +23,6 @@ from pipeline.manifest.nodes import (
 )
 from pipeline.manifest.problems import ParseAborted, ProblemReport, format_bare, format_value
 from pipeline.manifest.suggestions import closest_name
-from pipeline.manifest.takes import pop_seeds, pop_takes, seed_range
 from pipeline.manifest.values import any_field, check_value
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from typing import Any, Final
 
 from pipeline.manifest.expand import AXIS_ALIASES
 from pipeline.manifest.fields import BUILT_IN_MODEL, VEO_RULES, FieldKind, FieldRule
-from pipeline.manifest.job_ids import MAX_ID_CHARS
-from pipeline.manifest.takes import MAX_TAKES
+from pipeline.manifest.jobs import MAX_ID_CHARS, MAX_TAKES
 from pipeline.settings import Settings
 
 JSON_SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"

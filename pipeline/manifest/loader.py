@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.manifest.csv_reader import read_csv
-from pipeline.manifest.job_ids import build_jobs
+from pipeline.manifest.jobs import build_jobs, check_take_ids
 from pipeline.manifest.json_reader import read_json, read_jsonl
 from pipeline.manifest.local_files import NAME_A_PICTURE, LocalFiles
 from pipeline.manifest.problems import ParseAborted, Problem, ProblemReport, format_value, pack_location
 from pipeline.manifest.sections import read_document
-from pipeline.manifest.takes import check_take_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

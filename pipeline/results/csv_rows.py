@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from pipeline.ledger.totals import Totals
+from pipeline.manifest.jobs import take_seed
 from pipeline.manifest.local_files import image_sha256
-from pipeline.manifest.takes import take_seed
 from pipeline.model import MAYBE_PAID_STATES, Record, State
 from pipeline.plan import has_money_in_it
 from pipeline.results.row_blocks import RowBlocks

@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from pipeline.manifest.jobs import take_seed
 from pipeline.manifest.local_files import image_sha256
-from pipeline.manifest.takes import take_seed
 from pipeline.model import State
 from pipeline.results.csv_rows import status
 

@@ -12,7 +12,7 @@ from pipeline.batch.retakes import retakes_by_id, retakes_of_rejected
 from pipeline.errors import UsageError
 from pipeline.manifest import FieldRule, ManifestProblems, ModelRules, load
 from pipeline.manifest.fields import FieldKind
-from pipeline.manifest.takes import with_extra_takes
+from pipeline.manifest.jobs import with_extra_takes
 from pipeline.model import PICKED, REJECTED, Artifact, Record, State
 from pipeline.plan import make_plan
 

@@ -1,33 +1,92 @@
-"""Takes: several goes at one row, each a job of its own, so that one of them can be chosen.
+"""From checked rows to jobs: their ids, and their takes. Pure.
 
-Take 1 is the row itself, with its id and its identity; take 2 of `a` is the job `a.2`. A seed that is chosen
-here is no part of a job's identity: it follows from the row. Pure.
+Takes are several goes at one row, each a job of its own, so that one of them can be chosen. Take 1 is the
+row itself, with its id and its identity; take 2 of `a` is the job `a.2`. A seed that is chosen here is no
+part of a job's identity: it follows from the row.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.manifest.fields import FieldKind, FieldRule, ModelRules
+from pipeline.manifest.fields import FieldKind, FieldRule, ModelRules, blank_problem
 from pipeline.manifest.identity import canonical_json, fingerprint
+from pipeline.manifest.invisible import is_blank
 from pipeline.manifest.nodes import MappingNode, SequenceNode
-from pipeline.manifest.problems import ProblemReport, format_value
-from pipeline.model import SeedRange
+from pipeline.manifest.problems import ProblemReport, ProblemText, format_value
+from pipeline.model import Job, SeedRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from pipeline.manifest.job_ids import JobDraft
     from pipeline.manifest.nodes import Member
-    from pipeline.model import Job
+
+MAX_ID_CHARS: Final = 200
+_ID_RULE: Final = FieldRule(FieldKind.TEXT, max_size=MAX_ID_CHARS)
 
 MAX_TAKES: Final = 100
 TAKES_RULE: Final = FieldRule(FieldKind.INTEGER, minimum=1, maximum=MAX_TAKES)
 _HIGHEST_SEED: Final = 2**31 - 1
 """Where the schema states no bound; every model that has seeds takes a positive 32-bit number."""
+
+
+@dataclass(slots=True)
+class JobDraft:
+    """A checked row that has no id yet, unless its author gave one."""
+
+    given_id: str | None
+    fingerprint: str
+    body: dict[str, Any]
+    location: int
+    takes: int = 1
+    given_seeds: tuple[int, ...] = ()
+    seeds: SeedRange | None = None
+    image: str = ""
+
+
+def check_id(value: Any) -> ProblemText | None:
+    problem = _ID_RULE.check("id", value)
+    if problem:
+        return problem
+    if is_blank(value):
+        return blank_problem("id", value, "it names the row and its files", "write a name or remove the line")
+    if not value.isprintable():
+        return (
+            f"id is {format_value(value)}",
+            "it holds characters that cannot be printed",
+            "use letters, digits and dashes",
+        )
+    return None
+
+
+def build_jobs(drafts: Sequence[JobDraft]) -> list[Job]:
+    """Give every draft its id and its index, and every take of it.
+
+    A row without an id is named by its content and, from the second of the same content on, an
+    occurrence number, so that moving or adding other rows renames nothing.
+    """
+    given_ids = {draft.given_id for draft in drafts}
+    occurrences: dict[str, int] = {}
+    jobs: list[Job] = []
+    for draft in drafts:
+        row_id = draft.given_id or _unique_id(draft.fingerprint, occurrences, given_ids)
+        model = draft.body["model"]
+        line, column = draft.location >> 32, draft.location & 0xFFFFFFFF
+        index, image = len(jobs), draft.image
+        row = Job(row_id, draft.fingerprint, index, model, draft.body, line, column, 1, draft.seeds, image)
+        jobs += takes_of(row, draft.takes, draft.given_seeds)
+    return jobs
+
+
+def _unique_id(fingerprint: str, occurrences: dict[str, int], taken: set[str | None]) -> str:
+    while True:
+        occurrences[fingerprint] = number = occurrences.get(fingerprint, 0) + 1
+        row_id = fingerprint if number == 1 else f"{fingerprint}-{number}"
+        if row_id not in taken:
+            return row_id
 
 
 def pop_takes(fields: dict[str, Member], in_params: Iterable[str], report: ProblemReport) -> int:

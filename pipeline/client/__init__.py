@@ -2,21 +2,19 @@
 
 from pipeline.client.account import ChargedUsage, KeyInfo, SpendingLimit, TransactionPage, key_id
 from pipeline.client.client import Api
-from pipeline.client.endpoint import ApiKey, normalize_base_url
-from pipeline.client.log_responses import LogPage, LogRow
-from pipeline.client.refusals import Cause, Refusal
-from pipeline.client.responses import (
+from pipeline.client.create_result import (
     Accepted,
     AccountBlocked,
     CreateResult,
-    GenerationStatus,
     OutcomeUnknown,
-    Phase,
     RateLimited,
     Rejected,
     RetryableRejection,
-    StatusError,
 )
+from pipeline.client.endpoint import ApiKey, normalize_base_url
+from pipeline.client.log_responses import LogPage, LogRow
+from pipeline.client.refusals import Cause, Refusal
+from pipeline.client.responses import GenerationStatus, Phase, StatusError
 
 __all__ = [
     "Accepted",

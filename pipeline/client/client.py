@@ -28,23 +28,21 @@ from pipeline.client.connection import (
     read_bounded,
     status_url,
 )
-from pipeline.client.create_result import CreateResponse, accepted_after_all, classify_create
+from pipeline.client.create_result import (
+    CreateResponse,
+    CreateResult,
+    OutcomeUnknown,
+    RetryableRejection,
+    accepted_after_all,
+    classify_create,
+)
 from pipeline.client.endpoint import MIN_REDACTED_KEY_CHARS, ApiKey, normalize_base_url
 from pipeline.client.error_parsing import error_message
 from pipeline.client.json_values import UnreadableResponseError, parse_object
 from pipeline.client.log_responses import LogPage, parse_log_page
 from pipeline.client.missing_models import MissingModels
 from pipeline.client.refusals import Cause, Refusal, explain_refusal
-from pipeline.client.responses import (
-    CreateResult,
-    GenerationStatus,
-    OutcomeUnknown,
-    RetryableRejection,
-    StatusError,
-    is_about,
-    parse_balance,
-    parse_status,
-)
+from pipeline.client.responses import GenerationStatus, StatusError, is_about, parse_balance, parse_status
 from pipeline.client.vendor_clock import VendorClock
 from pipeline.net.proxy import proxy_request_options
 from pipeline.net.retry_after import retry_after_header

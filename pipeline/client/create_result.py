@@ -12,25 +12,69 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.client.error_parsing import error_message, request_id
 from pipeline.client.json_values import UnreadableResponseError, excerpt, parse_object, storable_text
-from pipeline.client.responses import (
-    COMPLETED_STATUSES,
-    Accepted,
-    AccountBlocked,
-    CreateResult,
-    GenerationStatus,
-    OutcomeUnknown,
-    Phase,
-    RateLimited,
-    Rejected,
-    RetryableRejection,
-    parse_generation,
-)
+from pipeline.client.responses import COMPLETED_STATUSES, GenerationStatus, Phase, parse_generation
 from pipeline.errors import StopReason
 from pipeline.model import Failure
 from pipeline.net.retry_after import retry_after_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The vendor took the job; `generation_status` is what its answer says of it."""
+
+    generation_id: str
+    generation_status: GenerationStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """This job will never be accepted as it is. `request_id` is the vendor's, for its support."""
+
+    failure: Failure
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryableRejection:
+    """Proven not accepted, for a reason that may pass. `reached` says whether the API answered."""
+
+    message: str
+    reached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimited:
+    """429: too fast or too many. No fault of the job."""
+
+    message: str
+    retry_after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AccountBlocked:
+    """The account cannot go on (key, credits, quota): no create will be accepted for now."""
+
+    reason: StopReason
+    message: str
+    retry_after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeUnknown:
+    """It may have been accepted, and then it will be charged. Never send it again blindly.
+
+    `inference_id` is what the answer called the generation, "" when it did not.
+    """
+
+    message: str
+    inference_id: str = ""
+    request_id: str = ""
+
+
+CreateResult = Accepted | Rejected | RetryableRejection | RateLimited | AccountBlocked | OutcomeUnknown
 
 INVALID_REQUEST: Final = frozenset({400, 422})
 """The vendor's answers to a body that is wrong."""

@@ -12,7 +12,8 @@ from math import ceil
 from typing import TYPE_CHECKING, Final
 
 from pipeline.client.account import KEY_REFUSED, key_problem
-from pipeline.client.responses import AccountBlocked, StatusError
+from pipeline.client.create_result import AccountBlocked
+from pipeline.client.responses import StatusError
 from pipeline.errors import StopReason
 
 if TYPE_CHECKING:

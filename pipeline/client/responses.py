@@ -25,8 +25,6 @@ from pipeline.model import Failure
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pipeline.errors import StopReason
-
 
 RUNNING_STATUSES: Final = frozenset({"waiting", "active", "queued", "generating", "processing", "pending"})
 
@@ -73,61 +71,6 @@ class StatusError:
     retry_after: str | None = None
     misdirected: bool = False
 
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The vendor took the job; `generation_status` is what its answer says of it."""
-
-    generation_id: str
-    generation_status: GenerationStatus
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """This job will never be accepted as it is. `request_id` is the vendor's, for its support."""
-
-    failure: Failure
-    request_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RetryableRejection:
-    """Proven not accepted, for a reason that may pass. `reached` says whether the API answered."""
-
-    message: str
-    reached: bool
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimited:
-    """429: too fast or too many. No fault of the job."""
-
-    message: str
-    retry_after: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class AccountBlocked:
-    """The account cannot go on (key, credits, quota): no create will be accepted for now."""
-
-    reason: StopReason
-    message: str
-    retry_after: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class OutcomeUnknown:
-    """It may have been accepted, and then it will be charged. Never send it again blindly.
-
-    `inference_id` is what the answer called the generation, "" when it did not.
-    """
-
-    message: str
-    inference_id: str = ""
-    request_id: str = ""
-
-
-CreateResult = Accepted | Rejected | RetryableRejection | RateLimited | AccountBlocked | OutcomeUnknown
 
 _RUNNING_BY_STATUS: Final[Mapping[str, GenerationStatus]] = {
     status: GenerationStatus(Phase.RUNNING, status) for status in RUNNING_STATUSES

@@ -16,7 +16,7 @@ import anyio
 
 from pipeline import system
 from pipeline.client.account import key_id
-from pipeline.client.responses import (
+from pipeline.client.create_result import (
     Accepted,
     AccountBlocked,
     OutcomeUnknown,

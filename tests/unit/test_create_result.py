@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.client.create_result import CreateResponse, classify_create, is_quota
-from pipeline.client.responses import (
+from pipeline.client.create_result import (
     Accepted,
     AccountBlocked,
+    CreateResponse,
     CreateResult,
     OutcomeUnknown,
     RateLimited,
     Rejected,
     RetryableRejection,
+    classify_create,
+    is_quota,
 )
 
 if TYPE_CHECKING:

@@ -57,7 +57,7 @@ class Engine:
         self._run.state.expects_more = expected_more > 0
         self._stream_capacity = max(1, len(records)) + expected_more
         self._started = anyio.Event()
-        self._submitter = Submitter(deps.api, deps.ledger, wall=deps.wall, records=records)
+        self._submitter = Submitter(deps.api, deps.ledger, wall=deps.wall)
         self._scope = anyio.CancelScope()
 
     async def run(self) -> RunOutcome:

@@ -88,6 +88,14 @@ class LedgerError(StopRun):
 class Conflict(VeobatchError):
     """Someone else moved the record first: drop this transition, read the record again."""
 
-    def __init__(self, key: str) -> None:
-        super().__init__(f"{key}: the record was changed by someone else")
+    def __init__(self, key: str, message: str = "the record was changed by someone else") -> None:
+        super().__init__(f"{key}: {message}")
         self.key = key
+
+
+class GenerationTaken(Conflict):
+    """The generation is another row's: two rows must not share one clip, and one of them was billed."""
+
+    def __init__(self, key: str, generation_id: str) -> None:
+        super().__init__(key, f"generation {generation_id} is or was another row's")
+        self.generation_id = generation_id

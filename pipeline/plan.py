@@ -186,7 +186,9 @@ def _planned_transition(record: Record, retry: RetrySelection, *, resubmit_in_do
         case State.IN_DOUBT:
             return mark_resubmitted(record) if resubmits else None
         case State.FAILED:
-            return mark_retried(record) if record.position >= 0 and retry.covers(record) else None
+            # What was paid is fetched from wherever it is; a row that left the manifest buys nothing.
+            retried = record.position >= 0 or is_fetched_again(record)
+            return mark_retried(record) if retried and retry.covers(record) else None
         case State.PENDING | State.GENERATING | State.READY | State.DONE:
             return None
         case unreachable:
@@ -217,13 +219,18 @@ def mark_resubmitted(record: Record) -> Record:
 
 def mark_retried(record: Record) -> Record:
     """Return a failed record on its way once more: fetched again when paid, else generated again."""
-    failure = record.failure
-    never_proven = failure is not None and failure.code == GENERATION_UNKNOWN and not failure.retryable
-    if (was_completed(record) or never_proven) and record.generation_id:
+    if is_fetched_again(record):
         return record.evolve(State.GENERATING, failure=None, finished_at=None)
     return record.evolve(
         State.PENDING, failure=None, generation_id="", video_url="", video_urls="", finished_at=None, faults=0
     )
+
+
+def is_fetched_again(record: Record) -> bool:
+    """Tell whether another try of a failed record fetches its generation, which is or may be paid."""
+    failure = record.failure
+    never_proven = failure is not None and failure.code == GENERATION_UNKNOWN and not failure.retryable
+    return (was_completed(record) or never_proven) and bool(record.generation_id)
 
 
 def was_completed(record: Record) -> bool:

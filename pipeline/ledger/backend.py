@@ -13,8 +13,9 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar
 
 from pipeline import system
-from pipeline.errors import Conflict, VeobatchError
+from pipeline.errors import Conflict, GenerationTaken, VeobatchError
 from pipeline.ledger import rows, spending
+from pipeline.ledger.claims import claim_generations
 from pipeline.ledger.sql import SCHEMA_VERSION, SPENDING_VERSION
 from pipeline.ledger.totals import Spending, totals_of
 from pipeline.model import Pick, State
@@ -94,8 +95,7 @@ class LedgerBackend(ABC):
     def apply(self, updates: Sequence[PreparedUpdate]) -> list[Record | Conflict]:
         """Make the transitions in one durable transaction; one whose record has changed is a `Conflict`.
 
-        Raises `StoreError` when the disk is full, `LedgerError` for anything else; nothing was
-        written then.
+        Raises `StoreError` when the disk is full, `LedgerError` for anything else; then nothing was written.
         """
         at = system.wall()
         history_rows = [(self.batch, *update.history_row, at, next(self._stamps)) for update in updates]
@@ -114,6 +114,8 @@ class LedgerBackend(ABC):
             # One lost its compare-and-set: all are rolled back, and each is tried by itself.
             if cursor.rowcount != len(batch):
                 raise _VersionConflict
+        if not claim_generations(cursor, self.sql, self.batch, [update.claim for update in updates]):
+            raise _VersionConflict
         cursor.executemany(self.sql.history_add, history_rows)
         entries = [(self.batch, *update.entry) for update in updates if update.entry is not None]
         if entries:
@@ -128,6 +130,9 @@ class LedgerBackend(ABC):
     ) -> list[Record | Conflict]:
         outcomes: list[Record | Conflict] = []
         for update, history_row in zip(updates, history_rows, strict=True):
+            if not claim_generations(cursor, self.sql, self.batch, [update.claim]):
+                outcomes.append(GenerationTaken(update.after.key, update.claim[0]))
+                continue
             cursor.execute(update.sql, rows.sanitized(update.params))
             updated = cursor.rowcount == 1
             if updated:
@@ -165,6 +170,7 @@ class LedgerBackend(ABC):
 
     def _add_all(self, cursor: Cursor, new: Iterable[rows.Row], records: Sequence[Record]) -> None:
         cursor.executemany(self.sql.record_add, new)
+        claim_generations(cursor, self.sql, self.batch, [(r.generation_id, r.key) for r in records])
         self._put_entries(cursor, [entry for record in records for entry in spending.entries_of(record)])
 
     def _is_stored(self, record: Record, error: Exception) -> bool:
@@ -195,8 +201,7 @@ class LedgerBackend(ABC):
 
     def picks(self) -> dict[str, Pick]:
         """Return what was said of takes, by their keys; what nothing was said of is missing."""
-        found = self._fetch_all(self.sql.picks)
-        return {key: Pick(pick, note) for key, pick, note in found}
+        return {key: Pick(pick, note) for key, pick, note in self._fetch_all(self.sql.picks)}
 
     def meta_set(self, name: str, value: str) -> None:
         """Keep a small fact about the batch, durably."""

@@ -150,8 +150,9 @@ class Ledger:
         """Make one transition, if the version and state on disk are still those of `before`; return `after`.
 
         Position and line are not written: only `set_positions` changes them.
-        Raises `Conflict` when someone else has changed it, `IllegalTransition` for a transition that is not
-        allowed and `ValueError` for one that is not from one version of a record to its next.
+        Raises `Conflict` when someone else has changed it, its subclass `GenerationTaken` when the generation
+        that it names is another row's, `IllegalTransition` for a transition that is not allowed and
+        `ValueError` for one that is not from one version of a record to its next.
         """
         [outcome] = await self._require_writer().commit([self._prepare(before, after)])
         if isinstance(outcome, Conflict):
@@ -241,7 +242,9 @@ class Ledger:
         entry = spending_change(before, after)
         entry_row = None if entry is None else to_row(entry)
         update_sql = full_sql if content_changed else state_sql
-        return rows.PreparedUpdate(after, update_sql, values + compare_params, history_row, entry_row)
+        claim = after.generation_id if after.generation_id != before.generation_id else ""
+        params = values + compare_params
+        return rows.PreparedUpdate(after, update_sql, params, history_row, entry_row, (claim, after.key))
 
     async def _read(self, work: Callable[[], _T]) -> _T:
         return await to_thread.run_sync(work)

@@ -72,7 +72,8 @@ Row = tuple[Any, ...]
 class PreparedUpdate(NamedTuple):
     """A transition as it is written: its statement, its row, and the line of history without its time.
 
-    `entry` is what it changes in the record of spending, in the same transaction.
+    `entry` is what it changes in the record of spending, in the same transaction; `claim` the generation that
+    the row has from now on ("" when that is the one that it had) and the row's key.
     """
 
     after: Record
@@ -80,6 +81,7 @@ class PreparedUpdate(NamedTuple):
     params: Row
     history_row: tuple[str, int, str, str]
     entry: Row | None
+    claim: tuple[str, str] = ("", "")
 
 
 _NO_FAILURE: Final = (None,) * len(_FAILURE_COLUMNS)

@@ -20,7 +20,10 @@ from sqlalchemy import (
     Table,
     Text,
     cast,
+    func,
+    insert,
     literal_column,
+    select,
 )
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
@@ -31,7 +34,7 @@ from pipeline.ledger.sql import SCHEMA_VERSION
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, Dialect
+    from sqlalchemy import ColumnElement, Dialect, Insert
     from sqlalchemy.sql.type_api import TypeEngine
 
     from pipeline.ledger.sql import Migration
@@ -130,6 +133,17 @@ submissions: Final = Table(
 )
 """The record of spending (see `pipeline.ledger.spending`). Entries are added and settled, never deleted."""
 
+generations: Final = Table(
+    "veobatch_generations",
+    _metadata,
+    Column("batch", Text, nullable=False),
+    Column("generation_id", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    PrimaryKeyConstraint("batch", "generation_id"),
+    sqlite_with_rowid=False,
+)
+"""Which row each generation is or was: only ever added to, so that no two processes give one to two rows."""
+
 transitions: Final = Table(
     "veobatch_transitions",
     _metadata,
@@ -172,6 +186,7 @@ _leased_index: Final = Index(
 _TABLES_BY_VERSION: Final[Mapping[int, Sequence[Table]]] = {
     1: (schema_version, batches, _records_of_version_1, transitions, facts),
     3: (submissions,),
+    4: (generations,),
 }
 
 _INDEXES_BY_VERSION: Final[Mapping[int, Sequence[Index]]] = {2: (_claimable_index, _leased_index)}
@@ -196,4 +211,15 @@ def _ddl(dialect: Dialect, version: int) -> list[str]:
     for name in ADDED_COLUMNS.get(version, ()):
         column = CreateColumn(records.c[name]).compile(dialect=dialect)
         texts.append(f"ALTER TABLE {records.name} ADD COLUMN {column}")
+    if generations in _TABLES_BY_VERSION.get(version, ()):
+        # An older ledger may have one generation twice: it opens all the same, and the first row has it.
+        filled = _known_generations().compile(dialect=dialect, compile_kwargs={"literal_binds": True})
+        texts.append(str(filled))
     return texts
+
+
+def _known_generations() -> Insert:
+    """Fill the table of generations from the records of an earlier version."""
+    columns = records.c.batch, records.c.generation_id
+    found = select(*columns, func.min(records.c.key)).where(records.c.generation_id != "").group_by(*columns)
+    return insert(generations).from_select(generations.c.keys(), found)

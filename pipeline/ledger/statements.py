@@ -38,6 +38,7 @@ from pipeline.ledger.schema import (
     ZERO,
     batches,
     facts,
+    generations,
     migrations,
     records,
     schema_version,
@@ -205,12 +206,16 @@ def _insert_statements(text: _Text, dialect: Dialect) -> dict[str, str]:
     record_params = ["batch", *JOB_COLUMNS, *STATE_COLUMNS]
     new_batch = _insert(dialect, batches, batches.c.keys()).on_conflict_do_nothing()
     new_version = _insert(dialect, schema_version, schema_version.c.keys())
+    row = _insert(dialect, generations, generations.c.keys())
+    own, key = generations.c.key == row.excluded.key, {"key": row.excluded.key}
+    claim = row.on_conflict_do_update(index_elements=["batch", "generation_id"], set_=key, where=own)
     return {
         "history_add": text(_insert(dialect, transitions, transitions.c.keys()), transitions.c.keys()),
         "record_add": text(_insert(dialect, records, record_params), record_params),
         "batch_add": text(new_batch, batches.c.keys()),
         "version_add": text(new_version, schema_version.c.keys()),
         "submission_put": text(_submission_upsert(dialect), submissions.c.keys()),
+        "generation_claim": text(claim, generations.c.keys()),
     }
 
 

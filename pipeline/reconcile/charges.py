@@ -103,7 +103,8 @@ def check_charges(submission: SubmissionInDoubt, evidence: Evidence, charges: Ch
         message = f"{LOG_NOT_ADVANCED}, and the account's transactions are behind"
         return Missing(Premise.LOG_ADVANCED, message, "ask again later", 0.0)
     earliest = start if submission.sent_at is None else submission.sent_at - CLOCK_TOLERANCE_S
-    explained = evidence.known_generations | evidence.log.other_generations
+    # A submission that its user gave up has no row any more; the log still says what it was charged for.
+    explained = evidence.known_generations | evidence.log.generations_beside(submission.correlation_id)
     unexplained = charges.unexplained(earliest, end, explained)
     if not unexplained:
         return None

@@ -62,6 +62,11 @@ class LogPass:
     other_generations: frozenset[str] = frozenset()
     times: Mapping[str, float] = field(default_factory=dict)
 
+    def generations_beside(self, correlation_id: str) -> frozenset[str]:
+        """Return the generations that the log shows for any request but that of `correlation_id`."""
+        ours = (row.inference_id for name, row in self.rows.items() if name != correlation_id)
+        return self.other_generations.union(ours) - {""}
+
 
 @dataclass(frozen=True, slots=True)
 class WholeLog:

@@ -24,11 +24,11 @@ from pipeline.client.create_result import (
     Rejected,
     RetryableRejection,
 )
-from pipeline.errors import LedgerError, StopReason
+from pipeline.errors import GenerationTaken, LedgerError, StopReason
 from pipeline.model import Failure, Record, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from pipeline.client import Api, CreateResult
     from pipeline.ledger import Ledger
@@ -85,9 +85,7 @@ class Submitter:
         *,
         wall: Callable[[], float],
         nonce: Callable[[], str] = new_nonce,
-        records: Iterable[Record] = (),
     ) -> None:
-        """`records` are those whose generations are known already: a create must not be given one of them."""
         self._api = api
         self._ledger = ledger
         self._wall = wall
@@ -95,8 +93,6 @@ class Submitter:
         self._key_id = key_id(api.key.secret, ledger.identity)
         self._shielded_scopes: set[anyio.CancelScope] = set()
         self._shutting_down = False
-        # Across runs, too: a cached response may be older than this process.
-        self._owners = {known.generation_id: known.key for known in records if known.generation_id}
         self.unresolved: dict[str, Record] = {}
         """Creates whose intent is on disk and whose outcome is not, by the row's key."""
 
@@ -116,16 +112,23 @@ class Submitter:
             # From here on money may be spent, so that the row is in doubt until an outcome is on disk.
             self.unresolved[record.key] = submitting
             answered = await self._api.create(body, submitting.correlation_id)
-            result = _own_generation(await self._check_model(submitting, answered), submitting, self._owners)
+            result = await self._check_model(submitting, answered)
         # A new shield: a create that used up the deadline of the first must still reach the disk.
         with self._shielded():
-            after = await self._ledger.commit(
-                submitting, apply_create_result(submitting, result, self._wall())
-            )
+            try:
+                after = await self._commit_result(submitting, result)
+            except GenerationTaken as error:
+                # A cache in front of the vendor may answer with the response to another create.
+                message = f"the vendor answered with another row's generation, {error.generation_id}"
+                result = OutcomeUnknown(message)
+                after = await self._commit_result(submitting, result)
             self.unresolved.pop(record.key, None)
             return after, result
         # The deadline ended the commit: the intent is on disk, so the next run finds the row in doubt.
         raise LedgerError(f"{record.id}: the ledger did not take the create's outcome in time")
+
+    async def _commit_result(self, submitting: Record, result: CreateResult) -> Record:
+        return await self._ledger.commit(submitting, apply_create_result(submitting, result, self._wall()))
 
     def _intent(self, record: Record, price_usd: float | None) -> Record:
         # Each submission gets a correlation id of its own: the log must tell a second one from the first.
@@ -181,20 +184,6 @@ class Submitter:
         self._shutting_down = True
         for scope in self._shielded_scopes:
             scope.deadline = min(scope.deadline, anyio.current_time() + SHUTDOWN_GRACE_S)
-
-
-def _own_generation(result: CreateResult, sent: Record, owners: dict[str, str]) -> CreateResult:
-    """Return `result` unless its generation belongs to another row: two rows must not share one clip."""
-    if not isinstance(result, Accepted):
-        return result
-    # A cache in front of the vendor may answer with the response to another create.
-    owner = owners.setdefault(result.generation_id, sent.key)
-    if owner == sent.key:
-        return result
-    other = owner.rpartition("@")[0]
-    return OutcomeUnknown(
-        f"the vendor answered with generation {result.generation_id}, which is row {other}'s"
-    )
 
 
 def apply_create_result(submitted: Record, result: CreateResult, now: float) -> Record:

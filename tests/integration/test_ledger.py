@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.errors import Conflict, LedgerError
+from pipeline.errors import Conflict, GenerationTaken, LedgerError
 from pipeline.ledger import Ledger
 from pipeline.model import Artifact, Failure, IllegalTransition, Media, State, Transition
 from tests.integration.ledger_servers import file_names, ledger_location, make_record, read_history
@@ -92,6 +92,28 @@ async def test_a_step_needs_its_state_as_well_as_its_version(ledger: Ledger) -> 
     with pytest.raises(Conflict, match="mona@f00d"):
         await ledger.commit(believed, believed.evolve(State.GENERATING))
     assert await ledger.get(new.key) == new
+
+
+async def test_a_generation_is_one_rows_whichever_process_names_it(ledger: Ledger, where: str) -> None:
+    rows = [make_record(name, n).evolve(State.SUBMITTING) for n, name in enumerate("abc")]
+    await ledger.add(rows)
+    first, second, third = [row.evolve(State.GENERATING, generation_id="g") for row in rows]
+    async with await Ledger.open(where) as other:
+        await ledger.commit(rows[0], first)
+        with pytest.raises(GenerationTaken, match="g is or was another row's"):
+            await other.commit(rows[1], second)
+        own = third.evolve(generation_id="own")
+        outcomes = await other.commit_many([Transition(rows[2], third), Transition(third, own)])
+        assert [type(outcome) for outcome in outcomes] == [GenerationTaken, Conflict]
+        assert await other.load() == [first, rows[1], rows[2]]
+    # The row's own may be named to it again, and is no other's when it was given up.
+    gone = await ledger.commit(first, first.evolve(State.FAILED, generation_id=""))
+    with pytest.raises(GenerationTaken):
+        await ledger.commit(rows[1], second)
+    pending = await ledger.commit(gone, gone.evolve(State.PENDING))
+    sent = await ledger.commit(pending, pending.evolve(State.SUBMITTING))
+    again = await ledger.commit(sent, sent.evolve(State.GENERATING, generation_id="g"))
+    assert await ledger.get(rows[0].key) == again
 
 
 async def test_an_absent_record_is_a_conflict(ledger: Ledger) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pipeline.errors import LedgerError
+from pipeline.errors import GenerationTaken, LedgerError
 from pipeline.ledger import Ledger
 from pipeline.ledger.rows import COLUMN_VERSIONS
 from pipeline.ledger.sql import SCHEMA_VERSION
@@ -81,6 +81,8 @@ def old_ledger(where: str, version: int) -> str:
     drops = [f"DROP INDEX {name}" for name in INDICES] if "://" in where and version < 2 else []
     newer = [_DELETE_VERSION[n] for n in range(version + 1, SCHEMA_VERSION + 1)]
     spending = ["DROP TABLE veobatch_submissions"] if version < 3 else []
+    if version < 4:
+        spending.append("DROP TABLE veobatch_generations")
     execute(where, *newer, *spending, *columns, *drops)
     return where
 
@@ -141,6 +143,19 @@ async def test_what_reviewers_say_has_a_place_from_version_4_on(kind: str, tmp_p
         found = await ledger.get(PENDING.key)
         assert found is not None
         assert (found.pick, found.version) == ("picked", 1)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_a_generation_that_two_rows_have_already_keeps_no_ledger_closed(
+    kind: str, tmp_path: Path
+) -> None:
+    where = await asyncio.to_thread(old_ledger, ledger_location(kind, tmp_path), 3)
+    execute(where, "UPDATE veobatch_records SET generation_id = 'g' WHERE state IN ('done', 'in_doubt')")
+    async with await Ledger.open(where) as ledger:
+        assert [record.generation_id for record in await ledger.load()].count("g") == 2
+        sent = await ledger.commit(PENDING, PENDING.evolve(State.SUBMITTING))
+        with pytest.raises(GenerationTaken):
+            await ledger.commit(sent, sent.evolve(State.GENERATING, generation_id="g"))
 
 
 async def test_only_a_database_that_many_share_has_indices(first: str) -> None:

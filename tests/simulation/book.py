@@ -174,9 +174,7 @@ class Book:
         forgetful, readable = self.world.forgetful, self.world.vendor.pace.log_allowed
         if record is None:  # it left the manifest, and an older copy of the ledger forgot it
             return forgetful
-        # What failed, though completed, is fetched when `--retry-failed` covers it: rows of the manifest.
-        left = record.state is State.FAILED and record.position < 0
-        return left or (not readable and (forgetful or record.state is State.IN_DOUBT))
+        return not readable and (forgetful or record.state is State.IN_DOUBT)
 
     def _check_users_files(self) -> None:
         # In the place of a clip of ours, a user's file may be put aside under another name, with a note.

@@ -66,7 +66,7 @@ MUTANTS: Final = (
     Mutant("a create leaves before its intent is committed", _CREATE, _COMMIT, _POST + _COMMIT, _ANYTHING),
     Mutant("an id is used for each submission of a row", _CREATE, "{submission_no}.{nonce}", "1.n", _at("create", "500")),
     Mutant("an unknown outcome is sent again", _CREATE, "                State.IN_DOUBT,", "                State.PENDING,", _DOUBT),
-    Mutant("a generation may be two rows' (G27)", _CREATE, "    if owner == sent.key:", "    if owner:", _at("create", "another row's id")),
+    Mutant("a generation may be two rows' (G27)", "pipeline/ledger/claims.py", "not claims or cursor.rowcount == len(claims)", "True", _at("create", "another row's id")),
     Mutant("an interrupted create is sent again", _PLAN, "if resubmits else mark_interrupted(record)", "if resubmits else mark_resubmitted(record)", _KILLED),
     # What an answer proves.
     Mutant("502 is a refusal", _RESULT, "frozenset({500, 503})", "frozenset({500, 502, 503})", _DOUBT),
@@ -103,7 +103,7 @@ MUTANTS: Final = (
     Mutant("a completion is not written down (B9)", _POLL, "failure.code == NO_VIDEO and record.completed_at is None:", "False:", _at("status", "error after completion") + _KILLED),
     Mutant("a deadline frees the slot (H28)", _POLL, "        run.state.overdue.add(record.key)\n", "        run.state.overdue.add(record.key)\n        run.state.in_flight.discard(record.key)\n", _ANYTHING),
     Mutant("doubt takes no slot (H28)", _STATE, "return len(self.in_flight | self.in_doubt)", "return len(self.in_flight)", _DOUBT),
-    Mutant("a paid failure is bought again", _PLAN, "if (was_completed(record) or never_proven) and record.generation_id:", "if never_proven:", _at("status", "no url for minutes")),
+    Mutant("a paid failure is bought again", _PLAN, "return (was_completed(record) or never_proven) and", "return never_proven and", _at("status", "no url for minutes")),
     # Absence.
     Mutant("absence without waiting", "pipeline/reconcile/reconciler.py", "            self.wait_s,\n            self.timer.elapsed_s", "            0.0,\n            self.timer.elapsed_s", _DOUBT),
     Mutant("absence by one pass (A4)", _PROOF, *_premise("passes", "evidence: Evidence"), _DOUBT + _BEHIND),

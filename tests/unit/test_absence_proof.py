@@ -165,6 +165,17 @@ def test_charge_of_another_program_with_the_same_key_is_explained_by_the_log() -
     assert prove_absence(SUBMISSION, replace(evidence, charges=charges)) == ()
 
 
+def test_charge_of_a_submission_that_was_given_up_is_explained_by_the_log() -> None:
+    """No row has it any more after --resubmit-in-doubt; the log still shows it under an id of ours."""
+    given_up = {"c-given-up": LogRow("c-given-up", "g-mystery", succeeded=True, created=iso(SENT_AT - 100))}
+    evidence = with_log(newest=SENT_AT + 200, rows={**LOG.rows, **given_up})
+    charges = Charges((*CHARGES.charges, Charge("g-mystery", SENT_AT + 900)))
+    assert prove_absence(SUBMISSION, replace(evidence, charges=charges)) == ()
+    own = {SUBMISSION.correlation_id: LogRow(SUBMISSION.correlation_id, "g-mystery", succeeded=None)}
+    evidence = with_log(newest=SENT_AT + 200, rows={**LOG.rows, **own})
+    assert prove_absence(SUBMISSION, replace(evidence, charges=charges)) != ()
+
+
 def test_api_without_transactions_leaves_it_to_a_witness_after_the_submission() -> None:
     charges = Charges(error="HTTP 404", not_offered=True)
     assert prove_absence(SUBMISSION, replace(STILL, charges=charges)) == ()

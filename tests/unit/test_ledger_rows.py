@@ -107,10 +107,12 @@ def test_the_tables_of_earlier_versions_are_never_changed_again() -> None:
         assert migrations(dialect, 4) == []
         made = next(text for text in migrations(dialect, 0)[0][1] if "TABLE veobatch_records" in text)
         assert column_names(made) == COLUMNS_OF_VERSION_1.split()
-        [(_, (new_table, *new_columns)), (_, newest)] = migrations(dialect, 2)
+        [(_, (new_table, *new_columns)), (_, (generations, *newest, filled))] = migrations(dialect, 2)
         assert column_names(new_table) == COLUMNS_OF_SUBMISSIONS.split()
         assert [text.split()[5] for text in new_columns] == COLUMNS_OF_VERSION_3.split()
         assert [text.split()[5] for text in newest] == COLUMNS_OF_VERSION_4
+        assert column_names(generations) == ["batch", "generation_id", "key"]
+        assert filled.startswith("INSERT INTO veobatch_generations")
     assert migrations(file, 1)[0] == (2, [])
     assert migrations(database, 1)[0] == (2, INDICES_OF_VERSION_2)
     expected = {*COLUMNS_OF_VERSION_1.split(), *COLUMNS_OF_VERSION_3.split(), *COLUMNS_OF_VERSION_4}

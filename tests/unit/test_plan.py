@@ -286,6 +286,14 @@ def test_the_steps_are_taken_from_records_as_they_are_placed_now(was: State, res
         assert (before.version, before.state, before.position) == (known[0].version, was, 0)
 
 
+def test_what_was_paid_is_fetched_again_also_for_a_row_that_left_the_manifest() -> None:
+    """An edited row is a new one; the old one's video may still come, and nothing is bought for it."""
+    paid = replace(record(State.FAILED, "gone"), failure=Failure("no_video", "no"), generation_id="g")
+    [(_, after)] = make_plan([job()], [paid], retry=ALL).transitions
+    assert (after.state, after.generation_id, after.position) == (State.GENERATING, "g", -1)
+    assert make_plan([job()], [paid]).transitions == ()
+
+
 @pytest.mark.parametrize("code", ["generation_error", "no_video", "not_a_video", "anything"])
 def test_what_was_called_completed_once_is_only_ever_fetched(code: str) -> None:
     """Also when the vendor says later that it failed: it has charged for it."""

@@ -161,7 +161,7 @@ async def test_submission_is_durable_before_the_create_is_sent(tmp_path: Path) -
         assert (after.state, verdict) == (State.GENERATING, vendor.result)
 
 
-async def test_generation_of_another_row_is_a_doubt_also_for_the_next_run(tmp_path: Path) -> None:
+async def test_generation_of_another_row_is_a_doubt_in_every_process(tmp_path: Path) -> None:
     """Two rows with one clip would both be done, and one of them wrongly."""
     first = record()
     second = replace(first, key="other@f", id="other")
@@ -172,12 +172,12 @@ async def test_generation_of_another_row_is_a_doubt_also_for_the_next_run(tmp_pa
         submitter = Submitter(vendor, ledger, wall=lambda: 77.0)
         one, _ = await submitter.submit(first, 1.5, first.body)
         other, verdict = await submitter.submit(second, 1.5, second.body)
-        again = Submitter(vendor, ledger, wall=lambda: 77.0, records=await ledger.load())
+        again = Submitter(vendor, ledger, wall=lambda: 77.0)
         later, _ = await again.submit(third, 1.5, third.body)
     assert (one.state, other.state, later.state) == (State.GENERATING, State.IN_DOUBT, State.IN_DOUBT)
     assert isinstance(verdict, OutcomeUnknown)
-    assert f"generation g, which is row {first.id}'s" in verdict.message
-    assert other.generation_id == ""
+    assert "another row's generation, g" in verdict.message
+    assert (other.generation_id, submitter.unresolved) == ("", {})
 
 
 async def test_submission_delayed_by_ledger_is_redated_before_create(

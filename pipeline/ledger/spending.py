@@ -59,6 +59,10 @@ class Submission:
 COLUMNS: Final = tuple(field.name for field in fields(Submission))
 COLUMN_TYPES: Final = {field.name: str(field.type) for field in fields(Submission)}
 
+KEPT_COLUMNS: Final = ("submitted_at", "vendor_sent_at", "reserved_usd", "usd", "credits", "settled_at")
+KEPT_TEXT_COLUMNS: Final = ("key_id", "api_url", "generation_id", "reason")
+"""What an entry keeps where an update of it has None, or "": nothing that was learned is forgotten."""
+
 UNCHARGED_FAILURES: Final = frozenset({"generation_error", "generation_refused", "content_refused"})
 """Codes of failures that the vendor itself reports of a generation; it never charges for one."""
 

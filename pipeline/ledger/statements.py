@@ -222,15 +222,13 @@ def _insert_statements(text: _Text, dialect: Dialect) -> dict[str, str]:
 def _submission_upsert(dialect: Dialect) -> ClauseElement:
     """Add an entry, or bring it up to date: what is known stays known, and what is spent stays spent."""
     row = _insert(dialect, submissions, submissions.c.keys())
-    kept = ("submitted_at", "vendor_sent_at", "reserved_usd", "usd", "credits", "settled_at")
-    replaced = ("key_id", "api_url", "generation_id", "reason")
     spent = literal_column("'spent'", Text)
     values: dict[str, ColumnElement[Any]] = {
-        name: func.coalesce(row.excluded[name], submissions.c[name]) for name in kept
+        name: func.coalesce(row.excluded[name], submissions.c[name]) for name in spending.KEPT_COLUMNS
     }
     values |= {
         name: func.coalesce(func.nullif(row.excluded[name], literal_column("''", Text)), submissions.c[name])
-        for name in replaced
+        for name in spending.KEPT_TEXT_COLUMNS
     }
     values["state"] = case((submissions.c.state == spent, spent), else_=row.excluded.state)
     return row.on_conflict_do_update(index_elements=["batch", "id"], set_=values)

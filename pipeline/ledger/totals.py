@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.ledger.spending import Submission, SubmissionState
+from pipeline.ledger.spending import KEPT_COLUMNS, KEPT_TEXT_COLUMNS, Submission, SubmissionState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 MICRO: Final = 1_000_000
 CREDITS_PER_USD: Final = 2_000_000
 """What the vendor's documentation says a dollar buys (November 2026)."""
-
-_KEPT: Final = ("submitted_at", "vendor_sent_at", "reserved_usd", "usd", "credits", "settled_at")
-_KEPT_TEXTS: Final = ("key_id", "api_url", "generation_id", "reason")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +177,8 @@ def _kind(entry: Submission) -> str:
 
 def merged(old: Submission, new: Submission) -> Submission:
     """Return an entry brought up to date, by the rule of the ledger's own statement."""
-    kept = {name: getattr(old, name) for name in _KEPT if getattr(new, name) is None}
-    texts = {name: getattr(old, name) for name in _KEPT_TEXTS if not getattr(new, name)}
+    kept = {name: getattr(old, name) for name in KEPT_COLUMNS if getattr(new, name) is None}
+    texts = {name: getattr(old, name) for name in KEPT_TEXT_COLUMNS if not getattr(new, name)}
     state = SubmissionState.SPENT if old.state is SubmissionState.SPENT else new.state
     return replace(new, state=state, **kept, **texts)
 

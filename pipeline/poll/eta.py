@@ -7,7 +7,6 @@ records move, which is all that the driver of a cluster sees too.
 
 from __future__ import annotations
 
-import json
 from bisect import insort
 from collections import Counter, deque
 from statistics import median
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from pipeline import system
 from pipeline.events import Topic
 from pipeline.model import Record, State, render_duration_s
-from pipeline.poll.duration_key import duration_key
+from pipeline.poll.duration_key import record_duration_key
 from pipeline.poll.forecast import time_left_s
 from pipeline.poll.spread import fit_distribution
 
@@ -149,7 +148,7 @@ class EtaEstimator:
 
     def _duration_key(self, record: Record) -> str:
         """Return the kind that a record counts for, and begin with what is remembered of a new one."""
-        kind = duration_key(record.model, _request_body(record))
+        kind = record_duration_key(record)
         if kind not in self._render_times:
             if len(self._render_times) >= _MAX_DURATION_KEYS:
                 kind = "others"
@@ -213,11 +212,3 @@ class EtaEstimator:
         ]
         known = own.cached or others
         return median(known) if known else _DEFAULT_RENDER_INTERVALS * self._interval_s
-
-
-def _request_body(record: Record) -> dict[str, object]:
-    try:
-        body = json.loads(record.body)
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}

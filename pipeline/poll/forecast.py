@@ -42,14 +42,11 @@ def time_left_s(
     running: Sequence[tuple[DurationModel, float]],
     waiting: Sequence[tuple[DurationModel, int]],
     limit: int,
-    *,
-    detection_delay_s: float = 0.0,
 ) -> float:
-    """Return the seconds after which everything is as likely to be noticed as finished as not.
+    """Return the seconds after which everything is as likely to be over as not.
 
     `running` holds the age in seconds of each generation in flight, `waiting` how many of each kind are not
-    started, `limit` how many may be in flight, `detection_delay_s` the mean delay from the end of a
-    generation to its refill. The same state gives the same answer.
+    started, `limit` how many may be in flight. The same state gives the same answer.
     """
     group_size = max(1.0, max(limit, len(running)) / MAX_SIMULATED_SLOTS)
     sampled_running = [running[int(i * group_size)] for i in range(round(len(running) / group_size))]
@@ -60,7 +57,7 @@ def time_left_s(
         for known, count in waiting
         for _ in range(max(1, round(count * simulated_jobs / jobs / group_size)) if count else 0)
     ]
-    mean_s = sum(known.mean_s * count for known, count in waiting) / max(1, jobs) + detection_delay_s
+    mean_s = sum(known.mean_s * count for known, count in waiting) / max(1, jobs)
     slots = max(1, round(limit / group_size))
     rng = Random(len(running) * 7919 + jobs)
     simulations = max(
@@ -68,8 +65,7 @@ def time_left_s(
         min(MAX_SIMULATIONS, TOTAL_DRAWS // max(1, len(sampled_running) + len(sampled_waiting))),
     )
     end_times = [
-        _simulate_once(sampled_running, sampled_waiting, (slots, group_size, detection_delay_s), rng)
-        for _ in range(simulations)
+        _simulate_once(sampled_running, sampled_waiting, slots, group_size, rng) for _ in range(simulations)
     ]
     return (jobs - simulated_jobs) * mean_s / max(limit, 1) + median(end_times)
 
@@ -77,7 +73,8 @@ def time_left_s(
 def _simulate_once(
     running: Sequence[tuple[DurationModel, float]],
     waiting: Sequence[DurationModel],
-    setup: tuple[int, float, float],
+    limit: int,
+    group_size: float,
     rng: Random,
 ) -> float:
     """Sample one future and return when it ends.
@@ -85,12 +82,11 @@ def _simulate_once(
     The slowest of `group_size` is slower than the one sampled for all: the maximum of n durations is sampled
     as `1 - (1 - u) ** (1 / n)`.
     """
-    limit, group_size, detection_delay_s = setup
     slots: list[float] = []
     latest_end = 0.0
     for known, age in running:
         share = _sample_share(rng)
-        slots.append(known.residual_s(age, share) + detection_delay_s)
+        slots.append(known.residual_s(age, share))
         latest_end = max(
             latest_end,
             slots[-1] if group_size == 1.0 else known.residual_s(age, _share_of_slowest(share, group_size)),
@@ -101,7 +97,7 @@ def _simulate_once(
         heappop(slots)
     for known in rng.sample(waiting, len(waiting)):
         start, share = slots[0], _sample_share(rng)
-        end = start + known.residual_s(0.0, share) + detection_delay_s
+        end = start + known.residual_s(0.0, share)
         latest_end = max(
             latest_end,
             end if group_size == 1.0 else start + known.residual_s(0.0, _share_of_slowest(share, group_size)),

@@ -61,25 +61,13 @@ class HazardEstimate:
         low = BIN_EDGES_S[i - 1]
         return hazard[i - 1] + (hazard[i] - hazard[i - 1]) * (age_s - low) / (BIN_EDGES_S[i] - low)
 
-    def remaining_s(self, age_s: float) -> float:
-        """Return the mean residual time of a generation that runs at `age_s`."""
-        i = bisect_right(BIN_EDGES_S, age_s, 0, len(self.survival_integral))
-        if i == len(self.survival_integral):
-            return self.tail_s
-        passed = self.survival_integral[i - 1] + (age_s - BIN_EDGES_S[i - 1]) * self.survival[i - 1]
-        total = self.survival_integral[-1] + self.survival[-1] * self.tail_s
-        return max(0.0, total - passed) / max(exp(-self.cumulative_hazard_at(age_s)), 1e-12)
-
     def residual_s(self, age_s: float, share: float) -> float:
         """Return the residual time that `share` (0 < share <= 1) of those running at `age_s` outlast."""
         target_hazard = self.cumulative_hazard_at(age_s) - log(share)
         i = bisect_right(self.cumulative_hazard, target_hazard)
         if i == len(self.cumulative_hazard):
-            return (
-                BIN_EDGES_S[i - 1]
-                + (target_hazard - self.cumulative_hazard[-1]) * self.tail_s
-                - min(age_s, BIN_EDGES_S[i - 1])
-            )
+            beyond = (target_hazard - self.cumulative_hazard[-1]) * self.tail_s
+            return BIN_EDGES_S[i - 1] + beyond - age_s
         low = self.cumulative_hazard[i - 1]
         at = BIN_EDGES_S[i - 1] + (BIN_EDGES_S[i] - BIN_EDGES_S[i - 1]) * (target_hazard - low) / (
             self.cumulative_hazard[i] - low

@@ -151,11 +151,6 @@ class DurationLearner:
         state.observations.add_finished(from_s, to_s, half_life)
         self._update_drift(state, from_s, to_s, finished=True)
 
-    def remaining_s(self, duration_key: str, age_s: float) -> float | None:
-        """Return the expected residual rendering time at `age_s`; None while nothing is known."""
-        estimate = self.estimate_for(duration_key)
-        return None if estimate is None else estimate.remaining_s(age_s)
-
     def estimate_for(self, duration_key: str) -> HazardEstimate | None:
         """Return the estimate for forecasts of `duration_key`; None before its first end was seen."""
         state = self._states.get(duration_key)

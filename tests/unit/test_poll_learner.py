@@ -144,13 +144,19 @@ def make_learner(seconds: float, ends: int = 80, interval_s: float = 10.0) -> Du
     return learner
 
 
+def median_left_s(learner: DurationLearner, duration_key: str, age_s: float) -> float | None:
+    """Return the time that half of those running at `age_s` outlast; None while nothing is known."""
+    known = learner.estimate_for(duration_key)
+    return None if known is None else known.residual_s(age_s, 0.5)
+
+
 def test_what_remains_is_none_at_first_and_then_about_right() -> None:
-    assert DurationLearner().remaining_s(DURATION_KEY, 0.0) is None
+    assert median_left_s(DurationLearner(), DURATION_KEY, 0.0) is None
     learner = make_learner(100.0)
-    assert learner.remaining_s("another", 0.0) is None
-    assert learner.remaining_s(DURATION_KEY, 0.0) == pytest.approx(100.0, rel=0.1)
-    assert learner.remaining_s(DURATION_KEY, 50.0) == pytest.approx(50.0, rel=0.15)
-    late = learner.remaining_s(DURATION_KEY, 5000.0)
+    assert median_left_s(learner, "another", 0.0) is None
+    assert median_left_s(learner, DURATION_KEY, 0.0) == pytest.approx(100.0, rel=0.1)
+    assert median_left_s(learner, DURATION_KEY, 50.0) == pytest.approx(50.0, rel=0.15)
+    late = median_left_s(learner, DURATION_KEY, 5000.0)
     assert late is not None
     assert 0.0 < late < 1000.0
 
@@ -160,8 +166,8 @@ def test_duration_cache_survives_json() -> None:
     data = json.loads(json.dumps(learner.dump()))
     heir = DurationLearner()
     heir.restore(data)
-    assert heir.remaining_s(DURATION_KEY, 30.0) == pytest.approx(
-        learner.remaining_s(DURATION_KEY, 30.0), rel=0.1
+    assert median_left_s(heir, DURATION_KEY, 30.0) == pytest.approx(
+        median_left_s(learner, DURATION_KEY, 30.0), rel=0.1
     )
     assert len(json.dumps(data)) < 20_000
 
@@ -190,7 +196,7 @@ def test_running_generations_are_cached_as_censored() -> None:
         if key is not None:
             queue.still_running(key, now=now)
     queue.finished(next(iter(queue._entries)), now=now)
-    remaining = learner.remaining_s(DURATION_KEY, 0.0)
+    remaining = median_left_s(learner, DURATION_KEY, 0.0)
     assert remaining is not None
     assert remaining > now
 
@@ -219,7 +225,7 @@ GOOD = make_learner(100.0).dump()
 def test_bad_duration_cache_is_ignored(data: dict[str, Any]) -> None:
     learner = DurationLearner()
     learner.restore(data)
-    assert learner.remaining_s(DURATION_KEY, 0.0) is None
+    assert median_left_s(learner, DURATION_KEY, 0.0) is None
 
 
 values = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3))
@@ -257,7 +263,7 @@ def test_whatever_is_seen_a_plan_keeps_its_bounds_and_its_order(
     for age, at in zip(sorted(ages), nexts, strict=True):
         assert age + MIN_INTERVAL * interval_s * 0.999 <= at <= age + MAX_INTERVAL * interval_s * 1.001
     assert all(later >= sooner - 1e-6 for sooner, later in pairwise(nexts))
-    remaining = learner.remaining_s(DURATION_KEY, 5.0)
+    remaining = median_left_s(learner, DURATION_KEY, 5.0)
     assert remaining is None or 0.0 <= remaining < inf
 
 
@@ -324,7 +330,7 @@ def forecast_errors(name: str, jobs: int, in_flight: int, seed: int) -> list[flo
             known = learner.estimate_for(DURATION_KEY)
             assert known is not None
             running = [(known, now - at) for key, at in born.items() if key in queue]
-            left = time_left_s(running, [(known, jobs - started)], in_flight, detection_delay_s=3.0)
+            left = time_left_s(running, [(known, jobs - started)], in_flight)
             forecasts.append((now, left))
     return [abs(at + left - now) / now for at, left in forecasts if at > now / 3.0]
 

@@ -180,7 +180,7 @@ def test_what_is_not_known_after_a_restart_teaches_nothing() -> None:
     queue.add("old", "any", now=0.0, age_s=3000.0)
     assert queue.pop_due(20.0) == "old"
     queue.finished("old", now=20.0)
-    assert learner.remaining_s("any", 0.0) is None
+    assert learner.estimate_for("any") is None
 
 
 def test_failed_poll_is_retried_with_backoff() -> None:

@@ -230,9 +230,8 @@ class ClusterDriver:
 
     async def _take_snapshot(self, coordinator: RayCoordinatorClient) -> StatusSnapshot:
         snapshot = await coordinator.take_snapshot()
-        for name in snapshot.expired_workers - (
-            self._last_snapshot.expired_workers if self._last_snapshot else frozenset()
-        ):
+        known = self._last_snapshot.expired_workers if self._last_snapshot else frozenset()
+        for name in sorted(snapshot.expired_workers - known):
             message = f"worker {name} is silent for {self._config.lease_s:g} s: others go on with its rows"
             self._observer.on_event(Event(Topic.NOTE, message, Level.WARNING))
             self.view.stale = True

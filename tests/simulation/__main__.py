@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.simulation.chance import FAULTS
+from tests.simulation.chance import CLUSTER_FAULTS, FAULTS
 from tests.simulation.shrink import shrink
 from tests.simulation.simulate import Result, simulate
 
@@ -29,6 +29,8 @@ class Tally:
 
     seeds: int = 0
     jobs: int = 0
+    cluster_seeds: int = 0
+    cluster_jobs: int = 0
     runs: int = 0
     steps: int = 0
     simulated_s: float = 0.0
@@ -38,6 +40,9 @@ class Tally:
     def add(self, result: Result) -> None:
         self.seeds += 1
         self.jobs += result.jobs
+        if result.history.options.workers:
+            self.cluster_seeds += 1
+            self.cluster_jobs += result.jobs
         self.runs += result.runs
         self.steps += result.steps
         self.simulated_s += result.seconds
@@ -48,6 +53,8 @@ class Tally:
     def merge(self, other: Tally) -> None:
         self.seeds += other.seeds
         self.jobs += other.jobs
+        self.cluster_seeds += other.cluster_seeds
+        self.cluster_jobs += other.cluster_jobs
         self.runs += other.runs
         self.steps += other.steps
         self.simulated_s += other.simulated_s
@@ -88,8 +95,15 @@ def show(tally: Tally, took_s: float, first: int) -> None:
         f"{took_s:.0f} s, {tally.jobs / took_s:.0f} jobs/s",
         flush=True,
     )
-    for point, kinds in FAULTS.items():
+    print(f"  of these on clusters: {tally.cluster_jobs} jobs in {tally.cluster_seeds} worlds")
+    for point, kinds in _every_fault().items():
         print(f"  {point}: " + ", ".join(f"{kind} {tally.faults[point, kind]}" for kind in kinds))
+
+
+def _every_fault() -> dict[str, tuple[str, ...]]:
+    """Return each kind by its point, whether it strikes one machine or a cluster."""
+    points = dict.fromkeys((*FAULTS, *CLUSTER_FAULTS))
+    return {p: tuple(dict.fromkeys(FAULTS.get(p, ()) + CLUSTER_FAULTS.get(p, ()))) for p in points}
 
 
 def show_failed(result: Result) -> None:
@@ -126,7 +140,9 @@ def main() -> int:
     began = time.monotonic()
     tally = simulate_for(options.seconds, first, options.workers)
     show(tally, time.monotonic() - began, first)
-    missing = [f"{p}: {kind}" for p, kinds in FAULTS.items() for kind in kinds if not tally.faults[p, kind]]
+    missing = [
+        f"{p}: {kind}" for p, kinds in _every_fault().items() for kind in kinds if not tally.faults[p, kind]
+    ]
     if missing:
         print(f"never struck: {', '.join(missing)}")
     for result in tally.failed[:10]:

@@ -13,7 +13,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 FAULTS: Final[dict[str, tuple[str, ...]]] = {
     "create": (
@@ -54,6 +54,26 @@ FAULTS: Final[dict[str, tuple[str, ...]]] = {
 }  # fmt: skip
 """Every kind of fault, by the point where it strikes."""
 
+CLUSTER_FAULTS: Final[dict[str, tuple[str, ...]]] = {
+    **{point: kinds for point, kinds in FAULTS.items() if point != "commit"},
+    "message": ("lost", "answer lost", "late", "answer late"),
+    "orphans": ("linger",),
+    "database": ("lost before", "lost after", "silent for a while"),
+    "connect": ("refused",),
+    "life": (
+        "worker killed", "coordinator killed", "driver killed", "worker stopped and continued",
+        "coordinator stopped and continued", "driver stopped and continued", "worker machine suspended",
+        "worker machine lost", "worker clock forwards", "worker clock backwards", "database restarts",
+        "database away", "database takes no writes", "ctrl-c", "ctrl-c twice", "second process",
+        "disk full for a while", "log stands still", "vendor away", "account empty", "model withdrawn",
+        "key rotated", "file moved away", "clip copied into place", "users file in the way",
+        "flood of refusals",
+    ),
+}  # fmt: skip
+"""The same in a cluster's world."""
+
+CLUSTER_SHARE: Final = 0.25
+
 RATES: Final = {
     "create": (0.0, 0.02, 0.1, 0.3),
     "status": (0.0, 0.01, 0.05, 0.2),
@@ -66,6 +86,10 @@ RATES: Final = {
     "thread": (0.0, 0.02, 0.2),
     "step": (0.0, 0.2, 0.6),
     "user": (0.0, 0.5, 1.0),
+    "message": (0.0, 0.0, 0.001, 0.005),
+    "orphans": (0.0, 0.5),
+    "database": (0.0, 0.0, 0.003, 0.02),
+    "connect": (0.0, 0.2),
 }
 """The rates that a seed chooses among, of each request, file operation, step, ..."""
 
@@ -82,6 +106,10 @@ FOCUSED_RATES: Final = {
     "thread": (0.3, 0.8),
     "step": (0.7, 1.0),
     "user": (1.0,),
+    "message": (0.005, 0.02),
+    "orphans": (1.0,),
+    "database": (0.01, 0.05),
+    "connect": (0.5,),
 }
 """The same for a seed that strikes with few kinds."""
 
@@ -89,7 +117,6 @@ ASKED_IN_DOUBT: Final = ("log", "transactions")
 DOUBTS: Final = ("reset before acceptance", "silence before acceptance", "502 after acceptance")
 """Without a row in doubt nobody asks for the log, and without one that was never accepted not for charges."""
 
-EVERY_KIND: Final = tuple((point, kind) for point, kinds in FAULTS.items() for kind in kinds)
 FOCUSED_SHARE: Final = 0.5
 
 
@@ -120,6 +147,7 @@ class Chance:
     focus: tuple[tuple[str, str], ...] = ()
     struck: list[Fault] = field(default_factory=list)
     calm: bool = False
+    is_cluster: bool = False
     now: Callable[[], float] = float
     _streams: dict[str, Random] = field(default_factory=dict)
     _tables: dict[str, tuple[float, tuple[str, ...]]] = field(default_factory=dict)
@@ -130,7 +158,7 @@ class Chance:
         self._planned = {(fault.point, fault.number): fault.kind for fault in self.schedule or ()}
         chance = self.stream("focus")
         if not self.focus and chance.random() < FOCUSED_SHARE:
-            self.focus = tuple(_pick(chance) for _ in range(chance.randrange(1, 4)))
+            self.focus = tuple(_pick(chance, self.faults) for _ in range(chance.randrange(1, 4)))
             if any(point in ASKED_IN_DOUBT for point, _ in self.focus):
                 self.focus += (("create", chance.choice(DOUBTS)),)
 
@@ -169,6 +197,11 @@ class Chance:
         return self._table(point)[1]
 
     @property
+    def faults(self) -> Mapping[str, tuple[str, ...]]:
+        """Every kind of fault of such a world, by the point where it strikes."""
+        return CLUSTER_FAULTS if self.is_cluster else FAULTS
+
+    @property
     def is_focused(self) -> bool:
         """Whether this seed strikes with few kinds."""
         return bool(self.focus)
@@ -182,7 +215,7 @@ class Chance:
     def _many(self, point: str) -> tuple[float, tuple[str, ...]]:
         """About half of all kinds, at a rate that suits many at once."""
         chance = self.stream(f"table {point}")
-        kinds = FAULTS[point]
+        kinds = self.faults[point]
         chosen = tuple(kind for kind in kinds if chance.random() < 0.5) or (chance.choice(kinds),)
         return chance.choice(RATES.get(point, (1.0,))), chosen
 
@@ -193,9 +226,14 @@ class Chance:
         return self.stream(f"table {point}").choice(rates), chosen
 
 
-def _pick(chance: Random) -> tuple[str, str]:
+def is_cluster_seed(seed: int) -> bool:
+    """Say whether a seed's world is a cluster's."""
+    return Random(f"{seed}/world").random() < CLUSTER_SHARE
+
+
+def _pick(chance: Random, faults: Mapping[str, tuple[str, ...]]) -> tuple[str, str]:
     """Return a kind of fault: points with few kinds are chosen as often as those with many, half the time."""
     if chance.random() < 0.5:
-        return chance.choice(EVERY_KIND)
-    point = chance.choice(tuple(FAULTS))
-    return point, chance.choice(FAULTS[point])
+        return chance.choice([(point, kind) for point, kinds in faults.items() for kind in kinds])
+    point = chance.choice(tuple(faults))
+    return point, chance.choice(faults[point])

@@ -39,8 +39,9 @@ from tests.simulation.posix import SimPath
 from tests.simulation.vendor import PRICE_USD
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from pipeline.cluster.driver import ClusterDriver
     from pipeline.events import Event
     from pipeline.model import Job, Record
     from pipeline.run_state import RunOutcome
@@ -75,7 +76,7 @@ class Manifest:
 class Opened:
     """What a run needs once it may begin."""
 
-    engine: Engine
+    engine: Engine | ClusterDriver
     memory: LedgerMemory
     results: ResultsWriter
 
@@ -96,7 +97,14 @@ class Watcher:
 
 
 async def run_command(process: Process, request: Request) -> int:
-    """Carry out a run; return its exit code. The folder's lock is the kernel's."""
+    """Carry out a run on one machine; return its exit code."""
+    return await run_guarded(process, request, _run)
+
+
+async def run_guarded(
+    process: Process, request: Request, run: Callable[[Process, Request, SignalGuard], Awaitable[int]]
+) -> int:
+    """Carry out a run, whose signals are heard and whose folder is locked. That lock is the kernel's."""
     machine = process.machine
     guard = process.guard = SignalGuard()
     guard.enter_loop()
@@ -104,7 +112,7 @@ async def run_command(process: Process, request: Request) -> int:
         return RESUMABLE
     machine.lock_holder = process
     try:
-        return await _run(process, request, guard)
+        return await run(process, request, guard)
     except VeobatchError as error:
         process.world.tell("STOPS", type(error).__name__, str(error))
         return RESUMABLE
@@ -122,14 +130,27 @@ async def _run(process: Process, request: Request, guard: SignalGuard) -> int:
             opened = await _open(process, api, ledger, request)
         if scope.cancelled_caught or opened is None:
             return guard.exit_code or INTERRUPTED
-        outcome, is_written = await _run_engine(process, opened, guard)
-        opened.memory.save()
-        await _check(process, ledger, outcome, is_written=is_written)
-        code = guard.exit_code or exit_code(outcome)
-        return code if is_written else guard.exit_code or max(code, RESUMABLE)
+        return await run_to_end(process, opened, guard, ledger)
+
+
+async def run_to_end(process: Process, opened: Opened, guard: SignalGuard, ledger: Ledger) -> int:
+    """Run the engine, write the results and compare them; return the exit code."""
+    outcome, is_written = await _run_engine(process, opened, guard)
+    opened.memory.save()
+    await _check(process, ledger, outcome, is_written=is_written)
+    code = guard.exit_code or exit_code(outcome)
+    return code if is_written else guard.exit_code or max(code, RESUMABLE)
 
 
 async def _open(process: Process, api: SimApi, ledger: Ledger, request: Request) -> Opened:
+    memory, records = await open_plan(api, ledger, request)
+    dependencies = await _dependencies(process, api, ledger, request.settings)
+    results, observer = make_observers(process, ledger, memory)
+    return Opened(Engine(records, dependencies, request.settings, observer), memory, results)
+
+
+async def open_plan(api: SimApi, ledger: Ledger, request: Request) -> tuple[LedgerMemory, Sequence[Record]]:
+    """Compare the manifest with the ledger; return what is remembered of it, and the rows."""
     runs = int(await ledger.meta_get("runs") or 0) + 1
     await ledger.meta_set("runs", str(runs))
     plan = await _plan(ledger, request)
@@ -141,12 +162,16 @@ async def _open(process: Process, api: SimApi, ledger: Ledger, request: Request)
         key_id=key_id(request.key, ledger.identity),
         wait_s=request.settings.reconcile_after,
     )
-    memory = LedgerMemory(api, ledger.identity, runs, records)
-    dependencies = await _dependencies(process, api, ledger, request.settings)
+    return LedgerMemory(api, ledger.identity, runs, records), records
+
+
+def make_observers(
+    process: Process, ledger: Ledger, memory: LedgerMemory
+) -> tuple[ResultsWriter, ObserverGroup]:
+    """Return who writes the table, and all who are told what happens."""
     root: Any = SimPath(ROOT)
     results = ResultsWriter(LocalStore(root), title="batch", manifest="batch.yaml", ledger=ledger)
-    observer = ObserverGroup(Watcher(process), memory, results)
-    return Opened(Engine(records, dependencies, request.settings, observer), memory, results)
+    return results, ObserverGroup(Watcher(process), memory, results)
 
 
 async def _run_engine(process: Process, opened: Opened, guard: SignalGuard) -> tuple[RunOutcome, bool]:

@@ -18,7 +18,7 @@ CORPUS: Final = Path(__file__).with_name("corpus.jsonl")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the user keeps from run to run."""
+    """What the user keeps from run to run. Without `workers` it is all on one machine."""
 
     rows: int
     concurrency: int
@@ -26,6 +26,7 @@ class Options:
     reconcile_after: float
     generation_retries: int
     timeout: float
+    workers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class History:
             for fault in self.faults
         ]
         options, pace = asdict(self.options), asdict(self.pace)
+        if not self.options.workers:
+            del options["workers"]
         return json.dumps(
             {"name": name, "seed": self.seed, "options": options, "pace": pace, "faults": faults}
         )

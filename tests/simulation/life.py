@@ -10,8 +10,7 @@ import functools
 from typing import TYPE_CHECKING, Final
 
 from pipeline.model import State
-from tests.simulation.command import DONE, FAILED, run_command
-from tests.simulation.trouble import Trouble
+from tests.simulation.command import DONE, FAILED
 from tests.simulation.user import FIRST_KEY, SECOND_KEY, User
 
 if TYPE_CHECKING:
@@ -25,9 +24,9 @@ KIND_RUNS: Final = 8
 async def live(world: World) -> None:
     """Live through trouble, then through kindness, and look at what is left."""
     user, chance = User(world), world.chance.stream("life")
-    trouble = asyncio.get_running_loop().create_task(Trouble(world, user).strike())
+    trouble = asyncio.get_running_loop().create_task(world.make_trouble(user).strike())
     for _ in range(1 + chance.randrange(TROUBLED_RUNS)):
-        process = world.start(functools.partial(run_command, request=user.next_request()))
+        process = world.start(functools.partial(world.command, request=user.next_request()))
         code = await world.exit_code(process)
         if code == DONE and chance.random() < 0.7:
             break
@@ -72,7 +71,7 @@ async def _come_home(world: World, user: User) -> None:
     for number in range(KIND_RUNS):
         if user.rotated:
             user.key = SECOND_KEY if number % 2 else FIRST_KEY
-        process = world.start(functools.partial(run_command, request=user.request(retry_failed=number < 3)))
+        process = world.start(functools.partial(world.command, request=user.request(retry_failed=number < 3)))
         code = await _end_of(world, process)
         if world.violation is not None:
             return

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import inspect
 import itertools
+import warnings
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +59,15 @@ class SimLoop(asyncio.AbstractEventLoop):
                 if not self.process.alive:
                     break
         return steps
+
+    def close_unstarted(self) -> None:
+        """Close the coroutines of tasks that no step was left for: nothing of them has run."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # that what is in them was never awaited
+            for task in self._tasks:
+                coroutine: Any = task.get_coro()
+                if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                    coroutine.close()
 
     def next_timer(self) -> float | None:
         """Return the loop's time at which its next timer is due."""

@@ -32,8 +32,8 @@ class Killed(BaseException):
 class Machine:
     """One machine: its disk, its clocks, the locks that its kernel keeps, and the user's state folder."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, world: World, name: str = "machine1") -> None:
+        self.world, self.name = world, name
         self.disk = Disk(world)
         self.disk.put_folder("/batch")
         self.suspended_s = 0.0

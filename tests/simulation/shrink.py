@@ -18,15 +18,16 @@ def shrink(found: Result, max_tries: int = MAX_TRIES) -> Result:
     """Return a run of the same seed that breaks the same rule with as few faults as were found, told."""
     skipped: frozenset[Fault] = frozenset()
     fewest, tries = found, 0
+    cluster = found.history.options.workers > 0
     for group in _groups(found.faults):
         left_out = group & frozenset(fewest.faults)
         if left_out and tries < max_tries:
             tries += 1
-            tried = simulate(found.seed, skipped=skipped | left_out, focus=found.focus)
+            tried = simulate(found.seed, skipped=skipped | left_out, focus=found.focus, cluster=cluster)
             # Without a fault the world may go another way, and meet more of others.
             if _rule(tried) == _rule(found) and len(tried.faults) < len(fewest.faults):
                 fewest, skipped = tried, skipped | left_out
-    return simulate(found.seed, skipped=skipped, focus=found.focus, told=True)
+    return simulate(found.seed, skipped=skipped, focus=found.focus, cluster=cluster, told=True)
 
 
 def _groups(faults: Sequence[Fault]) -> Iterator[frozenset[Fault]]:

@@ -24,7 +24,7 @@ import pipeline.storage.local
 import pipeline.storage.local_staging
 from pipeline import system
 from tests.simulation import loop, posix, scheduler
-from tests.simulation.chance import Chance, Fault
+from tests.simulation.chance import Chance, Fault, is_cluster_seed
 from tests.simulation.history import History, Options
 from tests.simulation.life import live
 from tests.simulation.world import Violation, World
@@ -60,21 +60,28 @@ def simulate(
     skipped: frozenset[Fault] = frozenset(),
     focus: tuple[tuple[str, str], ...] = (),
     told: bool = False,
+    cluster: bool | None = None,
 ) -> Result:
-    """Live through the world of `seed`, without the faults in `skipped`, or with those in `focus` alone."""
-    return _live_through(Chance(seed, skipped, focus=focus), None, None, told=told)
+    """Live through the world of `seed`, without the faults in `skipped`, or with those in `focus` alone.
+
+    The seed decides whether it is a cluster's unless `cluster` does.
+    """
+    is_cluster = is_cluster_seed(seed) if cluster is None else cluster
+    chance = Chance(seed, skipped, focus=focus, is_cluster=is_cluster)
+    return _live_through(chance, None, None, told=told)
 
 
 def replay(history: History, *, told: bool = False) -> Result:
     """Live through a history that was kept: its faults and no others, whatever its seed does by now."""
-    chance = Chance(history.seed, schedule=history.faults)
+    is_cluster = history.options.workers > 0
+    chance = Chance(history.seed, schedule=history.faults, is_cluster=is_cluster)
     return _live_through(chance, history.options, history.pace, told=told)
 
 
 def _live_through(chance: Chance, options: Options | None, pace: Pace | None, *, told: bool) -> Result:
     story: list[str] | None = [] if told else None
-    with _installed(chance.seed):
-        world = World(chance, story, options=options, pace=pace)
+    with _installed(chance.seed) as stack:
+        world = _make_world(chance, story, options, pace, stack)
         scheduler.switch_to(world.user)
         try:
             world.run(live(world))
@@ -96,10 +103,25 @@ def _live_through(chance: Chance, options: Options | None, pace: Pace | None, *,
     return result
 
 
+def _make_world(
+    chance: Chance, story: list[str] | None, options: Options | None, pace: Pace | None, stack: ExitStack
+) -> World:
+    if not chance.is_cluster:
+        return World(chance, story, options=options, pace=pace)
+    from tests.simulation.cluster.installed import cluster_patches  # none of it is needed for one machine
+    from tests.simulation.cluster.world import ClusterWorld
+
+    world = ClusterWorld(chance, story, options=options, pace=pace)
+    for module, name, value in cluster_patches(world):
+        stack.enter_context(mock.patch.object(module, name, value))
+    return world
+
+
 def _bury(world: World) -> None:
     """Let go of what is dead: its coroutines are closed, and reach nothing any more."""
     for process in (*world.dead, *world.processes):
         process.alive = False
+        process.loop.close_unstarted()
         process.loop.ready.clear()
         process.loop.timers.clear()
     world.dead.clear()
@@ -127,7 +149,7 @@ def _write_state(path: PurePosixPath, value: Any) -> None:
 
 
 @contextmanager
-def _installed(seed: int) -> Iterator[None]:
+def _installed(seed: int) -> Iterator[ExitStack]:
     """Put the world in the place of the system, for as long as the body runs."""
     examine = sys.modules["pipeline.media.examine"]
     fake_os = posix.SimOs()
@@ -164,7 +186,7 @@ def _installed(seed: int) -> Iterator[None]:
         gc.disable()
         stack.enter_context(mock.patch.object(sys, "unraisablehook", _ignore))
         try:
-            yield
+            yield stack
         finally:
             if next(_worlds) % WORLDS_A_COLLECTION == 0:
                 gc.collect()

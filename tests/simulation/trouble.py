@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.model import State
 from tests.simulation.book import ROOT
-from tests.simulation.command import run_command
 from tests.simulation.ledger import new_database, statements
 from tests.simulation.user import FIRST_KEY, SECOND_KEY
 from tests.simulation.vendor import clip_bytes
@@ -110,7 +109,7 @@ class Trouble:
         )
 
     async def _second_process(self) -> None:
-        self.world.start(functools.partial(run_command, request=self.user.request()))
+        self.world.start(functools.partial(self.world.command, request=self.user.request()))
 
     async def _for_a_while(self, thing: object, flag: str, longest_s: float = 2000.0) -> None:
         setattr(thing, flag, True)

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tests.simulation import scheduler
 from tests.simulation.book import Book
+from tests.simulation.command import run_command
 from tests.simulation.history import Options
 from tests.simulation.ledger import statements
 from tests.simulation.machine import Killed, Machine, Process
+from tests.simulation.trouble import Trouble
 from tests.simulation.vendor import Pace, Vendor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from tests.simulation.chance import Chance
+    from tests.simulation.user import User
 
 STEPS_AT_ONCE: Final = 1 << 30
 MAX_STEPS: Final = 60_000
@@ -43,6 +46,9 @@ class World:
     The seed chooses the user's options and the vendor's pace where none are given.
     """
 
+    process_type = Process
+    command = staticmethod(run_command)
+
     def __init__(
         self,
         chance: Chance,
@@ -61,14 +67,20 @@ class World:
         self.lock_was_lost = self.power_was_cut = False
         self.runs = 0
         self.steps = 0
-        self.options = options or _options(chance)
+        self.options = options or self.choose_options()
         self.machine = Machine(self)
         self.book = Book(self)
-        self.vendor = Vendor(self, pace or _pace(chance, self.options))
+        self.vendor = Vendor(self, pace or choose_pace(chance, self.options))
         self.user = Process(self, Machine(self), 0)
         self.processes: list[Process] = [self.user]
         self.dead: list[Process] = []
         self._ended: dict[int, asyncio.Future[int | None]] = {}
+
+    def choose_options(self) -> Options:
+        return choose_options(self.chance)
+
+    def make_trouble(self, user: User) -> Trouble:
+        return Trouble(self, user)
 
     def tell(self, *what: object) -> None:
         """Add a line to the story."""
@@ -82,10 +94,12 @@ class World:
             self.violation = Violation(rule, detail, self.now)
             self.tell("VIOLATED", rule, detail)
 
-    def start(self, main: Callable[[Process], Coroutine[Any, Any, int]]) -> Process:
-        """Start a process that runs `main`."""
+    def start(
+        self, main: Callable[[Process], Coroutine[Any, Any, int]], machine: Machine | None = None
+    ) -> Process:
+        """Start a process that runs `main`, on the user's machine unless another one is given."""
         self.runs += 1
-        process = Process(self, self.machine, self.runs)
+        process = self.process_type(self, machine or self.machine, self.runs)
         self._plan_end(process, self.chance.draw("step"))
         scheduler.set_alive(process.pid, alive=True)
         self._ended[process.number] = self.user.loop.create_future()
@@ -135,6 +149,10 @@ class World:
                 self.book.reload_from(self.machine.database, statements().load)
             self.book.check_table()
             self._tell_end(process, None)
+            self.on_gone(process)
+
+    def on_gone(self, process: Process) -> None:
+        """A process has ended, or was killed."""
 
     def running_commands(self) -> list[Process]:
         return [process for process in self.processes if process is not self.user]
@@ -194,6 +212,7 @@ class World:
             return
         self.tell("EXITS", main.result())
         self._tell_end(process, main.result())
+        self.on_gone(process)
 
     def _tell_end(self, process: Process, code: int | None) -> None:
         future = self._ended[process.number]
@@ -216,7 +235,7 @@ class World:
             process.loop.release_due(process.machine.monotonic())
 
 
-def _options(chance: Chance) -> Options:
+def choose_options(chance: Chance) -> Options:
     rng = chance.stream("options")
     rows = rng.choice((3, 3, 3, 10) if chance.is_focused else (3, 10, 30, 60))
     return Options(
@@ -229,7 +248,7 @@ def _options(chance: Chance) -> Options:
     )
 
 
-def _pace(chance: Chance, options: Options) -> Pace:
+def choose_pace(chance: Chance, options: Options) -> Pace:
     """Return a vendor whose renderings and log are as fast as `reconcile_after` allows for."""
     rng = chance.stream("pace")
     longest_s = rng.choice((15.0, 15.0, 60.0, 0.6 * options.reconcile_after))

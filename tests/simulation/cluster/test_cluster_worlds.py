@@ -1,0 +1,50 @@
+"""A cluster's world in the ordinary suite: whole batches, and what a seed stands for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.simulation.chance import CLUSTER_FAULTS, Chance, is_cluster_seed
+from tests.simulation.simulate import simulate
+
+ROOT = Path(__file__).parents[3]
+STORY_SEED = 42
+TELL = """
+from tests.simulation.simulate import simulate
+print('\\n'.join(simulate({seed}, cluster=True, told=True).story))
+"""
+
+
+def test_a_cluster_finishes_a_batch_and_breaks_no_rule() -> None:
+    result = next(result for seed in range(100) if (result := simulate(seed, cluster=True)).jobs >= 10)
+    assert result.violation is None
+    assert result.history.options.workers >= 2
+
+
+def test_a_clusters_seed_tells_the_same_story_twice_and_under_another_hash_seed() -> None:
+    here = simulate(STORY_SEED, cluster=True, told=True)
+    assert len(here.story) > 100
+    assert {fault.point for fault in here.faults} & {"database", "message", "life"}
+    assert simulate(STORY_SEED, cluster=True, told=True).story == here.story
+    told = subprocess.run(
+        [sys.executable, "-c", TELL.format(seed=STORY_SEED)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "4711"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert tuple(told.stdout.splitlines()) == here.story
+
+
+def test_every_kind_of_a_clusters_faults_is_chosen_by_some_seed() -> None:
+    chances = [Chance(seed, is_cluster=True) for seed in range(60)]
+    chosen = {(point, kind) for chance in chances for point in CLUSTER_FAULTS for kind in chance.kinds(point)}
+    assert chosen == {(point, kind) for point, kinds in CLUSTER_FAULTS.items() for kind in kinds}
+
+
+def test_some_seeds_are_clusters() -> None:
+    assert 10 < sum(map(is_cluster_seed, range(100))) < 50

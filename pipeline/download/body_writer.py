@@ -1,4 +1,4 @@
-"""A response's body into a staged file: one task reads the network while another writes."""
+"""A response's body into a staged file: its head, which is judged, and then block by block."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from pipeline.download.body_sources import open_source
 from pipeline.download.resumable_get import BODY_ERRORS, DownloadError
 from pipeline.download.stall import StallDetector
-from pipeline.errors import StoreError
 from pipeline.media import HEAD_BYTES, looks_like_page, starts_like_video
 
 if TYPE_CHECKING:
-    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+    from collections.abc import Sequence
 
     from pipeline.download.resumable_get import OpenBody
     from pipeline.download.retry_state import DownloadLimits
     from pipeline.storage import StagedFile
 
-WRITE_BATCH_S: Final = 0.5
-"""The longest a batch may gather: what a slow line has brought should survive a kill."""
-WRITE_BATCH_BYTES: Final = 2 * 1024 * 1024
-"""What is gathered before a thread writes it: at 64 KiB the hand-over costs more than the write."""
+MAX_UNWRITTEN_S: Final = 0.5
+"""The longest a block may gather: what a slow line has brought should survive a kill."""
 
 
 class VideoTooLarge(Exception):
@@ -67,71 +65,38 @@ async def read_head(body: OpenBody, limits: DownloadLimits) -> bytes:
 
 
 class BodyWriter:
-    """Copies one body into a staged file."""
+    """Copies one body into a staged file: one block is hashed and written while the next is received."""
 
     def __init__(self, body: OpenBody, part: StagedFile, limits: DownloadLimits) -> None:
         self._body, self._part, self._limits = body, part, limits
-        self._store_error: StoreError | None = None
+        self._received_bytes = body.start
+        self._clock = asyncio.get_running_loop().time
+        self._stall = StallDetector(limits.stall_window_s, limits.min_bytes_per_s, self._clock())
 
     async def run(self, head: bytes) -> None:
         """Write everything that comes. What arrived before a cut is written before the cut is raised."""
-        # No buffer: one batch is written while the next is read, and no more than two are ever in memory.
-        send, receive = anyio.create_memory_object_stream[list[bytes]](0)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._write, receive)
-            async with send:
-                error = await self._read(head, send)
-        if self._store_error is not None:
-            raise self._store_error
-        if error is not None:
-            raise error
+        source = open_source(self._body)
+        await self._write([head, *await source.take(self._wait_s())])
+        while not source.ended:
+            if self._clock() >= self._stall.deadline:
+                rate = f"{self._limits.min_bytes_per_s:g} bytes a second"
+                raise DownloadError(f"stalled after {self._received_bytes} bytes: under {rate}")
+            await self._write(await source.take(self._wait_s()))
+        if source.failure is not None:
+            cause = type(source.failure).__name__
+            raise DownloadError(f"cut off after {self._received_bytes} bytes ({cause})")
 
-    async def _write(self, receive: MemoryObjectReceiveStream[list[bytes]]) -> None:
-        async with receive:
-            async for batch in receive:
-                try:
-                    await self._part.write(batch)
-                except StoreError as error:
-                    self._store_error = error
-                    return
+    def _wait_s(self) -> float:
+        return min(MAX_UNWRITTEN_S, max(0.0, self._stall.deadline - self._clock()))
 
-    async def _read(self, head: bytes, send: MemoryObjectSendStream[list[bytes]]) -> Exception | None:
-        """Read to the end of the body; an error is returned, so that the last batch is still written."""
-        limits, content = self._limits, self._body.response.content
-        clock = asyncio.get_running_loop().time
-        stall_detector = StallDetector(limits.stall_window_s, limits.min_bytes_per_s, clock())
-        batch, batch_bytes, received = [head], len(head), self._body.start + len(head)
-        sent_at = stall_detector.window_started_at
-        failure: Exception | None = None
-        with anyio.CancelScope(deadline=stall_detector.deadline) as stall_scope:
-            try:
-                while chunk := await content.readany():
-                    batch.append(chunk)
-                    batch_bytes += len(chunk)
-                    received += len(chunk)
-                    if received > limits.max_bytes:
-                        return too_large(limits)
-                    now = clock()
-                    if stall_detector.add(len(chunk), now):
-                        stall_scope.deadline = stall_detector.deadline
-                    if batch_bytes >= WRITE_BATCH_BYTES or now - sent_at >= WRITE_BATCH_S:
-                        stall_scope.deadline = float("inf")  # a slow disk is not a stalled server
-                        await send.send(batch)
-                        batch, batch_bytes, sent_at = [], 0, clock()
-                        stall_detector.window_started_at += sent_at - now
-                        stall_scope.deadline = stall_detector.deadline
-            except BODY_ERRORS as error:
-                batch.append(rest := self._body.read_buffered())
-                received += len(rest)
-                failure = DownloadError(f"cut off after {received} bytes ({type(error).__name__})")
-            except anyio.BrokenResourceError:
-                return None
-        if stall_scope.cancelled_caught:
-            failure = DownloadError(
-                f"stalled after {received} bytes: under {limits.min_bytes_per_s:g} bytes a second"
-            )
-        try:
-            await send.send(batch)
-        except anyio.BrokenResourceError:
-            return None
-        return failure
+    async def _write(self, chunks: Sequence[bytes | memoryview]) -> None:
+        """Write what came, and count it. A slow disk is not a stalled server: its time does not count."""
+        chunks = [chunk for chunk in chunks if chunk]
+        count, came_at = sum(map(len, chunks)), self._clock()
+        self._received_bytes += count
+        if self._received_bytes > self._limits.max_bytes:
+            raise too_large(self._limits)
+        self._stall.add(count, came_at)
+        if chunks:
+            await self._part.write(chunks)
+            self._stall.window_started_at += self._clock() - came_at

@@ -57,7 +57,7 @@ class StagedFile(Protocol):
     async def restart(self, tag: str) -> None:
         """Drop what is staged and start at the first byte of what `tag` describes."""
 
-    async def write(self, chunks: Sequence[bytes]) -> None:
+    async def write(self, chunks: Sequence[bytes | memoryview]) -> None:
         """Append, in a thread; the caller may go on reading the network meanwhile."""
 
     async def digest(self) -> str:

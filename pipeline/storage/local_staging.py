@@ -6,6 +6,7 @@ appears by one rename after the bytes are durable, so a kill at any moment leave
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hashlib
 import os
@@ -61,25 +62,33 @@ class LocalStagedFile:
             await self._open_file()
         await self._store.run_in_thread(lambda: self._restart(tag))
 
-    async def write(self, chunks: Sequence[bytes]) -> None:
-        """Hash a batch in one call of the executor, then write it in another through aiofiles.
+    async def write(self, chunks: Sequence[bytes | memoryview]) -> None:
+        """Hash a batch in one call of the executor while another writes it through aiofiles.
 
         The chunks are not joined: copying them costs as much as the two hand-overs.
         """
         file = self._file
         if file is None:
             raise ValueError("restart comes before write")
-        await self._store.run_in_thread(lambda: self._hash(chunks))
+        if self._hashed_bytes < self._staged_bytes:
+            await self._store.run_in_thread(self._hash_pending)
         with self._store.uninterrupted():
             try:
-                if self._position != self._staged_bytes:
-                    await file.seek(self._staged_bytes)
-                await file.writelines(chunks)
+                await self._hash_and_append(file, chunks)
             except OSError as error:
                 if error.errno in files.DISK_FULL_ERRNOS:  # leave the ledger room to write
                     await self.discard()
                 raise
         self._staged_bytes = self._position = self._hashed_bytes
+
+    async def _hash_and_append(self, file: AsyncFileIO, chunks: Sequence[bytes | memoryview]) -> None:
+        hashing = asyncio.get_running_loop().run_in_executor(self._store.executor, self._hash, chunks)
+        try:
+            if self._position != self._staged_bytes:
+                await file.seek(self._staged_bytes)
+            await file.writelines(chunks)
+        finally:
+            await hashing  # the memory of the chunks is used again, and `discard` begins a new hash
 
     async def digest(self) -> str:
         return await self._store.run_in_thread(self._digest)
@@ -131,8 +140,7 @@ class LocalStagedFile:
             with self._store.uninterrupted():
                 await file.close()
 
-    def _hash(self, chunks: Sequence[bytes]) -> None:
-        self._hash_pending()
+    def _hash(self, chunks: Sequence[bytes | memoryview]) -> None:
         for chunk in chunks:
             self._sha.update(chunk)
             self._hashed_bytes += len(chunk)

@@ -70,7 +70,7 @@ class StagedObject:
         )
         self._tag = tag
 
-    async def write(self, chunks: Sequence[bytes]) -> None:
+    async def write(self, chunks: Sequence[bytes | memoryview]) -> None:
         if self._writer is None:
             raise ValueError("restart comes before write")
         block = await anyio.to_thread.run_sync(self._join_and_hash, chunks)
@@ -150,7 +150,7 @@ class StagedObject:
         with anyio.move_on_after(CLOSE_TIMEOUT_S), suppress(StoreError):
             await self.discard()
 
-    def _join_and_hash(self, chunks: Sequence[bytes]) -> bytes:
+    def _join_and_hash(self, chunks: Sequence[bytes | memoryview]) -> bytes:
         block = b"".join(chunks)
         self._sha.update(block)
         return block

@@ -49,7 +49,7 @@ class Cursor(Protocol):
 
 
 class _VersionConflict(Exception):
-    """Somebody else was first in at least one transition of a group."""
+    """Somebody else was first with at least one transition of a group."""
 
 
 class LedgerBackend(ABC):
@@ -74,23 +74,23 @@ class LedgerBackend(ABC):
         """Return a cursor of the connection that writes, or of the one that reads."""
 
     def stream_cursor(self, cursor: Cursor) -> AbstractContextManager[Cursor]:
-        """Give a cursor for reading that does not hold all that it finds in memory, in place of this one."""
+        """Return a cursor that streams the rows of a large read, where the driver would hold them all."""
         return nullcontext(cursor)
 
     def should_retry(self, error: Exception, *, reading: bool) -> bool:
-        """Tell whether the connection was lost and is back, so that the same work may be done again."""
+        """Return whether the connection was lost and is back, so that the same work may be done again."""
         return False
 
     @abstractmethod
     def translate_error(self, error: Exception) -> VeobatchError:
-        """Return the error that tells the user what is wrong, without a password."""
+        """Return the error to show the user; it must not contain a password."""
 
     def stop_reconnecting(self) -> None:  # noqa: B027  # a file is never waited for that long
-        """Wait no longer for a lost connection: what waits for it ends as `LedgerError`."""
+        """Stop waiting for a lost connection: calls that wait for it raise `LedgerError`."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
 
     def apply(self, updates: Sequence[PreparedUpdate]) -> list[Record | Conflict]:
         """Make the transitions in one durable transaction; one whose record has changed is a `Conflict`.
@@ -98,6 +98,7 @@ class LedgerBackend(ABC):
         Raises `StoreError` when the disk is full, `LedgerError` for anything else; then nothing was written.
         """
         at = system.wall()
+        # Stamped once, before any retry: `_already_committed` finds a commit whose answer was lost.
         history_rows = [(self.batch, *update.history_row, at, next(self._stamps)) for update in updates]
         try:
             self.write(lambda cursor: self._apply_all(cursor, updates, history_rows))
@@ -195,16 +196,16 @@ class LedgerBackend(ABC):
         self.write(work)
 
     def set_picks(self, picks: Mapping[str, Pick]) -> None:
-        """Set what a reviewer said of takes, by their keys, durably."""
+        """Store the reviewer's picks by the takes' keys, durably."""
         params = [rows.sanitized((pick, note, self.batch, key)) for key, (pick, note) in picks.items()]
         self.write(lambda cursor: cursor.executemany(self.sql.pick_set, params))
 
     def picks(self) -> dict[str, Pick]:
-        """Return what was said of takes, by their keys; what nothing was said of is missing."""
+        """Return the picks by the takes' keys; takes without one are missing."""
         return {key: Pick(pick, note) for key, pick, note in self._fetch_all(self.sql.picks)}
 
     def meta_set(self, name: str, value: str) -> None:
-        """Keep a small fact about the batch, durably."""
+        """Store a small fact about the batch, durably."""
         self.write(lambda cursor: cursor.execute(self.sql.meta_set, (self.batch, name, value)))
 
     def meta_get(self, name: str) -> str | None:
@@ -221,9 +222,7 @@ class LedgerBackend(ABC):
                 return list(rows.to_records(itertools.chain.from_iterable(chunks)))
 
         records = self._read(work)
-        return (
-            records if self.version >= SPENDING_VERSION else [spending.upgraded(record) for record in records]
-        )
+        return records if self.version >= SPENDING_VERSION else list(map(spending.upgraded, records))
 
     def get(self, key: str) -> Record | None:
         row = self._fetch_one(self.sql.get, key)
@@ -297,4 +296,4 @@ class LedgerBackend(ABC):
 
     @abstractmethod
     def roll_back(self) -> None:
-        """Undo what is open on the connection that writes, if it still is and if anything is open."""
+        """Roll back the open transaction of the connection that writes, if there is one."""

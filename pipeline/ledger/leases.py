@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 
 EPOCH_NAME: Final = "epoch"
 UNFINISHED_OWNER: Final = "(left)"
-"""Who has the rows that an epoch leaves to the next one."""
+"""The owner of rows that this epoch leases to nobody: they wait for the next epoch."""
 
 IN_FLIGHT_STATES: Final = frozenset({State.SUBMITTING, State.IN_DOUBT, State.GENERATING})
 """States in which a row takes one of the account's slots, or may."""
@@ -34,21 +34,21 @@ TERMINAL_STATES: Final = frozenset({State.DONE, State.FAILED})
 
 
 class LeasedRow(NamedTuple):
-    """A row that was lent, and the number that its transitions are fenced by."""
+    """A leased row, and the number by which its transitions are fenced."""
 
     record: Record
     lease: int
 
 
 class RevokedLeases(NamedTuple):
-    """What a worker had: the keys of its rows in flight; whether others can go on with any row."""
+    """What a worker had: the keys of its rows in flight; whether any row of its can go to others."""
 
     in_flight: frozenset[str]
     rows_freed: bool
 
 
 class Superseded(LedgerError):
-    """A later epoch has begun: whoever lent rows before must stop."""
+    """A later epoch has begun: the coordinator of this one must stop."""
 
 
 class LeaseTable:
@@ -59,7 +59,7 @@ class LeaseTable:
         self._sql = backend.sql
 
     def begin_epoch(self) -> tuple[int, frozenset[str]]:
-        """Begin an epoch; return its number and the keys of all rows in flight. No lease of before holds."""
+        """Begin an epoch and end all leases; return its number and the keys of all rows in flight."""
         batch = self._backend.batch
 
         def work(cursor: Cursor) -> tuple[int, frozenset[str]]:
@@ -72,11 +72,12 @@ class LeaseTable:
         return self._backend.write(work)
 
     def claim(self, epoch: int, worker: str, limit: int) -> list[LeasedRow]:
-        """Lend up to `limit` rows that nobody has to `worker`: those under way first. Raises `Superseded`."""
+        """Lease up to `limit` free rows to `worker`, those under way first. Raises `Superseded`."""
         batch = self._backend.batch
         leased: list[LeasedRow] = []
 
         def work(cursor: Cursor) -> None:
+            # A retry after a lost connection must not claim a second set of rows.
             if leased and self._already_applied(cursor, leased[0].record.key, leased[0].lease, worker):
                 return
             cursor.execute(self._sql.claim, (batch, limit, worker, batch))
@@ -90,7 +91,7 @@ class LeaseTable:
     def revoke(self, epoch: int, worker: str, unfinished: Iterable[str] = ()) -> RevokedLeases:
         """End all leases of `worker`. Raises `Superseded`.
 
-        Those of its rows that are `unfinished` are lent to nobody in this epoch, and are not in the answer.
+        Those of its rows that are `unfinished` are leased to nobody in this epoch, and are not in the result.
         """
         batch, unfinished_keys = self._backend.batch, frozenset(unfinished)
         revoked: list[tuple[str, str, int]] = []
@@ -115,7 +116,7 @@ class LeaseTable:
         return RevokedLeases(in_flight, any(state not in TERMINAL_STATES for state in states.values()))
 
     def release(self, epoch: int, keys: Iterable[str]) -> None:
-        """Let rows that were claimed, and handed to no worker, be claimed again. Raises `Superseded`."""
+        """Free rows that were claimed and never handed to a worker. Raises `Superseded`."""
         batch = self._backend.batch
         self._write_in_epoch(
             epoch,
@@ -131,9 +132,9 @@ class LeaseTable:
         return self._backend.write(checked)
 
     def _already_applied(self, cursor: Cursor, key: str, lease: int, worker: str | None) -> bool:
-        """Say whether what this call changed in an earlier attempt was committed, though no answer came.
+        """Return whether an earlier attempt of this call was committed, though no answer came.
 
-        One row tells for all of a transaction, and nobody else lends in this epoch.
+        One row stands for all of the transaction, and nobody else leases in this epoch.
         """
         cursor.execute(self._sql.lease_get, (self._backend.batch, key))
         row = cursor.fetchone()

@@ -39,8 +39,8 @@ NO_LEASE: Final = -1
 class Ledger:
     """The records of one batch. Use it in the event loop that opened it; close it, or use `async with`.
 
-    Every call that writes returns after the change is on the disk, whatever happens then. One whose
-    caller is cancelled writes all the same. `identity` is random, made with the batch, of `[a-z0-9]{10}`.
+    A call that writes returns once the change is on the disk. It writes even when its caller is cancelled.
+    `identity` is random, made with the batch, of `[a-z0-9]{10}`.
 
     Any call may raise `StoreError` when the disk is full and `LedgerError` when anything else is
     wrong with the ledger; nothing was written then, and a later call may succeed.
@@ -122,7 +122,7 @@ class Ledger:
         return await self._read(partial(self._backend.meta_get, name))
 
     async def meta_set(self, name: str, value: str) -> None:
-        """Keep a small fact about the batch."""
+        """Store a small fact about the batch."""
         await self._write(partial(self._backend.meta_set, name, value))
 
     async def add(self, records: Sequence[Record]) -> None:
@@ -139,11 +139,11 @@ class Ledger:
         await self._write(partial(self._backend.set_positions, positions, lines or {}))
 
     async def set_picks(self, picks: Mapping[str, Pick]) -> None:
-        """Set what a reviewer said of takes, by their keys. No transition: versions stay as they are."""
+        """Store the reviewer's picks by the takes' keys. No transition: versions stay as they are."""
         await self._write(partial(self._backend.set_picks, picks))
 
     async def picks(self) -> dict[str, Pick]:
-        """Return what was said of takes, by their keys; what nothing was said of is missing."""
+        """Return the picks by the takes' keys; takes without one are missing."""
         return await self._read(self._backend.picks)
 
     async def commit(self, before: Record, after: Record) -> Record:
@@ -168,38 +168,38 @@ class Ledger:
         return await writer.commit([self._prepare(one.before, one.after) for one in transitions])
 
     def set_shutdown_deadline(self, within_s: float) -> None:
-        """Wait no longer than `within_s` for a database that is away: what waits then is `LedgerError`."""
+        """Give an unreachable database `within_s` seconds; calls that still wait then raise `LedgerError`."""
         import asyncio
 
         asyncio.get_running_loop().call_later(within_s, self._backend.stop_reconnecting)
 
     def fence(self, leases: dict[str, int]) -> None:
-        """From now on make only transitions of rows in `leases`, each only while its number is the row's own.
+        """From now on commit only transitions of rows in `leases`, under the lease numbers given there.
 
         Any other transition is a `Conflict`. The mapping may change later. A lease ends when its row is done.
         """
         self._leases = leases
 
     async def begin_epoch(self) -> tuple[int, frozenset[str]]:
-        """Begin to lend rows to workers; return the epoch's number and the keys of all rows in flight.
+        """Begin an epoch of leases; return its number and the keys of all rows in flight.
 
-        All leases of earlier epochs end, and whoever lends in one of them is `Superseded` from now on.
+        All earlier leases end, and the coordinator of an earlier epoch gets `Superseded` from now on.
         """
         return await self._write(self._lease_table().begin_epoch)
 
     async def claim(self, epoch: int, worker: str, limit: int) -> list[LeasedRow]:
-        """Lend up to `limit` rows that nobody has to `worker`. Raises `Superseded`."""
+        """Lease up to `limit` free rows to `worker`. Raises `Superseded`."""
         return await self._write(partial(self._lease_table().claim, epoch, worker, limit))
 
     async def revoke(self, epoch: int, worker: str, unfinished: Sequence[str] = ()) -> RevokedLeases:
-        """End all leases of `worker`: it can make no transition any more. Return what it had.
+        """End all leases of `worker`, which can commit nothing from then on; return what it had.
 
-        Rows that are `unfinished` are lent to nobody else in this epoch. Raises `Superseded`.
+        Rows that are `unfinished` are leased to nobody else in this epoch. Raises `Superseded`.
         """
         return await self._write(partial(self._lease_table().revoke, epoch, worker, unfinished))
 
     async def release(self, epoch: int, keys: Sequence[str]) -> None:
-        """Let rows that were claimed, and handed to no worker, be claimed again. Raises `Superseded`."""
+        """Free rows that were claimed and never handed to a worker. Raises `Superseded`."""
         await self._write(partial(self._lease_table().release, epoch, keys))
 
     def _lease_table(self) -> LeaseTable:
@@ -208,7 +208,7 @@ class Ledger:
         return LeaseTable(self._backend)
 
     async def close(self) -> None:
-        """Finish what was asked, and let go of the database. Closing again does nothing."""
+        """Finish what is queued, and close the database. Closing again does nothing."""
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(self._close)
 

@@ -1,4 +1,4 @@
-"""What a ledger is at the start: its identity, and tables of an earlier version brought up to today's."""
+"""A ledger's identity, and the migration of its tables from an earlier version."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def migrate(cursor: Cursor, sql: Statements, steps: Sequence[Migration], current
             cursor.execute(text)
         cursor.execute(sql.version_add, (version, system.wall()))
     if 0 < current_version < SPENDING_VERSION:  # last: records are read with every column of today
-        _begin_book(cursor, sql)
+        _write_spending(cursor, sql)
 
 
-def _begin_book(cursor: Cursor, sql: Statements) -> None:
+def _write_spending(cursor: Cursor, sql: Statements) -> None:
     """Write the record of spending from the records of an earlier version."""
     cursor.execute(sql.load_all)
     found = cursor.fetchall()

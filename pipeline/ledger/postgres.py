@@ -49,19 +49,19 @@ _MIN_BACKOFF_S: Final = 0.1
 _MAX_BACKOFF_S: Final = 5.0
 
 _QUICK_LOSS_S: Final = 1.0
-"""A connection lost so soon after another was made is waited for longer than that one."""
+"""A connection lost within this time after a reconnect makes the next wait longer."""
 
 _LOCK_TIMEOUT_S: Final = 3.0
-"""How long a batch's holder may take to be gone: the server hears of a killed client's end at once, but
-ends what it was doing for it first."""
+"""How long to wait for a batch's lock: the server notices a killed client at once, but finishes its
+statement before it frees the lock."""
 
 _TERMINATE_SILENT_SQL: Final = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
     " AND usename = current_user AND application_name LIKE 'veobatch %%' AND state <> 'idle'"
     " AND wait_event_type = 'Client' AND state_change < clock_timestamp() - %s * interval '1 second'"
 )
-"""Ends each connection of ours whose client fell silent in the midst of a batch of rows. No timeout of the
-server's is for those: between the statements of a batch it takes itself to be at work."""
+"""Ends our connections whose client went silent in the middle of a batch of rows. No server timeout covers
+those: between the statements of a batch the server counts itself as active."""
 
 _SILENT_S: Final = 8.0
 
@@ -167,7 +167,7 @@ class PostgresBackend(LedgerBackend):
             if not writer.closed:
                 writer.rollback()
         except psycopg.Error:
-            # Why the work failed says more than why it could not be undone. The server undoes what was open.
+            # The first error says why the work failed, so this one is dropped; the server rolls back.
             writer.close()
 
     def should_retry(self, error: Exception, *, reading: bool) -> bool:
@@ -180,7 +180,7 @@ class PostgresBackend(LedgerBackend):
             return True
         if not (is_connection_loss(error) or is_broken(connection)):
             return False
-        # Until it is closed, the server may keep what it holds: its rows locked, and the batch.
+        # Until it is closed, the server may keep its row locks and the lock of the batch.
         connection.close()
         self._on_pause(
             f"{self._redacted_url}: the connection to the database is lost "
@@ -192,7 +192,7 @@ class PostgresBackend(LedgerBackend):
         return reconnected
 
     def _reconnect(self, *, reading: bool) -> bool:
-        # A server that lets everybody in and then drops them is asked ever more slowly.
+        # A server that accepts connections and drops them at once is asked ever more slowly.
         lost_quickly = system.monotonic() - self._reconnected_at < _QUICK_LOSS_S
         wait_s = self._backoff_s = _next_backoff_s(self._backoff_s) if lost_quickly else 0.0
         while not self._reconnect_stopped.wait(wait_s):
@@ -247,7 +247,7 @@ def _next_backoff_s(wait_s: float) -> float:
 
 
 def _lock_id(batch: str) -> int:
-    """Return the number by which the server knows the right to run `batch`."""
+    """Return the advisory lock's number for `batch`."""
     return int.from_bytes(hashlib.sha256(f"veobatch {batch}".encode()).digest()[:8], signed=True)
 
 
@@ -261,6 +261,7 @@ def _schema_version(connection: psycopg.Connection[Any], version_get: str) -> in
 
 def _migrate(connection: psycopg.Connection[Any], sql: Statements) -> None:
     with connection.transaction():
+        # Several workers may start on an old database at once: the others wait for the first to migrate.
         connection.execute("SET LOCAL lock_timeout = 0")
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
         found = _schema_version(connection, sql.version_get)

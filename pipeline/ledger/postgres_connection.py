@@ -20,7 +20,7 @@ from pipeline.errors import LedgerError
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
-# It logs on standard error what fails after a failure, which says nothing new.
+# psycopg logs follow-up errors to standard error, which say nothing new.
 logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 _SESSION_SETTINGS_SQL: Final = (
@@ -29,9 +29,9 @@ _SESSION_SETTINGS_SQL: Final = (
     " set_config('idle_in_transaction_session_timeout', '10s', false),"
     " set_config('lock_timeout', '10s', false)"
 )
-"""The server, too, notices a machine that is gone within a minute, and lets go of the batch that it held. A
-process that was stopped within a transaction keeps its rows locked, and others waiting, for 10 s; after
-those, whoever waits ends it if the server does not (see `postgres._TERMINATE_SILENT_SQL`)."""
+"""The server, too, notices a vanished machine within a minute and frees the batch that it held. A process
+that was stopped within a transaction keeps its rows locked for 10 s; after that the server ends it, or
+whoever waits does (see `postgres._TERMINATE_SILENT_SQL`)."""
 
 _CONNECTION_LOST_STATES: Final = ("08", "57P", "25P03", "25P04", "25006")
 """The SQLSTATE of an error with which the server ends the connection, or its first characters; at the end,

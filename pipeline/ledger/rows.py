@@ -49,8 +49,8 @@ _CONTENT_FIELDS: Final = tuple(
     if name not in ("key", "position", "line", "pick", "pick_note")
 )
 CONTENT_COLUMNS: Final = tuple(_COLUMN_NAMES.get(name, name) for name in _CONTENT_FIELDS)
-"""Those of them that a transition may change. Where a row stands changes by `set_positions` alone, and what a
-reviewer said by `set_picks`: a transition made from a record of before must not take an old value back."""
+"""The job columns that a transition may change. Positions change by `set_positions` alone and picks by
+`set_picks`: a transition decided from an older record must not bring an old value back."""
 
 _FAILURE_COLUMNS: Final = ("failure_code", "failure_message", "failure_retryable")
 _ARTIFACT_COLUMNS: Final = ("artifact_path", "artifact_bytes", "artifact_sha256", "artifact_poster")
@@ -89,7 +89,7 @@ _NO_ARTIFACT: Final = (None,) * len(_ARTIFACT_COLUMNS)
 _NO_MEDIA: Final = (None,) * len(_MEDIA_COLUMNS)
 _NO_ORIGIN: Final = (None,) * len(_ORIGIN_COLUMNS)
 
-# `_value_` is the plain text: drivers take an exact str by a much shorter way than a subclass of it.
+# `_value_` is the plain str: drivers handle that much faster than a subclass of str.
 _plain_state_values_of: Final = attrgetter("state._value_", *_PLAIN_FIELDS[_N_JOB_COLUMNS + 1 :])
 _job_values_of: Final = attrgetter(*_PLAIN_FIELDS[:_N_JOB_COLUMNS])
 _content_values_of: Final = attrgetter(*_CONTENT_FIELDS)

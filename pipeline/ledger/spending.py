@@ -76,7 +76,7 @@ _SAME_MONEY: Final = frozenset(
         *((state, state) for state in State if state is not State.SUBMITTING),
     }
 )
-"""Transitions that move no money by themselves. Most transitions are of this kind, and cost no write."""
+"""Transitions that move no money by themselves. Most are of this kind, and cost no second write."""
 
 _values_of: Final = attrgetter(*("state._value_" if name == "state" else name for name in COLUMNS))
 _money_of: Final = attrgetter(

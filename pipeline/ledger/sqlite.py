@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 _BUSY_TIMEOUT_S: Final = 60.0
 
 _WAL_PAGES: Final = 4000
-"""Pages of 4 KiB after which SQLite moves the log into the file. Measured with 64 callers: fewer cost
-throughput, more only disk."""
+"""WAL pages (4 KiB) after which SQLite checkpoints. Measured with 64 callers: fewer cost throughput, more
+only disk."""
 
 _DISK_FULL_MESSAGE: Final = (
     "the disk is full: free some space, then run the same command again; it goes on from here"
@@ -119,25 +119,27 @@ class SqliteBackend(LedgerBackend):
             raise LedgerError(f"{self._path}: {_DAMAGED_MESSAGE}")
         _check_header(self._path)
         uri = f"{self._path.resolve().as_uri()}?{self._open_mode(read_only=read_only)}"
+        # isolation_level None: the driver must not begin transactions of its own between ours.
         connection = sqlite3.connect(
             uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
         self._connections.append(connection)
-        # With NORMAL, WAL may lose the last commits in a power cut; each may be a paid generation.
+        # With NORMAL, WAL may lose the last commits in a power cut; each may be a paid generation. On macOS
+        # a plain fsync stops at the drive's cache; fullfsync goes through it.
         for pragma in ("synchronous = FULL", "fullfsync = ON", f"wal_autocheckpoint = {_WAL_PAGES}"):
             connection.execute(f"PRAGMA {pragma}")
         return connection
 
     def _open_mode(self, *, read_only: bool) -> str:
-        # A reader too keeps an index of the log beside the file: SQLite sweeps it away again only after
-        # one that may write. Where it may not, and there is no log, it can be told that nobody writes.
+        # Even a reader makes a WAL index beside the file, and SQLite removes it only for a connection that
+        # may write. Where nothing can be written and there is no WAL, `immutable` does without the index.
         if not read_only or (_may_write(self._path) and _may_write(self._path.parent)):
             return "mode=rw"
         has_wal = self._path.with_name(f"{self._path.name}-wal").exists()
         return "mode=ro" if has_wal else "mode=ro&immutable=1"
 
     def _check_file(self) -> int:
-        """Return the version of the ledger, once it proved to be one, whole, and not newer than we are."""
+        """Return the version of the ledger, once it is known to be undamaged and not of a newer version."""
         found = int(self._reader.execute(self.sql.version_get).fetchone()[0] or 0)
         reject_newer_version(str(self._path), found)
         if not passes_quick_check(self._reader):
@@ -149,28 +151,28 @@ class SqliteBackend(LedgerBackend):
             return self._reader.cursor()
         if self._writer is None:
             raise LedgerError(f"{self._path}: the ledger was opened for reading only")
-        # SQLite goes on in a file without a name, and what is bought then is known to nobody after a kill.
+        # SQLite goes on writing to a deleted file: after a kill nobody would know what was bought.
         if self._inode() != self._opened_inode:
             raise LedgerError(f"{self._path}: {_GONE_MESSAGE}")
         return self._writer.cursor()
 
     def _inode(self) -> int:
-        """Return which file the path names: no other file has its number while ours is open; 0 for none."""
+        """Return the inode at the path, 0 for none; no other file gets its number while ours is open."""
         try:
             return self._path.stat().st_ino
         except FileNotFoundError:
             return 0
-        except OSError:  # whether it can be read and written is for SQLite to find out
+        except OSError:  # SQLite itself reports what cannot be read or written
             return self._opened_inode
 
     def roll_back(self) -> None:
-        # A full disk or a failed write ends the transaction by itself.
+        # After a full disk or a failed write SQLite has rolled back by itself.
         if self._writer is not None and self._writer.in_transaction:
             self._writer.execute("ROLLBACK")
 
     def translate_error(self, error: Exception) -> VeobatchError:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-        # The index of the log is a file too, and the first to find no room when a ledger is opened.
+        # The WAL index is a file too, and the first that a full disk has no room for on opening.
         if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE):
             return StoreError(f"{self._path}: {_DISK_FULL_MESSAGE}")
         return LedgerError(

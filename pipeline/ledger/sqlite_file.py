@@ -1,4 +1,4 @@
-"""How a ledger's file comes to be: built beside its place, checked, put there whole; or brought up to date.
+"""How a ledger's file is made: built beside its place, checked and put there whole; or migrated.
 
 It must not know connections that stay open, or records.
 """
@@ -34,7 +34,7 @@ _NO_LOCK_ERRORS: Final = frozenset(
 
 
 def has_locks(folder: Path) -> bool:
-    """Try the kind of lock that SQLite takes. Where nothing can be written, that is for others to report."""
+    """Try the kind of lock that SQLite takes; a folder that cannot be written is not reported here."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         import fcntl
@@ -77,18 +77,18 @@ def _build(new: Path) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute("PRAGMA synchronous = FULL")
         migrate_file(connection, 0, sqlite_statements())
-        # Last: what is only in the log is lost when a full disk keeps it from being moved into the file.
+        # WAL comes last: on a full disk, what is only in the WAL never reaches the file.
         connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _check_whole(new: Path) -> None:
-    """Raise the error of a full disk, the cause of a file that SQLite takes to be written and is not."""
+    """Raise ENOSPC for a file that SQLite believes written and that is not whole: the disk was full."""
     if not _is_whole(new):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _is_whole(new: Path) -> bool:
-    """Read the file as it lies on the disk: is all of an empty ledger in it?"""
+    """Return whether the file on the disk holds the whole of an empty ledger."""
     uri = f"{new.resolve().as_uri()}?mode=ro&immutable=1"
     try:
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
@@ -100,12 +100,13 @@ def _is_whole(new: Path) -> bool:
 
 def _publish(new: Path, path: Path) -> None:
     try:
+        # A link fails where another process was first; a rename would replace that one's ledger.
         os.link(new, path)
     except (FileExistsError, FileNotFoundError):
         raise
     except OSError:  # no hard links here (FAT, some network shares)
         new.replace(path)
-    # The folders are mostly as new as the file: its own, `output`, and the one that they are in.
+    # Three levels of folders may be as new as the file: its own, `output`, and their parent.
     for folder in list(path.absolute().parents)[:3]:
         with contextlib.suppress(PermissionError):
             _sync_folder(folder)

@@ -1,6 +1,6 @@
-"""The one thread that writes: it commits, in one transaction, whatever transitions have gathered.
+"""The one thread that writes: it commits in one transaction whatever transitions are queued.
 
-It owns group commit and the way back to the callers. It must not know SQL.
+It owns group commit and hands the results back to the callers. It must not know SQL.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from pipeline.ledger.rows import PreparedUpdate
 
 _MAX_GROUP_UPDATES: Final = 4096
-"""A group ends here, so that no caller waits for the whole of an endless stream of others."""
+"""The most transitions in one commit: under a steady stream, the first caller must not wait for the last."""
 
 _CLOSE_GRACE_S: Final = 10.0
-"""How long the end waits for a database that is away before the last transitions are given up."""
+"""How long `close` waits for an unreachable database before it gives up what is queued."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """Transitions to be made, or else any other work; and who waits for it."""
+    """Transitions to commit, or other work to do, and the future of the caller that waits for it."""
 
     updates: Sequence[PreparedUpdate]
     work: Callable[[], Any] | None
@@ -39,7 +39,7 @@ _SHUTDOWN: Final = _Request((), None, None)
 
 
 class GroupCommitWriter:
-    """Takes work from one event loop, in order, and answers through futures of that loop."""
+    """Takes work from one event loop, does it in order, and answers through futures of that loop."""
 
     def __init__(self, backend: LedgerBackend, loop: asyncio.AbstractEventLoop) -> None:
         self._backend = backend
@@ -53,15 +53,15 @@ class GroupCommitWriter:
         self._thread.start()
 
     def commit(self, updates: Sequence[PreparedUpdate]) -> asyncio.Future[list[Any]]:
-        """Have the transitions made; the answer holds, for each, its record or a `Conflict`."""
+        """Queue transitions; the result has, for each, its record or a `Conflict`."""
         return self._enqueue(updates, None)
 
     def run(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
-        """Have any other work done, in its turn."""
+        """Queue any other work; it runs in order with the transitions."""
         return self._enqueue((), work)
 
     def close(self) -> None:
-        """Finish everything asked so far, then end the thread. Blocks; call it from a worker thread."""
+        """Finish everything queued, then end the thread. Blocks; call it from a worker thread."""
         if not self._closed:
             self._closed = True
             self._queue.put(_SHUTDOWN)
@@ -83,12 +83,12 @@ class GroupCommitWriter:
         while requests := self._next_group():
             try:
                 results = self._execute(requests)
-            except BaseException as error:  # a bug too must reach those who wait; here nobody would see it
+            except BaseException as error:  # a bug too goes to its callers: here nobody would see it
                 results = [error] * len(requests)
             self._deliver(requests, results)
 
     def _next_group(self) -> list[_Request]:
-        """Wait for work; return it with all transitions that wait behind it. Nothing means the end."""
+        """Wait for a request; return it with all transitions queued behind it, or [] to end the thread."""
         first = self._next_request or self._queue.get()
         self._next_request = None
         if first is _SHUTDOWN or first.work is not None:
@@ -110,7 +110,7 @@ class GroupCommitWriter:
         return [list(itertools.islice(outcomes, len(ask.updates))) for ask in requests]
 
     def _deliver(self, requests: Sequence[_Request], results: Sequence[Any]) -> None:
-        # A loop that has ended has no one left who waits; the transitions are made all the same.
+        # The loop has ended, so nobody waits for the results; the commit stands all the same.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(_resolve_futures, requests, results)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _MAX_SAMPLES: Final = 2000
 _CACHED_SAMPLES: Final = 24
-"""How many rendering times stand for what earlier runs have left in memory."""
+"""How many rendering times stand for what earlier runs have left in the cache."""
 
 _MAX_DURATION_KEYS: Final = 8
 """Duration keys kept apart; all others count as one."""
@@ -147,7 +147,7 @@ class EtaEstimator:
             self._queued_counts[kind] += 1
 
     def _duration_key(self, record: Record) -> str:
-        """Return the kind that a record counts for, and begin with what is remembered of a new one."""
+        """Return the kind that a record counts for; a new kind begins with its cached durations."""
         kind = record_duration_key(record)
         if kind not in self._render_times:
             if len(self._render_times) >= _MAX_DURATION_KEYS:
@@ -159,7 +159,7 @@ class EtaEstimator:
         return kind
 
     def _add_sample(self, record: Record) -> None:
-        """Take note of a rendering, unless it was over long before it was noticed, as after a night off."""
+        """Add a rendering time, unless it ended long before it was noticed, as after a night off."""
         duration_s = render_duration_s(record)
         if duration_s is None or record.finished_at is None:
             return
@@ -189,7 +189,7 @@ class EtaEstimator:
         return time_left_s(ages, pending, slots) + self._download_s
 
     def _spreads(self, now: float) -> dict[str, DurationDistribution]:
-        """Return how the times of each kind are spread; empty while nothing is known of any.
+        """Return the distribution of each kind; empty while nothing is known of any.
 
         Of a generation taken over from an earlier run nobody knows for how long it really ran.
         """
@@ -205,7 +205,7 @@ class EtaEstimator:
         }
 
     def _expected_s(self, kind: str) -> float:
-        """Return the time to expect of a kind: what is remembered of it, else what others took."""
+        """Return the time to expect of a kind: the median of its cached durations, else of other kinds."""
         own = self._render_times[kind]
         others = [
             time for times in self._render_times.values() if times is not own for time in times.observed

@@ -1,6 +1,6 @@
-"""The distribution of rendering times that evidence speaks for: hazard, survival, what remains at an age.
+"""The distribution of rendering times by what was observed: hazard, survival, the time left at an age.
 
-It owns the smoothing and the prior. Polls and their price are not its matter.
+It owns the smoothing and the prior. It must not know polls and their price.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.poll.observations import Observations
 
 PRIOR_WEIGHT: Final = 2.5
-"""How many generations the prior (a constant hazard, for which the fixed clock is best) counts for."""
+"""How many generations the prior counts for: a constant hazard, under which a fixed interval is best."""
 
 KERNEL_WIDTH: Final = 0.08
 """Width of the smoothing kernel, as a share of the age, with `KERNEL_REFERENCE_COUNT` ends.
@@ -77,7 +77,7 @@ class HazardEstimate:
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """How to judge ages of which little was seen.
+    """What to assume at ages of which little was seen.
 
     `weight` is how many generations a constant hazard counts for; `persistence` how far, in logarithm of age,
     the hazard at the frontier is believed to last beyond it; the frontier is the oldest age at which
@@ -90,10 +90,10 @@ class Prior:
 
 
 CONSERVATIVE: Final = Prior(weight=PRIOR_WEIGHT, persistence=PERSISTENCE, min_at_risk=0.5)
-"""For polls: where nobody has been, the fixed clock is the safe bet."""
+"""For polls: at ages that were never seen, a fixed interval is the safe choice."""
 
 NEUTRAL: Final = Prior(weight=0.5, persistence=10.0, min_at_risk=4.0)
-"""For forecasts: what was seen goes on; the prior's long tail would decide when the last job ends."""
+"""For forecasts: the last hazard seen goes on, else the prior's long tail would decide when a batch ends."""
 
 
 def estimate_hazard(

@@ -39,7 +39,7 @@ def delay_urgency(waiting: float, running: int, slots: int) -> float:
     """Return what a second of delay costs now, as a multiple of its average.
 
     While rows wait, each second of delay leaves one of `slots` empty. When none waits, only the end of the
-    last one counts, which is any of those `running`. In powers of two, so that poll times last.
+    last one counts, which is any of those `running`. Rounded to powers of two, so that poll times stay valid.
     """
     if waiting > 0 or not running:
         return BACKLOG_URGENCY
@@ -74,7 +74,7 @@ class PollTimes:
 
 
 def fixed_times(interval_s: float) -> PollTimes:
-    """Return the poll times of those who know nothing: one poll every `interval_s`."""
+    """Return the poll times before anything is known: one poll every `interval_s`."""
     return PollTimes((0.0,), (interval_s,), interval_s)
 
 

@@ -1,7 +1,7 @@
 """What is known of rendering times, by kind of generation, and the times of polls that follow.
 
-It owns when to fit anew, and when to stop believing. It knows neither clock nor disk: polls come in as
-ages, and the memory of earlier runs goes out and comes in as plain data.
+It owns when to fit anew, and when to drop an estimate. It knows neither clock nor disk: polls come in as
+ages, and the cache of earlier runs goes out and comes in as plain data.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ GRID_PARAMETERS: Final = [MIN_AGE_S, BIN_STEP, BIN_COUNT]
 DUMP_FORMAT_VERSION: Final = 1
 
 CACHED_WEIGHT: Final = 100.0
-"""How many ends a memory of earlier runs counts for at most, so that this run's soon outweigh it."""
+"""How many ends the cache of earlier runs counts for at most, so that this run's soon outweigh it."""
 
 UNCONFIRMED_MAX_INTERVAL: Final = 3.0
 CONFIRMING_COMPLETIONS: Final = 10
-"""No wait is longer than this, in poll intervals, until so many ends of this run bear a memory out: when all
-start at once, and twice as fast as remembered, each would else be polled late once."""
+"""No wait is longer than this, in poll intervals, until so many ends of this run have confirmed a cache: when
+all start at once and end twice as fast as cached, each would otherwise be polled late once."""
 
 MAX_DURATION_KEYS: Final = 256
-"""How many kinds a memory holds at most, those seen most lately."""
+"""How many kinds a cache holds at most, the latest seen."""
 
 DRIFT_THRESHOLD: Final = 6.0
-"""Disbelieve once the polls of late are exp(6) = 400 times likelier under a constant hazard."""
+"""An estimate is dropped once recent polls are exp(6) = 400 times likelier under a constant hazard."""
 
 NEW_DRIFT_THRESHOLD: Final = 3.0
-"""The same for a memory that no end of this run has borne out yet."""
+"""The same for a cache that no end of this run has confirmed yet."""
 
 DRIFT_DISCOUNT: Final = 0.05
-"""What evidence counts for once it is disbelieved."""
+"""What the observations of a dropped estimate still count for."""
 
 
 class _KeyState:
-    """One kind: its evidence, what it amounts to, and how well that has foretold the polls of late."""
+    """One kind: its observations, the estimate they give, and how well that has predicted recent polls."""
 
     __slots__ = (
         "cached_count",
@@ -79,7 +79,7 @@ class _KeyState:
         return UNCONFIRMED_MAX_INTERVAL if self.only_cached() else MAX_INTERVAL
 
     def only_cached(self) -> bool:
-        """Say whether most of what is believed is the memory of an earlier run."""
+        """Return whether the estimate still rests mostly on cached durations."""
         return self.cached_count > 0 and not self.is_confirmed()
 
     def is_confirmed(self) -> bool:
@@ -87,7 +87,7 @@ class _KeyState:
         return self.observations.completion_count - self.cached_count >= CONFIRMING_COMPLETIONS
 
     def needs_refit(self) -> bool:
-        """Say whether enough has been seen since the last poll times for new ones."""
+        """Return whether enough has been seen since the last fit for another one."""
         observations = self.observations
         new_completions, new_polls = (
             observations.completion_count - self.fitted_completions,
@@ -131,21 +131,21 @@ class DurationLearner:
         return times
 
     def on_started(self, duration_key: str) -> None:
-        """Take note that one more generation of `duration_key` is in flight."""
+        """Record that one more generation of `duration_key` is in flight."""
         self._state_of(duration_key).observations.running_count += 1
 
     def on_left(self, duration_key: str) -> None:
-        """Take note that one generation of `duration_key` less is in flight."""
+        """Record that one generation of `duration_key` less is in flight."""
         self._state_of(duration_key).observations.running_count -= 1
 
     def on_still_running(self, duration_key: str, from_s: float, to_s: float) -> None:
-        """Take note that a generation known to run at age `from_s` still ran at `to_s`."""
+        """Record that a generation known to run at age `from_s` still ran at `to_s`."""
         state = self._state_of(duration_key)
         state.observations.add_still_running(from_s, to_s)
         self._update_drift(state, from_s, to_s, finished=False)
 
     def on_finished(self, duration_key: str, from_s: float, to_s: float) -> None:
-        """Take note that a generation known to run at age `from_s` was found ended at `to_s`."""
+        """Record that a generation known to run at age `from_s` was found ended at `to_s`."""
         state = self._state_of(duration_key)
         half_life = max(HALF_LIFE_COMPLETIONS, 2.0 * state.observations.running_count)
         state.observations.add_finished(from_s, to_s, half_life)

@@ -1,6 +1,6 @@
 """What polls have shown of one kind of generation: ends, and generations at risk, by age.
 
-It owns the counts; what they mean for the next poll is not its matter. It is a count of occurrences against
+It owns the counts; it must not know what they mean for the next poll. It is a count of occurrences against
 exposure: each poll adds the stretch of age over which a generation was seen to run, and an end is spread over
 the stretch in which it must have happened, in proportion to what is known of ends there. A generation in
 flight thus counts for exactly what is known of it (it is censored at its last poll), and the quotient is the

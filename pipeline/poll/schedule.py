@@ -189,13 +189,13 @@ class PollSchedule:
     def _schedule(self, key: str, entry: _Entry, due: float) -> None:
         entry.due_at = due
         heappush(self._heap, (due, key))
-        # A move leaves the old place behind: the heap is made anew once those outnumber the rest.
+        # Rescheduling leaves the old entry in the heap, which is rebuilt once old ones outnumber the rest.
         if len(self._heap) > 2 * len(self._entries) + 64:
             self._heap = [(e.due_at, k) for k, e in self._entries.items() if e.due_at != inf]
             heapify(self._heap)
 
     def _defer(self, key: str, entry: _Entry, now: float) -> bool:
-        """Move a poll that is due to where the times of today have it, if that is well later."""
+        """Put off a poll that is due, when the newest poll times have it well later."""
         if entry.times is None or entry.times is self._times(entry.duration_key):
             return False
         due = self._next_poll_at(entry)
@@ -205,7 +205,7 @@ class PollSchedule:
         return True
 
     def _reschedule_all(self, duration_key: str, now: float) -> None:
-        """Bring waiting polls forward to where newer times have them, a few at a time."""
+        """Bring waiting polls forward to their newest times, a few at each call."""
         times = self._times(duration_key)
         previous = self._latest_times.get(duration_key)
         if previous is not times:

@@ -1,8 +1,8 @@
-"""How rendering times are spread, judged by few of them and by those that still run.
+"""The distribution of rendering times for forecasts, from few samples and from generations that still run.
 
-It owns the judgement for forecasts of when a batch ends, where the slowest decides: what was seen counts for
-itself, step by step (Kaplan and Meier, 1958), and where little was seen a smooth curve fitted to the same
-evidence goes on. Polls and their price are another matter (see `hazard`).
+When a batch ends depends on its slowest generation: so the hazard is what was seen at each age (Kaplan and
+Meier, 1958), and where little was seen it follows a smooth curve fitted to the same samples. The estimate
+for polls is another one (see `hazard`).
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ GUESS_SIGMA: Final = 0.6
 """Medians that are tried for each width; how far, in logarithm, a guess of the median may be wrong."""
 
 MAX_GROUPS: Final = 16
-"""Those that run are judged in so many groups of about one age."""
+"""Running generations are fitted in so many groups of about one age."""
 
 STUCK_SHARE: Final = 0.02
 """The share that may hang for ever; without it one that does would stretch the whole curve."""
 
 CACHED_SAMPLE_WEIGHT: Final = 12.0
-"""How many generations of this run the memory of earlier runs counts for at most."""
+"""How many generations of this run the cache of earlier runs counts for at most."""
 
 LOG_STEP: Final = 0.03
 MIN_DURATION_S: Final = 0.01
@@ -78,7 +78,7 @@ class DurationDistribution:
 def fit_distribution(
     observed: Sequence[float], running: Sequence[float], prior_median_s: float, cached: Sequence[float] = ()
 ) -> DurationDistribution:
-    """Return the spread that rendering times `observed` and the ages of the `running` ones speak for.
+    """Return the distribution by the rendering times `observed` and the ages of the `running` generations.
 
     Seconds all. `prior_median_s` is the median to expect before anything is known; `cached` are rendering
     times of earlier runs, which count for less. `observed` and `cached` are sorted.

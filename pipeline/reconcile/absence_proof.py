@@ -49,10 +49,10 @@ def prove_absence(submission: SubmissionInDoubt, evidence: Evidence) -> tuple[Mi
 
 
 def is_first_absence(submission: SubmissionInDoubt, evidence: Evidence) -> bool:
-    """Say whether a pass that does not show the submission counts as the first of two.
+    """Return whether a pass that does not show the submission may count as the first of two.
 
-    Before the row had to appear, its absence says nothing: then the last pass alone would decide, and it may
-    be the one that met a replica that is behind. An undated submission is dated by its first absence.
+    A pass from before the row was due proves nothing: if it counted, the second pass alone would decide, and
+    that one may have met a replica that is behind. An undated submission is dated by its first absence.
     """
     checks = (
         check_key(submission, evidence),
@@ -154,7 +154,7 @@ def check_clock(submission: SubmissionInDoubt, evidence: Evidence) -> Missing | 
 
 
 def check_log_advanced(submission: SubmissionInDoubt, evidence: Evidence) -> Missing | None:
-    """Something has to show that the log did not stand still before the row had to appear in it.
+    """Something has to show that the log went on beyond the moment by which the row had to appear in it.
 
     That takes a witness submitted at or after the row, and a row of anybody's made after the moment by which
     the row had to appear: the log may have stopped between the two. Where it shows less, the account's

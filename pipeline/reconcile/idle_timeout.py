@@ -1,7 +1,7 @@
 """How long a run that has nothing else left stays for its rows in doubt. Pure.
 
-It stays while waiting can supply what a proof lacks, and not longer than until the proof could be complete,
-with a margin for a log that is behind. What waiting cannot supply ends it at once.
+It stays while time can complete a proof of absence, at most until the proof could be complete, with a margin
+for a log that is behind. Where something else than time is missing, it ends at once.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class IdleTimeout:
     _proof_due: dict[str, float] = field(default_factory=dict)
 
     def on_pass(self, log: LogPass, verdicts: Mapping[str, Verdict], now: float) -> None:
-        """Take note of a pass made at `now`, on the run's clock."""
+        """Record a pass made at `now`, on the run's clock."""
         self.refusals = self.refusals + 1 if log.refused else 0
         self._asked_at = now
         for key, verdict in verdicts.items():
@@ -60,7 +60,7 @@ class IdleTimeout:
             self._proof_due.setdefault(key, due)
 
     def next_pass_s(self, gap_s: float) -> float:
-        """Shorten a gap when waiting supplies what some row lacks within it."""
+        """Return `gap_s`, or less when a row's proof may be complete before it is over."""
         waits = (self._needed_s(missing) for missing in self.missing.values())
         return min([gap_s, *(wait + 0.01 for wait in waits if wait > 0)])
 
@@ -85,6 +85,6 @@ class IdleTimeout:
         return max(self._proof_due[key] for key in keys) + margin_s - now
 
     def _is_hopeless(self, missing: tuple[Missing, ...]) -> bool:
-        """Say whether the row lacks something that waiting does not supply."""
+        """Return whether something is missing that waiting does not supply."""
         lasting = (m.premise for m in missing if m.wait_s is None)
         return any(premise is not Premise.PAGES or self.refusals >= REFUSALS for premise in lasting)

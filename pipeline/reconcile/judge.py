@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.reconcile.request_log import LogPass
 
 EXPLAINED: Final = " | still in doubt: "
-"""Parts what a submission's answer said from what its settling lacks, in a failure's message."""
+"""Separates, in a failure's message, what the create's answer said from what is missing to settle it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def judge(record: Record, submission: SubmissionInDoubt, evidence: Evidence) -> 
 
 
 def describe(missing: tuple[Missing, ...]) -> str:
-    """Return what a row lacks and what would supply it, in one line."""
+    """Return in one line what is missing to settle a row, and what would supply it."""
     lasting = [m for m in missing if m.premise not in (Premise.TIME, Premise.PASSES)] or list(missing)
     remedies = dict.fromkeys(m.remedy for m in lasting)
     return f"{'; '.join(m.message for m in lasting)}. To settle it: {', and '.join(remedies)}"
@@ -103,7 +103,7 @@ def settled_message(before: Record, after: Record) -> str:
 
 
 def mark_explained(record: Record, reason: str) -> Record | None:
-    """Return a row in doubt whose failure says what its settling lacks; None when it says so already."""
+    """Return a row in doubt whose failure says what is missing to settle it; None when it already does."""
     before = record.failure.message.partition(EXPLAINED)[0] if record.failure is not None else ""
     message = f"{before}{EXPLAINED}{reason}"
     if record.failure is not None and record.failure.message == message:
@@ -185,10 +185,10 @@ def submission_of(record: Record, order: int | None = None) -> SubmissionInDoubt
 def witness_of(
     record: Record, *, now: float | None, wall: float, wait_s: float, order: int | None = None
 ) -> Witness | None:
-    """Return what a row testifies; None when its submission is not known to be accepted.
+    """Return a row as a witness; None when its submission is not known to be accepted.
 
-    It is due in the log once it was finished for longer than the log lags, by either clock: this machine's
-    may have been set meanwhile.
+    The log has to show it once it has been finished for longer than the log lags, by either clock: this
+    machine's may have been set meanwhile.
     """
     if not (record.generation_id and record.correlation_id and record.key_id):
         return None
@@ -220,15 +220,15 @@ class AbsenceTimer:
     first_absent: dict[str, float] = field(default_factory=dict)
 
     def see(self, submission: SubmissionInDoubt, clock: float) -> None:
-        """The submission is in doubt at `clock`, monotonic seconds."""
+        """Record that the submission is in doubt at `clock`, monotonic seconds."""
         self.first_seen.setdefault(submission.correlation_id, clock)
 
     def saw_absent(self, submission: SubmissionInDoubt, clock: float) -> None:
-        """A pass that counts did not show it."""
+        """Record that a pass that counts did not show it."""
         self.first_absent.setdefault(submission.correlation_id, clock)
 
     def elapsed_s(self, submission: SubmissionInDoubt, clock: float, now: float | None) -> float | None:
-        """Return for how long it can have been in the log at least; None when nothing measures it."""
+        """Return for how long the log has had the time to show it; None when nothing measures that."""
         name = submission.correlation_id
         if name in self.sent:
             return clock - self.sent[name]

@@ -95,11 +95,11 @@ class Reconciler:
         if self.key_prefix:
             log = replace(log, key_id=_owner_of(log, known))
         view = await self._with_records(View(log, clock, now, order), known)
-        # From what is at hand first; all records and the charges only for what is nearly proven.
+        # First from the records at hand; all records and the charges only for what is nearly proven.
         verdicts = self._judge_all(in_doubt, view)
         nearly = [record for record in in_doubt if _is_nearly_proven(verdicts[record.key])]
         if nearly:
-            # Rows that have left the manifest testify too, and keep their generations.
+            # Rows that have left the manifest are witnesses, too, and own their generations.
             view = await self._with_records(view, await self.load_records())
             verdicts |= self._judge_all(nearly, view)
             nearly = [record for record in nearly if isinstance(verdicts[record.key], StillInDoubt)]
@@ -153,11 +153,11 @@ class Reconciler:
         return min((span[0] for span in spans if span is not None), default=0.0)
 
     async def _with_records(self, view: View, records: Sequence[Record]) -> View:
-        """Let records testify. There may be a hundred thousand, so a thread goes through them."""
-        testify = partial(witness_of, now=view.now, wall=self.wall(), wait_s=self.wait_s)
+        """Add the records as witnesses, in a thread: there may be a hundred thousand."""
+        make_witness = partial(witness_of, now=view.now, wall=self.wall(), wait_s=self.wait_s)
 
         def gather() -> tuple[list[Witness], frozenset[str]]:
-            found = (testify(record, order=view.order.get(record.correlation_id)) for record in records)
+            found = (make_witness(record, order=view.order.get(record.correlation_id)) for record in records)
             generations = frozenset(record.generation_id for record in records if record.generation_id)
             return [witness for witness in found if witness is not None], generations
 
@@ -185,7 +185,7 @@ class Reconciler:
 
 
 def _is_nearly_proven(verdict: Verdict) -> bool:
-    """Say whether nothing but a second source may be missing."""
+    """Return whether at most a second source is missing."""
     if isinstance(verdict, StillInDoubt):
         return all(missing.premise is Premise.LOG_ADVANCED for missing in verdict.missing)
     return isinstance(verdict, NeverAccepted)

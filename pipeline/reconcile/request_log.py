@@ -1,4 +1,4 @@
-"""Readings of the vendor's request log: overlapping pages, and what a pass has shown.
+"""Reads the vendor's request log: overlapping pages, and what a pass has shown.
 
 The log lists the requests of one key, newest first, and may come from replicas that are not equally far. So
 each page begins with some rows of the page before it, and a pass in which they do not come back is not

@@ -25,9 +25,9 @@ PRICE_UNKNOWN_MESSAGE: Final = "its price is unknown: give --assume-price to run
 class Budget:
     """What may still be spent of `limit_usd` (None: no limit, and nothing is counted).
 
-    Everything counts that was, or may have been, spent by any submission, whatever has become of its row.
-    That never exceeds the limit because of a new reservation. It can when the vendor charges more than was
-    reserved; then nothing more is reserved. `price_of` gives the price of a job's key where the ledger has
+    Everything counts that any submission spent or may have spent, whatever has become of its row. A new
+    reservation never takes the sum over the limit; a charge higher than its reservation can, and then nothing
+    more is reserved. `price_of` gives the price of a job's key where the ledger has
     none (see `Spending`); while a cost is unknown, nothing is reserved.
     """
 
@@ -82,6 +82,7 @@ class Budget:
 
     def apply(self, before: Record, after: Record) -> None:
         """Count a transition that was committed; its entry counts in place of the reservation now."""
+        # First: with its entry counted too, the reservation would count the row twice.
         self.release(after.key)
         if self._limit is not None and (entry := spending_change(before, after)) is not None:
             self._spending.put(entry)

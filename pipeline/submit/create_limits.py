@@ -1,7 +1,7 @@
 """When the next create may start: what the account allows, found from its refusals by one probe at a time.
 
-It owns two beliefs: how many generations may be in flight, and how far apart creates must be. A 429 does not
-say which of the two it means. It knows no clock (`now` is handed in, in monotonic seconds) and no HTTP.
+It estimates two limits: how many generations may be in flight, and how far apart creates must be. A 429 does
+not say which of the two it means. It knows no clock (`now` is handed in, in monotonic seconds) and no HTTP.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class AdaptiveConcurrencyLimit:
 
     @property
     def limit(self) -> int:
-        """How many generations in flight the account is believed to allow; at most the ceiling."""
+        """How many generations in flight the account is estimated to allow; at most the ceiling."""
         return self._limit
 
     @property
@@ -125,14 +125,14 @@ class AdaptiveConcurrencyLimit:
         stale = self._remove_outstanding()
         if retry_after_s is not None:
             self._paused_until = max(self._paused_until, now + retry_after_s)
-        # It left before the refusal that is already counted, and says nothing new.
+        # It left before the refusal that is already counted, so it says nothing new.
         if stale:
             return
         self._outstanding_at_rejection = self._outstanding
         self._rejections_below_limit += in_flight < self._limit < self._ceiling
         at_known_limit = in_flight == self._rejected_in_flight and self._accepted_since_rejection > 0
-        # A 429 at a limit that is known speaks for the limit; one below it for a rate. A gap of 0.0 stays:
-        # `_raise_limit` makes the first.
+        # A 429 at the known limit is due to that limit, one below it to a rate. A gap of 0.0 stays 0.0:
+        # `_raise_limit` sets the first one.
         self._gap_s *= 0.5 if at_known_limit else GAP_GROWTH
         self._limit = max(1, min(self._limit, in_flight))
         wait = self._wait_s()
@@ -148,10 +148,10 @@ class AdaptiveConcurrencyLimit:
         self._remove_outstanding()
 
     def _raise_limit(self, now: float) -> None:
-        """The account took more than the belief: it has grown, or it limits a rate, or an end went unnoticed.
+        """The account took more than the estimate: it has grown, or limits a rate, or an end went unnoticed.
 
-        Twice in a row after refusals, with nothing refilled between, speaks for a rate: its gap is known now.
-        Otherwise the next probe comes sooner, but at once only when the growth goes on.
+        Twice in a row after refusals, with no slot refilled in between, means a rate limit: its gap is known
+        now. Otherwise the next probe comes sooner, and at once only while the growth goes on.
         """
         if not self._backoff_level:
             return

@@ -6,8 +6,10 @@ JOB    ?= jobs/quick.yaml
 LIVE   ?=
 SECONDS ?= 300
 ARGS   ?=
-# Three workers for two cores: the one that has the cluster's tests waits most of the time. Groups share a Ray, a Chromium, a wheel.
-PARALLEL   := -n $${TEST_WORKERS:-3} --dist loadgroup
+# Four workers for two cores: many tests wait for other processes. Groups share a Ray, a Chromium, a wheel.
+PARALLEL   := -n $${TEST_WORKERS:-4} --dist loadgroup
+# Compiled tests are kept even where the environment says otherwise: compiling takes longer than collecting.
+PYTEST     := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q $(PARALLEL)
 CORE_VENV  ?= $(VENV)-core
 CORE_TESTS := $(addprefix tests/integration/test_,core_alone.py cli_start.py cli_status_report_adopt.py \
   e2e_batch.py preflight.py validate_estimate.py)
@@ -43,10 +45,10 @@ else
 endif
 
 unit: $(VENV)/.dev ## run the unit tests: no socket, no subprocess, no sleep
-	@$(BIN)/python -m pytest -q $(PARALLEL) tests/unit $(ARGS)
+	@$(PYTEST) tests/unit $(ARGS)
 
 test: $(VENV)/.dev ## run the whole test suite
-	@$(BIN)/python -m pytest -q $(PARALLEL) $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 # The command's own suite in an environment that has no extra: what most users install.
 $(CORE_VENV)/.made: pyproject.toml constraints.txt
@@ -55,7 +57,7 @@ $(CORE_VENV)/.made: pyproject.toml constraints.txt
 	@touch $@
 
 core-test: $(CORE_VENV)/.made ## run the command's tests without any extra installed
-	@$(CORE_VENV)/bin/python -m pytest -q $(PARALLEL) $(CORE_TESTS) $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(CORE_VENV)/bin/python -m pytest -q $(PARALLEL) $(CORE_TESTS) $(ARGS)
 
 simulate: $(VENV)/.dev ## new seeds of the simulated world for SECONDS (300), or the story of one: SEED=n
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seconds $(SECONDS)) $(ARGS)

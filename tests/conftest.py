@@ -1,7 +1,9 @@
-"""What all suites share: the time Hypothesis has, and which tests go to one worker."""
+"""What all suites share: time limits, signals, what coverage leaves out, which tests go to one worker."""
 
 from __future__ import annotations
 
+import gc
+import signal
 from typing import Any, Final
 
 import pytest
@@ -17,6 +19,30 @@ SHARED_SERVERS: Final = {
     "tests/integration/test_wheel.py": "packages",
 }
 """Tests that start something dear (Chromium, Ray, a build) and share it, by the beginning of their ids."""
+
+
+UNTRACED: Final = ("tests/browser/", "tests/cluster/", "tests/crash/", "tests/simulation/")
+"""Tests of other processes and of simulated worlds: coverage makes them slower and gains nothing."""
+
+
+def pytest_configure() -> None:
+    """Undo for children that `nohup` or a shell's `&` ignores signals: a handler is not inherited."""
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith(UNTRACED):
+            item.add_marker("no_cover")
+
+
+def pytest_collection_finish() -> None:
+    """Keep 5,000 tests, which stay to the end, out of each full garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 def group_of(nodeid: str) -> str:

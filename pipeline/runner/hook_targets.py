@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import subprocess
+import tempfile
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -148,16 +149,20 @@ async def _run_command(argv: Sequence[str], body: bytes, environ: Mapping[str, s
     """Return a command's exit code. Cancelled, it is killed with all that it started."""
     # A session of its own: Ctrl-C is for the run, which may have minutes left to finish what is paid for.
     own_session = os.name != "nt"
-    opening = anyio.open_process(
-        argv, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=own_session
-    )
-    async with await opening as process:
-        assert process.stdin is not None  # noqa: S101 - a pipe by default
+    with tempfile.TemporaryFile() as event:  # a file: a command need not read its input, nor be waited for
+        event.write(body)
+        event.seek(0)
+        with anyio.CancelScope(shield=True):  # one cancelled while it starts would leave its children behind
+            process = await anyio.open_process(
+                argv,
+                env=environ,
+                stdin=event,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=own_session,
+            )
+    async with process:
         try:
-            with suppress(OSError, anyio.BrokenResourceError):  # a command need not read its input
-                await process.stdin.send(body)
-            with suppress(OSError, anyio.BrokenResourceError):
-                await process.stdin.aclose()
             return await process.wait()
         except BaseException:
             with suppress(OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import inf
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from tests.integration.vendor_double import (
     ScriptedCreate,
     make_video,
     vendor_and_workspace,
+    wait_for_exit,
     wait_until,
 )
 from tests.integration.vendor_double.script import (
@@ -46,14 +48,22 @@ async def test_six_in_flight_three_downloads_and_nothing_the_second_time(tmp_pat
     prompts = [f"job {number}" for number in range(24)]
     async with vendor_and_workspace(tmp_path) as (vendor, desk):
         for number, prompt in enumerate(prompts):
-            script = vendor.script(prompt, render_s=0.4, accepted_status=200 + number % 2)
+            script = vendor.script(prompt, render_s=inf, accepted_status=200 + number % 2)
             script.id = HOSTILE[number] if number < len(HOSTILE) else None
             script.id_name = "generation_id" if number % 3 == 0 else "id"
-        vendor.cdn.padding, vendor.cdn.bytes_per_s = 60_000, 150_000
+        vendor.cdn.padding, vendor.cdn.bytes_per_s = 60_000, 2_000
         desk.write(prompts)
         before = desk.files()
 
-        ended = await desk.run("--concurrency", "6", "--downloads", "3")
+        process = await desk.start("--concurrency", "6", "--downloads", "3")
+        await wait_until(lambda: vendor.peak_in_flight == 6)
+        for script in vendor.scripts.values():
+            script.render_s = 0.1
+        for made in vendor.generations:
+            made.ends_at = 0.0
+        await wait_until(lambda: vendor.cdn.peak_requests == 3)
+        vendor.cdn.bytes_per_s = 600_000
+        ended = await wait_for_exit(process)
 
         assert ended.code == 0, ended.output
         assert vendor.create_counts == dict.fromkeys(prompts, 1)

@@ -21,6 +21,8 @@ from pipeline.poll.apply_status import mark_failed, mark_ready
 from pipeline.submit.budget import Budget
 from pipeline.submit.create import mark_generating
 
+pytestmark = pytest.mark.no_cover  # long computations; shorter tests cover the same lines
+
 HISTORIES = 1000
 PRICE = 1.2
 ASSUMED = 1.5

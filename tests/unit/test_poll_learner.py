@@ -28,6 +28,9 @@ from pipeline.poll.learner import DurationLearner
 from pipeline.poll.observations import BIN_COUNT, BIN_EDGES_S, Observations, bin_of
 from pipeline.poll.schedule import PollSchedule
 
+untraced = pytest.mark.no_cover
+"""Long computations take four times as long under coverage; shorter tests cover the same lines."""
+
 DURATION_KEY = "any"
 
 
@@ -36,6 +39,7 @@ def durations(name: str, jobs: int, seed: int, factor: float = 1.0) -> list[floa
     return [factor * DISTRIBUTIONS[name](random) for _ in range(jobs)]
 
 
+@untraced
 @pytest.mark.parametrize(("name", "product"), [("lognormal", 0.52), ("two modes", 0.50), ("uniform", 0.85)])
 @pytest.mark.parametrize("in_flight", [60, 20])
 def test_polls_and_delay_are_both_better_than_fixed_interval(
@@ -54,6 +58,7 @@ def test_polls_and_delay_are_both_better_than_fixed_interval(
     assert fmean(share.delay_s for share in shares) <= 0.96
 
 
+@untraced
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_all_at_once_is_no_worse_than_the_fixed_clock(name: str) -> None:
     batch = durations(name, 300, 2)
@@ -65,6 +70,7 @@ def test_all_at_once_is_no_worse_than_the_fixed_clock(name: str) -> None:
     assert share.product <= 0.95
 
 
+@untraced
 def test_polls_go_where_they_shorten_the_batch() -> None:
     batches = [durations("lognormal", 240, seed) for seed in range(6)]
     costs = [simulate(batch, 40, seed=seed) for seed, batch in enumerate(batches)]
@@ -82,6 +88,7 @@ def test_delay_costs_what_it_holds_up(waiting: int, running: int, urgency: float
     assert delay_urgency(waiting, running, 40) == urgency
 
 
+@untraced
 def test_every_constant_scales_with_the_interval() -> None:
     batches = [durations("lognormal", 200, seed) for seed in range(4)]
     slow = [simulate(batch, 60, seed=seed) for seed, batch in enumerate(batches)]
@@ -95,6 +102,7 @@ def test_every_constant_scales_with_the_interval() -> None:
     )
 
 
+@untraced
 @pytest.mark.parametrize("name", ["lognormal", "two modes"])
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 @pytest.mark.parametrize(("jobs", "in_flight"), [(60, 60), (100, 30), (30, 1)])
@@ -112,6 +120,7 @@ def test_duration_cache_off_by_factor_two_costs_little(
     assert fmean(share.product for share in shares) <= 1.3
 
 
+@untraced
 def test_a_change_in_the_middle_of_a_run_costs_little() -> None:
     for factor in (0.5, 2.0):
         batch = durations("lognormal", 150, 1) + durations("lognormal", 150, 2, factor)
@@ -122,6 +131,7 @@ def test_a_change_in_the_middle_of_a_run_costs_little() -> None:
         assert share.delay_s <= 1.2
 
 
+@untraced
 def test_correct_duration_cache_helps_from_the_start() -> None:
     cold, warm = [], []
     for seed in range(4):
@@ -335,6 +345,7 @@ def forecast_errors(name: str, jobs: int, in_flight: int, seed: int) -> list[flo
     return [abs(at + left - now) / now for at, left in forecasts if at > now / 3.0]
 
 
+@untraced
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_the_forecast_is_right_within_a_fifth_from_a_third_on(name: str) -> None:
     errors = forecast_errors(name, 160, 30, 1)
@@ -358,6 +369,7 @@ def test_a_forecast_needs_some_knowledge() -> None:
     assert 80.0 < time_left_s([(known, 0.0)], [(known, 3)], 4) < 150.0
 
 
+@untraced
 def test_a_night_with_outages_ends_with_everything_found() -> None:
     found = measure(2_000)
     assert found["looks_a_job"] < 10.0
@@ -365,5 +377,6 @@ def test_a_night_with_outages_ends_with_everything_found() -> None:
     assert found["delay_s"] < 8.0
 
 
+@untraced
 def test_a_tracked_generation_is_small() -> None:
     assert bytes_per_generation(10_000) < 500.0

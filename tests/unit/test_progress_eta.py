@@ -23,6 +23,9 @@ from pipeline.poll.learner import DurationLearner
 from pipeline.poll.spread import fit_distribution
 from tests.unit.sample_rows import T0, done, row
 
+untraced = pytest.mark.no_cover
+"""Long computations take four times as long under coverage; shorter tests cover the same lines."""
+
 
 def eta_errors(durations: list[float], slots: int) -> list[float]:
     """Play a run with `slots`; return the errors of the time left from a third on, as shares of the run."""
@@ -61,6 +64,7 @@ def eta_errors(durations: list[float], slots: int) -> list[float]:
     return [abs(left - (end - at)) / (end - T0) for at, left in guesses if third <= at]
 
 
+@untraced
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
     ("rows", "slots", "bound"), [(60, 20, 0.2), (400, 20, 0.08), (400, 7, 0.05), (1500, 100, 0.08)]
@@ -229,6 +233,7 @@ def durations(name: str, chance: random.Random) -> float:
             return chance.uniform(40.0, 120.0)
 
 
+@untraced
 @pytest.mark.parametrize("name", ["lognormal", "long tail", "two modes", "uniform"])
 @pytest.mark.parametrize(
     ("rows", "slots", "bound"), [(20, 20, 0.3), (40, 20, 0.2), (60, 6, 0.1), (400, 20, 0.08)]

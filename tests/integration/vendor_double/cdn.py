@@ -88,11 +88,12 @@ class Cdn:
         await self._send_slowly(exchange, body)
 
     async def _send_slowly(self, exchange: Exchange, body: bytes) -> None:
-        step = max(1, len(body) if self.bytes_per_s == inf else int(self.bytes_per_s / 20))
-        last = (len(body) - 1) // step * step
-        for start in range(0, last, step):
-            exchange.writer.write(body[start : start + step])
+        """Send at a rate that may change while the file is on its way."""
+        last = 0
+        while (step := int(min(len(body), max(1, self.bytes_per_s / 20)))) < len(body) - last:
+            exchange.writer.write(body[last : last + step])
             await exchange.writer.drain()
+            last += step
             await asyncio.sleep(0.05)
         self.active_requests -= (
             1  # whoever has the last bytes may ask for another film before we are back here

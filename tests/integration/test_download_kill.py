@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.storage.files import stamp_of
 from tests.integration import faulty_file_hosts as hosts
 from tests.integration.sample_videos import make_video, padded
+from tests.integration.vendor_double.workspace import wait_until
 
 ROWS = 4
 VIDEO = padded(make_video(seconds=2), 12 * 2**20)
@@ -19,12 +21,13 @@ ROOT = Path(__file__).parents[2]
 
 
 class SlowHost(hosts.FileHost):
-    """Sends in pieces, so that there is always something to interrupt; tells when pieces leave."""
+    """Sends in pieces, `limit` of them in all, so that there is always something to interrupt."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
         self.pieces = asyncio.Condition()
         self.count = 0
+        self.limit = 10**9
 
     async def send_response(
         self,
@@ -42,8 +45,12 @@ class SlowHost(hosts.FileHost):
             self.sent_bytes += len(body[start : start + 65536])
             async with self.pieces:
                 self.count += 1
-                self.pieces.notify_all()
-            await asyncio.sleep(0.001)
+                await self.pieces.wait_for(lambda: self.count < self.limit)
+
+    async def raise_limit(self, limit: int) -> None:
+        async with self.pieces:
+            self.limit = limit
+            self.pieces.notify_all()
 
 
 def assert_files_whole(folder: Path) -> int:
@@ -51,6 +58,11 @@ def assert_files_whole(folder: Path) -> int:
     found = list((folder / "videos").glob("*.mp4"))
     assert all(path.read_bytes() == VIDEO for path in found)
     return len(found)
+
+
+def any_bytes_on_disk(folder: Path) -> bool:
+    stamps = map(stamp_of, (folder / "videos").glob("*.veobatch-part"))
+    return any(stamp is not None and stamp.size_bytes for stamp in stamps)
 
 
 @pytest.mark.crash
@@ -69,11 +81,10 @@ async def test_killed_at_random_and_started_again_until_done(tmp_path: Path, see
                 str(ROWS),
                 cwd=ROOT,
             )
+            await host.raise_limit(host.count + dice.randrange(150, 230) if kills < 3 else 10**9)
             if kills < 3:
-                until = host.count + dice.randrange(150, 230)
-                async with host.pieces:
-                    while host.count < until:
-                        await host.pieces.wait()
+                # Whatever came is written half a second later, also when no more comes.
+                await wait_until(lambda: host.count >= host.limit and any_bytes_on_disk(tmp_path))
                 child.send_signal(signal.SIGKILL)
                 kills += 1
             code = await child.wait()

@@ -96,6 +96,7 @@ def make_plan(
     present = {job.key: job for job in jobs}
     for key, record in records.items():
         job = present.get(key)
+        # A row that has left the manifest keeps its record, at -1: it may be paid for.
         position = (job.index, job.line) if job else (-1, record.line)
         if position != (record.position, record.line):
             positions[key] = position

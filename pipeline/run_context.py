@@ -81,6 +81,7 @@ class RunContext:
 
     async def commit(self, before: Record, after: Record) -> Record:
         """Make a transition durable, then visible. Raises `Conflict` or a `StopRun`."""
+        # Shielded: once it is on the disk, memory has to follow.
         with anyio.CancelScope(shield=True):
             record = await self.deps.ledger.commit(before, after)
         self.on_transition(before, record)

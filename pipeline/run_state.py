@@ -167,6 +167,7 @@ class RunState:
 
     def take_poll_stats(self, record: Record) -> dict[str, Any]:
         """Return, and forget, what polls have shown of a record and no transition has written yet."""
+        # Polls change no state, so that they cost no write of their own: they go along with the next one.
         changes: dict[str, Any] = {"polls": record.polls + self.poll_counts.pop(record.key, 0)}
         if record.key in self.not_yet_at:
             changes["not_yet_at"] = self.not_yet_at.pop(record.key)

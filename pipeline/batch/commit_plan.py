@@ -69,6 +69,7 @@ async def plan_batch(
         retry=retry,
         resubmit_in_doubt=resubmit_in_doubt,
     )
+    # Before anything is written: a plan that is refused leaves the ledger as it was.
     check(plan)
     if plan.added:
         await ledger.add(plan.added)

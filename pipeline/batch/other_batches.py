@@ -109,6 +109,7 @@ async def _paid_rows(manifest: Manifest, folder: Path) -> int:
             if not _may_be_meant(await begun_from_manifest(ledger), manifest.path):
                 return 0
             plan = make_plan(manifest.jobs, await ledger.load())
+    # A ledger elsewhere that is damaged or locked must not keep this run from starting.
     except (VeobatchError, OSError, ValueError):
         return 0
     return sum(record.position >= 0 and record.state in MAYBE_PAID_STATES for record in plan.records)

@@ -65,6 +65,7 @@ async def with_retakes(ledger: Ledger, manifest: Manifest, wanted: Sequence[str]
             new |= {row.key: take for row, take in retakes_of_rejected(jobs, records) if row.key not in by_id}
         for key, take in new.items():
             retakes.extra.setdefault(key, []).append(take)
+        # Saved before the plan: after a kill the same command finds these takes and buys no others.
         retakes.latest = new
         await retakes.save(ledger)
         jobs = with_extra_takes(manifest.jobs, retakes.extra)

@@ -87,6 +87,7 @@ def parse_generation(payload: Mapping[str, object], headers: Mapping[str, str]) 
     failure: Failure | None = None
     if phase is Phase.FAILED:
         failure = generation_failure(payload.get("error"), status)
+    # Completed without a URL is charged all the same: a failure that must not be bought again.
     elif phase is Phase.COMPLETED and not urls:
         phase, failure = Phase.FAILED, _no_video_failure(payload)
     return GenerationStatus(

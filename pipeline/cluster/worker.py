@@ -147,12 +147,12 @@ class ClusterWorker:
             schedule=PollSchedule(self._learner, interval_s=settings.poll_interval, random=rng),
             concurrency_limit=self._concurrency_limit,
             rate_limit=self._rate_limit,
-            budget=Budget(None),
+            budget=Budget(None),  # the coordinator leases a pending row with its price reserved
             price_of=lambda record: self._prices.get(record.key),
             clock=system.monotonic,
             wall=system.wall,
             random=rng,
-            log_gap_s=LOG_REQUEST_GAP_S * self._config.workers,
+            log_gap_s=LOG_REQUEST_GAP_S * self._config.workers,  # a limit of the key, which all share
             pictures=pictures,
         )
         return Engine([], dependencies, settings, self._observer, expected_more=inf)

@@ -119,6 +119,7 @@ class DownloaderPool:
             if self._rounds.get(record.key):
                 await self._fresh_urls(record.key)
                 record = run.state.records[record.key]
+            # In the last round a damaged copy that plays is kept: this run will get no better one.
             final = self._rounds.get(record.key, 0) + 1 >= MAX_ROUNDS
             refresh = partial(self._fresh_urls, record.key)
             result = await run.deps.downloader.download(record, refresh, final=final)
@@ -177,6 +178,7 @@ class DownloaderPool:
             Topic.DOWNLOAD_RETRIED, f"{record.id}: {reason}; again in {delay_s:.0f} s", Level.INFO, record
         )
         run.state.downloading += 1
+        # Counted while it pauses: else a run with nothing else left would end without it.
         self.spawn(self._push_after, record, delay_s)
 
     async def _push_after(self, record: Record, wait_s: float) -> None:

@@ -97,6 +97,7 @@ class LeaseTable:
         revoked: list[tuple[str, str, int]] = []
 
         def work(cursor: Cursor) -> None:
+            # A retry after a lost connection would find nothing left to revoke, and lose the answer.
             if revoked and self._already_applied(
                 cursor,
                 revoked[0][0],

@@ -101,6 +101,7 @@ class Spending:
         old = self._entries.get(entry.id)
         new = entry if old is None else merged(old, entry)
         affected = {entry.id}
+        # Entries of one generation count together, so its other entries change with this one.
         for generation in {new.generation_id, old.generation_id if old else ""} - {""}:
             affected |= self._by_generation.setdefault(generation, set())
         before = self._counted(affected)

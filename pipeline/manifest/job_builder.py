@@ -98,6 +98,7 @@ class JobBuilder:
             self._report.add_problem(
                 own_params[name].name_location, f"{name} is given twice", "once in params", "keep one"
             )
+        # Later ones win: what a row says itself beats the defaults.
         fields = {**self._defaults, **self._params, **row, **own_params}
         in_params = self._params.keys() | own_params.keys()
         takes = pop_takes(fields, in_params, self._report)

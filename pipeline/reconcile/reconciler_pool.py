@@ -95,6 +95,7 @@ class ReconcilerPool:
         run = self._run
         in_doubt = [run.state.records[key] for key in keys if key in run.state.in_doubt]
         unknown = [run.state.records[key] for key in keys if key in self._unknown]
+        # For submissions of this run the monotonic clock alone measures: the wall clock may be set.
         self._reconciler.timer.sent = run.state.doubt_began
         known = run.state.records.values()
         # The time before the pass: what entered the log while it was read need not be in it.

@@ -110,6 +110,7 @@ class ResultsWriter:
         records = await self._with_picks(records)
         data = await anyio.to_thread.run_sync(self._table.to_bytes, records)
         with anyio.CancelScope(shield=True):
+            # No fsync: after a power cut the table is made again from the ledger.
             await self._store.write_bytes(CSV_NAME, data, durable=False)
 
     async def _with_picks(self, records: Sequence[Record]) -> Sequence[Record]:

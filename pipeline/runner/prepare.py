@@ -110,6 +110,7 @@ async def prepare(
     `VeobatchError` for whatever stands in the way; nothing is submitted here.
     """
     request, paths = config.request, config.paths
+    # First, and only reading: a folder that cannot be used is said before the vendor is asked.
     lost = check_folder(paths, request.manifest, sandbox=request.sandbox, begin_anew=request.begin_anew)
     file_limit = raise_open_file_limit()
     config, api, catalogue, sandbox_warnings = await open_api(stack, config, file_limit)
@@ -180,6 +181,7 @@ async def _plan(
         resubmit_in_doubt=request.resubmit_in_doubt,
         check=check,
     )
+    # Rows that the ledger has forgotten get their generations back before a create may leave.
     records, recalled = await recall_forgotten(
         api,
         ledger,

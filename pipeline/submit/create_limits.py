@@ -91,6 +91,7 @@ class AdaptiveConcurrencyLimit:
             return inf
         if total < self._limit:
             allowed_at = max(self._paused_until, self._last_start + self._gap_s)
+        # Beyond the limit one probe at a time: its answer says whether the limit has grown.
         elif self._outstanding:
             return inf
         else:

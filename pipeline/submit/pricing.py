@@ -93,6 +93,7 @@ def quote(
 
 def _summarize(prices: Iterable[float | None]) -> ModelQuote:
     all_prices = list(prices)
+    # By the decimal text: a sum of binary floats drifts.
     known = [Decimal(repr(price)) for price in all_prices if price is not None]
     return ModelQuote(len(all_prices), float(sum(known)) if known else None, len(all_prices) - len(known))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -75,6 +76,12 @@ def run_server(module: str, *words: str) -> Iterator[BenchmarkServer]:
     finally:
         process.kill()
         process.communicate()
+
+
+def children_cpu_s() -> float:
+    """Return the CPU of all children that have ended, in seconds."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def sandbox_options(**options: Any) -> str:

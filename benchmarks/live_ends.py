@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
 from statistics import median
 from typing import Any, Final
 
-from benchmarks.live import HERE, TIMEOUT_S, run_server, temp_folder, veobatch_command
+from benchmarks.live import HERE, TIMEOUT_S, children_cpu_s, run_server, temp_folder, veobatch_command
 
 WORDS: Final = ("--concurrency", "240", "--poll-interval", "0.2", "--downloads", "16")
 
@@ -24,7 +23,7 @@ def one_run(jobs: int) -> dict[str, float]:
     """Run `jobs` rows that render in half a second; seconds and CPU at both ends."""
     with temp_folder() as folder, run_server("live_minimal_server", "0.5") as server:
         words, environ = veobatch_command(folder, server.url, jobs, *WORDS)
-        before, began = _children_cpu_s(), time.time()
+        before, began = children_cpu_s(), time.time()
         with subprocess.Popen(
             [sys.executable, "-m", "pipeline", *words],
             stdout=subprocess.DEVNULL,
@@ -33,9 +32,9 @@ def one_run(jobs: int) -> dict[str, float]:
         ) as process:
             server.stats(process.pid)
             assert process.wait(TIMEOUT_S) == 0
-        ended, spent = time.time(), _children_cpu_s() - before
+        ended, spent = time.time(), children_cpu_s() - before
         seen = server.stats()
-    (first_at, first_cpu_s), (last_at, last_cpu_s) = seen["first_create"], seen["last_video"]
+    (first_at, first_cpu_s, _), (last_at, last_cpu_s, _) = seen["first_create"], seen["last_video"]
     return {
         "start_s": first_at - began,
         "start_cpu_s": first_cpu_s,
@@ -46,14 +45,9 @@ def one_run(jobs: int) -> dict[str, float]:
 
 def import_cpu_s() -> float:
     """Return the CPU of a process that imports aiohttp and does nothing."""
-    before = _children_cpu_s()
+    before = children_cpu_s()
     subprocess.run([sys.executable, "-c", "import aiohttp"], check=True, timeout=TIMEOUT_S)
-    return _children_cpu_s() - before
-
-
-def _children_cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+    return children_cpu_s() - before
 
 
 def run(jobs: int = 240, rounds: int = 3) -> dict[str, Any]:

@@ -38,8 +38,8 @@ class MinimalVendor:
         self.polls = 0
         self.videos = 0
         self.client_pid = 0
-        self.first_create: tuple[float, float] = (0.0, 0.0)
-        self.last_video: tuple[float, float] = (0.0, 0.0)
+        self.first_create = (0.0, 0.0, 0.0)
+        self.last_video = (0.0, 0.0, 0.0)
 
     def handle(self, method: str, target: str) -> tuple[str, bytes]:
         """Return the content type and the body."""
@@ -60,13 +60,14 @@ class MinimalVendor:
         """Count from here on, for the client with this process id."""
         self.client_pid, self.creates = pid, 0
 
-    def _now(self) -> tuple[float, float]:
-        """Return the time, and the CPU that the client has spent so far, both in seconds."""
-        stat = Path(f"/proc/{self.client_pid}/stat")
-        if not self.client_pid or not stat.exists():
-            return time.time(), 0.0
-        ticks = stat.read_text().rpartition(")")[2].split()[11:13]
-        return time.time(), sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    def _now(self) -> tuple[float, float, float]:
+        """Return the time, the client's CPU so far (both in seconds) and its largest resident set (MB)."""
+        folder = Path(f"/proc/{self.client_pid}")
+        if not self.client_pid or not folder.exists():
+            return time.time(), 0.0, 0.0
+        ticks = (folder / "stat").read_text().rpartition(")")[2].split()[11:13]
+        peak_kb = int((folder / "status").read_text().partition("VmHWM:")[2].split()[0])
+        return time.time(), sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"), peak_kb / 1024
 
     def _create(self) -> dict[str, object]:
         self.creates += 1

@@ -94,7 +94,10 @@ _plain_state_values_of: Final = attrgetter("state._value_", *_PLAIN_FIELDS[_N_JO
 _job_values_of: Final = attrgetter(*_PLAIN_FIELDS[:_N_JOB_COLUMNS])
 _content_values_of: Final = attrgetter(*_CONTENT_FIELDS)
 _INTERNED_COLUMNS: Final = tuple(
-    map(_PLAIN_FIELDS.index, ("id", "model", "manifest_image", "prompt", "file_stem", "pick"))
+    map(
+        _PLAIN_FIELDS.index,
+        ("id", "model", "manifest_image", "prompt", "file_stem", "pick", "key_id", "api_url", "request_id"),
+    )
 )
 
 _STATE_BY_VALUE: Final = {state.value: state for state in State}
@@ -154,16 +157,17 @@ def sanitized(row: Row) -> Row:
 
 
 def to_records(rows: Iterable[Sequence[Any]]) -> Iterator[Record]:
-    """Make records of rows of `JOB_COLUMNS` + `STATE_COLUMNS`; texts that many rows share are kept once."""
+    """Make records of rows of `JOB_COLUMNS` + `STATE_COLUMNS`; what many rows share is kept once."""
     interned: dict[str, str] = {}
     intern = interned.setdefault
+    media: dict[Row, Media | None] = {}
     n_plain, n_failure = len(_PLAIN_FIELDS), len(_PLAIN_FIELDS) + len(_FAILURE_COLUMNS)
     for row in rows:
         values = list(row[:n_plain])
         values[_N_JOB_COLUMNS] = _STATE_BY_VALUE[values[_N_JOB_COLUMNS]]
         for index in _INTERNED_COLUMNS:
             values[index] = intern(values[index], values[index])
-        values += (_failure(row[n_plain:n_failure]), _artifact(row[n_failure:]))
+        values += (_failure(row[n_plain:n_failure]), _artifact(row[n_failure:], media))
         yield Record(*values)
 
 
@@ -172,11 +176,14 @@ def _failure(row: Sequence[Any]) -> Failure | None:
     return None if code is None else Failure(code, message, bool(retryable))
 
 
-def _artifact(row: Sequence[Any]) -> Artifact | None:
+def _artifact(row: Sequence[Any], known_media: dict[Row, Media | None]) -> Artifact | None:
     path, size_bytes, sha256, poster = row[: len(_ARTIFACT_COLUMNS)]
     if path is None:
         return None
-    media = _media(row[len(_ARTIFACT_COLUMNS) : -len(_ORIGIN_COLUMNS)])
+    media_row = tuple(row[len(_ARTIFACT_COLUMNS) : -len(_ORIGIN_COLUMNS)])
+    if media_row not in known_media:
+        known_media[media_row] = _media(media_row)
+    media = known_media[media_row]
     mtime_ns, etag, extra = row[-len(_ORIGIN_COLUMNS) :]
     files = tuple(ExtraFile(*file) for file in json.loads(extra)) if extra else ()
     return Artifact(path, size_bytes, sha256, media, poster, mtime_ns, etag or "", files)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import csv
 import io
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pipeline.manifest.fields import VEO_RULES, FieldKind
 from pipeline.manifest.jobs import TAKES_RULE
 from pipeline.manifest.json_reader import read_json
-from pipeline.manifest.nodes import MappingNode, Node, SequenceNode
+from pipeline.manifest.nodes import MappingNode, Node, RowStream
 from pipeline.manifest.problems import (
     VIRTUAL_COLUMN,
     ParseAborted,
@@ -25,19 +25,25 @@ from pipeline.manifest.problems import (
 )
 from pipeline.manifest.suggestions import closest_name
 
+if TYPE_CHECKING:
+    from _csv import Reader as CsvReader
+    from collections.abc import Iterator
+
 _COLUMNS: Final = (*VEO_RULES.fields, "image", "id", "takes", "params")
 _INTEGER: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
 _BOOLEANS: Final = {"true": True, "false": False}
 
 
-def read_csv(text: str, report: ProblemReport) -> SequenceNode:
-    """Return the rows of a CSV file. Raises `ParseAborted`, with the reason in `report`."""
+def read_csv(text: str, report: ProblemReport) -> RowStream:
+    """Return the rows of a CSV file; what ends it early is in `report`."""
     lines = list(io.StringIO(text, newline=""))
     header_line = next((line for line in lines if line.strip()), "")
     delimiter = max(",;\t", key=header_line.count) if header_line else ","
     report.resolve_location = _CsvLocator(lines, delimiter)
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    rows = SequenceNode(pack_location(1, 1))
+    return RowStream(_read_rows(csv.reader(lines, delimiter=delimiter, strict=True), report))
+
+
+def _read_rows(reader: CsvReader, report: ProblemReport) -> Iterator[tuple[Node, int]]:
     names: list[str] | None = None
     start = 1
     try:
@@ -48,13 +54,12 @@ def read_csv(text: str, report: ProblemReport) -> SequenceNode:
             if names is None:
                 names = _read_header(cells, line, report)
             else:
-                rows.add(_read_row(names, cells, line, report), pack_location(line, 1))
+                yield _read_row(names, cells, line, report), pack_location(line, 1)
     except csv.Error as error:
         report.add_problem(
             pack_location(start, 1), "not CSV", str(error), "check the quotes from this line on"
         )
         raise ParseAborted from error
-    return rows
 
 
 def _read_header(cells: list[str], line: int, report: ProblemReport) -> list[str]:

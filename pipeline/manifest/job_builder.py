@@ -22,6 +22,7 @@ from pipeline.manifest.nodes import (
     SequenceNode,
 )
 from pipeline.manifest.problems import ParseAborted, ProblemReport, format_bare, format_value
+from pipeline.manifest.repeated_rows import RepeatedRow, RepeatedRows
 from pipeline.manifest.suggestions import closest_name
 from pipeline.manifest.values import any_field, check_value
 
@@ -61,6 +62,7 @@ class JobBuilder:
         self._takes = takes
         self.files = LocalFiles((folder or Path()).absolute())
         self._id_locations: dict[str, int] = {}
+        self._repeated = RepeatedRows()
         self._body_chars_left = _MAX_BODY_CHARS_TOTAL
         self.models: set[str] = set()
         self.drafts: list[JobDraft] = []
@@ -68,7 +70,11 @@ class JobBuilder:
     def add(self, node: Node, location: int) -> None:
         """Check one row; what is wrong with it goes into the report."""
         if isinstance(node, MappingNode):
-            self.add_fields(node.members(), node.location)
+            repeated = self._repeated.match(node)
+            if repeated is None:
+                self._add_mapping(node)
+            else:
+                self._add_repeated(node, repeated)
         elif isinstance(node, SequenceNode):
             self._add_pair(node)
         else:
@@ -76,6 +82,30 @@ class JobBuilder:
             self._report.add_problem(
                 location, what, "a job has an image and a prompt", "write [image_url, prompt]"
             )
+
+    def _add_mapping(self, node: MappingNode) -> None:
+        report, drafts = self._report, len(self.drafts)
+        findings_before = report.reported_count + report.warned_count
+        self.add_fields(node.members(), node.location)
+        if len(self.drafts) > drafts and report.reported_count + report.warned_count == findings_before:
+            draft = self.drafts[-1]
+            self._repeated.learn(node, draft, self._rules_for(draft.body["model"]))
+
+    def _add_repeated(self, node: MappingNode, row: RepeatedRow) -> None:
+        """Add a row of which only the id is still to be checked."""
+        reported_before, index = self._report.reported_count, row.id_index
+        row_id = None
+        if index is not None:
+            location = node.value_locations[index]
+            row_id = self._read_id(Member(node.values[index], location, location))
+        if self._report.reported_count > reported_before:
+            self._report.bad_rows += 1
+            return
+        identity = self._fingerprint(row.canonical, node.location)
+        first = row.draft
+        self.drafts.append(
+            JobDraft(row_id, identity, row.body, node.location, first.takes, first.given_seeds, first.seeds)
+        )
 
     def _add_pair(self, pair: SequenceNode) -> None:
         if len(pair.items) != 2:
@@ -120,7 +150,7 @@ class JobBuilder:
         row_id = self._read_id(given_id)
         self._check_combination(rules, body, fields, location)
         if self._report.reported_count == reported_before:
-            identity = self._fingerprint(body, location)
+            identity = self._fingerprint(canonical_json(body), location)
             draft = JobDraft(row_id, identity, body, location, self._takes or takes, given_seeds)
             draft.seeds = seed_range(rules) if rules.fields else None
             draft.image = image_as_written(body, fields)
@@ -227,8 +257,7 @@ class JobBuilder:
             )
         return row_id
 
-    def _fingerprint(self, body: dict[str, Any], location: int) -> str:
-        text = canonical_json(body)
+    def _fingerprint(self, text: str, location: int) -> str:
         self._body_chars_left -= len(text)
         if self._body_chars_left < 0:
             why = "aliases and defaults multiply them"

@@ -14,7 +14,7 @@ from json import JSONDecodeError
 from sys import intern
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from pipeline.manifest.nodes import MAX_DEPTH, MappingNode, Node, SequenceNode
+from pipeline.manifest.nodes import MAX_DEPTH, MappingNode, Node, RowStream, SequenceNode
 from pipeline.manifest.problems import (
     VIRTUAL_COLUMN,
     ParseAborted,
@@ -25,7 +25,7 @@ from pipeline.manifest.problems import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _WHITESPACE: Final = re.compile(r"[ \t\r\n]*")
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
@@ -45,21 +45,22 @@ def read_json(text: str, report: ProblemReport) -> Node:
     return _JsonParser(text, location_of, report).document()
 
 
-def read_jsonl(text: str, report: ProblemReport) -> SequenceNode:
+def read_jsonl(text: str, report: ProblemReport) -> RowStream:
     """Return the rows of a JSON Lines file; a line that is no JSON goes into `report`, the others go on."""
-    rows = SequenceNode(pack_location(1, 1))
     lines = text.split("\n")
-    del text  # of a bulk manifest one copy is enough
     report.resolve_location = _JsonLocator(lines)
+    return RowStream(_read_lines(lines, report))
+
+
+def _read_lines(lines: list[str], report: ProblemReport) -> Iterator[tuple[Node, int]]:
     for number, line in enumerate(lines, 1):
         if line and not line.isspace():
             row = _parse_fast(line, number)
             if row is not None:
-                rows.add(row, number << 32 | 1)
+                yield row, number << 32 | 1
                 continue
             with suppress(ParseAborted):
-                rows.add(_parse_with_locations(line, number, report), number << 32 | 1)
-    return rows
+                yield _parse_with_locations(line, number, report), number << 32 | 1
 
 
 def _parse_with_locations(line: str, number: int, report: ProblemReport) -> Node:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import stat
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pipeline.gc_pause import gc_paused
 from pipeline.manifest.csv_reader import read_csv
 from pipeline.manifest.jobs import build_jobs, check_take_ids
 from pipeline.manifest.json_reader import read_json, read_jsonl
@@ -18,7 +18,7 @@ from pipeline.manifest.problems import ParseAborted, Problem, ProblemReport, for
 from pipeline.manifest.sections import read_document
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pipeline.manifest.fields import ModelRules
     from pipeline.manifest.local_files import LocalFile
@@ -82,9 +82,8 @@ def load(
     """
     report = ProblemReport(str(path))
     try:
-        with _gc_paused():
-            text = _decode(_read_bytes(path, report) if data is None else data, report)
-            root = _reader_for(path, text)(text, report)
+        with gc_paused():
+            root = _read_root(path, data, report)
             builder, run = read_document(root, report, rules or {}, model, takes, path.parent)
             check_take_ids(builder.drafts, report)
     except ParseAborted:
@@ -134,16 +133,9 @@ def _is_json_object(line: str) -> bool:
         return False
 
 
-@contextmanager
-def _gc_paused() -> Iterator[None]:
-    """Nodes form no cycles, and the search for some takes a quarter of the time of a bulk manifest."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
+def _read_root(path: Path, data: bytes | None, report: ProblemReport) -> Node:
+    text = _decode(_read_bytes(path, report) if data is None else data, report)
+    return _reader_for(path, text)(text, report)
 
 
 def _read_bytes(path: Path, report: ProblemReport) -> bytes:

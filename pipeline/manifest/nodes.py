@@ -7,7 +7,12 @@ manifest of 100,000 rows in some 50 MB. An `AmbiguousScalar` is one that people 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
+
+from pipeline.manifest.problems import pack_location
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAX_DEPTH: Final = 40
 """How deep a manifest may nest. Jobs with params need five or six levels."""
@@ -74,6 +79,28 @@ class SequenceNode:
     def add(self, value: Node, location: int) -> None:
         self.items.append(value)
         self.locations.append(location)
+
+    def drain(self) -> Iterator[tuple[Node, int]]:
+        """Yield each item and its location; what was yielded is no longer held here."""
+        for n, location in enumerate(self.locations):
+            node, self.items[n] = self.items[n], None
+            yield node, location
+
+
+class RowStream(SequenceNode):
+    """The rows of a bulk file, read as they are asked for, once: a hundred thousand are never there at once.
+
+    Draining it raises `ParseAborted` where the file cannot be read on.
+    """
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: Iterator[tuple[Node, int]]) -> None:
+        super().__init__(pack_location(1, 1))
+        self._rows = rows
+
+    def drain(self) -> Iterator[tuple[Node, int]]:
+        return self._rows
 
 
 Scalar: TypeAlias = str | int | float | bool | AmbiguousScalar | None

@@ -99,6 +99,7 @@ class ProblemReport:
         self.file = file
         self.problem_count = 0
         self.reported_count = 0
+        self.warned_count = 0
         self.bad_rows = 0
         self.partial = False
         self.resolve_location: Callable[[int], int] = int
@@ -118,6 +119,7 @@ class ProblemReport:
         )
 
     def add_warning(self, location: int, what: str, why: str = "", instead: str = "") -> None:
+        self.warned_count += 1
         if len(self._warnings) < MAX_PROBLEMS and (location, what) not in self._warnings:
             self._warnings[location, what] = Problem(
                 self.file, *unpack_location(self.resolve_location(location)), what, why, instead

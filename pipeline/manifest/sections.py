@@ -99,13 +99,14 @@ def _check_section_names(sections: Mapping[str, Member], report: ProblemReport) 
 
 def _add_jobs(jobs: SequenceNode, builder: JobBuilder, report: ProblemReport) -> None:
     """Check every job, dropping its nodes as soon as it is checked."""
-    if not jobs.items and not report.problem_count:
+    is_empty = True
+    for node, location in jobs.drain():
+        builder.add(node, location)
+        is_empty = False
+    if is_empty and not report.problem_count:
         report.add_problem(
             jobs.location, "there are no jobs", "the list is empty", "write [image_url, prompt] items"
         )
-    for n, location in enumerate(jobs.locations):
-        node, jobs.items[n] = jobs.items[n], None
-        builder.add(node, location)
 
 
 def _check_version(member: Member | None, report: ProblemReport) -> None:

@@ -262,6 +262,14 @@ def _is_private(host: str) -> bool:
         return "." not in host and ":" not in host
 
 
+def is_plain_and_right(value: str) -> bool:
+    """Return whether nothing here has anything to say about an address: true of nearly all."""
+    plain = PLAIN_URL.fullmatch(value)
+    if plain is None or len(value) > MAX_URL_CHARS or _authority_problem(value[: plain.end(1)]) is not None:
+        return False
+    return not (_is_private(plain[1]) or _SHARE_PAGE.match(plain[1] + plain[2]))
+
+
 def canonical_url(value: str) -> str:
     """Return an address with what cannot matter written one way: small letters in the host, no default port.
 

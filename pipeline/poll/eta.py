@@ -100,10 +100,14 @@ class EtaEstimator:
         self._last_estimate: tuple[float, float | None] = (float("-inf"), None)
         self._valid_until = float("-inf")
         self._peak_in_flight = 0
+        done: deque[Record] = deque(maxlen=_MAX_SAMPLES * _MAX_DURATION_KEYS)
         for record in records:
-            self._track(record)
             if record.state is State.DONE:
-                self._add_sample(record)
+                done.append(record)  # not looked at further: a large batch may have a hundred thousand
+            else:
+                self._track(record)
+        for record in done:
+            self._add_sample(record)
 
     def on_transition(self, before: Record, after: Record) -> None:
         self._track(after)

@@ -94,16 +94,15 @@ class ResultsWriter:
     async def begin(self, records: Sequence[Record]) -> None:
         """Show that the output takes a CSV, before anything is bought; raises `StoreError` when it does not.
 
-        Making that of a large batch takes seconds: the last run's is put there once more, and replaced while
-        creates are on their way.
+        Making that of a large batch takes seconds: the last run's, or one without rows, is put there, and
+        replaced while creates are on their way.
         """
-        large = len(records) > LARGE_BATCH_ROWS and isinstance(self._store, LocalStore)
-        last = await self._store.read_bytes(CSV_NAME) if large else None
-        if last is None:
+        if len(records) <= LARGE_BATCH_ROWS or not isinstance(self._store, LocalStore):
             await self.write_csv(records)
-        else:
-            self._first_delay_s = MIN_REWRITE_INTERVAL_S
-            await self._store.write_bytes(CSV_NAME, last, durable=False)
+            return
+        self._first_delay_s = MIN_REWRITE_INTERVAL_S
+        last = await self._store.read_bytes(CSV_NAME) or csv_rows.csv_bytes([], sandbox=self._sandbox)
+        await self._store.write_bytes(CSV_NAME, last, durable=False)
 
     async def write_csv(self, records: Sequence[Record]) -> None:
         """Write the CSV. Raises `StoreError`: an output that does not take it takes no video either."""

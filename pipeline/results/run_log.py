@@ -80,7 +80,7 @@ class RunLog:
     ) -> None:
         self._clock = clock
         self._redact = Redactor(secrets)
-        self._ids: dict[str, tuple[str, str, str]] = {}
+        self._records: dict[str, Record] = {}
         self._queue: queue.SimpleQueue[tuple[float, Record, Record] | tuple[float, Event] | None]
         self._queue = queue.SimpleQueue()
         self._file = RotatingFile(path, max_bytes, backups)
@@ -102,7 +102,7 @@ class RunLog:
 
     def set_initial_records(self, records: Iterable[Record]) -> None:
         """Take note of the rows that a run begins with, so that events about them carry every id."""
-        self._ids.update({r.key: (r.id, r.generation_id, r.correlation_id) for r in records})
+        self._records.update({record.key: record for record in records})
 
     def on_transition(self, before: Record, after: Record) -> None:
         self._queue.put((self._clock(), before, after))
@@ -134,7 +134,7 @@ class RunLog:
                 flushed_at = system.monotonic()
 
     def _transition_line(self, at: float, before: Record, after: Record) -> dict[str, Any]:
-        self._ids[after.key] = (after.id, after.generation_id, after.correlation_id)
+        self._records[after.key] = after
         failure = after.failure if after.failure != before.failure else None
         same_state = before.state is after.state
         message = f"{after.state}" if same_state else f"{before.state} -> {after.state}"
@@ -157,9 +157,12 @@ class RunLog:
     def _line(
         self, at: float, level: Level, topic: str, key: str, message: str, facts: Mapping[str, Any]
     ) -> dict[str, Any]:
-        job, generation, correlation = self._ids.get(key, (key.rpartition("@")[0], "", ""))
+        record = self._records.get(key)
         line: dict[str, Any] = {"time": iso(at), "level": level.value, "topic": topic}
-        ids = {"job": job, "generation_id": generation, "correlation_id": correlation}
+        ids = {"job": key.rpartition("@")[0]}
+        if record is not None:
+            names = ("generation_id", "correlation_id")
+            ids = {"job": record.id, **{name: getattr(record, name) for name in names}}
         line |= {name: self._redact(value) for name, value in ids.items() if value}
         line["message"] = self._redact(message)
         if facts:

@@ -322,6 +322,22 @@ async def test_the_csv_keeps_up_with_a_run(tmp_path: Path, monkeypatch: pytest.M
         tasks.cancel_scope.cancel()
 
 
+async def test_a_large_batch_does_not_wait_for_its_csv_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.results.csv_writer.LARGE_BATCH_ROWS", 0)
+    monkeypatch.setattr("pipeline.results.csv_writer.MIN_REWRITE_INTERVAL_S", 0.01)
+    disk = RecordingStore(tmp_path)
+    projector = ResultsWriter(disk, title="night", manifest="night.yaml")
+    await projector.begin([record(State.PENDING)])
+    assert disk.csv.startswith(b"id,status,")
+    assert b"pending" not in disk.csv
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(projector.rewrite_on_change, lambda: [record(State.PENDING)])
+        await disk.wait_for_csv(b"pending")
+        tasks.cancel_scope.cancel()
+
+
 async def test_a_projector_whose_disk_is_full_goes_on_and_says_so_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

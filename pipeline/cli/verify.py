@@ -100,7 +100,7 @@ async def _check_receipts(
 
 def _result(done: Sequence[Record], found: Sequence[Checked]) -> dict[str, Any]:
     """What was found, for JSON and for people: counts, and the files that are not intact."""
-    from pipeline.download.verify import Finding
+    from pipeline.download.verify import FileCondition
 
     files: dict[str, list[dict[str, str]]] = {"altered": [], "missing": [], "moved": [], "unreadable": []}
     for checked in found:
@@ -108,11 +108,11 @@ def _result(done: Sequence[Record], found: Sequence[Checked]) -> dict[str, Any]:
         if artifact is None:
             continue
         found_file = {"id": checked.record.id, "path": artifact.path}
-        if checked.finding is Finding.ALTERED:
+        if checked.condition is FileCondition.ALTERED:
             files["altered"].append(found_file)
-        elif checked.finding is Finding.MOVED:
+        elif checked.condition is FileCondition.MOVED:
             files["moved" if artifact.moved else "missing"].append(found_file)
-        elif checked.finding is Finding.UNREADABLE:
+        elif checked.condition is FileCondition.UNREADABLE:
             files["unreadable"].append(found_file | {"error": checked.error})
     bad = sum(map(len, files.values()))
     return {"checked": len(done), "intact": len(done) - bad, **files}

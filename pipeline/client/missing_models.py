@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 NEGATIVE_TTL_S: Final = 60.0
-"""For how long "the vendor has it" is believed: a model may be withdrawn while a run goes on."""
+"""How long "the vendor has it" is cached: a model may be withdrawn while a run goes on."""
 
 
 class MissingModels:

@@ -25,7 +25,7 @@ MAX_READERS: Final = 4
 """Files that are hashed at once: as many as saturate a disk, and few enough to leave the run its threads."""
 
 
-class Finding(Enum):
+class FileCondition(Enum):
     """What has become of a saved file."""
 
     UNTOUCHED = auto()
@@ -44,7 +44,7 @@ class Checked:
     """One row's finding, with the stamp that its file has now, and why it could not be read."""
 
     record: Record
-    finding: Finding
+    condition: FileCondition
     stamp: FileStamp | None = None
     error: str = ""
 
@@ -57,29 +57,31 @@ class Checked:
         record, artifact, stamp = self.record, self.record.artifact, self.stamp
         if artifact is None:
             return None
-        if self.finding is Finding.ALTERED or (self.finding is Finding.MOVED and fetch_missing):
+        if self.condition is FileCondition.ALTERED or (
+            self.condition is FileCondition.MOVED and fetch_missing
+        ):
             return record.evolve(State.READY)
-        if self.finding is Finding.MOVED and not artifact.moved:
+        if self.condition is FileCondition.MOVED and not artifact.moved:
             return record.evolve(artifact=replace(artifact, mtime_ns=MOVED_MTIME_NS, etag=""))
-        if self.finding is Finding.RESTAMPED and stamp is not None:
+        if self.condition is FileCondition.RESTAMPED and stamp is not None:
             return record.evolve(artifact=replace(artifact, mtime_ns=stamp.mtime_ns, etag=stamp.etag))
         return None
 
 
-def compare(artifact: Artifact, stamp: FileStamp | None) -> Finding:
+def compare(artifact: Artifact, stamp: FileStamp | None) -> FileCondition:
     """Compare a file's stamp with the ledger's. Pure.
 
     An artifact without a stamp was saved by an earlier version: its file is read once.
     """
     if stamp is None:
-        return Finding.MOVED
+        return FileCondition.MOVED
     if stamp.size_bytes != artifact.size_bytes:
-        return Finding.ALTERED
+        return FileCondition.ALTERED
     known = (artifact.mtime_ns, artifact.etag)
     # No read where size and time agree: a finished batch of 10,000 clips is checked in seconds.
     if known != (None, "") and known == (stamp.mtime_ns, stamp.etag):
-        return Finding.UNTOUCHED
-    return Finding.UNREAD
+        return FileCondition.UNTOUCHED
+    return FileCondition.UNREAD
 
 
 def describe_findings(found: Sequence[Checked], *, fetch_missing: bool) -> list[str]:
@@ -87,20 +89,22 @@ def describe_findings(found: Sequence[Checked], *, fetch_missing: bool) -> list[
     messages = [
         f"{checked.record.id}: {checked.record.artifact.path} was altered: fetching it again"
         for checked in found
-        if checked.finding is Finding.ALTERED and checked.record.artifact
+        if checked.condition is FileCondition.ALTERED and checked.record.artifact
     ]
     messages += [
         f"{checked.record.id}: the saved video could not be checked: {checked.error}"
         for checked in found
-        if checked.finding is Finding.UNREADABLE
+        if checked.condition is FileCondition.UNREADABLE
     ]
     moved = [
         checked.record
         for checked in found
-        if checked.finding is Finding.MOVED and checked.record.artifact and not checked.record.artifact.moved
+        if checked.condition is FileCondition.MOVED
+        and checked.record.artifact
+        and not checked.record.artifact.moved
     ]
     if fetch_missing:
-        missing = sum(checked.finding is Finding.MOVED for checked in found)
+        missing = sum(checked.condition is FileCondition.MOVED for checked in found)
         if missing:
             messages.append(f"{missing} saved video(s) are missing: fetching them again")
     elif moved:
@@ -123,7 +127,7 @@ def unreadable_rows(found: Sequence[Checked]) -> dict[str, str]:
     return {
         checked.record.key: f"the saved video could not be checked: {checked.error}"
         for checked in found
-        if checked.finding is Finding.UNREADABLE
+        if checked.condition is FileCondition.UNREADABLE
     }
 
 
@@ -144,18 +148,18 @@ async def check_saved(
     found: dict[str, Checked] = {}
 
     def report(checked: Checked) -> None:
-        if checked.finding is not Finding.UNTOUCHED:
+        if checked.condition is not FileCondition.UNTOUCHED:
             found[checked.record.key] = checked
         if on_checked is not None:
             on_checked(checked)
 
     to_read = []
     for record in saved:
-        finding = _compare_all(record, stamps)
-        if finding is Finding.UNREAD or (read_all and finding is Finding.UNTOUCHED):
+        condition = _compare_all(record, stamps)
+        if condition is FileCondition.UNREAD or (read_all and condition is FileCondition.UNTOUCHED):
             to_read.append(record)
         else:
-            report(Checked(record, finding))
+            report(Checked(record, condition))
     await _read_files(store, to_read, stamps, report)
     return [found[record.key] for record in saved if record.key in found]
 
@@ -165,20 +169,20 @@ def _paths(record: Record) -> list[str]:
     return [] if artifact is None else [artifact.path, *(extra.path for extra in artifact.extra)]
 
 
-def _compare_all(record: Record, stamps: dict[str, FileStamp]) -> Finding:
+def _compare_all(record: Record, stamps: dict[str, FileStamp]) -> FileCondition:
     """Compare a row's files; a further clip has no stamp in the ledger, so its size has to do."""
     artifact = record.artifact
     if artifact is None:
-        return Finding.UNTOUCHED
-    finding = compare(artifact, stamps.get(artifact.path))
-    if finding in (Finding.UNTOUCHED, Finding.UNREAD):
+        return FileCondition.UNTOUCHED
+    condition = compare(artifact, stamps.get(artifact.path))
+    if condition in (FileCondition.UNTOUCHED, FileCondition.UNREAD):
         for extra in artifact.extra:
             stamp = stamps.get(extra.path)
             if stamp is None:
-                return Finding.MOVED
+                return FileCondition.MOVED
             if stamp.size_bytes != extra.size_bytes:
-                return Finding.ALTERED
-    return finding
+                return FileCondition.ALTERED
+    return condition
 
 
 async def _read_files(
@@ -196,7 +200,7 @@ async def _read_files(
                 report(await _read_record(store, record, stamps))
                 bulkhead.on_success()
             except StoreError as error:
-                report(Checked(record, Finding.UNREADABLE, error=str(error)))
+                report(Checked(record, FileCondition.UNREADABLE, error=str(error)))
                 if bulkhead.on_crash(record.key):
                     errors.append(error)
             if errors:
@@ -212,14 +216,14 @@ async def _read_files(
 async def _read_record(store: OutputStore, record: Record, stamps: dict[str, FileStamp]) -> Checked:
     artifact = record.artifact
     if artifact is None:
-        return Checked(record, Finding.UNTOUCHED)
+        return Checked(record, FileCondition.UNTOUCHED)
     for path, size_bytes, sha256 in (
         (artifact.path, artifact.size_bytes, artifact.sha256),
         *artifact.extra,
     ):
         if await store.fingerprint(path, size_bytes) != sha256:
-            return Checked(record, Finding.ALTERED)
+            return Checked(record, FileCondition.ALTERED)
     stamp = stamps[artifact.path]
     if (stamp.mtime_ns, stamp.etag) == (artifact.mtime_ns, artifact.etag):
-        return Checked(record, Finding.UNTOUCHED, stamp)
-    return Checked(record, Finding.RESTAMPED, stamp)
+        return Checked(record, FileCondition.UNTOUCHED, stamp)
+    return Checked(record, FileCondition.RESTAMPED, stamp)

@@ -74,7 +74,7 @@ async def check_images(
 ) -> ImageFindings:
     """Check the image of each job; `file` is the manifest's name in messages.
 
-    Good images are remembered in `cache_file` for a day. `timeout_s` bounds each image. Raises nothing
+    Good images are cached in `cache_file` for a day. `timeout_s` bounds each image. Raises nothing
     for the network's sake.
     """
     cached = await to_thread.run_sync(_read_cache, cache_file)

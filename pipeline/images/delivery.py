@@ -20,7 +20,7 @@ from anyio import to_thread
 
 from pipeline.errors import StopRun
 from pipeline.images.ahead import Lookahead
-from pipeline.images.prepared import Fit, PictureError, PictureTrouble, Prepared, changed_meanwhile
+from pipeline.images.prepared import Fit, PictureError, PictureFault, Prepared, changed_meanwhile
 from pipeline.images.published import find_published, with_places
 from pipeline.manifest.local_files import PREFIX, image_sha256, is_reference, referenced
 
@@ -173,7 +173,7 @@ class Pictures:
                 if way is None:
                     raise PictureError(f"{model} takes no {field} by value, and no other way is given")
                 if sha256 not in self._delivery.files:
-                    raise PictureError("the manifest names it no more", PictureTrouble.TRANSIENT)
+                    raise PictureError("the manifest names it no more", PictureFault.TRANSIENT)
                 keys.append((sha256, way, None if way is Way.PLACE else fit))
         return keys
 
@@ -209,7 +209,7 @@ class Pictures:
                     found = await self._prepare(key)
                 except PictureError as error:
                     found = error
-                if not isinstance(found, PictureError) or found.kind is PictureTrouble.PICTURE:
+                if not isinstance(found, PictureError) or found.kind is PictureFault.PICTURE:
                     self._ready[key] = found
             if isinstance(found, PictureError):
                 raise found
@@ -288,5 +288,5 @@ def body_to_send(pictures: Pictures | None, record: Record) -> AbstractAsyncCont
     if pictures is not None:
         return pictures.body(record)
     if image_sha256(record.body):  # what stands for a file is never sent itself
-        raise PictureError("the manifest names it no more", PictureTrouble.TRANSIENT)
+        raise PictureError("the manifest names it no more", PictureFault.TRANSIENT)
     return nullcontext(record.body)

@@ -14,7 +14,7 @@ from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from pipeline.errors import UsageError
-from pipeline.images.prepared import PictureError, PictureTrouble
+from pipeline.images.prepared import PictureError, PictureFault
 from pipeline.storage.object_store import open_backend
 
 if TYPE_CHECKING:
@@ -74,4 +74,4 @@ class ImageStore:
 def _store_error(what: str, error: Exception) -> PictureError:
     """Say what a store does not do, without a query: a signature may stand there."""
     cause = (str(error).splitlines() or [type(error).__name__])[0].partition("?")[0][:200]
-    return PictureError(f"the image store {what}: {cause}", PictureTrouble.STORE)
+    return PictureError(f"the image store {what}: {cause}", PictureFault.STORE)

@@ -25,7 +25,7 @@ from pipeline.images.convert import (
     needed_ratio,
 )
 from pipeline.images.header import ImageInfo, NotAnImageError, read_image_info
-from pipeline.images.prepared import Fit, PictureError, PictureTrouble, Prepared, changed_meanwhile
+from pipeline.images.prepared import Fit, PictureError, PictureFault, Prepared, changed_meanwhile
 from pipeline.manifest.fields import MediaKind
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _unchanged(file: LocalFile) -> Iterator[tuple[IO[bytes], int]]:
                 if (after.st_mtime_ns, after.st_size) != (before.st_mtime_ns, before.st_size):
                     raise changed_meanwhile()
     except OSError as error:
-        raise PictureError(f"it cannot be read: {error.strerror}", PictureTrouble.TRANSIENT) from error
+        raise PictureError(f"it cannot be read: {error.strerror}", PictureFault.TRANSIENT) from error
 
 
 @contextmanager

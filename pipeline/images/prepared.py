@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class PictureTrouble(StrEnum):
+class PictureFault(StrEnum):
     """Whose fault it is: the picture's for good, what the next run may find in order, or the store's."""
 
     PICTURE = "picture"
@@ -21,14 +21,14 @@ class PictureTrouble(StrEnum):
 class PictureError(Exception):
     """A picture that cannot be sent; the message says why, for the row that names it."""
 
-    def __init__(self, message: str, kind: PictureTrouble = PictureTrouble.PICTURE) -> None:
+    def __init__(self, message: str, kind: PictureFault = PictureFault.PICTURE) -> None:
         super().__init__(message)
         self.kind = kind
 
 
 def changed_meanwhile() -> PictureError:
     """Return the error for a file that is not what the manifest named any more."""
-    return PictureError("it was changed while the run was going on", PictureTrouble.TRANSIENT)
+    return PictureError("it was changed while the run was going on", PictureFault.TRANSIENT)
 
 
 @dataclass(frozen=True, slots=True)

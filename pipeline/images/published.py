@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from pipeline.images.prepared import PictureError, PictureTrouble
+from pipeline.images.prepared import PictureError, PictureFault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,4 +80,4 @@ async def _head(session: aiohttp.ClientSession, url: str) -> tuple[int, int | No
             return response.status, response.content_length
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
         message = f"{url} cannot be reached: {type(error).__name__}"
-        raise PictureError(message, PictureTrouble.TRANSIENT) from error
+        raise PictureError(message, PictureFault.TRANSIENT) from error

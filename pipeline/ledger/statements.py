@@ -75,7 +75,7 @@ def compile_statements(dialect: Dialect, version: int = SCHEMA_VERSION) -> State
 
 
 def sqlite_json() -> str:
-    """Return the content of `sql.SQLITE_FILE`: all that SQLite is told, by version where they differ."""
+    """Return the content of `sql.SQLITE_FILE`: all statements for SQLite, by version where they differ."""
     today = asdict(compile_statements(SQLITE))
     older = {version: asdict(compile_statements(SQLITE, version)) for version in range(1, SCHEMA_VERSION)}
     to_read = {

@@ -41,7 +41,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
+class ReelClip:
     """A file of the reel, and what draws the slate to show before it, when there is one.
 
     Slates are drawn when they are written: a thousand of them would fill the memory.
@@ -51,7 +51,7 @@ class Clip:
     slate: Callable[[], Image] | None = None
 
 
-def join_clips(clips: Sequence[Clip], target: Path) -> Shape:
+def join_clips(clips: Sequence[ReelClip], target: Path) -> Shape:
     """Write the clips to `target`, one after the other; return what the reel is like.
 
     Raises `av.FFmpegError` for a clip that cannot be read.
@@ -64,7 +64,7 @@ def join_clips(clips: Sequence[Clip], target: Path) -> Shape:
     return shape
 
 
-def find_shape(clips: Sequence[Clip]) -> Shape:
+def find_shape(clips: Sequence[ReelClip]) -> Shape:
     """Return what a reel of these clips is like: the size of most of them, the highest rate."""
     import av
 
@@ -110,7 +110,7 @@ def length_of(stream: VideoStream, source: InputContainer) -> Fraction:
 class _Reel:
     """The reel under way: where the next clip begins, in seconds."""
 
-    def __init__(self, output: OutputContainer, shape: Shape, first: Clip) -> None:
+    def __init__(self, output: OutputContainer, shape: Shape, first: ReelClip) -> None:
         import av
 
         self._output = output
@@ -127,7 +127,7 @@ class _Reel:
             self._video = video
         self._audio = output.add_stream("aac", rate=SAMPLE_RATE, layout="stereo") if shape.has_audio else None
 
-    def write(self, clips: Sequence[Clip]) -> None:
+    def write(self, clips: Sequence[ReelClip]) -> None:
         import av
 
         for clip in clips:

@@ -1,8 +1,8 @@
 """Which answers about a generation count at once, and which need a second one. Pure.
 
 Money hangs on a final answer: an `error` may buy another generation, a `completed` without a URL gives up
-one that is paid for. Vendors flap, and the URL may come an answer later, so neither is believed from a
-single poll.
+one that is paid for. Vendors flap, and the URL may come an answer later, so neither counts after a single
+poll.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How long the rest of a run will take, from what this run and earlier ones have seen.
 
-Owns the evidence alone: which generations run since when, which have ended after how long, how many wait.
-What follows from it is up to `forecast`. Knows neither the engine nor the terminal; as an observer it sees
+Owns the observations alone: since when generations run, how long ended ones took, how many rows wait.
+What follows from them is up to `forecast`. Knows neither the engine nor the terminal; as an observer it sees
 records move, which is all that the driver of a cluster sees too.
 """
 

@@ -30,7 +30,7 @@ KERNEL_REFERENCE_COUNT: Final = 60.0
 MAX_KERNEL_WIDTH: Final = 0.12
 
 PERSISTENCE: Final = 0.3
-"""How far (in logarithm of age) beyond the oldest generation seen its hazard is believed to persist."""
+"""How far (in logarithm of age) beyond the oldest generation seen its hazard is assumed to persist."""
 
 BINS_BEYOND_LAST: Final = 40
 """How many bins beyond the oldest age seen the estimate goes."""
@@ -80,7 +80,7 @@ class Prior:
     """What to assume at ages of which little was seen.
 
     `weight` is how many generations a constant hazard counts for; `persistence` how far, in logarithm of age,
-    the hazard at the frontier is believed to last beyond it; the frontier is the oldest age at which
+    the hazard at the frontier is assumed to last beyond it; the frontier is the oldest age at which
     `min_at_risk` generations were at risk.
     """
 
@@ -99,7 +99,7 @@ NEUTRAL: Final = Prior(weight=0.5, persistence=10.0, min_at_risk=4.0)
 def estimate_hazard(
     observations: Observations, mean_s: float, interval_s: float, prior: Prior = CONSERVATIVE
 ) -> HazardEstimate:
-    """Return the estimate that the observations give; `mean_s` is the mean believed until now."""
+    """Return the estimate that the observations give; `mean_s` is the mean of the estimate before."""
     at_risk, oldest, frontier = _at_risk(observations, prior.min_at_risk)
     size = min(oldest + BINS_BEYOND_LAST, BIN_COUNT)
     widths = [BIN_EDGES_S[b + 1] - BIN_EDGES_S[b] for b in range(size)]

@@ -138,7 +138,7 @@ class PollerPool:
                 assert_never(unreachable)
 
     async def _confirm_later(self, record: Record, status: GenerationStatus, wait_s: float) -> None:
-        """Poll again before a final answer is believed; that it was completed is written down at once."""
+        """Poll again to confirm a final answer; that the generation was completed is committed at once."""
         run = self._run
         failure = status.failure
         if failure is not None:

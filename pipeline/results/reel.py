@@ -13,7 +13,7 @@ from anyio import to_thread
 
 from pipeline.errors import UsageError
 from pipeline.media.contact_sheet import Cell, contact_sheets, slate
-from pipeline.media.reel import Clip, Shape, find_shape, join_clips
+from pipeline.media.reel import ReelClip, Shape, find_shape, join_clips
 from pipeline.media.typesetting import Typesetter
 from pipeline.model import Record, State
 from pipeline.results.picks import chosen_clips
@@ -122,13 +122,13 @@ def _make_files(
     for number, sheet in enumerate(contact_sheets(cells, setter), 1):
         sheets.append(folder / _sheet_name(number))
         sheet.save(sheets[-1])
-    clips = [Clip(path) for path in files]
+    clips = [ReelClip(path) for path in files]
     try:
         if slates:
             shape = find_shape(clips)
             size = (shape.width, shape.height)
             clips = [
-                Clip(path, partial(slate, record.id, record.prompt, size, setter))
+                ReelClip(path, partial(slate, record.id, record.prompt, size, setter))
                 for path, record in zip(files, records, strict=True)
             ]
         return join_clips(clips, folder / REEL_NAME), sheets

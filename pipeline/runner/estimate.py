@@ -65,7 +65,7 @@ async def estimate_manifest(
     *,
     sandbox: bool = False,
 ) -> Estimate:
-    """Price the manifest from the live catalogue; `cache` is where models are remembered, None for nowhere.
+    """Price the manifest from the live catalogue; `cache` is where models are cached, None for nowhere.
 
     `ways` are settings that say how local pictures travel; those of the manifest come after them. The
     `sandbox` takes them by value.

@@ -52,7 +52,7 @@ class Hooks:
         self._wake = anyio.Event()
         self._warned: set[str] = set()
         self.observer: Observer | None = None
-        """Who is told of deliveries that failed."""
+        """The observer to which failed deliveries are reported."""
 
     def on_transition(self, before: Record, after: Record) -> None:
         if after.state in _ENDED and before.state not in _ENDED:
@@ -127,7 +127,7 @@ class Hooks:
                 return
 
     def _warn(self, kind: str, message: str) -> None:
-        """Warn of each kind of trouble once; the log has the others."""
+        """Warn of each kind of error once; the log has the others."""
         level = Level.DEBUG if kind in self._warned else Level.WARNING
         self._warned.add(kind)
         if self.observer is not None:

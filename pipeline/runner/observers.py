@@ -65,7 +65,7 @@ class Watcher(Protocol):
 
     @property
     def observers(self) -> Sequence[Observer]:
-        """Who is told what happens."""
+        """The observers of the run."""
 
     def watching(self) -> AbstractAsyncContextManager[object]:
         """Be there while the context lasts."""

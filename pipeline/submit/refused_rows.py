@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MIN_ROWS: Final = 3
-"""So many different rows refused, with none accepted in between, speak for the account."""
+"""So many different rows refused, with none accepted in between, mean that it is the account."""
 
 
 class RefusedRows:
@@ -50,7 +50,7 @@ class RefusedRows:
         self._refusals[key] = self._refusals.get(key, 0) + 1
         self._accepted_at_first.setdefault(key, self._accepted)
 
-    def speak_for_account(self) -> bool:
+    def is_accounts_own(self) -> bool:
         """Whether so many different rows were refused, one after the other, that it is the account."""
         return len(self._since_accepted) >= MIN_ROWS
 

@@ -22,7 +22,7 @@ from pipeline.client.refusals import Refusal
 from pipeline.errors import Conflict, StopReason, StopRun
 from pipeline.events import Level, Topic
 from pipeline.images.delivery import body_to_send
-from pipeline.images.prepared import PictureError, PictureTrouble
+from pipeline.images.prepared import PictureError, PictureFault
 from pipeline.model import Failure, State
 from pipeline.net.retry_after import parse_retry_after
 from pipeline.submit.budget import PRICE_UNKNOWN_MESSAGE
@@ -161,12 +161,12 @@ class SubmitterPool:
         """A picture that cannot be sent is its row's failure, before anything is spent; a store's is not."""
         run, message = self._run, f"the picture {record.manifest_image}: {error}"
         match error.kind:
-            case PictureTrouble.PICTURE:
+            case PictureFault.PICTURE:
                 await self._fail(record, Failure("image", message))
-            case PictureTrouble.STORE:
+            case PictureFault.STORE:
                 self._put_back(record)
                 run.stop_submitting(StopReason.IMAGE_STORE, str(error))
-            case PictureTrouble.TRANSIENT:
+            case PictureFault.TRANSIENT:
                 run.deps.budget.release(record.key)
                 run.state.unfinished[record.key] = f"{message}; the next run tries again"
                 run.report_event(Topic.NOTE, f"{record.id}: {message}", Level.WARNING, record)
@@ -240,7 +240,7 @@ class SubmitterPool:
         # A firewall answers one prompt with the 403 of an empty account, so the account is asked first.
         with self._refused.being_explained():
             cause = await run.deps.api.explain_refusal(refusal)
-        if cause.blocked is not None or self._refused.speak_for_account():
+        if cause.blocked is not None or self._refused.is_accounts_own():
             state.queue(record)
             self._block(cause.blocked or result)
         elif self._refused.is_rows_own(record.key):

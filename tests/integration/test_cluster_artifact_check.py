@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.bulkhead import MIN_ROWS
-from pipeline.download.verify import Finding, check_saved
+from pipeline.download.verify import FileCondition, check_saved
 from pipeline.errors import StopReason, StoreError
 from pipeline.events import Topic
 from pipeline.model import State
@@ -119,4 +119,4 @@ async def test_files_that_cannot_be_read_are_the_outputs_when_they_are_many(tmp_
         with pytest.raises(StoreError, match="cannot read"):
             await check_saved(OddStore(tmp_path, unreadable=range(8), odd=()), records, read_all=True)
         found = await check_saved(OddStore(tmp_path, odd=()), records, read_all=True)
-        assert [checked.finding for checked in found] == [Finding.UNREADABLE]
+        assert [checked.condition for checked in found] == [FileCondition.UNREADABLE]

@@ -19,7 +19,7 @@ from moto.server import ThreadedMotoServer
 
 from pipeline.images.delivery import PictureDelivery, Pictures
 from pipeline.images.prepare import prepare
-from pipeline.images.prepared import Fit, PictureError, PictureTrouble, Prepared
+from pipeline.images.prepared import Fit, PictureError, PictureFault, Prepared
 from pipeline.manifest import load
 from pipeline.plan import new_record
 from pipeline.settings import Settings
@@ -199,7 +199,7 @@ async def test_a_store_that_is_away_is_no_fault_of_the_row(
     async with aiohttp.ClientSession() as session:
         with pytest.raises(PictureError) as caught:
             await image_url(Pictures(delivery, tmp_path / "made", session), records[0])
-    assert caught.value.kind is PictureTrouble.STORE
+    assert caught.value.kind is PictureFault.STORE
     assert "?" not in str(caught.value)
 
 
@@ -225,7 +225,7 @@ async def test_an_original_that_is_written_over_after_it_was_prepared_is_not_sen
         write_picture(tmp_path / "stills" / "a.jpg", "png")
         with pytest.raises(PictureError, match="changed") as caught:
             await image_url(pictures, records[0])
-    assert caught.value.kind is PictureTrouble.TRANSIENT
+    assert caught.value.kind is PictureFault.TRANSIENT
 
 
 async def test_submission_never_waits_for_preparation_once_it_has_begun(

@@ -18,7 +18,7 @@ from moto.server import ThreadedMotoServer
 from pipeline.download.downloader import Downloader, Saved
 from pipeline.download.guarded_session import open_session
 from pipeline.download.retry_state import DownloadLimits
-from pipeline.download.verify import Finding, compare
+from pipeline.download.verify import FileCondition, compare
 from pipeline.errors import StoreError, UsageError
 from pipeline.storage import is_object_url, open_store
 from tests.integration import faulty_file_hosts as hosts
@@ -213,10 +213,10 @@ async def test_an_altered_or_missing_object_is_noticed_by_listing(tmp_path: Path
         outcome = await it.fetch(host.url)
         assert isinstance(outcome, Saved)
         stamps = await it.downloader.store.stamps([outcome.artifact.path])
-        assert compare(outcome.artifact, stamps[outcome.artifact.path]) is Finding.UNTOUCHED
+        assert compare(outcome.artifact, stamps[outcome.artifact.path]) is FileCondition.UNTOUCHED
         bucket.client.put_object(Bucket="stored", Key="night/one/videos/row.mp4", Body=corrupted(small))
         stamps = await it.downloader.store.stamps([outcome.artifact.path])
-        assert compare(outcome.artifact, stamps[outcome.artifact.path]) is Finding.UNREAD
+        assert compare(outcome.artifact, stamps[outcome.artifact.path]) is FileCondition.UNREAD
         bucket.client.delete_object(Bucket="stored", Key="night/one/videos/row.mp4")
         assert await it.downloader.store.stamps([outcome.artifact.path]) == {}
 

@@ -12,7 +12,7 @@ from PIL import Image
 from pipeline.images import convert
 from pipeline.images.convert import MAX_SIDE_PX
 from pipeline.images.prepare import prepare, read_info
-from pipeline.images.prepared import Fit, PictureError, PictureTrouble
+from pipeline.images.prepared import Fit, PictureError, PictureFault
 from pipeline.manifest.fields import MediaKind
 from pipeline.manifest.local_files import LocalFile, LocalFiles
 from tests.unit.pictures import (
@@ -74,7 +74,7 @@ def test_a_file_that_is_cut_short_is_refused(kind: str, tmp_path: Path) -> None:
     path.write_bytes(file.getvalue()[: file.tell() // 2])
     with pytest.raises(PictureError) as caught:
         prepare(local_file(path), tmp_path)
-    assert caught.value.kind is PictureTrouble.PICTURE
+    assert caught.value.kind is PictureFault.PICTURE
     if kind in ("jpeg", "png"):
         with pytest.raises(PictureError):
             read_info(local_file(path))
@@ -156,7 +156,7 @@ def test_a_file_that_changed_meanwhile_is_left_to_the_next_run(tmp_path: Path) -
     path.write_bytes(picture_bytes("png"))
     with pytest.raises(PictureError, match="changed") as caught:
         prepare(file, tmp_path)
-    assert caught.value.kind is PictureTrouble.TRANSIENT
+    assert caught.value.kind is PictureFault.TRANSIENT
 
 
 def test_a_video_travels_as_it_is(tmp_path: Path) -> None:

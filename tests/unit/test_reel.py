@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pipeline.media.contact_sheet import CELLS_A_SHEET, Cell, contact_sheets, slate
-from pipeline.media.reel import SLATE_S, Clip, join_clips
+from pipeline.media.reel import SLATE_S, ReelClip, join_clips
 from pipeline.media.typesetting import Typesetter
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def clip(
     sound_rate: int | None = RATE,
     sound_s: float | None = None,
     late: Fraction = Fraction(0),
-) -> Clip:
+) -> ReelClip:
     """Write a clip that flashes and beeps at once, a third of the way in; its sound may be shorter."""
     with av.open(str(path), "w") as target:
         video: Any = target.add_stream("libx264", rate=fps)
@@ -51,7 +51,7 @@ def clip(
             block.sample_rate, block.pts, block.time_base = sound_rate, 0, Fraction(1, sound_rate)
             target.mux(sound.encode(block))
             target.mux(sound.encode(None))
-    return Clip(path)
+    return ReelClip(path)
 
 
 def flashes(path: Path) -> list[float]:
@@ -129,7 +129,7 @@ def test_slates_stand_before_their_clips(tmp_path: Path) -> None:
     plain = [clip(tmp_path / f"{n}.mp4") for n in range(2)]
     setter = Typesetter([])
     clips = [
-        Clip(one.path, partial(slate, f"row-{n}", "A prompt.", (160, 90), setter))
+        ReelClip(one.path, partial(slate, f"row-{n}", "A prompt.", (160, 90), setter))
         for n, one in enumerate(plain)
     ]
     assert not join_clips(clips, tmp_path / "reel.mp4").copied

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import asynccontextmanager, nullcontext
+from importlib import import_module
 from typing import TYPE_CHECKING, TextIO, cast
 
 import anyio
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.runner.prepare import PreparedRun
 
 TICK_S = 0.5
+PRELOAD_AFTER_S = 1.0
 
 
 class TerminalWatcher:
@@ -77,9 +79,15 @@ class TerminalWatcher:
         async with anyio.create_task_group() as tasks:
             if self._reviews is not None:
                 tasks.start_soon(self._reviews.keep_up)
+            tasks.start_soon(self._preload_end)
             while True:
                 await anyio.sleep(TICK_S)
                 self._progress.tick()
+
+    async def _preload_end(self) -> None:
+        """Load what reports the end once creates are on their way: the prompt waits for it otherwise."""
+        await anyio.sleep(PRELOAD_AFTER_S)
+        await anyio.to_thread.run_sync(import_module, "pipeline.cli.ends.notifications")
 
     @asynccontextmanager
     async def _live_page(self) -> AsyncIterator[None]:

@@ -77,7 +77,8 @@ def render(
 def load_templates() -> None:
     """Import and compile what `render` needs, so that the first page takes no longer than the next."""
     _build_script(live=False)
-    _template("page.html")
+    for name in ("page", *SECTIONS):
+        _template(f"{name}.html")
 
 
 def render_sections(records: Sequence[Record], *, live: bool = True, sandbox: bool = False) -> dict[str, str]:

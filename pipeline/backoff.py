@@ -1,4 +1,4 @@
-"""Whether and when a create that was provably not accepted is tried again.
+"""Return whether and when a create that was provably not accepted is tried again.
 
 Pure rules: no clock, no IO. The arithmetic of backoff and jitter is tenacity's; what to retry, and what
 counts against a row, is ours.
@@ -48,7 +48,7 @@ _UNUSED_RETRYING: Final = Retrying()
 
 
 def retries_exhausted(policy: RetryPolicy, rejections: int) -> bool:
-    """Say whether a row with so many refusals of its own has had its chances."""
+    """Return whether a row with so many refusals of its own has had its chances."""
     return rejections >= policy.max_rejections
 
 
@@ -58,5 +58,5 @@ def outage_limit_s(*, ever_reached: bool) -> float:
 
 
 def should_regenerate(*, retryable: bool, faults: int, generation_retries: int) -> bool:
-    """Say whether a generation that failed (uncharged) is worth another one."""
+    """Return whether a generation that failed (uncharged) is worth another one."""
     return retryable and faults < generation_retries

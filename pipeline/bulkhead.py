@@ -1,4 +1,4 @@
-"""Whether an unexpected exception is one row's or the whole run's. Pure: no clock, no IO, no loop."""
+"""Return whether an unexpected exception is one row's or the whole run's. Pure: no clock, no IO, no loop."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ class Engine:
                 del records[key]
 
     def set_expects_more(self, *, more: bool) -> None:
-        """Say whether further rows may come; when none do, the run ends with those that it has."""
+        """Return whether further rows may come; when none do, the run ends with those that it has."""
         self._run.state.expects_more = more
         self._run.notify()
 

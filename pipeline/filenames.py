@@ -119,7 +119,7 @@ def safe_stem(text: str) -> str:
 
 
 def assign_stems(wanted: Iterable[tuple[K, str]], taken: Mapping[K, str]) -> dict[K, str]:
-    """Give each key a stem that is nobody else's, also where case and Unicode forms do not count.
+    """Return a unique stem for each key, unique also where case and Unicode forms do not count.
 
     `wanted` holds (key, stem) in the manifest's order; `taken` what keys were given before, which they
     keep whatever is wanted now. A stem that is somebody's already gets a suffix from its key's hash, so

@@ -172,7 +172,7 @@ class Artifact:
 
     @property
     def moved(self) -> bool:
-        """Whether the file was no longer in its place when it was last checked."""
+        """Return whether the file was no longer in its place when it was last checked."""
         return self.mtime_ns == MOVED_MTIME_NS
 
     @property

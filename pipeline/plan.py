@@ -66,7 +66,7 @@ class BatchPlan:
 
     @property
     def seems_rewritten(self) -> bool:
-        """Whether most rows are new while about as many that may be paid have just vanished.
+        """Return whether most rows are new while about as many that may be paid have just vanished.
 
         That is what a manifest looks like whose texts an editor or an export has changed throughout: its user
         has to say whether all of it is to be paid again.
@@ -123,7 +123,7 @@ def make_plan(
 
 
 def _as_first_written(jobs: Sequence[Job], records: Mapping[str, Record]) -> Sequence[Job]:
-    """Give rows that the ledger knows in another spelling the identity that they have there."""
+    """Return the jobs, those that the ledger knows in another spelling with their identity there."""
     found = rekeyed(jobs, records)
     if not found:
         return jobs
@@ -197,7 +197,7 @@ def _planned_transition(record: Record, retry: RetrySelection, *, resubmit_in_do
 
 
 def _was_renamed(record: Record, job: Job) -> bool:
-    """Tell whether a row's picture is a file that has another name now: its content is what it was."""
+    """Return whether a row's picture is a file that has another name now: its content is what it was."""
     return bool(image_sha256(record.body)) and record.manifest_image != job.manifest_image
 
 
@@ -228,14 +228,14 @@ def mark_retried(record: Record) -> Record:
 
 
 def is_fetched_again(record: Record) -> bool:
-    """Tell whether another try of a failed record fetches its generation, which is or may be paid."""
+    """Return whether another try of a failed record fetches its generation, which is or may be paid."""
     failure = record.failure
     never_proven = failure is not None and failure.code == GENERATION_UNKNOWN and not failure.retryable
     return (was_completed(record) or never_proven) and bool(record.generation_id)
 
 
 def was_completed(record: Record) -> bool:
-    """Tell whether the vendor ever called the generation completed: then it is fetched, never bought again.
+    """Return whether the vendor ever called the generation completed: then it is fetched, never bought again.
 
     An answer of the vendor's that says otherwise later takes nothing back of what it has charged.
     """
@@ -244,7 +244,7 @@ def was_completed(record: Record) -> bool:
 
 
 def has_money_in_it(record: Record) -> bool:
-    """Tell whether money is, or may be, owed for the row, or was spent on it."""
+    """Return whether money is, or may be, owed for the row, or was spent on it."""
     return record.state in MAYBE_PAID_STATES or was_completed(record) or bool(record.usd_spent)
 
 

@@ -153,7 +153,7 @@ class RunContext:
         self.state.unfinished[key] = crash_reason(error)
         if (on_disk := await self.deps.ledger.get(key)) is not None:
             self.state.records[key] = record = on_disk
-        # Nobody watches it any more, so nobody can say that its slot is free.
+        # It is not polled any more, so this run never learns that its slot is free.
         hold = self.state.in_flight.add if record.state in MAY_BE_RENDERING else self.state.in_flight.discard
         hold(key)
         self.notify()

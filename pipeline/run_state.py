@@ -122,7 +122,7 @@ class RunState:
         return True
 
     def busy(self) -> bool:
-        """Whether anything but rows in doubt is alive, or may come."""
+        """Return whether anything but rows in doubt is alive, or may come."""
         return self.expects_more or self.has_work()
 
     def has_work(self) -> bool:

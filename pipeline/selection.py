@@ -30,7 +30,7 @@ class Selection:
 
 
 def matches_id(row_id: str, patterns: Sequence[str]) -> bool:
-    """Tell whether an id matches one of `patterns` (shell wildcards); without any, all do."""
+    """Return whether an id matches one of `patterns` (shell wildcards); without any, all do."""
     globs = [pattern for pattern in patterns if pattern != FAILED]
     return not globs or any(fnmatchcase(row_id, pattern) for pattern in globs)
 

@@ -1,4 +1,4 @@
-"""Whether this manifest's rows are paid for in another folder already: run from elsewhere, or renamed.
+"""Return whether this manifest's rows are paid for in another folder already: run from elsewhere, or renamed.
 
 Asked once, when a batch begins. Looks where earlier runs of the manifest may have put their output: in
 `output/` here and beside the manifest's folders, and in a list of folders kept for this user.
@@ -116,7 +116,7 @@ async def _paid_rows(manifest: Manifest, folder: Path) -> int:
 
 
 def _same_file(begun_from: Path, manifest: Path) -> bool | None:
-    """Whether both are one file; None when the first is gone."""
+    """Return whether both are one file; None when the first is gone."""
     return begun_from.samefile(manifest) if begun_from.exists() else None
 
 

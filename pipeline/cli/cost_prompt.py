@@ -1,4 +1,4 @@
-"""Asks before money is spent, once, where somebody is there to answer."""
+"""Asks before money is spent, once, on a terminal."""
 
 from __future__ import annotations
 

@@ -38,11 +38,11 @@ class Deprecation:
 
     @property
     def is_withdrawn(self) -> bool:
-        """Whether the feed itself says that creates are refused."""
+        """Return whether the feed itself says that creates are refused."""
         return self.status is Lifecycle.WITHDRAWN
 
     def is_shut_down(self, today: str) -> bool:
-        """Say whether creates are refused by now; `today` is a date (YYYY-MM-DD)."""
+        """Return whether creates are refused by now; `today` is a date (YYYY-MM-DD)."""
         ended = self.status is Lifecycle.DEPRECATED and "" < self.shutdown_on <= today
         return ended or self.is_withdrawn
 

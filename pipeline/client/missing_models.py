@@ -1,4 +1,4 @@
-"""Whether a 404 to a create says something of the model, and so of every row that uses it."""
+"""Return whether a 404 to a create says something of the model, and so of every row that uses it."""
 
 from __future__ import annotations
 

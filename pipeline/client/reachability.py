@@ -1,4 +1,4 @@
-"""Whether the API can be worked with, found out in seconds before anything is submitted.
+"""Return whether the API can be worked with, found out in seconds before anything is submitted.
 
 Two free requests with the key tell a network that does not reach the API from an address that is not the
 API and from a key that is refused. Each cause is one finding with a step that helps. Nothing is raised.
@@ -155,7 +155,7 @@ async def _get(
 
 
 def _may_pass(probe: _Probe) -> bool:
-    """Say whether the same request may fare better a moment later."""
+    """Return whether the same request may fare better a moment later."""
     error = probe.error
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return error.status >= 500

@@ -131,7 +131,7 @@ def _balance_problem(refusal: Refusal, balance_usd: float | StatusError | None) 
 
 
 def _covers(balance_usd: float | StatusError | None, price_usd: float | None) -> bool | None:
-    """Say whether the credits pay for the row; None: it cannot be said."""
+    """Return whether the credits pay for the row; None: it cannot be said."""
     if balance_usd is None or isinstance(balance_usd, StatusError):
         return None
     if balance_usd < max(price_usd or 0.0, EMPTY_BALANCE_USD):

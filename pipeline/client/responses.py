@@ -110,7 +110,7 @@ def parse_status(payload: Mapping[str, object], headers: Mapping[str, str]) -> G
 
 
 def is_about(payload: Mapping[str, object], generation_id: str) -> bool:
-    """Whether a status answer is about `generation_id`; one that names no id is taken to be.
+    """Return whether a status answer is about `generation_id`; one that names no id is taken to be.
 
     The id may be `<uuid>` in one answer and `<uuid>:<model>` in another one of the same generation.
     """

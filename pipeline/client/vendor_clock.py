@@ -42,7 +42,7 @@ class VendorClock:
         return clock + median_low(self._offsets)
 
     def _has_jumped(self, clock: float, wall: float) -> bool:
-        """Say whether one clock has gone on without the other: the monotonic one stands still in a sleep.
+        """Return whether one clock has gone on without the other: the monotonic one stands still in a sleep.
 
         A clock that was set looks the same, and then the vendor is asked once more for nothing.
         """

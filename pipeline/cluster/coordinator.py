@@ -205,7 +205,7 @@ class Coordinator:
         return min(self._config.settings.timeout, longest_s)
 
     def _may_lease_rows(self) -> bool:
-        """Whether a worker might get a row: one that is paid, or one that may still be submitted."""
+        """Return whether a worker might get a row: one that is paid, or one that may still be submitted."""
         if self._cancel:
             return False
         return self._may_have_paid_rows or (

@@ -205,7 +205,7 @@ class ClusterDriver:
             self._report_stop(str(stop_error))
 
     async def _needs_workers(self, snapshot: StatusSnapshot) -> bool:
-        """Whether another worker would have work; once submitting has stopped, only paid rows count.
+        """Return whether another worker would have work; once submitting has stopped, only paid rows count.
 
         The coordinator finds that out by leasing, which it cannot while no worker runs.
         """

@@ -196,7 +196,7 @@ class RemoteRateLimit:
 
     @property
     def limited(self) -> bool:
-        """Whether the account is known to limit polls, so that a new share matters."""
+        """Return whether the account is known to limit polls, so that a new share matters."""
         return self._gap_s > 0 or self._stats.refused > 0
 
     def acquire_delay_s(self, now: float) -> float:

@@ -85,7 +85,7 @@ class ClusterWorker:
         self._max_rows = 2 * MAX_ROWS + config.settings.concurrency
 
     def may_create(self) -> bool:
-        """Whether the lease still holds, so that a create may leave.
+        """Return whether the lease still holds, so that a create may leave.
 
         The monotonic clock of Linux stands still while the machine sleeps; the wall clock may be set back.
         """

@@ -30,7 +30,7 @@ class BodySource(Protocol):
 
     @property
     def ended(self) -> bool:
-        """Whether there is nothing more to take."""
+        """Return whether there is nothing more to take."""
 
     async def take(self, wait_s: float) -> list[bytes | memoryview]:
         """Return about a block of what has come; less after `wait_s` seconds, or at the end of the body.

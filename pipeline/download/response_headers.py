@@ -97,12 +97,12 @@ def unsatisfied_total(headers: Mapping[str, str]) -> int | None:
 
 
 def is_compressed(headers: Mapping[str, str]) -> bool:
-    """Whether the body is compressed although it was asked for as it is."""
+    """Return whether the body is compressed although it was asked for as it is."""
     return headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity")
 
 
 def declares_page(headers: Mapping[str, str]) -> bool:
-    """Whether the server itself calls the body a page or an error document rather than a video."""
+    """Return whether the server itself calls the body a page or an error document rather than a video."""
     return headers.get("Content-Type", "").partition(";")[0].strip().lower() in _PAGE_CONTENT_TYPES
 
 

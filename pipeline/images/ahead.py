@@ -32,7 +32,7 @@ class Lookahead:
         self._near_uses: Counter[str] = Counter()
 
     def expect(self, records: Iterable[Record]) -> None:
-        """Take rows in, in the order of their submission; those without files are nobody's business here."""
+        """Take rows in, in the order of their submission; those without files are ignored."""
         for record in records:
             if PREFIX not in record.body or record.key in self._open:
                 continue
@@ -68,9 +68,9 @@ class Lookahead:
         return [sha256 for sha256 in references_in(record.body) if self._uses[sha256] <= 0]
 
     def is_needed(self, sha256: str) -> bool:
-        """Whether any row still needs a file."""
+        """Return whether any row still needs a file."""
         return self._uses[sha256] > 0
 
     def is_needed_soon(self, sha256: str) -> bool:
-        """Whether a row needs a file that was prepared for, and is not sent yet."""
+        """Return whether a row needs a file that was prepared for, and is not sent yet."""
         return self._near_uses[sha256] > 0

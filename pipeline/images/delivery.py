@@ -142,7 +142,7 @@ class Pictures:
 
     @asynccontextmanager
     async def body(self, record: Record) -> AsyncIterator[str]:
-        """Give the body to send for `record`, for as long as it takes to send it.
+        """Yield the body to send for `record`, for as long as it takes to send it.
 
         Raises `PictureError` when its picture cannot be sent.
         """

@@ -176,7 +176,7 @@ def _check_end(file: LocalFile, kind: str) -> None:
 
 
 def _is_fine(image: Image.Image, size_bytes: int, fit: Fit | None) -> bool:
-    """Tell whether a picture can be sent as it is."""
+    """Return whether a picture can be sent as it is."""
     return (
         image.format in _PICTURE_TYPES
         and image.mode in ("RGB", "L")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def claim_generations(cursor: Cursor, sql: Statements, batch: str, named: Iterable[tuple[str, str]]) -> bool:
-    """Give generations to rows, by (generation id or "", key); return whether none is another row's.
+    """Claim generations for rows, by (generation id or "", key); return whether none is another row's.
 
     A claim outlives its row's interest: a generation that was given up is no other row's either.
     """

@@ -260,7 +260,7 @@ class Ledger:
 
 
 def _notify_loop(loop: asyncio.AbstractEventLoop, on_pause: Callable[[str], None], message: str) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has ended: nobody listens any more
+    with contextlib.suppress(RuntimeError):  # the loop has ended, and its callers with it
         loop.call_soon_threadsafe(on_pause, message)
 
 

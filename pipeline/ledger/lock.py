@@ -84,7 +84,7 @@ def _describe_holder(folder: Path) -> str:
 
 
 def _is_stopped(pid: int) -> bool:
-    """Whether a signal or Ctrl-Z has suspended the process; False where /proc does not tell."""
+    """Return whether a signal or Ctrl-Z has suspended the process; False where /proc does not tell."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "T"
     except (OSError, IndexError):

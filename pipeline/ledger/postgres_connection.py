@@ -30,8 +30,8 @@ _SESSION_SETTINGS_SQL: Final = (
     " set_config('lock_timeout', '10s', false)"
 )
 """The server, too, notices a vanished machine within a minute and frees the batch that it held. A process
-that was stopped within a transaction keeps its rows locked for 10 s; after that the server ends it, or
-whoever waits does (see `postgres._TERMINATE_SILENT_SQL`)."""
+that was stopped within a transaction keeps its rows locked for 10 s; after that the server ends it, or a
+client that waits for it does (see `postgres._TERMINATE_SILENT_SQL`)."""
 
 _CONNECTION_LOST_STATES: Final = ("08", "57P", "25P03", "25P04", "25006")
 """The SQLSTATE of an error with which the server ends the connection, or its first characters; at the end,
@@ -82,7 +82,7 @@ def connect(url: URL, *, read_only: bool) -> psycopg.Connection[Any]:
 
 
 def is_connection_loss(error: Exception) -> bool:
-    """Tell whether the server, or the way to it, is gone: the server's own refusals have an SQLSTATE."""
+    """Return whether the server, or the way to it, is gone: the server's own refusals have an SQLSTATE."""
     match error:
         case psycopg.Error(sqlstate=str(state)):
             return state.startswith(_CONNECTION_LOST_STATES)
@@ -93,5 +93,5 @@ def is_connection_loss(error: Exception) -> bool:
 
 
 def is_broken(connection: psycopg.Connection[Any]) -> bool:
-    """Tell whether the connection can't be used again; the driver may leave one half way through a batch."""
+    """Whether the connection can't be used again; the driver may leave one half way through a batch."""
     return connection.closed or connection.info.pipeline_status != psycopg.pq.PipelineStatus.OFF

@@ -55,11 +55,11 @@ class Statements:
     meta_set: str  # batch, name, value
     meta_get: str  # batch, name
     claim: str  # batch, how many, worker, batch; gives JOB_COLUMNS, STATE_COLUMNS and the lease
-    lease_get: str  # batch, key; gives lease and worker, once whoever is changing them is through
+    lease_get: str  # batch, key; gives lease and worker, locked against changes
     revoke: str  # batch, worker; gives key, state and lease
     revoke_all: str  # batch
     worker_set: str  # worker, batch, key
-    unleased_in_flight: str  # batch; of rows that are lent to nobody
+    unleased_in_flight: str  # batch; of rows that are not leased
     epoch_get: str  # batch, name
     epoch_next: str  # batch, name, "1"; gives the number
     batch_add: str  # batch, identity, created_at

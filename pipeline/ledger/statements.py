@@ -258,7 +258,7 @@ def _next_lease() -> ColumnElement[int]:
 
 
 def _claim_statement() -> Update:
-    """Give rows that nobody has to a worker: those under way first, then pending ones, in order.
+    """Lease free rows to a worker: those under way first, then pending ones, in order.
 
     They are found in a WITH query, which PostgreSQL evaluates once; as a plain subquery it may be run again
     for each row, and more than `most` be locked and lent (https://www.postgresql.org/docs/current/queries-with.html).

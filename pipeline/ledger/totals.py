@@ -88,7 +88,7 @@ class Spending:
 
     @property
     def unpriced_jobs(self) -> list[str]:
-        """Return the keys of the jobs whose submissions cost, or may have cost, nobody knows how much."""
+        """Return the keys of the jobs whose submissions cost, or may have cost, an unknown amount."""
         return sorted(set(self._unpriced.values()))
 
     def cost_of(self, entry_id: str) -> int:

@@ -219,7 +219,7 @@ class JobBuilder:
         return rules if rules.model_exists else UNKNOWN_MODEL_RULES
 
     def _check_known(self, name: str, member: Member, rules: ModelRules, in_params: set[str]) -> bool:
-        """Say whether the field is known, or may be the model's own, which belongs under `params:`."""
+        """Return whether the field is known, or may be the model's own, which belongs under `params:`."""
         if name in rules.fields and (name in UNKNOWN_MODEL_RULES.fields or name in in_params):
             return True
         what, why = f"unknown field {format_value(name)}", f"{rules.model} takes no such field"

@@ -160,13 +160,13 @@ def image_as_written(body: Mapping[str, Any], fields: Mapping[str, Member]) -> s
 
 
 def is_local(value: str) -> bool:
-    """Whether a value names a file or holds a picture itself, rather than an address."""
+    """Return whether a value names a file or holds a picture itself, rather than an address."""
     text = clean_url(value)[0] if len(value) < 4096 else value
     return bool(text) and (text[:5].lower() in ("file:", "data:") or not _REMOTE.match(text))
 
 
 def is_reference(value: object) -> bool:
-    """Whether a body's value stands for a file's content."""
+    """Return whether a body's value stands for a file's content."""
     return isinstance(value, str) and _REFERENCE.fullmatch(value) is not None
 
 

@@ -161,7 +161,7 @@ def _field_rule(
 
 
 def _is_url(name: str, schema: Mapping[str, Any], *, by_value: bool) -> bool:
-    """Tell whether a text is an address: the schema says so, or it names an image or a video."""
+    """Return whether a text is an address: the schema says so, or it names an image or a video."""
     is_media = media_kind(name) is not None and (by_value or re.search(r"urls?$", name) is not None)
     return is_media or schema.get("format") in {"uri", "url"}
 

@@ -41,10 +41,10 @@ def container_extension(head: bytes) -> str:
 
 
 def starts_like_video(head: bytes) -> bool:
-    """Whether a file that begins with `head` may be a video, whatever its Content-Type says."""
+    """Return whether a file that begins with `head` may be a video, whatever its Content-Type says."""
     return bool(container_extension(head))
 
 
 def looks_like_page(head: bytes) -> bool:
-    """Whether the bytes are HTML, XML or JSON: an error document, never a video."""
+    """Return whether the bytes are HTML, XML or JSON: an error document, never a video."""
     return bool(_PAGE.match(head))

@@ -73,7 +73,7 @@ def displayed_size(file: BinaryIO, size_bytes: int) -> tuple[int, int]:
 
 
 def is_encrypted(file: BinaryIO, size_bytes: int) -> bool:
-    """Whether a track's sample description names a protected format (8.12.1)."""
+    """Return whether a track's sample description names a protected format (8.12.1)."""
     for kind, start, size in _iter_track_boxes(file, 0, size_bytes):
         if kind == b"minf" and size <= MAX_INDEX_BYTES:
             file.seek(start)
@@ -121,7 +121,7 @@ def nal_length_bytes(codec: str, extradata: bytes | None) -> int:
 
 
 def nal_units_fit(packet: memoryview, prefix: int) -> bool:
-    """Whether a packet is a run of NAL units that ends where the packet ends.
+    """Return whether a packet is a run of NAL units that ends where the packet ends.
 
     A few bytes a frame are read, yet a block of zeros, of another file or of noise breaks the chain.
     """

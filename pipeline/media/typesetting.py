@@ -1,7 +1,7 @@
 """Lines of text in any script, with the fonts of this machine. Blocks.
 
 Pillow's own font has little more than English. What no font here has is named in brackets, so that a line
-can be read, and is kept in `missing`, so that somebody can be told.
+can be read, and is kept in `missing`, to be reported.
 """
 
 from __future__ import annotations
@@ -123,13 +123,13 @@ class Typesetter:
 
 
 def _is_right_to_left(line: str) -> bool:
-    """Say whether the first letter that has a direction goes to the left."""
+    """Return whether the first letter that has a direction goes to the left."""
     directions = (unicodedata.bidirectional(character) for character in line)
     return next((found for found in directions if found in ("L", "R", "AL")), "L") != "L"
 
 
 def _has_glyph(character: str) -> bool:
-    """Say whether a character is drawn by itself: no blank, mark, tone of skin or sign of format is."""
+    """Return whether a character is drawn by itself: no blank, mark, tone of skin or sign of format is."""
     skin = "\U0001f3fb" <= character <= "\U0001f3ff"
     return not (
         character.isspace() or skin or unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf", "Cc")

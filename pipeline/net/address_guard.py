@@ -42,7 +42,7 @@ def zone_of(address: str) -> Zone:
 
 
 def is_public(address: str) -> bool:
-    """Say whether the numeric `address` is one of the public internet; raises ValueError for what is none."""
+    """Whether the numeric `address` is one of the public internet; raises ValueError for what is none."""
     return zone_of(address) is Zone.PUBLIC
 
 

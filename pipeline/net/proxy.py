@@ -83,7 +83,7 @@ def proxy_request_options(proxy: Proxy | None) -> dict[str, Any]:
 
 
 def is_local_host(host: str) -> bool:
-    """Whether a host's name or address says by itself that it is this machine."""
+    """Return whether a host's name or address says by itself that it is this machine."""
     address = _parse_ip(host)
     if address is None:
         return host == "localhost" or host.endswith(".localhost")

@@ -34,7 +34,7 @@ def reject_private_literal(host: str) -> None:
 
 
 RESOLVING_PROXY_HOST: Final[ContextVar[bool]] = ContextVar("through_a_proxy", default=False)
-"""Whether the name that is looked up is that of a proxy, which the user chose: it may be anywhere."""
+"""Return whether the name that is looked up is that of a proxy, which the user chose: it may be anywhere."""
 
 
 class PublicResolver(AbstractResolver):

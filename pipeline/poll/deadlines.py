@@ -29,12 +29,12 @@ class Deadlines:
         return self._by_key.pop(key, None) is not None
 
     def expire_all(self) -> None:
-        """Let every deadline come now."""
+        """Set every deadline to now."""
         for key in list(self._by_key):
             self.set(key, 0.0)
 
     def has_passed(self, key: str, now: float) -> bool:
-        """Whether the key has a deadline and it has come."""
+        """Return whether the key has a deadline and it has come."""
         return now >= self._by_key.get(key, inf)
 
     def pop_due(self, now: float) -> str | None:

@@ -68,7 +68,7 @@ class _RenderTimes:
 
 
 class EtaEstimator:
-    """An observer that returns, when called, the seconds that are left; None while nobody can know.
+    """An observer that returns, when called, the seconds that are left; None while that is unknown.
 
     `concurrency` is how many generations may be in flight; fewer count when the vendor lets fewer in.
     `interval_s` is the pace of polls before anything is known, `learner` holds what earlier runs have learned
@@ -195,7 +195,7 @@ class EtaEstimator:
     def _spreads(self, now: float) -> dict[str, DurationDistribution]:
         """Return the distribution of each kind; empty while nothing is known of any.
 
-        Of a generation taken over from an earlier run nobody knows for how long it really ran.
+        How long a generation taken over from an earlier run really ran is not known.
         """
         if not any(times.observed or times.cached for times in self._render_times.values()):
             return {}

@@ -24,7 +24,7 @@ MAX_SIMULATED_SLOTS: Final = 200
 beyond pass at their mean rate."""
 
 TAIL_CUTOFF: Final = 0.005
-"""Shares of the distribution left out at either end, where nobody has been."""
+"""The share of the distribution that is left out at either end, where nothing was seen."""
 
 
 class DurationModel(Protocol):

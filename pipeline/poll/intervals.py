@@ -68,7 +68,7 @@ class PollTimes:
         return min(max(at, age_s + MIN_INTERVAL * self.interval_s), age_s + MAX_INTERVAL * self.interval_s)
 
     def polls_sooner_than(self, other: PollTimes, intervals: float) -> bool:
-        """Say whether some poll comes sooner than with `other`, by that many poll intervals or more."""
+        """Return whether some poll comes sooner than with `other`, by that many poll intervals or more."""
         threshold_s = intervals * self.interval_s
         return any(other.next_poll_age(age) - self.next_poll_age(age) >= threshold_s for age in self.ages)
 

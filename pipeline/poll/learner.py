@@ -83,7 +83,7 @@ class _KeyState:
         return self.cached_count > 0 and not self.is_confirmed()
 
     def is_confirmed(self) -> bool:
-        """Whether this run alone has seen enough generations end."""
+        """Return whether this run alone has seen enough generations end."""
         return self.observations.completion_count - self.cached_count >= CONFIRMING_COMPLETIONS
 
     def needs_refit(self) -> bool:

@@ -77,7 +77,7 @@ class Observations:
             self.weight = 1.0
 
     def scale(self, share: float) -> None:
-        """Let everything so far count `share` of what it did."""
+        """Scale the weight of everything counted so far by `share`."""
         self.completions = array("d", [value * share for value in self.completions])
         self.at_risk_deltas = array("d", [value * share for value in self.at_risk_deltas])
 

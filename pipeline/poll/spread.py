@@ -126,7 +126,7 @@ def _fit(
     """Return median and relative width of the curve that fits: its mean over what is likely.
 
     The square root of the times is taken to be normal. That lies between times that are normal and times
-    whose logarithm is, and fits neither best; but of few times nobody can tell which it is.
+    whose logarithm is, and fits neither best; but few times cannot show which it is.
     """
     count, sum_s, sqrt_sum, log_sum = _sample_moments(samples)
     log_prior_median = log(prior_median_s)

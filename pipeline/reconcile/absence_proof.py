@@ -177,7 +177,7 @@ def _is_covered(witness: Witness, log: LogPass) -> bool:
 
 
 def _seen_after(submission: SubmissionInDoubt, evidence: Evidence) -> bool:
-    """Say whether the log shows a witness that was submitted at or after the row."""
+    """Return whether the log shows a witness that was submitted at or after the row."""
     shown = (w for w in evidence.other_witnesses(submission) if w.correlation_id in evidence.log.rows)
     return any(_is_after(submission, witness) for witness in shown)
 
@@ -191,7 +191,7 @@ def _is_after(submission: SubmissionInDoubt, witness: Witness) -> bool:
 
 
 def _is_live(submission: SubmissionInDoubt, evidence: Evidence) -> bool:
-    """Say whether the log has a row from after the moment by which the submission had to appear in it."""
+    """Return whether the log has a row from after the moment by which the submission had to appear in it."""
     sent_at, newest = submission.latest_sent_at, evidence.log.newest
     if sent_at is None or newest is None:
         return False
@@ -199,7 +199,7 @@ def _is_live(submission: SubmissionInDoubt, evidence: Evidence) -> bool:
 
 
 def _reaches_before(submission: SubmissionInDoubt, evidence: Evidence) -> bool:
-    """Say whether the log reaches back beyond the submission, which retention may have cut off."""
+    """Return whether the log reaches back beyond the submission, which retention may have cut off."""
     if not evidence.is_old(submission):
         return True
     sent_at, oldest = submission.latest_sent_at, evidence.log.oldest

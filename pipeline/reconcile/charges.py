@@ -54,11 +54,11 @@ class Charges:
         return frozenset(charge.generation_id for charge in self.charges)
 
     def reach_before(self, moment: float) -> bool:
-        """Say whether some charge is from before `moment`, so that the list is not cut off after it."""
+        """Return whether some charge is from before `moment`, so that the list is not cut off after it."""
         return any(charge.at is not None and charge.at <= moment for charge in self.charges)
 
     def reach_beyond(self, moment: float) -> bool:
-        """Say whether some charge is from after `moment`, so that the list did not stand still before it."""
+        """Whether some charge is from after `moment`, so that the list did not stand still before it."""
         return any(charge.at is not None and charge.at >= moment for charge in self.charges)
 
     def unexplained(self, start: float, end: float, known: Collection[str]) -> tuple[str, ...]:

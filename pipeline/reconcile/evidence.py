@@ -143,6 +143,6 @@ class Evidence:
         ]
 
     def is_old(self, submission: SubmissionInDoubt) -> bool:
-        """Say whether the vendor may have dropped the submission's row and charge by now."""
+        """Return whether the vendor may have dropped the submission's row and charge by now."""
         sent_at = submission.latest_sent_at
         return sent_at is not None and self.now is not None and self.now - sent_at >= RETENTION_SAFE_S

@@ -41,7 +41,7 @@ class Memory:
 def may_have_forgotten(
     records: Iterable[Record], runs: int, memory: Memory | None, *, uncertain: bool = False
 ) -> bool:
-    """Say whether a past that the ledger does not know may have submitted rows that it calls pending.
+    """Return whether a past that the ledger does not know may have submitted rows that it calls pending.
 
     `runs` is how many earlier runs the ledger knows of; `uncertain` says that the folder speaks against it:
     it came from another machine, or is a copy. A batch that begins has no past; one that this machine does

@@ -142,7 +142,7 @@ class LogCollector:
         )
 
     def has_settled(self, wanted: Collection[str]) -> bool:
-        """Say whether every id of `wanted` is found with its generation, so that reading may end."""
+        """Return whether every id of `wanted` is found with its generation, so that reading may end."""
         return all(name in self.rows and self.rows[name].inference_id for name in wanted)
 
 

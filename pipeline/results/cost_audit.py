@@ -1,4 +1,4 @@
-"""The ledger's money against the vendor's log: what agrees, what differs, what nobody asked for. Pure.
+"""The ledger's money against the vendor's log: what agrees, what differs, what no row explains. Pure.
 
 A create's correlation id names its ledger, its row and its attempt, so that every charge finds its row
 even when the row's last attempt was another one.
@@ -38,7 +38,7 @@ class Difference:
 class CostAudit:
     """Totals in USD. `learned` are costs that the ledger did not know, by the row's key.
 
-    `estimated_usd` is what is set aside for paid rows whose cost nobody has said; `unknown_rows` counts
+    `estimated_usd` is what is set aside for paid rows whose cost is not known; `unknown_rows` counts
     paid rows with neither. `others_usd` are charges in the log that are not of this batch.
     """
 

@@ -239,7 +239,7 @@ class Summary:
 
     @property
     def price_unknown(self) -> bool:
-        """Whether rows are paid for and the price of none of them is known: unknown is never 0."""
+        """Return whether rows are paid for and the price of none of them is known: unknown is never 0."""
         return bool(self.unpriced) and not self.usd_total
 
     def to_json(self) -> dict[str, Any]:

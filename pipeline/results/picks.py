@@ -192,7 +192,7 @@ class PicksFolder:
             taken.add(found[row_id].path)
             if found[row_id].path != path:
                 yield f"{path} is not ours: {chosen[row_id].id} is {found[row_id].path}"
-        # Ours on record before they are there: a kill in between leaves no file that nobody would remove.
+        # Recorded as ours before they are written: a kill in between leaves no file that is never removed.
         await self._save(found)
         for row_id, placed in found.items():
             artifact = chosen[row_id].artifact

@@ -101,7 +101,7 @@ class RunLog:
         return self._file.lost_lines
 
     def set_initial_records(self, records: Iterable[Record]) -> None:
-        """Take note of the rows that a run begins with, so that events about them carry every id."""
+        """Record the rows that a run begins with, so that events about them carry every id."""
         self._records.update({record.key: record for record in records})
 
     def on_transition(self, before: Record, after: Record) -> None:
@@ -235,7 +235,7 @@ class RotatingFile:
         return self._file
 
     def _ends_mid_line(self) -> bool:
-        """Say whether the file ends inside a line, as a killed run leaves it."""
+        """Return whether the file ends inside a line, as a killed run leaves it."""
         if self._size == 0:
             return False
         with self._path.open("rb") as file:
@@ -253,7 +253,7 @@ class RotatingFile:
             self._path.unlink()
 
     def _discard_buffer(self) -> None:
-        """Give up the lines that sit in the buffer, and the file: the next line opens it again."""
+        """Drop the buffered lines and close the file: the next line opens it again."""
         was_open = self._file is not None
         self.lost_lines += max(1, self._unflushed)
         self._unflushed = 0

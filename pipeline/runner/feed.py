@@ -1,4 +1,4 @@
-"""A run's events for whoever iterates over them; one who is slow holds nothing up."""
+"""A run's events as an async iterator; a slow consumer holds nothing up."""
 
 from __future__ import annotations
 

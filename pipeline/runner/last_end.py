@@ -1,4 +1,4 @@
-"""How the batch's last run ended, for whoever starts the next one; it stands in the ledger."""
+"""How the batch's last run ended, kept in the ledger for the start of the next one."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Results(Sequence[Row]):
 
     @property
     def ok(self) -> bool:
-        """Whether every row is done."""
+        """Return whether every row is done."""
         return all(row.status == "done" for row in self._rows)
 
     @property

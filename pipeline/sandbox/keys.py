@@ -60,7 +60,7 @@ class KeyRule:
         return key_id(self.key)
 
     def allows_video(self) -> bool:
-        """Whether the key may create videos at all."""
+        """Return whether the key may create videos at all."""
         return self.scopes is None or VIDEO_SCOPE in self.scopes
 
     def limit_start(self, moment_s: float) -> float:

@@ -173,7 +173,7 @@ def context_of(generation: Generation) -> RequestContext:
 
 
 def _is_valid(generation: Generation) -> bool:
-    """Whether this sandbox could have accepted the generation."""
+    """Return whether this sandbox could have accepted the generation."""
     model = find_model(generation.model)
     return model is not None and not model.validation_errors(generation.body)
 

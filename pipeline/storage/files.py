@@ -96,7 +96,7 @@ def open_exclusive_part(path: Path) -> int:
 
 
 def path_names_file(file: int, path: Path) -> bool:
-    """Say whether `path` still names the open file."""
+    """Return whether `path` still names the open file."""
     try:
         return os.path.samestat(os.fstat(file), path.stat())
     except FileNotFoundError:
@@ -175,7 +175,7 @@ def _read_at(file: int, count: int, position: int) -> bytes:
 
 
 def replace_over(source: Path, target: Path) -> None:
-    """Move `source` over `target`. Windows refuses while somebody reads that; mostly it passes at once."""
+    """Move `source` over `target`. Windows refuses while another process reads it, mostly for a moment."""
     for attempt in range(REPLACE_ATTEMPTS):
         try:
             source.replace(target)

@@ -200,7 +200,7 @@ class LocalStagedFile:
         sha256 = self._digest()
         target, exists = self._target(path, sha256, replaces)
         if exists:
-            files.sync_file(target)  # whoever put it there may have been killed before it was durable
+            files.sync_file(target)  # it may have been put there right before a kill, and not be durable yet
             self._store.sync_folders(target.parent)
             self._discard()
             self._aside_path.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class SharedSync:
-    """Makes the names in one folder survive a power cut; whoever waits for the same thing waits together."""
+    """Makes the names in one folder survive a power cut; callers at the same time share one fsync."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -102,7 +102,7 @@ class Submitter:
         `body` is what is sent: the record's own, but with links or contents where that names files.
 
         Raises `Conflict` when someone else has the row, and a `StopRun` when the ledger fails: then the
-        row is `submitting` on disk, and in doubt for whoever reads it next.
+        row is `submitting` on disk, and in doubt for the next run.
         """
         submitting = self._intent(record, price_usd)
         result: CreateResult = OutcomeUnknown("stopped before the answer came")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Outage:
-    """Creates that were provably not accepted: an outage is nobody's fault, a refusal may be the row's.
+    """Creates that were provably not accepted: in an outage no row is at fault, a refusal may be the row's.
 
     Times are on the run's monotonic clock, in seconds.
     """
@@ -51,17 +51,17 @@ class Outage:
             self._rejected_since_answer.add(key)
 
     def retries_exhausted(self, key: str) -> bool:
-        """Whether a row has collected as many refusals as the policy allows."""
+        """Return whether a row has collected as many refusals as the policy allows."""
         return backoff.retries_exhausted(self._policy, self._rejections[key])
 
     def is_rows_own(self, key: str) -> bool:
-        """Whether others were accepted while the row was refused, or none but it is refused."""
+        """Return whether others were accepted while the row was refused, or none but it is refused."""
         if self._accepted > self._accepted_at_first[key]:
             return True
         return self._accepted > 0 and self._rejected_since_answer == {key}
 
     def is_over_limit(self) -> bool:
-        """Whether creates have failed for so long that the run stops submitting."""
+        """Return whether creates have failed for so long that the run stops submitting."""
         return self._lasted_s >= backoff.outage_limit_s(ever_reached=self._ever_reached)
 
     def row_wait_s(self, key: str) -> float:

@@ -28,12 +28,12 @@ class RefusedRows:
 
     @property
     def is_being_explained(self) -> bool:
-        """Whether the account is being asked why it refuses: what is sent now may be refused, too."""
+        """Return whether the account is being asked why it refuses: what is sent now may be refused, too."""
         return self._explaining > 0
 
     @contextmanager
     def being_explained(self) -> Iterator[None]:
-        """While the account is asked, nobody else submits."""
+        """While the account is asked, no other row is submitted."""
         self._explaining += 1
         try:
             yield
@@ -51,11 +51,11 @@ class RefusedRows:
         self._accepted_at_first.setdefault(key, self._accepted)
 
     def is_accounts_own(self) -> bool:
-        """Whether so many different rows were refused, one after the other, that it is the account."""
+        """Return whether so many different rows were refused, one after the other, that it is the account."""
         return len(self._since_accepted) >= MIN_ROWS
 
     def is_rows_own(self, key: str) -> bool:
-        """Whether a row was refused again after others had been accepted."""
+        """Return whether a row was refused again after others had been accepted."""
         # Twice: between the first refusal and an acceptance the account may have been topped up.
         return self._refusals.get(key, 0) > 1 and self._accepted > self._accepted_at_first[key]
 

@@ -272,7 +272,7 @@ class SubmitterPool:
         run.report_event(Topic.WAITING, f"{result.message}; trying again in {pause:.0f} s", Level.WARNING)
 
     async def _retry_later(self, record: Record, message: str, now: float, *, reached: bool) -> None:
-        """Try again later. An outage is nobody's fault; a refusal while others get through is the row's."""
+        """Try again later, unless others get through meanwhile: then the refusal may be the row's own."""
         run, outage = self._run, self._outage
         run.report_event(Topic.CREATE_NOT_ACCEPTED, f"{record.id}: {message}", Level.DEBUG, record)
         tried_s = max(0.0, run.deps.wall() - (record.submitted_at or 0.0))

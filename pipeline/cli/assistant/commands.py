@@ -77,12 +77,12 @@ class BackgroundRuns:
         return self._root / batch_paths(manifest, None, sandbox=self._sandbox).folder
 
     def is_running(self, folder: Path) -> bool:
-        """Whether a run has the batch now, whoever started it."""
+        """Return whether a run has the batch now, whoever started it."""
         process = self._started.get(folder)
         return (process is not None and process.poll() is None) or holder_pid(folder) is not None
 
     def has_ended(self, folder: Path) -> bool:
-        """Whether the last run that was started here, by any server, has said how it ended."""
+        """Return whether the last run that was started here, by any server, has said how it ended."""
         return self.last_summary(folder) is not None or bool(self.last_error(folder))
 
     def last_summary(self, folder: Path) -> dict[str, Any] | None:

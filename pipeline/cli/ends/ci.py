@@ -37,7 +37,7 @@ _MARKDOWN = re.compile(r"([\\`*\[\]|~]|(?<!\w)_|_(?!\w))")
 
 
 def on_github(environ: Mapping[str, str]) -> bool:
-    """Say whether this runs in a step of GitHub Actions."""
+    """Return whether this runs in a step of GitHub Actions."""
     return environ.get("GITHUB_ACTIONS") == "true"
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def report_crash(error: BaseException, secrets: Sequence[str] = ()) -> int:
-    """Report an error that nobody expected, where there is no run's log; return its exit code."""
+    """Report an unexpected error outside of a run, where there is no log; return its exit code."""
     text = Redactor(secrets)("".join(format_exception(error)))
     where = "its traceback could not be written"
     with (

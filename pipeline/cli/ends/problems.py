@@ -24,7 +24,7 @@ _CARET_CONTEXT_CHARS: Final = 40
 
 
 def use_colour(stream: TextIO) -> bool:
-    """Say whether `stream` is a terminal whose user has not asked for plain text (https://no-color.org)."""
+    """Return whether `stream` is a terminal whose user has not asked for plain text (https://no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

@@ -132,7 +132,7 @@ _BAR_LABELS: Final = ("submitted", "rendered", "saved")
 
 
 def can_draw_bars(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Return whether `stream` is a terminal that can redraw lines, with somebody in front of it."""
+    """Return whether `stream` is a terminal that can redraw lines, with a user in front of it."""
     if environ.get("CI", "").lower() not in ("", "0", "false") or environ.get("TERM") == "dumb":
         return False
     return stream.isatty()

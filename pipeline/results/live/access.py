@@ -27,7 +27,7 @@ class BindAddress:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can connect."""
+        """Return whether only this machine can connect."""
         if self.host == "localhost":
             return True
         try:
@@ -49,7 +49,7 @@ def parse_bind(text: str) -> BindAddress:
 
 
 def is_allowed_host(bind: BindAddress, host: str) -> bool:
-    """Say whether a request's `Host` header is one this server goes by."""
+    """Return whether a request's `Host` header is one this server goes by."""
     if not bind.is_loopback:
         return True
     try:
@@ -60,7 +60,7 @@ def is_allowed_host(bind: BindAddress, host: str) -> bool:
 
 
 def token_matches(token: str, *candidates: str | None) -> bool:
-    """Say whether one of `said` is `token`, in a time that does not tell how much of it was right."""
+    """Return whether one of `said` is `token`, in a time that does not tell how much of it was right."""
     return any(word is not None and hmac.compare_digest(word.encode(), token.encode()) for word in candidates)
 
 

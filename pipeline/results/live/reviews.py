@@ -101,7 +101,7 @@ class Reviews:
         try:
             now = with_picks(records, await self._ledger.picks())
         except (LedgerError, StoreError):
-            return  # whoever writes next says so
+            return  # the next write reports it
         changes = {
             record.key: Pick(record.pick, record.pick_note)
             for old, record in zip(records, now, strict=True)

@@ -14,14 +14,24 @@ settings.load_profile("suite")
 
 SHARED_SERVERS: Final = {
     "tests/browser/": "browser",
+    "tests/cluster/test_bad_address.py": "Ray of their own",
+    "tests/cluster/test_cluster.py::test_workers_and_drivers_are_killed": "Ray of their own",
+    "tests/cluster/test_process_deaths.py::test_nothing_stays_behind": "Ray of their own",
+    "tests/cluster/test_process_deaths.py::test_ray_itself_is_killed": "Ray of their own",
     "tests/cluster/": "cluster",
     "tests/integration/test_container.py": "packages",
     "tests/integration/test_wheel.py": "packages",
 }
-"""Tests that start something dear (Chromium, Ray, a build) and share it, by the beginning of their ids."""
+"""What shares something dear (Chromium, Ray, a build): an id belongs to the first that it begins with.
+
+The cluster's tests are the longest chain of all; those that need no shared Ray are a chain of their own.
+"""
 
 
-UNTRACED: Final = ("tests/browser/", "tests/cluster/", "tests/crash/", "tests/simulation/")
+UNTRACED: Final = (
+    *("tests/browser/", "tests/cluster/", "tests/crash/", "tests/simulation/"),
+    *("tests/integration/test_acceptance_", "tests/integration/test_e2e_"),
+)
 """Tests of other processes and of simulated worlds: coverage makes them slower and gains nothing."""
 
 

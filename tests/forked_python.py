@@ -182,7 +182,18 @@ def _import_all() -> None:
     import pipeline
     from pipeline.errors import UsageError
 
-    late = ("PIL.Image", "jinja2", "obstore", "psycopg", "sqlalchemy.dialects.sqlite", "tqdm", "yaml")
+    late = (
+        *(
+            "PIL.Image",
+            "PIL.BmpImagePlugin",
+            "PIL.GifImagePlugin",
+            "PIL.JpegImagePlugin",
+            "PIL.PngImagePlugin",
+        ),
+        *("PIL.PpmImagePlugin", "anyio._backends._asyncio", "anyio._core._sockets", "av.subtitles.stream"),
+        *("importlib.resources.readers", "jinja2", "obstore", "psycopg", "sqlalchemy.dialects.sqlite"),
+        *("tqdm", "yaml"),
+    )
     names = [found.name for found in pkgutil.walk_packages(pipeline.__path__, "pipeline.")]
     for name in [*names, *late]:
         if not name.endswith("__main__"):

@@ -86,6 +86,8 @@ def start_or_join(address: str | None, workers: int) -> None:
 def _start_local(workers: int) -> None:
     # Despite its name it is read everywhere: without it Ray listens on all of the machine's addresses.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    # Ray starts workers with niceness 15, for computations: beside other load ours would miss their leases.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     options: dict[str, Any] = {}
     if not os.environ.get("RAY_TMPDIR"):
         options["_temp_dir"] = str(make_temp_folder() / "ray")  # Ray opens this one to everybody

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from filelock import FileLock
 
-from tests.cluster.cluster_batches import descendants
+from tests.cluster.cluster_batches import WORKER_PROCESS, descendants, pids_named
 from tests.integration.ports import free_port
 from tests.integration.vendor_double import vendor_and_workspace, wait_for_exit, wait_until
 
@@ -39,6 +39,8 @@ async def test_it_is_alone(tmp_path: Path, head: RayCluster) -> None:
         await wait_until(lambda: len(vendor.generations) == 2)
         below = descendants(process.pid)
         assert not below & head.pids()
+        workers = {os.getpriority(os.PRIO_PROCESS, pid) for pid in pids_named(WORKER_PROCESS, process.pid)}
+        assert workers == {os.getpriority(os.PRIO_PROCESS, process.pid)}, "Ray's default is niceness 15"
         assert listening(below)
         assert listening(below) <= LOOPBACK
         folders = used_folders(below)

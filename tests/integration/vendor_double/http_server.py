@@ -101,6 +101,10 @@ class HttpServer:
     def url(self) -> str:
         return f"http://{HOST}:{self.port}"
 
+    @property
+    def open_connections(self) -> int:
+        return len(self._writers)
+
     async def open(self) -> None:
         listener = await asyncio.start_server(self._on_connection, HOST, self.port, backlog=512)
         self.port = listener.sockets[0].getsockname()[1]

@@ -117,6 +117,10 @@ class VendorDouble:
     def in_flight(self) -> int:
         return sum(not made.finished for made in self.generations)
 
+    def is_settled(self) -> bool:
+        """Whether all that clients have sent is accepted, has ended, and is in the log."""
+        return not self.api.open_connections and not self.in_flight()
+
     async def _route(self, exchange: Exchange) -> None:
         request = exchange.request
         self.requests.append(request)

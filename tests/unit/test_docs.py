@@ -185,6 +185,13 @@ def test_contributors_are_shown_every_room() -> None:
     assert sorted(shown) == sorted([*rooms, "sandbox"])
 
 
+def test_modules_to_look_at_first_exist() -> None:
+    rows = table_under(ROOT / "CONTRIBUTING.md", "Where to look first")
+    named = [module for row in rows for module in INLINE.findall(row[1])]
+    assert len(named) > len(rows) >= 8
+    assert [module for module in named if not (ROOT / "pipeline" / module).is_file()] == []
+
+
 def test_modules_that_decisions_name_exist() -> None:
     text = (ROOT / "docs" / "decisions" / "0015-a-folder-a-step.md").read_text(encoding="utf-8")
     rooms = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import psycopg
 
@@ -15,7 +15,8 @@ from tests.simulation.cluster.server import LOCK_TIMEOUT_S, Server, Session, tra
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-READS = ("SELECT", "SHOW")
+READS: Final = ("SELECT", "SHOW")
+LOCKS: Final = (" FOR UPDATE", " FOR SHARE")
 
 
 class Line:
@@ -95,9 +96,11 @@ class Connection:
                 server.commit(session)
             case "ROLLBACK":
                 server.roll_back(session)
+            case _ if session.failed:
+                raise psycopg.errors.InFailedSqlTransaction("current transaction is aborted")
             case _ if (special := self._special(sql, rows[0])) is not None:
                 return special, len(special)
-            case _ if sql.startswith(READS) and not session.in_transaction:
+            case _ if sql.startswith(READS) and not sql.endswith(LOCKS):
                 return server.read(session, translate(sql), rows[0]), -1
             case _:
                 return self._write(sql, rows)
@@ -126,7 +129,7 @@ class Connection:
         alone = not session.in_transaction
         while not server.may_write(session):
             if waited_s >= LOCK_TIMEOUT_S:
-                session.failed = session.in_transaction
+                server.fail(session)
                 raise psycopg.errors.LockNotAvailable("canceling statement due to lock timeout")
             self._line.pause(0.2)
             waited_s += 0.2

@@ -149,10 +149,14 @@ class Server:
             self.database.execute("ROLLBACK")
             self._writer = None
 
+    def fail(self, session: Session) -> None:
+        """Undo what is open at once; the transaction takes nothing more until its end."""
+        in_transaction = session.in_transaction
+        self.roll_back(session)
+        session.in_transaction = session.failed = in_transaction
+
     def write(self, session: Session, sql: str, rows: Sequence[Sequence[Any]]) -> sqlite3.Cursor:
         """Run a statement of the session's transaction, once for each of `rows`."""
-        if session.failed:
-            raise psycopg.errors.InFailedSqlTransaction("current transaction is aborted")
         if self.read_only:
             raise psycopg.errors.ReadOnlySqlTransaction("cannot execute in a read-only transaction")
         cursor = self.database.cursor()
@@ -160,14 +164,14 @@ class Server:
             _refuse_nul(rows)
             return cursor.execute(sql, rows[0]) if len(rows) == 1 else cursor.executemany(sql, rows)
         except psycopg.Error:
-            session.failed = True
+            self.fail(session)
             raise
         except sqlite3.IntegrityError as error:
-            session.failed = True
+            self.fail(session)
             raise psycopg.errors.UniqueViolation(str(error)) from error
 
     def read(self, session: Session, sql: str, row: Sequence[Any]) -> list[Any]:
-        """Return what a statement finds in what is committed."""
+        """Return what a statement finds in what is committed, or what its own transaction wrote."""
         database = self.database if self._writer in (None, session) else opened(self._committed)
         return database.execute(sql, row).fetchall()
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 WRITE_INTERVAL_S: Final = 1.0
 RECALL_NAME: Final = "recall"
 UNKNOWN_BEGIN_S: Final = 90 * 86_400.0
-"""How far back the log is read for a batch whose begin nobody noted."""
+"""How far back the log is read for a batch whose beginning was not noted."""
 
 
 def memory_path(identity: str) -> Path:
@@ -50,7 +50,7 @@ def read_memory(identity: str) -> Memory | None:
 
 
 class LedgerMemory:
-    """Observes a run, and keeps up to a second's delay what its ledger has come to."""
+    """Observes a run and saves, at most a second late, how far its ledger has come."""
 
     def __init__(self, api: Api, identity: str, runs: int, records: Sequence[Record]) -> None:
         self._api, self._identity, self._runs = api, identity, runs

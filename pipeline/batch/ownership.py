@@ -207,6 +207,7 @@ async def claim_folder(
             raise lost_batch_error(paths, manifest, signs)
     claim = _compare(marker, paths, runs) if marker is not None else FolderClaim()
     runs = max(runs, marker.runs if marker is not None else 0) + 1
+    # The ledger first: a marker that is ahead of it would make it look like an older copy.
     await ledger.meta_set("runs", str(runs))
     mark = _marker(ledger.identity, paths, manifest, sandbox=sandbox, runs=runs)
     write_marker(paths.folder, mark)

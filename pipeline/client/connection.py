@@ -74,6 +74,7 @@ async def on_connected(
             raise aiohttp.ClientConnectionError("it was kept back: the lease on its row is over")
         if system.wall() - trace.called_at > MAX_CONNECT_S:
             raise aiohttp.ClientConnectionError("it was kept back: this process stood still before it left")
+        # The last moment at which nothing was sent: any failure from here on leaves a doubt.
         trace.connected = True
 
 
@@ -125,6 +126,7 @@ async def read_bounded(response: aiohttp.ClientResponse, max_bytes: int | None =
     """Read a body of bounded size; raises `ValueError` when it is larger than any answer can be."""
     limit = MAX_RESPONSE_BYTES if max_bytes is None else max_bytes
     length = response.content_length
+    # `Content-Length` is the compressed size: what it unpacks to is counted as it comes.
     if length is not None and length <= limit and "Content-Encoding" not in response.headers:
         return await response.read()
     body = bytearray()

@@ -111,6 +111,7 @@ def classify_create(response: CreateResponse, key_source: str) -> CreateResult:
     retry_after = retry_after_header(headers)
     if 200 <= status < 300:
         return _parse_acceptance(headers, response.body)
+    # With an inference id the create reached the vendor, whatever status a gateway made of it.
     if status in REDIRECTS and not inference_id(headers):
         redirected = f"HTTP {status}: {response.url} redirects elsewhere; check the base URL"
         return AccountBlocked(StopReason.UNREACHABLE, redirected)

@@ -27,7 +27,7 @@ class VendorClock:
         self._wall_ahead = 0.0
 
     def observe(self, date: str | None, clock: float, wall: float) -> None:
-        """Take note of an answer's `Date` header, received at `clock` (monotonic) and `wall` (epoch)."""
+        """Record an answer's `Date` header, received at `clock` (monotonic) and `wall` (epoch)."""
         moment = parse_http_date(date or "")
         if moment is not None:
             if self._has_jumped(clock, wall):

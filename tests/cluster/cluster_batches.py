@@ -6,9 +6,11 @@ import asyncio
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.crash import batches
 from tests.crash.batches import ROOT, Batch
 from tests.integration.ledger_servers import shared_postgres
 
@@ -27,12 +29,15 @@ __all__ = [
     "make_cluster_batch",
     "pids_named",
     "send_signal",
+    "wait_until",
 ]
 
 LEASE_S = 8.0
 """A worker of a busy machine may say nothing for two seconds, and each that is replaced makes it busier."""
 WORKER_PROCESS = "ray::WorkerProcess"
 COORDINATOR_PROCESS = "ray::Coordinator"
+wait_until = partial(batches.wait_until, interval_s=0.02)
+"""For conditions that read files and the table of processes: as often as in a crash test they take a core."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.sandbox import Sandbox, SandboxOptions
-from tests.cluster.cluster_batches import COORDINATOR_PROCESS, WORKER_PROCESS, make_cluster_batch
-from tests.crash.batches import wait_until
+from tests.cluster.cluster_batches import COORDINATOR_PROCESS, WORKER_PROCESS, make_cluster_batch, wait_until
 from tests.integration.ledger_servers import shared_postgres
 from tests.integration.vendor_double import vendor_and_workspace
 

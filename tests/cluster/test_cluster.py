@@ -22,8 +22,8 @@ from tests.cluster.cluster_batches import (
     make_cluster_batch,
     pids_named,
     send_signal,
+    wait_until,
 )
-from tests.crash.batches import wait_until
 from tests.integration.ledger_servers import PostgresServer, remove_server
 from tests.integration.ports import free_port
 

@@ -16,9 +16,9 @@ from tests.cluster.cluster_batches import (
     make_cluster_batch,
     pids_named,
     send_signal,
+    wait_until,
 )
 from tests.cluster.ray_clusters import RayCluster
-from tests.crash.batches import wait_until
 
 pytestmark = pytest.mark.ray
 

@@ -106,13 +106,15 @@ class Batch:
         assert not self.sandbox.state.leaked_keys
 
 
-async def wait_until(condition: Callable[[], bool], within_s: float = 600.0) -> None:
+async def wait_until(
+    condition: Callable[[], bool], within_s: float = 600.0, *, interval_s: float = 0.001
+) -> None:
     """Wait for something that the vendor sees and cannot announce."""
     async with asyncio.timeout(within_s):
         while True:
             if condition():
                 return
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(interval_s)
 
 
 def prompt_of(path: Path) -> str:

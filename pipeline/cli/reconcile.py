@@ -178,7 +178,7 @@ async def _ask(
     Of several keys' logs, the one that lacks least speaks for a row.
     """
     from pipeline.reconcile.evidence import Premise
-    from pipeline.reconcile.judge import StillInDoubt, describe, mark_explained
+    from pipeline.reconcile.in_doubt import StillInDoubt, describe, mark_explained
     from pipeline.settings import Settings
 
     records = await ledger.load()

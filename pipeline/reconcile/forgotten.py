@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline.model import State, Transition
-from pipeline.reconcile.judge import mark_found
+from pipeline.reconcile.in_doubt import mark_found
 from pipeline.reconcile.log_windows import HOUR_S, plan_windows
 from pipeline.reconcile.request_log import fetch_log, parse_time
 from pipeline.submit.create import own_correlation_prefix, row_digest

@@ -15,7 +15,7 @@ from pipeline.client.responses import StatusError
 from pipeline.reconcile.absence_proof import is_first_absence
 from pipeline.reconcile.charges import Charges, fetch_charges
 from pipeline.reconcile.evidence import Evidence, Premise, Witness
-from pipeline.reconcile.judge import (
+from pipeline.reconcile.in_doubt import (
     AbsenceTimer,
     FailedAtVendor,
     Found,

@@ -9,15 +9,15 @@ from pipeline.client import key_id
 from pipeline.errors import Conflict, StopReason
 from pipeline.events import Level, Topic
 from pipeline.model import State
-from pipeline.reconcile.idle_timeout import IdleTimeout
-from pipeline.reconcile.judge import describe, judge_unknown_generation, mark_explained, settled_message
+from pipeline.reconcile.end_of_run_wait import EndOfRunWait
+from pipeline.reconcile.in_doubt import describe, judge_unknown_generation, mark_explained, settled_message
 from pipeline.reconcile.reconciler import Reconciler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pipeline.model import Record
-    from pipeline.reconcile.judge import Verdict
+    from pipeline.reconcile.in_doubt import Verdict
     from pipeline.reconcile.request_log import LogPass
     from pipeline.run_context import RunContext
 
@@ -50,7 +50,7 @@ class ReconcilerPool:
             deps.ledger.load,
         )
         pass_gap_s = max(MAX_GAP_INTERVALS * run.settings.poll_interval, 4 * deps.log_gap_s)
-        self._wait = IdleTimeout(wait_s, run.settings.reconcile_wait, pass_gap_s)
+        self._wait = EndOfRunWait(wait_s, run.settings.reconcile_wait, pass_gap_s)
         for record in run.state.records.values():
             if record.state is State.IN_DOUBT:
                 run.state.in_doubt.add(record.key)

@@ -12,7 +12,7 @@ from pipeline.download.verify import check_saved
 from pipeline.errors import StopReason
 from pipeline.events import Topic
 from pipeline.model import Record, State
-from pipeline.reconcile.judge import judge
+from pipeline.reconcile.in_doubt import judge
 from pipeline.sandbox import Fault
 from tests.integration.engine_harness import (
     PRICE_USD,

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pipeline.client import LogPage, LogRow, StatusError
 from pipeline.model import Failure, Record, State
 from pipeline.plan import GENERATION_UNKNOWN, RetrySelection, make_plan
+from pipeline.reconcile.end_of_run_wait import EndOfRunWait
 from pipeline.reconcile.evidence import Evidence, Missing, Premise
-from pipeline.reconcile.idle_timeout import IdleTimeout
-from pipeline.reconcile.judge import (
+from pipeline.reconcile.in_doubt import (
     AbsenceTimer,
     FailedAtVendor,
     Found,
@@ -411,8 +411,8 @@ def test_what_lasts_is_said_before_what_time_supplies() -> None:
 
 def wait_after(
     *missing: Missing, limit_s: float | None = None, passes: int = 1, refused: bool = False
-) -> IdleTimeout:
-    wait = IdleTimeout(WAIT_S, limit_s, 30.0)
+) -> EndOfRunWait:
+    wait = EndOfRunWait(WAIT_S, limit_s, 30.0)
     for _ in range(passes):
         verdict = StillInDoubt(in_doubt_record(), missing)
         wait.on_pass(log_with(complete=False, refused=refused), {"k": verdict}, 0.0)
@@ -440,7 +440,7 @@ ROTATED = Missing(Premise.KEY, "another key", "that key")
     ],
 )
 def test_run_stays_as_long_as_waiting_can_supply_what_is_missing(
-    wait: IdleTimeout, at: float, remaining_s: float
+    wait: EndOfRunWait, at: float, remaining_s: float
 ) -> None:
     assert wait.remaining_s(["k"], 0.0, at) == remaining_s
 

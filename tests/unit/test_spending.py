@@ -13,7 +13,7 @@ from pipeline.ledger.spending import Submission, SubmissionState, spending_chang
 from pipeline.ledger.totals import Spending, totals_of
 from pipeline.model import Failure, Record, State
 from pipeline.plan import mark_interrupted, mark_resubmitted, mark_retried
-from pipeline.reconcile.judge import mark_never_accepted
+from pipeline.reconcile.in_doubt import mark_never_accepted
 from pipeline.submit.create import mark_generating
 from tests.integration.ledger_servers import make_record
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from pipeline.client import ChargedUsage, LogPage, LogRow, StatusError, TransactionPage
 from pipeline.model import Record, State
-from pipeline.reconcile.judge import (
+from pipeline.reconcile.in_doubt import (
     AbsenceTimer,
     FailedAtVendor,
     Found,

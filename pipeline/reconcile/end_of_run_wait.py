@@ -11,13 +11,13 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from pipeline.reconcile.evidence import Premise
-from pipeline.reconcile.judge import StillInDoubt
+from pipeline.reconcile.in_doubt import StillInDoubt
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from pipeline.reconcile.evidence import Missing
-    from pipeline.reconcile.judge import Verdict
+    from pipeline.reconcile.in_doubt import Verdict
     from pipeline.reconcile.request_log import LogPass
 
 MARGIN_SHARE: Final = 0.5
@@ -31,7 +31,7 @@ REFUSALS: Final = 3
 
 
 @dataclass(slots=True)
-class IdleTimeout:
+class EndOfRunWait:
     """What each row in doubt lacked at the last pass, and until when it is worth waiting for.
 
     `wait_s` is how long absence takes to prove anything, `limit_s` the user's own limit, or None;

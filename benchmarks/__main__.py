@@ -2,7 +2,8 @@
 
     python -m benchmarks                    what the page has, in six minutes; more rounds: --rounds 3
     python -m benchmarks --only polls cost  some of it; what was measured before is kept
-    python -m benchmarks --full             and polls, a hidden limit, a night of a million jobs, uvloop
+    python -m benchmarks --only many flight 100,000 rows of which 10 are new; 100,000 in flight at once
+    python -m benchmarks --full             those, polls, a hidden limit, a night of a million jobs, uvloop
     python -m benchmarks --docs             and renew the table in docs/benchmarks.md
     python -m benchmarks --show             print what was measured last, measure nothing
     python -m benchmarks --check            and fail when a ratio is worse than the page's
@@ -31,9 +32,11 @@ from benchmarks import (
     live_cost,
     live_downloads,
     live_ends,
+    live_in_flight,
     live_ledger,
     live_limit,
     live_makespan,
+    live_many,
     live_polls,
     simulate_limit,
     simulate_polling,
@@ -107,6 +110,8 @@ def sections(rounds: int, *, full: bool) -> dict[str, Callable[[], dict[str, Any
         "limit": lambda: measure_limit(rounds),
         "cost": lambda: live_cost.run(rounds=3 if full else rounds, flights=flights, full=full),
         "ends": lambda: live_ends.run(rounds=max(3, rounds)),
+        "many": lambda: {"forms": [live_many.measure(form, 100_000, 10) for form in live_many.FORMS]},
+        "flight": lambda: {"flights": [live_in_flight.measure(rows, 20.0) for rows in (1_000, 100_000)]},
         "again": lambda: measure_again(10_000),
         "night": lambda: measure_night(full=full),
         "ledger": lambda: measure_ledger(3_000 if full else 1_000, max(3, rounds)),

@@ -47,7 +47,10 @@ class BenchmarkServer:
         self.url = self._line().strip()
 
     def stats(self, watched_pid: int | str = "") -> dict[str, Any]:
-        """Return what the server counts; the minimal one can watch a client's CPU from here on."""
+        """Return what the server counts.
+
+        The minimal one can watch a client's CPU from here on, by its id, or set its clock ahead: `+60`.
+        """
         assert self._process.stdin is not None
         self._process.stdin.write(f"{watched_pid}\n")
         self._process.stdin.flush()
@@ -122,6 +125,11 @@ class VeobatchProcess:
     def stop(self) -> None:
         self._process.kill()
         self._process.communicate()
+
+    def resident_mb(self) -> float:
+        """Return what it holds in memory now."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
     def samples(self) -> list[Sample]:
         lines = self._samples.read_text().split("\n")[:-1]

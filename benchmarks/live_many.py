@@ -19,10 +19,14 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.live import HERE, TIMEOUT_S, children_cpu_s, run_server, temp_folder, veobatch_command
+from benchmarks.live_ends import import_cpu_s
 from pipeline.ledger import Ledger
 from pipeline.manifest import load
 from pipeline.model import Artifact, Media, Record, State, Transition
+from pipeline.net.json_cache import write_json
 from pipeline.plan import make_plan
+from pipeline.results import CSV_NAME
+from pipeline.results.csv_rows import csv_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,8 +56,11 @@ def _yaml_row(row: dict[str, Any]) -> str:
     return "  - " + "    ".join(f"{name}: {json.dumps(value)}\n" for name, value in row.items())
 
 
-async def finish_rows(manifest: Path, output: Path, count: int) -> None:
-    """Make a ledger and files as a run leaves them that has ended with the first `count` rows."""
+async def finish_rows(manifest: Path, output: Path, state: Path, count: int) -> None:
+    """Make a ledger and files as a run leaves them that has ended with the first `count` rows.
+
+    `state` is where this machine remembers its ledgers.
+    """
     for name in ("videos", "posters"):
         (output / name).mkdir(parents=True)
     records = make_plan(load(manifest).jobs[:count], []).added
@@ -64,12 +71,15 @@ async def finish_rows(manifest: Path, output: Path, count: int) -> None:
         for start in range(0, count, STEPS_AT_ONCE):
             block = records[start : start + STEPS_AT_ONCE]
             await ledger.commit_many([step for record in block for step in _steps(record, output)])
+        (output / CSV_NAME).write_bytes(csv_bytes(await ledger.load()))
+        memory = {"runs": 0, "submissions": count, "at": COMMIT_TIME, "key_ids": []}
+        write_json(state / "veobatch" / "ledgers" / f"{ledger.identity}.json", memory)
 
 
 def _steps(record: Record, output: Path) -> Iterator[Transition]:
     """Yield the four steps of a row that was made and saved."""
     states = (
-        (State.SUBMITTING, {"intent": 1, "correlation_id": f"vb.0123456789.{record.id}.0123456789.1"}),
+        (State.SUBMITTING, {"submission_no": 1, "correlation_id": f"vb.0123456789.{record.id}.0123456789.1"}),
         (State.GENERATING, {"attempts": 1, "generation_id": f"812dcc2d-05ba-4ea4-{record.id}:google/veo"}),
         (State.READY, {"video_url": f"https://cdn.example.com/{record.id}.mp4", "polls": 3}),
         (State.DONE, {"artifact": _artifact(record, output), "usd_spent": 0.6, "credits_used": 1.2e5}),
@@ -99,7 +109,7 @@ def measure(form: str, rows: int, new: int) -> dict[str, float | int | str]:
         manifest = folder / f"manifest.{form}"
         write_manifest(manifest, [json.loads(line) for line in lines])
         words[1] = str(manifest)
-        asyncio.run(finish_rows(manifest, folder / "output", rows - new))
+        asyncio.run(finish_rows(manifest, folder / "output", folder / "state", rows - new))
         before, began = children_cpu_s(), time.time()
         with subprocess.Popen(
             [sys.executable, "-m", "pipeline", *words, "--poll-interval", "0.5", "--downloads", "16"],
@@ -113,7 +123,7 @@ def measure(form: str, rows: int, new: int) -> dict[str, float | int | str]:
         seen = server.stats()
     first, last = seen["first_create"], seen["last_video"]
     return {
-        "form": form, "rows": rows, "new": new,
+        "form": form, "rows": rows, "new": new, "import_cpu_s": import_cpu_s(),
         "start_s": first[0] - began, "start_cpu_s": first[1], "start_peak_mb": first[2],
         "end_s": ended - last[0], "end_cpu_s": spent - last[1], "end_peak_mb": last[2],
     }  # fmt: skip

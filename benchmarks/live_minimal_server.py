@@ -38,6 +38,7 @@ class MinimalVendor:
         self.polls = 0
         self.videos = 0
         self.client_pid = 0
+        self.ahead_s = 0.0
         self.first_create = (0.0, 0.0, 0.0)
         self.last_video = (0.0, 0.0, 0.0)
 
@@ -80,7 +81,7 @@ class MinimalVendor:
         self.polls += 1
         identity = unquote(query.partition("=")[2])
         number, _, rest = identity.partition("-")
-        if time.time() < float(rest.partition(":")[0]):
+        if time.time() + self.ahead_s < float(rest.partition(":")[0]):
             return {"id": identity, "status": "generating", "video": None, "error": None, "meta": None}
         video = {"url": f"{self.base}/video/{number}.mp4"}
         usage = {"usage": {"credits_used": 120000}}
@@ -138,8 +139,11 @@ async def _serve(counts: MinimalVendor) -> None:
     counts.base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     print(counts.base, flush=True)
     while line := await loop.run_in_executor(None, sys.stdin.readline):
-        if pid := line.strip():
-            counts.watch(int(pid))
+        word = line.strip()
+        if word.startswith("+"):
+            counts.ahead_s = float(word)
+        elif word:
+            counts.watch(int(word))
         counts_json = {"creates": counts.creates, "polls": counts.polls, "videos": counts.videos}
         times = {"now": time.time(), "first_create": counts.first_create, "last_video": counts.last_video}
         print(json.dumps({**times, **counts_json}), flush=True)

@@ -208,6 +208,23 @@ def ends(found: Measurements) -> str:
     return table([f"{found['jobs']} rows", "s", "CPU s", "of importing aiohttp"], rows)
 
 
+def many(found: Measurements) -> str:
+    rows = [
+        [f"{one['form']}: {one['new']:,} new of {one['rows']:,} rows"]
+        + [f"{one[name]:.2f}" for name in ("start_s", "start_cpu_s", "end_s", "end_cpu_s")]
+        + [f"{one[name]:.0f}" for name in ("start_peak_mb", "end_peak_mb")]
+        for one in found["forms"]
+    ]
+    head = ["to the first create, and from the last clip", "s", "CPU s", "end s", "CPU s", "MB", "end MB"]
+    return table(head, rows)
+
+
+def flight(found: Measurements) -> str:
+    names = ("cpu_us_a_poll", "polls_per_s", "rss_mb", "peak_mb", "csv_every_s")
+    rows = [[f"{one['rows']:,}", *(f"{one[name]:.1f}" for name in names)] for one in found["flights"]]
+    return table(["in flight", "CPU us a poll", "polls/s", "MB", "peak MB", "a CSV each, s"], rows)
+
+
 def again(found: Measurements) -> str:
     row = [
         f"{found['clips']:,}",
@@ -225,6 +242,8 @@ TABLES: Final[dict[str, Callable[[Measurements], str]]] = {
     "limit": limit,
     "cost": cost,
     "ends": ends,
+    "many": many,
+    "flight": flight,
     "again": again,
     "night": night,
     "ledger": ledger,

@@ -54,8 +54,8 @@ def _polls(name: str) -> Figure:
     )
 
 
-NEEDS_QUIET: Final = frozenset({"makespan"})
-"""Sections that a busy machine distorts, since a second is twenty of the vendor's: measured with `--full`."""
+ON_REQUEST: Final = frozenset({"makespan", "many", "flight"})
+"""Sections that take minutes, or that a busy machine distorts: measured with `--full`, or by name."""
 
 FIGURES: Final = (
     _simulated("lognormal"),
@@ -99,6 +99,24 @@ FIGURES: Final = (
         lambda found: f"{found['end_cpu_s']:.2f} s of CPU",
     ),
     Figure(
+        "many",
+        "CPU to the first create, 10 new of 100,000 rows",
+        "importing aiohttp",
+        "",
+        lambda found: found["forms"][0]["start_cpu_s"] / found["forms"][0]["import_cpu_s"],
+        lambda found: (
+            f"{found['forms'][0]['start_cpu_s']:.1f} s of CPU, {found['forms'][0]['start_peak_mb']:.0f} MB"
+        ),
+    ),
+    Figure(
+        "flight",
+        "CPU of a poll, 100,000 in flight",
+        "the same, 1,000 in flight",
+        "1.0",
+        lambda found: found["flights"][-1]["cpu_us_a_poll"] / found["flights"][0]["cpu_us_a_poll"],
+        lambda found: f"{found['flights'][-1]['rss_mb']:.0f} MB",
+    ),
+    Figure(
         "again",
         "bytes read by a finished batch, run again",
         "the bytes of its clips",
@@ -127,7 +145,7 @@ FIGURES: Final = (
 )
 
 
-PAGE_SECTIONS: Final = tuple(dict.fromkeys(one.section for one in FIGURES if one.section not in NEEDS_QUIET))
+PAGE_SECTIONS: Final = tuple(dict.fromkeys(one.section for one in FIGURES if one.section not in ON_REQUEST))
 """What is measured unless something else is asked for, in order."""
 
 

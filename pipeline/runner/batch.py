@@ -121,8 +121,9 @@ class Batch:
 
         cache = None if request.sandbox else cache_dir()
         ways = {**request.environment, **request.flags}
+        parsed = await anyio.to_thread.run_sync(config.parsed.again)
         return await estimate_manifest(
-            config.parsed, config.base_url, config.key, cache, ways, sandbox=request.sandbox
+            parsed, config.base_url, config.key, cache, ways, sandbox=request.sandbox
         )
 
     async def prepare(self, on_rewritten: Callable[[BatchPlan], None] | None = None) -> PreparedRun:
@@ -133,7 +134,9 @@ class Batch:
         """
         if self._prepared is None:
             with gc_paused():  # reading the ledger of 100,000 rows takes a third longer with it
-                self._prepared = await prepare(self._stack, self._config, on_rewritten or refuse_rewritten)
+                prepared = await prepare(self._stack, self._config, on_rewritten or refuse_rewritten)
+            self._prepared = prepared.without_jobs()
+            self._config = self._prepared.config
         return self._prepared
 
     async def carry_out(self, control: RunControl, make_watcher: MakeWatcher) -> RunSummary:

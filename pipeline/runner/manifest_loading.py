@@ -37,6 +37,10 @@ class LoadedManifest:
         catalogue = (note for info in self.model_infos.values() for note in info.notes)
         return (*self.picture_notes, *self.retirement_notes, *catalogue)
 
+    def without_jobs(self) -> LoadedManifest:
+        """Return it without its rows, for whoever needs only what is around them."""
+        return replace(self, manifest=replace(self.manifest, jobs=()))
+
 
 def cache_dir() -> Path:
     """Return the user's directory for what is kept of the catalogue and of images."""
@@ -63,6 +67,16 @@ class ParsedManifest:
             assert self.problems is not None  # noqa: S101 - there is one or the other
             raise self.problems
         return LoadedManifest(self.manifest)
+
+    def without_manifest(self) -> ParsedManifest:
+        """Return where it came from alone; `again` reads it once more."""
+        return replace(self, manifest=None)
+
+    def again(self) -> ParsedManifest:
+        """Return the manifest as it stands now, read again when it was dropped."""
+        if self.manifest is not None or self.problems is not None:
+            return self
+        return parse_manifest(self.path, self.model, self.takes, self.data)
 
 
 def parse_manifest(

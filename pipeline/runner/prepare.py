@@ -84,6 +84,11 @@ class PreparedRun:
     obstacle: Finding | None = None
     submit_error: StopRun | None = None
 
+    def without_jobs(self) -> PreparedRun:
+        """Return it without the manifest's rows: a hundred thousand are 100 MB, and the records say all."""
+        config = replace(self.config, parsed=self.config.parsed.without_manifest())
+        return replace(self, loaded=self.loaded.without_jobs(), config=config)
+
 
 def rewritten_message(plan: BatchPlan) -> str:
     """Return why a manifest seems to have been rewritten throughout."""

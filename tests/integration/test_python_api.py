@@ -54,6 +54,7 @@ async def test_a_batch_is_priced_run_and_read(tmp_path: Path) -> None:
                 case Event(message=message):
                     notes.append(message)
         results = await batch.results()
+        assert list((await batch.estimate()).by_row) == ["one", "two", "three"]  # its rows are read again
     assert [states[0] + ">" + states[-1] for states in seen.values()] == ["pending>done"] * 3
     assert any("to submit" in note for note in notes)
     assert [(row.id, row.status) for row in results] == [("one", "done"), ("two", "done"), ("three", "done")]

@@ -1,0 +1,136 @@
+"""One process with 100,000 generations in flight: its memory, the CPU of a poll, and whether it keeps pace.
+
+    python -m benchmarks.live_in_flight                     1,000 and 100,000 in flight
+    python -m benchmarks.live_in_flight --rows 10000
+
+The ledger says that an earlier run submitted them all, so that this one continues with all of them in flight
+at once, against a vendor in a process of its own. Polls come at about the same pace whatever the number, so
+that the CPU of one can be compared. First none ends, then every tenth has, and the CSV has to keep up.
+Prints one line of JSON a size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks.live import (
+    BenchmarkServer,
+    VeobatchProcess,
+    run_server,
+    temp_folder,
+    veobatch_command,
+    wait_for_count,
+)
+from pipeline.ledger import Ledger
+from pipeline.manifest import load
+from pipeline.model import Record, State, Transition
+from pipeline.plan import make_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+POLLS_PER_S: Final = 250.0
+FAR_S: Final = 1e6
+"""In how many seconds the first generations end, unless the vendor's clock is set ahead."""
+
+SETTLED_POLLS: Final = 4_000
+"""After so many polls the start is over: the first CSV and the page's blocks are made."""
+
+WORDS: Final = ("--timeout", "86400", "--downloads", "16", "--no-media")
+
+
+async def submit_rows(manifest: Path, output: Path, now: float) -> None:
+    """Make the ledger of a batch all of whose rows are in flight, each to end at a time of its own."""
+    records = make_plan(load(manifest).jobs, []).added
+    async with await Ledger.open(output / "ledger.sqlite3") as ledger:
+        await ledger.meta_set("vendor", "api")
+        await ledger.meta_set("manifest", json.dumps(str(manifest)))
+        await ledger.add(records)
+        for start in range(0, len(records), 5_000):
+            block = records[start : start + 5_000]
+            await ledger.commit_many([step for record in block for step in _steps(record, now)])
+
+
+def _steps(record: Record, now: float) -> Iterator[Transition]:
+    ends_at = now + FAR_S * (1.0 if record.position % 10 == 0 else 10.0)
+    correlation_id = f"vb.0123456789.{record.id}.0123456789.1.0123456789abcdef"
+    times = {"submitted_at": now - 30.0, "vendor_sent_at": now - 30.0}
+    sent = record.evolve(
+        State.SUBMITTING, submission_no=1, correlation_id=correlation_id, reserved_usd=0.6, **times
+    )
+    yield Transition(record, sent)
+    generation_id = f"{record.position:08}-{ends_at:.3f}:google/veo-3.1-i2v-fast"
+    after = sent.evolve(State.GENERATING, attempts=1, generation_id=generation_id, accepted_at=now - 30.0)
+    yield Transition(sent, after)
+
+
+def measure(rows: int, seconds: float) -> dict[str, Any]:
+    """Continue such a batch for `seconds`, twice; return its memory (MB), CPU a poll and pace."""
+    with temp_folder() as folder, run_server("live_minimal_server", "0") as server:
+        veobatch_command(folder, server.url, rows)
+        submitted_at, csv = time.time(), folder / "output" / "results.csv"
+        asyncio.run(submit_rows(folder / "manifest.jsonl", folder / "output", submitted_at))
+        interval = ["--concurrency", str(rows), "--poll-interval", f"{_interval_s(rows):g}"]
+        command = VeobatchProcess(folder, server.url, rows, *interval, *WORDS)
+        try:
+            wait_for_count(server, "polls", SETTLED_POLLS)
+            quiet = _window(server, command, csv, seconds)
+            server.stats(f"+{FAR_S - (time.time() - submitted_at)}")
+            busy = _window(server, command, csv, seconds)
+            at_rest, peak = command.resident_mb(), command.samples()[-1].rss_mb
+        finally:
+            command.stop()
+    return {
+        "rows": rows, "rss_mb": at_rest, "peak_mb": peak,
+        "cpu_us_a_poll": 1e6 * quiet["cpu_s"] / quiet["polls"],
+        "polls_per_s": quiet["polls"] / quiet["wall_s"], "csv_every_s": busy["csv_every_s"],
+        "videos": busy["videos"], "cpu_share": busy["cpu_s"] / busy["wall_s"],
+    }  # fmt: skip
+
+
+def _interval_s(rows: int) -> float:
+    """Return an interval with some `POLLS_PER_S`: of many rows the first round lasts longer than we measure.
+
+    Few are polled many times, and more and more seldom since none ends: 40 intervals apart after a while.
+    """
+    return rows / POLLS_PER_S if rows > 20_000 else rows / POLLS_PER_S / 40
+
+
+def _window(server: BenchmarkServer, command: VeobatchProcess, csv: Path, seconds: float) -> dict[str, float]:
+    began = server.stats()
+    written = _count_writes(csv, seconds)
+    ended = server.stats()
+    time.sleep(0.2)
+    spent = {name: ended[name] - began[name] for name in ("polls", "videos")}
+    wall_s, cpu_s = ended["now"] - began["now"], command.cpu_between(began["now"], ended["now"])
+    return {**spent, "wall_s": wall_s, "cpu_s": cpu_s, "csv_every_s": seconds / max(1, written)}
+
+
+def _count_writes(path: Path, seconds: float) -> int:
+    """Return how often a file was replaced within `seconds`."""
+    end, seen, count = time.monotonic() + seconds, path.stat().st_mtime, 0
+    while time.monotonic() < end:
+        time.sleep(0.2)
+        if (now := path.stat().st_mtime) != seen:
+            seen, count = now, count + 1
+    return count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 100_000])
+    parser.add_argument("--seconds", type=float, default=20.0)
+    asked = parser.parse_args()
+    for rows in asked.rows:
+        print(json.dumps(measure(rows, asked.seconds)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,7 +6,8 @@ JOB    ?= jobs/quick.yaml
 LIVE   ?=
 SECONDS ?= 300
 ARGS   ?=
-# Four workers for two cores: many tests wait for other processes. Groups share a Ray, a Chromium, a wheel.
+# Four workers for two cores, since many tests wait for other processes; two for unit tests, which compute.
+# Groups share a Ray, a Chromium, a wheel.
 PARALLEL   := -n $${TEST_WORKERS:-4} --dist loadgroup
 # Compiled tests are kept even where the environment says otherwise: compiling takes longer than collecting.
 PYTEST     := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q $(PARALLEL)
@@ -45,7 +46,7 @@ else
 endif
 
 unit: $(VENV)/.dev ## run the unit tests: no socket, no subprocess, no sleep
-	@$(PYTEST) tests/unit $(ARGS)
+	@$(PYTEST) -n $${TEST_WORKERS:-2} tests/unit $(ARGS)
 
 test: $(VENV)/.dev ## run the whole test suite
 	@$(PYTEST) $(ARGS)

@@ -94,13 +94,17 @@ class Book:
         key = self.key_of.get(correlation)
         record = self.records.get(key or "")
         # A second process in the same folder takes what the first has in flight for interrupted.
-        states = {State.SUBMITTING, State.IN_DOUBT} if self.world.lock_was_lost else {State.SUBMITTING}
+        states = {State.SUBMITTING, State.IN_DOUBT} if self.has_rivals() else {State.SUBMITTING}
         if record is None or record.correlation_id != correlation or record.state not in states:
             state = record.state if record else "unknown"
             self.world.violated("a create left without its intent on the disk", f"{correlation}: {state}")
         if correlation in self.sent:
             self.world.violated("a correlation id was sent twice", correlation)
         self.sent[correlation] = None
+
+    def has_rivals(self) -> bool:
+        """Say whether processes of two runs may be at work at once."""
+        return self.world.lock_was_lost
 
     def on_accepted(self, generation: Generation) -> None:
         """Check the money as it is spent."""

@@ -11,13 +11,17 @@ Focus = tuple[tuple[str, str], ...]
 
 
 class Mutant(NamedTuple):
-    """In the file `path`, `before` becomes `after`. `focus` are the faults that its rule is about, if any."""
+    """In the file `path`, `before` becomes `after`. `focus` are the faults that its rule is about, if any.
+
+    Those of a `cluster` are tried in clusters' worlds.
+    """
 
     name: str
     path: str
     before: str
     after: str
     focus: Focus = ()
+    cluster: bool = False
 
 
 _CREATE: Final = "pipeline/submit/create.py"
@@ -36,6 +40,11 @@ _STATE: Final = "pipeline/run_state.py"
 _CONTEXT: Final = "pipeline/run_context.py"
 _DOWNLOADS: Final = "pipeline/download/downloader_pool.py"
 _DOWNLOADER: Final = "pipeline/download/downloader.py"
+
+_COORDINATOR: Final = "pipeline/cluster/coordinator.py"
+_WORKER: Final = "pipeline/cluster/worker.py"
+_LIMITS: Final = "pipeline/cluster/limits.py"
+_LEASES: Final = "pipeline/ledger/leases.py"
 
 _COMMIT: Final = "            submitting = await self._commit_intent(record, submitting)\n"
 _POST: Final = "            await self._api.create(submitting.body, submitting.correlation_id)\n"
@@ -58,6 +67,10 @@ _BEHIND: Final = _at("log", "replica behind")
 _LOCK: Final = _at("life", "folder lock lost")
 _BACKUP: Final = _at("life", "restored ledger")
 _CLOCKS: Final = _at("life", "clock forwards", "clock backwards")
+
+_DEAD: Final = _at("step", "killed") + _at("life", "worker killed")
+_NO_COORDINATOR: Final = _at("life", "coordinator killed") + _at("message", "lost")
+_NO_DRIVER: Final = _at("life", "driver killed") + _at("orphans", "linger")
 
 _BOTH: Final = "submission: SubmissionInDoubt, evidence: Evidence"
 
@@ -129,5 +142,14 @@ MUTANTS: Final = (
     Mutant("a finished generation is counted for ever", _POLL, "            state.finishing -= 1\n", "", _ANYTHING),
     Mutant("the results lag behind the ledger", _CONTEXT, "        self.state.records[after.key] = after\n        if", "        if", _ANYTHING),
     Mutant("a failing ledger crashes a run's end", "pipeline/engine.py", "await self._run_worker(reconciler_pool.wait_until_idle)", "await reconciler_pool.wait_until_idle()", _DOUBT + _at("commit", "disk full")),
+    # Many machines.
+    Mutant("a dead worker's permits are given back twice", _LIMITS, "range(self._permits.pop(worker, 0))", "range(2 * self._permits.pop(worker, 0))", _DEAD + _at("create", "slow acceptance"), cluster=True),
+    Mutant("a dead worker's rows take no slots", _LIMITS, "        self._orphans.update(in_flight_keys)\n", "", _DEAD, cluster=True),
+    Mutant("each worker has the whole concurrency", _LIMITS, "if self._concurrency_limit.start_delay_s(now, self.in_flight) > 0:", "if self._concurrency_limit.start_delay_s(now, self._in_flight.get(worker, 0)) > 0:", _ANYTHING, cluster=True),
+    Mutant("each lease has the whole budget", "pipeline/cluster/budget.py", "        unpriced: list[str] = []\n", "        unpriced: list[str] = []\n        self._budget = Budget(self._config.settings.max_cost, price_of=self._config.price_of_key)\n", _ANYTHING, cluster=True),
+    Mutant("a coordinator forgets what was spent before", _COORDINATOR, "            if self._budget.has_limit:\n                self._budget.load(await self._ledger.submissions())\n", "", _NO_COORDINATOR, cluster=True),
+    Mutant("a coordinator of an earlier epoch lends on", _LEASES, "if self._current_epoch(cursor) != epoch:", "if False:", _NO_DRIVER, cluster=True),
+    Mutant("leases outlive their epoch", _LEASES, "            cursor.execute(self._sql.revoke_all, (batch,))\n", "", _NO_DRIVER, cluster=True),
+    Mutant("a row that another worker submitted is pending", _WORKER, "record.evolve(State.IN_DOUBT, doubted_at=system.wall(), failure=failure)", "record.evolve(State.PENDING, correlation_id='')", _DEAD, cluster=True),
 )  # fmt: skip
 """All mutants, by what they break."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
+from tests.simulation.cluster.server import compile_statements
 from tests.simulation.history import load_corpus, write_corpus
 from tests.simulation.ledger import statements
 from tests.simulation.mutant_list import MUTANTS, Mutant
@@ -73,13 +74,18 @@ def applied(mutant: Mutant) -> Iterator[None]:
     plain = _executed(module, source_path(mutant).read_text(encoding="utf-8"))
     broken = _executed(module, changed(mutant))
     undo = [*_swap_functions(module, broken), *_swap_constants(module, plain, broken)]
-    statements.cache_clear()
+    _forget_statements()
     try:
         yield
     finally:
         for target, name, value in undo:
             setattr(target, name, value)
-        statements.cache_clear()
+        _forget_statements()
+
+
+def _forget_statements() -> None:
+    statements.cache_clear()
+    compile_statements.cache_clear()
 
 
 def _executed(module: ModuleType, source: str) -> ModuleType:
@@ -131,7 +137,7 @@ def hunt(mutant: Mutant, seeds: int) -> Catch | None:
     jobs = 0
     with applied(mutant):
         for seed in range(seeds):
-            result = simulate(seed, focus=mutant.focus)
+            result = simulate(seed, focus=mutant.focus, cluster=mutant.cluster)
             jobs += result.jobs
             if result.violation is not None:
                 return _caught(result, jobs)
@@ -158,7 +164,7 @@ def keep(mutant: Mutant, seeds: int) -> Catch | None:
     jobs = 0
     for seed in range(seeds):
         with applied(mutant):
-            result = simulate(seed, focus=mutant.focus)
+            result = simulate(seed, focus=mutant.focus, cluster=mutant.cluster)
             jobs += result.jobs
             if result.violation is None:
                 continue

@@ -54,7 +54,7 @@ def cluster_patches(world: ClusterWorld) -> list[tuple[Any, str, Any]]:
     driver, worker = pipeline.cluster.driver, pipeline.cluster.worker
     ray_client, ray = pipeline.cluster.ray_client, world.ray
     # Four messages a second would be most of a world's steps.
-    beat_s = world.chance.stream("beat").choice((0.5, 2.0, 4.0))
+    beat_s = world.chance.stream("beat").choice((0.5, 2.0, 5.0, 5.0))
     return [
         (psycopg, "connect", world.connect),
         (pipeline.ledger.postgres, "compile_statements", compile_statements),

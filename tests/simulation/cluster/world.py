@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
@@ -23,6 +23,7 @@ from tests.simulation.world import World
 if TYPE_CHECKING:
     import sqlite3
 
+    from pipeline.model import Record
     from tests.simulation.cluster.server import Session
     from tests.simulation.history import Options
     from tests.simulation.user import User
@@ -31,16 +32,21 @@ if TYPE_CHECKING:
 class ClusterBook(Book):
     """The invariants, checked against each commit as the server has it: whether its answer arrives or not."""
 
+    _NEW_STEPS: Final = (
+        "SELECT rowid, key, version, after FROM veobatch_transitions WHERE rowid > ? ORDER BY rowid"
+    )
     _seen = 0
+    _database: sqlite3.Connection | None = None
 
     def on_server_commit(self, database: sqlite3.Connection) -> None:
         """Check the steps of a transaction that took effect, and take over what the ledger holds."""
-        sql = "SELECT rowid, key, version, after FROM veobatch_transitions WHERE rowid > ? ORDER BY rowid"
+        sql, texts = self._NEW_STEPS, compile_statements(postgres._DIALECT)
+        self._database = database
         steps = database.execute(sql, (self._seen,)).fetchall()
-        load = translate(compile_statements(postgres._DIALECT).load)
-        stored = {r.key: r for r in rows.to_records(database.execute(load, ("default",)).fetchall())}
+        changed = dict.fromkeys(key for _, key, _, _ in steps)
+        stored = {key: self._read(database, texts.get, key) for key in changed}
         for seen, key, version, after in steps:
-            last, before = stored[key], self.records.get(key)
+            last, before = stored[key][0], self.records.get(key)
             step = (
                 last
                 if version == last.version
@@ -48,11 +54,25 @@ class ClusterBook(Book):
             )
             self._check_step(before, step)
             self._seen, self.records[key] = seen, step
-        for key, record in stored.items():
-            known = self.records.setdefault(key, record)
-            if (known.version, known.state) != (record.version, record.state):
+        for key, (record,) in stored.items():
+            if (self.records[key].version, self.records[key].state) != (record.version, record.state):
                 self.world.violated("the ledger's row is not what its history says", key)
-        self.records.update(stored)
+        if database.execute("SELECT count(*) FROM veobatch_records").fetchone()[0] > len(self.records):
+            self.on_added(self._read(database, texts.load))
+
+    def _read(self, database: sqlite3.Connection, sql: str, *key: str) -> list[Record]:
+        return list(rows.to_records(database.execute(translate(sql), ("default", *key)).fetchall()))
+
+    def has_rivals(self) -> bool:
+        """Workers of a dead driver may be about to send what they have written down."""
+        return any(fault.point == "orphans" for fault in self.world.chance.struck)
+
+    def check_nothing_left(self) -> None:
+        """Learn first which rows have left the manifest: that is no step."""
+        if self._database is not None:
+            load = compile_statements(postgres._DIALECT).load
+            self.records = {record.key: record for record in self._read(self._database, load)}
+        super().check_nothing_left()
 
 
 class WorldLine(Line):
@@ -110,11 +130,10 @@ class ClusterWorld(World):
         self.ray = Ray(self)
 
     def choose_options(self) -> Options:
-        """Return few rows and short waits: a cluster takes many steps."""
+        """Return short waits: a cluster takes many steps."""
         rng, chosen = self.chance.stream("cluster options"), super().choose_options()
         return replace(
             chosen,
-            rows=min(chosen.rows, rng.choice((3, 10, 20))),
             concurrency=rng.choice((2, 4, 12)),
             max_cost=rng.choice((None, None, 1.2 * rng.randrange(1, 6) + 0.01)),
             reconcile_after=rng.choice((60.0, 300.0)),

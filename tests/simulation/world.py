@@ -79,6 +79,9 @@ class World:
     def choose_options(self) -> Options:
         return choose_options(self.chance)
 
+    def max_steps(self) -> int:
+        return MAX_STEPS + MAX_STEPS_A_ROW * self.options.rows
+
     def make_trouble(self, user: User) -> Trouble:
         return Trouble(self, user)
 
@@ -184,7 +187,7 @@ class World:
         except Killed:
             steps, process.alive = 0, False
         self.steps += steps
-        if self.steps > MAX_STEPS + MAX_STEPS_A_ROW * self.options.rows:
+        if self.steps > self.max_steps():
             self.violated("the run goes in circles", f"{self.steps} steps")
         if process.die_after is not None:
             process.die_after -= steps

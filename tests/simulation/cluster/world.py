@@ -141,6 +141,10 @@ class ClusterWorld(World):
             workers=rng.choice((2, 2, 3)),
         )
 
+    def max_steps(self) -> int:
+        """Heartbeats and snapshots take steps as long as a run lasts: 50 a second were seen."""
+        return super().max_steps() + round(200 * self.now)
+
     def make_trouble(self, user: User) -> ClusterTrouble:
         return ClusterTrouble(self, user)
 

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 
     Row = Mapping[str, str]
 
-_COMPARED: Final = ("prompt", "image_url", "model")
+_COMPARED: Final = {"prompt": "prompt", "image_url": "manifest_image", "model": "model"}
+"""The table's columns that name a row's content, and the record's fields of the same."""
 _DIGEST_CHARS: Final = 16
 
 
@@ -108,7 +109,9 @@ def _match(row: Row, records: Mapping[str, Record]) -> Record | None:
     record = records.get(row.get("id", ""))
     if record is None or record.state is not State.PENDING:
         return None
-    same = all(getattr(record, name).strip() == row.get(name, "").strip() for name in _COMPARED)
+    same = all(
+        getattr(record, field).strip() == row.get(column, "").strip() for column, field in _COMPARED.items()
+    )
     return record if same else None
 
 

@@ -23,7 +23,8 @@ def worse_than_page(page: str, results: Mapping[str, Any]) -> list[str]:
     for figure, now in ratios(results):
         before = cell(page, figure.what, "ratio")
         noise = max(MIN_NOISE, relative_spread(_rounds(figure.section, results[figure.section]["found"])))
-        if before is not None and now > before * (1.0 + noise):
+        allowed = float(figure.aim) if figure.limit else (before or 0.0) * (1.0 + noise)
+        if before is not None and now > allowed:
             found.append(f"{figure.what}: {now:.3f}, the page has {before:g} (noise {noise:.0%})")
     return found
 

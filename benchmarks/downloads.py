@@ -19,19 +19,22 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 import av
 
+from pipeline.cli.app import SWITCH_INTERVAL_S
 from pipeline.download.downloader import Downloader, Saved
 from pipeline.download.guarded_session import open_session
+from pipeline.media import preload_decoders
 from pipeline.model import Record
 from pipeline.storage import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 _SERVER = """
 import sys
@@ -91,33 +94,52 @@ def aria2c(urls: list[str], folder: Path, at_once: int) -> None:
     subprocess.run([*words, "--dir", str(folder)], check=True)
 
 
-def run_downloader(urls: list[str], folder: Path, at_once: int, *, media: bool = True) -> tuple[float, float]:
-    """Download everything; return how long (s) the event loop answered nobody at most, and the CPU time (s)
-    of its longest callback: what is left of that on a machine that does nothing else."""
-    gc.freeze()  # as the command does
-    with _longest_callback() as longest:
-        return anyio.run(_run_downloader, urls, folder, at_once, media), longest[0]
+@dataclass(slots=True)
+class LoopMonitor:
+    """What kept the event loop busy at most, in seconds.
+
+    `unresponsive_s` is how long it answered nobody, `callback_s` its longest callback by the clock, and
+    `callback_cpu_s` by the CPU time of its thread: what is left on a machine that does nothing else.
+    """
+
+    unresponsive_s: float = 0.0
+    callback_s: float = 0.0
+    callback_cpu_s: float = 0.0
+
+
+def run_downloader(urls: list[str], folder: Path, at_once: int, *, media: bool = True) -> LoopMonitor:
+    """Download everything as the command does; return what its loop was kept by."""
+    if media:
+        preload_decoders()  # the command has loaded them long before the first video is ready
+    gc.freeze()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    monitor = LoopMonitor()
+    with _timed_callbacks(monitor):
+        anyio.run(_run_downloader, urls, folder, at_once, media, monitor)
+    return monitor
 
 
 @contextmanager
-def _longest_callback() -> Iterator[list[float]]:
-    longest, run = [0.0], asyncio.Handle._run
+def _timed_callbacks(monitor: LoopMonitor) -> Iterator[None]:
+    run = asyncio.Handle._run
 
     def timed(handle: asyncio.Handle) -> None:
-        began = time.thread_time()
+        began, cpu_began = time.perf_counter(), time.thread_time()
         run(handle)
-        longest[0] = max(longest[0], time.thread_time() - began)
+        monitor.callback_cpu_s = max(monitor.callback_cpu_s, time.thread_time() - cpu_began)
+        monitor.callback_s = max(monitor.callback_s, time.perf_counter() - began)
 
     asyncio.Handle._run = timed  # type: ignore[assignment, method-assign]
     try:
-        yield longest
+        yield
     finally:
         asyncio.Handle._run = run  # type: ignore[method-assign]
 
 
-async def _run_downloader(urls: list[str], folder: Path, at_once: int, media: bool) -> float:
+async def _run_downloader(
+    urls: list[str], folder: Path, at_once: int, media: bool, monitor: LoopMonitor
+) -> None:
     queue = list(enumerate(urls))
-    worst = 0.0
 
     async def worker(downloader: Downloader) -> None:
         while queue:
@@ -129,11 +151,10 @@ async def _run_downloader(urls: list[str], folder: Path, at_once: int, media: bo
             assert isinstance(outcome, Saved), outcome
 
     async def watch() -> None:
-        nonlocal worst
         while True:
             start = time.perf_counter()
             await asyncio.sleep(0.001)
-            worst = max(worst, time.perf_counter() - start - 0.001)
+            monitor.unresponsive_s = max(monitor.unresponsive_s, time.perf_counter() - start - 0.001)
 
     async with open_session() as session, anyio.create_task_group() as outer:
         outer.start_soon(watch)
@@ -142,7 +163,6 @@ async def _run_downloader(urls: list[str], folder: Path, at_once: int, media: bo
             for _ in range(at_once):
                 tasks.start_soon(worker, downloader)
         outer.cancel_scope.cancel()
-    return worst
 
 
 async def _no_fresh_url() -> list[str]:
@@ -151,13 +171,13 @@ async def _no_fresh_url() -> list[str]:
 
 def measure(files: int, mib: int, at_once: int, rounds: int) -> dict[str, dict[str, float]]:
     """Seconds (median of `rounds`, taken in turns) and MB/s for each way to download."""
-    downloaders: dict[str, Callable[[list[str], Path, int], tuple[float, float] | None]] = {
+    downloaders: dict[str, Callable[[list[str], Path, int], LoopMonitor | None]] = {
         "ours": run_downloader,
         "ours, no media check": lambda *args: run_downloader(*args, media=False),
     }
     downloaders |= {name: way for name, way in (("curl", curl), ("aria2c", aria2c)) if shutil.which(name)}
     times: dict[str, list[float]] = {name: [] for name in downloaders}
-    blocked: dict[str, list[tuple[float, float]]] = {name: [] for name in downloaders}
+    monitors: dict[str, list[LoopMonitor]] = {name: [] for name in downloaders}
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch, "source")
         source.mkdir()
@@ -171,20 +191,25 @@ def measure(files: int, mib: int, at_once: int, rounds: int) -> dict[str, dict[s
                     target = Path(scratch, f"{name}-{turn}")
                     target.mkdir()
                     start = time.perf_counter()
-                    worst = way(urls, target, at_once)
+                    monitor = way(urls, target, at_once)
                     times[name].append(time.perf_counter() - start)
-                    blocked[name].append(worst or (0.0, 0.0))
+                    monitors[name].append(monitor or LoopMonitor())
                     shutil.rmtree(target)
     total = files * mib * 2**20 / 1e6
     return {
         name: {
             "seconds": round(statistics.median(taken), 3),
             "mb_s": round(total / statistics.median(taken)),
-            "loop_blocked_ms": round(max(wall for wall, _ in blocked[name]) * 1000, 1),
-            "loop_callback_cpu_ms": round(max(cpu for _, cpu in blocked[name]) * 1000, 1),
+            "loop_blocked_ms": _most_ms(one.unresponsive_s for one in monitors[name]),
+            "loop_callback_ms": _most_ms(one.callback_s for one in monitors[name]),
+            "loop_callback_cpu_ms": _most_ms(one.callback_cpu_s for one in monitors[name]),
         }
         for name, taken in times.items()
     }
+
+
+def _most_ms(seconds: Iterable[float]) -> float:
+    return round(max(seconds) * 1000, 1)
 
 
 def main() -> None:
@@ -206,8 +231,8 @@ def main() -> None:
         print(
             f"{name:22} {row['seconds']:7.2f} s {row['mb_s']:6.0f} MB/s {row['seconds'] / best:5.2f}x curl"
             + (
-                f"   loop blocked at most {row['loop_blocked_ms']:.0f} ms, a callback's CPU time "
-                f"{row['loop_callback_cpu_ms']:.1f} ms"
+                f"   loop blocked at most {row['loop_blocked_ms']:.0f} ms, its longest callback "
+                f"{row['loop_callback_ms']:.1f} ms, of CPU time {row['loop_callback_cpu_ms']:.1f} ms"
                 if "ours" in name
                 else ""
             )

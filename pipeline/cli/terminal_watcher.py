@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from contextlib import asynccontextmanager, nullcontext
@@ -88,6 +89,8 @@ class TerminalWatcher:
         """Load what reports the end once creates are on their way: the prompt waits for it otherwise."""
         await anyio.sleep(PRELOAD_AFTER_S)
         await anyio.to_thread.run_sync(import_module, "pipeline.cli.ends.notifications")
+        await anyio.sleep(PRELOAD_AFTER_S)
+        gc.freeze()  # once more: decoders alone would let a search for cycles hold the loop for 20 ms
 
     @asynccontextmanager
     async def _live_page(self) -> AsyncIterator[None]:

@@ -23,6 +23,11 @@ BLOCK_BYTES: Final = 2 * 1024 * 1024
 """What is gathered before threads hash and write it: at 64 KiB the hand-over costs more than the write."""
 
 
+MAX_SPARE_BLOCKS: Final = 16
+_spare_blocks: list[memoryview] = []
+"""Memory of bodies that came whole: on a busy machine new pages cost more than receiving into them."""
+
+
 class BodySource(Protocol):
     """What follows the head of one body. `failure` says why it ended too early."""
 
@@ -37,6 +42,9 @@ class BodySource(Protocol):
 
         The bytes stay as they are until the next call; the next block may be received meanwhile.
         """
+
+    def release(self) -> None:
+        """Give back the memory of a body that has ended well, once all of it is written."""
 
 
 def open_source(body: OpenBody) -> BodySource:
@@ -82,6 +90,9 @@ class ParsedSource:
                 self.ended, self.failure = True, error
         return chunks
 
+    def release(self) -> None:
+        """There is none to give back."""
+
 
 class DirectSource(asyncio.BufferedProtocol):
     """Takes a connection over from aiohttp, and receives the rest of its one body.
@@ -93,9 +104,7 @@ class DirectSource(asyncio.BufferedProtocol):
         self.failure: Exception | None = None
         self._first = self._read_parsed(response.content)
         self._missing_bytes = int(response.headers["Content-Length"]) - response.content.total_bytes
-        # Not a bytearray: the kernel provides pages as they are filled, not 2 MiB of zeros at once (3 ms).
-        size_bytes = max(1, min(BLOCK_BYTES, self._missing_bytes))
-        self._blocks = [memoryview(mmap.mmap(-1, size_bytes)) for _ in range(2)]
+        self._blocks = [_take_block(), _take_block()]
         self._filled = 0
         self._filled_or_stopped = asyncio.Event()
         self._transport, self._aiohttp = transport, transport.get_protocol()
@@ -132,6 +141,11 @@ class DirectSource(asyncio.BufferedProtocol):
             self._transport.resume_reading()
         return chunks
 
+    def release(self) -> None:
+        # Never after an error: a thread that nobody waits for any more may still write from a block.
+        if self.ended and self.failure is None and len(_spare_blocks) < MAX_SPARE_BLOCKS:
+            _spare_blocks.extend(self._blocks)
+
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where the next bytes belong, and never more room than the body needs."""
         # Eight sockets with a whole block each would keep the loop busy for 20 ms.
@@ -150,3 +164,11 @@ class DirectSource(asyncio.BufferedProtocol):
             self.failure = exc or aiohttp.ClientPayloadError("the connection was closed")
         self._filled_or_stopped.set()
         self._aiohttp.connection_lost(exc)
+
+
+def _take_block() -> memoryview:
+    try:
+        return _spare_blocks.pop()
+    except IndexError:
+        # Not a bytearray: the kernel provides pages as they are filled, not 2 MiB of zeros at once (3 ms).
+        return memoryview(mmap.mmap(-1, BLOCK_BYTES))

@@ -85,6 +85,7 @@ class BodyWriter:
         if source.failure is not None:
             cause = type(source.failure).__name__
             raise DownloadError(f"cut off after {self._received_bytes} bytes ({cause})")
+        source.release()
 
     def _wait_s(self) -> float:
         return min(MAX_UNWRITTEN_S, max(0.0, self._stall.deadline - self._clock()))

@@ -12,6 +12,7 @@ import pytest
 from aiohttp.base_protocol import BaseProtocol
 from multidict import CIMultiDict
 
+from pipeline.download import body_sources
 from pipeline.download.body_sources import BLOCK_BYTES, DirectSource, ParsedSource, open_source
 from pipeline.download.guarded_session import READ_BUFFER_BYTES
 from pipeline.download.response_headers import Validators
@@ -177,3 +178,19 @@ async def test_a_connection_that_closes_after_the_last_byte_is_no_failure() -> N
     assert joined(await source.take(60)) == b"abc"
     assert source.failure is None
     assert source.ended
+
+
+async def test_memory_is_used_again_only_after_a_body_that_came_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spare: list[memoryview] = []
+    monkeypatch.setattr(body_sources, "_spare_blocks", spare)
+    sent = Random(2).randbytes(10)
+    for length, kept in ((20, 0), (10, 2), (10, 2)):
+        body, transport, _ = open_body(Content_Length=str(length))
+        source = open_source(body)
+        transport.deliver(sent)
+        transport.protocol.connection_lost(None)
+        assert joined(await source.take(60)) == sent
+        source.release()
+        assert len(spare) == kept

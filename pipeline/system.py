@@ -11,10 +11,14 @@ import random
 import secrets
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+"""Of Linux: https://man7.org/linux/man-pages/man5/proc_sys_kernel.5.html"""
 
 
 class Source(Protocol):
@@ -24,6 +28,7 @@ class Source(Protocol):
     def wall(self) -> float: ...
     def new_random(self) -> random.Random: ...
     def token_hex(self, n_bytes: int) -> str: ...
+    def boot_id(self) -> str: ...
 
 
 class _System:
@@ -40,6 +45,12 @@ class _System:
 
     def token_hex(self, n_bytes: int) -> str:
         return secrets.token_hex(n_bytes)
+
+    def boot_id(self) -> str:
+        try:
+            return BOOT_ID.read_text(encoding="ascii").strip()
+        except (OSError, ValueError):
+            return ""
 
 
 _source: Source = _System()
@@ -69,6 +80,11 @@ def wall() -> float:
 def new_random() -> random.Random:
     """Return a generator of its own, seeded by chance, for jitter and samples; never for secrets."""
     return _source.new_random()
+
+
+def boot_id() -> str:
+    """Return what is another after each start of this machine; "" where the system has no such thing."""
+    return _source.boot_id()
 
 
 def token_hex(n_bytes: int) -> str:

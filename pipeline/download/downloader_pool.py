@@ -87,7 +87,9 @@ class DownloaderPool:
             run.report_event(Topic.NOTE, message, Level.WARNING)
         run.state.unfinished |= unreadable_rows(found)
         transitions = transitions_for(found, fetch_missing=run.settings.fetch_missing)
-        outcomes = await run.deps.ledger.commit_many(transitions)
+        # The ledger writes them also for a caller that is cancelled: then the table would be behind it.
+        with anyio.CancelScope(shield=True):
+            outcomes = await run.deps.ledger.commit_many(transitions)
         for transition, outcome in zip(transitions, outcomes, strict=True):
             self._apply_check(transition, outcome)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio
+
 from pipeline.batch.pictures import picture_delivery
 from pipeline.bulkhead import Bulkhead
 from pipeline.cluster import ClusterConfig
@@ -128,7 +130,10 @@ class ArtifactCheck:
         for message in describe_findings(found, fetch_missing=fetch_missing):
             self._observer.on_event(Event(Topic.NOTE, message, Level.WARNING))
         self.unchecked |= unreadable_rows(found)
-        for outcome in await self._ledger.commit_many(transitions_for(found, fetch_missing=fetch_missing)):
+        # The ledger writes them also for a caller that is cancelled: then the table would be behind it.
+        with anyio.CancelScope(shield=True):
+            outcomes = await self._ledger.commit_many(transitions_for(found, fetch_missing=fetch_missing))
+        for outcome in outcomes:
             if isinstance(outcome, Conflict):
                 self.unchecked[outcome.key] = "another process has it"
             else:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import aiofiles
 
+from pipeline import system
 from pipeline.storage import files
 from pipeline.storage.base import PART_SUFFIX, FileStamp, PublishedFile, candidate_names, kept_name
 
@@ -151,8 +152,14 @@ class LocalStagedFile:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._part_path))
 
     def _find_staged(self) -> None:
-        """Find what an earlier run left. Bytes without a note of their origin cannot be resumed."""
-        self._tag = files.read_text(self._origin_path)
+        """Find what an earlier run left. Bytes without a note of their origin cannot be resumed.
+
+        Nor can those from before the machine last started: what was not synced may be anything after a power
+        cut, zeros at its full length too (https://pubs.opengroup.org/onlinepubs/9799919799/functions/fsync.html).
+        """
+        boot, _, self._tag = files.read_text(self._origin_path).rpartition("\n")
+        if boot and boot != system.boot_id():
+            self._tag = ""
         self._staged_bytes = os.fstat(self._fd).st_size if self._tag else 0
 
     def _restart(self, tag: str) -> None:
@@ -162,8 +169,11 @@ class LocalStagedFile:
         os.ftruncate(self._fd, 0)
         self._position = -1
         self._reset()
-        self._origin_path.write_text(tag, encoding="utf-8")
+        self._write_origin(tag)
         self._tag = tag
+
+    def _write_origin(self, tag: str) -> None:
+        self._origin_path.write_text(f"{system.boot_id()}\n{tag}", encoding="utf-8")
 
     def _hash_pending(self) -> None:
         """Hash what an earlier run wrote, as it is on the disk now."""
@@ -192,7 +202,7 @@ class LocalStagedFile:
 
     def _restore(self) -> None:
         self._aside_path.replace(self._part_path)
-        self._origin_path.write_text("restored", encoding="utf-8")
+        self._write_origin("restored")
 
     def _publish(self, path: str, replaces: bool) -> PublishedFile:
         self._check_ownership()

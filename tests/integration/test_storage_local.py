@@ -13,6 +13,7 @@ import anyio
 import pytest
 from aiofiles.threadpool.binary import AsyncFileIO
 
+from pipeline import system
 from pipeline.download.downloader import Saved
 from pipeline.errors import StopReason, StoreError, UsageError
 from pipeline.storage import FileStamp, LocalStore, TransientStoreError, open_store
@@ -77,6 +78,21 @@ async def test_whoever_lost_its_part_takes_nothing_from_its_heir(tmp_path: Path)
         await own.publish("a.mp4", replaces=False)
     assert file_names(tmp_path) == ["a.mp4"]
     assert (tmp_path / "a.mp4").read_bytes() == VIDEO
+
+
+async def test_bytes_from_before_the_machine_started_are_not_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody synced them: a power cut leaves zeros where they were, and the length as it was."""
+    boot = tmp_path / "boot_id"
+    monkeypatch.setattr(system, "BOOT_ID", boot)
+    store = LocalStore(tmp_path / "out")
+    for staged, started in ((0, "first\n"), (len(VIDEO), "first\n"), (0, "second\n")):
+        boot.write_text(started)
+        async with store.stage("a") as part:
+            assert part.staged_bytes == staged
+            await part.restart("tag")
+            await part.write([VIDEO])
 
 
 async def test_bytes_without_a_note_on_their_origin_are_not_used(tmp_path: Path) -> None:

@@ -13,11 +13,14 @@ import time
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tests.simulation.chance import CLUSTER_FAULTS, FAULTS
 from tests.simulation.shrink import shrink
 from tests.simulation.simulate import Result, simulate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SEEDS_A_TASK: Final = 20
 SEEDS_A_DAY: Final = 1_000_000
@@ -64,26 +67,32 @@ class Tally:
 
 def simulate_many(first: int, count: int) -> Tally:
     """Simulate `count` seeds from `first` on."""
-    gc.freeze()
-    gc.disable()  # each world collects what is left of others, now and then
     tally = Tally()
     for seed in range(first, first + count):
         tally.add(simulate(seed))
     return tally
 
 
-def simulate_for(seconds: float, first: int, workers: int) -> Tally:
-    """Simulate seeds from `first` on until the time is over."""
-    tally, ends_at, seed = Tally(), time.monotonic() + seconds, first
-    with ProcessPoolExecutor(workers) as pool:
+def collect_by_hand() -> None:
+    """Leave it to each world to collect, now and then, what is left of those before it."""
+    gc.freeze()
+    gc.disable()
+
+
+def simulate_until(is_over: Callable[[Tally], bool], first: int, workers: int) -> Tally:
+    """Simulate seeds from `first` on until it is over; print those that break a rule as they are met."""
+    tally, seed = Tally(), first
+    with ProcessPoolExecutor(workers, initializer=collect_by_hand) as pool:
         waiting: set[Future[Tally]] = set()
-        while time.monotonic() < ends_at or waiting:
-            while len(waiting) < 2 * workers and time.monotonic() < ends_at:
+        while waiting or not is_over(tally):
+            while len(waiting) < 2 * workers and not is_over(tally):
                 waiting.add(pool.submit(simulate_many, seed, SEEDS_A_TASK))
                 seed += SEEDS_A_TASK
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
-                tally.merge(future.result())
+                tally.merge(part := future.result())
+                for result in part.failed:
+                    print(f"SEED={result.seed}: {result.violation}", flush=True)
     return tally
 
 
@@ -130,6 +139,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, help="tell the story of this seed")
     parser.add_argument("--seconds", type=float, default=300.0, help="for how long to simulate new seeds")
+    parser.add_argument("--jobs", type=int, help="simulate so many jobs, however long that takes")
     parser.add_argument("--first", type=int, help="the first seed (default: the day's)")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
@@ -138,7 +148,11 @@ def main() -> int:
     today = int(time.time() // 86_400) * SEEDS_A_DAY
     first = today if options.first is None else options.first
     began = time.monotonic()
-    tally = simulate_for(options.seconds, first, options.workers)
+    ends_at = began + options.seconds
+    if options.jobs is None:
+        tally = simulate_until(lambda _: time.monotonic() >= ends_at, first, options.workers)
+    else:
+        tally = simulate_until(lambda tally: tally.jobs >= options.jobs, first, options.workers)
     show(tally, time.monotonic() - began, first)
     missing = [
         f"{p}: {kind}" for p, kinds in _every_fault().items() for kind in kinds if not tally.faults[p, kind]

@@ -83,7 +83,7 @@ class Book:
         disk = self.world.machine.disk
         for number, path in enumerate([artifact.path, *(extra.path for extra in artifact.extra)]):
             inode = disk.names.get(f"{ROOT}/{path}")
-            if inode is None or bytes(inode.data) != clip_bytes(generation.id, number):
+            if inode is None or not is_as_delivered(bytes(inode.data), generation, number):
                 if not (inode is None and record.artifact and f"{ROOT}/{path}" in self.moved_away):
                     self.world.violated("done with a clip that is not whole", f"{record.key}: {path}")
             elif not disk.is_durable(f"{ROOT}/{path}"):
@@ -158,8 +158,9 @@ class Book:
         for record in self.records.values():
             if record.state is State.DONE and record.artifact is not None:
                 inode = disk.names.get(path := f"{ROOT}/{record.artifact.path}")
-                whole = clip_bytes(record.generation_id, 0)
-                if path not in self.moved_away and (inode is None or bytes(inode.data) != whole):
+                generation = self.world.vendor.generations[record.generation_id]
+                whole = inode is not None and is_as_delivered(bytes(inode.data), generation, 0)
+                if path not in self.moved_away and not whole:
                     self.world.violated("a clip that was done is not there after a crash", record.key)
 
     def check_nothing_left(self) -> None:
@@ -186,3 +187,13 @@ class Book:
         for path, data in self.world.users_files.items():
             if data not in found:
                 self.world.violated("a file of the user's was lost", path)
+
+
+def is_as_delivered(data: bytes, generation: Generation, number: int) -> bool:
+    """Whether a file is the clip, or what the CDN made of its rest after the beginning had arrived whole.
+
+    Without a decoder (`--no-media`, as here) nobody can tell such bytes from the vendor's own.
+    """
+    whole = clip_bytes(generation.id, number)
+    start = generation.damaged.get(number, len(whole))
+    return data[:start] == whole[:start] and len(data) == len(whole)

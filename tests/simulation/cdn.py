@@ -107,6 +107,8 @@ class CdnSession:
         sent = data[start:] if kind != "empty" else b""
         if kind == "damaged bytes":
             sent = bytes(len(sent))
+            if start:
+                generation.damaged[int(number)] = start
         answered = {"ETag": etag, "Content-Length": str(len(sent)), "Content-Type": "video/mp4"}
         if start:
             answered["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"

@@ -201,7 +201,9 @@ class Disk:
             if not inode.is_durable:
                 whole = bytes(inode.data)
                 torn = whole[: chance.randrange(len(whole) + 1)]
-                inode.data = bytearray(chance.choice((inode.durable or b"", whole, torn, bytes(len(whole)))))
+                # The length may be on the disk before the bytes are: zeros from some point on.
+                zeros = torn + bytes(len(whole) - len(torn))
+                inode.data = bytearray(chance.choice((inode.durable or b"", whole, torn, zeros)))
                 inode.durable = bytes(inode.data)
         self._durable_names = dict(self.names)
         self._durable_folders = dict(self.folders)

@@ -36,6 +36,7 @@ class Machine:
         self.world, self.name = world, name
         self.disk = Disk(world)
         self.disk.put_folder("/batch")
+        self.boots = 1
         self.suspended_s = 0.0
         self.clock_error_s = 0.0
         self.asleep = False

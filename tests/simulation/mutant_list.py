@@ -110,6 +110,10 @@ MUTANTS: Final = (
     Mutant("a user's file is replaced (F22)", _STAGING, "target, exists = self._target(path, sha256, replaces)", "target, exists = self._store.resolve(path), False\n        target.unlink(missing_ok=True)", _at("life", "users file in the way")),
     Mutant("a page is a video", "pipeline/media/examine.py", 'raise UnplayableVideo("the file begins like no video")', 'extension = "mp4"', _at("cdn", "damaged bytes")),
     Mutant("done before it is published", _DOWNLOADER, "        published = await part.publish(known.path if known and ours else path, replaces=ours)", "        from pipeline.storage.base import FileStamp, PublishedFile as P\n\n        published = P(path, 1, 'x', FileStamp(1))", _ANYTHING),
+    Mutant("bytes from before a power cut are gone on with", _STAGING, "if boot and boot != system.boot_id():", "if False:", _at("cdn", "stall") + _at("life", "power cut")),
+    Mutant("a check of saved files is cancelled in its commit", _DOWNLOADS, "with anyio.CancelScope(shield=True):", "with anyio.CancelScope():", _at("life", "file moved away") + _at("step", "ctrl-c twice") + _at("commit delay", "slow")),
+    Mutant("a charge of what was given up is nobody's", "pipeline/reconcile/charges.py", "evidence.log.generations_beside(submission.correlation_id)", "evidence.log.other_generations", _at("create", "silence before acceptance", "silence after acceptance") + _at("user", "resubmit in doubt") + _at("step", "ctrl-c")),
+    Mutant("a paid clip of a row that left is not fetched", _PLAN, "retried = record.position >= 0 or is_fetched_again(record)", "retried = record.position >= 0", _at("status", "no url for minutes") + _at("user", "rows edited")),
     Mutant("only the first clip is saved", _DOWNLOADER, "for number in range(1, len(urls)):", "for number in range(1, 1):", _ANYTHING),
     # Polls.
     Mutant("one error is believed (B8)", _CONFIRM, "        if remaining_s > 0:\n            return Unconfirmed(remaining_s)\n", "", _at("status", "error flap")),

@@ -9,7 +9,6 @@ touched.
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib
 import inspect
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
+from tests.simulation.__main__ import collect_by_hand
 from tests.simulation.cluster.server import compile_statements
 from tests.simulation.history import load_corpus, write_corpus
 from tests.simulation.ledger import statements
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).parents[2]
 MAX_SEEDS: Final = 1500
+MAX_JOBS: Final = 1_000_000
 KEPT_TRIES: Final = 12
 FEW_FAULTS: Final = 4
 CONSTANTS: Final = (frozenset, tuple, str, int, float)
@@ -132,15 +133,18 @@ def _swap_constants(
             setattr(user, name, value)
 
 
-def hunt(mutant: Mutant, seeds: int) -> Catch | None:
-    """Return the first seed that catches a mutant."""
+def hunt(mutant: Mutant, seeds: int, max_jobs: int, *, aided: bool) -> Catch | None:
+    """Return the first seed that catches a mutant; `aided`, they strike with its own faults alone."""
     jobs = 0
     with applied(mutant):
         for seed in range(seeds):
-            result = simulate(seed, focus=mutant.focus, cluster=mutant.cluster)
+            focus = mutant.focus if aided else ()
+            result = simulate(seed, focus=focus, cluster=mutant.cluster if aided else None)
             jobs += result.jobs
             if result.violation is not None:
                 return _caught(result, jobs)
+            if jobs >= max_jobs:
+                break
     return None
 
 
@@ -175,26 +179,30 @@ def keep(mutant: Mutant, seeds: int) -> Catch | None:
     return None
 
 
-def try_one(mutant: Mutant, *, seeds: int, anew: bool, keeps: bool) -> Catch | None:
+def try_one(mutant: Mutant, *, options: argparse.Namespace) -> Catch | None:
     """Try one mutant, in any process."""
-    gc.freeze()
-    gc.disable()
-    found = None if anew else by_history(mutant)
-    return found or (keep(mutant, seeds) if keeps else hunt(mutant, seeds))
+    found = None if options.hunt else by_history(mutant)
+    if found is not None:
+        return found
+    if options.keep:
+        return keep(mutant, options.seeds)
+    return hunt(mutant, options.seeds, options.jobs, aided=not options.unaided)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutants", description=__doc__)
     parser.add_argument("--only", metavar="TEXT", default="", help="those whose name has this in it")
     parser.add_argument("--hunt", action="store_true", help="by new seeds, though a history was kept")
+    parser.add_argument("--unaided", action="store_true", help="hunt by seeds that choose among all faults")
+    parser.add_argument("--jobs", type=int, default=MAX_JOBS, help="how many jobs at most")
     parser.add_argument("--keep", action="store_true", help="keep the history of what is caught by a seed")
     parser.add_argument("--seeds", type=int, default=MAX_SEEDS, help="how many seeds at most")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     chosen = [mutant for mutant in MUTANTS if options.only in mutant.name]
     corpus, caught = dict(load_corpus()), 0
-    attempt = partial(try_one, seeds=options.seeds, anew=options.hunt, keeps=options.keep)
-    with ProcessPoolExecutor(options.workers) as pool:
+    attempt = partial(try_one, options=options)
+    with ProcessPoolExecutor(options.workers, initializer=collect_by_hand) as pool:
         for mutant, found in zip(chosen, pool.map(attempt, chosen), strict=True):
             caught += found is not None
             print(f"{mutant.name:60} {found or 'NOT CAUGHT'}", flush=True)

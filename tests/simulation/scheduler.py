@@ -55,5 +55,8 @@ class SimSource:
         process = running()
         return process.world.chance.stream(f"random {process.number} {process.random.getrandbits(64)}")
 
+    def boot_id(self) -> str:
+        return f"boot {running().machine.boots}"
+
     def token_hex(self, n_bytes: int) -> str:
         return running().random.randbytes(n_bytes).hex()

@@ -67,6 +67,7 @@ class Trouble:
         for process in self.world.running_commands():
             self.world.kill(process)
         self.world.machine.disk.cut_power()
+        self.world.machine.boots += 1
         self.world.power_was_cut = True
         self.world.book.check_files()
 

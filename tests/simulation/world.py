@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tests.simulation.chance import Chance
     from tests.simulation.user import User
 
+MAX_ROWS_OF_SHORT_PAGES: Final = 10
 STEPS_AT_ONCE: Final = 1 << 30
 MAX_STEPS: Final = 60_000
 MAX_STEPS_A_ROW: Final = 3_000
@@ -263,7 +264,8 @@ def choose_pace(chance: Chance, options: Options) -> Pace:
         failing=rng.choice((0.0, 0.05, 0.3)),
         refusing=rng.choice((0.0, 0.05)),
         pairs=rng.choice((0.03, 0.03, 0.5)),
-        page_rows=rng.choice((3, 1000)),
+        # Pages of three rows for a log of hundreds would be most of what such a world does.
+        page_rows=rng.choice((3 if options.rows <= MAX_ROWS_OF_SHORT_PAGES else 20, 1000)),
         charges=rng.choice(("offered", "offered", "not offered")),
         log_allowed=rng.random() >= 0.05,
     )

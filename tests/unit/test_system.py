@@ -105,10 +105,18 @@ class Fixed:
     def token_hex(self, n_bytes: int) -> str:
         return "0f" * n_bytes
 
+    def boot_id(self) -> str:
+        return "boot"
+
 
 def test_a_source_replaces_time_and_chance_while_it_is_used() -> None:
     with system.use(Fixed()):
-        assert (system.monotonic(), system.wall(), system.token_hex(2)) == (1.0, 2.0, "0f0f")
+        assert (system.monotonic(), system.wall(), system.token_hex(2), system.boot_id()) == (
+            1.0,
+            2.0,
+            "0f0f",
+            "boot",
+        )
         assert system.new_random().random() == random.Random(3).random()
         assert new_identity() == new_identity()
     assert system.wall() > 2.0

@@ -31,6 +31,7 @@ class Book:
         self.generations_of: dict[str, list[Generation]] = {}
         self.by_url_name: dict[str, Generation] = {}
         self.known_generations: dict[str, None] = {}
+        self.completed: dict[str, None] = {}
         self.given_up: dict[str, None] = {}
         self.sent: dict[str, None] = {}
         self.moved_away: dict[str, None] = {}
@@ -68,6 +69,8 @@ class Book:
             self.key_of[after.correlation_id] = after.key
         if after.generation_id:
             self.known_generations[after.generation_id] = None
+        if after.completed_at is not None:
+            self.completed[after.generation_id] = None
         if after.state is State.DONE and (before is None or before.state is not State.DONE):
             self._check_saved(after)
 

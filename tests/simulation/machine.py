@@ -69,6 +69,7 @@ class Process:
         self.die_after: int | None = None
         self.interrupt_after: int | None = None
         self.interrupts = 0
+        self.ended_at = inf
 
     def start(self, main: Coroutine[Any, Any, Any]) -> None:
         self.main = self.loop.create_task(main, name="main")

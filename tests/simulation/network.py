@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 BASE_URL: Final = "https://api.example"
 TIMEOUT_S: Final = 60.0
+LOST_WITHIN_S: Final = 3.0
 
 
 class SimResponse:
@@ -231,13 +232,27 @@ class ApiSession:
         """A vendor that calls a generation completed first, and then something else for a while."""
         if kind == "error after completion" and not generation.flaps:
             generation.flaps, generation.errors_to_come = 1, 4
+            generation.told = now, self.process
             return Answer(200, URLLESS)
         if kind == "no url for minutes" and not generation.urlless_until:
             generation.urlless_until = now + 400.0
+        if generation.errors_to_come and self._was_lost(generation):
+            generation.told = now, self.process
+            return Answer(200, URLLESS)
         if generation.errors_to_come:
             generation.errors_to_come -= 1
             return Answer(200, FLAP)
         return Answer(200, URLLESS) if now < generation.urlless_until else None
+
+    def _was_lost(self, generation: Generation) -> bool:
+        """Whether a process was told of the completion and ended before a disk can have taken that.
+
+        Nobody knows it then; whoever contradicts it so consistently cannot be told from who says the truth.
+        """
+        if generation.told is None or generation.id in self.world.book.completed:
+            return False
+        told_at, process = generation.told
+        return process.ended_at - told_at < LOST_WITHIN_S
 
     async def _log(self, query: str, key: str) -> SimResponse:
         kind = self.world.chance.draw("log")

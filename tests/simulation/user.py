@@ -62,7 +62,9 @@ class User:
         chance, rows = self._chance, self._rows
         match kind:
             case "rows added":
-                rows += [(f"new-{len(rows)}-{i}", f"new {len(rows)} {i}") for i in range(chance.randrange(3))]
+                new = [(f"new-{len(rows)}-{i}", f"new {len(rows)} {i}") for i in range(chance.randrange(3))]
+                # Rows may have been removed since such an id was given, and none may be given twice.
+                rows += [row for row in new if row not in rows]
             case "rows removed" if len(rows) > 1:
                 del rows[chance.randrange(len(rows))]
             case "rows edited":

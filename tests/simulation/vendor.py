@@ -18,6 +18,7 @@ from tests.simulation.machine import EPOCH
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tests.simulation.machine import Process
     from tests.simulation.world import World
 
 MODEL: Final = "google/veo-3.1-i2v-fast"
@@ -55,6 +56,8 @@ class Generation:
     urlless: int = 0
     urlless_until: float = 0.0
     errors_to_come: int = 0
+    told: tuple[float, Process] | None = None
+    """When, and to which process, it was first called completed."""
 
     def is_over(self, now: float) -> bool:
         return now >= self.ends_at

@@ -219,6 +219,7 @@ class World:
         self.on_gone(process)
 
     def _tell_end(self, process: Process, code: int | None) -> None:
+        process.ended_at = self.now
         future = self._ended[process.number]
         if not future.done():
             future.set_result(code)

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.simulation.chance import CLUSTER_FAULTS, Chance, is_cluster_seed
-from tests.simulation.simulate import simulate
+from tests.simulation.simulate import Result, simulate
 
 ROOT = Path(__file__).parents[3]
-STORY_SEED = 42
+STORY_SEED = 20
 TELL = """
 from tests.simulation.simulate import simulate
 print('\\n'.join(simulate({seed}, cluster=True, told=True).story))
 """
 
 
+@functools.cache
+def first_telling() -> Result:
+    return simulate(STORY_SEED, cluster=True, told=True)
+
+
 def test_a_cluster_finishes_a_batch_and_breaks_no_rule() -> None:
-    result = next(result for seed in range(100) if (result := simulate(seed, cluster=True)).jobs >= 10)
+    result = first_telling()
     assert result.violation is None
+    assert result.jobs >= 10
     assert result.history.options.workers >= 2
 
 
 def test_a_clusters_seed_tells_the_same_story_twice_and_under_another_hash_seed() -> None:
-    here = simulate(STORY_SEED, cluster=True, told=True)
+    here = first_telling()
     assert len(here.story) > 100
-    assert {fault.point for fault in here.faults} & {"database", "message", "life"}
+    assert {fault.point for fault in here.faults} >= {"database", "message", "life", "step"}
     assert simulate(STORY_SEED, cluster=True, told=True).story == here.story
     told = subprocess.run(
         [sys.executable, "-c", TELL.format(seed=STORY_SEED)],

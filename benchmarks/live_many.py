@@ -25,8 +25,8 @@ from pipeline.manifest import load
 from pipeline.model import Artifact, Media, Record, State, Transition
 from pipeline.net.json_cache import write_json
 from pipeline.plan import make_plan
-from pipeline.results import CSV_NAME
-from pipeline.results.csv_rows import csv_bytes
+from pipeline.results.csv_writer import ResultsWriter
+from pipeline.storage import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,9 +71,16 @@ async def finish_rows(manifest: Path, output: Path, state: Path, count: int) -> 
         for start in range(0, count, STEPS_AT_ONCE):
             block = records[start : start + STEPS_AT_ONCE]
             await ledger.commit_many([step for record in block for step in _steps(record, output)])
-        (output / CSV_NAME).write_bytes(csv_bytes(await ledger.load()))
+        await _write_results(ledger, output)
         memory = {"runs": 0, "submissions": count, "at": COMMIT_TIME, "key_ids": []}
         write_json(state / "veobatch" / "ledgers" / f"{ledger.identity}.json", memory)
+
+
+async def _write_results(ledger: Ledger, output: Path) -> None:
+    writer = ResultsWriter(LocalStore(output), title="many", manifest="many", ledger=ledger)
+    records = await ledger.load()
+    await writer.begin(records)
+    await writer.finish(records)
 
 
 def _steps(record: Record, output: Path) -> Iterator[Transition]:

@@ -10,7 +10,6 @@ import csv
 import io
 import math
 import re
-import zlib
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,11 +20,13 @@ from pipeline.manifest.jobs import take_seed
 from pipeline.manifest.local_files import image_sha256
 from pipeline.model import MAYBE_PAID_STATES, Record, State
 from pipeline.plan import has_money_in_it
-from pipeline.results.row_blocks import RowBlocks
+from pipeline.results.row_blocks import RowBlocks, pack, unpack
 
 if TYPE_CHECKING:
     from _csv import Writer as CsvWriter
     from collections.abc import Iterable, Mapping, Sequence
+
+    from pipeline.results.block_cache import BlockCache
 
 COLUMNS: Final[tuple[str, ...]] = (
     "id",
@@ -101,22 +102,21 @@ def csv_bytes(records: Sequence[Record], *, sandbox: bool = False) -> bytes:
 class CsvTable:
     """The CSV of rows that change here and there: what has not changed since the last time is kept."""
 
-    def __init__(self, *, sandbox: bool = False) -> None:
+    def __init__(self, *, sandbox: bool = False, cache: BlockCache | None = None) -> None:
         self._sandbox = sandbox
-        self._blocks = RowBlocks(self._packed)
+        self._blocks = RowBlocks(cache.kept("csv", self._packed) if cache else self._packed)
 
     def to_bytes(self, records: Sequence[Record]) -> bytes:
         """Return what `write_rows` writes, as UTF-8 without a byte order mark."""
-        head = io.StringIO(newline="")
-        _csv_writer(head).writerow(COLUMNS)
-        blocks = self._blocks.each(visible_records(records))
-        return b"".join([head.getvalue().encode(), *map(zlib.decompress, blocks)])
+        data = io.BytesIO()
+        data.write(",".join(COLUMNS).encode() + b"\n")
+        data.writelines(map(unpack, self._blocks.each(visible_records(records))))
+        return data.getvalue()  # no copy, unlike joining the blocks: 50 MB for 100,000 rows
 
-    def _packed(self, rows: Sequence[Record]) -> bytes:
-        # A tenth of the size, and unpacked in a tenth of the time that it takes to write it.
+    def _packed(self, rows: Sequence[Record]) -> str:
         text = io.StringIO(newline="")
         _write_visible(rows, text, self._sandbox)
-        return zlib.compress(text.getvalue().encode(), 1)
+        return pack(text.getvalue())
 
 
 def _write_visible(rows: Sequence[Record], file: TextIO, sandbox: bool) -> None:

@@ -13,6 +13,7 @@ import anyio
 from pipeline import system
 from pipeline.errors import LedgerError, StoreError, UsageError
 from pipeline.results import CSV_NAME, PICKS_PAGE_NAME, REPORT_NAME, csv_rows, is_our_page
+from pipeline.results.block_cache import BLOCKS_NAME, BlockCache
 from pipeline.results.picks import PicksFolder, chosen_clips, client_record, pick_paths, with_picks
 from pipeline.results.row_blocks import RowBlocks
 from pipeline.storage import LocalStore
@@ -61,7 +62,8 @@ class ResultsWriter:
         self._manifest = manifest
         self._dirty = True
         self._first_delay_s = 0.0
-        self._table = csv_rows.CsvTable(sandbox=sandbox)
+        self._cache = BlockCache()
+        self._table = csv_rows.CsvTable(sandbox=sandbox, cache=self._cache)
         self._page_blocks: RowBlocks[str] | None = None
 
     def on_transition(self, before: Record, after: Record) -> None:
@@ -78,14 +80,21 @@ class ResultsWriter:
             if self._dirty:
                 self._dirty = False
                 await self._try_write_csv(records())
-            await anyio.sleep(max(MIN_REWRITE_INTERVAL_S, REWRITE_COST_FACTOR * (system.monotonic() - began)))
+            cost_s = system.monotonic() - began
             # Creates are on their way by now, and the end of the run waits for the page.
             await self._prepare_page(records())
+            await anyio.sleep(max(MIN_REWRITE_INTERVAL_S, REWRITE_COST_FACTOR * cost_s))
+
+    def _load_page(self) -> RowBlocks[str]:
+        from pipeline.results import report
+
+        report.load_templates()
+        return RowBlocks(self._cache.kept("page", report.page_data.pack_rows))
 
     async def _prepare_page(self, records: Sequence[Record]) -> None:
         """Load what the page is made of and, for a large batch, make the blocks whose rows have all ended."""
         if self._page_blocks is None:
-            self._page_blocks = await anyio.to_thread.run_sync(_load_page)
+            self._page_blocks = await anyio.to_thread.run_sync(self._load_page)
         if len(records) > LARGE_BATCH_ROWS:
             ended = self._page_blocks.each_ended(csv_rows.visible_records(records))
             while await anyio.to_thread.run_sync(next, ended, None) is not None:
@@ -101,8 +110,10 @@ class ResultsWriter:
             await self.write_csv(records)
             return
         self._first_delay_s = MIN_REWRITE_INTERVAL_S
-        last = await self._store.read_bytes(CSV_NAME) or csv_rows.csv_bytes([], sandbox=self._sandbox)
-        await self._store.write_bytes(CSV_NAME, last, durable=False)
+        if not await self._store.write_again(CSV_NAME):
+            empty = csv_rows.csv_bytes([], sandbox=self._sandbox)
+            await self._store.write_bytes(CSV_NAME, empty, durable=False)
+        self._cache.open(self._store.resolve(BLOCKS_NAME), sandbox=self._sandbox)
 
     async def write_csv(self, records: Sequence[Record]) -> None:
         """Write the CSV. Raises `StoreError`: an output that does not take it takes no video either."""
@@ -138,6 +149,7 @@ class ResultsWriter:
         def render_page() -> bytes:
             from pipeline.results import report
 
+            self._page_blocks = self._page_blocks or self._load_page()
             return report.render(
                 records,
                 title=self._title,
@@ -157,6 +169,7 @@ class ResultsWriter:
             )
         except StoreError:
             return False
+        await anyio.to_thread.run_sync(self._cache.save)
         return picks_ready
 
     async def _update_picks(self, records: Sequence[Record]) -> bool:
@@ -199,10 +212,3 @@ class ResultsWriter:
                 await self._store.write_bytes(name, page.encode(), durable=False)
                 return name
         raise AssertionError("there is always another name")
-
-
-def _load_page() -> RowBlocks[str]:
-    from pipeline.results import report
-
-    report.load_templates()
-    return RowBlocks(report.page_data.pack_rows)

@@ -190,7 +190,7 @@ def replace_over(source: Path, target: Path) -> None:
 def replace_file(path: Path, data: bytes, durable: bool) -> None:
     """Put `data` under `path` at once: readers see the old bytes or the new ones, never a mixture."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{_temporary_prefix()}-{threading.get_ident()}{PART_SUFFIX}")
+    temporary = temporary_beside(path)
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -206,10 +206,15 @@ def replace_file(path: Path, data: bytes, durable: bool) -> None:
         sync_folder(path.parent)
 
 
+def temporary_beside(path: Path) -> Path:
+    """Return where to prepare what is to be put under `path`; if we die, it counts as a leftover."""
+    return path.with_name(f"{_temporary_prefix()}-{threading.get_ident()}{PART_SUFFIX}")
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Put the file `source` under `target` too, at once: a hard link, or a copy where there are none."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{_temporary_prefix()}-{threading.get_ident()}{PART_SUFFIX}")
+    temporary = temporary_beside(target)
     temporary.unlink(missing_ok=True)
     try:
         try:

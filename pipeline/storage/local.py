@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -49,6 +50,13 @@ class LocalStore:
 
     async def write_bytes(self, path: str, data: bytes, *, durable: bool = True) -> None:
         await self.run_in_thread(lambda: self._replace(self.resolve(path), data, durable))
+
+    async def write_again(self, path: str) -> bool:
+        """Replace a file by a copy of itself, if it is there; return whether it is.
+
+        Shows, without holding its bytes, that it can be replaced and that there is room.
+        """
+        return await self.run_in_thread(lambda: self._copy_over(self.resolve(path)))
 
     async def write_new(self, path: str, data: bytes, *, replaces: bool) -> str:
         return await self.run_in_thread(lambda: self._write_new(path, data, replaces))
@@ -144,6 +152,17 @@ class LocalStore:
             self._swept.add(path.parent)
             files.remove_leftovers(path.parent)
         files.replace_file(path, data, durable)
+
+    def _copy_over(self, path: Path) -> bool:
+        if not path.exists():
+            return False
+        temporary = files.temporary_beside(path)
+        try:
+            shutil.copyfile(path, temporary)
+            files.replace_over(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return True
 
     def _write_new(self, path: str, data: bytes, replaces: bool) -> str:
         for name in candidate_names(path):

@@ -338,6 +338,26 @@ async def test_a_large_batch_does_not_wait_for_its_csv_at_the_start(
         tasks.cancel_scope.cancel()
 
 
+async def test_a_large_batch_ends_with_the_blocks_of_its_last_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.results.csv_writer.LARGE_BATCH_ROWS", 0)
+    rows = [record(State.FAILED)]
+
+    async def run() -> bytes:
+        projector = ResultsWriter(LocalStore(tmp_path), title="night", manifest="night.yaml")
+        await projector.begin(rows)
+        assert await projector.finish(rows)
+        return (tmp_path / "results.csv").read_bytes()
+
+    first, blocks = await run(), tmp_path / ".blocks.json"
+    written_at = blocks.stat().st_mtime_ns
+    assert await run() == first
+    assert blocks.stat().st_mtime_ns == written_at
+    rows[0] = rows[0].evolve(polls=77)
+    assert b"77" in await run()
+
+
 async def test_a_projector_whose_disk_is_full_goes_on_and_says_so_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
@@ -162,6 +163,7 @@ def _installed(seed: int) -> Iterator[ExitStack]:
             (pipeline.storage.local_staging, "aiofiles", posix.SimAiofiles()),
             (pipeline.storage.files, "os", fake_os),
             (pipeline.storage.files, "_host_tag", lambda: "machine1"),
+            (pipeline.storage.files, "threading", SimpleNamespace(get_ident=lambda: 1)),
             (examine, "Path", posix.SimPath),
             (anyio.to_thread, "run_sync", _run_sync),
             (pipeline.batch.ledger_memory, "memory_path", PurePosixPath),

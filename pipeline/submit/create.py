@@ -159,12 +159,13 @@ class Submitter:
     async def _commit_intent(self, record: Record, submitting: Record) -> Record:
         """Make the intent durable. One that had to wait for the ledger is dated anew before anything leaves.
 
-        The absence of a create from the vendor's log is a proof some time after `submitted_at`.
+        The absence of a create from the vendor's log is a proof some time after `vendor_sent_at`.
         """
         submitting = await self._ledger.commit(record, submitting)
         # A submission that seems older than it is would be proven absent too soon.
         while self._wall() - (submitting.submitted_at or 0.0) > MAX_INTENT_AGE_S:
-            submitting = await self._ledger.commit(submitting, submitting.evolve(submitted_at=self._wall()))
+            dated = submitting.evolve(submitted_at=self._wall(), vendor_sent_at=self._api.vendor_now())
+            submitting = await self._ledger.commit(submitting, dated)
         return submitting
 
     @contextmanager

@@ -181,7 +181,7 @@ async def test_generation_of_another_row_is_a_doubt_in_every_process(tmp_path: P
 
 
 async def test_submission_delayed_by_ledger_is_redated_before_create(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Absence from the vendor's log is reckoned from that date: it must not lie before the create."""
     moments = iter([1000.0, 4000.0, 4000.0, 4001.0])
@@ -189,12 +189,15 @@ async def test_submission_delayed_by_ledger_is_redated_before_create(
         row = record()
         await ledger.add([row])
         vendor = FakeApi(ledger, Accepted("g", STATUS))
+        by_vendor = iter([100.0, 3100.0])
+        monkeypatch.setattr(vendor, "vendor_now", lambda: next(by_vendor))
         after, _ = await Submitter(vendor, ledger, wall=lambda: next(moments, 4002.0)).submit(
             row, None, row.body
         )
         [seen] = vendor.records_seen
         assert seen is not None
         assert (seen.state, seen.submission_no, seen.submitted_at) == (State.SUBMITTING, 1, 4000.0)
+        assert seen.vendor_sent_at == 3100.0
         assert await ledger.get(row.key) == after
 
 

@@ -96,9 +96,9 @@ def measure(rows: int, seconds: float) -> dict[str, Any]:
 def _interval_s(rows: int) -> float:
     """Return an interval with some `POLLS_PER_S`: of many rows the first round lasts longer than we measure.
 
-    Few are polled many times, and more and more seldom since none ends: some six intervals apart.
+    Few are polled many times, and more and more seldom since none ends: some five intervals apart.
     """
-    return rows / POLLS_PER_S if rows > 20_000 else rows / POLLS_PER_S / 6.5
+    return rows / POLLS_PER_S if rows > 20_000 else rows / POLLS_PER_S / 5.3
 
 
 def _window(server: BenchmarkServer, command: VeobatchProcess, csv: Path, seconds: float) -> dict[str, float]:

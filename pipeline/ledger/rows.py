@@ -99,6 +99,9 @@ _INTERNED_COLUMNS: Final = tuple(
         ("id", "model", "manifest_image", "prompt", "file_stem", "pick", "key_id", "api_url", "request_id"),
     )
 )
+_SHARED_SUMS: Final = tuple(
+    map(_PLAIN_FIELDS.index, ("reserved_usd", "usd_spent", "credits_used", "earlier_usd"))
+)
 
 _STATE_BY_VALUE: Final = {state.value: state for state in State}
 
@@ -141,7 +144,7 @@ def _origin_row(artifact: Artifact) -> Row:
 def _media_row(media: Media) -> Row:
     return (
         media.duration_s, media.width, media.height, media.fps, media.has_audio,
-        media.video_codec, media.audio_codec, json.dumps(media.warnings),
+        media.video_codec, media.audio_codec, json.dumps(media.warnings) if media.warnings else "[]",
     )  # fmt: skip
 
 
@@ -160,6 +163,7 @@ def to_records(rows: Iterable[Sequence[Any]]) -> Iterator[Record]:
     """Make records of rows of `JOB_COLUMNS` + `STATE_COLUMNS`; what many rows share is kept once."""
     interned: dict[str, str] = {}
     intern = interned.setdefault
+    sums: dict[float | None, float | None] = {}
     media: dict[Row, Media | None] = {}
     n_plain, n_failure = len(_PLAIN_FIELDS), len(_PLAIN_FIELDS) + len(_FAILURE_COLUMNS)
     for row in rows:
@@ -167,6 +171,8 @@ def to_records(rows: Iterable[Sequence[Any]]) -> Iterator[Record]:
         values[_N_JOB_COLUMNS] = _STATE_BY_VALUE[values[_N_JOB_COLUMNS]]
         for index in _INTERNED_COLUMNS:
             values[index] = intern(values[index], values[index])
+        for index in _SHARED_SUMS:
+            values[index] = sums.setdefault(values[index], values[index])
         values += (_failure(row[n_plain:n_failure]), _artifact(row[n_failure:], media))
         yield Record(*values)
 

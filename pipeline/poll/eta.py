@@ -90,7 +90,7 @@ class EtaEstimator:
         self._learner = learner
         self._started_at = wall()
         self._render_times: dict[str, _RenderTimes] = {}
-        self._rendering: dict[str, tuple[str, float]] = {}
+        self._rendering: dict[str, dict[str, float]] = {}
         self._queued: dict[str, str] = {}
         self._queued_counts: Counter[str] = Counter()
         self._ready: set[str] = set()
@@ -133,15 +133,17 @@ class EtaEstimator:
 
     def _track(self, record: Record) -> None:
         key = record.key
-        known = self._rendering.pop(key, ("", 0.0))[0]
+        known = next(
+            (kind for kind, begun in self._rendering.items() if begun.pop(key, None) is not None), ""
+        )
         if key in self._queued:
             known = self._queued.pop(key)
             self._queued_counts[known] -= 1
         self._ready.discard(key)
         self._in_doubt.discard(key)
         if record.state is State.GENERATING and record.submitted_at is not None:
-            self._rendering[key] = (known or self._duration_key(record), record.submitted_at)
-            self._peak_in_flight = max(self._peak_in_flight, len(self._rendering))
+            self._rendering.setdefault(known or self._duration_key(record), {})[key] = record.submitted_at
+            self._peak_in_flight = max(self._peak_in_flight, sum(map(len, self._rendering.values())))
         elif record.state is State.READY:
             self._ready.add(key)
         elif record.state is State.IN_DOUBT:
@@ -175,7 +177,7 @@ class EtaEstimator:
 
     def _estimate(self, now: float) -> float | None:
         waiting = 0 if self._stopped else len(self._queued)
-        if not self._rendering and not waiting:
+        if not any(self._rendering.values()) and not waiting:
             if self._in_doubt:  # the vendor's log decides how long those take
                 return None
             return (self._download_s or None) if self._ready else 0.0
@@ -184,12 +186,17 @@ class EtaEstimator:
             return None
         slots = max(1, min(self._concurrency, self._peak_in_flight)) if waiting else 1
         pending = [(spreads[kind], count) for kind, count in self._queued_counts.items() if count and waiting]
-        ages = [(spreads[kind], now - at) for kind, at in self._rendering.values()]
+        started_after = float("-inf")
         if now - self._started_at < _STALE_GRACE_INTERVALS * self._interval_s:
-            stale_before = self._started_at - _STALE_FACTOR * max(
-                spread.longest_s for spread in spreads.values()
-            )
-            ages = [(spreads[kind], now - at) for kind, at in self._rendering.values() if at > stale_before]
+            longest_s = max(spread.longest_s for spread in spreads.values())
+            started_after = self._started_at - _STALE_FACTOR * longest_s
+        rendering = self._rendering.items()
+        ages = [
+            (spreads[kind], now - at)
+            for kind, begun in rendering
+            for at in begun.values()
+            if at > started_after
+        ]
         return time_left_s(ages, pending, slots) + self._download_s
 
     def _spreads(self, now: float) -> dict[str, DurationDistribution]:
@@ -200,9 +207,8 @@ class EtaEstimator:
         if not any(times.observed or times.cached for times in self._render_times.values()):
             return {}
         running: dict[str, list[float]] = {kind: [] for kind in self._render_times}
-        for kind, at in self._rendering.values():
-            if at >= self._started_at:
-                running[kind].append(now - at)
+        for kind, begun in self._rendering.items():
+            running[kind] = [now - at for at in begun.values() if at >= self._started_at]
         return {
             kind: fit_distribution(times.observed, running[kind], self._expected_s(kind), times.cached)
             for kind, times in self._render_times.items()

@@ -232,11 +232,13 @@ def link_or_copy(source: Path, target: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that dead processes of this machine left in `folder`."""
     mark = f".{_host_tag()}-"
-    with contextlib.suppress(OSError):
-        for path in folder.glob(f"{mark}*{PART_SUFFIX}"):
-            pid = path.name.removeprefix(mark).partition("-")[0]
-            if pid.isdigit() and not _is_alive(int(pid)):
-                path.unlink()
+    # No glob: among 100,000 files that takes most of a second.
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.name.startswith(mark)]
+        for name in names:
+            pid = name.removeprefix(mark).partition("-")[0]
+            if name.endswith(PART_SUFFIX) and pid.isdigit() and not _is_alive(int(pid)):
+                folder.joinpath(name).unlink()
 
 
 def _temporary_prefix() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -63,13 +64,16 @@ def test_a_row_holds_nothing_but_what_drivers_take_straight(record: Record) -> N
     assert {type(value) for value in row} <= {str, int, float, bool, type(None)}
 
 
-def test_texts_that_rows_share_are_kept_once() -> None:
+def test_texts_and_prices_that_rows_share_are_kept_once() -> None:
     made = [Record(f"k{n}", f"k{n}", "f", n, "m" * n, "b", "https://e/i", "prompt") for n in (3, 3)]
+    made = [replace(record, reserved_usd=float("0.6"), usd_spent=float("0.5")) for record in made]
     a, b = rows.to_records(
         [tuple(str(v)[:] if isinstance(v, str) else v for v in _row(record)) for record in made]
     )
     assert a.model is b.model
     assert a.prompt is b.prompt
+    assert a.reserved_usd is b.reserved_usd
+    assert a.usd_spent is b.usd_spent
 
 
 def _row(record: Record) -> rows.Row:

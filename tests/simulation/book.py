@@ -33,6 +33,7 @@ class Book:
         self.known_generations: dict[str, None] = {}
         self.completed: dict[str, None] = {}
         self.given_up: dict[str, None] = {}
+        self.intended_at: dict[str, float] = {}
         self.sent: dict[str, None] = {}
         self.moved_away: dict[str, None] = {}
         self.commits = 0
@@ -44,6 +45,7 @@ class Book:
         for record in self.records.values():
             if record.correlation_id:
                 self.key_of[record.correlation_id] = record.key
+                self.intended_at.setdefault(record.correlation_id, self.world.now)
             if record.generation_id:
                 self.known_generations[record.generation_id] = None
 
@@ -67,6 +69,7 @@ class Book:
             self.world.violated("an illegal transition", f"{before.state} -> {after.state}")
         if after.state is State.SUBMITTING:
             self.key_of[after.correlation_id] = after.key
+            self.intended_at.setdefault(after.correlation_id, self.world.now)
         if after.generation_id:
             self.known_generations[after.generation_id] = None
         if after.completed_at is not None:

@@ -119,6 +119,10 @@ DOUBTS: Final = ("reset before acceptance", "silence before acceptance", "502 af
 
 FOCUSED_SHARE: Final = 0.5
 
+LOG_STOPS: Final = "log stands still"
+NO_CHARGES: Final = "404"
+"""Where the log may stop, no call for the charges says that there is none: the proof needs one of them."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Fault:
@@ -209,7 +213,10 @@ class Chance:
     def _table(self, point: str) -> tuple[float, tuple[str, ...]]:
         found = self._tables.get(point)
         if found is None:
-            found = self._tables[point] = self._few(point) if self.focus else self._many(point)
+            rate, kinds = self._few(point) if self.focus else self._many(point)
+            if point == "transactions" and LOG_STOPS in self.kinds("life"):
+                kinds = tuple(kind for kind in kinds if kind != NO_CHARGES)
+            found = self._tables[point] = rate if kinds else 0.0, kinds
         return found
 
     def _many(self, point: str) -> tuple[float, tuple[str, ...]]:

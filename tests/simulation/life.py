@@ -10,6 +10,7 @@ import functools
 from typing import TYPE_CHECKING, Final
 
 from pipeline.model import State
+from pipeline.reconcile.evidence import RETENTION_SAFE_S
 from tests.simulation.command import DONE, FAILED
 from tests.simulation.user import FIRST_KEY, SECOND_KEY, User
 
@@ -78,15 +79,31 @@ async def _come_home(world: World, user: User) -> None:
         if code == DONE or (code == FAILED and number >= 3):
             break
         await asyncio.sleep(700.0)
-    if code not in (DONE, FAILED) and not _may_stay_open(world):
+    if code not in (DONE, FAILED) and not _may_stay_open(world, user):
         open_rows = [f"{r.id} {r.state}" for r in world.book.records.values() if r.state is not State.DONE]
         world.violated("the batch does not end", f"exit {code}: {', '.join(open_rows[:5])}")
     world.book.check_nothing_left()
 
 
-def _may_stay_open(world: World) -> bool:
+def _may_stay_open(world: World, user: User) -> bool:
     """Whether rows may stay for the user to decide on: a budget is used up, or no source settles a doubt."""
-    pace = world.vendor.pace
-    in_doubt = any(record.state is State.IN_DOUBT for record in world.book.records.values())
-    settled_by_user = not pace.log_allowed or (pace.charges == "not offered" and in_doubt)
-    return world.options.max_cost is not None or settled_by_user
+    return (
+        world.options.max_cost is not None or not world.vendor.pace.log_allowed or _keeps_a_doubt(world, user)
+    )
+
+
+def _keeps_a_doubt(world: World, user: User) -> bool:
+    """Whether a doubt stays that nothing can settle but a row submitted after it, or the user.
+
+    The charges may not be offered, may be kept for less long than the row has waited, or may show what the
+    user gave up under another key, in whose log alone it has a row.
+    """
+    book = world.book
+    in_doubt = [record for record in book.records.values() if record.state is State.IN_DOUBT]
+    of_another_key = user.rotated and bool(book.given_up)
+    return any(
+        world.vendor.pace.charges == "not offered"
+        or of_another_key
+        or world.now - book.intended_at[record.correlation_id] >= RETENTION_SAFE_S
+        for record in in_doubt
+    )

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.chance import FAULTS, Chance
+from tests.simulation.chance import FAULTS, LOG_STOPS, NO_CHARGES, Chance
 from tests.simulation.history import CORPUS as CORPUS_FILE
 from tests.simulation.history import load_corpus
 from tests.simulation.mutant_list import MUTANTS
 from tests.simulation.mutants import applied
 from tests.simulation.shrink import shrink
 from tests.simulation.simulate import replay, simulate
+from tests.simulation.world import choose_options, choose_pace
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,6 +85,24 @@ def test_leaving_out_a_fault_moves_no_other() -> None:
 def test_every_kind_of_fault_is_chosen_by_some_seed() -> None:
     chosen = {(point, kind) for seed in range(40) for point in FAULTS for kind in Chance(seed).kinds(point)}
     assert chosen == {(point, kind) for point, kinds in FAULTS.items() for kind in kinds}
+
+
+@pytest.mark.parametrize("seed", [30000057, 30000122, 30000549])
+def test_what_no_source_settles_is_the_users_to_decide(seed: int) -> None:
+    """Charged for what was given up under another key; a log that stopped and no charges; a doubt of days."""
+    assert simulate(seed).violation is None
+
+
+def test_no_world_has_a_log_that_stops_and_no_charges() -> None:
+    """Nothing could tell such a log from a create that was never accepted."""
+    chances = [Chance(seed) for seed in range(200)]
+    stops = [chance for chance in chances if LOG_STOPS in chance.kinds("life")]
+    others = [chance for chance in chances if chance not in stops]
+    lacking = [c for c in others if choose_pace(c, choose_options(c)).charges == "not offered"]
+    assert stops
+    assert lacking
+    assert {choose_pace(chance, choose_options(chance)).charges for chance in stops} == {"offered"}
+    assert not any(NO_CHARGES in chance.kinds("transactions") for chance in stops)
 
 
 def test_the_shrinker_drops_what_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.simulation import scheduler
 from tests.simulation.book import Book
+from tests.simulation.chance import LOG_STOPS
 from tests.simulation.command import run_command
 from tests.simulation.history import Options
 from tests.simulation.ledger import statements
@@ -257,7 +258,7 @@ def choose_pace(chance: Chance, options: Options) -> Pace:
     """Return a vendor whose renderings and log are as fast as `reconcile_after` allows for."""
     rng = chance.stream("pace")
     longest_s = rng.choice((15.0, 15.0, 60.0, 0.6 * options.reconcile_after))
-    return Pace(
+    pace = Pace(
         shortest_s=5.0,
         longest_s=longest_s,
         log_lag_s=rng.choice((1.0, 0.3 * options.reconcile_after)),
@@ -270,3 +271,5 @@ def choose_pace(chance: Chance, options: Options) -> Pace:
         charges=rng.choice(("offered", "offered", "not offered")),
         log_allowed=rng.random() >= 0.05,
     )
+    # Without a second source nothing could tell that a log has stopped (`docs/explanation/paid-once.md`).
+    return replace(pace, charges="offered") if LOG_STOPS in chance.kinds("life") else pace

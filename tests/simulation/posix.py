@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fnmatch
 import io
 import os
 from contextlib import contextmanager
@@ -82,11 +81,6 @@ class SimPath(PurePosixPath):
             file.write(data.encode(encoding))
         return len(data)
 
-    def glob(self, pattern: str) -> Iterator[SimPath]:
-        found = [path for path in disk().names if path.rpartition("/")[0] == str(self)]
-        names = fnmatch.filter([path.rpartition("/")[2] for path in found], pattern)
-        return (self / name for name in names)
-
     @contextmanager
     def open(self, mode: str = "r", buffering: int = -1) -> Iterator[Any]:
         """Open for reading, as a file of its bytes now, or for writing from the start."""
@@ -152,6 +146,12 @@ class SimOs:
     def pread(self, fd: int, count: int, offset: int) -> bytes:
         disk().touch("")
         return bytes(_opened(fd).inode.data[offset : offset + count])
+
+    @contextmanager
+    def scandir(self, path: object) -> Iterator[Iterator[SimpleNamespace]]:
+        """Yield the files of a folder, each with its name."""
+        found = [name.rpartition("/") for name in disk().names]
+        yield (SimpleNamespace(name=name) for folder, _, name in found if folder == str(path))
 
     def getpid(self) -> int:
         return scheduler.running().pid

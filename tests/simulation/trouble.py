@@ -156,6 +156,8 @@ class Trouble:
         elif not self.world.running_commands() and self._is_remembered():
             machine.database, self._backup = new_database(self._backup), b""
             self.world.forgetful = True
+            # A create's answer with another row's id is noticed by who has that id, which is forgotten, too.
+            self.world.book.known_generations.clear()
             self.world.book.reload_from(machine.database, statements().load)
 
     def _is_remembered(self) -> bool:

@@ -6,9 +6,9 @@ JOB    ?= jobs/quick.yaml
 LIVE   ?=
 SECONDS ?= 300
 ARGS   ?=
-# Four workers for two cores, since many tests wait for other processes; two for unit tests, which compute.
+# Six workers for two cores, since many tests wait for other processes; two for unit tests, which compute.
 # Groups share a Ray, a Chromium, a wheel.
-PARALLEL   := -n $${TEST_WORKERS:-4} --dist loadgroup
+PARALLEL   := -n $${TEST_WORKERS:-6} --dist loadgroup
 # Compiled tests are kept even where the environment says otherwise: compiling takes longer than collecting.
 PYTEST     := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q $(PARALLEL)
 CORE_VENV  ?= $(VENV)-core

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import marshal
+import os
 from contextlib import suppress
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
     from pipeline.model import Record
 
-BLOCKS_NAME: Final = ".blocks.json"
+BLOCKS_NAME: Final = ".veobatch.blocks"
+_MAGIC: Final = b"veobatch blocks "
+_HEAD_BYTES: Final = len(_MAGIC) + 65
 _MAKERS: Final = ("results/csv_rows.py", "results/report/page_data.py")
 
 
@@ -69,15 +72,18 @@ class BlockCache:
             return
         body = json.dumps(dict(self._current.values())).encode()
         with suppress(OSError):
-            replace_file(self._path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body, durable=False)
+            replace_file(self._path, _head_of(body) + body, durable=False)
         self._grown = False
 
     def _read(self, path: Path) -> None:
         self._layout = _layout(self._sandbox)
-        with suppress(OSError, ValueError):
-            head, _, body = path.read_bytes().partition(b"\n")
-            if head.decode() == hashlib.sha256(body).hexdigest():
-                self._last = json.loads(body)
+        data = _bytes_of_ours(path)
+        if data is None:
+            self._path = None  # somebody else's file is neither read nor replaced
+            return
+        head, body = data[:_HEAD_BYTES], data[_HEAD_BYTES:]
+        if head == _head_of(body):
+            self._last = json.loads(body)
 
     def _digest(self, rows: Sequence[Record]) -> str:
         known = self._digests.get(rows[0].key)
@@ -87,6 +93,21 @@ class BlockCache:
             data = marshal.dumps((self._layout, values), 2)
             known = self._digests[rows[0].key] = (rows, hashlib.sha256(data).hexdigest())
         return known[1]
+
+
+def _bytes_of_ours(path: Path) -> bytes | None:
+    """Return what an earlier run left at `path`, nothing for an empty place, None for what is not ours."""
+    if not os.path.lexists(path):
+        return b""
+    try:
+        data = path.read_bytes() if path.is_file() else None
+    except OSError:
+        return None
+    return data if (data is not None and data.startswith(_MAGIC)) or data == b"" else None
+
+
+def _head_of(body: bytes) -> bytes:
+    return _MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n"
 
 
 def _layout(sandbox: bool) -> str:

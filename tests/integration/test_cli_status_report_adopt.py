@@ -350,7 +350,7 @@ async def test_a_large_batch_ends_with_the_blocks_of_its_last_run(
         assert await projector.finish(rows)
         return (tmp_path / "results.csv").read_bytes()
 
-    first, blocks = await run(), tmp_path / ".blocks.json"
+    first, blocks = await run(), tmp_path / ".veobatch.blocks"
     written_at = blocks.stat().st_mtime_ns
     assert await run() == first
     assert blocks.stat().st_mtime_ns == written_at

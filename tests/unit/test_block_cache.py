@@ -66,7 +66,7 @@ def test_rows_that_have_not_ended_are_not_kept(tmp_path: Path) -> None:
     assert not (tmp_path / "blocks").exists()
 
 
-@pytest.mark.parametrize("damage", [b"", b"[]", b"\xff\n{}", None])
+@pytest.mark.parametrize("damage", [b"", b"veobatch blocks []", b"veobatch blocks \xff\n{}", None])
 def test_a_damaged_file_counts_as_absent(tmp_path: Path, damage: bytes | None) -> None:
     path = tmp_path / "blocks"
     cached(path, ids, ROWS)
@@ -97,3 +97,13 @@ def test_without_a_file_nothing_is_kept(tmp_path: Path) -> None:
     assert [cache.kept("a", ids)(ROWS), cache.kept("a", made_anew)(ROWS)] == [ids(ROWS), "anew"]
     cache.save()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_the_users_is_neither_read_nor_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "blocks"
+    for theirs in (b"notes of mine", b"[]", b"\xff\n{}"):
+        path.write_bytes(theirs)
+        assert cached(path, ids, ROWS) == ids(ROWS)
+        assert path.read_bytes() == theirs
+    (tmp_path / "folder").mkdir()
+    assert cached(tmp_path / "folder", ids, ROWS) == ids(ROWS)

@@ -94,8 +94,8 @@ class Conflict(VeobatchError):
 
 
 class GenerationTaken(Conflict):
-    """The generation is another row's: two rows must not share one clip, and one of them was billed."""
+    """The generation is another create's: two must not share one clip, since each was billed."""
 
     def __init__(self, key: str, generation_id: str) -> None:
-        super().__init__(key, f"generation {generation_id} is or was another row's")
+        super().__init__(key, f"generation {generation_id} is another create's")
         self.generation_id = generation_id

@@ -171,7 +171,7 @@ class LedgerBackend(ABC):
 
     def _add_all(self, cursor: Cursor, new: Iterable[rows.Row], records: Sequence[Record]) -> None:
         cursor.executemany(self.sql.record_add, new)
-        claim_generations(cursor, self.sql, self.batch, [(r.generation_id, r.key) for r in records])
+        claim_generations(cursor, self.sql, self.batch, [(r.generation_id, r.key, 0) for r in records])
         self._put_entries(cursor, [entry for record in records for entry in spending.entries_of(record)])
 
     def _is_stored(self, record: Record, error: Exception) -> bool:

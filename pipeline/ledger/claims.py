@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from pipeline.ledger.sql import Statements
 
 
-def claim_generations(cursor: Cursor, sql: Statements, batch: str, named: Iterable[tuple[str, str]]) -> bool:
-    """Claim generations for rows, by (generation id or "", key); return whether none is another row's.
+def claim_generations(
+    cursor: Cursor, sql: Statements, batch: str, named: Iterable[tuple[str, str, int]]
+) -> bool:
+    """Claim generations for rows, by (generation id or "", key, submission); return whether all are theirs.
 
-    A claim outlives its row's interest: a generation that was given up is no other row's either.
+    A claim outlives its row's interest: a generation that was given up is no other row's either, and none of
+    a later submission of the same row. Submission 0 stands for any.
     """
-    claims = [rows.sanitized((batch, generation, key)) for generation, key in named if generation]
+    claims = [rows.sanitized((batch, *claim)) for claim in named if claim[0]]
     if claims:
         cursor.executemany(sql.generation_claim, claims)
     return not claims or cursor.rowcount == len(claims)

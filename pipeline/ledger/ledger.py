@@ -151,7 +151,7 @@ class Ledger:
 
         Position and line are not written: only `set_positions` changes them.
         Raises `Conflict` when someone else has changed it, its subclass `GenerationTaken` when the generation
-        that it names is another row's, `IllegalTransition` for a transition that is not allowed and
+        that it names is another create's, `IllegalTransition` for a transition that is not allowed and
         `ValueError` for one that is not from one version of a record to its next.
         """
         [outcome] = await self._require_writer().commit([self._prepare(before, after)])
@@ -242,9 +242,11 @@ class Ledger:
         entry = spending_change(before, after)
         entry_row = None if entry is None else to_row(entry)
         update_sql = full_sql if content_changed else state_sql
-        claim = after.generation_id if after.generation_id != before.generation_id else ""
+        claimed = after.generation_id if after.generation_id != before.generation_id else ""
+        # Only the answer to a create may name what an earlier one bought: the log goes by correlation ids.
+        claim = claimed, after.key, after.submission_no if old_state is State.SUBMITTING else 0
         params = values + compare_params
-        return rows.PreparedUpdate(after, update_sql, params, history_row, entry_row, (claim, after.key))
+        return rows.PreparedUpdate(after, update_sql, params, history_row, entry_row, claim)
 
     async def _read(self, work: Callable[[], _T]) -> _T:
         return await to_thread.run_sync(work)

@@ -73,7 +73,8 @@ class PreparedUpdate(NamedTuple):
     """A transition as it is written: its statement, its row, and the line of history without its time.
 
     `entry` is what it changes in the record of spending, in the same transaction; `claim` the generation that
-    the row has from now on ("" when that is the one that it had) and the row's key.
+    the row has from now on ("" when that is the one that it had), the row's key, and the submission that has
+    to have bought it: the vendor may answer a create with what an earlier one bought. 0 is any submission.
     """
 
     after: Record
@@ -81,7 +82,7 @@ class PreparedUpdate(NamedTuple):
     params: Row
     history_row: tuple[str, int, str, str]
     entry: Row | None
-    claim: tuple[str, str] = ("", "")
+    claim: tuple[str, str, int] = ("", "", 0)
 
 
 _NO_FAILURE: Final = (None,) * len(_FAILURE_COLUMNS)

@@ -19,7 +19,9 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    bindparam,
     cast,
+    exists,
     func,
     insert,
     literal_column,
@@ -143,6 +145,14 @@ generations: Final = Table(
     sqlite_with_rowid=False,
 )
 """Which row each generation is or was: only ever added to, so that no two processes give one to two rows."""
+
+OF_AN_EARLIER_SUBMISSION: Final = exists().where(
+    submissions.c.batch == literal_column("excluded.batch", Text),
+    submissions.c.generation_id == literal_column("excluded.generation_id", Text),
+    submissions.c.submission_no < bindparam("b_submission_no"),
+)
+"""Whether a generation that is claimed again was bought by an earlier submission than the one that claims it.
+Only a conflict of claims looks that up, and it is rare: no index serves it."""
 
 transitions: Final = Table(
     "veobatch_transitions",

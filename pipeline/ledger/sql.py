@@ -48,7 +48,9 @@ class Statements:
     stamp_get: str  # batch, key, version
     counts: str  # batch, lowest position, highest position
     submission_put: str  # batch, the columns of `spending`
-    generation_claim: str  # batch, generation_id, key; writes nothing when it is another key's
+    # batch, generation_id, key, submission_no; writes nothing when it is another key's, or an earlier
+    # submission's of that key.
+    generation_claim: str
     submissions: str  # batch
     money: str  # batch; gives state, usd, credits, reserved_usd and how many entries have these
     shared_generations: str  # batch, batch; as `submissions`, of generations that several entries name

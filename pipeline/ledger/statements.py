@@ -34,6 +34,7 @@ from pipeline.ledger.schema import (
     CLAIM_ORDER,
     CLAIMABLE,
     IN_FLIGHT_SQL,
+    OF_AN_EARLIER_SUBMISSION,
     ONE,
     ZERO,
     batches,
@@ -207,7 +208,7 @@ def _insert_statements(text: _Text, dialect: Dialect) -> dict[str, str]:
     new_batch = _insert(dialect, batches, batches.c.keys()).on_conflict_do_nothing()
     new_version = _insert(dialect, schema_version, schema_version.c.keys())
     row = _insert(dialect, generations, generations.c.keys())
-    own, key = generations.c.key == row.excluded.key, {"key": row.excluded.key}
+    key, own = {"key": row.excluded.key}, (generations.c.key == row.excluded.key) & ~OF_AN_EARLIER_SUBMISSION
     claim = row.on_conflict_do_update(index_elements=["batch", "generation_id"], set_=key, where=own)
     return {
         "history_add": text(_insert(dialect, transitions, transitions.c.keys()), transitions.c.keys()),
@@ -215,7 +216,7 @@ def _insert_statements(text: _Text, dialect: Dialect) -> dict[str, str]:
         "batch_add": text(new_batch, batches.c.keys()),
         "version_add": text(new_version, schema_version.c.keys()),
         "submission_put": text(_submission_upsert(dialect), submissions.c.keys()),
-        "generation_claim": text(claim, generations.c.keys()),
+        "generation_claim": text(claim, [*generations.c.keys(), "b_submission_no"]),
     }
 
 

@@ -119,7 +119,7 @@ class Submitter:
                 after = await self._commit_result(submitting, result)
             except GenerationTaken as error:
                 # A cache in front of the vendor may answer with the response to another create.
-                message = f"the vendor answered with another row's generation, {error.generation_id}"
+                message = f"the vendor answered with another create's generation, {error.generation_id}"
                 result = OutcomeUnknown(message)
                 after = await self._commit_result(submitting, result)
             self.unresolved.pop(record.key, None)

@@ -100,7 +100,7 @@ async def test_a_generation_is_one_rows_whichever_process_names_it(ledger: Ledge
     first, second, third = [row.evolve(State.GENERATING, generation_id="g") for row in rows]
     async with await Ledger.open(where) as other:
         await ledger.commit(rows[0], first)
-        with pytest.raises(GenerationTaken, match="g is or was another row's"):
+        with pytest.raises(GenerationTaken, match="g is another create's"):
             await other.commit(rows[1], second)
         own = third.evolve(generation_id="own")
         outcomes = await other.commit_many([Transition(rows[2], third), Transition(third, own)])
@@ -114,6 +114,24 @@ async def test_a_generation_is_one_rows_whichever_process_names_it(ledger: Ledge
     sent = await ledger.commit(pending, pending.evolve(State.SUBMITTING))
     again = await ledger.commit(sent, sent.evolve(State.GENERATING, generation_id="g"))
     assert await ledger.get(rows[0].key) == again
+
+
+async def test_a_create_is_not_answered_with_what_an_earlier_one_of_its_row_bought(ledger: Ledger) -> None:
+    new = make_record("mona")
+    await ledger.add([new])
+    sent = await ledger.commit(new, new.evolve(State.SUBMITTING, submission_no=1, correlation_id="c1"))
+    first = await ledger.commit(sent, sent.evolve(State.GENERATING, generation_id="g"))
+    error = Failure("generation_error", "the provider failed", retryable=True)
+    failed = await ledger.commit(first, first.evolve(State.FAILED, failure=error))
+    pending = await ledger.commit(failed, failed.evolve(State.PENDING, failure=None, generation_id=""))
+    again = await ledger.commit(
+        pending, pending.evolve(State.SUBMITTING, submission_no=2, correlation_id="c2")
+    )
+    with pytest.raises(GenerationTaken, match="g is another create's"):
+        await ledger.commit(again, again.evolve(State.GENERATING, generation_id="g"))
+    # What the log, or the user, calls the row's is taken from them.
+    doubt = await ledger.commit(again, again.evolve(State.IN_DOUBT))
+    await ledger.commit(doubt, doubt.evolve(State.GENERATING, generation_id="g"))
 
 
 async def test_an_absent_record_is_a_conflict(ledger: Ledger) -> None:

@@ -176,7 +176,7 @@ async def test_generation_of_another_row_is_a_doubt_in_every_process(tmp_path: P
         later, _ = await again.submit(third, 1.5, third.body)
     assert (one.state, other.state, later.state) == (State.GENERATING, State.IN_DOUBT, State.IN_DOUBT)
     assert isinstance(verdict, OutcomeUnknown)
-    assert "another row's generation, g" in verdict.message
+    assert "another create's generation, g" in verdict.message
     assert (other.generation_id, submitter.unresolved) == ("", {})
 
 

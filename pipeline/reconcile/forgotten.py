@@ -96,7 +96,8 @@ def _with_submission(record: Record, row: LogRow) -> Record:
         submitted_at=sent_at,
         accepted_at=sent_at,
         vendor_sent_at=sent_at,
-        completed_at=None,
+        # A completion that was seen is forgotten as well, and the log says what was charged.
+        completed_at=(sent_at or 0.0) if row.succeeded else None,
         earlier_usd=record.usd_spent or 0.0,
     )
 

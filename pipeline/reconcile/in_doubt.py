@@ -33,9 +33,10 @@ EXPLAINED: Final = " | still in doubt: "
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The vendor accepted it as `generation_id`."""
+    """The vendor accepted it as `generation_id`. `completed`: by the log it succeeded, so it is charged."""
 
     generation_id: str
+    completed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def judge(record: Record, submission: SubmissionInDoubt, evidence: Evidence) -> 
         if row.inference_id in evidence.known_generations - {record.generation_id}:
             message = f"the log names a generation that another row has: {row.inference_id}"
             return StillInDoubt(record, (Missing(Premise.GENERATION, message, BY_HAND),))
-        return Found(row.inference_id)
+        return Found(row.inference_id, completed=row.succeeded is True)
     missing = prove_absence(submission, evidence)
     # Only a proof whose every premise holds sends the row again: a wrong one pays twice.
     if row is None and not missing:
@@ -111,10 +112,14 @@ def mark_explained(record: Record, reason: str) -> Record | None:
     return record.evolve(failure=Failure("in_doubt", message))
 
 
-def mark_found(record: Record, generation_id: str) -> Record:
-    """Return a record whose submission is known to be accepted as `generation_id`."""
+def mark_found(record: Record, generation_id: str, *, completed_at: float | None = None) -> Record:
+    """Return a record whose submission is known to be accepted as `generation_id`.
+
+    `completed_at` is when the log was read, if it called that succeeded: a status that calls it failed
+    contradicts what was charged, and buys no other.
+    """
     accepted_at = record.submitted_at or record.doubted_at or 0.0
-    return mark_generating(record, generation_id, accepted_at)
+    return replace(mark_generating(record, generation_id, accepted_at), completed_at=completed_at)
 
 
 def mark_never_accepted(record: Record) -> Record:

@@ -130,8 +130,8 @@ class Reconciler:
         with that generation, whose polls confirm how it ended.
         """
         match verdict:
-            case Found(generation_id=generation_id):
-                return mark_found(record, generation_id)
+            case Found(generation_id=generation_id, completed=completed):
+                return mark_found(record, generation_id, completed_at=self.wall() if completed else None)
             case NeverAccepted():
                 return mark_never_accepted(record)
             case StillInDoubt(record=after):

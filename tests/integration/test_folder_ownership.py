@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.cli import COMMANDS, cli
 from pipeline.errors import UsageError, VeobatchError
+from pipeline.ledger import Ledger
 from tests.integration.vendor_double import vendor_and_workspace, wait_for_exit, wait_until
 
 if TYPE_CHECKING:
@@ -393,6 +394,8 @@ async def test_what_only_the_vendors_log_knows_is_adopted_too(tmp_path: Path) ->
         result = await desk.command(*arguments, "--base-url", vendor.api.url)
         assert result.code == 0, result.output
         assert "1 of them" in result.out
+        async with await Ledger.open(desk.output / "ledger.sqlite3", read_only=True) as ledger:
+            assert all(record.completed_at is not None for record in await ledger.load())
         assert (await desk.run()).code == 0
         assert vendor.create_counts == {"a": 1, "b": 1}
 

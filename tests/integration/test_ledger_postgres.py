@@ -291,7 +291,7 @@ async def test_a_server_that_restarts_in_mid_run_costs_only_time(
 
 
 async def _commit_until(ledger: Ledger, row: Record, condition: Callable[[], bool]) -> Record:
-    """Commit one step after another, since a connection takes a setting over some time after it was reloaded."""
+    """Commit one step after another, since a connection takes over a reloaded setting some time later."""
     while not condition():
         row = await ledger.commit(row, row.evolve(State.SUBMITTING))
     return row

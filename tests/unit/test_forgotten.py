@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pipeline.client import LogRow
@@ -72,3 +74,12 @@ def test_what_is_known_or_failed_or_another_ledgers_is_left() -> None:
     assert match_forgotten([PENDING], rows, rows, IDENTITY) == []
     assert match_forgotten([PENDING], logged(PENDING, 1, succeeded=False), (), IDENTITY) == []
     assert match_forgotten([record(State.PENDING, "another")], rows, (), IDENTITY) == []
+
+
+def test_what_the_log_calls_succeeded_is_completed() -> None:
+    """A status that calls it failed from now on buys no other."""
+    [step] = match_forgotten([PENDING], logged(PENDING, 1), (), IDENTITY)
+    assert step.after.completed_at == SENT_AT
+    name, row = logged(PENDING, 1).popitem()
+    [step] = match_forgotten([PENDING], {name: replace(row, succeeded=None)}, (), IDENTITY)
+    assert step.after.completed_at is None

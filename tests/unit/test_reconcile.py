@@ -265,10 +265,16 @@ async def test_whole_log_has_each_row_once() -> None:
 @pytest.mark.parametrize("key", ["key", "rotated"])
 def test_row_found_proves_acceptance_whatever_else_holds(complete: bool, key: str) -> None:
     log = log_with(row("row", "g"), complete=complete, key_id=key)
-    assert judge_by(log) == Found("g")
+    assert judge_by(log) == Found("g", completed=True)
     found = mark_found(in_doubt_record(), "g")
     assert (found.state, found.generation_id, found.accepted_at) == (State.GENERATING, "g", NOW - 5000)
     assert (found.failure, found.reserved_usd, found.attempts) == (None, 1.0, 1)
+
+
+def test_what_the_log_calls_succeeded_is_completed() -> None:
+    assert judge_by(log_with(row("row", "g", succeeded=True))) == Found("g", completed=True)
+    assert judge_by(log_with(replace(row("row", "g"), succeeded=None))) == Found("g", completed=False)
+    assert mark_found(in_doubt_record(), "g", completed_at=NOW).completed_at == NOW
 
 
 def test_failed_row_is_asked_for_by_its_id() -> None:
@@ -320,7 +326,7 @@ LACKS_TIME = StillInDoubt(in_doubt_record(), (Missing(Premise.TIME, "too soon", 
 @pytest.mark.parametrize(
     ("log", "verdict", "retryable"),
     [
-        (log_with(row("row", "g", succeeded=True)), Found("g"), None),
+        (log_with(row("row", "g", succeeded=True)), Found("g", completed=True), None),
         (log_with(complete=False), LACKS_TIME, None),
         (log_with(), LACKS_KEY, None),
         (log_with(), LACKS_TIME, False),

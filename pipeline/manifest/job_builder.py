@@ -5,29 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.manifest.fields import (
-    BUILT_IN_MODEL,
-    UNKNOWN_MODEL_RULES,
-    VEO_RULES,
-    ModelRules,
-)
 from pipeline.manifest.identity import canonical_json, fingerprint
-from pipeline.manifest.jobs import JobDraft, check_id, pop_seeds, pop_takes, seed_range
+from pipeline.manifest.jobs import JobDraft, check_id, pop_seeds, pop_takes, seed_range, takes_of
 from pipeline.manifest.local_files import LocalFiles, image_as_written, rename_image
-from pipeline.manifest.nodes import (
-    AmbiguousScalar,
-    MappingNode,
-    Member,
-    Node,
-    SequenceNode,
-)
+from pipeline.manifest.nodes import AmbiguousScalar, MappingNode, Member, Node, SequenceNode, scalar_or_empty
 from pipeline.manifest.problems import ParseAborted, ProblemReport, format_bare, format_value
 from pipeline.manifest.repeated_rows import RepeatedRow, RepeatedRows
+from pipeline.manifest.row_rules import RowRules
 from pipeline.manifest.suggestions import closest_name
 from pipeline.manifest.values import any_field, check_value
+from pipeline.model import Job
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from pipeline.manifest.fields import ModelRules
 
 _MAX_BODY_CHARS_TOTAL: Final = 128 * 1024 * 1024
 """How much JSON all bodies together may be; aliases can make a small file ask for terabytes."""
@@ -51,20 +43,16 @@ class JobBuilder:
         folder: Path | None = None,
     ) -> None:
         self._report = report
-        self._rules = rules
         self._variables = variables
         self._defaults = dict(defaults)
         self._params = self._read_params(self._defaults.pop("params", None))
         rename_image(self._defaults, self._report)
-        default = self._defaults.get("model")
-        self._default_model = BUILT_IN_MODEL if default is None else str(_scalar_or_empty(default.value))
-        self._model = model
+        self._row_rules = RowRules(rules, self._defaults.get("model"), model, report)
         self._takes = takes
         self.files = LocalFiles((folder or Path()).absolute())
         self._id_locations: dict[str, int] = {}
         self._repeated = RepeatedRows()
         self._body_chars_left = _MAX_BODY_CHARS_TOTAL
-        self.models: set[str] = set()
         self.drafts: list[JobDraft] = []
 
     def add(self, node: Node, location: int) -> None:
@@ -89,7 +77,7 @@ class JobBuilder:
         self.add_fields(node.members(), node.location)
         if len(self.drafts) > drafts and report.reported_count + report.warned_count == findings_before:
             draft = self.drafts[-1]
-            self._repeated.learn(node, draft, self._rules_for(draft.body["model"]))
+            self._repeated.learn(node, draft, self._row_rules.of(draft.body["model"]))
 
     def _add_repeated(self, node: MappingNode, row: RepeatedRow) -> None:
         """Add a row of which only the id is still to be checked."""
@@ -102,9 +90,10 @@ class JobBuilder:
             self._report.bad_rows += 1
             return
         identity = self._fingerprint(row.canonical, node.location)
-        first = row.draft
+        first, image, prompt = row.draft, node.values[row.image_index], node.values[row.prompt_index]
+        body = {**first.body, "image_url": image, "prompt": prompt}
         self.drafts.append(
-            JobDraft(row_id, identity, row.body, node.location, first.takes, first.given_seeds, first.seeds)
+            JobDraft(row_id, identity, body, node.location, first.takes, first.given_seeds, first.seeds)
         )
 
     def _add_pair(self, pair: SequenceNode) -> None:
@@ -132,12 +121,12 @@ class JobBuilder:
         fields = {**self._defaults, **self._params, **row, **own_params}
         in_params = self._params.keys() | own_params.keys()
         takes = pop_takes(fields, in_params, self._report)
-        model = self._read_model(fields, location)
-        rules = self._rules_for(model)
+        model = self._row_rules.model_of(fields, location)
+        rules = self._row_rules.of(model)
         given_seeds = pop_seeds(fields, rules, self._report)
         body = {"model": model}
         for name, member in fields.items():
-            if name != "model" and self._check_known(name, member, rules, in_params):
+            if name != "model" and self._row_rules.is_known(name, member, rules, in_params):
                 rule = rules.fields.get(name) or any_field(name)
                 value = check_value(name, member, rule, self._variables, self._report)
                 body[name] = self.files.replace(model, name, value, rule, member.value_location, self._report)
@@ -181,70 +170,10 @@ class JobBuilder:
         )
         return {}
 
-    def _read_model(self, fields: Mapping[str, Member], row_location: int) -> str:
-        member = fields.get("model")
-        value = BUILT_IN_MODEL if member is None else _scalar_or_empty(member.value)
-        if self._model is not None and value == self._default_model:
-            member, value = Member(self._model, row_location, row_location), self._model
-        if member is None:
-            return BUILT_IN_MODEL
-        problem = UNKNOWN_MODEL_RULES.fields["model"].check("model", value)
-        if problem:
-            self._report.add_problem(member.value_location, *problem)
-            return BUILT_IN_MODEL
-        name = str(value)
-        if name in self.models or name == BUILT_IN_MODEL:
-            self.models.add(name)
-            return name
-        self.models.add(name)
-        rules = self._rules.get(name)
-        if rules is None:
-            why = "its own rules are not known here, so its fields are sent as they stand"
-            self._report.add_warning(member.value_location, f"model {format_value(name)} is not checked", why)
-        elif not rules.model_exists:
-            closest = closest_name(name, (BUILT_IN_MODEL,))
-            suggestion = f"did you mean `{closest}`?" if closest else "see the vendor's list of models"
-            self._report.add_problem(
-                member.value_location,
-                f"model {format_value(name)}",
-                "the vendor has none of that name",
-                suggestion,
-            )
-        return name
-
-    def _rules_for(self, model: str) -> ModelRules:
-        if model == BUILT_IN_MODEL:
-            return VEO_RULES
-        rules = self._rules.get(model, UNKNOWN_MODEL_RULES)
-        return rules if rules.model_exists else UNKNOWN_MODEL_RULES
-
-    def _check_known(self, name: str, member: Member, rules: ModelRules, in_params: set[str]) -> bool:
-        """Return whether the field is known, or may be the model's own, which belongs under `params:`."""
-        if name in rules.fields and (name in UNKNOWN_MODEL_RULES.fields or name in in_params):
-            return True
-        what, why = f"unknown field {format_value(name)}", f"{rules.model} takes no such field"
-        closest = closest_name(name, (*rules.fields, "id", "params")) if name not in rules.fields else None
-        suggestion = f"did you mean `{closest}`?" if closest else ""
-        if rules.rejects_unknown_fields or (rules is not UNKNOWN_MODEL_RULES and closest):
-            allowed = f"it takes {', '.join(rules.fields)}"
-            self._report.add_problem(member.name_location, what, why, suggestion or allowed)
-            return False
-        if name not in in_params:
-            why = "a model's own fields go under `params:`"
-            self._report.add_problem(
-                member.name_location, what, why, suggestion or f"write params: {{{name}: ...}}"
-            )
-            return False
-        if rules is not UNKNOWN_MODEL_RULES:
-            self._report.add_warning(
-                member.name_location, what, f"the schema of {rules.model} has none of that name"
-            )
-        return True
-
     def _read_id(self, member: Member | None) -> str | None:
         if member is None:
             return None
-        problem = check_id(_scalar_or_empty(member.value))
+        problem = check_id(scalar_or_empty(member.value))
         if problem:
             self._report.add_problem(member.value_location, *problem)
             return None
@@ -257,6 +186,34 @@ class JobBuilder:
             )
         return row_id
 
+    def jobs(self) -> list[Job]:
+        """Return the jobs of the rows that hold: each with its id and its index, and every take of it.
+
+        A row without an id is named by its content and, from the second of the same content on, an
+        occurrence number, so that moving or adding other rows renames nothing.
+        """
+        given_ids = {draft.given_id for draft in self.drafts}
+        occurrences: dict[str, int] = {}
+        jobs: list[Job] = []
+        for draft in self.drafts:
+            row_id = draft.given_id or _unique_id(draft.fingerprint, occurrences, given_ids)
+            model = draft.body["model"]
+            line, column = draft.location >> 32, draft.location & 0xFFFFFFFF
+            index, image = len(jobs), draft.image
+            row = Job(
+                row_id, draft.fingerprint, index, model, draft.body, line, column, 1, draft.seeds, image
+            )
+            if draft.takes == 1:
+                jobs.append(row)
+            else:
+                jobs += takes_of(row, draft.takes, draft.given_seeds)
+        return jobs
+
+    @property
+    def models(self) -> frozenset[str]:
+        """The models that rows name."""
+        return frozenset(self._row_rules.models)
+
     def _fingerprint(self, text: str, location: int) -> str:
         self._body_chars_left -= len(text)
         if self._body_chars_left < 0:
@@ -266,16 +223,17 @@ class JobBuilder:
         return fingerprint(text)
 
 
-def _scalar_or_empty(value: Node) -> Any:
-    """Return what a rule for a scalar can judge."""
-    if isinstance(value, MappingNode):
-        return {}
-    return [] if isinstance(value, SequenceNode) else value
+def _unique_id(fingerprint: str, occurrences: dict[str, int], taken: set[str | None]) -> str:
+    while True:
+        occurrences[fingerprint] = number = occurrences.get(fingerprint, 0) + 1
+        row_id = fingerprint if number == 1 else f"{fingerprint}-{number}"
+        if row_id not in taken:
+            return row_id
 
 
 def _format_node(value: Node) -> str:
     return (
         format_bare(value.text)
         if isinstance(value, AmbiguousScalar)
-        else format_value(_scalar_or_empty(value))
+        else format_value(scalar_or_empty(value))
     )

@@ -62,33 +62,6 @@ def check_id(value: Any) -> ProblemText | None:
     return None
 
 
-def build_jobs(drafts: Sequence[JobDraft]) -> list[Job]:
-    """Give every draft its id and its index, and every take of it.
-
-    A row without an id is named by its content and, from the second of the same content on, an
-    occurrence number, so that moving or adding other rows renames nothing.
-    """
-    given_ids = {draft.given_id for draft in drafts}
-    occurrences: dict[str, int] = {}
-    jobs: list[Job] = []
-    for draft in drafts:
-        row_id = draft.given_id or _unique_id(draft.fingerprint, occurrences, given_ids)
-        model = draft.body["model"]
-        line, column = draft.location >> 32, draft.location & 0xFFFFFFFF
-        index, image = len(jobs), draft.image
-        row = Job(row_id, draft.fingerprint, index, model, draft.body, line, column, 1, draft.seeds, image)
-        jobs += takes_of(row, draft.takes, draft.given_seeds)
-    return jobs
-
-
-def _unique_id(fingerprint: str, occurrences: dict[str, int], taken: set[str | None]) -> str:
-    while True:
-        occurrences[fingerprint] = number = occurrences.get(fingerprint, 0) + 1
-        row_id = fingerprint if number == 1 else f"{fingerprint}-{number}"
-        if row_id not in taken:
-            return row_id
-
-
 def pop_takes(fields: dict[str, Member], in_params: Iterable[str], report: ProblemReport) -> int:
     """Take the row's `takes` out of its fields: 1 when it says nothing. A wrong one goes into the report."""
     if "takes" not in fields or "takes" in in_params:  # a model's own field of that name stands in `params`

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.gc_pause import gc_paused
 from pipeline.manifest.csv_reader import read_csv
-from pipeline.manifest.jobs import build_jobs, check_take_ids
+from pipeline.manifest.expand import matrix_rows
+from pipeline.manifest.job_builder import JobBuilder
+from pipeline.manifest.jobs import check_take_ids
 from pipeline.manifest.json_reader import read_json, read_jsonl
 from pipeline.manifest.local_files import NAME_A_PICTURE, LocalFiles
+from pipeline.manifest.nodes import SequenceNode
 from pipeline.manifest.problems import ParseAborted, Problem, ProblemReport, format_value, pack_location
-from pipeline.manifest.sections import read_document
+from pipeline.manifest.sections import NO_SECTIONS, read_sections
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.manifest.fields import ModelRules
     from pipeline.manifest.local_files import LocalFile
     from pipeline.manifest.nodes import Node
+    from pipeline.manifest.sections import Sections
     from pipeline.model import Job
 
 MAX_FILE_BYTES: Final = 512 * 1024 * 1024
@@ -84,17 +88,52 @@ def load(
     try:
         with gc_paused():
             root = _read_root(path, data, report)
-            builder, run = read_document(root, report, rules or {}, model, takes, path.parent)
-            check_take_ids(builder.drafts, report)
+            if isinstance(root, SequenceNode):
+                sections = NO_SECTIONS._replace(jobs=root)
+            else:
+                sections = read_sections(root, report)
+            builder = _read_rows(sections, report, rules or {}, model, takes, path.parent)
     except ParseAborted:
         raise report.to_exception() from None
     if report.problem_count:
         if check_file is not None:
             with suppress(ParseAborted):  # there are so many that further ones help no one
                 _check_files(builder.files.files.values(), check_file, report)
-        raise report.to_exception(frozenset(builder.models))
-    jobs, models = build_jobs(builder.drafts), frozenset(builder.models)
-    return Manifest(path, jobs, run, report.warnings, models, builder.files)
+        raise report.to_exception(builder.models)
+    return Manifest(path, builder.jobs(), sections.run, report.warnings, builder.models, builder.files)
+
+
+def _read_rows(
+    sections: Sections,
+    report: ProblemReport,
+    rules: Mapping[str, ModelRules],
+    model: str | None,
+    takes: int | None,
+    folder: Path,
+) -> JobBuilder:
+    """Check every row, dropping its nodes as soon as it is checked."""
+    builder = JobBuilder(report, rules, sections.defaults, sections.variables, model, takes, folder)
+    if sections.jobs is not None:
+        is_empty = True
+        for node, location in sections.jobs.drain():
+            builder.add(node, location)
+            is_empty = False
+        if is_empty and not report.problem_count:
+            report.add_problem(
+                sections.jobs.location,
+                "there are no jobs",
+                "the list is empty",
+                "write [image_url, prompt] items",
+            )
+    if sections.matrix is not None:
+        for fields, location in matrix_rows(sections.matrix, report):
+            builder.add_fields(fields, location)
+    if not builder.drafts and not report.problem_count:
+        report.add_problem(
+            sections.location, "there are no jobs", "nothing is left to do", "list some under jobs:"
+        )
+    check_take_ids(builder.drafts, report)
+    return builder
 
 
 def _check_files(

@@ -129,6 +129,13 @@ class AmbiguousScalarError(ValueError):
         self.location = location
 
 
+def scalar_or_empty(value: Node) -> Any:
+    """Return what a rule for a scalar can judge."""
+    if isinstance(value, MappingNode):
+        return {}
+    return [] if isinstance(value, SequenceNode) else value
+
+
 def to_python(node: Node, location: int = 0) -> Any:
     """Return `node` as plain dicts, lists and scalars, ready for JSON.
 

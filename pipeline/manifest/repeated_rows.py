@@ -34,12 +34,16 @@ ShapeKey = tuple[object, ...]
 
 
 class RepeatedRow(NamedTuple):
-    """A row that is right if its id is, which is still to be checked. `canonical` is its identity's text."""
+    """Says that a row is right if its id is, which is still to be checked, and all else as in `draft`.
+
+    `canonical` is its identity's text; the indexes are those of its three own values.
+    """
 
     draft: JobDraft
-    body: dict[str, Any]
     canonical: str
     id_index: int | None
+    image_index: int
+    prompt_index: int
 
 
 class _Shape(NamedTuple):
@@ -60,7 +64,7 @@ class RepeatedRows:
         self._shapes: dict[ShapeKey, _Shape] = {}
 
     def match(self, node: MappingNode) -> RepeatedRow | None:
-        """Return the row of `node` if one of its shape was right and its image and prompt are plain."""
+        """Say what `node` repeats if a row of its shape was right and its image and prompt are plain."""
         try:
             shape = self._shapes.get(_key(node))
         except TypeError:  # a list or a mapping in it
@@ -74,8 +78,7 @@ class RepeatedRows:
         before, between, after = shape.pieces
         encoded_image, encoded_prompt = f'"{image}"', encode_basestring_ascii(canonical_text(prompt))
         canonical = f"{before}{encoded_image}{between}{encoded_prompt}{after}"
-        body = {**shape.draft.body, "image_url": image, "prompt": prompt}
-        return RepeatedRow(shape.draft, body, canonical, shape.id_index)
+        return RepeatedRow(shape.draft, canonical, shape.id_index, shape.image_index, shape.prompt_index)
 
     def learn(self, node: MappingNode, draft: JobDraft, rules: ModelRules) -> None:
         """Remember a row of which nothing bad was found, warnings included."""

@@ -1,84 +1,70 @@
-"""The sections of a manifest, or a bare list of jobs. A section `x-...` is its author's, for anchors."""
+"""The sections of a manifest that is no bare list. A section `x-...` is its author's, for anchors."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pipeline.manifest.expand import matrix_rows, read_vars
-from pipeline.manifest.fields import VEO_RULES, ModelRules
-from pipeline.manifest.job_builder import JobBuilder
+from pipeline.manifest.expand import read_vars
+from pipeline.manifest.fields import VEO_RULES
 from pipeline.manifest.nodes import AmbiguousScalar, MappingNode, Member, Node, SequenceNode
 from pipeline.manifest.problems import ProblemReport, format_value, pack_location
 from pipeline.manifest.suggestions import closest_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 SECTIONS: Final = ("version", "defaults", "run", "vars", "jobs", "matrix")
 
 
-def read_document(
-    root: Node,
-    report: ProblemReport,
-    rules: Mapping[str, ModelRules],
-    model: str | None = None,
-    takes: int | None = None,
-    folder: Path | None = None,
-) -> tuple[JobBuilder, dict[str, Any]]:
-    """Return the checked rows and the `run:` settings; everything wrong is in `report`."""
-    if isinstance(root, MappingNode):
-        return _read_sections(root, report, rules, model, takes, folder)
-    builder = JobBuilder(report, rules, {}, model=model, takes=takes, folder=folder)
-    if isinstance(root, SequenceNode):
-        _add_jobs(root, builder, report)
-    elif report.partial:
-        pass
-    elif root is None:
-        report.add_problem(
-            pack_location(1, 1), "the manifest is empty", "it has no jobs", "write jobs: and list them"
-        )
-    else:
-        why = "a manifest is a list of jobs or a mapping with `jobs:`"
-        report.add_problem(pack_location(1, 1), "not a manifest", why, "write jobs: and list them")
-    return builder, {}
+class Sections(NamedTuple):
+    """What a manifest says around its rows, and those that stand in it: `jobs`, and `matrix`."""
+
+    location: int
+    run: Mapping[str, Any]
+    variables: Mapping[str, str] | None
+    defaults: Mapping[str, Member]
+    jobs: SequenceNode | None
+    matrix: MappingNode | None
 
 
-def _read_sections(
-    root: MappingNode,
-    report: ProblemReport,
-    rules: Mapping[str, ModelRules],
-    model: str | None,
-    takes: int | None,
-    folder: Path | None,
-) -> tuple[JobBuilder, dict[str, Any]]:
+NO_SECTIONS: Final = Sections(pack_location(1, 1), {}, None, {}, None, None)
+"""Of a manifest that is a bare list of rows, or none at all."""
+
+
+def read_sections(root: Node, report: ProblemReport) -> Sections:
+    """Return the sections of a manifest that is no bare list; what is wrong with them is in `report`."""
+    if not isinstance(root, MappingNode):
+        _report_no_manifest(root, report)
+        return NO_SECTIONS
     sections = root.members()
     _check_section_names(sections, report)
     _check_version(sections.get("version"), report)
     run = _read_run(_mapping_section("run", sections, report), report)
     variables = read_vars(_mapping_section("vars", sections, report), report)
-    builder = JobBuilder(report, rules, _read_defaults(sections, report), variables, model, takes, folder)
+    defaults = _read_defaults(sections, report)
     jobs = sections.get("jobs")
-    matrix = _mapping_section("matrix", sections, report)
-    if jobs is not None and isinstance(jobs.value, SequenceNode):
-        _add_jobs(jobs.value, builder, report)
-    elif jobs is not None:
+    if jobs is not None and not isinstance(jobs.value, SequenceNode):
         report.add_problem(
             jobs.value_location, "jobs is no list", "every job is an item", "start each job with `- `"
         )
-    elif "matrix" not in sections and not report.partial:
+    elif jobs is None and "matrix" not in sections and not report.partial:
         report.add_problem(
             root.location, "`jobs:` is missing", "there is nothing to do", "write jobs: and list them"
         )
-    if matrix is not None:
-        for fields, location in matrix_rows(matrix, report):
-            builder.add_fields(fields, location)
-    if not builder.drafts and not report.problem_count:
-        report.add_problem(
-            root.location, "there are no jobs", "nothing is left to do", "list some under jobs:"
-        )
-    return builder, run
+    items = jobs.value if jobs is not None and isinstance(jobs.value, SequenceNode) else None
+    matrix = _mapping_section("matrix", sections, report)
+    return Sections(root.location, run, variables, defaults, items, matrix)
+
+
+def _report_no_manifest(root: Node, report: ProblemReport) -> None:
+    if report.partial:
+        return
+    if root is None:
+        what, why = "the manifest is empty", "it has no jobs"
+    else:
+        what, why = "not a manifest", "a manifest is a list of jobs or a mapping with `jobs:`"
+    report.add_problem(pack_location(1, 1), what, why, "write jobs: and list them")
 
 
 def _check_section_names(sections: Mapping[str, Member], report: ProblemReport) -> None:
@@ -94,18 +80,6 @@ def _check_section_names(sections: Mapping[str, Member], report: ProblemReport) 
             f"unknown section {format_value(name)}",
             "it would be ignored",
             instead,
-        )
-
-
-def _add_jobs(jobs: SequenceNode, builder: JobBuilder, report: ProblemReport) -> None:
-    """Check every job, dropping its nodes as soon as it is checked."""
-    is_empty = True
-    for node, location in jobs.drain():
-        builder.add(node, location)
-        is_empty = False
-    if is_empty and not report.problem_count:
-        report.add_problem(
-            jobs.location, "there are no jobs", "the list is empty", "write [image_url, prompt] items"
         )
 
 

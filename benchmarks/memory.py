@@ -32,6 +32,7 @@ from pipeline.poll.learner import DurationLearner
 from pipeline.poll.poll_rate import AdaptiveRateLimit
 from pipeline.poll.schedule import PollSchedule
 from pipeline.run_context import Dependencies
+from pipeline.run_state import RunState
 from pipeline.settings import Settings
 from pipeline.storage import LocalStore
 from pipeline.submit.budget import Budget
@@ -112,7 +113,7 @@ async def measure(url: str, rows: int, folder: Path, interval_s: float) -> dict[
             wall=time.time,
             random=rng,
         )
-        outcome = await Engine(records, tools, settings, observer).run()
+        outcome = await Engine(RunState.from_records(records), tools, settings, observer).run()
     return {
         "rows": rows,
         "done": sum(record.state is State.DONE for record in outcome.records),

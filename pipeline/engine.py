@@ -20,7 +20,6 @@ from pipeline.model import State
 from pipeline.poll.poller_pool import PollerPool
 from pipeline.reconcile.reconciler_pool import ReconcilerPool
 from pipeline.run_context import Dependencies, RunContext
-from pipeline.run_state import RunOutcome, RunState
 from pipeline.submit.create import SHUTDOWN_GRACE_S, Submitter
 from pipeline.submit.submitter_pool import SubmitterPool
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from pipeline.events import Observer
     from pipeline.model import Record
+    from pipeline.run_state import RunOutcome, RunState
     from pipeline.settings import Settings
 
 MAX_SUBMITTERS: Final = 64
@@ -40,22 +40,18 @@ class Engine:
 
     def __init__(
         self,
-        records: Sequence[Record],
+        state: RunState,
         deps: Dependencies,
         settings: Settings,
         observer: Observer,
         *,
         expected_more: float = 0,
-        submittable: frozenset[str] | None = None,
     ) -> None:
-        """Begin with `records`; up to `expected_more` others at a time, or inf, may be admitted meanwhile.
-
-        Of the pending ones only those with a key in `submittable` are submitted; None is all.
-        """
-        self._run = RunContext(RunState.from_records(records, submittable), deps, settings, observer)
+        """Begin with `state`; `expected_more` other rows at a time, or inf, may be admitted meanwhile."""
+        self._run = RunContext(state, deps, settings, observer)
         self._run.state.slots = settings.concurrency
         self._run.state.expects_more = expected_more > 0
-        self._stream_capacity = max(1, len(records)) + expected_more
+        self._stream_capacity = max(1, len(state.records)) + expected_more
         self._started = anyio.Event()
         self._submitter = Submitter(deps.api, deps.ledger, wall=deps.wall)
         self._scope = anyio.CancelScope()

@@ -64,6 +64,12 @@ class BatchPlan:
     edited: tuple[tuple[Record, Record], ...]
     removed: tuple[Record, ...]
 
+    def with_current(self, changed: Mapping[str, Record]) -> BatchPlan:
+        """Return the plan with the records that have `changed` since, by their keys."""
+        if not changed:
+            return self
+        return replace(self, records=tuple(changed.get(record.key, record) for record in self.records))
+
     @property
     def seems_rewritten(self) -> bool:
         """Return whether most rows are new while about as many that may be paid have just vanished.

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from pipeline.batch.ledger_access import SANDBOX_VENDOR
 from pipeline.batch.other_batches import begun_from_manifest
-from pipeline.batch.retakes import with_retakes
+from pipeline.batch.retakes import extra_takes
 from pipeline.errors import UsageError
+from pipeline.manifest.jobs import with_extra_takes
 from pipeline.model import Transition
 from pipeline.plan import BatchPlan, RetrySelection, make_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from pipeline.ledger import Ledger
@@ -50,32 +50,26 @@ async def other_manifest_warnings(ledger: Ledger, manifest: Path) -> tuple[str, 
 
 
 async def plan_batch(
-    ledger: Ledger,
-    manifest: Manifest,
-    name: str,
-    retry: RetrySelection,
-    *,
-    resubmit_in_doubt: bool = False,
-    check: Callable[[BatchPlan], None] = lambda _: None,
+    ledger: Ledger, manifest: Manifest, name: str, retry: RetrySelection, *, resubmit_in_doubt: bool = False
 ) -> BatchPlan:
-    """Compare manifest and ledger, and make what follows from it durable. `name` is the files' template.
-
-    `check` sees the plan before anything is written, and may raise.
-    """
+    """Compare manifest and ledger, and make what follows from it durable. `name` is the files' template."""
     plan = make_plan(
-        (await with_retakes(ledger, manifest)).jobs,
+        with_extra_takes(manifest.jobs, await extra_takes(ledger, manifest.jobs)),
         await ledger.load(),
         name_template=name,
         retry=retry,
         resubmit_in_doubt=resubmit_in_doubt,
     )
-    # Before anything is written: a plan that is refused leaves the ledger as it was.
-    check(plan)
+    await record_plan(ledger, plan, manifest.path)
+    return plan
+
+
+async def record_plan(ledger: Ledger, plan: BatchPlan, manifest: Path) -> None:
+    """Make a plan durable: its new rows, their places, and what becomes of the old ones."""
     if plan.added:
         await ledger.add(plan.added)
     if plan.positions:
         positions = {key: position for key, (position, _) in plan.positions.items()}
         await ledger.set_positions(positions, {key: line for key, (_, line) in plan.positions.items()})
     await ledger.commit_many([Transition(before, after) for before, after in plan.transitions])
-    await ledger.meta_set("manifest", json.dumps(absolute_path(manifest.path)))
-    return plan
+    await ledger.meta_set("manifest", json.dumps(absolute_path(manifest)))

@@ -17,7 +17,7 @@ from pipeline.net.json_cache import read_json, write_json
 from pipeline.reconcile.forgotten import Memory, may_have_forgotten, recover_forgotten
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from pipeline.client import Api
@@ -123,8 +123,8 @@ class Recall:
 
 async def recall_forgotten(
     api: Api, ledger: Ledger, records: Sequence[Record], *, uncertain: bool, key_id: str, wait_s: float
-) -> tuple[list[Record], str]:
-    """Give rows back what their ledger may have forgotten; return all records, and what to say of it.
+) -> tuple[Mapping[str, Record], str]:
+    """Give rows back what their ledger may have forgotten; return those by their keys, and what to say of it.
 
     `wait_s` is how long the log may take to show a submission. Raises `StopRun` when the log cannot be
     read, or cannot show everything yet: an open row may be paid for.
@@ -134,7 +134,7 @@ async def recall_forgotten(
     memory = read_memory(ledger.identity)
     is_open = any(r.position >= 0 and r.state not in (State.READY, State.DONE) for r in records)
     if not is_open or not may_have_forgotten(records, runs, memory, uncertain=uncertain):
-        return list(records), ""
+        return {}, ""
     if api.vendor_now() is None:  # any answer tells the vendor's time
         await api.log_page({"period": "24h"}, limit=1, offset=0)
     now = api.vendor_now() or system.wall()
@@ -148,15 +148,16 @@ async def recall_forgotten(
             "the ledger may be an older copy, whose open rows may be paid for, and the vendor's "
             f"log cannot be read: {error}. Nothing was submitted: run again when it can",
         )
-    if memory is not None and sum(record.submission_no for record in recovered) < memory.submissions:
+    submissions = sum(recovered.get(record.key, record).submission_no for record in records)
+    if memory is not None and submissions < memory.submissions:
         recall = replace(recall, key_ids=recall.key_ids | {key_id})
         await recall.write(ledger)
         if obstacle := recall.obstacle(memory, now, wait_s):
             raise StopRun(StopReason.IN_DOUBT, obstacle)
     await ledger.meta_set(RECALL_NAME, "")
-    found = sum(before is not after for before, after in zip(records, recovered, strict=True))
-    if not found:
-        return recovered, ""
+    if not recovered:
+        return {}, ""
+    found = len(recovered)
     return recovered, f"{found} row(s) were submitted by a run that this ledger does not know: they go on"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from anyio import to_thread
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     import aiohttp
 
     from pipeline.images.delivery import PictureDelivery, Pictures
-    from pipeline.manifest import Manifest
+    from pipeline.manifest import Manifest, Problem
     from pipeline.settings import Settings
 
 FOLDER_NAME: Final = "pictures.veobatch-tmp"
@@ -37,15 +36,15 @@ def picture_delivery(
 
 def check_pictures(
     manifest: Manifest, settings: Settings, *, sandbox: bool = False, needs_way: bool = True
-) -> tuple[Manifest, tuple[str, ...]]:
-    """Return the manifest with the doubts about its files among its warnings, and how they will travel.
+) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
+    """Return the doubts about the manifest's files, and how they will travel.
 
     Blocking. Raises `ManifestProblems` for a file that is no picture, and with `needs_way` when there is no
     way for one to reach the vendor; else that is a warning.
     """
     delivery = picture_delivery(manifest, settings, sandbox=sandbox)
     if delivery is None:
-        return manifest, ()
+        return (), ()
     from pipeline.images.local import check_local_files, describe_ways, missing_way
 
     name = str(manifest.path)
@@ -54,8 +53,8 @@ def check_pictures(
     problems = (*found.problems, *((stuck,) if stuck and needs_way else ()))
     if problems:
         raise ManifestProblems(problems, models=manifest.models)
-    warnings = (*manifest.warnings, *found.warnings, *((stuck,) if stuck else ()))
-    return replace(manifest, warnings=warnings), tuple(describe_ways(manifest.jobs, delivery))
+    warnings = (*found.warnings, *((stuck,) if stuck else ()))
+    return warnings, tuple(describe_ways(manifest.jobs, delivery))
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pipeline.ledger import Ledger
-    from pipeline.manifest import Manifest
     from pipeline.model import Job, Record
 
 RETAKES_NAME: Final = "retakes"
@@ -49,13 +48,16 @@ class Retakes:
         await ledger.meta_set(RETAKES_NAME, json.dumps(asdict(self)))
 
 
-async def with_retakes(ledger: Ledger, manifest: Manifest, wanted: Sequence[str] = ()) -> Manifest:
-    """Return the manifest with the takes that were asked for before, and one more for each row `wanted`.
+async def extra_takes(
+    ledger: Ledger, own: Sequence[Job], wanted: Sequence[str] = ()
+) -> Mapping[str, Sequence[int]]:
+    """Return the takes beyond the manifest's `own` jobs, by the key of the row's first.
 
-    `wanted` holds ids and `rejected`. Raises `UsageError` for an id that the manifest does not have.
+    They are those that were asked for before, and one more for each row `wanted`, which holds ids and
+    `rejected`. Raises `UsageError` for an id that the manifest does not have.
     """
     retakes = await Retakes.load(ledger)
-    jobs = with_extra_takes(manifest.jobs, retakes.extra)
+    jobs = with_extra_takes(own, retakes.extra)
     if wanted:
         records = await ledger.load()
         by_id = {row.key: take for row, take in retakes_by_id(jobs, records, wanted)}
@@ -68,10 +70,10 @@ async def with_retakes(ledger: Ledger, manifest: Manifest, wanted: Sequence[str]
         # Saved before the plan: after a kill the same command finds these takes and buys no others.
         retakes.latest = new
         await retakes.save(ledger)
-        jobs = with_extra_takes(manifest.jobs, retakes.extra)
-    if jobs is not manifest.jobs:
+        jobs = with_extra_takes(own, retakes.extra)
+    if jobs is not own:
         _refuse_same_ids(jobs)
-    return replace(manifest, jobs=jobs)
+    return retakes.extra
 
 
 def _refuse_same_ids(jobs: Sequence[Job]) -> None:

@@ -62,7 +62,7 @@ def _checks(manifest: Path | None, paths: BatchPaths, base_url: str | None) -> I
 def _check_manifest(manifest: Path) -> str:
     from pipeline.runner.manifest_loading import parse_manifest
 
-    loaded = parse_manifest(manifest).to_loaded().manifest
+    loaded = parse_manifest(manifest).checked()
     return f"{len(loaded.jobs):,} jobs, no problems"
 
 

@@ -15,7 +15,8 @@ from pipeline.cli.options import model_option, picture_options, picture_settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.runner.manifest_loading import LoadedManifest, ParsedManifest
+    from pipeline.manifest import ParsedManifest
+    from pipeline.runner.manifest_loading import LoadedManifest
 
 
 _SUFFIXES: Final = frozenset({".yaml", ".yml", ".json", ".jsonl", ".ndjson", ".csv", ".tsv"})
@@ -110,14 +111,16 @@ def _validate(path: Path, checks: _Checks, *, as_json: bool) -> dict[str, Any]:
 
 def _load(path: Path, checks: _Checks) -> LoadedManifest:
     """Load the manifest; the network is touched (and its libraries imported) only when it is needed."""
-    from pipeline.runner.manifest_loading import check_local_pictures, parse_manifest
+    from pipeline.batch.pictures import check_pictures
+    from pipeline.runner.manifest_loading import LoadedManifest, parse_manifest
 
     def with_pictures(loaded: LoadedManifest) -> LoadedManifest:
-        return check_local_pictures(loaded, picture_settings(checks.ways, loaded.manifest))
+        settings = picture_settings(checks.ways, loaded.manifest)
+        return loaded.with_doubts(*check_pictures(loaded.manifest, settings))
 
     parsed = parse_manifest(path, checks.model)
     if not parsed.other_models and (parsed.manifest is None or not checks.images):
-        return with_pictures(parsed.to_loaded())
+        return with_pictures(LoadedManifest(parsed.checked()))
     import anyio
 
     return with_pictures(anyio.run(_load_online, parsed, checks))
@@ -132,7 +135,7 @@ async def _load_online(parsed: ParsedManifest, checks: _Checks) -> LoadedManifes
     from pipeline.client.endpoint import normalize_base_url
     from pipeline.manifest import ManifestProblems
     from pipeline.runner.credentials import find_base_url
-    from pipeline.runner.manifest_loading import cache_dir, check_manifest_images, check_with_catalogue
+    from pipeline.runner.manifest_loading import cache_dir, check_with_catalogue, image_warnings
     from pipeline.runner.retired_models import check_retired
 
     url = normalize_base_url(find_base_url(checks.base_url, os.environ))
@@ -143,7 +146,9 @@ async def _load_online(parsed: ParsedManifest, checks: _Checks) -> LoadedManifes
     if problems := retired.problems(loaded.manifest):
         raise ManifestProblems(problems, models=loaded.manifest.models)
     loaded = replace(loaded, retirement_notes=retired.notes)
-    return await check_manifest_images(loaded, checks.allow_private_images) if checks.images else loaded
+    if not checks.images:
+        return loaded
+    return loaded.with_doubts(await image_warnings(loaded.manifest, checks.allow_private_images))
 
 
 def _print_valid(loaded: LoadedManifest, *, as_json: bool) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from pipeline.ledger.leases import TERMINAL_STATES
 from pipeline.model import Failure, State
 from pipeline.poll.schedule import PollSchedule
 from pipeline.run_context import Dependencies
+from pipeline.run_state import RunState
 from pipeline.storage import open_store
 from pipeline.submit.budget import Budget
 
@@ -155,7 +156,7 @@ class ClusterWorker:
             log_gap_s=LOG_REQUEST_GAP_S * self._config.workers,  # a limit of the key, which all share
             pictures=pictures,
         )
-        return Engine([], dependencies, settings, self._observer, expected_more=inf)
+        return Engine(RunState({}), dependencies, settings, self._observer, expected_more=inf)
 
     async def _heartbeat_loop(self, engine: Engine) -> None:
         """Send heartbeats as long as there is a coordinator; without one, stop at once."""

@@ -6,7 +6,7 @@ names them.
 """
 
 from pipeline.manifest.fields import BUILT_IN_MODEL, FieldRule, ModelRules
-from pipeline.manifest.loader import Manifest, load, read_once
+from pipeline.manifest.loader import Manifest, ParsedManifest, load, parse
 from pipeline.manifest.problems import ManifestProblems, Problem
 
 __all__ = [
@@ -15,7 +15,8 @@ __all__ = [
     "Manifest",
     "ManifestProblems",
     "ModelRules",
+    "ParsedManifest",
     "Problem",
     "load",
-    "read_once",
+    "parse",
 ]

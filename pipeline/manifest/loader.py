@@ -5,19 +5,28 @@ from __future__ import annotations
 import json
 import stat
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.gc_pause import gc_paused
 from pipeline.manifest.csv_reader import read_csv
 from pipeline.manifest.expand import matrix_rows
+from pipeline.manifest.fields import BUILT_IN_MODEL
 from pipeline.manifest.job_builder import JobBuilder
-from pipeline.manifest.jobs import check_take_ids
+from pipeline.manifest.jobs import check_take_ids, with_extra_takes
 from pipeline.manifest.json_reader import read_json, read_jsonl
 from pipeline.manifest.local_files import NAME_A_PICTURE, LocalFiles
 from pipeline.manifest.nodes import SequenceNode
-from pipeline.manifest.problems import ParseAborted, Problem, ProblemReport, format_value, pack_location
+from pipeline.manifest.problems import (
+    ManifestProblems,
+    ParseAborted,
+    Problem,
+    ProblemReport,
+    format_value,
+    pack_location,
+)
 from pipeline.manifest.sections import NO_SECTIONS, read_sections
 
 if TYPE_CHECKING:
@@ -52,6 +61,10 @@ class Manifest:
     models: frozenset[str] = frozenset()
     files: LocalFiles = field(default_factory=lambda: LocalFiles(Path()))
 
+    def with_takes(self, extra: Mapping[str, Sequence[int]]) -> Manifest:
+        """Return the manifest with further takes, by the key of the row's first."""
+        return replace(self, jobs=with_extra_takes(self.jobs, extra)) if extra else self
+
 
 def read_once(path: Path) -> bytes | None:
     """Return the bytes of a manifest that can be read only once (a pipe), None for a file.
@@ -65,6 +78,60 @@ def read_once(path: Path) -> bytes | None:
         return _read_bytes(path, report)
     except ParseAborted:
         raise report.to_exception() from None
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedManifest:
+    """What a manifest is without the network: it holds, or has problems.
+
+    `other_models` have their rules in the catalogue; `load` reads it once more, and takes those by name.
+    """
+
+    manifest: Manifest | None
+    problems: ManifestProblems | None
+    other_models: frozenset[str]
+    load: Callable[..., Manifest]
+
+    def checked(self, rules: Mapping[str, ModelRules] | None = None) -> Manifest:
+        """Return the manifest, checked by the `rules` of its other models; raises its problems. Blocking."""
+        if self.other_models and rules is not None:
+            return self.load(rules=rules)
+        if self.problems is not None:
+            raise self.problems
+        return self.manifest or self.load()
+
+    def without_manifest(self) -> ParsedManifest:
+        """Return where it came from alone; `again` reads it once more."""
+        return replace(self, manifest=None)
+
+    def again(self) -> ParsedManifest:
+        """Return the manifest as it stands now, read again when it was dropped. Blocking."""
+        if self.manifest is not None or self.problems is not None:
+            return self
+        return _parsed(self.load)
+
+
+def parse(
+    path: Path,
+    model: str | None = None,
+    takes: int | None = None,
+    data: bytes | None = None,
+    check_file: Callable[[LocalFile], str] | None = None,
+) -> ParsedManifest:
+    """Load the manifest at `path` against the built-in rules, as `load` does. A pipe is read here, once."""
+    try:
+        data = read_once(path) if data is None else data
+    except ManifestProblems as found:
+        return ParsedManifest(None, found, frozenset(), partial(load, path))
+    return _parsed(partial(load, path, data=data, model=model, takes=takes, check_file=check_file))
+
+
+def _parsed(load: Callable[..., Manifest]) -> ParsedManifest:
+    try:
+        manifest = load()
+    except ManifestProblems as found:
+        return ParsedManifest(None, found, found.models - {BUILT_IN_MODEL}, load)
+    return ParsedManifest(manifest, None, manifest.models - {BUILT_IN_MODEL}, load)
 
 
 def load(

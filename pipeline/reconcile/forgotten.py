@@ -104,8 +104,9 @@ def _with_submission(record: Record, row: LogRow) -> Record:
 
 async def recover_forgotten(
     api: Api, ledger: Ledger, records: Sequence[Record], begun_at: float, *, now: float, key_id: str
-) -> tuple[list[Record], str]:
-    """Give rows the submissions that their ledger has forgotten; return all records, and why it failed if so.
+) -> tuple[Mapping[str, Record], str]:
+    """Give rows the submissions that their ledger has forgotten; return those by their keys, and why it
+    failed if so.
 
     `begun_at` is when the batch was begun, by this machine's clock; `now` is the vendor's where it is known.
     """
@@ -113,11 +114,10 @@ async def recover_forgotten(
     windows = plan_windows([(begun_at - LOCAL_CLOCK_ERROR_S, now + HOUR_S)], now)
     log = await fetch_log(api, windows, (), own_prefix=own_correlation_prefix(ledger.identity), key_id=key_id)
     if not log.complete:
-        return list(records), log.error or "the log could not be read to its end"
+        return {}, log.error or "the log could not be read to its end"
     transitions = match_forgotten(records, log.rows, known, ledger.identity)
     transitions = [
         Transition(one.before, replace(one.after, key_id=key_id, api_url=api.name)) for one in transitions
     ]
     await ledger.commit_many(transitions)
-    current = {one.after.key: one.after for one in transitions}
-    return [current.get(record.key, record) for record in records], ""
+    return {one.after.key: one.after for one in transitions}, ""

@@ -13,12 +13,13 @@ from pipeline.batch.ownership import check_folder
 from pipeline.batch.paths import has_batch
 from pipeline.errors import UsageError, VeobatchError
 from pipeline.gc_pause import gc_paused
+from pipeline.manifest import parse
 from pipeline.results.rows import row_of
 from pipeline.runner.batch_options import BatchOptions, make_request
 from pipeline.runner.config import configure
 from pipeline.runner.embedded_sandbox import start_sandbox
 from pipeline.runner.feed import RunFeed
-from pipeline.runner.manifest_loading import cache_dir
+from pipeline.runner.manifest_loading import cache_dir, file_problem
 from pipeline.runner.prepare import PreparedRun, prepare, refuse_rewritten
 from pipeline.runner.results import results_of
 
@@ -67,7 +68,9 @@ class Batch:
         return batch
 
     def _setup(self, request: RunRequest) -> None:
-        self._config = configure(request)
+        self._parsed = parse(request.manifest, request.model, request.takes, request.data, file_problem)
+        manifest = self._parsed.manifest if self._parsed.other_models else self._parsed.checked()
+        self._config = configure(request, manifest)
         self._stack = AsyncExitStack()
         self._tasks: anyio.abc.TaskGroup | None = None
         self._prepared: PreparedRun | None = None
@@ -121,7 +124,7 @@ class Batch:
 
         cache = None if request.sandbox else cache_dir()
         ways = {**request.environment, **request.flags}
-        parsed = await anyio.to_thread.run_sync(config.parsed.again)
+        parsed = await anyio.to_thread.run_sync(self._parsed.again)
         return await estimate_manifest(
             parsed, config.base_url, config.key, cache, ways, sandbox=request.sandbox
         )
@@ -134,9 +137,12 @@ class Batch:
         """
         if self._prepared is None:
             with gc_paused():  # reading the ledger of 100,000 rows takes a third longer with it
-                prepared = await prepare(self._stack, self._config, on_rewritten or refuse_rewritten)
-            self._prepared = prepared.without_jobs()
-            self._config = self._prepared.config
+                refuse = on_rewritten or refuse_rewritten
+                prepared = await prepare(self._stack, self._config, self._parsed, refuse)
+            # A hundred thousand rows are 100 MB, and the records say all.
+            self._parsed = self._parsed.without_manifest()
+            self._prepared = replace(prepared, loaded=prepared.loaded.without_jobs())
+            self._config = prepared.config
         return self._prepared
 
     async def carry_out(self, control: RunControl, make_watcher: MakeWatcher) -> RunSummary:

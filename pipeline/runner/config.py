@@ -14,7 +14,6 @@ from pipeline.plan import wanted_stem
 from pipeline.runner.credentials import find_base_url, require_key
 from pipeline.runner.embedded_sandbox import SANDBOX_KEY, sandbox_settings
 from pipeline.runner.hook_targets import make_targets
-from pipeline.runner.manifest_loading import parse_manifest
 from pipeline.settings import resolve
 from pipeline.storage import open_store
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from pipeline.batch.paths import BatchPaths
     from pipeline.batch.request import RunRequest
-    from pipeline.runner.manifest_loading import ParsedManifest
+    from pipeline.manifest import Manifest
     from pipeline.settings import Settings
     from pipeline.storage import OutputStore
 
@@ -32,13 +31,12 @@ NO_KEY_HINT: Final = "To try without a key, free and offline: add --sandbox (fro
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """A request with its manifest read, and what follows from both.
+    """A request, and what follows from it and from its manifest's settings.
 
     `base_url` is empty until the sandbox has started.
     """
 
     request: RunRequest
-    parsed: ParsedManifest
     settings: Settings
     paths: BatchPaths
     store: OutputStore
@@ -46,15 +44,14 @@ class RunConfig:
     base_url: str
 
 
-def configure(request: RunRequest) -> RunConfig:
-    """Read the manifest and find out where everything is. Blocking; touches no network and writes nothing.
+def configure(request: RunRequest, manifest: Manifest | None) -> RunConfig:
+    """Find out where everything is. Blocking; touches no network and writes nothing.
 
-    Raises `ManifestProblems`, and `UsageError` for settings, places and keys that cannot be used.
+    `manifest` is None while it cannot be read without the catalogue. Raises `UsageError` for settings,
+    places and keys that cannot be used.
     """
     if not isfinite(request.sandbox_speed):
         raise UsageError("--sandbox-speed takes a number, such as 20")
-    parsed = parse_manifest(request.manifest, request.model, request.takes, request.data)
-    manifest = parsed.manifest if parsed.other_models else parsed.to_loaded().manifest
     settings = resolve_settings(request, manifest.run if manifest else {})
     if manifest is not None:
         wanted_stem(settings.name, manifest.jobs[0])  # a wrong --name is said before anything is touched
@@ -63,10 +60,10 @@ def configure(request: RunRequest) -> RunConfig:
     paths = batch_paths(request.manifest, request.output, request.ledger_choice, sandbox=request.sandbox)
     store = open_store(paths.output)
     if request.sandbox:
-        return RunConfig(request, parsed, settings, paths, store, ApiKey(SANDBOX_KEY, "--sandbox"), "")
+        return RunConfig(request, settings, paths, store, ApiKey(SANDBOX_KEY, "--sandbox"), "")
     key = request.key or require_key(os.environ, hint=NO_KEY_HINT)
     base_url = normalize_base_url(find_base_url(request.base_url, os.environ))
-    return RunConfig(request, parsed, settings, paths, store, key, base_url)
+    return RunConfig(request, settings, paths, store, key, base_url)
 
 
 def resolve_settings(request: RunRequest, manifest_run: Mapping[str, Any]) -> Settings:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 from anyio import to_thread
 
+from pipeline.batch.pictures import check_pictures
 from pipeline.client.catalog import Catalog
 from pipeline.client.connection import USER_AGENT
 from pipeline.client.reachability import check_api
 from pipeline.errors import UsageError
-from pipeline.runner.manifest_loading import check_local_pictures, check_with_catalogue, price_manifest
+from pipeline.runner.manifest_loading import check_with_catalogue, price_manifest
 from pipeline.runner.preflight import raise_obstacle
 from pipeline.runner.retired_models import check_retired
 from pipeline.settings import resolve
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipeline.client import ApiKey
+    from pipeline.manifest import ParsedManifest
     from pipeline.model import Job
-    from pipeline.runner.manifest_loading import ParsedManifest
     from pipeline.submit.pricing import Quote
 
 
@@ -73,7 +74,7 @@ async def estimate_manifest(
     key that is refused and an API that cannot be reached.
     """
     if not parsed.other_models:
-        parsed.to_loaded()  # a mistake is reported before the network is asked
+        parsed.checked()  # a mistake is reported before the network is asked
     found = await check_api(base_url, key)
     warnings = raise_obstacle(found)
     async with aiohttp.ClientSession(headers={"User-Agent": USER_AGENT}) as session:
@@ -82,8 +83,8 @@ async def estimate_manifest(
         manifest = loaded.manifest
         known_warnings = len(manifest.warnings)
         settings = resolve([("the command line", ways or {}), (f"{manifest.path}: run", manifest.run)])
-        check = partial(check_local_pictures, loaded, settings, sandbox=sandbox, needs_way=False)
-        loaded = await to_thread.run_sync(check)
+        check = partial(check_pictures, manifest, settings, sandbox=sandbox, needs_way=False)
+        loaded = loaded.with_doubts(*await to_thread.run_sync(check))
         quote, notes = await price_manifest(loaded, catalogue)
         retired = await check_retired((job.model for job in loaded.manifest.jobs), catalogue)
     if retired.withdrawn:

@@ -21,7 +21,7 @@ from pipeline.poll.learner import DurationLearner
 from pipeline.poll.poll_rate import AdaptiveRateLimit
 from pipeline.poll.schedule import PollSchedule
 from pipeline.run_context import Dependencies
-from pipeline.run_state import RunOutcome
+from pipeline.run_state import RunOutcome, RunState
 from pipeline.runner.observers import RunObservers, make_hooks, make_results_writer
 from pipeline.runner.prepare import report_start
 from pipeline.runner.summary import RunSummary
@@ -79,13 +79,8 @@ async def execute(prepared: PreparedRun, control: RunControl, make_watcher: Make
             report_start(prepared, observers.observer)
             if prepared.batch.epoch is None:
                 dependencies = replace(await _dependencies(prepared, cdn, learner), pictures=pictures)
-                engine = Engine(
-                    records,
-                    dependencies,
-                    config.settings,
-                    observers.observer,
-                    submittable=prepared.submittable,
-                )
+                state = RunState.from_records(records, prepared.submittable)
+                engine = Engine(state, dependencies, config.settings, observers.observer)
                 if prepared.submit_error is not None:
                     engine.stop_submitting(prepared.submit_error)
                 return await _run_engine(engine, observers, prepared, control)

@@ -13,24 +13,27 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from anyio import to_thread
 
-from pipeline.batch.commit_plan import plan_batch
+from pipeline.batch.commit_plan import record_plan
 from pipeline.batch.ledger_memory import recall_forgotten
 from pipeline.batch.ownership import check_folder
-from pipeline.batch.retakes import with_retakes
+from pipeline.batch.pictures import check_pictures
+from pipeline.batch.retakes import extra_takes
 from pipeline.client import key_id
 from pipeline.client.reachability import Preflight, check_api
 from pipeline.errors import StopReason, StopRun, UsageError
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State
+from pipeline.plan import make_plan
 from pipeline.reconcile.origin import origin_notes
 from pipeline.results.receipts import META_NAME as RECEIPTS_META
 from pipeline.runner.config import resolve_settings
 from pipeline.runner.cost_estimate import estimate_cost, load_prices
 from pipeline.runner.last_end import last_end_note
 from pipeline.runner.manifest_loading import (
-    check_local_pictures,
-    check_manifest_images,
-    check_with_catalogue,
+    LoadedManifest,
+    fetch_other_models,
+    image_warnings,
+    known_rules,
 )
 from pipeline.runner.open_batch import open_api, open_batch
 from pipeline.runner.preflight import (
@@ -52,11 +55,12 @@ if TYPE_CHECKING:
     from pipeline.client.catalog import Catalog
     from pipeline.client.reachability import Finding
     from pipeline.events import Observer
+    from pipeline.ledger import Ledger
+    from pipeline.manifest import ParsedManifest
     from pipeline.model import Record
     from pipeline.plan import BatchPlan
     from pipeline.runner.config import RunConfig
     from pipeline.runner.cost_estimate import CostEstimate, PriceTable
-    from pipeline.runner.manifest_loading import LoadedManifest
     from pipeline.runner.open_batch import OpenedBatch
 
 FINISHED_STATES: Final = frozenset({State.DONE, State.FAILED})
@@ -84,11 +88,6 @@ class PreparedRun:
     obstacle: Finding | None = None
     submit_error: StopRun | None = None
 
-    def without_jobs(self) -> PreparedRun:
-        """Return it without the manifest's rows: a hundred thousand are 100 MB, and the records say all."""
-        config = replace(self.config, parsed=self.config.parsed.without_manifest())
-        return replace(self, loaded=self.loaded.without_jobs(), config=config)
-
 
 def rewritten_message(plan: BatchPlan) -> str:
     """Return why a manifest seems to have been rewritten throughout."""
@@ -107,6 +106,7 @@ def refuse_rewritten(plan: BatchPlan) -> None:
 async def prepare(
     stack: AsyncExitStack,
     config: RunConfig,
+    parsed: ParsedManifest,
     on_rewritten: Callable[[BatchPlan], None] = refuse_rewritten,
 ) -> PreparedRun:
     """Open the API and the ledger on `stack`, make the plan durable, and learn what it will cost.
@@ -119,11 +119,11 @@ async def prepare(
     lost = check_folder(paths, request.manifest, sandbox=request.sandbox, begin_anew=request.begin_anew)
     file_limit = raise_open_file_limit()
     config, api, catalogue, sandbox_warnings = await open_api(stack, config, file_limit)
-    loaded = await _load_checked_manifest(config, catalogue)
+    loaded = await _load_checked_manifest(config, parsed, catalogue)
     settings, _, limit_note = fit_to_open_files(resolve_settings(request, loaded.manifest.run), file_limit)
     config = replace(config, settings=settings)
     batch = await open_batch(stack, config, loaded.manifest, lost=lost)
-    loaded = await _with_wishes(batch, loaded, request)
+    loaded = await _with_wishes(batch.ledger, loaded, request)
     plan, recalled = await _plan(api, batch, loaded, config, on_rewritten)
     chosen = submittable(plan, request.selection)
     pricing = load_prices(plan.records, loaded, catalogue, settings.assume_price)
@@ -146,22 +146,26 @@ async def prepare(
     return PreparedRun(config, api, batch, loaded, noted, plan, *outlook)
 
 
-async def _with_wishes(batch: OpenedBatch, loaded: LoadedManifest, request: RunRequest) -> LoadedManifest:
+async def _with_wishes(ledger: Ledger, loaded: LoadedManifest, request: RunRequest) -> LoadedManifest:
     """Return the manifest with the retakes that are asked for; note in the ledger that receipts are."""
     if request.receipts:
-        await batch.ledger.meta_set(RECEIPTS_META, "1")
-    return replace(loaded, manifest=await with_retakes(batch.ledger, loaded.manifest, request.retake))
+        await ledger.meta_set(RECEIPTS_META, "1")
+    extra = await extra_takes(ledger, loaded.manifest.jobs, request.retake)
+    return replace(loaded, manifest=loaded.manifest.with_takes(extra))
 
 
-async def _load_checked_manifest(config: RunConfig, catalogue: Catalog) -> LoadedManifest:
-    """Check the manifest's other models by the catalogue, and its images when asked to."""
-    loaded = await check_with_catalogue(config.parsed, catalogue)
-    settings = resolve_settings(config.request, loaded.manifest.run)
-    check = partial(check_local_pictures, loaded, settings, sandbox=config.request.sandbox)
-    loaded = await to_thread.run_sync(check)
+async def _load_checked_manifest(
+    config: RunConfig, parsed: ParsedManifest, catalogue: Catalog
+) -> LoadedManifest:
+    """Check the manifest's other models by the catalogue, its files, and its images when asked to."""
+    model_infos = await fetch_other_models(parsed, catalogue)
+    manifest = await to_thread.run_sync(parsed.checked, known_rules(model_infos))
+    settings = resolve_settings(config.request, manifest.run)
+    check = partial(check_pictures, manifest, settings, sandbox=config.request.sandbox)
+    warnings, picture_notes = await to_thread.run_sync(check)
     if config.settings.check_images:
-        loaded = await check_manifest_images(loaded, config.settings.allow_private_images)
-    return loaded
+        warnings += await image_warnings(manifest, config.settings.allow_private_images)
+    return LoadedManifest(manifest, model_infos).with_doubts(warnings, picture_notes)
 
 
 async def _plan(
@@ -173,21 +177,19 @@ async def _plan(
 ) -> tuple[BatchPlan, str]:
     """Make the plan durable, with what the ledger may have forgotten; return it, and what to say of that."""
     request, ledger = config.request, batch.ledger
-
-    def check(plan: BatchPlan) -> None:
-        if plan.seems_rewritten and not request.as_new:
-            on_rewritten(plan)
-
-    plan = await plan_batch(
-        ledger,
-        loaded.manifest,
-        config.settings.name,
-        request.retry,
+    plan = make_plan(
+        loaded.manifest.jobs,
+        await ledger.load(),
+        name_template=config.settings.name,
+        retry=request.retry,
         resubmit_in_doubt=request.resubmit_in_doubt,
-        check=check,
     )
+    # Before anything is written: a plan that is refused leaves the ledger as it was.
+    if plan.seems_rewritten and not request.as_new:
+        on_rewritten(plan)
+    await record_plan(ledger, plan, loaded.manifest.path)
     # Rows that the ledger has forgotten get their generations back before a create may leave.
-    records, recalled = await recall_forgotten(
+    recalled, message = await recall_forgotten(
         api,
         ledger,
         plan.records,
@@ -195,7 +197,7 @@ async def _plan(
         key_id=key_id(config.key.secret, ledger.identity),
         wait_s=config.settings.reconcile_after,
     )
-    return replace(plan, records=tuple(records)), recalled
+    return plan.with_current(recalled), message
 
 
 async def _load_engine() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from math import inf
 from typing import TYPE_CHECKING, Final, assert_never
 
@@ -23,6 +24,7 @@ from pipeline.errors import Conflict, StopReason, StopRun
 from pipeline.events import Level, Topic
 from pipeline.images.delivery import body_to_send
 from pipeline.images.prepared import PictureError, PictureFault
+from pipeline.manifest.local_files import references_in
 from pipeline.model import Failure, State
 from pipeline.net.retry_after import parse_retry_after
 from pipeline.submit.budget import PRICE_UNKNOWN_MESSAGE
@@ -123,7 +125,10 @@ class SubmitterPool:
         applied = False
         order = self._submissions = self._submissions + 1
         try:
-            async with body_to_send(run.deps.pictures, record) as body:
+            # Pictures are asked only for a row that names a file: most rows' bodies are sent as they stand.
+            names_file = references_in(record.body)
+            with_files = body_to_send(run.deps.pictures, record) if names_file else nullcontext(record.body)
+            async with with_files as body:
                 if state.stop_reason is not None:  # while the picture was being prepared
                     self._put_back(record)
                     return

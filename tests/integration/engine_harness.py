@@ -22,6 +22,7 @@ from pipeline.poll.learner import DurationLearner
 from pipeline.poll.poll_rate import AdaptiveRateLimit
 from pipeline.poll.schedule import PollSchedule
 from pipeline.run_context import Dependencies
+from pipeline.run_state import RunState
 from pipeline.sandbox import Fault, Sandbox, SandboxOptions, SandboxState
 from pipeline.settings import Settings
 from pipeline.storage import LocalStore
@@ -148,7 +149,7 @@ class EngineHarness:
             wall=time.time,
             random=chance,
         )
-        return Engine(records, tools, chosen, self.observer)
+        return Engine(RunState.from_records(records), tools, chosen, self.observer)
 
     async def run(
         self,

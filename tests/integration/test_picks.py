@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from obstore.store import MemoryStore
 
-from pipeline.batch.retakes import end_retakes, with_retakes, withdraw_retakes
+from pipeline.batch.retakes import end_retakes, extra_takes, withdraw_retakes
 from pipeline.cli import cli
 from pipeline.errors import UsageError
 from pipeline.ledger import Ledger
@@ -275,7 +275,10 @@ async def test_a_retake_that_nobody_agreed_to_pay_for_is_taken_back(tmp_path: Pa
     async with await Ledger.open(tmp_path / "ledger.sqlite3") as ledger:
 
         async def ids(*retake: str) -> list[str]:
-            return [job.id for job in (await with_retakes(ledger, load(path), retake)).jobs]
+            manifest = load(path)
+            return [
+                job.id for job in manifest.with_takes(await extra_takes(ledger, manifest.jobs, retake)).jobs
+            ]
 
         assert await ids("a") == ["a", "a.2"]
         assert await ids("a") == ["a", "a.2"], "the same wish, after a crash"

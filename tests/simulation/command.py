@@ -28,6 +28,7 @@ from pipeline.poll.schedule import PollSchedule
 from pipeline.results.csv_rows import csv_bytes
 from pipeline.results.csv_writer import ResultsWriter
 from pipeline.run_context import Dependencies
+from pipeline.run_state import RunState
 from pipeline.storage.local import LocalStore
 from pipeline.submit.budget import Budget
 from pipeline.submit.create_limits import AdaptiveConcurrencyLimit
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from pipeline.cluster.driver import ClusterDriver
     from pipeline.events import Event
     from pipeline.model import Job, Record
+    from pipeline.plan import BatchPlan
     from pipeline.run_state import RunOutcome
     from pipeline.settings import Settings
     from tests.simulation.machine import Process
@@ -146,7 +148,9 @@ async def _open(process: Process, api: SimApi, ledger: Ledger, request: Request)
     memory, records = await open_plan(api, ledger, request)
     dependencies = await _dependencies(process, api, ledger, request.settings)
     results, observer = make_observers(process, ledger, memory)
-    return Opened(Engine(records, dependencies, request.settings, observer), memory, results)
+    return Opened(
+        Engine(RunState.from_records(records), dependencies, request.settings, observer), memory, results
+    )
 
 
 async def open_plan(api: SimApi, ledger: Ledger, request: Request) -> tuple[LedgerMemory, Sequence[Record]]:
@@ -154,14 +158,15 @@ async def open_plan(api: SimApi, ledger: Ledger, request: Request) -> tuple[Ledg
     runs = int(await ledger.meta_get("runs") or 0) + 1
     await ledger.meta_set("runs", str(runs))
     plan = await _plan(ledger, request)
-    records, _ = await recall_forgotten(
+    recalled, _ = await recall_forgotten(
         api,
         ledger,
-        plan,
+        plan.records,
         uncertain=False,
         key_id=key_id(request.key, ledger.identity),
         wait_s=request.settings.reconcile_after,
     )
+    records = plan.with_current(recalled).records
     return LedgerMemory(api, ledger.identity, runs, records), records
 
 
@@ -194,16 +199,15 @@ async def _run_engine(process: Process, opened: Opened, guard: SignalGuard) -> t
     return outcome, True
 
 
-async def _plan(ledger: Ledger, request: Request) -> Sequence[Record]:
+async def _plan(ledger: Ledger, request: Request) -> BatchPlan:
     manifest: Any = Manifest(request.jobs)
-    plan = await plan_batch(
+    return await plan_batch(
         ledger,
         manifest,
         "{id}",
         RetrySelection(enabled=request.retry_failed),
         resubmit_in_doubt=request.resubmit_in_doubt,
     )
-    return plan.records
 
 
 async def _dependencies(process: Process, api: SimApi, ledger: Ledger, settings: Settings) -> Dependencies:

@@ -160,6 +160,14 @@ class RunContext:
         if bulkhead.on_crash(key):
             raise common_crash(error) from error
 
+    async def take_over(self, key: str) -> None:
+        """Another process moved this row: take over how it stands now."""
+        current = await self.deps.ledger.get(key)
+        if current is not None:
+            self.state.records[key] = current
+            self.deps.budget.update(current)
+            self.state.unfinished[key] = f"another process has it ({current.state})"
+
     def leave_to_other_process(self, key: str) -> None:
         """Another process moved this row: it is left to it."""
         self.state.unfinished[key] = "another process has it"

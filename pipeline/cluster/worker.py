@@ -34,7 +34,7 @@ from pipeline.ledger.leases import TERMINAL_STATES
 from pipeline.model import Failure, State
 from pipeline.poll.schedule import PollSchedule
 from pipeline.run_context import Dependencies
-from pipeline.run_state import RunState
+from pipeline.run_state import RunOutcome, RunState
 from pipeline.storage import open_store
 from pipeline.submit.budget import Budget
 
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from pipeline.cluster.heartbeats import CoordinatorClient
     from pipeline.cluster.messages import ClusterConfig, HeartbeatReply
     from pipeline.ledger.leases import LeasedRow
-    from pipeline.run_state import RunOutcome
     from pipeline.storage import OutputStore
 
 LEASE_SAFETY_FACTOR: Final = 0.8

@@ -111,8 +111,7 @@ async def prepare(
 ) -> PreparedRun:
     """Open the API and the ledger on `stack`, make the plan durable, and learn what it will cost.
 
-    `on_rewritten` is called for a plan that pays for most rows again and raises to refuse that. Raises
-    `VeobatchError` for whatever stands in the way; nothing is submitted here.
+    Raises `VeobatchError`, also by `on_rewritten`, which may refuse a plan that pays for most rows again.
     """
     request, paths = config.request, config.paths
     # First, and only reading: a folder that cannot be used is said before the vendor is asked.

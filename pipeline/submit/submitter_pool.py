@@ -33,6 +33,8 @@ from pipeline.submit.outage import Outage
 from pipeline.submit.refused_rows import RefusedRows
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from pipeline.client import CreateResult
     from pipeline.model import Record
     from pipeline.poll.poller_pool import PollerPool
@@ -125,10 +127,7 @@ class SubmitterPool:
         applied = False
         order = self._submissions = self._submissions + 1
         try:
-            # Pictures are asked only for a row that names a file: most rows' bodies are sent as they stand.
-            names_file = references_in(record.body)
-            with_files = body_to_send(run.deps.pictures, record) if names_file else nullcontext(record.body)
-            async with with_files as body:
+            async with self._body(record) as body:
                 if state.stop_reason is not None:  # while the picture was being prepared
                     self._put_back(record)
                     return
@@ -137,7 +136,7 @@ class SubmitterPool:
                 state.in_flight.add(record.key)
             applied = True
         except Conflict:
-            await self._accept_conflict(record)
+            await run.take_over(record.key)
             return
         except PictureError as error:
             await self._on_picture_error(record, error)
@@ -158,6 +157,12 @@ class SubmitterPool:
         if isinstance(result, Accepted):
             await self._poller_pool.track_accepted(after, result.generation_status)
 
+    def _body(self, record: Record) -> AbstractAsyncContextManager[str]:
+        """Return what is sent: the body as it stands, or with pictures for the files that it names."""
+        if references_in(record.body):
+            return body_to_send(self._run.deps.pictures, record)
+        return nullcontext(record.body)
+
     def _put_back(self, record: Record) -> None:
         self._run.deps.budget.release(record.key)
         self._run.state.queue(record)
@@ -177,15 +182,6 @@ class SubmitterPool:
                 run.report_event(Topic.NOTE, f"{record.id}: {message}", Level.WARNING, record)
             case unreachable:
                 assert_never(unreachable)
-
-    async def _accept_conflict(self, record: Record) -> None:
-        """Another process moved the row: take over how it stands now."""
-        run = self._run
-        current = await run.deps.ledger.get(record.key)
-        if current is not None:
-            run.state.records[record.key] = current
-            run.deps.budget.update(current)
-            run.state.unfinished[record.key] = f"another process has it ({current.state})"
 
     async def _apply_result(self, record: Record, result: CreateResult) -> None:
         """Tell the limit, the queue and the user what a create's result means for those that come next."""

@@ -192,6 +192,22 @@ def test_modules_to_look_at_first_exist() -> None:
     assert [module for module in named if not (ROOT / "pipeline" / module).is_file()] == []
 
 
+@pytest.mark.parametrize(
+    "way",
+    [
+        "`image_url`, from the manifest to the POST",
+        "`generation_id`, from the create's answer to `results.csv`",
+    ],
+)
+def test_the_way_of_a_value_is_short_and_leads_through_files_that_exist(way: str) -> None:
+    page = ROOT / "docs" / "explanation" / "one-row.md"
+    steps = [INLINE.findall(row[0]) for row in table_under(page, way)]
+    named = [file for step in steps for file in step]
+    assert 8 <= len(named) == len(steps) <= 12
+    named += [name for name in INLINE.findall(page.read_text(encoding="utf-8")) if name.endswith(".py")]
+    assert [name for name in named if not (ROOT / "pipeline" / name).is_file()] == []
+
+
 def test_modules_that_decisions_name_exist() -> None:
     text = (ROOT / "docs" / "decisions" / "0015-a-folder-a-step.md").read_text(encoding="utf-8")
     rooms = [

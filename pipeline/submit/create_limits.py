@@ -134,7 +134,9 @@ class AdaptiveConcurrencyLimit:
         at_known_limit = in_flight == self._rejected_in_flight and self._accepted_since_rejection > 0
         # A 429 at the known limit is due to that limit, one below it to a rate. A gap of 0.0 stays 0.0:
         # `_raise_limit` sets the first one.
-        self._gap_s *= 0.5 if at_known_limit else GAP_GROWTH
+        grown_s = self._gap_s * (0.5 if at_known_limit else GAP_GROWTH)
+        # Unbounded, refusals of any other cause would add up to hours between two creates.
+        self._gap_s = min(grown_s, MAX_WAIT_INTERVALS * self._interval_s)
         self._limit = max(1, min(self._limit, in_flight))
         wait = self._wait_s()
         if self._rejections_below_limit > 1 or in_flight == 0:

@@ -142,6 +142,7 @@ MUTANTS: Final = (
     Mutant("an older copy asks about pending rows alone", "pipeline/reconcile/forgotten.py", "record.state not in (State.READY, State.DONE)", "record.state is State.PENDING", _BACKUP),
     Mutant("an older copy forgets what was charged", "pipeline/reconcile/forgotten.py", "(sent_at or 0.0) if row.succeeded else None", "None", _BACKUP + _at("status", "error after completion")),
     # Every run ends.
+    Mutant("refusals add up to hours between creates", "pipeline/submit/create_limits.py", "min(grown_s, MAX_WAIT_INTERVALS * self._interval_s)", "grown_s", _at("create", "429 with a date")),
     Mutant("nobody is woken", _CONTEXT, "        self._changed.set()\n", "", _ANYTHING),
     Mutant("a run waits for its doubts for ever (E18)", "pipeline/reconcile/reconciler_pool.py", "            if remaining_s <= 0:\n", "            if False:\n", _DOUBT),
     Mutant("a download is counted for ever", _DOWNLOADS, "                    self._run.state.downloading -= 1\n", "", _at("cdn", "503")),

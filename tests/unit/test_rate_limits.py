@@ -44,6 +44,9 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
     assert parse_retry_after(value, now_utc=OCT_21_2015) == seconds
 
 
+LONGEST_WAIT_S = 240.0
+"""Six poll intervals of 10 s, four times as long where the account seems to allow but one generation."""
+
 DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
 
 
@@ -187,6 +190,22 @@ def test_with_nothing_in_flight_a_refusal_still_waits() -> None:
     gate.on_rate_limited(0.0, 0)
     assert gate.limit == 1
     assert 0.0 < gate.start_delay_s(0.0, 0) <= 1.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_refusals_of_any_cause_never_add_up_to_more_than_the_longest_wait(seed: int) -> None:
+    """A gateway that refuses every other create by chance seems to limit a rate, which only grew."""
+    random, now = Random(seed), 0.0
+    limit = AdaptiveConcurrencyLimit(2, random=random)
+    for _ in range(500):
+        delay_s = limit.start_delay_s(now, 0)
+        assert delay_s <= LONGEST_WAIT_S
+        now += delay_s
+        limit.on_started(now)
+        if random.random() < 0.5:
+            limit.on_rate_limited(now, 0, 9.0)
+        else:
+            limit.on_accepted(now, random.choice((1, 2)))
 
 
 def test_the_limit_grows_again_with_the_account() -> None:

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from pipeline.ledger.leases import LeasedRow
     from pipeline.model import Record
 
-IN_DOUBT_SLOT_INTERVALS: Final = 12.0
-DEFAULT_RENDER_INTERVALS: Final = 60.0
+MIN_RENDER_INTERVALS: Final = 60.0
+"""How long the vendor's own client waits for a generation, in polls: ten minutes at the usual pace."""
 
 
 class Coordinator:
@@ -195,14 +195,11 @@ class Coordinator:
     def _assumed_render_s(self) -> float:
         """For how long a row in doubt is taken to be rendering: the doubt may last longer, and others wait.
 
-        Until the longest time that any generation has taken is over twice. As long as none has ended, for
-        what the vendor's own client waits for one: 60 polls, ten minutes at the usual pace.
+        Until the longest time that any generation has taken is over twice, and never for less than the
+        vendor's own client waits for one: a few that were quick say nothing of the longest.
         """
-        interval_s = self._config.settings.poll_interval
-        longest_s = DEFAULT_RENDER_INTERVALS * interval_s
-        if self._longest_render_s:
-            longest_s = max(2 * self._longest_render_s, IN_DOUBT_SLOT_INTERVALS * interval_s)
-        return min(self._config.settings.timeout, longest_s)
+        least_s = MIN_RENDER_INTERVALS * self._config.settings.poll_interval
+        return min(self._config.settings.timeout, max(2 * self._longest_render_s, least_s))
 
     def _may_lease_rows(self) -> bool:
         """Return whether a worker might get a row: one that is paid, or one that may still be submitted."""

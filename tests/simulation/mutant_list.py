@@ -152,6 +152,7 @@ MUTANTS: Final = (
     # Many machines.
     Mutant("a dead worker's permits are given back twice", _LIMITS, "range(self._permits.pop(worker, 0))", "range(2 * self._permits.pop(worker, 0))", _DEAD + _at("create", "slow acceptance"), cluster=True),
     Mutant("a dead worker's rows take no slots", _LIMITS, "        self._orphans.update(in_flight_keys)\n", "", _DEAD, cluster=True),
+    Mutant("a few quick generations free a doubt's slot", _COORDINATOR, "max(2 * self._longest_render_s, least_s)", "2 * self._longest_render_s or least_s", _at("create", "409 after acceptance"), cluster=True),
     Mutant("each worker has the whole concurrency", _LIMITS, "if self._concurrency_limit.start_delay_s(now, self.in_flight) > 0:", "if self._concurrency_limit.start_delay_s(now, self._in_flight.get(worker, 0)) > 0:", _ANYTHING, cluster=True),
     Mutant("each lease has the whole budget", "pipeline/cluster/budget.py", "        unpriced: list[str] = []\n", "        unpriced: list[str] = []\n        self._budget = Budget(self._config.settings.max_cost, price_of=self._config.price_of_key)\n", _ANYTHING, cluster=True),
     Mutant("a coordinator forgets what was spent before", _COORDINATOR, "            if self._budget.has_limit:\n                self._budget.load(await self._ledger.submissions())\n", "", _NO_COORDINATOR, cluster=True),

@@ -109,8 +109,6 @@ class Submitter:
         with self._shielded():
             # On disk before the first byte leaves: after any kill, the next run asks the log.
             submitting = await self._commit_intent(record, submitting)
-            # From here on money may be spent, so that the row is in doubt until an outcome is on disk.
-            self.unresolved[record.key] = submitting
             answered = await self._api.create(body, submitting.correlation_id)
             result = await self._check_model(submitting, answered)
         # A new shield: a create that used up the deadline of the first must still reach the disk.
@@ -161,11 +159,11 @@ class Submitter:
 
         The absence of a create from the vendor's log is a proof some time after `vendor_sent_at`.
         """
-        submitting = await self._ledger.commit(record, submitting)
+        submitting = self.unresolved[record.key] = await self._ledger.commit(record, submitting)
         # A submission that seems older than it is would be proven absent too soon.
         while self._wall() - (submitting.submitted_at or 0.0) > MAX_INTENT_AGE_S:
             dated = submitting.evolve(submitted_at=self._wall(), vendor_sent_at=self._api.vendor_now())
-            submitting = await self._ledger.commit(submitting, dated)
+            submitting = self.unresolved[record.key] = await self._ledger.commit(submitting, dated)
         return submitting
 
     @contextmanager

@@ -24,7 +24,7 @@ from pipeline.client import (
     Rejected,
     RetryableRejection,
 )
-from pipeline.errors import Conflict, StopReason
+from pipeline.errors import Conflict, StopReason, StoreError
 from pipeline.ledger import Ledger
 from pipeline.model import Failure, Record, State
 from pipeline.submit import create
@@ -199,6 +199,28 @@ async def test_submission_delayed_by_ledger_is_redated_before_create(
         assert (seen.state, seen.submission_no, seen.submitted_at) == (State.SUBMITTING, 1, 4000.0)
         assert seen.vendor_sent_at == 3100.0
         assert await ledger.get(row.key) == after
+
+
+async def test_an_intent_that_cannot_be_dated_anew_is_shown_as_it_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = iter([1000.0, 4000.0])
+    async with await Ledger.open(tmp_path / "l.sqlite3") as ledger:
+        row, commit = record(), ledger.commit
+
+        async def commit_until_full(before: Record, after: Record) -> Record:
+            if before.state is State.SUBMITTING:
+                raise StoreError("the disk is full")
+            return await commit(before, after)
+
+        await ledger.add([row])
+        monkeypatch.setattr(ledger, "commit", commit_until_full)
+        submitter = Submitter(
+            FakeApi(ledger, Accepted("g", STATUS)), ledger, wall=lambda: next(moments, 4002.0)
+        )
+        with pytest.raises(StoreError):
+            await submitter.submit(row, None, row.body)
+        assert submitter.unresolved == {row.key: await ledger.get(row.key)}
 
 
 async def test_a_row_that_someone_else_took_is_not_sent(tmp_path: Path) -> None:

@@ -7,13 +7,16 @@ faults that suffice. The exit code is 1 when a rule was broken; a kind of fault 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
+import os
+import pickle
 import sys
 import time
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from tests.simulation.chance import CLUSTER_FAULTS, FAULTS
 from tests.simulation.shrink import shrink
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SEEDS_A_TASK: Final = 20
+PREPARING_SEED: Final = 2
+"""A small world, on one machine and on a cluster, by which everything is imported."""
 SEEDS_A_DAY: Final = 1_000_000
 
 
@@ -73,8 +78,27 @@ def simulate_many(first: int, count: int) -> Tally:
     return tally
 
 
-def collect_by_hand() -> None:
-    """Leave it to each world to collect, now and then, what is left of those before it."""
+def simulate_in_child(first: int, count: int) -> Tally:
+    """Do as `simulate_many` in a process forked for it: to collect what is left of its worlds takes a tenth of
+    the time that they take, and with the process it is gone at once."""
+    readable, writable = os.pipe()
+    if (child := os.fork()) == 0:
+        with contextlib.suppress(BaseException), open(writable, "wb") as answer:
+            answer.write(pickle.dumps(simulate_many(first, count)))
+        os._exit(0)
+    os.close(writable)
+    with open(readable, "rb") as answer:
+        tally = answer.read()
+    os.waitpid(child, 0)
+    if not tally:
+        return simulate_many(first, count)  # it raises again what ended the child
+    return cast("Tally", pickle.loads(tally))  # noqa: S301  # our own bytes
+
+
+def prepare_process() -> None:
+    """Import all that worlds need, and leave it to each to collect, now and then, what is left before it."""
+    for is_cluster in (False, True):
+        simulate(PREPARING_SEED, cluster=is_cluster)
     gc.freeze()
     gc.disable()
 
@@ -82,11 +106,11 @@ def collect_by_hand() -> None:
 def simulate_until(is_over: Callable[[Tally], bool], first: int, workers: int) -> Tally:
     """Simulate seeds from `first` on until it is over; print those that break a rule as they are met."""
     tally, seed = Tally(), first
-    with ProcessPoolExecutor(workers, initializer=collect_by_hand) as pool:
+    with ProcessPoolExecutor(workers, initializer=prepare_process) as pool:
         waiting: set[Future[Tally]] = set()
         while waiting or not is_over(tally):
             while len(waiting) < 2 * workers and not is_over(tally):
-                waiting.add(pool.submit(simulate_many, seed, SEEDS_A_TASK))
+                waiting.add(pool.submit(simulate_in_child, seed, SEEDS_A_TASK))
                 seed += SEEDS_A_TASK
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.simulation.__main__ import collect_by_hand
+from tests.simulation.__main__ import prepare_process
 from tests.simulation.cluster.server import compile_statements
 from tests.simulation.history import load_corpus, write_corpus
 from tests.simulation.ledger import statements
@@ -202,7 +202,7 @@ def main() -> int:
     chosen = [mutant for mutant in MUTANTS if options.only in mutant.name]
     corpus, caught = dict(load_corpus()), 0
     attempt = partial(try_one, options=options)
-    with ProcessPoolExecutor(options.workers, initializer=collect_by_hand) as pool:
+    with ProcessPoolExecutor(options.workers, initializer=prepare_process) as pool:
         for mutant, found in zip(chosen, pool.map(attempt, chosen), strict=True):
             caught += found is not None
             print(f"{mutant.name:60} {found or 'NOT CAUGHT'}", flush=True)

@@ -150,6 +150,19 @@ def _write_state(path: PurePosixPath, value: Any) -> None:
 
 
 @contextmanager
+def _fcntl_replaced() -> Iterator[None]:
+    """Let `import fcntl` find the world's locks. `mock.patch.dict` would forget what is imported meanwhile, and
+    have each cluster's world import it anew: half of its time."""
+    fcntl = sys.modules["fcntl"]
+    locks: Any = SimpleNamespace(LOCK_EX=fcntl.LOCK_EX, LOCK_NB=fcntl.LOCK_NB, flock=posix.flock)
+    sys.modules["fcntl"] = locks
+    try:
+        yield
+    finally:
+        sys.modules["fcntl"] = fcntl
+
+
+@contextmanager
 def _installed(seed: int) -> Iterator[ExitStack]:
     """Put the world in the place of the system, for as long as the body runs."""
     examine = sys.modules["pipeline.media.examine"]
@@ -177,9 +190,7 @@ def _installed(seed: int) -> Iterator[ExitStack]:
             (anyio_backend, "get_running_loop", scheduler.running_loop),
         ):
             stack.enter_context(mock.patch.object(module, name, value))
-        fcntl = sys.modules["fcntl"]
-        locks = mock.Mock(LOCK_EX=fcntl.LOCK_EX, LOCK_NB=fcntl.LOCK_NB, flock=posix.flock)
-        stack.enter_context(mock.patch.dict(sys.modules, {"fcntl": locks}))
+        stack.enter_context(_fcntl_replaced())
         stack.enter_context(system.use(scheduler.SimSource()))
         loop.restart_numbers()
         random.seed(seed)

@@ -37,25 +37,34 @@ class Call:
 
     def __init__(self, ray: Ray) -> None:
         self.caller = scheduler.running()
-        self.future: asyncio.Future[Any] = self.caller.loop.create_future()
         self._ray = ray
+        self._ended = False
+        self._result: object = None
+        self._error: Exception | None = None
+        self._waiters: list[asyncio.Future[None]] = []
 
     def __await__(self) -> Generator[Any, None, Any]:
         """Wait for the answer; whoever stops waiting may wait again."""
-        return asyncio.shield(self.future).__await__()
+        if not self._ended:
+            self._waiters.append(waiter := self.caller.loop.create_future())
+            yield from waiter
+        if self._error is not None:
+            raise self._error
+        return self._result
 
     def end(self, result: object = None, error: Exception | None = None, after_s: float = 0.0) -> None:
         """Let the caller have the answer, in its time."""
-        self._ray.later(after_s, lambda: self.caller.loop.call_soon(self._resolve, result, error))
+        self._ray.later(after_s, lambda: self._resolve(result, error))
 
     def _resolve(self, result: object, error: Exception | None) -> None:
-        if self.future.done():
+        """Take the first answer; whoever waits learns it in the caller's next steps."""
+        if self._ended:
             return
-        if error is None:
-            self.future.set_result(result)
-        else:
-            self.future.set_exception(error)
-            self.future.exception()  # nobody may ask: not every call is waited for
+        self._ended, self._result, self._error = True, result, error
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
 
 
 class Method:
@@ -122,10 +131,7 @@ class Actor:
         elif self._instance is None or self.process is None:
             self._waiting.append(lambda: self._arrive(call, name, sent, kind))
         else:
-            self.process.loop.call_soon(self._begin, call, name, sent, kind)
-
-    def _begin(self, call: Call, name: str, sent: bytes, kind: str) -> None:
-        asyncio.get_running_loop().create_task(self._carry_out(call, name, sent, kind))
+            self.process.loop.create_task(self._carry_out(call, name, sent, kind))
 
     async def _carry_out(self, call: Call, name: str, sent: bytes, kind: str) -> None:
         args, options = pickle.loads(sent)  # noqa: S301  # our own bytes

@@ -153,15 +153,15 @@ async def check_saved(
         if on_checked is not None:
             on_checked(checked)
 
-    to_read = []
+    to_read, untouched = [], FileCondition.UNTOUCHED
     for record in saved:
         condition = _compare_all(record, stamps)
-        if condition is FileCondition.UNREAD or (read_all and condition is FileCondition.UNTOUCHED):
+        if condition is FileCondition.UNREAD or (read_all and condition is untouched):
             to_read.append(record)
-        else:
+        elif condition is not untouched or on_checked is not None:
             report(Checked(record, condition))
     await _read_files(store, to_read, stamps, report)
-    return [found[record.key] for record in saved if record.key in found]
+    return [found[record.key] for record in saved if record.key in found] if found else []
 
 
 def _paths(record: Record) -> list[str]:
@@ -175,7 +175,7 @@ def _compare_all(record: Record, stamps: dict[str, FileStamp]) -> FileCondition:
     if artifact is None:
         return FileCondition.UNTOUCHED
     condition = compare(artifact, stamps.get(artifact.path))
-    if condition in (FileCondition.UNTOUCHED, FileCondition.UNREAD):
+    if artifact.extra and condition in (FileCondition.UNTOUCHED, FileCondition.UNREAD):
         for extra in artifact.extra:
             stamp = stamps.get(extra.path)
             if stamp is None:

@@ -1,6 +1,6 @@
-"""The CSV and the totals: projections of the ledger's records, never a second source of truth.
+"""The CSV: a projection of the ledger's records, never a second source of truth.
 
-Owns the layout of `results.csv` and what is counted. Knows no file system and no network: it takes
+Owns the layout of `results.csv`. Knows no file system and no network: it takes
 records and writes text. The same records always give the same bytes.
 """
 
@@ -10,21 +10,19 @@ import csv
 import io
 import math
 import re
-from collections import Counter
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, TextIO
 
-from pipeline.ledger.totals import Totals
 from pipeline.manifest.jobs import take_seed
 from pipeline.manifest.local_files import image_sha256
-from pipeline.model import MAYBE_PAID_STATES, Record, State
+from pipeline.model import Record, State
 from pipeline.plan import has_money_in_it
 from pipeline.results.row_blocks import RowBlocks, pack, unpack
 
 if TYPE_CHECKING:
     from _csv import Writer as CsvWriter
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from pipeline.results.block_cache import BlockCache
 
@@ -68,6 +66,7 @@ COLUMNS: Final[tuple[str, ...]] = (
 STATUSES: Final = (State.DONE, State.FAILED, State.IN_DOUBT, State.READY, State.GENERATING, State.PENDING)
 """The values of the `status` column; `submitting` is not among them, see `status`."""
 
+_position_of: Final = attrgetter("position")
 _UNENCODABLE = re.compile(r"[\x00\ud800-\udfff]")
 # Leading blanks do not stop a spreadsheet from seeing a formula; the full-width signs are taken for the
 # plain ones in East Asian locales (OWASP, "CSV Injection").
@@ -81,8 +80,12 @@ def status(record: Record) -> State:
 
 def visible_records(records: Iterable[Record]) -> list[Record]:
     """Return the rows people see: the manifest's in its order, then removed rows that were paid for."""
-    rows = sorted((r for r in records if r.position >= 0), key=lambda r: r.position)
-    return rows + [r for r in records if r.position < 0 and has_money_in_it(r)]
+    records = list(records)
+    rows = [r for r in records if r.position >= 0]
+    rows.sort(key=_position_of)
+    if len(rows) < len(records):
+        rows += [r for r in records if r.position < 0 and has_money_in_it(r)]
+    return rows
 
 
 def write_rows(records: Sequence[Record], file: TextIO, *, sandbox: bool = False) -> None:
@@ -207,94 +210,3 @@ class _LfWriter:
 
     def write(self, row: str) -> int:
         return self._file.write(row[:-2] + "\n")
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What became of a batch. Money in USD, durations in seconds.
-
-    `usd_spent` is what the vendor confirmed; `usd_assumed` is the estimate for paid rows whose price
-    the vendor has not reported; `unpriced` counts paid rows with neither. `usd_open` is reserved for rows
-    that are not settled yet. With `sandbox` all of it is play money.
-    """
-
-    total: int
-    counts: Mapping[State, int]
-    removed: int
-    usd_spent: float
-    usd_assumed: float
-    usd_open: float
-    unpriced: int
-    saved_bytes: int
-    video_s: float
-    polls: int
-    began_at: float | None
-    ended_at: float | None
-    sandbox: bool = False
-
-    @property
-    def usd_total(self) -> float:
-        """Money spent, confirmed or estimated."""
-        return self.usd_spent + self.usd_assumed
-
-    @property
-    def price_unknown(self) -> bool:
-        """Return whether rows are paid for and the price of none of them is known: unknown is never 0."""
-        return bool(self.unpriced) and not self.usd_total
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values; the counts name every status, also those at zero."""
-        return {
-            "total": self.total,
-            "sandbox": self.sandbox,
-            "counts": {state.value: self.counts.get(state, 0) for state in STATUSES},
-            "removed": self.removed,
-            "usd_spent": None if self.price_unknown else round(self.usd_spent, 6),
-            "usd_assumed": round(self.usd_assumed, 6),
-            "usd_open": round(self.usd_open, 6),
-            "unpriced": self.unpriced,
-            "saved_bytes": self.saved_bytes,
-            "video_s": round(self.video_s, 3),
-            "polls": self.polls,
-            "began_at": iso(self.began_at) or None,
-            "ended_at": iso(self.ended_at) or None,
-        }
-
-
-def summarize(records: Sequence[Record], *, sandbox: bool = False, money: Totals | None = None) -> Summary:
-    """Count the visible rows and add up their bytes and seconds.
-
-    `money` is what all submissions cost, whatever became of the rows; without it, it is what the rows say.
-    """
-    rows = visible_records(records)
-    money = _money_of_rows(rows) if money is None else money
-    counts = Counter(status(row) for row in rows)
-    done = [row for row in rows if row.state is State.DONE]
-    media = [row.artifact.media for row in done if row.artifact and row.artifact.media]
-    times = [at for row in rows for at in (row.downloaded_at, row.finished_at, row.not_yet_at) if at]
-    return Summary(
-        total=len(rows),
-        counts=counts,
-        removed=sum(row.position < 0 for row in rows),
-        usd_spent=money.spent_usd,
-        usd_assumed=money.assumed_usd,
-        usd_open=money.open_usd + money.maybe_usd,
-        unpriced=money.unpriced,
-        saved_bytes=sum(row.artifact.size_bytes for row in done if row.artifact),
-        video_s=sum(item.duration_s for item in media),
-        polls=sum(row.polls for row in rows),
-        began_at=min((row.submitted_at for row in rows if row.submitted_at is not None), default=None),
-        ended_at=max(times, default=None),
-        sandbox=sandbox,
-    )
-
-
-def _money_of_rows(rows: Sequence[Record]) -> Totals:
-    unpriced = [row for row in rows if row.usd_spent is None and row.state is State.DONE]
-    open_rows = [row for row in rows if row.state in MAYBE_PAID_STATES and row.state is not State.DONE]
-    return Totals(
-        spent_usd=sum(row.usd_spent or 0.0 for row in rows),
-        assumed_usd=sum(row.reserved_usd or 0.0 for row in unpriced),
-        open_usd=sum(row.reserved_usd or 0.0 for row in open_rows if row.usd_spent is None),
-        unpriced=sum(row.reserved_usd is None for row in unpriced),
-    )

@@ -177,7 +177,7 @@ class ResultsWriter:
         try:
             if self._ledger is not None:
                 with contextlib.suppress(LedgerError):  # the run itself reports a ledger that is gone
-                    await PicksFolder(self._ledger, self._store).update(records)
+                    await PicksFolder(self._ledger, self._store).place(records)
         except StoreError:
             return False
         return True

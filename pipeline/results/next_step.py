@@ -33,6 +33,7 @@ RUN_FACTS_NAME: Final = "last_run"
 """The ledger's fact that holds a `RunFacts`."""
 
 _MAX_NAMED_LINES: Final = 5
+_ENDED: Final = frozenset({State.DONE, State.FAILED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +96,7 @@ def next_step(
 def has_open_rows(records: Iterable[Record]) -> bool:
     """Return whether another run has rows to continue with."""
     return any(
-        record.state not in (State.DONE, State.FAILED)
-        and not (record.position < 0 and record.state is State.PENDING)
+        record.state not in _ENDED and not (record.position < 0 and record.state is State.PENDING)
         for record in records
     )
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pipeline.model import Record
-    from pipeline.results.csv_rows import Summary
+    from pipeline.results.totals import Summary
 
 MAX_FAILURE_GROUPS: Final = 40
 """How many groups of failures the page spells out; `results.csv` has them all."""

@@ -27,6 +27,7 @@ PLACED_NAME: Final = "picks"
 """The ledger's fact that holds the files in the folder: path, size and sha256 by the row's id."""
 
 MAX_NOTE_CHARS: Final = 2000
+_NO_PICK: Final = Pick()
 PICKS_VERSION: Final = 1
 
 
@@ -46,12 +47,12 @@ class PlacedFile(NamedTuple):
 
 def with_picks(records: Iterable[Record], picks: Mapping[str, Pick]) -> list[Record]:
     """Return the records with what reviewers say of them now; a run's own may be older than that."""
-    nothing = Pick()
-    found = []
-    for record in records:
-        pick, note = picks.get(record.key, nothing)
-        same = (record.pick, record.pick_note) == (pick, note)
-        found.append(record if same else replace(record, pick=pick, pick_note=note))
+    found = list(records)
+    for index, record in enumerate(found):
+        if picks or record.pick or record.pick_note:  # most batches have no picks at all
+            pick, note = picks.get(record.key, _NO_PICK)
+            if (record.pick, record.pick_note) != (pick, note):
+                found[index] = replace(record, pick=pick, pick_note=note)
     return found
 
 
@@ -93,10 +94,10 @@ def _pick_of(record: Record) -> Pick:
 def chosen_clips(records: Iterable[Record]) -> dict[str, Record]:
     """Return the picked takes that have a clip, by their row's id, in the manifest's order."""
     records = list(records)
-    places = {
-        record.row_id: record.position for record in records if record.position >= 0 and record.take == 1
-    }
     chosen = [r for r in records if r.pick == PICKED and r.artifact is not None and r.state is State.DONE]
+    if not chosen:
+        return {}
+    places = {record.id: record.position for record in records if record.position >= 0 and record.take == 1}
     chosen.sort(key=lambda record: places.get(record.row_id, len(records)))
     return {record.row_id: record for record in chosen}
 
@@ -104,10 +105,10 @@ def chosen_clips(records: Iterable[Record]) -> dict[str, Record]:
 def pick_paths(records: Sequence[Record], chosen: Mapping[str, Record]) -> dict[str, str]:
     """Return where in the output each chosen clip belongs: under the row's name, which take 1 has."""
     names: dict[str, str] = {}
-    for record in records:
+    for record in records if chosen else ():
         if record.take == 1 and record.file_stem:
-            shorter = min(record.file_stem, names.get(record.row_id, record.file_stem), key=len)
-            names[record.row_id] = shorter  # an edited row's file has a hash behind the name
+            shorter = min(record.file_stem, names.get(record.id, record.file_stem), key=len)
+            names[record.id] = shorter  # an edited row's file has a hash behind the name
     paths = {}
     for row_id, record in chosen.items():
         suffix = record.artifact.path.rpartition(".")[2] if record.artifact else "mp4"
@@ -147,7 +148,11 @@ class PicksFolder:
         What is chosen is asked of the ledger. Raises `StoreError` and `LedgerError`.
         """
         records = await self._ledger.load() if records is None else records
-        chosen = chosen_clips(with_picks(records, await self._ledger.picks()))
+        return await self.place(with_picks(records, await self._ledger.picks()))
+
+    async def place(self, records: Sequence[Record]) -> tuple[str, ...]:
+        """Do as `update` does, for records whose picks were asked of the ledger just now."""
+        chosen = chosen_clips(records)
         paths = pick_paths(records, chosen)
         self._placed = await load_placed(self._ledger)
         sources = [record.artifact.path for record in chosen.values() if record.artifact]

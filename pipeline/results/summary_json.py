@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.errors import ExitCode, StopReason
 from pipeline.model import State
-from pipeline.results.csv_rows import STATUSES, status, summarize, visible_records
+from pipeline.results.csv_rows import STATUSES, status, visible_records
+from pipeline.results.totals import summarize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pipeline.ledger.totals import Totals
     from pipeline.model import Record
 
+_TROUBLED: Final = frozenset({State.FAILED, State.IN_DOUBT, State.SUBMITTING})
 _TEXT: Final = {"type": ["string", "null"]}
 _COUNT: Final = {"type": "integer", "minimum": 0}
 _USD: Final = {"type": "number", "minimum": 0}
@@ -95,7 +97,7 @@ def failures_json(records: Sequence[Record]) -> list[dict[str, Any]]:
             "request_id": row.request_id or None,
         }
         for row in visible_records(records)
-        if status(row) in (State.FAILED, State.IN_DOUBT)
+        if row.state in _TROUBLED
     ]
 
 

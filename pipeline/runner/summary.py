@@ -10,10 +10,11 @@ from pipeline.batch.ledger_access import redact_password
 from pipeline.errors import ExitCode, StopReason
 from pipeline.model import State
 from pipeline.results import CSV_NAME, LOG_NAME, REPORT_NAME
-from pipeline.results.csv_rows import status, summarize
+from pipeline.results.csv_rows import status, visible_records
 from pipeline.results.next_step import NextStep, next_step, without_option
 from pipeline.results.overview import counted
 from pipeline.results.summary_json import summary_json
+from pipeline.results.totals import count_statuses
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +117,7 @@ class RunSummary:
 
     def headline(self) -> str:
         """Return how it ended in a few words, for a subject line."""
-        stop, counts = self.outcome.stop_reason, summarize(self.outcome.records).counts
+        stop, counts = self.outcome.stop_reason, count_statuses(visible_records(self.outcome.records))
         counts_text = ", ".join(f"{counts[state]} {state.value}" for state in State if counts.get(state))
         idle = stop is StopReason.INTERRUPTED and not self.outcome.open_rows
         reason = f" (stopped: {stop.value})" if stop and not idle else ""

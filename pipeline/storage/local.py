@@ -85,7 +85,7 @@ class LocalStore:
 
     async def stamps(self, paths: Sequence[str]) -> dict[str, FileStamp]:
         def read() -> dict[str, FileStamp]:
-            found = ((path, files.stamp_of(self.resolve(path))) for path in paths)
+            found = ((path, files.stamp_of(self._place_of(path))) for path in paths)
             return {path: stamp for path, stamp in found if stamp is not None}
 
         return await self.run_in_thread(read, "read")
@@ -126,6 +126,11 @@ class LocalStore:
         if not parts or path.startswith("/") or ".." in parts:
             raise ValueError(f"not a path inside the output: {path!r}")
         return self.root.joinpath(*parts)
+
+    def _place_of(self, path: str) -> str:
+        """`resolve` as a text, in a tenth of its time where no dots begin the path or stand in pairs."""
+        plain = path[:1] not in ("", "/", ".") and ".." not in path
+        return f"{self.root}/{path}" if plain else str(self.resolve(path))
 
     def _resolve_inside(self, path: str) -> Path:
         """`resolve`, with links followed that stay inside the path's first folder."""

@@ -21,8 +21,8 @@ from pipeline.cli.ends.terminal import (
 from pipeline.cli.progress import Progress, RunCounts
 from pipeline.events import Event, Level, Topic
 from pipeline.model import Failure, State
-from pipeline.results.csv_rows import summarize
 from pipeline.results.failures import IN_DOUBT_MESSAGE
+from pipeline.results.totals import summarize
 from tests.unit.sample_rows import done, failed, row
 
 

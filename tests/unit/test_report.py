@@ -15,9 +15,9 @@ import pytest
 
 from pipeline.model import Failure, Media, State
 from pipeline.results import overview
-from pipeline.results.csv_rows import summarize
 from pipeline.results.failures import IN_DOUBT_MESSAGE, failure_groups
 from pipeline.results.report import axis, charts, page_data, render, render_sections
+from pipeline.results.totals import summarize
 from tests.unit.sample_rows import T0, done, failed, row
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)> \"'&\u2028\u2029 \ud800 {{ 7*7 }}"

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.model import Failure, State
-from pipeline.results.csv_rows import COLUMNS, csv_bytes, csv_number, csv_text, iso, summarize, write_rows
+from pipeline.results.csv_rows import COLUMNS, csv_bytes, csv_number, csv_text, iso, write_rows
+from pipeline.results.totals import summarize
 from tests.unit.sample_rows import T0, done, failed, row
 
 DESIGNED = [

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Final, Literal, TextIO
 
 from pipeline.cli.ends.summary_text import failure_text
 from pipeline.model import Record, State, render_duration_s
-from pipeline.results.csv_rows import STATUSES, status, summarize, visible_records
+from pipeline.results.csv_rows import STATUSES, status, visible_records
 from pipeline.results.failures import failure_groups
 from pipeline.results.overview import counted, figures, format_duration, format_usd, headline
+from pipeline.results.totals import summarize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,10 @@ AnnotationLevel = Literal["error", "warning", "notice"]
 
 MAX_ANNOTATIONS: Final = 10
 """GitHub keeps ten errors and ten warnings of a step and silently drops the rest."""
+
+STEP_SUMMARY: Final = "GITHUB_STEP_SUMMARY"
+STEP_OUTPUTS: Final = "GITHUB_OUTPUT"
+"""The variables that name the files of a step's summary and of its outputs."""
 
 _SUMMARY_ROWS: Final = 100
 _MAX_TEXT_CHARS: Final = 2000
@@ -159,7 +164,7 @@ def early_end_summary(title: str, cause: str) -> str:
 
 def write_step_summary(text: str, environ: Mapping[str, str]) -> bool:
     """Append `text` to the step's summary; return whether there is one and it was written."""
-    return _append(environ.get("GITHUB_STEP_SUMMARY", ""), text)
+    return _append(environ.get(STEP_SUMMARY, ""), text)
 
 
 def write_step_outputs(summary: Mapping[str, object], environ: Mapping[str, str]) -> bool:
@@ -174,7 +179,7 @@ def write_step_outputs(summary: Mapping[str, object], environ: Mapping[str, str]
         for name, value in values.items()
         if not isinstance(value, dict | list)
     ]
-    return _append(environ.get("GITHUB_OUTPUT", ""), "".join(lines))
+    return _append(environ.get(STEP_OUTPUTS, ""), "".join(lines))
 
 
 def _output_value(value: object) -> str:

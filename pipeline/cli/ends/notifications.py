@@ -11,6 +11,8 @@ import anyio
 import click
 
 from pipeline.cli.ends.ci import (
+    STEP_OUTPUTS,
+    STEP_SUMMARY,
     annotation_lines,
     early_end_summary,
     end_annotation,
@@ -26,9 +28,9 @@ from pipeline.cli.ends.summary import to_text
 from pipeline.errors import ExitCode, StopRun, UsageError, VeobatchError
 from pipeline.extras import missing_extra
 from pipeline.manifest import ManifestProblems
-from pipeline.results.csv_rows import summarize
 from pipeline.results.overview import headline
 from pipeline.results.summary_json import summary_json
+from pipeline.results.totals import summarize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,11 +51,13 @@ async def send_notifications(options: RunOptions, summary: RunSummary) -> None:
         for line in annotation_lines(records, manifest, cause=cause, next_step=step):
             click.echo(line, err=True)
     title = options.manifest.stem
-    text = step_summary(
-        records, title=title, cause=cause, next_step=step, sandbox=summary.sandbox, money=summary.money
-    )
-    write_step_summary(text, os.environ)
-    write_step_outputs(summary.to_json(), os.environ)
+    if STEP_SUMMARY in os.environ:
+        text = step_summary(
+            records, title=title, cause=cause, next_step=step, sandbox=summary.sandbox, money=summary.money
+        )
+        write_step_summary(text, os.environ)
+    if STEP_OUTPUTS in os.environ:
+        write_step_outputs(summary.to_json(), os.environ)
     if options.notify:
         body, code = to_text(summary), int(summary.exit_code)
         subject = f"veobatch {title}: {summary.headline()}"

@@ -13,8 +13,8 @@ from pipeline.cli.ends.summary_text import summary_text
 from pipeline.cli.ends.terminal import wrapped_to_width
 from pipeline.cli.streams import discard_stdout
 from pipeline.errors import ExitCode
-from pipeline.results.csv_rows import summarize
 from pipeline.results.run_delta import RunDelta
+from pipeline.results.totals import summarize
 
 if TYPE_CHECKING:
     from pipeline.runner.summary import RunSummary

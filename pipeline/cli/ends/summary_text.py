@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pipeline.model import Record
-    from pipeline.results.csv_rows import Summary
     from pipeline.results.failures import FailureGroup
     from pipeline.results.run_delta import RunDelta
+    from pipeline.results.totals import Summary
 
 MAX_GROUPS: Final = 8
 MAX_ROWS_PER_GROUP: Final = 5

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pipeline.model import render_duration_s
-from pipeline.results.csv_rows import STATUSES, summarize
+from pipeline.results.csv_rows import STATUSES
+from pipeline.results.totals import summarize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

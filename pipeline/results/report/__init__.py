@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.model import State
 from pipeline.results import overview
-from pipeline.results.csv_rows import iso, summarize, visible_records
+from pipeline.results.csv_rows import iso, visible_records
 from pipeline.results.failures import failure_groups
 from pipeline.results.report import axis, charts, page_data
+from pipeline.results.totals import summarize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

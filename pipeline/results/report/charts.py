@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from pipeline.model import render_duration_s
@@ -23,6 +24,8 @@ MAX_LANES: Final = 240
 
 _MAX_BINS: Final = 28
 _BAR_HEIGHT: Final = 200.0
+_sent_at: Final = attrgetter("submitted_at", "position")
+_moments_of: Final = attrgetter("submitted_at", "accepted_at", "not_yet_at", "finished_at", "downloaded_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +68,7 @@ class Distribution:
 
 def timeline(records: Iterable[Record]) -> Timeline | None:
     """Return the lanes of the jobs that were sent, the first one on top; None when none was."""
-    submitted = sorted(
-        (r for r in records if r.submitted_at is not None), key=lambda r: (r.submitted_at, r.position)
-    )
+    submitted = sorted((r for r in records if r.submitted_at is not None), key=_sent_at)
     if not submitted:
         return None
     sample = (
@@ -119,14 +120,7 @@ def _bar_title(low: float, step: float, count: int) -> str:
 
 
 def _timestamps(record: Record) -> list[float]:
-    known = (
-        record.submitted_at,
-        record.accepted_at,
-        record.not_yet_at,
-        record.finished_at,
-        record.downloaded_at,
-    )
-    return [moment for moment in known if moment is not None]
+    return [moment for moment in _moments_of(record) if moment is not None]
 
 
 def _lane(record: Record, axis: TimeAxis, y: float, pitch: float) -> Lane:

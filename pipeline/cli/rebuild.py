@@ -225,7 +225,7 @@ def _adopted(record: Record, entry: LogRow) -> Record:
         submission_no=submission_number(entry.client_request_id) or record.submission_no + 1,
         submitted_at=record.submitted_at or sent_at,
         accepted_at=sent_at,
-        completed_at=sent_at if entry.succeeded else None,
+        completed_at=sent_at if entry.is_charged else None,
         failure=None,
     )
 

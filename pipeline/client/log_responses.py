@@ -27,6 +27,11 @@ class LogRow:
     usd: float | None = None
     credits: float | None = None
 
+    @property
+    def is_charged(self) -> bool:
+        """Whether a generation has ended well, by its price: a row may come, without one, on acceptance."""
+        return self.succeeded is True and bool(self.usd or self.credits)
+
 
 @dataclass(frozen=True, slots=True)
 class LogPage:

@@ -97,7 +97,7 @@ def _with_submission(record: Record, row: LogRow) -> Record:
         accepted_at=sent_at,
         vendor_sent_at=sent_at,
         # A completion that was seen is forgotten as well, and the log says what was charged.
-        completed_at=(sent_at or 0.0) if row.succeeded else None,
+        completed_at=(sent_at or 0.0) if row.is_charged else None,
         earlier_usd=record.usd_spent or 0.0,
     )
 

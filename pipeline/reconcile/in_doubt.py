@@ -33,7 +33,7 @@ EXPLAINED: Final = " | still in doubt: "
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The vendor accepted it as `generation_id`. `completed`: by the log it succeeded, so it is charged."""
+    """The vendor accepted it as `generation_id`. `completed`: the log says that it is charged."""
 
     generation_id: str
     completed: bool = False
@@ -73,7 +73,7 @@ def judge(record: Record, submission: SubmissionInDoubt, evidence: Evidence) -> 
         if row.inference_id in evidence.known_generations - {record.generation_id}:
             message = f"the log names a generation that another row has: {row.inference_id}"
             return StillInDoubt(record, (Missing(Premise.GENERATION, message, BY_HAND),))
-        return Found(row.inference_id, completed=row.succeeded is True)
+        return Found(row.inference_id, completed=row.is_charged)
     missing = prove_absence(submission, evidence)
     # Only a proof whose every premise holds sends the row again: a wrong one pays twice.
     if row is None and not missing:
@@ -115,7 +115,7 @@ def mark_explained(record: Record, reason: str) -> Record | None:
 def mark_found(record: Record, generation_id: str, *, completed_at: float | None = None) -> Record:
     """Return a record whose submission is known to be accepted as `generation_id`.
 
-    `completed_at` is when the log was read, if it called that succeeded: a status that calls it failed
+    `completed_at` is when the log was read, if it charged for that: a status that calls it failed
     contradicts what was charged, and buys no other.
     """
     accepted_at = record.submitted_at or record.doubted_at or 0.0

@@ -41,7 +41,7 @@ def test_ledger_may_have_forgotten_what_somebody_remembers_better(
 
 def logged(of: Record, number: int, *, succeeded: bool = True, at: float = SENT_AT) -> dict[str, LogRow]:
     name = correlation_id(IDENTITY, of, number, "n")
-    return {name: LogRow(name, f"g-{number}", "r", succeeded, "m", iso(at))}
+    return {name: LogRow(name, f"g-{number}", "r", succeeded, "m", iso(at), 1.2 * succeeded)}
 
 
 def test_pending_row_gets_its_forgotten_generation() -> None:
@@ -76,10 +76,10 @@ def test_what_is_known_or_failed_or_another_ledgers_is_left() -> None:
     assert match_forgotten([record(State.PENDING, "another")], rows, (), IDENTITY) == []
 
 
-def test_what_the_log_calls_succeeded_is_completed() -> None:
+def test_what_the_log_charges_for_is_completed() -> None:
     """A status that calls it failed from now on buys no other."""
     [step] = match_forgotten([PENDING], logged(PENDING, 1), (), IDENTITY)
     assert step.after.completed_at == SENT_AT
     name, row = logged(PENDING, 1).popitem()
-    [step] = match_forgotten([PENDING], {name: replace(row, succeeded=None)}, (), IDENTITY)
+    [step] = match_forgotten([PENDING], {name: replace(row, usd=0.0)}, (), IDENTITY)
     assert step.after.completed_at is None

@@ -129,7 +129,8 @@ class ScriptedLog:
 
 
 def row(name: str, inference_id: str | None = None, *, succeeded: bool = True, at: float = NOW) -> LogRow:
-    return LogRow(f"vb.x.{name}", inference_id or f"g-{name}", f"r-{name}", succeeded, "m", iso(at))
+    usd = 1.2 * succeeded
+    return LogRow(f"vb.x.{name}", inference_id or f"g-{name}", f"r-{name}", succeeded, "m", iso(at), usd)
 
 
 def others(count: int, first: int = 0) -> list[LogRow]:
@@ -271,9 +272,19 @@ def test_row_found_proves_acceptance_whatever_else_holds(complete: bool, key: st
     assert (found.failure, found.reserved_usd, found.attempts) == (None, 1.0, 1)
 
 
-def test_what_the_log_calls_succeeded_is_completed() -> None:
-    assert judge_by(log_with(row("row", "g", succeeded=True))) == Found("g", completed=True)
-    assert judge_by(log_with(replace(row("row", "g"), succeeded=None))) == Found("g", completed=False)
+@pytest.mark.parametrize(
+    ("cost", "completed"),
+    [
+        ({"usd": 1.2}, True),
+        ({"usd": 0.0, "credits": 9.0}, True),
+        # Some logs show a create when it is accepted: what it costs is settled by its end.
+        ({"usd": 0.0, "credits": 0.0}, False),
+        ({"usd": None, "credits": None}, False),
+        ({"succeeded": None}, False),
+    ],
+)
+def test_what_the_log_charges_for_is_completed(cost: dict[str, Any], completed: bool) -> None:
+    assert judge_by(log_with(replace(row("row", "g"), **cost))) == Found("g", completed=completed)
     assert mark_found(in_doubt_record(), "g", completed_at=NOW).completed_at == NOW
 
 

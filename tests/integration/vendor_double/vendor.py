@@ -267,12 +267,14 @@ class VendorDouble:
 
 
 def _log_row(generation: VendorGeneration | None) -> dict[str, Any]:
+    """A row as the documentation has it: a generation that ended in error is a failed one, and free."""
+    failed = generation is not None and generation.failed
     return {
         "created": _iso(time.time() if generation is None else generation.accepted_at),
-        "status": "succeeded",
+        "status": "failed" if failed else "succeeded",
         "origin": "api",
         "model": "google/veo-3.1-i2v-fast",
-        "cost": {"usd": 1.2, "credits": 2400000},
+        "cost": {"usd": 0.0, "credits": 0} if failed else {"usd": 1.2, "credits": 2400000},
         "tokens": None,
         "request_id": "r",
         "inference_id": None if generation is None else generation.id,

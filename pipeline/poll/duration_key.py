@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -26,12 +27,15 @@ def duration_key(model: str, body: Mapping[str, Any]) -> str:
 
 
 def record_duration_key(record: Record) -> str:
-    """Return the duration key of a record; one whose body cannot be read counts by its model alone."""
+    """Return the duration key of a record; one whose body cannot be read counts by its model alone.
+
+    Equal keys are one object: each generation in flight keeps one.
+    """
     try:
         body = json.loads(record.body)
     except (ValueError, RecursionError):
         body = {}
-    return duration_key(record.model, body if isinstance(body, dict) else {})
+    return sys.intern(duration_key(record.model, body if isinstance(body, dict) else {}))
 
 
 def _value_text(value: object) -> str:

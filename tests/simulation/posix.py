@@ -134,6 +134,10 @@ class SimOs:
     def close(self, fd: int) -> None:
         disk().close(fd)
 
+    def stat(self, path: object) -> os.stat_result:
+        disk().touch(str(path))
+        return _stat(disk().find(str(path)))
+
     def fstat(self, fd: int) -> os.stat_result:
         return _stat(_opened(fd).inode)
 

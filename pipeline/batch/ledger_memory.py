@@ -87,7 +87,8 @@ class LedgerMemory:
 class Recall:
     """What was found out so far of an older copy of a ledger; kept in it until all is known.
 
-    `noticed_at` is when it was noticed (the vendor's time), `key_ids` are the keys whose log was read since.
+    `noticed_at` is when it was noticed (the vendor's time), `key_ids` are the keys whose log was read since,
+    late enough to show everything.
     """
 
     noticed_at: float
@@ -104,11 +105,21 @@ class Recall:
     async def write(self, ledger: Ledger) -> None:
         await ledger.meta_set(RECALL_NAME, json.dumps([self.noticed_at, *sorted(self.key_ids)]))
 
+    def after_reading(self, key_id: str, memory: Memory, now: float, wait_s: float) -> Recall:
+        """Return what is found out once the log of a key was read, at `now`."""
+        # A log that was read too soon has to be read again, whichever key the next run has.
+        if self._remaining_s(memory, now, wait_s) > 0:
+            return self
+        return replace(self, key_ids=self.key_ids | {key_id})
+
+    def _remaining_s(self, memory: Memory, now: float, wait_s: float) -> float:
+        """Return in how many seconds a log shows everything that may have been forgotten."""
+        known = 0.0 < memory.at < self.noticed_at
+        return (memory.at if known else self.noticed_at) + wait_s - now
+
     def obstacle(self, memory: Memory, now: float, wait_s: float) -> str:
         """Return why the logs that were read cannot show everything that was forgotten, "" when they do."""
-        known = 0.0 < memory.at < self.noticed_at
-        remaining_s = (memory.at if known else self.noticed_at) + wait_s - now
-        if remaining_s > 0:
+        if (remaining_s := self._remaining_s(memory, now, wait_s)) > 0:
             return (
                 "the ledger is an older copy, and the vendor's log may not show yet what was submitted "
                 f"since. Nothing was submitted: run again in {remaining_s:.0f} s"
@@ -150,7 +161,7 @@ async def recall_forgotten(
         )
     submissions = sum(recovered.get(record.key, record).submission_no for record in records)
     if memory is not None and submissions < memory.submissions:
-        recall = replace(recall, key_ids=recall.key_ids | {key_id})
+        recall = recall.after_reading(key_id, memory, now, wait_s)
         await recall.write(ledger)
         if obstacle := recall.obstacle(memory, now, wait_s):
             raise StopRun(StopReason.IN_DOUBT, obstacle)

@@ -140,6 +140,7 @@ MUTANTS: Final = (
     Mutant("an older copy does not wait for the log", _MEMORY, "        if remaining_s > 0:\n", "        if False:\n", _BACKUP),
     Mutant("an older copy is dated by this machine's clock", _MEMORY, "self._api.vendor_now() or 0.0", "system.wall()", _BACKUP + _CLOCKS),
     Mutant("an older copy asks about pending rows alone", "pipeline/reconcile/forgotten.py", "record.state not in (State.READY, State.DONE)", "record.state is State.PENDING", _BACKUP),
+    Mutant("an older copy asks a key too soon", _MEMORY, "if self._remaining_s(memory, now, wait_s) > 0:\n            return self", "if False:\n            return self", _BACKUP + _at("life", "key rotated", "second process")),
     Mutant("an older copy forgets what was charged", "pipeline/reconcile/forgotten.py", "(sent_at or 0.0) if row.is_charged else None", "None", _BACKUP + _at("status", "error after completion")),
     # Every run ends.
     Mutant("refusals add up to hours between creates", "pipeline/submit/create_limits.py", "min(grown_s, MAX_WAIT_INTERVALS * self._interval_s)", "grown_s", _at("create", "429 with a date")),

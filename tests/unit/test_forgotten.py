@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from pipeline.batch.ledger_memory import Recall
 from pipeline.client import LogRow
 from pipeline.model import Record, State
 from pipeline.reconcile.forgotten import Memory, match_forgotten, may_have_forgotten
@@ -83,3 +84,13 @@ def test_what_the_log_charges_for_is_completed() -> None:
     name, row = logged(PENDING, 1).popitem()
     [step] = match_forgotten([PENDING], {name: replace(row, usd=0.0)}, (), IDENTITY)
     assert step.after.completed_at is None
+
+
+def test_a_log_that_was_read_too_soon_is_read_again_with_its_key() -> None:
+    memory = Memory(2, 9, at=1000.0, key_ids=frozenset("ab"))
+    noticed = Recall(1100.0)
+    soon = noticed.after_reading("a", memory, 1200.0, 600.0)
+    assert "run again in 400 s" in soon.obstacle(memory, 1200.0, 600.0)
+    later = soon.after_reading("b", memory, 1700.0, 600.0)
+    assert "with each key" in later.obstacle(memory, 1700.0, 600.0)
+    assert later.after_reading("a", memory, 1800.0, 600.0).obstacle(memory, 1800.0, 600.0) == ""

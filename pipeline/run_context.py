@@ -76,6 +76,9 @@ class RunContext:
     async def wait_changed(self, timeout_s: float | None = None) -> None:
         """Wait until something changes, at most `timeout_s` seconds."""
         changed = self._changed
+        if timeout_s is None:
+            await changed.wait()
+            return
         with anyio.move_on_after(timeout_s):
             await changed.wait()
 

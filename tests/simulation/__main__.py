@@ -79,15 +79,17 @@ def simulate_many(first: int, count: int) -> Tally:
 
 
 def simulate_in_child(first: int, count: int) -> Tally:
-    """Do as `simulate_many` in a process forked for it: to collect what is left of its worlds takes a tenth of
-    the time that they take, and with the process it is gone at once."""
+    """Do as `simulate_many` in a process forked for it.
+
+    Its worlds' garbage, which would take a tenth of their time to collect, is gone with the process at once.
+    """
     readable, writable = os.pipe()
     if (child := os.fork()) == 0:
-        with contextlib.suppress(BaseException), open(writable, "wb") as answer:
+        with contextlib.suppress(BaseException), os.fdopen(writable, "wb") as answer:
             answer.write(pickle.dumps(simulate_many(first, count)))
         os._exit(0)
     os.close(writable)
-    with open(readable, "rb") as answer:
+    with os.fdopen(readable, "rb") as answer:
         tally = answer.read()
     os.waitpid(child, 0)
     if not tally:

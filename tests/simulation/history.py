@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CORPUS: Final = Path(__file__).with_name("corpus.jsonl")
+LARGE_ROWS: Final = (100, 150, 200)
+"""How many rows a large world has: more than are ever in flight at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,10 @@ class Options:
     generation_retries: int
     timeout: float
     workers: int = 0
+
+    @property
+    def is_large(self) -> bool:
+        return self.rows >= min(LARGE_ROWS)
 
 
 @dataclass(frozen=True, slots=True)

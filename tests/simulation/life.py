@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 TROUBLED_RUNS: Final = 5
+LARGE_TROUBLED_RUNS: Final = 25
 KIND_RUNS: Final = 8
 
 
@@ -26,7 +27,8 @@ async def live(world: World) -> None:
     """Live through trouble, then through kindness, and look at what is left."""
     user, chance = User(world), world.chance.stream("life")
     trouble = asyncio.get_running_loop().create_task(world.make_trouble(user).strike())
-    for _ in range(1 + chance.randrange(TROUBLED_RUNS)):
+    most = LARGE_TROUBLED_RUNS if world.options.is_large else TROUBLED_RUNS
+    for _ in range(1 + chance.randrange(most)):
         process = world.start(functools.partial(world.command, request=user.next_request()))
         code = await world.exit_code(process)
         if code == DONE and chance.random() < 0.7:

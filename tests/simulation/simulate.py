@@ -151,8 +151,10 @@ def _write_state(path: PurePosixPath, value: Any) -> None:
 
 @contextmanager
 def _fcntl_replaced() -> Iterator[None]:
-    """Let `import fcntl` find the world's locks. `mock.patch.dict` would forget what is imported meanwhile, and
-    have each cluster's world import it anew: half of its time."""
+    """Let `import fcntl` find the world's locks.
+
+    `mock.patch.dict` would forget what is imported meanwhile, which each cluster's world then imported anew.
+    """
     fcntl = sys.modules["fcntl"]
     locks: Any = SimpleNamespace(LOCK_EX=fcntl.LOCK_EX, LOCK_NB=fcntl.LOCK_NB, flock=posix.flock)
     sys.modules["fcntl"] = locks

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MAX_RUNS_AT_ONCE: Final = 4
 """A user who starts a fifth run of one folder is not simulated: a hundred were, and polled in circles."""
 
+LARGE_PACES_S: Final = (60.0, 15.0, 5.0)
+"""In a large world things happen as often for each of its rows as in a small one."""
+
 MAX_CLOCK_ERROR_S: Final = 40 * 3600.0
 
 
@@ -40,7 +43,8 @@ class Trouble:
             return
         chance = self.world.chance.stream("trouble")
         kinds = self.world.chance.kinds("life")
-        pace_s = chance.choice((100.0, 30.0) if self.world.chance.is_focused else (1e9, 400.0, 100.0, 30.0))
+        paces_s = (100.0, 30.0) if self.world.chance.is_focused else (1e9, 400.0, 100.0, 30.0)
+        pace_s = chance.choice(LARGE_PACES_S if self.world.options.is_large else paces_s)
         number = 0
         while kinds:
             number += 1

@@ -137,7 +137,7 @@ MUTANTS: Final = (
     # A ledger put back from a backup.
     Mutant("an older copy asks nothing (A7)", _MEMORY, "if not is_open or not may_have_forgotten(", "if True or not may_have_forgotten(", _BACKUP),
     Mutant("an older copy asks one key", _MEMORY, "if memory.key_ids - self.key_ids:", "if False:", _BACKUP + _at("life", "key rotated")),
-    Mutant("an older copy does not wait for the log", _MEMORY, "        if remaining_s > 0:\n", "        if False:\n", _BACKUP),
+    Mutant("an older copy does not wait for the log", _MEMORY, "+ wait_s - now", "- now", _BACKUP),
     Mutant("an older copy is dated by this machine's clock", _MEMORY, "self._api.vendor_now() or 0.0", "system.wall()", _BACKUP + _CLOCKS),
     Mutant("an older copy asks about pending rows alone", "pipeline/reconcile/forgotten.py", "record.state not in (State.READY, State.DONE)", "record.state is State.PENDING", _BACKUP),
     Mutant("an older copy asks a key too soon", _MEMORY, "if self._remaining_s(memory, now, wait_s) > 0:\n            return self", "if False:\n            return self", _BACKUP + _at("life", "key rotated", "second process")),

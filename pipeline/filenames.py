@@ -149,6 +149,8 @@ def _unused_stem(stem: str, key: str, used: set[str]) -> str:
 
 def _casefolded(stem: str) -> str:
     """One text for all names that some file system takes for the same file (APFS, HFS+, NTFS, FAT)."""
+    if stem.isascii():
+        return stem.lower()
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", stem).casefold()).casefold()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final, assert_never
 
 from pipeline.filenames import assign_stems, file_stem, image_stem, safe_stem
@@ -28,6 +29,7 @@ generation again and never buys another."""
 
 
 MIN_REWRITTEN_ROWS: Final = 3
+_place_of: Final = attrgetter("position", "key")
 REWRITTEN_SHARE: Final = 0.8
 """Vanished rows for each new one, from which on the manifest seems rewritten."""
 
@@ -103,23 +105,24 @@ def make_plan(
     for key, record in records.items():
         job = present.get(key)
         # A row that has left the manifest keeps its record, at -1: it may be paid for.
-        position = (job.index, job.line) if job else (-1, record.line)
-        if position != (record.position, record.line):
-            positions[key] = position
-            records[key] = replace(record, position=position[0], line=position[1])
-    added = _new_records([job for job in jobs if job.key not in records], records, name_template)
-    transitions = []
+        position, line = (job.index, job.line) if job else (-1, record.line)
+        if position != record.position or line != record.line:
+            positions[key] = position, line
+            records[key] = replace(record, position=position, line=line)
+    added = _new_records([job for key, job in present.items() if key not in records], records, name_template)
+    transitions, retry = [], retry or RetrySelection()
     for record in list(records.values()):
-        after = _planned_transition(record, retry or RetrySelection(), resubmit_in_doubt=resubmit_in_doubt)
+        after = _planned_transition(record, retry, resubmit_in_doubt=resubmit_in_doubt)
         if (job := present.get(record.key)) is not None and _was_renamed(record, job):
             after = replace(after or record.evolve(record.state), manifest_image=job.manifest_image)
         if after is not None:
             transitions.append((record, after))
             records[record.key] = after
-    all_records = sorted((*records.values(), *added), key=_sort_key)
-    removed = tuple(r for r in all_records if r.position < 0 and has_money_in_it(r))
+    all_records = sorted((*records.values(), *added), key=_place_of)
+    gone = [record for record in all_records if record.position < 0]
+    removed = tuple(record for record in gone if has_money_in_it(record))
     return BatchPlan(
-        tuple(all_records),
+        (*all_records[len(gone) :], *gone),
         tuple(added),
         tuple(transitions),
         positions,
@@ -204,7 +207,7 @@ def _planned_transition(record: Record, retry: RetrySelection, *, resubmit_in_do
 
 def _was_renamed(record: Record, job: Job) -> bool:
     """Return whether a row's picture is a file that has another name now: its content is what it was."""
-    return bool(image_sha256(record.body)) and record.manifest_image != job.manifest_image
+    return record.manifest_image != job.manifest_image and bool(image_sha256(record.body))
 
 
 def mark_interrupted(record: Record) -> Record:
@@ -257,7 +260,3 @@ def has_money_in_it(record: Record) -> bool:
 def _edited_pairs(added: Sequence[Record], known: Mapping[str, Record]) -> tuple[tuple[Record, Record], ...]:
     old = {record.id: record for record in known.values() if record.position < 0}
     return tuple((old[record.id], record) for record in added if record.id in old)
-
-
-def _sort_key(record: Record) -> tuple[bool, int, str]:
-    return record.position < 0, record.position, record.key

@@ -17,6 +17,7 @@ from pipeline.cli.cost_prompt import confirm_cost, confirm_rewritten
 from pipeline.cli.streams import discard_stdout, stdout_failed
 from pipeline.cli.terminal_watcher import TerminalWatcher
 from pipeline.errors import ExitCode
+from pipeline.gc_pause import gc_paused
 from pipeline.runner.batch import Batch
 from pipeline.runner.preflight import check_report_file
 
@@ -39,7 +40,15 @@ CLUSTER_EXIT_LIMIT_S: Final = 12.0
 
 def run(options: RunOptions) -> int:
     """Carry out `veobatch run`; return the exit code. Raises `VeobatchError` before anything is touched."""
-    batch = Batch.of(options.request)
+    with gc_paused():  # until `_run` has prepared the run, whose objects are never searched then
+        batch = Batch.of(options.request)
+        _check_reports(options)
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        return anyio.run(_run, batch, options)
+
+
+def _check_reports(options: RunOptions) -> None:
+    """Raise `UsageError` for a place where the end cannot be reported."""
     if options.notify:
         from pipeline.cli.ends.notifications import check_notify_urls
 
@@ -50,8 +59,6 @@ def run(options: RunOptions) -> int:
         from pipeline.results.live import parse_bind
 
         parse_bind(options.serve)
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    return anyio.run(_run, batch, options)
 
 
 async def _run(batch: Batch, options: RunOptions) -> int:
@@ -74,6 +81,7 @@ async def _run(batch: Batch, options: RunOptions) -> int:
 
         # A full search for cycles would hold the loop up: for 25 ms between downloads, longer with many rows.
         gc.freeze()
+        gc.enable()
         summary = await batch.carry_out(SignalControl(guard), make_watcher)
     await _report_end(summary, options)
     return int(summary.exit_code)

@@ -219,7 +219,7 @@ class LedgerBackend(ABC):
             with self.stream_cursor(cursor) as stream:
                 stream.execute(self.sql.load, (self.batch,))
                 chunks = iter(lambda: stream.fetchmany(_FETCH_SIZE), [])
-                return list(rows.to_records(itertools.chain.from_iterable(chunks)))
+                return rows.in_order(rows.to_records(itertools.chain.from_iterable(chunks)))
 
         records = self._read(work)
         return records if self.version >= SPENDING_VERSION else list(map(spending.upgraded, records))

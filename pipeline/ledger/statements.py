@@ -136,7 +136,6 @@ def _read_statements(text: _Text, version: int) -> dict[str, str]:
     stamped = of_job & (transitions.c.version == bindparam("b_version"))
     in_range = records.c.position.between(bindparam("low"), bindparam("high"))
     counted = select(records.c.state, func.count()).where(_IN_BATCH & in_range).group_by(records.c.state)
-    in_order = select(*columns).where(_IN_BATCH).order_by(records.c.position, records.c.key)
     entries = (
         select(*(submissions.c[name] for name in spending.COLUMNS))
         .where(submissions.c.batch == bindparam("b_batch"))
@@ -147,7 +146,7 @@ def _read_statements(text: _Text, version: int) -> dict[str, str]:
     picks = select(records.c.key, pick, note).where(_IN_BATCH & ((pick != nothing) | (note != nothing)))
     return {
         "picks": text(picks, ["b_batch"]),
-        "load": text(in_order, ["b_batch"]),
+        "load": text(select(*columns).where(_IN_BATCH), ["b_batch"]),
         "load_all": text(select(*columns, records.c.batch), []),
         "get": text(select(*columns).where(_BY_KEY), _KEY_PARAMS),
         "stamp_get": text(select(transitions.c.stamp).where(stamped), [*_KEY_PARAMS, "b_version"]),

@@ -65,7 +65,7 @@ def rekeyed(jobs: Sequence[Job], records: Mapping[str, Record]) -> dict[str, Rec
     Ledgers of version 0.1.0 made identities of the text as it stood; those rows are found here, too.
     """
     present = {job.key for job in jobs}
-    new = {job.key for job in jobs if job.key not in records}
+    new = present - records.keys()
     if not new:
         return {}
     found: dict[str, Record] = {}

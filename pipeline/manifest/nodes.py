@@ -6,6 +6,7 @@ manifest of 100,000 rows in some 50 MB. An `AmbiguousScalar` is one that people 
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 
@@ -46,8 +47,8 @@ class MappingNode:
         cls, location: int, names: list[str], values: list[Any], first_location: int
     ) -> MappingNode:
         """Return a whole mapping, its positions counted from `first_location`: each name, then its value."""
-        node = cls(location)
-        node.names, node.values = names, values
+        node = cls.__new__(cls)
+        node.location, node.names, node.values = location, names, values
         end = first_location + 2 * len(names)
         # Nothing is added to it any more, and a range is a tenth of the list.
         node.name_locations = cast("list[int]", range(first_location, end, 2))
@@ -59,6 +60,11 @@ class MappingNode:
         self.name_locations.append(name_location)
         self.values.append(value)
         self.value_locations.append(value_location)
+
+    def pack_locations(self) -> None:
+        """Keep the positions of a whole mapping in a third of the memory; nothing is added to it any more."""
+        self.name_locations = cast("list[int]", array("q", self.name_locations))
+        self.value_locations = cast("list[int]", array("q", self.value_locations))
 
     def members(self) -> dict[str, Member]:
         """Return name -> member; of a repeated name, the last."""

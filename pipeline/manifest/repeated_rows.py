@@ -62,13 +62,11 @@ class RepeatedRows:
 
     def __init__(self) -> None:
         self._shapes: dict[ShapeKey, _Shape] = {}
+        self._last: tuple[MappingNode, list[int], _Shape] | None = None
 
     def match(self, node: MappingNode) -> RepeatedRow | None:
         """Say what `node` repeats if a row of its shape was right and its image and prompt are plain."""
-        try:
-            shape = self._shapes.get(_key(node))
-        except TypeError:  # a list or a mapping in it
-            return None
+        shape = self._shape_of(node)
         if shape is None:
             return None
         image: Any = node.values[shape.image_index]
@@ -79,6 +77,19 @@ class RepeatedRows:
         encoded_image, encoded_prompt = f'"{image}"', encode_basestring_ascii(canonical_text(prompt))
         canonical = f"{before}{encoded_image}{between}{encoded_prompt}{after}"
         return RepeatedRow(shape.draft, canonical, shape.id_index, shape.image_index, shape.prompt_index)
+
+    def _shape_of(self, node: MappingNode) -> _Shape | None:
+        last = self._last
+        if last is not None and _says_the_same(node, last[0], last[1]):
+            return last[2]
+        try:
+            shape = self._shapes.get(_key(node))
+        except TypeError:  # a list or a mapping in it
+            return None
+        if shape is not None:
+            fixed = [n for n, name in enumerate(node.names) if name not in _VARYING]
+            self._last = (node, fixed, shape)
+        return shape
 
     def learn(self, node: MappingNode, draft: JobDraft, rules: ModelRules) -> None:
         """Remember a row of which nothing bad was found, warnings included."""
@@ -112,6 +123,14 @@ def _key(node: MappingNode) -> ShapeKey:
         if name not in _VARYING:
             parts += (type(value), value)
     return tuple(parts)
+
+
+def _says_the_same(node: MappingNode, other: MappingNode, fixed: Sequence[int]) -> bool:
+    """Return whether two rows have equal keys; most rows are like the one before, which takes less to see."""
+    if node.names != other.names:
+        return False
+    values, others = node.values, other.values
+    return all(type(values[n]) is type(others[n]) and values[n] == others[n] for n in fixed)
 
 
 def _index(names: Sequence[str], wanted: frozenset[str]) -> int | None:

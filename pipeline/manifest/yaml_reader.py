@@ -86,6 +86,7 @@ class _TreeBuilder:
         self._anchors: dict[str, Node] = {}
         self._open_anchors: list[str | None] = []
         self._merges_left = _MAX_MERGED_TOTAL
+        self._same_names: dict[tuple[str, ...], list[str]] = {}
 
     def document(self, next_event: Callable[[], Any]) -> Node:
         """Return the nodes of the only document. Raises yaml's errors, and `ParseAborted` beyond a bound."""
@@ -214,6 +215,8 @@ class _TreeBuilder:
                 self._check_duplicates(node)
             if "<<" in node.names:
                 node = self._apply_merge_keys(node)
+            node.names = self._same_names.setdefault(tuple(node.names), node.names)
+            node.pack_locations()
         if anchor:
             self._anchors[anchor] = node
         return node

@@ -19,7 +19,7 @@ from pipeline.errors import UsageError
 from pipeline.ledger import Ledger
 from pipeline.manifest import load
 from pipeline.model import PICKED, REJECTED, Artifact, Pick, Record, State
-from pipeline.results.picks import PicksFolder, resolve_picks
+from pipeline.results.picks import PicksFolder, resolve_picks, with_picks
 from pipeline.storage.local import LocalStore
 from pipeline.storage.object_store import ObjectStore
 from tests.unit.test_reel import clip, length
@@ -304,6 +304,13 @@ def test_a_note_that_is_too_long_is_refused_and_one_of_any_text_is_kept(here: Pa
     assert "<b>warm</b>\\n\\x1b[31m" in said
     page = (OUTPUT / "report.html").read_text(encoding="utf-8")
     assert "<b>warm" not in page
+
+
+def test_a_pick_that_was_taken_back_since_is_none() -> None:
+    first, second = take("a"), take("a", 2)
+    old = [replace(first, pick=PICKED, pick_note="the hands"), second]
+    assert with_picks(old, {}) == [first, second]
+    assert with_picks(old, {second.key: Pick(REJECTED)}) == [first, replace(second, pick=REJECTED)]
 
 
 def test_only_what_changes_is_written() -> None:

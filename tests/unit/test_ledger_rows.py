@@ -58,6 +58,11 @@ def test_a_record_survives_its_row(record: Record) -> None:
     assert list(rows.to_records([row])) == [record]
 
 
+@given(st.lists(any_record, min_size=2, max_size=4))
+def test_a_row_shares_with_others_only_what_it_has_itself(several: list[Record]) -> None:
+    assert list(rows.to_records([_row(record) for record in [*several, *several]])) == [*several, *several]
+
+
 @given(any_record)
 def test_a_row_holds_nothing_but_what_drivers_take_straight(record: Record) -> None:
     row = rows.job_values(record) + rows.state_values(record)

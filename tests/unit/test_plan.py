@@ -80,6 +80,15 @@ def test_moving_rows_about_moves_places_and_nothing_else() -> None:
     assert [made.version for made in plan.records] == [0, 3, 3]
 
 
+def test_a_comment_above_rows_moves_their_lines_and_nothing_else() -> None:
+    jobs = [replace(job(f"r{n}", n), line=n + 2) for n in range(2)]
+    known = ledger_after(make_plan(jobs, []))
+    plan = make_plan([replace(one, line=one.line + 1) for one in jobs], known)
+    assert plan.positions == {one.key: (one.index, one.line + 1) for one in jobs}
+    assert [row.line for row in plan.records] == [3, 4]
+    assert (plan.added, plan.transitions, plan.edited, plan.removed) == ((), (), (), ())
+
+
 def test_new_rows_join_those_that_are_known() -> None:
     known = [record(State.DONE, "a", 0), record(State.FAILED, "b", 1)]
     plan = make_plan([job("new", 0), job("a", 1), job("b", 2)], known)

@@ -171,6 +171,23 @@ def changed(row: _T, changes: Mapping[str, Any]) -> _T:
     return made
 
 
+def kept_values_of(cls: Any, plain: Mapping[str, Callable[[Any], Any]]) -> Callable[[object], list[Any]]:
+    """Return what lists all that is kept of a row, whose fields would take three times as long to ask for.
+
+    Rows are equal where their lists are. `plain` says what stands for the values of some fields.
+    """
+    layout: _Layout = cls.compact_layout
+    replaced = [(layout.position[name], make) for name, make in plain.items()]
+
+    def kept_values(row: object) -> list[Any]:
+        values = layout.values(row)
+        for number, make in replaced:
+            values[number] = make(values[number])
+        return values
+
+    return kept_values
+
+
 def _constructor(layout: _Layout) -> Callable[..., None]:
     def construct(self: object, *args: Any, **named: Any) -> None:
         if len(args) == len(layout.names):

@@ -11,11 +11,14 @@ import json
 import marshal
 import os
 from contextlib import suppress
+from dataclasses import astuple, fields
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final
 
 from pipeline import __version__
-from pipeline.ledger.rows import job_values, state_values
+from pipeline.compact_rows import kept_values_of
+from pipeline.model import Artifact, Media, Record
 from pipeline.results.row_blocks import all_ended, is_same
 from pipeline.storage.files import replace_file
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from pipeline.model import Record
+    from pipeline.model import Failure
 
 BLOCKS_NAME: Final = ".veobatch.blocks"
 _MAGIC: Final = b"veobatch blocks "
@@ -88,11 +91,32 @@ class BlockCache:
     def _digest(self, rows: Sequence[Record]) -> str:
         known = self._digests.get(rows[0].key)
         if known is None or not is_same(known[0], rows):
-            values = [(*job_values(row), *state_values(row)) for row in rows]
+            values = list(map(_plain_values_of, rows))
             # Version 2 of the format: later ones depend on which strings happen to be one object.
             data = marshal.dumps((self._layout, values), 2)
             known = self._digests[rows[0].key] = (rows, hashlib.sha256(data).hexdigest())
         return known[1]
+
+
+def _failure_values(failure: Failure | None) -> tuple[Any, ...] | None:
+    return None if failure is None else astuple(failure)
+
+
+def _artifact_values(artifact: Artifact | None) -> tuple[Any, ...] | None:
+    if artifact is None:
+        return None
+    media = None if artifact.media is None else _media_values_of(artifact.media)
+    return *_file_values_of(artifact), media, tuple(map(tuple, artifact.extra))
+
+
+_file_values_of: Final = attrgetter(
+    *(field.name for field in fields(Artifact) if field.name not in ("media", "extra"))
+)
+_media_values_of: Final = attrgetter(*(field.name for field in fields(Media)))
+_plain_values_of: Final = kept_values_of(
+    Record,
+    {"state": attrgetter("_value_"), "failure": _failure_values, "artifact": _artifact_values},
+)
 
 
 def _bytes_of_ours(path: Path) -> bytes | None:

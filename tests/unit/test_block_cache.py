@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.model import Failure, State
+from pipeline.model import Artifact, ExtraFile, Failure, Media, State
 from pipeline.results.block_cache import BlockCache
 from pipeline.results.csv_rows import CsvTable, csv_bytes
 from pipeline.results.row_blocks import BLOCK_ROWS
@@ -59,6 +59,28 @@ def test_a_row_that_differs_in_any_field_is_another(tmp_path: Path, name: str, k
         name, "other" if kind == "str" else 12345.5
     )
     assert cached(tmp_path / "blocks", made_anew, [replace(ROWS[0], **{name: other}), *ROWS[1:]]) == "anew"
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Artifact) if field.name != "media"])
+def test_a_row_whose_file_differs_is_another(tmp_path: Path, name: str) -> None:
+    artifact = ROWS[0].artifact
+    assert artifact is not None
+    cached(tmp_path / "blocks", ids, ROWS)
+    other: Any = {"size_bytes": 7, "mtime_ns": 7, "extra": (ExtraFile("b.mp4", 1, "f"),)}.get(name, "other")
+    changed = replace(ROWS[0], artifact=replace(artifact, **{name: other}))
+    assert cached(tmp_path / "blocks", made_anew, [changed, *ROWS[1:]]) == "anew"
+
+
+@pytest.mark.parametrize("name", [None, *(field.name for field in fields(Media))])
+def test_a_row_whose_media_differ_is_another(tmp_path: Path, name: str | None) -> None:
+    artifact = ROWS[0].artifact
+    assert artifact is not None
+    assert artifact.media is not None
+    cached(tmp_path / "blocks", ids, ROWS)
+    value: Any = ("odd",) if name == "warnings" else "other" if "codec" in str(name) else 7
+    media = None if name is None else replace(artifact.media, **{name: value})
+    changed = replace(ROWS[0], artifact=replace(artifact, media=media))
+    assert cached(tmp_path / "blocks", made_anew, [changed, *ROWS[1:]]) == "anew"
 
 
 def test_rows_that_have_not_ended_are_not_kept(tmp_path: Path) -> None:

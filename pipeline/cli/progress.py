@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final, TextIO
 
 from pipeline import system
@@ -43,11 +44,10 @@ class RunCounts:
     def __init__(self, total: int, known: Iterable[Record] = ()) -> None:
         self.total = total
         self.rate_limited = 0
-        self.usd = 0.0
-        self._failed_after_submission = 0
-        self._states: Counter[State] = Counter()
-        for record in known:
-            self._add(record, 1)
+        rows = [record for record in known if record.position >= 0]
+        self.usd = sum(map(_cost_usd, rows))
+        self._failed_after_submission = sum(map(_failed_after_submission, rows))
+        self._states = Counter(map(attrgetter("state"), rows))
         self._saved_at_start = self.saved
 
     def on_transition(self, before: Record, after: Record) -> None:
@@ -86,12 +86,20 @@ class RunCounts:
         if record.position < 0:
             return
         self._states[record.state] += sign
-        if record.state is State.FAILED and record.submitted_at is not None:
-            self._failed_after_submission += sign
-        if record.usd_spent is not None:
-            self.usd += sign * record.usd_spent
-        elif record.state in MAYBE_PAID_STATES and record.state is not State.SUBMITTING:
-            self.usd += sign * (record.reserved_usd or 0.0)
+        self._failed_after_submission += sign * _failed_after_submission(record)
+        self.usd += sign * _cost_usd(record)
+
+
+def _failed_after_submission(record: Record) -> bool:
+    return record.state is State.FAILED and record.submitted_at is not None
+
+
+def _cost_usd(record: Record) -> float:
+    """Return what a row has cost, or is expected to once it is or may be accepted."""
+    if (spent := record.usd_spent) is not None:
+        return spent
+    counts = record.state in MAYBE_PAID_STATES and record.state is not State.SUBMITTING
+    return (record.reserved_usd or 0.0) if counts else 0.0
 
 
 class Progress:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from pipeline.model import State, render_duration_s
@@ -58,11 +59,10 @@ def figures(totals: Summary, records: Iterable[Record]) -> list[Figure]:
 
 def _whole(records: Sequence[Record]) -> str:
     """Return what there could be: rows, or takes of rows."""
+    if not any(take > 1 for take in map(attrgetter("take"), records)):
+        return f"of {counted(len(records), 'row')}"
     rows = counted(len({record.row_id for record in records}), "row")
-    several = any(record.take > 1 for record in records)
-    return (
-        f"of {counted(len(records), 'take')} of {rows}" if several else f"of {counted(len(records), 'row')}"
-    )
+    return f"of {counted(len(records), 'take')} of {rows}"
 
 
 def _money_figure(totals: Summary) -> Figure:

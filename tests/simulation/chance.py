@@ -67,7 +67,7 @@ CLUSTER_FAULTS: Final[dict[str, tuple[str, ...]]] = {
         "database away", "database takes no writes", "ctrl-c", "ctrl-c twice", "second process",
         "disk full for a while", "log stands still", "vendor away", "account empty", "model withdrawn",
         "key rotated", "file moved away", "clip copied into place", "users file in the way",
-        "flood of refusals",
+        "flood of refusals", "driver machine without power", "head of ray lost", "restored ledger",
     ),
 }  # fmt: skip
 """The same in a cluster's world."""

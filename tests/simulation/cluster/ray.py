@@ -194,6 +194,7 @@ class Ray:
         self.world = world
         self.random = world.chance.stream("ray")
         self.actors: list[Actor | WorkerHandle] = []
+        self._starts_from = 0.0
 
     def later(self, after_s: float, what: Callable[[], object]) -> None:
         self.world.user.loop.call_later(after_s, what)
@@ -206,7 +207,16 @@ class Ray:
         return self.random.random() ** 8 * 60.0
 
     def start_s(self) -> float:
-        return self.random.random() + self.random.random() ** 10 * 60.0
+        """How long until an actor's process starts; without a head, none does."""
+        wait_s = self.random.random() + self.random.random() ** 10 * 60.0
+        return wait_s + max(0.0, self._starts_from - self.world.now)
+
+    def lose_head(self, away_s: float) -> None:
+        """Lose all actors: a node ends its own when it has not heard of the head for a while."""
+        self._starts_from = self.world.now + away_s
+        for actor in [actor for actor in self.actors if not actor.is_gone]:
+            is_there = isinstance(actor, Actor)
+            self.later(0.0 if is_there else 60.0 * self.random.random(), lambda actor=actor: self._end(actor))  # type: ignore[misc]
 
     def place_worker(self) -> Any:
         machines = self.world.worker_machines

@@ -105,6 +105,15 @@ class Server:
         for session in list(self.sessions):
             self.end(session, psycopg.errors.AdminShutdown)
 
+    def committed(self) -> bytes:
+        """Return what is committed, as a backup has it."""
+        return self.database.serialize() if self._writer is None else self._committed
+
+    def restore(self, backup: bytes) -> None:
+        """Go back to a backup; nobody's session outlives that."""
+        self.restart()
+        self.database = opened(backup)
+
     def end_silent(self, silent_s: float) -> None:
         """End the sessions that are silent in the midst of a batch of rows."""
         for session in list(self.sessions):

@@ -77,6 +77,32 @@ class ClusterTrouble(Trouble):
             if process.machine is machine:
                 self._cluster.kill(process)
 
+    async def _driver_machine_without_power(self) -> None:
+        """The driver goes, and the coordinator, placed beside it; the batch's disk is another machine's."""
+        machine = self._cluster.machine
+        for process in self._cluster.running_commands():
+            if process.machine is machine:
+                self._cluster.kill(process)
+        machine.boots += 1
+
+    async def _head_of_ray_lost(self) -> None:
+        """Nothing that Ray started stays, sooner or later, and for a while it starts nothing."""
+        self._cluster.ray.lose_head(self._chance.random() ** 2 * 300.0)
+
+    async def _restored_ledger(self) -> None:
+        """Take a backup of the ledger; the next time, put it back while nothing runs.
+
+        One from before the batch began knows nothing of it, and its next run begins another one.
+        """
+        server = self._cluster.server
+        if not self._backup:
+            self._backup = server.committed() if self._cluster.book.records else b""
+        elif not self._cluster.running_commands() and self._is_remembered():
+            server.restore(self._backup)
+            self._backup = b""
+            self._cluster.forgetful = True
+            self._cluster.book.on_restored(server.database)
+
     async def _worker_clock_forwards(self) -> None:
         self._set_clock(1.0)
 

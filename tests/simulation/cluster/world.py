@@ -60,6 +60,18 @@ class ClusterBook(Book):
         if database.execute("SELECT count(*) FROM veobatch_records").fetchone()[0] > len(self.records):
             self.on_added(self._read(database, texts.load))
 
+    def on_restored(self, database: sqlite3.Connection) -> None:
+        """Take over what an older copy of the ledger holds.
+
+        A create's answer with another row's id is noticed by who has that id, which is forgotten, too.
+        """
+        self._database = database
+        (last,) = database.execute("SELECT max(rowid) FROM veobatch_transitions").fetchone()
+        self._seen = last or 0
+        load = compile_statements(postgres._DIALECT).load
+        self.records = {record.key: record for record in self._read(database, load)}
+        self.known_generations = {r.generation_id: None for r in self.records.values() if r.generation_id}
+
     def _read(self, database: sqlite3.Connection, sql: str, *key: str) -> list[Record]:
         return list(rows.to_records(database.execute(translate(sql), ("default", *key)).fetchall()))
 
@@ -119,6 +131,7 @@ class WorldLine(Line):
 class ClusterWorld(World):
     """One simulated cluster."""
 
+    book: ClusterBook
     process_type = green.GreenProcess
     command = staticmethod(run_cluster_command)
 

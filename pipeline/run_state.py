@@ -147,7 +147,8 @@ class RunState:
 
     def occupied_slots(self) -> int:
         """Return how many of the account's slots are taken, or may be: rows in doubt count."""
-        return len(self.in_flight | self.in_doubt)
+        # Not the union: each create asks, and a hundred thousand may be in flight.
+        return len(self.in_flight) + len(self.in_doubt - self.in_flight)
 
     def waiting_count(self) -> float:
         """Return how many rows wait for a slot; inf while others may still come in."""

@@ -59,8 +59,8 @@ CONNECT_TIMEOUT_S: Final = 20.0
 INFERENCE_ID_WAITS_S: Final = (0.0, 2.0)
 """When the id in a gateway's error is polled: at once, and once more for a replica that is behind."""
 
-URL_CACHE_SIZE: Final = 8192
-"""Building a URL costs a tenth of a poll; some 600 bytes each."""
+URL_CACHE_SIZE: Final = 2048
+"""Building a URL costs some percent of a poll; some 600 bytes each."""
 
 
 class Api:
@@ -99,7 +99,9 @@ class Api:
         self._generations_url = f"{self.base_url}/v2/video/generations"
         self._headers = {"Authorization": f"Bearer {key.secret}"}
         self._secret = key.secret if len(key.secret) >= MIN_REDACTED_KEY_CHARS else ""
-        self._status_url = lru_cache(maxsize=URL_CACHE_SIZE)(partial(status_url, self._generations_url))
+        self._status_url = lru_cache(maxsize=URL_CACHE_SIZE)(
+            partial(status_url, URL(self._generations_url, encoded=True))
+        )
         self._create_session: aiohttp.ClientSession
         self._read_session: aiohttp.ClientSession
         self.keyless_session: aiohttp.ClientSession

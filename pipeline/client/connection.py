@@ -6,6 +6,7 @@ up: whatever a proxy does before that proves that nothing of ours was sent.
 
 from __future__ import annotations
 
+import re
 import ssl
 from dataclasses import dataclass, field
 from math import inf
@@ -38,6 +39,8 @@ MAX_HEADERS: Final = 2048
 """aiohttp's limits (8,190 bytes a line, 128 fields) are less than what proxies and security headers bring."""
 
 USER_AGENT: Final = f"veobatch/{__version__}"
+
+_RESERVED: Final = re.compile(r"[^A-Za-z0-9_.~-]")
 
 
 def proxy_for_api(base_url: str, environ: Mapping[str, str]) -> Proxy | None:
@@ -137,7 +140,19 @@ async def read_bounded(response: aiohttp.ClientResponse, max_bytes: int | None =
     return bytes(body)
 
 
-def status_url(generations_url: str, generation_id: str) -> URL:
-    """Return where a generation's status is asked for; ids are opaque and may hold anything."""
-    quoted_id = quote(generation_id.encode("utf-8", "replace"), safe="")
-    return URL(f"{generations_url}?generation_id={quoted_id}", encoded=True)
+def status_url(generations: URL, generation_id: str) -> URL:
+    """Return where a generation's status is asked for; ids are opaque and may hold anything.
+
+    It is made for each poll: of a hundred thousand generations, none is in a cache when its turn comes.
+    """
+    return URL.build(
+        scheme=generations.scheme,
+        authority=generations.raw_authority,
+        path=generations.raw_path,
+        query_string=f"generation_id={_RESERVED.sub(_escaped, generation_id)}",
+        encoded=True,
+    )
+
+
+def _escaped(reserved: re.Match[str]) -> str:
+    return quote(reserved[0].encode("utf-8", "replace"), safe="")

@@ -110,6 +110,8 @@ _shared_values_of: Final = itemgetter(*_SHARED_COLUMNS)
 _MAX_SHARED: Final = 10_000
 _place_of: Final = attrgetter("position", "key")
 
+_POSITION, _LINE = map(_PLAIN_FIELDS.index, ("position", "line"))
+
 _STATE_BY_VALUE: Final = {state.value: state for state in State}
 
 
@@ -178,6 +180,7 @@ def to_records(rows: Iterable[Sequence[Any]]) -> Iterator[Record]:
     intern = interned.setdefault
     shared: dict[Row, tuple[tuple[int, Any], ...]] = {}
     media: dict[Row, Media | None] = {}
+    previous_line = None
     n_plain, n_failure = len(_PLAIN_FIELDS), len(_PLAIN_FIELDS) + len(_FAILURE_COLUMNS)
     for row in rows:
         values = list(row[:n_plain])
@@ -190,6 +193,9 @@ def to_records(rows: Iterable[Sequence[Any]]) -> Iterator[Record]:
                 shared[found] = known
         for index, value in known:
             values[index] = value
+        if values[_POSITION] == previous_line:  # in a file with a row a line, counted from 0 and from 1
+            values[_POSITION] = previous_line
+        previous_line = values[_LINE]
         values += (_failure(row[n_plain:n_failure]), _artifact(row[n_failure:], media))
         yield Record(*values)
 

@@ -120,7 +120,7 @@ MUTANTS: Final = (
     Mutant("one error is believed (B8)", _CONFIRM, "        if remaining_s > 0:\n            return Unconfirmed(remaining_s)\n", "", _at("status", "error flap")),
     Mutant("a completion is not written down (B9)", _POLL, "failure.code == NO_VIDEO and record.completed_at is None:", "False:", _at("status", "error after completion") + _KILLED),
     Mutant("a deadline frees the slot (H28)", _POLL, "        run.state.overdue.add(record.key)\n", "        run.state.overdue.add(record.key)\n        run.state.in_flight.discard(record.key)\n", _ANYTHING),
-    Mutant("doubt takes no slot (H28)", _STATE, "return len(self.in_flight | self.in_doubt)", "return len(self.in_flight)", _DOUBT),
+    Mutant("doubt takes no slot (H28)", _STATE, "return len(self.in_flight) + len(self.in_doubt - self.in_flight)", "return len(self.in_flight)", _DOUBT),
     Mutant("a paid failure is bought again", _PLAN, "return (was_completed(record) or never_proven) and", "return never_proven and", _at("status", "no url for minutes")),
     # Absence.
     Mutant("absence without waiting", "pipeline/reconcile/reconciler.py", "            self.wait_s,\n            self.timer.elapsed_s", "            0.0,\n            self.timer.elapsed_s", _DOUBT),

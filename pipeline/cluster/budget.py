@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.errors import StopReason
+from pipeline.ledger.leases import IN_FLIGHT_STATES
 from pipeline.model import State
 from pipeline.submit.budget import Budget
 
@@ -81,6 +82,9 @@ class ClusterBudget:
             record, price = row.record, self._config.price_of(row.record)
             self._budget.update(record)
             if record.state is not State.PENDING or not self.has_limit:
+                # Its worker may submit it again without asking, when this submission costs nothing.
+                if price is not None and record.state in IN_FLIGHT_STATES:
+                    self._budget.hold(record, price)
                 affordable.append((row, price))
             elif price is None:
                 unpriced.append(record.key)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pipeline.ledger.spending import entry_of, spending_change
+from pipeline.ledger.spending import entry_of, spending_change, submission_id
 from pipeline.ledger.totals import MICRO, Spending, ceil_micro, floor_micro
 from pipeline.model import State
 
@@ -74,6 +74,13 @@ class Budget:
         self._reserved[key] = price
         self._entries_since[key] = set()
         return True
+
+    def hold(self, record: Record, price_usd: float) -> None:
+        """Set a price aside for a row under way, of which its submission uses what it costs, or may cost."""
+        self.update(record)
+        if self._limit is not None:
+            self._reserved[record.key] = ceil_micro(price_usd)
+            self._entries_since[record.key] = {submission_id(record)}
 
     def release(self, key: str) -> None:
         """Give back what was reserved for a job and is in no entry: it was not submitted."""

@@ -157,6 +157,7 @@ MUTANTS: Final = (
     Mutant("a few quick generations free a doubt's slot", _COORDINATOR, "max(2 * self._longest_render_s, least_s)", "2 * self._longest_render_s or least_s", _at("create", "409 after acceptance"), cluster=True),
     Mutant("each worker has the whole concurrency", _LIMITS, "if self._concurrency_limit.start_delay_s(now, self.in_flight) > 0:", "if self._concurrency_limit.start_delay_s(now, self._in_flight.get(worker, 0)) > 0:", _ANYTHING, cluster=True),
     Mutant("each lease has the whole budget", "pipeline/cluster/budget.py", "        unpriced: list[str] = []\n", "        unpriced: list[str] = []\n        self._budget = Budget(self._config.settings.max_cost, price_of=self._config.price_of_key)\n", _ANYTHING, cluster=True),
+    Mutant("a row under way sets nothing aside for its next submission", "pipeline/cluster/budget.py", "if price is not None and record.state in IN_FLIGHT_STATES:", "if False:", _DEAD, cluster=True),
     Mutant("a coordinator forgets what was spent before", _COORDINATOR, "            if self._budget.has_limit:\n                self._budget.load(await self._ledger.submissions())\n", "", _NO_COORDINATOR, cluster=True),
     Mutant("a coordinator of an earlier epoch lends on", _LEASES, "if self._current_epoch(cursor) != epoch:", "if False:", _NO_DRIVER, cluster=True),
     Mutant("leases outlive their epoch", _LEASES, "            cursor.execute(self._sql.revoke_all, (batch,))\n", "", _NO_DRIVER, cluster=True),

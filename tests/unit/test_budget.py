@@ -164,6 +164,21 @@ def test_a_reservation_holds_for_what_a_worker_submits_of_it() -> None:
     assert budget.committed_usd == 2.5
 
 
+@pytest.mark.parametrize("state", [State.SUBMITTING, State.GENERATING, State.IN_DOUBT])
+def test_a_row_under_way_keeps_its_price_for_its_next_submission(state: State) -> None:
+    """Whoever took it over submits it again without asking; only the ledger saw that it cost nothing."""
+    under_way = row(1, state, key="a", correlation_id="c", reserved_usd=1.2)
+    budget = Budget(10.0)
+    budget.hold(under_way, 1.2)
+    assert budget.committed_usd == 1.2, "its submission uses that"
+    budget.load([entry("c", RELEASED, 1.2, job_key="a")])
+    assert budget.committed_usd == 1.2, "it may be submitted once more"
+    budget.load([entry("c", RELEASED, 1.2, job_key="a"), entry("d", RESERVED, 1.2, job_key="a")])
+    assert budget.committed_usd == 1.2
+    budget.update(row(1, State.FAILED, key="a", correlation_id="d", generation_id=""))
+    assert budget.committed_usd == 0.0
+
+
 @given(st.sampled_from([float("nan"), float("inf"), -1.0]))
 def test_a_price_that_is_none_is_a_bug(price: Any) -> None:
     with pytest.raises(ValueError, match="finite"):

@@ -28,6 +28,19 @@ class CoordinatorClient(Protocol):
 EVENT_DEDUP_S: Final = 10.0
 
 
+def doubt_ages_s(in_doubt: Iterable[Record], began: Mapping[str, float]) -> tuple[float, ...]:
+    """How old the doubts are: those that `began` in this run, at a monotonic time by correlation id, by that.
+
+    Others, of an earlier run or worker, by the wall clock, which may have been set meanwhile.
+    """
+    return tuple(
+        system.monotonic() - began[record.correlation_id]
+        if record.correlation_id in began
+        else system.wall() - (record.submitted_at or 0.0)
+        for record in in_doubt
+    )
+
+
 class ChangeBuffer:
     """Changed rows and events since they were last taken; what all wait for is kept once in ten seconds."""
 

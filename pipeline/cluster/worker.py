@@ -19,7 +19,7 @@ from pipeline import system
 from pipeline.client import Api
 from pipeline.client.log_responses import LOG_REQUEST_GAP_S
 from pipeline.client.reachability import learn_time
-from pipeline.cluster.heartbeats import HeartbeatObserver
+from pipeline.cluster.heartbeats import HeartbeatObserver, doubt_ages_s
 from pipeline.cluster.limits import RemoteConcurrencyLimit, RemoteRateLimit
 from pipeline.cluster.messages import CoordinatorLost, FinalReport, Heartbeat
 from pipeline.cluster.open_ledger import open_ledger
@@ -207,7 +207,7 @@ class ClusterWorker:
             self._name,
             state.occupied_slots(),
             self._rate_limit.take_poll_stats(state.tracked),
-            tuple(system.wall() - (state.records[key].submitted_at or 0.0) for key in state.in_doubt),
+            doubt_ages_s(map(state.records.__getitem__, state.in_doubt), state.doubt_began),
             permits_wanted=self._permits_wanted(0 if state.paused_until > system.monotonic() else due),
             permit_results=tuple(self._concurrency_limit.take_results()),
             rows_wanted=max(0, min(self._prefetch_rows - due, self._max_rows - state.open_count())),

@@ -155,6 +155,7 @@ MUTANTS: Final = (
     Mutant("a dead worker's permits are given back twice", _LIMITS, "range(self._permits.pop(worker, 0))", "range(2 * self._permits.pop(worker, 0))", _DEAD + _at("create", "slow acceptance"), cluster=True),
     Mutant("a dead worker's rows take no slots", _LIMITS, "        self._orphans.update(in_flight_keys)\n", "", _DEAD, cluster=True),
     Mutant("a few quick generations free a doubt's slot", _COORDINATOR, "max(2 * self._longest_render_s, least_s)", "2 * self._longest_render_s or least_s", _at("create", "409 after acceptance"), cluster=True),
+    Mutant("a doubt's age goes by a clock that may be set", "pipeline/cluster/heartbeats.py", "if record.correlation_id in began", "if False", _at("create", "another row's id") + _at("life", "worker clock forwards"), cluster=True),
     Mutant("each worker has the whole concurrency", _LIMITS, "if self._concurrency_limit.start_delay_s(now, self.in_flight) > 0:", "if self._concurrency_limit.start_delay_s(now, self._in_flight.get(worker, 0)) > 0:", _ANYTHING, cluster=True),
     Mutant("each lease has the whole budget", "pipeline/cluster/budget.py", "        unpriced: list[str] = []\n", "        unpriced: list[str] = []\n        self._budget = Budget(self._config.settings.max_cost, price_of=self._config.price_of_key)\n", _ANYTHING, cluster=True),
     Mutant("a row under way sets nothing aside for its next submission", "pipeline/cluster/budget.py", "if price is not None and record.state in IN_FLIGHT_STATES:", "if False:", _DEAD, cluster=True),

@@ -8,10 +8,10 @@ from __future__ import annotations
 from heapq import heapify, heappop, heapreplace
 from random import Random
 from statistics import median
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 MIN_SIMULATIONS: Final = 8
 MAX_SIMULATIONS: Final = 48
@@ -27,6 +27,9 @@ TAIL_CUTOFF: Final = 0.005
 """The share of the distribution that is left out at either end, where nothing was seen."""
 
 
+ResidualTime: TypeAlias = "Callable[[float], float]"
+
+
 class DurationModel(Protocol):
     """What has to be known of how long generations of one kind take."""
 
@@ -34,8 +37,8 @@ class DurationModel(Protocol):
     def mean_s(self) -> float:
         """Return the mean duration."""
 
-    def residual_s(self, age_s: float, share: float, /) -> float:
-        """Return the residual time that `share` (0 < share <= 1) of those running at `age_s` outlast."""
+    def residual_at(self, age_s: float, /) -> ResidualTime:
+        """Return the residual time of those running at `age_s`, by the share (0 to 1) that outlasts it."""
 
 
 def time_left_s(
@@ -49,12 +52,13 @@ def time_left_s(
     started, `limit` how many may be in flight. The same state gives the same answer.
     """
     group_size = max(1.0, max(limit, len(running)) / MAX_SIMULATED_SLOTS)
-    sampled_running = [running[int(i * group_size)] for i in range(round(len(running) / group_size))]
+    ages = [running[int(i * group_size)] for i in range(round(len(running) / group_size))]
+    sampled_running = [known.residual_at(age_s) for known, age_s in ages]
     jobs = sum(count for _, count in waiting)
     simulated_jobs = min(jobs, round(MAX_SIMULATED_JOBS * group_size))
     sampled_waiting = [
-        known
-        for known, count in waiting
+        residual_s
+        for residual_s, count in [(known.residual_at(0.0), count) for known, count in waiting]
         for _ in range(max(1, round(count * simulated_jobs / jobs / group_size)) if count else 0)
     ]
     mean_s = sum(known.mean_s * count for known, count in waiting) / max(1, jobs)
@@ -71,8 +75,8 @@ def time_left_s(
 
 
 def _simulate_once(
-    running: Sequence[tuple[DurationModel, float]],
-    waiting: Sequence[DurationModel],
+    running: Sequence[ResidualTime],
+    waiting: Sequence[ResidualTime],
     limit: int,
     group_size: float,
     rng: Random,
@@ -84,25 +88,27 @@ def _simulate_once(
     """
     slots: list[float] = []
     latest_end = 0.0
-    for known, age in running:
+    for residual_s in running:
         share = _sample_share(rng)
-        slots.append(known.residual_s(age, share))
-        latest_end = max(
-            latest_end,
-            slots[-1] if group_size == 1.0 else known.residual_s(age, _share_of_slowest(share, group_size)),
-        )
+        end = residual_s(share)
+        slots.append(end)
+        if group_size != 1.0:
+            end = residual_s(_share_of_slowest(share, group_size))
+        if end > latest_end:
+            latest_end = end
     slots += [0.0] * (limit - len(slots))
     heapify(slots)
     for _ in range(len(slots) - limit):  # more may be running than the vendor lets in by now
         heappop(slots)
-    for known in rng.sample(waiting, len(waiting)):
+    # Jobs of one kind are alike in any order.
+    for residual_s in rng.sample(waiting, len(waiting)) if len(set(waiting)) > 1 else waiting:
         start, share = slots[0], _sample_share(rng)
-        end = start + known.residual_s(0.0, share)
-        latest_end = max(
-            latest_end,
-            end if group_size == 1.0 else start + known.residual_s(0.0, _share_of_slowest(share, group_size)),
-        )
+        end = start + residual_s(share)
         heapreplace(slots, end)
+        if group_size != 1.0:
+            end = start + residual_s(_share_of_slowest(share, group_size))
+        if end > latest_end:
+            latest_end = end
     return latest_end
 
 

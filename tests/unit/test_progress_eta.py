@@ -29,6 +29,7 @@ untraced = pytest.mark.no_cover
 
 def eta_errors(durations: list[float], slots: int) -> list[float]:
     """Play a run with `slots`; return the errors of the time left from a third on, as shares of the run."""
+    third = T0 + (end_of_run(durations, slots) - T0) / 3
     now = [T0]
     rows = [row(index) for index in range(len(durations))]
     eta = EtaEstimator(rows, slots, wall=lambda: now[0])
@@ -53,15 +54,24 @@ def eta_errors(durations: list[float], slots: int) -> list[float]:
         eta.on_transition(after, replace(after, state=State.DONE, downloaded_at=now[0]))
         submit()
         now[0] += 1e-3
-        if not flying or (len(flying) == slots and index % max(1, len(rows) // 15)):
+        if now[0] < third or not flying or (len(flying) == slots and index % max(1, len(rows) // 15)):
             continue
         left = eta()
         if left is not None:
             guesses.append((now[0], left))
     end = now[0]
-    third = T0 + (end - T0) / 3
     # Shares of what is left would say nothing at the end, when all hangs on the one slowest rendering.
-    return [abs(left - (end - at)) / (end - T0) for at, left in guesses if third <= at]
+    return [abs(left - (end - at)) / (end - T0) for at, left in guesses]
+
+
+def end_of_run(durations: list[float], slots: int) -> float:
+    """Return when a run of these durations ends, as `eta_errors` plays it."""
+    flying, now = [T0 + duration for duration in durations[:slots]], T0
+    heapq.heapify(flying)
+    for duration in durations[slots:]:
+        now = heapq.heappop(flying)
+        heapq.heappush(flying, now + duration)
+    return max([now, *flying])
 
 
 @untraced

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from pipeline.model import Record, State
 from pipeline.poll.duration_key import duration_key
 from pipeline.poll.eta import EtaEstimator
-from pipeline.poll.forecast import time_left_s
+from pipeline.poll.finish_simulation import time_left_s
 from pipeline.poll.learner import DurationLearner
 from pipeline.poll.schedule import PollSchedule
 
@@ -99,10 +99,10 @@ class KnownDistribution:
     times: Sequence[float]
     mean_s: float
 
-    def residual_s(self, age_s: float, share: float) -> float:
+    def residual_at(self, age_s: float) -> Callable[[float], float]:
         first = bisect_right(self.times, age_s)
         left = self.times[first:] if first < len(self.times) else [age_s + INTERVAL_S / 4]
-        return left[min(len(left) - 1, int(len(left) * (1.0 - share)))] - age_s
+        return lambda share: left[min(len(left) - 1, int(len(left) * (1.0 - share)))] - age_s
 
 
 def known_distribution(draw: DurationSampler) -> KnownDistribution:

@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     from pipeline.errors import VeobatchError as VeobatchError
     from pipeline.events import Event as Event
     from pipeline.results.rows import Row as Row
-    from pipeline.runner.batch import Batch as Batch
+    from pipeline.runner.batch_handle import Batch as Batch
     from pipeline.runner.batch_options import BatchOptions as BatchOptions
-    from pipeline.runner.estimate import Estimate as Estimate
-    from pipeline.runner.feed import RowChanged as RowChanged
+    from pipeline.runner.event_stream import RowChanged as RowChanged
+    from pipeline.runner.manifest_estimate import Estimate as Estimate
     from pipeline.runner.results import Results as Results
     from pipeline.runner.sync import run as run
 
 __version__ = "0.1.0"
 
 _MODULES = {
-    "Batch": "runner.batch",
+    "Batch": "runner.batch_handle",
     "BatchOptions": "runner.batch_options",
-    "Estimate": "runner.estimate",
+    "Estimate": "runner.manifest_estimate",
     "Event": "events",
     "ManifestError": "errors",
     "Results": "runner.results",
     "Row": "results.rows",
-    "RowChanged": "runner.feed",
+    "RowChanged": "runner.event_stream",
     "StopReason": "errors",
     "StopRun": "errors",
     "UsageError": "errors",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from random import Random
 
-    from pipeline.bulkhead import Bulkhead
+    from pipeline.circuit_breaker import CircuitBreaker
     from pipeline.client import Api
     from pipeline.download.downloader import Downloader
     from pipeline.events import Observer
@@ -109,12 +109,12 @@ class RunContext:
         self.observer.on_transition(before, after)
         self.notify()
 
-    async def guard(self, key: str, bulkhead: Bulkhead, work: Awaitable[None]) -> bool:
+    async def guard(self, key: str, breaker: CircuitBreaker, work: Awaitable[None]) -> bool:
         """Do a piece of one row's work; return whether it went through.
 
         A transition that somebody else made first, and any unexpected exception, costs this row alone: it
         stays as the ledger has it and is left for the next run. Raises a `StopRun` of the work, and one of
-        its own when the pool's `bulkhead` says that the failures have a cause in common.
+        its own when the pool's `breaker` says that the failures have a cause in common.
         """
         try:
             await work
@@ -122,17 +122,17 @@ class RunContext:
             self.leave_to_other_process(key)
         except StopRun:
             raise
-        except Exception as error:  # a bulkhead: whatever a row's data causes, the other rows go on
-            await self._on_crash(key, bulkhead, error)
+        except Exception as error:  # whatever a row's data causes, the other rows go on
+            await self._on_crash(key, breaker, error)
         else:
-            bulkhead.on_success()
+            breaker.on_success()
             return True
         return False
 
     async def guard_each(
         self,
         keys: Sequence[str],
-        bulkhead: Bulkhead,
+        breaker: CircuitBreaker,
         work: Callable[[Sequence[str]], Awaitable[None]],
     ) -> list[str]:
         """Do `work` for all rows at once, and for each alone if that raises something unexpected.
@@ -145,10 +145,10 @@ class RunContext:
         except StopRun:
             raise
         except Exception:  # each row alone raises it again, where it is reported
-            return [key for key in keys if not await self.guard(key, bulkhead, work([key]))]
+            return [key for key in keys if not await self.guard(key, breaker, work([key]))]
         return []
 
-    async def _on_crash(self, key: str, bulkhead: Bulkhead, error: Exception) -> None:
+    async def _on_crash(self, key: str, breaker: CircuitBreaker, error: Exception) -> None:
         if (stop := _stop_inside(error)) is not None:
             raise stop from error
         record = self.state.records[key]
@@ -160,7 +160,7 @@ class RunContext:
         hold = self.state.in_flight.add if record.state in MAY_BE_RENDERING else self.state.in_flight.discard
         hold(key)
         self.notify()
-        if bulkhead.on_crash(key):
+        if breaker.on_crash(key):
             raise common_crash(error) from error
 
     async def take_over(self, key: str) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 
 import click
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.events import Event, Level, Topic
 from pipeline.ledger import Ledger
 from pipeline.ledger.lock import hold_lock
@@ -60,7 +60,7 @@ async def open_exclusive_ledger(
     `identity` is the one that a new batch takes over. Raises `BatchLocked`
     when another process has the folder or the batch, else as `Ledger.open` does.
     """
-    since = iso(system.wall())
+    since = iso(clocks.wall())
     notifier = notifier or ReconnectNotifier()
     with hold_lock(paths.folder, command=what, started_at=since), _external_file_lock(paths, what, since):
         if before_open is not None:

@@ -9,12 +9,12 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.client import key_id
 from pipeline.errors import StopReason, StopRun
 from pipeline.model import State
 from pipeline.net.json_cache import read_json, write_json
-from pipeline.reconcile.forgotten import Memory, may_have_forgotten, recover_forgotten
+from pipeline.reconcile.restored_ledger import Memory, may_have_forgotten, recover_forgotten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,7 +63,7 @@ class LedgerMemory:
     def on_transition(self, before: Record, after: Record) -> None:
         if after.submission_no > before.submission_no:
             self._submissions += after.submission_no - before.submission_no
-            if system.monotonic() - self._written_at >= WRITE_INTERVAL_S:
+            if clocks.monotonic() - self._written_at >= WRITE_INTERVAL_S:
                 self.save()
 
     def on_event(self, event: Event) -> None:
@@ -71,7 +71,7 @@ class LedgerMemory:
 
     def save(self) -> None:
         """Write down how far the ledger has come."""
-        self._written_at = system.monotonic()
+        self._written_at = clocks.monotonic()
         # Unknown is 0, and never this machine's clock: by a wrong one, waiting would end too soon or never.
         at = self._api.vendor_now() or 0.0
         value = {
@@ -148,7 +148,7 @@ async def recall_forgotten(
         return {}, ""
     if api.vendor_now() is None:  # any answer tells the vendor's time
         await api.log_page({"period": "24h"}, limit=1, offset=0)
-    now = api.vendor_now() or system.wall()
+    now = api.vendor_now() or clocks.wall()
     recall = await Recall.read(ledger, now)
     recovered, error = await recover_forgotten(api, ledger, records, begun_at, now=now, key_id=key_id)
     if error:
@@ -176,7 +176,7 @@ async def _begun_at(ledger: Ledger, records: Sequence[Record], runs: int) -> flo
     """Return when the batch was begun, by this machine's clock; note it in a ledger that does not say."""
     begun_at = await ledger.meta_get("begun_at")
     if begun_at is None:
-        now = system.wall()
+        now = clocks.wall()
         known = [record.submitted_at for record in records if record.submitted_at is not None]
         begun_at = str(min(known, default=now if not runs else now - UNKNOWN_BEGIN_S))
         await ledger.meta_set("begun_at", begun_at)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pipeline import __version__, system
+from pipeline import __version__, clocks
 from pipeline.batch.ledger_access import redact_password
 from pipeline.batch.own_files import (
     JOURNAL_NAME,
@@ -162,7 +162,7 @@ def set_aside_lost_batch(paths: BatchPaths, *, sandbox: bool) -> Path:
 
 
 def _stamp() -> str:
-    return time.strftime("%Y%m%d-%H%M%S", time.gmtime(system.wall()))
+    return time.strftime("%Y%m%d-%H%M%S", time.gmtime(clocks.wall()))
 
 
 def set_aside_journals(folder: Path) -> None:

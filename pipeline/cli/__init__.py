@@ -125,7 +125,7 @@ def _run() -> int:
         _annotate(error.format_message())
         return int(ExitCode.USAGE)
     except VeobatchError as error:
-        from pipeline.cli.ends.problems import error_text
+        from pipeline.cli.reporting.problems import error_text
 
         click.echo(error_text(error), err=True)
         if not isinstance(error, ManifestError):  # its problems are marked one by one
@@ -141,7 +141,7 @@ def _run() -> int:
     except Exception as error:
         if isinstance(error, OSError) and stdout_failed():
             return int(ExitCode.RESUMABLE)
-        from pipeline.cli.ends.crash import report_crash
+        from pipeline.cli.reporting.crash import report_crash
 
         return report_crash(error)
     return result if isinstance(result, int) else int(ExitCode.DONE)
@@ -150,6 +150,6 @@ def _run() -> int:
 def _annotate(message: str) -> None:
     """On GitHub Actions, mark the step with an error."""
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        from pipeline.cli.ends.ci import annotation
+        from pipeline.cli.reporting.ci import annotation
 
         click.echo(annotation("error", message, title="veobatch"), err=True)

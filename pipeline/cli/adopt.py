@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.batch.paths import batch_paths
 from pipeline.cli.options import ledger_options
 from pipeline.errors import ExitCode, UsageError
@@ -58,9 +58,9 @@ def command(
 
 
 async def _adopt(manifest: Path, job: str, generation_id: str, paths: BatchPaths) -> int:
-    from pipeline.batch.commit_plan import plan_batch
     from pipeline.batch.ledger_access import open_exclusive_ledger
     from pipeline.batch.ownership import check_folder, claim_folder
+    from pipeline.batch.record_plan import plan_batch
     from pipeline.manifest import load
     from pipeline.plan import RetrySelection
 
@@ -95,7 +95,7 @@ def _find_adopting_record(records: tuple[Record, ...], job: str, generation_id: 
 def _with_generation(record: Record, generation_id: str) -> Record:
     from pipeline.model import State
 
-    now = system.wall()
+    now = clocks.wall()
     return record.evolve(
         State.GENERATING,
         correlation_id="",

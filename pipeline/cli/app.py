@@ -19,7 +19,7 @@ from pipeline.cli.streams import discard_stdout, stdout_failed
 from pipeline.cli.terminal_watcher import TerminalWatcher
 from pipeline.errors import ExitCode
 from pipeline.gc_pause import gc_paused
-from pipeline.runner.batch import Batch
+from pipeline.runner.batch_handle import Batch
 from pipeline.runner.preflight import check_report_file
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def run(options: RunOptions) -> int:
 def _check_reports(options: RunOptions) -> None:
     """Raise `UsageError` for a place where the end cannot be reported."""
     if options.notify:
-        from pipeline.cli.ends.notifications import check_notify_urls
+        from pipeline.cli.reporting.notifications import check_notify_urls
 
         check_notify_urls(options.notify)
     if options.junit is not None:
@@ -111,8 +111,8 @@ async def _run(batch: Batch, options: RunOptions) -> int:
 
 async def _report_end(summary: RunSummary, options: RunOptions) -> None:
     """Show the summary and send what is to be sent; imported now, since a start is no place for it."""
-    from pipeline.cli.ends.notifications import send_notifications
-    from pipeline.cli.ends.summary import show_summary
+    from pipeline.cli.reporting.notifications import send_notifications
+    from pipeline.cli.reporting.summary import show_summary
 
     try:
         show_summary(summary, as_json=options.as_json, quiet=options.quiet)

@@ -12,7 +12,7 @@ from pipeline.runner.prepare import refuse_rewritten, rewritten_message
 
 if TYPE_CHECKING:
     from pipeline.plan import BatchPlan
-    from pipeline.runner.cost_estimate import CostEstimate
+    from pipeline.runner.run_cost_estimate import CostEstimate
 
 
 def confirm_rewritten(plan: BatchPlan) -> None:

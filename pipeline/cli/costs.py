@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.batch.paths import existing_batch_paths
-from pipeline.cli.ends.terminal import one_line
 from pipeline.cli.options import ledger_options
+from pipeline.cli.reporting.terminal import one_line
 from pipeline.errors import BatchLocked, ExitCode, StopReason, StopRun
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ async def _audit_costs(paths: BatchPaths, base_url: str | None, as_json: bool) -
         records, identity = await ledger.load(), ledger.identity
         entries = await ledger.submissions()
         sandbox = await ledger.meta_get("vendor") == SANDBOX_VENDOR and base_url is None
-    now = system.wall()
+    now = clocks.wall()
     oldest = min((record.submitted_at for record in records if record.submitted_at), default=now)
     async with AsyncExitStack() as stack:
         api = await _open_api(stack, paths, base_url, sandbox=sandbox)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pipeline.model import Job
-    from pipeline.runner.estimate import Estimate
+    from pipeline.runner.manifest_estimate import Estimate
     from pipeline.submit.pricing import Quote
 
 _ROWS_SHOWN = 40
@@ -65,7 +65,7 @@ async def _estimate(
 
     from pipeline.client.endpoint import normalize_base_url
     from pipeline.runner.credentials import find_base_url, find_key
-    from pipeline.runner.estimate import estimate_manifest
+    from pipeline.runner.manifest_estimate import estimate_manifest
     from pipeline.runner.manifest_loading import cache_dir, parse_manifest
 
     url = normalize_base_url(find_base_url(base_url, os.environ))
@@ -80,7 +80,7 @@ async def _estimate_in_sandbox(
     from anyio import to_thread
 
     from pipeline.errors import UsageError
-    from pipeline.runner.estimate import estimate_manifest
+    from pipeline.runner.manifest_estimate import estimate_manifest
     from pipeline.runner.manifest_loading import parse_manifest
     from pipeline.sandbox import Sandbox
 

@@ -12,9 +12,9 @@ from collections import Counter
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, TextIO
 
-from pipeline import system
-from pipeline.cli.ends.summary_text import failure_text, row_label
-from pipeline.cli.ends.terminal import ProgressBars, can_draw_bars, duration_text, one_line
+from pipeline import clocks
+from pipeline.cli.reporting.summary_text import failure_text, row_label
+from pipeline.cli.reporting.terminal import ProgressBars, can_draw_bars, duration_text, one_line
 from pipeline.events import Event, Level, Topic
 from pipeline.model import MAYBE_PAID_STATES, Record, State
 from pipeline.results.failures import reason
@@ -122,7 +122,7 @@ class Progress:
         verbose: int = 0,
         sandbox: bool = False,
         environ: Mapping[str, str] = os.environ,
-        clock: Callable[[], float] = system.monotonic,
+        clock: Callable[[], float] = clocks.monotonic,
         eta: Callable[[], float | None] | None = None,
         estimate_usd: float | None = None,
     ) -> None:

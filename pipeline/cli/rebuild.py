@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from pipeline import system
-from pipeline.batch.commit_plan import plan_batch
+from pipeline import clocks
 from pipeline.batch.ledger_access import open_exclusive_ledger
 from pipeline.batch.own_files import is_our_csv, read_marker
 from pipeline.batch.ownership import check_folder, claim_folder, set_aside_journals
+from pipeline.batch.record_plan import plan_batch
 from pipeline.client import Api
 from pipeline.errors import ExitCode, UsageError
 from pipeline.manifest import load
 from pipeline.model import Artifact, Failure, Media, State, Transition
 from pipeline.plan import RetrySelection
-from pipeline.reconcile.forgotten import submission_number
 from pipeline.reconcile.request_log import fetch_whole_log
+from pipeline.reconcile.restored_ledger import submission_number
 from pipeline.results.csv_rows import csv_value
 from pipeline.runner.credentials import find_base_url, find_key
 from pipeline.storage import open_store
@@ -138,8 +138,8 @@ def _states(record: Record, row: Row, artifact: Artifact | None) -> Iterator[Rec
             State.GENERATING,
             generation_id=row["generation_id"],
             correlation_id=correlation,
-            submitted_at=sent_at or system.wall(),
-            accepted_at=sent_at or system.wall(),
+            submitted_at=sent_at or clocks.wall(),
+            accepted_at=sent_at or clocks.wall(),
             submission_no=submissions or 1,
             attempts=int(row.get("attempts") or 1),
             polls=int(row.get("polls") or 0),
@@ -151,18 +151,18 @@ def _states(record: Record, row: Row, artifact: Artifact | None) -> Iterator[Rec
             yield record.evolve(State.FAILED, failure=failure)
         elif status == "done" and artifact is not None:
             finished = _time(row.get("finished_at"))
-            record = record.evolve(State.READY, finished_at=finished, completed_at=finished or system.wall())
+            record = record.evolve(State.READY, finished_at=finished, completed_at=finished or clocks.wall())
             yield record
             yield record.evolve(State.DONE, artifact=artifact, downloaded_at=_time(row.get("downloaded_at")))
     elif status == "in_doubt":
         record = record.evolve(
             State.SUBMITTING,
             correlation_id=correlation,
-            submitted_at=sent_at or system.wall(),
+            submitted_at=sent_at or clocks.wall(),
             submission_no=submissions or 1,
         )
         yield record
-        yield record.evolve(State.IN_DOUBT, doubted_at=sent_at or system.wall(), failure=failure)
+        yield record.evolve(State.IN_DOUBT, doubted_at=sent_at or clocks.wall(), failure=failure)
     elif status == "failed":
         yield record.evolve(State.FAILED, failure=failure, submission_no=submissions)
 
@@ -191,7 +191,7 @@ async def _adopt_from_log(ledger: Ledger, rows: Sequence[Row], base_url: str | N
     if not sent:
         return 0, ""
     async with Api(find_base_url(base_url, os.environ), key) as api:
-        log = await fetch_whole_log(api, min(sent), system.wall())
+        log = await fetch_whole_log(api, min(sent), clocks.wall())
     known = {row.get("generation_id") for row in rows}
     records = {_digest(record): record for record in await ledger.load()}
     found = 0
@@ -217,7 +217,7 @@ def _record_of(entry: LogRow, identity: str, records: Mapping[str, Record]) -> R
 
 
 def _adopted(record: Record, entry: LogRow) -> Record:
-    sent_at = _time(entry.created) or system.wall()
+    sent_at = _time(entry.created) or clocks.wall()
     return record.evolve(
         State.GENERATING,
         generation_id=entry.inference_id,

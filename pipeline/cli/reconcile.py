@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.batch.paths import existing_batch_paths
-from pipeline.cli.ends.terminal import one_line
 from pipeline.cli.options import ledger_options
+from pipeline.cli.reporting.terminal import one_line
 from pipeline.errors import ExitCode, UsageError
 from pipeline.model import State
 
@@ -161,8 +161,8 @@ def _make_reconciler(
         api,
         ledger.identity,
         default_s if after_s is None else after_s,
-        system.monotonic,
-        system.wall,
+        clocks.monotonic,
+        clocks.wall,
         LOG_REQUEST_GAP_S,
         key_id(api.key.secret, ledger.identity),
         ledger.load,

@@ -201,7 +201,7 @@ def command(manifest: Path | None, **options: Any) -> int:
     try:
         return run(run_options)
     except VeobatchError as error:
-        from pipeline.cli.ends.notifications import report_early_end
+        from pipeline.cli.reporting.notifications import report_early_end
 
         return report_early_end(error, run_options)
 

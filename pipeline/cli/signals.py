@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from math import inf
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -139,11 +139,11 @@ class SignalGuard:
             self.exit_code = ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.TERMINATED
             if self._engine is None:
                 idle = self._interruptible or self._scope is not None
-                self._exit_at = system.monotonic() + (EXIT_LIMIT_S if idle else RESULTS_LIMIT_S)
+                self._exit_at = clocks.monotonic() + (EXIT_LIMIT_S if idle else RESULTS_LIMIT_S)
             self._call_in_loop(self._stop)
         elif self._count == 2:
             limit_s = self._engine_limit_s if self._engine is not None else EXIT_LIMIT_S
-            self._exit_at = min(self._exit_at, system.monotonic() + limit_s)
+            self._exit_at = min(self._exit_at, clocks.monotonic() + limit_s)
             self._call_in_loop(self._cancel)
 
     def leave(self, code: int) -> NoReturn:
@@ -187,7 +187,7 @@ class SignalGuard:
     def _watch(self) -> None:
         """Read the numbers of the signals that have come, until the process has to be gone."""
         while True:
-            remaining_s = self._exit_at - system.monotonic()
+            remaining_s = self._exit_at - clocks.monotonic()
             if remaining_s <= 0:
                 self._exit_now()
                 return

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TextIO, cast
 import anyio
 import click
 
-from pipeline.cli.ends.terminal import BestEffortStream
 from pipeline.cli.progress import Progress
+from pipeline.cli.reporting.terminal import BestEffortStream
 from pipeline.events import Event, Level, Topic
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class TerminalWatcher:
     def _log_group(self) -> AbstractContextManager[None]:
         if self._options.quiet or os.environ.get("GITHUB_ACTIONS") != "true":
             return nullcontext()
-        from pipeline.cli.ends.ci import log_group
+        from pipeline.cli.reporting.ci import log_group
 
         return log_group("veobatch: progress", self._stream)
 
@@ -88,7 +88,7 @@ class TerminalWatcher:
     async def _preload_end(self) -> None:
         """Load what reports the end once creates are on their way: the prompt waits for it otherwise."""
         await anyio.sleep(PRELOAD_AFTER_S)
-        await anyio.to_thread.run_sync(import_module, "pipeline.cli.ends.notifications")
+        await anyio.to_thread.run_sync(import_module, "pipeline.cli.reporting.notifications")
         await anyio.sleep(PRELOAD_AFTER_S)
         gc.freeze()  # once more: decoders alone would let a search for cycles hold the loop for 20 ms
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from pipeline.cli.ends.problems import manifest_problems_text, problems_json, warnings_text
 from pipeline.cli.options import model_option, picture_options, picture_settings
+from pipeline.cli.reporting.problems import manifest_problems_text, problems_json, warnings_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from urllib.parse import quote, urljoin
 import anyio
 from yarl import URL
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.client.deprecations import Deprecation, find_deprecation, parse_deprecations
 from pipeline.client.documents import Document, Documents
 from pipeline.manifest.fields import BUILT_IN_MODEL, ModelRules
@@ -113,7 +113,7 @@ class Catalog:
         """Return why creates with `model` are answered with 404, "" when the vendor may well have it."""
         entry = find_deprecation(await self.fetch_deprecations(), model)
         if entry is not None:
-            today = datetime.fromtimestamp(system.wall(), UTC).date().isoformat()
+            today = datetime.fromtimestamp(clocks.wall(), UTC).date().isoformat()
             return entry.message(model, today) if entry.is_shut_down(today) else ""
         info = (await self.fetch_models([model], with_rules=False))[model]
         return "" if info.listed or not info.reached else f"the vendor has no model {model}"

@@ -17,7 +17,7 @@ import aiohttp
 import anyio
 from yarl import URL
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.client.account import KeyInfo, TransactionPage, parse_key_info, parse_transactions
 from pipeline.client.connection import (
     RequestTrace,
@@ -136,7 +136,7 @@ class Api:
         # A picture in it takes its time on a slow line, and an answer that is not waited for is a doubt.
         total_s = self._timeout_s + len(data) / SLOW_LINE_BYTES_PER_S
         own = {"Content-Type": "application/json", "X-Client-Request-Id": correlation_id}
-        trace = RequestTrace(self._may_create, system.wall())
+        trace = RequestTrace(self._may_create, clocks.wall())
         try:
             async with self._create_session.post(
                 self._generations_url,
@@ -220,11 +220,11 @@ class Api:
             return StatusError(0, self._describe_error(error))
 
     def _observe_date(self, response: aiohttp.ClientResponse) -> None:
-        self.vendor_clock.observe(response.headers.get("Date"), system.monotonic(), system.wall())
+        self.vendor_clock.observe(response.headers.get("Date"), clocks.monotonic(), clocks.wall())
 
     def vendor_now(self) -> float | None:
         """Return the vendor's time (epoch seconds), by its `Date` headers; None where it is not known."""
-        return self.vendor_clock.now(system.monotonic(), system.wall())
+        return self.vendor_clock.now(clocks.monotonic(), clocks.wall())
 
     async def log_page(
         self, window: Mapping[str, str], *, limit: int, offset: int, key_prefix: str = ""

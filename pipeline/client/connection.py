@@ -16,7 +16,7 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from pipeline import __version__, system
+from pipeline import __version__, clocks
 from pipeline.client.json_values import excerpt
 from pipeline.errors import UsageError
 from pipeline.net.proxy import Proxy, proxy_for
@@ -75,7 +75,7 @@ async def on_connected(
     if isinstance(trace, RequestTrace):
         if trace.may_create is not None and not trace.may_create():
             raise aiohttp.ClientConnectionError("it was kept back: the lease on its row is over")
-        if system.wall() - trace.called_at > MAX_CONNECT_S:
+        if clocks.wall() - trace.called_at > MAX_CONNECT_S:
             raise aiohttp.ClientConnectionError("it was kept back: this process stood still before it left")
         # The last moment at which nothing was sent: any failure from here on leaves a doubt.
         trace.connected = True

@@ -19,7 +19,7 @@ import anyio
 from aiohttp.http_exceptions import BadStatusLine
 from yarl import URL
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.client.account import KEY_REFUSED, key_problem, parse_key_info
 from pipeline.client.connection import describe_network_error, proxy_for_api
 from pipeline.client.error_parsing import error_message
@@ -145,7 +145,7 @@ async def _get(
         async with session.get(
             URL(url, encoded=True), headers=headers, allow_redirects=False, **options
         ) as response:
-            clock, wall = system.monotonic(), system.wall()
+            clock, wall = clocks.monotonic(), clocks.wall()
             body = await response.content.read(_MAX_BODY_BYTES)
             date, location = response.headers.get("Date", ""), response.headers.get("Location", "")
             location = location.partition("?")[0]
@@ -240,7 +240,7 @@ def _key_finding(key: ApiKey, billing: _Probe, key_info: _Probe) -> Finding | No
 
 def _clock_finding(date: str) -> Finding | None:
     try:
-        ahead_s = system.wall() - parsedate_to_datetime(date).timestamp()
+        ahead_s = clocks.wall() - parsedate_to_datetime(date).timestamp()
     except (ValueError, TypeError):
         return None
     if abs(ahead_s) <= MAX_CLOCK_DIFFERENCE_S:

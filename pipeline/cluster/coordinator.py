@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.cluster.budget import ClusterBudget
 from pipeline.cluster.heartbeats import ChangeBuffer
 from pipeline.cluster.limits import PermitPool, RateLimitPool
@@ -49,14 +49,14 @@ class Coordinator:
     def __init__(self, config: ClusterConfig, epoch: int, orphans: frozenset[str]) -> None:
         self._config, self._epoch = config, epoch
         concurrency, interval_s = config.settings.concurrency, config.settings.poll_interval
-        limit = AdaptiveConcurrencyLimit(concurrency, interval_s=interval_s, random=system.new_random())
+        limit = AdaptiveConcurrencyLimit(concurrency, interval_s=interval_s, random=clocks.new_random())
         self._permit_pool = PermitPool(limit, orphans)
         self._poll_rate_pool = RateLimitPool(AdaptiveRateLimit(interval_s=interval_s))
         self._budget = ClusterBudget(config)
         self._shared_durations = SharedDurations(interval_s, config.cached_durations)
         self._lease_lock = asyncio.Lock()
         self._last_heartbeat_at: dict[str, float] = {}
-        self._last_snapshot_at = system.monotonic()
+        self._last_snapshot_at = clocks.monotonic()
         self._workers_with_work: set[str] = set()
         self._expired_workers: set[str] = set()
         self._may_have_paid_rows = self._may_have_unpaid_rows = True
@@ -83,7 +83,7 @@ class Coordinator:
 
     async def join(self, worker: str) -> dict[str, Any]:
         """Register a worker; return what is known of durations."""
-        self._last_heartbeat_at[worker] = system.monotonic()
+        self._last_heartbeat_at[worker] = clocks.monotonic()
         return self._shared_durations.join(worker)
 
     async def report_event(self, event: Event) -> None:
@@ -92,7 +92,7 @@ class Coordinator:
 
     async def heartbeat(self, report: Heartbeat) -> HeartbeatReply:
         """Take a worker's report; return the rows, permits and rate that it gets."""
-        worker, now = report.worker, system.monotonic()
+        worker, now = report.worker, clocks.monotonic()
         if worker not in self._last_heartbeat_at:
             return HeartbeatReply(registered=False)
         self._last_heartbeat_at[worker] = inf  # alive while it waits for this answer
@@ -105,7 +105,7 @@ class Coordinator:
         permits = self._permit_pool.grant(worker, now, 0 if self._stop else report.permits_wanted)
         rows = await self._lease_rows(worker, report.rows_wanted, report.takeover_capacity)
         if known := worker in self._last_heartbeat_at:
-            self._last_heartbeat_at[worker] = system.monotonic()
+            self._last_heartbeat_at[worker] = clocks.monotonic()
         return HeartbeatReply(
             registered=known,
             permits=permits,
@@ -135,7 +135,7 @@ class Coordinator:
 
     async def take_snapshot(self) -> StatusSnapshot:
         """Revoke workers that were silent for too long; return what is new since the last snapshot."""
-        now = system.monotonic()
+        now = clocks.monotonic()
         if now - self._last_snapshot_at > self._config.lease_s:  # this process was stopped, not they
             self._last_heartbeat_at = {
                 worker: max(heard_at, now) for worker, heard_at in self._last_heartbeat_at.items()
@@ -264,7 +264,7 @@ class Coordinator:
             finally:
                 # It counts as working until now, so that no snapshot finds nothing left.
                 self._remove_worker(worker)
-            self._permit_pool.remove_worker(worker, system.monotonic(), revoked.in_flight)
+            self._permit_pool.remove_worker(worker, clocks.monotonic(), revoked.in_flight)
             if revoked.rows_freed:
                 self._may_have_paid_rows = self._may_have_unpaid_rows = True
                 self._budget.exhausted = False  # its rows keep their reservations

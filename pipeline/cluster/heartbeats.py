@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.events import Event, Level, Topic
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ def doubt_ages_s(in_doubt: Iterable[Record], began: Mapping[str, float]) -> tupl
     Others, of an earlier run or worker, by the wall clock, which may have been set meanwhile.
     """
     return tuple(
-        system.monotonic() - began[record.correlation_id]
+        clocks.monotonic() - began[record.correlation_id]
         if record.correlation_id in began
-        else system.wall() - (record.submitted_at or 0.0)
+        else clocks.wall() - (record.submitted_at or 0.0)
         for record in in_doubt
     )
 
@@ -54,7 +54,7 @@ class ChangeBuffer:
 
     def add_event(self, event: Event) -> None:
         if event.topic is Topic.WAITING:
-            now = system.monotonic()
+            now = clocks.monotonic()
             if now - self._last_waiting_at.get(event.message, -inf) < EVENT_DEDUP_S:
                 return
             self._last_waiting_at[event.message] = now

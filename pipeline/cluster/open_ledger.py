@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.errors import LedgerError
 from pipeline.events import Event, Level, Topic
 from pipeline.ledger import Ledger
@@ -33,12 +33,12 @@ async def open_ledger(
 
     Raises `LedgerError` when it is still away after `OPEN_TIMEOUT_S`.
     """
-    deadline = system.monotonic() + OPEN_TIMEOUT_S
+    deadline = clocks.monotonic() + OPEN_TIMEOUT_S
     while True:
         try:
             return await Ledger.open(config.ledger, batch=config.batch, on_pause=on_pause)
         except LedgerError as error:
-            if system.monotonic() > deadline:
+            if clocks.monotonic() > deadline:
                 raise
             await report_event(Event(Topic.WAITING, f"{caller}: {error}: waiting", Level.WARNING))
         await anyio.sleep(RETRY_INTERVAL_S)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.errors import LedgerError
 from pipeline.model import State
 from pipeline.run_state import RunState
@@ -69,15 +69,15 @@ class RecordView:
 
     async def keep_current(self) -> None:
         """Read the ledger again, for ever, where what is shown may differ from it."""
-        cost_s, read_at = 0.0, system.monotonic()
+        cost_s, read_at = 0.0, clocks.monotonic()
         while True:
             await anyio.sleep(max(CHECK_INTERVAL_S, REREAD_COST_FACTOR * cost_s))
-            began = system.monotonic()
+            began = clocks.monotonic()
             if self.stale or began > read_at + REREAD_INTERVAL_S:
                 self.stale = False
                 with suppress(LedgerError):  # the next read will do
                     await self.read()
-                read_at = system.monotonic()
+                read_at = clocks.monotonic()
                 cost_s = read_at - began
 
     def outcome(self, stop_reasons: Iterable[tuple[StopReason, str]]) -> RunOutcome:

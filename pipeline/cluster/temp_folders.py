@@ -11,7 +11,7 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
-from pipeline import system
+from pipeline import clocks
 
 TEMP_ROOT: Final = "/tmp"  # noqa: S108 - made private at once; a socket's path may have 103 characters
 """Where the folder of a Ray of our own is made: Ray puts sockets into it, under long names."""
@@ -48,7 +48,7 @@ def _remove_stale_folders() -> None:
     for folder in Path(TEMP_ROOT).glob(f"{TEMP_PREFIX}*"):
         with suppress(OSError, Timeout):
             found = folder.stat()
-            if found.st_uid != os.getuid() or found.st_mtime > system.wall() - STALE_FOLDER_S:
+            if found.st_uid != os.getuid() or found.st_mtime > clocks.wall() - STALE_FOLDER_S:
                 continue
             with FileLock(folder / OWNER_LOCK_NAME, timeout=0):
                 shutil.rmtree(folder, ignore_errors=True)

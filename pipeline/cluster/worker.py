@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.client import Api
 from pipeline.client.log_responses import LOG_REQUEST_GAP_S
 from pipeline.client.reachability import learn_time
@@ -89,7 +89,7 @@ class ClusterWorker:
 
         The monotonic clock of Linux stands still while the machine sleeps; the wall clock may be set back.
         """
-        return system.monotonic() < self._lease_until and system.wall() < self._lease_until_wall
+        return clocks.monotonic() < self._lease_until and clocks.wall() < self._lease_until_wall
 
     async def run(self) -> None:
         """Work until there is nothing left to do, or the coordinator ends this worker.
@@ -139,7 +139,7 @@ class ClusterWorker:
         )
 
     def _make_engine(self, api: Api, downloader: Downloader, pictures: Pictures | None) -> Engine:
-        settings, rng = self._config.settings, system.new_random()
+        settings, rng = self._config.settings, clocks.new_random()
         dependencies = Dependencies(
             api=api,
             ledger=self._ledger,
@@ -149,8 +149,8 @@ class ClusterWorker:
             rate_limit=self._rate_limit,
             budget=Budget(None),  # the coordinator leases a pending row with its price reserved
             price_of=lambda record: self._prices.get(record.key),
-            clock=system.monotonic,
-            wall=system.wall,
+            clock=clocks.monotonic,
+            wall=clocks.wall,
             random=rng,
             log_gap_s=LOG_REQUEST_GAP_S * self._config.workers,  # a limit of the key, which all share
             pictures=pictures,
@@ -174,7 +174,7 @@ class ClusterWorker:
         report = self._build_heartbeat(engine)
         lease_s = LEASE_SAFETY_FACTOR * self._config.lease_s
         # From before the heartbeat leaves: the coordinator counts from its arrival, which is later.
-        lease_until = system.monotonic() + lease_s, system.wall() + lease_s
+        lease_until = clocks.monotonic() + lease_s, clocks.wall() + lease_s
         reply = await self._coordinator.heartbeat(report)
         if reply.registered and not reply.cancel:
             self._lease_until, self._lease_until_wall = lease_until
@@ -185,7 +185,7 @@ class ClusterWorker:
         wants_rows = (
             reply.more_rows_expected
             or self._rate_limit.limited
-            or engine.state.submittable_count(system.monotonic(), 1)
+            or engine.state.submittable_count(clocks.monotonic(), 1)
         )
         if not wants_rows:
             return max_interval_s
@@ -200,7 +200,7 @@ class ClusterWorker:
         )
         due = 0
         if state.stop_reason is None:
-            due = state.submittable_count(system.monotonic(), max(MAX_PERMITS, self._prefetch_rows))
+            due = state.submittable_count(clocks.monotonic(), max(MAX_PERMITS, self._prefetch_rows))
         # Leave room for rows in flight: pending ones may be waiting for their slots.
         takeover_capacity = max(0, min(self._prefetch_rows, self._max_rows - state.started_count()))
         return Heartbeat(
@@ -208,7 +208,7 @@ class ClusterWorker:
             state.occupied_slots(),
             self._rate_limit.take_poll_stats(state.tracked),
             doubt_ages_s(map(state.records.__getitem__, state.in_doubt), state.doubt_began),
-            permits_wanted=self._permits_wanted(0 if state.paused_until > system.monotonic() else due),
+            permits_wanted=self._permits_wanted(0 if state.paused_until > clocks.monotonic() else due),
             permit_results=tuple(self._concurrency_limit.take_results()),
             rows_wanted=max(0, min(self._prefetch_rows - due, self._max_rows - state.open_count())),
             takeover_capacity=takeover_capacity,
@@ -248,7 +248,7 @@ class ClusterWorker:
         if reply.cancel:
             engine.cancel()
             return
-        self._rate_limit.set_share(system.monotonic(), reply.rate_share)
+        self._rate_limit.set_share(clocks.monotonic(), reply.rate_share)
         for observation in reply.observations:
             self._learner.apply(observation)
         if reply.rows:
@@ -279,7 +279,7 @@ class ClusterWorker:
             # Its first worker died between intent and outcome: only the log can tell whether it was paid.
             if record.state is State.SUBMITTING:
                 failure = Failure("in_doubt", "its worker ended before the answer came")
-                in_doubt = record.evolve(State.IN_DOUBT, doubted_at=system.wall(), failure=failure)
+                in_doubt = record.evolve(State.IN_DOUBT, doubted_at=clocks.wall(), failure=failure)
                 try:
                     record = await self._ledger.commit(record, in_doubt)
                 except Conflict:

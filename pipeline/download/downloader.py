@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from pipeline import media, system
+from pipeline import clocks, media
 from pipeline.download.body_writer import BodyWriter, VideoTooLarge, WrongContent, read_head, too_large
 from pipeline.download.redirects import ForbiddenUrl
 from pipeline.download.response_headers import Validators
@@ -117,7 +117,7 @@ class Downloader:
         self._session = session
         self._limits = limits or DownloadLimits()
         self.decodes = media
-        self._sleep, self._random = sleep, random or system.new_random().random
+        self._sleep, self._random = sleep, random or clocks.new_random().random
 
     async def download(self, record: Record, refresh: Refresh, *, final: bool = True) -> DownloadResult:
         """Save the row's clip as `videos/<file_stem>.<ext>`, resuming an earlier try, and any further

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from pipeline import backoff
-from pipeline.bulkhead import Bulkhead
+from pipeline.circuit_breaker import CircuitBreaker
 from pipeline.client import GenerationStatus, Phase
 from pipeline.download.downloader import Deferred, InvalidVideo, Saved, clip_urls
 from pipeline.download.verify import check_saved, describe_findings, transitions_for, unreadable_rows
@@ -42,7 +42,7 @@ class DownloaderPool:
         self._rounds: dict[str, int] = {}
         self._policy = backoff.policy_for_interval(run.settings.poll_interval * 5)
         self._store_failed = False
-        self._bulkhead = Bulkhead()
+        self._breaker = CircuitBreaker()
         self.spawn: Callable[..., object]
 
     def push(self, record: Record) -> None:
@@ -72,7 +72,7 @@ class DownloaderPool:
         """Check what earlier runs saved, while the run goes on. See `verify`."""
         run = self._run
         try:
-            await run.guard_each(keys, self._bulkhead, self._check_saved)
+            await run.guard_each(keys, self._breaker, self._check_saved)
         except StoreError as error:
             self._on_store_error(run.state.records[keys[0]], error)
         finally:
@@ -106,7 +106,7 @@ class DownloaderPool:
         async with ready:
             async for key in ready:
                 try:
-                    await self._run.guard(key, self._bulkhead, self._download(self._run.state.records[key]))
+                    await self._run.guard(key, self._breaker, self._download(self._run.state.records[key]))
                 finally:
                     self._run.state.downloading -= 1
                     self._run.notify()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from pipeline.bulkhead import Bulkhead
+from pipeline.circuit_breaker import CircuitBreaker
 from pipeline.errors import StoreError
 from pipeline.model import MOVED_MTIME_NS, State, Transition
 
@@ -192,16 +192,16 @@ async def _read_files(
     report: Callable[[Checked], None],
 ) -> None:
     """Hash the files of `records`, several at once. Raises `StoreError` when most cannot be read."""
-    queue, errors, bulkhead = iter(records), [], Bulkhead()
+    queue, errors, breaker = iter(records), [], CircuitBreaker()
 
     async def read(shared: Iterable[Record]) -> None:
         for record in shared:
             try:
                 report(await _read_record(store, record, stamps))
-                bulkhead.on_success()
+                breaker.on_success()
             except StoreError as error:
                 report(Checked(record, FileCondition.UNREADABLE, error=str(error)))
-                if bulkhead.on_crash(record.key):
+                if breaker.on_crash(record.key):
                     errors.append(error)
             if errors:
                 return

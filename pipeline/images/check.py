@@ -18,7 +18,7 @@ import anyio
 from anyio import to_thread
 from yarl import URL
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.images.header import ImageInfo, NotAnImageError, read_image_info
 from pipeline.manifest.problems import Problem, ProblemText, format_value
 from pipeline.net.json_cache import read_json, write_json
@@ -265,7 +265,7 @@ def _read_cache(file: Path | None) -> dict[str, ImageInfo]:
         return {}
     rows: Any = read_json(file)
     try:
-        fresh = {url: row for url, row in rows.items() if 0 <= system.wall() - row["at"] < CACHE_TTL_S}
+        fresh = {url: row for url, row in rows.items() if 0 <= clocks.wall() - row["at"] < CACHE_TTL_S}
         return {url: ImageInfo(row["kind"], row["width"], row["height"]) for url, row in fresh.items()}
     except (KeyError, TypeError, AttributeError):
         return {}
@@ -276,7 +276,7 @@ def _write_cache(file: Path | None, results: Mapping[str, ImageResult]) -> None:
     if file is None:
         return
     rows = {
-        url: {**asdict(info), "at": system.wall()}
+        url: {**asdict(info), "at": clocks.wall()}
         for url, info in results.items()
         if isinstance(info, ImageInfo)
     }

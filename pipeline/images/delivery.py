@@ -19,7 +19,7 @@ import anyio
 from anyio import to_thread
 
 from pipeline.errors import StopRun
-from pipeline.images.ahead import Lookahead
+from pipeline.images.lookahead import Lookahead
 from pipeline.images.prepared import Fit, PictureError, PictureFault, Prepared, changed_meanwhile
 from pipeline.images.published import find_published, with_places
 from pipeline.manifest.local_files import PREFIX, image_sha256, is_reference, referenced

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.errors import Conflict, GenerationTaken, VeobatchError
 from pipeline.ledger import rows, spending
 from pipeline.ledger.claims import claim_generations
@@ -66,7 +66,7 @@ class LedgerBackend(ABC):
         self.batch = batch
         self.sql = sql
         self.version = SCHEMA_VERSION
-        self._stamps = itertools.count(system.new_random().getrandbits(62))
+        self._stamps = itertools.count(clocks.new_random().getrandbits(62))
         self._read_lock = threading.Lock()
 
     @abstractmethod
@@ -97,7 +97,7 @@ class LedgerBackend(ABC):
 
         Raises `StoreError` when the disk is full, `LedgerError` for anything else; then nothing was written.
         """
-        at = system.wall()
+        at = clocks.wall()
         # Stamped once, before any retry: `_already_committed` finds a commit whose answer was lost.
         history_rows = [(self.batch, *update.history_row, at, next(self._stamps)) for update in updates]
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 from typing import TYPE_CHECKING, Final
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.errors import LedgerError
 from pipeline.ledger import rows, spending
 from pipeline.ledger.sql import SCHEMA_VERSION, SPENDING_VERSION
@@ -25,7 +25,7 @@ def migrate(cursor: Cursor, sql: Statements, steps: Sequence[Migration], current
     for version, texts in steps:
         for text in texts:
             cursor.execute(text)
-        cursor.execute(sql.version_add, (version, system.wall()))
+        cursor.execute(sql.version_add, (version, clocks.wall()))
     if 0 < current_version < SPENDING_VERSION:  # last: records are read with every column of today
         _write_spending(cursor, sql)
 
@@ -57,5 +57,5 @@ _IDENTITY_LETTERS: Final = string.ascii_lowercase + string.digits
 
 def new_identity() -> str:
     """Return a random name of ten lower-case letters and digits."""
-    number = int(system.token_hex(16), 16)
+    number = int(clocks.token_hex(16), 16)
     return "".join(_IDENTITY_LETTERS[number // 36**place % 36] for place in range(10))

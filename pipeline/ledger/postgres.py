@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import create_engine
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.errors import BatchLocked, LedgerError, StoreError, VeobatchError
 from pipeline.extras import missing_extra
 from pipeline.ledger.backend import LedgerBackend
@@ -122,7 +122,8 @@ class PostgresBackend(LedgerBackend):
                 self._lock_batch(writer)
             _migrate(writer, self.sql)
             writer.execute(
-                self.sql.batch_add.encode(), (self.batch, self._new_as or new_identity(), system.wall())
+                self.sql.batch_add.encode(),
+                (self.batch, self._new_as or new_identity(), clocks.wall()),
             )
         elif found == 0:
             raise LedgerError(f"{self._redacted_url}: there is no ledger here")
@@ -140,9 +141,9 @@ class PostgresBackend(LedgerBackend):
     def _lock_batch(self, connection: psycopg.Connection[Any]) -> None:
         """Keep the batch to ourselves for as long as the connection lives. Raises `BatchLocked`."""
         lock_id = _lock_id(self.batch)
-        deadline = system.monotonic() + _LOCK_TIMEOUT_S
+        deadline = clocks.monotonic() + _LOCK_TIMEOUT_S
         while connection.execute(_TRY_LOCK_SQL, (lock_id,)).fetchone() != (True,):
-            if system.monotonic() > deadline:
+            if clocks.monotonic() > deadline:
                 found = connection.execute(_LOCK_HOLDER_SQL, (lock_id,)).fetchone()
                 name, address = found or ("another process", None)
                 holder = f"{name} at {address}" if address else name
@@ -193,7 +194,7 @@ class PostgresBackend(LedgerBackend):
 
     def _reconnect(self, *, reading: bool) -> bool:
         # A server that accepts connections and drops them at once is asked ever more slowly.
-        lost_quickly = system.monotonic() - self._reconnected_at < _QUICK_LOSS_S
+        lost_quickly = clocks.monotonic() - self._reconnected_at < _QUICK_LOSS_S
         wait_s = self._backoff_s = _next_backoff_s(self._backoff_s) if lost_quickly else 0.0
         while not self._reconnect_stopped.wait(wait_s):
             try:
@@ -206,7 +207,7 @@ class PostgresBackend(LedgerBackend):
             except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction):
                 wait_s = _next_backoff_s(wait_s)
             else:
-                self._reconnected_at = system.monotonic()
+                self._reconnected_at = clocks.monotonic()
                 return True
         return False
 

@@ -12,7 +12,7 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING, Final
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.errors import LedgerError, StoreError, VeobatchError
 from pipeline.ledger.backend import LedgerBackend
 from pipeline.ledger.migrate import new_identity, reject_newer_version
@@ -105,7 +105,7 @@ class SqliteBackend(LedgerBackend):
         if not read_only:
             self._writer = self._connect(read_only=False)
             migrate_file(self._writer, found, self.sql)
-            self._writer.execute(self.sql.batch_add, (self.batch, new_as or new_identity(), system.wall()))
+            self._writer.execute(self.sql.batch_add, (self.batch, new_as or new_identity(), clocks.wall()))
             self._opened_inode = self._inode()
         row = self._reader.execute(self.sql.batch_get, (self.batch,)).fetchone()
         if row is None:

@@ -14,7 +14,7 @@ import sqlite3
 import tempfile
 from typing import TYPE_CHECKING, Final
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.ledger.migrate import migrate
 from pipeline.ledger.sql import SCHEMA_VERSION, sqlite_migrations, sqlite_statements
 
@@ -53,7 +53,7 @@ def create_if_missing(path: Path) -> None:
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.{os.getpid()}-{system.token_hex(4)}.new")
+    new = path.with_name(f"{path.name}.{os.getpid()}-{clocks.token_hex(4)}.new")
     try:
         _build(new)
         _check_whole(new)
@@ -136,8 +136,8 @@ def migrate_file(connection: sqlite3.Connection, current_version: int, sql: Stat
 
 
 def passes_quick_check(connection: sqlite3.Connection) -> bool:
-    deadline = system.monotonic() + _CHECK_TIMEOUT_S
-    connection.set_progress_handler(lambda: system.monotonic() > deadline, 100_000)
+    deadline = clocks.monotonic() + _CHECK_TIMEOUT_S
+    connection.set_progress_handler(lambda: clocks.monotonic() > deadline, 100_000)
     try:
         return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
     except sqlite3.OperationalError as error:

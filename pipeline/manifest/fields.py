@@ -12,7 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.manifest.invisible import invisible_code_points, is_blank
+from pipeline.manifest.invisible_characters import invisible_code_points, is_blank
 from pipeline.manifest.local_files import is_local
 from pipeline.manifest.nodes import AmbiguousScalar
 from pipeline.manifest.problems import ProblemText, format_bare, format_value

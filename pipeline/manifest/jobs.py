@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.manifest.fields import FieldKind, FieldRule, ModelRules, blank_problem
 from pipeline.manifest.identity import canonical_json, fingerprint
-from pipeline.manifest.invisible import is_blank
+from pipeline.manifest.invisible_characters import is_blank
 from pipeline.manifest.nodes import MappingNode, SequenceNode
 from pipeline.manifest.problems import ProblemReport, ProblemText, format_value
 from pipeline.model import Job, SeedRange

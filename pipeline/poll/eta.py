@@ -1,8 +1,8 @@
 """How long the rest of a run will take, from what this run and earlier ones have seen.
 
 Owns the observations alone: since when generations run, how long ended ones took, how many rows wait.
-What follows from them is up to `forecast`. Knows neither the engine nor the terminal; as an observer it sees
-records move, which is all that the driver of a cluster sees too.
+What follows from them is up to `finish_simulation`. Knows neither the engine nor the terminal; as an observer
+it sees records move, which is all that the driver of a cluster sees too.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from collections import Counter, deque
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.events import Topic
 from pipeline.model import Record, State, render_duration_s
+from pipeline.poll.duration_distribution import fit_distribution
 from pipeline.poll.duration_key import record_duration_key
-from pipeline.poll.forecast import time_left_s
-from pipeline.poll.spread import fit_distribution
+from pipeline.poll.finish_simulation import time_left_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from pipeline.events import Event
+    from pipeline.poll.duration_distribution import DurationDistribution
     from pipeline.poll.learner import DurationLearner
-    from pipeline.poll.spread import DurationDistribution
 
 _MAX_SAMPLES: Final = 2000
 _CACHED_SAMPLES: Final = 24
@@ -82,7 +82,7 @@ class EtaEstimator:
         *,
         interval_s: float = 10.0,
         learner: DurationLearner | None = None,
-        wall: Callable[[], float] = system.wall,
+        wall: Callable[[], float] = clocks.wall,
     ) -> None:
         self._wall = wall
         self._concurrency = concurrency
@@ -125,9 +125,9 @@ class EtaEstimator:
     def __call__(self) -> float | None:
         now = self._wall()
         if now >= self._valid_until:
-            began = system.monotonic()
+            began = clocks.monotonic()
             self._last_estimate = (now, self._estimate(now))
-            self._valid_until = now + max(_MIN_REFRESH_S, _REFRESH_COST_FACTOR * (system.monotonic() - began))
+            self._valid_until = now + max(_MIN_REFRESH_S, _REFRESH_COST_FACTOR * (clocks.monotonic() - began))
         made_at, left = self._last_estimate
         return None if left is None else max(0.0, left - (now - made_at))
 

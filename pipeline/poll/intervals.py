@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from math import log2
+from math import inf, log2
 from typing import TYPE_CHECKING, Final
 
 from pipeline.poll.observations import BIN_EDGES_S, bin_of
@@ -16,7 +16,7 @@ from pipeline.poll.observations import BIN_EDGES_S, bin_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.poll.hazard import HazardEstimate
+    from pipeline.poll.survival_estimate import HazardEstimate
 
 MIN_INTERVAL: Final = 0.1
 """The shortest wait between two polls, in poll intervals."""
@@ -102,7 +102,11 @@ def optimal_times(
     for i in range(last - 1, -1, -1):
         slope, age = slopes[i], ages[i]
         limit = bisect_right(ages, age + max_interval * interval_s, i + 1, best_index + 1)
-        best, best_index = min((slope * ages[j] + costs[j], j) for j in range(i + 1, max(limit, i + 2)))
+        best = inf
+        for j in range(i + 1, max(limit, i + 2)):
+            cost = slope * ages[j] + costs[j]
+            if cost < best:
+                best, best_index = cost, j
         costs[i] = best - slope * age + slope / delay_price
         next_ages[i] = ages[best_index]
     return PollTimes(ages, next_ages, interval_s)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from pipeline import backoff
-from pipeline.bulkhead import Bulkhead
+from pipeline.circuit_breaker import CircuitBreaker
 from pipeline.client import Phase
 from pipeline.client.responses import StatusError
 from pipeline.errors import StopReason
@@ -16,7 +16,7 @@ from pipeline.net.retry_after import parse_retry_after
 from pipeline.plan import NO_VIDEO
 from pipeline.poll.apply_status import mark_failed, mark_ready
 from pipeline.poll.confirmation import Confirmations, Confirmed, StillRunning, Unconfirmed, UnknownIds
-from pipeline.poll.dispatcher import Dispatcher
+from pipeline.poll.dispatch_loop import Dispatcher
 from pipeline.poll.duration_key import record_duration_key
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class PollerPool:
         self._run = run
         self._on_ready = on_ready
         self._ask_log = ask_log
-        self._bulkhead = Bulkhead()
+        self._breaker = CircuitBreaker()
         self._confirmations = Confirmations(run.settings.poll_interval)
         self.dispatcher = Dispatcher(run)
         self._deadlines = self.dispatcher.deadlines
@@ -95,7 +95,7 @@ class PollerPool:
             async for key in due:
                 next_key: str | None = key
                 while next_key is not None:
-                    if not await self._run.guard(next_key, self._bulkhead, self._poll(next_key)):
+                    if not await self._run.guard(next_key, self._breaker, self._poll(next_key)):
                         self._untrack(next_key)
                     buffered = due.statistics().current_buffer_used
                     next_key = None if buffered else self.dispatcher.take_due()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pipeline.bulkhead import Bulkhead
+from pipeline.circuit_breaker import CircuitBreaker
 from pipeline.client import key_id
 from pipeline.errors import Conflict, StopReason
 from pipeline.events import Level, Topic
 from pipeline.model import State
-from pipeline.reconcile.end_of_run_wait import EndOfRunWait
 from pipeline.reconcile.in_doubt import describe, judge_unknown_generation, mark_explained, settled_message
+from pipeline.reconcile.in_doubt_wait import EndOfRunWait
 from pipeline.reconcile.reconciler import Reconciler
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class ReconcilerPool:
         self._run = run
         self._track = track
         self._unknown: set[str] = set()
-        self._bulkhead = Bulkhead()
+        self._breaker = CircuitBreaker()
         deps, wait_s = run.deps, run.settings.reconcile_after
         self._reconciler = Reconciler(
             deps.api,
@@ -70,7 +70,7 @@ class ReconcilerPool:
             gap = FIRST_PASS_INTERVALS if has_new else min(gap * 1.7, MAX_GAP_INTERVALS)
             previous = frozenset(run.state.in_doubt)
             asked = sorted({*run.state.in_doubt, *self._unknown})  # a set has no order to repeat
-            for key in await run.guard_each(asked, self._bulkhead, self._run_pass):
+            for key in await run.guard_each(asked, self._breaker, self._run_pass):
                 self._leave(key)
 
     async def _sleep(self, wait_s: float) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.errors import LedgerError, StoreError, UsageError
 from pipeline.results import CSV_NAME, PICKS_PAGE_NAME, REPORT_NAME, csv_rows, is_our_page
 from pipeline.results.block_cache import BLOCKS_NAME, BlockCache
@@ -76,11 +76,11 @@ class ResultsWriter:
         """Rewrite the CSV after changes, until cancelled. A full disk is noticed where videos are saved."""
         await anyio.sleep(self._first_delay_s)
         while True:
-            began = system.monotonic()
+            began = clocks.monotonic()
             if self._dirty:
                 self._dirty = False
                 await self._try_write_csv(records())
-            cost_s = system.monotonic() - began
+            cost_s = clocks.monotonic() - began
             # Creates are on their way by now, and the end of the run waits for the page.
             await self._prepare_page(records())
             await anyio.sleep(max(MIN_REWRITE_INTERVAL_S, REWRITE_COST_FACTOR * cost_s))
@@ -154,7 +154,7 @@ class ResultsWriter:
                 records,
                 title=self._title,
                 manifest=self._manifest,
-                generated_at=system.wall(),
+                generated_at=clocks.wall(),
                 next_command=next_command,
                 sandbox=self._sandbox,
                 money=money,
@@ -202,7 +202,7 @@ class ResultsWriter:
             shown,
             title=self._title,
             manifest="",
-            generated_at=system.wall(),
+            generated_at=clocks.wall(),
             sandbox=self._sandbox,
             client=True,
         )

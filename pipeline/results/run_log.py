@@ -17,7 +17,7 @@ import threading
 from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.events import Event, Level
 from pipeline.results.csv_rows import iso
 
@@ -76,7 +76,7 @@ class RunLog:
         *,
         max_bytes: int = 16 * 1024**2,
         backups: int = 3,
-        clock: Callable[[], float] = system.wall,
+        clock: Callable[[], float] = clocks.wall,
     ) -> None:
         self._clock = clock
         self._redact = Redactor(secrets)
@@ -116,22 +116,22 @@ class RunLog:
         self._thread.join()
 
     def _write_loop(self) -> None:
-        flushed_at = system.monotonic()
+        flushed_at = clocks.monotonic()
         while True:
             try:
                 item = self._queue.get(timeout=_FLUSH_S)
             except queue.Empty:
                 self._file.flush()
-                flushed_at = system.monotonic()
+                flushed_at = clocks.monotonic()
                 continue
             if item is None:
                 self._file.close()
                 return
             facts = self._transition_line(*item) if len(item) == 3 else self._event_line(*item)
             self._file.write(json.dumps(facts, ensure_ascii=False).translate(_LINE_SEPARATOR_ESCAPES))
-            if facts["level"] in _FLUSH_LEVELS or system.monotonic() - flushed_at >= _FLUSH_S:
+            if facts["level"] in _FLUSH_LEVELS or clocks.monotonic() - flushed_at >= _FLUSH_S:
                 self._file.flush()
-                flushed_at = system.monotonic()
+                flushed_at = clocks.monotonic()
 
     def _transition_line(self, at: float, before: Record, after: Record) -> dict[str, Any]:
         self._records[after.key] = after

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.batch.pictures import open_pictures, picture_delivery
 from pipeline.download.downloader import Downloader
 from pipeline.download.guarded_session import open_session
@@ -96,7 +96,7 @@ async def _run_engine(
     engine: Engine | ClusterDriver, observers: RunObservers, prepared: PreparedRun, control: RunControl
 ) -> RunSummary:
     """Run the engine, project the results a last time, and say how it ended."""
-    started, initial_records = system.monotonic(), tuple(engine.records())
+    started, initial_records = clocks.monotonic(), tuple(engine.records())
     # What `report` offers if this run is killed.
     await observers.remember_run(StopReason.INTERRUPTED)
     try:
@@ -118,7 +118,7 @@ async def _run_engine(
         prepared.config.request.argv,
         prepared.config.paths,
         outcome,
-        system.monotonic() - started,
+        clocks.monotonic() - started,
         code,
         sandbox=prepared.config.request.sandbox,
         initial_records=initial_records,
@@ -150,7 +150,7 @@ async def _dependencies(
     prepared: PreparedRun, cdn: aiohttp.ClientSession, learner: DurationLearner
 ) -> Dependencies:
     config, ledger = prepared.config, prepared.batch.ledger
-    settings, rng = config.settings, system.new_random()
+    settings, rng = config.settings, clocks.new_random()
     limits = DownloadLimits.from_settings(settings)
     entries = [] if settings.max_cost is None else await ledger.submissions()
     return Dependencies(
@@ -164,8 +164,8 @@ async def _dependencies(
         rate_limit=AdaptiveRateLimit(interval_s=settings.poll_interval),
         budget=Budget(settings.max_cost, entries, prepared.prices.price_of_key),
         price_of=prepared.prices.price_usd,
-        clock=system.monotonic,
-        wall=system.wall,
+        clock=clocks.monotonic,
+        wall=clocks.wall,
         random=rng,
     )
 

@@ -17,7 +17,7 @@ import aiohttp
 import anyio
 from yarl import URL
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.errors import UsageError
 from pipeline.net.proxy import proxy_for, proxy_request_options
 from pipeline.net.public_resolver import (
@@ -90,7 +90,7 @@ class Webhook:
     async def deliver(self, event: Mapping[str, Any], body: bytes) -> None:
         headers = {"Content-Type": "application/json", "X-Veobatch-Delivery": str(event["delivery"])}
         if self._secret:
-            headers[SIGNATURE_HEADER] = sign(body, self._secret, int(system.wall()))
+            headers[SIGNATURE_HEADER] = sign(body, self._secret, int(clocks.wall()))
         resolver = None if self._allow_private else PublicResolver()
         timeout = aiohttp.ClientTimeout(total=DELIVERY_LIMIT_S)
         options: dict[str, Any] = {"data": body, "headers": headers, "allow_redirects": False}

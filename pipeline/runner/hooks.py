@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.backoff import RetryPolicy, backoff_s
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State
@@ -48,7 +48,7 @@ class Hooks:
         self._queues: list[tuple[Target, dict[str, Mapping[str, Any]]]] = [(one, {}) for one in targets]
         self._request, self._paths = request, paths
         self._redact = Redactor([secret])
-        self._run_id = system.token_hex(8)
+        self._run_id = clocks.token_hex(8)
         self._wake = anyio.Event()
         self._warned: set[str] = set()
         self.observer: Observer | None = None
@@ -81,7 +81,7 @@ class Hooks:
             self._warn("left", f"{left} event(s) were not delivered within {DRAIN_LIMIT_S:.0f} s")
 
     def _put(self, key: str, kind: str, **facts: Any) -> None:
-        at = iso(system.wall())
+        at = iso(clocks.wall())
         base = {
             "event": kind,
             "delivery": f"{self._run_id}:{key}",

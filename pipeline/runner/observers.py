@@ -23,7 +23,7 @@ from pipeline.run_context import describe_exception, format_traceback
 from pipeline.run_state import RunOutcome
 from pipeline.runner.hook_targets import make_targets
 from pipeline.runner.hooks import Hooks
-from pipeline.runner.last_end import RUNNING, save_end
+from pipeline.runner.previous_run_end import RUNNING, save_end
 from pipeline.runner.summary import continuing_argv
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from pipeline.batch.pictures import picture_delivery
-from pipeline.bulkhead import Bulkhead
+from pipeline.circuit_breaker import CircuitBreaker
 from pipeline.cluster import ClusterConfig
 from pipeline.cluster.driver import ClusterDriver
 from pipeline.download.verify import check_saved, describe_findings, transitions_for, unreadable_rows
@@ -108,7 +108,7 @@ class ArtifactCheck:
         self.unchecked: dict[str, str] = {}
         self.error: StopRun | None = None
         self._ledger, self._store, self._settings, self._observer = ledger, store, settings, observer
-        self._bulkhead = Bulkhead()
+        self._breaker = CircuitBreaker()
 
     async def run(self) -> None:
         """Check all rows that are done at once, and each alone if that raises something unexpected."""
@@ -144,10 +144,10 @@ class ArtifactCheck:
             await self._check([row])
         except StopRun:
             raise
-        except Exception as error:  # a bulkhead: whatever a row's data causes, the other rows are checked
+        except Exception as error:  # whatever a row's data causes, the other rows are checked
             self._observer.on_event(crash_event(row, error))
             self.unchecked[row.key] = crash_reason(error)
-            if self._bulkhead.on_crash(row.key):
+            if self._breaker.on_crash(row.key):
                 raise common_crash(error) from error
         else:
-            self._bulkhead.on_success()
+            self._breaker.on_success()

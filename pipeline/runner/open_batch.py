@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from pipeline.batch.commit_plan import check_vendor, other_manifest_warnings
 from pipeline.batch.ledger_access import (
     SANDBOX_VENDOR,
     ReconnectNotifier,
@@ -20,6 +19,7 @@ from pipeline.batch.other_batches import (
 )
 from pipeline.batch.ownership import check_remote_output, claim_folder, set_aside_lost_batch
 from pipeline.batch.paths import has_batch
+from pipeline.batch.record_plan import check_vendor, other_manifest_warnings
 from pipeline.client import Api
 from pipeline.client.catalog import Catalog
 from pipeline.results import LOG_NAME

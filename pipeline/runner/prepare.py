@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from anyio import to_thread
 
-from pipeline.batch.commit_plan import record_plan
 from pipeline.batch.ledger_memory import recall_forgotten
 from pipeline.batch.ownership import check_folder
 from pipeline.batch.pictures import check_pictures
+from pipeline.batch.record_plan import record_plan
 from pipeline.batch.retakes import extra_takes
 from pipeline.client import key_id
 from pipeline.client.reachability import Preflight, check_api
@@ -27,8 +27,6 @@ from pipeline.plan import make_plan
 from pipeline.reconcile.origin import origin_notes
 from pipeline.results.receipts import META_NAME as RECEIPTS_META
 from pipeline.runner.config import resolve_settings
-from pipeline.runner.cost_estimate import estimate_cost, load_prices
-from pipeline.runner.last_end import last_end_note
 from pipeline.runner.manifest_loading import (
     LoadedManifest,
     fetch_other_models,
@@ -43,7 +41,9 @@ from pipeline.runner.preflight import (
     space_warning,
     warnings_of,
 )
+from pipeline.runner.previous_run_end import last_end_note
 from pipeline.runner.retired_models import check_retired
+from pipeline.runner.run_cost_estimate import estimate_cost, load_prices
 from pipeline.selection import submittable
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ if TYPE_CHECKING:
     from pipeline.model import Record
     from pipeline.plan import BatchPlan
     from pipeline.runner.config import RunConfig
-    from pipeline.runner.cost_estimate import CostEstimate, PriceTable
     from pipeline.runner.open_batch import OpenedBatch
+    from pipeline.runner.run_cost_estimate import CostEstimate, PriceTable
 
 FINISHED_STATES: Final = frozenset({State.DONE, State.FAILED})
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.client.deprecations import find_deprecation
 from pipeline.manifest.problems import Problem
 
@@ -42,7 +42,7 @@ async def check_retired(models: Iterable[str], catalogue: Catalog) -> RetiredMod
     """Look up `models` in the feed; one that cannot be had changes nothing."""
     wanted = sorted(set(models))
     entries = await catalogue.fetch_deprecations() if wanted else ()
-    today = datetime.fromtimestamp(system.wall(), UTC).date().isoformat()
+    today = datetime.fromtimestamp(clocks.wall(), UTC).date().isoformat()
     notes: list[str] = []
     withdrawn: dict[str, str] = {}
     for model in wanted:

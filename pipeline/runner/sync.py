@@ -10,7 +10,7 @@ import anyio
 from anyio.from_thread import start_blocking_portal
 
 from pipeline.model import State
-from pipeline.runner.batch import Batch
+from pipeline.runner.batch_handle import Batch
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -20,7 +20,7 @@ from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 from botocore.session import Session
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.errors import UsageError
 from pipeline.net.proxy import is_local_host
 
@@ -70,7 +70,7 @@ class S3Account:
     def _provide(self) -> S3Credential:
         keys = self._keys.get_frozen_credentials()
         changes = isinstance(self._keys, RefreshableCredentials)
-        until = datetime.fromtimestamp(system.wall(), UTC) + _RECHECK if changes else None
+        until = datetime.fromtimestamp(clocks.wall(), UTC) + _RECHECK if changes else None
         secret, token = keys.secret_key, keys.token
         return {
             "access_key_id": keys.access_key,

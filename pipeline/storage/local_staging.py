@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import aiofiles
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.storage import files
 from pipeline.storage.base import PART_SUFFIX, FileStamp, PublishedFile, candidate_names, kept_name
 
@@ -158,7 +158,7 @@ class LocalStagedFile:
         cut, zeros at its full length too (https://pubs.opengroup.org/onlinepubs/9799919799/functions/fsync.html).
         """
         boot, _, self._tag = files.read_text(self._origin_path).rpartition("\n")
-        if boot and boot != system.boot_id():
+        if boot and boot != clocks.boot_id():
             self._tag = ""
         self._staged_bytes = os.fstat(self._fd).st_size if self._tag else 0
 
@@ -173,7 +173,7 @@ class LocalStagedFile:
         self._tag = tag
 
     def _write_origin(self, tag: str) -> None:
-        self._origin_path.write_text(f"{system.boot_id()}\n{tag}", encoding="utf-8")
+        self._origin_path.write_text(f"{clocks.boot_id()}\n{tag}", encoding="utf-8")
 
     def _hash_pending(self) -> None:
         """Hash what an earlier run wrote, as it is on the disk now."""

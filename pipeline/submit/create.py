@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 import anyio
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.client.account import key_id
 from pipeline.client.create_result import (
     Accepted,
@@ -72,7 +72,7 @@ def row_correlation_prefix(ledger_identity: str, record: Record) -> str:
 
 def new_nonce() -> str:
     """Return 64 random bits, in hexadecimal."""
-    return system.token_hex(8)
+    return clocks.token_hex(8)
 
 
 class Submitter:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 import anyio
 
 from pipeline import backoff
-from pipeline.bulkhead import Bulkhead
+from pipeline.circuit_breaker import CircuitBreaker
 from pipeline.client import (
     Accepted,
     AccountBlocked,
@@ -28,7 +28,7 @@ from pipeline.manifest.local_files import references_in
 from pipeline.model import Failure, State
 from pipeline.net.retry_after import parse_retry_after
 from pipeline.submit.budget import PRICE_UNKNOWN_MESSAGE
-from pipeline.submit.not_found_rows import NotFoundRows
+from pipeline.submit.not_found_responses import NotFoundRows
 from pipeline.submit.outage import Outage
 from pipeline.submit.refused_rows import RefusedRows
 
@@ -57,14 +57,14 @@ class SubmitterPool:
         self._outage = Outage(self._policy)
         self._refused = RefusedRows()
         self._not_found = NotFoundRows(run)
-        self._bulkhead = Bulkhead()
+        self._breaker = CircuitBreaker()
         self._submissions = 0
 
     async def work(self) -> None:
         """Submit rows as long as the run lasts."""
         while True:
             record = await self._next_job()
-            await self._run.guard(record.key, self._bulkhead, self._submit(record))
+            await self._run.guard(record.key, self._breaker, self._submit(record))
             self._run.notify()
 
     async def _next_job(self) -> Record:

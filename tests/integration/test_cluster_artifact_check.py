@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.bulkhead import MIN_ROWS
+from pipeline.circuit_breaker import MIN_ROWS
 from pipeline.download.verify import FileCondition, check_saved
 from pipeline.errors import StopReason, StoreError
 from pipeline.events import Topic

@@ -13,7 +13,7 @@ import anyio
 import pytest
 from aiofiles.threadpool.binary import AsyncFileIO
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.download.downloader import Saved
 from pipeline.errors import StopReason, StoreError, UsageError
 from pipeline.storage import FileStamp, LocalStore, TransientStoreError, open_store
@@ -85,7 +85,7 @@ async def test_bytes_from_before_the_machine_started_are_not_resumed(
 ) -> None:
     """Nobody synced them: a power cut leaves zeros where they were, and the length as it was."""
     boot = tmp_path / "boot_id"
-    monkeypatch.setattr(system, "BOOT_ID", boot)
+    monkeypatch.setattr(clocks, "BOOT_ID", boot)
     store = LocalStore(tmp_path / "out")
     for staged, started in ((0, "first\n"), (len(VIDEO), "first\n"), (0, "second\n")):
         boot.write_text(started)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from pipeline import system
-from pipeline.batch.commit_plan import plan_batch
+from pipeline import clocks
 from pipeline.batch.ledger_memory import LedgerMemory, recall_forgotten
+from pipeline.batch.record_plan import plan_batch
 from pipeline.cli.signals import SignalGuard
 from pipeline.client import ApiKey, key_id
 from pipeline.download.downloader import Downloader
@@ -211,7 +211,7 @@ async def _plan(ledger: Ledger, request: Request) -> BatchPlan:
 
 
 async def _dependencies(process: Process, api: SimApi, ledger: Ledger, settings: Settings) -> Dependencies:
-    rng = system.new_random()
+    rng = clocks.new_random()
     cdn: Any = CdnSession(process)
     root: Any = SimPath(ROOT)
     entries = [] if settings.max_cost is None else await ledger.submissions()
@@ -230,8 +230,8 @@ async def _dependencies(process: Process, api: SimApi, ledger: Ledger, settings:
         rate_limit=AdaptiveRateLimit(interval_s=settings.poll_interval),
         budget=Budget(settings.max_cost, entries, lambda _: PRICE_USD),
         price_of=lambda _: PRICE_USD,
-        clock=system.monotonic,
-        wall=system.wall,
+        clock=clocks.monotonic,
+        wall=clocks.wall,
         random=rng,
     )
 

@@ -111,7 +111,7 @@ MUTANTS: Final = (
     Mutant("a user's file is replaced (F22)", _STAGING, "target, exists = self._target(path, sha256, replaces)", "target, exists = self._store.resolve(path), False\n        target.unlink(missing_ok=True)", _at("life", "users file in the way")),
     Mutant("a page is a video", "pipeline/media/examine.py", 'raise UnplayableVideo("the file begins like no video")', 'extension = "mp4"', _at("cdn", "damaged bytes")),
     Mutant("done before it is published", _DOWNLOADER, "        published = await part.publish(known.path if known and ours else path, replaces=ours)", "        from pipeline.storage.base import FileStamp, PublishedFile as P\n\n        published = P(path, 1, 'x', FileStamp(1))", _ANYTHING),
-    Mutant("bytes from before a power cut are gone on with", _STAGING, "if boot and boot != system.boot_id():", "if False:", _at("cdn", "stall") + _at("life", "power cut")),
+    Mutant("bytes from before a power cut are gone on with", _STAGING, "if boot and boot != clocks.boot_id():", "if False:", _at("cdn", "stall") + _at("life", "power cut")),
     Mutant("a check of saved files is cancelled in its commit", _DOWNLOADS, "with anyio.CancelScope(shield=True):", "with anyio.CancelScope():", _at("life", "file moved away") + _at("step", "ctrl-c twice") + _at("commit delay", "slow")),
     Mutant("a charge of what was given up is nobody's", "pipeline/reconcile/charges.py", "evidence.log.generations_beside(submission.correlation_id)", "evidence.log.other_generations", _at("create", "silence before acceptance", "silence after acceptance") + _at("user", "resubmit in doubt") + _at("step", "ctrl-c")),
     Mutant("a paid clip of a row that left is not fetched", _PLAN, "retried = record.position >= 0 or is_fetched_again(record)", "retried = record.position >= 0", _at("status", "no url for minutes") + _at("user", "rows edited")),
@@ -132,16 +132,16 @@ MUTANTS: Final = (
     Mutant("absence by this machine's clock (A2)", "pipeline/reconcile/reconciler.py", "clock, now = self.clock(), self.api.vendor_now()", "clock, now = self.clock(), self.wall()", _DOUBT + _CLOCKS),
     Mutant("a create is dated by this machine's clock (A2)", _CREATE, "vendor_sent_at=self._api.vendor_now(),", "vendor_sent_at=self._wall(),", _DOUBT + _CLOCKS),
     Mutant("the vendor's clock goes on in a sleep", "pipeline/client/vendor_clock.py", "return bool(self._offsets) and abs(", "return False and abs(", _DOUBT + _at("life", "suspended")),
-    Mutant("a create outlives a sleep", "pipeline/client/connection.py", "if system.wall() - trace.called_at > MAX_CONNECT_S:", "if False:", _at("create", "asleep before it leaves")),
+    Mutant("a create outlives a sleep", "pipeline/client/connection.py", "if clocks.wall() - trace.called_at > MAX_CONNECT_S:", "if False:", _at("create", "asleep before it leaves")),
     Mutant("a deadline shortens the proof (A6)", "pipeline/reconcile/reconciler_pool.py", "wait_s = run.deps, run.settings.reconcile_after", "wait_s = run.deps, min(run.settings.reconcile_after, run.settings.timeout)", _DOUBT),
     # A ledger put back from a backup.
     Mutant("an older copy asks nothing (A7)", _MEMORY, "if not is_open or not may_have_forgotten(", "if True or not may_have_forgotten(", _BACKUP),
     Mutant("an older copy asks one key", _MEMORY, "if memory.key_ids - self.key_ids:", "if False:", _BACKUP + _at("life", "key rotated")),
     Mutant("an older copy does not wait for the log", _MEMORY, "+ wait_s - now", "- now", _BACKUP),
-    Mutant("an older copy is dated by this machine's clock", _MEMORY, "self._api.vendor_now() or 0.0", "system.wall()", _BACKUP + _CLOCKS),
-    Mutant("an older copy asks about pending rows alone", "pipeline/reconcile/forgotten.py", "record.state not in (State.READY, State.DONE)", "record.state is State.PENDING", _BACKUP),
+    Mutant("an older copy is dated by this machine's clock", _MEMORY, "self._api.vendor_now() or 0.0", "clocks.wall()", _BACKUP + _CLOCKS),
+    Mutant("an older copy asks about pending rows alone", "pipeline/reconcile/restored_ledger.py", "record.state not in (State.READY, State.DONE)", "record.state is State.PENDING", _BACKUP),
     Mutant("an older copy asks a key too soon", _MEMORY, "if self._remaining_s(memory, now, wait_s) > 0:\n            return self", "if False:\n            return self", _BACKUP + _at("life", "key rotated", "second process")),
-    Mutant("an older copy forgets what was charged", "pipeline/reconcile/forgotten.py", "(sent_at or 0.0) if row.is_charged else None", "None", _BACKUP + _at("status", "error after completion")),
+    Mutant("an older copy forgets what was charged", "pipeline/reconcile/restored_ledger.py", "(sent_at or 0.0) if row.is_charged else None", "None", _BACKUP + _at("status", "error after completion")),
     # Every run ends.
     Mutant("refusals add up to hours between creates", "pipeline/submit/create_limits.py", "min(grown_s, MAX_WAIT_INTERVALS * self._interval_s)", "grown_s", _at("create", "429 with a date")),
     Mutant("nobody is woken", _CONTEXT, "        self._changed.set()\n", "", _ANYTHING),
@@ -162,6 +162,6 @@ MUTANTS: Final = (
     Mutant("a coordinator forgets what was spent before", _COORDINATOR, "            if self._budget.has_limit:\n                self._budget.load(await self._ledger.submissions())\n", "", _NO_COORDINATOR, cluster=True),
     Mutant("a coordinator of an earlier epoch lends on", _LEASES, "if self._current_epoch(cursor) != epoch:", "if False:", _NO_DRIVER, cluster=True),
     Mutant("leases outlive their epoch", _LEASES, "            cursor.execute(self._sql.revoke_all, (batch,))\n", "", _NO_DRIVER, cluster=True),
-    Mutant("a row that another worker submitted is pending", _WORKER, "record.evolve(State.IN_DOUBT, doubted_at=system.wall(), failure=failure)", "record.evolve(State.PENDING, correlation_id='')", _DEAD, cluster=True),
+    Mutant("a row that another worker submitted is pending", _WORKER, "record.evolve(State.IN_DOUBT, doubted_at=clocks.wall(), failure=failure)", "record.evolve(State.PENDING, correlation_id='')", _DEAD, cluster=True),
 )  # fmt: skip
 """All mutants, by what they break."""

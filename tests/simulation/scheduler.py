@@ -43,7 +43,7 @@ def is_alive(pid: int) -> bool:
 
 
 class SimSource:
-    """`pipeline.system`'s source: the running process's clocks and chance."""
+    """`pipeline.clocks`'s source: the running process's clocks and chance."""
 
     def monotonic(self) -> float:
         return running().machine.monotonic()

@@ -23,7 +23,7 @@ import pipeline.media
 import pipeline.storage.files
 import pipeline.storage.local
 import pipeline.storage.local_staging
-from pipeline import system
+from pipeline import clocks
 from tests.simulation import loop, posix, scheduler
 from tests.simulation.chance import Chance, Fault, is_cluster_seed
 from tests.simulation.history import History, Options
@@ -193,7 +193,7 @@ def _installed(seed: int) -> Iterator[ExitStack]:
         ):
             stack.enter_context(mock.patch.object(module, name, value))
         stack.enter_context(_fcntl_replaced())
-        stack.enter_context(system.use(scheduler.SimSource()))
+        stack.enter_context(clocks.use(scheduler.SimSource()))
         loop.restart_numbers()
         random.seed(seed)
         # What is dead is collected after its world's end, and its destructors reach nothing.

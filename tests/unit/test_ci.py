@@ -11,7 +11,7 @@ import pytest
 from junitparser import Error, JUnitXml, Properties, Skipped
 from junitparser import Failure as Failed
 
-from pipeline.cli.ends import ci, junit
+from pipeline.cli.reporting import ci, junit
 from pipeline.errors import ExitCode
 from pipeline.model import Failure, State
 from pipeline.results import failures

@@ -11,7 +11,7 @@ import pytest
 from pipeline.cli.cost_prompt import confirm_cost
 from pipeline.client.catalog import Catalog
 from pipeline.model import State
-from pipeline.runner.cost_estimate import CostEstimate, PriceTable, estimate_cost, load_prices
+from pipeline.runner.run_cost_estimate import CostEstimate, PriceTable, estimate_cost, load_prices
 from tests.unit.samples import record
 
 SOME = CostEstimate(rows=3, usd=3.6, unknown_rows=0, balance_usd=None)

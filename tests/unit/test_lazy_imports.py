@@ -13,8 +13,8 @@ from pipeline.results import report
 
 HEAVY = (
     "ray psycopg sqlalchemy aiohttp aiohttp.web jinja2 av PIL yaml tqdm obstore pandas apprise "
-    "pipeline.results.report pipeline.cli.ends.ci pipeline.cli.ends.junit pipeline.cli.ends.summary "
-    "pipeline.runner.estimate"
+    "pipeline.results.report pipeline.cli.reporting.ci pipeline.cli.reporting.junit "
+    "pipeline.cli.reporting.summary pipeline.runner.manifest_estimate"
 )
 IMPORT_CHECK = "import sys; {}; print(*sorted(set({!r}.split()) & set(sys.modules)))"
 BEFORE_THE_FIRST_CREATE = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.images.ahead import Lookahead
+from pipeline.images.lookahead import Lookahead
 from pipeline.model import Job, Record
 from pipeline.plan import new_record
 

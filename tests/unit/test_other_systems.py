@@ -26,7 +26,7 @@ for name in ("pread", "set_blocking", "getuid", "O_NOFOLLOW", "O_CLOEXEC"):
     delattr(os, name)
 for name in ("fcntl", "resource", "termios", "pwd", "grp"):
     sys.modules[name] = None
-import pipeline.cli.app, pipeline.cli.sandbox, pipeline.cli.verify, pipeline.runner.batch
+import pipeline.cli.app, pipeline.cli.sandbox, pipeline.cli.verify, pipeline.runner.batch_handle
 from pipeline.cli import signals
 guard = signals.SignalGuard()
 guard.install()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from itertools import pairwise
 from math import exp, inf
 from random import Random
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -22,11 +23,16 @@ from benchmarks.simulate_polling import (
     simulate,
     simulate_fixed_schedule,
 )
-from pipeline.poll.forecast import time_left_s
+from pipeline.poll.finish_simulation import time_left_s
 from pipeline.poll.intervals import MAX_INTERVAL, MIN_INTERVAL, delay_urgency, optimal_times
 from pipeline.poll.learner import DurationLearner
 from pipeline.poll.observations import BIN_COUNT, BIN_EDGES_S, Observations, bin_of
 from pipeline.poll.schedule import PollSchedule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pipeline.poll.survival_estimate import HazardEstimate
 
 untraced = pytest.mark.no_cover
 """Long computations take four times as long under coverage; shorter tests cover the same lines."""
@@ -316,6 +322,16 @@ def test_narrow_distribution_takes_few_polls() -> None:
     assert times <= 6
 
 
+class Forecast:
+    """An estimate for polls, as the forecast asks it."""
+
+    def __init__(self, known: HazardEstimate) -> None:
+        self.mean_s, self._known = known.mean_s, known
+
+    def residual_at(self, age_s: float) -> Callable[[float], float]:
+        return partial(self._known.residual_s, age_s)
+
+
 def forecast_errors(name: str, jobs: int, in_flight: int, seed: int) -> list[float]:
     """Return the error of the forecast total against the real one, after each finish from a third on."""
     batch, now, started = durations(name, jobs, seed), 0.0, 0
@@ -339,8 +355,9 @@ def forecast_errors(name: str, jobs: int, in_flight: int, seed: int) -> list[flo
         if (jobs - started + len(queue)) % 5 == 0 and len(queue):
             known = learner.estimate_for(DURATION_KEY)
             assert known is not None
-            running = [(known, now - at) for key, at in born.items() if key in queue]
-            left = time_left_s(running, [(known, jobs - started)], in_flight)
+            spread = Forecast(known)
+            running = [(spread, now - at) for key, at in born.items() if key in queue]
+            left = time_left_s(running, [(spread, jobs - started)], in_flight)
             forecasts.append((now, left))
     return [abs(at + left - now) / now for at, left in forecasts if at > now / 3.0]
 
@@ -356,8 +373,8 @@ def test_the_forecast_is_right_within_a_fifth_from_a_third_on(name: str) -> None
 def test_a_forecast_of_many_is_the_forecast_of_few_scaled() -> None:
     known = make_learner(100.0).estimate_for(DURATION_KEY)
     assert known is not None
-    few = time_left_s([], [(known, 500)], 10)
-    many = time_left_s([], [(known, 500_000)], 10_000)
+    few = time_left_s([], [(Forecast(known), 500)], 10)
+    many = time_left_s([], [(Forecast(known), 500_000)], 10_000)
     assert many == pytest.approx(few, rel=0.05)
 
 
@@ -365,8 +382,9 @@ def test_a_forecast_needs_some_knowledge() -> None:
     assert DurationLearner().estimate_for(DURATION_KEY) is None
     known = make_learner(100.0).estimate_for(DURATION_KEY)
     assert known is not None
-    assert time_left_s([], [(known, 0)], 4) == 0.0
-    assert 80.0 < time_left_s([(known, 0.0)], [(known, 3)], 4) < 150.0
+    spread = Forecast(known)
+    assert time_left_s([], [(spread, 0)], 4) == 0.0
+    assert 80.0 < time_left_s([(spread, 0.0)], [(spread, 3)], 4) < 150.0
 
 
 @untraced

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.ends.summary_text import MAX_ROWS_PER_GROUP, summary_text
-from pipeline.cli.ends.terminal import (
+from pipeline.cli.progress import Progress, RunCounts
+from pipeline.cli.reporting.summary_text import MAX_ROWS_PER_GROUP, summary_text
+from pipeline.cli.reporting.terminal import (
     can_draw_bars,
     display_width,
     duration_text,
@@ -18,7 +19,6 @@ from pipeline.cli.ends.terminal import (
     truncated,
     wrapped_to_width,
 )
-from pipeline.cli.progress import Progress, RunCounts
 from pipeline.events import Event, Level, Topic
 from pipeline.model import Failure, State
 from pipeline.results.failures import IN_DOUBT_MESSAGE

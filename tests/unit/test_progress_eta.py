@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from pipeline.events import Event, Topic
 from pipeline.model import Record, State
+from pipeline.poll.duration_distribution import fit_distribution
 from pipeline.poll.duration_key import duration_key
 from pipeline.poll.eta import EtaEstimator
-from pipeline.poll.forecast import time_left_s
+from pipeline.poll.finish_simulation import time_left_s
 from pipeline.poll.learner import DurationLearner
-from pipeline.poll.spread import fit_distribution
 from tests.unit.sample_rows import T0, done, row
 
 untraced = pytest.mark.no_cover

@@ -20,7 +20,7 @@ import jsonschema
 import pytest
 
 from pipeline.batch.paths import BatchPaths
-from pipeline.cli.ends.summary import show_summary, to_text
+from pipeline.cli.reporting.summary import show_summary, to_text
 from pipeline.errors import ExitCode, StopReason
 from pipeline.model import Failure, Record, State
 from pipeline.results.csv_rows import STATUSES
@@ -415,7 +415,7 @@ def test_refusals_of_one_kind_are_one_paragraph() -> None:
 CLOSED_READER_SCRIPT = """
 import sys
 from pathlib import Path
-from pipeline.cli.ends.summary import show_summary
+from pipeline.cli.reporting.summary import show_summary
 from pipeline.runner.summary import RunSummary
 from pipeline.batch.paths import BatchPaths
 from pipeline.run_state import RunOutcome

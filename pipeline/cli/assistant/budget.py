@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from anyio import to_thread
 from filelock import FileLock
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.batch.ledger_access import open_read_only_ledger
 from pipeline.errors import UsageError
 from pipeline.storage.files import replace_file
@@ -73,7 +73,7 @@ class SharedBudget:
             lost = before.lost_usd + (before.granted_usd if await self._committed(folder) is None else 0.0)
             left = max(0.0, await self.left(folder) - lost)
             allowed = left if at_most is None else min(left, max(0.0, at_most))
-            self._write(grants | {folder: Grant(allowed, system.wall(), lost)})
+            self._write(grants | {folder: Grant(allowed, clocks.wall(), lost)})
             try:
                 yield allowed
             except Exception:  # not a call that was cancelled: its run goes on
@@ -90,7 +90,7 @@ class SharedBudget:
         return grant.lost_usd + committed
 
     def _may_run(self, folder: Path, grant: Grant) -> bool:
-        starting = system.wall() - grant.granted_at < START_GRACE_S and not self._runs.has_ended(folder)
+        starting = clocks.wall() - grant.granted_at < START_GRACE_S and not self._runs.has_ended(folder)
         return starting or self._runs.is_running(folder)
 
     async def _committed(self, folder: Path) -> float | None:

@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.events import Event, Topic
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class ChangeFeed:
         self._records = {record.key: record for record in records}
         self._last_change_no: dict[str, int] = {}
         self._change_count = 0
-        self._instance_id = system.token_hex(4)
+        self._instance_id = clocks.token_hex(4)
         self._change_event = asyncio.Event()
         self.rate_limited_count = 0
         self.closed = False

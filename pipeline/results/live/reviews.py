@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.errors import LedgerError, StoreError, UsageError
 from pipeline.model import Pick
 from pipeline.results.live.access import token_matches
@@ -43,7 +43,7 @@ class Reviews:
         self._notify = notify
         self._changed = asyncio.Event()
         self._lock = asyncio.Lock()
-        self.token = system.token_hex(24)
+        self.token = clocks.token_hex(24)
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer `POST /picks` with 204, or with why nothing was changed."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.errors import UsageError
 from pipeline.extras import install_command
 from pipeline.results import overview, report
@@ -75,7 +75,7 @@ class LivePage:
         self._title = title
         self._manifest = manifest
         self._store = store
-        self._token = token or ("" if bind_address.is_loopback else system.token_hex(24))
+        self._token = token or ("" if bind_address.is_loopback else clocks.token_hex(24))
         self._eta = eta
         self._sandbox = sandbox
         self._reviews = reviews
@@ -164,7 +164,7 @@ class LivePage:
                 records,
                 title=self._title,
                 manifest=self._manifest,
-                generated_at=system.wall(),
+                generated_at=clocks.wall(),
                 live=True,
                 since=cursor,
                 sandbox=self._sandbox,
@@ -236,14 +236,14 @@ class LivePage:
         async with self._render_lock:
             cursor = self._feed.cursor
             rendered_cursor, sections = self._rendered_sections
-            due = force or system.monotonic() - self._rendered_at >= _RENDER_INTERVAL_FACTOR * self._render_s
+            due = force or clocks.monotonic() - self._rendered_at >= _RENDER_INTERVAL_FACTOR * self._render_s
             if rendered_cursor == cursor or not due:
                 return sections
-            started = system.monotonic()
+            started = clocks.monotonic()
             sections = await asyncio.to_thread(
                 report.render_sections, self._feed.records(), sandbox=self._sandbox
             )
-            self._rendered_sections, self._rendered_at = (cursor, sections), system.monotonic()
+            self._rendered_sections, self._rendered_at = (cursor, sections), clocks.monotonic()
             self._render_s = self._rendered_at - started
             return sections
 

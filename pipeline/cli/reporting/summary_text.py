@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pipeline.cli.ends.terminal import one_line, truncated
+from pipeline.cli.reporting.terminal import one_line, truncated
 from pipeline.model import State, render_duration_s
 from pipeline.results.csv_rows import status, visible_records
 from pipeline.results.failures import failure_groups

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from pipeline.cli.ends.summary_text import summary_text
-from pipeline.cli.ends.terminal import wrapped_to_width
+from pipeline.cli.reporting.summary_text import summary_text
+from pipeline.cli.reporting.terminal import wrapped_to_width
 from pipeline.cli.streams import discard_stdout
 from pipeline.errors import ExitCode
 from pipeline.results.run_delta import RunDelta

@@ -9,7 +9,7 @@ import pytest
 from pipeline.batch.ledger_memory import Recall
 from pipeline.client import LogRow
 from pipeline.model import Record, State
-from pipeline.reconcile.forgotten import Memory, match_forgotten, may_have_forgotten
+from pipeline.reconcile.restored_ledger import Memory, match_forgotten, may_have_forgotten
 from pipeline.submit.create import correlation_id
 from tests.unit.samples import record
 from tests.unit.vendor_history import iso

@@ -12,7 +12,7 @@ RECENT_TASKS: Final = 20
 """How many of the latest tasks of one pool are judged together."""
 
 
-class Bulkhead:
+class CircuitBreaker:
     """The recent tasks of one pool, each a row's key: which succeeded and which raised something unexpected.
 
     A single row's data costs that row. When `MIN_ROWS` different rows raise, and they are most of the

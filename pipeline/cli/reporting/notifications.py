@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 
-from pipeline.cli.ends.ci import (
+from pipeline.cli.reporting.ci import (
     STEP_OUTPUTS,
     STEP_SUMMARY,
     annotation_lines,
@@ -22,9 +22,9 @@ from pipeline.cli.ends.ci import (
     write_step_outputs,
     write_step_summary,
 )
-from pipeline.cli.ends.junit import write_junit
-from pipeline.cli.ends.problems import error_text
-from pipeline.cli.ends.summary import to_text
+from pipeline.cli.reporting.junit import write_junit
+from pipeline.cli.reporting.problems import error_text
+from pipeline.cli.reporting.summary import to_text
 from pipeline.errors import ExitCode, StopRun, UsageError, VeobatchError
 from pipeline.extras import missing_extra
 from pipeline.manifest import ManifestProblems

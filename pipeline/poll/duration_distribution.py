@@ -2,7 +2,7 @@
 
 When a batch ends depends on its slowest generation: so the hazard is what was seen at each age (Kaplan and
 Meier, 1958), and where little was seen it follows a smooth curve fitted to the same samples. The estimate
-for polls is another one (see `hazard`).
+for polls is another one (see `survival_estimate`).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from pipeline.results.rows import row_of
 from pipeline.runner.batch_options import BatchOptions, make_request
 from pipeline.runner.config import configure
 from pipeline.runner.embedded_sandbox import start_sandbox
-from pipeline.runner.feed import RunFeed
+from pipeline.runner.event_stream import RunFeed
 from pipeline.runner.manifest_loading import cache_dir, file_problem
 from pipeline.runner.prepare import PreparedRun, prepare, refuse_rewritten
 from pipeline.runner.results import results_of
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from pipeline.poll.eta import EtaEstimator
     from pipeline.results.rows import Row
     from pipeline.runner.batch_options import ManifestLike
-    from pipeline.runner.estimate import Estimate
-    from pipeline.runner.feed import RowChanged
+    from pipeline.runner.event_stream import RowChanged
+    from pipeline.runner.manifest_estimate import Estimate
     from pipeline.runner.observers import MakeWatcher, RunControl
     from pipeline.runner.results import Results
     from pipeline.runner.summary import RunSummary
@@ -120,7 +120,7 @@ class Batch:
             )
             url, _ = await start_sandbox(self._stack, config.paths.folder, request.sandbox_speed)
             self._config = config = replace(config, base_url=url)
-        from pipeline.runner.estimate import estimate_manifest
+        from pipeline.runner.manifest_estimate import estimate_manifest
 
         cache = None if request.sandbox else cache_dir()
         ways = {**request.environment, **request.flags}

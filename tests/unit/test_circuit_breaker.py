@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.bulkhead import MIN_ROWS, RECENT_TASKS, Bulkhead
+from pipeline.circuit_breaker import MIN_ROWS, RECENT_TASKS, CircuitBreaker
 from pipeline.events import Event, ObserverGroup, Topic
 from tests.unit.samples import record
 
 
 def stops_at(tasks: str) -> int | None:
     """Return the task at which the run stops. A letter is the row that crashes, a dot one that succeeds."""
-    bulkhead = Bulkhead()
+    breaker = CircuitBreaker()
     for number, task in enumerate(tasks):
         if task == ".":
-            bulkhead.on_success()
-        elif bulkhead.on_crash(task):
+            breaker.on_success()
+        elif breaker.on_crash(task):
             return number
     return None
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TextIO
 
-from pipeline.cli.ends.summary_text import failure_text
+from pipeline.cli.reporting.summary_text import failure_text
 from pipeline.model import Record, State, render_duration_s
 from pipeline.results.csv_rows import STATUSES, status, visible_records
 from pipeline.results.failures import failure_groups

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.manifest import ManifestProblems, load
-from pipeline.manifest.invisible import is_blank
+from pipeline.manifest.invisible_characters import is_blank
 
 if TYPE_CHECKING:
     from pathlib import Path

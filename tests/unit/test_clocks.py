@@ -1,4 +1,4 @@
-"""Nothing in the package reads a clock, or takes chance, past `pipeline.system`."""
+"""Nothing in the package reads a clock, or takes chance, past `pipeline.clocks`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import pipeline
-from pipeline import system
+from pipeline import clocks
 from pipeline.ledger.migrate import new_identity
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ FORBIDDEN = {
     "secrets",
     "random.",
 }
-EXCEPTED = {"system.py", "sandbox"}
+EXCEPTED = {"clocks.py", "sandbox"}
 """The seam itself, and the stand-in for the vendor, whose clock is another machine's."""
 
 
@@ -84,7 +84,7 @@ def test_the_lint_finds(source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["from random import Random", "Random(7)", "time.gmtime(0)", "system.wall()"]
+    "source", ["from random import Random", "Random(7)", "time.gmtime(0)", "clocks.wall()"]
 )
 def test_the_lint_lets_pass(source: str) -> None:
     assert not offences(source)
@@ -110,17 +110,22 @@ class Fixed:
 
 
 def test_a_source_replaces_time_and_chance_while_it_is_used() -> None:
-    with system.use(Fixed()):
-        assert (system.monotonic(), system.wall(), system.token_hex(2), system.boot_id()) == (
+    with clocks.use(Fixed()):
+        assert (
+            clocks.monotonic(),
+            clocks.wall(),
+            clocks.token_hex(2),
+            clocks.boot_id(),
+        ) == (
             1.0,
             2.0,
             "0f0f",
             "boot",
         )
-        assert system.new_random().random() == random.Random(3).random()
+        assert clocks.new_random().random() == random.Random(3).random()
         assert new_identity() == new_identity()
-    assert system.wall() > 2.0
-    assert system.monotonic() <= system.monotonic()
+    assert clocks.wall() > 2.0
+    assert clocks.monotonic() <= clocks.monotonic()
 
 
 def test_an_identity_is_ten_small_letters_and_digits() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pipeline.cli.ends.summary_text import failure_text
+from pipeline.cli.reporting.summary_text import failure_text
 from pipeline.manifest.jobs import take_seed
 from pipeline.model import State, render_duration_s
 from pipeline.results.csv_rows import status, visible_records

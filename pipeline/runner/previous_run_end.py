@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from pipeline import system
+from pipeline import clocks
 from pipeline.results.csv_rows import iso
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _NOTES: Final = {
 
 async def save_end(ledger: Ledger, how: str) -> None:
     """Write down how the run ended: a signal's name, "" for by itself, `RUNNING` while it has not ended."""
-    await ledger.meta_set(LAST_END_NAME, json.dumps({"how": how, "at": system.wall()}))
+    await ledger.meta_set(LAST_END_NAME, json.dumps({"how": how, "at": clocks.wall()}))
 
 
 async def last_end_note(ledger: Ledger) -> str:

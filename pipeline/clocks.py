@@ -1,7 +1,7 @@
 """Time and chance as the package reads them: the only module that asks the system for either.
 
 `use` puts another source in the system's place, for all of the process: a simulation's. What waits goes by
-the event loop's clock, which whoever makes the loop owns. `tests/unit/test_system.py` finds what goes past
+the event loop's clock, which whoever makes the loop owns. `tests/unit/test_clocks.py` finds what goes past
 this module.
 """
 

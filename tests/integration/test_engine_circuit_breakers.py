@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.bulkhead import MIN_ROWS
+from pipeline.circuit_breaker import MIN_ROWS
 from pipeline.download.downloader import Downloader
 from pipeline.download.verify import check_saved
 from pipeline.errors import StopReason

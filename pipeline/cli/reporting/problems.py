@@ -70,7 +70,7 @@ def _closing_line(found: ManifestProblems) -> str:
 
 def _annotate_on_github(found: ManifestProblems) -> None:
     """On GitHub Actions, mark every problem at its line."""
-    from pipeline.cli.ends.ci import on_github, problem_lines
+    from pipeline.cli.reporting.ci import on_github, problem_lines
 
     if on_github(os.environ):
         for line in problem_lines(found.problems, found.count):

@@ -9,6 +9,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
 from math import exp, log, sqrt
+from operator import sub
 from typing import TYPE_CHECKING, Final
 
 from pipeline.poll.observations import BIN_COUNT, BIN_EDGES_S, BIN_STEP
@@ -165,5 +166,5 @@ def _smooth(values: list[float], reach: int) -> list[float]:
         sums = list(accumulate(values, initial=0.0))
         upper = sums[reach + 1 :] + sums[-1:] * reach
         lower = [0.0] * reach + sums[: size - reach]
-        values = [high - low for high, low in zip(upper, lower, strict=True)]
+        values = list(map(sub, upper, lower))
     return values

@@ -7,7 +7,7 @@ LIVE   ?=
 SECONDS ?= 300
 ARGS   ?=
 # Six workers for two cores, since many tests wait for other processes; two for unit tests, which compute.
-# Groups share a Ray, a Chromium, a wheel.
+# Groups share a Ray, a Chromium, a wheel; unit tests have none, and a thread of its own for each one's timeout costs them 1 s.
 PARALLEL   := -n $${TEST_WORKERS:-6} --dist loadgroup
 # Compiled tests are kept even where the environment says otherwise: compiling takes longer than collecting.
 PYTEST     := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q $(PARALLEL)
@@ -46,7 +46,7 @@ else
 endif
 
 unit: $(VENV)/.dev ## run the unit tests: no socket, no subprocess, no sleep
-	@$(PYTEST) -n $${TEST_WORKERS:-2} tests/unit $(ARGS)
+	@$(PYTEST) -n $${TEST_WORKERS:-2} --dist load --timeout-method signal tests/unit $(ARGS)
 
 test: $(VENV)/.dev ## run the whole test suite
 	@$(PYTEST) $(ARGS)

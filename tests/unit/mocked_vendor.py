@@ -24,11 +24,15 @@ KEY: Final = ApiKey(SECRET, "AIML_API_KEY")
 QUEUED: Final = {"id": "a:b/c", "status": "queued", "video": None, "error": None}
 
 
+_STREAM_WRITER: Final = Mock()
+"""Of every response: to make a mock takes longer than to read an answer."""
+
+
 class MockedResponse(ClientResponse):
     """A response as aioresponses makes it, with the argument that aiohttp 3.14 asks for."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("stream_writer", Mock())
+        kwargs.setdefault("stream_writer", _STREAM_WRITER)
         super().__init__(*args, **kwargs)
 
 

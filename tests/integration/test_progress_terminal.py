@@ -12,7 +12,7 @@ import pexpect
 import pyte
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "tests.unit.progress_child"]
+COMMAND = [sys.executable, "-m", "tests.integration.progress_child"]
 
 
 class Terminal:

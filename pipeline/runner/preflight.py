@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from typing import TYPE_CHECKING, Final
 
+from pipeline.engine import MAX_SUBMITTERS
 from pipeline.errors import StopRun, StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -101,20 +102,19 @@ def raise_open_file_limit() -> int:
 
 
 def fit_to_open_files(settings: Settings, limit: int) -> tuple[Settings, int, str]:
-    """Return settings and a number of API connections within `limit` open files; warn if they shrank."""
+    """Return settings and a number of API connections within `limit` open files; warn if they shrank.
+
+    A generation in flight holds no file while nobody polls it: `concurrency` shrinks only where not even the
+    creates that are on their way at once have a socket each.
+    """
     share = max(1, (limit - RESERVED_FILES) // 3)
-    downloads, concurrency = share // FILES_PER_DOWNLOAD or 1, share
+    most = {"downloads": share // FILES_PER_DOWNLOAD or 1}
+    if share < MAX_SUBMITTERS:
+        most["concurrency"] = share
+    shrunk = {name: most[name] for name in sorted(most) if most[name] < getattr(settings, name)}
     connections = min(MAX_API_CONNECTIONS, share)
-    if downloads >= settings.downloads and concurrency >= settings.concurrency:
+    if not shrunk:
         return settings, connections, ""
-    fitting = settings.model_copy(
-        update={
-            "downloads": min(settings.downloads, downloads),
-            "concurrency": min(settings.concurrency, concurrency),
-        }
-    )
-    warning = (
-        f"only {limit} files may be open at once (ulimit -n): --concurrency {fitting.concurrency} and "
-        f"--downloads {fitting.downloads} are used"
-    )
-    return fitting, connections, warning
+    used = " and ".join(f"--{name} {value}" for name, value in shrunk.items())
+    warning = f"only {limit} files may be open at once (ulimit -n): no more than {used} is used"
+    return settings.model_copy(update=shrunk), connections, warning

@@ -194,7 +194,7 @@ def test_a_report_file_that_cannot_be_written_is_an_error_at_the_start(tmp_path:
 
 @pytest.mark.parametrize(
     ("limit", "concurrency", "downloads", "connections"),
-    [(4096, 100, 40, 128), (256, 64, 32, 64), (100, 12, 6, 12), (64, 1, 1, 1)],
+    [(4096, 100, 40, 128), (256, 100, 32, 64), (255, 63, 31, 63), (100, 12, 6, 12), (64, 1, 1, 1)],
 )
 def test_settings_fit_the_limit_of_open_files(
     limit: int, concurrency: int, downloads: int, connections: int
@@ -202,3 +202,8 @@ def test_settings_fit_the_limit_of_open_files(
     settings, made, warning = fit_to_open_files(Settings(concurrency=100, downloads=40), limit)
     assert (settings.concurrency, settings.downloads, made) == (concurrency, downloads, connections)
     assert (str(limit) in warning) is (limit < 4096)
+
+
+def test_a_batch_may_have_more_generations_in_flight_than_files_may_be_open() -> None:
+    wanted = Settings(concurrency=100_000)
+    assert fit_to_open_files(wanted, limit=4096) == (wanted, 128, "")

@@ -9,7 +9,7 @@ from pipeline import clocks
 from pipeline.events import Event, Level, Topic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from pipeline.cluster.messages import FinalReport, Heartbeat, HeartbeatReply
@@ -28,17 +28,31 @@ class CoordinatorClient(Protocol):
 EVENT_DEDUP_S: Final = 10.0
 
 
-def doubt_ages_s(in_doubt: Iterable[Record], began: Mapping[str, float]) -> tuple[float, ...]:
-    """How old the doubts are: those that `began` in this run, at a monotonic time by correlation id, by that.
+class DoubtAges:
+    """How old doubts are at least, by clocks that nobody sets: a slot is free once it cannot be rendering."""
 
-    Others, of an earlier run or worker, by the wall clock, which may have been set meanwhile.
-    """
-    return tuple(
-        clocks.monotonic() - began[record.correlation_id]
-        if record.correlation_id in began
-        else clocks.wall() - (record.submitted_at or 0.0)
-        for record in in_doubt
-    )
+    def __init__(self, vendor_now: Callable[[], float | None]) -> None:
+        self._vendor_now = vendor_now
+        self._met: dict[str, float] = {}
+
+    def ages_s(self, in_doubt: Iterable[Record], began: Mapping[str, float]) -> tuple[float, ...]:
+        """Return the age of each: of those that `began` here, at a monotonic time by correlation id, by that.
+
+        Another worker dated the others, by a wall clock of its own. They are as old as the vendor's clock
+        says, and at least as old as this worker has known of them.
+        """
+        now, vendor_now, doubts = clocks.monotonic(), self._vendor_now(), tuple(in_doubt)
+        self._met = {r.correlation_id: self._met.get(r.correlation_id, now) for r in doubts}
+        return tuple(
+            now - began[record.correlation_id]
+            if record.correlation_id in began
+            else max(now - self._met[record.correlation_id], _since_s(record.vendor_sent_at, vendor_now))
+            for record in doubts
+        )
+
+
+def _since_s(at: float | None, now: float | None) -> float:
+    return 0.0 if at is None or now is None else now - at
 
 
 class ChangeBuffer:

@@ -19,7 +19,7 @@ from pipeline import clocks
 from pipeline.client import Api
 from pipeline.client.log_responses import LOG_REQUEST_GAP_S
 from pipeline.client.reachability import learn_time
-from pipeline.cluster.heartbeats import HeartbeatObserver, doubt_ages_s
+from pipeline.cluster.heartbeats import DoubtAges, HeartbeatObserver
 from pipeline.cluster.limits import RemoteConcurrencyLimit, RemoteRateLimit
 from pipeline.cluster.messages import CoordinatorLost, FinalReport, Heartbeat
 from pipeline.cluster.open_ledger import open_ledger
@@ -78,8 +78,7 @@ class ClusterWorker:
         self._leases: dict[str, int] = {}
         self._prices: dict[str, float | None] = {}
         self._lease_until = self._lease_until_wall = 0.0
-        self._stop_reported = False
-        self._revoked = False
+        self._stop_reported = self._revoked = False
         share = config.settings.concurrency // (2 * config.workers)
         self._prefetch_rows = max(2, min(MAX_ROWS, share))
         self._max_rows = 2 * MAX_ROWS + config.settings.concurrency
@@ -107,6 +106,7 @@ class ClusterWorker:
             api = Api(config.base_url, key, timeout_s=timeout_s, may_create=self.may_create, name=name)
             await stack.enter_async_context(api)
             await learn_time(api)
+            self._doubt_ages = DoubtAges(api.vendor_now)
             session = await stack.enter_async_context(open_session())
             store = open_store(config.output)
             stack.push_async_callback(store.aclose)
@@ -207,7 +207,7 @@ class ClusterWorker:
             self._name,
             state.occupied_slots(),
             self._rate_limit.take_poll_stats(state.tracked),
-            doubt_ages_s(map(state.records.__getitem__, state.in_doubt), state.doubt_began),
+            self._doubt_ages.ages_s(map(state.records.__getitem__, state.in_doubt), state.doubt_began),
             permits_wanted=self._permits_wanted(0 if state.paused_until > clocks.monotonic() else due),
             permit_results=tuple(self._concurrency_limit.take_results()),
             rows_wanted=max(0, min(self._prefetch_rows - due, self._max_rows - state.open_count())),

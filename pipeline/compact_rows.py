@@ -8,7 +8,7 @@ their order, equality, `dataclasses.replace` and pickling are what they were.
 from __future__ import annotations
 
 import inspect
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, make_dataclass
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
@@ -107,6 +107,7 @@ class _Layout:
         """Give the class with these slots the fields that have no slot of their own."""
         made.__qualname__, made.__signature__ = original.__qualname__, inspect.signature(original)
         made.compact_layout = self
+        self.make = slot_constructor(made)
         self._setters = [vars(made)[slot].__set__ for slot in self.slots]
         for name, kind in self.derived.items():
             setattr(made, name, _derived_property(name, kind))
@@ -123,15 +124,19 @@ class _Layout:
             values += group
         return values
 
-    def fill(self, row: object, values: list[Any]) -> None:
-        """Give a new row its values, which are in the order of positions."""
+    def kept_of(self, values: list[Any]) -> list[Any]:
+        """Return what the slots keep of values that are in the order of positions."""
         for number, first, second, keep in self._to_keep:
             values[number] = keep(values[number], values[first], values[second])
         kept = values[: len(self.plain)]
         for start, end, defaults in self.spans:
             group = tuple(values[start:end])
             kept.append(defaults if group == defaults else group)
-        for set_slot, value in zip(self._setters, kept, strict=True):
+        return kept
+
+    def fill(self, row: object, values: list[Any]) -> None:
+        """Give a new row its values, which are in the order of positions."""
+        for set_slot, value in zip(self._setters, self.kept_of(values), strict=True):
             set_slot(row, value)
 
 
@@ -166,9 +171,37 @@ def changed(row: _T, changes: Mapping[str, Any]) -> _T:
         if name not in position:
             raise TypeError(f"a {cls.__name__} has no {name}")
         values[position[name]] = value
-    made: _T = object.__new__(cls)
-    layout.fill(made, values)
+    made: _T = layout.make(*layout.kept_of(values))
     return made
+
+
+def row_maker(cls: type[_T], places: Mapping[str, int]) -> Callable[[Sequence[Any]], _T]:
+    """Return what makes a row of a sequence, in half the time of calling the class.
+
+    `places` says where in the sequence each field's value is.
+    """
+    layout: _Layout = getattr(cls, "compact_layout")  # noqa: B009 - `compact` gave it one
+    ordered = itemgetter(*(places[name] for name in layout.position))
+    kept_of, make = layout.kept_of, layout.make
+    return lambda values: make(*kept_of(list(ordered(values))))
+
+
+def slot_constructor(cls: type[_T]) -> Callable[..., _T]:
+    """Return what makes an instance of a frozen dataclass from the values of all its slots, in their order.
+
+    A frozen dataclass sets each of its attributes by a call, which takes most of the time of making it. Here
+    the instance is made as one of a twin, which has the same slots and is not frozen, and is then given its
+    own class: https://docs.python.org/3/reference/datamodel.html#object.__class__
+    """
+    slots: Sequence[str] = getattr(cls, "__slots__")  # noqa: B009 - not every class has them
+    twin: Any = make_dataclass(f"_{cls.__name__}Twin", slots, slots=True, eq=False, repr=False)
+
+    def construct(*values: Any) -> _T:
+        made = twin(*values)
+        made.__class__ = cls
+        return made  # type: ignore[no-any-return]
+
+    return construct
 
 
 def kept_values_of(cls: Any, plain: Mapping[str, Callable[[Any], Any]]) -> Callable[[object], list[Any]]:

@@ -10,6 +10,7 @@ from dataclasses import fields
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from pipeline.compact_rows import row_maker, slot_constructor
 from pipeline.model import Artifact, ExtraFile, Failure, Media, Record, State
 
 if TYPE_CHECKING:
@@ -94,23 +95,32 @@ _NO_ORIGIN: Final = (None,) * len(_ORIGIN_COLUMNS)
 _plain_state_values_of: Final = attrgetter("state._value_", *_PLAIN_FIELDS[_N_JOB_COLUMNS + 1 :])
 _job_values_of: Final = attrgetter(*_PLAIN_FIELDS[:_N_JOB_COLUMNS])
 _content_values_of: Final = attrgetter(*_CONTENT_FIELDS)
-_INTERNED_COLUMNS: Final = tuple(map(_PLAIN_FIELDS.index, ("id", "manifest_image", "prompt", "file_stem")))
-_SHARED_COLUMNS: Final = tuple(
-    map(
-        _PLAIN_FIELDS.index,
-        (
-            "model", "pick", "key_id", "api_url", "request_id",
-            "reserved_usd", "usd_spent", "credits_used", "earlier_usd",
-        ),
-    )
+_INTERNED_FIELDS: Final = ("id", "manifest_image", "prompt", "file_stem")
+_SHARED_FIELDS: Final = (
+    "model", "pick", "key_id", "api_url", "request_id",
+    "reserved_usd", "usd_spent", "credits_used", "earlier_usd",
 )  # fmt: skip
-"""Columns of which most rows have the same values, all together."""
+"""Fields of which most rows have the same values, all together."""
 
-_shared_values_of: Final = itemgetter(*_SHARED_COLUMNS)
+_interned_values_of: Final = itemgetter(*map(_PLAIN_FIELDS.index, _INTERNED_FIELDS))
+_shared_values_of: Final = itemgetter(*map(_PLAIN_FIELDS.index, _SHARED_FIELDS))
 _MAX_SHARED: Final = 10_000
 _place_of: Final = attrgetter("position", "key")
 
 _POSITION, _LINE = map(_PLAIN_FIELDS.index, ("position", "line"))
+_FAILURE_END: Final = len(_PLAIN_FIELDS) + len(_FAILURE_COLUMNS)
+_MEDIA_START: Final = _FAILURE_END + len(_ARTIFACT_COLUMNS)
+_MEDIA_END: Final = _MEDIA_START + len(_MEDIA_COLUMNS)
+_REPLACED_FIELDS: Final = ("position", "state", *_NESTED_FIELDS, *_INTERNED_FIELDS, *_SHARED_FIELDS)
+"""Fields whose values `to_records` puts behind those of the row's columns, in this order."""
+
+_N_COLUMNS: Final = len(JOB_COLUMNS) + len(STATE_COLUMNS)
+_make_record: Final = row_maker(
+    Record,
+    {name: number for number, name in enumerate(_PLAIN_FIELDS)}
+    | {name: number for number, name in enumerate(_REPLACED_FIELDS, _N_COLUMNS)},
+)
+_make_artifact: Final = slot_constructor(Artifact)
 
 _STATE_BY_VALUE: Final = {state.value: state for state in State}
 
@@ -177,45 +187,38 @@ def in_order(records: Iterable[Record]) -> list[Record]:
 def to_records(rows: Iterable[Sequence[Any]]) -> Iterator[Record]:
     """Make records of rows of `JOB_COLUMNS` + `STATE_COLUMNS`; what many rows share is kept once."""
     interned: dict[str, str] = {}
-    intern = interned.setdefault
-    shared: dict[Row, tuple[tuple[int, Any], ...]] = {}
+    shared: dict[Row, Row] = {}
     media: dict[Row, Media | None] = {}
     previous_line = None
-    n_plain, n_failure = len(_PLAIN_FIELDS), len(_PLAIN_FIELDS) + len(_FAILURE_COLUMNS)
-    for row in rows:
-        values = list(row[:n_plain])
-        values[_N_JOB_COLUMNS] = _STATE_BY_VALUE[values[_N_JOB_COLUMNS]]
-        for index in _INTERNED_COLUMNS:
-            values[index] = intern(values[index], values[index])
-        if (known := shared.get(found := _shared_values_of(row))) is None:
-            known = tuple(zip(_SHARED_COLUMNS, found, strict=True))
-            if len(shared) < _MAX_SHARED:
-                shared[found] = known
-        for index, value in known:
-            values[index] = value
-        if values[_POSITION] == previous_line:  # in a file with a row a line, counted from 0 and from 1
-            values[_POSITION] = previous_line
-        previous_line = values[_LINE]
-        values += (_failure(row[n_plain:n_failure]), _artifact(row[n_failure:], media))
-        yield Record(*values)
+    for row in map(tuple, rows):
+        texts = [interned.setdefault(text, text) for text in _interned_values_of(row)]
+        found = _shared_values_of(row)
+        remember = shared.setdefault if len(shared) < _MAX_SHARED else shared.get
+        found = remember(found, found)
+        # In a file with a row a line, counted from 0 and from 1, the place is the number before.
+        position = previous_line if row[_POSITION] == previous_line else row[_POSITION]
+        previous_line = row[_LINE]
+        state = _STATE_BY_VALUE[row[_N_JOB_COLUMNS]]
+        failure, artifact = _failure(row), _artifact(row, media)
+        yield _make_record((*row, position, state, failure, artifact, *texts, *found))
 
 
-def _failure(row: Sequence[Any]) -> Failure | None:
-    code, message, retryable = row
+def _failure(row: Row) -> Failure | None:
+    code, message, retryable = row[len(_PLAIN_FIELDS) : _FAILURE_END]
     return None if code is None else Failure(code, message, bool(retryable))
 
 
-def _artifact(row: Sequence[Any], known_media: dict[Row, Media | None]) -> Artifact | None:
-    path, size_bytes, sha256, poster = row[: len(_ARTIFACT_COLUMNS)]
+def _artifact(row: Row, known_media: dict[Row, Media | None]) -> Artifact | None:
+    path, size_bytes, sha256, poster = row[_FAILURE_END:_MEDIA_START]
     if path is None:
         return None
-    media_row = tuple(row[len(_ARTIFACT_COLUMNS) : -len(_ORIGIN_COLUMNS)])
+    media_row = row[_MEDIA_START:_MEDIA_END]
     if media_row not in known_media:
         known_media[media_row] = _media(media_row)
     media = known_media[media_row]
-    mtime_ns, etag, extra = row[-len(_ORIGIN_COLUMNS) :]
+    mtime_ns, etag, extra = row[_MEDIA_END:]
     files = tuple(ExtraFile(*file) for file in json.loads(extra)) if extra else ()
-    return Artifact(path, size_bytes, sha256, media, poster, mtime_ns, etag or "", files)
+    return _make_artifact(path, size_bytes, sha256, media, poster, mtime_ns, etag or "", files)
 
 
 def _media(row: Sequence[Any]) -> Media | None:

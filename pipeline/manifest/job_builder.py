@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pipeline.compact_rows import slot_constructor
 from pipeline.manifest.identity import canonical_json, fingerprint
 from pipeline.manifest.jobs import JobDraft, check_id, pop_seeds, pop_takes, seed_range, takes_of
 from pipeline.manifest.local_files import LocalFiles, image_as_written, rename_image
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _MAX_BODY_CHARS_TOTAL: Final = 128 * 1024 * 1024
 """How much JSON all bodies together may be; aliases can make a small file ask for terabytes."""
+
+_make_job: Final = slot_constructor(Job)
 
 
 class JobBuilder:
@@ -200,7 +203,7 @@ class JobBuilder:
             model = draft.body["model"]
             line, column = draft.location >> 32, draft.location & 0xFFFFFFFF
             index, image = len(jobs), draft.image
-            row = Job(
+            row = _make_job(
                 row_id, draft.fingerprint, index, model, draft.body, line, column, 1, draft.seeds, image
             )
             if draft.takes == 1:

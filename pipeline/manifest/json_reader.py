@@ -97,7 +97,7 @@ _decode = json.JSONDecoder(
 
 def _parse_fast(line: str, number: int) -> MappingNode | None:
     """Return the row with positions that are found on demand, None when the line needs the careful parser."""
-    if line.count("{") + line.count("[") > MAX_DEPTH or _SURROGATE.search(line):
+    if line.count("{") + line.count("[") > MAX_DEPTH or ("\\u" in line and _SURROGATE.search(line)):
         return None
     try:
         members, end = _decode(line)

@@ -10,15 +10,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.compact_rows import Derived, changed, compact, pack, pack_end, unpack, unpack_end
-from pipeline.model import Failure, Record, State
+from pipeline.compact_rows import (
+    Derived,
+    changed,
+    compact,
+    pack,
+    pack_end,
+    row_maker,
+    slot_constructor,
+    unpack,
+    unpack_end,
+)
+from pipeline.model import Artifact, Failure, Record, State
 from tests.unit.sample_rows import done, failed, row
 
 WORDS = st.text(alphabet='ab"', max_size=4)
 
 
 @compact(
-    ("count", "note"),
+    ("note", "count"),
     derived={
         "body": Derived(("key", "name"), pack, unpack),
         "end": Derived(("key", "name"), pack_end, unpack_end),
@@ -83,6 +93,32 @@ def test_a_row_is_made_as_any_dataclass_is_and_stays_as_it_is() -> None:
     for name in ("key", "note"):
         with pytest.raises(FrozenInstanceError):
             setattr(row, name, "y")
+
+
+@given(VALUES)
+def test_a_row_made_of_a_sequence_is_the_one_that_the_class_makes(
+    values: tuple[str, str, str, str, int, str],
+) -> None:
+    names = [one.name for one in fields(Plain)]
+    make = row_maker(Compact, {name: number for number, name in enumerate(reversed(names), 1)})
+    made, expected = make(("other", *reversed(values))), Compact(*values)
+    assert made == expected
+    assert hash(made) == hash(expected)
+    assert [getattr(made, slot) for slot in ("_body", "_end", "_group_0")] == [
+        getattr(expected, slot) for slot in ("_body", "_end", "_group_0")
+    ]
+
+
+def test_what_is_made_of_its_slots_is_an_instance_like_any_other() -> None:
+    make = slot_constructor(Artifact)
+    expected = Artifact("videos/a.mp4", 1, "0f")
+    made = make(*(getattr(expected, one.name) for one in fields(Artifact)))
+    assert type(made) is Artifact
+    assert (made, hash(made), repr(made)) == (expected, hash(expected), repr(expected))
+    assert pickle.loads(pickle.dumps(made)) == replace(made) == expected  # noqa: S301 - our own
+    assert getsizeof(made) == getsizeof(expected)
+    with pytest.raises(FrozenInstanceError):
+        made.path = "b"  # type: ignore[misc]
 
 
 def test_records_survive_being_sent_to_another_process() -> None:

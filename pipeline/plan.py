@@ -66,6 +66,11 @@ class BatchPlan:
     edited: tuple[tuple[Record, Record], ...]
     removed: tuple[Record, ...]
 
+    @classmethod
+    def empty(cls) -> BatchPlan:
+        """Return the plan of a batch without rows."""
+        return cls((), (), (), {}, (), ())
+
     def with_current(self, changed: Mapping[str, Record]) -> BatchPlan:
         """Return the plan with the records that have `changed` since, by their keys."""
         if not changed:

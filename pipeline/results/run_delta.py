@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pipeline.model import State
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from pipeline.model import Record
+
+
+class RowStart(NamedTuple):
+    """What a run has to know of a row as it found it; by default, of one that was never submitted."""
+
+    state: State = State.PENDING
+    version: int = 0
+    attempts: int = 0
+    usd_spent: float | None = None
+    finished_at: float | None = None
+
+
+NEW_ROW: Final = RowStart()
+_start_of: Final = attrgetter(*RowStart._fields)
+
+
+def not_new(records: Iterable[Record]) -> tuple[Record, ...]:
+    """Return the rows that earlier runs have moved: of the others there is nothing to keep for `between`."""
+    return tuple(record for record in records if _start_of(record) != NEW_ROW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +50,9 @@ class RunDelta:
 
     @classmethod
     def between(cls, initial: Sequence[Record], final: Sequence[Record]) -> RunDelta:
-        """Compare the records that a run began with to those that it left."""
-        before = {record.key: record for record in initial}
-        pairs = [(before.get(record.key, record), record) for record in final]
+        """Compare the records that a run began with to those that it left; what `initial` lacks was new."""
+        before: dict[str, Record | RowStart] = {record.key: record for record in initial}
+        pairs = [(before.get(record.key, NEW_ROW), record) for record in final]
         done = [(old, new) for old, new in pairs if new.state is State.DONE]
         saved = sum(old.state is not State.DONE for old, _ in done)
         return cls(

@@ -207,10 +207,8 @@ class Batch:
         sandbox, paths = self._config.request.sandbox, self._config.paths
         if self._summary is not None:
             records: Sequence[Record] = self._summary.outcome.records
-        elif (current := self._control.records()) is not None:
-            records = current
         elif self._prepared is not None:
-            records = self._prepared.plan.records
+            records = self._prepared.records()
         elif has_batch(paths):
             async with await open_read_only_ledger(paths) as ledger:
                 records = await ledger.load()
@@ -242,9 +240,6 @@ class _ProgramControl:
         if self._engine is not None:
             self._engine.stop("cancelled by the program; the next run goes on", "stopping at once")
             self._engine.cancel()
-
-    def records(self) -> Sequence[Record] | None:
-        return None if self._engine is None else self._engine.records()
 
     @contextmanager
     def running(self, engine: Engine | ClusterDriver) -> Iterator[None]:

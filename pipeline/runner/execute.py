@@ -20,6 +20,7 @@ from pipeline.poll.duration_cache import duration_cache_path, read_duration_cach
 from pipeline.poll.learner import DurationLearner
 from pipeline.poll.poll_rate import AdaptiveRateLimit
 from pipeline.poll.schedule import PollSchedule
+from pipeline.results.run_delta import not_new
 from pipeline.run_context import Dependencies
 from pipeline.run_state import RunOutcome, RunState
 from pipeline.runner.observers import RunObservers, make_hooks, make_results_writer
@@ -67,8 +68,8 @@ async def execute(prepared: PreparedRun, control: RunControl, make_watcher: Make
     `make_watcher` is given the run and the estimate of the time left. Raises `VeobatchError` only for a
     cluster that cannot be joined: what stops a run is in the summary.
     """
-    config, records = prepared.config, prepared.plan.records
-    prepared.batch.run_log.set_initial_records(records)
+    config = prepared.config
+    prepared.batch.run_log.set_initial_records(prepared.plan.records)
     learner = DurationLearner(config.settings.poll_interval)
     manifest, folder, session = prepared.loaded.manifest, config.paths.folder, prepared.api.keyless_session
     delivery = picture_delivery(manifest, config.settings, sandbox=config.request.sandbox)
@@ -79,7 +80,7 @@ async def execute(prepared: PreparedRun, control: RunControl, make_watcher: Make
             report_start(prepared, observers.observer)
             if prepared.batch.epoch is None:
                 dependencies = replace(await _dependencies(prepared, cdn, learner), pictures=pictures)
-                state = RunState.from_records(records, prepared.submittable)
+                state = RunState.from_records(prepared.plan.records, prepared.submittable)
                 engine = Engine(state, dependencies, config.settings, observers.observer)
                 if prepared.submit_error is not None:
                     engine.stop_submitting(prepared.submit_error)
@@ -96,7 +97,9 @@ async def _run_engine(
     engine: Engine | ClusterDriver, observers: RunObservers, prepared: PreparedRun, control: RunControl
 ) -> RunSummary:
     """Run the engine, project the results a last time, and say how it ended."""
-    started, initial_records = clocks.monotonic(), tuple(engine.records())
+    started, initial_records = clocks.monotonic(), not_new(engine.records())
+    left_out = unselected_failures(initial_records, prepared.config.request.selection)
+    prepared.hand_over(engine.records)
     # What `report` offers if this run is killed.
     await observers.remember_run(StopReason.INTERRUPTED)
     try:
@@ -105,7 +108,6 @@ async def _run_engine(
         engine.stop_submitting(error)
     try:
         outcome = await observers.run_engine(engine, control)
-        left_out = unselected_failures(initial_records, prepared.config.request.selection)
         outcome = replace(outcome, unselected=outcome.unselected | left_out)
         signal_exit_code = control.exit_code
         code = signal_exit_code or exit_code(outcome)

@@ -23,7 +23,7 @@ from pipeline.client.reachability import Preflight, check_api
 from pipeline.errors import StopReason, StopRun, UsageError
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State
-from pipeline.plan import make_plan
+from pipeline.plan import BatchPlan, make_plan
 from pipeline.reconcile.origin import origin_notes
 from pipeline.results.receipts import META_NAME as RECEIPTS_META
 from pipeline.runner.config import resolve_settings
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from pipeline.ledger import Ledger
     from pipeline.manifest import ParsedManifest
     from pipeline.model import Record
-    from pipeline.plan import BatchPlan
     from pipeline.runner.config import RunConfig
     from pipeline.runner.open_batch import OpenedBatch
     from pipeline.runner.run_cost_estimate import CostEstimate, PriceTable
@@ -66,7 +65,7 @@ if TYPE_CHECKING:
 FINISHED_STATES: Final = frozenset({State.DONE, State.FAILED})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PreparedRun:
     """A run as it stands before anything is submitted; what is open in it belongs to the caller's stack.
 
@@ -87,6 +86,18 @@ class PreparedRun:
     submittable: frozenset[str] | None
     obstacle: Finding | None = None
     submit_error: StopRun | None = None
+    _current: Callable[[], Sequence[Record]] | None = None
+
+    def hand_over(self, current: Callable[[], Sequence[Record]]) -> None:
+        """Forget the plan, whose rows an engine has now: `current` returns them.
+
+        A batch of new rows would be held twice otherwise, as it was and as it is.
+        """
+        self.plan, self._current = BatchPlan.empty(), current
+
+    def records(self) -> Sequence[Record]:
+        """Return the rows as they stand now."""
+        return self.plan.records if self._current is None else self._current()
 
 
 def rewritten_message(plan: BatchPlan) -> str:

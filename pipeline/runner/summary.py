@@ -33,9 +33,9 @@ _ASKED_EACH_TIME: Final = ("--resubmit-in-doubt", "--begin-anew", "--as-new")
 class RunSummary:
     """The end of a run. `wall_s` is its duration in seconds, `argv` the command's arguments, if it was one.
 
-    `initial_records` are the rows as the run found them, None when that is unknown. `results_not_written`
-    says that CSV or page could not be written at the end, whatever became of the rows. `batch_usd` is what
-    the whole batch is expected to cost.
+    `initial_records` are the rows as the run found them, without those that were new, None when that is
+    unknown. `results_not_written` says that CSV or page could not be written at the end, whatever became of
+    the rows. `batch_usd` is what the whole batch is expected to cost.
     """
 
     argv: Sequence[str]

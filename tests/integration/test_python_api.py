@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from pipeline import Batch, Event, ManifestError, RowChanged, UsageError, run
+from pipeline.model import Record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,6 +86,28 @@ async def test_what_is_stopped_goes_on_and_nothing_is_paid_twice() -> None:
             pass
         results = await batch.results()
     assert [(row.status, row.attempts) for row in results] == [("done", 1)] * 3
+
+
+def count_records() -> int:
+    gc.collect()
+    return sum(type(one) is Record for one in gc.get_objects())
+
+
+async def test_a_row_in_flight_is_in_memory_once(tmp_path: Path) -> None:
+    rows = [{**ROWS[0], "id": f"r{number}"} for number in range(200)]
+    table, before = tmp_path / "output" / "n.sandbox" / "results.csv", count_records()
+    async with Batch(rows, title="n", sandbox=True, sandbox_speed=0.1, concurrency=200) as batch:
+        events, submitted = aiter(batch.run()), set[str]()
+        while len(submitted) < 200:
+            event = await anext(events)
+            if isinstance(event, RowChanged) and event.row.status == "generating":
+                submitted.add(event.row.id)
+        with anyio.fail_after(600):
+            # The writer of the table keeps what it wrote last.
+            while table.read_text(encoding="utf-8").count(",generating,") < 200:  # noqa: ASYNC110
+                await anyio.sleep(0.05)
+        assert {row.status for row in await batch.results()} == {"generating"}
+        assert count_records() - before < 300  # each of 64 submitters holds what it submitted last, too
 
 
 async def test_a_batch_is_run_once_and_inside_of_its_context() -> None:

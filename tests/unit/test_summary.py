@@ -24,6 +24,7 @@ from pipeline.cli.reporting.summary import show_summary, to_text
 from pipeline.errors import ExitCode, StopReason
 from pipeline.model import Failure, Record, State
 from pipeline.results.csv_rows import STATUSES
+from pipeline.results.run_delta import not_new
 from pipeline.results.summary_json import summary_schema
 from pipeline.run_state import RunOutcome
 from pipeline.runner.summary import RunSummary
@@ -376,7 +377,8 @@ def test_a_run_that_had_nothing_to_do_says_so() -> None:
 def test_a_continued_run_says_what_it_did_itself() -> None:
     before = record(State.PENDING, "e", 4)
     after = replace(before, state=State.DONE, version=3, attempts=1, usd_spent=1.2)
-    words = to_text(make_summary(DONE, after, initial_records=(DONE, before)))
+    assert not_new((DONE, before)) == (DONE,)
+    words = to_text(make_summary(DONE, after, initial_records=(DONE,)))
     assert "In this run: 1 submitted, 1 saved. 1 video was saved before." in words
     assert "$2.40 spent ($1.20 in this run)" in words
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import anyio
 import av
 
-from pipeline.cli.app import SWITCH_INTERVAL_S
+from pipeline.cli.app import SWITCH_INTERVAL_S, return_large_blocks
 from pipeline.download.downloader import Downloader, Saved
 from pipeline.download.guarded_session import open_session
 from pipeline.media import preload_decoders
@@ -112,6 +112,7 @@ def run_downloader(urls: list[str], folder: Path, at_once: int, *, media: bool =
     if media:
         preload_decoders()  # the command has loaded them long before the first video is ready
     gc.freeze()
+    return_large_blocks()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     monitor = LoopMonitor()
     with _timed_callbacks(monitor):

@@ -2,6 +2,7 @@
 
     python -m benchmarks.live_in_flight                     1,000 and 100,000 in flight
     python -m benchmarks.live_in_flight --rows 10000
+    python -m benchmarks.live_in_flight --fresh --rows 100000   each submitted to the sandbox, none goes on
 
 The ledger says that an earlier run submitted them all, so that this one continues with all of them in flight
 at once, against a vendor in a process of its own. Polls come at about the same pace whatever the number, so
@@ -14,7 +15,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sqlite3
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.live import (
@@ -25,6 +28,7 @@ from benchmarks.live import (
     veobatch_command,
     wait_for_count,
 )
+from benchmarks.memory import start_sandbox
 from pipeline.ledger import Ledger
 from pipeline.manifest import load
 from pipeline.model import Record, State, Transition
@@ -93,6 +97,39 @@ def measure(rows: int, seconds: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def measure_fresh(rows: int) -> dict[str, Any]:
+    """Submit a new batch to the sandbox; return after how many seconds all of it renders, and memory (MB)."""
+    sandbox, url = start_sandbox(render_s=FAR_S)
+    try:
+        with temp_folder() as folder:
+            began, interval = time.monotonic(), ["--poll-interval", f"{rows / POLLS_PER_S:g}"]
+            command = VeobatchProcess(folder, url, rows, "--concurrency", str(rows), *interval, *WORDS)
+            try:
+                while _in_flight(folder / "output" / "ledger.sqlite3") < rows:
+                    time.sleep(1.0)
+                in_flight_after_s = time.monotonic() - began
+                time.sleep(SETTLED_POLLS / POLLS_PER_S)
+                at_rest, peak = command.resident_mb(), command.samples()[-1].rss_mb
+            finally:
+                command.stop()
+    finally:
+        sandbox.terminate()
+        sandbox.wait()
+    return {"rows": rows, "rss_mb": at_rest, "peak_mb": peak, "in_flight_after_s": in_flight_after_s}
+
+
+def _in_flight(ledger: Path) -> int:
+    """Return how many rows of a ledger render; 0 as long as there is none."""
+    if not ledger.exists():
+        return 0
+    with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as database:
+        counted = "SELECT count(*) FROM veobatch_records WHERE state = 'generating'"
+        try:
+            return int(database.execute(counted).fetchone()[0])
+        except sqlite3.OperationalError:  # its tables are being made
+            return 0
+
+
 def _interval_s(rows: int) -> float:
     """Return an interval with some `POLLS_PER_S`: of many rows the first round lasts longer than we measure.
 
@@ -127,9 +164,11 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 100_000])
     parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--fresh", action="store_true")
     asked = parser.parse_args()
     for rows in asked.rows:
-        print(json.dumps(measure(rows, asked.seconds)), flush=True)
+        seen = measure_fresh(rows) if asked.fresh else measure(rows, asked.seconds)
+        print(json.dumps(seen), flush=True)
 
 
 if __name__ == "__main__":

@@ -104,9 +104,8 @@ def make_plan(
 ) -> BatchPlan:
     """Compare the manifest with the ledger. `existing` is every record of the batch."""
     records = {record.key: record for record in existing}
-    jobs = _as_first_written(jobs, records)
+    present = _as_first_written({job.key: job for job in jobs}, records)
     positions: dict[str, tuple[int, int]] = {}
-    present = {job.key: job for job in jobs}
     for key, record in records.items():
         job = present.get(key)
         # A row that has left the manifest keeps its record, at -1: it may be paid for.
@@ -136,17 +135,15 @@ def make_plan(
     )
 
 
-def _as_first_written(jobs: Sequence[Job], records: Mapping[str, Record]) -> Sequence[Job]:
-    """Return the jobs, those that the ledger knows in another spelling with their identity there."""
+def _as_first_written(jobs: Mapping[str, Job], records: Mapping[str, Record]) -> Mapping[str, Job]:
+    """Return the jobs by key, those that the ledger knows in another spelling with their identity there."""
     found = rekeyed(jobs, records)
     if not found:
         return jobs
-    return [
-        replace(job, id=record.id, fingerprint=record.fingerprint)
-        if (record := found.get(job.key)) is not None
-        else job
-        for job in jobs
-    ]
+    known = {
+        key: replace(jobs[key], id=record.id, fingerprint=record.fingerprint) for key, record in found.items()
+    }
+    return {job.key: job for job in (known.get(key, job) for key, job in jobs.items())}
 
 
 def _new_records(jobs: Sequence[Job], known: Mapping[str, Record], template: str) -> list[Record]:
@@ -196,6 +193,8 @@ def _planned_transition(record: Record, retry: RetrySelection, *, resubmit_in_do
     """Return what a record becomes before anything moves, or None when it stays."""
     resubmits = resubmit_in_doubt and record.position >= 0
     match record.state:
+        case State.DONE | State.READY | State.GENERATING | State.PENDING:  # nearly all, so they come first
+            return None
         case State.SUBMITTING:
             return mark_resubmitted(record) if resubmits else mark_interrupted(record)
         case State.IN_DOUBT:
@@ -204,8 +203,6 @@ def _planned_transition(record: Record, retry: RetrySelection, *, resubmit_in_do
             # What was paid is fetched from wherever it is; a row that left the manifest buys nothing.
             retried = record.position >= 0 or is_fetched_again(record)
             return mark_retried(record) if retried and retry.covers(record) else None
-        case State.PENDING | State.GENERATING | State.READY | State.DONE:
-            return None
         case unreachable:
             assert_never(unreachable)
 

@@ -16,7 +16,7 @@ from pipeline.manifest.fields import BUILT_IN_MODEL, VEO_RULES
 from pipeline.manifest.urls import canonical_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping
 
     from pipeline.model import Job, Record
 
@@ -59,13 +59,12 @@ def canonical_text(text: str) -> str:
     return canonical_url(stripped) if stripped[:4].lower() == "http" else stripped
 
 
-def rekeyed(jobs: Sequence[Job], records: Mapping[str, Record]) -> dict[str, Record]:
+def rekeyed(present: Mapping[str, Job], records: Mapping[str, Record]) -> dict[str, Record]:
     """Return, by the key of a job that `records` does not have, the record of the same row written otherwise.
 
     Ledgers of version 0.1.0 made identities of the text as it stood; those rows are found here, too.
     """
-    present = {job.key for job in jobs}
-    new = present - records.keys()
+    new = present.keys() - records.keys()
     if not new:
         return {}
     found: dict[str, Record] = {}
@@ -76,7 +75,7 @@ def rekeyed(jobs: Sequence[Job], records: Mapping[str, Record]) -> dict[str, Rec
     return found
 
 
-def _vanished(records: Iterable[Record], present: set[str]) -> Iterable[Record]:
+def _vanished(records: Iterable[Record], present: Container[str]) -> Iterable[Record]:
     return (record for record in records if record.key not in present)
 
 

@@ -25,13 +25,16 @@ if TYPE_CHECKING:
     from pipeline.events import Event
     from pipeline.ledger import Ledger
     from pipeline.ledger.totals import Totals
-    from pipeline.model import Record
+    from pipeline.model import Pick, Record
     from pipeline.results.picks import PlacedFile
     from pipeline.storage import OutputStore
 
 MIN_REWRITE_INTERVAL_S: Final = 1.0
 REWRITE_COST_FACTOR: Final = 20.0
-"""A rewrite may take a twentieth of the time, so that a huge batch does not spend its night on its CSV."""
+"""A rewrite may take a twentieth of the time, so that a huge batch does not spend its night on its CSV.
+
+The first one, which makes every row, says nothing of those that follow, which make what has changed.
+"""
 
 LARGE_BATCH_ROWS: Final = 2000
 """From here on the page is prepared while the run goes on."""
@@ -75,15 +78,16 @@ class ResultsWriter:
     async def rewrite_on_change(self, records: Callable[[], Sequence[Record]]) -> None:
         """Rewrite the CSV after changes, until cancelled. A full disk is noticed where videos are saved."""
         await anyio.sleep(self._first_delay_s)
+        is_first, cost_s = True, 0.0
         while True:
-            began = clocks.monotonic()
             if self._dirty:
-                self._dirty = False
+                self._dirty, began = False, clocks.monotonic()
                 await self._try_write_csv(records())
-            cost_s = clocks.monotonic() - began
-            # Creates are on their way by now, and the end of the run waits for the page.
-            await self._prepare_page(records())
+                is_first, cost_s = False, 0.0 if is_first else clocks.monotonic() - began
+                # Creates are on their way by now, and the end of the run waits for the page.
+                await self._prepare_page(records())
             await anyio.sleep(max(MIN_REWRITE_INTERVAL_S, REWRITE_COST_FACTOR * cost_s))
+            cost_s = 0.0
 
     def _load_page(self) -> RowBlocks[str]:
         from pipeline.results import report
@@ -96,7 +100,8 @@ class ResultsWriter:
         if self._page_blocks is None:
             self._page_blocks = await anyio.to_thread.run_sync(self._load_page)
         if len(records) > LARGE_BATCH_ROWS:
-            ended = self._page_blocks.each_ended(csv_rows.visible_records(records))
+            visible = await anyio.to_thread.run_sync(csv_rows.visible_records, records)
+            ended = self._page_blocks.each_ended(visible)
             while await anyio.to_thread.run_sync(next, ended, None) is not None:
                 pass  # a thread for each block: the run may end in between
 
@@ -117,18 +122,19 @@ class ResultsWriter:
 
     async def write_csv(self, records: Sequence[Record]) -> None:
         """Write the CSV. Raises `StoreError`: an output that does not take it takes no video either."""
-        records = await self._with_picks(records)
-        data = await anyio.to_thread.run_sync(self._table.to_bytes, records)
+        picks = await self._picks()
+        data = await anyio.to_thread.run_sync(lambda: self._table.to_bytes(_picked(records, picks)))
         with anyio.CancelScope(shield=True):
             # No fsync: after a power cut the table is made again from the ledger.
             await self._store.write_bytes(CSV_NAME, data, durable=False)
 
-    async def _with_picks(self, records: Sequence[Record]) -> Sequence[Record]:
+    async def _picks(self) -> Mapping[str, Pick] | None:
+        """Return what reviewers say now, None when only the records tell."""
         if self._ledger is None:
-            return records
+            return None
         with contextlib.suppress(LedgerError, StoreError):  # the run itself reports a ledger that is gone
-            return with_picks(records, await self._ledger.picks())
-        return records
+            return await self._ledger.picks()
+        return None
 
     async def _try_write_csv(self, records: Sequence[Record]) -> bool:
         try:
@@ -142,7 +148,7 @@ class ResultsWriter:
         self, records: Sequence[Record], *, next_command: str = "", money: Totals | None = None
     ) -> bool:
         """Write CSV and report as they are now; return whether both are there. `money`: see `summarize`."""
-        records = await self._with_picks(records)
+        records = _picked(records, await self._picks())
         if not await self._try_write_csv(records):
             return False
 
@@ -212,3 +218,7 @@ class ResultsWriter:
                 await self._store.write_bytes(name, page.encode(), durable=False)
                 return name
         raise AssertionError("there is always another name")
+
+
+def _picked(records: Sequence[Record], picks: Mapping[str, Pick] | None) -> Sequence[Record]:
+    return records if picks is None else with_picks(records, picks)

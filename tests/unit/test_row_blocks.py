@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.model import State
-from pipeline.results.csv_rows import CsvTable, csv_bytes
+from pipeline.results import csv_rows
+from pipeline.results.csv_rows import CsvTable, csv_bytes, write_rows
 from pipeline.results.report import page_data, render
 from pipeline.results.row_blocks import BLOCK_ROWS, RowBlocks
-from tests.unit.sample_rows import T0, done, row
+from tests.unit.sample_rows import T0, done, failed, row
 from tests.unit.test_report import payload
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    import pytest
 
     from pipeline.model import Record
 
@@ -72,14 +76,63 @@ def test_blocks_that_will_not_change_are_made_beforehand() -> None:
     assert maker.made == 3
 
 
-def test_the_csv_that_is_kept_up_is_the_one_that_is_written_at_once() -> None:
-    table, rows = CsvTable(), list(ROWS)
-    for index in (3, 1, BLOCK_ROWS, len(rows) - 1):
-        rows[index] = done(index)
-        assert table.to_bytes(rows) == csv_bytes(rows)
-    rows[3] = replace(rows[3], pick="picked")
-    assert table.to_bytes(rows) == csv_bytes(rows)
-    assert table.to_bytes(rows).count(b"\n") == len(rows) + 1
+def in_flight(index: int) -> Record:
+    return row(index, State.GENERATING, generation_id=f"gen-{index}", prompt='Two lines,\n"quoted"\r é ＝')
+
+
+def refused(index: int) -> Record:
+    return failed(index, "no\nsuch, image")
+
+
+CHANGES: dict[str, Callable[[int], Record]] = {
+    "in flight": in_flight,
+    "done": done,
+    "refused": refused,
+    "pending": row,
+    "picked": lambda index: done(index, pick="picked"),
+    "removed, paid": lambda index: in_flight(index).evolve(position=-1),
+}
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.sampled_from([*CHANGES, "drop"]), st.integers(0, 16)), max_size=8),
+        max_size=5,
+    ),
+    st.sampled_from(["pending", "in flight", "done"]),
+    st.booleans(),
+)
+def test_the_csv_that_is_kept_up_is_the_one_that_is_written_at_once(
+    rounds: list[list[tuple[str, int]]], start: str, sandbox: bool
+) -> None:
+    table, rows = CsvTable(sandbox=sandbox), [CHANGES[start](index) for index in range(17)]
+    for changes in [[], *rounds]:
+        for change, index in changes:
+            if change == "drop":
+                del rows[index % len(rows)]
+            else:
+                rows[index % len(rows)] = CHANGES[change](index)
+        text = io.StringIO(newline="")
+        write_rows(rows, text, sandbox=sandbox)
+        with patch("pipeline.results.row_blocks.BLOCK_ROWS", 5):
+            assert table.to_bytes(rows) == text.getvalue().encode()
+        assert csv_bytes(rows, sandbox=sandbox) == text.getvalue().encode()
+
+
+def test_only_the_rows_that_have_changed_are_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    table, rows = CsvTable(), [in_flight(index) for index in range(2 * BLOCK_ROWS)]
+    table.to_bytes(rows)
+    written: list[str] = []
+
+    def write(value: str) -> str:
+        written.append(value)
+        return value
+
+    monkeypatch.setattr(csv_rows, "csv_text", write)
+    for index in (3, BLOCK_ROWS, BLOCK_ROWS + 1):
+        rows[index] = refused(index)
+    assert table.to_bytes(rows).count(b"no\nsuch") == 3
+    assert written.count("google/veo-3.1-i2v-fast") == 3
 
 
 def test_a_large_page_holds_every_row_in_blocks() -> None:

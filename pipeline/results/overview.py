@@ -43,11 +43,15 @@ def headline(totals: Summary, *, live: bool = False) -> tuple[str, str]:
 def figures(totals: Summary, records: Iterable[Record]) -> list[Figure]:
     """Return the numbers at the top of the page, only those that are known."""
     records = list(records)
-    out = [Figure(f"{totals.counts.get(State.DONE, 0):,}", "videos", _whole(records))]
+    return figures_of(totals, batch_size(records), rendering_times(records))
+
+
+def figures_of(totals: Summary, size: str, times: Sequence[float]) -> list[Figure]:
+    """Return `figures` of a batch of that size with these `rendering_times`."""
+    out = [Figure(f"{totals.counts.get(State.DONE, 0):,}", "videos", size)]
     if totals.video_s:
         out.append(Figure(format_duration(totals.video_s), "of footage", format_bytes(totals.saved_bytes)))
     out.append(_money_figure(totals))
-    times = sorted(taken for row in records if (taken := render_duration_s(row)) is not None)
     if times:
         slowest = f"slowest {format_duration(times[-1])}"
         out.append(Figure(format_duration(statistics.median(times)), "median rendering", slowest))
@@ -57,7 +61,12 @@ def figures(totals: Summary, records: Iterable[Record]) -> list[Figure]:
     return out
 
 
-def _whole(records: Sequence[Record]) -> str:
+def rendering_times(records: Iterable[Record]) -> list[float]:
+    """Return how long the renderings took that have ended, in seconds, the shortest first."""
+    return sorted(taken for row in records if (taken := render_duration_s(row)) is not None)
+
+
+def batch_size(records: Sequence[Record]) -> str:
     """Return what there could be: rows, or takes of rows."""
     if not any(take > 1 for take in map(attrgetter("take"), records)):
         return f"of {counted(len(records), 'row')}"

@@ -9,16 +9,20 @@ import re
 import time
 from dataclasses import replace
 from html.parser import HTMLParser
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pipeline.model import Failure, Media, State
 from pipeline.results import overview
 from pipeline.results.failures import IN_DOUBT_MESSAGE, failure_groups
-from pipeline.results.report import axis, charts, page_data, render, render_sections
+from pipeline.results.live.running_sums import RunningSums
+from pipeline.results.report import axis, charts, page_data, render, render_charts, render_sums
 from pipeline.results.totals import summarize
 from tests.unit.sample_rows import T0, done, failed, row
+
+if TYPE_CHECKING:
+    from pipeline.model import Record
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)> \"'&\u2028\u2029 \ud800 {{ 7*7 }}"
 
@@ -269,17 +273,24 @@ def test_ticks_are_round_and_few() -> None:
         assert 2 <= len(axis.ticks_between(0, length)) <= 10
 
 
+def live_sums(rows: list[Record]) -> dict[str, str]:
+    sums = RunningSums({row.key: row for row in rows})
+    return render_sums(totals := sums.summary(), sums.figures(totals), sums.troubled())
+
+
 def test_the_parts_of_a_live_page_are_those_of_the_page() -> None:
     rows = [done(0), failed(1)]
     html = page(rows, live=True)
-    assert all(part.strip() in html for part in render_sections(rows).values())
+    sections = {**live_sums(rows), **render_charts(rows)}
+    assert sections.keys() == {"top", "failures", "charts"}
+    assert all(part.strip() in html for part in sections.values())
 
 
 def test_outstanding_create_is_not_in_doubt_during_run() -> None:
     sending = row(0, State.SUBMITTING)
     assert "1 is in doubt" in page([sending])
     assert "1 is not submitted yet" in page([sending], live=True)
-    assert "1 is not submitted yet" in render_sections([sending])["top"]
+    assert "1 is not submitted yet" in live_sums([sending])["top"]
 
 
 def test_media_warnings_reach_the_page() -> None:

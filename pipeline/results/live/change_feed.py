@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import clocks
 from pipeline.events import Event, Topic
+from pipeline.results.live.running_sums import RunningSums
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,6 +28,7 @@ class ChangeFeed:
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self._records = {record.key: record for record in records}
+        self.sums = RunningSums(self._records)
         self._last_change_no: dict[str, int] = {}
         self._change_count = 0
         self._instance_id = clocks.token_hex(4)
@@ -52,7 +54,8 @@ class ChangeFeed:
 
     def _record_change(self, after: Record) -> None:
         self._change_count += 1
-        self._records[after.key] = after
+        before, self._records[after.key] = self._records.get(after.key), after
+        self.sums.replace(before, after)
         self._last_change_no.pop(after.key, None)
         self._last_change_no[after.key] = self._change_count
 

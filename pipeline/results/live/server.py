@@ -19,6 +19,7 @@ from pipeline.results import overview, report
 from pipeline.results.csv_rows import csv_bytes
 from pipeline.results.live.access import BindAddress, is_allowed_host, token_matches
 from pipeline.results.live.media import serve_media
+from pipeline.results.live.sections import LiveSections
 from pipeline.results.report import page_data
 
 if TYPE_CHECKING:
@@ -36,9 +37,6 @@ _MIN_UPDATE_INTERVAL_S: Final = 0.5
 _KEEPALIVE_S: Final = 10.0
 _LAST_REQUESTS_GRACE_S: Final = 2.0
 """How long to stay for the pages that are open, which fetch the last posters only now."""
-
-_RENDER_INTERVAL_FACTOR: Final = 10.0
-"""Drawing the sections anew may take a tenth of the time, so that a huge batch is not slowed by its page."""
 
 _SECURITY_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -79,10 +77,7 @@ class LivePage:
         self._eta = eta
         self._sandbox = sandbox
         self._reviews = reviews
-        self._rendered_sections: tuple[str, dict[str, str]] = ("", {})
-        self._rendered_at = 0.0
-        self._render_s = 0.0
-        self._render_lock = asyncio.Lock()
+        self._sections = LiveSections(feed, sandbox=sandbox)
         self._listener_count = 0
         self.url = ""
 
@@ -216,7 +211,7 @@ class LivePage:
             cursor = new_cursor
             if changed:
                 await response.write(_sse_event("rows", page_data.page_rows(changed), new_cursor))
-            sections = await self._current_sections(force=closed)
+            sections = await self._sections.current(force=closed)
             changed_sections = {
                 name: html for name, html in sections.items() if sent_sections.get(name) != html
             }
@@ -227,25 +222,9 @@ class LivePage:
                 await response.write(_sse_event("ended", "ended"))
                 return
             await response.write(_sse_event("pulse", self._status_text()))
-            is_stale = self._rendered_sections[0] != self._feed.cursor
-            await self._feed.wait_changed(_MIN_UPDATE_INTERVAL_S if is_stale else _KEEPALIVE_S)
+            idle_s = _KEEPALIVE_S if self._sections.are_current() else _MIN_UPDATE_INTERVAL_S
+            await self._feed.wait_changed(idle_s)
             await asyncio.sleep(0 if self._feed.closed else _MIN_UPDATE_INTERVAL_S)
-
-    async def _current_sections(self, *, force: bool) -> dict[str, str]:
-        """Return the sections, drawn once for all listeners and not more often than they are worth."""
-        async with self._render_lock:
-            cursor = self._feed.cursor
-            rendered_cursor, sections = self._rendered_sections
-            due = force or clocks.monotonic() - self._rendered_at >= _RENDER_INTERVAL_FACTOR * self._render_s
-            if rendered_cursor == cursor or not due:
-                return sections
-            started = clocks.monotonic()
-            sections = await asyncio.to_thread(
-                report.render_sections, self._feed.records(), sandbox=self._sandbox
-            )
-            self._rendered_sections, self._rendered_at = (cursor, sections), clocks.monotonic()
-            self._render_s = self._rendered_at - started
-            return sections
 
     def _status_text(self) -> str:
         left_s = self._eta() if self._eta is not None else None

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from pipeline.ledger.totals import Totals
     from pipeline.model import Record
     from pipeline.results.row_blocks import RowBlocks
+    from pipeline.results.totals import Summary
 
-__all__ = ["page_records", "render", "render_sections"]
+__all__ = ["page_records", "render", "render_charts", "render_sums"]
 
 SECTIONS: Final = ("top", "failures", "charts")
 """The sections that a live page replaces whole; each has a template of its own."""
@@ -82,10 +83,17 @@ def load_templates() -> None:
         _template(f"{name}.html")
 
 
-def render_sections(records: Sequence[Record], *, live: bool = True, sandbox: bool = False) -> dict[str, str]:
-    """Return the HTML of the sections that change while a run goes on, by their names in `SECTIONS`."""
-    context = _template_context(page_records(records, live=live), live, sandbox)
-    return {name: _template(f"{name}.html").render(**context) for name in SECTIONS}
+def render_sums(
+    totals: Summary, figures: Sequence[overview.Figure], troubled: Sequence[Record], *, live: bool = True
+) -> dict[str, str]:
+    """Return the HTML of the sums, by their sections' names; `troubled` has every row that went wrong."""
+    context = _sums_context(totals, figures, troubled, live=live)
+    return {name: _template(f"{name}.html").render(**context) for name in ("top", "failures")}
+
+
+def render_charts(records: Sequence[Record], *, live: bool = True) -> dict[str, str]:
+    """Return the HTML of the charts, by their section's name."""
+    return {"charts": _template("charts.html").render(**_charts_context(page_records(records, live=live)))}
 
 
 def page_records(records: Sequence[Record], *, live: bool = False) -> list[Record]:
@@ -101,16 +109,26 @@ def _template_context(
     rows: Sequence[Record], live: bool, sandbox: bool, money: Totals | None = None
 ) -> dict[str, object]:
     totals = summarize(rows, sandbox=sandbox, money=money)
-    groups = failure_groups(rows)
+    sums = _sums_context(totals, overview.figures(totals, rows), rows, live=live)
+    return {"live": live, "sandbox": sandbox, **sums, **_charts_context(rows)}
+
+
+def _sums_context(
+    totals: Summary, figures: Sequence[overview.Figure], troubled: Sequence[Record], *, live: bool
+) -> dict[str, object]:
+    groups = failure_groups(troubled)
     return {
-        "live": live,
-        "sandbox": sandbox,
         "totals": totals,
         "headline": overview.headline(totals, live=live),
-        "figures": overview.figures(totals, rows),
+        "figures": figures,
         "shares": overview.status_shares(totals),
         "failures": groups[: overview.MAX_FAILURE_GROUPS],
         "more_failures": len(groups) - overview.MAX_FAILURE_GROUPS,
+    }
+
+
+def _charts_context(rows: Sequence[Record]) -> dict[str, object]:
+    return {
         "timeline": charts.timeline(rows),
         "distribution": charts.distribution(rows),
         "width": axis.WIDTH,

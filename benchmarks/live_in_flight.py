@@ -6,8 +6,9 @@
 
 The ledger says that an earlier run submitted them all, so that this one continues with all of them in flight
 at once, against a vendor in a process of its own. Polls come at about the same pace whatever the number, so
-that the CPU of one can be compared. First none ends, then every tenth has, and the CSV has to keep up.
-Prints one line of JSON a size.
+that the CPU of one can be compared. First none ends, then every tenth has. A second process shows the same
+on a terminal and a page: how long they and the CSV stand still while the videos come in. Prints one line of
+JSON a size.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import asyncio
 import json
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.live import (
@@ -28,6 +29,7 @@ from benchmarks.live import (
     veobatch_command,
     wait_for_count,
 )
+from benchmarks.live_cadence import WatchedProcess
 from benchmarks.memory import start_sandbox
 from pipeline.ledger import Ledger
 from pipeline.manifest import load
@@ -74,25 +76,24 @@ def _steps(record: Record, now: float) -> Iterator[Transition]:
 
 
 def measure(rows: int, seconds: float) -> dict[str, Any]:
-    """Continue such a batch for `seconds`, twice; return its memory (MB), CPU a poll and pace."""
-    with temp_folder() as folder, run_server("live_minimal_server", "0") as server:
-        veobatch_command(folder, server.url, rows)
-        submitted_at, csv = time.time(), folder / "output" / "results.csv"
-        asyncio.run(submit_rows(folder / "manifest.jsonl", folder / "output", submitted_at))
-        interval = ["--concurrency", str(rows), "--poll-interval", f"{_interval_s(rows):g}"]
-        command = VeobatchProcess(folder, server.url, rows, *interval, *WORDS)
+    """Continue such a batch for `seconds`, twice; return its memory (MB), CPU a poll and what people see."""
+    return {"rows": rows, **_measure_cost(rows, seconds), "still": measure_cadence(rows, 2.0 * seconds)}
+
+
+def _measure_cost(rows: int, seconds: float) -> dict[str, float]:
+    with _batch(rows) as (folder, server, submitted_at):
+        command = VeobatchProcess(folder, server.url, rows, *_words(rows))
         try:
             wait_for_count(server, "polls", SETTLED_POLLS)
-            quiet = _window(server, command, csv, seconds)
+            quiet = _window(server, command, seconds)
             server.stats(f"+{FAR_S - (time.time() - submitted_at)}")
-            busy = _window(server, command, csv, seconds)
+            busy = _window(server, command, seconds)
             at_rest, peak = command.resident_mb(), command.samples()[-1].rss_mb
         finally:
             command.stop()
     return {
-        "rows": rows, "rss_mb": at_rest, "peak_mb": peak,
-        "cpu_us_a_poll": 1e6 * quiet["cpu_s"] / quiet["polls"],
-        "polls_per_s": quiet["polls"] / quiet["wall_s"], "csv_every_s": busy["csv_every_s"],
+        "rss_mb": at_rest, "peak_mb": peak, "cpu_us_a_poll": 1e6 * quiet["cpu_s"] / quiet["polls"],
+        "polls_per_s": quiet["polls"] / quiet["wall_s"],
         "videos": busy["videos"], "cpu_share": busy["cpu_s"] / busy["wall_s"],
     }  # fmt: skip
 
@@ -130,6 +131,36 @@ def _in_flight(ledger: Path) -> int:
             return 0
 
 
+def measure_cadence(rows: int, seconds: float) -> dict[str, dict[str, float]]:
+    """Return how long the terminal, the page and the CSV stood still while videos came in."""
+    with (
+        _batch(rows) as (folder, server, submitted_at),
+        WatchedProcess(folder, server.url, rows, *_words(rows)) as shown,
+    ):
+        wait_for_count(server, "polls", SETTLED_POLLS)
+        server.stats(f"+{FAR_S - (time.time() - submitted_at)}")
+        began = time.time()
+        wait_for_count(server, "videos", 1)
+        start = time.time()
+        while time.time() < began + seconds and server.stats()["videos"] < rows // 10:
+            time.sleep(0.2)
+        return shown.gaps(start, time.time())
+
+
+@contextmanager
+def _batch(rows: int) -> Iterator[tuple[Path, BenchmarkServer, float]]:
+    """Make a batch in flight; yield its folder, the vendor and when it was submitted."""
+    with temp_folder() as folder, run_server("live_minimal_server", "0") as server:
+        veobatch_command(folder, server.url, rows)
+        submitted_at = time.time()
+        asyncio.run(submit_rows(folder / "manifest.jsonl", folder / "output", submitted_at))
+        yield folder, server, submitted_at
+
+
+def _words(rows: int) -> list[str]:
+    return ["--concurrency", str(rows), "--poll-interval", f"{_interval_s(rows):g}", *WORDS]
+
+
 def _interval_s(rows: int) -> float:
     """Return an interval with some `POLLS_PER_S`: of many rows the first round lasts longer than we measure.
 
@@ -138,24 +169,14 @@ def _interval_s(rows: int) -> float:
     return rows / POLLS_PER_S if rows > 20_000 else rows / POLLS_PER_S / 5.3
 
 
-def _window(server: BenchmarkServer, command: VeobatchProcess, csv: Path, seconds: float) -> dict[str, float]:
+def _window(server: BenchmarkServer, command: VeobatchProcess, seconds: float) -> dict[str, float]:
     began = server.stats()
-    written = _count_writes(csv, seconds)
+    time.sleep(seconds)
     ended = server.stats()
     time.sleep(0.2)
     spent = {name: ended[name] - began[name] for name in ("polls", "videos")}
     wall_s, cpu_s = ended["now"] - began["now"], command.cpu_between(began["now"], ended["now"])
-    return {**spent, "wall_s": wall_s, "cpu_s": cpu_s, "csv_every_s": seconds / max(1, written)}
-
-
-def _count_writes(path: Path, seconds: float) -> int:
-    """Return how often a file was replaced within `seconds`."""
-    end, seen, count = time.monotonic() + seconds, path.stat().st_mtime, 0
-    while time.monotonic() < end:
-        time.sleep(0.2)
-        if (now := path.stat().st_mtime) != seen:
-            seen, count = now, count + 1
-    return count
+    return {**spent, "wall_s": wall_s, "cpu_s": cpu_s}
 
 
 def main() -> None:

@@ -220,9 +220,18 @@ def many(found: Measurements) -> str:
 
 
 def flight(found: Measurements) -> str:
-    names = ("cpu_us_a_poll", "polls_per_s", "rss_mb", "peak_mb", "csv_every_s")
+    names = ("cpu_us_a_poll", "polls_per_s", "rss_mb", "peak_mb")
     rows = [[f"{one['rows']:,}", *(f"{one[name]:.1f}" for name in names)] for one in found["flights"]]
-    return table(["in flight", "CPU us a poll", "polls/s", "MB", "peak MB", "a CSV each, s"], rows)
+    shown = list(found["flights"][0]["still"])
+    still = [
+        [name, *(f"{gap['median_s']:.1f} ({gap['max_s']:.1f})" for gap in gaps)]
+        for name, *gaps in zip(
+            shown, *([one["still"][name] for name in shown] for one in found["flights"]), strict=True
+        )
+    ]
+    head = ["stood still for, s (at most)", *(f"{one['rows']:,} in flight" for one in found["flights"])]
+    costs = table(["in flight", "CPU us a poll", "polls/s", "MB", "peak MB"], rows)
+    return f"{costs}\n\n{table(head, still)}"
 
 
 def again(found: Measurements) -> str:

@@ -138,6 +138,18 @@ FIGURES: Final = (
         lambda found: f"{found['flights'][-1]['rss_mb']:.0f} MB",
     ),
     Figure(
+        "flight",
+        "what people see stands still, 100,000 in flight",
+        "5 s",
+        "1",
+        lambda found: max(gap["median_s"] for gap in found["flights"][-1]["still"].values()) / 5.0,
+        lambda found: ", ".join(
+            f"{name.split()[-1]} {gap['median_s']:.1f} s"
+            for name, gap in found["flights"][-1]["still"].items()
+        ),
+        limit=True,
+    ),
+    Figure(
         "again",
         "bytes read by a finished batch, run again",
         "the bytes of its clips",

@@ -12,6 +12,7 @@ from PIL import Image
 from benchmarks import (
     check,
     clients,
+    live_cadence,
     live_limit,
     live_makespan,
     live_polls,
@@ -145,3 +146,18 @@ def test_pictures_of_a_benchmark_differ_in_their_bytes_and_can_be_read(kind: str
         with Image.open(path) as image:
             image.load()
             assert image.getexif()[0x0112] == pictures.TURNED
+
+
+@pytest.mark.parametrize(
+    ("times", "median", "longest"),
+    [
+        ([], 10.0, 10.0),
+        ([1.0, 99.0], 10.0, 10.0),  # before and after
+        ([11.0, 12.0, 13.0], 1.0, 7.0),
+        ([18.0, 18.5, 19.0, 20.0], 0.75, 8.0),
+    ],
+)
+def test_what_never_changes_has_stood_still_all_the_time(
+    times: list[float], median: float, longest: float
+) -> None:
+    assert live_cadence.gaps(times, 10.0, 20.0) == {"median_s": median, "max_s": longest}

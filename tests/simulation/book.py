@@ -99,7 +99,8 @@ class Book:
         """The intent of a create is on the disk before its first byte leaves, and no id is used twice."""
         key = self.key_of.get(correlation)
         record = self.records.get(key or "")
-        # A second process in the same folder takes what the first has in flight for interrupted.
+        # A second process in the same folder takes what the first has in flight for interrupted: it waits for
+        # the log to show that intent, or to prove that it never left.
         states = {State.SUBMITTING, State.IN_DOUBT} if self.has_rivals() else {State.SUBMITTING}
         if record is None or record.correlation_id != correlation or record.state not in states:
             state = record.state if record else "unknown"

@@ -241,6 +241,11 @@ class Ray:
             after_s = 900.0 * self.random.random() if lingers else 3.0 * self.random.random()
             self.later(after_s, lambda actor=actor: self._end(actor))  # type: ignore[misc]
 
+    def is_orphaned(self, process: Process) -> bool:
+        """Whether a process goes on although the driver that started it is gone."""
+        running = self.world.processes
+        return any(actor.process is process and actor.owner not in running for actor in self.actors)
+
     def _end(self, actor: Actor | WorkerHandle) -> None:
         if actor.process is not None and actor.process.alive:
             self.world.kill(actor.process)

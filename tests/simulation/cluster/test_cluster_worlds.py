@@ -53,5 +53,11 @@ def test_every_kind_of_a_clusters_faults_is_chosen_by_some_seed() -> None:
     assert chosen == {(point, kind) for point, kinds in CLUSTER_FAULTS.items() for kind in kinds}
 
 
+def test_the_next_run_takes_for_doubtful_what_a_dead_drivers_worker_is_about_to_send() -> None:
+    """Its worker has its intent in the ledger and a lease by its own clock; Ray ends it seconds later."""
+    focus = (("life", "driver killed"), ("life", "coordinator killed"), ("step", "killed"))
+    assert simulate(51000890, cluster=True, focus=focus).violation is None
+
+
 def test_some_seeds_are_clusters() -> None:
     assert 10 < sum(map(is_cluster_seed, range(100))) < 50

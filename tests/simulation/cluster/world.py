@@ -35,6 +35,7 @@ class ClusterBook(Book):
     _NEW_STEPS: Final = (
         "SELECT rowid, key, version, after FROM veobatch_transitions WHERE rowid > ? ORDER BY rowid"
     )
+    world: ClusterWorld
     _seen = 0
     _database: sqlite3.Connection | None = None
 
@@ -76,8 +77,8 @@ class ClusterBook(Book):
         return list(rows.to_records(database.execute(translate(sql), ("default", *key)).fetchall()))
 
     def has_rivals(self) -> bool:
-        """Workers of a dead driver may be about to send what they have written down."""
-        return any(fault.point == "orphans" for fault in self.world.chance.struck)
+        """A worker of a dead driver may be about to send what it has written down, until Ray ends it."""
+        return self.world.ray.is_orphaned(scheduler.running())
 
     def check_nothing_left(self) -> None:
         """Learn first which rows have left the manifest: that is no step."""

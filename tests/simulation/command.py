@@ -188,6 +188,7 @@ async def _run_engine(process: Process, opened: Opened, guard: SignalGuard) -> t
         engine.stop_submitting(error)
     async with anyio.create_task_group() as tasks:
         if process.world.chance.stream(f"table {process.number}").random() < REWRITING_SHARE:
+            process.world.rewrites_table = True
             tasks.start_soon(results.rewrite_on_change, engine.records)
         with guard.running(engine):
             outcome = await engine.run()

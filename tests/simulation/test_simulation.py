@@ -16,7 +16,7 @@ from tests.simulation.mutant_list import MUTANTS
 from tests.simulation.mutants import applied
 from tests.simulation.shrink import shrink
 from tests.simulation.simulate import replay, simulate
-from tests.simulation.world import choose_options, choose_pace
+from tests.simulation.world import World, choose_options, choose_pace
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,6 +93,14 @@ def test_what_no_source_settles_is_the_users_to_decide(seed: int) -> None:
     assert simulate(seed).violation is None
 
 
+def test_a_run_that_is_refused_for_a_day_and_looks_each_second_goes_in_no_circles() -> None:
+    world = World(Chance(1))
+    least, world.now, world.refused_s = world.max_steps(), 2 * 86_400.0, 86_400.0
+    assert world.max_steps() == least
+    world.rewrites_table = True
+    assert world.max_steps() == least + 3 * 86_400
+
+
 def test_no_world_has_a_log_that_stops_and_no_charges() -> None:
     """Nothing could tell such a log from a create that was never accepted."""
     chances = [Chance(seed) for seed in range(200)]
@@ -107,8 +115,6 @@ def test_no_world_has_a_log_that_stops_and_no_charges() -> None:
 
 def test_the_shrinker_drops_what_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rule that a kill breaks, and nothing else does, is left with the kill."""
-    from tests.simulation.world import World
-
     kill = World.kill
 
     def kill_and_tell(self: World, process: object) -> None:

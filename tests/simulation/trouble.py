@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MAX_RUNS_AT_ONCE: Final = 4
 """A user who starts a fifth run of one folder is not simulated: a hundred were, and polled in circles."""
 
+MAX_RUNS: Final = 200
+"""Nor is one who starts a run after the other: 2,000 of a used-up budget took a gigabyte."""
+
 LARGE_PACES_S: Final = (60.0, 15.0, 5.0)
 """In a large world things happen as often for each of its rows as in a small one."""
 
@@ -117,7 +120,8 @@ class Trouble:
         )
 
     async def _second_process(self) -> None:
-        self.world.start(functools.partial(self.world.command, request=self.user.request()))
+        if self.world.runs < MAX_RUNS:
+            self.world.start(functools.partial(self.world.command, request=self.user.request()))
 
     async def _for_a_while(self, thing: object, flag: str, longest_s: float = 2000.0) -> None:
         setattr(thing, flag, True)
@@ -139,7 +143,9 @@ class Trouble:
         await self._for_a_while(self.world.vendor, "withdrawn")
 
     async def _flood_of_refusals(self) -> None:
+        began = self.world.now
         await self._for_a_while(self.world.vendor, "flooded", 300.0)
+        self.world.refused_s += self.world.now - began
 
     async def _log_stands_still(self) -> None:
         self.world.vendor.log_stands_since = self.world.now

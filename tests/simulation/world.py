@@ -30,6 +30,9 @@ STEPS_AT_ONCE: Final = 1 << 30
 MAX_STEPS: Final = 60_000
 MAX_STEPS_A_ROW: Final = 3_000
 """A world that takes more is running in circles: 15,000 were seen for ten rows, 30,000 for thirty."""
+REWRITING_STEPS_A_S: Final = 3
+"""A run that rewrites its table looks each second whether that is due: two steps a second were seen. Only a
+vendor who refuses everything makes it last: one that lasts by itself may still be going in circles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,9 @@ class World:
         self.users_files: dict[str, bytes] = {}
         self.violation: Violation | None = None
         self.forgetful = False
-        self.lock_was_lost = self.power_was_cut = False
+        self.lock_was_lost = self.power_was_cut = self.rewrites_table = False
         self.runs = 0
+        self.refused_s = 0.0
         self.steps = self._steps_allowed = 0
         self.options = options or self.choose_options()
         self.machine = Machine(self)
@@ -84,7 +88,8 @@ class World:
         return choose_options(self.chance)
 
     def max_steps(self) -> int:
-        return MAX_STEPS + MAX_STEPS_A_ROW * self.options.rows
+        rewriting = round(REWRITING_STEPS_A_S * self.refused_s) if self.rewrites_table else 0
+        return MAX_STEPS + MAX_STEPS_A_ROW * self.options.rows + rewriting
 
     def make_trouble(self, user: User) -> Trouble:
         return Trouble(self, user)
@@ -207,7 +212,7 @@ class World:
             self._finish(process, process.main)
 
     def _allow_steps(self) -> None:
-        self._steps_allowed = self.max_steps()  # it grows with time alone
+        self._steps_allowed = self.max_steps()  # it only grows
         if self.steps > self._steps_allowed:
             self.violated("the run goes in circles", f"{self.steps} steps")
 

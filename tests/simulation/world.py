@@ -276,7 +276,8 @@ def choose_large(chance: Chance) -> int:
 def choose_pace(chance: Chance, options: Options) -> Pace:
     """Return a vendor whose renderings and log are as fast as `reconcile_after` allows for."""
     rng = chance.stream("pace")
-    longest_s = rng.choice((15.0, 15.0, 60.0, 0.6 * options.reconcile_after))
+    slowest_s = 0.6 * options.reconcile_after
+    longest_s = min(rng.choice((15.0, 15.0, 60.0, slowest_s)), slowest_s)
     pace = Pace(
         shortest_s=5.0,
         longest_s=longest_s,

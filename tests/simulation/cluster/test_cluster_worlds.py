@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 from tests.simulation.chance import CLUSTER_FAULTS, Chance, is_cluster_seed
+from tests.simulation.cluster.world import ClusterWorld
 from tests.simulation.simulate import Result, simulate
+from tests.simulation.world import World
 
 ROOT = Path(__file__).parents[3]
 STORY_SEED = 20
@@ -57,6 +59,15 @@ def test_the_next_run_takes_for_doubtful_what_a_dead_drivers_worker_is_about_to_
     """Its worker has its intent in the ledger and a lease by its own clock; Ray ends it seconds later."""
     focus = (("life", "driver killed"), ("life", "coordinator killed"), ("step", "killed"))
     assert simulate(51000890, cluster=True, focus=focus).violation is None
+
+
+def test_a_log_shows_each_create_within_the_time_that_the_user_waits_for_it() -> None:
+    """Where it takes longer, what was accepted is taken for refused, and bought again."""
+    for seed in range(300):
+        for kind in (World, ClusterWorld):
+            world = kind(Chance(seed, is_cluster=kind is ClusterWorld))
+            pace = world.vendor.pace
+            assert pace.longest_s + pace.log_lag_s < world.options.reconcile_after
 
 
 def test_some_seeds_are_clusters() -> None:

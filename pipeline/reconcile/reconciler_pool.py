@@ -9,8 +9,8 @@ from pipeline.client import key_id
 from pipeline.errors import Conflict, StopReason
 from pipeline.events import Level, Topic
 from pipeline.model import State
+from pipeline.reconcile.end_of_run import EndOfRunWait
 from pipeline.reconcile.in_doubt import describe, judge_unknown_generation, mark_explained, settled_message
-from pipeline.reconcile.in_doubt_wait import EndOfRunWait
 from pipeline.reconcile.reconciler import Reconciler
 
 if TYPE_CHECKING:

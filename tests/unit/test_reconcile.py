@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pipeline.client import LogPage, LogRow, StatusError
 from pipeline.model import Failure, Record, State
 from pipeline.plan import GENERATION_UNKNOWN, RetrySelection, make_plan
+from pipeline.reconcile.end_of_run import EndOfRunWait
 from pipeline.reconcile.evidence import Evidence, Missing, Premise
 from pipeline.reconcile.in_doubt import (
     AbsenceTimer,
@@ -33,7 +34,6 @@ from pipeline.reconcile.in_doubt import (
     submission_of,
     witness_of,
 )
-from pipeline.reconcile.in_doubt_wait import EndOfRunWait
 from pipeline.reconcile.log_windows import DAY_S, MAX_WINDOW_S, plan_windows
 from pipeline.reconcile.origin import origin_notes
 from pipeline.reconcile.request_log import OVERLAP_ROWS, LogPass, fetch_log, fetch_whole_log

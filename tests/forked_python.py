@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 _LENGTH_BYTES = 8
+_PID_BYTES = 32
+"""Always as many: behind it comes the exit code of a process that has ended before its pid was read."""
+
 _lock = threading.Lock()
 
 
@@ -110,7 +113,7 @@ def _fork(
         server = _server()
         socket.send_fds(server, [len(request).to_bytes(_LENGTH_BYTES)], [theirs.fileno(), out, err])
         server.sendall(request)
-        pid = int(ours.recv(32))
+        pid = int(ours.recv(_PID_BYTES, socket.MSG_WAITALL))
     ours.setblocking(False)
     return ours, pid
 
@@ -171,7 +174,7 @@ def _become(status: int, out: int, err: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.close(out)
     os.close(err)
-    os.write(status, str(pid).encode())
+    os.write(status, str(pid).ljust(_PID_BYTES).encode())
     _, code = os.waitpid(pid, 0)
     os.write(status, str(os.waitstatus_to_exitcode(code)).encode())
     os._exit(0)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pipeline.ledger import Ledger
     from pipeline.model import Record
 
-WRITE_INTERVAL_S: Final = 1.0
 RECALL_NAME: Final = "recall"
 UNKNOWN_BEGIN_S: Final = 90 * 86_400.0
 """How far back the log is read for a batch whose beginning was not noted."""
@@ -50,28 +49,26 @@ def read_memory(identity: str) -> Memory | None:
 
 
 class LedgerMemory:
-    """Observes a run and saves, at most a second late, how far its ledger has come."""
+    """Observes a run and saves how far its ledger has come, with each submission."""
 
     def __init__(self, api: Api, identity: str, runs: int, records: Sequence[Record]) -> None:
         self._api, self._identity, self._runs = api, identity, runs
         self._submissions = sum(record.submission_no for record in records)
         before = read_memory(identity)
         self._key_ids = {key_id(api.key.secret, identity), *(before.key_ids if before is not None else ())}
-        self._written_at = 0.0
         self.save()
 
     def on_transition(self, before: Record, after: Record) -> None:
         if after.submission_no > before.submission_no:
             self._submissions += after.submission_no - before.submission_no
-            if clocks.monotonic() - self._written_at >= WRITE_INTERVAL_S:
-                self.save()
+            # Each at once: a submission that is not noted here, and that a backup forgets, is bought again.
+            self.save()
 
     def on_event(self, event: Event) -> None:
         """Events tell nothing of the ledger."""
 
     def save(self) -> None:
         """Write down how far the ledger has come."""
-        self._written_at = clocks.monotonic()
         # Unknown is 0, and never this machine's clock: by a wrong one, waiting would end too soon or never.
         at = self._api.vendor_now() or 0.0
         value = {

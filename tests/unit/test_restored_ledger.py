@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.batch.ledger_memory import Recall
+from pipeline.batch import ledger_memory
+from pipeline.batch.ledger_memory import LedgerMemory, Recall, read_memory
 from pipeline.client import LogRow
 from pipeline.model import Record, State
 from pipeline.reconcile.restored_ledger import Memory, match_forgotten, may_have_forgotten
 from pipeline.submit.create import correlation_id
 from tests.unit.samples import record
 from tests.unit.vendor_history import iso
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 IDENTITY = "cafe"
 SENT_AT = 1_800_000_000.0
@@ -94,3 +100,15 @@ def test_a_log_that_was_read_too_soon_is_read_again_with_its_key() -> None:
     later = soon.after_reading("b", memory, 1700.0, 600.0)
     assert "with each key" in later.obstacle(memory, 1700.0, 600.0)
     assert later.after_reading("a", memory, 1800.0, 600.0).obstacle(memory, 1800.0, 600.0) == ""
+
+
+def test_each_submission_is_remembered_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is killed within the second, and whose ledger is put back then, would buy the row again."""
+    monkeypatch.setattr(ledger_memory, "memory_path", lambda identity: tmp_path / identity)
+    api: Any = SimpleNamespace(key=SimpleNamespace(secret="k"), vendor_now=lambda: SENT_AT)
+    memory = LedgerMemory(api, IDENTITY, 1, [PENDING])
+    for number in (1, 2):
+        memory.on_transition(PENDING, replace(PENDING, submission_no=1))
+        remembered = read_memory(IDENTITY)
+        assert remembered is not None
+        assert remembered.submissions == number

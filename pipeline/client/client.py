@@ -136,7 +136,7 @@ class Api:
         # A picture in it takes its time on a slow line, and an answer that is not waited for is a doubt.
         total_s = self._timeout_s + len(data) / SLOW_LINE_BYTES_PER_S
         own = {"Content-Type": "application/json", "X-Client-Request-Id": correlation_id}
-        trace = RequestTrace(self._may_create, clocks.wall())
+        trace = RequestTrace(self._may_create)
         try:
             async with self._create_session.post(
                 self._generations_url,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import ssl
 from dataclasses import dataclass, field
-from math import inf
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -18,6 +17,7 @@ from yarl import URL
 
 from pipeline import __version__, clocks
 from pipeline.client.json_values import excerpt
+from pipeline.client.vendor_clock import JUMP_S
 from pipeline.errors import UsageError
 from pipeline.net.proxy import Proxy, proxy_for
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 MAX_CONNECT_S: Final = 30.0
-"""How long after a create is called for its first byte may leave, by this machine's clock.
+"""How long after a create is called for its first byte may leave.
 
 Its intent is dated, and the waiting for a proof of absence must not begin before a sleep that it outlived.
 """
@@ -59,13 +59,23 @@ def proxy_for_api(base_url: str, environ: Mapping[str, str]) -> Proxy | None:
 
 @dataclass(slots=True)
 class RequestTrace:
-    """How far one create got on the wire. `called_at` is epoch seconds."""
+    """How far one create got on the wire; called at `called_clock` (monotonic), `called_at` (epoch)."""
 
     may_create: Callable[[], bool] | None = None
-    called_at: float = inf
+    called_clock: float = field(default_factory=clocks.monotonic)
+    called_at: float = field(default_factory=clocks.wall)
     connected: bool = False
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    def is_too_old(self) -> bool:
+        """Return whether it was called too long ago for its intent's date, as far as any clock tells.
+
+        The monotonic one stands still in a sleep, and the other may have been set back in it.
+        """
+        waited_s = clocks.monotonic() - self.called_clock
+        jump_s = clocks.wall() - self.called_at - waited_s
+        return waited_s > MAX_CONNECT_S or abs(jump_s) > JUMP_S
 
 
 async def on_connected(
@@ -75,7 +85,7 @@ async def on_connected(
     if isinstance(trace, RequestTrace):
         if trace.may_create is not None and not trace.may_create():
             raise aiohttp.ClientConnectionError("it was kept back: the lease on its row is over")
-        if clocks.wall() - trace.called_at > MAX_CONNECT_S:
+        if trace.is_too_old():
             raise aiohttp.ClientConnectionError("it was kept back: this process stood still before it left")
         # The last moment at which nothing was sent: any failure from here on leaves a doubt.
         trace.connected = True

@@ -37,7 +37,7 @@ SHUTDOWN_GRACE_S: Final = 3.0
 """How long a create in flight may still wait for its answer once the user wants out."""
 
 MAX_INTENT_AGE_S: Final = 10.0
-"""How much older than its intent a create may be when it leaves."""
+"""How far the clock may have gone, or been set back, between an intent and its create."""
 
 _INVALID_ID_CHARS: Final = re.compile(r"[^A-Za-z0-9_-]+")
 
@@ -161,7 +161,7 @@ class Submitter:
         """
         submitting = self.unresolved[record.key] = await self._ledger.commit(record, submitting)
         # A submission that seems older than it is would be proven absent too soon.
-        while self._wall() - (submitting.submitted_at or 0.0) > MAX_INTENT_AGE_S:
+        while abs(self._wall() - (submitting.submitted_at or 0.0)) > MAX_INTENT_AGE_S:
             dated = submitting.evolve(submitted_at=self._wall(), vendor_sent_at=self._api.vendor_now())
             submitting = self.unresolved[record.key] = await self._ledger.commit(submitting, dated)
         return submitting

@@ -180,11 +180,12 @@ async def test_generation_of_another_row_is_a_doubt_in_every_process(tmp_path: P
     assert (other.generation_id, submitter.unresolved) == ("", {})
 
 
+@pytest.mark.parametrize("intended_at", [1000.0, 7600.0], ids=["slow", "slow while the clock is set back"])
 async def test_submission_delayed_by_ledger_is_redated_before_create(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    intended_at: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Absence from the vendor's log is reckoned from that date: it must not lie before the create."""
-    moments = iter([1000.0, 4000.0, 4000.0, 4001.0])
+    moments = iter([intended_at, 4000.0, 4000.0, 4001.0])
     async with await Ledger.open(tmp_path / "l.sqlite3") as ledger:
         row = record()
         await ledger.add([row])

@@ -40,7 +40,7 @@ def prove_absence(submission: SubmissionInDoubt, evidence: Evidence) -> tuple[Mi
         check_window(submission, evidence),
         check_anonymous(submission, evidence),
         check_witnesses(submission, evidence),
-        check_clock(submission, evidence),
+        check_clock(evidence),
         check_log_advanced(submission, evidence),
         check_passes(evidence),
         check_time(evidence),
@@ -99,7 +99,7 @@ def check_pages(evidence: Evidence) -> Missing | None:
 
 def check_window(submission: SubmissionInDoubt, evidence: Evidence) -> Missing | None:
     """The windows that were read have to cover the submission, with a margin on either side."""
-    span = submission.span(evidence.wait_s)
+    span = evidence.span(submission)
     if span is None:
         return Missing(Premise.WINDOW, "nothing says when it was sent", "ask again later", 0.0)
     covered_to = span[0]
@@ -112,10 +112,10 @@ def check_window(submission: SubmissionInDoubt, evidence: Evidence) -> Missing |
 
 def check_anonymous(submission: SubmissionInDoubt, evidence: Evidence) -> Missing | None:
     """A request of that moment and model that carries no correlation id may be this very one."""
-    sent_at = submission.sent_at
+    sent_at, span_s = submission.sent_at, ANONYMOUS_SPAN_S + evidence.clock_error_s
     for row in evidence.log.anonymous:
         # Where a time is missing, the row counts as near: to be in doubt for longer costs nothing.
-        near = sent_at is None or row.at is None or abs(row.at - sent_at) <= ANONYMOUS_SPAN_S
+        near = sent_at is None or row.at is None or abs(row.at - sent_at) <= span_s
         same_model = not row.model or not submission.model or row.model == submission.model
         if near and same_model and row.inference_id not in evidence.known_generations:
             return Missing(
@@ -137,19 +137,15 @@ def check_witnesses(submission: SubmissionInDoubt, evidence: Evidence) -> Missin
     return Missing(Premise.WITNESSES, message, "the log is behind: ask again later", 0.0)
 
 
-def check_clock(submission: SubmissionInDoubt, evidence: Evidence) -> Missing | None:
-    """The times in the log and those of the vendor's `Date` headers have to be of one clock."""
-    log = evidence.log
-    apart = [
-        abs(at - w.sent_at)
-        for w in evidence.other_witnesses(submission)
-        if w.sent_at is not None and (at := log.times.get(w.correlation_id)) is not None
-    ]
-    if evidence.now is not None and log.newest is not None:
-        apart.append(max(0.0, log.newest - evidence.now))
-    if max(apart, default=0.0) <= CLOCK_TOLERANCE_S:
+def check_clock(evidence: Evidence) -> Missing | None:
+    """The log may not be ahead of the vendor's `Date` headers.
+
+    Witnesses whose times are apart make no such statement: they widen the comparisons (`clock_error_s`).
+    """
+    newest, now = evidence.log.newest, evidence.now
+    if newest is None or now is None or newest - now <= CLOCK_TOLERANCE_S:
         return None
-    message = f"the log's times and the vendor's clock are {max(apart):.0f} s apart"
+    message = f"the log's times are {newest - now:.0f} s ahead of the vendor's clock"
     return Missing(Premise.CLOCK, message, "ask again later", 0.0)
 
 
@@ -166,7 +162,7 @@ def check_log_advanced(submission: SubmissionInDoubt, evidence: Evidence) -> Mis
     if seen and (_is_live(submission, evidence) or (charges is not None and charges.not_offered)):
         return None
     if charges is None or charges.not_offered or charges.error:
-        expected = any(_is_after(submission, w) for w in evidence.other_witnesses(submission))
+        expected = any(_is_after(submission, w, evidence) for w in evidence.other_witnesses(submission))
         return no_second_source(charges, witness_expected=expected and not seen)
     return check_charges(submission, evidence, charges)
 
@@ -179,15 +175,17 @@ def _is_covered(witness: Witness, log: LogPass) -> bool:
 def _seen_after(submission: SubmissionInDoubt, evidence: Evidence) -> bool:
     """Return whether the log shows a witness that was submitted at or after the row."""
     shown = (w for w in evidence.other_witnesses(submission) if w.correlation_id in evidence.log.rows)
-    return any(_is_after(submission, witness) for witness in shown)
+    return any(_is_after(submission, witness, evidence) for witness in shown)
 
 
-def _is_after(submission: SubmissionInDoubt, witness: Witness) -> bool:
+def _is_after(submission: SubmissionInDoubt, witness: Witness, evidence: Evidence) -> bool:
     """Compare by the vendor's clock, or by the order in which this process submitted both."""
-    if submission.order is not None and witness.order is not None and witness.order > submission.order:
+    order, error_s = submission.order, evidence.clock_error_s
+    # Of two creates the earlier may have left after the other, where one is known to have left late.
+    if not error_s and order is not None and witness.order is not None and witness.order > order:
         return True
     sent_at = submission.sent_at
-    return sent_at is not None and witness.sent_at is not None and witness.sent_at >= sent_at
+    return sent_at is not None and witness.sent_at is not None and witness.sent_at >= sent_at + error_s
 
 
 def _is_live(submission: SubmissionInDoubt, evidence: Evidence) -> bool:
@@ -195,7 +193,7 @@ def _is_live(submission: SubmissionInDoubt, evidence: Evidence) -> bool:
     sent_at, newest = submission.latest_sent_at, evidence.log.newest
     if sent_at is None or newest is None:
         return False
-    return newest >= sent_at + evidence.wait_s + DATE_HEADER_ERROR_S
+    return newest >= sent_at + evidence.wait_s + DATE_HEADER_ERROR_S + evidence.clock_error_s
 
 
 def _reaches_before(submission: SubmissionInDoubt, evidence: Evidence) -> bool:
@@ -203,7 +201,9 @@ def _reaches_before(submission: SubmissionInDoubt, evidence: Evidence) -> bool:
     if not evidence.is_old(submission):
         return True
     sent_at, oldest = submission.latest_sent_at, evidence.log.oldest
-    return sent_at is not None and oldest is not None and oldest <= sent_at
+    if sent_at is None or oldest is None:
+        return False
+    return oldest <= sent_at - evidence.clock_error_s
 
 
 def check_passes(evidence: Evidence) -> Missing | None:

@@ -90,10 +90,10 @@ def no_second_source(charges: Charges | None, *, witness_expected: bool) -> Miss
 
 def check_charges(submission: SubmissionInDoubt, evidence: Evidence, charges: Charges) -> Missing | None:
     """The account may not have been charged, around that time, for what nothing known explains."""
-    span = submission.span(evidence.wait_s)
+    span, error_s = evidence.span(submission), evidence.clock_error_s
     start, end = span if span is not None else (-inf, inf)
-    before = start if submission.sent_at is None else submission.sent_at
-    beyond = (submission.latest_sent_at or end) + evidence.wait_s
+    before = start if submission.sent_at is None else submission.sent_at - error_s
+    beyond = (submission.latest_sent_at or end) + evidence.wait_s + error_s
     if evidence.is_old(submission) and not (charges.reach_before(before) and charges.reach_beyond(beyond)):
         message = f"{LOG_NOT_ADVANCED}, and the account's transactions show nothing from before and after it"
         return Missing(Premise.LOG_ADVANCED, message, f"let another row be generated, or {BY_HAND}")
@@ -102,7 +102,7 @@ def check_charges(submission: SubmissionInDoubt, evidence: Evidence, charges: Ch
     if any(w.generation_id not in charges.references for w in known):
         message = f"{LOG_NOT_ADVANCED}, and the account's transactions are behind"
         return Missing(Premise.LOG_ADVANCED, message, "ask again later", 0.0)
-    earliest = start if submission.sent_at is None else submission.sent_at - CLOCK_TOLERANCE_S
+    earliest = start if submission.sent_at is None else submission.sent_at - CLOCK_TOLERANCE_S - error_s
     # A submission that its user gave up has no row any more; the log still says what it was charged for.
     explained = evidence.known_generations | evidence.log.generations_beside(submission.correlation_id)
     unexplained = charges.unexplained(earliest, end, explained)

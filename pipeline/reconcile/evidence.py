@@ -25,7 +25,7 @@ DATE_HEADER_ERROR_S: Final = 2.0
 """`Date` has whole seconds, and an answer takes a moment to arrive."""
 
 CLOCK_TOLERANCE_S: Final = 300.0
-"""How far the times in the log may be from those of the `Date` headers."""
+"""How far the times in the log may be from those of the `Date` headers before that counts as an error."""
 
 RETENTION_SAFE_S: Final = 86_400.0
 """The vendor's shortest documented window is 24 h, so it keeps its log for at least that long."""
@@ -90,14 +90,19 @@ class SubmissionInDoubt:
         """The latest moment at which it can have been sent."""
         return self.absent_since if self.sent_at is None else self.sent_at
 
-    def span(self, wait_s: float) -> tuple[float, float] | None:
-        """Return the (start, end) that a reading has to cover; None when nothing dates the submission."""
+    def span(self, wait_s: float, error_s: float) -> tuple[float, float] | None:
+        """Return the (start, end) that a reading has to cover; None when nothing dates the submission.
+
+        `error_s` is how wrong its time may be (`clock_error_s`).
+        """
         if self.sent_at is not None:
-            return self.sent_at - MARGIN_S, self.sent_at + wait_s + MARGIN_S
+            margin_s = MARGIN_S + error_s
+            return self.sent_at - margin_s, self.sent_at + wait_s + margin_s
         known = [moment for moment in (self.local_sent_at, self.absent_since) if moment is not None]
         if not known:
             return None
-        return min(known) - UNDATED_MARGIN_S, max(known) + wait_s + UNDATED_MARGIN_S
+        margin_s = UNDATED_MARGIN_S + error_s
+        return min(known) - margin_s, max(known) + wait_s + margin_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,8 @@ class Evidence:
 
     `wait_s` is how long a submission has to be absent; `elapsed_s` how long it has been, by the monotonic
     clock within a process and by the vendor's across processes; `apart_s` how long before this pass another
-    complete one did not show it. None for both: not measured yet.
+    complete one did not show it. None for both: not measured yet. `clock_error_s` is by how much a time in
+    the log or a submission's may be wrong: every comparison of the two is made with that much room.
     """
 
     log: LogPass
@@ -131,6 +137,11 @@ class Evidence:
     witnesses: Sequence[Witness] = ()
     charges: Charges | None = None
     known_generations: frozenset[str] = field(default_factory=frozenset)
+    clock_error_s: float = 0.0
+
+    def span(self, submission: SubmissionInDoubt) -> tuple[float, float] | None:
+        """Return the (start, end) that log and charges have to cover; None when nothing dates it."""
+        return submission.span(self.wait_s, self.clock_error_s)
 
     def other_witnesses(self, submission: SubmissionInDoubt) -> list[Witness]:
         """Return the witnesses of the key and address that the log is of, without the submission itself."""
@@ -146,3 +157,22 @@ class Evidence:
         """Return whether the vendor may have dropped the submission's row and charge by now."""
         sent_at = submission.latest_sent_at
         return sent_at is not None and self.now is not None and self.now - sent_at >= RETENTION_SAFE_S
+
+
+def clock_error_s(log: LogPass, witnesses: Sequence[Witness]) -> float:
+    """Return how far the log's time of a submission is from its intent's, at the worst; 0.0 within tolerance.
+
+    Such a witness may have left late, since its machine slept; or a `Date` was wrong, or the log's clock.
+    Which of them it was is not known, and the submission in doubt may have met with the same. All of them
+    are allowed for by as much as they amount to.
+    """
+    of_the_log = log.key_id, log.api_url
+    apart = (
+        abs(at - witness.sent_at)
+        for witness in witnesses
+        if (witness.key_id, witness.api_url) == of_the_log
+        and witness.sent_at is not None
+        and (at := log.times.get(witness.correlation_id)) is not None
+    )
+    worst_s = max(apart, default=0.0)
+    return worst_s if worst_s > CLOCK_TOLERANCE_S else 0.0

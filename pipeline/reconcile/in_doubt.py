@@ -232,19 +232,28 @@ class AbsenceTimer:
         """Record that a pass that counts did not show it."""
         self.first_absent.setdefault(submission.correlation_id, clock)
 
-    def elapsed_s(self, submission: SubmissionInDoubt, clock: float, now: float | None) -> float | None:
-        """Return for how long the log has had the time to show it; None when nothing measures that."""
+    def elapsed_s(
+        self, submission: SubmissionInDoubt, clock: float, now: float | None, *, error_s: float
+    ) -> float | None:
+        """Return for how long the log has had the time to show it; None when nothing measures that.
+
+        `error_s` is how wrong the vendor's times may be (`clock_error_s`).
+        """
         name = submission.correlation_id
         if name in self.sent:
             return clock - self.sent[name]
         here_s = clock - self.first_seen.get(name, clock)
         since = submission.latest_sent_at
-        return here_s if now is None or since is None else max(here_s, now - since - DATE_HEADER_ERROR_S)
+        if now is None or since is None:
+            return here_s
+        return max(here_s, now - since - DATE_HEADER_ERROR_S - error_s)
 
-    def apart_s(self, submission: SubmissionInDoubt, clock: float, now: float | None) -> float | None:
+    def apart_s(
+        self, submission: SubmissionInDoubt, clock: float, now: float | None, *, error_s: float
+    ) -> float | None:
         """Return how long ago a pass first did not show it; None when none has."""
         name, since = submission.correlation_id, submission.absent_since
         here_s = clock - self.first_absent[name] if name in self.first_absent else None
         if name in self.sent or now is None or since is None:
             return here_s
-        return max(here_s or 0.0, now - since - DATE_HEADER_ERROR_S)
+        return max(here_s or 0.0, now - since - DATE_HEADER_ERROR_S - error_s)

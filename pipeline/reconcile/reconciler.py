@@ -14,7 +14,7 @@ from anyio import to_thread
 from pipeline.client.responses import StatusError
 from pipeline.reconcile.absence_proof import is_first_absence
 from pipeline.reconcile.charges import Charges, fetch_charges
-from pipeline.reconcile.evidence import Evidence, Premise, Witness
+from pipeline.reconcile.evidence import Evidence, Premise, Witness, clock_error_s
 from pipeline.reconcile.in_doubt import (
     AbsenceTimer,
     FailedAtVendor,
@@ -29,7 +29,7 @@ from pipeline.reconcile.in_doubt import (
     submission_of,
     witness_of,
 )
-from pipeline.reconcile.log_windows import plan_windows
+from pipeline.reconcile.log_windows import MAX_WINDOW_S, plan_windows
 from pipeline.reconcile.request_log import LogPass, fetch_log
 from pipeline.submit.create import own_correlation_prefix
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from pipeline.client import Api
     from pipeline.model import Record
+    from pipeline.reconcile.evidence import SubmissionInDoubt
 
 NOT_FOUND: Final = 404
 
@@ -47,7 +48,7 @@ class View:
     """What is known at one moment: `clock` monotonic, `now` the vendor's time or None.
 
     `order` counts the submissions of this process by correlation id; `generations` are the ids of all that
-    the batch knows to be its own.
+    the batch knows to be its own; `clock_error_s` is how wrong the times may be.
     """
 
     log: LogPass
@@ -57,6 +58,7 @@ class View:
     witnesses: Sequence[Witness] = ()
     generations: frozenset[str] = frozenset()
     charges: Charges | None = None
+    clock_error_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -78,6 +80,8 @@ class Reconciler:
     load_records: Callable[[], Awaitable[Sequence[Record]]]
     key_prefix: str = ""
     timer: AbsenceTimer = field(default_factory=AbsenceTimer)
+    clock_error_s: float = 0.0
+    """How wrong the times were in the last pass: by that much the next one reads more of the log."""
 
     async def ask(
         self, in_doubt: Sequence[Record], known: Iterable[Record], order: Mapping[str, int]
@@ -104,15 +108,18 @@ class Reconciler:
             verdicts |= self._judge_all(nearly, view)
             nearly = [record for record in nearly if isinstance(verdicts[record.key], StillInDoubt)]
         if nearly:
-            charges = await fetch_charges(self.api, self._earliest(nearly), gap_s=self.gap_s)
+            spans = self._spans(map(submission_of, nearly), view.clock_error_s)
+            earliest = min((start for start, _ in spans), default=0.0)
+            charges = await fetch_charges(self.api, earliest, gap_s=self.gap_s)
             verdicts |= self._judge_all(nearly, replace(view, charges=charges))
+        self.clock_error_s = min(view.clock_error_s, MAX_WINDOW_S)
         return log, verdicts
 
     async def _read_log(self, in_doubt: Sequence[Record], clock: float, now: float | None) -> LogPass:
         submissions = [submission_of(record) for record in in_doubt]
         for submission in submissions:
             self.timer.see(submission, clock)
-        spans = [span for submission in submissions if (span := submission.span(self.wait_s)) is not None]
+        spans = self._spans(submissions, self.clock_error_s)
         return await fetch_log(
             self.api,
             plan_windows(spans, self.wall() if now is None else now),
@@ -148,36 +155,40 @@ class Reconciler:
             case unreachable:
                 assert_never(unreachable)
 
-    def _earliest(self, records: Sequence[Record]) -> float:
-        spans = [submission_of(record).span(self.wait_s) for record in records]
-        return min((span[0] for span in spans if span is not None), default=0.0)
+    def _spans(self, submissions: Iterable[SubmissionInDoubt], error_s: float) -> list[tuple[float, float]]:
+        """Return what log and charges have to cover, for each submission that anything dates."""
+        spans = (submission.span(self.wait_s, error_s) for submission in submissions)
+        return [span for span in spans if span is not None]
 
     async def _with_records(self, view: View, records: Sequence[Record]) -> View:
         """Add the records as witnesses, in a thread: there may be a hundred thousand."""
         make_witness = partial(witness_of, now=view.now, wall=self.wall(), wait_s=self.wait_s)
 
-        def gather() -> tuple[list[Witness], frozenset[str]]:
+        def gather() -> View:
             found = (make_witness(record, order=view.order.get(record.correlation_id)) for record in records)
+            witnesses = [witness for witness in found if witness is not None]
             generations = frozenset(record.generation_id for record in records if record.generation_id)
-            return [witness for witness in found if witness is not None], generations
+            error_s = clock_error_s(view.log, witnesses)
+            return replace(view, witnesses=witnesses, generations=generations, clock_error_s=error_s)
 
-        witnesses, generations = await to_thread.run_sync(gather)
-        return replace(view, witnesses=witnesses, generations=generations)
+        return await to_thread.run_sync(gather)
 
     def _judge_all(self, records: Sequence[Record], view: View) -> dict[str, Verdict]:
         return {record.key: self._judge(record, view) for record in records}
 
     def _judge(self, record: Record, view: View) -> Verdict:
         submission = submission_of(record, view.order.get(record.correlation_id))
+        error_s = view.clock_error_s
         evidence = Evidence(
             view.log,
             self.wait_s,
-            self.timer.elapsed_s(submission, view.clock, view.now),
-            self.timer.apart_s(submission, view.clock, view.now),
+            self.timer.elapsed_s(submission, view.clock, view.now, error_s=error_s),
+            self.timer.apart_s(submission, view.clock, view.now, error_s=error_s),
             view.now,
             view.witnesses,
             view.charges,
             view.generations,
+            error_s,
         )
         if is_first_absence(submission, evidence):
             self.timer.saw_absent(submission, view.clock)

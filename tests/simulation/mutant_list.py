@@ -134,6 +134,7 @@ MUTANTS: Final = (
     Mutant("the vendor's clock goes on in a sleep", "pipeline/client/vendor_clock.py", "return bool(self._offsets) and abs(", "return False and abs(", _DOUBT + _at("life", "suspended")),
     Mutant("a create outlives a sleep", "pipeline/client/connection.py", "if trace.is_too_old():", "if False:", _at("create", "asleep before it leaves")),
     Mutant("a clock that is set back hides a sleep", "pipeline/client/connection.py", "return waited_s > MAX_CONNECT_S or abs(jump_s) > JUMP_S", "return jump_s > MAX_CONNECT_S", _at("create", "asleep before it leaves") + _CLOCKS + _at("life", "killed", "second process")),
+    Mutant("a witness that left late says that the clocks are apart", _PROOF, "    newest, now = evidence.log.newest, evidence.now\n", "    newest, now = evidence.log.newest, evidence.now\n    if evidence.clock_error_s:\n        return Missing(Premise.CLOCK, 'apart', 'ask again later', 0.0)\n", _at("create", "asleep before it leaves", "reset before acceptance") + _CLOCKS),
     Mutant("a deadline shortens the proof (A6)", "pipeline/reconcile/reconciler_pool.py", "wait_s = run.deps, run.settings.reconcile_after", "wait_s = run.deps, min(run.settings.reconcile_after, run.settings.timeout)", _DOUBT),
     # A ledger put back from a backup.
     Mutant("an older copy asks nothing (A7)", _MEMORY, "if not is_open or not may_have_forgotten(", "if True or not may_have_forgotten(", _BACKUP),

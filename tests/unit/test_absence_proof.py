@@ -10,7 +10,14 @@ import pytest
 from pipeline.client import LogRow
 from pipeline.reconcile.absence_proof import is_first_absence, prove_absence
 from pipeline.reconcile.charges import Charge, Charges
-from pipeline.reconcile.evidence import Evidence, Missing, Premise, SubmissionInDoubt, Witness
+from pipeline.reconcile.evidence import (
+    Evidence,
+    Missing,
+    Premise,
+    SubmissionInDoubt,
+    Witness,
+    clock_error_s,
+)
 from pipeline.reconcile.request_log import AnonymousRow, LogPass
 from tests.unit.vendor_history import iso
 
@@ -76,12 +83,6 @@ BROKEN: list[tuple[str, SubmissionInDoubt, Evidence, Premise]] = [
         SUBMISSION,
         replace(EVIDENCE, witnesses=(WITNESS, replace(WITNESS, correlation_id="c-hidden"))),
         Premise.WITNESSES,
-    ),
-    (
-        "a log of another clock",
-        SUBMISSION,
-        with_log(times={"c-other": SENT_AT + 100 - HOUR_S}),
-        Premise.CLOCK,
     ),
     ("a log ahead of the vendor's clock", SUBMISSION, with_log(newest=NOW + HOUR_S), Premise.CLOCK),
     ("a log that may stand still", SUBMISSION, with_log(newest=SENT_AT + 200), Premise.LOG_ADVANCED),
@@ -235,6 +236,92 @@ def test_submission_that_only_the_local_clock_dates_needs_a_wide_window() -> Non
     assert Premise.WINDOW in premises(undated, charges)
     wide = replace(charges, log=replace(LOG, windows=((NOW - 7 * DAY_S, float("inf")),)))
     assert Premise.WINDOW not in premises(undated, wide)
+
+
+# Times that are apart: by as much as a witness shows, the submission may have left later, or earlier.
+
+LATE_S = 3090.0
+LATE = Witness("c-late", "g-late", "key", URL, SENT_AT - 50, due=True, charged=True, order=0)
+LATER = replace(WITNESS, sent_at=SENT_AT + LATE_S + 1, order=2)
+ERRING_LOG = replace(
+    LOG,
+    rows={name: replace(OTHER_ROW, client_request_id=name) for name in ("c-late", "c-other")},
+    times={"c-late": SENT_AT - 50 + LATE_S, "c-other": SENT_AT + LATE_S + 1},
+    newest=SENT_AT + WAIT_S + LATE_S + 2,
+)
+ERRING = replace(
+    EVIDENCE, log=ERRING_LOG, witnesses=(LATE, LATER), now=NOW + 2 * WAIT_S, clock_error_s=LATE_S
+)
+
+
+def erring(**facts: Any) -> Evidence:
+    return replace(ERRING, log=replace(ERRING_LOG, **facts))
+
+
+@pytest.mark.parametrize(
+    ("times", "error_s"),
+    [
+        ({}, 0.0),
+        ({"c-other": SENT_AT + 100 + 300.0}, 0.0),
+        ({"c-other": SENT_AT + 100 + LATE_S}, LATE_S),
+        ({"c-other": SENT_AT + 100 - LATE_S}, LATE_S),
+        ({"c-other": SENT_AT + 100, "c-late": SENT_AT - 50 + LATE_S}, LATE_S),
+    ],
+)
+def test_times_are_wrong_by_what_the_worst_witness_shows(times: dict[str, float], error_s: float) -> None:
+    undated = replace(WITNESS, correlation_id="c-undated", sent_at=None)
+    stranger = replace(WITNESS, key_id="rotated", sent_at=0.0)
+    log = replace(LOG, times={**times, "c-undated": 0.0})
+    assert clock_error_s(log, (undated, stranger, WITNESS, LATE)) == error_s
+
+
+def test_witness_that_left_late_leaves_a_proof_possible() -> None:
+    """It once said for ever that the log's clock was another one."""
+    assert clock_error_s(ERRING_LOG, ERRING.witnesses) == LATE_S
+    assert prove_absence(SUBMISSION, ERRING) == ()
+
+
+@pytest.mark.parametrize(
+    ("evidence", "premise"),
+    [
+        (erring(windows=((SENT_AT - HOUR_S - LATE_S + 1, float("inf")),)), Premise.WINDOW),
+        (erring(windows=((0.0, SENT_AT + WAIT_S + HOUR_S + LATE_S - 1),)), Premise.WINDOW),
+        (erring(anonymous=(AnonymousRow("g-nobody", "m", SENT_AT + LATE_S + 5),)), Premise.ANONYMOUS),
+        (erring(anonymous=(AnonymousRow("g-nobody", "m", SENT_AT - LATE_S - 5),)), Premise.ANONYMOUS),
+        (erring(newest=SENT_AT + WAIT_S + LATE_S + 1), Premise.LOG_ADVANCED),
+        # A create that was called later, also by the same process, may have left earlier.
+        (replace(ERRING, witnesses=(LATE, replace(LATER, sent_at=SENT_AT + 100))), Premise.LOG_ADVANCED),
+    ],
+)
+def test_submission_may_have_left_as_late_as_a_witness_did(evidence: Evidence, premise: Premise) -> None:
+    assert only_missing(SUBMISSION, evidence).premise is premise
+
+
+def test_charges_have_to_cover_the_times_that_may_be_wrong() -> None:
+    known = frozenset({"g-other", "g-late", "g-early"})
+    still = replace(erring(newest=SENT_AT), known_generations=known)
+    ours = (Charge("g-other", SENT_AT + LATE_S + 400), Charge("g-late", SENT_AT + LATE_S + 90))
+    assert prove_absence(SUBMISSION, replace(still, charges=Charges(ours))) == ()
+    for at in (SENT_AT + WAIT_S + HOUR_S + LATE_S - 1, SENT_AT - LATE_S - 299):
+        charges = Charges((*ours, Charge("g-mystery", at)))
+        assert only_missing(SUBMISSION, replace(still, charges=charges)).premise is Premise.LOG_ADVANCED
+
+
+def test_old_submission_needs_something_from_before_it_may_have_left() -> None:
+    at = OLD_AT + LATE_S + 1
+    log = replace(OLD_LOG, times={"c-other": at}, oldest=OLD_AT - LATE_S)
+    old = replace(OLD_EVIDENCE, log=log, witnesses=(replace(OLD_WITNESS, sent_at=at),), clock_error_s=LATE_S)
+    assert prove_absence(OLD, old) == ()
+    cut = replace(old, log=replace(log, oldest=OLD_AT - LATE_S + 1))
+    assert only_missing(OLD, cut).premise is Premise.LOG_ADVANCED
+    charges = Charges((Charge("g-other", OLD_AT + 400), Charge("g-early", OLD_AT - LATE_S + 1)))
+    late = Charge("g-late", OLD_AT + WAIT_S + LATE_S)
+    known = frozenset({"g-other", "g-early", "g-late"})
+    cut = replace(cut, known_generations=known, charges=replace(charges, charges=(late, *charges.charges)))
+    assert only_missing(OLD, cut).premise is Premise.LOG_ADVANCED
+    for charge, proven in ((replace(late, at=OLD_AT + WAIT_S + LATE_S - 1), False), (late, True)):
+        whole = Charges((charge, Charge("g-other", OLD_AT + 400), Charge("g-early", OLD_AT - LATE_S)))
+        assert (prove_absence(OLD, replace(cut, charges=whole)) == ()) is proven
 
 
 # What counts as the first of two passes.

@@ -396,15 +396,26 @@ def test_row_of_unknown_origin_is_no_witness(facts: dict[str, Any]) -> None:
 def test_time_within_a_process_is_monotonic_and_across_processes_the_vendors() -> None:
     timer, submission = AbsenceTimer(), submission_of(in_doubt_record(absent_since=NOW - 600))
     timer.see(submission, 100.0)
-    assert timer.elapsed_s(submission, 110.0, NOW) == 5000.0 - 2.0
-    assert timer.apart_s(submission, 110.0, NOW) == 600.0 - 2.0
-    assert timer.elapsed_s(submission, 110.0, None) == 10.0
-    assert timer.apart_s(submission, 110.0, None) is None
+    assert timer.elapsed_s(submission, 110.0, NOW, error_s=0.0) == 5000.0 - 2.0
+    assert timer.apart_s(submission, 110.0, NOW, error_s=0.0) == 600.0 - 2.0
+    assert timer.elapsed_s(submission, 110.0, None, error_s=0.0) == 10.0
+    assert timer.apart_s(submission, 110.0, None, error_s=0.0) is None
     timer.saw_absent(submission, 104.0)
-    assert timer.apart_s(submission, 110.0, None) == 6.0
+    assert timer.apart_s(submission, 110.0, None, error_s=0.0) == 6.0
     timer.sent[submission.correlation_id] = 103.0
-    assert timer.elapsed_s(submission, 110.0, NOW) == 7.0
-    assert timer.apart_s(submission, 110.0, NOW) == 6.0
+    assert timer.elapsed_s(submission, 110.0, NOW, error_s=0.0) == 7.0
+    assert timer.apart_s(submission, 110.0, NOW, error_s=0.0) == 6.0
+
+
+def test_what_the_vendors_times_may_be_wrong_by_is_no_time_that_has_passed() -> None:
+    timer, submission = AbsenceTimer(), submission_of(in_doubt_record(absent_since=NOW - 600))
+    timer.see(submission, 100.0)
+    assert timer.elapsed_s(submission, 110.0, NOW, error_s=400.0) == 5000.0 - 402.0
+    assert timer.apart_s(submission, 110.0, NOW, error_s=400.0) == 600.0 - 402.0
+    # What this process has measured by itself stands.
+    assert timer.elapsed_s(submission, 110.0, NOW, error_s=9000.0) == 10.0
+    timer.saw_absent(submission, 104.0)
+    assert timer.apart_s(submission, 110.0, NOW, error_s=9000.0) == 6.0
 
 
 def test_explanation_is_written_once() -> None:

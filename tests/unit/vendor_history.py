@@ -178,8 +178,11 @@ class HistoryClient:
         self.timer, self.order = AbsenceTimer(), {}
         self.clock_base = self.vendor.now - self.rng.uniform(0, 1000)
 
-    def submit(self, key: str, *, fate: str) -> None:
-        """Send the row once more: its answer comes (`ok`), or is lost (`accepted`, `failed`, `never`)."""
+    def submit(self, key: str, *, fate: str, dated_at: float | None = None) -> None:
+        """Send the row once more: its answer comes (`ok`), or is lost (`accepted`, `failed`, `never`).
+
+        One that is `dated_at` was called then, and leaves only now.
+        """
         current = self.records.get(key) or record(State.PENDING, key, key=key, model="m")
         name = f"vb.{IDENTITY}.{key}.d.{current.submission_no + 1}"
         self.names.setdefault(key, set()).add(name)
@@ -191,7 +194,7 @@ class HistoryClient:
             submitted_at=self.wall(),
             key_id=self.vendor.asking,
             api_url=API_URL,
-            vendor_sent_at=known_now,
+            vendor_sent_at=known_now if dated_at is None else dated_at,
             absent_since=None,
         )
         self.order[name] = len(self.order)
@@ -216,10 +219,15 @@ class HistoryClient:
         if not in_doubt:
             return
 
+        _, verdicts = await self.reconciler().ask(in_doubt, self.records.values(), self.order)
+        for row in in_doubt:
+            self._apply(row, verdicts[row.key])
+
+    def reconciler(self) -> Reconciler:
         async def load_records() -> list[Record]:
             return list(self.records.values())
 
-        asker = Reconciler(
+        return Reconciler(
             cast("Any", self.vendor),
             IDENTITY,
             WAIT_S,
@@ -230,9 +238,6 @@ class HistoryClient:
             load_records,
             timer=self.timer,
         )
-        _, verdicts = await asker.ask(in_doubt, self.records.values(), self.order)
-        for row in in_doubt:
-            self._apply(row, verdicts[row.key])
 
     def _apply(self, row: Record, verdict: Any) -> None:
         match verdict:

@@ -98,7 +98,8 @@ async def test_a_thread_that_hangs_keeps_no_process(tmp_path: Path, count: int) 
 def test_a_closed_terminal_ends_a_run_gently(tmp_path: Path) -> None:
     """What is paid is finished, the exit code says how it ended, and the next start says what happened."""
     rows = [{"image_url": "https://example.com/a.jpg", "prompt": f"Scene {n}."} for n in range(3)]
-    (tmp_path / "batch.json").write_text(json.dumps({"jobs": rows}))
+    defaults = {"duration": 4, "resolution": "720p"}
+    (tmp_path / "batch.json").write_text(json.dumps({"defaults": defaults, "jobs": rows}))
     command = [sys.executable, "-m", "pipeline", "run", "batch.json", "--sandbox", "--sandbox-speed", "12"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
     terminal, inside = pty.openpty()

@@ -22,7 +22,7 @@ SKETCH = "sandbox/sketch-t2v"
 
 @asynccontextmanager
 async def sandbox_and_workspace(folder: Path, **options: Any) -> AsyncIterator[tuple[Sandbox, Workspace]]:
-    async with Sandbox(SandboxOptions(speed=200.0, **options)) as sandbox:
+    async with Sandbox(SandboxOptions(speed=200.0, video="small", **options)) as sandbox:
         yield sandbox, Workspace(folder, str(sandbox.url))
 
 

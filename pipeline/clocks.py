@@ -25,6 +25,7 @@ class Source(Protocol):
     """Where time and chance come from; seconds, monotonic and since the epoch."""
 
     def monotonic(self) -> float: ...
+    def thread_cpu(self) -> float: ...
     def wall(self) -> float: ...
     def new_random(self) -> random.Random: ...
     def token_hex(self, n_bytes: int) -> str: ...
@@ -36,6 +37,9 @@ class _System:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+    def thread_cpu(self) -> float:
+        return time.thread_time()
 
     def wall(self) -> float:
         return time.time()
@@ -70,6 +74,11 @@ def use(source: Source) -> Iterator[None]:
 def monotonic() -> float:
     """Return seconds that only grow, from some moment on."""
     return _source.monotonic()
+
+
+def thread_cpu() -> float:
+    """Return the seconds of CPU that this thread has taken, those of the system for it included."""
+    return _source.thread_cpu()
 
 
 def wall() -> float:

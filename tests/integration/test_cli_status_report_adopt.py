@@ -6,7 +6,7 @@ import csv
 import json
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import pytest
@@ -27,7 +27,9 @@ from pipeline.storage import LocalStore
 from tests.unit.samples import record
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+
+T = TypeVar("T")
 
 
 def veobatch(*words: str) -> object:
@@ -298,10 +300,14 @@ class RecordingStore(LocalStore):
             self.refusals -= 1
             raise StoreError("full")
         await super().write_bytes(path, data, durable=durable)
-        if path == "results.csv":
-            self.csv = data
+
+    async def run_in_thread(self, work: Callable[[], T], action: str = "write to") -> T:
+        done = await super().run_in_thread(work, action)
+        if (self.root / "results.csv").exists():
+            self.csv = (self.root / "results.csv").read_bytes()
             self.changed.set()
             self.changed = anyio.Event()
+        return done
 
     async def wait_for_csv(self, word: bytes) -> None:
         with anyio.fail_after(600):

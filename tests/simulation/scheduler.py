@@ -48,6 +48,9 @@ class SimSource:
     def monotonic(self) -> float:
         return running().machine.monotonic()
 
+    def thread_cpu(self) -> float:
+        return 0.0  # computing takes no time here
+
     def wall(self) -> float:
         return running().machine.wall()
 

@@ -96,6 +96,9 @@ class Fixed:
     def monotonic(self) -> float:
         return 1.0
 
+    def thread_cpu(self) -> float:
+        return 4.0
+
     def wall(self) -> float:
         return 2.0
 
@@ -113,11 +116,13 @@ def test_a_source_replaces_time_and_chance_while_it_is_used() -> None:
     with clocks.use(Fixed()):
         assert (
             clocks.monotonic(),
+            clocks.thread_cpu(),
             clocks.wall(),
             clocks.token_hex(2),
             clocks.boot_id(),
         ) == (
             1.0,
+            4.0,
             2.0,
             "0f0f",
             "boot",

@@ -34,6 +34,9 @@ _LENGTH_BYTES = 8
 _PID_BYTES = 32
 """Always as many: behind it comes the exit code of a process that has ended before its pid was read."""
 
+SLOW_TO_IMPORT = "assistant.server"
+"""With the SDK behind it, it takes as long as all the others together, and only `veobatch mcp` needs it."""
+
 _lock = threading.Lock()
 
 
@@ -199,7 +202,7 @@ def _import_all() -> None:
     )
     names = [found.name for found in pkgutil.walk_packages(pipeline.__path__, "pipeline.")]
     for name in [*names, *late]:
-        if not name.endswith("__main__"):
+        if not name.endswith(("__main__", SLOW_TO_IMPORT)):
             try:
                 import_module(name)
             except (ImportError, UsageError):

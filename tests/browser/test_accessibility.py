@@ -33,8 +33,13 @@ def batch() -> list[Record]:
 
 
 @pytest.fixture
-def page(watched: MonitoredPage, tmp_path: Path, clips: Path) -> Page:
-    watched.page.goto(write_report(tmp_path, clips, batch(), sandbox=True, next_command="veobatch run x"))
+def address(tmp_path: Path, clips: Path) -> str:
+    return write_report(tmp_path, clips, batch(), sandbox=True, next_command="veobatch run x")
+
+
+@pytest.fixture
+def page(watched: MonitoredPage, address: str) -> Page:
+    watched.page.goto(address)
     return watched.page
 
 
@@ -56,7 +61,8 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_axe_finds_no_violation(page: Page, mode: str) -> None:
+def test_axe_finds_no_violation(watched: MonitoredPage, address: str, mode: str) -> None:
+    page = watched.page
     wanted = {"width": 1280, "scale": 1.0} | MODES[mode]
     width, scale = wanted.pop("width"), wanted.pop("scale")
     page.emulate_media(**wanted)
@@ -64,7 +70,7 @@ def test_axe_finds_no_violation(page: Page, mode: str) -> None:
     devices = page.context.new_cdp_session(page)
     metrics = {"width": width, "height": 900, "deviceScaleFactor": scale, "mobile": False}
     devices.send("Emulation.setDeviceMetricsOverride", metrics)
-    page.reload()
+    page.goto(address)
     assert (page.evaluate("innerWidth"), page.evaluate("devicePixelRatio")) == (width, scale)
     page.get_by_role("button", name="Play the takes of a together").click()
     expect(page.locator(".card video")).to_have_count(3)

@@ -13,6 +13,7 @@ import anyio
 
 from pipeline import clocks
 from pipeline.errors import LedgerError, StoreError, UsageError
+from pipeline.model import State
 from pipeline.results import CSV_NAME, PICKS_PAGE_NAME, REPORT_NAME, csv_rows, is_our_page
 from pipeline.results.block_cache import BLOCKS_NAME, BlockCache
 from pipeline.results.csv_file import CsvFile
@@ -70,6 +71,7 @@ class ResultsWriter:
         self._manifest = manifest
         self._dirty = True
         self._first_delay_s = 0.0
+        self._first_answer = anyio.Event()
         self._cost_s = 0.0
         self._cache = BlockCache()
         self._table = csv_rows.CsvTable(sandbox=sandbox, cache=self._cache)
@@ -78,13 +80,18 @@ class ResultsWriter:
 
     def on_transition(self, before: Record, after: Record) -> None:
         self._dirty = True
+        if before.state is State.SUBMITTING:
+            self._first_answer.set()
 
     def on_event(self, event: Event) -> None:
         """Events do not change the CSV."""
 
     async def rewrite_on_change(self, records: Callable[[], Sequence[Record]]) -> None:
         """Rewrite the CSV after changes, until cancelled. A full disk is noticed where videos are saved."""
-        await anyio.sleep(self._first_delay_s)
+        await anyio.sleep(0.0)
+        if self._first_delay_s:  # while the vendor renders, there is time for it
+            with anyio.move_on_after(self._first_delay_s):
+                await self._first_answer.wait()
         is_first, cost_s = True, 0.0
         while True:
             if self._dirty:

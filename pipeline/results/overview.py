@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
-from pipeline.model import State, render_duration_s
+from pipeline.compact_rows import column
+from pipeline.model import Record, State
 from pipeline.results.csv_rows import STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pipeline.model import Record
     from pipeline.results.totals import Summary
+
+_submitted_at_of: Final = attrgetter("submitted_at")
+_finished_at_of: Final = column(Record, "finished_at")
+_takes_of: Final = column(Record, "take")
 
 MAX_FAILURE_GROUPS: Final = 40
 """How many groups of failures the page spells out; `results.csv` has them all."""
@@ -61,14 +65,20 @@ def figures_of(totals: Summary, size: str, times: Sequence[float]) -> list[Figur
     return out
 
 
-def rendering_times(records: Iterable[Record]) -> list[float]:
+def rendering_times(records: Sequence[Record]) -> list[float]:
     """Return how long the renderings took that have ended, in seconds, the shortest first."""
-    return sorted(taken for row in records if (taken := render_duration_s(row)) is not None)
+    return sorted(
+        max(0.0, finished_at - submitted_at)
+        for submitted_at, finished_at in zip(
+            map(_submitted_at_of, records), _finished_at_of(records), strict=True
+        )
+        if submitted_at is not None and finished_at is not None
+    )
 
 
 def batch_size(records: Sequence[Record]) -> str:
     """Return what there could be: rows, or takes of rows."""
-    if not any(take > 1 for take in map(attrgetter("take"), records)):
+    if not any(take > 1 for take in _takes_of(records)):
         return f"of {counted(len(records), 'row')}"
     rows = counted(len({record.row_id for record in records}), "row")
     return f"of {counted(len(records), 'take')} of {rows}"

@@ -11,6 +11,7 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from pipeline.compact_rows import column
 from pipeline.errors import UsageError
 from pipeline.model import PICKED, REJECTED, Pick, Record, State
 from pipeline.storage.base import FileStamp, candidate_names
@@ -28,6 +29,8 @@ PLACED_NAME: Final = "picks"
 
 MAX_NOTE_CHARS: Final = 2000
 _NO_PICK: Final = Pick()
+_picks_of: Final = column(Record, "pick")
+_notes_of: Final = column(Record, "pick_note")
 PICKS_VERSION: Final = 1
 
 
@@ -48,11 +51,12 @@ class PlacedFile(NamedTuple):
 def with_picks(records: Iterable[Record], picks: Mapping[str, Pick]) -> list[Record]:
     """Return the records with what reviewers say of them now; a run's own may be older than that."""
     found = list(records)
+    if not picks and not any(_picks_of(found)) and not any(_notes_of(found)):
+        return found  # as most batches, which have no picks at all
     for index, record in enumerate(found):
-        if picks or record.pick or record.pick_note:  # most batches have no picks at all
-            pick, note = picks.get(record.key, _NO_PICK)
-            if (record.pick, record.pick_note) != (pick, note):
-                found[index] = replace(record, pick=pick, pick_note=note)
+        pick, note = picks.get(record.key, _NO_PICK)
+        if (record.pick, record.pick_note) != (pick, note):
+            found[index] = replace(record, pick=pick, pick_note=note)
     return found
 
 

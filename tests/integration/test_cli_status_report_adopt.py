@@ -344,6 +344,22 @@ async def test_a_large_batch_does_not_wait_for_its_csv_at_the_start(
         tasks.cancel_scope.cancel()
 
 
+async def test_the_first_csv_of_a_large_batch_is_made_once_a_create_was_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.results.csv_writer.LARGE_BATCH_ROWS", 0)
+    monkeypatch.setattr("pipeline.results.csv_writer.MIN_REWRITE_INTERVAL_S", 3600.0)
+    rows, disk = [record(State.SUBMITTING)], RecordingStore(tmp_path)
+    projector = ResultsWriter(disk, title="night", manifest="night.yaml")
+    await projector.begin(rows)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(projector.rewrite_on_change, lambda: rows)
+        before, rows[0] = rows[0], rows[0].evolve(State.GENERATING)
+        projector.on_transition(before, rows[0])
+        await disk.wait_for_csv(b"generating")
+        tasks.cancel_scope.cancel()
+
+
 async def test_a_large_batch_ends_with_the_blocks_of_its_last_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

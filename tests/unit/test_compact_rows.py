@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pipeline.compact_rows import (
     Derived,
     changed,
+    column,
     compact,
     pack,
     pack_end,
@@ -147,3 +148,10 @@ def test_a_record_in_flight_shares_its_body_and_what_it_does_not_have_yet() -> N
     assert getsizeof(sent) < 8 * len(fields(Record))
     failed = sent.evolve(State.FAILED, failure=Failure("refused", ""))
     assert (failed.failure, sent.failure) == (Failure("refused", ""), None)
+
+
+@given(st.lists(VALUES, max_size=3))
+def test_a_column_has_the_values_of_one_field(values: list[tuple[str, str, str, str, int, str]]) -> None:
+    rows = [Compact(*each) for each in values]
+    for number, one in enumerate(fields(Plain)):
+        assert list(column(Compact, one.name)(rows)) == [each[number] for each in values]

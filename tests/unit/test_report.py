@@ -244,7 +244,7 @@ def test_a_big_timeline_is_an_even_sample() -> None:
 
 
 def test_the_distribution_counts_every_rendering_once() -> None:
-    drawn = charts.distribution([done(index, 60.0 + index) for index in range(100)])
+    drawn = charts.distribution([60.0 + index for index in range(100)])
     assert drawn is not None
     assert sum(int(bar.title.rsplit(": ", 1)[1]) for bar in drawn.bars) == 100
     assert max(bar.height for bar in drawn.bars) == drawn.height

@@ -93,7 +93,9 @@ def render_sums(
 
 def render_charts(records: Sequence[Record], *, live: bool = True) -> dict[str, str]:
     """Return the HTML of the charts, by their section's name."""
-    return {"charts": _template("charts.html").render(**_charts_context(page_records(records, live=live)))}
+    rows = page_records(records, live=live)
+    context = _charts_context(rows, overview.rendering_times(rows))
+    return {"charts": _template("charts.html").render(**context)}
 
 
 def page_records(records: Sequence[Record], *, live: bool = False) -> list[Record]:
@@ -108,9 +110,10 @@ def page_records(records: Sequence[Record], *, live: bool = False) -> list[Recor
 def _template_context(
     rows: Sequence[Record], live: bool, sandbox: bool, money: Totals | None = None
 ) -> dict[str, object]:
-    totals = summarize(rows, sandbox=sandbox, money=money)
-    sums = _sums_context(totals, overview.figures(totals, rows), rows, live=live)
-    return {"live": live, "sandbox": sandbox, **sums, **_charts_context(rows)}
+    totals, times = summarize(rows, sandbox=sandbox, money=money), overview.rendering_times(rows)
+    figures = overview.figures_of(totals, overview.batch_size(rows), times)
+    sums = _sums_context(totals, figures, rows, live=live)
+    return {"live": live, "sandbox": sandbox, **sums, **_charts_context(rows, times)}
 
 
 def _sums_context(
@@ -127,10 +130,10 @@ def _sums_context(
     }
 
 
-def _charts_context(rows: Sequence[Record]) -> dict[str, object]:
+def _charts_context(rows: Sequence[Record], times: Sequence[float]) -> dict[str, object]:
     return {
         "timeline": charts.timeline(rows),
-        "distribution": charts.distribution(rows),
+        "distribution": charts.distribution(times),
         "width": axis.WIDTH,
     }
 

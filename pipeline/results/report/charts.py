@@ -86,9 +86,8 @@ def timeline(records: Iterable[Record]) -> Timeline | None:
     return Timeline(len(sample) * pitch, lanes, axis.ticks(), axis.pauses(), len(submitted), caption)
 
 
-def distribution(records: Iterable[Record]) -> Distribution | None:
-    """Return how often rendering took how long; None while no rendering has ended."""
-    times = sorted(duration_s for record in records if (duration_s := render_duration_s(record)) is not None)
+def distribution(times: Sequence[float]) -> Distribution | None:
+    """Return how often rendering took how long, of `rendering_times`; None while no rendering has ended."""
     if not times:
         return None
     low, step = _bin_layout(times)

@@ -5,14 +5,20 @@ The vendor's log names them, since a correlation id holds the ledger's identity 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
-from pipeline.model import State, Transition
+from anyio import to_thread
+
+from pipeline import clocks
+from pipeline.errors import Conflict, StopReason, StopRun
+from pipeline.model import Failure, State, Transition
+from pipeline.plan import GENERATION_UNKNOWN, mark_resubmitted
 from pipeline.reconcile.in_doubt import mark_found
 from pipeline.reconcile.log_windows import HOUR_S, plan_windows
 from pipeline.reconcile.request_log import fetch_log, parse_time
 from pipeline.submit.create import own_correlation_prefix, row_digest
+from pipeline.submit.submission_notes import NOTED_META
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -20,37 +26,120 @@ if TYPE_CHECKING:
     from pipeline.client import Api, LogRow
     from pipeline.ledger import Ledger
     from pipeline.model import Record
+    from pipeline.submit.submission_notes import SubmissionNote, SubmissionNotes
 
-LOCAL_CLOCK_ERROR_S = 48 * HOUR_S
+LOCAL_CLOCK_ERROR_S: Final = 48 * HOUR_S
 """How wrong the local clock may have been that dated the batch."""
 
+UNKNOWN_BEGIN_S: Final = 90 * 24 * HOUR_S
+"""How far back the log is read for a batch whose beginning was not noted."""
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What this machine remembers of a ledger: its runs, its submissions, and when it saw the last one.
 
-    `at` is by the vendor's clock, epoch seconds, 0.0 where that was not known; `key_ids` are the keys used.
+async def recall_forgotten(
+    api: Api,
+    ledger: Ledger,
+    records: Sequence[Record],
+    notes: SubmissionNotes,
+    *,
+    uncertain: bool,
+    key_id: str,
+) -> tuple[Mapping[str, Record], str]:
+    """Give rows back what their ledger may have forgotten; return those by their keys, and what to say of it.
+
+    `uncertain` says that the folder speaks against the ledger: it came from another machine, or is a copy.
+    What the vendor's log shows goes on. What only the notes show is in doubt. Raises `StopRun` when the log
+    cannot be read and no notes say which rows are concerned: an open row may be paid for.
     """
+    runs = int(await ledger.meta_get("runs") or 1) - 1
+    begun_at = await _begun_at(ledger, records, runs)
+    noted = await _read_unknown(ledger, records, notes)
+    forgotten = find_forgotten(records, noted)
+    has_past = runs > 0 or any(record.submission_no for record in records)
+    may_know_less = uncertain or (not notes.name and has_past)
+    is_open = any(r.position >= 0 and r.state not in (State.READY, State.DONE) for r in records)
+    if not is_open or not (forgotten or may_know_less):
+        return {}, ""
+    if api.vendor_now() is None:  # any answer tells the vendor's time
+        await api.log_page({"period": "24h"}, limit=1, offset=0)
+    now = api.vendor_now() or clocks.wall()
+    recovered, error = await recover_forgotten(api, ledger, records, begun_at, now=now, key_id=key_id)
+    if error and may_know_less:
+        raise StopRun(
+            StopReason.IN_DOUBT,
+            "the ledger may be an older copy, whose open rows may be paid for, and the vendor's "
+            f"log cannot be read: {error}. Nothing was submitted: run again when it can",
+        )
+    current = [recovered.get(record.key, record) for record in records]
+    doubted = await doubt_forgotten(ledger, find_forgotten(current, noted), now=clocks.wall())
+    return {**recovered, **doubted}, _describe(len(recovered), len(doubted))
 
-    runs: int
-    submissions: int
-    at: float = 0.0
-    key_ids: frozenset[str] = frozenset()
+
+async def _read_unknown(
+    ledger: Ledger, records: Iterable[Record], notes: SubmissionNotes
+) -> Mapping[str, SubmissionNote]:
+    """Return each row's last submission that the ledger may not know, by the row's digest."""
+    start = notes.unknown_from(await ledger.meta_get(NOTED_META))
+    if start is None:
+        return {}
+    noted = _last_by_row(await to_thread.run_sync(notes.read, start))
+    notes.of_unknown_rows = bool(noted.keys() - map(row_digest, records))
+    return noted
 
 
-def may_have_forgotten(
-    records: Iterable[Record], runs: int, memory: Memory | None, *, uncertain: bool = False
-) -> bool:
-    """Return whether a past that the ledger does not know may have submitted rows that it calls pending.
+def _describe(recovered: int, doubted: int) -> str:
+    found = f"{recovered} row(s) were submitted by a run that this ledger does not know: they go on"
+    noted = (
+        f"{doubted} row(s) may have been submitted by a run that this ledger does not know: they are in doubt"
+    )
+    return "; ".join([found] * bool(recovered) + [noted] * bool(doubted))
 
-    `runs` is how many earlier runs the ledger knows of; `uncertain` says that the folder speaks against it:
-    it came from another machine, or is a copy. A batch that begins has no past; one that this machine does
-    not remember, or remembers as further than the ledger is, may have one.
+
+async def _begun_at(ledger: Ledger, records: Sequence[Record], runs: int) -> float:
+    """Return when the batch was begun, by this machine's clock; note it in a ledger that does not say."""
+    begun_at = await ledger.meta_get("begun_at")
+    if begun_at is None:
+        now = clocks.wall()
+        known = [record.submitted_at for record in records if record.submitted_at is not None]
+        begun_at = str(min(known, default=now if not runs else now - UNKNOWN_BEGIN_S))
+        await ledger.meta_set("begun_at", begun_at)
+    return float(begun_at)
+
+
+def find_forgotten(
+    records: Iterable[Record], last_notes: Mapping[str, SubmissionNote]
+) -> list[tuple[Record, SubmissionNote]]:
+    """Return the rows that may still be bought, and of which a later submission is noted than they know of.
+
+    `last_notes` has each row's last one, by the row's digest.
     """
-    submissions = sum(record.submission_no for record in records)
-    if memory is None:
-        return uncertain or runs > 0 or submissions > 0
-    return uncertain or runs < memory.runs or submissions < memory.submissions
+    if not last_notes:
+        return []
+    rows = ((record, last_notes.get(row_digest(record))) for record in records)
+    return [
+        (record, note)
+        for record, note in rows
+        if note is not None
+        and _number(note) > record.submission_no
+        and record.state not in (State.READY, State.DONE)
+    ]
+
+
+def _last_by_row(noted: Iterable[SubmissionNote]) -> dict[str, SubmissionNote]:
+    """Return each row's last submission: the next one leaves only when the one before is settled."""
+    last: dict[str, SubmissionNote] = {}
+    for note in noted:
+        digest = _digest(note.correlation_id)
+        if digest not in last or _number(last[digest]) <= _number(note):
+            last[digest] = note
+    return last
+
+
+def _number(note: SubmissionNote) -> int:
+    return submission_number(note.correlation_id)
+
+
+def _digest(correlation_id: str) -> str:
+    return "".join(correlation_id.split(".")[3:4])
 
 
 def match_forgotten(
@@ -121,3 +210,66 @@ async def recover_forgotten(
     ]
     await ledger.commit_many(transitions)
     return {one.after.key: one.after for one in transitions}, ""
+
+
+async def doubt_forgotten(
+    ledger: Ledger, forgotten: Sequence[tuple[Record, SubmissionNote]], *, now: float
+) -> dict[str, Record]:
+    """Give rows the submissions that are noted of them, in doubt; return those by their keys.
+
+    Each step is one that the forgotten run made too. What a kill leaves of them is gone on with, or in doubt.
+    """
+    rows = {record.key: (record, note) for record, note in forgotten}
+    for step in (_end_earlier, _queue_again, _submit, _doubt):
+        made = [Transition(record, step(record, note, now)) for record, note in rows.values()]
+        outcomes = await ledger.commit_many([one for one in made if one.after is not one.before])
+        # Somebody else has a row that conflicts.
+        taken = {outcome.key for outcome in outcomes if isinstance(outcome, Conflict)}
+        rows = {r.key: (r, rows[r.key][1]) for one in made if (r := one.after).key not in taken}
+    return {key: record for key, (record, _) in rows.items()}
+
+
+def _end_earlier(record: Record, _: SubmissionNote, now: float) -> Record:
+    """Return a row whose earlier generation is over, and maybe paid: a later one leaves only then."""
+    if record.state is not State.GENERATING:
+        return record
+    failure = Failure(GENERATION_UNKNOWN, "submitted again by a run that this ledger does not know")
+    return record.evolve(State.FAILED, failure=failure, finished_at=now)
+
+
+def _queue_again(record: Record, _note: SubmissionNote, _now: float) -> Record:
+    match record.state:
+        case State.FAILED:
+            forgets = {"generation_id": "", "video_url": "", "video_urls": "", "finished_at": None}
+            return record.evolve(State.PENDING, failure=None, **forgets)
+        case State.IN_DOUBT:
+            return mark_resubmitted(record)
+        case _:
+            return record
+
+
+def _submit(record: Record, note: SubmissionNote, _: float) -> Record:
+    return record.evolve(
+        State.SUBMITTING,
+        submission_no=submission_number(note.correlation_id),
+        correlation_id=note.correlation_id,
+        submitted_at=note.submitted_at,
+        key_id=note.key_id,
+        api_url=note.api_url,
+        vendor_sent_at=note.vendor_sent_at,
+        reserved_usd=note.reserved_usd,
+        earlier_usd=record.usd_spent or 0.0,
+        absent_since=None,
+        completed_at=None,
+        failure=None,
+    )
+
+
+def _doubt(record: Record, _: SubmissionNote, now: float) -> Record:
+    failure = Failure("in_doubt", "submitted by a run that this ledger does not know")
+    return record.evolve(
+        State.IN_DOUBT,
+        failure=failure,
+        doubted_at=min(now, record.submitted_at or now),
+        attempts=record.attempts + 1,
+    )

@@ -169,6 +169,7 @@ async def _dependencies(
         clock=clocks.monotonic,
         wall=clocks.wall,
         random=rng,
+        note_submission=prepared.batch.notes.note,
     )
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
-from pipeline.batch.ledger_memory import LedgerMemory
 from pipeline.batch.retakes import end_retakes
 from pipeline.errors import LedgerError, StopReason, StopRun, StoreError, VeobatchError
 from pipeline.events import Event, Level, ObserverGroup, Topic
@@ -117,23 +116,25 @@ class RunObservers:
         eta = EtaEstimator(counted, settings.concurrency, interval_s=settings.poll_interval, learner=learner)
         self._watcher = make_watcher(prepared, eta)
         self.results_writer = make_results_writer(prepared)
-        self._memory = LedgerMemory(prepared.api, self._ledger.identity, prepared.runs, records)
+        self._notes = prepared.batch.notes
         self._hooks = make_hooks(prepared)
         self._receipts = _make_receipt_writer(prepared) if self._config.request.receipts else None
         self._thumbnails = _make_thumbnail_writer(prepared)
-        kept: list[Observer] = [prepared.batch.run_log, eta, self.results_writer, self._memory, self._hooks]
+        kept: list[Observer] = [prepared.batch.run_log, eta, self.results_writer, self._hooks]
         kept += [one for one in (self._receipts, self._thumbnails) if one is not None]
+        if prepared.batch.epoch is not None:  # workers may be on machines whose notes nobody reads here
+            kept.append(self._notes)
         self.observer = self._hooks.observer = ObserverGroup(*kept, *self._watcher.observers)
 
     async def remember_run(
         self, stop_reason: StopReason | None, signal_name: str = "", *, outcome: RunOutcome | None = None
     ) -> None:
         """Keep in the ledger what `veobatch report` needs to name the next command."""
-        self._memory.save()
         argv = continuing_argv(self._config.request.argv, outcome)
         facts, ended = RunFacts(argv, stop_reason, self.batch_usd), outcome is not None
         with contextlib.suppress(LedgerError, StoreError):  # the run itself reports a ledger that is gone
             await self._ledger.meta_set(RUN_FACTS_NAME, facts.to_json())
+            await self._notes.mark(self._ledger)
             if ended and stop_reason is None:
                 await end_retakes(self._ledger)
             await save_end(self._ledger, signal_name if ended else RUNNING)

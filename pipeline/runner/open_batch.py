@@ -27,6 +27,7 @@ from pipeline.results.run_log import RunLog
 from pipeline.runner.embedded_sandbox import start_sandbox
 from pipeline.runner.manifest_loading import cache_dir
 from pipeline.runner.preflight import fit_to_open_files
+from pipeline.submit.submission_notes import SubmissionNotes
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
@@ -51,6 +52,7 @@ class OpenedBatch:
     reconnect_notifier: ReconnectNotifier
     run_log: RunLog
     epoch: tuple[int, frozenset[str]] | None
+    notes: SubmissionNotes
 
 
 async def open_api(
@@ -102,4 +104,4 @@ async def open_batch(
     run_log = stack.enter_context(RunLog(paths.folder / LOG_NAME, secrets))
     # Before anything is planned: workers that a killed driver left behind write nothing from here on.
     epoch = await ledger.begin_epoch() if request.cluster is not None else None
-    return OpenedBatch(ledger, claim, notifier, run_log, epoch)
+    return OpenedBatch(ledger, claim, notifier, run_log, epoch, SubmissionNotes(ledger.identity))

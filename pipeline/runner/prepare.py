@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from anyio import to_thread
 
-from pipeline.batch.ledger_memory import recall_forgotten
 from pipeline.batch.ownership import check_folder
 from pipeline.batch.pictures import check_pictures
 from pipeline.batch.record_plan import record_plan
@@ -25,6 +24,7 @@ from pipeline.events import Event, Level, Topic
 from pipeline.model import State
 from pipeline.plan import BatchPlan, make_plan
 from pipeline.reconcile.origin import origin_notes
+from pipeline.reconcile.restored_ledger import recall_forgotten
 from pipeline.results.receipts import META_NAME as RECEIPTS_META
 from pipeline.runner.config import resolve_settings
 from pipeline.runner.manifest_loading import (
@@ -203,11 +203,13 @@ async def _plan(
         api,
         ledger,
         plan.records,
+        batch.notes,
         uncertain=batch.claim.history_uncertain,
         key_id=key_id(config.key.secret, ledger.identity),
-        wait_s=config.settings.reconcile_after,
     )
-    return plan.with_current(recalled), message
+    plan = plan.with_current(recalled)
+    await batch.notes.take_over(ledger, plan.records)
+    return plan, message
 
 
 async def _load_engine() -> None:

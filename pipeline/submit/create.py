@@ -85,11 +85,13 @@ class Submitter:
         *,
         wall: Callable[[], float],
         nonce: Callable[[], str] = new_nonce,
+        note: Callable[[Record], None] = lambda _: None,
     ) -> None:
+        """`note` is told of each submission before it leaves."""
         self._api = api
         self._ledger = ledger
         self._wall = wall
-        self._nonce = nonce
+        self._nonce, self._note = nonce, note
         self._key_id = key_id(api.key.secret, ledger.identity)
         self._shielded_scopes: set[anyio.CancelScope] = set()
         self._shutting_down = False
@@ -109,6 +111,8 @@ class Submitter:
         with self._shielded():
             # On disk before the first byte leaves: after any kill, the next run asks the log.
             submitting = await self._commit_intent(record, submitting)
+            # And noted outside of the ledger, which a backup may put back to before that.
+            self._note(submitting)
             answered = await self._api.create(body, submitting.correlation_id)
             result = await self._check_model(submitting, answered)
         # A new shield: a create that used up the deadline of the first must still reach the disk.

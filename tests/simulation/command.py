@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from pipeline import clocks
-from pipeline.batch.ledger_memory import LedgerMemory, recall_forgotten
 from pipeline.batch.record_plan import plan_batch
 from pipeline.cli.signals import SignalGuard
 from pipeline.client import ApiKey, key_id
@@ -25,6 +25,7 @@ from pipeline.plan import RetrySelection
 from pipeline.poll.learner import DurationLearner
 from pipeline.poll.poll_rate import AdaptiveRateLimit
 from pipeline.poll.schedule import PollSchedule
+from pipeline.reconcile.restored_ledger import recall_forgotten
 from pipeline.results.csv_rows import csv_bytes
 from pipeline.results.csv_writer import ResultsWriter
 from pipeline.run_context import Dependencies
@@ -32,6 +33,7 @@ from pipeline.run_state import RunState
 from pipeline.storage.local import LocalStore
 from pipeline.submit.budget import Budget
 from pipeline.submit.create_limits import AdaptiveConcurrencyLimit
+from pipeline.submit.submission_notes import SubmissionNotes
 from tests.simulation.book import ROOT
 from tests.simulation.cdn import CdnSession
 from tests.simulation.ledger import SimBackend, SimWriter
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from pipeline.cluster.driver import ClusterDriver
-    from pipeline.events import Event
+    from pipeline.events import Event, Observer
     from pipeline.model import Job, Record
     from pipeline.plan import BatchPlan
     from pipeline.run_state import RunOutcome
@@ -79,7 +81,7 @@ class Opened:
     """What a run needs once it may begin."""
 
     engine: Engine | ClusterDriver
-    memory: LedgerMemory
+    notes: SubmissionNotes
     results: ResultsWriter
 
 
@@ -138,23 +140,27 @@ async def _run(process: Process, request: Request, guard: SignalGuard) -> int:
 async def run_to_end(process: Process, opened: Opened, guard: SignalGuard, ledger: Ledger) -> int:
     """Run the engine, write the results and compare them; return the exit code."""
     outcome, is_written = await _run_engine(process, opened, guard)
-    opened.memory.save()
+    with contextlib.suppress(StopRun):
+        await opened.notes.mark(ledger)
     await _check(process, ledger, outcome, is_written=is_written)
     code = guard.exit_code or exit_code(outcome)
     return code if is_written else guard.exit_code or max(code, RESUMABLE)
 
 
 async def _open(process: Process, api: SimApi, ledger: Ledger, request: Request) -> Opened:
-    memory, records = await open_plan(api, ledger, request)
-    dependencies = await _dependencies(process, api, ledger, request.settings)
-    results, observer = make_observers(process, ledger, memory)
+    notes, records = await open_plan(api, ledger, request)
+    dependencies = await _dependencies(process, api, ledger, request.settings, notes)
+    results, observer = make_observers(process, ledger)
     return Opened(
-        Engine(RunState.from_records(records), dependencies, request.settings, observer), memory, results
+        Engine(RunState.from_records(records), dependencies, request.settings, observer), notes, results
     )
 
 
-async def open_plan(api: SimApi, ledger: Ledger, request: Request) -> tuple[LedgerMemory, Sequence[Record]]:
-    """Compare the manifest with the ledger; return what is remembered of it, and the rows."""
+async def open_plan(
+    api: SimApi, ledger: Ledger, request: Request
+) -> tuple[SubmissionNotes, Sequence[Record]]:
+    """Compare the manifest with the ledger; return the notes of its submissions, and the rows."""
+    notes = SubmissionNotes(ledger.identity)
     runs = int(await ledger.meta_get("runs") or 0) + 1
     await ledger.meta_set("runs", str(runs))
     plan = await _plan(ledger, request)
@@ -162,21 +168,22 @@ async def open_plan(api: SimApi, ledger: Ledger, request: Request) -> tuple[Ledg
         api,
         ledger,
         plan.records,
+        notes,
         uncertain=False,
         key_id=key_id(request.key, ledger.identity),
-        wait_s=request.settings.reconcile_after,
     )
     records = plan.with_current(recalled).records
-    return LedgerMemory(api, ledger.identity, runs, records), records
+    await notes.take_over(ledger, records)
+    return notes, records
 
 
 def make_observers(
-    process: Process, ledger: Ledger, memory: LedgerMemory
+    process: Process, ledger: Ledger, *others: Observer
 ) -> tuple[ResultsWriter, ObserverGroup]:
     """Return who writes the table, and all who are told what happens."""
     root: Any = SimPath(ROOT)
     results = ResultsWriter(LocalStore(root), title="batch", manifest="batch.yaml", ledger=ledger)
-    return results, ObserverGroup(Watcher(process), memory, results)
+    return results, ObserverGroup(Watcher(process), results, *others)
 
 
 async def _run_engine(process: Process, opened: Opened, guard: SignalGuard) -> tuple[RunOutcome, bool]:
@@ -211,7 +218,9 @@ async def _plan(ledger: Ledger, request: Request) -> BatchPlan:
     )
 
 
-async def _dependencies(process: Process, api: SimApi, ledger: Ledger, settings: Settings) -> Dependencies:
+async def _dependencies(
+    process: Process, api: SimApi, ledger: Ledger, settings: Settings, notes: SubmissionNotes
+) -> Dependencies:
     rng = clocks.new_random()
     cdn: Any = CdnSession(process)
     root: Any = SimPath(ROOT)
@@ -234,6 +243,7 @@ async def _dependencies(process: Process, api: SimApi, ledger: Ledger, settings:
         clock=clocks.monotonic,
         wall=clocks.wall,
         random=rng,
+        note_submission=notes.note,
     )
 
 

@@ -41,7 +41,7 @@ class Machine:
         self.clock_error_s = 0.0
         self.asleep = False
         self.lock_holder: Process | None = None
-        self.state: dict[str, Any] = {}
+        self.state: dict[str, bytes] = {}
         self.database: sqlite3.Connection | None = None
 
     def monotonic(self) -> float:

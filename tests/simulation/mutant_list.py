@@ -34,7 +34,7 @@ _STAGING: Final = "pipeline/storage/local_staging.py"
 _PROOF: Final = "pipeline/reconcile/absence_proof.py"
 _CONFIRM: Final = "pipeline/poll/confirmation.py"
 _POLL: Final = "pipeline/poll/poller_pool.py"
-_MEMORY: Final = "pipeline/batch/ledger_memory.py"
+_RESTORED: Final = "pipeline/reconcile/restored_ledger.py"
 _PLAN: Final = "pipeline/plan.py"
 _STATE: Final = "pipeline/run_state.py"
 _CONTEXT: Final = "pipeline/run_context.py"
@@ -47,6 +47,8 @@ _LIMITS: Final = "pipeline/cluster/limits.py"
 _LEASES: Final = "pipeline/ledger/leases.py"
 
 _COMMIT: Final = "            submitting = await self._commit_intent(record, submitting)\n"
+_NOTE: Final = "            self._note(submitting)\n"
+_SEND: Final = "            answered = await self._api.create(body, submitting.correlation_id)\n"
 _POST: Final = "            await self._api.create(submitting.body, submitting.correlation_id)\n"
 
 
@@ -137,13 +139,14 @@ MUTANTS: Final = (
     Mutant("a witness that left late says that the clocks are apart", _PROOF, "    newest, now = evidence.log.newest, evidence.now\n", "    newest, now = evidence.log.newest, evidence.now\n    if evidence.clock_error_s:\n        return Missing(Premise.CLOCK, 'apart', 'ask again later', 0.0)\n", _at("create", "asleep before it leaves", "reset before acceptance") + _CLOCKS),
     Mutant("a deadline shortens the proof (A6)", "pipeline/reconcile/reconciler_pool.py", "wait_s = run.deps, run.settings.reconcile_after", "wait_s = run.deps, min(run.settings.reconcile_after, run.settings.timeout)", _DOUBT),
     # A ledger put back from a backup.
-    Mutant("an older copy asks nothing (A7)", _MEMORY, "if not is_open or not may_have_forgotten(", "if True or not may_have_forgotten(", _BACKUP),
-    Mutant("an older copy asks one key", _MEMORY, "if memory.key_ids - self.key_ids:", "if False:", _BACKUP + _at("life", "key rotated")),
-    Mutant("an older copy does not wait for the log", _MEMORY, "+ wait_s - now", "- now", _BACKUP),
-    Mutant("an older copy is dated by this machine's clock", _MEMORY, "self._api.vendor_now() or 0.0", "clocks.wall()", _BACKUP + _CLOCKS),
-    Mutant("an older copy asks about pending rows alone", "pipeline/reconcile/restored_ledger.py", "record.state not in (State.READY, State.DONE)", "record.state is State.PENDING", _BACKUP),
-    Mutant("an older copy asks a key too soon", _MEMORY, "if self._remaining_s(memory, now, wait_s) > 0:\n            return self", "if False:\n            return self", _BACKUP + _at("life", "key rotated", "second process")),
-    Mutant("an older copy forgets what was charged", "pipeline/reconcile/restored_ledger.py", "(sent_at or 0.0) if row.is_charged else None", "None", _BACKUP + _at("status", "error after completion")),
+    Mutant("an older copy asks nothing (A7)", _RESTORED, "if not is_open or not (forgotten or", "if True or not (forgotten or", _BACKUP),
+    Mutant("a submission is not noted", _CREATE, _NOTE, "", _BACKUP),
+    Mutant("a submission is noted with its answer", _CREATE, _NOTE + _SEND, _SEND + _NOTE, _BACKUP + _KILLED),
+    Mutant("what is noted and not in the log is pending", _RESTORED, "doubt_forgotten(ledger, find_forgotten(current, noted),", "doubt_forgotten(ledger, [],", _BACKUP),
+    Mutant("only rows that were never submitted are forgotten", _RESTORED, "and _number(note) > record.submission_no", "and record.submission_no == 0", _BACKUP + _at("create", "500")),
+    Mutant("a noted row that is not in the manifest is forgotten", "pipeline/submit/submission_notes.py", "and not self.of_unknown_rows", "", _BACKUP + _at("user", "rows edited")),
+    Mutant("an older copy asks about pending rows alone", _RESTORED, "record.state not in (State.READY, State.DONE) and forgotten", "record.state is State.PENDING and forgotten", _BACKUP),
+    Mutant("an older copy forgets what was charged", _RESTORED, "(sent_at or 0.0) if row.is_charged else None", "None", _BACKUP + _at("status", "error after completion")),
     # Every run ends.
     Mutant("refusals add up to hours between creates", "pipeline/submit/create_limits.py", "min(grown_s, MAX_WAIT_INTERVALS * self._interval_s)", "grown_s", _at("create", "429 with a date")),
     Mutant("nobody is woken", _CONTEXT, "        self._changed.set()\n", "", _ANYTHING),

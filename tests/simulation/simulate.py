@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import itertools
 import random
 import sys
@@ -18,11 +19,11 @@ import anyio
 import anyio.to_thread
 from anyio._backends import _asyncio as anyio_backend
 
-import pipeline.batch.ledger_memory
 import pipeline.media
 import pipeline.storage.files
 import pipeline.storage.local
 import pipeline.storage.local_staging
+import pipeline.submit.submission_notes
 from pipeline import clocks
 from tests.simulation import loop, posix, scheduler
 from tests.simulation.chance import Chance, Fault, is_cluster_seed
@@ -141,12 +142,17 @@ def _ignore(_: object) -> None:
     """Say nothing of what the dead leave."""
 
 
-def _read_state(path: PurePosixPath) -> object:
-    return scheduler.running().machine.state.get(path.name)
+def _open_notes(path: PurePosixPath) -> io.BytesIO:
+    state = scheduler.running().machine.state
+    if path.name not in state:
+        raise FileNotFoundError(path)
+    return io.BytesIO(state[path.name])
 
 
-def _write_state(path: PurePosixPath, value: Any) -> None:
-    scheduler.running().machine.state[path.name] = value
+def _append_notes(path: PurePosixPath, data: bytes) -> int:
+    state = scheduler.running().machine.state
+    state[path.name] = state.get(path.name, b"") + data
+    return len(state[path.name])
 
 
 @contextmanager
@@ -181,9 +187,9 @@ def _installed(seed: int) -> Iterator[ExitStack]:
             (pipeline.storage.files, "threading", SimpleNamespace(get_ident=lambda: 1)),
             (examine, "Path", posix.SimPath),
             (anyio.to_thread, "run_sync", _run_sync),
-            (pipeline.batch.ledger_memory, "memory_path", PurePosixPath),
-            (pipeline.batch.ledger_memory, "read_json", _read_state),
-            (pipeline.batch.ledger_memory, "write_json", _write_state),
+            (pipeline.submit.submission_notes, "notes_path", PurePosixPath),
+            (pipeline.submit.submission_notes, "open_notes", _open_notes),
+            (pipeline.submit.submission_notes, "append_notes", _append_notes),
             (anyio_backend.CancelScope, "__hash__", _scope_number),
             # asyncio's own asks the kernel for its process each time, a tenth of a world's time.
             (asyncio, "get_running_loop", scheduler.running_loop),

@@ -163,17 +163,12 @@ class Trouble:
             return
         if not self._backup:
             self._backup = machine.database.serialize() if not machine.database.in_transaction else b""
-        elif not self.world.running_commands() and self._is_remembered():
+        elif not self.world.running_commands():
             machine.database, self._backup = new_database(self._backup), b""
             self.world.forgetful = True
             # A create's answer with another row's id is noticed by who has that id, which is forgotten, too.
             self.world.book.known_generations.clear()
             self.world.book.reload_from(machine.database, statements().load)
-
-    def _is_remembered(self) -> bool:
-        """Whether the machine's note of the ledger is not behind: it may be for a second (`LedgerMemory`)."""
-        noted = sum(memory["submissions"] for memory in self.world.machine.state.values())
-        return bool(noted >= sum(record.submission_no for record in self.world.book.records.values()))
 
     async def _file_moved_away(self) -> None:
         done = [r for r in self.world.book.records.values() if r.state is State.DONE and r.artifact]

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.batch import ledger_memory
-from pipeline.batch.ledger_memory import LedgerMemory, Recall, read_memory
 from pipeline.client import LogRow
+from pipeline.errors import Conflict
 from pipeline.model import Record, State
-from pipeline.reconcile.restored_ledger import Memory, match_forgotten, may_have_forgotten
+from pipeline.reconcile.restored_ledger import doubt_forgotten, find_forgotten, match_forgotten
+from pipeline.submit import submission_notes
 from pipeline.submit.create import correlation_id
+from pipeline.submit.submission_notes import SubmissionNote, SubmissionNotes
 from tests.unit.samples import record
 from tests.unit.vendor_history import iso
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from pipeline.model import Transition
 
 IDENTITY = "cafe"
 SENT_AT = 1_800_000_000.0
@@ -26,24 +29,32 @@ PENDING = record(State.PENDING, "row", 0)
 SUBMITTED = record(State.DONE, "done", 1, submission_no=3)
 
 
+def noted(of: Record, number: int, nonce: str = "n") -> SubmissionNote:
+    return SubmissionNote(correlation_id(IDENTITY, of, number, nonce), "k1", "api", 5.0, SENT_AT, 1.2)
+
+
+def by_row(*notes: SubmissionNote) -> dict[str, SubmissionNote]:
+    return {note.correlation_id.split(".")[3]: note for note in notes}
+
+
 @pytest.mark.parametrize(
-    ("records", "runs", "memory", "uncertain", "may"),
+    ("row", "number", "is_forgotten"),
     [
-        ([PENDING], 0, None, False, False),
-        ([PENDING], 0, None, True, True),
-        ([PENDING], 1, None, False, True),
-        ([PENDING, SUBMITTED], 0, None, False, True),
-        ([PENDING, SUBMITTED], 2, Memory(2, 3), False, False),
-        ([PENDING, SUBMITTED], 2, Memory(2, 3), True, True),
-        ([PENDING, SUBMITTED], 2, Memory(3, 3), False, True),
-        ([PENDING, SUBMITTED], 2, Memory(2, 4), False, True),
-        ([PENDING, SUBMITTED], 3, Memory(2, 2), False, False),
+        (PENDING, 1, True),
+        (replace(PENDING, submission_no=1), 1, False),
+        (replace(PENDING, submission_no=1), 2, True),
+        (record(State.GENERATING, "row", submission_no=1), 2, True),
+        (record(State.IN_DOUBT, "row", submission_no=1), 1, False),
+        (record(State.FAILED, "row", submission_no=1), 2, True),
+        (record(State.DONE, "row", submission_no=1), 2, False),
+        (record(State.READY, "row", submission_no=1), 2, False),
     ],
 )
-def test_ledger_may_have_forgotten_what_somebody_remembers_better(
-    records: list[Record], runs: int, memory: Memory | None, *, uncertain: bool, may: bool
+def test_a_row_has_forgotten_a_submission_that_is_later_than_its_own(
+    row: Record, number: int, *, is_forgotten: bool
 ) -> None:
-    assert may_have_forgotten(records, runs, memory, uncertain=uncertain) is may
+    note = noted(PENDING, number)
+    assert find_forgotten([SUBMITTED, row], by_row(note)) == ([(row, note)] if is_forgotten else [])
 
 
 def logged(of: Record, number: int, *, succeeded: bool = True, at: float = SENT_AT) -> dict[str, LogRow]:
@@ -92,23 +103,130 @@ def test_what_the_log_charges_for_is_completed() -> None:
     assert step.after.completed_at is None
 
 
-def test_a_log_that_was_read_too_soon_is_read_again_with_its_key() -> None:
-    memory = Memory(2, 9, at=1000.0, key_ids=frozenset("ab"))
-    noticed = Recall(1100.0)
-    soon = noticed.after_reading("a", memory, 1200.0, 600.0)
-    assert "run again in 400 s" in soon.obstacle(memory, 1200.0, 600.0)
-    later = soon.after_reading("b", memory, 1700.0, 600.0)
-    assert "with each key" in later.obstacle(memory, 1700.0, 600.0)
-    assert later.after_reading("a", memory, 1800.0, 600.0).obstacle(memory, 1800.0, 600.0) == ""
+class CommittingLedger:
+    """Takes each step that is legal, and has some rows that are somebody else's."""
+
+    def __init__(self, *taken: str) -> None:
+        self.steps: list[tuple[State, State]] = []
+        self._taken = taken
+
+    async def commit_many(self, transitions: Sequence[Transition]) -> list[Record | Conflict]:
+        self.steps += [(one.before.state, one.after.state) for one in transitions]
+        return [Conflict(one.after.key) if one.after.key in self._taken else one.after for one in transitions]
 
 
-def test_each_submission_is_remembered_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that is killed within the second, and whose ledger is put back then, would buy the row again."""
-    monkeypatch.setattr(ledger_memory, "memory_path", lambda identity: tmp_path / identity)
-    api: Any = SimpleNamespace(key=SimpleNamespace(secret="k"), vendor_now=lambda: SENT_AT)
-    memory = LedgerMemory(api, IDENTITY, 1, [PENDING])
-    for number in (1, 2):
-        memory.on_transition(PENDING, replace(PENDING, submission_no=1))
-        remembered = read_memory(IDENTITY)
-        assert remembered is not None
-        assert remembered.submissions == number
+@pytest.mark.parametrize("state", [State.PENDING, State.GENERATING, State.FAILED, State.IN_DOUBT])
+async def test_what_is_only_noted_is_in_doubt(state: State) -> None:
+    row = record(state, "row", submission_no=1, correlation_id="first")
+    ledger: Any = CommittingLedger()
+    [after] = (await doubt_forgotten(ledger, [(row, noted(PENDING, 2))], now=9.0)).values()
+    assert (after.state, after.submission_no, after.key_id, after.api_url) == (State.IN_DOUBT, 2, "k1", "api")
+    assert (after.vendor_sent_at, after.reserved_usd) == (SENT_AT, 1.2)
+    assert after.correlation_id == correlation_id(IDENTITY, PENDING, 2, "n")
+    assert ledger.steps[-2:] == [(State.PENDING, State.SUBMITTING), (State.SUBMITTING, State.IN_DOUBT)]
+
+
+async def test_a_row_that_somebody_else_has_is_left_to_them() -> None:
+    ledger: Any = CommittingLedger(PENDING.key)
+    assert await doubt_forgotten(ledger, [(PENDING, noted(PENDING, 1))], now=9.0) == {}
+
+
+@pytest.fixture
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SubmissionNotes:
+    monkeypatch.setattr(submission_notes, "notes_path", lambda identity: tmp_path / "state" / identity)
+    return SubmissionNotes(IDENTITY)
+
+
+def unknown(mark: str | None) -> list[SubmissionNote]:
+    """Return what a ledger with this mark may not know."""
+    notes = SubmissionNotes(IDENTITY)
+    start = notes.unknown_from(mark)
+    return [] if start is None else notes.read(start)
+
+
+class MetaLedger:
+    def __init__(self) -> None:
+        self.meta: dict[str, str] = {}
+
+    async def meta_set(self, name: str, value: str) -> None:
+        self.meta[name] = value
+
+    @property
+    def mark(self) -> str | None:
+        return self.meta.get("noted")
+
+
+def sent(number: int) -> Record:
+    name = correlation_id(IDENTITY, PENDING, number, "n")
+    row = replace(PENDING, correlation_id=name, submission_no=number, reserved_usd=1.2)
+    return replace(row, key_id="k1", api_url="api", submitted_at=5.0, vendor_sent_at=SENT_AT)
+
+
+async def test_a_ledger_meets_the_notes_that_it_does_not_know(notes: SubmissionNotes) -> None:
+    """Each is written at once: a run may be killed while its create is on its way."""
+    ledger: Any = MetaLedger()
+    assert unknown(None) == []
+    await notes.take_over(ledger, [PENDING])
+    older = ledger.mark
+    notes.note(sent(1))
+    assert unknown(older) == [noted(PENDING, 1)]
+    await notes.mark(ledger)
+    notes.note(sent(2))
+    assert unknown(ledger.mark) == [noted(PENDING, 2)]
+    assert unknown(older) == [noted(PENDING, 1), noted(PENDING, 2)]
+
+
+async def test_notes_that_begin_late_hold_what_is_known(notes: SubmissionNotes) -> None:
+    """A ledger that came here from elsewhere may be put back to a copy from before it came."""
+    ledger: Any = MetaLedger()
+    await notes.take_over(ledger, [PENDING, sent(3)])
+    assert unknown("another 77") == [noted(PENDING, 3)]
+    assert unknown(ledger.mark) == []
+
+
+async def test_a_mark_of_another_file_or_beyond_its_end_says_nothing(
+    notes: SubmissionNotes, tmp_path: Path
+) -> None:
+    ledger: Any = MetaLedger()
+    await notes.take_over(ledger, [])
+    notes.note(sent(1))
+    name = ledger.mark.split()[0]
+    for mark in (None, "", "other 99", name, f"{name} x", f"{name} 99999"):
+        assert unknown(mark) == [noted(PENDING, 1)], mark
+
+
+async def test_a_torn_note_costs_no_other(notes: SubmissionNotes, tmp_path: Path) -> None:
+    ledger: Any = MetaLedger()
+    await notes.take_over(ledger, [])
+    path = tmp_path / "state" / IDENTITY
+    for torn in (b'\n["vb.cafe', b"\n{}", b"\n12", b"\n[1]", b"\n\xff\x00"):
+        path.write_bytes(path.read_bytes() + torn)
+    notes.note(sent(1))
+    assert unknown(ledger.mark) == [noted(PENDING, 1)]
+
+
+async def test_what_cannot_be_written_comes_with_the_next_note(
+    notes: SubmissionNotes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger: Any = MetaLedger()
+    await notes.take_over(ledger, [])
+    with monkeypatch.context() as full:
+        full.setattr(submission_notes, "append_notes", raise_full)
+        notes.note(sent(1))
+    notes.note(sent(2))
+    assert unknown(ledger.mark) == [noted(PENDING, 1), noted(PENDING, 2)]
+
+
+def raise_full(path: Path, data: bytes) -> int:
+    raise OSError(28, "No space left on device")
+
+
+async def test_a_note_of_a_row_that_the_ledger_lacks_is_read_again(notes: SubmissionNotes) -> None:
+    """A row may have left the manifest meanwhile, and come back."""
+    ledger: Any = MetaLedger()
+    await notes.take_over(ledger, [])
+    before = ledger.mark
+    notes.note(sent(1))
+    notes.of_unknown_rows = True
+    await notes.mark(ledger)
+    assert ledger.mark == before

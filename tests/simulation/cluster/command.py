@@ -55,8 +55,8 @@ async def _run(process: Process, request: Request, guard: SignalGuard) -> int:
 
 async def _open(process: Process, api: SimApi, ledger: Ledger, request: Request) -> Opened:
     epoch = await ledger.begin_epoch()
-    memory, records = await open_plan(api, ledger, request)
-    results, observer = make_observers(process, ledger, memory)
+    notes, records = await open_plan(api, ledger, request)
+    results, observer = make_observers(process, ledger, notes)
     root: Any = SimPath(ROOT)
     check = ArtifactCheck(records, ledger, LocalStore(root), request.settings, observer)
     await check.run()
@@ -75,4 +75,4 @@ async def _open(process: Process, api: SimApi, ledger: Ledger, request: Request)
     driver.view.unchecked.update(check.unchecked)
     if check.error is not None:
         driver.stop_submitting(check.error)
-    return Opened(driver, memory, results)
+    return Opened(driver, notes, results)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING
 
+from pipeline.submit.create import row_digest
 from tests.simulation.cluster.ray import Actor, WorkerHandle
 from tests.simulation.trouble import MAX_CLOCK_ERROR_S, Trouble
 
@@ -102,6 +104,16 @@ class ClusterTrouble(Trouble):
             self._backup = b""
             self._cluster.forgetful = True
             self._cluster.book.on_restored(server.database)
+
+    def _is_remembered(self) -> bool:
+        """Whether the driver has noted each submission: it hears a moment later of what a worker has sent."""
+        noted: dict[str, int] = {}
+        for data in self._cluster.machine.state.values():
+            for line in data.splitlines()[1:]:
+                digest, number = json.loads(line)[0].split(".")[3:5]
+                noted[digest] = max(int(number), noted.get(digest, 0))
+        records = self._cluster.book.records.values()
+        return all(noted.get(row_digest(record), 0) >= record.submission_no for record in records)
 
     async def _worker_clock_forwards(self) -> None:
         self._set_clock(1.0)

@@ -1,0 +1,148 @@
+"""What this machine has submitted, noted outside of the batch's folder, which a backup puts back as a whole.
+
+One file a ledger, a line a submission, written before its create leaves. So a ledger that was put back from
+a backup meets each submission that it has forgotten here, and the row is in doubt until the log settles it.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
+
+from anyio import to_thread
+
+from pipeline import clocks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from pipeline.events import Event
+    from pipeline.ledger import Ledger
+    from pipeline.model import Record
+
+NOTED_META: Final = "noted"
+
+
+def notes_path(identity: str) -> Path:
+    from platformdirs import user_state_path
+
+    return user_state_path("veobatch") / "ledgers" / f"{identity}.submissions.jsonl"
+
+
+def open_notes(path: Path) -> BinaryIO:
+    """Open the file for reading. Raises `OSError`."""
+    return path.open("rb")
+
+
+def append_notes(path: Path, data: bytes) -> int:
+    """Append to the file, which is made where it is missing; return its size. Raises `OSError`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab", buffering=0) as file:
+        while data:
+            data = data[file.write(data) :]
+        return file.tell()
+
+
+class SubmissionNote(NamedTuple):
+    """One line: a submission as it was about to leave. Times are epoch seconds, as in `Record`."""
+
+    correlation_id: str
+    key_id: str
+    api_url: str
+    submitted_at: float | None
+    vendor_sent_at: float | None
+    reserved_usd: float | None
+
+
+class SubmissionNotes:
+    """The notes of one ledger. An observer of a run's transitions too, for what other machines submit."""
+
+    def __init__(self, identity: str) -> None:
+        self._path = notes_path(identity)
+        self._unwritten = b""
+        self._size = 0
+        self._mark: str | None = None
+        self.name = ""
+        """What tells this file from that of another machine, "" when there is none that can be read."""
+        self.of_unknown_rows = False
+        """Whether a submission is noted of a row that the ledger does not have: then they are read again."""
+
+    def note(self, record: Record) -> None:
+        """Note a submission that is about to leave. What cannot be written is written with a later one."""
+        self._append((record,))
+
+    def on_transition(self, before: Record, after: Record) -> None:
+        if after.submission_no > before.submission_no:
+            self.note(after)
+
+    def on_event(self, event: Event) -> None:
+        """Events tell nothing of submissions."""
+
+    def _append(self, records: Iterable[Record]) -> None:
+        # Each line begins with the newline: what a crash tore stays a line of its own.
+        self._unwritten += b"".join(b"\n" + _encode(record) for record in records)
+        with suppress(OSError):
+            self._size = append_notes(self._path, self._unwritten)
+            self._unwritten = b""
+
+    def unknown_from(self, mark: str | None) -> int | None:
+        """Return the byte from which a ledger with this `mark` may not know the notes, None for nowhere."""
+        name, _, known_bytes = (mark or "").partition(" ")
+        try:
+            with open_notes(self._path) as file:
+                self.name = file.readline().decode("ascii", "replace").strip()
+                self._size = file.seek(0, 2)
+        except OSError:
+            return None
+        self._mark = mark
+        # A file that lost its end, or another machine's mark, says nothing of how much is known.
+        start = int(known_bytes) if name == self.name and known_bytes.isdecimal() else 0
+        return None if start == self._size else start if start < self._size else 0
+
+    def read(self, start: int) -> list[SubmissionNote]:
+        """Return the notes from byte `start` on, oldest first. Blocking."""
+        try:
+            with open_notes(self._path) as file:
+                file.seek(start)
+                return [note for line in file if (note := _decode(line)) is not None]
+        except OSError:
+            return []
+
+    async def take_over(self, ledger: Ledger, records: Iterable[Record]) -> None:
+        """Let the ledger know that it knows every note so far; begin the file where there is none."""
+        if not self.name:
+            self.name = clocks.token_hex(8)
+            self._unwritten = self.name.encode("ascii")
+            if known := [record for record in records if record.submission_no]:
+                await to_thread.run_sync(self._append, known)
+            else:
+                self._append(())
+        await self.mark(ledger)
+
+    async def mark(self, ledger: Ledger) -> None:
+        """Write down in the ledger how far it knows the notes: each was committed there first."""
+        mark = f"{self.name} {self._size}"
+        if mark != self._mark and not self.of_unknown_rows:
+            await ledger.meta_set(NOTED_META, mark)
+            self._mark = mark
+
+
+def _encode(record: Record) -> bytes:
+    note = SubmissionNote(
+        record.correlation_id,
+        record.key_id,
+        record.api_url,
+        record.submitted_at,
+        record.vendor_sent_at,
+        record.reserved_usd,
+    )
+    return json.dumps(note).encode("ascii")
+
+
+def _decode(line: bytes) -> SubmissionNote | None:
+    """Return the note in a line, None for one that is none: the first, an empty one, a torn one."""
+    with suppress(ValueError, TypeError):
+        return SubmissionNote(*json.loads(line))
+    return None

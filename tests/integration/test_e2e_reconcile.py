@@ -196,19 +196,38 @@ async def test_ledger_put_back_from_a_backup_pays_nothing_again(tmp_path: Path, 
         assert_once(vendor, prompts)
 
 
-async def test_older_ledger_submits_nothing_while_the_log_cannot_tell(tmp_path: Path) -> None:
+async def put_back_older_ledger(desk: Workspace, vendor: VendorDouble, tmp_path: Path) -> None:
+    """Leave a ledger that knows the first row alone, while the log does not show the second yet."""
+    desk.write(["first"])
+    assert (await desk.run()).code == 0
+    backup = tmp_path / "backup"
+    shutil.copytree(desk.output, backup)
+    desk.write(["first", "second"])
+    vendor.script("second").in_log = False
+    assert (await desk.run()).code == 0
+    shutil.rmtree(desk.output)
+    shutil.copytree(backup, desk.output)
+
+
+async def test_what_an_older_ledger_has_forgotten_is_in_doubt_until_the_log_tells(tmp_path: Path) -> None:
     async with vendor_and_workspace(tmp_path) as (vendor, desk):
-        desk.write(["first"])
-        assert (await desk.run()).code == 0
-        backup = tmp_path / "backup"
-        shutil.copytree(desk.output, backup)
-        desk.write(["first", "second"])
-        vendor.script("second").in_log = False
-        assert (await desk.run()).code == 0
-        shutil.rmtree(desk.output)
-        shutil.copytree(backup, desk.output)
-        result = await desk.run()
-        assert (result.code, "older copy" in result.err) == (3, True), result.output
+        await put_back_older_ledger(desk, vendor, tmp_path)
+        result = await desk.run("--reconcile-after", "1")
+        assert (result.code, desk.states()) == (3, {"done": 1, "in_doubt": 1}), result.output
+        assert "does not know" in result.output
+        vendor.log_down = 503
+        result = await desk.run("--reconcile-after", "1")
+        assert (result.code, desk.states()) == (3, {"done": 1, "in_doubt": 1}), result.output
+        vendor.log_down = 0
+        vendor.generations[-1].script.in_log = True
+        assert (await desk.run("--reconcile-after", "1")).code == 0
+        assert_once(vendor, ["first", "second"])
+
+
+async def test_older_ledger_submits_nothing_while_neither_notes_nor_log_can_tell(tmp_path: Path) -> None:
+    async with vendor_and_workspace(tmp_path) as (vendor, desk):
+        await put_back_older_ledger(desk, vendor, tmp_path)
+        shutil.rmtree(tmp_path / "home")  # a machine that has never seen the batch
         vendor.log_down = 503
         result = await desk.run()
         assert (result.code, "cannot be read" in result.err) == (3, True), result.output

@@ -144,7 +144,6 @@ MUTANTS: Final = (
     Mutant("a submission is noted with its answer", _CREATE, _NOTE + _SEND, _SEND + _NOTE, _BACKUP + _KILLED),
     Mutant("what is noted and not in the log is pending", _RESTORED, "doubt_forgotten(ledger, find_forgotten(current, noted),", "doubt_forgotten(ledger, [],", _BACKUP),
     Mutant("only rows that were never submitted are forgotten", _RESTORED, "and _number(note) > record.submission_no", "and record.submission_no == 0", _BACKUP + _at("create", "500")),
-    Mutant("a noted row that is not in the manifest is forgotten", "pipeline/submit/submission_notes.py", "and not self.of_unknown_rows", "", _BACKUP + _at("user", "rows edited")),
     Mutant("an older copy asks about pending rows alone", _RESTORED, "record.state not in (State.READY, State.DONE) and forgotten", "record.state is State.PENDING and forgotten", _BACKUP),
     Mutant("an older copy forgets what was charged", _RESTORED, "(sent_at or 0.0) if row.is_charged else None", "None", _BACKUP + _at("status", "error after completion")),
     # Every run ends.

@@ -57,7 +57,8 @@ async def recall_forgotten(
     has_past = runs > 0 or any(record.submission_no for record in records)
     may_know_less = uncertain or (not notes.name and has_past)
     is_open = any(r.position >= 0 and r.state not in (State.READY, State.DONE) for r in records)
-    if not is_open or not (forgotten or may_know_less):
+    # A forgotten row counts though it left the manifest: it may come back.
+    if not forgotten and not (is_open and may_know_less):
         return {}, ""
     if api.vendor_now() is None:  # any answer tells the vendor's time
         await api.log_page({"period": "24h"}, limit=1, offset=0)

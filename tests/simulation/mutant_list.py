@@ -139,7 +139,7 @@ MUTANTS: Final = (
     Mutant("a witness that left late says that the clocks are apart", _PROOF, "    newest, now = evidence.log.newest, evidence.now\n", "    newest, now = evidence.log.newest, evidence.now\n    if evidence.clock_error_s:\n        return Missing(Premise.CLOCK, 'apart', 'ask again later', 0.0)\n", _at("create", "asleep before it leaves", "reset before acceptance") + _CLOCKS),
     Mutant("a deadline shortens the proof (A6)", "pipeline/reconcile/reconciler_pool.py", "wait_s = run.deps, run.settings.reconcile_after", "wait_s = run.deps, min(run.settings.reconcile_after, run.settings.timeout)", _DOUBT),
     # A ledger put back from a backup.
-    Mutant("an older copy asks nothing (A7)", _RESTORED, "if not is_open or not (forgotten or", "if True or not (forgotten or", _BACKUP),
+    Mutant("an older copy asks nothing (A7)", _RESTORED, "if not forgotten and not (", "if True or not (", _BACKUP),
     Mutant("a submission is not noted", _CREATE, _NOTE, "", _BACKUP),
     Mutant("a submission is noted with its answer", _CREATE, _NOTE + _SEND, _SEND + _NOTE, _BACKUP + _KILLED),
     Mutant("what is noted and not in the log is pending", _RESTORED, "doubt_forgotten(ledger, find_forgotten(current, noted),", "doubt_forgotten(ledger, [],", _BACKUP),

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from pipeline.client import LogRow
-from pipeline.errors import Conflict
+from pipeline.client.responses import StatusError
+from pipeline.errors import Conflict, StopRun
 from pipeline.model import Record, State
-from pipeline.reconcile.restored_ledger import doubt_forgotten, find_forgotten, match_forgotten
+from pipeline.reconcile.restored_ledger import (
+    doubt_forgotten,
+    find_forgotten,
+    match_forgotten,
+    recall_forgotten,
+)
 from pipeline.submit import submission_notes
 from pipeline.submit.create import correlation_id
 from pipeline.submit.submission_notes import SubmissionNote, SubmissionNotes
@@ -21,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from pipeline.client import Api
+    from pipeline.ledger import Ledger
+    from pipeline.ledger.spending import Submission
     from pipeline.model import Transition
 
 IDENTITY = "cafe"
@@ -144,9 +153,18 @@ def unknown(mark: str | None) -> list[SubmissionNote]:
     return [] if start is None else notes.read(start)
 
 
-class MetaLedger:
+class MetaLedger(CommittingLedger):
+    identity = IDENTITY
+
     def __init__(self) -> None:
+        super().__init__()
         self.meta: dict[str, str] = {}
+
+    async def submissions(self) -> list[Submission]:
+        return []
+
+    async def meta_get(self, name: str) -> str | None:
+        return self.meta.get(name)
 
     async def meta_set(self, name: str, value: str) -> None:
         self.meta[name] = value
@@ -230,3 +248,44 @@ async def test_a_note_of_a_row_that_the_ledger_lacks_is_read_again(notes: Submis
     notes.of_unknown_rows = True
     await notes.mark(ledger)
     assert ledger.mark == before
+
+
+@pytest.mark.parametrize("position", [0, -1])
+async def test_a_noted_row_is_in_doubt_though_no_log_can_be_read_and_though_it_left_the_manifest(
+    notes: SubmissionNotes, position: int
+) -> None:
+    ledger, row = MetaLedger(), replace(PENDING, position=position)
+    await notes.take_over(cast("Ledger", ledger), [row])
+    notes.note(sent(1))
+    later = SubmissionNotes(IDENTITY)
+    found, message = await recall_forgotten(
+        cast("Api", SilentApi()), cast("Ledger", ledger), [row], later, uncertain=False, key_id="k1"
+    )
+    assert [(one.state, one.correlation_id) for one in found.values()] == [
+        (State.IN_DOUBT, sent(1).correlation_id)
+    ]
+    assert "1 row(s) may have been submitted" in message
+    await later.take_over(cast("Ledger", ledger), found.values())
+    assert unknown(ledger.mark) == []
+
+
+class SilentApi:
+    name = "api"
+
+    def vendor_now(self) -> float | None:
+        return SENT_AT
+
+    async def log_page(self, *_: object, **__: object) -> StatusError:
+        return StatusError(503, "away")
+
+
+async def test_a_ledger_without_notes_waits_for_the_log(notes: SubmissionNotes) -> None:
+    with pytest.raises(StopRun, match="cannot be read"):
+        await recall_forgotten(
+            cast("Api", SilentApi()),
+            cast("Ledger", MetaLedger()),
+            [replace(PENDING, submission_no=1)],
+            notes,
+            uncertain=False,
+            key_id="k1",
+        )

@@ -75,6 +75,8 @@ def load_corpus() -> Mapping[str, History]:
 
 
 def write_corpus(histories: Mapping[str, History]) -> None:
-    """Keep these histories and no others."""
+    """Keep these histories and no others; other processes read them meanwhile."""
     lines = [history.to_json(name) + "\n" for name, history in histories.items()]
-    CORPUS.write_text("".join(lines), encoding="utf-8")
+    part = CORPUS.with_suffix(".part")
+    part.write_text("".join(lines), encoding="utf-8")
+    part.replace(CORPUS)

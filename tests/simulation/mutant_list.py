@@ -144,7 +144,6 @@ MUTANTS: Final = (
     Mutant("a submission is noted with its answer", _CREATE, _NOTE + _SEND, _SEND + _NOTE, _BACKUP + _KILLED),
     Mutant("what is noted and not in the log is pending", _RESTORED, "doubt_forgotten(ledger, find_forgotten(current, noted),", "doubt_forgotten(ledger, [],", _BACKUP),
     Mutant("only rows that were never submitted are forgotten", _RESTORED, "and _number(note) > record.submission_no", "and record.submission_no == 0", _BACKUP + _at("create", "500")),
-    Mutant("an older copy asks about pending rows alone", _RESTORED, "record.state not in (State.READY, State.DONE) and forgotten", "record.state is State.PENDING and forgotten", _BACKUP),
     Mutant("an older copy forgets what was charged", _RESTORED, "(sent_at or 0.0) if row.is_charged else None", "None", _BACKUP + _at("status", "error after completion")),
     # Every run ends.
     Mutant("refusals add up to hours between creates", "pipeline/submit/create_limits.py", "min(grown_s, MAX_WAIT_INTERVALS * self._interval_s)", "grown_s", _at("create", "429 with a date")),

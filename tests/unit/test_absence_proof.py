@@ -297,6 +297,13 @@ def test_submission_may_have_left_as_late_as_a_witness_did(evidence: Evidence, p
     assert only_missing(SUBMISSION, evidence).premise is premise
 
 
+def test_undated_submission_has_its_window_widened_as_well() -> None:
+    undated = replace(SUBMISSION, sent_at=None)
+    start = SENT_AT + 7 - 2 * DAY_S - LATE_S
+    assert Premise.WINDOW not in premises(undated, erring(windows=((start, float("inf")),)))
+    assert Premise.WINDOW in premises(undated, erring(windows=((start + 1, float("inf")),)))
+
+
 def test_charges_have_to_cover_the_times_that_may_be_wrong() -> None:
     known = frozenset({"g-other", "g-late", "g-early"})
     still = replace(erring(newest=SENT_AT), known_generations=known)

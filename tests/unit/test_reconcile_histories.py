@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import random
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline.model import State
 from pipeline.reconcile import absence_proof, reconciler
-from pipeline.reconcile.evidence import Premise
+from pipeline.reconcile.charges import Charges, fetch_charges
+from pipeline.reconcile.evidence import MARGIN_S, Premise
 from pipeline.reconcile.in_doubt import StillInDoubt
 from tests.unit.vendor_history import HistoryClient, HistoryVendor, live_through
+
+if TYPE_CHECKING:
+    from pipeline.client import Api
 
 pytestmark = pytest.mark.no_cover  # long computations; shorter tests cover the same lines
 
@@ -88,6 +93,23 @@ async def test_times_that_count_as_exact_pay_twice(monkeypatch: pytest.MonkeyPat
     client = await begin_late()
     await live_on(client, 2590.0)
     assert client.paid_twice() == ["lost"]
+
+
+async def test_charges_are_read_back_as_far_as_the_times_may_be_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read_back_to: list[float] = []
+
+    async def fetch(api: Api, since: float, *, gap_s: float) -> Charges:
+        read_back_to.append(since)
+        return await fetch_charges(api, since, gap_s=gap_s)
+
+    client = await begin_late()
+    sent_at = client.records["never"].vendor_sent_at or 0.0
+    monkeypatch.setattr(reconciler, "fetch_charges", fetch)
+    await live_on(client, 3200.0)
+    assert read_back_to
+    assert sent_at - MARGIN_S - LATE_S - 2.0 <= min(read_back_to) <= sent_at - MARGIN_S - LATE_S
 
 
 async def test_a_log_of_long_ago_is_read_as_far_as_the_times_may_be_wrong() -> None:

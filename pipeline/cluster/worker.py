@@ -53,7 +53,6 @@ LEASE_SAFETY_FACTOR: Final = 0.8
 """A worker regards its lease as expired a little before the coordinator does."""
 
 CLOSE_TIMEOUT_S: Final = 5.0
-
 MAX_PERMITS: Final = 16
 MAX_ROWS: Final = 500
 MIN_HEARTBEAT_S: Final = 0.02
@@ -80,8 +79,7 @@ class ClusterWorker:
         self._prices: dict[str, float | None] = {}
         self._lease_until = self._lease_until_wall = 0.0
         self._stop_reported = self._revoked = False
-        share = config.settings.concurrency // (2 * config.workers)
-        self._prefetch_rows = max(2, min(MAX_ROWS, share))
+        self._prefetch_rows = max(2, min(MAX_ROWS, config.settings.concurrency // (2 * config.workers)))
         self._max_rows = 2 * MAX_ROWS + config.settings.concurrency
 
     def may_create(self) -> bool:

@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from anyio import to_thread
-
 from pipeline import clocks
 from pipeline.errors import Conflict, StopReason, StopRun
 from pipeline.model import Failure, State, Transition
@@ -50,11 +48,10 @@ async def recall_forgotten(
     What the vendor's log shows goes on. What only the notes show is in doubt. Raises `StopRun` when the log
     cannot be read and no notes say which rows are concerned: an open row may be paid for.
     """
-    runs = int(await ledger.meta_get("runs") or 1) - 1
-    begun_at = await _begun_at(ledger, records, runs)
     noted = await _read_unknown(ledger, records, notes)
     forgotten = find_forgotten(records, noted)
-    has_past = runs > 0 or any(record.submission_no for record in records)
+    begun_at, is_begun = await _begun_at(ledger, records)
+    has_past = is_begun or any(record.submission_no for record in records)
     may_know_less = uncertain or (not notes.name and has_past)
     is_open = any(r.position >= 0 and r.state not in (State.READY, State.DONE) for r in records)
     # A forgotten row counts though it left the manifest: it may come back.
@@ -79,12 +76,11 @@ async def _read_unknown(
     ledger: Ledger, records: Iterable[Record], notes: SubmissionNotes
 ) -> Mapping[str, SubmissionNote]:
     """Return each row's last submission that the ledger may not know, by the row's digest."""
-    start = notes.unknown_from(await ledger.meta_get(NOTED_META))
-    if start is None:
-        return {}
-    noted = _last_by_row(await to_thread.run_sync(notes.read, start))
-    notes.of_unknown_rows = bool(noted.keys() - map(row_digest, records))
-    return noted
+    noted = await notes.read(notes.unknown_from(await ledger.meta_get(NOTED_META)))
+    known = {record.correlation_id for record in records} if noted else set()
+    last = _last_by_row(note for note in noted if note.correlation_id not in known)
+    notes.of_unknown_rows = bool(last) and bool(last.keys() - map(row_digest, records))
+    return last
 
 
 def _describe(recovered: int, doubted: int) -> str:
@@ -95,15 +91,19 @@ def _describe(recovered: int, doubted: int) -> str:
     return "; ".join([found] * bool(recovered) + [noted] * bool(doubted))
 
 
-async def _begun_at(ledger: Ledger, records: Sequence[Record], runs: int) -> float:
-    """Return when the batch was begun, by this machine's clock; note it in a ledger that does not say."""
+async def _begun_at(ledger: Ledger, records: Sequence[Record]) -> tuple[float, bool]:
+    """Return when the batch was begun, by this machine's clock, and whether that was before this run.
+
+    It is noted in a ledger that does not say.
+    """
     begun_at = await ledger.meta_get("begun_at")
-    if begun_at is None:
-        now = clocks.wall()
-        known = [record.submitted_at for record in records if record.submitted_at is not None]
-        begun_at = str(min(known, default=now if not runs else now - UNKNOWN_BEGIN_S))
-        await ledger.meta_set("begun_at", begun_at)
-    return float(begun_at)
+    if begun_at is not None:
+        return float(begun_at), True
+    now, runs = clocks.wall(), int(await ledger.meta_get("runs") or 1) - 1
+    known = [record.submitted_at for record in records if record.submitted_at is not None]
+    first = min(known, default=now if not runs else now - UNKNOWN_BEGIN_S)
+    await ledger.meta_set("begun_at", str(first))
+    return first, runs > 0
 
 
 def find_forgotten(

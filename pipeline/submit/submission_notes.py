@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pipeline.model import Record
 
 NOTED_META: Final = "noted"
+MARK_BYTES: Final = 65_536
+"""How many bytes are read again at each start rather than marked as known: some 300 notes."""
 
 
 def notes_path(identity: str) -> Path:
@@ -63,9 +65,9 @@ class SubmissionNotes:
         self._path = notes_path(identity)
         self._unwritten = b""
         self._size = 0
-        self._mark: str | None = None
+        self._marked = 0
         self.name = ""
-        """What tells this file from that of another machine, "" when there is none that can be read."""
+        """When this file was begun, which tells it from that of another machine; "" when none can be read."""
         self.of_unknown_rows = False
         """Whether a submission is noted of a row that the ledger does not have: then they are read again."""
 
@@ -87,22 +89,24 @@ class SubmissionNotes:
             self._size = append_notes(self._path, self._unwritten)
             self._unwritten = b""
 
-    def unknown_from(self, mark: str | None) -> int | None:
-        """Return the byte from which a ledger with this `mark` may not know the notes, None for nowhere."""
+    def unknown_from(self, mark: str | None) -> int:
+        """Return the byte from which a ledger with this `mark` may not know the notes."""
         name, _, known_bytes = (mark or "").partition(" ")
-        try:
-            with open_notes(self._path) as file:
-                self.name = file.readline().decode("ascii", "replace").strip()
-                self._size = file.seek(0, 2)
-        except OSError:
-            return None
-        self._mark = mark
+        with suppress(OSError), open_notes(self._path) as file:
+            self.name = file.readline().decode("ascii", "replace").strip()
+            self._size = file.seek(0, 2)
         # A file that lost its end, or another machine's mark, says nothing of how much is known.
         start = int(known_bytes) if name == self.name and known_bytes.isdecimal() else 0
-        return None if start == self._size else start if start < self._size else 0
+        self._marked = start if start <= self._size else 0
+        return self._marked
 
-    def read(self, start: int) -> list[SubmissionNote]:
-        """Return the notes from byte `start` on, oldest first. Blocking."""
+    async def read(self, start: int) -> list[SubmissionNote]:
+        """Return the notes from byte `start` on, oldest first."""
+        if self._size - start < MARK_BYTES:
+            return self._read(start)
+        return await to_thread.run_sync(self._read, start)
+
+    def _read(self, start: int) -> list[SubmissionNote]:
         try:
             with open_notes(self._path) as file:
                 file.seek(start)
@@ -113,7 +117,7 @@ class SubmissionNotes:
     async def take_over(self, ledger: Ledger, records: Iterable[Record]) -> None:
         """Let the ledger know that it knows every note so far; begin the file where there is none."""
         if not self.name:
-            self.name = clocks.token_hex(8)
+            self.name = str(clocks.wall())
             self._unwritten = self.name.encode("ascii")
             if known := [record for record in records if record.submission_no]:
                 await to_thread.run_sync(self._append, known)
@@ -122,11 +126,13 @@ class SubmissionNotes:
         await self.mark(ledger)
 
     async def mark(self, ledger: Ledger) -> None:
-        """Write down in the ledger how far it knows the notes: each was committed there first."""
-        mark = f"{self.name} {self._size}"
-        if mark != self._mark and not self.of_unknown_rows:
-            await ledger.meta_set(NOTED_META, mark)
-            self._mark = mark
+        """Write down in the ledger how far it knows the notes, once reading them again would take a while.
+
+        Each was committed there before it was noted.
+        """
+        if self._size - self._marked >= MARK_BYTES and not self.of_unknown_rows:
+            await ledger.meta_set(NOTED_META, f"{self.name} {self._size}")
+            self._marked = self._size
 
 
 def _encode(record: Record) -> bytes:

@@ -142,15 +142,15 @@ async def test_a_row_that_somebody_else_has_is_left_to_them() -> None:
 
 @pytest.fixture
 def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SubmissionNotes:
+    monkeypatch.setattr(submission_notes, "MARK_BYTES", 1)
     monkeypatch.setattr(submission_notes, "notes_path", lambda identity: tmp_path / "state" / identity)
     return SubmissionNotes(IDENTITY)
 
 
-def unknown(mark: str | None) -> list[SubmissionNote]:
+async def unknown(mark: str | None) -> list[SubmissionNote]:
     """Return what a ledger with this mark may not know."""
     notes = SubmissionNotes(IDENTITY)
-    start = notes.unknown_from(mark)
-    return [] if start is None else notes.read(start)
+    return await notes.read(notes.unknown_from(mark))
 
 
 class MetaLedger(CommittingLedger):
@@ -183,23 +183,23 @@ def sent(number: int) -> Record:
 async def test_a_ledger_meets_the_notes_that_it_does_not_know(notes: SubmissionNotes) -> None:
     """Each is written at once: a run may be killed while its create is on its way."""
     ledger: Any = MetaLedger()
-    assert unknown(None) == []
+    assert await unknown(None) == []
     await notes.take_over(ledger, [PENDING])
     older = ledger.mark
     notes.note(sent(1))
-    assert unknown(older) == [noted(PENDING, 1)]
+    assert await unknown(older) == [noted(PENDING, 1)]
     await notes.mark(ledger)
     notes.note(sent(2))
-    assert unknown(ledger.mark) == [noted(PENDING, 2)]
-    assert unknown(older) == [noted(PENDING, 1), noted(PENDING, 2)]
+    assert await unknown(ledger.mark) == [noted(PENDING, 2)]
+    assert await unknown(older) == [noted(PENDING, 1), noted(PENDING, 2)]
 
 
 async def test_notes_that_begin_late_hold_what_is_known(notes: SubmissionNotes) -> None:
     """A ledger that came here from elsewhere may be put back to a copy from before it came."""
     ledger: Any = MetaLedger()
     await notes.take_over(ledger, [PENDING, sent(3)])
-    assert unknown("another 77") == [noted(PENDING, 3)]
-    assert unknown(ledger.mark) == []
+    assert await unknown("another 77") == [noted(PENDING, 3)]
+    assert await unknown(ledger.mark) == []
 
 
 async def test_a_mark_of_another_file_or_beyond_its_end_says_nothing(
@@ -210,7 +210,7 @@ async def test_a_mark_of_another_file_or_beyond_its_end_says_nothing(
     notes.note(sent(1))
     name = ledger.mark.split()[0]
     for mark in (None, "", "other 99", name, f"{name} x", f"{name} 99999"):
-        assert unknown(mark) == [noted(PENDING, 1)], mark
+        assert await unknown(mark) == [noted(PENDING, 1)], mark
 
 
 async def test_a_torn_note_costs_no_other(notes: SubmissionNotes, tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ async def test_a_torn_note_costs_no_other(notes: SubmissionNotes, tmp_path: Path
     for torn in (b'\n["vb.cafe', b"\n{}", b"\n12", b"\n[1]", b"\n\xff\x00"):
         path.write_bytes(path.read_bytes() + torn)
     notes.note(sent(1))
-    assert unknown(ledger.mark) == [noted(PENDING, 1)]
+    assert await unknown(ledger.mark) == [noted(PENDING, 1)]
 
 
 async def test_what_cannot_be_written_comes_with_the_next_note(
@@ -232,7 +232,7 @@ async def test_what_cannot_be_written_comes_with_the_next_note(
         full.setattr(submission_notes, "append_notes", raise_full)
         notes.note(sent(1))
     notes.note(sent(2))
-    assert unknown(ledger.mark) == [noted(PENDING, 1), noted(PENDING, 2)]
+    assert await unknown(ledger.mark) == [noted(PENDING, 1), noted(PENDING, 2)]
 
 
 def raise_full(path: Path, data: bytes) -> int:
@@ -266,7 +266,7 @@ async def test_a_noted_row_is_in_doubt_though_no_log_can_be_read_and_though_it_l
     ]
     assert "1 row(s) may have been submitted" in message
     await later.take_over(cast("Ledger", ledger), found.values())
-    assert unknown(ledger.mark) == []
+    assert await unknown(ledger.mark) == []
 
 
 class SilentApi:
@@ -289,3 +289,16 @@ async def test_a_ledger_without_notes_waits_for_the_log(notes: SubmissionNotes) 
             uncertain=False,
             key_id="k1",
         )
+
+
+async def test_few_notes_are_read_again_rather_than_marked(
+    notes: SubmissionNotes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submission_notes, "MARK_BYTES", 1000)
+    ledger: Any = MetaLedger()
+    await notes.take_over(ledger, [])
+    for number in range(1, 21):
+        notes.note(sent(number))
+        await notes.mark(ledger)
+        assert number == 1 or (await unknown(ledger.mark))[-1:] in ([], [noted(PENDING, number)])
+    assert 1 <= len(await unknown(ledger.mark)) < 20

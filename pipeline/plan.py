@@ -150,7 +150,14 @@ def _new_records(jobs: Sequence[Job], known: Mapping[str, Record], template: str
     taken = {key: record.file_stem for key, record in known.items() if record.file_stem}
     wanted = [(job.key, wanted_stem(template, job)) for job in jobs]
     stems = assign_stems(wanted, taken)
-    return [new_record(job, stems[job.key]) for job in jobs]
+    records, previous_line = [], -1
+    for job in jobs:
+        # Most are as in `to_records`, which shares them: a row a line, and named after its id.
+        position = previous_line if job.index == previous_line else job.index
+        stem = job.id if stems[job.key] == job.id else stems[job.key]
+        records.append(new_record(job, stem, position))
+        previous_line = job.line
+    return records
 
 
 def wanted_stem(template: str, job: Job) -> str:
@@ -172,13 +179,13 @@ def wanted_stem(template: str, job: Job) -> str:
     return stem if job.take == 1 else safe_stem(f"{stem}.{job.take}")
 
 
-def new_record(job: Job, stem: str) -> Record:
-    """Return the pending record of a job that the ledger does not know yet."""
+def new_record(job: Job, stem: str, position: int | None = None) -> Record:
+    """Return the pending record of a job that the ledger does not know yet; `position` is the job's index."""
     return Record(
         key=job.key,
         id=job.id,
         fingerprint=job.fingerprint,
-        position=job.index,
+        position=job.index if position is None else position,
         line=job.line,
         model=job.model,
         body=json.dumps(job.body, ensure_ascii=False, separators=(",", ":")),

@@ -53,7 +53,8 @@ class RunState:
     slot is free again only once its generation is known to have ended. `tracked` counts those the run
     waits for. `overdue` are past their deadline: the run does not wait for them, and `unfinished` says so.
     `slots` is how many may be in flight at most. `doubt_began` has the run's time of each doubt that arose
-    in it, `submission_order` counts the run's submissions, both by correlation id.
+    in it, by correlation id. `submissions` are the correlation ids of the run's submissions in their order,
+    "" where the result is not known.
     No create starts before `paused_until`, on the run's clock.
     `budget_exhausted`: the budget has room for another row only once a row in doubt is settled.
     While `expects_more` is set, rows may still come in, and the run does not end for want of them.
@@ -64,7 +65,7 @@ class RunState:
     pending: list[tuple[float, int, str]] = field(default_factory=list)
     in_doubt: set[str] = field(default_factory=set)
     doubt_began: dict[str, float] = field(default_factory=dict)
-    submission_order: dict[str, int] = field(default_factory=dict)
+    submissions: list[str] = field(default_factory=list)
     unfinished: dict[str, str] = field(default_factory=dict)
     overdue: set[str] = field(default_factory=set)
     poll_counts: Counter[str] = field(default_factory=Counter)
@@ -113,6 +114,16 @@ class RunState:
     def pop_pending(self, record: Record) -> None:
         """Remove the row that `next_pending` returned from the queue."""
         heapq.heappop(self.pending)
+
+    def begin_submission(self) -> int:
+        """Return the place in `submissions` of one that begins now."""
+        self.submissions.append("")
+        return len(self.submissions) - 1
+
+    def submission_order(self) -> dict[str, int]:
+        """Return the places of the run's submissions by correlation id."""
+        # Without "": else a row that has no correlation id would help to prove another one's absence.
+        return {known: place for place, known in enumerate(self.submissions) if known}
 
     def stop_submitting(self, reason: StopReason, message: str) -> bool:
         """Stop submitting; the first reason is kept. Return whether this was the first."""

@@ -139,6 +139,8 @@ class EtaEstimator:
         if key in self._queued:
             known = self._queued.pop(key)
             self._queued_counts[known] -= 1
+            if not self._queued:
+                self._queued.clear()  # it keeps the room of all that it ever held
         self._ready.discard(key)
         self._in_doubt.discard(key)
         if record.state is State.GENERATING and record.submitted_at is not None:

@@ -100,7 +100,8 @@ class ReconcilerPool:
         known = run.state.records.values()
         # The time before the pass: what entered the log while it was read need not be in it.
         began = run.deps.clock()
-        log, verdicts = await self._reconciler.ask([*in_doubt, *unknown], known, run.state.submission_order)
+        asked, order = [*in_doubt, *unknown], run.state.submission_order()
+        log, verdicts = await self._reconciler.ask(asked, known, order)
         if log.error:
             run.report_event(Topic.WAITING, f"the vendor's log cannot be read: {log.error}", Level.DEBUG)
         self._wait.on_pass(log, verdicts, began)

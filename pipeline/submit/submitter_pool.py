@@ -58,7 +58,6 @@ class SubmitterPool:
         self._refused = RefusedRows()
         self._not_found = NotFoundRows(run)
         self._breaker = CircuitBreaker()
-        self._submissions = 0
 
     async def work(self) -> None:
         """Submit rows as long as the run lasts."""
@@ -125,7 +124,7 @@ class SubmitterPool:
     async def _submit(self, record: Record) -> None:
         run, state = self._run, self._run.state
         applied = False
-        order = self._submissions = self._submissions + 1
+        place = state.begin_submission()
         try:
             async with self._body(record) as body:
                 if state.stop_reason is not None:  # while the picture was being prepared
@@ -150,7 +149,7 @@ class SubmitterPool:
             # The outcome never came, so `_apply_result` will not tell the limit that this create is over.
             if not applied:
                 run.deps.concurrency_limit.on_create_ended(run.deps.clock())
-        state.submission_order[after.correlation_id] = order
+        state.submissions[place] = after.correlation_id
         # Both transitions are on disk already, under the submitter's own shield, so not through `run.commit`.
         run.on_transition(record, after)
         await self._apply_result(after, result)

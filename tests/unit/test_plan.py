@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 from hypothesis import given
@@ -87,6 +87,14 @@ def test_a_comment_above_rows_moves_their_lines_and_nothing_else() -> None:
     assert plan.positions == {one.key: (one.index, one.line + 1) for one in jobs}
     assert [row.line for row in plan.records] == [3, 4]
     assert (plan.added, plan.transitions, plan.edited, plan.removed) == ((), (), (), ())
+
+
+def test_new_rows_share_what_is_equal() -> None:
+    jobs = [replace(job(f"row-{n}", n), line=n + 1) for n in range(1000, 1003)]
+    added = make_plan(jobs, []).added
+    assert [row.position for row in added] == [1000, 1001, 1002]
+    assert all(row.file_stem is row.id for row in added)
+    assert all(row.position is before.line for before, row in pairwise(added))
 
 
 def test_new_rows_join_those_that_are_known() -> None:

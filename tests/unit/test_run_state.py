@@ -77,6 +77,16 @@ def test_waiting_rows_keep_a_run_alive_only_while_it_submits() -> None:
     assert not board.busy()
 
 
+def test_submissions_are_in_the_order_in_which_they_began_and_an_unknown_one_has_no_place() -> None:
+    state = RunState({})
+    first, unknown, last = (state.begin_submission() for _ in range(3))
+    state.submissions[last], state.submissions[first] = "vb.last", "vb.first"
+    order = state.submission_order()
+    assert order["vb.first"] < order["vb.last"]
+    assert len(order) == 2, "a row without a correlation id has no place"
+    assert not state.submissions[unknown]
+
+
 def test_poll_stats_are_written_once() -> None:
     row = record(State.GENERATING, polls=2)
     board = RunState.from_records([row])

@@ -3,6 +3,7 @@
     python -m benchmarks.live_in_flight                     1,000 and 100,000 in flight
     python -m benchmarks.live_in_flight --rows 10000
     python -m benchmarks.live_in_flight --fresh --rows 100000   each submitted to the sandbox, none goes on
+    python -m benchmarks.live_in_flight --together              the CPU of a poll alone, all sizes at once
 
 The ledger says that an earlier run submitted them all, so that this one continues with all of them in flight
 at once, against a vendor in a process of its own. Polls come at about the same pace whatever the number, so
@@ -18,7 +19,8 @@ import asyncio
 import json
 import sqlite3
 import time
-from contextlib import closing, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.live import (
@@ -37,7 +39,7 @@ from pipeline.model import Record, State, Transition
 from pipeline.plan import make_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 POLLS_PER_S: Final = 250.0
@@ -119,6 +121,25 @@ def measure_fresh(rows: int) -> dict[str, Any]:
     return {"rows": rows, "rss_mb": at_rest, "peak_mb": peak, "in_flight_after_s": in_flight_after_s}
 
 
+def measure_together(sizes: Sequence[int], seconds: float) -> dict[int, float]:
+    """Return the CPU of a poll (us) with each number in flight, measured at once.
+
+    Whatever else the machine does then slows them alike.
+    """
+    with ExitStack() as stack:
+        running: list[tuple[BenchmarkServer, VeobatchProcess]] = []
+        for rows in sizes:
+            folder, server, _ = stack.enter_context(_batch(rows))
+            command = VeobatchProcess(folder, server.url, rows, *_words(rows))
+            stack.callback(command.stop)
+            running.append((server, command))
+        for server, _ in running:
+            wait_for_count(server, "polls", SETTLED_POLLS)
+        threads = stack.enter_context(ThreadPoolExecutor(len(running)))
+        windows = list(threads.map(lambda one: _window(one[0], one[1], seconds), running))
+    return {rows: 1e6 * spent["cpu_s"] / spent["polls"] for rows, spent in zip(sizes, windows, strict=True)}
+
+
 def _in_flight(ledger: Path) -> int:
     """Return how many rows of a ledger render; 0 as long as there is none."""
     if not ledger.exists():
@@ -186,7 +207,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 100_000])
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--together", action="store_true")
     asked = parser.parse_args()
+    if asked.together:
+        print(json.dumps(measure_together(asked.rows, asked.seconds)))
+        return
     for rows in asked.rows:
         seen = measure_fresh(rows) if asked.fresh else measure(rows, asked.seconds)
         print(json.dumps(seen), flush=True)

@@ -49,6 +49,8 @@ async def recall_forgotten(
     cannot be read and no notes say which rows are concerned: an open row may be paid for.
     """
     noted = await _read_unknown(ledger, records, notes)
+    completed = await _recall_completions(ledger, records, noted)
+    records = [completed.get(record.key, record) for record in records] if completed else records
     forgotten = find_forgotten(records, noted)
     begun_at, is_begun = await _begun_at(ledger, records)
     has_past = is_begun or any(record.submission_no for record in records)
@@ -56,7 +58,7 @@ async def recall_forgotten(
     is_open = any(r.position >= 0 and r.state not in (State.READY, State.DONE) for r in records)
     # A forgotten row counts though it left the manifest: it may come back.
     if not forgotten and not (is_open and may_know_less):
-        return {}, ""
+        return completed, ""
     if api.vendor_now() is None:  # any answer tells the vendor's time
         await api.log_page({"period": "24h"}, limit=1, offset=0)
     now = api.vendor_now() or clocks.wall()
@@ -69,7 +71,7 @@ async def recall_forgotten(
         )
     current = [recovered.get(record.key, record) for record in records]
     doubted = await doubt_forgotten(ledger, find_forgotten(current, noted), now=clocks.wall())
-    return {**recovered, **doubted}, _describe(len(recovered), len(doubted))
+    return {**completed, **recovered, **doubted}, _describe(len(recovered), len(doubted))
 
 
 async def _read_unknown(
@@ -77,10 +79,30 @@ async def _read_unknown(
 ) -> Mapping[str, SubmissionNote]:
     """Return each row's last submission that the ledger may not know, by the row's digest."""
     noted = await notes.read(notes.unknown_from(await ledger.meta_get(NOTED_META)))
-    known = {record.correlation_id for record in records} if noted else set()
-    last = _last_by_row(note for note in noted if note.correlation_id not in known)
+    # Nearly all say what their rows say, too.
+    known = {r.correlation_id: r.completed_at is not None for r in records} if noted else {}
+    last = _last_by_row(
+        note
+        for note in noted
+        if (completed := known.get(note.correlation_id)) is None or (note.completed_at and not completed)
+    )
     notes.of_unknown_rows = bool(last) and bool(last.keys() - map(row_digest, records))
     return last
+
+
+async def _recall_completions(
+    ledger: Ledger, records: Iterable[Record], noted: Mapping[str, SubmissionNote]
+) -> Mapping[str, Record]:
+    """Give rows back that their generation was completed, which no status to the contrary changes."""
+    notes = {note.correlation_id: note.completed_at for note in noted.values() if note.completed_at}
+    made = [
+        Transition(record, record.evolve(completed_at=notes[record.correlation_id]))
+        for record in (records if notes else ())
+        if record.state is State.GENERATING and record.completed_at is None and record.correlation_id in notes
+    ]
+    if made:
+        await ledger.commit_many(made)
+    return {one.after.key: one.after for one in made}
 
 
 def _describe(recovered: int, doubted: int) -> str:

@@ -120,10 +120,8 @@ class RunObservers:
         self._hooks = make_hooks(prepared)
         self._receipts = _make_receipt_writer(prepared) if self._config.request.receipts else None
         self._thumbnails = _make_thumbnail_writer(prepared)
-        kept: list[Observer] = [prepared.batch.run_log, eta, self.results_writer, self._hooks]
+        kept: list[Observer] = [prepared.batch.run_log, eta, self.results_writer, self._notes, self._hooks]
         kept += [one for one in (self._receipts, self._thumbnails) if one is not None]
-        if prepared.batch.epoch is not None:  # workers may be on machines whose notes nobody reads here
-            kept.append(self._notes)
         self.observer = self._hooks.observer = ObserverGroup(*kept, *self._watcher.observers)
 
     async def remember_run(

@@ -48,7 +48,10 @@ def append_notes(path: Path, data: bytes) -> int:
 
 
 class SubmissionNote(NamedTuple):
-    """One line: a submission as it was about to leave. Times are epoch seconds, as in `Record`."""
+    """One line: a submission as it was about to leave, or once the vendor called it completed.
+
+    Times are epoch seconds, as in `Record`.
+    """
 
     correlation_id: str
     key_id: str
@@ -56,13 +59,15 @@ class SubmissionNote(NamedTuple):
     submitted_at: float | None
     vendor_sent_at: float | None
     reserved_usd: float | None
+    completed_at: float | None = None
 
 
 class SubmissionNotes:
-    """The notes of one ledger. An observer of a run's transitions too, for what other machines submit."""
+    """The notes of one ledger, and an observer of its run."""
 
     def __init__(self, identity: str) -> None:
         self._path = notes_path(identity)
+        self._leaving: set[str] = set()
         self._unwritten = b""
         self._size = 0
         self._marked = 0
@@ -73,11 +78,15 @@ class SubmissionNotes:
 
     def note(self, record: Record) -> None:
         """Note a submission that is about to leave. What cannot be written is written with a later one."""
+        self._leaving.add(record.correlation_id)
         self._append((record,))
 
     def on_transition(self, before: Record, after: Record) -> None:
-        if after.submission_no > before.submission_no:
-            self.note(after)
+        """Note what other machines submit, and what is completed: that is never bought again."""
+        is_new = after.submission_no > before.submission_no and after.correlation_id not in self._leaving
+        self._leaving.discard(after.correlation_id)
+        if is_new or (after.completed_at is not None and before.completed_at is None):
+            self._append((after,))
 
     def on_event(self, event: Event) -> None:
         """Events tell nothing of submissions."""
@@ -143,6 +152,7 @@ def _encode(record: Record) -> bytes:
         record.submitted_at,
         record.vendor_sent_at,
         record.reserved_usd,
+        record.completed_at,
     )
     return json.dumps(note).encode("ascii")
 

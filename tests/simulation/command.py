@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from pipeline.cluster.driver import ClusterDriver
-    from pipeline.events import Event, Observer
+    from pipeline.events import Event
     from pipeline.model import Job, Record
     from pipeline.plan import BatchPlan
     from pipeline.run_state import RunOutcome
@@ -150,7 +150,7 @@ async def run_to_end(process: Process, opened: Opened, guard: SignalGuard, ledge
 async def _open(process: Process, api: SimApi, ledger: Ledger, request: Request) -> Opened:
     notes, records = await open_plan(api, ledger, request)
     dependencies = await _dependencies(process, api, ledger, request.settings, notes)
-    results, observer = make_observers(process, ledger)
+    results, observer = make_observers(process, ledger, notes)
     return Opened(
         Engine(RunState.from_records(records), dependencies, request.settings, observer), notes, results
     )
@@ -178,12 +178,12 @@ async def open_plan(
 
 
 def make_observers(
-    process: Process, ledger: Ledger, *others: Observer
+    process: Process, ledger: Ledger, notes: SubmissionNotes
 ) -> tuple[ResultsWriter, ObserverGroup]:
     """Return who writes the table, and all who are told what happens."""
     root: Any = SimPath(ROOT)
     results = ResultsWriter(LocalStore(root), title="batch", manifest="batch.yaml", ledger=ledger)
-    return results, ObserverGroup(Watcher(process), results, *others)
+    return results, ObserverGroup(Watcher(process), notes, results)
 
 
 async def _run_engine(process: Process, opened: Opened, guard: SignalGuard) -> tuple[RunOutcome, bool]:

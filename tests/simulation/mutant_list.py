@@ -140,10 +140,10 @@ MUTANTS: Final = (
     Mutant("a deadline shortens the proof (A6)", "pipeline/reconcile/reconciler_pool.py", "wait_s = run.deps, run.settings.reconcile_after", "wait_s = run.deps, min(run.settings.reconcile_after, run.settings.timeout)", _DOUBT),
     # A ledger put back from a backup.
     Mutant("an older copy asks nothing (A7)", _RESTORED, "if not forgotten and not (", "if True or not (", _BACKUP),
-    Mutant("a submission is not noted", _CREATE, _NOTE, "", _BACKUP),
     Mutant("a submission is noted with its answer", _CREATE, _NOTE + _SEND, _SEND + _NOTE, _BACKUP + _KILLED),
     Mutant("what is noted and not in the log is pending", _RESTORED, "doubt_forgotten(ledger, find_forgotten(current, noted),", "doubt_forgotten(ledger, [],", _BACKUP),
     Mutant("only rows that were never submitted are forgotten", _RESTORED, "and _number(note) > record.submission_no", "and record.submission_no == 0", _BACKUP + _at("create", "500")),
+    Mutant("an older copy forgets a completion", _RESTORED, "    completed = await _recall_completions(ledger, records, noted)\n", "    completed: Mapping[str, Record] = {}\n", _BACKUP + _at("status", "error after completion")),
     Mutant("an older copy forgets what was charged", _RESTORED, "(sent_at or 0.0) if row.is_charged else None", "None", _BACKUP + _at("status", "error after completion")),
     # Every run ends.
     Mutant("refusals add up to hours between creates", "pipeline/submit/create_limits.py", "min(grown_s, MAX_WAIT_INTERVALS * self._interval_s)", "grown_s", _at("create", "429 with a date")),

@@ -302,3 +302,39 @@ async def test_few_notes_are_read_again_rather_than_marked(
         await notes.mark(ledger)
         assert number == 1 or (await unknown(ledger.mark))[-1:] in ([], [noted(PENDING, number)])
     assert 1 <= len(await unknown(ledger.mark)) < 20
+
+
+async def test_a_completion_that_an_older_ledger_forgot_is_recalled(notes: SubmissionNotes) -> None:
+    """Statuses that call it failed from now on buy no other."""
+    ledger, row = MetaLedger(), replace(sent(1), state=State.GENERATING, generation_id="g")
+    await notes.take_over(cast("Ledger", ledger), [row])
+    notes.note(row)
+    notes.on_transition(row, replace(row, state=State.READY, completed_at=7.0))
+    found, message = await recall_forgotten(
+        cast("Api", SilentApi()),
+        cast("Ledger", ledger),
+        [row],
+        SubmissionNotes(IDENTITY),
+        uncertain=False,
+        key_id="k1",
+    )
+    assert [(one.state, one.completed_at) for one in found.values()] == [(State.GENERATING, 7.0)]
+    assert message == ""
+
+
+async def test_a_submission_and_its_completion_are_noted_once_each(notes: SubmissionNotes) -> None:
+    ledger: Any = MetaLedger()
+    await notes.take_over(ledger, [])
+    submitting = replace(sent(1), state=State.SUBMITTING)
+    generating = replace(submitting, state=State.GENERATING)
+    ready = replace(generating, state=State.READY, completed_at=7.0)
+    notes.note(submitting)
+    for before, after in (
+        (PENDING, generating),
+        (generating, ready),
+        (ready, replace(ready, state=State.DONE)),
+    ):
+        notes.on_transition(before, after)
+    notes.on_transition(PENDING, sent(2))  # by a worker on another machine
+    first = noted(PENDING, 1)
+    assert await unknown(None) == [first, first._replace(completed_at=7.0), noted(PENDING, 2)]

@@ -149,6 +149,7 @@ class RunObservers:
             try:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self.results_writer.rewrite_on_change, engine.records)
+                    tasks.start_soon(self._notes.keep_marked, self._ledger)
                     for work in (self._watcher, self._hooks, self._receipts, self._thumbnails):
                         if work is not None:
                             tasks.start_soon(work.keep_current)

@@ -10,9 +10,11 @@ import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
+import anyio
 from anyio import to_thread
 
 from pipeline import clocks
+from pipeline.errors import StopRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.model import Record
 
 NOTED_META: Final = "noted"
+MARK_INTERVAL_S: Final = 30.0
 MARK_BYTES: Final = 65_536
 """How many bytes are read again at each start rather than marked as known: some 300 notes."""
 
@@ -142,6 +145,13 @@ class SubmissionNotes:
         if self._size - self._marked >= MARK_BYTES and not self.of_unknown_rows:
             await ledger.meta_set(NOTED_META, f"{self.name} {self._size}")
             self._marked = self._size
+
+    async def keep_marked(self, ledger: Ledger) -> None:
+        """Mark again and again until cancelled, so that a run after a kill reads little."""
+        while True:
+            await anyio.sleep(MARK_INTERVAL_S)
+            with suppress(StopRun):  # the run itself reports a ledger that is gone
+                await self.mark(ledger)
 
 
 def _encode(record: Record) -> bytes:

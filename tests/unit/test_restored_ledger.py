@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+import anyio
 import pytest
 
 from pipeline.client import LogRow
 from pipeline.client.responses import StatusError
-from pipeline.errors import Conflict, StopRun
+from pipeline.errors import Conflict, LedgerError, StopRun
 from pipeline.model import Record, State
 from pipeline.reconcile.restored_ledger import (
     doubt_forgotten,
@@ -338,3 +339,37 @@ async def test_a_submission_and_its_completion_are_noted_once_each(notes: Submis
     notes.on_transition(PENDING, sent(2))  # by a worker on another machine
     first = noted(PENDING, 1)
     assert await unknown(None) == [first, first._replace(completed_at=7.0), noted(PENDING, 2)]
+
+
+async def test_notes_are_marked_while_a_run_goes_on(
+    notes: SubmissionNotes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run after a kill reads little; a ledger that is gone for a while ends nothing."""
+    monkeypatch.setattr(submission_notes, "MARK_INTERVAL_S", 0.0)
+    ledger = RefusingLedger()
+    await notes.take_over(cast("Ledger", ledger), [])
+    ledger.refusals, ledger.taken = 2, anyio.Event()
+    notes.note(sent(1))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(notes.keep_marked, cast("Ledger", ledger))
+        await ledger.taken.wait()
+        tasks.cancel_scope.cancel()
+    assert ledger.refusals == 0
+    assert await unknown(ledger.mark) == []
+
+
+class RefusingLedger(MetaLedger):
+    """Refuses so many times before it takes a fact."""
+
+    refusals = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken = anyio.Event()
+
+    async def meta_set(self, name: str, value: str) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise LedgerError("away")
+        await super().meta_set(name, value)
+        self.taken.set()

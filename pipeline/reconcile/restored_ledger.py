@@ -54,7 +54,7 @@ async def recall_forgotten(
     forgotten = find_forgotten(records, noted)
     begun_at, is_begun = await _begun_at(ledger, records)
     has_past = is_begun or any(record.submission_no for record in records)
-    may_know_less = uncertain or (not notes.name and has_past)
+    may_know_less = uncertain or notes.began_after(records) or (not notes.name and has_past)
     is_open = any(r.position >= 0 and r.state not in (State.READY, State.DONE) for r in records)
     # A forgotten row counts though it left the manifest: it may come back.
     if not forgotten and not (is_open and may_know_less):

@@ -75,7 +75,9 @@ class SubmissionNotes:
         self._size = 0
         self._marked = 0
         self.name = ""
-        """When this file was begun, which tells it from that of another machine; "" when none can be read."""
+        """When this file was begun, and after how many submissions: no other machine's file is named so.
+
+        "" when none can be read."""
         self.of_unknown_rows = False
         """Whether a submission is noted of a row that the ledger does not have: then they are read again."""
 
@@ -112,6 +114,11 @@ class SubmissionNotes:
         self._marked = start if start <= self._size else 0
         return self._marked
 
+    def began_after(self, records: Iterable[Record]) -> bool:
+        """Return whether the ledger knew of more submissions than these rows when the file was begun."""
+        before = self.name.partition("+")[2]
+        return before.isdecimal() and sum(record.submission_no for record in records) < int(before)
+
     async def read(self, start: int) -> list[SubmissionNote]:
         """Return the notes from byte `start` on, oldest first."""
         if self._size - start < MARK_BYTES:
@@ -129,12 +136,9 @@ class SubmissionNotes:
     async def take_over(self, ledger: Ledger, records: Iterable[Record]) -> None:
         """Let the ledger know that it knows every note so far; begin the file where there is none."""
         if not self.name:
-            self.name = str(clocks.wall())
+            self.name = f"{clocks.wall()}+{sum(record.submission_no for record in records)}"
             self._unwritten = self.name.encode("ascii")
-            if known := [record for record in records if record.submission_no]:
-                await to_thread.run_sync(self._append, known)
-            else:
-                self._append(())
+            self._append(())
         await self.mark(ledger)
 
     async def mark(self, ledger: Ledger) -> None:

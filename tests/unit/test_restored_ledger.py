@@ -195,12 +195,15 @@ async def test_a_ledger_meets_the_notes_that_it_does_not_know(notes: SubmissionN
     assert await unknown(older) == [noted(PENDING, 1), noted(PENDING, 2)]
 
 
-async def test_notes_that_begin_late_hold_what_is_known(notes: SubmissionNotes) -> None:
+async def test_notes_that_begin_late_know_how_much_was_submitted_before(notes: SubmissionNotes) -> None:
     """A ledger that came here from elsewhere may be put back to a copy from before it came."""
     ledger: Any = MetaLedger()
     await notes.take_over(ledger, [PENDING, sent(3)])
-    assert await unknown("another 77") == [noted(PENDING, 3)]
-    assert await unknown(ledger.mark) == []
+    later = SubmissionNotes(IDENTITY)
+    assert await later.read(later.unknown_from("another 77")) == []
+    assert later.began_after([PENDING, sent(2)])
+    assert not later.began_after([PENDING, sent(3)])
+    assert not SubmissionNotes("of another ledger").began_after([])
 
 
 async def test_a_mark_of_another_file_or_beyond_its_end_says_nothing(

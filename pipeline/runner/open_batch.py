@@ -104,4 +104,5 @@ async def open_batch(
     run_log = stack.enter_context(RunLog(paths.folder / LOG_NAME, secrets))
     # Before anything is planned: workers that a killed driver left behind write nothing from here on.
     epoch = await ledger.begin_epoch() if request.cluster is not None else None
-    return OpenedBatch(ledger, claim, notifier, run_log, epoch, SubmissionNotes(ledger.identity))
+    notes = SubmissionNotes(ledger.identity, on_cluster=epoch is not None)
+    return OpenedBatch(ledger, claim, notifier, run_log, epoch, notes)

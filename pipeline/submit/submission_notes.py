@@ -7,6 +7,7 @@ a backup meets each submission that it has forgotten here, and the row is in dou
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
@@ -17,7 +18,7 @@ from pipeline import clocks
 from pipeline.errors import StopRun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from pipeline.events import Event
@@ -41,13 +42,24 @@ def open_notes(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def append_notes(path: Path, data: bytes) -> int:
-    """Append to the file, which is made where it is missing; return its size. Raises `OSError`."""
+def begin_notes(path: Path, name: str) -> int:
+    """Make the file, whose first line is its name; return its size. Raises `OSError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab", buffering=0) as file:
+    return path.write_bytes(name.encode("ascii"))
+
+
+def append_notes(path: Path, lines: Sequence[bytes]) -> int:
+    """Append to the file, which has to be there; return its size. Raises `OSError`."""
+    with open(path, "ab", buffering=0, opener=_open_existing) as file:
+        # Each begins with the newline: what a crash tore stays a line of its own.
+        data = b"".join(b"\n" + line for line in lines)
         while data:
             data = data[file.write(data) :]
         return file.tell()
+
+
+def _open_existing(path: str, flags: int) -> int:
+    return os.open(path, flags & ~os.O_CREAT)
 
 
 class SubmissionNote(NamedTuple):
@@ -66,12 +78,15 @@ class SubmissionNote(NamedTuple):
 
 
 class SubmissionNotes:
-    """The notes of one ledger, and an observer of its run."""
+    """The notes of one ledger, and an observer of its run.
 
-    def __init__(self, identity: str) -> None:
+    With `on_cluster` it notes what workers on other machines submit, too, once it is told of that.
+    """
+
+    def __init__(self, identity: str, *, on_cluster: bool = False) -> None:
         self._path = notes_path(identity)
-        self._leaving: set[str] = set()
-        self._unwritten = b""
+        self._on_cluster = on_cluster
+        self._unwritten: list[bytes] = []
         self._size = 0
         self._marked = 0
         self.name = ""
@@ -82,26 +97,27 @@ class SubmissionNotes:
         """Whether a submission is noted of a row that the ledger does not have: then they are read again."""
 
     def note(self, record: Record) -> None:
-        """Note a submission that is about to leave. What cannot be written is written with a later one."""
-        self._leaving.add(record.correlation_id)
-        self._append((record,))
+        """Note a submission that is about to leave. What cannot be written is written with a later one.
+
+        Where nobody has begun the file, as on a machine that only works on a batch, nothing is noted.
+        """
+        self._unwritten.append(_encode(record))
+        try:
+            self._size = append_notes(self._path, self._unwritten)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return
+        self._unwritten.clear()
 
     def on_transition(self, before: Record, after: Record) -> None:
-        """Note what other machines submit, and what is completed: that is never bought again."""
-        is_new = after.submission_no > before.submission_no and after.correlation_id not in self._leaving
-        self._leaving.discard(after.correlation_id)
+        """Note what is completed, which is never bought again."""
+        is_new = self._on_cluster and after.submission_no > before.submission_no
         if is_new or (after.completed_at is not None and before.completed_at is None):
-            self._append((after,))
+            self.note(after)
 
     def on_event(self, event: Event) -> None:
         """Events tell nothing of submissions."""
-
-    def _append(self, records: Iterable[Record]) -> None:
-        # Each line begins with the newline: what a crash tore stays a line of its own.
-        self._unwritten += b"".join(b"\n" + _encode(record) for record in records)
-        with suppress(OSError):
-            self._size = append_notes(self._path, self._unwritten)
-            self._unwritten = b""
 
     def unknown_from(self, mark: str | None) -> int:
         """Return the byte from which a ledger with this `mark` may not know the notes."""
@@ -136,9 +152,10 @@ class SubmissionNotes:
     async def take_over(self, ledger: Ledger, records: Iterable[Record]) -> None:
         """Let the ledger know that it knows every note so far; begin the file where there is none."""
         if not self.name:
-            self.name = f"{clocks.wall()}+{sum(record.submission_no for record in records)}"
-            self._unwritten = self.name.encode("ascii")
-            self._append(())
+            name = f"{clocks.wall()}+{sum(record.submission_no for record in records)}"
+            with suppress(OSError):
+                self._size = begin_notes(self._path, name)
+                self.name = name
         await self.mark(ledger)
 
     async def mark(self, ledger: Ledger) -> None:

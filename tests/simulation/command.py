@@ -34,6 +34,7 @@ from pipeline.storage.local import LocalStore
 from pipeline.submit.budget import Budget
 from pipeline.submit.create_limits import AdaptiveConcurrencyLimit
 from pipeline.submit.submission_notes import SubmissionNotes
+from tests.simulation import scheduler
 from tests.simulation.book import ROOT
 from tests.simulation.cdn import CdnSession
 from tests.simulation.ledger import SimBackend, SimWriter
@@ -160,7 +161,7 @@ async def open_plan(
     api: SimApi, ledger: Ledger, request: Request
 ) -> tuple[SubmissionNotes, Sequence[Record]]:
     """Compare the manifest with the ledger; return the notes of its submissions, and the rows."""
-    notes = SubmissionNotes(ledger.identity)
+    notes = SubmissionNotes(ledger.identity, on_cluster=scheduler.running().world.options.workers > 0)
     runs = int(await ledger.meta_get("runs") or 0) + 1
     await ledger.meta_set("runs", str(runs))
     plan = await _plan(ledger, request)

@@ -32,7 +32,7 @@ from tests.simulation.life import live
 from tests.simulation.world import Violation, World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from tests.simulation.vendor import Pace
 
@@ -149,9 +149,16 @@ def _open_notes(path: PurePosixPath) -> io.BytesIO:
     return io.BytesIO(state[path.name])
 
 
-def _append_notes(path: PurePosixPath, data: bytes) -> int:
+def _begin_notes(path: PurePosixPath, name: str) -> int:
+    scheduler.running().machine.state[path.name] = name.encode("ascii")
+    return len(name)
+
+
+def _append_notes(path: PurePosixPath, lines: Sequence[bytes]) -> int:
     state = scheduler.running().machine.state
-    state[path.name] = state.get(path.name, b"") + data
+    if path.name not in state:
+        raise FileNotFoundError(path)
+    state[path.name] += b"".join(b"\n" + line for line in lines)
     return len(state[path.name])
 
 
@@ -189,6 +196,7 @@ def _installed(seed: int) -> Iterator[ExitStack]:
             (anyio.to_thread, "run_sync", _run_sync),
             (pipeline.submit.submission_notes, "notes_path", PurePosixPath),
             (pipeline.submit.submission_notes, "open_notes", _open_notes),
+            (pipeline.submit.submission_notes, "begin_notes", _begin_notes),
             (pipeline.submit.submission_notes, "append_notes", _append_notes),
             (anyio_backend.CancelScope, "__hash__", _scope_number),
             # asyncio's own asks the kernel for its process each time, a tenth of a world's time.

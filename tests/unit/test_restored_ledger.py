@@ -239,7 +239,7 @@ async def test_what_cannot_be_written_comes_with_the_next_note(
     assert await unknown(ledger.mark) == [noted(PENDING, 1), noted(PENDING, 2)]
 
 
-def raise_full(path: Path, data: bytes) -> int:
+def raise_full(path: Path, lines: Sequence[bytes]) -> int:
     raise OSError(28, "No space left on device")
 
 
@@ -326,22 +326,43 @@ async def test_a_completion_that_an_older_ledger_forgot_is_recalled(notes: Submi
     assert message == ""
 
 
-async def test_a_submission_and_its_completion_are_noted_once_each(notes: SubmissionNotes) -> None:
+@pytest.mark.parametrize("on_cluster", [False, True])
+async def test_a_submission_and_its_completion_are_noted_once_each(
+    notes: SubmissionNotes, *, on_cluster: bool
+) -> None:
+    """On a cluster a worker on another machine notes it there, and the driver once it is told."""
     ledger: Any = MetaLedger()
     await notes.take_over(ledger, [])
     submitting = replace(sent(1), state=State.SUBMITTING)
     generating = replace(submitting, state=State.GENERATING)
     ready = replace(generating, state=State.READY, completed_at=7.0)
-    notes.note(submitting)
+    observer = SubmissionNotes(IDENTITY, on_cluster=on_cluster)
+    if not on_cluster:
+        observer.note(submitting)
     for before, after in (
         (PENDING, generating),
         (generating, ready),
         (ready, replace(ready, state=State.DONE)),
     ):
-        notes.on_transition(before, after)
-    notes.on_transition(PENDING, sent(2))  # by a worker on another machine
+        observer.on_transition(before, after)
     first = noted(PENDING, 1)
-    assert await unknown(None) == [first, first._replace(completed_at=7.0), noted(PENDING, 2)]
+    assert await unknown(None) == [first, first._replace(completed_at=7.0)]
+
+
+async def test_who_has_not_begun_the_notes_begins_none(notes: SubmissionNotes, tmp_path: Path) -> None:
+    """A file without its name would be read anew at each start, on a machine that a batch only works on."""
+    notes.note(sent(1))
+    assert not (tmp_path / "state").exists()
+    await SubmissionNotes(IDENTITY).take_over(cast("Ledger", MetaLedger()), [])
+    notes.note(sent(2))
+    assert await unknown(None) == [noted(PENDING, 2)]
+
+
+async def test_notes_that_cannot_be_begun_hold_nothing(notes: SubmissionNotes, tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file where the folder should be")
+    ledger: Any = MetaLedger()
+    await notes.take_over(ledger, [])
+    assert (notes.name, ledger.mark) == ("", None)
 
 
 async def test_notes_are_marked_while_a_run_goes_on(

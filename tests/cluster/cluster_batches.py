@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
+
 from tests.crash import batches
 from tests.crash.batches import ROOT, Batch
 from tests.integration.ledger_servers import shared_postgres
@@ -44,6 +46,19 @@ wait_until = partial(batches.wait_until, interval_s=0.02)
 class ClusterBatch(Batch):
     """A batch whose end is waited for as long as it may take on a busy machine, and no longer."""
 
+    ledger: str = ""
+
+    def workers_with_rows(self) -> set[str]:
+        """The workers that rows are leased to at this moment."""
+        with psycopg.connect(self.ledger, autocommit=True) as connection:
+            try:
+                found = connection.execute(
+                    "SELECT DISTINCT worker FROM veobatch_records WHERE worker IS NOT NULL"
+                )
+            except psycopg.errors.UndefinedTable:
+                return set()
+            return {name for (name,) in found}
+
     async def _start_python(self, *args: str, env: dict[str, str], output: int) -> Command:
         """A real start: Ray looks at how its driver was started."""
         return await asyncio.create_subprocess_exec(
@@ -69,12 +84,13 @@ def make_cluster_batch(
     folder: Path, box: Sandbox, jobs: int, *extra: str, workers: int, concurrency: int, ledger: str = ""
 ) -> ClusterBatch:
     """A batch with a ledger in PostgreSQL; workers are on this machine unless `extra` names a cluster."""
+    ledger = ledger or shared_postgres().url(shared_postgres().new_database())
     options = (
         *("--poll-interval", "0.2", "--reconcile-after", "5", "--concurrency", str(concurrency)),
         *("--engine", "ray", "--workers", str(workers), "--lease", str(LEASE_S)),
-        *("--ledger", ledger or shared_postgres().url(shared_postgres().new_database())),
+        *("--ledger", ledger),
     )
-    return ClusterBatch(folder, box, jobs, (*options, *extra))
+    return ClusterBatch(folder, box, jobs, (*options, *extra), ledger)
 
 
 def pids_named(name: str, *ancestors: int) -> list[int]:

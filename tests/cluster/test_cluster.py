@@ -77,9 +77,13 @@ async def test_workers_and_drivers_are_killed(tmp_path: Path) -> None:
 
 
 async def test_a_stalled_worker_that_wakes_up_can_no_longer_write(tmp_path: Path, head: RayCluster) -> None:
+    await wait_until(lambda: not head.pids_named(WORKER_PROCESS))  # none is left of another batch
     async with Sandbox(FAST_SANDBOX) as box:
+        box.add_fault(Fault("throttled", value=0.3))
         batch = make_cluster_batch(tmp_path, box, 16, "--ray-address", head.address, workers=2, concurrency=6)
         process = await batch.start()
+        await wait_until(lambda: len(batch.workers_with_rows()) == 2)  # one that never joined is not missed
+        box._injector.faults.clear()
         await wait_until(lambda: len(box.state.generations) >= 8)
         stalled = head.pids_named(WORKER_PROCESS)[0]
         send_signal(stalled, signal.SIGSTOP)

@@ -14,7 +14,7 @@ import boto3  # type: ignore[import-untyped]  # ships no types
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.integration.vendor_double import make_video, vendor_and_workspace, wait_until
+from tests.integration.vendor_double import kill_when, make_video, vendor_and_workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -157,10 +157,7 @@ async def test_a_killed_run_leaves_uploads_that_the_next_one_ends(tmp_path: Path
             vendor.script(prompt, cdn=[never_ending_reply(make_video(prompt, PADDING))])
         desk.environment = {**AWS_ENVIRON, "AWS_ENDPOINT_URL": bucket.endpoint}
         desk.write(prompts)
-        process = await desk.start("--output", "s3://films/a")
-        await wait_until(lambda: bucket.uploads() > 1)
-        process.kill()
-        await process.communicate()
+        await kill_when(lambda: bucket.uploads() > 1, desk, vendor, "--output", "s3://films/a")
         assert not any(name.endswith(".mp4") for name in bucket.names())
         result = await desk.run("--output", "s3://films/a")
         assert result.code == 0, result.output

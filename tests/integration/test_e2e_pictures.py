@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import csv
 import hashlib
 import json
@@ -24,7 +23,7 @@ from PIL import Image
 
 from pipeline.results.source_thumbnails import thumbnail_path
 from pipeline.sandbox import Sandbox, SandboxOptions
-from tests.integration.vendor_double import Workspace, vendor_and_workspace, wait_until
+from tests.integration.vendor_double import Workspace, kill_when, vendor_and_workspace
 from tests.unit.pictures import GREY_KINDS, KINDS, corners_of, scene, write_picture
 
 if TYPE_CHECKING:
@@ -175,15 +174,6 @@ class UploadCounter:
         monkeypatch.setattr(S3Backend, "put_object", put_object)
 
 
-async def killed_when(desk: Workspace, vendor: VendorDouble, condition: Any, *args: str) -> None:
-    process = await desk.start(*args)
-    await wait_until(lambda: condition() or process.returncode is not None)
-    with contextlib.suppress(ProcessLookupError):
-        process.kill()
-    await process.communicate()
-    await wait_until(vendor.is_settled)  # or what is accepted late is absent for longer than 0.1 s
-
-
 async def test_killed_on_the_way_nothing_is_uploaded_or_paid_twice(
     environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,9 +185,9 @@ async def test_killed_on_the_way_nothing_is_uploaded_or_paid_twice(
     arguments = ("--image-store", STORE, "--concurrency", "2", "--reconcile-after", "0.1")
     async with vendor_and_workspace(tmp_path, render_s=0.05) as (vendor, desk):
         desk.environment = environment
-        await killed_when(desk, vendor, lambda: len(uploads.counts) >= 2, *arguments)
-        await killed_when(desk, vendor, lambda: len(vendor.generations) >= 3, *arguments)
-        await killed_when(desk, vendor, lambda: len(vendor.generations) >= 9, *arguments)
+        await kill_when(lambda: len(uploads.counts) >= 2, desk, vendor, *arguments)
+        await kill_when(lambda: len(vendor.generations) >= 3, desk, vendor, *arguments)
+        await kill_when(lambda: len(vendor.generations) >= 9, desk, vendor, *arguments)
         ended = await desk.run(*arguments)
         assert ended.code == 0, ended.output
         assert len(vendor.generations) == len(rows)

@@ -14,7 +14,7 @@ import pytest
 from tests.busy import busy_factor
 from tests.integration.ledger_servers import PASSWORD, PostgresServer, shared_postgres
 from tests.integration.ports import free_port
-from tests.integration.vendor_double import vendor_and_workspace, wait_for_exit, wait_until
+from tests.integration.vendor_double import kill_when, vendor_and_workspace, wait_for_exit, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,11 +36,9 @@ async def test_killed_and_continued(tmp_path: Path) -> None:
     url = shared_postgres().url(shared_postgres().new_database())
     async with vendor_and_workspace(tmp_path, render_s=1.0) as (vendor, desk):
         desk.write([f"clip {number}" for number in range(12)])
-        process = await desk.start("--ledger", url, "--concurrency", "6")
-        await wait_until(lambda: len(vendor.generations) >= 8)
-        process.kill()
-        await process.communicate()
-        second = await desk.run("--ledger", url, "--concurrency", "6", "--reconcile-after", "3")
+        options = ("--ledger", url, "--concurrency", "6")
+        await kill_when(lambda: len(vendor.generations) >= 8, desk, vendor, *options)
+        second = await desk.run(*options, "--reconcile-after", "3")
         assert second.code == 0, second.output
         assert len(vendor.create_counts) == 12
         assert set(vendor.create_counts.values()) == {1}

@@ -7,30 +7,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.vendor_double import vendor_and_workspace, wait_until
+from tests.integration.vendor_double import kill_when, vendor_and_workspace
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.integration.vendor_double import VendorDouble, Workspace
+    from tests.integration.vendor_double import Workspace
 
 ROWS = 20
 
 
 def write(desk: Workspace, rows: int, takes: int) -> None:
     desk.write([{"id": f"row-{n}", "prompt": f"job {n}", "takes": takes} for n in range(rows)])
-
-
-async def kill_after(desk: Workspace, vendor: VendorDouble, creates: int, *args: str) -> None:
-    # A kill between intent and create may hit the last row: no later row then shows that the log went on, so
-    # that nothing but the account's charges can prove that it was never accepted.
-    vendor.offers_transactions = True
-    process = await desk.start(*args)
-    await wait_until(lambda: len(vendor.generations) >= creates or process.returncode is not None)
-    if process.returncode is None:
-        process.kill()
-    await process.communicate()
-    await wait_until(vendor.is_settled)  # or what is accepted late is absent for longer than 0.1 s
 
 
 async def test_raising_takes_buys_only_the_new_ones_whenever_it_is_killed(tmp_path: Path) -> None:
@@ -40,7 +28,7 @@ async def test_raising_takes_buys_only_the_new_ones_whenever_it_is_killed(tmp_pa
         assert len(vendor.generations) == ROWS
         write(desk, ROWS, 3)
         for creates in sorted(random.Random(5).sample(range(ROWS, 3 * ROWS), 2)):
-            await kill_after(desk, vendor, creates, "--concurrency", "4")
+            await kill_when(lambda: len(vendor.generations) >= creates, desk, vendor, "--concurrency", "4")  # noqa: B023
         ended = await desk.run("--reconcile-after", "0.1")
         assert ended.code == 0, ended.output
         assert len(vendor.generations) == 3 * ROWS
@@ -62,7 +50,7 @@ async def test_a_retake_by_id_is_bought_once_though_its_run_is_killed(tmp_path: 
     async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
         write(desk, 1, 1)
         assert (await desk.run()).code == 0
-        await kill_after(desk, vendor, creates, "--retake", "row-0")
+        await kill_when(lambda: len(vendor.generations) >= creates, desk, vendor, "--retake", "row-0")
         ended = await desk.run("--retake", "row-0", "--reconcile-after", "0.1")
         assert ended.code == 0, ended.output
         assert len(vendor.generations) == 2

@@ -150,3 +150,18 @@ async def wait_until(condition: Callable[[], bool], within_s: float = 600.0) -> 
             if condition():
                 return
             await asyncio.sleep(0.005)
+
+
+async def kill_when(
+    condition: Callable[[], bool], desk: Workspace, vendor: VendorDouble, *options: str
+) -> None:
+    """Start a run and kill it then, if it has not ended before; return when the vendor is done with it."""
+    # A kill between intent and create may hit the last row: no later row then shows that the log went on, so
+    # that nothing but the account's charges can prove that it was never accepted.
+    vendor.offers_transactions = True
+    process = await desk.start(*options)
+    await wait_until(lambda: condition() or process.returncode is not None)
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await process.communicate()
+    await wait_until(vendor.is_settled)  # what is accepted later would count as absent by then

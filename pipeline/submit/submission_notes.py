@@ -101,7 +101,7 @@ class SubmissionNotes:
 
         Where nobody has begun the file, as on a machine that only works on a batch, nothing is noted.
         """
-        self._unwritten.append(_encode(record))
+        self._unwritten.append(encode_note(record))
         try:
             self._size = append_notes(self._path, self._unwritten)
         except FileNotFoundError:
@@ -175,7 +175,7 @@ class SubmissionNotes:
                 await self.mark(ledger)
 
 
-def _encode(record: Record) -> bytes:
+def encode_note(record: Record) -> bytes:
     note = SubmissionNote(
         record.correlation_id,
         record.key_id,

@@ -26,7 +26,13 @@ from pipeline.model import Artifact, Media, Record, State, Transition
 from pipeline.plan import make_plan
 from pipeline.results.csv_writer import ResultsWriter
 from pipeline.storage import LocalStore
-from pipeline.submit.submission_notes import NOTED_META, append_notes, begin_notes, encode_note, notes_path
+from pipeline.submit.submission_journal import (
+    NOTED_META,
+    append_to_journal,
+    begin_journal,
+    encode_entry,
+    journal_path,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -79,10 +85,10 @@ async def finish_rows(manifest: Path, output: Path, state: Path, count: int) -> 
 
 
 async def _note_submissions(ledger: Ledger, state: Path) -> None:
-    path = state / "ledgers" / notes_path(ledger.identity).name
+    path = state / "ledgers" / journal_path(ledger.identity).name
     name = f"{COMMIT_TIME}+0"
-    begin_notes(path, name)
-    size = append_notes(path, [encode_note(record) for record in await ledger.load()])
+    begin_journal(path, name)
+    size = append_to_journal(path, [encode_entry(record) for record in await ledger.load()])
     await ledger.meta_set(NOTED_META, f"{name} {size}")
 
 

@@ -112,7 +112,7 @@ async def measure(url: str, rows: int, folder: Path, interval_s: float) -> dict[
             clock=time.monotonic,
             wall=time.time,
             random=rng,
-            note_submission=lambda _: None,
+            journal_submission=lambda _: None,
         )
         outcome = await Engine(RunState.from_records(records), tools, settings, observer).run()
     return {

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.live_child import peak_mb
-from pipeline.images import delivery, prepare
+from pipeline.images import delivery, normalize
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -59,7 +59,7 @@ def note(began_s: float, waited_s: float) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-prepare_picture = prepare.prepare
+prepare_picture = normalize.prepare
 
 
 def timed_prepare(file: LocalFile, folder: Path, fit: Fit | None = None) -> Prepared:
@@ -71,7 +71,7 @@ def timed_prepare(file: LocalFile, folder: Path, fit: Fit | None = None) -> Prep
 
 def main() -> None:
     NOTES.append(Path(sys.argv.pop(1)))
-    for module, name, timed in ((delivery, "Pictures", TimedPictures), (prepare, "prepare", timed_prepare)):
+    for module, name, timed in ((delivery, "Pictures", TimedPictures), (normalize, "prepare", timed_prepare)):
         setattr(module, name, timed)
     from pipeline.cli import main as veobatch
 

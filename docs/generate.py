@@ -18,7 +18,7 @@ import click
 
 from pipeline.cli import COMMANDS, cli
 from pipeline.errors import ExitCode, StopReason
-from pipeline.ledger.sql import SQLITE_FILE
+from pipeline.ledger.compiled_statements import SQLITE_FILE
 from pipeline.ledger.statements import sqlite_json
 from pipeline.manifest.json_schema import manifest_schema
 from pipeline.model import State

@@ -53,7 +53,7 @@ class Engine:
         self._run.state.expects_more = expected_more > 0
         self._stream_capacity = max(1, len(state.records)) + expected_more
         self._started = anyio.Event()
-        self._submitter = Submitter(deps.api, deps.ledger, wall=deps.wall, note=deps.note_submission)
+        self._submitter = Submitter(deps.api, deps.ledger, wall=deps.wall, note=deps.journal_submission)
         self._scope = anyio.CancelScope()
 
     async def run(self) -> RunOutcome:

@@ -38,8 +38,8 @@ MAY_BE_RENDERING: Final = frozenset({State.SUBMITTING, State.GENERATING, State.I
 class Dependencies:
     """What a run works with: the edges, the rules' state, and the two clocks (monotonic, epoch).
 
-    `note_submission` is told of each submission before it leaves; `log_gap_s` is the least time between two
-    requests for the vendor's log; `pictures` is there when rows name files.
+    `journal_submission` is told of each submission before it leaves; `log_gap_s` is the least time between
+    two requests for the vendor's log; `pictures` is there when rows name files.
     """
 
     api: Api
@@ -53,7 +53,7 @@ class Dependencies:
     clock: Callable[[], float]
     wall: Callable[[], float]
     random: Random
-    note_submission: Callable[[Record], None]
+    journal_submission: Callable[[Record], None]
     log_gap_s: float = LOG_REQUEST_GAP_S
     pictures: Pictures | None = None
 

@@ -37,7 +37,7 @@ from pipeline.run_context import Dependencies
 from pipeline.run_state import RunOutcome, RunState
 from pipeline.storage import open_store
 from pipeline.submit.budget import Budget
-from pipeline.submit.submission_notes import SubmissionNotes
+from pipeline.submit.submission_journal import SubmissionJournal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -151,7 +151,7 @@ class ClusterWorker:
             clock=clocks.monotonic,
             wall=clocks.wall,
             random=rng,
-            note_submission=SubmissionNotes(self._ledger.identity).note,
+            journal_submission=SubmissionJournal(self._ledger.identity).append,
             log_gap_s=LOG_REQUEST_GAP_S * self._config.workers,  # a limit of the key, which all share
             pictures=pictures,
         )

@@ -220,7 +220,7 @@ class Pictures:
         file = self._delivery.files[sha256]
         if way is Way.PLACE:
             return await find_published(self._session, self._delivery.settings.image_base_url or "", file)
-        from pipeline.images.prepare import prepare
+        from pipeline.images.normalize import prepare
 
         prepared = await to_thread.run_sync(prepare, file, self._folder, fit, limiter=self._threads)
         if self._store is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.images.check import ImageFindings, find_warnings, size_problem
 from pipeline.images.delivery import Way
-from pipeline.images.prepare import read_info
+from pipeline.images.normalize import read_info
 from pipeline.images.prepared import PictureError
 from pipeline.manifest.fields import MediaKind
 from pipeline.manifest.local_files import NAME_A_PICTURE, referenced

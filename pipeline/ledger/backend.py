@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar
 from pipeline import clocks
 from pipeline.errors import Conflict, GenerationTaken, VeobatchError
 from pipeline.ledger import rows, spending
-from pipeline.ledger.claims import claim_generations
-from pipeline.ledger.sql import SCHEMA_VERSION, SPENDING_VERSION
+from pipeline.ledger.compiled_statements import SCHEMA_VERSION, SPENDING_VERSION
+from pipeline.ledger.generation_owners import claim_generations
 from pipeline.ledger.totals import Spending, totals_of
 from pipeline.model import Pick, State
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from pipeline.ledger.compiled_statements import Statements
     from pipeline.ledger.rows import PreparedUpdate
     from pipeline.ledger.spending import Submission
-    from pipeline.ledger.sql import Statements
     from pipeline.ledger.totals import Totals
     from pipeline.model import Record
 

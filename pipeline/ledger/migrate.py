@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 from pipeline import clocks
 from pipeline.errors import LedgerError
 from pipeline.ledger import rows, spending
-from pipeline.ledger.sql import SCHEMA_VERSION, SPENDING_VERSION
+from pipeline.ledger.compiled_statements import SCHEMA_VERSION, SPENDING_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.ledger.backend import Cursor
-    from pipeline.ledger.sql import Migration, Statements
+    from pipeline.ledger.compiled_statements import Migration, Statements
 
 
 def migrate(cursor: Cursor, sql: Statements, steps: Sequence[Migration], current_version: int) -> None:

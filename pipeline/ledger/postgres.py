@@ -19,9 +19,9 @@ from pipeline import clocks
 from pipeline.errors import BatchLocked, LedgerError, StoreError, VeobatchError
 from pipeline.extras import missing_extra
 from pipeline.ledger.backend import LedgerBackend
+from pipeline.ledger.compiled_statements import SCHEMA_VERSION
 from pipeline.ledger.migrate import migrate, new_identity, reject_newer_version
 from pipeline.ledger.schema import VERSION_TABLE, migrations
-from pipeline.ledger.sql import SCHEMA_VERSION
 from pipeline.ledger.statements import compile_statements
 
 try:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pipeline.ledger.backend import Cursor
-    from pipeline.ledger.sql import Statements
+    from pipeline.ledger.compiled_statements import Statements
 
 _DIALECT: Final = create_engine("postgresql+psycopg://", paramstyle="format").dialect
 _MIGRATION_LOCK: Final = 0x7665_6F62

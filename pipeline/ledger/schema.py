@@ -30,8 +30,8 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from pipeline.ledger import spending
+from pipeline.ledger.compiled_statements import SCHEMA_VERSION
 from pipeline.ledger.rows import ADDED_COLUMNS, COLUMN_TYPES, COLUMN_VERSIONS, JOB_COLUMNS, STATE_COLUMNS
-from pipeline.ledger.sql import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Dialect, Insert
     from sqlalchemy.sql.type_api import TypeEngine
 
-    from pipeline.ledger.sql import Migration
+    from pipeline.ledger.compiled_statements import Migration
 
 IN_FLIGHT_SQL: Final[list[ColumnElement[str]]] = [
     literal_column(f"'{state}'", Text) for state in ("submitting", "in_doubt", "generating")

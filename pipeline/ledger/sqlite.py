@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 from pipeline import clocks
 from pipeline.errors import LedgerError, StoreError, VeobatchError
 from pipeline.ledger.backend import LedgerBackend
+from pipeline.ledger.compiled_statements import SCHEMA_VERSION, sqlite_statements
 from pipeline.ledger.migrate import new_identity, reject_newer_version
-from pipeline.ledger.sql import SCHEMA_VERSION, sqlite_statements
 from pipeline.ledger.sqlite_file import (
     APPLICATION_ID,
     create_if_missing,

@@ -15,13 +15,13 @@ import tempfile
 from typing import TYPE_CHECKING, Final
 
 from pipeline import clocks
+from pipeline.ledger.compiled_statements import SCHEMA_VERSION, sqlite_migrations, sqlite_statements
 from pipeline.ledger.migrate import migrate
-from pipeline.ledger.sql import SCHEMA_VERSION, sqlite_migrations, sqlite_statements
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.ledger.sql import Statements
+    from pipeline.ledger.compiled_statements import Statements
 
 APPLICATION_ID: Final = 0x7665_6F62  # "veob", in the file's header: https://www.sqlite.org/fileformat2.html
 _CHECK_TIMEOUT_S: Final = 5.0

@@ -29,6 +29,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from pipeline.ledger import spending
+from pipeline.ledger.compiled_statements import SCHEMA_VERSION, Statements
 from pipeline.ledger.rows import COLUMN_VERSIONS, CONTENT_COLUMNS, JOB_COLUMNS, STATE_COLUMNS
 from pipeline.ledger.schema import (
     CLAIM_ORDER,
@@ -46,7 +47,6 @@ from pipeline.ledger.schema import (
     submissions,
     transitions,
 )
-from pipeline.ledger.sql import SCHEMA_VERSION, Statements
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,8 +9,8 @@ from __future__ import annotations
 from math import expm1, log
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.poll.intervals import MAX_INTERVAL, PollTimes, fixed_times, optimal_times
 from pipeline.poll.observations import BIN_COUNT, BIN_STEP, MIN_AGE_S, Observations
+from pipeline.poll.poll_times import MAX_INTERVAL, PollTimes, fixed_times, optimal_times
 from pipeline.poll.survival_estimate import INITIAL_MEAN_INTERVALS, NEUTRAL, HazardEstimate, estimate_hazard
 
 if TYPE_CHECKING:

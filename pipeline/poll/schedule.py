@@ -10,13 +10,13 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from pipeline.poll.intervals import delay_urgency
+from pipeline.poll.poll_times import delay_urgency
 
 if TYPE_CHECKING:
     from random import Random
 
-    from pipeline.poll.intervals import PollTimes
     from pipeline.poll.learner import DurationLearner
+    from pipeline.poll.poll_times import PollTimes
 
 RETRY_INTERVALS: Final = 0.1
 """First wait after a poll that failed, in poll intervals; it doubles up to one interval."""

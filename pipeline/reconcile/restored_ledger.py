@@ -16,7 +16,7 @@ from pipeline.reconcile.in_doubt import mark_found
 from pipeline.reconcile.log_windows import HOUR_S, plan_windows
 from pipeline.reconcile.request_log import fetch_log, parse_time
 from pipeline.submit.create import own_correlation_prefix, row_digest
-from pipeline.submit.submission_notes import NOTED_META
+from pipeline.submit.submission_journal import NOTED_META
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.client import Api, LogRow
     from pipeline.ledger import Ledger
     from pipeline.model import Record
-    from pipeline.submit.submission_notes import SubmissionNote, SubmissionNotes
+    from pipeline.submit.submission_journal import JournalEntry, SubmissionJournal
 
 LOCAL_CLOCK_ERROR_S: Final = 48 * HOUR_S
 """How wrong the local clock may have been that dated the batch."""
@@ -37,7 +37,7 @@ async def recall_forgotten(
     api: Api,
     ledger: Ledger,
     records: Sequence[Record],
-    notes: SubmissionNotes,
+    journal: SubmissionJournal,
     *,
     uncertain: bool,
     key_id: str,
@@ -45,16 +45,16 @@ async def recall_forgotten(
     """Give rows back what their ledger may have forgotten; return those by their keys, and what to say of it.
 
     `uncertain` says that the folder speaks against the ledger: it came from another machine, or is a copy.
-    What the vendor's log shows goes on. What only the notes show is in doubt. Raises `StopRun` when the log
-    cannot be read and no notes say which rows are concerned: an open row may be paid for.
+    What the vendor's log shows goes on. What only the journal shows is in doubt. Raises `StopRun` when the
+    log cannot be read and no journal says which rows are concerned: an open row may be paid for.
     """
-    noted = await _read_unknown(ledger, records, notes)
+    noted = await _read_unknown(ledger, records, journal)
     completed = await _recall_completions(ledger, records, noted)
     records = [completed.get(record.key, record) for record in records] if completed else records
     forgotten = find_forgotten(records, noted)
     begun_at, is_begun = await _begun_at(ledger, records)
     has_past = is_begun or any(record.submission_no for record in records)
-    may_know_less = uncertain or notes.began_after(records) or (not notes.name and has_past)
+    may_know_less = uncertain or journal.began_after(records) or (not journal.name and has_past)
     is_open = any(r.position >= 0 and r.state not in (State.READY, State.DONE) for r in records)
     # A forgotten row counts though it left the manifest: it may come back.
     if not forgotten and not (is_open and may_know_less):
@@ -75,10 +75,10 @@ async def recall_forgotten(
 
 
 async def _read_unknown(
-    ledger: Ledger, records: Iterable[Record], notes: SubmissionNotes
-) -> Mapping[str, SubmissionNote]:
+    ledger: Ledger, records: Iterable[Record], journal: SubmissionJournal
+) -> Mapping[str, JournalEntry]:
     """Return each row's last submission that the ledger may not know, by the row's digest."""
-    noted = await notes.read(notes.unknown_from(await ledger.meta_get(NOTED_META)))
+    noted = await journal.read(journal.unknown_from(await ledger.meta_get(NOTED_META)))
     # Nearly all say what their rows say, too.
     known = {r.correlation_id: r.completed_at is not None for r in records} if noted else {}
     last = _last_by_row(
@@ -86,12 +86,12 @@ async def _read_unknown(
         for note in noted
         if (completed := known.get(note.correlation_id)) is None or (note.completed_at and not completed)
     )
-    notes.of_unknown_rows = bool(last) and bool(last.keys() - map(row_digest, records))
+    journal.of_unknown_rows = bool(last) and bool(last.keys() - map(row_digest, records))
     return last
 
 
 async def _recall_completions(
-    ledger: Ledger, records: Iterable[Record], noted: Mapping[str, SubmissionNote]
+    ledger: Ledger, records: Iterable[Record], noted: Mapping[str, JournalEntry]
 ) -> Mapping[str, Record]:
     """Give rows back that their generation was completed, which no status to the contrary changes."""
     notes = {note.correlation_id: note.completed_at for note in noted.values() if note.completed_at}
@@ -129,8 +129,8 @@ async def _begun_at(ledger: Ledger, records: Sequence[Record]) -> tuple[float, b
 
 
 def find_forgotten(
-    records: Iterable[Record], last_notes: Mapping[str, SubmissionNote]
-) -> list[tuple[Record, SubmissionNote]]:
+    records: Iterable[Record], last_notes: Mapping[str, JournalEntry]
+) -> list[tuple[Record, JournalEntry]]:
     """Return the rows that may still be bought, and of which a later submission is noted than they know of.
 
     `last_notes` has each row's last one, by the row's digest.
@@ -147,9 +147,9 @@ def find_forgotten(
     ]
 
 
-def _last_by_row(noted: Iterable[SubmissionNote]) -> dict[str, SubmissionNote]:
+def _last_by_row(noted: Iterable[JournalEntry]) -> dict[str, JournalEntry]:
     """Return each row's last submission: the next one leaves only when the one before is settled."""
-    last: dict[str, SubmissionNote] = {}
+    last: dict[str, JournalEntry] = {}
     for note in noted:
         digest = _digest(note.correlation_id)
         if digest not in last or _number(last[digest]) <= _number(note):
@@ -157,7 +157,7 @@ def _last_by_row(noted: Iterable[SubmissionNote]) -> dict[str, SubmissionNote]:
     return last
 
 
-def _number(note: SubmissionNote) -> int:
+def _number(note: JournalEntry) -> int:
     return submission_number(note.correlation_id)
 
 
@@ -236,7 +236,7 @@ async def recover_forgotten(
 
 
 async def doubt_forgotten(
-    ledger: Ledger, forgotten: Sequence[tuple[Record, SubmissionNote]], *, now: float
+    ledger: Ledger, forgotten: Sequence[tuple[Record, JournalEntry]], *, now: float
 ) -> dict[str, Record]:
     """Give rows the submissions that are noted of them, in doubt; return those by their keys.
 
@@ -252,7 +252,7 @@ async def doubt_forgotten(
     return {key: record for key, (record, _) in rows.items()}
 
 
-def _end_earlier(record: Record, _: SubmissionNote, now: float) -> Record:
+def _end_earlier(record: Record, _: JournalEntry, now: float) -> Record:
     """Return a row whose earlier generation is over, and maybe paid: a later one leaves only then."""
     if record.state is not State.GENERATING:
         return record
@@ -260,7 +260,7 @@ def _end_earlier(record: Record, _: SubmissionNote, now: float) -> Record:
     return record.evolve(State.FAILED, failure=failure, finished_at=now)
 
 
-def _queue_again(record: Record, _note: SubmissionNote, _now: float) -> Record:
+def _queue_again(record: Record, _note: JournalEntry, _now: float) -> Record:
     match record.state:
         case State.FAILED:
             forgets = {"generation_id": "", "video_url": "", "video_urls": "", "finished_at": None}
@@ -271,7 +271,7 @@ def _queue_again(record: Record, _note: SubmissionNote, _now: float) -> Record:
             return record
 
 
-def _submit(record: Record, note: SubmissionNote, _: float) -> Record:
+def _submit(record: Record, note: JournalEntry, _: float) -> Record:
     return record.evolve(
         State.SUBMITTING,
         submission_no=submission_number(note.correlation_id),
@@ -288,7 +288,7 @@ def _submit(record: Record, note: SubmissionNote, _: float) -> Record:
     )
 
 
-def _doubt(record: Record, _: SubmissionNote, now: float) -> Record:
+def _doubt(record: Record, _: JournalEntry, now: float) -> Record:
     failure = Failure("in_doubt", "submitted by a run that this ledger does not know")
     return record.evolve(
         State.IN_DOUBT,

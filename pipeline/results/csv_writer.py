@@ -16,7 +16,7 @@ from pipeline.errors import LedgerError, StoreError, UsageError
 from pipeline.model import State
 from pipeline.results import CSV_NAME, PICKS_PAGE_NAME, REPORT_NAME, csv_rows, is_our_page
 from pipeline.results.block_cache import BLOCKS_NAME, BlockCache
-from pipeline.results.csv_file import CsvFile
+from pipeline.results.incremental_csv import IncrementalCsv
 from pipeline.results.picks import PicksFolder, chosen_clips, client_record, pick_paths, with_picks
 from pipeline.results.row_blocks import RowBlocks
 from pipeline.storage import LocalStore
@@ -75,7 +75,7 @@ class ResultsWriter:
         self._cost_s = 0.0
         self._cache = BlockCache()
         self._table = csv_rows.CsvTable(sandbox=sandbox, cache=self._cache)
-        self._file: CsvFile | None = None
+        self._file: IncrementalCsv | None = None
         self._page_blocks: RowBlocks[str] | None = None
 
     def on_transition(self, before: Record, after: Record) -> None:
@@ -133,7 +133,7 @@ class ResultsWriter:
             empty = csv_rows.csv_bytes([], sandbox=self._sandbox)
             await self._store.write_bytes(CSV_NAME, empty, durable=False)
         self._cache.open(self._store.resolve(BLOCKS_NAME), sandbox=self._sandbox)
-        self._file = CsvFile(self._store.resolve(CSV_NAME), sandbox=self._sandbox, cache=self._cache)
+        self._file = IncrementalCsv(self._store.resolve(CSV_NAME), sandbox=self._sandbox, cache=self._cache)
 
     async def write_csv(self, records: Sequence[Record]) -> None:
         """Write the CSV. Raises `StoreError`: an output that does not take it takes no video either."""
@@ -244,7 +244,7 @@ def _picked(records: Sequence[Record], picks: Mapping[str, Pick] | None) -> Sequ
     return records if picks is None else with_picks(records, picks)
 
 
-def _write_file(file: CsvFile, records: Sequence[Record], picks: Mapping[str, Pick] | None) -> float:
+def _write_file(file: IncrementalCsv, records: Sequence[Record], picks: Mapping[str, Pick] | None) -> float:
     """Write the file; return the CPU that it took, in seconds."""
     began = clocks.thread_cpu()
     file.write(_picked(records, picks))

@@ -84,7 +84,7 @@ class ThumbnailWriter:
 
 def _make(file: LocalFile) -> bytes:
     """Return the thumbnail, b"" of a picture that cannot be read any more. Blocking."""
-    from pipeline.images.prepare import thumbnail
+    from pipeline.images.normalize import thumbnail
     from pipeline.images.prepared import PictureError
 
     try:

@@ -169,7 +169,7 @@ async def _dependencies(
         clock=clocks.monotonic,
         wall=clocks.wall,
         random=rng,
-        note_submission=prepared.batch.notes.note,
+        journal_submission=prepared.batch.journal.append,
     )
 
 

@@ -116,11 +116,11 @@ class RunObservers:
         eta = EtaEstimator(counted, settings.concurrency, interval_s=settings.poll_interval, learner=learner)
         self._watcher = make_watcher(prepared, eta)
         self.results_writer = make_results_writer(prepared)
-        self._notes = prepared.batch.notes
+        self._journal = prepared.batch.journal
         self._hooks = make_hooks(prepared)
         self._receipts = _make_receipt_writer(prepared) if self._config.request.receipts else None
         self._thumbnails = _make_thumbnail_writer(prepared)
-        kept: list[Observer] = [prepared.batch.run_log, eta, self.results_writer, self._notes, self._hooks]
+        kept: list[Observer] = [prepared.batch.run_log, eta, self.results_writer, self._journal, self._hooks]
         kept += [one for one in (self._receipts, self._thumbnails) if one is not None]
         self.observer = self._hooks.observer = ObserverGroup(*kept, *self._watcher.observers)
 
@@ -132,7 +132,7 @@ class RunObservers:
         facts, ended = RunFacts(argv, stop_reason, self.batch_usd), outcome is not None
         with contextlib.suppress(LedgerError, StoreError):  # the run itself reports a ledger that is gone
             await self._ledger.meta_set(RUN_FACTS_NAME, facts.to_json())
-            await self._notes.mark(self._ledger)
+            await self._journal.mark(self._ledger)
             if ended and stop_reason is None:
                 await end_retakes(self._ledger)
             await save_end(self._ledger, signal_name if ended else RUNNING)
@@ -149,7 +149,7 @@ class RunObservers:
             try:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self.results_writer.rewrite_on_change, engine.records)
-                    tasks.start_soon(self._notes.keep_marked, self._ledger)
+                    tasks.start_soon(self._journal.keep_marked, self._ledger)
                     for work in (self._watcher, self._hooks, self._receipts, self._thumbnails):
                         if work is not None:
                             tasks.start_soon(work.keep_current)

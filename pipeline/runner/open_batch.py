@@ -27,7 +27,7 @@ from pipeline.results.run_log import RunLog
 from pipeline.runner.embedded_sandbox import start_sandbox
 from pipeline.runner.manifest_loading import cache_dir
 from pipeline.runner.preflight import fit_to_open_files
-from pipeline.submit.submission_notes import SubmissionNotes
+from pipeline.submit.submission_journal import SubmissionJournal
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
@@ -52,7 +52,7 @@ class OpenedBatch:
     reconnect_notifier: ReconnectNotifier
     run_log: RunLog
     epoch: tuple[int, frozenset[str]] | None
-    notes: SubmissionNotes
+    journal: SubmissionJournal
 
 
 async def open_api(
@@ -104,5 +104,5 @@ async def open_batch(
     run_log = stack.enter_context(RunLog(paths.folder / LOG_NAME, secrets))
     # Before anything is planned: workers that a killed driver left behind write nothing from here on.
     epoch = await ledger.begin_epoch() if request.cluster is not None else None
-    notes = SubmissionNotes(ledger.identity, on_cluster=epoch is not None)
-    return OpenedBatch(ledger, claim, notifier, run_log, epoch, notes)
+    journal = SubmissionJournal(ledger.identity, on_cluster=epoch is not None)
+    return OpenedBatch(ledger, claim, notifier, run_log, epoch, journal)

@@ -203,12 +203,12 @@ async def _plan(
         api,
         ledger,
         plan.records,
-        batch.notes,
+        batch.journal,
         uncertain=batch.claim.history_uncertain,
         key_id=key_id(config.key.secret, ledger.identity),
     )
     plan = plan.with_current(recalled)
-    await batch.notes.take_over(ledger, plan.records)
+    await batch.journal.take_over(ledger, plan.records)
     return plan, message
 
 

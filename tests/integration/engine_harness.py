@@ -143,7 +143,7 @@ class EngineHarness:
                 chosen.concurrency, interval_s=interval, random=chance
             ),
             rate_limit=AdaptiveRateLimit(interval_s=interval),
-            note_submission=lambda _: None,
+            journal_submission=lambda _: None,
             budget=budget,
             price_of=self.price_of,
             clock=time.monotonic,

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.errors import LedgerError, StoreError
 from pipeline.ledger import Ledger, sqlite_file
-from pipeline.ledger.sql import SCHEMA_VERSION
+from pipeline.ledger.compiled_statements import SCHEMA_VERSION
 from pipeline.ledger.sqlite import SqliteBackend
 from pipeline.model import State
 from tests.integration.ledger_servers import file_names, make_record, read_history

@@ -13,8 +13,8 @@ import pytest
 
 from pipeline.errors import GenerationTaken, LedgerError
 from pipeline.ledger import Ledger
+from pipeline.ledger.compiled_statements import SCHEMA_VERSION
 from pipeline.ledger.rows import COLUMN_VERSIONS
-from pipeline.ledger.sql import SCHEMA_VERSION
 from pipeline.ledger.totals import Spending
 from pipeline.model import Pick, State
 from tests.integration.ledger_servers import ledger_location, make_record

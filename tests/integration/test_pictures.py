@@ -18,7 +18,7 @@ from aiohttp.test_utils import TestServer
 from moto.server import ThreadedMotoServer
 
 from pipeline.images.delivery import PictureDelivery, Pictures
-from pipeline.images.prepare import prepare
+from pipeline.images.normalize import prepare
 from pipeline.images.prepared import Fit, PictureError, PictureFault, Prepared
 from pipeline.manifest import load
 from pipeline.plan import new_record
@@ -241,7 +241,7 @@ async def test_submission_never_waits_for_preparation_once_it_has_begun(
         made.append(file.sha256)
         return prepare(file, folder, fit)
 
-    monkeypatch.setattr("pipeline.images.prepare.prepare", prepare_and_note)
+    monkeypatch.setattr("pipeline.images.normalize.prepare", prepare_and_note)
     for number in range(12):
         write_picture(tmp_path / f"{number}.jpg", "turned-3", (16, 16 + number))
     (tmp_path / "batch.json").write_text(

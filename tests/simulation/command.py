@@ -33,7 +33,7 @@ from pipeline.run_state import RunState
 from pipeline.storage.local import LocalStore
 from pipeline.submit.budget import Budget
 from pipeline.submit.create_limits import AdaptiveConcurrencyLimit
-from pipeline.submit.submission_notes import SubmissionNotes
+from pipeline.submit.submission_journal import SubmissionJournal
 from tests.simulation import scheduler
 from tests.simulation.book import ROOT
 from tests.simulation.cdn import CdnSession
@@ -82,7 +82,7 @@ class Opened:
     """What a run needs once it may begin."""
 
     engine: Engine | ClusterDriver
-    notes: SubmissionNotes
+    journal: SubmissionJournal
     results: ResultsWriter
 
 
@@ -142,26 +142,26 @@ async def run_to_end(process: Process, opened: Opened, guard: SignalGuard, ledge
     """Run the engine, write the results and compare them; return the exit code."""
     outcome, is_written = await _run_engine(process, opened, guard)
     with contextlib.suppress(StopRun):
-        await opened.notes.mark(ledger)
+        await opened.journal.mark(ledger)
     await _check(process, ledger, outcome, is_written=is_written)
     code = guard.exit_code or exit_code(outcome)
     return code if is_written else guard.exit_code or max(code, RESUMABLE)
 
 
 async def _open(process: Process, api: SimApi, ledger: Ledger, request: Request) -> Opened:
-    notes, records = await open_plan(api, ledger, request)
-    dependencies = await _dependencies(process, api, ledger, request.settings, notes)
-    results, observer = make_observers(process, ledger, notes)
+    journal, records = await open_plan(api, ledger, request)
+    dependencies = await _dependencies(process, api, ledger, request.settings, journal)
+    results, observer = make_observers(process, ledger, journal)
     return Opened(
-        Engine(RunState.from_records(records), dependencies, request.settings, observer), notes, results
+        Engine(RunState.from_records(records), dependencies, request.settings, observer), journal, results
     )
 
 
 async def open_plan(
     api: SimApi, ledger: Ledger, request: Request
-) -> tuple[SubmissionNotes, Sequence[Record]]:
-    """Compare the manifest with the ledger; return the notes of its submissions, and the rows."""
-    notes = SubmissionNotes(ledger.identity, on_cluster=scheduler.running().world.options.workers > 0)
+) -> tuple[SubmissionJournal, Sequence[Record]]:
+    """Compare the manifest with the ledger; return the journal of its submissions, and the rows."""
+    journal = SubmissionJournal(ledger.identity, on_cluster=scheduler.running().world.options.workers > 0)
     runs = int(await ledger.meta_get("runs") or 0) + 1
     await ledger.meta_set("runs", str(runs))
     plan = await _plan(ledger, request)
@@ -169,22 +169,22 @@ async def open_plan(
         api,
         ledger,
         plan.records,
-        notes,
+        journal,
         uncertain=False,
         key_id=key_id(request.key, ledger.identity),
     )
     records = plan.with_current(recalled).records
-    await notes.take_over(ledger, records)
-    return notes, records
+    await journal.take_over(ledger, records)
+    return journal, records
 
 
 def make_observers(
-    process: Process, ledger: Ledger, notes: SubmissionNotes
+    process: Process, ledger: Ledger, journal: SubmissionJournal
 ) -> tuple[ResultsWriter, ObserverGroup]:
     """Return who writes the table, and all who are told what happens."""
     root: Any = SimPath(ROOT)
     results = ResultsWriter(LocalStore(root), title="batch", manifest="batch.yaml", ledger=ledger)
-    return results, ObserverGroup(Watcher(process), notes, results)
+    return results, ObserverGroup(Watcher(process), journal, results)
 
 
 async def _run_engine(process: Process, opened: Opened, guard: SignalGuard) -> tuple[RunOutcome, bool]:
@@ -220,7 +220,7 @@ async def _plan(ledger: Ledger, request: Request) -> BatchPlan:
 
 
 async def _dependencies(
-    process: Process, api: SimApi, ledger: Ledger, settings: Settings, notes: SubmissionNotes
+    process: Process, api: SimApi, ledger: Ledger, settings: Settings, journal: SubmissionJournal
 ) -> Dependencies:
     rng = clocks.new_random()
     cdn: Any = CdnSession(process)
@@ -244,7 +244,7 @@ async def _dependencies(
         clock=clocks.monotonic,
         wall=clocks.wall,
         random=rng,
-        note_submission=notes.note,
+        journal_submission=journal.append,
     )
 
 

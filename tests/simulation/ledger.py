@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
+    from pipeline.ledger.compiled_statements import Statements
     from pipeline.ledger.rows import PreparedUpdate
-    from pipeline.ledger.sql import Statements
     from pipeline.model import Record
     from tests.simulation.machine import Machine
 

@@ -81,7 +81,7 @@ MUTANTS: Final = (
     Mutant("a create leaves before its intent is committed", _CREATE, _COMMIT, _POST + _COMMIT, _ANYTHING),
     Mutant("an id is used for each submission of a row", _CREATE, "{submission_no}.{nonce}", "1.n", _at("create", "500")),
     Mutant("an unknown outcome is sent again", _CREATE, "                State.IN_DOUBT,", "                State.PENDING,", _DOUBT),
-    Mutant("a generation may be two rows' (G27)", "pipeline/ledger/claims.py", "not claims or cursor.rowcount == len(claims)", "True", _at("create", "another row's id")),
+    Mutant("a generation may be two rows' (G27)", "pipeline/ledger/generation_owners.py", "not claims or cursor.rowcount == len(claims)", "True", _at("create", "another row's id")),
     Mutant("a create takes what an earlier one of its row bought", _LEDGER, "after.submission_no if old_state is State.SUBMITTING else 0", "0", _at("create", "another row's id")),
     Mutant("an interrupted create is sent again", _PLAN, "if resubmits else mark_interrupted(record)", "if resubmits else mark_resubmitted(record)", _KILLED),
     # What an answer proves.

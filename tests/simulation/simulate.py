@@ -23,7 +23,7 @@ import pipeline.media
 import pipeline.storage.files
 import pipeline.storage.local
 import pipeline.storage.local_staging
-import pipeline.submit.submission_notes
+import pipeline.submit.submission_journal
 from pipeline import clocks
 from tests.simulation import loop, posix, scheduler
 from tests.simulation.chance import Chance, Fault, is_cluster_seed
@@ -142,19 +142,19 @@ def _ignore(_: object) -> None:
     """Say nothing of what the dead leave."""
 
 
-def _open_notes(path: PurePosixPath) -> io.BytesIO:
+def _open_journal(path: PurePosixPath) -> io.BytesIO:
     state = scheduler.running().machine.state
     if path.name not in state:
         raise FileNotFoundError(path)
     return io.BytesIO(state[path.name])
 
 
-def _begin_notes(path: PurePosixPath, name: str) -> int:
+def _begin_journal(path: PurePosixPath, name: str) -> int:
     scheduler.running().machine.state[path.name] = name.encode("ascii")
     return len(name)
 
 
-def _append_notes(path: PurePosixPath, lines: Sequence[bytes]) -> int:
+def _append_to_journal(path: PurePosixPath, lines: Sequence[bytes]) -> int:
     state = scheduler.running().machine.state
     if path.name not in state:
         raise FileNotFoundError(path)
@@ -194,10 +194,10 @@ def _installed(seed: int) -> Iterator[ExitStack]:
             (pipeline.storage.files, "threading", SimpleNamespace(get_ident=lambda: 1)),
             (examine, "Path", posix.SimPath),
             (anyio.to_thread, "run_sync", _run_sync),
-            (pipeline.submit.submission_notes, "notes_path", PurePosixPath),
-            (pipeline.submit.submission_notes, "open_notes", _open_notes),
-            (pipeline.submit.submission_notes, "begin_notes", _begin_notes),
-            (pipeline.submit.submission_notes, "append_notes", _append_notes),
+            (pipeline.submit.submission_journal, "journal_path", PurePosixPath),
+            (pipeline.submit.submission_journal, "open_journal", _open_journal),
+            (pipeline.submit.submission_journal, "begin_journal", _begin_journal),
+            (pipeline.submit.submission_journal, "append_to_journal", _append_to_journal),
             (anyio_backend.CancelScope, "__hash__", _scope_number),
             # asyncio's own asks the kernel for its process each time, a tenth of a world's time.
             (asyncio, "get_running_loop", scheduler.running_loop),

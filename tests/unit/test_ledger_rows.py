@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
 from pipeline.ledger import rows
+from pipeline.ledger.compiled_statements import SCHEMA_VERSION, SQLITE_FILE, sqlite_statements
 from pipeline.ledger.schema import migrations, records
-from pipeline.ledger.sql import SCHEMA_VERSION, SQLITE_FILE, sqlite_statements
 from pipeline.ledger.statements import SQLITE, compile_statements, sqlite_json
 from pipeline.model import Artifact, ExtraFile, Failure, Media, Record, State
 

@@ -24,9 +24,9 @@ from benchmarks.simulate_polling import (
     simulate_fixed_schedule,
 )
 from pipeline.poll.finish_simulation import time_left_s
-from pipeline.poll.intervals import MAX_INTERVAL, MIN_INTERVAL, delay_urgency, optimal_times
 from pipeline.poll.learner import DurationLearner
 from pipeline.poll.observations import BIN_COUNT, BIN_EDGES_S, Observations, bin_of
+from pipeline.poll.poll_times import MAX_INTERVAL, MIN_INTERVAL, delay_urgency, optimal_times
 from pipeline.poll.schedule import PollSchedule
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from pipeline.poll.duration_key import duration_key
-from pipeline.poll.intervals import MAX_INTERVAL, MIN_INTERVAL
 from pipeline.poll.learner import DurationLearner
+from pipeline.poll.poll_times import MAX_INTERVAL, MIN_INTERVAL
 from pipeline.poll.schedule import DEFER_TOLERANCE, JITTER, PollSchedule
 
 INTERVAL_S = 10.0

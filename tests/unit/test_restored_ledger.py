@@ -18,9 +18,9 @@ from pipeline.reconcile.restored_ledger import (
     match_forgotten,
     recall_forgotten,
 )
-from pipeline.submit import submission_notes
+from pipeline.submit import submission_journal
 from pipeline.submit.create import correlation_id
-from pipeline.submit.submission_notes import SubmissionNote, SubmissionNotes
+from pipeline.submit.submission_journal import JournalEntry, SubmissionJournal
 from tests.unit.samples import record
 from tests.unit.vendor_history import iso
 
@@ -39,11 +39,11 @@ PENDING = record(State.PENDING, "row", 0)
 SUBMITTED = record(State.DONE, "done", 1, submission_no=3)
 
 
-def noted(of: Record, number: int, nonce: str = "n") -> SubmissionNote:
-    return SubmissionNote(correlation_id(IDENTITY, of, number, nonce), "k1", "api", 5.0, SENT_AT, 1.2)
+def noted(of: Record, number: int, nonce: str = "n") -> JournalEntry:
+    return JournalEntry(correlation_id(IDENTITY, of, number, nonce), "k1", "api", 5.0, SENT_AT, 1.2)
 
 
-def by_row(*notes: SubmissionNote) -> dict[str, SubmissionNote]:
+def by_row(*notes: JournalEntry) -> dict[str, JournalEntry]:
     return {note.correlation_id.split(".")[3]: note for note in notes}
 
 
@@ -142,16 +142,16 @@ async def test_a_row_that_somebody_else_has_is_left_to_them() -> None:
 
 
 @pytest.fixture
-def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SubmissionNotes:
-    monkeypatch.setattr(submission_notes, "MARK_BYTES", 1)
-    monkeypatch.setattr(submission_notes, "notes_path", lambda identity: tmp_path / "state" / identity)
-    return SubmissionNotes(IDENTITY)
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SubmissionJournal:
+    monkeypatch.setattr(submission_journal, "MARK_BYTES", 1)
+    monkeypatch.setattr(submission_journal, "journal_path", lambda identity: tmp_path / "state" / identity)
+    return SubmissionJournal(IDENTITY)
 
 
-async def unknown(mark: str | None) -> list[SubmissionNote]:
+async def unknown(mark: str | None) -> list[JournalEntry]:
     """Return what a ledger with this mark may not know."""
-    notes = SubmissionNotes(IDENTITY)
-    return await notes.read(notes.unknown_from(mark))
+    journal = SubmissionJournal(IDENTITY)
+    return await journal.read(journal.unknown_from(mark))
 
 
 class MetaLedger(CommittingLedger):
@@ -181,61 +181,61 @@ def sent(number: int) -> Record:
     return replace(row, key_id="k1", api_url="api", submitted_at=5.0, vendor_sent_at=SENT_AT)
 
 
-async def test_a_ledger_meets_the_notes_that_it_does_not_know(notes: SubmissionNotes) -> None:
+async def test_a_ledger_meets_the_notes_that_it_does_not_know(journal: SubmissionJournal) -> None:
     """Each is written at once: a run may be killed while its create is on its way."""
     ledger: Any = MetaLedger()
     assert await unknown(None) == []
-    await notes.take_over(ledger, [PENDING])
+    await journal.take_over(ledger, [PENDING])
     older = ledger.mark
-    notes.note(sent(1))
+    journal.append(sent(1))
     assert await unknown(older) == [noted(PENDING, 1)]
-    await notes.mark(ledger)
-    notes.note(sent(2))
+    await journal.mark(ledger)
+    journal.append(sent(2))
     assert await unknown(ledger.mark) == [noted(PENDING, 2)]
     assert await unknown(older) == [noted(PENDING, 1), noted(PENDING, 2)]
 
 
-async def test_notes_that_begin_late_know_how_much_was_submitted_before(notes: SubmissionNotes) -> None:
+async def test_notes_that_begin_late_know_how_much_was_submitted_before(journal: SubmissionJournal) -> None:
     """A ledger that came here from elsewhere may be put back to a copy from before it came."""
     ledger: Any = MetaLedger()
-    await notes.take_over(ledger, [PENDING, sent(3)])
-    later = SubmissionNotes(IDENTITY)
+    await journal.take_over(ledger, [PENDING, sent(3)])
+    later = SubmissionJournal(IDENTITY)
     assert await later.read(later.unknown_from("another 77")) == []
     assert later.began_after([PENDING, sent(2)])
     assert not later.began_after([PENDING, sent(3)])
-    assert not SubmissionNotes("of another ledger").began_after([])
+    assert not SubmissionJournal("of another ledger").began_after([])
 
 
 async def test_a_mark_of_another_file_or_beyond_its_end_says_nothing(
-    notes: SubmissionNotes, tmp_path: Path
+    journal: SubmissionJournal, tmp_path: Path
 ) -> None:
     ledger: Any = MetaLedger()
-    await notes.take_over(ledger, [])
-    notes.note(sent(1))
+    await journal.take_over(ledger, [])
+    journal.append(sent(1))
     name = ledger.mark.split()[0]
     for mark in (None, "", "other 99", name, f"{name} x", f"{name} 99999"):
         assert await unknown(mark) == [noted(PENDING, 1)], mark
 
 
-async def test_a_torn_note_costs_no_other(notes: SubmissionNotes, tmp_path: Path) -> None:
+async def test_a_torn_note_costs_no_other(journal: SubmissionJournal, tmp_path: Path) -> None:
     ledger: Any = MetaLedger()
-    await notes.take_over(ledger, [])
+    await journal.take_over(ledger, [])
     path = tmp_path / "state" / IDENTITY
     for torn in (b'\n["vb.cafe', b"\n{}", b"\n12", b"\n[1]", b"\n\xff\x00"):
         path.write_bytes(path.read_bytes() + torn)
-    notes.note(sent(1))
+    journal.append(sent(1))
     assert await unknown(ledger.mark) == [noted(PENDING, 1)]
 
 
 async def test_what_cannot_be_written_comes_with_the_next_note(
-    notes: SubmissionNotes, monkeypatch: pytest.MonkeyPatch
+    journal: SubmissionJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger: Any = MetaLedger()
-    await notes.take_over(ledger, [])
+    await journal.take_over(ledger, [])
     with monkeypatch.context() as full:
-        full.setattr(submission_notes, "append_notes", raise_full)
-        notes.note(sent(1))
-    notes.note(sent(2))
+        full.setattr(submission_journal, "append_to_journal", raise_full)
+        journal.append(sent(1))
+    journal.append(sent(2))
     assert await unknown(ledger.mark) == [noted(PENDING, 1), noted(PENDING, 2)]
 
 
@@ -243,25 +243,25 @@ def raise_full(path: Path, lines: Sequence[bytes]) -> int:
     raise OSError(28, "No space left on device")
 
 
-async def test_a_note_of_a_row_that_the_ledger_lacks_is_read_again(notes: SubmissionNotes) -> None:
+async def test_a_note_of_a_row_that_the_ledger_lacks_is_read_again(journal: SubmissionJournal) -> None:
     """A row may have left the manifest meanwhile, and come back."""
     ledger: Any = MetaLedger()
-    await notes.take_over(ledger, [])
+    await journal.take_over(ledger, [])
     before = ledger.mark
-    notes.note(sent(1))
-    notes.of_unknown_rows = True
-    await notes.mark(ledger)
+    journal.append(sent(1))
+    journal.of_unknown_rows = True
+    await journal.mark(ledger)
     assert ledger.mark == before
 
 
 @pytest.mark.parametrize("position", [0, -1])
 async def test_a_noted_row_is_in_doubt_though_no_log_can_be_read_and_though_it_left_the_manifest(
-    notes: SubmissionNotes, position: int
+    journal: SubmissionJournal, position: int
 ) -> None:
     ledger, row = MetaLedger(), replace(PENDING, position=position)
-    await notes.take_over(cast("Ledger", ledger), [row])
-    notes.note(sent(1))
-    later = SubmissionNotes(IDENTITY)
+    await journal.take_over(cast("Ledger", ledger), [row])
+    journal.append(sent(1))
+    later = SubmissionJournal(IDENTITY)
     found, message = await recall_forgotten(
         cast("Api", SilentApi()), cast("Ledger", ledger), [row], later, uncertain=False, key_id="k1"
     )
@@ -283,42 +283,42 @@ class SilentApi:
         return StatusError(503, "away")
 
 
-async def test_a_ledger_without_notes_waits_for_the_log(notes: SubmissionNotes) -> None:
+async def test_a_ledger_without_notes_waits_for_the_log(journal: SubmissionJournal) -> None:
     with pytest.raises(StopRun, match="cannot be read"):
         await recall_forgotten(
             cast("Api", SilentApi()),
             cast("Ledger", MetaLedger()),
             [replace(PENDING, submission_no=1)],
-            notes,
+            journal,
             uncertain=False,
             key_id="k1",
         )
 
 
 async def test_few_notes_are_read_again_rather_than_marked(
-    notes: SubmissionNotes, monkeypatch: pytest.MonkeyPatch
+    journal: SubmissionJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission_notes, "MARK_BYTES", 1000)
+    monkeypatch.setattr(submission_journal, "MARK_BYTES", 1000)
     ledger: Any = MetaLedger()
-    await notes.take_over(ledger, [])
+    await journal.take_over(ledger, [])
     for number in range(1, 21):
-        notes.note(sent(number))
-        await notes.mark(ledger)
+        journal.append(sent(number))
+        await journal.mark(ledger)
         assert number == 1 or (await unknown(ledger.mark))[-1:] in ([], [noted(PENDING, number)])
     assert 1 <= len(await unknown(ledger.mark)) < 20
 
 
-async def test_a_completion_that_an_older_ledger_forgot_is_recalled(notes: SubmissionNotes) -> None:
+async def test_a_completion_that_an_older_ledger_forgot_is_recalled(journal: SubmissionJournal) -> None:
     """Statuses that call it failed from now on buy no other."""
     ledger, row = MetaLedger(), replace(sent(1), state=State.GENERATING, generation_id="g")
-    await notes.take_over(cast("Ledger", ledger), [row])
-    notes.note(row)
-    notes.on_transition(row, replace(row, state=State.READY, completed_at=7.0))
+    await journal.take_over(cast("Ledger", ledger), [row])
+    journal.append(row)
+    journal.on_transition(row, replace(row, state=State.READY, completed_at=7.0))
     found, message = await recall_forgotten(
         cast("Api", SilentApi()),
         cast("Ledger", ledger),
         [row],
-        SubmissionNotes(IDENTITY),
+        SubmissionJournal(IDENTITY),
         uncertain=False,
         key_id="k1",
     )
@@ -328,17 +328,17 @@ async def test_a_completion_that_an_older_ledger_forgot_is_recalled(notes: Submi
 
 @pytest.mark.parametrize("on_cluster", [False, True])
 async def test_a_submission_and_its_completion_are_noted_once_each(
-    notes: SubmissionNotes, *, on_cluster: bool
+    journal: SubmissionJournal, *, on_cluster: bool
 ) -> None:
     """On a cluster a worker on another machine notes it there, and the driver once it is told."""
     ledger: Any = MetaLedger()
-    await notes.take_over(ledger, [])
+    await journal.take_over(ledger, [])
     submitting = replace(sent(1), state=State.SUBMITTING)
     generating = replace(submitting, state=State.GENERATING)
     ready = replace(generating, state=State.READY, completed_at=7.0)
-    observer = SubmissionNotes(IDENTITY, on_cluster=on_cluster)
+    observer = SubmissionJournal(IDENTITY, on_cluster=on_cluster)
     if not on_cluster:
-        observer.note(submitting)
+        observer.append(submitting)
     for before, after in (
         (PENDING, generating),
         (generating, ready),
@@ -349,33 +349,33 @@ async def test_a_submission_and_its_completion_are_noted_once_each(
     assert await unknown(None) == [first, first._replace(completed_at=7.0)]
 
 
-async def test_who_has_not_begun_the_notes_begins_none(notes: SubmissionNotes, tmp_path: Path) -> None:
+async def test_who_has_not_begun_the_notes_begins_none(journal: SubmissionJournal, tmp_path: Path) -> None:
     """A file without its name would be read anew at each start, on a machine that a batch only works on."""
-    notes.note(sent(1))
+    journal.append(sent(1))
     assert not (tmp_path / "state").exists()
-    await SubmissionNotes(IDENTITY).take_over(cast("Ledger", MetaLedger()), [])
-    notes.note(sent(2))
+    await SubmissionJournal(IDENTITY).take_over(cast("Ledger", MetaLedger()), [])
+    journal.append(sent(2))
     assert await unknown(None) == [noted(PENDING, 2)]
 
 
-async def test_notes_that_cannot_be_begun_hold_nothing(notes: SubmissionNotes, tmp_path: Path) -> None:
+async def test_notes_that_cannot_be_begun_hold_nothing(journal: SubmissionJournal, tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file where the folder should be")
     ledger: Any = MetaLedger()
-    await notes.take_over(ledger, [])
-    assert (notes.name, ledger.mark) == ("", None)
+    await journal.take_over(ledger, [])
+    assert (journal.name, ledger.mark) == ("", None)
 
 
 async def test_notes_are_marked_while_a_run_goes_on(
-    notes: SubmissionNotes, monkeypatch: pytest.MonkeyPatch
+    journal: SubmissionJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run after a kill reads little; a ledger that is gone for a while ends nothing."""
-    monkeypatch.setattr(submission_notes, "MARK_INTERVAL_S", 0.0)
+    monkeypatch.setattr(submission_journal, "MARK_INTERVAL_S", 0.0)
     ledger = RefusingLedger()
-    await notes.take_over(cast("Ledger", ledger), [])
+    await journal.take_over(cast("Ledger", ledger), [])
     ledger.refusals, ledger.taken = 2, anyio.Event()
-    notes.note(sent(1))
+    journal.append(sent(1))
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(notes.keep_marked, cast("Ledger", ledger))
+        tasks.start_soon(journal.keep_marked, cast("Ledger", ledger))
         await ledger.taken.wait()
         tasks.cancel_scope.cancel()
     assert ledger.refusals == 0

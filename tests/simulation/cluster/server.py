@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 
 from pipeline.ledger import postgres, schema
-from pipeline.ledger.sql import SCHEMA_VERSION
+from pipeline.ledger.compiled_statements import SCHEMA_VERSION
 from pipeline.ledger.statements import compile_statements as compile_anew
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pipeline.ledger.sql import Statements
+    from pipeline.ledger.compiled_statements import Statements
 
 IDLE_IN_TRANSACTION_S: Final = 10.0
 LOCK_TIMEOUT_S: Final = 10.0

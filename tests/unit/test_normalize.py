@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline.images import convert
 from pipeline.images.convert import MAX_SIDE_PX
-from pipeline.images.prepare import prepare, read_info
+from pipeline.images.normalize import prepare, read_info
 from pipeline.images.prepared import Fit, PictureError, PictureFault
 from pipeline.manifest.fields import MediaKind
 from pipeline.manifest.local_files import LocalFile, LocalFiles
@@ -107,7 +107,7 @@ def test_a_picture_that_is_too_large_is_made_smaller(tmp_path: Path, monkeypatch
         assert max(image.size) <= MAX_SIDE_PX
         assert are_alike(corners_of(image))
     monkeypatch.setattr("pipeline.images.convert.MAX_IMAGE_BYTES", 200_000)
-    monkeypatch.setattr("pipeline.images.prepare.MAX_IMAGE_BYTES", 200_000)
+    monkeypatch.setattr("pipeline.images.normalize.MAX_IMAGE_BYTES", 200_000)
     path = tmp_path / "heavy.png"
     Image.frombytes("RGB", (300, 300), random.Random(1).randbytes(3 * 300 * 300)).save(path)
     assert path.stat().st_size > 200_000
@@ -121,7 +121,7 @@ def test_a_large_picture_is_converted_a_band_at_a_time(
     """As the small ones are; only that its pixels are never all there twice."""
     monkeypatch.setattr(convert, "LARGE_PX", 1)
     monkeypatch.setattr(convert, "MAX_SIDE_PX", 210)
-    monkeypatch.setattr("pipeline.images.prepare.MAX_SIDE_PX", 210)
+    monkeypatch.setattr("pipeline.images.normalize.MAX_SIDE_PX", 210)
     monkeypatch.setattr(convert, "_BAND_PX", 32)
     monkeypatch.setattr(convert, "ENOUGH_PX", 1000)
     with Image.open(prepare(local_file(write_picture(tmp_path / "cat", kind)), tmp_path).path) as image:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pipeline.results.block_cache import BlockCache
 
 
-class CsvFile:
+class IncrementalCsv:
     """A CSV at `path` that is written again and again. Use it from one thread at a time."""
 
     def __init__(self, path: Path, *, sandbox: bool, cache: BlockCache) -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from pipeline.results import csv_rows
 from pipeline.results.block_cache import BlockCache
-from pipeline.results.csv_file import CsvFile
 from pipeline.results.csv_rows import csv_bytes
+from pipeline.results.incremental_csv import IncrementalCsv
 from pipeline.results.row_blocks import BLOCK_ROWS
 from tests.unit.sample_rows import done
 from tests.unit.test_row_blocks import CHANGES, in_flight, refused
@@ -45,8 +45,8 @@ TAMPERING: dict[str, Callable[[Path], None]] = {
 }
 
 
-def csv_file(path: Path, *, sandbox: bool = False) -> CsvFile:
-    return CsvFile(path, sandbox=sandbox, cache=BlockCache())
+def csv_file(path: Path, *, sandbox: bool = False) -> IncrementalCsv:
+    return IncrementalCsv(path, sandbox=sandbox, cache=BlockCache())
 
 
 def in_flight_rows() -> list[Record]:
@@ -81,7 +81,7 @@ def test_a_file_that_is_kept_up_is_the_one_that_is_written_at_once(
             assert list(path.parent.iterdir()) == [path]
 
 
-def written_rows(monkeypatch: pytest.MonkeyPatch, file: CsvFile, rows: Sequence[Record]) -> int:
+def written_rows(monkeypatch: pytest.MonkeyPatch, file: IncrementalCsv, rows: Sequence[Record]) -> int:
     """Write the file; return of how many rows a line was made."""
     models: list[str] = []
 
@@ -131,7 +131,7 @@ def test_blocks_of_the_last_run_are_taken_over(tmp_path: Path, monkeypatch: pyte
     for _ in range(2):
         cache = BlockCache()
         cache.open(tmp_path / "blocks", sandbox=False)
-        file = CsvFile(tmp_path / "results.csv", sandbox=False, cache=cache)
+        file = IncrementalCsv(tmp_path / "results.csv", sandbox=False, cache=cache)
         made.append(written_rows(monkeypatch, file, rows))
         assert (tmp_path / "results.csv").read_bytes() == expected
         cache.save()

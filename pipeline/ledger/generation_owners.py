@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pipeline.ledger.backend import Cursor
-    from pipeline.ledger.sql import Statements
+    from pipeline.ledger.compiled_statements import Statements
 
 
 def claim_generations(

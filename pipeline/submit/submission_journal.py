@@ -1,6 +1,6 @@
-"""What this machine has submitted, noted outside of the batch's folder, which a backup puts back as a whole.
+"""A journal of what this machine submits, kept outside of the batch's folder, which a backup restores whole.
 
-One file a ledger, a line a submission, written before its create leaves. So a ledger that was put back from
+One file a ledger, an entry a submission, written before its create leaves. So a ledger that was put back from
 a backup meets each submission that it has forgotten here, and the row is in doubt until the log settles it.
 """
 
@@ -28,27 +28,27 @@ if TYPE_CHECKING:
 NOTED_META: Final = "noted"
 MARK_INTERVAL_S: Final = 30.0
 MARK_BYTES: Final = 65_536
-"""How many bytes are read again at each start rather than marked as known: some 300 notes."""
+"""How many bytes are read again at each start rather than marked as known: some 300 entries."""
 
 
-def notes_path(identity: str) -> Path:
+def journal_path(identity: str) -> Path:
     from platformdirs import user_state_path
 
     return user_state_path("veobatch") / "ledgers" / f"{identity}.submissions.jsonl"
 
 
-def open_notes(path: Path) -> BinaryIO:
+def open_journal(path: Path) -> BinaryIO:
     """Open the file for reading. Raises `OSError`."""
     return path.open("rb")
 
 
-def begin_notes(path: Path, name: str) -> int:
+def begin_journal(path: Path, name: str) -> int:
     """Make the file, whose first line is its name; return its size. Raises `OSError`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.write_bytes(name.encode("ascii"))
 
 
-def append_notes(path: Path, lines: Sequence[bytes]) -> int:
+def append_to_journal(path: Path, lines: Sequence[bytes]) -> int:
     """Append to the file, which has to be there; return its size. Raises `OSError`."""
     with open(path, "ab", buffering=0, opener=_open_existing) as file:
         # Each begins with the newline: what a crash tore stays a line of its own.
@@ -62,7 +62,7 @@ def _open_existing(path: str, flags: int) -> int:
     return os.open(path, flags & ~os.O_CREAT)
 
 
-class SubmissionNote(NamedTuple):
+class JournalEntry(NamedTuple):
     """One line: a submission as it was about to leave, or once the vendor called it completed.
 
     Times are epoch seconds, as in `Record`.
@@ -77,14 +77,14 @@ class SubmissionNote(NamedTuple):
     completed_at: float | None = None
 
 
-class SubmissionNotes:
-    """The notes of one ledger, and an observer of its run.
+class SubmissionJournal:
+    """The journal of one ledger, and an observer of its run.
 
-    With `on_cluster` it notes what workers on other machines submit, too, once it is told of that.
+    With `on_cluster` it has what workers on other machines submit, too, once it is told of that.
     """
 
     def __init__(self, identity: str, *, on_cluster: bool = False) -> None:
-        self._path = notes_path(identity)
+        self._path = journal_path(identity)
         self._on_cluster = on_cluster
         self._unwritten: list[bytes] = []
         self._size = 0
@@ -94,16 +94,16 @@ class SubmissionNotes:
 
         "" when none can be read."""
         self.of_unknown_rows = False
-        """Whether a submission is noted of a row that the ledger does not have: then they are read again."""
+        """Whether there are entries of rows that the ledger does not have: then they are read again."""
 
-    def note(self, record: Record) -> None:
-        """Note a submission that is about to leave. What cannot be written is written with a later one.
+    def append(self, record: Record) -> None:
+        """Write down a submission that is about to leave. What cannot be written is written with a later one.
 
-        Where nobody has begun the file, as on a machine that only works on a batch, nothing is noted.
+        Where nobody has begun the file, as on a machine that only works on a batch, nothing is written.
         """
-        self._unwritten.append(encode_note(record))
+        self._unwritten.append(encode_entry(record))
         try:
-            self._size = append_notes(self._path, self._unwritten)
+            self._size = append_to_journal(self._path, self._unwritten)
         except FileNotFoundError:
             pass
         except OSError:
@@ -111,18 +111,18 @@ class SubmissionNotes:
         self._unwritten.clear()
 
     def on_transition(self, before: Record, after: Record) -> None:
-        """Note what is completed, which is never bought again."""
+        """Write down what is completed, which is never bought again."""
         is_new = self._on_cluster and after.submission_no > before.submission_no
         if is_new or (after.completed_at is not None and before.completed_at is None):
-            self.note(after)
+            self.append(after)
 
     def on_event(self, event: Event) -> None:
         """Events tell nothing of submissions."""
 
     def unknown_from(self, mark: str | None) -> int:
-        """Return the byte from which a ledger with this `mark` may not know the notes."""
+        """Return the byte from which a ledger with this `mark` may not know the entries."""
         name, _, known_bytes = (mark or "").partition(" ")
-        with suppress(OSError), open_notes(self._path) as file:
+        with suppress(OSError), open_journal(self._path) as file:
             self.name = file.readline().decode("ascii", "replace").strip()
             self._size = file.seek(0, 2)
         # A file that lost its end, or another machine's mark, says nothing of how much is known.
@@ -135,33 +135,33 @@ class SubmissionNotes:
         before = self.name.partition("+")[2]
         return before.isdecimal() and sum(record.submission_no for record in records) < int(before)
 
-    async def read(self, start: int) -> list[SubmissionNote]:
-        """Return the notes from byte `start` on, oldest first."""
+    async def read(self, start: int) -> list[JournalEntry]:
+        """Return the entries from byte `start` on, oldest first."""
         if self._size - start < MARK_BYTES:
             return self._read(start)
         return await to_thread.run_sync(self._read, start)
 
-    def _read(self, start: int) -> list[SubmissionNote]:
+    def _read(self, start: int) -> list[JournalEntry]:
         try:
-            with open_notes(self._path) as file:
+            with open_journal(self._path) as file:
                 file.seek(start)
-                return [note for line in file if (note := _decode(line)) is not None]
+                return [entry for line in file if (entry := _decode(line)) is not None]
         except OSError:
             return []
 
     async def take_over(self, ledger: Ledger, records: Iterable[Record]) -> None:
-        """Let the ledger know that it knows every note so far; begin the file where there is none."""
+        """Let the ledger know that it knows every entry so far; begin the file where there is none."""
         if not self.name:
             name = f"{clocks.wall()}+{sum(record.submission_no for record in records)}"
             with suppress(OSError):
-                self._size = begin_notes(self._path, name)
+                self._size = begin_journal(self._path, name)
                 self.name = name
         await self.mark(ledger)
 
     async def mark(self, ledger: Ledger) -> None:
-        """Write down in the ledger how far it knows the notes, once reading them again would take a while.
+        """Write down in the ledger how far it knows the entries, once reading them again would take a while.
 
-        Each was committed there before it was noted.
+        Each was committed there before it was written here.
         """
         if self._size - self._marked >= MARK_BYTES and not self.of_unknown_rows:
             await ledger.meta_set(NOTED_META, f"{self.name} {self._size}")
@@ -175,8 +175,8 @@ class SubmissionNotes:
                 await self.mark(ledger)
 
 
-def encode_note(record: Record) -> bytes:
-    note = SubmissionNote(
+def encode_entry(record: Record) -> bytes:
+    entry = JournalEntry(
         record.correlation_id,
         record.key_id,
         record.api_url,
@@ -185,11 +185,11 @@ def encode_note(record: Record) -> bytes:
         record.reserved_usd,
         record.completed_at,
     )
-    return json.dumps(note).encode("ascii")
+    return json.dumps(entry).encode("ascii")
 
 
-def _decode(line: bytes) -> SubmissionNote | None:
-    """Return the note in a line, None for one that is none: the first, an empty one, a torn one."""
+def _decode(line: bytes) -> JournalEntry | None:
+    """Return the entry in a line, None for one that is none: the first, an empty one, a torn one."""
     with suppress(ValueError, TypeError):
-        return SubmissionNote(*json.loads(line))
+        return JournalEntry(*json.loads(line))
     return None

@@ -90,7 +90,8 @@ async def test_credits_for_five_of_forty(tmp_path: Path) -> None:
         result = await desk.run("--concurrency", "6")
         assert result.code == 3, result.output
         assert desk.states() == {"done": 5, "pending": 35}
-        assert sum(vendor.create_counts.values()) <= 5 + 6
+        # Each acceptance whose answer is read late clears up to two refusals; then comes a wave of all slots.
+        assert sum(vendor.create_counts.values()) <= 5 + 2 * 5 + 6
         assert "credits" in result.err + result.out
         vendor.credits = None
         result = await desk.run("--concurrency", "6")

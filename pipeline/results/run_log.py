@@ -22,7 +22,7 @@ from pipeline.events import Event, Level
 from pipeline.results.csv_rows import iso
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -80,7 +80,7 @@ class RunLog:
     ) -> None:
         self._clock = clock
         self._redact = Redactor(secrets)
-        self._records: dict[str, Record] = {}
+        self._records: Mapping[str, Record] = {}
         self._queue: queue.SimpleQueue[tuple[float, Record, Record] | tuple[float, Event] | None]
         self._queue = queue.SimpleQueue()
         self._file = RotatingFile(path, max_bytes, backups)
@@ -100,9 +100,9 @@ class RunLog:
         """Lines that the disk did not take."""
         return self._file.lost_lines
 
-    def set_initial_records(self, records: Iterable[Record]) -> None:
-        """Record the rows that a run begins with, so that events about them carry every id."""
-        self._records.update({record.key: record for record in records})
+    def follow(self, records: Mapping[str, Record]) -> None:
+        """Give events about these rows every id of theirs. Somebody else keeps them current."""
+        self._records = records
 
     def on_transition(self, before: Record, after: Record) -> None:
         self._queue.put((self._clock(), before, after))
@@ -134,7 +134,6 @@ class RunLog:
                 flushed_at = clocks.monotonic()
 
     def _transition_line(self, at: float, before: Record, after: Record) -> dict[str, Any]:
-        self._records[after.key] = after
         failure = after.failure if after.failure != before.failure else None
         same_state = before.state is after.state
         message = f"{after.state}" if same_state else f"{before.state} -> {after.state}"
@@ -149,15 +148,22 @@ class RunLog:
         if failure is not None:
             facts |= {"error_code": failure.code, "error_message": failure.message}
         level = Level.WARNING if failure is not None else Level.DEBUG if same_state else Level.INFO
-        return self._line(at, level, "moved", after.key, message, facts)
+        return self._line(at, level, "moved", after.key, message, facts, after)
 
     def _event_line(self, at: float, event: Event) -> dict[str, Any]:
-        return self._line(at, event.level, event.topic.value, event.key, event.message, event.facts)
+        record = self._records.get(event.key)
+        return self._line(at, event.level, event.topic.value, event.key, event.message, event.facts, record)
 
     def _line(
-        self, at: float, level: Level, topic: str, key: str, message: str, facts: Mapping[str, Any]
+        self,
+        at: float,
+        level: Level,
+        topic: str,
+        key: str,
+        message: str,
+        facts: Mapping[str, Any],
+        record: Record | None,
     ) -> dict[str, Any]:
-        record = self._records.get(key)
         line: dict[str, Any] = {"time": iso(at), "level": level.value, "topic": topic}
         ids = {"job": key.rpartition("@")[0]}
         if record is not None:

@@ -69,7 +69,6 @@ async def execute(prepared: PreparedRun, control: RunControl, make_watcher: Make
     cluster that cannot be joined: what stops a run is in the summary.
     """
     config = prepared.config
-    prepared.batch.run_log.set_initial_records(prepared.plan.records)
     learner = DurationLearner(config.settings.poll_interval)
     manifest, folder, session = prepared.loaded.manifest, config.paths.folder, prepared.api.keyless_session
     delivery = picture_delivery(manifest, config.settings, sandbox=config.request.sandbox)
@@ -81,6 +80,7 @@ async def execute(prepared: PreparedRun, control: RunControl, make_watcher: Make
             if prepared.batch.epoch is None:
                 dependencies = replace(await _dependencies(prepared, cdn, learner), pictures=pictures)
                 state = RunState.from_records(prepared.plan.records, prepared.submittable)
+                prepared.batch.run_log.follow(state.records)
                 engine = Engine(state, dependencies, config.settings, observers.observer)
                 if prepared.submit_error is not None:
                     engine.stop_submitting(prepared.submit_error)
@@ -88,6 +88,7 @@ async def execute(prepared: PreparedRun, control: RunControl, make_watcher: Make
             from pipeline.runner.on_cluster import start_cluster
 
             cluster = await start_cluster(prepared, prepared.batch.epoch, learner.dump(), observers.observer)
+            prepared.batch.run_log.follow(cluster.view.records)
             summary = await _run_engine(cluster, observers, prepared, control)
             learner.restore(cluster.learned_durations)
             return summary

@@ -72,7 +72,9 @@ async def load_prices(
         return PriceTable(assumed=assumed)
     quote, _ = await price_manifest(loaded, catalogue)
     pairs = zip(loaded.manifest.jobs, quote.prices, strict=True)
-    return PriceTable({job.key: price for job, price in pairs if price is not None}, assumed)
+    shared: dict[float, float] = {}  # a hundred thousand rows have a few prices
+    by_key = {job.key: shared.setdefault(price, price) for job, price in pairs if price is not None}
+    return PriceTable(by_key, assumed)
 
 
 def estimate_cost(

@@ -30,6 +30,7 @@ def test_a_step_and_an_event_carry_every_id(tmp_path: Path) -> None:
     after = before.evolve(State.GENERATING, generation_id="gen:0/x", attempts=1)
     with RunLog(path, clock=lambda: T0) as log:
         log.on_transition(before, after)
+        log.follow({after.key: after})
         log.on_event(Event(Topic.POLL_FAILED, "a poll failed", Level.WARNING, after.key, {"status": 502}))
     assert lines(path) == [
         {
@@ -58,7 +59,7 @@ def test_a_step_and_an_event_carry_every_id(tmp_path: Path) -> None:
 def test_events_about_rows_of_an_earlier_run_carry_every_id(tmp_path: Path) -> None:
     known = row(0, State.GENERATING, generation_id="gen-0", correlation_id="vb-0-1")
     with RunLog(tmp_path / "run.log") as log:
-        log.set_initial_records([known])
+        log.follow({known.key: known})
         log.on_event(Event(Topic.POLL_FAILED, "a poll failed", key=known.key))
     (line,) = lines(tmp_path / "run.log")
     assert (line["job"], line["generation_id"], line["correlation_id"]) == ("job-0", "gen-0", "vb-0-1")

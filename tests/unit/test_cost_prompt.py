@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from types import SimpleNamespace
+from typing import Any
 
 import click
 import pytest
@@ -74,6 +76,31 @@ async def test_prices_are_not_asked_for_when_no_row_can_be_submitted(state: Stat
     catalogue = Catalog.__new__(Catalog)
     made = await load_prices([record(state)], loaded, catalogue, 0.7)  # type: ignore[arg-type]  # not read
     assert made == PriceTable(assumed=0.7)
+
+
+@pytest.mark.parametrize(
+    ("prices", "gone", "expected"),
+    [
+        ((1.2, 1.2), 0, PriceTable(assumed=1.2)),
+        ((1.2, 1.2), 1, PriceTable({"a": 1.2, "b": 1.2}, 0.7)),
+        ((1.2, 2.4), 0, PriceTable({"a": 1.2, "b": 2.4}, 0.7)),
+        ((1.2, None), 0, PriceTable({"a": 1.2}, 0.7)),
+        ((None, None), 0, PriceTable(assumed=0.7)),
+    ],
+)
+async def test_a_price_that_all_rows_have_is_kept_once(
+    monkeypatch: pytest.MonkeyPatch, prices: tuple[float | None, ...], gone: int, expected: PriceTable
+) -> None:
+    """Rows that left the manifest keep the price that is assumed for them."""
+
+    async def price(*_: object) -> tuple[SimpleNamespace, tuple[str, ...]]:
+        return SimpleNamespace(prices=prices), ()
+
+    monkeypatch.setattr("pipeline.runner.run_cost_estimate.price_manifest", price)
+    jobs = [SimpleNamespace(key="a"), SimpleNamespace(key="b")]
+    loaded: Any = SimpleNamespace(manifest=SimpleNamespace(jobs=jobs))
+    records = [record(State.PENDING)] * (len(jobs) + gone)
+    assert await load_prices(records, loaded, Catalog.__new__(Catalog), 0.7) == expected
 
 
 class FakeTerminal:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import anyio
+
 from pipeline.circuit_breaker import CircuitBreaker
 from pipeline.client import key_id
 from pipeline.errors import Conflict, StopReason
@@ -38,6 +40,8 @@ class ReconcilerPool:
         self._track = track
         self._unknown: set[str] = set()
         self._breaker = CircuitBreaker()
+        # A row that a pass settles and the run's end explains at once would conflict with itself.
+        self._settling = anyio.Lock(fast_acquire=True)
         deps, wait_s = run.deps, run.settings.reconcile_after
         self._reconciler = Reconciler(
             deps.api,
@@ -105,10 +109,12 @@ class ReconcilerPool:
         if log.error:
             run.report_event(Topic.WAITING, f"the vendor's log cannot be read: {log.error}", Level.DEBUG)
         self._wait.on_pass(log, verdicts, began)
-        for record in in_doubt:
-            await self._reconcile(record, verdicts[record.key])
-        for record in unknown:
-            await self._settle_unknown(record, log, verdicts[record.key])
+        async with self._settling:
+            for record in in_doubt:
+                if record.key in run.state.in_doubt:
+                    await self._reconcile(run.state.records[record.key], verdicts[record.key])
+            for record in unknown:
+                await self._settle_unknown(record, log, verdicts[record.key])
         run.notify()
 
     def _leave(self, key: str) -> None:
@@ -161,6 +167,12 @@ class ReconcilerPool:
 
     async def wait_until_idle(self) -> None:
         """Return when nothing is alive any more, and no row in doubt is worth waiting for."""
+        await self._wait_until_idle()
+        # A pass that was under way may have settled rows: those go on.
+        while not await self._explain():
+            await self._wait_until_idle()
+
+    async def _wait_until_idle(self) -> None:
         run, state = self._run, self._run.state
         idle_since: float | None = None
         while state.busy() or self._should_wait():
@@ -177,7 +189,6 @@ class ReconcilerPool:
                 break
             # The floor keeps a remainder of microseconds from turning the loop at full speed.
             await run.wait_changed(max(remaining_s, 0.05))
-        await self._explain()
 
     def _should_wait(self) -> bool:
         state = self._run.state
@@ -191,21 +202,28 @@ class ReconcilerPool:
         )
         self._run.report_event(Topic.WAITING, message, Level.WARNING)
 
-    async def _explain(self) -> None:
-        """Write down what each row still lacks, for whoever reads the table, and say it once."""
+    async def _explain(self) -> bool:
+        """Write down what each row still lacks, for whoever reads the table, and say it once.
+
+        Returns False, and writes nothing, when a pass has brought rows back to life meanwhile.
+        """
         run = self._run
-        reasons = {
-            key: describe(missing)
-            for key in sorted(run.state.in_doubt)
-            if (missing := self._wait.missing.get(key)) is not None
-        }
-        for key, reason in reasons.items():
-            record = run.state.records[key]
-            run.state.unfinished[key] = f"in doubt: {reason}"
-            explained = mark_explained(record, reason)
-            if explained is not None:
-                await self._commit(record, explained, "")
+        async with self._settling:
+            if run.state.busy():
+                return False
+            reasons = {
+                key: describe(missing)
+                for key in sorted(run.state.in_doubt)
+                if (missing := self._wait.missing.get(key)) is not None
+            }
+            for key, reason in reasons.items():
+                record = run.state.records[key]
+                run.state.unfinished[key] = f"in doubt: {reason}"
+                explained = mark_explained(record, reason)
+                if explained is not None:
+                    await self._commit(record, explained, "")
         if run.state.in_doubt:
             first = next(iter(reasons.values()), "the vendor's log has not been asked yet")
             message = f"{len(run.state.in_doubt)} row(s) are in doubt: {first}"
             run.stop_submitting(StopReason.IN_DOUBT, message)
+        return True

@@ -41,9 +41,17 @@ class ClusterBudget:
     def has_limit(self) -> bool:
         return self._budget.limit_usd is not None
 
+    @property
+    def is_overdrawn(self) -> bool:
+        """Return whether rows under way hold more than the limit: none of them may be submitted again."""
+        return self._budget.is_overdrawn
+
+    def full_message(self) -> str:
+        return self._budget.full_message()
+
     def stop_reason(self) -> tuple[StopReason, str] | None:
         """Why no more rows are submitted for now, None while there is room."""
-        return (StopReason.BUDGET, self._budget.full_message()) if self.exhausted else None
+        return (StopReason.BUDGET, self.full_message()) if self.exhausted else None
 
     def load(self, entries: Iterable[Submission]) -> None:
         """Count what the ledger says was spent or set aside."""

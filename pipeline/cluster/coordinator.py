@@ -237,6 +237,9 @@ class Coordinator:
                 await self._release([row.record.key for row in unpaid[len(kept) :]])
             claimed = [*paid, *kept]
             leased, unpriced, over_budget = await self._budget.lease(claimed, ledger.submissions)
+            # An older ledger may learn of more spending than was planned for.
+            if self._budget.is_overdrawn:
+                self.stop_submitting(StopReason.BUDGET, self._budget.full_message())
             if unpriced:
                 self._unfinished.update(dict.fromkeys(unpriced, PRICE_UNKNOWN_MESSAGE))
                 await ledger.revoke(self._epoch, "", unpriced)

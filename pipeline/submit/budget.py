@@ -58,6 +58,11 @@ class Budget:
         """What may still be reserved, 0 when overdrawn; None without a limit."""
         return None if self._limit is None else max(0, self._limit - self._committed()) / MICRO
 
+    @property
+    def is_overdrawn(self) -> bool:
+        """Return whether what is spent, may be spent, or is set aside is more than the limit."""
+        return self._limit is not None and self._committed() > self._limit
+
     def reserve(self, key: str, price_usd: float) -> bool:
         """Set `price_usd` aside for a job; False, and nothing changes, when the limit does not allow it.
 

@@ -147,6 +147,7 @@ MUTANTS: Final = (
     Mutant("an older copy forgets what was charged", _RESTORED, "(sent_at or 0.0) if row.is_charged else None", "None", _BACKUP + _at("status", "error after completion")),
     # Every run ends.
     Mutant("refusals add up to hours between creates", "pipeline/submit/create_limits.py", "min(grown_s, MAX_WAIT_INTERVALS * self._interval_s)", "grown_s", _at("create", "429 with a date")),
+    Mutant("the end of a run explains what a pass settles", "pipeline/reconcile/reconciler_pool.py", "        async with self._settling:\n            for record in in_doubt:\n", "        if True:\n            for record in in_doubt:\n", _DOUBT),
     Mutant("nobody is woken", _CONTEXT, "        self._changed.set()\n", "", _ANYTHING),
     Mutant("a run waits for its doubts for ever (E18)", "pipeline/reconcile/reconciler_pool.py", "            if remaining_s <= 0:\n", "            if False:\n", _DOUBT),
     Mutant("a download is counted for ever", _DOWNLOADS, "                    self._run.state.downloading -= 1\n", "", _at("cdn", "503")),
@@ -161,6 +162,7 @@ MUTANTS: Final = (
     Mutant("a doubt's age goes by a clock that may be set", "pipeline/cluster/heartbeats.py", "now - began[record.correlation_id]", "clocks.wall() - (record.submitted_at or 0.0)", _at("create", "another row's id") + _at("life", "worker clock forwards"), cluster=True),
     Mutant("each worker has the whole concurrency", _LIMITS, "if self._concurrency_limit.start_delay_s(now, self.in_flight) > 0:", "if self._concurrency_limit.start_delay_s(now, self._in_flight.get(worker, 0)) > 0:", _ANYTHING, cluster=True),
     Mutant("each lease has the whole budget", "pipeline/cluster/budget.py", "        unpriced: list[str] = []\n", "        unpriced: list[str] = []\n        self._budget = Budget(self._config.settings.max_cost, price_of=self._config.price_of_key)\n", _ANYTHING, cluster=True),
+    Mutant("a row under way is submitted again beyond the budget", _COORDINATOR, "            if self._budget.is_overdrawn:\n", "            if False:\n", _BACKUP + _at("life", "flood of refusals"), cluster=True),
     Mutant("a row under way sets nothing aside for its next submission", "pipeline/cluster/budget.py", "if price is not None and record.state in IN_FLIGHT_STATES:", "if False:", _DEAD, cluster=True),
     Mutant("a coordinator forgets what was spent before", _COORDINATOR, "            if self._budget.has_limit:\n                self._budget.load(await self._ledger.submissions())\n", "", _NO_COORDINATOR, cluster=True),
     Mutant("a coordinator of an earlier epoch lends on", _LEASES, "if self._current_epoch(cursor) != epoch:", "if False:", _NO_DRIVER, cluster=True),

@@ -15,8 +15,8 @@ import anyio
 
 from pipeline import clocks, media
 from pipeline.download.body_writer import BodyWriter, VideoTooLarge, WrongContent, read_head, too_large
+from pipeline.download.clips import Clip, clip_urls, staged_validators
 from pipeline.download.redirects import ForbiddenUrl
-from pipeline.download.response_headers import Validators
 from pipeline.download.resumable_get import DownloadError, FileChanged, OpenBody, UrlExpired, open_body
 from pipeline.download.retry_state import DownloadLimits, RetryState
 from pipeline.model import Artifact, ExtraFile, Failure
@@ -62,26 +62,6 @@ class Deferred:
 
 
 DownloadResult = Saved | InvalidVideo | Deferred
-
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """One clip of a row: its name without an extension, and which of the generation's URLs is its own.
-
-    `known` is what the ledger knows of an earlier save; only a file that it names may be moved aside.
-    """
-
-    stem: str
-    number: int
-    record: Record
-    final: bool
-
-    @property
-    def known(self) -> Artifact | None:
-        return self.record.artifact if self.number == 0 else None
-
-    def url(self, urls: Sequence[str]) -> str:
-        return urls[self.number] if self.number < len(urls) else ""
 
 
 class DamagedVideo(media.UnplayableVideo):
@@ -141,7 +121,7 @@ class Downloader:
         async with self.store.stage(f"videos/{clip.stem}") as part:
             while True:
                 try:
-                    await self._transfer(part, clip.url(urls))
+                    await self._transfer(part, clip, clip.url(urls))
                     return await self._verify_and_publish(part, clip, retry)
                 except VideoTooLarge as error:
                     return Deferred(str(error), retryable=False)
@@ -182,6 +162,9 @@ class Downloader:
         """Keep a copy that was set aside, if it plays: no better one can be had in this run."""
         if not await part.restore():
             return None
+        if staged_validators(part, clip) is None:
+            await part.discard()
+            return None
         try:
             found = await part.inspect(self._examiner(part))
         except media.UnplayableVideo:
@@ -204,9 +187,9 @@ class Downloader:
         message = f"what was delivered is no whole video: {error}; the bytes are kept as {kept.path}"
         return InvalidVideo(Failure("not_a_video", message))
 
-    async def _transfer(self, part: StagedFile, url: str) -> None:
+    async def _transfer(self, part: StagedFile, clip: Clip, url: str) -> None:
         """Bring the part to its full length; returns at once when it has it already."""
-        staged = Validators.from_text(part.tag)
+        staged = staged_validators(part, clip)
         offset = part.staged_bytes if staged is not None and staged.resumable else 0
         # It may have been whole when the last run was killed; then nothing is asked of the network.
         if staged is not None and offset and staged.total_bytes == offset:
@@ -215,16 +198,17 @@ class Downloader:
             raise UrlExpired("the vendor has given no URL for this video yet")
         async with open_body(self._session, url, staged, offset, self._limits.response_timeout_s) as response:
             if isinstance(response, OpenBody):
-                await self._receive(response, part)
+                await self._receive(response, part, clip)
 
-    async def _receive(self, body: OpenBody, part: StagedFile) -> None:
+    async def _receive(self, body: OpenBody, part: StagedFile, clip: Clip) -> None:
         limits = self._limits
         if (body.validators.total_bytes or 0) > limits.max_bytes:
             raise too_large(limits)
         # Before `restart`: an error page sent with 200 must not cost what is staged already.
         head = await read_head(body, limits)
         if body.start == 0:
-            await part.restart(body.validators.to_text())
+            origin = replace(body.validators, generation=clip.record.generation_id)
+            await part.restart(origin.to_text())
         await BodyWriter(body, part, limits).run(head)
         total = body.validators.total_bytes
         if total is not None and part.staged_bytes < total:  # a 206 may be shorter than what was asked for
@@ -270,12 +254,6 @@ class Downloader:
             mtime_ns=published.stamp.mtime_ns,
             etag=published.stamp.etag,
         )
-
-
-def clip_urls(record: Record) -> list[str]:
-    """The URLs of a generation's clips, the row's own first; `video_urls` is JSON from our own ledger."""
-    urls: list[str] = json.loads(record.video_urls) if record.video_urls else []
-    return urls if len(urls) > 1 else [record.video_url]
 
 
 def _joined(first: Saved, further: DownloadResult, number: int) -> DownloadResult:

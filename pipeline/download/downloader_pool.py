@@ -11,7 +11,8 @@ import anyio
 from pipeline import backoff
 from pipeline.circuit_breaker import CircuitBreaker
 from pipeline.client import GenerationStatus, Phase
-from pipeline.download.downloader import Deferred, InvalidVideo, Saved, clip_urls
+from pipeline.download.clips import clip_urls
+from pipeline.download.downloader import Deferred, InvalidVideo, Saved
 from pipeline.download.verify import check_saved, describe_findings, transitions_for, unreadable_rows
 from pipeline.errors import Conflict, StopReason, StoreError
 from pipeline.events import Level, Topic

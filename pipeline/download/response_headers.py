@@ -26,6 +26,7 @@ class Validators:
 
     `place` is the URL without query and user. `total_bytes` is None when the server did not say.
     `resumable` is False for bytes that were decoded on the way (their offsets mean nothing to a Range).
+    `generation` is whose clip the bytes are; a response does not say it.
     """
 
     place: str
@@ -33,6 +34,7 @@ class Validators:
     last_modified: str = ""
     total_bytes: int | None = None
     resumable: bool = True
+    generation: str = ""
 
     def to_text(self) -> str:
         """One line of JSON, to be kept beside the bytes."""

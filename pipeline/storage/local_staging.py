@@ -38,6 +38,7 @@ class LocalStagedFile:
         self._part_path = store.resolve(path + PART_SUFFIX)
         self._origin_path = store.resolve(f"{path}{PART_SUFFIX}.origin")
         self._aside_path = store.resolve(f"{path}{PART_SUFFIX}.aside")
+        self._aside_origin_path = store.resolve(f"{path}{PART_SUFFIX}.whose")
         self._file: AsyncFileIO | None = None
         self._fd = -1
         self._sha = hashlib.sha256()
@@ -197,12 +198,18 @@ class LocalStagedFile:
     def _set_aside(self) -> None:
         self._check_ownership()
         self._part_path.replace(self._aside_path)
-        self._origin_path.unlink(missing_ok=True)
+        self._origin_path.replace(self._aside_origin_path)
         self._reset()
 
     def _restore(self) -> None:
+        _, _, tag = files.read_text(self._aside_origin_path).rpartition("\n")
         self._aside_path.replace(self._part_path)
-        self._write_origin("restored")
+        self._write_origin(tag)
+        self._aside_origin_path.unlink(missing_ok=True)
+
+    def _forget_aside(self) -> None:
+        self._aside_path.unlink(missing_ok=True)
+        self._aside_origin_path.unlink(missing_ok=True)
 
     def _publish(self, path: str, replaces: bool) -> PublishedFile:
         self._check_ownership()
@@ -213,7 +220,7 @@ class LocalStagedFile:
             files.sync_file(target)  # it may have been put there right before a kill, and not be durable yet
             self._store.sync_folders(target.parent)
             self._discard()
-            self._aside_path.unlink(missing_ok=True)
+            self._forget_aside()
             return self._published(target, sha256, f"{path} was there already, with the same content")
         note = ""
         if target.name != PurePosixPath(path).name:
@@ -228,7 +235,7 @@ class LocalStagedFile:
         self._part_path.rename(target)
         self._store.sync_folders(target.parent)
         self._origin_path.unlink(missing_ok=True)
-        self._aside_path.unlink(missing_ok=True)
+        self._forget_aside()
         return self._published(target, sha256, note)
 
     def _target(self, path: str, sha256: str, replaces: bool) -> tuple[Path, bool]:

@@ -44,7 +44,7 @@ class StagedObject:
         self._store = store
         self.staging_path = path + PART_SUFFIX
         self._aside_path = f"{path}{PART_SUFFIX}.aside"
-        self._aside: tuple[int, hashlib._Hash] | None = None
+        self._aside: tuple[int, hashlib._Hash, str] | None = None
         self._writer: AsyncWritableFile | None = None
         self._sha = hashlib.sha256()
         self._staged_bytes = 0
@@ -98,7 +98,7 @@ class StagedObject:
 
     async def set_aside(self) -> None:
         await self._store.copy(self.staging_path, self._aside_path)
-        aside = self._staged_bytes, self._sha
+        aside = self._staged_bytes, self._sha, self._tag
         await self.discard()
         self._aside = aside
 
@@ -107,7 +107,7 @@ class StagedObject:
             return False
         await self.discard()
         await self._store.copy(self._aside_path, self.staging_path)
-        self._staged_bytes, self._sha = self._aside
+        self._staged_bytes, self._sha, self._tag = self._aside
         return True
 
     async def publish(self, path: str, *, replaces: bool) -> PublishedFile:

@@ -13,8 +13,10 @@ import pytest
 from pipeline.download.downloader import Deferred, Downloader, DownloadResult, InvalidVideo, Saved
 from pipeline.download.guarded_session import open_session
 from pipeline.download.retry_state import DownloadLimits
+from pipeline.errors import StoreError
 from pipeline.model import Record
 from pipeline.storage import LocalStore, open_store
+from pipeline.storage.local_staging import LocalStagedFile
 from tests.integration import faulty_file_hosts as hosts
 from tests.integration.ports import free_port
 from tests.integration.sample_videos import corrupted, make_video, padded
@@ -47,8 +49,11 @@ class DownloadHarness:
     fresh_url: str | None = None
     refreshed_at: list[float] = field(default_factory=list)
 
-    async def fetch(self, url: str, stem: str = "row", *, final: bool = True) -> DownloadResult:
+    async def fetch(
+        self, url: str, stem: str = "row", *, final: bool = True, generation: str = "g"
+    ) -> DownloadResult:
         record = Record("k", "row", "f", 0, "m", BODY, "", "", file_stem=stem, video_url=url)
+        record = replace(record, generation_id=generation)
         return await self.downloader.download(record, self._refresh, final=final)
 
     async def _refresh(self) -> list[str]:
@@ -321,7 +326,7 @@ async def test_a_damaged_copy_is_kept_when_no_better_one_can_be_had(tmp_path: Pa
         outcome = await it.fetch(host.url, final=final)
         if not final:
             assert isinstance(outcome, Deferred)
-            assert it.files() == ["videos/row.veobatch-part.aside"]
+            assert it.files() == ["videos/row.veobatch-part.aside", "videos/row.veobatch-part.whose"]
             outcome = await it.fetch(host.url)
     assert isinstance(outcome, Saved)
     assert it.video() == corrupted(VIDEO)
@@ -476,3 +481,37 @@ async def test_rows_side_by_side_through_every_fault(tmp_path: Path) -> None:
     assert all(isinstance(outcome, Saved) for outcome in outcomes.values()), outcomes
     assert all(it.video(str(number)) == VIDEO for number in outcomes)
     assert len(it.files()) == 2 * 18
+
+
+async def test_a_damaged_copy_of_another_generation_is_not_kept(tmp_path: Path) -> None:
+    async with DamagedThenGone(VIDEO) as host, download_harness(tmp_path) as it:
+        assert isinstance(await it.fetch(host.url, final=False), Deferred)
+        outcome = await it.fetch(host.url, generation="another")
+    assert isinstance(outcome, Deferred)
+    assert it.files() == []
+
+
+@pytest.mark.parametrize("generation", ["g", "another"])
+async def test_a_whole_part_is_published_for_its_own_generation_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, generation: str
+) -> None:
+    """A kill before the clip got its name leaves it whole; generated again, the row has another clip."""
+    other = make_video(seconds=1, seed=2)
+    async with (
+        hosts.FileHost(VIDEO) as first,
+        hosts.FileHost(other) as second,
+        download_harness(tmp_path) as it,
+    ):
+        with monkeypatch.context() as killed:
+            killed.setattr(LocalStagedFile, "publish", raise_store_error)
+            with pytest.raises(StoreError):
+                await it.fetch(first.url)
+        assert "videos/row.veobatch-part" in it.files()
+        outcome = await it.fetch(second.url, generation=generation)
+    assert isinstance(outcome, Saved)
+    assert it.video() == (VIDEO if generation == "g" else other)
+    assert it.files() == ["posters/row.jpg", "videos/row.mp4"]
+
+
+async def raise_store_error(*_: object, **__: object) -> None:
+    raise StoreError("the disk is away")

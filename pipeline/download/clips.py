@@ -1,0 +1,52 @@
+"""The clips of a generation: their names, their URLs, and which staged bytes are theirs. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.download.response_headers import Validators
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.model import Artifact, Record
+    from pipeline.storage import StagedFile
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One clip of a row: its name without an extension, and which of the generation's URLs is its own.
+
+    `known` is what the ledger knows of an earlier save; only a file that it names may be moved aside.
+    """
+
+    stem: str
+    number: int
+    record: Record
+    final: bool
+
+    @property
+    def known(self) -> Artifact | None:
+        return self.record.artifact if self.number == 0 else None
+
+    def url(self, urls: Sequence[str]) -> str:
+        return urls[self.number] if self.number < len(urls) else ""
+
+
+def staged_validators(part: StagedFile, clip: Clip) -> Validators | None:
+    """Return what the staged bytes are part of; None when they are not of this generation.
+
+    A row keeps its name when it is generated again, and a kill may have left a whole clip of before.
+    Version 0.3 and older did not note the generation: what they left counts as this one's.
+    """
+    found = Validators.from_text(part.tag)
+    ours = found is not None and found.generation in ("", clip.record.generation_id)
+    return found if ours else None
+
+
+def clip_urls(record: Record) -> list[str]:
+    """The URLs of a generation's clips, the row's own first; `video_urls` is JSON from our own ledger."""
+    urls: list[str] = json.loads(record.video_urls) if record.video_urls else []
+    return urls if len(urls) > 1 else [record.video_url]

@@ -39,7 +39,7 @@ def staged_validators(part: StagedFile, clip: Clip) -> Validators | None:
     """Return what the staged bytes are part of; None when they are not of this generation.
 
     A row keeps its name when it is generated again, and a kill may have left a whole clip of before.
-    Version 0.3 and older did not note the generation: what they left counts as this one's.
+    Earlier versions did not note the generation: what they left counts as this one's.
     """
     found = Validators.from_text(part.tag)
     ours = found is not None and found.generation in ("", clip.record.generation_id)

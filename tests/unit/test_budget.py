@@ -164,6 +164,15 @@ def test_a_reservation_holds_for_what_a_worker_submits_of_it() -> None:
     assert budget.committed_usd == 2.5
 
 
+@pytest.mark.parametrize(("limit", "overdrawn"), [(2.4, False), (2.39, True), (None, False)])
+def test_rows_under_way_may_hold_more_than_the_limit(limit: float | None, overdrawn: bool) -> None:
+    """An older ledger may learn of more than was planned for."""
+    budget = Budget(limit)
+    for key in ("a", "b"):
+        budget.hold(row(1, State.IN_DOUBT, key=key, correlation_id=key, reserved_usd=1.2), 1.2)
+    assert budget.is_overdrawn is overdrawn
+
+
 @pytest.mark.parametrize("state", [State.SUBMITTING, State.GENERATING, State.IN_DOUBT])
 def test_a_row_under_way_keeps_its_price_for_its_next_submission(state: State) -> None:
     """Whoever took it over submits it again without asking; only the ledger saw that it cost nothing."""

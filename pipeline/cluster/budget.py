@@ -30,21 +30,20 @@ class BudgetAllocation(NamedTuple):
 
 
 class ClusterBudget:
-    """The budget, and whether it has room. Rows are leased in the manifest's order: none overtakes."""
+    """The budget, and whether it has room. Rows are leased in the manifest's order: none overtakes.
+
+    `is_overdrawn`: rows under way hold more than the limit, so that none of them may be submitted again.
+    """
 
     def __init__(self, config: ClusterConfig) -> None:
         self._config = config
         self._budget = Budget(config.settings.max_cost, price_of=config.price_of_key)
         self.exhausted = False
+        self.is_overdrawn = False
 
     @property
     def has_limit(self) -> bool:
         return self._budget.limit_usd is not None
-
-    @property
-    def is_overdrawn(self) -> bool:
-        """Return whether rows under way hold more than the limit: none of them may be submitted again."""
-        return self._budget.is_overdrawn
 
     def full_message(self) -> str:
         return self._budget.full_message()
@@ -93,6 +92,7 @@ class ClusterBudget:
                 # Its worker may submit it again without asking, when this submission costs nothing.
                 if price is not None and record.state in IN_FLIGHT_STATES:
                     self._budget.hold(record, price)
+                    self.is_overdrawn = self.is_overdrawn or self._budget.is_overdrawn
                 affordable.append((row, price))
             elif price is None:
                 unpriced.append(record.key)

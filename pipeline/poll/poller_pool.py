@@ -147,7 +147,8 @@ class PollerPool:
             # On disk at once: the next run must not take a later error for a free generation.
             record = await run.commit(record, record.evolve(completed_at=run.deps.wall()))
         now = run.deps.clock()
-        if not self._drop_without_key(record, now):
+        # Another poll may have ended it while that was committed.
+        if record.key in run.deps.schedule and not self._drop_without_key(record, now):
             run.deps.schedule.poll_again(record.key, now=now, retry_after_s=wait_s)
             self.dispatcher.wake()
 

@@ -149,6 +149,7 @@ MUTANTS: Final = (
     Mutant("refusals add up to hours between creates", "pipeline/submit/create_limits.py", "min(grown_s, MAX_WAIT_INTERVALS * self._interval_s)", "grown_s", _at("create", "429 with a date")),
     Mutant("the end of a run explains what a pass settles", "pipeline/reconcile/reconciler_pool.py", "        async with self._settling:\n            for record in in_doubt:\n", "        if True:\n            for record in in_doubt:\n", _DOUBT),
     Mutant("a whole part may be of another generation", "pipeline/download/clips.py", 'found.generation in ("", clip.record.generation_id)', "True", _KILLED + _BACKUP),
+    Mutant("a poll is planned for what another has ended", "pipeline/poll/poller_pool.py", "record.key in run.deps.schedule and not self._drop_without_key(record, now)", "not self._drop_without_key(record, now)", _at("status", "completed without url")),
     Mutant("nobody is woken", _CONTEXT, "        self._changed.set()\n", "", _ANYTHING),
     Mutant("a run waits for its doubts for ever (E18)", "pipeline/reconcile/reconciler_pool.py", "            if remaining_s <= 0:\n", "            if False:\n", _DOUBT),
     Mutant("a download is counted for ever", _DOWNLOADS, "                    self._run.state.downloading -= 1\n", "", _at("cdn", "503")),

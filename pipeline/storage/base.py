@@ -73,7 +73,7 @@ class StagedFile(Protocol):
         """
 
     async def restore(self) -> bool:
-        """Stage again what was set aside; False when nothing was."""
+        """Stage again what was set aside, with its tag; False when nothing was."""
 
     async def publish(self, path: str, *, replaces: bool) -> PublishedFile:
         """Make the staged bytes durable, then visible under `path`, all or nothing.

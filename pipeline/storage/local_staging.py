@@ -198,7 +198,10 @@ class LocalStagedFile:
     def _set_aside(self) -> None:
         self._check_ownership()
         self._part_path.replace(self._aside_path)
-        self._origin_path.replace(self._aside_origin_path)
+        try:
+            self._origin_path.replace(self._aside_origin_path)
+        except FileNotFoundError:  # somebody removed the note: nobody knows whose the bytes are
+            self._aside_origin_path.unlink(missing_ok=True)
         self._reset()
 
     def _restore(self) -> None:

@@ -513,5 +513,19 @@ async def test_a_whole_part_is_published_for_its_own_generation_alone(
     assert it.files() == ["posters/row.jpg", "videos/row.mp4"]
 
 
+@pytest.mark.parametrize("generation", ["g", "another"])
+async def test_half_a_part_goes_on_for_its_own_generation_alone(tmp_path: Path, generation: str) -> None:
+    """A CDN that names its files by number may give both the same validator."""
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/row.veobatch-part").write_bytes(VIDEO[:1000])
+    async with hosts.FileHost(VIDEO) as host, download_harness(tmp_path) as it:
+        note = {"place": host.url, "etag": host.etag, "total_bytes": len(VIDEO), "generation": "g"}
+        (tmp_path / "videos/row.veobatch-part.origin").write_text(json.dumps(note))
+        assert isinstance(await it.fetch(host.url, generation=generation), Saved)
+    assert [request.headers.get("range") for request in host.requests] == [
+        "bytes=1000-" if generation == "g" else None
+    ]
+
+
 async def raise_store_error(*_: object, **__: object) -> None:
     raise StoreError("the disk is away")

@@ -232,11 +232,24 @@ async def test_what_was_set_aside_comes_back(tmp_path: Path) -> None:
         await part.restart("second")
         await part.write([b"half"])
         assert await part.restore()
+        assert part.tag == "first"
         published = await part.publish("a.mp4", replaces=False)
         assert not await part.restore()
     assert published.size_bytes == 8
     assert (tmp_path / "a.mp4").read_bytes() == b"doubtful"
     assert file_names(tmp_path) == ["a.mp4"]
+
+
+async def test_bytes_whose_note_is_gone_are_set_aside_as_nobodys(tmp_path: Path) -> None:
+    async with LocalStore(tmp_path).stage("a") as part:
+        for tag in ("first", "second"):
+            await part.restart(tag)
+            await part.write([b"doubtful"])
+            if tag == "second":
+                (tmp_path / "a.veobatch-part.origin").unlink()
+            await part.set_aside()
+        assert await part.restore()
+        assert part.tag == ""
 
 
 CALLS: dict[str, tuple[str, int]] = {

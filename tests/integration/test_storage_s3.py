@@ -230,6 +230,7 @@ async def test_what_was_set_aside_comes_back(bucket: Bucket) -> None:
         await part.restart("second")
         await part.write([b"half"])
         assert await part.restore()
+        assert part.tag == "first"
         await part.publish("a.mp4", replaces=False)
     assert bucket.read("night/a.mp4") == VIDEO
     assert list(bucket.objects()) == ["night/a.mp4"]

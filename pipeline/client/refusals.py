@@ -27,11 +27,16 @@ _LIMIT_WORDS: Final = ("limit", "quota", "threshold", "spend", "budget")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A create that the vendor refused in the account's name, and the price of its row where it is known."""
+    """A create that the vendor refused in the account's name, and the price of its row where it is known.
+
+    `held_usd` is what the run's generations that have not ended cost: money is held while they run, and
+    whether the balance is without it is not documented.
+    """
 
     http_status: int
     message: str
     price_usd: float | None = None
+    held_usd: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +44,11 @@ class Cause:
     """Who a refusal belongs to. `blocked` holds what the account has shown against itself.
 
     Without it, `account_works` says whether the account has shown that it can pay for the row, so that the
-    refusal is the row's own; False: nobody can say yet.
+    refusal is the row's own. False: not beyond what may be held for others. None: nobody can say.
     """
 
     blocked: AccountBlocked | None = None
-    account_works: bool = False
+    account_works: bool | None = None
 
 
 def explain_refusal(
@@ -67,7 +72,9 @@ def explain_refusal(
         return Cause(AccountBlocked(reason, f"{advice} ({refusal.message})", retry_after))
     if isinstance(balance_usd, StatusError) and balance_usd.http_status in (401, 402, 403):
         return Cause(AccountBlocked(_reason_of(refusal), refusal.message))
-    return Cause(account_works=_covers(balance_usd, refusal.price_usd) is True)
+    if refusal.price_usd is None:
+        return Cause()
+    return Cause(account_works=_covers(balance_usd, refusal.price_usd + refusal.held_usd))
 
 
 def resets_at(limit: SpendingLimit, now: float) -> float | None:

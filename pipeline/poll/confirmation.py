@@ -23,6 +23,8 @@ ERROR_GAP_INTERVALS: Final = 1.0
 URL_WAIT_INTERVALS: Final = 18.0
 """How long a completed generation may be without a URL, in poll intervals: three minutes at 10 s."""
 
+TAKEN_OVER_GAP_INTERVALS: Final = URL_WAIT_INTERVALS
+"""How far apart two errors are in place of `ERROR_GAP_INTERVALS` where another process has polled before."""
 
 NOT_FOUND_INTERVALS: Final = 18.0
 MIN_NOT_FOUND_POLLS: Final = 3
@@ -64,22 +66,31 @@ class Confirmations:
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
         self._observed: dict[str, _Observed] = {}
+        self._taken_over: set[str] = set()
 
     def __contains__(self, key: str) -> bool:
         return key in self._observed
 
+    def on_taken_over(self, key: str) -> None:
+        """Note that another process may have polled the generation, and ended before it wrote down an answer.
+
+        That may have been `completed`, which is charged: an error has to be confirmed for longer.
+        """
+        self._taken_over.add(key)
+
     def forget(self, key: str) -> None:
         self._observed.pop(key, None)
+        self._taken_over.discard(key)
 
     def last_error(self, key: str) -> GenerationStatus | None:
-        """Return the unconfirmed error of a row, unless it was called completed or has gone on since.
+        """Return the unconfirmed error of a row, unless it may have been completed or has gone on since.
 
         A vendor that knows a generation no more, for minutes, after it called it failed has confirmed that.
         """
         observed = self._observed.get(key)
-        if observed is None or observed.completed_at is not None or observed.error_at is None:
+        if key in self._taken_over or observed is None:
             return None
-        return observed.error
+        return None if observed.completed_at is not None or observed.error_at is None else observed.error
 
     def confirm(self, key: str, status: GenerationStatus, now: float, *, completed_before: bool) -> Finality:
         """Return what an answer proves, by this one and those before it.
@@ -122,9 +133,10 @@ class Confirmations:
         observed.error = status
         if observed.error_at is None:
             observed.error_at = now
-        remaining_s = observed.error_at + ERROR_GAP_INTERVALS * self._interval_s - now
+        gap = TAKEN_OVER_GAP_INTERVALS if key in self._taken_over else ERROR_GAP_INTERVALS
+        remaining_s = observed.error_at + gap * self._interval_s - now
         if remaining_s > 0:
-            return Unconfirmed(remaining_s)
+            return Unconfirmed(min(remaining_s, self._interval_s))
         self.forget(key)
         return Confirmed(status)
 

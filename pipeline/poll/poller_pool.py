@@ -69,8 +69,9 @@ class PollerPool:
                 self.track(record)
 
     def track(self, record: Record) -> None:
-        """Count a generation as in flight and plan its polls."""
+        """Count a generation that another process may have polled as in flight, and plan its polls."""
         run = self._run
+        self._confirmations.on_taken_over(record.key)
         accepted_at = record.accepted_at or record.submitted_at or run.deps.wall()
         self._schedule(record, max(0.0, run.deps.wall() - accepted_at))
 

@@ -17,19 +17,28 @@ MIN_ROWS: Final = 3
 
 
 class RefusedRows:
-    """Rows that were refused in the account's name since the last acceptance, and how often each."""
+    """Rows that were refused in the account's name since the last acceptance, and how often each.
+
+    What counts is the order in which creates were sent: an answer may be read long after it was given.
+    """
 
     def __init__(self) -> None:
-        self._since_accepted: set[str] = set()
+        self._sent = 0
+        self._last_accepted = -1
+        self._since_accepted: dict[str, int] = {}
         self._refusals: dict[str, int] = {}
-        self._accepted = 0
+        self._sent_after_first: dict[str, int] = {}
         self._explaining = 0
-        self._accepted_at_first: dict[str, int] = {}
 
     @property
     def is_being_explained(self) -> bool:
         """Return whether the account is being asked why it refuses: what is sent now may be refused, too."""
         return self._explaining > 0
+
+    @property
+    def is_unexplained(self) -> bool:
+        """Return whether no create that was sent after the last refusal has been accepted yet."""
+        return bool(self._since_accepted)
 
     @contextmanager
     def being_explained(self) -> Iterator[None]:
@@ -40,24 +49,35 @@ class RefusedRows:
         finally:
             self._explaining -= 1
 
-    def on_accepted(self) -> None:
-        """A create was accepted: whatever was refused before, the account works."""
-        self._accepted += 1
-        self._since_accepted.clear()
+    def on_sent(self) -> int:
+        """Return the place of a create that leaves now, for what is said of its answer."""
+        self._sent += 1
+        return self._sent - 1
 
-    def on_refused(self, key: str) -> None:
-        self._since_accepted.add(key)
+    def on_accepted(self, place: int) -> None:
+        """A create was accepted: whatever was refused of those sent before it, the account works."""
+        self._last_accepted = max(self._last_accepted, place)
+        refused = self._since_accepted
+        self._since_accepted = {key: sent for key, sent in refused.items() if sent > self._last_accepted}
+
+    def on_refused(self, key: str, place: int) -> None:
+        if place > self._last_accepted:
+            self._since_accepted[key] = place
         self._refusals[key] = self._refusals.get(key, 0) + 1
-        self._accepted_at_first.setdefault(key, self._accepted)
+        self._sent_after_first.setdefault(key, self._sent)
+
+    def on_given_up(self, key: str) -> None:
+        """The row is left aside for what was refused: that says no more of the account."""
+        self._since_accepted.pop(key, None)
 
     def is_accounts_own(self) -> bool:
         """Return whether so many different rows were refused, one after the other, that it is the account."""
         return len(self._since_accepted) >= MIN_ROWS
 
     def is_rows_own(self, key: str) -> bool:
-        """Return whether a row was refused again after others had been accepted."""
+        """Return whether a row was refused again after others, sent after it, had been accepted."""
         # Twice: between the first refusal and an acceptance the account may have been topped up.
-        return self._refusals.get(key, 0) > 1 and self._accepted > self._accepted_at_first[key]
+        return self._refusals.get(key, 0) > 1 and self._last_accepted >= self._sent_after_first[key]
 
     def refusals(self, key: str) -> int:
         return self._refusals.get(key, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from math import inf
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, assert_never
 
 import anyio
 
@@ -19,7 +19,6 @@ from pipeline.client import (
     RetryableRejection,
 )
 from pipeline.client.create_result import QUOTA_RETRY_AFTER_S
-from pipeline.client.refusals import Refusal
 from pipeline.errors import Conflict, StopReason, StopRun
 from pipeline.events import Level, Topic
 from pipeline.images.delivery import body_to_send
@@ -27,10 +26,10 @@ from pipeline.images.prepared import PictureError, PictureFault
 from pipeline.manifest.local_files import references_in
 from pipeline.model import Failure, State
 from pipeline.net.retry_after import parse_retry_after
+from pipeline.submit.account_refusals import AccountRefusals
 from pipeline.submit.budget import PRICE_UNKNOWN_MESSAGE
 from pipeline.submit.not_found_responses import NotFoundRows
 from pipeline.submit.outage import Outage
-from pipeline.submit.refused_rows import RefusedRows
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -41,11 +40,6 @@ if TYPE_CHECKING:
     from pipeline.run_context import RunContext
     from pipeline.submit.create import Submitter
 
-QUOTA_PAUSE_S: Final = 300.0
-
-MAX_REFUSALS: Final = 3
-"""How often a row is refused in the account's name before the run goes on without it, or stops."""
-
 
 class SubmitterPool:
     """What all submitters share. One at a time waits for a slot, so that a limit is probed by one request."""
@@ -55,7 +49,7 @@ class SubmitterPool:
         self._queue_lock = anyio.Lock()
         self._policy = backoff.policy_for_interval(run.settings.poll_interval)
         self._outage = Outage(self._policy)
-        self._refused = RefusedRows()
+        self._refusals = AccountRefusals(run, self._policy)
         self._not_found = NotFoundRows(run)
         self._breaker = CircuitBreaker()
 
@@ -87,10 +81,11 @@ class SubmitterPool:
                     return record
 
     def _start_delay_s(self, now: float) -> float:
+        state = self._run.state
         return max(
-            inf if self._refused.is_being_explained else 0.0,
-            self._run.state.paused_until - now,
-            self._run.deps.concurrency_limit.start_delay_s(now, self._run.state.occupied_slots()),
+            inf if self._refusals.hold_creates() else 0.0,
+            state.paused_until - now,
+            self._run.deps.concurrency_limit.start_delay_s(now, state.occupied_slots()),
         )
 
     async def _reserve_budget(self, record: Record) -> bool:
@@ -130,6 +125,7 @@ class SubmitterPool:
                 if state.stop_reason is not None:  # while the picture was being prepared
                     self._put_back(record)
                     return
+                sent = self._refusals.rows.on_sent()
                 after, result = await self._submitter.submit(record, run.deps.price_of(record), body)
             if isinstance(result, Accepted):
                 state.in_flight.add(record.key)
@@ -152,9 +148,7 @@ class SubmitterPool:
         state.submissions[place] = after.correlation_id
         # Both transitions are on disk already, under the submitter's own shield, so not through `run.commit`.
         run.on_transition(record, after)
-        await self._apply_result(after, result)
-        if isinstance(result, Accepted):
-            await self._poller_pool.track_accepted(after, result.generation_status)
+        await self._apply_result(after, result, sent)
 
     def _body(self, record: Record) -> AbstractAsyncContextManager[str]:
         """Return what is sent: the body as it stands, or with pictures for the files that it names."""
@@ -182,16 +176,17 @@ class SubmitterPool:
             case unreachable:
                 assert_never(unreachable)
 
-    async def _apply_result(self, record: Record, result: CreateResult) -> None:
-        """Tell the limit, the queue and the user what a create's result means for those that come next."""
+    async def _apply_result(self, record: Record, result: CreateResult, sent: int) -> None:
+        """Tell limit, queue and user a create's result; `sent` is its place in the order of sending."""
         run, now = self._run, self._run.deps.clock()
         limit, in_flight = run.deps.concurrency_limit, run.state.occupied_slots()
         match result:
-            case Accepted():
+            case Accepted(generation_status=status):
                 limit.on_accepted(now, in_flight)
                 self._outage.on_answer(accepted=True)
-                self._refused.on_accepted()
+                self._refusals.rows.on_accepted(sent)
                 self._not_found.on_accepted()
+                await self._poller_pool.track_accepted(record, status)
             case Rejected(failure=failure):
                 limit.on_create_ended(now)
                 self._outage.on_answer()
@@ -199,7 +194,9 @@ class SubmitterPool:
                     await self._not_found.on_not_found(record, failure)
             case RateLimited(message=message, retry_after=header) if self._is_quota(header):
                 limit.on_create_ended(now)
-                await self._on_account_blocked(record, AccountBlocked(StopReason.QUOTA, message, header))
+                await self._refusals.on_refused(
+                    record, AccountBlocked(StopReason.QUOTA, message, header), sent
+                )
             case RateLimited(message=message, retry_after=header):
                 limit.on_rate_limited(now, in_flight, self._retry_after_s(header))
                 self._outage.on_answer()
@@ -207,7 +204,7 @@ class SubmitterPool:
                 run.report_event(Topic.THROTTLED, message, Level.DEBUG, record)
             case AccountBlocked():
                 limit.on_create_ended(now)
-                await self._on_account_blocked(record, result)
+                await self._refusals.on_refused(record, result, sent)
             case RetryableRejection(message=message, reached=reached):
                 limit.on_create_ended(now)
                 await self._retry_later(record, message, now, reached=reached)
@@ -225,51 +222,6 @@ class SubmitterPool:
 
     def _retry_after_s(self, header: str | None) -> float | None:
         return parse_retry_after(header, now_utc=self._run.deps.wall())
-
-    async def _on_account_blocked(self, record: Record, result: AccountBlocked) -> None:
-        """Stop for what is the account's by more than one row's answer; one row's refusal is its own."""
-        run, state = self._run, self._run.state
-        # A 429 for the quota is the account's by its own words; no second opinion is needed.
-        if result.reason is StopReason.QUOTA or state.stop_reason is not None:
-            state.queue(record)
-            self._block(result)
-            return
-        self._refused.on_refused(record.key)
-        http_status = 401 if result.reason is StopReason.KEY else 403
-        refusal = Refusal(http_status, result.message, run.deps.price_of(record))
-        # A firewall answers one prompt with the 403 of an empty account, so the account is asked first.
-        with self._refused.being_explained():
-            cause = await run.deps.api.explain_refusal(refusal)
-        if cause.blocked is not None or self._refused.is_accounts_own():
-            state.queue(record)
-            self._block(cause.blocked or result)
-        elif self._refused.is_rows_own(record.key):
-            await self._fail(record, Failure("refused", result.message))
-        else:
-            self._queue_refused(record, result, account_works=cause.account_works)
-
-    def _queue_refused(self, record: Record, result: AccountBlocked, *, account_works: bool) -> None:
-        """Nobody can say yet whose the refusal is: other rows try first, then this one again."""
-        run, refusals = self._run, self._refused.refusals(record.key)
-        run.report_event(Topic.CREATE_NOT_ACCEPTED, f"{record.id}: {result.message}", Level.DEBUG, record)
-        if refusals < MAX_REFUSALS:
-            run.state.queue(record, run.deps.clock() + backoff.backoff_s(self._policy, refusals))
-        elif account_works:
-            run.state.unfinished[record.key] = f"refused, though the account works: {result.message}"
-        else:
-            run.state.queue(record)
-            self._block(result)
-
-    def _block(self, result: AccountBlocked) -> None:
-        """Stop submitting, or wait for the quota where the user asked for that."""
-        run = self._run
-        if result.reason is not StopReason.QUOTA or not run.settings.wait_for_quota:
-            run.stop_submitting(result.reason, result.message)
-            return
-        wait_s = self._retry_after_s(result.retry_after)
-        pause = QUOTA_PAUSE_S if wait_s is None else wait_s
-        run.state.paused_until = max(run.state.paused_until, run.deps.clock() + pause)
-        run.report_event(Topic.WAITING, f"{result.message}; trying again in {pause:.0f} s", Level.WARNING)
 
     async def _retry_later(self, record: Record, message: str, now: float, *, reached: bool) -> None:
         """Try again later, unless others get through meanwhile: then the refusal may be the row's own."""

@@ -14,7 +14,7 @@ from pipeline.events import Topic
 from pipeline.model import MAYBE_PAID_STATES, Record, State, Transition
 from pipeline.plan import mark_interrupted
 from pipeline.sandbox import Fault
-from pipeline.submit import submitter_pool
+from pipeline.submit import account_refusals
 from tests.crash.batches import wait_until
 from tests.integration.engine_harness import PRICE_USD, EngineHarness, count_states, fast_sandbox_options
 from tests.integration.ports import free_port
@@ -78,7 +78,7 @@ async def test_a_quota_stops_the_run_or_is_waited_for(
         outcome = await house.run(3, concurrency=1)
         assert outcome.stop_reason is StopReason.QUOTA
         assert count_states(outcome) == {State.DONE: 1, State.PENDING: 2}
-        monkeypatch.setattr(submitter_pool, "QUOTA_PAUSE_S", 0.2)
+        monkeypatch.setattr(account_refusals, "QUOTA_PAUSE_S", 0.2)
         again = await house.run(concurrency=1, wait_for_quota=True)
         assert count_states(again) == {State.DONE: 3}
         assert house.sandbox_state.triggered["quota"] == 2

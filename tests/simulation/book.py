@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import Conflict
 from pipeline.ledger import rows
 from pipeline.model import LEGAL_TRANSITIONS, State
+from tests.simulation import scheduler
 from tests.simulation.vendor import PRICE_USD, clip_bytes
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Book:
             self.intended_at.setdefault(after.correlation_id, self.world.now)
         if after.generation_id:
             self.known_generations[after.generation_id] = None
+        scheduler.running().committed_at = self.world.now
         if after.completed_at is not None:
             self.completed[after.generation_id] = None
         if after.state is State.DONE and (before is None or before.state is not State.DONE):

@@ -70,6 +70,7 @@ class Process:
         self.interrupt_after: int | None = None
         self.interrupts = 0
         self.ended_at = inf
+        self.committed_at = -inf
 
     def start(self, main: Coroutine[Any, Any, Any]) -> None:
         self.main = self.loop.create_task(main, name="main")

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 BASE_URL: Final = "https://api.example"
 TIMEOUT_S: Final = 60.0
-LOST_WITHIN_S: Final = 3.0
+FEW_ERRORS: Final = 4
+MANY_ERRORS: Final = 40
+"""How many polls are answered with an error after one that said `completed`: for a moment, or for long."""
+COMMITTED_WITHIN_S: Final = 3.0
 
 
 class SimResponse:
@@ -231,8 +234,9 @@ class ApiSession:
     def _contradicts(self, kind: str, generation: Generation, now: float) -> Answer | None:
         """A vendor that calls a generation completed first, and then something else for a while."""
         if kind == "error after completion" and not generation.flaps:
-            generation.flaps, generation.errors_to_come = 1, 4
-            generation.told = now, self.process
+            generation.flaps, generation.errors_to_come = 1, FEW_ERRORS
+            if self.world.chance.stream(f"errors {generation.id}").random() < 0.5:
+                generation.errors_to_come, generation.told = MANY_ERRORS, (now, self.process)
             return Answer(200, URLLESS)
         if kind == "no url for minutes" and not generation.urlless_until:
             generation.urlless_until = now + 400.0
@@ -245,14 +249,14 @@ class ApiSession:
         return Answer(200, URLLESS) if now < generation.urlless_until else None
 
     def _was_lost(self, generation: Generation) -> bool:
-        """Whether a process was told of the completion and ended before a disk can have taken that.
+        """Whether a process that was told of the completion can have written nothing down since.
 
-        Nobody knows it then; whoever contradicts it so consistently cannot be told from who says the truth.
+        Nobody knows it then; whoever contradicts it for so long cannot be told from who says the truth.
         """
         if generation.told is None or generation.id in self.world.book.completed:
             return False
         told_at, process = generation.told
-        return process.ended_at - told_at < LOST_WITHIN_S
+        return process.committed_at < told_at + COMMITTED_WITHIN_S
 
     async def _log(self, query: str, key: str) -> SimResponse:
         kind = self.world.chance.draw("log")

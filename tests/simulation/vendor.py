@@ -57,7 +57,7 @@ class Generation:
     urlless_until: float = 0.0
     errors_to_come: int = 0
     told: tuple[float, Process] | None = None
-    """When, and to which process, it was first called completed."""
+    """When, and to which process, it was first called completed, if errors for long follow."""
 
     def is_over(self, now: float) -> bool:
         return now >= self.ends_at

@@ -9,6 +9,7 @@ from pipeline.model import Failure
 from pipeline.plan import NO_VIDEO
 from pipeline.poll.confirmation import (
     ERROR_GAP_INTERVALS,
+    TAKEN_OVER_GAP_INTERVALS,
     URL_WAIT_INTERVALS,
     Confirmations,
     Confirmed,
@@ -67,6 +68,28 @@ def test_what_was_once_completed_never_becomes_a_failure_that_is_not_paid_for() 
 def test_an_earlier_runs_completed_counts() -> None:
     assert confirmed((0.0, ERROR), (GAP_S, ERROR), completed_before=True) == Unconfirmed(INTERVAL_S)
     last = confirmed((0.0, ERROR), (URL_WAIT_S, ERROR), completed_before=True)
+    assert isinstance(last, Confirmed)
+    assert last.status.failure is not None
+    assert last.status.failure.code == NO_VIDEO
+
+
+def test_an_error_has_to_last_where_another_process_may_have_seen_the_generation_completed() -> None:
+    confirmations = Confirmations(INTERVAL_S)
+    confirmations.on_taken_over("row")
+    last_s = TAKEN_OVER_GAP_INTERVALS * INTERVAL_S
+    for now in (0.0, GAP_S, last_s - 1.5 * INTERVAL_S):
+        answer = confirmations.confirm("row", ERROR, now, completed_before=False)
+        assert answer == Unconfirmed(INTERVAL_S)
+    assert confirmations.last_error("row") is None
+    assert confirmations.confirm("row", ERROR, last_s, completed_before=False) == Confirmed(ERROR)
+
+
+def test_a_generation_that_is_taken_over_may_be_completed_after_all() -> None:
+    confirmations = Confirmations(INTERVAL_S)
+    confirmations.on_taken_over("row")
+    confirmations.confirm("row", ERROR, 0.0, completed_before=False)
+    assert confirmations.confirm("row", NO_URL, GAP_S, completed_before=False) == Unconfirmed(INTERVAL_S)
+    last = confirmations.confirm("row", ERROR, URL_WAIT_S + GAP_S, completed_before=False)
     assert isinstance(last, Confirmed)
     assert last.status.failure is not None
     assert last.status.failure.code == NO_VIDEO

@@ -88,17 +88,31 @@ def test_what_the_account_says_against_itself_stops_the_run(
         (WORKS, 50.0, 0.40, True),
         (UNREACHABLE, 50.0, 0.40, True),
         (limited("day", 3.4), 50.0, 0.40, True),
-        (WORKS, 50.0, None, False),
-        (WORKS, None, 0.40, False),
-        (WORKS, UNREACHABLE, 0.40, False),
-        (UNREACHABLE, UNREACHABLE, 0.40, False),
+        (WORKS, 50.0, None, None),
+        (WORKS, None, 0.40, None),
+        (WORKS, UNREACHABLE, 0.40, None),
+        (UNREACHABLE, UNREACHABLE, 0.40, None),
     ],
 )
 def test_one_rows_403_is_not_the_accounts(
-    key: KeyInfo | StatusError, balance_usd: float | StatusError | None, price_usd: float | None, works: bool
+    key: KeyInfo | StatusError,
+    balance_usd: float | StatusError | None,
+    price_usd: float | None,
+    works: bool | None,
 ) -> None:
     """A firewall answers a single prompt like an account without credits."""
     assert explain(key, balance_usd, replace(ROW, price_usd=price_usd)) == Cause(account_works=works)
+
+
+@pytest.mark.parametrize(
+    ("balance_usd", "price_usd", "works"),
+    [(2.0, 0.4, True), (1.9, 0.4, False), (1.9, None, None), (None, 0.4, None)],
+)
+def test_credits_that_may_be_held_show_no_account_that_works(
+    balance_usd: float | None, price_usd: float | None, works: bool | None
+) -> None:
+    refusal = Refusal(403, "HTTP 403: Forbidden", price_usd, held_usd=1.6)
+    assert explain(WORKS, balance_usd, refusal) == Cause(account_works=works)
 
 
 def test_limit_that_the_vendor_names_explains_it_before_the_credits_do() -> None:

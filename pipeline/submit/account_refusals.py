@@ -1,0 +1,93 @@
+"""What a create that is refused in the account's name means for its row, and for the rows that come next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pipeline import backoff
+from pipeline.client.refusals import Refusal
+from pipeline.errors import StopReason
+from pipeline.events import Level, Topic
+from pipeline.model import Failure, State
+from pipeline.net.retry_after import parse_retry_after
+from pipeline.submit.refused_rows import RefusedRows
+
+if TYPE_CHECKING:
+    from pipeline.backoff import RetryPolicy
+    from pipeline.client import AccountBlocked
+    from pipeline.model import Record
+    from pipeline.run_context import RunContext
+
+QUOTA_PAUSE_S: Final = 300.0
+
+MAX_REFUSALS: Final = 3
+"""How often a row is refused in the account's name before the run goes on without it, or stops."""
+
+
+class AccountRefusals:
+    """Stops the run for what is the account's by more than one row's answer; one row's refusal is its own."""
+
+    def __init__(self, run: RunContext, policy: RetryPolicy) -> None:
+        self._run, self._policy = run, policy
+        self.rows = RefusedRows()
+
+    def hold_creates(self) -> bool:
+        """Return whether no create may leave: after a refusal that nobody could explain, they go singly."""
+        return self.rows.is_being_explained or (self.rows.is_unexplained and self._run.state.submitting > 0)
+
+    async def on_refused(self, record: Record, result: AccountBlocked, sent: int) -> None:
+        """Find out whose matter the refusal of the create with the place `sent` is, and act on it."""
+        run, state = self._run, self._run.state
+        # A 429 for the quota is the account's by its own words; no second opinion is needed.
+        if result.reason is StopReason.QUOTA or state.stop_reason is not None:
+            state.queue(record)
+            self._block(result)
+            return
+        self.rows.on_refused(record.key, sent)
+        http_status = 401 if result.reason is StopReason.KEY else 403
+        refusal = Refusal(http_status, result.message, run.deps.price_of(record), self._held_usd())
+        # A firewall answers one prompt with the 403 of an empty account, so the account is asked first.
+        with self.rows.being_explained():
+            cause = await run.deps.api.explain_refusal(refusal)
+        if cause.blocked is not None or self.rows.is_accounts_own():
+            state.queue(record)
+            self._block(cause.blocked or result)
+        elif self.rows.is_rows_own(record.key) and cause.account_works is not False:
+            self.rows.on_given_up(record.key)
+            failure = Failure("refused", result.message)
+            await run.commit(
+                record, record.evolve(State.FAILED, failure=failure, finished_at=run.deps.wall())
+            )
+        else:
+            self._queue_again(record, result, account_works=bool(cause.account_works))
+
+    def _held_usd(self) -> float:
+        """Return what the account may hold for the run's own generations, beyond what it has charged."""
+        run, state = self._run, self._run.state
+        rows = (state.records[key] for key in state.in_flight | state.in_doubt if key in state.records)
+        return sum(run.deps.price_of(record) or 0.0 for record in rows)
+
+    def _queue_again(self, record: Record, result: AccountBlocked, *, account_works: bool) -> None:
+        """Nobody can say yet whose the refusal is: other rows try first, then this one again."""
+        run, refusals = self._run, self.rows.refusals(record.key)
+        run.report_event(Topic.CREATE_NOT_ACCEPTED, f"{record.id}: {result.message}", Level.DEBUG, record)
+        if refusals < MAX_REFUSALS:
+            run.state.queue(record, run.deps.clock() + backoff.backoff_s(self._policy, refusals))
+        elif account_works or self.rows.is_rows_own(record.key):
+            self.rows.on_given_up(record.key)
+            witness = "the account works" if account_works else "others were accepted"
+            run.state.unfinished[record.key] = f"refused, though {witness}: {result.message}"
+        else:
+            run.state.queue(record)
+            self._block(result)
+
+    def _block(self, result: AccountBlocked) -> None:
+        """Stop submitting, or wait for the quota where the user asked for that."""
+        run = self._run
+        if result.reason is not StopReason.QUOTA or not run.settings.wait_for_quota:
+            run.stop_submitting(result.reason, result.message)
+            return
+        wait_s = parse_retry_after(result.retry_after, now_utc=run.deps.wall())
+        pause = QUOTA_PAUSE_S if wait_s is None else wait_s
+        run.state.paused_until = max(run.state.paused_until, run.deps.clock() + pause)
+        run.report_event(Topic.WAITING, f"{result.message}; trying again in {pause:.0f} s", Level.WARNING)

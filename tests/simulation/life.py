@@ -46,6 +46,8 @@ async def _turn_kind(world: World) -> None:
     vendor, disk = world.vendor, world.machine.disk
     vendor.away = vendor.account_empty = vendor.withdrawn = disk.full = False
     vendor.log_stands_since = None
+    for generation in vendor.generations.values():
+        generation.errors_to_come, generation.errors_until = 0, 0.0
     for process in world.running_commands():
         process.stopped, process.die_after = False, None
         await _end_of(world, process)

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
 BASE_URL: Final = "https://api.example"
 TIMEOUT_S: Final = 60.0
-FEW_ERRORS: Final = 4
-MANY_ERRORS: Final = 40
-"""How many polls are answered with an error after one that said `completed`: for a moment, or for long."""
+CONTRARY_POLLS: Final = 4
+CONTRARY_S: Final = 3000.0
+"""For how long a completed generation is called failed: for a few polls, or until the world turns kind."""
+URLLESS_S: Final = 400.0
 COMMITTED_WITHIN_S: Final = 3.0
 
 
@@ -234,17 +235,17 @@ class ApiSession:
     def _contradicts(self, kind: str, generation: Generation, now: float) -> Answer | None:
         """A vendor that calls a generation completed first, and then something else for a while."""
         if kind == "error after completion" and not generation.flaps:
-            generation.flaps, generation.errors_to_come = 1, FEW_ERRORS
+            generation.flaps, generation.errors_to_come = 1, CONTRARY_POLLS
             if self.world.chance.stream(f"errors {generation.id}").random() < 0.5:
-                generation.errors_to_come, generation.told = MANY_ERRORS, (now, self.process)
+                generation.errors_until, generation.told = now + CONTRARY_S, (now, self.process)
             return Answer(200, URLLESS)
         if kind == "no url for minutes" and not generation.urlless_until:
-            generation.urlless_until = now + 400.0
-        if generation.errors_to_come and self._was_lost(generation):
+            generation.urlless_until = now + URLLESS_S
+        if now < generation.errors_until and self._was_lost(generation):
             generation.told = now, self.process
             return Answer(200, URLLESS)
-        if generation.errors_to_come:
-            generation.errors_to_come -= 1
+        if generation.errors_to_come or now < generation.errors_until:
+            generation.errors_to_come = max(0, generation.errors_to_come - 1)
             return Answer(200, FLAP)
         return Answer(200, URLLESS) if now < generation.urlless_until else None
 

@@ -56,6 +56,7 @@ class Generation:
     urlless: int = 0
     urlless_until: float = 0.0
     errors_to_come: int = 0
+    errors_until: float = 0.0
     told: tuple[float, Process] | None = None
     """When, and to which process, it was first called completed, if errors for long follow."""
 

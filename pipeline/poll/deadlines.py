@@ -36,6 +36,11 @@ class Deadlines:
         self._by_key[key] = deadline
         self._changed.set()
 
+    def extend(self, key: str, deadline: float) -> None:
+        """Set a later deadline for a key that has one."""
+        if self._by_key.get(key, deadline) < deadline:
+            self.set(key, deadline)
+
     def remove(self, key: str) -> bool:
         """Forget a key; return whether it had a deadline."""
         return self._by_key.pop(key, None) is not None

@@ -70,10 +70,9 @@ class PollerPool:
 
     def track(self, record: Record) -> None:
         """Count a generation that another process may have polled as in flight, and plan its polls."""
-        run = self._run
         self._confirmations.on_taken_over(record.key)
-        accepted_at = record.accepted_at or record.submitted_at or run.deps.wall()
-        self._schedule(record, max(0.0, run.deps.wall() - accepted_at))
+        now = self._run.deps.wall()
+        self._schedule(record, max(0.0, now - (record.accepted_at or record.submitted_at or now)))
 
     async def track_accepted(self, record: Record, status: GenerationStatus) -> None:
         """Follow a generation that was just accepted; the create's answer may be final already."""
@@ -148,6 +147,8 @@ class PollerPool:
             # On disk at once: the next run must not take a later error for a free generation.
             record = await run.commit(record, record.evolve(completed_at=run.deps.wall()))
         now = run.deps.clock()
+        # Else a deadline that is shorter than the confirmation would leave the row to run after run.
+        self._deadlines.extend(record.key, now + wait_s)
         # Another poll may have ended it while that was committed.
         if record.key in run.deps.schedule and not self._drop_without_key(record, now):
             run.deps.schedule.poll_again(record.key, now=now, retry_after_s=wait_s)

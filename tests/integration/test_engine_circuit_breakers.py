@@ -142,6 +142,17 @@ async def test_what_stays_without_a_url_is_remembered_as_paid(tmp_path: Path) ->
         assert row.polls > 3
 
 
+async def test_a_deadline_shorter_than_a_confirmation_leaves_no_row_to_run_after_run(tmp_path: Path) -> None:
+    """An earlier run may have seen it completed, so that its error is confirmed for 18 poll intervals."""
+    options = fast_sandbox_options(durations="fixed:60")
+    async with EngineHarness(tmp_path, options, Fault("content-refusal", match="number 0.")) as house:
+        early = await house.run(1, timeout=0.2)
+        assert count_states(early) == {State.GENERATING: 1}
+        outcome = await house.run(timeout=1.0)
+        assert count_states(outcome) == {State.FAILED: 1}
+        assert outcome.unfinished == {}
+
+
 async def test_an_answer_about_another_generation_is_never_applied(tmp_path: Path) -> None:
     fault = Fault("status-other-id", match="number 1.")
     async with EngineHarness(tmp_path, None, fault) as house:

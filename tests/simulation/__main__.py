@@ -29,6 +29,8 @@ SEEDS_A_TASK: Final = 20
 PREPARING_SEED: Final = 2
 """A small world, on one machine and on a cluster, by which everything is imported."""
 SEEDS_A_DAY: Final = 1_000_000
+JOBS_A_LINE: Final = 50_000
+"""After so many jobs, a line says how far it is: a run that is ended by hand has told that much."""
 
 
 @dataclass(slots=True)
@@ -107,7 +109,7 @@ def prepare_process() -> None:
 
 def simulate_until(is_over: Callable[[Tally], bool], first: int, workers: int) -> Tally:
     """Simulate seeds from `first` on until it is over; print those that break a rule as they are met."""
-    tally, seed = Tally(), first
+    tally, seed, told = Tally(), first, 0
     with ProcessPoolExecutor(workers, initializer=prepare_process) as pool:
         waiting: set[Future[Tally]] = set()
         while waiting or not is_over(tally):
@@ -119,6 +121,9 @@ def simulate_until(is_over: Callable[[Tally], bool], first: int, workers: int) -
                 tally.merge(part := future.result())
                 for result in part.failed:
                     print(f"SEED={result.seed}: {result.violation}", flush=True)
+            if tally.jobs // JOBS_A_LINE > told:
+                told = tally.jobs // JOBS_A_LINE
+                print(f"{tally.seeds} seeds: {tally.jobs} jobs, {len(tally.failed)} broken", flush=True)
     return tally
 
 

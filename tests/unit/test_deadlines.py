@@ -43,3 +43,16 @@ def test_expiring_all_brings_every_deadline_forward() -> None:
     deadlines.expire_all()
     assert sorted(iter(lambda: deadlines.pop_due(0.0), None)) == ["a", "b", "c"]
     assert deadlines.pop_due(7.0) is None
+
+
+def test_a_deadline_is_extended_where_there_is_one_and_it_comes_before() -> None:
+    deadlines = Deadlines()
+    deadlines.set("a", 5.0)
+    deadlines.set("b", 9.0)
+    for key in "abc":
+        deadlines.extend(key, 7.0)
+    assert deadlines.pop_due(6.0) is None
+    assert deadlines.pop_due(7.0) == "a"
+    assert deadlines.pop_due(8.0) is None
+    assert deadlines.pop_due(9.0) == "b"
+    assert "c" not in deadlines

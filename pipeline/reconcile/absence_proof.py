@@ -184,8 +184,10 @@ def _is_after(submission: SubmissionInDoubt, witness: Witness, evidence: Evidenc
     # Of two creates the earlier may have left after the other, where one is known to have left late.
     if not error_s and order is not None and witness.order is not None and witness.order > order:
         return True
-    sent_at = submission.sent_at
-    return sent_at is not None and witness.sent_at is not None and witness.sent_at >= sent_at + error_s
+    if submission.sent_at is None or witness.sent_at is None:
+        return False
+    # Two processes may tell the vendor's time by a second apart.
+    return witness.sent_at >= submission.sent_at + DATE_HEADER_ERROR_S + error_s
 
 
 def _is_live(submission: SubmissionInDoubt, evidence: Evidence) -> bool:

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from pipeline.client import StatusError
-from pipeline.reconcile.evidence import BY_HAND, CLOCK_TOLERANCE_S, LOG_NOT_ADVANCED, Missing, Premise
+from pipeline.reconcile.evidence import (
+    BY_HAND,
+    CLOCK_TOLERANCE_S,
+    DATE_HEADER_ERROR_S,
+    LOG_NOT_ADVANCED,
+    Missing,
+    Premise,
+)
 from pipeline.reconcile.request_log import parse_time
 
 if TYPE_CHECKING:
@@ -93,7 +100,7 @@ def check_charges(submission: SubmissionInDoubt, evidence: Evidence, charges: Ch
     span, error_s = evidence.span(submission), evidence.clock_error_s
     start, end = span if span is not None else (-inf, inf)
     before = start if submission.sent_at is None else submission.sent_at - error_s
-    beyond = (submission.latest_sent_at or end) + evidence.wait_s + error_s
+    beyond = (submission.latest_sent_at or end) + evidence.wait_s + DATE_HEADER_ERROR_S + error_s
     if evidence.is_old(submission) and not (charges.reach_before(before) and charges.reach_beyond(beyond)):
         message = f"{LOG_NOT_ADVANCED}, and the account's transactions show nothing from before and after it"
         return Missing(Premise.LOG_ADVANCED, message, f"let another row be generated, or {BY_HAND}")

@@ -119,13 +119,12 @@ class SubmitterPool:
     async def _submit(self, record: Record) -> None:
         run, state = self._run, self._run.state
         applied = False
-        place = state.begin_submission()
         try:
             async with self._body(record) as body:
                 if state.stop_reason is not None:  # while the picture was being prepared
                     self._put_back(record)
                     return
-                sent = self._refusals.rows.on_sent()
+                place, sent = state.begin_submission(), self._refusals.rows.on_sent()
                 after, result = await self._submitter.submit(record, run.deps.price_of(record), body)
             if isinstance(result, Accepted):
                 state.in_flight.add(record.key)

@@ -11,6 +11,7 @@ from pipeline.client import LogRow
 from pipeline.reconcile.absence_proof import is_first_absence, prove_absence
 from pipeline.reconcile.charges import Charge, Charges
 from pipeline.reconcile.evidence import (
+    DATE_HEADER_ERROR_S,
     Evidence,
     Missing,
     Premise,
@@ -186,6 +187,17 @@ def test_api_without_transactions_leaves_it_to_a_witness_after_the_submission() 
     assert only_missing(SUBMISSION, evidence).premise is Premise.LOG_ADVANCED
 
 
+def test_witness_of_another_process_counts_once_it_left_later_than_both_may_err() -> None:
+    """`Date` has whole seconds: two processes may date the later of two submissions before the other."""
+    charges, early_s = Charges(error="HTTP 404", not_offered=True), DATE_HEADER_ERROR_S - 0.1
+    for later_s, is_proven in ((0.0, False), (early_s, False), (DATE_HEADER_ERROR_S, True)):
+        other = replace(WITNESS, sent_at=SENT_AT + later_s, order=None)
+        evidence = replace(STILL, charges=charges, witnesses=(other,))
+        assert (prove_absence(SUBMISSION, evidence) == ()) is is_proven
+    beside = replace(WITNESS, sent_at=SENT_AT, order=2)
+    assert prove_absence(SUBMISSION, replace(STILL, charges=charges, witnesses=(beside,))) == ()
+
+
 def test_order_of_one_process_stands_in_for_a_vendor_without_a_clock() -> None:
     undated = replace(SUBMISSION, sent_at=None, absent_since=None)
     witness = replace(WITNESS, sent_at=None)
@@ -242,7 +254,7 @@ def test_submission_that_only_the_local_clock_dates_needs_a_wide_window() -> Non
 
 LATE_S = 3090.0
 LATE = Witness("c-late", "g-late", "key", URL, SENT_AT - 50, due=True, charged=True, order=0)
-LATER = replace(WITNESS, sent_at=SENT_AT + LATE_S + 1, order=2)
+LATER = replace(WITNESS, sent_at=SENT_AT + LATE_S + DATE_HEADER_ERROR_S, order=2)
 ERRING_LOG = replace(
     LOG,
     rows={name: replace(OTHER_ROW, client_request_id=name) for name in ("c-late", "c-other")},
@@ -315,18 +327,19 @@ def test_charges_have_to_cover_the_times_that_may_be_wrong() -> None:
 
 
 def test_old_submission_needs_something_from_before_it_may_have_left() -> None:
-    at = OLD_AT + LATE_S + 1
+    at = OLD_AT + LATE_S + DATE_HEADER_ERROR_S
     log = replace(OLD_LOG, times={"c-other": at}, oldest=OLD_AT - LATE_S)
     old = replace(OLD_EVIDENCE, log=log, witnesses=(replace(OLD_WITNESS, sent_at=at),), clock_error_s=LATE_S)
     assert prove_absence(OLD, old) == ()
     cut = replace(old, log=replace(log, oldest=OLD_AT - LATE_S + 1))
     assert only_missing(OLD, cut).premise is Premise.LOG_ADVANCED
     charges = Charges((Charge("g-other", OLD_AT + 400), Charge("g-early", OLD_AT - LATE_S + 1)))
-    late = Charge("g-late", OLD_AT + WAIT_S + LATE_S)
+    beyond = OLD_AT + WAIT_S + DATE_HEADER_ERROR_S + LATE_S
+    late = Charge("g-late", beyond)
     known = frozenset({"g-other", "g-early", "g-late"})
     cut = replace(cut, known_generations=known, charges=replace(charges, charges=(late, *charges.charges)))
     assert only_missing(OLD, cut).premise is Premise.LOG_ADVANCED
-    for charge, proven in ((replace(late, at=OLD_AT + WAIT_S + LATE_S - 1), False), (late, True)):
+    for charge, proven in ((replace(late, at=beyond - 1), False), (late, True)):
         whole = Charges((charge, Charge("g-other", OLD_AT + 400), Charge("g-early", OLD_AT - LATE_S)))
         assert (prove_absence(OLD, replace(cut, charges=whole)) == ()) is proven
 

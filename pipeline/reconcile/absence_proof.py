@@ -18,6 +18,7 @@ from pipeline.reconcile.evidence import (
     Missing,
     Premise,
 )
+from pipeline.submit.create import sending_process
 
 if TYPE_CHECKING:
     from pipeline.reconcile.evidence import Evidence, SubmissionInDoubt, Witness
@@ -187,7 +188,10 @@ def _is_after(submission: SubmissionInDoubt, witness: Witness, evidence: Evidenc
     if submission.sent_at is None or witness.sent_at is None:
         return False
     # Two processes may tell the vendor's time by a second apart.
-    return witness.sent_at >= submission.sent_at + DATE_HEADER_ERROR_S + error_s
+    process = sending_process(submission.correlation_id)
+    if not process or process != sending_process(witness.correlation_id):
+        error_s += DATE_HEADER_ERROR_S
+    return witness.sent_at >= submission.sent_at + error_s
 
 
 def _is_live(submission: SubmissionInDoubt, evidence: Evidence) -> bool:

@@ -39,6 +39,9 @@ SHUTDOWN_GRACE_S: Final = 3.0
 MAX_INTENT_AGE_S: Final = 10.0
 """How far the clock may have gone, or been set back, between an intent and its create."""
 
+NONCE_DIGITS: Final = 16
+PROCESS_DIGITS: Final = 8
+
 _INVALID_ID_CHARS: Final = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -70,9 +73,25 @@ def row_correlation_prefix(ledger_identity: str, record: Record) -> str:
     return f"{own_correlation_prefix(ledger_identity)}{readable}.{row_digest(record)}."
 
 
-def new_nonce() -> str:
-    """Return 64 random bits, in hexadecimal."""
-    return clocks.token_hex(8)
+class Nonces:
+    """Makes 64 random bits for each submission, in hexadecimal; the first half is that of the process."""
+
+    def __init__(self) -> None:
+        self._of_process = ""
+
+    def __call__(self) -> str:
+        made = clocks.token_hex(NONCE_DIGITS // 2)
+        self._of_process = self._of_process or made[:PROCESS_DIGITS]
+        return self._of_process + made[PROCESS_DIGITS:]
+
+
+def sending_process(correlation_id: str) -> str:
+    """Return what the submissions of one process have in common; "" where an id does not say.
+
+    Ids of earlier versions are random there: no two of theirs have it in common.
+    """
+    nonce = correlation_id.rpartition(".")[2]
+    return nonce[:PROCESS_DIGITS] if len(nonce) == NONCE_DIGITS else ""
 
 
 class Submitter:
@@ -84,14 +103,14 @@ class Submitter:
         ledger: Ledger,
         *,
         wall: Callable[[], float],
-        nonce: Callable[[], str] = new_nonce,
+        nonce: Callable[[], str] | None = None,
         note: Callable[[Record], None] = lambda _: None,
     ) -> None:
         """`note` is told of each submission before it leaves."""
         self._api = api
         self._ledger = ledger
         self._wall = wall
-        self._nonce, self._note = nonce, note
+        self._nonce, self._note = nonce or Nonces(), note
         self._key_id = key_id(api.key.secret, ledger.identity)
         self._shielded_scopes: set[anyio.CancelScope] = set()
         self._shutting_down = False

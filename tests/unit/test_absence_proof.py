@@ -194,6 +194,17 @@ def test_witness_of_another_process_counts_once_it_left_later_than_both_may_err(
         other = replace(WITNESS, sent_at=SENT_AT + later_s, order=None)
         evidence = replace(STILL, charges=charges, witnesses=(other,))
         assert (prove_absence(SUBMISSION, evidence) == ()) is is_proven
+    nonce = "0123456789abcdef"
+    for name, is_proven in (
+        (f"vb.x.{nonce}", True),
+        (f"vb.x.{nonce[::-1]}", False),
+        ("vb.x.01234567", False),
+    ):
+        sent = replace(SUBMISSION, correlation_id=f"vb.y.{nonce[:8]}fedcba98", order=None)
+        of_process = replace(WITNESS, sent_at=SENT_AT, order=None, correlation_id=name)
+        log = replace(STILL.log, rows={name: OTHER_ROW}, times={name: SENT_AT})
+        evidence = replace(STILL, charges=charges, witnesses=(of_process,), log=log)
+        assert (prove_absence(sent, evidence) == ()) is is_proven
     beside = replace(WITNESS, sent_at=SENT_AT, order=2)
     assert prove_absence(SUBMISSION, replace(STILL, charges=charges, witnesses=(beside,))) == ()
 

@@ -29,12 +29,13 @@ from pipeline.ledger import Ledger
 from pipeline.model import Failure, Record, State
 from pipeline.submit import create
 from pipeline.submit.create import (
+    Nonces,
     Submitter,
     apply_create_result,
     correlation_id,
     mark_generating,
-    new_nonce,
     row_correlation_prefix,
+    sending_process,
 )
 from tests.unit.samples import job, record
 
@@ -99,7 +100,7 @@ NAMES = st.text(max_size=200) | st.sampled_from(
 @given(NAMES, st.text(max_size=30), st.integers(1, 10**6))
 def test_correlation_id_is_accepted_by_vendor(name: str, content: str, intent: int) -> None:
     row = replace(record(name="row"), id=name, key=f"{name}@{content}")
-    made = correlation_id(IDENTITY, row, intent, new_nonce())
+    made = correlation_id(IDENTITY, row, intent, Nonces()())
     assert re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", made)
     assert made.startswith(row_correlation_prefix(IDENTITY, row))
 
@@ -114,8 +115,18 @@ def test_each_create_has_a_correlation_id_of_its_own(creates: list[tuple[str, in
 
 
 def test_a_ledger_put_back_from_a_backup_uses_no_id_twice() -> None:
-    made = {correlation_id(IDENTITY, record(), 1, new_nonce()) for _ in range(100)}
+    made = {correlation_id(IDENTITY, record(), 1, Nonces()()) for _ in range(100)}
     assert len(made) == 100
+
+
+def test_ids_tell_which_were_sent_by_one_process() -> None:
+    here, there = Nonces(), Nonces()
+    made = [correlation_id(IDENTITY, record(), number, here()) for number in range(100)]
+    assert len(set(made)) == 100
+    [process] = {sending_process(one) for one in made}
+    assert process
+    assert sending_process(correlation_id(IDENTITY, record(), 1, there())) != process
+    assert sending_process("vb.x.row.1.short") == sending_process("") == ""
 
 
 def test_two_batches_never_share_a_correlation_id() -> None:

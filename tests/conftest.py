@@ -18,12 +18,10 @@ settings.load_profile("suite")
 
 SHARED_SERVERS: Final = {
     "tests/browser/": "browser",
-    "tests/cluster/test_addresses.py": "another Ray",
     "tests/cluster/test_bad_address.py": "Ray of their own",
     "tests/cluster/test_cluster.py::test_workers_and_drivers_are_killed": "Ray of their own",
     "tests/cluster/test_process_deaths.py::test_nothing_stays_behind": "Ray of their own",
     "tests/cluster/test_process_deaths.py::test_ray_itself_is_killed": "Ray of their own",
-    "tests/cluster/test_private_ray.py": "another Ray",
     "tests/cluster/": "cluster",
     "tests/integration/test_container.py": "packages",
     "tests/integration/test_mcp.py": "mcp",
@@ -31,8 +29,7 @@ SHARED_SERVERS: Final = {
 }
 """What shares something dear (Chromium, Ray, a build, an SDK): an id belongs to the first it begins with.
 
-The cluster's tests are the longest chain of all: some share a second Ray, and those that need none to share
-are a chain of their own.
+The cluster's tests are the longest chain of all; those that need no shared Ray are a chain of their own.
 """
 
 

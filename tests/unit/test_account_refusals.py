@@ -1,0 +1,98 @@
+"""What a refusal in the account's name does to its row, by what the account and the other rows say."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from pipeline import backoff
+from pipeline.client import AccountBlocked, Cause
+from pipeline.errors import StopReason
+from pipeline.model import State
+from pipeline.run_state import RunState
+from pipeline.submit.account_refusals import MAX_REFUSALS, AccountRefusals
+from tests.unit.samples import record
+
+if TYPE_CHECKING:
+    from pipeline.client import Refusal
+    from pipeline.model import Record
+    from pipeline.run_context import RunContext
+
+PRICE_USD = 0.4
+REFUSED = AccountBlocked(StopReason.CREDITS, "HTTP 403: Forbidden")
+
+
+class Account:
+    """A run of three rows, whose account gives the same answer whenever it is asked."""
+
+    def __init__(self, cause: Cause) -> None:
+        self.cause, self.asked, self.failed = cause, list["Refusal"](), list["Record"]()
+        self.rows = [record(State.PENDING, f"row-{number}", number) for number in range(3)]
+        self.state = RunState.from_records(self.rows)
+        self.stops: list[StopReason] = []
+        deps = SimpleNamespace(api=self, price_of=lambda _: PRICE_USD, clock=lambda: 0.0, wall=lambda: 7.0)
+        run = SimpleNamespace(
+            state=self.state,
+            deps=deps,
+            settings=SimpleNamespace(wait_for_quota=False),
+            commit=self.commit,
+            report_event=lambda *_: None,
+            stop_submitting=lambda reason, _: self.stops.append(reason),
+        )
+        policy = backoff.policy_for_interval(10.0)
+        self.refusals = AccountRefusals(cast("RunContext", run), policy)
+
+    async def explain_refusal(self, refusal: Refusal) -> Cause:
+        assert self.refusals.hold_creates()
+        self.asked.append(refusal)
+        return self.cause
+
+    async def commit(self, _: Record, after: Record) -> Record:
+        self.failed.append(after)
+        return after
+
+    async def refuse(self, number: int = 0) -> None:
+        await self.refusals.on_refused(self.rows[number], REFUSED, self.refusals.rows.on_sent())
+
+    def accept(self) -> None:
+        self.refusals.rows.on_accepted(self.refusals.rows.on_sent())
+
+
+@pytest.mark.parametrize(("account_works", "fails"), [(True, True), (None, True), (False, False)])
+async def test_no_row_fails_while_the_credits_may_be_held_for_others(
+    account_works: bool | None, fails: bool
+) -> None:
+    account = Account(Cause(account_works=account_works))
+    account.state.in_flight.add(account.rows[1].key)
+    account.state.in_doubt |= {account.rows[1].key, account.rows[2].key}
+    await account.refuse()
+    account.accept()
+    await account.refuse()
+    assert [asked.held_usd for asked in account.asked] == [2 * PRICE_USD] * 2
+    assert [row.state for row in account.failed] == ([State.FAILED] if fails else [])
+    assert account.stops == []
+
+
+async def test_a_row_refused_beside_held_credits_is_left_in_the_end_and_stops_nothing() -> None:
+    account = Account(Cause(account_works=False))
+    for _ in range(MAX_REFUSALS):
+        await account.refuse()
+        account.accept()
+    assert "others were accepted" in account.state.unfinished[account.rows[0].key]
+    assert (account.failed, account.stops) == ([], [])
+
+
+async def test_rows_go_singly_until_one_is_accepted_and_stop_if_none_is() -> None:
+    account = Account(Cause())
+    account.state.submitting = 1
+    assert not account.refusals.hold_creates()
+    await account.refuse(0)
+    assert account.refusals.hold_creates()
+    account.state.submitting = 0
+    assert not account.refusals.hold_creates()
+    await account.refuse(1)
+    assert account.stops == []
+    await account.refuse(2)
+    assert account.stops == [StopReason.CREDITS]

@@ -5,6 +5,7 @@ Sources: Amazon S3 API Reference (multipart uploads), obstore's documentation (w
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 from contextlib import suppress
@@ -46,6 +47,8 @@ class StagedObject:
         self._aside_path = f"{path}{PART_SUFFIX}.aside"
         self._aside: tuple[int, hashlib._Hash, str] | None = None
         self._writer: AsyncWritableFile | None = None
+        self._request: asyncio.Future[Any] | None = None
+        """The upload's last request, while nobody has seen it succeed."""
         self._sha = hashlib.sha256()
         self._staged_bytes = 0
         self._tag = ""
@@ -138,10 +141,16 @@ class StagedObject:
 
     async def discard(self) -> None:
         """Abort the upload if it is under way; remove the staged object if it was finished."""
-        writer, self._writer = self._writer, None
+        request, writer = self._request, self._writer
+        if request is not None:  # an upload that it begins or completes can be removed only after it
+            await asyncio.wait({request})
+        self._request, self._writer = None, None
         if writer is not None:
             await _abort(writer)
-        elif self._staged_bytes:
+        if request is not None:
+            with suppress(TransientStoreError):  # the next try writes over it, and tidies up again
+                await self._store.remove_leftovers(self.staging_path)
+        elif writer is None and self._staged_bytes:
             await self._store.remove(self.staging_path)
         self._sha, self._staged_bytes, self._tag = hashlib.sha256(), 0, ""
 
@@ -159,11 +168,17 @@ class StagedObject:
         return obstore.open_reader(self._store.backend, self.staging_path, size=self._staged_bytes)
 
     async def _upload(self, request: Awaitable[T]) -> T:
-        """Await a request of the upload, for which "not found" can only mean the bucket."""
+        """Await a request of the upload, for which "not found" can only mean the bucket.
+
+        One that is cancelled goes on: obstore's writer forgets an upload whose answer it has not read.
+        """
+        self._request = future = asyncio.ensure_future(request)
         try:
-            return await self._store.call(request)
+            result = await self._store.call(asyncio.shield(future))
         except FileNotFoundError as error:
             raise StoreError(f"{self._store.location}: there is no such bucket") from error
+        self._request = None
+        return result
 
 
 class ObjectReader(io.RawIOBase):

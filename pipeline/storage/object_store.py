@@ -221,7 +221,9 @@ class ObjectStore:
             raise StoreError(f"{self._url} refused the credentials: {first_line(error)}") from error
         except (InvalidPathError, UnknownConfigurationKeyError) as error:
             raise StoreError(f"{self._url}: {first_line(error)}") from error
-        except (BaseError, TimeoutError, ConnectionError) as error:
+        except FileNotFoundError:
+            raise
+        except (BaseError, OSError) as error:  # obstore's writers raise plain OSError when they are closed
             raise TransientStoreError(f"{self._url}: {first_line(error)}") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import threading
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,12 +43,17 @@ VIDEO = padded(make_video(seconds=2), 12 * 2**20)
 
 
 @pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
+def server() -> Iterator[ThreadedMotoServer]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
+    yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def endpoint(server: ThreadedMotoServer) -> str:
+    host, port = server.get_host_and_port()
+    return f"http://{host}:{port}"
 
 
 class Bucket:
@@ -160,6 +166,73 @@ async def test_a_run_that_is_stopped_leaves_no_upload(tmp_path: Path, bucket: Bu
         tasks.cancel_scope.cancel()
     assert bucket.uploads() == []
     assert bucket.objects() == {}
+
+
+class HeldRequest:
+    """Before moto: the first request of one kind is held, before or after it is carried out."""
+
+    def __init__(self, application: Any, method: str, query: str, *, carried_out: bool) -> None:
+        self._application, self._method, self._query = application, method, query
+        self._carried_out = carried_out
+        self.arrived, self.let_go = threading.Event(), threading.Event()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        of_the_kind = environ["REQUEST_METHOD"] == self._method and self._query in environ["QUERY_STRING"]
+        if not of_the_kind or self.arrived.is_set():
+            return self._application(environ, start_response)
+        answer = self._application(environ, start_response) if self._carried_out else None
+        self.arrived.set()
+        assert self.let_go.wait(600)
+        return self._application(environ, start_response) if answer is None else answer
+
+
+@pytest.mark.parametrize("carried_out", [False, True])
+@pytest.mark.parametrize(
+    ("method", "query"),
+    [("POST", "uploads"), ("PUT", "partNumber=1"), ("PUT", "partNumber=3"), ("POST", "uploadId")],
+    ids=["begin", "first part", "last part", "complete"],
+)
+async def test_a_run_that_is_stopped_during_a_request_leaves_nothing(
+    tmp_path: Path,
+    bucket: Bucket,
+    server: ThreadedMotoServer,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    query: str,
+    *,
+    carried_out: bool,
+) -> None:
+    assert server._server is not None
+    held = HeldRequest(server._server.app, method, query, carried_out=carried_out)
+    monkeypatch.setattr(server._server, "app", held)
+    async with hosts.FileHost(VIDEO) as host, rig(tmp_path) as it, anyio.create_task_group() as tasks:
+        tasks.start_soon(it.fetch, host.url)
+        assert await asyncio.to_thread(held.arrived.wait, 600)
+        tasks.cancel_scope.cancel()
+        threading.Timer(0.2, held.let_go.set).start()
+    assert bucket.uploads() == []
+    assert bucket.objects() == {}
+
+
+async def test_an_upload_whose_end_is_refused_is_aborted(
+    tmp_path: Path, bucket: Bucket, server: ThreadedMotoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert server._server is not None
+    serve, to_refuse = server._server.app, ["partNumber=3", "delete"]
+
+    def refuse(environ: dict[str, Any], start_response: Any) -> Any:
+        if to_refuse and environ["REQUEST_METHOD"] != "GET" and to_refuse[0] in environ["QUERY_STRING"]:
+            del to_refuse[0]
+            start_response("400 Bad Request", [])
+            return [b""]
+        return serve(environ, start_response)
+
+    monkeypatch.setattr(server._server, "app", refuse)
+    async with hosts.FileHost(VIDEO) as host, rig(tmp_path) as it:
+        assert isinstance(await it.fetch(host.url), Saved)
+    assert to_refuse == []
+    assert bucket.read("night/one/videos/row.mp4") == VIDEO
+    assert bucket.uploads() == []
 
 
 async def test_what_a_killed_run_left_goes_when_the_row_is_tried_again(

@@ -1,8 +1,8 @@
 """One create: the intent on disk, the POST, its outcome on disk. No pools, no polling.
 
 The order protects the money: `submitting` with its correlation id is durable before a byte leaves, the
-outcome right after, and both with the POST lie under a shield whose deadline
-`set_shutdown_deadline` sets.
+outcome right after. Intent and POST lie under a shield whose deadline `set_shutdown_deadline` sets, the
+outcome under one without: its commit stands even where nobody waits for it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipeline.client.create_result import (
     Rejected,
     RetryableRejection,
 )
-from pipeline.errors import GenerationTaken, LedgerError, StopReason
+from pipeline.errors import GenerationTaken, StopReason
 from pipeline.model import Failure, Record, State
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Submitter:
             answered = await self._api.create(body, submitting.correlation_id)
             result = await self._check_model(submitting, answered)
         # A new shield: a create that used up the deadline of the first must still reach the disk.
-        with self._shielded():
+        with anyio.CancelScope(shield=True):
             try:
                 after = await self._commit_result(submitting, result)
             except GenerationTaken as error:
@@ -143,10 +143,8 @@ class Submitter:
                 message = f"the vendor answered with another create's generation, {error.generation_id}"
                 result = OutcomeUnknown(message)
                 after = await self._commit_result(submitting, result)
-            self.unresolved.pop(record.key, None)
-            return after, result
-        # The deadline ended the commit: the intent is on disk, so the next run finds the row in doubt.
-        raise LedgerError(f"{record.id}: the ledger did not take the create's outcome in time")
+        self.unresolved.pop(record.key, None)
+        return after, result
 
     async def _commit_result(self, submitting: Record, result: CreateResult) -> Record:
         return await self._ledger.commit(submitting, apply_create_result(submitting, result, self._wall()))

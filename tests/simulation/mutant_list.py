@@ -157,6 +157,7 @@ MUTANTS: Final = (
     Mutant("a finished generation is counted for ever", _POLL, "            state.finishing -= 1\n", "", _ANYTHING),
     Mutant("the results lag behind the ledger", _CONTEXT, "        self.state.records[after.key] = after\n        if", "        if", _ANYTHING),
     Mutant("an intent that could not be dated anew is forgotten", _CREATE, "submitting = self.unresolved[record.key] = await self._ledger.commit(record, submitting)", "submitting = await self._ledger.commit(record, submitting)", _at("life", "disk full for a while", "clock forwards") + _at("commit delay", "slow")),
+    Mutant("nobody waits for the commit of an outcome", _CREATE, "        with anyio.CancelScope(shield=True):\n            try:", "        after = submitting\n        with self._shielded():\n            try:", _at("life", "disk full for a while", "stopped and continued") + _at("commit delay", "slow")),
     Mutant("a failing ledger crashes a run's end", "pipeline/engine.py", "await self._run_worker(reconciler_pool.wait_until_idle)", "await reconciler_pool.wait_until_idle()", _DOUBT + _at("commit", "disk full")),
     # Many machines.
     Mutant("a dead worker's permits are given back twice", _LIMITS, "range(self._permits.pop(worker, 0))", "range(2 * self._permits.pop(worker, 0))", _DEAD + _at("create", "slow acceptance"), cluster=True),

@@ -136,7 +136,7 @@ class Api:
         # A picture in it takes its time on a slow line, and an answer that is not waited for is a doubt.
         total_s = self._timeout_s + len(data) / SLOW_LINE_BYTES_PER_S
         own = {"Content-Type": "application/json", "X-Client-Request-Id": correlation_id}
-        trace = RequestTrace(self._may_create)
+        trace = RequestTrace(self._may_create, correlation_id=correlation_id)
         try:
             async with self._create_session.post(
                 self._generations_url,
@@ -150,15 +150,16 @@ class Api:
             ) as response:
                 trace.status, trace.headers = response.status, response.headers
                 self._observe_date(response)
-                result = self._classify(
-                    response.status, response.headers, await self._read_redacted(response)
-                )
+                result = self._classify(trace, await self._read_redacted(response))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             result = self._classify_failure(trace, error)
         return await self._look_for(result)
 
-    def _classify(self, status: int, headers: Mapping[str, str], body: bytes) -> CreateResult:
-        return classify_create(CreateResponse(status, headers, body, self._generations_url), self.key.source)
+    def _classify(self, trace: RequestTrace, body: bytes) -> CreateResult:
+        response = CreateResponse(
+            trace.status, trace.headers, body, self._generations_url, trace.correlation_id
+        )
+        return classify_create(response, self.key.source)
 
     async def _look_for(self, result: CreateResult) -> CreateResult:
         """Poll the id that an answer named without proving acceptance: what the vendor knows was accepted."""
@@ -188,7 +189,7 @@ class Api:
             return RetryableRejection(f"no connection to {self.base_url}: {message}", reached=False)
         # The head came and the body broke off: the status alone decides, as if the body were empty.
         if trace.status:
-            return self._classify(trace.status, trace.headers, b"")
+            return self._classify(trace, b"")
         if isinstance(error, aiohttp.ClientResponseError):
             return OutcomeUnknown(f"the answer cannot be read: {message}")
         return OutcomeUnknown(f"the answer never came: {message}")

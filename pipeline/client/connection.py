@@ -67,6 +67,7 @@ class RequestTrace:
     connected: bool = False
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
+    correlation_id: str = ""
 
     def is_too_old(self) -> bool:
         """Return whether it was called too long ago for its intent's date, as far as any clock tells.

@@ -95,12 +95,24 @@ QUOTA_RETRY_AFTER_S: Final = 600.0
 
 @dataclass(frozen=True, slots=True)
 class CreateResponse:
-    """An answer as it came: `body` is empty when it was cut. `url` is where it was asked for."""
+    """An answer as it came: `body` is empty when it was cut. `url` is where it was asked for.
+
+    `correlation_id` is what the create was sent with, "" for one that is not known.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     url: str
+    correlation_id: str = ""
+
+    def is_about_another(self) -> bool:
+        """Return whether it names another request, as a cache or a gateway may mix them up.
+
+        `x-client-request-id` repeats what was sent (vendor's documentation); without it nothing is known.
+        """
+        named = self.headers.get("x-client-request-id", "").strip()
+        return bool(named and self.correlation_id) and named.casefold() != self.correlation_id.casefold()
 
 
 def classify_create(response: CreateResponse, key_source: str) -> CreateResult:
@@ -108,6 +120,8 @@ def classify_create(response: CreateResponse, key_source: str) -> CreateResult:
     status, headers = response.status, response.headers
     message = f"HTTP {status}: {error_message(response.body)}"
     asked = request_id(headers, response.body)
+    if response.is_about_another():
+        return OutcomeUnknown(f"the answer names another request: {message}")
     retry_after = retry_after_header(headers)
     if 200 <= status < 300:
         return _parse_acceptance(headers, response.body)
@@ -162,7 +176,8 @@ def _parse_acceptance(headers: Mapping[str, str], body: bytes) -> CreateResult:
     """
     from_header, asked = inference_id(headers), request_id(headers, body)
     try:
-        generation_status = parse_generation(parse_object(body), headers)
+        payload = parse_object(body)
+        generation_status = parse_generation(payload, headers)
     except UnreadableResponseError:
         if from_header:
             return Accepted(from_header, GenerationStatus(Phase.UNKNOWN, "", from_header))
@@ -170,8 +185,10 @@ def _parse_acceptance(headers: Mapping[str, str], body: bytes) -> CreateResult:
     generation_id = generation_status.generation_id or from_header
     if generation_id:
         return Accepted(generation_id, generation_status)
-    if generation_status.failure is not None and generation_status.status not in COMPLETED_STATUSES:
-        return Rejected(generation_status.failure, asked)
+    failure, completed = generation_status.failure, generation_status.status in COMPLETED_STATUSES
+    # A gateway's own "error" has neither an id nor the vendor's reason: it may hide an acceptance.
+    if failure is not None and not completed and payload.get("error"):
+        return Rejected(failure, asked)
     return OutcomeUnknown(f"accepted without an id: {excerpt(body)}", request_id=asked)
 
 

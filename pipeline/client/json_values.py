@@ -12,11 +12,13 @@ from typing import Final
 
 MAX_MESSAGE_CHARS: Final = 2000
 _PARAMETER: Final = re.compile(
-    r"((?:\?|&(?:amp;)?\s*|\\u0026|%(?:25)*(?:3f|26))(?:[\w.~-]|%(?!(?:25)*3d))+(?:=|%(?:25)*3d))"
+    r"((?:\?|&(?:amp;)?\s*|\\u0026|%(?:25)*(?:3f|26))(?:[\w.~-]|%(?!(?:25)*3d)){1,200}(?:=|%(?:25)*3d))"
     r"(?:(?!%(?:25)*26)[^\s\"'<>&#\\])+",
     re.IGNORECASE,
 )
-"""A parameter and its value, also as HTML, as JSON, or percent-encoded within another URL, once or more."""
+"""A parameter and its value, also as HTML, as JSON, or percent-encoded within another URL, once or more.
+
+A name has an end: else a text of nothing but `%26` takes time by the square of its length."""
 
 
 class UnreadableResponseError(ValueError):
@@ -49,7 +51,7 @@ def hide_parameters(text: str) -> str:
 def truncated_json(value: object) -> str:
     """Return the vendor's own JSON, cut off. What could just be read may be too deep to be written."""
     try:
-        return hide_parameters(json.dumps(value))[:MAX_MESSAGE_CHARS]
+        return hide_parameters(json.dumps(value)[: 8 * MAX_MESSAGE_CHARS])[:MAX_MESSAGE_CHARS]
     except RecursionError:
         return "(nested too deeply to be shown)"
 

@@ -45,10 +45,12 @@ class Cause:
 
     Without it, `account_works` says whether the account has shown that it can pay for the row, so that the
     refusal is the row's own. False: not beyond what may be held for others. None: nobody can say.
+    `suspected` is what would explain the refusal of several rows, and is no proof for that of one.
     """
 
     blocked: AccountBlocked | None = None
     account_works: bool | None = None
+    suspected: AccountBlocked | None = None
 
 
 def explain_refusal(
@@ -64,14 +66,17 @@ def explain_refusal(
     `now` is the vendor's time (epoch seconds), None where it is not known. The message that stops a run names
     the cause, what helps, and what the vendor said.
     """
-    blocked = _key_problem(key, key_source) or _limit_problem(refusal, key, balance_usd, now)
+    limit = _limit_problem(refusal, key, balance_usd, now)
+    proven = limit is not None and _is_proven(refusal, key)
+    blocked = _key_problem(key, key_source) or (limit if proven else None)
     blocked = blocked or _balance_problem(refusal, balance_usd)
     if blocked is not None:
-        reason, advice, wait_s = blocked
-        retry_after = None if wait_s is None else str(ceil(wait_s))
-        return Cause(AccountBlocked(reason, f"{advice} ({refusal.message})", retry_after))
-    if isinstance(balance_usd, StatusError) and balance_usd.http_status in (401, 402, 403):
+        return Cause(_blocked_by(blocked, refusal))
+    unreadable = isinstance(key, StatusError)  # a key that works may still lack the right to see the balance
+    if unreadable and isinstance(balance_usd, StatusError) and balance_usd.http_status in (401, 402, 403):
         return Cause(AccountBlocked(_reason_of(refusal), refusal.message))
+    if limit is not None:
+        return Cause(suspected=_blocked_by(limit, refusal))
     if refusal.price_usd is None:
         return Cause()
     return Cause(account_works=_covers(balance_usd, refusal.price_usd + refusal.held_usd))
@@ -97,6 +102,12 @@ def resets_at(limit: SpendingLimit, now: float) -> float | None:
 _Problem = tuple[StopReason, str, float | None]
 
 
+def _blocked_by(problem: _Problem, refusal: Refusal) -> AccountBlocked:
+    reason, advice, wait_s = problem
+    retry_after = None if wait_s is None else str(ceil(wait_s))
+    return AccountBlocked(reason, f"{advice} ({refusal.message})", retry_after)
+
+
 def _key_problem(key: KeyInfo | StatusError, source: str) -> _Problem | None:
     if isinstance(key, StatusError):
         problem = KEY_REFUSED if key.http_status == 401 else None
@@ -115,8 +126,7 @@ def _limit_problem(
     if isinstance(key, StatusError) or limit is None:
         return None
     no_room = key.usage_usd + max(refusal.price_usd or 0.0, EMPTY_BALANCE_USD) > limit.threshold_usd
-    named = any(word in refusal.message.lower() for word in _LIMIT_WORDS)
-    if not no_room or (not named and _covers(balance_usd, refusal.price_usd) is False):
+    if not no_room or (not _names_limit(refusal) and _covers(balance_usd, refusal.price_usd) is False):
         return None
     until = None if now is None else resets_at(limit, now)
     period = {"day": "daily ", "week": "weekly ", "month": "monthly "}.get(limit.retention, "")
@@ -128,6 +138,16 @@ def _limit_problem(
     if limit.retention == "day":
         return StopReason.QUOTA, advice, until - now if until and now else None
     return StopReason.CREDITS, advice, None
+
+
+def _is_proven(refusal: Refusal, key: KeyInfo | StatusError) -> bool:
+    """Return whether the usage shows that the limit is used up: it is the month's, whatever that counts."""
+    limit = None if isinstance(key, StatusError) else key.limit
+    return _names_limit(refusal) or (limit is not None and limit.retention not in ("day", "week"))
+
+
+def _names_limit(refusal: Refusal) -> bool:
+    return any(word in refusal.message.lower() for word in _LIMIT_WORDS)
 
 
 def _balance_problem(refusal: Refusal, balance_usd: float | StatusError | None) -> _Problem | None:

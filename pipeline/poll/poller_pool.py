@@ -18,6 +18,7 @@ from pipeline.poll.apply_status import mark_failed, mark_ready
 from pipeline.poll.confirmation import Confirmations, Confirmed, StillRunning, Unconfirmed, UnknownIds
 from pipeline.poll.dispatch_loop import Dispatcher
 from pipeline.poll.duration_key import record_duration_key
+from pipeline.poll.key_refusals import KeyRefusals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from pipeline.client import GenerationStatus
     from pipeline.model import Record
     from pipeline.run_context import RunContext
-
-MAX_KEY_REFUSALS: Final = 3
-"""How many polls in a row may be answered with 401 before polling makes no more sense."""
 
 MAX_PAUSE_INTERVALS: Final = 60.0
 """The longest that a `Retry-After` keeps polls back: ten minutes at 10 s. A poll costs nothing, and an answer
@@ -52,7 +50,7 @@ class PollerPool:
         self._confirmations = Confirmations(run.settings.poll_interval)
         self.dispatcher = Dispatcher(run)
         self._deadlines = self.dispatcher.deadlines
-        self._key_rejections = 0
+        self._key_refusals = KeyRefusals(run)
         self._pause_ends_at = 0.0
         self._unknown_statuses: set[str] = set()
         self._last_errors: dict[str, str] = {}
@@ -115,7 +113,7 @@ class PollerPool:
         run.deps.rate_limit.on_success(run.deps.clock())
         self._last_errors.pop(key, None)
         self._unknown_ids.forget(key)
-        self._key_rejections = 0
+        self._key_refusals.on_answer()
         await self._on_status(record, status)
 
     async def _on_status(self, record: Record, status: GenerationStatus) -> None:
@@ -174,10 +172,10 @@ class PollerPool:
         if error.http_status == 429:
             self._report_pause(error, retry_after_s or 0.0, now)
             run.deps.rate_limit.on_rate_limited(now, retry_after_s)
-        if error.http_status == 401:
-            self._key_rejected(error)
-        else:
-            self._key_rejections = 0
+        if error.http_status != 401:
+            self._key_refusals.on_answer()
+        elif await self._key_refusals.on_refused(error):
+            self._deadlines.expire_all()
         if await self._hand_over_unknown(record, error, now) or self._drop_without_key(record, now):
             return
         run.deps.schedule.poll_again(record.key, now=now, retry_after_s=retry_after_s)
@@ -202,14 +200,6 @@ class PollerPool:
         else:
             await self._finish(record, failed)
         return True
-
-    def _key_rejected(self, error: StatusError) -> None:
-        run = self._run
-        self._key_rejections += 1
-        if self._key_rejections >= MAX_KEY_REFUSALS:
-            source = run.deps.api.key.source
-            run.stop_submitting(StopReason.KEY, f"the key read from {source} was refused: {error.message}")
-            self._deadlines.expire_all()
 
     def _drop_without_key(self, record: Record, now: float) -> bool:
         """Mark a generation past its deadline; stop polling it, and return True, when the key is refused."""

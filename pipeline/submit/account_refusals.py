@@ -14,7 +14,7 @@ from pipeline.submit.refused_rows import RefusedRows
 
 if TYPE_CHECKING:
     from pipeline.backoff import RetryPolicy
-    from pipeline.client import AccountBlocked
+    from pipeline.client import AccountBlocked, Cause
     from pipeline.model import Record
     from pipeline.run_context import RunContext
 
@@ -51,7 +51,7 @@ class AccountRefusals:
             cause = await run.deps.api.explain_refusal(refusal)
         if cause.blocked is not None or self.rows.is_accounts_own():
             state.queue(record)
-            self._block(cause.blocked or result)
+            self._block(cause.blocked or cause.suspected or result)
         elif self.rows.is_rows_own(record.key) and cause.account_works is not False:
             self.rows.on_given_up(record.key)
             failure = Failure("refused", result.message)
@@ -59,7 +59,7 @@ class AccountRefusals:
                 record, record.evolve(State.FAILED, failure=failure, finished_at=run.deps.wall())
             )
         else:
-            self._queue_again(record, result, account_works=bool(cause.account_works))
+            self._queue_again(record, result, cause)
 
     def _held_usd(self) -> float:
         """Return what the account may hold for the run's own generations, beyond what it has charged."""
@@ -67,19 +67,19 @@ class AccountRefusals:
         rows = (state.records[key] for key in state.in_flight | state.in_doubt if key in state.records)
         return sum(run.deps.price_of(record) or 0.0 for record in rows)
 
-    def _queue_again(self, record: Record, result: AccountBlocked, *, account_works: bool) -> None:
+    def _queue_again(self, record: Record, result: AccountBlocked, cause: Cause) -> None:
         """Nobody can say yet whose the refusal is: other rows try first, then this one again."""
         run, refusals = self._run, self.rows.refusals(record.key)
         run.report_event(Topic.CREATE_NOT_ACCEPTED, f"{record.id}: {result.message}", Level.DEBUG, record)
         if refusals < MAX_REFUSALS:
             run.state.queue(record, run.deps.clock() + backoff.backoff_s(self._policy, refusals))
-        elif account_works or self.rows.is_rows_own(record.key):
+        elif cause.account_works or self.rows.is_rows_own(record.key):
             self.rows.on_given_up(record.key)
-            witness = "the account works" if account_works else "others were accepted"
+            witness = "the account works" if cause.account_works else "others were accepted"
             run.state.unfinished[record.key] = f"refused, though {witness}: {result.message}"
         else:
             run.state.queue(record)
-            self._block(result)
+            self._block(cause.suspected or result)
 
     def _block(self, result: AccountBlocked) -> None:
         """Stop submitting, or wait for the quota where the user asked for that."""

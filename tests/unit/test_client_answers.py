@@ -404,3 +404,8 @@ def test_a_signed_link_that_the_vendor_repeats_is_not_kept(spelling: str) -> Non
 def test_what_is_no_parameter_stays() -> None:
     for text in ("Is 50% = half? Yes.", "black & white, 16:9", "why?=no", "a=b and c=d", "R&D department"):
         assert hide_parameters(text) == text
+
+
+def test_a_text_that_looks_like_parameters_throughout_is_searched_in_time() -> None:
+    text = "%26a" * 100_000
+    assert hide_parameters(text) == text

@@ -124,3 +124,23 @@ def test_an_acceptance_without_a_readable_body_is_found_by_its_header() -> None:
     result = classify(200, raw=b"<html>", headers={"x-inference-id": "g-1"})
     assert isinstance(result, Accepted)
     assert result.generation_id == "g-1"
+
+
+@pytest.mark.parametrize("status", [200, 201, 302, 400, 401, 403, 404, 422, 429, 500, 503])
+@pytest.mark.parametrize(
+    ("echo", "is_ours"), [("vb.a.1", True), ("VB.a.1", True), ("", True), ("vb.b.1", False)]
+)
+def test_an_answer_that_names_another_request_proves_nothing(
+    status: int, echo: str, *, is_ours: bool
+) -> None:
+    headers = {"x-client-request-id": echo} if echo else {}
+    body = json.dumps({"id": "g", "status": "queued"} if status < 300 else CLASSIC).encode()
+    result = classify_create(CreateResponse(status, headers, body, URL, "vb.a.1"), "AIMLAPI_API_KEY")
+    assert isinstance(result, OutcomeUnknown) is not is_ours
+
+
+def test_an_error_with_neither_id_nor_reason_may_hide_an_acceptance() -> None:
+    fallback = {"status": "error", "message": "Service temporarily unavailable"}
+    assert isinstance(classify(200, fallback), OutcomeUnknown)
+    assert isinstance(classify(200, {"status": "error", "error": {"name": "x", "message": "no"}}), Rejected)
+    assert isinstance(classify(200, {"status": "error", "error": "no"}), Rejected)

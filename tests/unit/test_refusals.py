@@ -60,14 +60,6 @@ def explain(
             StopReason.CREDITS,
             "monthly limit .* after its reset .1 December, 00:00 UTC",
         ),
-        (
-            limited("week"),
-            50.0,
-            StopReason.CREDITS,
-            "weekly limit .* after its reset .30 November, 00:00 UTC",
-        ),
-        (limited("day"), 50.0, StopReason.QUOTA, "daily limit .* after its reset .29 November, 00:00 UTC"),
-        (limited("day"), None, StopReason.QUOTA, "daily limit"),
         (limited("day"), 0.1, StopReason.CREDITS, "top it up"),
         (UNREACHABLE, StatusError(403, "HTTP 403"), StopReason.CREDITS, "HTTP 403: Forbidden"),
     ],
@@ -104,6 +96,35 @@ def test_one_rows_403_is_not_the_accounts(
     assert explain(key, balance_usd, replace(ROW, price_usd=price_usd)) == Cause(account_works=works)
 
 
+BY_THE_DAY = "daily limit .* after its reset .29 November, 00:00 UTC"
+BY_THE_WEEK = "weekly limit .* after its reset .30 November, 00:00 UTC"
+
+
+@pytest.mark.parametrize(
+    ("retention", "balance_usd", "reason", "phrases"),
+    [
+        ("week", 50.0, StopReason.CREDITS, BY_THE_WEEK),
+        ("day", 50.0, StopReason.QUOTA, BY_THE_DAY),
+        ("day", None, StopReason.QUOTA, BY_THE_DAY),
+    ],
+)
+def test_a_months_usage_proves_no_daily_or_weekly_limit(
+    retention: str, balance_usd: float | None, reason: StopReason, phrases: str
+) -> None:
+    """It may all be of the days before; it explains the refusals of several rows, or one that names it."""
+    unnamed = explain(limited(retention), balance_usd)
+    assert (unnamed.blocked, unnamed.account_works) == (None, None)
+    named = explain(limited(retention), balance_usd, replace(ROW, message="HTTP 403: spending limit")).blocked
+    for found in (unnamed.suspected, named):
+        assert found is not None
+        assert found.reason is reason
+        assert re.search(phrases, found.message)
+
+
+def test_a_key_that_works_may_not_see_the_balance() -> None:
+    assert explain(WORKS, StatusError(403, "HTTP 403")) == Cause()
+
+
 @pytest.mark.parametrize(
     ("balance_usd", "price_usd", "works"),
     [(2.0, 0.4, True), (1.9, 0.4, False), (1.9, None, None), (None, 0.4, None)],
@@ -123,7 +144,7 @@ def test_limit_that_the_vendor_names_explains_it_before_the_credits_do() -> None
 
 
 def test_daily_limit_is_waited_for_until_midnight_utc() -> None:
-    blocked = explain(limited("day"), 50.0).blocked
+    blocked = explain(limited("day"), 50.0).suspected
     assert blocked is not None
     assert blocked.retry_after == str(90 * 60)
 

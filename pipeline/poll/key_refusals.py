@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 MAX_KEY_REFUSALS: Final = 3
 """After so many polls in a row that are answered with 401, the vendor is asked about the key itself."""
 
+PATIENCE_INTERVALS: Final = 18.0
+"""So many poll intervals of nothing but 401 outweigh what `GET /v1/key` says: three minutes at 10 s."""
+
 
 class KeyRefusals:
-    """Stops the run for a key that is refused, unless `GET /v1/key` shows that it works."""
+    """Stops the run for a key that is refused, not for a while in which `GET /v1/key` shows that it works."""
 
     def __init__(self, run: RunContext) -> None:
         self._run = run
         self._in_a_row = 0
+        self._first_at = 0.0
         self._asked_at = -inf
 
     def on_answer(self) -> None:
@@ -31,6 +35,8 @@ class KeyRefusals:
     async def on_refused(self, error: StatusError) -> bool:
         """Count a 401; return True once the key is refused: the run is stopped, and no poll makes sense."""
         run, now = self._run, self._run.deps.clock()
+        if self._in_a_row == 0:
+            self._first_at = now
         self._in_a_row += 1
         if self._in_a_row < MAX_KEY_REFUSALS:
             return False
@@ -39,8 +45,8 @@ class KeyRefusals:
             return run.state.stop_reason is StopReason.KEY
         self._asked_at = now
         key = await run.deps.api.key_info()
-        if not isinstance(key, StatusError) and key_problem(key) is None:
-            self._in_a_row = 0
+        works = not isinstance(key, StatusError) and key_problem(key) is None
+        if works and now - self._first_at < PATIENCE_INTERVALS * run.settings.poll_interval:
             return False
         source = run.deps.api.key.source
         run.stop_submitting(StopReason.KEY, f"the key read from {source} was refused: {error.message}")

@@ -49,9 +49,20 @@ async def test_a_server_that_does_not_know_the_key_for_a_moment_ends_nothing() -
     polls = Polls(WORKS)
     assert await polls.refuse(10 * MAX_KEY_REFUSALS) == [False] * 10 * MAX_KEY_REFUSALS
     assert (polls.state.stop_reason, polls.asked) == (None, 1)
-    polls.now += 10.0
-    assert not any(await polls.refuse(MAX_KEY_REFUSALS))
-    assert polls.asked == 2
+    for _ in range(30):
+        polls.now += 10.0
+        assert not any(await polls.refuse(MAX_KEY_REFUSALS))
+        polls.refusals.on_answer()
+    assert polls.asked == 31
+
+
+async def test_minutes_of_nothing_else_end_the_polling_whatever_is_said_of_the_key() -> None:
+    polls = Polls(WORKS)
+    for _ in range(18):
+        assert not any(await polls.refuse(MAX_KEY_REFUSALS))
+        polls.now += 10.0
+    assert any(await polls.refuse(MAX_KEY_REFUSALS))
+    assert polls.state.stop_reason is StopReason.KEY
 
 
 @pytest.mark.parametrize(

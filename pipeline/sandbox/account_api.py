@@ -6,6 +6,7 @@ charge is a `MODEL_USAGE` with a positive amount, and its `reference_id` is the 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.sandbox import clock
@@ -59,7 +60,7 @@ class AccountApi:
         if fault is not None and fault.name == "account-error":
             return _unavailable(request, fault)
         rule = require_call().key
-        since = rule.limit_start(self._service.clock.now()) - self._service.clock.offset_s
+        month = replace(rule, retention="month").limit_start(self._service.clock.now())
         limit = (
             {"retention": rule.retention, "threshold": rule.limit_usd} if rule.limit_usd is not None else None
         )
@@ -71,7 +72,7 @@ class AccountApi:
             "limit": limit,
             "created_at": KEY_CREATED_AT,
             "updated_at": KEY_CREATED_AT,
-            "monthly_usage": self._service.spent_usd(rule, since),
+            "monthly_usage": self._service.spent_usd(rule, month - self._service.clock.offset_s),
         }
         match self._service.state.key_problems.get(rule.id):
             case "key-disabled":

@@ -52,6 +52,8 @@ class StagedObject:
         self._sha = hashlib.sha256()
         self._staged_bytes = 0
         self._tag = ""
+        self._left_behind = False
+        """Whether something may stand under the staging name that could not be removed yet."""
 
     @property
     def staged_bytes(self) -> int:
@@ -135,23 +137,38 @@ class StagedObject:
         return PublishedFile(target, size_bytes, sha256, stamp, note)
 
     async def _remove_all(self) -> None:
-        await self.discard()
-        await self._store.remove(self._aside_path)  # a killed run may have left one
+        """Tidy up after what is published; that it is stays true if this fails."""
         self._aside = None
+        with suppress(StoreError):
+            await self.discard()
+        with suppress(StoreError):
+            await self._store.remove(self._aside_path)  # a killed run may have left one
+
+    async def remove_leftovers(self) -> None:
+        """Remove what a killed run left under the staging name; if not now, then with what is staged."""
+        self._left_behind = True
+        with suppress(TransientStoreError):
+            await self._store.remove_leftovers(self.staging_path)
+            self._left_behind = False
 
     async def discard(self) -> None:
-        """Abort the upload if it is under way; remove the staged object if it was finished."""
+        """Abort the upload if it is under way; remove the staged object if it was finished.
+
+        What cannot be removed now is written over by the next upload, and removed with that, or at the end.
+        """
         request, writer = self._request, self._writer
         if request is not None:  # an upload that it begins or completes can be removed only after it
             await asyncio.wait({request})
         self._request, self._writer = None, None
         if writer is not None:
             await _abort(writer)
-        if request is not None:
-            with suppress(TransientStoreError):  # the next try writes over it, and tidies up again
-                await self._store.remove_leftovers(self.staging_path)
+        if request is not None or self._left_behind:
+            await self.remove_leftovers()
         elif writer is None and self._staged_bytes:
-            await self._store.remove(self.staging_path)
+            self._left_behind = True
+            with suppress(TransientStoreError):
+                await self._store.remove(self.staging_path)
+                self._left_behind = False
         self._sha, self._staged_bytes, self._tag = hashlib.sha256(), 0, ""
 
     async def close(self) -> None:

@@ -100,7 +100,7 @@ class ObjectStore:
     @asynccontextmanager
     async def stage(self, path: str) -> AsyncIterator[StagedFile]:
         staged = StagedObject(self, path)
-        await self.remove_leftovers(staged.staging_path)
+        await staged.remove_leftovers()
         try:
             yield staged
         finally:

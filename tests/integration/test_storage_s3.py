@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import io
 import threading
+from collections import Counter
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from pipeline.download.guarded_session import open_session
 from pipeline.download.retry_state import DownloadLimits
 from pipeline.download.verify import FileCondition, compare
 from pipeline.errors import StoreError, UsageError
-from pipeline.storage import is_object_url, open_store
+from pipeline.storage import TransientStoreError, is_object_url, open_store
 from tests.integration import faulty_file_hosts as hosts
 from tests.integration.raw_server import LoopbackServer
 from tests.integration.sample_videos import corrupted, make_video, padded
@@ -233,6 +235,100 @@ async def test_an_upload_whose_end_is_refused_is_aborted(
     assert to_refuse == []
     assert bucket.read("night/one/videos/row.mp4") == VIDEO
     assert bucket.uploads() == []
+
+
+class RefusedRequests:
+    """Before moto: some of the requests of one kind are answered with 400, counted from 1.
+
+    `kind` is the method, COPY for a copy inside the bucket; `name` ends the key.
+    """
+
+    def __init__(self, server: ThreadedMotoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert server._server is not None
+        self._application = server._server.app
+        self._refused: dict[tuple[str, str], set[int]] = {}
+        self.counts: Counter[tuple[str, str]] = Counter()
+        monkeypatch.setattr(server._server, "app", self)
+
+    def refuse(self, kind: str, name: str, *numbers: int) -> None:
+        self._refused[kind, name] = set(numbers)
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        kind, key = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        if "HTTP_X_AMZ_COPY_SOURCE" in environ:
+            kind = "COPY"
+        elif environ["QUERY_STRING"] == "delete":  # of a list of keys, in the body
+            body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+            kind, key = "DELETE", body.decode().partition("</Key>")[0]
+            environ["wsgi.input"] = io.BytesIO(body)
+        for (refused, name), numbers in self._refused.items():
+            if refused == kind and key.endswith(name):
+                self.counts[kind, name] += 1
+                if self.counts[kind, name] in numbers:
+                    start_response("400 Bad Request", [])
+                    return [b""]
+        return self._application(environ, start_response)
+
+
+@pytest.fixture
+def refused(server: ThreadedMotoServer, monkeypatch: pytest.MonkeyPatch) -> RefusedRequests:
+    return RefusedRequests(server, monkeypatch)
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["before the upload", "after the copy"])
+async def test_what_cannot_be_tidied_up_costs_no_clip(
+    tmp_path: Path, bucket: Bucket, refused: RefusedRequests, number: int
+) -> None:
+    staging = "night/one/videos/row.veobatch-part"
+    bucket.client.put_object(Bucket="stored", Key=staging, Body=b"of a killed run")
+    refused.refuse("DELETE", staging, number)
+    async with hosts.FileHost(VIDEO) as host, rig(tmp_path) as it:
+        assert isinstance(await it.fetch(host.url), Saved)
+    assert refused.counts["DELETE", staging] > number
+    assert len(host.requests) == 1
+    assert bucket.read("night/one/videos/row.mp4") == VIDEO
+    assert sorted(bucket.objects()) == ["night/one/posters/row.jpg", "night/one/videos/row.mp4"]
+
+
+async def test_a_poster_that_is_refused_costs_the_poster_alone(
+    tmp_path: Path, bucket: Bucket, refused: RefusedRequests
+) -> None:
+    refused.refuse("PUT", "posters/row.jpg", *range(1, 100))
+    async with hosts.FileHost(VIDEO) as host, rig(tmp_path) as it:
+        outcome = await it.fetch(host.url)
+    assert isinstance(outcome, Saved)
+    assert outcome.artifact.poster_path == ""
+    assert "poster could not be saved" in outcome.note
+    assert (len(host.requests), refused.counts["PUT", "posters/row.jpg"]) == (1, 1)
+    assert list(bucket.objects()) == ["night/one/videos/row.mp4"]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_doubtful_copy_that_cannot_be_set_aside_yet_is_set_aside_later(
+    tmp_path: Path, bucket: Bucket, refused: RefusedRequests, times: int
+) -> None:
+    small = make_video(seconds=2)
+    host = hosts.ReturnsOtherFile(small)
+    host.other = corrupted(small)
+    refused.refuse("COPY", ".aside", *range(1, times + 1))
+    async with host, rig(tmp_path) as it:
+        assert isinstance(await it.fetch(host.url), Saved)
+    assert refused.counts["COPY", ".aside"] == times + 1
+    assert bucket.read("night/one/videos/row.mp4") == small
+
+
+async def test_a_copy_that_can_never_be_set_aside_ends_the_tries(
+    tmp_path: Path, bucket: Bucket, refused: RefusedRequests
+) -> None:
+    small = make_video(seconds=2)
+    host = hosts.ReturnsOtherFile(small)
+    host.other = corrupted(small)
+    refused.refuse("COPY", ".aside", *range(1, 100))
+    async with host, rig(tmp_path) as it:
+        with pytest.raises(TransientStoreError):
+            await it.fetch(host.url)
+    assert (len(host.requests), refused.counts["COPY", ".aside"]) == (1, QUICK.max_attempts)
+    assert bucket.objects() == {}
 
 
 async def test_what_a_killed_run_left_goes_when_the_row_is_tried_again(

@@ -161,7 +161,7 @@ class StagedObject:
             await asyncio.wait({request})
         self._request, self._writer = None, None
         if writer is not None:
-            await _abort(writer)
+            await abort_writer(writer)
         if request is not None or self._left_behind:
             await self.remove_leftovers()
         elif writer is None and self._staged_bytes:
@@ -225,7 +225,7 @@ class ObjectReader(io.RawIOBase):
         return len(data)
 
 
-async def _abort(writer: AsyncWritableFile) -> None:
+async def abort_writer(writer: AsyncWritableFile) -> None:
     """Abort a multipart upload: obstore does so when its writer is left with an error."""
     reason = ConnectionAbortedError("the upload was given up")
     with suppress(BaseError, OSError):

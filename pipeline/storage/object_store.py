@@ -30,6 +30,7 @@ from pipeline.net.proxy import is_local_host
 from pipeline.storage.aws import S3Account
 from pipeline.storage.base import FileStamp, StagedFile, TransientStoreError, candidate_names, first_line
 from pipeline.storage.object_staging import StagedObject
+from pipeline.storage.object_upload import put_whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -142,11 +143,12 @@ class ObjectStore:
         await self.call(obstore.copy_async(self.backend, source, target))
 
     async def write_bytes(self, path: str, data: bytes, *, durable: bool = True) -> None:
-        """One PUT: atomic and durable by the store's own promise, so `durable` changes nothing."""
+        """One PUT, whatever its size: atomic and durable by the store's own promise.
+
+        So `durable` changes nothing. S3 takes 5 GiB at once.
+        """
         try:
-            await self.call(
-                obstore.put_async(self.backend, path, data, attributes=content_type_attributes(path))
-            )
+            await self.call(put_whole(self.backend, path, data, content_type_attributes(path)))
         except FileNotFoundError as error:
             raise StoreError(f"{self._url}: there is no such bucket") from error
 

@@ -23,6 +23,8 @@ from pipeline.download.guarded_session import open_session
 from pipeline.download.retry_state import DownloadLimits
 from pipeline.download.verify import FileCondition, compare
 from pipeline.errors import StoreError, UsageError
+from pipeline.images.image_store import ImageStore
+from pipeline.images.prepared import Prepared
 from pipeline.storage import TransientStoreError, is_object_url, open_store
 from tests.integration import faulty_file_hosts as hosts
 from tests.integration.raw_server import LoopbackServer
@@ -30,7 +32,7 @@ from tests.integration.sample_videos import corrupted, make_video, padded
 from tests.integration.test_download_faults import DownloadHarness
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Coroutine, Iterator
     from typing import BinaryIO
 
 QUICK = DownloadLimits(
@@ -420,6 +422,90 @@ async def test_small_files_are_written_with_their_type(bucket: Bucket) -> None:
     assert bucket.client.head_object(Bucket="stored", Key="night/results.csv")["ContentType"].startswith(
         "text/csv"
     )
+
+
+async def cancel_while_held(held: HeldRequest, work: Coroutine[Any, Any, object]) -> None:
+    """Cancel `work` while a request of its is held, and let the request go a little later."""
+    task = asyncio.ensure_future(work)
+    assert await asyncio.to_thread(held.arrived.wait, 600)
+    task.cancel()
+    threading.Timer(0.2, held.let_go.set).start()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_a_large_table_that_is_stopped_leaves_no_upload(
+    bucket: Bucket, server: ThreadedMotoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert server._server is not None
+    held = HeldRequest(server._server.app, "PUT", "", carried_out=False)
+    monkeypatch.setattr(server._server, "app", held)
+    store, table = open_store("s3://stored/night"), bytes(12 * 2**20)
+    await cancel_while_held(held, store.write_bytes("results.csv", table))
+    assert bucket.uploads() == []
+    await store.write_bytes("results.csv", table)
+    assert bucket.read("night/results.csv") == table
+
+
+def film_to_link(folder: Path, size_bytes: int) -> Prepared:
+    path = folder / "film.mp4"
+    path.write_bytes(bytes(size_bytes))
+    return Prepared(path, "f" * 64, size_bytes, "video/mp4", "mp4")
+
+
+FILM_BYTES = 30 * 2**20
+
+
+@pytest.mark.parametrize("carried_out", [False, True])
+@pytest.mark.parametrize(
+    ("method", "query"),
+    [("POST", "uploads"), ("PUT", "partNumber=1"), ("PUT", "partNumber=4"), ("POST", "uploadId")],
+    ids=["begin", "first part", "last part", "complete"],
+)
+async def test_a_picture_whose_upload_is_stopped_leaves_no_upload(
+    tmp_path: Path,
+    bucket: Bucket,
+    server: ThreadedMotoServer,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    query: str,
+    *,
+    carried_out: bool,
+) -> None:
+    assert server._server is not None
+    held = HeldRequest(server._server.app, method, query, carried_out=carried_out)
+    monkeypatch.setattr(server._server, "app", held)
+    store = ImageStore("s3://stored/stills", 3600, public=False)
+    await cancel_while_held(held, store.upload(film_to_link(tmp_path, FILM_BYTES)))
+    assert bucket.uploads() == []
+
+
+async def test_a_picture_that_a_killed_run_began_leaves_no_upload(tmp_path: Path, bucket: Bucket) -> None:
+    film = film_to_link(tmp_path, FILM_BYTES)
+    mine, other = f"stills/{film.sha256}.mp4", "stills/other.mp4"
+    bucket.client.create_multipart_upload(Bucket="stored", Key=mine)
+    bucket.client.create_multipart_upload(Bucket="stored", Key=other)
+    store = ImageStore("s3://stored/stills", 3600, public=False)
+    assert await store.upload(film) == f"{film.sha256}.mp4"
+    assert bucket.uploads() == [other]
+    assert bucket.read(mine) == film.path.read_bytes()
+    assert bucket.client.head_object(Bucket="stored", Key=mine)["ContentType"] == "video/mp4"
+
+
+async def test_a_picture_that_another_run_uploads_at_once_is_there(
+    tmp_path: Path, bucket: Bucket, server: ThreadedMotoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = film_to_link(tmp_path, FILM_BYTES)
+    assert server._server is not None
+    held = HeldRequest(server._server.app, "PUT", "partNumber=4", carried_out=False)
+    monkeypatch.setattr(server._server, "app", held)
+    slower, faster = (ImageStore("s3://stored/stills", 3600, public=False) for _ in range(2))
+    task = asyncio.ensure_future(slower.upload(film))
+    assert await asyncio.to_thread(held.arrived.wait, 600)
+    assert await faster.upload(film) == f"{film.sha256}.mp4"
+    held.let_go.set()
+    assert await task == f"{film.sha256}.mp4"
+    assert bucket.uploads() == []
 
 
 class ConnectionCuttingProxy(LoopbackServer):

@@ -96,10 +96,10 @@ class StagedObject:
             raise TransientStoreError(
                 f"{self._store.location}: {arrived} of {self._staged_bytes} bytes arrived"
             )
-        reader = await self._store.call(anyio.to_thread.run_sync(self._open_reader))
-        return await anyio.to_thread.run_sync(
-            lambda: probe(io.BufferedReader(ObjectReader(reader), READ_BYTES))
-        )
+        try:
+            return await self._store.call(anyio.to_thread.run_sync(self._probe, probe))
+        except FileNotFoundError as error:
+            raise TransientStoreError(f"{self._store.location}: {first_line(error)}") from error
 
     async def set_aside(self) -> None:
         await self._store.copy(self.staging_path, self._aside_path)
@@ -181,8 +181,16 @@ class StagedObject:
         self._sha.update(block)
         return block
 
-    def _open_reader(self) -> ReadableFile:
-        return obstore.open_reader(self._store.backend, self.staging_path, size=self._staged_bytes)
+    def _probe(self, probe: Callable[[Path | BinaryIO], T]) -> T:
+        """Raise what a read met, whatever `probe` made of it: it takes what cannot be read for damage."""
+        file = ObjectReader(
+            obstore.open_reader(self._store.backend, self.staging_path, size=self._staged_bytes)
+        )
+        try:
+            return probe(io.BufferedReader(file, READ_BYTES))
+        finally:
+            if file.error is not None:
+                raise file.error
 
     async def _upload(self, request: Awaitable[T]) -> T:
         """Await a request of the upload, for which "not found" can only mean the bucket.
@@ -199,10 +207,14 @@ class StagedObject:
 
 
 class ObjectReader(io.RawIOBase):
-    """An object as a file that can be read and sought, each read a ranged GET."""
+    """An object as a file that can be read and sought, each read a ranged GET.
+
+    `error` is what the first failing read met. None follows it: obstore's reader panics then.
+    """
 
     def __init__(self, reader: ReadableFile) -> None:
         self._reader = reader
+        self.error: Exception | None = None
 
     def readable(self) -> bool:
         return True
@@ -211,18 +223,25 @@ class ObjectReader(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._raise_error()
         return self._reader.seek(offset, whence)
 
     def tell(self) -> int:
         return self._reader.tell()
 
     def readinto(self, buffer: Any) -> int:
+        self._raise_error()
         try:
             data = self._reader.read(len(buffer))
-        except BaseError as error:
+        except (BaseError, OSError) as error:
+            self.error = error
             raise OSError(first_line(error)) from error
         buffer[: len(data)] = memoryview(data)
         return len(data)
+
+    def _raise_error(self) -> None:
+        if self.error is not None:
+            raise OSError(first_line(self.error)) from self.error
 
 
 async def abort_writer(writer: AsyncWritableFile) -> None:

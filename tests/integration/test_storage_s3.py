@@ -333,6 +333,30 @@ async def test_a_copy_that_can_never_be_set_aside_ends_the_tries(
     assert bucket.objects() == {}
 
 
+@pytest.mark.parametrize("number", [1, 2, 3])
+async def test_a_read_that_fails_says_nothing_of_the_video(
+    tmp_path: Path, bucket: Bucket, refused: RefusedRequests, number: int
+) -> None:
+    refused.refuse("GET", "row.veobatch-part", number)
+    async with hosts.FileHost(VIDEO) as host, rig(tmp_path) as it:
+        outcome = await it.fetch(host.url)
+    assert isinstance(outcome, Saved)
+    assert outcome.artifact.warnings == ()
+    assert refused.counts["GET", "row.veobatch-part"] > number
+    assert (len(host.requests), len(it.refreshed_at)) == (2, 0)
+    assert bucket.read("night/one/videos/row.mp4") == VIDEO
+
+
+async def test_reads_that_always_fail_make_no_video_unplayable(
+    tmp_path: Path, bucket: Bucket, refused: RefusedRequests
+) -> None:
+    refused.refuse("GET", "row.veobatch-part", *range(1, 100))
+    async with hosts.FileHost(VIDEO) as host, rig(tmp_path) as it:
+        with pytest.raises(TransientStoreError):
+            await it.fetch(host.url)
+    assert bucket.objects() == {}
+
+
 async def test_what_a_killed_run_left_goes_when_the_row_is_tried_again(
     tmp_path: Path, bucket: Bucket
 ) -> None:

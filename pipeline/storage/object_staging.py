@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import json
 from contextlib import suppress
+from dataclasses import asdict, astuple, dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
@@ -45,11 +47,12 @@ class StagedObject:
         self._store = store
         self.staging_path = path + PART_SUFFIX
         self._aside_path = f"{path}{PART_SUFFIX}.aside"
-        self._aside: tuple[int, hashlib._Hash, str] | None = None
+        self._aside_note_path = f"{path}{PART_SUFFIX}.whose"
         self._writer: AsyncWritableFile | None = None
         self._request: asyncio.Future[Any] | None = None
         """The upload's last request, while nobody has seen it succeed."""
         self._sha = hashlib.sha256()
+        self._restored_sha256 = ""
         self._staged_bytes = 0
         self._tag = ""
         self._left_behind = False
@@ -83,7 +86,7 @@ class StagedObject:
         self._staged_bytes += len(block)
 
     async def digest(self) -> str:
-        return self._sha.hexdigest()
+        return self._restored_sha256 or self._sha.hexdigest()
 
     async def inspect(self, probe: Callable[[Path | BinaryIO], T]) -> T:
         """Finish the upload under its staging name first: only whole objects can be read."""
@@ -103,20 +106,26 @@ class StagedObject:
 
     async def set_aside(self) -> None:
         await self._store.copy(self.staging_path, self._aside_path)
-        aside = self._staged_bytes, self._sha, self._tag
+        stamp = await self._store.stamp(self._aside_path)
+        if stamp is None or stamp.size_bytes != self._staged_bytes:
+            raise TransientStoreError(f"{self._store.location}: {self._aside_path} was not copied whole")
+        note = AsideNote(stamp.size_bytes, stamp.etag, await self.digest(), self._tag)
+        await self._store.write_bytes(self._aside_note_path, note.to_bytes())
         await self.discard()
-        self._aside = aside
 
     async def restore(self) -> bool:
-        if self._aside is None:
+        note = AsideNote.from_bytes(await self._store.read_bytes(self._aside_note_path) or b"")
+        stamp = await self._store.stamp(self._aside_path) if note else None
+        # A kill between the copy and its note leaves the note of another copy.
+        if note is None or stamp is None or (stamp.size_bytes, stamp.etag) != (note.size_bytes, note.etag):
             return False
         await self.discard()
         await self._store.copy(self._aside_path, self.staging_path)
-        self._staged_bytes, self._sha, self._tag = self._aside
+        self._staged_bytes, self._restored_sha256, self._tag = note.size_bytes, note.sha256, note.tag
         return True
 
     async def publish(self, path: str, *, replaces: bool) -> PublishedFile:
-        store, sha256, size_bytes, note = self._store, self._sha.hexdigest(), self._staged_bytes, ""
+        store, sha256, size_bytes, note = self._store, await self.digest(), self._staged_bytes, ""
         target, existing = await store.target(path, size_bytes, sha256, replaces=replaces)
         if existing is not None:
             await self._remove_all()
@@ -138,11 +147,10 @@ class StagedObject:
 
     async def _remove_all(self) -> None:
         """Tidy up after what is published; that it is stays true if this fails."""
-        self._aside = None
         with suppress(StoreError):
             await self.discard()
-        with suppress(StoreError):
-            await self._store.remove(self._aside_path)  # a killed run may have left one
+        with suppress(StoreError):  # an earlier run may have left them
+            await self._store.remove_all([self._aside_path, self._aside_note_path])
 
     async def remove_leftovers(self) -> None:
         """Remove what a killed run left under the staging name; if not now, then with what is staged."""
@@ -169,7 +177,7 @@ class StagedObject:
             with suppress(TransientStoreError):
                 await self._store.remove(self.staging_path)
                 self._left_behind = False
-        self._sha, self._staged_bytes, self._tag = hashlib.sha256(), 0, ""
+        self._sha, self._restored_sha256, self._staged_bytes, self._tag = hashlib.sha256(), "", 0, ""
 
     async def close(self) -> None:
         """Leave no upload behind: no other process can resume it. A failure here costs tidiness only."""
@@ -204,6 +212,28 @@ class StagedObject:
             raise StoreError(f"{self._store.location}: there is no such bucket") from error
         self._request = None
         return result
+
+
+@dataclass(frozen=True, slots=True)
+class AsideNote:
+    """What is known of a copy that was set aside, for a later round or run: it lies beside the copy."""
+
+    size_bytes: int
+    etag: str
+    sha256: str
+    tag: str
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> AsideNote | None:
+        """Return the note; None for no note of ours."""
+        try:
+            found = cls(**json.loads(data))
+        except (ValueError, TypeError):
+            return None
+        return found if [type(value) for value in astuple(found)] == [int, str, str, str] else None
 
 
 class ObjectReader(io.RawIOBase):

@@ -18,7 +18,7 @@ import pytest
 from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
-from pipeline.download.downloader import Downloader, Saved
+from pipeline.download.downloader import Deferred, Downloader, Saved
 from pipeline.download.guarded_session import open_session
 from pipeline.download.retry_state import DownloadLimits
 from pipeline.download.verify import FileCondition, compare
@@ -429,6 +429,64 @@ async def test_what_was_set_aside_comes_back(bucket: Bucket) -> None:
         await part.publish("a.mp4", replaces=False)
     assert bucket.read("night/a.mp4") == VIDEO
     assert list(bucket.objects()) == ["night/a.mp4"]
+
+
+class DamagedThenGone(hosts.FileHost):
+    """Sends a damaged film once, and then nothing but errors."""
+
+    async def handle(self, ask: hosts.CdnRequest) -> None:
+        if self.take_fault():
+            await self.send_response(ask, 200, {}, corrupted(self.data))
+        else:
+            await self.send_response(ask, 404, {}, b"gone")
+
+
+async def test_a_damaged_copy_is_kept_for_a_later_run(tmp_path: Path, bucket: Bucket) -> None:
+    small = make_video(seconds=2)
+    async with DamagedThenGone(small) as host, rig(tmp_path) as it:
+        for _ in range(2):
+            assert isinstance(await it.fetch(host.url, final=False), Deferred)
+            assert "night/one/videos/row.veobatch-part.aside" in bucket.objects()
+        outcome = await it.fetch(host.url, final=True)
+    assert isinstance(outcome, Saved)
+    assert any("frames" in warning for warning in outcome.artifact.warnings)
+    assert outcome.artifact.sha256 == hashlib.sha256(corrupted(small)).hexdigest()
+    assert bucket.read("night/one/videos/row.mp4") == corrupted(small)
+    assert sorted(bucket.objects()) == ["night/one/posters/row.jpg", "night/one/videos/row.mp4"]
+
+
+async def test_a_damaged_copy_of_another_generation_is_not_kept(tmp_path: Path, bucket: Bucket) -> None:
+    small = make_video(seconds=2)
+    async with DamagedThenGone(small) as host, hosts.FileHost(small) as other, rig(tmp_path) as it:
+        assert isinstance(await it.fetch(host.url, final=False), Deferred)
+        assert "night/one/videos/row.veobatch-part.whose" in bucket.objects()
+        assert isinstance(await it.fetch(host.url, generation="another"), Deferred)
+        assert isinstance(await it.fetch(other.url, generation="another"), Saved)
+    assert bucket.read("night/one/videos/row.mp4") == small
+    assert sorted(bucket.objects()) == ["night/one/posters/row.jpg", "night/one/videos/row.mp4"]
+
+
+@pytest.mark.parametrize("note", [b"", b"[1]", b'{"size_bytes": 1}', b"\xff"])
+async def test_a_copy_aside_that_nobody_noted_is_not_taken_for_the_video(
+    tmp_path: Path, bucket: Bucket, note: bytes
+) -> None:
+    staging = "night/one/videos/row.veobatch-part"
+    bucket.client.put_object(Bucket="stored", Key=f"{staging}.aside", Body=make_video(seconds=2))
+    bucket.client.put_object(Bucket="stored", Key=f"{staging}.whose", Body=note)
+    async with DamagedThenGone(VIDEO, faults=0) as host, rig(tmp_path) as it:
+        assert isinstance(await it.fetch(host.url), Deferred)
+
+
+async def test_a_note_of_another_copy_is_not_this_ones(bucket: Bucket) -> None:
+    """A kill between the copy and its note."""
+    store = open_store("s3://stored/night")
+    async with store.stage("a") as part:
+        await part.restart("first")
+        await part.write([VIDEO])
+        await part.inspect(len_of)
+        await part.set_aside()
+        bucket.client.put_object(Bucket="stored", Key="night/a.veobatch-part.aside", Body=VIDEO[::-1])
+        assert not await part.restore()
 
 
 async def test_a_bucket_that_is_not_there_stops_the_run(tmp_path: Path, bucket: Bucket) -> None:

@@ -370,6 +370,15 @@ async def test_what_a_killed_run_left_goes_when_the_row_is_tried_again(
     assert mine not in bucket.objects()
 
 
+async def test_uploads_below_a_prefix_with_a_space_are_found(tmp_path: Path, bucket: Bucket) -> None:
+    mine = "my films/é/videos/row.veobatch-part"
+    bucket.client.create_multipart_upload(Bucket="stored", Key=mine)
+    async with hosts.FileHost(VIDEO) as host, rig(tmp_path, "s3://stored/my%20films/é") as it:
+        assert isinstance(await it.fetch(host.url), Saved)
+    assert bucket.uploads() == []
+    assert sorted(bucket.objects()) == ["my films/é/posters/row.jpg", "my films/é/videos/row.mp4"]
+
+
 async def test_an_object_that_is_not_ours_is_left_alone(tmp_path: Path, bucket: Bucket) -> None:
     bucket.client.put_object(Bucket="stored", Key="night/one/videos/row.mp4", Body=b"someone else's")
     async with hosts.FileHost(VIDEO) as host, rig(tmp_path) as it:

@@ -147,8 +147,11 @@ class Downloader:
                 if retry.record_full_fetch(digest):
                     return await self._settle(part, clip, error)
                 # If no whole copy ever comes, a damaged one that plays is better than none.
-                await part.set_aside()
-                retry.doubtful = error
+                if isinstance(retry.doubtful, DamagedVideo) and not isinstance(error, DamagedVideo):
+                    await part.discard()
+                else:
+                    await part.set_aside()
+                    retry.doubtful = error
             except TransientStoreError as trouble:  # what is staged is examined again: no other fetch
                 retry.forget_full_fetch(digest, part.staged_bytes)
                 error = trouble

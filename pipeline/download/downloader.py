@@ -19,6 +19,7 @@ from pipeline.download.clips import Clip, clip_urls, staged_validators
 from pipeline.download.redirects import ForbiddenUrl
 from pipeline.download.resumable_get import DownloadError, FileChanged, OpenBody, UrlExpired, open_body
 from pipeline.download.retry_state import DownloadLimits, RetryState
+from pipeline.errors import StoreError
 from pipeline.model import Artifact, ExtraFile, Failure
 from pipeline.storage import TransientStoreError
 
@@ -105,7 +106,8 @@ class Downloader:
 
         `refresh` asks the vendor for fresh URLs (empty: it cannot say now). `final` says that the run will
         not try again: then a damaged copy that plays is kept, where a whole one cannot be had. Raises
-        `StoreError` when the output cannot be written; what has arrived is kept wherever that helps.
+        `StoreError` when the output cannot be written, `TransientStoreError` when it could not be for now;
+        what has arrived is kept wherever that helps.
         """
         urls = clip_urls(record)
         result = await self._download_clip(Clip(record.file_stem, 0, record, final), urls, refresh)
@@ -140,11 +142,19 @@ class Downloader:
     ) -> DownloadResult | float:
         """Decide what an error means: the result, or the seconds to wait before the next try."""
         if isinstance(error, media.UnplayableVideo):
-            if retry.record_full_fetch(await part.digest()):
-                return await self._settle(part, clip, error)
-            retry.doubtful = error
-            # If no whole copy ever comes, a damaged one that plays is better than none.
-            await part.set_aside()
+            digest = await part.digest()
+            try:
+                if retry.record_full_fetch(digest):
+                    return await self._settle(part, clip, error)
+                # If no whole copy ever comes, a damaged one that plays is better than none.
+                if isinstance(retry.doubtful, DamagedVideo) and not isinstance(error, DamagedVideo):
+                    await part.discard()
+                else:
+                    await part.set_aside()
+                    retry.doubtful = error
+            except TransientStoreError as trouble:  # what is staged is examined again: no other fetch
+                retry.forget_full_fetch(digest, part.staged_bytes)
+                error = trouble
         # Neither another version's bytes nor what the store has lost can be gone on with.
         elif isinstance(error, FileChanged | TransientStoreError):
             await part.discard()
@@ -232,14 +242,25 @@ class Downloader:
         ours = known is not None and known.path.endswith(f".{found.extension}")
         # Only what an earlier run wrote may be replaced; a file of the user's keeps its name.
         published = await part.publish(known.path if known and ours else path, replaces=ours)
-        return Saved(await self._artifact(published, clip, found), published.note)
+        poster_path, note = await self._write_poster(clip, found.poster)
+        artifact = self._artifact(published, clip, found, poster_path)
+        return Saved(artifact, "; ".join(filter(None, (published.note, note))))
 
-    async def _artifact(self, published: PublishedFile, clip: Clip, found: media.Examination) -> Artifact:
-        known, poster_path = clip.known, ""
-        if found.poster and clip.number == 0:
-            poster_path = f"posters/{clip.stem}.jpg"
-            ours = known is not None and known.poster_path == poster_path
-            poster_path = await self.store.write_new(poster_path, found.poster, replaces=ours)
+    async def _write_poster(self, clip: Clip, poster: bytes) -> tuple[str, str]:
+        """Return the poster's path, or "" and why it has none: the clip is published and stays so."""
+        if not poster or clip.number:
+            return "", ""
+        path = f"posters/{clip.stem}.jpg"
+        ours = clip.known is not None and clip.known.poster_path == path
+        try:
+            return await self.store.write_new(path, poster, replaces=ours), ""
+        except StoreError as error:
+            return "", f"its poster could not be saved: {error}"
+
+    @staticmethod
+    def _artifact(
+        published: PublishedFile, clip: Clip, found: media.Examination, poster_path: str
+    ) -> Artifact:
         facts = found.media
         if facts is not None:
             facts = media.with_mismatch_warnings(facts, json.loads(clip.record.body))

@@ -12,13 +12,14 @@ from pipeline import backoff
 from pipeline.circuit_breaker import CircuitBreaker
 from pipeline.client import GenerationStatus, Phase
 from pipeline.download.clips import clip_urls
-from pipeline.download.downloader import Deferred, InvalidVideo, Saved
+from pipeline.download.downloader import Deferred, DownloadResult, InvalidVideo, Saved
 from pipeline.download.verify import check_saved, describe_findings, transitions_for, unreadable_rows
 from pipeline.errors import Conflict, StopReason, StoreError
 from pipeline.events import Level, Topic
 from pipeline.media import preload_decoders
 from pipeline.model import State
 from pipeline.net.retry_after import parse_retry_after
+from pipeline.storage import TransientStoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,7 +44,7 @@ class DownloaderPool:
         self._rounds: dict[str, int] = {}
         self._policy = backoff.policy_for_interval(run.settings.poll_interval * 5)
         self._store_failed = False
-        self._breaker = CircuitBreaker()
+        self._breaker, self._store_breaker = CircuitBreaker(), CircuitBreaker()
         self.spawn: Callable[..., object]
 
     def push(self, record: Record) -> None:
@@ -73,12 +74,28 @@ class DownloaderPool:
         """Check what earlier runs saved, while the run goes on. See `verify`."""
         run = self._run
         try:
-            await run.guard_each(keys, self._breaker, self._check_saved)
+            await self._check_in_rounds(keys)
         except StoreError as error:
             self._on_store_error(run.state.records[keys[0]], error)
         finally:
             run.state.checking_artifacts -= 1
             run.notify()
+
+    async def _check_in_rounds(self, keys: Sequence[str]) -> None:
+        """Check saved files, again after a pause if the store does not answer; then they stay as they are."""
+        run = self._run
+        for attempt in range(1, MAX_ROUNDS + 1):
+            try:
+                await run.guard_each(keys, self._breaker, self._check_saved)
+            except TransientStoreError as error:
+                if attempt < MAX_ROUNDS and run.state.stop_reason is None:
+                    await anyio.sleep(backoff.backoff_s(self._policy, attempt))
+                    continue
+                reason = f"the saved video could not be checked: {error}"
+                run.state.unfinished |= dict.fromkeys(keys, reason)
+                message = f"{len(keys)} saved video(s) could not be checked: {error}"
+                run.report_event(Topic.NOTE, message, Level.WARNING)
+            return
 
     async def _check_saved(self, keys: Sequence[str]) -> None:
         run = self._run
@@ -126,13 +143,20 @@ class DownloaderPool:
             final = self._rounds.get(record.key, 0) + 1 >= MAX_ROUNDS
             refresh = partial(self._fresh_urls, record.key)
             result = await run.deps.downloader.download(record, refresh, final=final)
+        except TransientStoreError as error:
+            await self._on_transient_store_error(run.state.records[record.key], error)
+            return
         except StoreError as error:
             self._on_store_error(record, error)
             return
-        record = run.state.records[record.key]
+        await self._apply_result(run.state.records[record.key], result)
+
+    async def _apply_result(self, record: Record, result: DownloadResult) -> None:
+        run = self._run
         run.state.unfinished.pop(record.key, None)
         match result:
             case Saved(artifact=artifact, note=note):
+                self._store_breaker.on_success()
                 if note:
                     run.report_event(Topic.NOTE, f"{record.id}: {note}", Level.WARNING, record)
                 now = run.deps.wall()
@@ -162,20 +186,26 @@ class DownloaderPool:
         self._run.state.unfinished[record.key] = str(error)
         self._run.stop_submitting(StopReason.DISK, str(error))
 
-    async def _retry_later(self, record: Record, reason: str, max_rounds: int) -> None:
-        """Try the row again after a pause, a few times; then leave it to the next run."""
+    async def _on_transient_store_error(self, record: Record, error: TransientStoreError) -> None:
+        """Try the row again later. When one row after the other has no round left, the trouble lasts."""
+        again = await self._retry_later(record, str(error), MAX_ROUNDS)
+        if not again and self._store_breaker.on_crash(record.key):
+            self._on_store_error(record, error)
+
+    async def _retry_later(self, record: Record, reason: str, max_rounds: int) -> bool:
+        """Try the row again after a pause, a few times; then leave it to the next run, and return False."""
         run = self._run
         attempts = self._rounds[record.key] = self._rounds.get(record.key, 0) + 1
         run.state.unfinished[record.key] = reason
         last = attempts >= max_rounds or run.state.stop_reason is StopReason.DISK
         if last and record.artifact is not None:
             await self._keep_earlier(record, reason)
-            return
+            return False
         if last:
             run.report_event(
                 Topic.NOTE, f"{record.id}: {reason}; the next run fetches it", Level.WARNING, record
             )
-            return
+            return False
         delay_s = backoff.backoff_s(self._policy, attempts)
         run.report_event(
             Topic.DOWNLOAD_RETRIED, f"{record.id}: {reason}; again in {delay_s:.0f} s", Level.INFO, record
@@ -183,6 +213,7 @@ class DownloaderPool:
         run.state.downloading += 1
         # Counted while it pauses: else a run with nothing else left would end without it.
         self.spawn(self._push_after, record, delay_s)
+        return True
 
     async def _push_after(self, record: Record, wait_s: float) -> None:
         await anyio.sleep(wait_s)

@@ -77,6 +77,11 @@ class RetryState:
             or self.fetch_counts.total() >= self.limits.max_full_fetches
         )
 
+    def forget_full_fetch(self, digest: str, staged_bytes: int) -> None:
+        """Take a full fetch back: its bytes are still staged, and will be judged again."""
+        self.fetch_counts[digest] -= 1
+        self.furthest_bytes = staged_bytes
+
     def next_delay_s(self, staged_bytes: int, now: float) -> float | None:
         """Seconds until the next try, with jitter; None when enough was tried for this run."""
         if staged_bytes > self.furthest_bytes:

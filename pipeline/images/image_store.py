@@ -16,6 +16,7 @@ from obstore.store import AzureStore, GCSStore, S3Store
 from pipeline.errors import UsageError
 from pipeline.images.prepared import PictureError, PictureFault
 from pipeline.storage.object_store import open_backend
+from pipeline.storage.object_upload import put_file
 
 if TYPE_CHECKING:
     from pipeline.images.prepared import Prepared
@@ -26,7 +27,7 @@ class ImageStore:
 
     def __init__(self, url: str, link_life_s: float, *, public: bool) -> None:
         """Raises `UsageError` for a URL that no store serves, or a store that signs no links."""
-        self._backend = open_backend(url, "--image-store")[0]
+        self._backend, self._account = open_backend(url, "--image-store")
         self._life = timedelta(seconds=link_life_s)
         self._public = public
         try:
@@ -58,11 +59,19 @@ class ImageStore:
         name = f"{picture.sha256}.{picture.extension}"
         try:
             if await self._size(name) != picture.size_bytes:
-                attributes = {"Content-Type": picture.content_type}
-                await obstore.put_async(self._backend, name, picture.path, attributes=attributes)
+                await self._put(name, picture)
         except (BaseError, OSError) as error:
             raise _store_error("takes no picture", error) from None
         return name
+
+    async def _put(self, name: str, picture: Prepared) -> None:
+        attributes = {"Content-Type": picture.content_type}
+        size_bytes = picture.size_bytes
+        try:
+            await put_file(self._backend, self._account, name, picture.path, size_bytes, attributes)
+        except (BaseError, OSError):
+            if await self._size(name) != size_bytes:  # else another run was faster, and ended this upload
+                raise
 
     async def _size(self, name: str) -> int | None:
         try:

@@ -7,6 +7,7 @@ more than fetching them did.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -71,7 +72,8 @@ def probe_video(source: Path | BinaryIO) -> ProbeResult:
     """Probe a file or a seekable file object in one pass. Blocks.
 
     A path is read to its end; of a file object (each read of which may be a request) a large file is only
-    sampled. Raises `UndecodableVideo` for a stream without a decoder, `UnplayableVideo` for no video.
+    sampled. Raises `UndecodableVideo` for a stream without a decoder, `UnplayableVideo` for no video, and
+    OSError when this process or machine has too many files open.
     """
     import av
 
@@ -83,6 +85,8 @@ def probe_video(source: Path | BinaryIO) -> ProbeResult:
         with av.open(name, "r", options=dict(FAST_OPEN_OPTIONS), metadata_errors="replace") as container:
             return _VideoProbe(container, check_all_packets=isinstance(source, Path)).run()
     except (av.FFmpegError, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            raise  # libav reports EIO and ENOMEM for damaged files, too
         raise UnplayableVideo(f"no player can read it: {error}") from error
 
 

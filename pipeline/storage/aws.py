@@ -1,7 +1,7 @@
 """S3 as AWS's own tools open it: keys, region and endpoint by botocore's chain, and forgotten uploads.
 
 obstore reads variables only, and cannot list the uploads of another process. An instance's role is left to
-it: to look for one takes seconds on a machine that is none of Amazon's.
+it, but for those: to look for one takes seconds on a machine that is none of Amazon's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import anyio.to_thread
 from botocore.config import Config
@@ -37,7 +37,9 @@ class S3Account:
     def __init__(self, url: str) -> None:
         """Raises `UsageError` for a profile that does not exist, or whose keys cannot be had."""
         parts = urlsplit(url)
-        self._bucket, self._prefix = parts.netloc, parts.path.strip("/")
+        # As obstore reads it: `%20` stands for a space in the objects' names.
+        self._bucket, self._prefix = parts.netloc, unquote(parts.path).strip("/")
+        self._signs = not os.environ.get("AWS_SKIP_SIGNATURE")
         self._session: Any = Session()
         self._client: Any = None
         self._lock = threading.Lock()
@@ -45,9 +47,7 @@ class S3Account:
             self._session.get_component("credential_provider").remove("iam-role")
             self.endpoint = self._configured_endpoint()
             self._region: str = self._session.get_config_variable("region") or "us-east-1"
-            self._keys: Any = (
-                None if os.environ.get("AWS_SKIP_SIGNATURE") else self._session.get_credentials()
-            )
+            self._keys: Any = self._session.get_credentials() if self._signs else None
             if self._keys is not None:
                 self._keys.get_frozen_credentials()
         except ProfileNotFound as error:
@@ -84,7 +84,7 @@ class S3Account:
 
         A killed process leaves such uploads invisible, and billed until they are aborted.
         """
-        if self._keys is not None:
+        if self._signs:
             key = f"{self._prefix}/{path}" if self._prefix else path
             await anyio.to_thread.run_sync(self._abort_uploads, key)
 
@@ -96,14 +96,18 @@ class S3Account:
                     client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload["UploadId"])
 
     def _open_client(self) -> Any:
-        """Return the one client: it takes 50 ms to make, and its maker is not for several threads."""
+        """Return the one client: it takes 50 ms to make, and its maker is not for several threads.
+
+        Where no keys were found an instance's role is looked for now: nothing else can open the bucket then.
+        """
         with self._lock:
             if self._client is None:
                 options: dict[str, Any] = {"connect_timeout": 10, "read_timeout": 30}
                 if is_local_host(urlsplit(self.endpoint).hostname or ""):
                     options["proxies"] = {}
                 config = Config(s3={"addressing_style": "path"}, **options)
-                self._client = self._session.create_client(
+                session = Session() if self._keys is None else self._session
+                self._client = session.create_client(
                     "s3", region_name=self._region, endpoint_url=self.endpoint or None, config=config
                 )
             return self._client

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import json
 from contextlib import suppress
+from dataclasses import asdict, astuple, dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
@@ -45,13 +47,16 @@ class StagedObject:
         self._store = store
         self.staging_path = path + PART_SUFFIX
         self._aside_path = f"{path}{PART_SUFFIX}.aside"
-        self._aside: tuple[int, hashlib._Hash, str] | None = None
+        self._aside_note_path = f"{path}{PART_SUFFIX}.whose"
         self._writer: AsyncWritableFile | None = None
         self._request: asyncio.Future[Any] | None = None
         """The upload's last request, while nobody has seen it succeed."""
         self._sha = hashlib.sha256()
+        self._restored_sha256 = ""
         self._staged_bytes = 0
         self._tag = ""
+        self._left_behind = False
+        """Whether something may stand under the staging name that could not be removed yet."""
 
     @property
     def staged_bytes(self) -> int:
@@ -81,7 +86,7 @@ class StagedObject:
         self._staged_bytes += len(block)
 
     async def digest(self) -> str:
-        return self._sha.hexdigest()
+        return self._restored_sha256 or self._sha.hexdigest()
 
     async def inspect(self, probe: Callable[[Path | BinaryIO], T]) -> T:
         """Finish the upload under its staging name first: only whole objects can be read."""
@@ -94,27 +99,33 @@ class StagedObject:
             raise TransientStoreError(
                 f"{self._store.location}: {arrived} of {self._staged_bytes} bytes arrived"
             )
-        reader = await self._store.call(anyio.to_thread.run_sync(self._open_reader))
-        return await anyio.to_thread.run_sync(
-            lambda: probe(io.BufferedReader(ObjectReader(reader), READ_BYTES))
-        )
+        try:
+            return await self._store.call(anyio.to_thread.run_sync(self._probe, probe))
+        except FileNotFoundError as error:
+            raise TransientStoreError(f"{self._store.location}: {first_line(error)}") from error
 
     async def set_aside(self) -> None:
         await self._store.copy(self.staging_path, self._aside_path)
-        aside = self._staged_bytes, self._sha, self._tag
+        stamp = await self._store.stamp(self._aside_path)
+        if stamp is None or stamp.size_bytes != self._staged_bytes:
+            raise TransientStoreError(f"{self._store.location}: {self._aside_path} was not copied whole")
+        note = AsideNote(stamp.size_bytes, stamp.etag, await self.digest(), self._tag)
+        await self._store.write_bytes(self._aside_note_path, note.to_bytes())
         await self.discard()
-        self._aside = aside
 
     async def restore(self) -> bool:
-        if self._aside is None:
+        note = AsideNote.from_bytes(await self._store.read_bytes(self._aside_note_path) or b"")
+        stamp = await self._store.stamp(self._aside_path) if note else None
+        # A kill between the copy and its note leaves the note of another copy.
+        if note is None or stamp is None or (stamp.size_bytes, stamp.etag) != (note.size_bytes, note.etag):
             return False
         await self.discard()
         await self._store.copy(self._aside_path, self.staging_path)
-        self._staged_bytes, self._sha, self._tag = self._aside
+        self._staged_bytes, self._restored_sha256, self._tag = note.size_bytes, note.sha256, note.tag
         return True
 
     async def publish(self, path: str, *, replaces: bool) -> PublishedFile:
-        store, sha256, size_bytes, note = self._store, self._sha.hexdigest(), self._staged_bytes, ""
+        store, sha256, size_bytes, note = self._store, await self.digest(), self._staged_bytes, ""
         target, existing = await store.target(path, size_bytes, sha256, replaces=replaces)
         if existing is not None:
             await self._remove_all()
@@ -135,24 +146,38 @@ class StagedObject:
         return PublishedFile(target, size_bytes, sha256, stamp, note)
 
     async def _remove_all(self) -> None:
-        await self.discard()
-        await self._store.remove(self._aside_path)  # a killed run may have left one
-        self._aside = None
+        """Tidy up after what is published; that it is stays true if this fails."""
+        with suppress(StoreError):
+            await self.discard()
+        with suppress(StoreError):  # an earlier run may have left them
+            await self._store.remove_all([self._aside_path, self._aside_note_path])
+
+    async def remove_leftovers(self) -> None:
+        """Remove what a killed run left under the staging name; if not now, then with what is staged."""
+        self._left_behind = True
+        with suppress(TransientStoreError):
+            await self._store.remove_leftovers(self.staging_path)
+            self._left_behind = False
 
     async def discard(self) -> None:
-        """Abort the upload if it is under way; remove the staged object if it was finished."""
+        """Abort the upload if it is under way; remove the staged object if it was finished.
+
+        What cannot be removed now is written over by the next upload, and removed with that, or at the end.
+        """
         request, writer = self._request, self._writer
         if request is not None:  # an upload that it begins or completes can be removed only after it
             await asyncio.wait({request})
         self._request, self._writer = None, None
         if writer is not None:
-            await _abort(writer)
-        if request is not None:
-            with suppress(TransientStoreError):  # the next try writes over it, and tidies up again
-                await self._store.remove_leftovers(self.staging_path)
+            await abort_writer(writer)
+        if request is not None or self._left_behind:
+            await self.remove_leftovers()
         elif writer is None and self._staged_bytes:
-            await self._store.remove(self.staging_path)
-        self._sha, self._staged_bytes, self._tag = hashlib.sha256(), 0, ""
+            self._left_behind = True
+            with suppress(TransientStoreError):
+                await self._store.remove(self.staging_path)
+                self._left_behind = False
+        self._sha, self._restored_sha256, self._staged_bytes, self._tag = hashlib.sha256(), "", 0, ""
 
     async def close(self) -> None:
         """Leave no upload behind: no other process can resume it. A failure here costs tidiness only."""
@@ -164,8 +189,16 @@ class StagedObject:
         self._sha.update(block)
         return block
 
-    def _open_reader(self) -> ReadableFile:
-        return obstore.open_reader(self._store.backend, self.staging_path, size=self._staged_bytes)
+    def _probe(self, probe: Callable[[Path | BinaryIO], T]) -> T:
+        """Raise what a read met, whatever `probe` made of it: it takes what cannot be read for damage."""
+        file = ObjectReader(
+            obstore.open_reader(self._store.backend, self.staging_path, size=self._staged_bytes)
+        )
+        try:
+            return probe(io.BufferedReader(file, READ_BYTES))
+        finally:
+            if file.error is not None:
+                raise file.error
 
     async def _upload(self, request: Awaitable[T]) -> T:
         """Await a request of the upload, for which "not found" can only mean the bucket.
@@ -181,11 +214,37 @@ class StagedObject:
         return result
 
 
+@dataclass(frozen=True, slots=True)
+class AsideNote:
+    """What is known of a copy that was set aside, for a later round or run: it lies beside the copy."""
+
+    size_bytes: int
+    etag: str
+    sha256: str
+    tag: str
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> AsideNote | None:
+        """Return the note; None for no note of ours."""
+        try:
+            found = cls(**json.loads(data))
+        except (ValueError, TypeError):
+            return None
+        return found if [type(value) for value in astuple(found)] == [int, str, str, str] else None
+
+
 class ObjectReader(io.RawIOBase):
-    """An object as a file that can be read and sought, each read a ranged GET."""
+    """An object as a file that can be read and sought, each read a ranged GET.
+
+    `error` is what the first failing read met. None follows it: obstore's reader panics then.
+    """
 
     def __init__(self, reader: ReadableFile) -> None:
         self._reader = reader
+        self.error: Exception | None = None
 
     def readable(self) -> bool:
         return True
@@ -194,21 +253,28 @@ class ObjectReader(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._raise_error()
         return self._reader.seek(offset, whence)
 
     def tell(self) -> int:
         return self._reader.tell()
 
     def readinto(self, buffer: Any) -> int:
+        self._raise_error()
         try:
             data = self._reader.read(len(buffer))
-        except BaseError as error:
+        except (BaseError, OSError) as error:
+            self.error = error
             raise OSError(first_line(error)) from error
         buffer[: len(data)] = memoryview(data)
         return len(data)
 
+    def _raise_error(self) -> None:
+        if self.error is not None:
+            raise OSError(first_line(self.error)) from self.error
 
-async def _abort(writer: AsyncWritableFile) -> None:
+
+async def abort_writer(writer: AsyncWritableFile) -> None:
     """Abort a multipart upload: obstore does so when its writer is left with an error."""
     reason = ConnectionAbortedError("the upload was given up")
     with suppress(BaseError, OSError):

@@ -30,6 +30,7 @@ from pipeline.net.proxy import is_local_host
 from pipeline.storage.aws import S3Account
 from pipeline.storage.base import FileStamp, StagedFile, TransientStoreError, candidate_names, first_line
 from pipeline.storage.object_staging import StagedObject
+from pipeline.storage.object_upload import put_whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -100,7 +101,7 @@ class ObjectStore:
     @asynccontextmanager
     async def stage(self, path: str) -> AsyncIterator[StagedFile]:
         staged = StagedObject(self, path)
-        await self.remove_leftovers(staged.staging_path)
+        await staged.remove_leftovers()
         try:
             yield staged
         finally:
@@ -123,6 +124,14 @@ class ObjectStore:
         except FileNotFoundError:
             return
 
+    async def remove_all(self, paths: list[str]) -> None:
+        """Delete those objects that are there: by one request on S3, which alone takes names of none."""
+        if self._account is not None:
+            await self.call(obstore.delete_async(self.backend, paths))
+            return
+        for path in paths:
+            await self.remove(path)
+
     async def stamp(self, path: str) -> FileStamp | None:
         """An object's size and ETag, None when there is none."""
         try:
@@ -139,14 +148,18 @@ class ObjectStore:
 
     async def copy(self, source: str, target: str) -> None:
         """Copy inside the bucket; the bytes do not pass through this machine."""
-        await self.call(obstore.copy_async(self.backend, source, target))
+        try:
+            await self.call(obstore.copy_async(self.backend, source, target))
+        except FileNotFoundError as error:
+            raise TransientStoreError(f"{self._url}: {source} is gone") from error
 
     async def write_bytes(self, path: str, data: bytes, *, durable: bool = True) -> None:
-        """One PUT: atomic and durable by the store's own promise, so `durable` changes nothing."""
+        """One PUT, whatever its size: atomic and durable by the store's own promise.
+
+        So `durable` changes nothing. S3 takes 5 GiB at once.
+        """
         try:
-            await self.call(
-                obstore.put_async(self.backend, path, data, attributes=content_type_attributes(path))
-            )
+            await self.call(put_whole(self.backend, path, data, content_type_attributes(path)))
         except FileNotFoundError as error:
             raise StoreError(f"{self._url}: there is no such bucket") from error
 

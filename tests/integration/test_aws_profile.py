@@ -7,6 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.storage import open_store
@@ -151,6 +153,44 @@ async def test_a_bucket_is_asked_with_the_keys_of_the_profile(monkeypatch: pytes
         assert "/us-west-2/s3/aws4_request" in request.headers["authorization"]
         assert request.headers["x-amz-security-token"] == "work-token"
     assert tunnel.requests == []
+
+
+ROLE = {
+    "Code": "Success",
+    "AccessKeyId": "AKIROLE",
+    "SecretAccessKey": "role-secret",
+    "Token": "role-token",
+    "Expiration": "2099-01-01T00:00:00Z",
+}
+
+
+async def test_uploads_are_looked_for_with_an_instances_role(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only then: to open the bucket nothing asks for a role, which takes seconds elsewhere."""
+
+    async def respond(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        name = request.path.rpartition("/")[2]
+        return web.json_response(ROLE) if name == "films-writer" else web.Response(text="films-writer")
+
+    asked: list[str] = []
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", respond)
+    (home / ".aws" / "credentials").unlink()
+    async with RawServer(respond_with(404, b"")) as wire, TestServer(app) as machine:
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", str(machine.make_url("/")))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", wire.url)
+        account = S3Account(URL)
+        assert "credential_provider" not in account.store_options()
+        assert asked == []
+        for _ in range(2):
+            await account.abort_uploads("videos/row.part")
+        assert asked.count("/latest/meta-data/iam/security-credentials/films-writer") == 1
+    assert len(wire.requests) == 2
+    for request in wire.requests:
+        assert request.target.startswith("/films?uploads")
+        assert "Credential=AKIROLE/" in request.headers["authorization"]
 
 
 async def test_a_bucket_elsewhere_is_asked_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -334,6 +334,22 @@ async def test_a_damaged_copy_is_kept_when_no_better_one_can_be_had(tmp_path: Pa
     assert it.files() == ["posters/row.jpg", "videos/row.mp4"]
 
 
+async def test_a_damaged_copy_is_kept_when_worse_comes_after_it(tmp_path: Path) -> None:
+    class DamagedThenWorse(DamagedThenGone):
+        async def handle(self, ask: hosts.CdnRequest) -> None:
+            if len(self.requests) == 2:
+                await self.send_response(ask, 200, {}, VIDEO[:24] + bytes(50_000))
+            else:
+                await super().handle(ask)
+
+    async with DamagedThenWorse(VIDEO) as host, download_harness(tmp_path) as it:
+        outcome = await it.fetch(host.url)
+    assert len(host.requests) > 2
+    assert isinstance(outcome, Saved)
+    assert it.video() == corrupted(VIDEO)
+    assert it.files() == ["posters/row.jpg", "videos/row.mp4"]
+
+
 NO_VIDEOS = {
     "text": b"this is no video at all, but it is long enough to be one" * 20,
     "zeros": bytes(50_000),

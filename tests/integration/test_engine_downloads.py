@@ -13,7 +13,7 @@ from pipeline.download.downloader import Downloader
 from pipeline.errors import Conflict, StopReason, StoreError
 from pipeline.model import Record, State
 from pipeline.sandbox import Fault
-from pipeline.storage import LocalStore
+from pipeline.storage import LocalStore, TransientStoreError
 from tests.integration.engine_harness import (
     FAST_DOWNLOAD_LIMITS,
     EngineHarness,
@@ -193,6 +193,79 @@ async def test_full_output_stops_submitting_and_keeps_what_is_paid(
         again = await house.run(concurrency=6)
         assert count_states(again) == {State.DONE: 12}
         assert house.sandbox_state.create_requests == 12
+
+
+async def test_a_store_that_is_away_for_a_moment_costs_later_rounds_and_no_row(tmp_path: Path) -> None:
+    class Away(Downloader):
+        fails = 8
+
+        async def download(self, *args: Any, **options: Any) -> Any:
+            if Away.fails:
+                Away.fails -= 1
+                raise TransientStoreError("the bucket answers 503")
+            return await super().download(*args, **options)
+
+    async with EngineHarness(tmp_path) as house:
+        house.downloader_type = Away
+        outcome = await house.run(6, poll_interval=0.02)
+        assert count_states(outcome) == {State.DONE: 6}
+        assert (outcome.stop_reason, outcome.unfinished, Away.fails) == (None, {}, 0)
+
+
+async def test_a_store_that_stays_away_stops_submitting(tmp_path: Path) -> None:
+    class Away(Downloader):
+        async def download(self, *args: Any, **options: Any) -> Any:
+            raise TransientStoreError("the bucket answers 503")
+
+    async with EngineHarness(tmp_path) as house:
+        house.downloader_type = Away
+        outcome = await house.run(200, poll_interval=0.02, concurrency=2)
+        assert (outcome.stop_reason, outcome.message) == (StopReason.DISK, "the bucket answers 503")
+        paid = house.sandbox_state.create_requests
+        assert count_states(outcome) == {State.READY: paid, State.PENDING: 200 - paid}
+        house.downloader_type = Downloader
+        again = await house.run(concurrency=6)
+        assert count_states(again) == {State.DONE: 200}
+        assert house.sandbox_state.create_requests == 200
+
+
+async def test_one_row_that_the_store_never_takes_costs_that_row(tmp_path: Path) -> None:
+    class Refusing(Downloader):
+        async def download(self, record: Record, *args: Any, **options: Any) -> Any:
+            if record.id == "row-1":
+                raise TransientStoreError("the bucket answers 400")
+            return await super().download(record, *args, **options)
+
+    async with EngineHarness(tmp_path) as house:
+        house.downloader_type = Refusing
+        outcome = await house.run(6, poll_interval=0.02)
+        assert count_states(outcome) == {State.DONE: 5, State.READY: 1}
+        assert outcome.stop_reason is StopReason.UNFINISHED
+        assert list(outcome.unfinished.values()) == ["the bucket answers 400"]
+
+
+@pytest.mark.parametrize("times", [1, 100])
+async def test_a_listing_that_fails_for_a_moment_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    stamps, failures = LocalStore.stamps, [TransientStoreError("the bucket answers 503")] * times
+
+    async def failing(store: LocalStore, paths: Sequence[str]) -> dict[str, FileStamp]:
+        if failures:
+            raise failures.pop()
+        return await stamps(store, paths)
+
+    async with EngineHarness(
+        tmp_path, fast_sandbox_options(), Fault("slow", match="number 1.", value=8.0)
+    ) as house:
+        early = await house.run(2, timeout=0.4)
+        assert count_states(early) == {State.DONE: 1, State.GENERATING: 1}
+        monkeypatch.setattr(LocalStore, "stamps", failing)
+        outcome = await house.run(poll_interval=0.02)
+        assert count_states(outcome) == {State.DONE: 2}
+        assert outcome.stop_reason is (None if times == 1 else StopReason.UNFINISHED)
+        assert all("could not be checked" in reason for reason in outcome.unfinished.values())
+        assert len(outcome.unfinished) == (times > 1)
 
 
 async def test_unreadable_output_ends_run_with_message(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import io
 import threading
+from collections import Counter
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,19 +18,21 @@ import pytest
 from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
-from pipeline.download.downloader import Downloader, Saved
+from pipeline.download.downloader import Deferred, Downloader, Saved
 from pipeline.download.guarded_session import open_session
 from pipeline.download.retry_state import DownloadLimits
 from pipeline.download.verify import FileCondition, compare
 from pipeline.errors import StoreError, UsageError
-from pipeline.storage import is_object_url, open_store
+from pipeline.images.image_store import ImageStore
+from pipeline.images.prepared import Prepared
+from pipeline.storage import TransientStoreError, is_object_url, open_store
 from tests.integration import faulty_file_hosts as hosts
 from tests.integration.raw_server import LoopbackServer
 from tests.integration.sample_videos import corrupted, make_video, padded
 from tests.integration.test_download_faults import DownloadHarness
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Coroutine, Iterator
     from typing import BinaryIO
 
 QUICK = DownloadLimits(
@@ -235,6 +239,124 @@ async def test_an_upload_whose_end_is_refused_is_aborted(
     assert bucket.uploads() == []
 
 
+class RefusedRequests:
+    """Before moto: some of the requests of one kind are answered with 400, counted from 1.
+
+    `kind` is the method, COPY for a copy inside the bucket; `name` ends the key.
+    """
+
+    def __init__(self, server: ThreadedMotoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert server._server is not None
+        self._application = server._server.app
+        self._refused: dict[tuple[str, str], set[int]] = {}
+        self.counts: Counter[tuple[str, str]] = Counter()
+        monkeypatch.setattr(server._server, "app", self)
+
+    def refuse(self, kind: str, name: str, *numbers: int) -> None:
+        self._refused[kind, name] = set(numbers)
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        kind, key = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        if "HTTP_X_AMZ_COPY_SOURCE" in environ:
+            kind = "COPY"
+        elif environ["QUERY_STRING"] == "delete":  # of a list of keys, in the body
+            body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+            kind, key = "DELETE", body.decode().partition("</Key>")[0]
+            environ["wsgi.input"] = io.BytesIO(body)
+        for (refused, name), numbers in self._refused.items():
+            if refused == kind and key.endswith(name):
+                self.counts[kind, name] += 1
+                if self.counts[kind, name] in numbers:
+                    start_response("400 Bad Request", [])
+                    return [b""]
+        return self._application(environ, start_response)
+
+
+@pytest.fixture
+def refused(server: ThreadedMotoServer, monkeypatch: pytest.MonkeyPatch) -> RefusedRequests:
+    return RefusedRequests(server, monkeypatch)
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["before the upload", "after the copy"])
+async def test_what_cannot_be_tidied_up_costs_no_clip(
+    tmp_path: Path, bucket: Bucket, refused: RefusedRequests, number: int
+) -> None:
+    staging = "night/one/videos/row.veobatch-part"
+    bucket.client.put_object(Bucket="stored", Key=staging, Body=b"of a killed run")
+    refused.refuse("DELETE", staging, number)
+    async with hosts.FileHost(VIDEO) as host, rig(tmp_path) as it:
+        assert isinstance(await it.fetch(host.url), Saved)
+    assert refused.counts["DELETE", staging] > number
+    assert len(host.requests) == 1
+    assert bucket.read("night/one/videos/row.mp4") == VIDEO
+    assert sorted(bucket.objects()) == ["night/one/posters/row.jpg", "night/one/videos/row.mp4"]
+
+
+async def test_a_poster_that_is_refused_costs_the_poster_alone(
+    tmp_path: Path, bucket: Bucket, refused: RefusedRequests
+) -> None:
+    refused.refuse("PUT", "posters/row.jpg", *range(1, 100))
+    async with hosts.FileHost(VIDEO) as host, rig(tmp_path) as it:
+        outcome = await it.fetch(host.url)
+    assert isinstance(outcome, Saved)
+    assert outcome.artifact.poster_path == ""
+    assert "poster could not be saved" in outcome.note
+    assert (len(host.requests), refused.counts["PUT", "posters/row.jpg"]) == (1, 1)
+    assert list(bucket.objects()) == ["night/one/videos/row.mp4"]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_doubtful_copy_that_cannot_be_set_aside_yet_is_set_aside_later(
+    tmp_path: Path, bucket: Bucket, refused: RefusedRequests, times: int
+) -> None:
+    small = make_video(seconds=2)
+    host = hosts.ReturnsOtherFile(small)
+    host.other = corrupted(small)
+    refused.refuse("COPY", ".aside", *range(1, times + 1))
+    async with host, rig(tmp_path) as it:
+        assert isinstance(await it.fetch(host.url), Saved)
+    assert refused.counts["COPY", ".aside"] == times + 1
+    assert bucket.read("night/one/videos/row.mp4") == small
+
+
+async def test_a_copy_that_can_never_be_set_aside_ends_the_tries(
+    tmp_path: Path, bucket: Bucket, refused: RefusedRequests
+) -> None:
+    small = make_video(seconds=2)
+    host = hosts.ReturnsOtherFile(small)
+    host.other = corrupted(small)
+    refused.refuse("COPY", ".aside", *range(1, 100))
+    async with host, rig(tmp_path) as it:
+        with pytest.raises(TransientStoreError):
+            await it.fetch(host.url)
+    assert (len(host.requests), refused.counts["COPY", ".aside"]) == (1, QUICK.max_attempts)
+    assert bucket.objects() == {}
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+async def test_a_read_that_fails_says_nothing_of_the_video(
+    tmp_path: Path, bucket: Bucket, refused: RefusedRequests, number: int
+) -> None:
+    refused.refuse("GET", "row.veobatch-part", number)
+    async with hosts.FileHost(VIDEO) as host, rig(tmp_path) as it:
+        outcome = await it.fetch(host.url)
+    assert isinstance(outcome, Saved)
+    assert outcome.artifact.warnings == ()
+    assert refused.counts["GET", "row.veobatch-part"] > number
+    assert (len(host.requests), len(it.refreshed_at)) == (2, 0)
+    assert bucket.read("night/one/videos/row.mp4") == VIDEO
+
+
+async def test_reads_that_always_fail_make_no_video_unplayable(
+    tmp_path: Path, bucket: Bucket, refused: RefusedRequests
+) -> None:
+    refused.refuse("GET", "row.veobatch-part", *range(1, 100))
+    async with hosts.FileHost(VIDEO) as host, rig(tmp_path) as it:
+        with pytest.raises(TransientStoreError):
+            await it.fetch(host.url)
+    assert bucket.objects() == {}
+
+
 async def test_what_a_killed_run_left_goes_when_the_row_is_tried_again(
     tmp_path: Path, bucket: Bucket
 ) -> None:
@@ -246,6 +368,15 @@ async def test_what_a_killed_run_left_goes_when_the_row_is_tried_again(
         assert isinstance(await it.fetch(host.url), Saved)
     assert bucket.uploads() == [other]
     assert mine not in bucket.objects()
+
+
+async def test_uploads_below_a_prefix_with_a_space_are_found(tmp_path: Path, bucket: Bucket) -> None:
+    mine = "my films/é/videos/row.veobatch-part"
+    bucket.client.create_multipart_upload(Bucket="stored", Key=mine)
+    async with hosts.FileHost(VIDEO) as host, rig(tmp_path, "s3://stored/my%20films/é") as it:
+        assert isinstance(await it.fetch(host.url), Saved)
+    assert bucket.uploads() == []
+    assert sorted(bucket.objects()) == ["my films/é/posters/row.jpg", "my films/é/videos/row.mp4"]
 
 
 async def test_an_object_that_is_not_ours_is_left_alone(tmp_path: Path, bucket: Bucket) -> None:
@@ -309,6 +440,64 @@ async def test_what_was_set_aside_comes_back(bucket: Bucket) -> None:
     assert list(bucket.objects()) == ["night/a.mp4"]
 
 
+class DamagedThenGone(hosts.FileHost):
+    """Sends a damaged film once, and then nothing but errors."""
+
+    async def handle(self, ask: hosts.CdnRequest) -> None:
+        if self.take_fault():
+            await self.send_response(ask, 200, {}, corrupted(self.data))
+        else:
+            await self.send_response(ask, 404, {}, b"gone")
+
+
+async def test_a_damaged_copy_is_kept_for_a_later_run(tmp_path: Path, bucket: Bucket) -> None:
+    small = make_video(seconds=2)
+    async with DamagedThenGone(small) as host, rig(tmp_path) as it:
+        for _ in range(2):
+            assert isinstance(await it.fetch(host.url, final=False), Deferred)
+            assert "night/one/videos/row.veobatch-part.aside" in bucket.objects()
+        outcome = await it.fetch(host.url, final=True)
+    assert isinstance(outcome, Saved)
+    assert any("frames" in warning for warning in outcome.artifact.warnings)
+    assert outcome.artifact.sha256 == hashlib.sha256(corrupted(small)).hexdigest()
+    assert bucket.read("night/one/videos/row.mp4") == corrupted(small)
+    assert sorted(bucket.objects()) == ["night/one/posters/row.jpg", "night/one/videos/row.mp4"]
+
+
+async def test_a_damaged_copy_of_another_generation_is_not_kept(tmp_path: Path, bucket: Bucket) -> None:
+    small = make_video(seconds=2)
+    async with DamagedThenGone(small) as host, hosts.FileHost(small) as other, rig(tmp_path) as it:
+        assert isinstance(await it.fetch(host.url, final=False), Deferred)
+        assert "night/one/videos/row.veobatch-part.whose" in bucket.objects()
+        assert isinstance(await it.fetch(host.url, generation="another"), Deferred)
+        assert isinstance(await it.fetch(other.url, generation="another"), Saved)
+    assert bucket.read("night/one/videos/row.mp4") == small
+    assert sorted(bucket.objects()) == ["night/one/posters/row.jpg", "night/one/videos/row.mp4"]
+
+
+@pytest.mark.parametrize("note", [b"", b"[1]", b'{"size_bytes": 1}', b"\xff"])
+async def test_a_copy_aside_that_nobody_noted_is_not_taken_for_the_video(
+    tmp_path: Path, bucket: Bucket, note: bytes
+) -> None:
+    staging = "night/one/videos/row.veobatch-part"
+    bucket.client.put_object(Bucket="stored", Key=f"{staging}.aside", Body=make_video(seconds=2))
+    bucket.client.put_object(Bucket="stored", Key=f"{staging}.whose", Body=note)
+    async with DamagedThenGone(VIDEO, faults=0) as host, rig(tmp_path) as it:
+        assert isinstance(await it.fetch(host.url), Deferred)
+
+
+async def test_a_note_of_another_copy_is_not_this_ones(bucket: Bucket) -> None:
+    """A kill between the copy and its note."""
+    store = open_store("s3://stored/night")
+    async with store.stage("a") as part:
+        await part.restart("first")
+        await part.write([VIDEO])
+        await part.inspect(len_of)
+        await part.set_aside()
+        bucket.client.put_object(Bucket="stored", Key="night/a.veobatch-part.aside", Body=VIDEO[::-1])
+        assert not await part.restore()
+
+
 async def test_a_bucket_that_is_not_there_stops_the_run(tmp_path: Path, bucket: Bucket) -> None:
     async with hosts.FileHost(VIDEO) as host, rig(tmp_path, "s3://no-such-films/x") as it:
         with pytest.raises(StoreError, match="no-such-films"):
@@ -324,6 +513,90 @@ async def test_small_files_are_written_with_their_type(bucket: Bucket) -> None:
     assert bucket.client.head_object(Bucket="stored", Key="night/results.csv")["ContentType"].startswith(
         "text/csv"
     )
+
+
+async def cancel_while_held(held: HeldRequest, work: Coroutine[Any, Any, object]) -> None:
+    """Cancel `work` while a request of its is held, and let the request go a little later."""
+    task = asyncio.ensure_future(work)
+    assert await asyncio.to_thread(held.arrived.wait, 600)
+    task.cancel()
+    threading.Timer(0.2, held.let_go.set).start()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_a_large_table_that_is_stopped_leaves_no_upload(
+    bucket: Bucket, server: ThreadedMotoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert server._server is not None
+    held = HeldRequest(server._server.app, "PUT", "", carried_out=False)
+    monkeypatch.setattr(server._server, "app", held)
+    store, table = open_store("s3://stored/night"), bytes(12 * 2**20)
+    await cancel_while_held(held, store.write_bytes("results.csv", table))
+    assert bucket.uploads() == []
+    await store.write_bytes("results.csv", table)
+    assert bucket.read("night/results.csv") == table
+
+
+def film_to_link(folder: Path, size_bytes: int) -> Prepared:
+    path = folder / "film.mp4"
+    path.write_bytes(bytes(size_bytes))
+    return Prepared(path, "f" * 64, size_bytes, "video/mp4", "mp4")
+
+
+FILM_BYTES = 30 * 2**20
+
+
+@pytest.mark.parametrize("carried_out", [False, True])
+@pytest.mark.parametrize(
+    ("method", "query"),
+    [("POST", "uploads"), ("PUT", "partNumber=1"), ("PUT", "partNumber=4"), ("POST", "uploadId")],
+    ids=["begin", "first part", "last part", "complete"],
+)
+async def test_a_picture_whose_upload_is_stopped_leaves_no_upload(
+    tmp_path: Path,
+    bucket: Bucket,
+    server: ThreadedMotoServer,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    query: str,
+    *,
+    carried_out: bool,
+) -> None:
+    assert server._server is not None
+    held = HeldRequest(server._server.app, method, query, carried_out=carried_out)
+    monkeypatch.setattr(server._server, "app", held)
+    store = ImageStore("s3://stored/stills", 3600, public=False)
+    await cancel_while_held(held, store.upload(film_to_link(tmp_path, FILM_BYTES)))
+    assert bucket.uploads() == []
+
+
+async def test_a_picture_that_a_killed_run_began_leaves_no_upload(tmp_path: Path, bucket: Bucket) -> None:
+    film = film_to_link(tmp_path, FILM_BYTES)
+    mine, other = f"stills/{film.sha256}.mp4", "stills/other.mp4"
+    bucket.client.create_multipart_upload(Bucket="stored", Key=mine)
+    bucket.client.create_multipart_upload(Bucket="stored", Key=other)
+    store = ImageStore("s3://stored/stills", 3600, public=False)
+    assert await store.upload(film) == f"{film.sha256}.mp4"
+    assert bucket.uploads() == [other]
+    assert bucket.read(mine) == film.path.read_bytes()
+    assert bucket.client.head_object(Bucket="stored", Key=mine)["ContentType"] == "video/mp4"
+
+
+async def test_a_picture_that_another_run_uploads_at_once_is_there(
+    tmp_path: Path, bucket: Bucket, server: ThreadedMotoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = film_to_link(tmp_path, FILM_BYTES)
+    assert server._server is not None
+    held = HeldRequest(server._server.app, "PUT", "partNumber=4", carried_out=False)
+    monkeypatch.setattr(server._server, "app", held)
+    slower, faster = (ImageStore("s3://stored/stills", 3600, public=False) for _ in range(2))
+    task = asyncio.ensure_future(slower.upload(film))
+    assert await asyncio.to_thread(held.arrived.wait, 600)
+    assert await faster.upload(film) == f"{film.sha256}.mp4"
+    held.let_go.set()
+    assert await task == f"{film.sha256}.mp4"
+    assert bucket.uploads() == []
 
 
 class ConnectionCuttingProxy(LoopbackServer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import random
 from dataclasses import replace
@@ -13,7 +14,7 @@ from PIL import Image
 from pipeline.media import UnplayableVideo, with_mismatch_warnings
 from pipeline.media.expectations import find_mismatches
 from pipeline.media.mp4 import check_structure, nal_length_bytes, nal_units_fit
-from pipeline.media.probe import probe_video
+from pipeline.media.probe import preload_decoders, probe_video
 from pipeline.model import Media
 from tests.integration.sample_videos import corrupted, make_video, padded
 
@@ -170,3 +171,20 @@ def test_what_differs_from_what_was_asked(body: dict[str, Any], found: dict[str,
     media = replace(AS_ASKED, **found)
     assert "; ".join(find_mismatches(media, body)) == words
     assert with_mismatch_warnings(media, body).warnings == find_mismatches(media, body)
+
+
+def test_a_file_that_cannot_be_opened_for_now_is_not_called_unplayable(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    path = write_video(tmp_path, VIDEO)
+    preload_decoders()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with path.open("rb") as file:
+        free = file.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        with pytest.raises(OSError, match="open") as caught:
+            probe_video(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert caught.value.errno == errno.EMFILE
+    assert probe_video(path).defects == ""

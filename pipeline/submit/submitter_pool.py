@@ -57,7 +57,11 @@ class SubmitterPool:
         """Submit rows as long as the run lasts."""
         while True:
             record = await self._next_job()
-            await self._run.guard(record.key, self._breaker, self._submit(record))
+            try:
+                await self._run.guard(record.key, self._breaker, self._submit(record))
+            finally:
+                # Not before: while its result is being applied, nothing else may keep the run alive.
+                self._run.state.submitting -= 1
             self._run.notify()
 
     async def _next_job(self) -> Record:
@@ -140,7 +144,6 @@ class SubmitterPool:
             state.records[record.key] = self._submitter.unresolved.get(record.key, record)
             raise
         finally:
-            state.submitting -= 1
             # The outcome never came, so `_apply_result` will not tell the limit that this create is over.
             if not applied:
                 run.deps.concurrency_limit.on_create_ended(run.deps.clock())

@@ -1,0 +1,62 @@
+"""Creates that are refused: whose matter that is, what is tried again, and what the run says of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from pipeline.errors import StopReason
+from pipeline.model import State
+from pipeline.sandbox import Fault
+from pipeline.submit.account_refusals import MAX_REFUSALS
+from tests.integration.engine_harness import (
+    PRICE_USD,
+    EngineHarness,
+    count_states,
+    fast_sandbox_options,
+    make_record,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.client import StatusError
+    from pipeline.engine import Engine
+
+EXPLANATION_S = 0.15
+
+
+def answer_slowly(engine: Engine) -> None:
+    """Let the vendor take its time over what it is asked about the key and the account."""
+    api = engine._run.deps.api
+    get = api._get
+
+    async def slow_get(path: str) -> bytes | StatusError:
+        await anyio.sleep(EXPLANATION_S)
+        return await get(path)
+
+    api._get = slow_get  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+async def test_a_run_whose_last_rows_are_refused_waits_for_the_accounts_reason(
+    tmp_path: Path, rows: int
+) -> None:
+    async with EngineHarness(tmp_path, fast_sandbox_options(balance_usd=0.0)) as house:
+        house.price_of = lambda _: PRICE_USD
+        outcome = await house.run(rows, on_start=answer_slowly)
+        assert outcome.stop_reason is StopReason.CREDITS
+        assert "top it up" in outcome.message
+        assert count_states(outcome) == {State.PENDING: rows}
+
+
+async def test_a_last_row_that_the_account_can_pay_for_is_tried_as_often_as_promised(tmp_path: Path) -> None:
+    async with EngineHarness(tmp_path, fast_sandbox_options(), Fault("firewall")) as house:
+        house.price_of = lambda _: PRICE_USD
+        outcome = await house.run([make_record(0)], on_start=answer_slowly)
+        assert house.sandbox_state.create_requests == MAX_REFUSALS
+        assert "the account works" in outcome.unfinished[outcome.records[0].key]
+        assert outcome.stop_reason is StopReason.UNFINISHED
+        assert count_states(outcome) == {State.PENDING: 1}

@@ -60,3 +60,12 @@ async def test_a_last_row_that_the_account_can_pay_for_is_tried_as_often_as_prom
         assert "the account works" in outcome.unfinished[outcome.records[0].key]
         assert outcome.stop_reason is StopReason.UNFINISHED
         assert count_states(outcome) == {State.PENDING: 1}
+
+
+async def test_a_row_whose_key_is_refused_twice_beside_others_is_tried_again(tmp_path: Path) -> None:
+    fault = Fault("unauthorized", match="number 2.", times=2)
+    async with EngineHarness(tmp_path, fast_sandbox_options(), fault) as house:
+        house.price_of = lambda _: PRICE_USD
+        outcome = await house.run(8, concurrency=2)
+        assert house.sandbox_state.triggered["unauthorized"] == 2
+        assert count_states(outcome) == {State.DONE: 8}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
@@ -11,6 +12,7 @@ from pipeline.errors import StopReason
 from pipeline.model import State
 from pipeline.sandbox import Fault
 from pipeline.submit.account_refusals import MAX_REFUSALS
+from pipeline.submit.refused_rows import MIN_ROWS
 from tests.integration.engine_harness import (
     PRICE_USD,
     EngineHarness,
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
 
     from pipeline.client import StatusError
     from pipeline.engine import Engine
+    from pipeline.model import Record
 
 EXPLANATION_S = 0.15
+OTHER_MODEL = "google/veo-3.0-i2v-fast"
 
 
 def answer_slowly(engine: Engine) -> None:
@@ -69,3 +73,34 @@ async def test_a_row_whose_key_is_refused_twice_beside_others_is_tried_again(tmp
         outcome = await house.run(8, concurrency=2)
         assert house.sandbox_state.triggered["unauthorized"] == 2
         assert count_states(outcome) == {State.DONE: 8}
+
+
+def two_models() -> tuple[list[Record], list[Record]]:
+    """Return rows of a model whose creates are answered with 404, and rows of one that works."""
+    gone = [replace(make_record(index, f"gone {index}."), model=OTHER_MODEL) for index in range(6)]
+    return gone, [make_record(index) for index in range(6, 9)]
+
+
+@pytest.mark.parametrize("ended", [State.DONE, State.FAILED])
+async def test_nothing_but_404_stops_the_run_beside_rows_of_another_model_that_have_ended(
+    tmp_path: Path, ended: State
+) -> None:
+    fault = Fault("bad-request", match="number" if ended is State.FAILED else "nothing")
+    async with EngineHarness(
+        tmp_path, fast_sandbox_options(), fault, Fault("not-found", match="gone")
+    ) as house:
+        gone, others = two_models()
+        assert count_states(await house.run(others)) == {ended: 3}
+        await house.add(gone)
+        outcome = await house.run(concurrency=1)
+        assert outcome.stop_reason is StopReason.MODEL
+        assert count_states(outcome) == {ended: 3, State.PENDING: 6}
+        assert house.sandbox_state.triggered["not-found"] == MIN_ROWS
+
+
+async def test_rows_of_another_model_that_are_left_to_try_go_on_after_404s(tmp_path: Path) -> None:
+    async with EngineHarness(tmp_path, fast_sandbox_options(), Fault("not-found", match="gone")) as house:
+        gone, others = two_models()
+        outcome = await house.run([*gone, *others], concurrency=1)
+        assert outcome.stop_reason is None
+        assert count_states(outcome) == {State.DONE: 3, State.FAILED: 6}

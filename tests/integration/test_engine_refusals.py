@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 
+from pipeline.client.create_result import CreateResponse, classify_create
 from pipeline.errors import StopReason
 from pipeline.model import State
 from pipeline.sandbox import Fault
@@ -22,9 +24,10 @@ from tests.integration.engine_harness import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from pipeline.client import StatusError
+    from pipeline.client import CreateResult, StatusError
     from pipeline.engine import Engine
     from pipeline.model import Record
 
@@ -104,3 +107,43 @@ async def test_rows_of_another_model_that_are_left_to_try_go_on_after_404s(tmp_p
         outcome = await house.run([*gone, *others], concurrency=1)
         assert outcome.stop_reason is None
         assert count_states(outcome) == {State.DONE: 3, State.FAILED: 6}
+
+
+def answer_creates(status: Callable[[str], int]) -> Callable[[Engine], None]:
+    """Let a gateway answer creates by their bodies, and pass on those to which it would answer 200."""
+
+    def wrap(engine: Engine) -> None:
+        api = engine._run.deps.api
+        create = api.create
+
+        async def in_front(body: str, correlation_id: str) -> CreateResult:
+            if (answered := status(body)) == 200:
+                return await create(body, correlation_id)
+            response = CreateResponse(answered, {}, b"<html>Sorry</html>", f"{api.base_url}/v2")
+            return classify_create(response, "KEY")
+
+        api.create = in_front  # type: ignore[method-assign]
+
+    return wrap
+
+
+async def test_a_page_for_maintenance_is_waited_out(tmp_path: Path) -> None:
+    """For a second, which is a minute and more at the usual interval, it answers every POST with 405."""
+    over_at = time.monotonic() + 1.0
+    async with EngineHarness(tmp_path) as house:
+        page = answer_creates(lambda _: 405 if time.monotonic() < over_at else 200)
+        outcome = await house.run(12, on_start=page)
+        assert count_states(outcome) == {State.DONE: 12}
+        assert time.monotonic() > over_at
+        assert any(record.attempts > 1 for record in outcome.records)
+
+
+async def test_405_for_good_stops_the_run_and_fails_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.backoff.OUTAGE_LIMIT_S", 1.5)
+    async with EngineHarness(tmp_path) as house:
+        outcome = await house.run(6, on_start=answer_creates(lambda _: 405))
+        assert outcome.stop_reason is StopReason.UNREACHABLE
+        assert "HTTP 405" in outcome.message
+        assert count_states(outcome) == {State.PENDING: 6}

@@ -71,7 +71,8 @@ class SubmitterPool:
         async with self._queue_lock:
             while True:
                 now = run.deps.clock()
-                record, due_at = state.next_pending(now)
+                # Among others that are accepted it shows whether a refusal is the row's own.
+                record, due_at = state.next_pending(now, refused_first=self._outage.accepts)
                 if state.stop_reason is not None or (record is None and due_at is None):
                     await run.wait_changed()
                 elif record is None:
@@ -185,7 +186,7 @@ class SubmitterPool:
         match result:
             case Accepted(generation_status=status):
                 limit.on_accepted(now, in_flight)
-                self._outage.on_answer(accepted=True)
+                self._outage.on_accepted(record.key)
                 self._refusals.rows.on_accepted(sent)
                 self._not_found.on_accepted()
                 await self._poller_pool.track_accepted(record, status)
@@ -236,7 +237,7 @@ class SubmitterPool:
             return
         if now >= run.state.paused_until:
             run.state.paused_until = max(run.state.paused_until, now + outage.next_pause_s())
-        run.state.queue(record, now + outage.row_wait_s(record.key))
+        run.state.queue(record, now + outage.row_wait_s(record.key), refused=True)
         if outage.is_over_limit():
             run.stop_submitting(StopReason.UNREACHABLE, message)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -147,3 +148,30 @@ async def test_405_for_good_stops_the_run_and_fails_no_row(
         assert outcome.stop_reason is StopReason.UNREACHABLE
         assert "HTTP 405" in outcome.message
         assert count_states(outcome) == {State.PENDING: 6}
+
+
+async def test_an_outage_that_only_the_last_row_meets_leaves_it_for_the_next_run(tmp_path: Path) -> None:
+    asked = itertools.count()
+    async with EngineHarness(tmp_path) as house:
+        outage = answer_creates(lambda _: 200 if next(asked) < 5 else 503)
+        outcome = await house.run(6, concurrency=1, on_start=outage)
+        assert count_states(outcome) == {State.DONE: 5, State.PENDING: 1}
+        assert outcome.stop_reason is StopReason.UNFINISHED
+        assert "the next run tries again" in outcome.message
+        assert count_states(await house.run()) == {State.DONE: 6}
+
+
+async def test_rows_refused_before_another_is_accepted_and_an_outage_begins_are_left(tmp_path: Path) -> None:
+    accepted: list[str] = []
+
+    def status(body: str) -> int:
+        if "number 2." in body and not accepted:
+            accepted.append(body)
+            return 200
+        return 503
+
+    async with EngineHarness(tmp_path) as house:
+        outcome = await house.run(3, concurrency=1, on_start=answer_creates(status))
+        assert count_states(outcome) == {State.DONE: 1, State.PENDING: 2}
+        assert outcome.records[2].state is State.DONE
+        assert count_states(await house.run()) == {State.DONE: 3}

@@ -82,7 +82,7 @@ ERROR_MEANING: Final = {
     "refused": ("the vendor refused the request (400, 422): the row's fields or its image", "no"),
     "not_found": ("404 on create: an unknown model, or a wrong base URL", "no"),
     "not_accepted": (
-        "refused again and again with 500 or 503 while other rows got through, or failed by the log",
+        "refused again and again (500, 503, 405, ...) while other rows got through, or failed by the log",
         "no",
     ),
     "in_doubt": ("no response came to the create request; `status` is `in_doubt`, too", "perhaps"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,8 @@ class RunState:
     `slots` is how many may be in flight at most. `doubt_began` has the run's time of each doubt that arose
     in it, by correlation id. `submissions` are the correlation ids of the run's submissions in their order,
     "" where the result is not known.
+    `pending` and `refused` hold, in heaps, when a row that waits may be submitted, its place and its key;
+    `refused` has those that were refused for the moment.
     No create starts before `paused_until`, on the run's clock.
     `budget_exhausted`: the budget has room for another row only once a row in doubt is settled.
     While `expects_more` is set, rows may still come in, and the run does not end for want of them.
@@ -63,6 +66,7 @@ class RunState:
     records: dict[str, Record]
     submittable: frozenset[str] | None = None
     pending: list[tuple[float, int, str]] = field(default_factory=list)
+    refused: list[tuple[float, int, str]] = field(default_factory=list)
     in_doubt: set[str] = field(default_factory=set)
     doubt_began: dict[str, float] = field(default_factory=dict)
     submissions: list[str] = field(default_factory=list)
@@ -93,27 +97,36 @@ class RunState:
                 state.queue(record)
         return state
 
-    def queue(self, record: Record, not_before: float = 0.0) -> None:
+    def queue(self, record: Record, not_before: float = 0.0, *, refused: bool = False) -> None:
         """Queue a pending row; rows that left the manifest, or are not selected, are not submitted."""
         if record.position >= 0 and (self.submittable is None or record.key in self.submittable):
-            heapq.heappush(self.pending, (not_before, record.position, record.key))
+            queue = self.refused if refused else self.pending
+            heapq.heappush(queue, (not_before, record.position, record.key))
 
-    def next_pending(self, now: float) -> tuple[Record | None, float | None]:
-        """Return (the first row whose time has come, None), or (None, when the next one's comes)."""
-        while self.pending:
-            not_before, _, key = self.pending[0]
-            record = self.records[key]
-            if record.state is not State.PENDING:
-                heapq.heappop(self.pending)
-            elif not_before > now:
-                return None, not_before
-            else:
-                return record, None
-        return None, None
+    def next_pending(self, now: float, *, refused_first: bool = False) -> tuple[Record | None, float | None]:
+        """Return (the first row whose time has come, None), or (None, when the next one's comes).
+
+        With `refused_first`, rows that were refused for the moment come before others once theirs has come.
+        """
+        queue = self._next_queue(now, refused_first=refused_first)
+        if not queue:
+            return None, None
+        not_before, _, key = queue[0]
+        return (None, not_before) if not_before > now else (self.records[key], None)
+
+    def _next_queue(self, now: float, *, refused_first: bool) -> list[tuple[float, int, str]]:
+        for queue in (self.pending, self.refused):
+            while queue and self.records[queue[0][2]].state is not State.PENDING:
+                heapq.heappop(queue)
+        if not self.pending or not self.refused:
+            return self.pending or self.refused
+        is_first = refused_first and self.refused[0][0] <= now
+        return self.refused if is_first else min(self.pending, self.refused)
 
     def pop_pending(self, record: Record) -> None:
         """Remove the row that `next_pending` returned from the queue."""
-        heapq.heappop(self.pending)
+        is_refused = self.refused and self.refused[0][2] == record.key
+        heapq.heappop(self.refused if is_refused else self.pending)
 
     def begin_submission(self) -> int:
         """Return the place in `submissions` of one that begins now."""
@@ -139,7 +152,7 @@ class RunState:
     def has_work(self) -> bool:
         """Whether anything but rows in doubt is alive: work under way, or a row that can be submitted."""
         can_submit = self.stop_reason is None and not self.budget_exhausted and not self.slots_held()
-        return (bool(self.pending) and can_submit) or self._active_count() > 0
+        return (self._queued_count() > 0 and can_submit) or self._active_count() > 0
 
     def slots_held(self) -> bool:
         """Whether every slot belongs to a row that this run no longer waits for, so that none comes back."""
@@ -147,7 +160,10 @@ class RunState:
 
     def open_count(self) -> int:
         """Return how many rows are queued or under way."""
-        return len(self.pending) + self.started_count()
+        return self._queued_count() + self.started_count()
+
+    def _queued_count(self) -> int:
+        return len(self.pending) + len(self.refused)
 
     def started_count(self) -> int:
         """Return how many rows are under way or in doubt."""
@@ -165,12 +181,12 @@ class RunState:
         """Return how many rows wait for a slot; inf while others may still come in."""
         if self.expects_more:
             return inf
-        return len(self.pending) if self.stop_reason is None and not self.budget_exhausted else 0
+        return self._queued_count() if self.stop_reason is None and not self.budget_exhausted else 0
 
     def submittable_count(self, now: float, limit: int) -> int:
         """Return how many rows could be submitted now, counted no further than `limit`."""
         count = 0
-        for not_before, _, key in self.pending:
+        for not_before, _, key in chain(self.pending, self.refused):
             record = self.records.get(key)
             count += not_before <= now and record is not None and record.state is State.PENDING
             if count >= limit:

@@ -79,8 +79,12 @@ CreateResult = Accepted | Rejected | RetryableRejection | RateLimited | AccountB
 INVALID_REQUEST: Final = frozenset({400, 422})
 """The vendor's answers to a body that is wrong."""
 
-NOT_READ: Final = frozenset({405, 411, 413, 414, 415, 431})
-"""Refused before the body is looked at (RFC 9110, 15.5; RFC 6585): the wrong method, size, type or head."""
+TOO_LARGE: Final = 413
+"""Refused before the body is looked at (RFC 9110, 15.5.14), for what is the row's own: its size."""
+
+NOT_READ: Final = frozenset({405, 411, 414, 415, 431})
+"""Refused before the body is looked at (RFC 9110, 15.5; RFC 6585): the wrong method, address, type or head.
+All creates have the same, so that no row is at fault, but a page for maintenance or the base URL."""
 
 REDIRECTS: Final = frozenset({301, 302, 307, 308})
 """The request is to be sent elsewhere, and nothing was done here (RFC 9110, 15.4). 303 is no such answer: it
@@ -139,8 +143,10 @@ def classify_create(response: CreateResponse, key_source: str) -> CreateResult:
         if is_quota(message, retry_after):
             return AccountBlocked(StopReason.QUOTA, message, retry_after)
         return RateLimited(message, retry_after)
-    if status in INVALID_REQUEST or status in NOT_READ:
+    if status in INVALID_REQUEST or status == TOO_LARGE:
         return Rejected(Failure("refused", message), asked)
+    if status in NOT_READ and not inference_id(headers):
+        return RetryableRejection(f"{message} (POST {response.url})", reached=True)
     if status in NOT_ACCEPTED:
         return RetryableRejection(message, reached=True)
     # 408, 502, 504, 520 and their like, other redirects, and every 4xx that no document of the vendor

@@ -52,7 +52,7 @@ class AccountRefusals:
         if cause.blocked is not None or self.rows.is_accounts_own():
             state.queue(record)
             self._block(cause.blocked or cause.suspected or result)
-        elif self.rows.is_rows_own(record.key) and cause.account_works is not False:
+        elif self._is_rows_own(record, result) and cause.account_works is not False:
             self.rows.on_given_up(record.key)
             failure = Failure("refused", result.message)
             await run.commit(
@@ -60,6 +60,10 @@ class AccountRefusals:
             )
         else:
             self._queue_again(record, result, cause)
+
+    def _is_rows_own(self, record: Record, result: AccountBlocked) -> bool:
+        """Return whether the row fails: a key, an address and a model are refused whatever a row holds."""
+        return result.reason is StopReason.CREDITS and self.rows.is_rows_own(record.key)
 
     def _held_usd(self) -> float:
         """Return what the account may hold for the run's own generations, beyond what it has charged."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pipeline.errors import StopReason
@@ -20,6 +19,7 @@ class NotFoundRows:
     def __init__(self, run: RunContext) -> None:
         self._run = run
         self._rows: dict[str, Record] = {}
+        self._of_another_model = ""
 
     def on_accepted(self) -> None:
         """Forget them: the address is right."""
@@ -33,7 +33,7 @@ class NotFoundRows:
         run, rows = self._run, self._rows
         rows[record.key] = record
         models = {one.model for one in rows.values()}
-        if len(rows) < MIN_ROWS or not self._models <= models:
+        if len(rows) < MIN_ROWS or self._others_left(models):
             return
         run.stop_submitting(
             StopReason.MODEL,
@@ -47,6 +47,24 @@ class NotFoundRows:
         for before, after in zip(failed, again, strict=True):
             run.state.queue(await run.commit(before, after))
 
-    @cached_property
-    def _models(self) -> set[str]:
-        return {record.model for record in self._run.state.records.values() if record.position >= 0}
+    def _others_left(self, models: set[str]) -> bool:
+        """Return whether rows of other models than these are left to try, or are being tried."""
+        records = self._run.state.records
+        # Not all rows for each 404: the one that was found before stays so for long.
+        if self._is_left(records.get(self._of_another_model), models):
+            return True
+        found = (key for key in reversed(records) if self._is_left(records[key], models))
+        self._of_another_model = next(found, "")
+        return self._of_another_model != ""
+
+    def _is_left(self, record: Record | None, models: set[str]) -> bool:
+        """Return whether a row is none of these models', and this run may still have it accepted."""
+        state = self._run.state
+        return (
+            record is not None
+            and record.state is State.PENDING
+            and record.model not in models
+            and record.position >= 0
+            and (state.submittable is None or record.key in state.submittable)
+            and record.key not in state.unfinished
+        )

@@ -57,7 +57,11 @@ class SubmitterPool:
         """Submit rows as long as the run lasts."""
         while True:
             record = await self._next_job()
-            await self._run.guard(record.key, self._breaker, self._submit(record))
+            try:
+                await self._run.guard(record.key, self._breaker, self._submit(record))
+            finally:
+                # Not before: while its result is being applied, nothing else may keep the run alive.
+                self._run.state.submitting -= 1
             self._run.notify()
 
     async def _next_job(self) -> Record:
@@ -67,7 +71,8 @@ class SubmitterPool:
         async with self._queue_lock:
             while True:
                 now = run.deps.clock()
-                record, due_at = state.next_pending(now)
+                # Among others that are accepted it shows whether a refusal is the row's own.
+                record, due_at = state.next_pending(now, refused_first=self._outage.accepts)
                 if state.stop_reason is not None or (record is None and due_at is None):
                     await run.wait_changed()
                 elif record is None:
@@ -140,7 +145,6 @@ class SubmitterPool:
             state.records[record.key] = self._submitter.unresolved.get(record.key, record)
             raise
         finally:
-            state.submitting -= 1
             # The outcome never came, so `_apply_result` will not tell the limit that this create is over.
             if not applied:
                 run.deps.concurrency_limit.on_create_ended(run.deps.clock())
@@ -182,7 +186,7 @@ class SubmitterPool:
         match result:
             case Accepted(generation_status=status):
                 limit.on_accepted(now, in_flight)
-                self._outage.on_answer(accepted=True)
+                self._outage.on_accepted(record.key)
                 self._refusals.rows.on_accepted(sent)
                 self._not_found.on_accepted()
                 await self._poller_pool.track_accepted(record, status)
@@ -233,7 +237,7 @@ class SubmitterPool:
             return
         if now >= run.state.paused_until:
             run.state.paused_until = max(run.state.paused_until, now + outage.next_pause_s())
-        run.state.queue(record, now + outage.row_wait_s(record.key))
+        run.state.queue(record, now + outage.row_wait_s(record.key), refused=True)
         if outage.is_over_limit():
             run.stop_submitting(StopReason.UNREACHABLE, message)
 

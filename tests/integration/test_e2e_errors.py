@@ -48,6 +48,8 @@ TRANSIENT_REJECTIONS: dict[str, Reply] = {
     "429 html": raw(429, GATEWAY_PAGE),
     "500 cut": cut_in_body(500, _error_body(500)),
     "503 cut": cut_in_body(503, _error_body(503)),
+    "405 html": raw(405, GATEWAY_PAGE),
+    "415": error_reply(415, "Unsupported"),
     "429 cut": cut_in_body(429, _error_body(429)),
 }
 """Answers that prove that nothing was accepted; the create is repeated, in the same run, without doubt."""

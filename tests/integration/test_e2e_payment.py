@@ -153,7 +153,7 @@ async def test_the_key_is_shown_nowhere_even_by_a_vendor_that_repeats_it(tmp_pat
         assert result.code == 1, result.output
         assert_key_hidden(desk, KEY, result.out, result.err)
         vendor.scripts["last"] = JobScript(
-            creates=[ScriptedCreate(accept=False, reply=error_reply(403, words))]
+            creates=[ScriptedCreate(accept=False, reply=error_reply(403, words))] * 10
         )
         desk.write(list(vendor.scripts))
         result = await desk.run("-vv", "--json")

@@ -143,8 +143,8 @@ async def test_a_row_that_is_always_refused_for_the_moment_is_given_up_alone(tmp
     async with EngineHarness(
         tmp_path, fast_sandbox_options(), Fault("server-error", match="number 1.")
     ) as house:
-        outcome = await house.run(8, concurrency=2)
-        assert count_states(outcome) == {State.DONE: 7, State.FAILED: 1}
+        outcome = await house.run(60, concurrency=2)
+        assert count_states(outcome) == {State.DONE: 59, State.FAILED: 1}
         [failed] = [record for record in outcome.records if record.state is State.FAILED]
         assert failed.failure is not None
         assert (failed.id, failed.failure.code) == ("row-1", "not_accepted")
@@ -165,8 +165,8 @@ async def test_a_row_that_is_given_up_while_somebody_else_takes_it_ends_no_run(
             return await commit(before, after)
 
         monkeypatch.setattr(house.ledger, "commit", too_late)
-        outcome = await house.run(8, concurrency=2, check=False)
-        assert count_states(outcome) == {State.DONE: 7, State.PENDING: 1}
+        outcome = await house.run(60, concurrency=2, check=False)
+        assert count_states(outcome) == {State.DONE: 59, State.PENDING: 1}
         assert list(outcome.unfinished.values()) == ["another process has it"]
 
 

@@ -53,8 +53,8 @@ class Account:
         self.failed.append(after)
         return after
 
-    async def refuse(self, number: int = 0) -> None:
-        await self.refusals.on_refused(self.rows[number], REFUSED, self.refusals.rows.on_sent())
+    async def refuse(self, number: int = 0, result: AccountBlocked = REFUSED) -> None:
+        await self.refusals.on_refused(self.rows[number], result, self.refusals.rows.on_sent())
 
     def accept(self) -> None:
         self.refusals.rows.on_accepted(self.refusals.rows.on_sent())
@@ -82,6 +82,22 @@ async def test_a_row_refused_beside_held_credits_is_left_in_the_end_and_stops_no
         account.accept()
     assert "others were accepted" in account.state.unfinished[account.rows[0].key]
     assert (account.failed, account.stops) == ([], [])
+
+
+@pytest.mark.parametrize("account_works", [True, None])
+@pytest.mark.parametrize("reason", [StopReason.KEY, StopReason.UNREACHABLE, StopReason.MODEL])
+async def test_a_refused_key_a_redirect_and_a_missing_model_fail_no_row(
+    account_works: bool | None, reason: StopReason
+) -> None:
+    account = Account(Cause(account_works=account_works))
+    for tried in range(1, MAX_REFUSALS + 1):
+        assert (account.failed, account.state.unfinished, account.stops) == ([], {}, [])
+        await account.refuse(0, AccountBlocked(reason, "HTTP 401: Unauthorized"))
+        account.accept()
+        queued = [key for not_before, _, key in account.state.pending if not_before > 0]
+        assert queued == [account.rows[0].key] * min(tried, MAX_REFUSALS - 1)
+    assert (account.failed, account.stops) == ([], [])
+    assert "refused, though" in account.state.unfinished[account.rows[0].key]
 
 
 async def test_rows_go_singly_until_one_is_accepted_and_stop_if_none_is() -> None:

@@ -27,9 +27,10 @@ URL = "https://api.example.com/v2/video/generations"
 CLASSIC = {"message": "no", "path": "/v2", "requestId": "req-1", "statusCode": "400", "timestamp": "t"}
 PROBLEM = {"title": "Bad", "status": 400, "message": "no", "instance": "/v2", "requestId": "req-2"}
 
-REFUSED = (400, 404, 405, 411, 413, 414, 415, 422, 431)
+REFUSED = (400, 404, 413, 422)
 BLOCKED = (301, 302, 307, 308, 401, 402, 403)
-RETRYABLE = (500, 503)
+NOT_READ = (405, 411, 414, 415, 431)
+RETRYABLE = (*NOT_READ, 500, 503)
 EXPECTED: dict[int, type[CreateResult]] = {
     **dict.fromkeys((200, 201, 202, 299), Accepted),
     **dict.fromkeys(REFUSED, Rejected),
@@ -53,11 +54,19 @@ def test_every_status_has_its_place_and_what_is_not_documented_is_in_doubt(statu
     assert type(result) is EXPECTED.get(status, fallback)
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_that_names_a_generation_refuses_nothing(status: int) -> None:
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308, *NOT_READ])
+def test_a_page_in_front_of_the_api_that_names_a_generation_refuses_nothing(status: int) -> None:
     result = classify(status, CLASSIC, {"x-inference-id": "g"})
     assert isinstance(result, OutcomeUnknown)
     assert result.inference_id == "g"
+
+
+@pytest.mark.parametrize("status", NOT_READ)
+def test_what_is_alike_for_all_rows_is_tried_again_and_names_the_address(status: int) -> None:
+    result = classify(status, raw=b"<html>maintenance</html>")
+    assert isinstance(result, RetryableRejection)
+    assert result.reached
+    assert URL in result.message
 
 
 @pytest.mark.parametrize("status", [409, 421, 460, 499, 408, 410, 418, 425, 451, 501, 502, 504, 520, 524])

@@ -46,6 +46,27 @@ def test_a_row_that_has_to_wait_lets_others_by() -> None:
     assert board.next_pending(10.0) == (first, None)
 
 
+def test_a_refused_row_comes_first_only_where_that_is_asked_for_and_once_its_time_has_come() -> None:
+    refused, fresh = record(name="a", index=1), record(name="b", index=0)
+    board = RunState.from_records([refused, fresh])
+    board.pop_pending(fresh)
+    board.pop_pending(refused)
+    board.queue(fresh)
+    board.queue(refused, 10.0, refused=True)
+    assert board.next_pending(5.0, refused_first=True) == (fresh, None)
+    assert board.next_pending(10.0) == (fresh, None)
+    assert board.next_pending(10.0, refused_first=True) == (refused, None)
+    assert (board.open_count(), board.submittable_count(5.0, 9), board.submittable_count(10.0, 9)) == (
+        2,
+        1,
+        2,
+    )
+    board.pop_pending(refused)
+    assert board.next_pending(10.0, refused_first=True) == (fresh, None)
+    board.pop_pending(fresh)
+    assert not board.busy()
+
+
 def test_a_row_that_moved_on_loses_its_turn() -> None:
     first, second = record(name="a", index=0), record(name="b", index=1)
     board = RunState.from_records([first, second])
@@ -145,18 +166,18 @@ class PendingQueueMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(wait=st.floats(0, 10), index=st.integers(0, 5))
-    def comes_back(self, wait: float, index: int) -> None:
+    @rule(wait=st.floats(0, 10), index=st.integers(0, 5), refused=st.booleans())
+    def comes_back(self, wait: float, index: int, *, refused: bool) -> None:
         row = list(self.run_state.records.values())[index]
         if row.key not in self.waits:
             self.run_state.records[row.key] = record(name=row.id, index=index)
             self.waits[row.key] = self.now + wait
-            self.run_state.queue(self.run_state.records[row.key], self.now + wait)
+            self.run_state.queue(self.run_state.records[row.key], self.now + wait, refused=refused)
 
     @precondition(lambda self: self.run_state.next_pending(self.now)[0] is not None)
-    @rule()
-    def is_taken(self) -> None:
-        row, when = self.run_state.next_pending(self.now)
+    @rule(refused_first=st.booleans())
+    def is_taken(self, *, refused_first: bool) -> None:
+        row, when = self.run_state.next_pending(self.now, refused_first=refused_first)
         assert row is not None
         assert when is None
         assert self.waits.pop(row.key) <= self.now

@@ -1,6 +1,6 @@
 """File operations, one blocking call each: replace, hash, make durable, move aside.
 
-Everything here blocks and belongs in a thread, and raises `OSError`, which `to_store_error` explains.
+Everything here blocks and belongs in a thread, and raises `OSError`, which `os_errors` explains.
 """
 
 from __future__ import annotations
@@ -18,44 +18,16 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Final
 
-from pipeline.errors import StoreError
 from pipeline.storage.base import PART_SUFFIX, FileStamp
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 READ_BYTES: Final = 1024 * 1024
 ON_WINDOWS: Final = os.name == "nt"
 REPLACE_ATTEMPTS: Final = 10
 REPLACE_WAIT_S: Final = 0.1
-DISK_FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-_ADVICE: Final = {
-    errno.ENOSPC: "the disk is full; free some space and run the same command again",
-    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "writing there is not allowed",
-    errno.EPERM: "writing there is not allowed",
-    errno.EMFILE: "too many files are open at once; raise the limit (ulimit -n)",
-    errno.ENFILE: "too many files are open on this machine; close other programs",
-    errno.ENOENT: "the folder is gone",
-    errno.ENOTDIR: "a file is where a folder should be",
-    errno.EEXIST: "a file is where a folder should be",
-    errno.ESTALE: "the network drive is gone",
-}
-
-
-class OwnershipLost(OSError):
-    """Another process has taken a partial file over, or it was taken away."""
-
-
-def to_store_error(error: OSError, root: Path, action: str = "write to") -> StoreError:
-    """Return an error that names what could not be done, the place, and what to do."""
-    location = error.filename if isinstance(error.filename, str) else str(root)
-    message = _ADVICE.get(error.errno or 0, error.strerror or type(error).__name__)
-    if action == "read" and error.errno in (errno.EACCES, errno.EPERM):
-        message = "reading it is not allowed"
-    return StoreError(f"cannot {action} {location}: {message}")
 
 
 def open_part(path: Path) -> int:
@@ -93,6 +65,22 @@ def open_exclusive_part(path: Path) -> int:
     except OSError:  # a file system without locks
         return file
     return file
+
+
+def whole_writes(file: int, chunks: Sequence[bytes | memoryview]) -> Iterator[memoryview]:
+    """Yield chunks to a raw `writelines`, and again what a write did not take of one: it does not look.
+
+    A write that falls short raises nothing (a disk that fills up, a limit); the one after it says why.
+    """
+    position = os.lseek(file, 0, os.SEEK_CUR)
+    for chunk in chunks:
+        rest = memoryview(chunk)
+        while rest:
+            yield rest
+            before, position = position, os.lseek(file, 0, os.SEEK_CUR)
+            if position == before:
+                raise OSError(errno.EIO, "a write took nothing and gave no reason")
+            rest = rest[position - before :]
 
 
 def path_names_file(file: int, path: Path) -> bool:

@@ -16,6 +16,7 @@ import anyio
 from pipeline.storage import files
 from pipeline.storage.base import FileStamp, StagedFile, TransientStoreError, candidate_names
 from pipeline.storage.local_staging import LocalStagedFile
+from pipeline.storage.os_errors import OwnershipLost, to_store_error
 from pipeline.storage.shared_sync import SharedSync
 
 if TYPE_CHECKING:
@@ -115,10 +116,10 @@ class LocalStore:
         with anyio.CancelScope(shield=True):
             try:
                 yield
-            except files.OwnershipLost as error:
+            except OwnershipLost as error:
                 raise TransientStoreError(f"cannot write to {error.filename}: {error.strerror}") from error
             except OSError as error:
-                raise files.to_store_error(error, self.root, action) from error
+                raise to_store_error(error, self.root, action) from error
 
     def resolve(self, path: str) -> Path:
         """The place of a relative path; one that leaves the folder is a bug, not a name."""

@@ -10,17 +10,20 @@ import asyncio
 import errno
 import hashlib
 import os
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
 import aiofiles
 
 from pipeline import clocks
+from pipeline.errors import StoreError
 from pipeline.storage import files
 from pipeline.storage.base import PART_SUFFIX, FileStamp, PublishedFile, candidate_names, kept_name
+from pipeline.storage.os_errors import OwnershipLost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import BinaryIO
 
     from aiofiles.threadpool.binary import AsyncFileIO
@@ -77,9 +80,9 @@ class LocalStagedFile:
         with self._store.uninterrupted():
             try:
                 await self._hash_and_append(file, chunks)
-            except OSError as error:
-                if error.errno in files.DISK_FULL_ERRNOS:  # leave the ledger room to write
-                    await self.discard()
+            except OSError:
+                with suppress(StoreError):
+                    await self.discard()  # no later run may trust them, and the ledger needs room to write
                 raise
         self._staged_bytes = self._position = self._hashed_bytes
 
@@ -88,7 +91,7 @@ class LocalStagedFile:
         try:
             if self._position != self._staged_bytes:
                 await file.seek(self._staged_bytes)
-            await file.writelines(chunks)
+            await file.writelines(files.whole_writes(self._fd, chunks))
         finally:
             await hashing  # the memory of the chunks is used again, and `discard` begins a new hash
 
@@ -147,8 +150,21 @@ class LocalStagedFile:
             self._sha.update(chunk)
             self._hashed_bytes += len(chunk)
 
+    @contextmanager
+    def _discarding_on_error(self) -> Iterator[None]:
+        """Leave no bytes to a later run that could not be read or synced: its own fsync would succeed.
+
+        Linux reports a failed fsync once and drops what it could not write
+        (https://lwn.net/Articles/752063/).
+        """
+        try:
+            yield
+        except OSError:
+            with suppress(OSError):
+                self._discard()
+            raise
+
     def _check_size(self) -> None:
-        """An unbuffered write may take less than it was given, without an error, when the disk fills up."""
         if os.fstat(self._fd).st_size != self._staged_bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._part_path))
 
@@ -179,7 +195,8 @@ class LocalStagedFile:
     def _hash_pending(self) -> None:
         """Hash what an earlier run wrote, as it is on the disk now."""
         if self._hashed_bytes < self._staged_bytes:
-            files.hash_range(self._sha, self._fd, self._hashed_bytes, self._staged_bytes)
+            with self._discarding_on_error():
+                files.hash_range(self._sha, self._fd, self._hashed_bytes, self._staged_bytes)
             self._hashed_bytes = self._staged_bytes
 
     def _digest(self) -> str:
@@ -188,7 +205,8 @@ class LocalStagedFile:
 
     def _inspect(self, probe: Callable[[Path | BinaryIO], T]) -> T:
         self._check_ownership()
-        self._check_size()
+        with self._discarding_on_error():
+            self._check_size()
         try:
             return probe(self._part_path)
         except FileNotFoundError:
@@ -216,7 +234,8 @@ class LocalStagedFile:
 
     def _publish(self, path: str, replaces: bool) -> PublishedFile:
         self._check_ownership()
-        os.fsync(self._fd)
+        with self._discarding_on_error():
+            os.fsync(self._fd)
         sha256 = self._digest()
         target, exists = self._target(path, sha256, replaces)
         if exists:
@@ -260,7 +279,7 @@ class LocalStagedFile:
 
     def _check_ownership(self) -> None:
         if not files.path_names_file(self._fd, self._part_path):
-            raise files.OwnershipLost(errno.ESTALE, "another process has taken it over", str(self._part_path))
+            raise OwnershipLost(errno.ESTALE, "another process has taken it over", str(self._part_path))
 
     def _discard(self) -> None:
         """Remove the part, unless another process has taken its name over: then it is theirs."""

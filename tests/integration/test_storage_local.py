@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -17,12 +18,13 @@ from pipeline import clocks
 from pipeline.download.downloader import Saved
 from pipeline.errors import StopReason, StoreError, UsageError
 from pipeline.storage import FileStamp, LocalStore, TransientStoreError, open_store
+from pipeline.storage.files import whole_writes
 from tests.integration import faulty_file_hosts as hosts
 from tests.integration.sample_videos import make_video, padded
 from tests.integration.test_download_faults import download_harness
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 VIDEO = make_video(seconds=2)
 
@@ -307,11 +309,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         left = [2**20]
 
-        async def writelines(file: AsyncFileIO, chunks: list[bytes]) -> None:
-            left[0] -= sum(map(len, chunks))
-            if left[0] < 0:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.writev(file.fileno(), chunks)
+        async def writelines(file: AsyncFileIO, chunks: Iterable[bytes]) -> None:
+            for chunk in chunks:
+                left[0] -= len(chunk)
+                if left[0] < 0:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.write(file.fileno(), chunk)
 
         patch.setattr(AsyncFileIO, "writelines", writelines)
         yield place
@@ -327,17 +330,93 @@ async def test_a_full_disk_is_left_with_room_for_the_ledger(small_disk: Path) ->
         assert isinstance(await it.fetch(host.url), Saved)
 
 
-async def test_a_write_that_falls_short_without_an_error_is_noticed(
+class ShortWrites(io.FileIO):
+    """Takes seven bytes of a write, as a disk with little room left does, without an error."""
+
+    def write(self, data: Any, /) -> int:
+        return super().write(memoryview(data)[:7])
+
+
+def test_writes_that_fall_short_are_gone_on_with(tmp_path: Path) -> None:
+    chunks: list[bytes | memoryview] = [
+        bytes(range(20)),
+        memoryview(b""),
+        memoryview(b"another that is longer than seven"),
+        b"x",
+    ]
+    with ShortWrites(tmp_path / "a", "w") as file:
+        file.write(b"before ")
+        file.writelines(whole_writes(file.fileno(), chunks))
+    assert (tmp_path / "a").read_bytes() == b"before " + b"".join(chunks)
+
+
+def test_a_part_whose_write_fell_short_is_begun_anew(tmp_path: Path) -> None:
+    """A limit lets 100 of 120 bytes pass, without an error, as a full disk does."""
+    code = f"""
+import resource, anyio
+from pipeline.errors import StoreError
+from pipeline.storage import LocalStore
+
+async def main():
+    async with LocalStore({str(tmp_path)!r}).stage("a") as part:
+        await part.restart("tag")
+        await part.write([b"x" * 60])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+        try:
+            await part.write([b"y" * 60])
+        except StoreError as error:
+            print(error)
+
+anyio.run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "File too large" in done.stdout
+    assert file_names(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+async def test_a_part_that_could_not_be_synced_is_fetched_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Linux reports a failed fsync once: the next one succeeds, and says nothing of the lost bytes."""
+
+    def fails(file: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    async with hosts.FileHost(VIDEO) as host, download_harness(tmp_path) as it:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fails)
+            with pytest.raises(StoreError):
+                await it.fetch(host.url)
+        assert it.files() == []
+        asked = len(host.requests)
+        assert isinstance(await it.fetch(host.url), Saved)
+        assert len(host.requests) > asked
+
+
+async def test_a_part_whose_write_failed_is_begun_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def falls_short(file: AsyncFileIO, chunks: list[bytes]) -> None:
-        os.writev(file.fileno(), [*chunks[:-1], chunks[-1][:-1]])
+    async def fails(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(AsyncFileIO, "writelines", falls_short)
-    async with hosts.FileHost(VIDEO) as host, download_harness(tmp_path) as it:
+    async with LocalStore(tmp_path).stage("a") as part:
+        await part.restart("tag")
+        await part.write([VIDEO])
+        monkeypatch.setattr(AsyncFileIO, "writelines", fails)
+        with pytest.raises(StoreError):
+            await part.write([VIDEO])
+    assert file_names(tmp_path) == []
+
+
+async def test_a_part_that_is_shorter_than_what_was_written_is_begun_anew(tmp_path: Path) -> None:
+    async with LocalStore(tmp_path).stage("a") as part:
+        await part.restart("tag")
+        await part.write([VIDEO])
+        os.truncate(tmp_path / "a.veobatch-part", len(VIDEO) - 1)
         with pytest.raises(StoreError, match="the disk is full"):
-            await it.fetch(host.url)
-        assert "videos/row.mp4" not in it.files()
+            await part.inspect(str)
+    assert file_names(tmp_path) == []
 
 
 async def test_a_file_where_a_folder_should_be_is_said(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pipeline.compact_rows import column
 from pipeline.errors import UsageError
 from pipeline.model import PICKED, REJECTED, Pick, Record, State
-from pipeline.storage.base import FileStamp, candidate_names
+from pipeline.storage.base import FileStamp, UnreadableFile, candidate_names
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -186,7 +186,12 @@ class PicksFolder:
     async def _is_ours(self, placed: PlacedFile, stamp: FileStamp) -> bool:
         if placed.is_file(stamp):
             return True
-        return await self._store.fingerprint(placed.path, placed.size_bytes) == placed.sha256
+        try:
+            return not stamp.error and (
+                await self._store.fingerprint(placed.path, placed.size_bytes) == placed.sha256
+            )
+        except UnreadableFile:
+            return False
 
     async def _place(self, paths: Mapping[str, str], chosen: Mapping[str, Record]) -> AsyncIterator[str]:
         """Put clips under their rows' names, or beside files there that are not ours; yield notes."""
@@ -194,8 +199,12 @@ class PicksFolder:
         taken = {placed.path for row_id, placed in self._placed.items() if row_id not in paths}
         for row_id, path in paths.items():
             artifact = chosen[row_id].artifact
-            if artifact is None or artifact.path not in self._present:
+            source = None if artifact is None else self._present.get(artifact.path)
+            if artifact is None or source is None:
                 yield f"{chosen[row_id].id}: its clip was moved away, so it is not in {PICKS_FOLDER}/"
+                continue
+            if source.error:
+                yield f"{chosen[row_id].id}: it is not in {PICKS_FOLDER}/: {source.error}"
                 continue
             found[row_id] = await self._free_place(path, artifact, taken)
             taken.add(found[row_id].path)
@@ -214,13 +223,19 @@ class PicksFolder:
         """Return the first name that is free, or has these very bytes already; never another row's."""
         for name in filter(lambda name: name not in taken, candidate_names(path)):
             placed = PlacedFile(name, artifact.size_bytes, artifact.sha256)
-            stamp = self._present.get(name) or await self._store.stamp(name)
+            stamp = self._present.get(name) or await self._stamp(name)
             if stamp is None:
                 return placed
             self._present[name] = stamp
             if await self._is_ours(placed, stamp):
                 return _stamped(placed, stamp)
         raise AssertionError("there is always another name")
+
+    async def _stamp(self, path: str) -> FileStamp | None:
+        try:
+            return await self._store.stamp(path)
+        except UnreadableFile as error:
+            return FileStamp(0, error=str(error))
 
     async def _save(self, changes: Mapping[str, PlacedFile | None]) -> None:
         """Keep rows' files on record; those of other rows stay as another process may have left them."""

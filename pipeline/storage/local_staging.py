@@ -18,9 +18,9 @@ import aiofiles
 
 from pipeline import clocks
 from pipeline.errors import StoreError
-from pipeline.storage import files
+from pipeline.storage import files, part_files
 from pipeline.storage.base import PART_SUFFIX, FileStamp, PublishedFile, candidate_names, kept_name
-from pipeline.storage.os_errors import OwnershipLost
+from pipeline.storage.os_errors import OwnershipLost, is_of_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -91,7 +91,7 @@ class LocalStagedFile:
         try:
             if self._position != self._staged_bytes:
                 await file.seek(self._staged_bytes)
-            await file.writelines(files.whole_writes(self._fd, chunks))
+            await file.writelines(part_files.whole_writes(self._fd, chunks))
         finally:
             await hashing  # the memory of the chunks is used again, and `discard` begins a new hash
 
@@ -134,7 +134,7 @@ class LocalStagedFile:
                 self._part_path,
                 "r+b",
                 buffering=0,
-                opener=lambda path, _: files.open_exclusive_part(Path(path)),
+                opener=lambda path, _: part_files.open_exclusive_part(Path(path)),
                 executor=self._store.executor,
             )
             self._fd, self._position = self._file.fileno(), 0
@@ -182,7 +182,7 @@ class LocalStagedFile:
     def _restart(self, tag: str) -> None:
         """Delete the old origin note before truncating; write the new one before writing new bytes."""
         self._check_ownership()
-        self._origin_path.unlink(missing_ok=True)
+        part_files.remove_obstacle(self._origin_path)
         os.ftruncate(self._fd, 0)
         self._position = -1
         self._reset()
@@ -239,7 +239,6 @@ class LocalStagedFile:
         sha256 = self._digest()
         target, exists = self._target(path, sha256, replaces)
         if exists:
-            files.sync_file(target)  # it may have been put there right before a kill, and not be durable yet
             self._store.sync_folders(target.parent)
             self._discard()
             self._forget_aside()
@@ -261,14 +260,21 @@ class LocalStagedFile:
         return self._published(target, sha256, note)
 
     def _target(self, path: str, sha256: str, replaces: bool) -> tuple[Path, bool]:
-        """Return where to publish, and whether these very bytes are there already."""
+        """Return where to publish, and whether these very bytes are there already, and durable."""
         for name in candidate_names(path):
             target = self._store.resolve(name)
-            ours = replaces and name == path and target.is_file() and not target.is_symlink()
-            if ours or not os.path.lexists(target):
-                return target, files.sha256_of(target, self._staged_bytes) == sha256
-            if files.sha256_of(target, self._staged_bytes) == sha256:
-                return target, True
+            if not os.path.lexists(target):
+                return target, False
+            try:
+                if files.sha256_of(target, self._staged_bytes) == sha256:
+                    files.sync_file(target)  # it may have been put there right before a kill
+                    return target, True
+            except OSError as error:
+                if not is_of_path(error, target):
+                    raise
+                continue
+            if replaces and name == path and target.is_file() and not target.is_symlink():
+                return target, False
         raise AssertionError("there is always another name")
 
     def _published(self, target: Path, sha256: str, note: str) -> PublishedFile:
@@ -278,12 +284,12 @@ class LocalStagedFile:
         return PublishedFile(path, found.st_size, sha256, stamp, note)
 
     def _check_ownership(self) -> None:
-        if not files.path_names_file(self._fd, self._part_path):
+        if not part_files.path_names_file(self._fd, self._part_path):
             raise OwnershipLost(errno.ESTALE, "another process has taken it over", str(self._part_path))
 
     def _discard(self) -> None:
         """Remove the part, unless another process has taken its name over: then it is theirs."""
-        if self._file is None or files.path_names_file(self._fd, self._part_path):
+        if self._file is None or part_files.path_names_file(self._fd, self._part_path):
             self._origin_path.unlink(missing_ok=True)
             self._part_path.unlink(missing_ok=True)
         self._reset()

@@ -185,6 +185,25 @@ async def test_a_clip_that_was_moved_away_is_said(tmp_path: Path) -> None:
     assert note == "a: its clip was moved away, so it is not in picks/"
 
 
+async def test_what_cannot_be_looked_at_costs_its_row_alone(tmp_path: Path) -> None:
+    """Row a's clip is a link to itself, and so is what has row b's name in the folder."""
+    store = LocalStore(tmp_path)
+    rows = [take(row, pick=PICKED) for row in "abc"]
+    async with await Ledger.open(tmp_path / "ledger.sqlite3") as ledger:
+        await ledger.add(rows)
+        for row in rows:
+            assert row.artifact is not None
+            await store.write_bytes(row.artifact.path, row.key.encode())
+        (tmp_path / "picks").mkdir()
+        for name in ("videos/a.mp4", "picks/b.mp4"):
+            (tmp_path / name).unlink(missing_ok=True)
+            (tmp_path / name).symlink_to(Path(name).name)
+        notes = await PicksFolder(ledger, store).update()
+    assert [note.partition(":")[0] for note in notes] == ["a", "picks/b.mp4 is not ours"]
+    assert {path.name for path in (tmp_path / "picks").iterdir()} == {"b.mp4", "b.new-1.mp4", "c.mp4"}
+    assert (tmp_path / "picks/b.new-1.mp4").read_text() == "b@f"
+
+
 @pytest.fixture(params=["folder", "bucket"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> LocalStore | ObjectStore:
     return (

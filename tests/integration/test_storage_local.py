@@ -17,8 +17,9 @@ from aiofiles.threadpool.binary import AsyncFileIO
 from pipeline import clocks
 from pipeline.download.downloader import Saved
 from pipeline.errors import StopReason, StoreError, UsageError
-from pipeline.storage import FileStamp, LocalStore, TransientStoreError, open_store
-from pipeline.storage.files import whole_writes
+from pipeline.storage import PART_SUFFIX, FileStamp, LocalStore, TransientStoreError, files, open_store
+from pipeline.storage.base import UnreadableFile
+from pipeline.storage.part_files import whole_writes
 from tests.integration import faulty_file_hosts as hosts
 from tests.integration.sample_videos import make_video, padded
 from tests.integration.test_download_faults import download_harness
@@ -196,6 +197,108 @@ async def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
         "a.new-1.mp4": b"ours",
         "a.new-1.jpg": b"poster",
     }
+
+
+def put_loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def put_unreadable(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+ODD_THINGS: dict[str, Callable[[Path], None]] = {
+    "a link to itself": put_loop,
+    "a pipe": os.mkfifo,
+    "a folder": Path.mkdir,
+    "a file of somebody else's": put_unreadable,
+}
+
+
+@pytest.fixture(params=ODD_THINGS)
+def put_odd(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[Path], None]]:
+    """Put something where a file of ours belongs that cannot be read or written as one."""
+    put = ODD_THINGS[request.param]
+    if put is not put_unreadable:
+        yield put
+        return
+    foreign: list[int] = []
+    opens: list[tuple[Any, Callable[..., Any]]] = [(io, io.open), (os, os.open)]
+
+    def forbidden(real: Callable[..., Any]) -> Callable[..., Any]:
+        def opened(path: Any, *rest: Any, **named: Any) -> Any:
+            there = os.lstat(path) if os.path.lexists(path) else None
+            if there and any(os.path.samestat(there, os.fstat(file)) for file in foreign):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return real(path, *rest, **named)
+
+        return opened
+
+    def put_foreign(path: Path) -> None:
+        put(path)
+        foreign.append(os.open(path, os.O_RDONLY))  # for as long as it is open, no other file has its number
+        # Whoever tests may be root, who is allowed everything.
+        for module, real in opens:
+            monkeypatch.setattr(module, "open", forbidden(real))
+
+    yield put_foreign
+    for file in foreign:
+        os.close(file)
+
+
+@pytest.mark.parametrize("replaces", [True, False])
+async def test_what_cannot_be_read_under_a_final_name_is_left_alone(
+    tmp_path: Path, put_odd: Callable[[Path], None], replaces: bool
+) -> None:
+    store = LocalStore(tmp_path)
+    put_odd(tmp_path / "a.mp4")
+    before = (tmp_path / "a.mp4").lstat()
+    with anyio.fail_after(60):
+        assert "saved as a.new-1.mp4" in await publish(store, "a.mp4", b"ours", replaces=replaces)
+    assert os.path.samestat((tmp_path / "a.mp4").lstat(), before)
+    assert (tmp_path / "a.new-1.mp4").read_bytes() == b"ours"
+
+
+async def test_a_poster_beside_what_cannot_be_read_takes_another_name(
+    tmp_path: Path, put_odd: Callable[[Path], None]
+) -> None:
+    put_odd(tmp_path / "a.jpg")
+    assert await LocalStore(tmp_path).write_new("a.jpg", b"ours", replaces=False) == "a.new-1.jpg"
+
+
+@pytest.mark.parametrize("name", ["a.veobatch-part", "a.veobatch-part.origin"])
+async def test_what_cannot_be_used_as_a_part_gives_way(
+    tmp_path: Path, put_odd: Callable[[Path], None], name: str
+) -> None:
+    if name.endswith("origin"):
+        (tmp_path / "a.veobatch-part").write_bytes(b"left")
+    put_odd(tmp_path / name)
+    await publish(LocalStore(tmp_path), "a.mp4", b"ours")
+    assert (tmp_path / "a.mp4").read_bytes() == b"ours"
+    assert file_names(tmp_path) == ["a.mp4"]
+
+
+async def test_one_path_that_cannot_be_looked_at_has_a_stamp_that_says_why(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    await publish(store, "videos/a.mp4", b"film")
+    put_loop(tmp_path / "videos/b.mp4")
+    stamps = await store.stamps(["videos/a.mp4", "videos/b.mp4", "videos/c.mp4"])
+    assert stamps.keys() == {"videos/a.mp4", "videos/b.mp4"}
+    assert not stamps["videos/a.mp4"].error
+    assert os.strerror(errno.ELOOP) in stamps["videos/b.mp4"].error
+    for look in (store.stamp("videos/b.mp4"), store.fingerprint("videos/b.mp4", 4)):
+        with pytest.raises(UnreadableFile, match=os.strerror(errno.ELOOP)):
+            await look
+
+
+def test_a_temporary_file_of_no_process_is_left_alone(tmp_path: Path) -> None:
+    odd = [tmp_path / f".{files._host_tag()}-{pid}-1{PART_SUFFIX}" for pid in ("²", "9" * 40)]
+    for path in odd:
+        path.write_bytes(b"")
+    anyio.run(LocalStore(tmp_path).write_bytes, "results.csv", b"whole")
+    assert file_names(tmp_path) == sorted(["results.csv", *(path.name for path in odd)])
 
 
 async def test_partial_files_of_the_user_are_left_alone(tmp_path: Path) -> None:

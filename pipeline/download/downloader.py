@@ -118,7 +118,7 @@ class Downloader:
 
     async def _download_clip(self, clip: Clip, urls: Sequence[str], refresh: Refresh) -> DownloadResult:
         retry = RetryState(self._limits, self._random)
-        async with self.store.stage(f"videos/{clip.stem}") as part:
+        async with self.store.stage(clip.staging_path) as part:
             while True:
                 try:
                     await self._transfer(part, clip, clip.url(urls))

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -33,6 +34,8 @@ class LocalStore:
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="files")
         self._swept: set[Path] = set()
         self._synced: set[Path] = set()
+        self.naming = threading.Lock()
+        """Held while a final name is chosen and taken: two rows may want one name at once."""
         self._syncs: dict[Path, SharedSync] = {}
 
     @property

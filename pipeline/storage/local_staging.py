@@ -45,9 +45,7 @@ class LocalStagedFile:
         self._file: AsyncFileIO | None = None
         self._fd = -1
         self._sha = hashlib.sha256()
-        self._hashed_bytes = 0
-        self._staged_bytes = 0
-        self._position = 0
+        self._hashed_bytes = self._staged_bytes = self._position = 0
         self._tag = ""
 
     @property
@@ -164,10 +162,6 @@ class LocalStagedFile:
                 self._discard()
             raise
 
-    def _check_size(self) -> None:
-        if os.fstat(self._fd).st_size != self._staged_bytes:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._part_path))
-
     def _find_staged(self) -> None:
         """Find what an earlier run left. Bytes without a note of their origin cannot be resumed.
 
@@ -206,7 +200,8 @@ class LocalStagedFile:
     def _inspect(self, probe: Callable[[Path | BinaryIO], T]) -> T:
         self._check_ownership()
         with self._discarding_on_error():
-            self._check_size()
+            if os.fstat(self._fd).st_size != self._staged_bytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._part_path))
         try:
             return probe(self._part_path)
         except FileNotFoundError:
@@ -237,12 +232,21 @@ class LocalStagedFile:
         with self._discarding_on_error():
             os.fsync(self._fd)
         sha256 = self._digest()
+        with self._store.naming:
+            target, exists, note = self._take_name(path, sha256, replaces)
+        self._store.sync_folders(target.parent)
+        if exists:
+            self._discard()
+        else:
+            self._origin_path.unlink(missing_ok=True)
+        self._forget_aside()
+        return self._published(target, sha256, note)
+
+    def _take_name(self, path: str, sha256: str, replaces: bool) -> tuple[Path, bool, str]:
+        """Move the part to its final name, unless its bytes are there already; say which, and a note."""
         target, exists = self._target(path, sha256, replaces)
         if exists:
-            self._store.sync_folders(target.parent)
-            self._discard()
-            self._forget_aside()
-            return self._published(target, sha256, f"{path} was there already, with the same content")
+            return target, True, f"{path} was there already, with the same content"
         note = ""
         if target.name != PurePosixPath(path).name:
             note = f"{path} is not a file of this batch; the video was saved as {target.name}"
@@ -254,10 +258,7 @@ class LocalStagedFile:
         if files.ON_WINDOWS and self._file is not None:  # an open file cannot be renamed there
             self._file._file.close()  # type: ignore[attr-defined]  # left out of the stubs
         self._part_path.rename(target)
-        self._store.sync_folders(target.parent)
-        self._origin_path.unlink(missing_ok=True)
-        self._forget_aside()
-        return self._published(target, sha256, note)
+        return target, False, note
 
     def _target(self, path: str, sha256: str, replaces: bool) -> tuple[Path, bool]:
         """Return where to publish, and whether these very bytes are there already, and durable."""

@@ -130,6 +130,24 @@ class Stalls(FileHost):
         await asyncio.Event().wait()
 
 
+class SendsTogether(FileHost):
+    """Sends the second half once the other host has been asked, too."""
+
+    other: SendsTogether
+
+    async def __aenter__(self) -> Self:
+        self.asked = asyncio.Event()
+        return await super().__aenter__()
+
+    async def handle(self, ask: CdnRequest) -> None:
+        half = len(self.data) // 2
+        self.asked.set()
+        await self.serve_file(ask, max_bytes=half)
+        await self.other.asked.wait()
+        ask.writer.write(self.data[ask.first_byte + half :])
+        await ask.writer.drain()
+
+
 class SendsSlowly(FileHost):
     """Sends a few bytes at a time, for ever."""
 

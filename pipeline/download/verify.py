@@ -232,7 +232,9 @@ async def _read_record(store: OutputStore, record: Record, stamps: dict[str, Fil
         *artifact.extra,
     ):
         if await store.fingerprint(path, size_bytes) != sha256:
-            return Checked(record, FileCondition.ALTERED)
+            # Its user may have moved it since it was listed: what is gone is not altered.
+            there = path in await store.stamps([path])
+            return Checked(record, FileCondition.ALTERED if there else FileCondition.MOVED)
     stamp = stamps[artifact.path]
     if (stamp.mtime_ns, stamp.etag) == (artifact.mtime_ns, artifact.etag):
         return Checked(record, FileCondition.UNTOUCHED, stamp)

@@ -27,6 +27,10 @@ class TransientStoreError(StoreError):
     """The store did not do what was asked, but may if it is asked again."""
 
 
+class FileGone(TransientStoreError):
+    """The file that was to be copied is not there any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileStamp:
     """What identifies an untouched file without reading it: size, and modification time or ETag.
@@ -137,6 +141,7 @@ class OutputStore(Protocol):
         """Put a file under `target` too, all or nothing; what stands there is replaced.
 
         A folder gives it a second name (a hard link) where it can; an object store copies by itself.
+        Raises `FileGone`.
         """
 
     async def remove(self, path: str) -> None:

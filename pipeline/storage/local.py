@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 
 from pipeline.storage import files
-from pipeline.storage.base import FileStamp, StagedFile, TransientStoreError, candidate_names
+from pipeline.storage.base import FileGone, FileStamp, StagedFile, TransientStoreError, candidate_names
 from pipeline.storage.local_staging import LocalStagedFile
 from pipeline.storage.os_errors import OwnershipLost, is_of_path, to_store_error
 from pipeline.storage.shared_sync import SharedSync
@@ -82,7 +82,17 @@ class LocalStore:
         )
 
     async def copy(self, source: str, target: str) -> None:
-        await self.run_in_thread(lambda: files.link_or_copy(self.resolve(source), self.resolve(target)))
+        place = self.resolve(source)
+
+        def copy() -> None:
+            try:
+                files.link_or_copy(place, self.resolve(target))
+            except FileNotFoundError as error:
+                if os.path.lexists(place):
+                    raise
+                raise FileGone(f"{place} is gone") from error
+
+        await self.run_in_thread(copy)
 
     async def remove(self, path: str) -> None:
         await self.run_in_thread(lambda: self.resolve(path).unlink(missing_ok=True))

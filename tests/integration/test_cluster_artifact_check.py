@@ -123,6 +123,25 @@ async def test_a_folder_that_cannot_be_looked_into_is_the_outputs(tmp_path: Path
             await check_saved(LocalStore(tmp_path), records)
 
 
+class MovedWhileRead(LocalStore):
+    """Its user moves each file away after it was listed, and before it is read."""
+
+    async def fingerprint(self, path: str, size_bytes: int) -> str | None:
+        (self.root / path).rename(self.root / "elsewhere.mp4")
+        return await super().fingerprint(path, size_bytes)
+
+
+async def test_what_is_moved_away_while_it_is_checked_is_not_altered(tmp_path: Path) -> None:
+    async with EngineHarness(tmp_path) as harness:
+        await harness.run(1)
+        records = await harness.ledger.load()
+        [checked] = await check_saved(MovedWhileRead(tmp_path), records, read_all=True)
+        assert checked.condition is FileCondition.MOVED
+        following = checked.next_record(fetch_missing=False)
+        assert following is not None
+        assert following.state is State.DONE
+
+
 async def test_a_further_clip_that_cannot_be_looked_at_is_its_rows(tmp_path: Path) -> None:
     async with EngineHarness(tmp_path) as harness:
         await harness.run(1)

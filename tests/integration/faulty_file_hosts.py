@@ -291,6 +291,29 @@ class SendsWrongRange(FileHost):
         await self.send_response(ask, 206, headers, self.data[:10])
 
 
+class SendsSurplus(FileHost):
+    """Cuts the first transfer, and sends a part with more behind it, as its length or in chunks."""
+
+    chunked = False
+
+    async def handle(self, ask: CdnRequest) -> None:
+        if not ask.first_byte:
+            cut = self.take_fault()
+            await self.serve_file(ask, max_bytes=len(self.data) // 2 if cut else None, cut=cut)
+            return
+        headers = {"ETag": self.etag}
+        headers["Content-Range"] = f"bytes {ask.first_byte}-{len(self.data) - 1}/{len(self.data)}"
+        body = self.data[ask.first_byte :] + b"surplus"
+        if self.chunked:
+            headers["Transfer-Encoding"] = "chunked"
+            body = f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
+        await self.send_response(ask, 206, headers, body)
+
+
+class SendsSurplusInChunks(SendsSurplus):
+    chunked = True
+
+
 class Compresses(FileHost):
     """Gzips although it was asked not to, and cuts the first answer in the middle."""
 

@@ -107,6 +107,8 @@ FAULTS: list[hosts.FileHost] = [
     hosts.ReturnsEmptyBody(VIDEO, faults=3),
     hosts.IgnoresRange(VIDEO),
     hosts.SendsWrongRange(VIDEO),
+    hosts.SendsSurplus(VIDEO),
+    hosts.SendsSurplusInChunks(VIDEO),
     hosts.Compresses(VIDEO, faults=2),
     hosts.Chunked(VIDEO, faults=2),
     hosts.BreaksChunks(VIDEO, faults=2),

@@ -82,15 +82,14 @@ async def _check_receipts(
     store: OutputStore, done: Sequence[Record], *, expected: bool
 ) -> dict[str, list[dict[str, str]]]:
     """Return the receipts that do not agree with the ledger, and those that are missing when `expected`."""
-    from pipeline.results.receipts import differences, make_receipt, receipt_path
+    from pipeline.results.receipts import differences, find_receipt, make_receipt
     from pipeline.results.run_log import Redactor
 
     bad: dict[str, list[dict[str, str]]] = {"receipt_altered": [], "receipt_missing": []}
     for record in done:
         if record.artifact is None or record.artifact.moved:
             continue
-        path = receipt_path(record.artifact)
-        data = await store.read_bytes(path)
+        path, data = await find_receipt(store, record.artifact)
         if data is None:
             bad["receipt_missing"] += [{"id": record.id, "path": path}] if expected else []
         elif differences(data, make_receipt(record, "", sandbox=False, redact=Redactor())):

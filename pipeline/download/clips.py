@@ -31,6 +31,16 @@ class Clip:
     def known(self) -> Artifact | None:
         return self.record.artifact if self.number == 0 else None
 
+    @property
+    def staging_path(self) -> str:
+        """Where the clip is staged; no stem has `=`, so that no other row's clip is staged there.
+
+        The final name may be another row's: a row `a_2` and the second clip of `a` have one. Whoever comes
+        second is published under a free name.
+        """
+        row = self.record.file_stem
+        return f"videos/{f'{row}={self.number + 1}' if self.number else row}"
+
     def url(self, urls: Sequence[str]) -> str:
         return urls[self.number] if self.number < len(urls) else ""
 

@@ -120,7 +120,7 @@ class Downloader:
 
     async def _download_clip(self, clip: Clip, urls: Sequence[str], refresh: Refresh) -> DownloadResult:
         retry = RetryState(self._limits, self._random)
-        async with self.store.stage(f"videos/{clip.stem}") as part:
+        async with self.store.stage(clip.staging_path) as part:
             while True:
                 try:
                     await self._transfer(part, clip, clip.url(urls))
@@ -220,6 +220,8 @@ class Downloader:
             origin = replace(body.validators, generation=clip.record.generation_id)
             await part.restart(origin.to_text())
         await BodyWriter(body, part, limits).run(head)
+        if body.length is not None and part.staged_bytes > body.start + body.length:
+            raise FileChanged("the server sent more than the part of the file that was asked for")
         total = body.validators.total_bytes
         if total is not None and part.staged_bytes < total:  # a 206 may be shorter than what was asked for
             raise DownloadError(f"the response ended after {part.staged_bytes} of {total} bytes")

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_CONTENT_RANGE: Final = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*", re.IGNORECASE)
-_UNSATISFIED_RANGE: Final = re.compile(r"\s*bytes\s+\*/(\d+)\s*", re.IGNORECASE)
+_CONTENT_RANGE: Final = re.compile(
+    r"\s*bytes\s+([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)\s*", re.IGNORECASE
+)
+_LENGTH: Final = re.compile(r"\s*([0-9]{1,18})\s*")
+_UNSATISFIED_RANGE: Final = re.compile(r"\s*bytes\s+\*/([0-9]{1,18})\s*", re.IGNORECASE)
 _PAGE_CONTENT_TYPES: Final = frozenset(
     {"text/html", "application/xhtml+xml", "application/json", "application/xml", "text/xml"}
 )
@@ -78,7 +81,7 @@ class ByteRange:
 
 
 def parse_byte_range(status: int, headers: Mapping[str, str]) -> ByteRange | None:
-    """Read what a 200 or 206 carries; None when a 206 does not say so properly."""
+    """Read what a 200 or 206 carries; None when a 206 does not say so properly, or sends more."""
     length = _parse_length(headers.get("Content-Length"))
     if status != 206:
         return ByteRange(0, length, length)
@@ -88,6 +91,8 @@ def parse_byte_range(status: int, headers: Mapping[str, str]) -> ByteRange | Non
     start, end = int(match[1]), int(match[2])
     total = None if match[3] == "*" else int(match[3])
     if end < start or (total is not None and end >= total):
+        return None
+    if length is not None and length > end - start + 1:
         return None
     return ByteRange(start, end - start + 1, total)
 
@@ -109,4 +114,5 @@ def declares_page(headers: Mapping[str, str]) -> bool:
 
 
 def _parse_length(text: str | None) -> int | None:
-    return int(text) if text is not None and text.strip().isascii() and text.strip().isdigit() else None
+    match = _LENGTH.fullmatch(text or "")
+    return int(match[1]) if match else None

@@ -75,6 +75,8 @@ def compare(artifact: Artifact, stamp: FileStamp | None) -> FileCondition:
     """
     if stamp is None:
         return FileCondition.MOVED
+    if stamp.error:
+        return FileCondition.UNREADABLE
     if stamp.size_bytes != artifact.size_bytes:
         return FileCondition.ALTERED
     known = (artifact.mtime_ns, artifact.etag)
@@ -141,7 +143,8 @@ async def check_saved(
     """Check the files of `records`, which are done. Returns those that are not untouched, in their order.
 
     Without `read_all` only files whose size or time differs are read. `on_checked` is called for each
-    record. A file that cannot be read is its row's; raises `StoreError` when that is true of most.
+    record. A file that cannot be looked at or read is its row's; raises `StoreError` when most cannot be
+    read, or when a folder cannot be looked into.
     """
     saved = [record for record in records if record.artifact is not None]
     stamps = await store.stamps([path for record in saved for path in _paths(record)])
@@ -159,7 +162,7 @@ async def check_saved(
         if condition is FileCondition.UNREAD or (read_all and condition is untouched):
             to_read.append(record)
         elif condition is not untouched or on_checked is not None:
-            report(Checked(record, condition))
+            report(Checked(record, condition, error=_stamp_error(record, stamps)))
     await _read_files(store, to_read, stamps, report)
     return [found[record.key] for record in saved if record.key in found] if found else []
 
@@ -167,6 +170,11 @@ async def check_saved(
 def _paths(record: Record) -> list[str]:
     artifact = record.artifact
     return [] if artifact is None else [artifact.path, *(extra.path for extra in artifact.extra)]
+
+
+def _stamp_error(record: Record, stamps: dict[str, FileStamp]) -> str:
+    found = (stamps[path].error for path in _paths(record) if path in stamps)
+    return next(filter(None, found), "")
 
 
 def _compare_all(record: Record, stamps: dict[str, FileStamp]) -> FileCondition:
@@ -180,6 +188,8 @@ def _compare_all(record: Record, stamps: dict[str, FileStamp]) -> FileCondition:
             stamp = stamps.get(extra.path)
             if stamp is None:
                 return FileCondition.MOVED
+            if stamp.error:
+                return FileCondition.UNREADABLE
             if stamp.size_bytes != extra.size_bytes:
                 return FileCondition.ALTERED
     return condition
@@ -222,7 +232,9 @@ async def _read_record(store: OutputStore, record: Record, stamps: dict[str, Fil
         *artifact.extra,
     ):
         if await store.fingerprint(path, size_bytes) != sha256:
-            return Checked(record, FileCondition.ALTERED)
+            # Its user may have moved it since it was listed: what is gone is not altered.
+            there = path in await store.stamps([path])
+            return Checked(record, FileCondition.ALTERED if there else FileCondition.MOVED)
     stamp = stamps[artifact.path]
     if (stamp.mtime_ns, stamp.etag) == (artifact.mtime_ns, artifact.etag):
         return Checked(record, FileCondition.UNTOUCHED, stamp)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from pipeline.model import Media
 
 DURATION_TOLERANCE_S: Final = 0.5
+_RESOLUTION: Final = re.compile(r"([0-9]{1,6})p")
+_ASPECT: Final = re.compile(r"([0-9]{1,6}):([0-9]{1,6})")
 VEO: Final = "google/veo-3.1-i2v-fast"
 VEO_DEFAULTS: Final = {"duration": 8, "resolution": "1080p", "generate_audio": True}
 """What the vendor makes of fields that were left out; known for this model only."""
@@ -52,26 +55,19 @@ def _duration_mismatch(media: Media, requested: object) -> str:
 
 def _resolution_mismatch(media: Media, requested: object) -> str:
     text = str(requested).lower()
-    lines = {"2k": 1440, "4k": 2160}.get(text) or (
-        int(text[:-1]) if text[:-1].isdigit() and text[-1] == "p" else 0
-    )
+    match = _RESOLUTION.fullmatch(text)
+    lines = {"2k": 1440, "4k": 2160}.get(text) or (int(match[1]) if match else 0)
     if not lines or min(media.width, media.height) == lines:
         return ""
     return f"{media.width}x{media.height}, {text} asked"
 
 
 def _aspect_mismatch(media: Media, requested: object) -> str:
-    width_part, colon, height_part = str(requested).partition(":")
-    if not (
-        colon
-        and width_part.isdigit()
-        and height_part.isdigit()
-        and int(width_part)
-        and int(height_part)
-        and media.height
-    ):
+    match = _ASPECT.fullmatch(str(requested))
+    width, height = map(int, match.groups()) if match else (0, 0)
+    if not (width and height and media.height):
         return ""
-    ratio = int(width_part) / int(height_part)
+    ratio = width / height
     if abs(media.width / media.height / ratio - 1) <= 0.02:
         return ""
     return f"{media.width}x{media.height}, {requested} asked"

@@ -69,6 +69,8 @@ class ResultsWriter:
         self._sandbox = sandbox
         self._title = title
         self._manifest = manifest
+        self.pick_notes: tuple[str, ...] = ()
+        """What `finish` could not do in the folder of picks."""
         self._dirty = True
         self._first_delay_s = 0.0
         self._first_answer = anyio.Event()
@@ -203,7 +205,7 @@ class ResultsWriter:
         try:
             if self._ledger is not None:
                 with contextlib.suppress(LedgerError):  # the run itself reports a ledger that is gone
-                    await PicksFolder(self._ledger, self._store).place(records)
+                    self.pick_notes = await PicksFolder(self._ledger, self._store).place(records)
         except StoreError:
             return False
         return True

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pipeline.compact_rows import column
 from pipeline.errors import UsageError
 from pipeline.model import PICKED, REJECTED, Pick, Record, State
-from pipeline.storage.base import FileStamp, candidate_names
+from pipeline.storage.base import FileGone, FileStamp, UnreadableFile, candidate_names
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -184,43 +184,65 @@ class PicksFolder:
         await self._save(gone)
 
     async def _is_ours(self, placed: PlacedFile, stamp: FileStamp) -> bool:
-        if placed.is_file(stamp):
-            return True
-        return await self._store.fingerprint(placed.path, placed.size_bytes) == placed.sha256
+        if stamp.error or placed.is_file(stamp):
+            return not stamp.error
+        try:
+            return await self._store.fingerprint(placed.path, placed.size_bytes) == placed.sha256
+        except UnreadableFile:
+            return False
 
     async def _place(self, paths: Mapping[str, str], chosen: Mapping[str, Record]) -> AsyncIterator[str]:
         """Put clips under their rows' names, or beside files there that are not ours; yield notes."""
-        found: dict[str, PlacedFile] = {}
+        found: dict[str, PlacedFile | None] = {}
         taken = {placed.path for row_id, placed in self._placed.items() if row_id not in paths}
         for row_id, path in paths.items():
             artifact = chosen[row_id].artifact
-            if artifact is None or artifact.path not in self._present:
-                yield f"{chosen[row_id].id}: its clip was moved away, so it is not in {PICKS_FOLDER}/"
+            source = None if artifact is None else self._present.get(artifact.path)
+            if artifact is None or source is None:
+                yield _moved_away(chosen[row_id])
                 continue
-            found[row_id] = await self._free_place(path, artifact, taken)
-            taken.add(found[row_id].path)
-            if found[row_id].path != path:
-                yield f"{path} is not ours: {chosen[row_id].id} is {found[row_id].path}"
+            if source.error:
+                yield f"{chosen[row_id].id}: it is not in {PICKS_FOLDER}/: {source.error}"
+                continue
+            found[row_id] = placed = await self._free_place(path, artifact, taken)
+            taken.add(placed.path)
+            if placed.path != path:
+                yield f"{path} is not ours: {chosen[row_id].id} is {placed.path}"
         # Recorded as ours before they are written: a kill in between leaves no file that is never removed.
         await self._save(found)
-        for row_id, placed in found.items():
+        for row_id, claimed in found.items():
             artifact = chosen[row_id].artifact
-            if artifact is not None and placed.path not in self._present:
-                await self._store.copy(artifact.path, placed.path)
-                found[row_id] = _stamped(placed, await self._store.stamp(placed.path))
+            if artifact is not None and claimed is not None and claimed.path not in self._present:
+                found[row_id] = await self._copy(artifact, claimed)
+                if found[row_id] is None:
+                    yield _moved_away(chosen[row_id])
         await self._save(found)
+
+    async def _copy(self, artifact: Artifact, placed: PlacedFile) -> PlacedFile | None:
+        """Put a clip into its place; None when its user has moved it since it was seen."""
+        try:
+            await self._store.copy(artifact.path, placed.path)
+        except FileGone:
+            return None
+        return _stamped(placed, await self._store.stamp(placed.path))
 
     async def _free_place(self, path: str, artifact: Artifact, taken: set[str]) -> PlacedFile:
         """Return the first name that is free, or has these very bytes already; never another row's."""
         for name in filter(lambda name: name not in taken, candidate_names(path)):
             placed = PlacedFile(name, artifact.size_bytes, artifact.sha256)
-            stamp = self._present.get(name) or await self._store.stamp(name)
+            stamp = self._present.get(name) or await self._stamp(name)
             if stamp is None:
                 return placed
             self._present[name] = stamp
             if await self._is_ours(placed, stamp):
                 return _stamped(placed, stamp)
         raise AssertionError("there is always another name")
+
+    async def _stamp(self, path: str) -> FileStamp | None:
+        try:
+            return await self._store.stamp(path)
+        except UnreadableFile as error:
+            return FileStamp(0, error=str(error))
 
     async def _save(self, changes: Mapping[str, PlacedFile | None]) -> None:
         """Keep rows' files on record; those of other rows stay as another process may have left them."""
@@ -235,6 +257,10 @@ async def load_placed(ledger: Ledger) -> dict[str, PlacedFile]:
     """Return the files that the folder is to hold, by their rows' ids."""
     stored: dict[str, Any] = json.loads(await ledger.meta_get(PLACED_NAME) or "{}")
     return {row_id: PlacedFile(*values) for row_id, values in stored.items()}
+
+
+def _moved_away(record: Record) -> str:
+    return f"{record.id}: its clip was moved away, so it is not in {PICKS_FOLDER}/"
 
 
 def _stamped(placed: PlacedFile, stamp: FileStamp | None) -> PlacedFile:

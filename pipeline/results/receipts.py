@@ -19,6 +19,7 @@ from pipeline.manifest.local_files import image_sha256
 from pipeline.model import State
 from pipeline.results.csv_rows import iso
 from pipeline.results.run_log import Redactor
+from pipeline.storage.base import UnreadableFile, candidate_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -82,6 +83,33 @@ _PROOF_IF_KNOWN: Final = ("usd_spent", "credits_used")
 def receipt_path(artifact: Artifact) -> str:
     """Return where the receipt of a clip lies: `<id>.json` beside it."""
     return f"{artifact.path.rpartition('.')[0]}.json"
+
+
+async def find_receipt(store: OutputStore, artifact: Artifact) -> tuple[str, bytes | None]:
+    """Return the path and the bytes of a clip's receipt; where there is none, of what has its name.
+
+    A file of the user's keeps its name: then the receipt lies beside it. Raises `StoreError`.
+    """
+    first: bytes | None = None
+    for path in candidate_names(receipt_path(artifact)):
+        try:
+            data = await store.read_bytes(path)
+        except UnreadableFile:
+            continue
+        if data is None:
+            return receipt_path(artifact), first
+        if _is_receipt(data):
+            return path, data
+        first = first or data
+    raise AssertionError("there is always another name")
+
+
+def _is_receipt(data: bytes) -> bool:
+    try:
+        found = json.loads(data)
+        return isinstance(found["receipt"], int) and found["tool"].startswith("veobatch ")
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return False
 
 
 def make_receipt(record: Record, manifest: str, *, sandbox: bool, redact: Redactor) -> dict[str, Any]:
@@ -221,9 +249,11 @@ class ReceiptWriter:
                     del self._due[key]
 
     async def _write(self, record: Record) -> None:
-        receipt = make_receipt(record, self._manifest, sandbox=self._sandbox, redact=self._redact)
+        data = _to_bytes(make_receipt(record, self._manifest, sandbox=self._sandbox, redact=self._redact))
         if record.artifact is not None:
             with anyio.CancelScope(shield=True):
-                await self._store.write_bytes(
-                    receipt_path(record.artifact), _to_bytes(receipt), durable=False
-                )
+                path, earlier = await find_receipt(self._store, record.artifact)
+                if earlier is not None and _is_receipt(earlier):
+                    await self._store.write_bytes(path, data, durable=False)
+                else:
+                    await self._store.write_new(path, data, replaces=False)

@@ -174,6 +174,8 @@ class RunObservers:
         records, money = summary.outcome.records, summary.money
         next_command = str(summary.next_step())
         written = await self.results_writer.finish(records, next_command=next_command, money=money)
+        for note in self.results_writer.pick_notes:
+            self.observer.on_event(Event(Topic.NOTE, note, Level.WARNING))
         if self._thumbnails is not None:
             await self._thumbnails.finish(records)
         if self._receipts is not None:

@@ -19,17 +19,29 @@ PART_SUFFIX: Final = ".veobatch-part"
 """Ends the name of every temporary file of ours, so that none is mistaken for a user's."""
 
 
+class UnreadableFile(StoreError):
+    """One file cannot be read, although the folder that holds it can."""
+
+
 class TransientStoreError(StoreError):
     """The store did not do what was asked, but may if it is asked again."""
 
 
+class FileGone(TransientStoreError):
+    """The file that was to be copied is not there any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """What identifies an untouched file without reading it: size, and modification time or ETag."""
+    """What identifies an untouched file without reading it: size, and modification time or ETag.
+
+    `error` says why a file that is there, or a link to one, cannot be looked at: then nothing else counts.
+    """
 
     size_bytes: int
     mtime_ns: int | None = None
     etag: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +91,8 @@ class StagedFile(Protocol):
         """Make the staged bytes durable, then visible under `path`, all or nothing.
 
         The same bytes found there are kept as they are. A different file there is moved aside when it is
-        ours (`replaces`); a file that is not ours is left alone, and another free name is taken.
+        ours (`replaces`); a file that is not ours, or cannot be read, is left alone, and another free name
+        is taken.
         """
 
     async def discard(self) -> None:
@@ -113,7 +126,7 @@ class OutputStore(Protocol):
         """A small file's bytes, or None when there is none."""
 
     async def stamp(self, path: str) -> FileStamp | None:
-        """The stamp of one file, None when there is none.
+        """The stamp of one file, None when there is none. Raises `UnreadableFile`.
 
         In a folder, what a link names outside the path's first folder is none of ours, and not there.
         """
@@ -128,16 +141,23 @@ class OutputStore(Protocol):
         """Put a file under `target` too, all or nothing; what stands there is replaced.
 
         A folder gives it a second name (a hard link) where it can; an object store copies by itself.
+        Raises `FileGone`.
         """
 
     async def remove(self, path: str) -> None:
         """Remove a file if it is there."""
 
     async def stamps(self, paths: Sequence[str]) -> dict[str, FileStamp]:
-        """The stamps of those of the files that exist, read from the listing alone."""
+        """The stamps of those of the files that exist, read from the listing alone.
+
+        One that cannot be looked at has a stamp with an `error`.
+        """
 
     async def fingerprint(self, path: str, size_bytes: int) -> str | None:
-        """The sha256 (hex) of the file at `path` if it has that size, else None. Reads the whole file."""
+        """The sha256 (hex) of the file at `path` if it has that size, else None. Reads the whole file.
+
+        Raises `UnreadableFile`.
+        """
 
     async def aclose(self) -> None:
         """Release threads and connections."""

@@ -1,6 +1,6 @@
 """File operations, one blocking call each: replace, hash, make durable, move aside.
 
-Everything here blocks and belongs in a thread, and raises `OSError`, which `to_store_error` explains.
+Everything here blocks and belongs in a thread, and raises `OSError`, which `os_errors` explains.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ import functools
 import hashlib
 import os
 import platform
+import re
 import shutil
 import stat
 import threading
-from functools import reduce
-from operator import or_
 from typing import TYPE_CHECKING, Final
 
-from pipeline.errors import StoreError
 from pipeline.storage.base import PART_SUFFIX, FileStamp
+from pipeline.storage.os_errors import is_of_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,79 +27,7 @@ READ_BYTES: Final = 1024 * 1024
 ON_WINDOWS: Final = os.name == "nt"
 REPLACE_ATTEMPTS: Final = 10
 REPLACE_WAIT_S: Final = 0.1
-DISK_FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-_ADVICE: Final = {
-    errno.ENOSPC: "the disk is full; free some space and run the same command again",
-    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "writing there is not allowed",
-    errno.EPERM: "writing there is not allowed",
-    errno.EMFILE: "too many files are open at once; raise the limit (ulimit -n)",
-    errno.ENFILE: "too many files are open on this machine; close other programs",
-    errno.ENOENT: "the folder is gone",
-    errno.ENOTDIR: "a file is where a folder should be",
-    errno.EEXIST: "a file is where a folder should be",
-    errno.ESTALE: "the network drive is gone",
-}
-
-
-class OwnershipLost(OSError):
-    """Another process has taken a partial file over, or it was taken away."""
-
-
-def to_store_error(error: OSError, root: Path, action: str = "write to") -> StoreError:
-    """Return an error that names what could not be done, the place, and what to do."""
-    location = error.filename if isinstance(error.filename, str) else str(root)
-    message = _ADVICE.get(error.errno or 0, error.strerror or type(error).__name__)
-    if action == "read" and error.errno in (errno.EACCES, errno.EPERM):
-        message = "reading it is not allowed"
-    return StoreError(f"cannot {action} {location}: {message}")
-
-
-def open_part(path: Path) -> int:
-    """Open a partial file for reading and writing, created if need be; never through a link."""
-    extra = (getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_BINARY"))
-    flags = reduce(or_, extra, os.O_RDWR | os.O_CREAT)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        return os.open(path, flags, 0o666)
-    except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.EISDIR):
-            raise
-        _remove_obstacle(path)
-        return os.open(path, flags, 0o666)
-
-
-def open_exclusive_part(path: Path) -> int:
-    """Open a partial file that no other process has locked; one in use is unlinked and begun anew.
-
-    The other process may be stalled for ever, or wake up and go on: then it writes to a nameless file.
-    """
-    file = open_part(path)
-    try:
-        import fcntl
-    except ImportError:  # Windows keeps others from an open file by itself
-        return file
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        path.unlink(missing_ok=True)
-        file = open_part(path)
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # a file system without locks
-        return file
-    return file
-
-
-def path_names_file(file: int, path: Path) -> bool:
-    """Return whether `path` still names the open file."""
-    try:
-        return os.path.samestat(os.fstat(file), path.stat())
-    except FileNotFoundError:
-        return False
+_PID: Final = re.compile(r"[0-9]{1,9}")
 
 
 def hash_range(sha: hashlib._Hash, file: int, start: int, end: int) -> None:
@@ -116,6 +43,8 @@ def hash_range(sha: hashlib._Hash, file: int, start: int, end: int) -> None:
 def sha256_of(path: Path, size_bytes: int | None = None) -> str | None:
     """The sha256 (hex) of a regular file; None when it is missing or not of the size that was asked."""
     try:
+        if _is_no_file(path):
+            return None
         with path.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             if size_bytes is not None and size != size_bytes:
@@ -125,22 +54,34 @@ def sha256_of(path: Path, size_bytes: int | None = None) -> str | None:
             return sha.hexdigest()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def read_text(path: Path) -> str:
-    """A small file's text, or "" when there is none."""
+    """A small file's text, or "" when there is none that can be read."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return "" if _is_no_file(path) else path.read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        if not is_of_path(error, path):
+            raise
         return ""
 
 
 def read_bytes(path: Path) -> bytes | None:
     """A small file's bytes, or None when it cannot be read as a file."""
     try:
-        return path.read_bytes()
+        return None if _is_no_file(path) else path.read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None
+
+
+def _is_no_file(path: Path) -> bool:
+    """Return whether what is there is no file: to open a pipe is to wait, and a device never ends."""
+    return path.exists() and not path.is_file()
 
 
 def stamp_of(path: Path | str) -> FileStamp | None:
@@ -154,6 +95,8 @@ def stamp_of(path: Path | str) -> FileStamp | None:
 
 def read_range(path: Path, stamp: FileStamp, start: int, end: int) -> bytes:
     """The bytes from `start` to `end` of the file that had this stamp; an `OSError` when it has changed."""
+    if _is_no_file(path):
+        raise FileNotFoundError(errno.ENOENT, "it is no file", str(path))
     with path.open("rb", buffering=0) as file:
         found = os.fstat(file.fileno())
         data = _read_at(file.fileno(), end - start, start)
@@ -237,7 +180,7 @@ def remove_leftovers(folder: Path) -> None:
         names = [entry.name for entry in entries if entry.name.startswith(mark)]
         for name in names:
             pid = name.removeprefix(mark).partition("-")[0]
-            if name.endswith(PART_SUFFIX) and pid.isdigit() and not _is_alive(int(pid)):
+            if name.endswith(PART_SUFFIX) and _PID.fullmatch(pid) and not _is_alive(int(pid)):
                 folder.joinpath(name).unlink()
 
 
@@ -290,11 +233,3 @@ def free_path(path: Path, pattern: str) -> Path:
     while os.path.lexists(free := path.with_name(pattern.format(number))):
         number += 1
     return free
-
-
-def _remove_obstacle(path: Path) -> None:
-    """Remove a link or an empty folder that stands where a partial file belongs."""
-    if path.is_dir() and not path.is_symlink():
-        path.rmdir()
-    else:
-        path.unlink()

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 
 from pipeline.storage import files
-from pipeline.storage.base import FileStamp, StagedFile, TransientStoreError, candidate_names
+from pipeline.storage.base import FileGone, FileStamp, StagedFile, TransientStoreError, candidate_names
 from pipeline.storage.local_staging import LocalStagedFile
+from pipeline.storage.os_errors import OwnershipLost, is_of_path, to_store_error
 from pipeline.storage.shared_sync import SharedSync
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ class LocalStore:
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="files")
         self._swept: set[Path] = set()
         self._synced: set[Path] = set()
+        self.naming = threading.Lock()
+        """Held while a final name is chosen and taken: two rows may want one name at once."""
         self._syncs: dict[Path, SharedSync] = {}
 
     @property
@@ -70,7 +74,7 @@ class LocalStore:
                 return files.stamp_of(self._resolve_inside(path))
             return None
 
-        return await self.run_in_thread(read)
+        return await self.run_in_thread(read, "read")
 
     async def read_range(self, path: str, stamp: FileStamp, start: int, end: int) -> bytes:
         return await self.run_in_thread(
@@ -78,17 +82,36 @@ class LocalStore:
         )
 
     async def copy(self, source: str, target: str) -> None:
-        await self.run_in_thread(lambda: files.link_or_copy(self.resolve(source), self.resolve(target)))
+        place = self.resolve(source)
+
+        def copy() -> None:
+            try:
+                files.link_or_copy(place, self.resolve(target))
+            except FileNotFoundError as error:
+                if os.path.lexists(place):
+                    raise
+                raise FileGone(f"{place} is gone") from error
+
+        await self.run_in_thread(copy)
 
     async def remove(self, path: str) -> None:
         await self.run_in_thread(lambda: self.resolve(path).unlink(missing_ok=True))
 
     async def stamps(self, paths: Sequence[str]) -> dict[str, FileStamp]:
         def read() -> dict[str, FileStamp]:
-            found = ((path, files.stamp_of(self._place_of(path))) for path in paths)
+            found = ((path, self._stamp_of(path)) for path in paths)
             return {path: stamp for path, stamp in found if stamp is not None}
 
         return await self.run_in_thread(read, "read")
+
+    def _stamp_of(self, path: str) -> FileStamp | None:
+        place = self._place_of(path)
+        try:
+            return files.stamp_of(place)
+        except OSError as error:
+            if not is_of_path(error, place):
+                raise
+            return FileStamp(0, error=str(to_store_error(error, self.root, "read")))
 
     async def fingerprint(self, path: str, size_bytes: int) -> str | None:
         return await self.run_in_thread(lambda: files.sha256_of(self.resolve(path), size_bytes), "read")
@@ -115,10 +138,10 @@ class LocalStore:
         with anyio.CancelScope(shield=True):
             try:
                 yield
-            except files.OwnershipLost as error:
+            except OwnershipLost as error:
                 raise TransientStoreError(f"cannot write to {error.filename}: {error.strerror}") from error
             except OSError as error:
-                raise files.to_store_error(error, self.root, action) from error
+                raise to_store_error(error, self.root, action) from error
 
     def resolve(self, path: str) -> Path:
         """The place of a relative path; one that leaves the folder is a bug, not a name."""
@@ -134,8 +157,9 @@ class LocalStore:
 
     def _resolve_inside(self, path: str) -> Path:
         """`resolve`, with links followed that stay inside the path's first folder."""
-        place = self.resolve(path).resolve()
-        folder = self.root.joinpath(PurePosixPath(path).parts[0]).resolve()
+        # Not `Path.resolve`, which raises a RuntimeError for a link to itself.
+        place = Path(os.path.realpath(self.resolve(path)))
+        folder = Path(os.path.realpath(self.root.joinpath(PurePosixPath(path).parts[0])))
         if not place.is_relative_to(folder):
             raise FileNotFoundError(errno.ENOENT, "a link leads out of the output", str(self.resolve(path)))
         return place
@@ -172,9 +196,14 @@ class LocalStore:
     def _write_new(self, path: str, data: bytes, replaces: bool) -> str:
         for name in candidate_names(path):
             target = self.resolve(name)
-            if (replaces and name == path) or not os.path.lexists(target):
+            ours = replaces and name == path and (target.is_symlink() or not target.is_dir())
+            if ours or not os.path.lexists(target):
                 self._replace(target, data, durable=False)
                 return name
-            if files.read_bytes(target) == data:
-                return name
+            try:
+                if files.read_bytes(target) == data:
+                    return name
+            except OSError as error:
+                if not is_of_path(error, target):
+                    raise
         raise AssertionError("there is always another name")

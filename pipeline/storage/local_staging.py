@@ -10,17 +10,20 @@ import asyncio
 import errno
 import hashlib
 import os
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
 import aiofiles
 
 from pipeline import clocks
-from pipeline.storage import files
+from pipeline.errors import StoreError
+from pipeline.storage import files, part_files
 from pipeline.storage.base import PART_SUFFIX, FileStamp, PublishedFile, candidate_names, kept_name
+from pipeline.storage.os_errors import OwnershipLost, is_of_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import BinaryIO
 
     from aiofiles.threadpool.binary import AsyncFileIO
@@ -42,9 +45,7 @@ class LocalStagedFile:
         self._file: AsyncFileIO | None = None
         self._fd = -1
         self._sha = hashlib.sha256()
-        self._hashed_bytes = 0
-        self._staged_bytes = 0
-        self._position = 0
+        self._hashed_bytes = self._staged_bytes = self._position = 0
         self._tag = ""
 
     @property
@@ -77,9 +78,9 @@ class LocalStagedFile:
         with self._store.uninterrupted():
             try:
                 await self._hash_and_append(file, chunks)
-            except OSError as error:
-                if error.errno in files.DISK_FULL_ERRNOS:  # leave the ledger room to write
-                    await self.discard()
+            except OSError:
+                with suppress(StoreError):
+                    await self.discard()  # no later run may trust them, and the ledger needs room to write
                 raise
         self._staged_bytes = self._position = self._hashed_bytes
 
@@ -88,7 +89,7 @@ class LocalStagedFile:
         try:
             if self._position != self._staged_bytes:
                 await file.seek(self._staged_bytes)
-            await file.writelines(chunks)
+            await file.writelines(part_files.whole_writes(self._fd, chunks))
         finally:
             await hashing  # the memory of the chunks is used again, and `discard` begins a new hash
 
@@ -131,7 +132,7 @@ class LocalStagedFile:
                 self._part_path,
                 "r+b",
                 buffering=0,
-                opener=lambda path, _: files.open_exclusive_part(Path(path)),
+                opener=lambda path, _: part_files.open_exclusive_part(Path(path)),
                 executor=self._store.executor,
             )
             self._fd, self._position = self._file.fileno(), 0
@@ -147,10 +148,19 @@ class LocalStagedFile:
             self._sha.update(chunk)
             self._hashed_bytes += len(chunk)
 
-    def _check_size(self) -> None:
-        """An unbuffered write may take less than it was given, without an error, when the disk fills up."""
-        if os.fstat(self._fd).st_size != self._staged_bytes:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._part_path))
+    @contextmanager
+    def _discarding_on_error(self) -> Iterator[None]:
+        """Leave no bytes to a later run that could not be read or synced: its own fsync would succeed.
+
+        Linux reports a failed fsync once and drops what it could not write
+        (https://lwn.net/Articles/752063/).
+        """
+        try:
+            yield
+        except OSError:
+            with suppress(OSError):
+                self._discard()
+            raise
 
     def _find_staged(self) -> None:
         """Find what an earlier run left. Bytes without a note of their origin cannot be resumed.
@@ -166,7 +176,7 @@ class LocalStagedFile:
     def _restart(self, tag: str) -> None:
         """Delete the old origin note before truncating; write the new one before writing new bytes."""
         self._check_ownership()
-        self._origin_path.unlink(missing_ok=True)
+        part_files.remove_obstacle(self._origin_path)
         os.ftruncate(self._fd, 0)
         self._position = -1
         self._reset()
@@ -179,7 +189,8 @@ class LocalStagedFile:
     def _hash_pending(self) -> None:
         """Hash what an earlier run wrote, as it is on the disk now."""
         if self._hashed_bytes < self._staged_bytes:
-            files.hash_range(self._sha, self._fd, self._hashed_bytes, self._staged_bytes)
+            with self._discarding_on_error():
+                files.hash_range(self._sha, self._fd, self._hashed_bytes, self._staged_bytes)
             self._hashed_bytes = self._staged_bytes
 
     def _digest(self) -> str:
@@ -188,7 +199,9 @@ class LocalStagedFile:
 
     def _inspect(self, probe: Callable[[Path | BinaryIO], T]) -> T:
         self._check_ownership()
-        self._check_size()
+        with self._discarding_on_error():
+            if os.fstat(self._fd).st_size != self._staged_bytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._part_path))
         try:
             return probe(self._part_path)
         except FileNotFoundError:
@@ -216,15 +229,24 @@ class LocalStagedFile:
 
     def _publish(self, path: str, replaces: bool) -> PublishedFile:
         self._check_ownership()
-        os.fsync(self._fd)
+        with self._discarding_on_error():
+            os.fsync(self._fd)
         sha256 = self._digest()
+        with self._store.naming:
+            target, exists, note = self._take_name(path, sha256, replaces)
+        self._store.sync_folders(target.parent)
+        if exists:
+            self._discard()
+        else:
+            self._origin_path.unlink(missing_ok=True)
+        self._forget_aside()
+        return self._published(target, sha256, note)
+
+    def _take_name(self, path: str, sha256: str, replaces: bool) -> tuple[Path, bool, str]:
+        """Move the part to its final name, unless its bytes are there already; say which, and a note."""
         target, exists = self._target(path, sha256, replaces)
         if exists:
-            files.sync_file(target)  # it may have been put there right before a kill, and not be durable yet
-            self._store.sync_folders(target.parent)
-            self._discard()
-            self._forget_aside()
-            return self._published(target, sha256, f"{path} was there already, with the same content")
+            return target, True, f"{path} was there already, with the same content"
         note = ""
         if target.name != PurePosixPath(path).name:
             note = f"{path} is not a file of this batch; the video was saved as {target.name}"
@@ -236,20 +258,24 @@ class LocalStagedFile:
         if files.ON_WINDOWS and self._file is not None:  # an open file cannot be renamed there
             self._file._file.close()  # type: ignore[attr-defined]  # left out of the stubs
         self._part_path.rename(target)
-        self._store.sync_folders(target.parent)
-        self._origin_path.unlink(missing_ok=True)
-        self._forget_aside()
-        return self._published(target, sha256, note)
+        return target, False, note
 
     def _target(self, path: str, sha256: str, replaces: bool) -> tuple[Path, bool]:
-        """Return where to publish, and whether these very bytes are there already."""
+        """Return where to publish, and whether these very bytes are there already, and durable."""
         for name in candidate_names(path):
             target = self._store.resolve(name)
-            ours = replaces and name == path and target.is_file() and not target.is_symlink()
-            if ours or not os.path.lexists(target):
-                return target, files.sha256_of(target, self._staged_bytes) == sha256
-            if files.sha256_of(target, self._staged_bytes) == sha256:
-                return target, True
+            if not os.path.lexists(target):
+                return target, False
+            try:
+                if files.sha256_of(target, self._staged_bytes) == sha256:
+                    files.sync_file(target)  # it may have been put there right before a kill
+                    return target, True
+            except OSError as error:
+                if not is_of_path(error, target):
+                    raise
+                continue
+            if replaces and name == path and target.is_file() and not target.is_symlink():
+                return target, False
         raise AssertionError("there is always another name")
 
     def _published(self, target: Path, sha256: str, note: str) -> PublishedFile:
@@ -259,12 +285,12 @@ class LocalStagedFile:
         return PublishedFile(path, found.st_size, sha256, stamp, note)
 
     def _check_ownership(self) -> None:
-        if not files.path_names_file(self._fd, self._part_path):
-            raise files.OwnershipLost(errno.ESTALE, "another process has taken it over", str(self._part_path))
+        if not part_files.path_names_file(self._fd, self._part_path):
+            raise OwnershipLost(errno.ESTALE, "another process has taken it over", str(self._part_path))
 
     def _discard(self) -> None:
         """Remove the part, unless another process has taken its name over: then it is theirs."""
-        if self._file is None or files.path_names_file(self._fd, self._part_path):
+        if self._file is None or part_files.path_names_file(self._fd, self._part_path):
             self._origin_path.unlink(missing_ok=True)
             self._part_path.unlink(missing_ok=True)
         self._reset()

@@ -28,7 +28,14 @@ from obstore.store import from_url
 from pipeline.errors import StoreError, UsageError
 from pipeline.net.proxy import is_local_host
 from pipeline.storage.aws import S3Account
-from pipeline.storage.base import FileStamp, StagedFile, TransientStoreError, candidate_names, first_line
+from pipeline.storage.base import (
+    FileGone,
+    FileStamp,
+    StagedFile,
+    TransientStoreError,
+    candidate_names,
+    first_line,
+)
 from pipeline.storage.object_staging import StagedObject
 from pipeline.storage.object_upload import put_whole
 
@@ -151,7 +158,7 @@ class ObjectStore:
         try:
             await self.call(obstore.copy_async(self.backend, source, target))
         except FileNotFoundError as error:
-            raise TransientStoreError(f"{self._url}: {source} is gone") from error
+            raise FileGone(f"{self._url}: {source} is gone") from error
 
     async def write_bytes(self, path: str, data: bytes, *, durable: bool = True) -> None:
         """One PUT, whatever its size: atomic and durable by the store's own promise.
@@ -215,10 +222,12 @@ class ObjectStore:
         if stamp is None or stamp.size_bytes != size_bytes:
             return None
         sha = hashlib.sha256()
-        found = await self.call(obstore.get_async(self.backend, path))
         try:
+            found = await self.call(obstore.get_async(self.backend, path))
             async for chunk in found.stream(min_chunk_size=1024 * 1024):
                 await anyio.to_thread.run_sync(sha.update, chunk)
+        except FileNotFoundError:
+            return None
         except (BaseError, OSError) as error:
             raise TransientStoreError(f"{self._url}: {first_line(error)}") from error
         return sha.hexdigest()

@@ -130,6 +130,24 @@ class Stalls(FileHost):
         await asyncio.Event().wait()
 
 
+class SendsTogether(FileHost):
+    """Sends the second half once the other host has been asked, too."""
+
+    other: SendsTogether
+
+    async def __aenter__(self) -> Self:
+        self.asked = asyncio.Event()
+        return await super().__aenter__()
+
+    async def handle(self, ask: CdnRequest) -> None:
+        half = len(self.data) // 2
+        self.asked.set()
+        await self.serve_file(ask, max_bytes=half)
+        await self.other.asked.wait()
+        ask.writer.write(self.data[ask.first_byte + half :])
+        await ask.writer.drain()
+
+
 class SendsSlowly(FileHost):
     """Sends a few bytes at a time, for ever."""
 
@@ -271,6 +289,29 @@ class SendsWrongRange(FileHost):
             return
         headers = {"Content-Range": f"bytes 0-9/{len(self.data)}", "ETag": self.etag}
         await self.send_response(ask, 206, headers, self.data[:10])
+
+
+class SendsSurplus(FileHost):
+    """Cuts the first transfer, and sends a part with more behind it, as its length or in chunks."""
+
+    chunked = False
+
+    async def handle(self, ask: CdnRequest) -> None:
+        if not ask.first_byte:
+            cut = self.take_fault()
+            await self.serve_file(ask, max_bytes=len(self.data) // 2 if cut else None, cut=cut)
+            return
+        headers = {"ETag": self.etag}
+        headers["Content-Range"] = f"bytes {ask.first_byte}-{len(self.data) - 1}/{len(self.data)}"
+        body = self.data[ask.first_byte :] + b"surplus"
+        if self.chunked:
+            headers["Transfer-Encoding"] = "chunked"
+            body = f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
+        await self.send_response(ask, 206, headers, body)
+
+
+class SendsSurplusInChunks(SendsSurplus):
+    chunked = True
 
 
 class Compresses(FileHost):

@@ -76,6 +76,18 @@ def test_a_file_that_cannot_be_read_is_listed_and_the_others_are_checked(
     assert "4 videos: 3 intact, 1 unreadable" in printed
 
 
+def test_a_file_that_cannot_be_looked_at_is_listed_and_the_others_are_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop, *_ = anyio.run(make_batch, tmp_path)
+    loop.unlink()
+    loop.symlink_to(loop.name)
+    assert verify(tmp_path) == 1
+    printed = capsys.readouterr().out
+    assert f"cannot read {loop}: {os.strerror(errno.ELOOP)}" in printed
+    assert "4 videos: 3 intact, 1 unreadable" in printed
+
+
 @pytest.mark.parametrize("read_all", [True, False])
 def test_a_run_reads_only_when_asked(tmp_path: Path, read_all: bool) -> None:
     async def run_again() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,7 @@ from pipeline.circuit_breaker import MIN_ROWS
 from pipeline.download.verify import FileCondition, check_saved
 from pipeline.errors import StopReason, StoreError
 from pipeline.events import Topic
-from pipeline.model import State
+from pipeline.model import ExtraFile, State
 from pipeline.runner.on_cluster import ArtifactCheck
 from pipeline.settings import Settings
 from pipeline.storage import LocalStore
@@ -110,6 +111,47 @@ async def test_what_raises_for_many_rows_stops_the_check(tmp_path: Path) -> None
         assert check.error is not None
         assert check.error.reason is StopReason.CRASH
         assert len(check.unchecked) == MIN_ROWS
+
+
+async def test_a_folder_that_cannot_be_looked_into_is_the_outputs(tmp_path: Path) -> None:
+    async with EngineHarness(tmp_path) as harness:
+        await harness.run(1)
+        records = await harness.ledger.load()
+        (tmp_path / "videos").rename(tmp_path / "elsewhere")
+        (tmp_path / "videos").symlink_to("videos")
+        with pytest.raises(StoreError, match="cannot read"):
+            await check_saved(LocalStore(tmp_path), records)
+
+
+class MovedWhileRead(LocalStore):
+    """Its user moves each file away after it was listed, and before it is read."""
+
+    async def fingerprint(self, path: str, size_bytes: int) -> str | None:
+        (self.root / path).rename(self.root / "elsewhere.mp4")
+        return await super().fingerprint(path, size_bytes)
+
+
+async def test_what_is_moved_away_while_it_is_checked_is_not_altered(tmp_path: Path) -> None:
+    async with EngineHarness(tmp_path) as harness:
+        await harness.run(1)
+        records = await harness.ledger.load()
+        [checked] = await check_saved(MovedWhileRead(tmp_path), records, read_all=True)
+        assert checked.condition is FileCondition.MOVED
+        following = checked.next_record(fetch_missing=False)
+        assert following is not None
+        assert following.state is State.DONE
+
+
+async def test_a_further_clip_that_cannot_be_looked_at_is_its_rows(tmp_path: Path) -> None:
+    async with EngineHarness(tmp_path) as harness:
+        await harness.run(1)
+        [record] = await harness.ledger.load()
+        assert record.artifact is not None
+        artifact = replace(record.artifact, extra=(ExtraFile("videos/loop.mp4", 1, "x"),))
+        (tmp_path / "videos/loop.mp4").symlink_to("loop.mp4")
+        [checked] = await check_saved(LocalStore(tmp_path), [replace(record, artifact=artifact)])
+        assert checked.condition is FileCondition.UNREADABLE
+        assert "loop.mp4" in checked.error
 
 
 async def test_files_that_cannot_be_read_are_the_outputs_when_they_are_many(tmp_path: Path) -> None:

@@ -107,6 +107,8 @@ FAULTS: list[hosts.FileHost] = [
     hosts.ReturnsEmptyBody(VIDEO, faults=3),
     hosts.IgnoresRange(VIDEO),
     hosts.SendsWrongRange(VIDEO),
+    hosts.SendsSurplus(VIDEO),
+    hosts.SendsSurplusInChunks(VIDEO),
     hosts.Compresses(VIDEO, faults=2),
     hosts.Chunked(VIDEO, faults=2),
     hosts.BreaksChunks(VIDEO, faults=2),
@@ -296,6 +298,40 @@ async def test_every_clip_of_a_generation_is_saved(tmp_path: Path) -> None:
     assert [it.video(stem) for stem in ("row", "row_2", "row_3")] == [VIDEO, *others]
     assert [extra.path for extra in outcome.artifact.extra] == ["videos/row_2.mp4", "videos/row_3.mp4"]
     assert [extra.size_bytes for extra in outcome.artifact.extra] == [len(clip) for clip in others]
+
+
+async def test_a_further_clip_and_a_row_of_its_name_are_both_saved(tmp_path: Path) -> None:
+    """Row `a` has a second clip, `a_2`, while a row `a_2` is being fetched."""
+    further, other = (make_video(seconds=2, seed=seed, bit_rate=2_000_000) for seed in (5, 6))
+    records = [
+        Record("k", "row", "f", 0, "m", BODY, "", "", file_stem=stem, generation_id=stem)
+        for stem in ("a", "a_2")
+    ]
+    async with (
+        hosts.FileHost(VIDEO) as first,
+        hosts.SendsTogether(further) as second,
+        hosts.SendsTogether(other) as third,
+        download_harness(tmp_path) as it,
+    ):
+        second.other, third.other = third, second
+        records[0] = replace(records[0], video_urls=json.dumps([first.url, second.url]))
+        records[1] = replace(records[1], video_url=third.url)
+        outcomes: dict[str, DownloadResult] = {}
+
+        async def fetch(record: Record) -> None:
+            outcomes[record.file_stem] = await it.downloader.download(record, it._refresh)
+
+        async with anyio.create_task_group() as tasks:
+            for record in records:
+                tasks.start_soon(fetch, record)
+        one, two = outcomes["a"], outcomes["a_2"]
+        assert isinstance(one, Saved)
+        assert isinstance(two, Saved)
+        paths = [one.artifact.extra[0].path, two.artifact.path]
+        assert sorted(paths) == ["videos/a_2.mp4", "videos/a_2.new-1.mp4"]
+        saved = [await it.downloader.store.read_bytes(path) for path in paths]
+    assert saved == [further, other]
+    assert [len(host.requests) for host in (second, third)] == [1, 1]
 
 
 async def test_a_row_is_not_done_while_one_of_its_clips_is_missing(tmp_path: Path) -> None:

@@ -285,6 +285,25 @@ async def test_unreadable_output_ends_run_with_message(
         assert count_states(outcome) == {State.DONE: 1, State.READY: 1}
 
 
+async def test_a_saved_file_that_cannot_be_looked_at_costs_its_row_alone(tmp_path: Path) -> None:
+    """Its user has put a link in its place that leads nowhere: the others are saved."""
+    async with EngineHarness(
+        tmp_path, fast_sandbox_options(), Fault("slow", match="number 1.", value=8.0)
+    ) as house:
+        early = await house.run(2, timeout=0.4)
+        assert count_states(early) == {State.DONE: 1, State.GENERATING: 1}
+        [done] = [record for record in early.records if record.state is State.DONE]
+        [saved] = videos(tmp_path)
+        saved.unlink()
+        saved.symlink_to(saved.name)
+        outcome = await house.run(check=False)
+        assert count_states(outcome) == {State.DONE: 2}
+        assert outcome.stop_reason is StopReason.UNFINISHED
+        assert outcome.unfinished.keys() == {done.key}
+        assert str(saved) in outcome.unfinished[done.key]
+        assert saved.is_symlink()
+
+
 async def test_a_saved_row_that_someone_else_moved_meanwhile_is_left_to_them(tmp_path: Path) -> None:
     async with EngineHarness(tmp_path) as house:
         await house.run(2)

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.ledger import sqlite_file
 from pipeline.runner.preflight import WANTED_FILES, raise_open_file_limit
-from pipeline.storage import files
+from pipeline.storage import files, part_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,7 @@ def test_a_file_is_hashed_without_pread_and_its_position_kept(tmp_path: Path) ->
 
     path = tmp_path / "part"
     path.write_bytes(b"0123456789")
-    file = files.open_part(path)
+    file = part_files.open_part(path)
     os.lseek(file, 7, os.SEEK_SET)
     sha = hashlib.sha256()
     files.hash_range(sha, file, 2, 9)

@@ -19,13 +19,16 @@ from pipeline.errors import UsageError
 from pipeline.ledger import Ledger
 from pipeline.manifest import load
 from pipeline.model import PICKED, REJECTED, Artifact, Pick, Record, State
-from pipeline.results.picks import PicksFolder, resolve_picks, with_picks
+from pipeline.results.csv_writer import ResultsWriter
+from pipeline.results.picks import PicksFolder, load_placed, resolve_picks, with_picks
 from pipeline.storage.local import LocalStore
 from pipeline.storage.object_store import ObjectStore
 from tests.unit.test_reel import clip, length
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from pipeline.storage import FileStamp
 
 OUTPUT = Path("output/night")
 
@@ -185,6 +188,25 @@ async def test_a_clip_that_was_moved_away_is_said(tmp_path: Path) -> None:
     assert note == "a: its clip was moved away, so it is not in picks/"
 
 
+async def test_what_cannot_be_looked_at_costs_its_row_alone(tmp_path: Path) -> None:
+    """Row a's clip is a link to itself, and so is what has row b's name in the folder."""
+    store = LocalStore(tmp_path)
+    rows = [take(row, pick=PICKED) for row in "abc"]
+    async with await Ledger.open(tmp_path / "ledger.sqlite3") as ledger:
+        await ledger.add(rows)
+        for row in rows:
+            assert row.artifact is not None
+            await store.write_bytes(row.artifact.path, row.key.encode())
+        (tmp_path / "picks").mkdir()
+        for name in ("videos/a.mp4", "picks/b.mp4"):
+            (tmp_path / name).unlink(missing_ok=True)
+            (tmp_path / name).symlink_to(Path(name).name)
+        notes = await PicksFolder(ledger, store).update()
+    assert [note.partition(":")[0] for note in notes] == ["a", "picks/b.mp4 is not ours"]
+    assert {path.name for path in (tmp_path / "picks").iterdir()} == {"b.mp4", "b.new-1.mp4", "c.mp4"}
+    assert (tmp_path / "picks/b.new-1.mp4").read_text() == "b@f"
+
+
 @pytest.fixture(params=["folder", "bucket"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> LocalStore | ObjectStore:
     return (
@@ -192,6 +214,33 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> LocalStore | Object
         if request.param == "folder"
         else ObjectStore(MemoryStore(), "s3://b", None)
     )
+
+
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+async def test_a_clip_that_is_moved_meanwhile_costs_its_row_alone(tmp_path: Path, kind: str) -> None:
+    """Its user moves the clip of row a after it was listed: the page is written, and a note says so."""
+
+    class MovedMeanwhile(LocalStore if kind == "folder" else ObjectStore):  # type: ignore[misc]
+        async def stamps(self, paths: Sequence[str]) -> dict[str, FileStamp]:
+            found: dict[str, FileStamp] = await super().stamps(paths)
+            await self.remove("videos/a.mp4")
+            return found
+
+    store = MovedMeanwhile(tmp_path) if kind == "folder" else MovedMeanwhile(MemoryStore(), "s3://b", None)
+    rows = [take("a", pick=PICKED), take("b", pick=PICKED)]
+    async with await Ledger.open(tmp_path / "ledger.sqlite3") as ledger:
+        await ledger.add(rows)
+        await ledger.set_picks({row.key: Pick(PICKED) for row in rows})
+        for row in rows:
+            assert row.artifact is not None
+            await store.write_bytes(row.artifact.path, row.key.encode())
+        writer = ResultsWriter(store, title="night", manifest="night.yaml", ledger=ledger)
+        assert await writer.finish(rows)
+        placed = await load_placed(ledger)
+    assert writer.pick_notes == ("a: its clip was moved away, so it is not in picks/",)
+    assert await store.read_bytes("report.html") is not None
+    assert await store.read_bytes("picks/b.mp4") == b"b@f"
+    assert placed.keys() == {"b"}
 
 
 async def test_the_folder_is_kept_true_wherever_it_is(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -16,13 +17,15 @@ from aiofiles.threadpool.binary import AsyncFileIO
 from pipeline import clocks
 from pipeline.download.downloader import Saved
 from pipeline.errors import StopReason, StoreError, UsageError
-from pipeline.storage import FileStamp, LocalStore, TransientStoreError, open_store
+from pipeline.storage import PART_SUFFIX, FileStamp, LocalStore, TransientStoreError, files, open_store
+from pipeline.storage.base import UnreadableFile
+from pipeline.storage.part_files import whole_writes
 from tests.integration import faulty_file_hosts as hosts
 from tests.integration.sample_videos import make_video, padded
 from tests.integration.test_download_faults import download_harness
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 VIDEO = make_video(seconds=2)
 
@@ -196,6 +199,126 @@ async def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     }
 
 
+async def test_several_that_want_one_name_at_once_all_keep_their_bytes(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    published: list[str] = []
+
+    async def save(number: int) -> None:
+        async with store.stage(f"{number}") as part:
+            await part.restart("tag")
+            await part.write([str(number).encode()])
+            published.append((await part.publish(f"{number // 8}.mp4", replaces=False)).path)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(160):
+            tasks.start_soon(save, number)
+    assert sorted(published) == file_names(tmp_path)
+    assert {(tmp_path / path).read_bytes() for path in published} == {
+        str(number).encode() for number in range(160)
+    }
+
+
+def put_loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def put_unreadable(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+ODD_THINGS: dict[str, Callable[[Path], None]] = {
+    "a link to itself": put_loop,
+    "a pipe": os.mkfifo,
+    "a folder": Path.mkdir,
+    "a file of somebody else's": put_unreadable,
+}
+
+
+@pytest.fixture(params=ODD_THINGS)
+def put_odd(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[Path], None]]:
+    """Put something where a file of ours belongs that cannot be read or written as one."""
+    put = ODD_THINGS[request.param]
+    if put is not put_unreadable:
+        yield put
+        return
+    foreign: list[int] = []
+    opens: list[tuple[Any, Callable[..., Any]]] = [(io, io.open), (os, os.open)]
+
+    def forbidden(real: Callable[..., Any]) -> Callable[..., Any]:
+        def opened(path: Any, *rest: Any, **named: Any) -> Any:
+            there = os.lstat(path) if os.path.lexists(path) else None
+            if there and any(os.path.samestat(there, os.fstat(file)) for file in foreign):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return real(path, *rest, **named)
+
+        return opened
+
+    def put_foreign(path: Path) -> None:
+        put(path)
+        foreign.append(os.open(path, os.O_RDONLY))  # for as long as it is open, no other file has its number
+        # Whoever tests may be root, who is allowed everything.
+        for module, real in opens:
+            monkeypatch.setattr(module, "open", forbidden(real))
+
+    yield put_foreign
+    for file in foreign:
+        os.close(file)
+
+
+@pytest.mark.parametrize("replaces", [True, False])
+async def test_what_cannot_be_read_under_a_final_name_is_left_alone(
+    tmp_path: Path, put_odd: Callable[[Path], None], replaces: bool
+) -> None:
+    store = LocalStore(tmp_path)
+    put_odd(tmp_path / "a.mp4")
+    before = (tmp_path / "a.mp4").lstat()
+    assert "saved as a.new-1.mp4" in await publish(store, "a.mp4", b"ours", replaces=replaces)
+    assert os.path.samestat((tmp_path / "a.mp4").lstat(), before)
+    assert (tmp_path / "a.new-1.mp4").read_bytes() == b"ours"
+
+
+async def test_a_poster_beside_what_cannot_be_read_takes_another_name(
+    tmp_path: Path, put_odd: Callable[[Path], None]
+) -> None:
+    put_odd(tmp_path / "a.jpg")
+    assert await LocalStore(tmp_path).write_new("a.jpg", b"ours", replaces=False) == "a.new-1.jpg"
+
+
+@pytest.mark.parametrize("name", ["a.veobatch-part", "a.veobatch-part.origin"])
+async def test_what_cannot_be_used_as_a_part_gives_way(
+    tmp_path: Path, put_odd: Callable[[Path], None], name: str
+) -> None:
+    if name.endswith("origin"):
+        (tmp_path / "a.veobatch-part").write_bytes(b"left")
+    put_odd(tmp_path / name)
+    await publish(LocalStore(tmp_path), "a.mp4", b"ours")
+    assert (tmp_path / "a.mp4").read_bytes() == b"ours"
+    assert file_names(tmp_path) == ["a.mp4"]
+
+
+async def test_one_path_that_cannot_be_looked_at_has_a_stamp_that_says_why(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    await publish(store, "videos/a.mp4", b"film")
+    put_loop(tmp_path / "videos/b.mp4")
+    stamps = await store.stamps(["videos/a.mp4", "videos/b.mp4", "videos/c.mp4"])
+    assert stamps.keys() == {"videos/a.mp4", "videos/b.mp4"}
+    assert not stamps["videos/a.mp4"].error
+    assert os.strerror(errno.ELOOP) in stamps["videos/b.mp4"].error
+    for look in (store.stamp("videos/b.mp4"), store.fingerprint("videos/b.mp4", 4)):
+        with pytest.raises(UnreadableFile, match=os.strerror(errno.ELOOP)):
+            await look
+
+
+def test_a_temporary_file_of_no_process_is_left_alone(tmp_path: Path) -> None:
+    odd = [tmp_path / f".{files._host_tag()}-{pid}-1{PART_SUFFIX}" for pid in ("²", "9" * 40)]
+    for path in odd:
+        path.write_bytes(b"")
+    anyio.run(LocalStore(tmp_path).write_bytes, "results.csv", b"whole")
+    assert file_names(tmp_path) == sorted(["results.csv", *(path.name for path in odd)])
+
+
 async def test_partial_files_of_the_user_are_left_alone(tmp_path: Path) -> None:
     names = ["row.mp4.part", "row.mp4.origin.part", ".row.mp4.1.2.part", "row.part"]
     (tmp_path / "videos").mkdir()
@@ -307,11 +430,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         left = [2**20]
 
-        async def writelines(file: AsyncFileIO, chunks: list[bytes]) -> None:
-            left[0] -= sum(map(len, chunks))
-            if left[0] < 0:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.writev(file.fileno(), chunks)
+        async def writelines(file: AsyncFileIO, chunks: Iterable[bytes]) -> None:
+            for chunk in chunks:
+                left[0] -= len(chunk)
+                if left[0] < 0:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.write(file.fileno(), chunk)
 
         patch.setattr(AsyncFileIO, "writelines", writelines)
         yield place
@@ -327,17 +451,93 @@ async def test_a_full_disk_is_left_with_room_for_the_ledger(small_disk: Path) ->
         assert isinstance(await it.fetch(host.url), Saved)
 
 
-async def test_a_write_that_falls_short_without_an_error_is_noticed(
+class ShortWrites(io.FileIO):
+    """Takes seven bytes of a write, as a disk with little room left does, without an error."""
+
+    def write(self, data: Any, /) -> int:
+        return super().write(memoryview(data)[:7])
+
+
+def test_writes_that_fall_short_are_gone_on_with(tmp_path: Path) -> None:
+    chunks: list[bytes | memoryview] = [
+        bytes(range(20)),
+        memoryview(b""),
+        memoryview(b"another that is longer than seven"),
+        b"x",
+    ]
+    with ShortWrites(tmp_path / "a", "w") as file:
+        file.write(b"before ")
+        file.writelines(whole_writes(file.fileno(), chunks))
+    assert (tmp_path / "a").read_bytes() == b"before " + b"".join(chunks)
+
+
+def test_a_part_whose_write_fell_short_is_begun_anew(tmp_path: Path) -> None:
+    """A limit lets 100 of 120 bytes pass, without an error, as a full disk does."""
+    code = f"""
+import resource, anyio
+from pipeline.errors import StoreError
+from pipeline.storage import LocalStore
+
+async def main():
+    async with LocalStore({str(tmp_path)!r}).stage("a") as part:
+        await part.restart("tag")
+        await part.write([b"x" * 60])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+        try:
+            await part.write([b"y" * 60])
+        except StoreError as error:
+            print(error)
+
+anyio.run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "File too large" in done.stdout
+    assert file_names(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+async def test_a_part_that_could_not_be_synced_is_fetched_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Linux reports a failed fsync once: the next one succeeds, and says nothing of the lost bytes."""
+
+    def fails(file: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    async with hosts.FileHost(VIDEO) as host, download_harness(tmp_path) as it:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fails)
+            with pytest.raises(StoreError):
+                await it.fetch(host.url)
+        assert it.files() == []
+        asked = len(host.requests)
+        assert isinstance(await it.fetch(host.url), Saved)
+        assert len(host.requests) > asked
+
+
+async def test_a_part_whose_write_failed_is_begun_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def falls_short(file: AsyncFileIO, chunks: list[bytes]) -> None:
-        os.writev(file.fileno(), [*chunks[:-1], chunks[-1][:-1]])
+    async def fails(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(AsyncFileIO, "writelines", falls_short)
-    async with hosts.FileHost(VIDEO) as host, download_harness(tmp_path) as it:
+    async with LocalStore(tmp_path).stage("a") as part:
+        await part.restart("tag")
+        await part.write([VIDEO])
+        monkeypatch.setattr(AsyncFileIO, "writelines", fails)
+        with pytest.raises(StoreError):
+            await part.write([VIDEO])
+    assert file_names(tmp_path) == []
+
+
+async def test_a_part_that_is_shorter_than_what_was_written_is_begun_anew(tmp_path: Path) -> None:
+    async with LocalStore(tmp_path).stage("a") as part:
+        await part.restart("tag")
+        await part.write([VIDEO])
+        os.truncate(tmp_path / "a.veobatch-part", len(VIDEO) - 1)
         with pytest.raises(StoreError, match="the disk is full"):
-            await it.fetch(host.url)
-        assert "videos/row.mp4" not in it.files()
+            await part.inspect(str)
+    assert file_names(tmp_path) == []
 
 
 async def test_a_file_where_a_folder_should_be_is_said(tmp_path: Path) -> None:

@@ -106,8 +106,8 @@ MUTANTS: Final = (
     Mutant("a generation sets nothing aside (C13)", _SPENDING, "SubmissionState.SPENT if charged else SubmissionState.RESERVED", "SubmissionState.SPENT if charged else SubmissionState.RELEASED", _KILLED),
     Mutant("a budget takes one more", "pipeline/submit/budget.py", "self._committed() - replaced + price > self._limit", "self._committed() - replaced > self._limit", _ANYTHING),
     # Files.
-    Mutant("no fsync of a video", _STAGING, "        os.fsync(self._fd)\n", "", _ANYTHING),
-    Mutant("no fsync of its folder", _STAGING, "        self._store.sync_folders(target.parent)\n        self._origin_path", "        self._origin_path", _ANYTHING),
+    Mutant("no fsync of a video", _STAGING, "            os.fsync(self._fd)\n", "            pass\n", _ANYTHING),
+    Mutant("no fsync of its folder", _STAGING, "        self._store.sync_folders(target.parent)\n        if exists", "        if exists", _ANYTHING),
     Mutant("no fsync of what was found in place", _STAGING, "            files.sync_file(target)", "            pass", _at("life", "clip copied into place")),
     Mutant("no fsync of a new folder's name", "pipeline/storage/local.py", "if folder not in self._synced:", "if False:", _ANYTHING),
     Mutant("a user's file is replaced (F22)", _STAGING, "target, exists = self._target(path, sha256, replaces)", "target, exists = self._store.resolve(path), False\n        target.unlink(missing_ok=True)", _at("life", "users file in the way")),

@@ -15,7 +15,7 @@ from tests.simulation import scheduler
 from tests.simulation.disk import raise_os_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from tests.simulation.disk import Disk, OpenFile
 
@@ -118,6 +118,7 @@ class SimOs:
     """The part of `os` that `pipeline.storage` uses."""
 
     O_RDWR, O_CREAT, O_NOFOLLOW, O_RDONLY, O_CLOEXEC = os.O_RDWR, os.O_CREAT, os.O_NOFOLLOW, os.O_RDONLY, 0
+    SEEK_CUR = os.SEEK_CUR
     name = "posix"
     strerror = staticmethod(os.strerror)
 
@@ -143,6 +144,9 @@ class SimOs:
 
     def fsync(self, fd: int) -> None:
         disk().sync(fd)
+
+    def lseek(self, fd: int, offset: int, whence: int) -> int:
+        return _opened(fd).position
 
     def ftruncate(self, fd: int, size: int) -> None:
         disk().truncate(fd, size)
@@ -188,8 +192,17 @@ class SimAsyncFile:
 
         await _in_thread(seek)
 
-    async def writelines(self, chunks: Sequence[bytes]) -> None:
-        await _in_thread(lambda: disk().write(self._fd, b"".join(chunks)))
+    async def writelines(self, chunks: Iterable[bytes | memoryview]) -> None:
+        def write() -> None:
+            opened, data = _opened(self._fd), bytearray()
+            start = opened.position
+            for chunk in chunks:
+                data += chunk
+                opened.position = start + len(data)
+            opened.position = start
+            disk().write(self._fd, bytes(data))
+
+        await _in_thread(write)
 
     async def close(self) -> None:
         await _in_thread(lambda: disk().close(self._fd))

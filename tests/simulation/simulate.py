@@ -23,6 +23,7 @@ import pipeline.media
 import pipeline.storage.files
 import pipeline.storage.local
 import pipeline.storage.local_staging
+import pipeline.storage.part_files
 import pipeline.submit.submission_journal
 from pipeline import clocks
 from tests.simulation import loop, posix, scheduler
@@ -190,6 +191,7 @@ def _installed(seed: int) -> Iterator[ExitStack]:
             (pipeline.storage.local_staging, "os", fake_os),
             (pipeline.storage.local_staging, "aiofiles", posix.SimAiofiles()),
             (pipeline.storage.files, "os", fake_os),
+            (pipeline.storage.part_files, "os", fake_os),
             (pipeline.storage.files, "_host_tag", lambda: "machine1"),
             (pipeline.storage.files, "threading", SimpleNamespace(get_ident=lambda: 1)),
             (examine, "Path", posix.SimPath),

@@ -139,6 +139,10 @@ RANGES = [
     (206, {"Content-Range": "bytes 4-10/10"}, None),
     (206, {"Content-Range": "items 4-9/10"}, None),
     (206, {}, None),
+    (206, {"Content-Range": "bytes 4-9/10", "Content-Length": "6"}, ByteRange(4, 6, 10)),
+    (206, {"Content-Range": "bytes 4-9/10", "Content-Length": "7"}, None),
+    (206, {"Content-Range": f"bytes 4-{'9' * 5000}/*"}, None),
+    (200, {"Content-Length": "9" * 5000}, ByteRange(0, None, None)),
     (200, {"Content-Length": "ten"}, ByteRange(0, None, None)),
 ]
 
@@ -150,6 +154,7 @@ def test_what_an_answer_carries(status: int, headers: dict[str, str], span: Byte
 
 def test_other_headers() -> None:
     assert unsatisfied_total({"Content-Range": "bytes */12"}) == 12
+    assert unsatisfied_total({"Content-Range": f"bytes */{'9' * 5000}"}) is None
     assert unsatisfied_total({}) is None
     assert is_compressed({"Content-Encoding": "gzip"})
     assert not is_compressed({"Content-Encoding": "identity"})

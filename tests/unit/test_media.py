@@ -163,6 +163,8 @@ DIFFERENCES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"model": "other", "resolution": "4k"}, {}, "1920x1080, 4k asked"),
     ({"model": "other", "resolution": None, "aspect_ratio": None, "duration": None}, {}, ""),
     ({"model": "other", "aspect_ratio": "1:0"}, {}, ""),
+    ({"model": "other", "resolution": "²p", "aspect_ratio": "¹:²"}, {}, ""),
+    ({"model": "other", "resolution": f"{'9' * 5000}p", "aspect_ratio": f"{'9' * 400}:1"}, {}, ""),
 ]
 
 

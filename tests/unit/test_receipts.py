@@ -12,7 +12,14 @@ import pytest
 
 from pipeline.errors import StoreError
 from pipeline.model import Artifact, ExtraFile, Media, Record, State
-from pipeline.results.receipts import ReceiptWriter, differences, make_receipt, receipt_path, receipt_schema
+from pipeline.results.receipts import (
+    ReceiptWriter,
+    differences,
+    find_receipt,
+    make_receipt,
+    receipt_path,
+    receipt_schema,
+)
 from pipeline.results.run_log import Redactor
 from pipeline.storage import LocalStore
 from tests.unit.samples import record
@@ -103,6 +110,33 @@ class FullStore(LocalStore):
         if self.full:
             raise StoreError("no space left")
         await super().write_bytes(path, data, durable=durable)
+
+    async def write_new(self, path: str, data: bytes, *, replaces: bool) -> str:
+        if self.full:
+            raise StoreError("no space left")
+        return await super().write_new(path, data, replaces=replaces)
+
+
+@pytest.mark.parametrize("theirs", ["a file", "a link to itself"])
+async def test_what_has_a_receipts_name_is_left_alone(tmp_path: Path, theirs: str) -> None:
+    store = LocalStore(tmp_path)
+    place = tmp_path / "videos" / "one.json"
+    place.parent.mkdir()
+    if theirs == "a file":
+        place.write_text('{"receipt": "of the shop"}', encoding="utf-8")
+    else:
+        place.symlink_to(place.name)
+    before = place.lstat()
+    for usd in (None, 0.5):
+        paid = replace(done(), usd_spent=usd)
+        writer = ReceiptWriter(store, "night.yaml", secrets=[KEY])
+        writer.on_transition(record(), paid)
+        assert await writer.finish([paid])
+    assert place.lstat() == before
+    ours = place.with_name("one.new-1.json")
+    assert json.loads(ours.read_bytes())["usd_spent"] == 0.5
+    assert set(place.parent.iterdir()) == {place, ours}
+    assert await find_receipt(store, ARTIFACT) == ("videos/one.new-1.json", ours.read_bytes())
 
 
 async def test_receipts_that_are_missing_are_written_at_the_end_and_the_others_left_alone(

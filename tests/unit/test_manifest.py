@@ -178,6 +178,7 @@ jobs:
         ("two", 6, False),
         ("one", 4, True),
     ]
+    assert [job.line for job in manifest.jobs] == [4, 5, 6]
 
 
 def test_vars_are_filled_in_once_and_can_be_escaped(read: Write) -> None:

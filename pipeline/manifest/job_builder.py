@@ -16,6 +16,7 @@ from pipeline.manifest.row_rules import RowRules
 from pipeline.manifest.suggestions import closest_name
 from pipeline.manifest.values import any_field, check_value
 from pipeline.model import Job
+from pipeline.row_keys import canonical_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -183,7 +184,7 @@ class JobBuilder:
             self._report.add_problem(location, *problem)
             return None
         row_id = str(member.value)
-        first_location = self._id_locations.setdefault(row_id, location)
+        first_location = self._id_locations.setdefault(canonical_id(row_id), location)
         if first_location != location:
             why = f"line {first_location >> 32} has it"
             self._report.add_problem(location, f"id {format_value(row_id)} is taken", why, "choose another")
@@ -195,7 +196,7 @@ class JobBuilder:
         A row without an id is named by its content and, from the second of the same content on, an
         occurrence number, so that moving or adding other rows renames nothing.
         """
-        given_ids = {draft.given_id for draft in self.drafts}
+        given_ids = {canonical_id(draft.given_id) for draft in self.drafts if draft.given_id}
         occurrences: dict[str, int] = {}
         jobs: list[Job] = []
         for draft in self.drafts:
@@ -226,7 +227,7 @@ class JobBuilder:
         return fingerprint(text)
 
 
-def _unique_id(fingerprint: str, occurrences: dict[str, int], taken: set[str | None]) -> str:
+def _unique_id(fingerprint: str, occurrences: dict[str, int], taken: set[str]) -> str:
     while True:
         occurrences[fingerprint] = number = occurrences.get(fingerprint, 0) + 1
         row_id = fingerprint if number == 1 else f"{fingerprint}-{number}"

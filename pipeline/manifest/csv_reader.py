@@ -12,9 +12,11 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from pipeline.csv_limit import records
 from pipeline.manifest.fields import VEO_RULES, FieldKind
 from pipeline.manifest.jobs import TAKES_RULE
 from pipeline.manifest.json_reader import read_json
+from pipeline.manifest.local_files import MAX_FILE_BYTES
 from pipeline.manifest.nodes import MappingNode, Node, RowStream
 from pipeline.manifest.problems import (
     VIRTUAL_COLUMN,
@@ -41,14 +43,17 @@ def read_csv(text: str, report: ProblemReport) -> RowStream:
     header_line = next((line for line in lines if line.strip()), "")
     delimiter = max(",;\t", key=header_line.count) if header_line else ","
     report.resolve_location = _CsvLocator(lines, delimiter)
-    return RowStream(_read_rows(csv.reader(lines, delimiter=delimiter, strict=True), report))
+    rows = _read_rows(csv.reader(lines, delimiter=delimiter, strict=True), report)
+    return RowStream(
+        rows, ("no row follows a header", f"write image_url{delimiter}prompt, and a line for each job")
+    )
 
 
 def _read_rows(reader: CsvReader, report: ProblemReport) -> Iterator[tuple[Node, int]]:
     names: list[str] | None = None
     start = 1
     try:
-        for cells in reader:
+        for cells in records(reader, MAX_FILE_BYTES):
             line, start = start, reader.line_num + 1
             if not any(cells):
                 continue

@@ -55,7 +55,8 @@ def read_jsonl(text: str, report: ProblemReport) -> RowStream:
     """Return the rows of a JSON Lines file; a line that is no JSON goes into `report`, the others go on."""
     lines = text.split("\n")
     report.resolve_location = _JsonLocator(lines)
-    return RowStream(_read_lines(lines, report))
+    example = '{"image_url": "...", "prompt": "..."}'
+    return RowStream(_read_lines(lines, report), ("no line holds one", f"write a line for each: {example}"))
 
 
 def _read_lines(lines: list[str], report: ProblemReport) -> Iterator[tuple[Node, int]]:

@@ -10,7 +10,8 @@ FROM python:3.13-slim
 RUN useradd --uid 10001 --create-home veobatch && install -d -o veobatch /work
 COPY --from=build /opt/veobatch /opt/veobatch
 # Caches go to /tmp, so that the root file system may be read-only: --read-only --tmpfs /tmp -v "$PWD:/work"
-ENV PATH=/opt/veobatch/bin:$PATH PYTHONDONTWRITEBYTECODE=1 XDG_CACHE_HOME=/tmp/cache XDG_STATE_HOME=/tmp/state
+# The notes of what was submitted outlive the container, in /work.
+ENV PATH=/opt/veobatch/bin:$PATH PYTHONDONTWRITEBYTECODE=1 XDG_CACHE_HOME=/tmp/cache XDG_STATE_HOME=/work/.state
 USER 10001
 WORKDIR /work
 # With VEOBATCH_SERVE=0.0.0.0:8080: any answer of the page's server, a refusal too, shows that the run is alive.

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pipeline.compact_rows import Derived, changed, compact, pack, pack_end, unpack, unpack_end
+from pipeline.row_keys import row_id, row_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,11 +53,6 @@ MAYBE_PAID_STATES: Final = PAID_STATES | {State.SUBMITTING, State.IN_DOUBT}
 
 PICKED: Final = "picked"
 REJECTED: Final = "rejected"
-
-
-def row_id(job_id: str, take: int) -> str:
-    """Return the id of the manifest's row, which take 1 has itself; the others add `.2`, `.3`, ... to it."""
-    return job_id.removesuffix(f".{take}") if take > 1 else job_id
 
 
 class Pick(NamedTuple):
@@ -101,7 +97,7 @@ class Job:
     @property
     def key(self) -> str:
         """The ledger's key: the row's id and its content, so that an edited row is a new job."""
-        return f"{self.id}@{self.fingerprint}"
+        return row_key(self.id, self.take, self.fingerprint)
 
     @property
     def prompt(self) -> str:

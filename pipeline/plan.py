@@ -136,14 +136,15 @@ def make_plan(
 
 
 def _as_first_written(jobs: Mapping[str, Job], records: Mapping[str, Record]) -> Mapping[str, Job]:
-    """Return the jobs by key, those that the ledger knows in another spelling with their identity there."""
+    """Return the jobs by key, those that the ledger knows in another spelling as they are known there."""
     found = rekeyed(jobs, records)
     if not found:
         return jobs
     known = {
-        key: replace(jobs[key], id=record.id, fingerprint=record.fingerprint) for key, record in found.items()
+        key: (record.key, replace(jobs[key], id=record.id, fingerprint=record.fingerprint))
+        for key, record in found.items()
     }
-    return {job.key: job for job in (known.get(key, job) for key, job in jobs.items())}
+    return dict(known.get(key, (key, job)) for key, job in jobs.items())
 
 
 def _new_records(jobs: Sequence[Job], known: Mapping[str, Record], template: str) -> list[Record]:

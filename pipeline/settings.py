@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from yarl import URL
 
 from pipeline.errors import UsageError
 from pipeline.filenames import check_template
@@ -69,6 +70,21 @@ class Settings(BaseModel):
             raise ValueError(str(error)) from error
         return template
 
+    @field_validator("image_base_url")
+    @classmethod
+    def _check_image_base_url(cls, url: str | None) -> str | None:
+        if url is not None and not _is_web_address(url):
+            raise ValueError("it should look like https://host/stills/")
+        return url
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        url = URL(text) if text.isprintable() and " " not in text else URL()
+    except ValueError:
+        return False
+    return url.scheme in ("http", "https") and bool(url.host)
+
 
 def resolve(sources: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
     """Merge `sources` (name, values), the strongest first; a value of None counts as not given.
@@ -90,5 +106,7 @@ def resolve(sources: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
 
 
 def _error_text(item: Mapping[str, Any], origin: Mapping[str, str]) -> str:
-    name = str(item["loc"][0])
-    return f"{origin.get(name, 'settings')}: {name}: {item['msg']}, not {item['input']!r}"
+    name, value = str(item["loc"][0]), item["input"]
+    if isinstance(value, str) and "@" in value:  # an address may hold a password
+        value = f"***{value[value.rindex('@') :]}"
+    return f"{origin.get(name, 'settings')}: {name}: {item['msg']}, not {value!r}"

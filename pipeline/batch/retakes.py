@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from pipeline.errors import UsageError
 from pipeline.manifest.jobs import with_extra_takes
 from pipeline.model import REJECTED, State
+from pipeline.row_keys import canonical_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -78,11 +79,11 @@ async def extra_takes(
 
 def _refuse_same_ids(jobs: Sequence[Job]) -> None:
     """Raise `UsageError` when a row was given the id of another row's extra take."""
-    extra = {job.id: job.row_id for job in jobs if job.take > 1}
+    extra = {canonical_id(job.id): job.row_id for job in jobs if job.take > 1}
     for job in jobs:
-        if job.take == 1 and job.id in extra:
+        if job.take == 1 and (row := extra.get(canonical_id(job.id))) is not None:
             raise UsageError(
-                f"id {job.id} of line {job.line} is taken: a take of {extra[job.id]} that --retake asked for "
+                f"id {job.id} of line {job.line} is taken: a take of {row} that --retake asked for "
                 "has it; choose another id"
             )
 
@@ -109,11 +110,11 @@ def retakes_by_id(
     jobs: Sequence[Job], records: Iterable[Record], wanted: Sequence[str]
 ) -> list[tuple[Job, int]]:
     """Return the rows of the ids in `wanted`, of any of their takes, and the number of each next take."""
-    by_id = {job.id: job for job in jobs}
+    by_id = {canonical_id(job.id): job for job in jobs}
     rows: dict[str, Job] = {}
     for name in wanted:
-        if name in by_id:
-            rows[by_id[name].row_id] = by_id[by_id[name].row_id]
+        if (job := by_id.get(canonical_id(name))) is not None:
+            rows[_row_of(job)] = by_id[_row_of(job)]
         elif name != REJECTED_ROWS:
             raise UsageError(
                 f"--retake {name}: the manifest has no row of that id; `veobatch status` lists them"
@@ -132,16 +133,16 @@ def retakes_of_rejected(jobs: Sequence[Job], records: Iterable[Record]) -> list[
     takes: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         if record.key in present or record.artifact is not None:
-            takes[record.row_id].append(record)
+            takes[_row_of(record)].append(record)
     judged = {
         row_id: [record.pick for record in found if record.state is not State.FAILED]
         for row_id, found in _of_present_rows(jobs, takes).items()
     }
     numbers = _next_takes(jobs, records)
     return [
-        (job, numbers[job.id])
+        (job, numbers[row])
         for job in jobs
-        if job.take == 1 and judged.get(job.id) and set(judged[job.id]) == {REJECTED}
+        if job.take == 1 and judged.get(row := _row_of(job)) and set(judged[row]) == {REJECTED}
     ]
 
 
@@ -149,7 +150,7 @@ def _of_present_rows(jobs: Sequence[Job], takes: Mapping[str, list[Record]]) -> 
     """Leave out the takes of a row as it was before it was edited: they say nothing of the new one."""
     contents: dict[str, set[str]] = defaultdict(set)
     for job in jobs:
-        contents[job.row_id].add(job.fingerprint)
+        contents[_row_of(job)].add(job.fingerprint)
     return {
         row_id: [record for record in takes[row_id] if record.fingerprint in fingerprints]
         for row_id, fingerprints in contents.items()
@@ -163,14 +164,19 @@ def _next_takes(jobs: Iterable[Job], records: Iterable[Record]) -> dict[str, int
     A number whose id is another row's own is passed over.
     """
     jobs = tuple(jobs)
-    own_ids = {job.id for job in jobs if job.take == 1}
+    own_ids = {canonical_id(job.id) for job in jobs if job.take == 1}
     highest: dict[str, int] = defaultdict(int)
     for job in jobs:
-        highest[job.row_id] = max(highest[job.row_id], job.take)
+        highest[_row_of(job)] = max(highest[_row_of(job)], job.take)
     for record in records:
         if record.position >= 0 or record.submission_no:
-            highest[record.row_id] = max(highest[record.row_id], record.take)
+            highest[_row_of(record)] = max(highest[_row_of(record)], record.take)
     return {
         row_id: next(number for number in count(take + 1) if f"{row_id}.{number}" not in own_ids)
         for row_id, take in highest.items()
     }
+
+
+def _row_of(one: Job | Record) -> str:
+    """Return the id of the row, the same for all of its takes however they are written."""
+    return canonical_id(one.row_id)

@@ -27,10 +27,10 @@ from pipeline.manifest import load
 from pipeline.model import Artifact, Failure, Media, State, Transition
 from pipeline.plan import RetrySelection
 from pipeline.reconcile.request_log import fetch_whole_log
-from pipeline.reconcile.restored_ledger import submission_number
 from pipeline.results.csv_rows import csv_value
 from pipeline.runner.credentials import find_base_url, find_key
 from pipeline.storage import open_store
+from pipeline.submit.submission_journal import submission_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -9,11 +9,14 @@ from __future__ import annotations
 import csv
 import io
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from pipeline.csv_limit import records
 from pipeline.manifest.fields import VEO_RULES, FieldKind
 from pipeline.manifest.jobs import TAKES_RULE
 from pipeline.manifest.json_reader import read_json
+from pipeline.manifest.local_files import MAX_FILE_BYTES
 from pipeline.manifest.nodes import MappingNode, Node, RowStream
 from pipeline.manifest.problems import (
     VIRTUAL_COLUMN,
@@ -40,14 +43,17 @@ def read_csv(text: str, report: ProblemReport) -> RowStream:
     header_line = next((line for line in lines if line.strip()), "")
     delimiter = max(",;\t", key=header_line.count) if header_line else ","
     report.resolve_location = _CsvLocator(lines, delimiter)
-    return RowStream(_read_rows(csv.reader(lines, delimiter=delimiter, strict=True), report))
+    rows = _read_rows(csv.reader(lines, delimiter=delimiter, strict=True), report)
+    return RowStream(
+        rows, ("no row follows a header", f"write image_url{delimiter}prompt, and a line for each job")
+    )
 
 
 def _read_rows(reader: CsvReader, report: ProblemReport) -> Iterator[tuple[Node, int]]:
     names: list[str] | None = None
     start = 1
     try:
-        for cells in reader:
+        for cells in records(reader, MAX_FILE_BYTES):
             line, start = start, reader.line_num + 1
             if not any(cells):
                 continue
@@ -113,23 +119,24 @@ def _read_row(names: list[str], cells: list[str], line: int, report: ProblemRepo
 def _parse_cell(name: str, cell: str, location: int, report: ProblemReport) -> Node:
     """Return what `cell` says in the type of its column, or the text as it is for the rules to refuse."""
     if name == "params":
-        params_report = ProblemReport("")
-        try:
-            return read_json(cell, params_report)
-        except ParseAborted:
-            first_problem = params_report.to_exception().problems[0]
-            report.add_problem(
-                location,
-                f"params: {first_problem.what}",
-                first_problem.why,
-                'write a JSON object: {"name": 1}',
-            )
-            return MappingNode(location)
+        return _parse_params(cell, location, report)
     rule = TAKES_RULE if name == "takes" else VEO_RULES.fields.get(name)
     kind = FieldKind.TEXT if rule is None else rule.kind
     if kind is FieldKind.INTEGER and _INTEGER.fullmatch(cell):
         return int(cell)
     return _BOOLEANS.get(cell.lower(), cell) if kind is FieldKind.BOOLEAN else cell
+
+
+def _parse_params(cell: str, location: int, report: ProblemReport) -> Node:
+    params_report = ProblemReport("")
+    params: Node = MappingNode(location)
+    with suppress(ParseAborted):
+        params = read_json(cell, params_report, location)
+    if params_report.problem_count:
+        first_problem = params_report.to_exception().problems[0]
+        instead = 'write a JSON object: {"name": 1}'
+        report.add_problem(location, f"params: {first_problem.what}", first_problem.why, instead)
+    return params
 
 
 class _CsvLocator:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.manifest.fields import BUILT_IN_MODEL, VEO_RULES
 from pipeline.manifest.urls import canonical_url
+from pipeline.row_keys import row_key
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
@@ -62,14 +63,14 @@ def canonical_text(text: str) -> str:
 def rekeyed(present: Mapping[str, Job], records: Mapping[str, Record]) -> dict[str, Record]:
     """Return, by the key of a job that `records` does not have, the record of the same row written otherwise.
 
-    Ledgers of version 0.1.0 made identities of the text as it stood; those rows are found here, too.
+    Ledgers of earlier versions made identities, or keys, of the text as it stood; those rows are found here.
     """
     new = present.keys() - records.keys()
     if not new:
         return {}
     found: dict[str, Record] = {}
     for record in _vanished(records.values(), present):
-        key = _canonical_key(record)
+        key = canonical_key(record)
         if key in new:
             found.setdefault(key, record)
     return found
@@ -79,11 +80,12 @@ def _vanished(records: Iterable[Record], present: Container[str]) -> Iterable[Re
     return (record for record in records if record.key not in present)
 
 
-def _canonical_key(record: Record) -> str:
+def canonical_key(record: Record) -> str:
+    """Return what the key of a record would be if its row were new."""
     try:
         made = fingerprint(canonical_json(json.loads(record.body)))
     except (ValueError, TypeError, AttributeError):
-        return record.key
+        made = record.fingerprint
     own_name = record.id == record.fingerprint or record.id.startswith(f"{record.fingerprint}-")
-    row_id = made + record.id[len(record.fingerprint) :] if own_name else record.id
-    return f"{row_id}@{made}"
+    job_id = made + record.id[len(record.fingerprint) :] if own_name else record.id
+    return row_key(job_id, record.take, made)

@@ -16,6 +16,7 @@ from pipeline.manifest.row_rules import RowRules
 from pipeline.manifest.suggestions import closest_name
 from pipeline.manifest.values import any_field, check_value
 from pipeline.model import Job
+from pipeline.row_keys import canonical_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,43 +64,43 @@ class JobBuilder:
         if isinstance(node, MappingNode):
             repeated = self._repeated.match(node)
             if repeated is None:
-                self._add_mapping(node)
+                self._add_mapping(node, location)
             else:
-                self._add_repeated(node, repeated)
+                self._add_repeated(node, repeated, location)
         elif isinstance(node, SequenceNode):
-            self._add_pair(node)
+            self._add_pair(node, location)
         else:
             what = "a job that is nothing" if node is None else f"a job that is only {_format_node(node)}"
             self._report.add_problem(
                 location, what, "a job has an image and a prompt", "write [image_url, prompt]"
             )
 
-    def _add_mapping(self, node: MappingNode) -> None:
+    def _add_mapping(self, node: MappingNode, location: int) -> None:
         report, drafts = self._report, len(self.drafts)
         findings_before = report.reported_count + report.warned_count
-        self.add_fields(node.members(), node.location)
+        self.add_fields(node.members(), location)
         if len(self.drafts) > drafts and report.reported_count + report.warned_count == findings_before:
             draft = self.drafts[-1]
             self._repeated.learn(node, draft, self._row_rules.of(draft.body["model"]))
 
-    def _add_repeated(self, node: MappingNode, row: RepeatedRow) -> None:
+    def _add_repeated(self, node: MappingNode, row: RepeatedRow, location: int) -> None:
         """Add a row of which only the id is still to be checked."""
         reported_before, index = self._report.reported_count, row.id_index
         row_id = None
         if index is not None:
-            location = node.value_locations[index]
-            row_id = self._read_id(Member(node.values[index], location, location))
+            id_location = node.value_locations[index]
+            row_id = self._read_id(Member(node.values[index], id_location, id_location), location)
         if self._report.reported_count > reported_before:
             self._report.bad_rows += 1
             return
-        identity = self._fingerprint(row.canonical, node.location)
+        identity = self._fingerprint(row.canonical, location)
         first, image, prompt = row.draft, node.values[row.image_index], node.values[row.prompt_index]
         body = {**first.body, "image_url": image, "prompt": prompt}
         self.drafts.append(
-            JobDraft(row_id, identity, body, node.location, first.takes, first.given_seeds, first.seeds)
+            JobDraft(row_id, identity, body, location, first.takes, first.given_seeds, first.seeds)
         )
 
-    def _add_pair(self, pair: SequenceNode) -> None:
+    def _add_pair(self, pair: SequenceNode, location: int) -> None:
         if len(pair.items) != 2:
             what = f"a pair of {len(pair.items)} items"
             self._report.add_problem(
@@ -108,7 +109,7 @@ class JobBuilder:
             return
         names = ("image_url", "prompt")
         rows = zip(names, pair.items, pair.locations, strict=True)
-        self.add_fields({name: Member(value, at, at) for name, value, at in rows}, pair.location)
+        self.add_fields({name: Member(value, at, at) for name, value, at in rows}, location)
 
     def add_fields(self, row: dict[str, Member], location: int) -> None:
         """Check the row at `location` whose own fields are `row`."""
@@ -139,7 +140,7 @@ class JobBuilder:
                 self._report.add_problem(
                     location, f"{name} is missing", "the model needs it", f"add {name}: ..."
                 )
-        row_id = self._read_id(given_id)
+        row_id = self._read_id(given_id, location)
         self._check_combination(rules, body, fields, location)
         if self._report.reported_count == reported_before:
             identity = self._fingerprint(canonical_json(body), location)
@@ -173,20 +174,20 @@ class JobBuilder:
         )
         return {}
 
-    def _read_id(self, member: Member | None) -> str | None:
+    def _read_id(self, member: Member | None, row_location: int) -> str | None:
         if member is None:
             return None
+        # An alias, or a merge key, brings an id that stands before the row.
+        location = max(member.value_location, row_location)
         problem = check_id(scalar_or_empty(member.value))
         if problem:
-            self._report.add_problem(member.value_location, *problem)
+            self._report.add_problem(location, *problem)
             return None
         row_id = str(member.value)
-        first_location = self._id_locations.setdefault(row_id, member.value_location)
-        if first_location != member.value_location:
+        first_location = self._id_locations.setdefault(canonical_id(row_id), location)
+        if first_location != location:
             why = f"line {first_location >> 32} has it"
-            self._report.add_problem(
-                member.value_location, f"id {format_value(row_id)} is taken", why, "choose another"
-            )
+            self._report.add_problem(location, f"id {format_value(row_id)} is taken", why, "choose another")
         return row_id
 
     def jobs(self) -> list[Job]:
@@ -195,7 +196,7 @@ class JobBuilder:
         A row without an id is named by its content and, from the second of the same content on, an
         occurrence number, so that moving or adding other rows renames nothing.
         """
-        given_ids = {draft.given_id for draft in self.drafts}
+        given_ids = {canonical_id(draft.given_id) for draft in self.drafts if draft.given_id}
         occurrences: dict[str, int] = {}
         jobs: list[Job] = []
         for draft in self.drafts:
@@ -226,7 +227,7 @@ class JobBuilder:
         return fingerprint(text)
 
 
-def _unique_id(fingerprint: str, occurrences: dict[str, int], taken: set[str | None]) -> str:
+def _unique_id(fingerprint: str, occurrences: dict[str, int], taken: set[str]) -> str:
     while True:
         occurrences[fingerprint] = number = occurrences.get(fingerprint, 0) + 1
         row_id = fingerprint if number == 1 else f"{fingerprint}-{number}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,7 @@ from pipeline.manifest.invisible_characters import is_blank
 from pipeline.manifest.nodes import MappingNode, SequenceNode
 from pipeline.manifest.problems import ProblemReport, ProblemText, format_value
 from pipeline.model import Job, SeedRange
+from pipeline.row_keys import canonical_id, canonical_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -100,10 +102,10 @@ def seed_range(rules: ModelRules) -> SeedRange | None:
 
 def check_take_ids(drafts: Sequence[JobDraft], report: ProblemReport) -> None:
     """Report rows whose own id is that of another row's take."""
-    locations = {draft.given_id: draft.location for draft in drafts if draft.given_id}
+    locations = {canonical_id(draft.given_id): draft.location for draft in drafts if draft.given_id}
     for draft in drafts:
         for take in range(2, draft.takes + 1) if draft.given_id else ():
-            location = locations.get(f"{draft.given_id}.{take}")
+            location = locations.get(f"{canonical_id(draft.given_id or '')}.{take}")
             if location is not None:
                 what = f"id {format_value(f'{draft.given_id}.{take}')} is taken"
                 why = f"it is take {take} of the row of line {draft.location >> 32}"
@@ -147,12 +149,15 @@ def with_extra_takes(jobs: Sequence[Job], extra: Mapping[str, Sequence[int]]) ->
     if not extra:
         return jobs
     present = {job.key for job in jobs}
+    takes: dict[str, list[int]] = defaultdict(list)
+    for key, numbers in extra.items():
+        takes[canonical_key(key)] += numbers
     found: list[Job] = []
     for position, job in enumerate(jobs):
         found.append(job)
         last = position + 1 == len(jobs) or jobs[position + 1].take == 1
         if last:
             row = next(first for first in reversed(found) if first.take == 1)
-            wanted = (nth_take(row, take) for take in extra.get(row.key, ()))
+            wanted = (nth_take(row, take) for take in takes.get(row.key, ()))
             found += [take for take in wanted if take.key not in present]
     return [replace(job, index=index) for index, job in enumerate(found)]

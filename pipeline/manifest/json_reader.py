@@ -7,6 +7,7 @@ only the lines that the fast way will not have.
 from __future__ import annotations
 
 import json
+import math
 import re
 from bisect import bisect_right
 from contextlib import suppress
@@ -31,11 +32,16 @@ _WHITESPACE: Final = re.compile(r"[ \t\r\n]*")
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _LITERALS: Final = {"true": True, "false": False, "null": None}
-_MAX_NUMBER_CHARS: Final = 18
+_MAX_INTEGER_CHARS: Final = 18
 
 
-def read_json(text: str, report: ProblemReport) -> Node:
-    """Return the nodes of one JSON document. Raises `ParseAborted`, with the reason in `report`."""
+def read_json(text: str, report: ProblemReport, place: int | None = None) -> Node:
+    """Return the nodes of one JSON document. Raises `ParseAborted`, with the reason in `report`.
+
+    All of it stands at `place` when it is the text of a cell.
+    """
+    if place is not None:
+        return _JsonParser(text, lambda _: place, report).document()
     line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
 
     def location_of(pos: int) -> int:
@@ -49,7 +55,8 @@ def read_jsonl(text: str, report: ProblemReport) -> RowStream:
     """Return the rows of a JSON Lines file; a line that is no JSON goes into `report`, the others go on."""
     lines = text.split("\n")
     report.resolve_location = _JsonLocator(lines)
-    return RowStream(_read_lines(lines, report))
+    example = '{"image_url": "...", "prompt": "..."}'
+    return RowStream(_read_lines(lines, report), ("no line holds one", f"write a line for each: {example}"))
 
 
 def _read_lines(lines: list[str], report: ProblemReport) -> Iterator[tuple[Node, int]]:
@@ -83,15 +90,25 @@ def _reject_constant(name: str) -> NoReturn:
 
 
 def _bounded_int(digits: str) -> int:
-    if len(digits) > _MAX_NUMBER_CHARS:
+    if len(digits) > _MAX_INTEGER_CHARS:
         raise _NeedsFullParser
     return int(digits)
+
+
+def _finite_float(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise _NeedsFullParser
+    return number
 
 
 _decode_string = json.JSONDecoder().raw_decode
 
 _decode = json.JSONDecoder(
-    object_pairs_hook=_unique_members, parse_constant=_reject_constant, parse_int=_bounded_int
+    object_pairs_hook=_unique_members,
+    parse_constant=_reject_constant,
+    parse_int=_bounded_int,
+    parse_float=_finite_float,
 ).raw_decode
 
 
@@ -121,9 +138,13 @@ class _JsonLocator:
         line, column = unpack_location(location)
         if column < VIRTUAL_COLUMN:
             return location
-        row = _parse_with_locations(self._lines[line - 1], line, ProblemReport(""))
-        assert isinstance(row, MappingNode)  # noqa: S101 - only rows of the fast path have virtual positions
+        try:
+            row = _parse_with_locations(self._lines[line - 1], line, ProblemReport(""))
+        except ParseAborted:  # the problem counts more than its column
+            row = None
         member, is_value = divmod(column - VIRTUAL_COLUMN, 2)
+        if not isinstance(row, MappingNode) or member >= len(row.names):
+            return pack_location(line, 1)
         return (row.value_locations if is_value else row.name_locations)[member]
 
 
@@ -138,7 +159,8 @@ class _JsonParser:
         if not self._peek():
             return None
         node, _ = self._value(0)
-        if self._peek():
+        # The line ends of other systems stand for blanks here, as they do to the fast way.
+        if self._peek() and not self._text[self._pos :].isspace():
             self._abort("text after the end of the JSON", "only one value may stand here", "remove it")
         return node
 
@@ -219,13 +241,13 @@ class _JsonParser:
         match = _NUMBER.match(self._text, self._pos)
         if match is None:
             self._abort("not JSON", "a value should stand here", "put text in double quotes")
-        text = match.group()
-        if len(text) > _MAX_NUMBER_CHARS or text.lower().find("e") >= 0:
-            self._abort(
-                "a number that is too long or has an exponent", "no field takes it", "write it plainly"
-            )
+        number = float(match[0]) if match[1] or match[2] else None
+        if number is not None and math.isinf(number):
+            self._abort("a number without bounds", f"{match[0][:20]} is too large", "write a smaller one")
+        if number is None and len(match[0]) > _MAX_INTEGER_CHARS:
+            self._abort("a number that is too long", "no field takes it", "write a shorter one")
         self._pos = match.end()
-        return float(text) if match[1] else int(text)
+        return int(match[0]) if number is None else number
 
     def _abort(self, what: str, why: str, instead: str) -> NoReturn:
         self._report.add_problem(self._location_of(self._pos), what, why, instead)

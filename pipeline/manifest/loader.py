@@ -186,12 +186,7 @@ def _read_rows(
             builder.add(node, location)
             is_empty = False
         if is_empty and not report.problem_count:
-            report.add_problem(
-                sections.jobs.location,
-                "there are no jobs",
-                "the list is empty",
-                "write [image_url, prompt] items",
-            )
+            report.add_problem(sections.jobs.location, "there are no jobs", *sections.jobs.advice)
     if sections.matrix is not None:
         for fields, location in matrix_rows(sections.matrix, report):
             builder.add_fields(fields, location)

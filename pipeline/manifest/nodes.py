@@ -73,8 +73,12 @@ class MappingNode:
 
 
 class SequenceNode:
-    """A list and the packed location of each item."""
+    """A list and the packed location of each item.
 
+    `advice` says why there is no job when it is the list of them and is empty, and what to write.
+    """
+
+    advice = ("the list is empty", "write [image_url, prompt] items")
     __slots__ = ("items", "location", "locations")
 
     def __init__(self, location: int) -> None:
@@ -99,11 +103,11 @@ class RowStream(SequenceNode):
     Draining it raises `ParseAborted` where the file cannot be read on.
     """
 
-    __slots__ = ("_rows",)
+    __slots__ = ("_rows", "advice")
 
-    def __init__(self, rows: Iterator[tuple[Node, int]]) -> None:
+    def __init__(self, rows: Iterator[tuple[Node, int]], advice: tuple[str, str]) -> None:
         super().__init__(pack_location(1, 1))
-        self._rows = rows
+        self._rows, self.advice = rows, advice
 
     def drain(self) -> Iterator[tuple[Node, int]]:
         return self._rows

@@ -16,7 +16,7 @@ from pipeline.reconcile.in_doubt import mark_found
 from pipeline.reconcile.log_windows import HOUR_S, plan_windows
 from pipeline.reconcile.request_log import fetch_log, parse_time
 from pipeline.submit.create import own_correlation_prefix, row_digest
-from pipeline.submit.submission_journal import NOTED_META
+from pipeline.submit.submission_journal import NOTED_META, submission_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +33,17 @@ UNKNOWN_BEGIN_S: Final = 90 * 24 * HOUR_S
 """How far back the log is read for a batch whose beginning was not noted."""
 
 
+class HistoryUnknown(StopRun):
+    """Nothing may be submitted, since open rows may be paid for; what is paid may be fetched.
+
+    `recalled` are the rows that have changed, by their keys.
+    """
+
+    def __init__(self, message: str, recalled: Mapping[str, Record]) -> None:
+        super().__init__(StopReason.IN_DOUBT, message)
+        self.recalled = recalled
+
+
 async def recall_forgotten(
     api: Api,
     ledger: Ledger,
@@ -45,8 +56,8 @@ async def recall_forgotten(
     """Give rows back what their ledger may have forgotten; return those by their keys, and what to say of it.
 
     `uncertain` says that the folder speaks against the ledger: it came from another machine, or is a copy.
-    What the vendor's log shows goes on. What only the journal shows is in doubt. Raises `StopRun` when the
-    log cannot be read and no journal says which rows are concerned: an open row may be paid for.
+    What the vendor's log shows goes on. What only the journal shows is in doubt. Raises
+    `HistoryUnknown` when the log cannot be read and no journal says which rows are concerned.
     """
     noted = await _read_unknown(ledger, records, journal)
     completed = await _recall_completions(ledger, records, noted)
@@ -64,10 +75,11 @@ async def recall_forgotten(
     now = api.vendor_now() or clocks.wall()
     recovered, error = await recover_forgotten(api, ledger, records, begun_at, now=now, key_id=key_id)
     if error and may_know_less:
-        raise StopRun(
-            StopReason.IN_DOUBT,
+        journal.of_unknown_rows = True  # the next run needs what this one could not settle
+        raise HistoryUnknown(
             "the ledger may be an older copy, whose open rows may be paid for, and the vendor's "
-            f"log cannot be read: {error}. Nothing was submitted: run again when it can",
+            f"log cannot be read: {error}. Nothing more is submitted: run again when it can",
+            completed,
         )
     current = [recovered.get(record.key, record) for record in records]
     doubted = await doubt_forgotten(ledger, find_forgotten(current, noted), now=clocks.wall())
@@ -142,7 +154,7 @@ def find_forgotten(
         (record, note)
         for record, note in rows
         if note is not None
-        and _number(note) > record.submission_no
+        and note.number > record.submission_no
         and record.state not in (State.READY, State.DONE)
     ]
 
@@ -151,18 +163,10 @@ def _last_by_row(noted: Iterable[JournalEntry]) -> dict[str, JournalEntry]:
     """Return each row's last submission: the next one leaves only when the one before is settled."""
     last: dict[str, JournalEntry] = {}
     for note in noted:
-        digest = _digest(note.correlation_id)
-        if digest not in last or _number(last[digest]) <= _number(note):
+        digest = note.row_digest
+        if digest not in last or last[digest].number <= note.number:
             last[digest] = note
     return last
-
-
-def _number(note: JournalEntry) -> int:
-    return submission_number(note.correlation_id)
-
-
-def _digest(correlation_id: str) -> str:
-    return "".join(correlation_id.split(".")[3:4])
 
 
 def match_forgotten(
@@ -188,12 +192,6 @@ def match_forgotten(
         if record.state not in (State.READY, State.DONE) and forgotten is not None:
             transitions.append(Transition(record, _with_submission(record, forgotten)))
     return transitions
-
-
-def submission_number(correlation_id: str) -> int:
-    """Return which submission of its row a correlation id names, 0 when it does not say."""
-    number = correlation_id.split(".")[4:5]
-    return int(number[0]) if number and number[0].isdecimal() else 0
 
 
 def _with_submission(record: Record, row: LogRow) -> Record:

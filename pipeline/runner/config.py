@@ -50,6 +50,8 @@ def configure(request: RunRequest, manifest: Manifest | None) -> RunConfig:
     `manifest` is None while it cannot be read without the catalogue. Raises `UsageError` for settings,
     places and keys that cannot be used.
     """
+    if request.sandbox and request.base_url:
+        raise UsageError("--sandbox and --base-url exclude each other")
     if not isfinite(request.sandbox_speed):
         raise UsageError("--sandbox-speed takes a number, such as 20")
     settings = resolve_settings(request, manifest.run if manifest else {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import anyio
 from yarl import URL
 
 from pipeline import clocks
+from pipeline.batch.ledger_access import ledger_passwords, redact_password
 from pipeline.errors import UsageError
 from pipeline.net.proxy import proxy_for, proxy_request_options
 from pipeline.net.public_resolver import (
@@ -26,7 +28,6 @@ from pipeline.net.public_resolver import (
     PublicResolver,
     reject_private_literal,
 )
-from pipeline.runner.credentials import KEY_VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
 
 SECRET_VARIABLE: Final = "VEOBATCH_WEBHOOK_SECRET"  # noqa: S105 - the variable's name
 SIGNATURE_HEADER: Final = "X-Veobatch-Signature"
+LEDGER_VARIABLE: Final = "VEOBATCH_LEDGER"
+_SECRET_NAME: Final = re.compile(
+    r"(?:AIML|VEOBATCH_).*(?:KEY|SECRET|PASSWORD|TOKEN).*|PGPASSWORD", re.IGNORECASE
+)
+_MIN_FOUND_CHARS: Final = 8
+"""A shorter secret is found as a whole value only: it may be part of any."""
 DELIVERY_LIMIT_S: Final = 10.0
 COMMAND_LIMIT_S: Final = 60.0
 
@@ -110,8 +117,26 @@ class Webhook:
             raise DeliveryError(f"answered {code}", final=400 <= code < 500 and code not in (408, 425, 429))
 
 
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without the keys, secrets and passwords of this tool, whatever holds them.
+
+    A ledger's URL stays, without its password.
+    """
+    ledger = environ.get(LEDGER_VARIABLE, "")
+    secrets = {value for name, value in environ.items() if value and _SECRET_NAME.fullmatch(name)}
+    secrets |= {*ledger_passwords(ledger)}
+    long_secrets = [secret for secret in secrets if len(secret) >= _MIN_FOUND_CHARS]
+    passed = {
+        name: value
+        for name, value in environ.items()
+        if not (_SECRET_NAME.fullmatch(name) or value in secrets)
+        and not any(secret in value for secret in long_secrets)
+    }
+    return passed | ({LEDGER_VARIABLE: redact_password(ledger)} if LEDGER_VARIABLE in environ else {})
+
+
 class CommandHook:
-    """Runs a command for each event, with the event on its standard input. No shell, and never the key."""
+    """Runs a command for each event, with the event on its standard input. No shell, and never a secret."""
 
     option = "--on-done"
 
@@ -126,8 +151,7 @@ class CommandHook:
 
     async def deliver(self, event: Mapping[str, Any], body: bytes) -> None:
         row = event.get("row") or {}
-        secrets = {*KEY_VARIABLES, SECRET_VARIABLE}
-        environ = {name: value for name, value in os.environ.items() if name not in secrets}
+        environ = without_secrets(os.environ)
         environ |= {
             "VEOBATCH_EVENT": str(event["event"]),
             "VEOBATCH_ID": str(row.get("id", "")),

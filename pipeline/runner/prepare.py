@@ -24,7 +24,7 @@ from pipeline.events import Event, Level, Topic
 from pipeline.model import State
 from pipeline.plan import BatchPlan, make_plan
 from pipeline.reconcile.origin import origin_notes
-from pipeline.reconcile.restored_ledger import recall_forgotten
+from pipeline.reconcile.restored_ledger import HistoryUnknown, recall_forgotten
 from pipeline.results.receipts import META_NAME as RECEIPTS_META
 from pipeline.runner.config import resolve_settings
 from pipeline.runner.manifest_loading import (
@@ -134,17 +134,17 @@ async def prepare(
     config = replace(config, settings=settings)
     batch = await open_batch(stack, config, loaded.manifest, lost=lost)
     loaded = await _with_wishes(batch.ledger, loaded, request)
-    plan, recalled = await _plan(api, batch, loaded, config, on_rewritten)
-    chosen = submittable(plan, request.selection)
+    plan, history_notes, history_error = await _plan(api, batch, loaded, config, on_rewritten)
+    chosen = submittable(plan, request.selection) if history_error is None else frozenset()
     pricing = load_prices(plan.records, loaded, catalogue, settings.assume_price)
     prices, preflight = await _price_and_check(api, pricing, plan.records, config)
-    model_notes, submit_error = await _check_models(plan.records, catalogue)
+    model_notes, model_error = await _check_models(plan.records, catalogue)
     notes = (
         *sandbox_warnings,
         *model_notes,
         await last_end_note(batch.ledger),
         *batch.claim.notes,
-        recalled,
+        *history_notes,
         *origin_notes(plan.records, key_id(config.key.secret, batch.ledger.identity), api.name),
         *warnings_of(preflight),
         limit_note,
@@ -152,7 +152,7 @@ async def prepare(
     )
     cost = estimate_cost(plan.records, prices, preflight.balance_usd, chosen, sandbox=request.sandbox)
     runs, noted = int(await batch.ledger.meta_get("runs") or 0), tuple(filter(None, notes))
-    outlook = (prices, cost, runs, chosen, preflight.obstacle, submit_error)
+    outlook = (prices, cost, runs, chosen, preflight.obstacle, history_error or model_error)
     return PreparedRun(config, api, batch, loaded, noted, plan, *outlook)
 
 
@@ -184,8 +184,11 @@ async def _plan(
     loaded: LoadedManifest,
     config: RunConfig,
     on_rewritten: Callable[[BatchPlan], None],
-) -> tuple[BatchPlan, str]:
-    """Make the plan durable, with what the ledger may have forgotten; return it, and what to say of that."""
+) -> tuple[BatchPlan, tuple[str, ...], StopRun | None]:
+    """Make the plan durable, with what the ledger may have forgotten.
+
+    Return it, what to say of that, and the stop when nothing may be submitted.
+    """
     request, ledger = config.request, batch.ledger
     plan = make_plan(
         loaded.manifest.jobs,
@@ -198,18 +201,25 @@ async def _plan(
     if plan.seems_rewritten and not request.as_new:
         on_rewritten(plan)
     await record_plan(ledger, plan, loaded.manifest.path)
-    # Rows that the ledger has forgotten get their generations back before a create may leave.
-    recalled, message = await recall_forgotten(
-        api,
-        ledger,
-        plan.records,
-        batch.journal,
-        uncertain=batch.claim.history_uncertain,
-        key_id=key_id(config.key.secret, ledger.identity),
-    )
+    return await _recall(api, batch, plan, key_id(config.key.secret, ledger.identity))
+
+
+async def _recall(
+    api: Api, batch: OpenedBatch, plan: BatchPlan, asking_key: str
+) -> tuple[BatchPlan, tuple[str, ...], StopRun | None]:
+    """Give rows that the ledger has forgotten their generations back, before a create may leave."""
+    uncertain, journal = batch.claim.history_uncertain, batch.journal
+    try:
+        recalled, message = await recall_forgotten(
+            api, batch.ledger, plan.records, journal, uncertain=uncertain, key_id=asking_key
+        )
+    except HistoryUnknown as error:
+        # The journal is not taken over: this ledger may lack some of what was submitted.
+        plan = plan.with_current(error.recalled)
+        may_submit = any(r.position >= 0 and r.state in (State.PENDING, State.IN_DOUBT) for r in plan.records)
+        return (plan, (), error) if may_submit else (plan, (str(error),), None)
     plan = plan.with_current(recalled)
-    await batch.journal.take_over(ledger, plan.records)
-    return plan, message
+    return plan, (message, await journal.take_over(batch.ledger, plan.records)), None
 
 
 async def _load_engine() -> None:

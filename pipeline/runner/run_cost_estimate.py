@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pipeline.manifest.identity import canonical_key
 from pipeline.model import State
 from pipeline.results.overview import counted
 from pipeline.runner.manifest_loading import price_manifest
@@ -76,6 +77,9 @@ async def load_prices(
     by_key = {job.key: shared.setdefault(price, price) for job, price in pairs if price is not None}
     if len(shared) == 1 and len(by_key) == len(records):  # a table of one price takes 4 MB for 100,000 rows
         return PriceTable(assumed=next(iter(shared)))
+    others = [r for r in records if r.position >= 0 and r.key not in by_key] if by_key else []
+    written_otherwise = {r.key: key for r in others if (key := canonical_key(r)) in by_key}
+    by_key |= {key: by_key[other] for key, other in written_otherwise.items()}
     return PriceTable(by_key, assumed)
 
 

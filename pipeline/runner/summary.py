@@ -109,8 +109,9 @@ class RunSummary:
                 return f"Not finished before --timeout: {counted(len(outcome.unfinished), 'row')}."
             case StopReason.UNFINISHED if outcome.unfinished:
                 return f"{counted(len(outcome.unfinished), 'row')} could not be finished in this run."
-            case StopReason.IN_DOUBT:
-                in_doubt = sum(status(row) is State.IN_DOUBT for row in outcome.records)
+            case StopReason.IN_DOUBT if in_doubt := sum(
+                status(row) is State.IN_DOUBT for row in outcome.records
+            ):
                 return f"The vendor's log does not yet show what became of {counted(in_doubt, 'row')}."
             case _:
                 return f"Stopped early: {outcome.message}"

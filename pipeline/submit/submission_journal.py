@@ -76,6 +76,21 @@ class JournalEntry(NamedTuple):
     reserved_usd: float | None
     completed_at: float | None = None
 
+    @property
+    def number(self) -> int:
+        """Which submission of its row it is, 0 when its correlation id does not say."""
+        return submission_number(self.correlation_id)
+
+    @property
+    def row_digest(self) -> str:
+        return "".join(self.correlation_id.split(".")[3:4])
+
+
+def submission_number(correlation_id: str) -> int:
+    """Return which submission of its row a correlation id names, 0 when it does not say."""
+    number = correlation_id.split(".")[4:5]
+    return int(number[0]) if number and number[0].isdecimal() else 0
+
 
 class SubmissionJournal:
     """The journal of one ledger, and an observer of its run.
@@ -94,7 +109,7 @@ class SubmissionJournal:
 
         "" when none can be read."""
         self.of_unknown_rows = False
-        """Whether there are entries of rows that the ledger does not have: then they are read again."""
+        """Whether there are entries that the ledger did not take, of rows it lacks: they are read again."""
 
     def append(self, record: Record) -> None:
         """Write down a submission that is about to leave. What cannot be written is written with a later one.
@@ -149,14 +164,26 @@ class SubmissionJournal:
         except OSError:
             return []
 
-    async def take_over(self, ledger: Ledger, records: Iterable[Record]) -> None:
-        """Let the ledger know that it knows every entry so far; begin the file where there is none."""
-        if not self.name:
-            name = f"{clocks.wall()}+{sum(record.submission_no for record in records)}"
-            with suppress(OSError):
+    async def take_over(self, ledger: Ledger, records: Iterable[Record]) -> str:
+        """Let the ledger know that it knows every entry so far; begin the file where there is none.
+
+        Return a warning when the file cannot be written, else "".
+        """
+        try:
+            if self.name:
+                append_to_journal(self._path, ())
+            else:
+                name = f"{clocks.wall()}+{sum(record.submission_no for record in records)}"
                 self._size = begin_journal(self._path, name)
                 self.name = name
+        except OSError as error:
+            return (
+                f"what this run submits cannot be noted in {self._path.parent} ({error.strerror or error}): "
+                "without these notes each run has to read the vendor's log before it may submit. "
+                "Let XDG_STATE_HOME name a folder that can be written and is kept"
+            )
         await self.mark(ledger)
+        return ""
 
     async def mark(self, ledger: Ledger) -> None:
         """Write down in the ledger how far it knows the entries, once reading them again would take a while.

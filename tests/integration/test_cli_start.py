@@ -117,6 +117,18 @@ def manifest(tmp_path: Path) -> Path:
         ([], {"AIML_API_KEY": "k", "AIML_API_BASE": ""}, "AIML_API_BASE is set but empty"),
         ([], {"AIML_API_KEY": ""}, "AIML_API_KEY is set but empty"),
         (["--no-such-option"], {"AIML_API_KEY": "k"}, "--no-such-option"),
+        (
+            ["--sandbox", "--base-url", "http://127.0.0.1:9"],
+            {},
+            "--sandbox and --base-url exclude each other",
+        ),
+        (["--base-url", "https://u:secretpw@h/"], {"AIML_API_KEY": "k"}, "'https://***@h/' cannot be used"),
+        (
+            ["--image-base-url", "foo"],
+            {"AIML_API_KEY": "k"},
+            "image_base_url: Value error, it should look like",
+        ),
+        ([], {"AIML_API_KEY": "k", "VEOBATCH_IMAGE_BASE_URL": "http://"}, "the environment: image_base_url"),
     ],
 )
 def test_wrong_usage_is_said_and_nothing_is_touched(
@@ -126,6 +138,7 @@ def test_wrong_usage_is_said_and_nothing_is_touched(
     assert ended.returncode == 2, ended.stderr
     assert words in ended.stderr
     assert "Traceback" not in ended.stderr
+    assert "secretpw" not in ended.stderr
     assert ended.stdout == ""
     assert [path.name for path in manifest.parent.iterdir()] == ["night.yaml"]
 

@@ -68,7 +68,11 @@ def test_the_entry_point_runs_the_example_where_only_work_and_tmp_can_be_written
     temporary.mkdir()
     for folder in (built, *built.rglob("*")):
         folder.chmod(folder.stat().st_mode & ~0o222)
-    environ = {name: re.sub("^/tmp", str(temporary), value) for name, value in image_environment().items()}
+    places = {"tmp": str(temporary), "work": str(work)}
+    environ = {
+        name: re.sub("^/(tmp|work)", lambda match: places[match[1]], value)
+        for name, value in image_environment().items()
+    }
     before = {path: path.stat().st_mtime_ns for path in built.rglob("*")}
     finished = subprocess.run(
         [sys.executable, "-P", "-m", "pipeline", "run", "--sandbox", "--sandbox-speed", "2000", "--json"],
@@ -80,6 +84,7 @@ def test_the_entry_point_runs_the_example_where_only_work_and_tmp_can_be_written
     )
     assert finished.returncode == 0, finished.stderr
     assert json.loads(finished.stdout)["counts"]["done"] == 6
+    assert len(list(work.glob(".state/**/*.submissions.jsonl"))) == 1, "notes that are kept with the work"
     assert {path: path.stat().st_mtime_ns for path in built.rglob("*")} == before
 
 

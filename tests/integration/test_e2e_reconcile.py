@@ -244,3 +244,48 @@ async def test_the_vendors_clock_dates_every_submission_from_the_first_on(tmp_pa
         ledger.close()
         assert dated == (3,)
         assert_once(vendor, ["one", "two", "three"])
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+async def test_what_is_paid_is_fetched_though_neither_notes_nor_log_can_tell(
+    tmp_path: Path, rows: int
+) -> None:
+    """The state folder cannot be written, and the key may not read the log."""
+    async with vendor_and_workspace(tmp_path) as (vendor, desk):
+        (tmp_path / "a file").touch()
+        desk.environment = {"XDG_STATE_HOME": str(tmp_path / "a file")}
+        vendor.log_down = 403
+        vendor.script("first").render_s = 3600.0
+        desk.write(["first", "second"][:rows])
+        begun = await desk.run("--limit", "1", "--timeout", "1")
+        assert (begun.code, desk.states().get("generating")) == (3, 1), begun.output
+        assert begun.err.count("cannot be noted in") == 1, begun.output
+        assert "XDG_STATE_HOME" in begun.err
+
+        vendor.generations[0].ends_at = 0.0
+        for _ in range(2):
+            ended = await desk.run()
+            assert desk.states() == {"done": 1} | ({"pending": 1} if rows > 1 else {}), ended.output
+            assert ended.code == (3 if rows > 1 else 0), ended.output
+        assert ("Nothing more is submitted" in ended.err) == (rows > 1)
+        assert_once(vendor, ["first"])
+
+        vendor.log_down = 0
+        assert (await desk.run()).code == 0
+        assert_once(vendor, ["first", "second"][:rows])
+
+
+async def test_notes_that_a_stopped_run_could_not_settle_are_met_by_the_next(tmp_path: Path) -> None:
+    async with vendor_and_workspace(tmp_path) as (vendor, desk):
+        await put_back_older_ledger(desk, vendor, tmp_path)
+        notes = next((tmp_path / "home").glob("**/*.submissions.jsonl"))
+        kept = notes.read_bytes()
+        notes.unlink()
+        desk.write(["first", "second", "third"])
+        vendor.log_down = 503
+        assert (await desk.run()).code == 3
+        assert not notes.exists(), "a file that is begun now would say that nothing is forgotten"
+        notes.write_bytes(kept)
+        result = await desk.run("--reconcile-wait", "0")
+        assert (result.code, desk.states()) == (3, {"done": 2, "in_doubt": 1}), result.output
+        assert_once(vendor, ["first", "second", "third"])

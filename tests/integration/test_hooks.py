@@ -252,6 +252,38 @@ async def test_a_command_gets_each_event_and_no_secret(tmp_path: Path) -> None:
     assert "--on-done failed: exit code 3; the run goes on" in notes
 
 
+SECRETS = {
+    "AIMLAPI_API_KEY": "sk-first-key-of-all",
+    "AIML_API_KEY": "sk-second",
+    "AIMLAPI_KEY": "sk3",
+    "AIMLAPI_MANAGEMENT_KEY": "mk-manages-all",
+    "VEOBATCH_WEBHOOK_SECRET": "signs-webhooks",
+    "PGPASSWORD": "of-the-server",
+}
+HELD_ELSEWHERE = {
+    "OPENAI_API_KEY": "sk-first-key-of-all",
+    "AUTHORIZATION": "Bearer mk-manages-all",
+    "DATABASE_URL": "postgresql://me:p%40ssw0rd-of-mine@db/clips",
+    "DATABASE_PASSWORD": "p@ssw0rd-of-mine",
+    "SHORT": "sk3",
+}
+KEPT = {"AWS_ACCESS_KEY_ID": "AKIA-of-the-bucket", "WORD": "task3", "VEOBATCH_TIMEOUT": "60", "EMPTY": ""}
+
+
+async def test_a_command_gets_no_value_of_any_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = "postgresql://me:p%40ssw0rd-of-mine@db/clips?sslmode=require"
+    for name, value in {**SECRETS, **HELD_ELSEWHERE, **KEPT, "VEOBATCH_LEDGER": ledger}.items():
+        monkeypatch.setenv(name, value)
+    script = "import json, os, sys; json.dump(dict(os.environ), open(sys.argv[1], 'w'))"
+    seen = tmp_path / "seen.json"
+    hook = CommandHook(shlex.join([sys.executable, "-c", script, str(seen)]))
+    await hook.deliver(EVENT, b"{}")
+    environ = json.loads(seen.read_text(encoding="utf-8"))
+    assert not environ.keys() & {*SECRETS, *HELD_ELSEWHERE}
+    assert {name: environ[name] for name in KEPT} == KEPT
+    assert environ["VEOBATCH_LEDGER"] == "postgresql://me:***@db/clips?sslmode=require"
+
+
 @pytest.mark.parametrize("command", ["", "'half"])
 def test_a_command_that_is_none_is_refused(command: str) -> None:
     with pytest.raises(UsageError, match="--on-done"):

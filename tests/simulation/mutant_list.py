@@ -143,7 +143,7 @@ MUTANTS: Final = (
     Mutant("an older copy asks nothing (A7)", _RESTORED, "if not forgotten and not (", "if True or not (", _BACKUP),
     Mutant("a submission is noted with its answer", _CREATE, _NOTE + _SEND, _SEND + _NOTE, _BACKUP + _KILLED),
     Mutant("what is noted and not in the log is pending", _RESTORED, "doubt_forgotten(ledger, find_forgotten(current, noted),", "doubt_forgotten(ledger, [],", _BACKUP),
-    Mutant("only rows that were never submitted are forgotten", _RESTORED, "and _number(note) > record.submission_no", "and record.submission_no == 0", _BACKUP + _at("create", "500")),
+    Mutant("only rows that were never submitted are forgotten", _RESTORED, "and note.number > record.submission_no", "and record.submission_no == 0", _BACKUP + _at("create", "500")),
     Mutant("an older copy forgets a completion", _RESTORED, "    completed = await _recall_completions(ledger, records, noted)\n", "    completed: Mapping[str, Record] = {}\n", _BACKUP + _at("status", "error after completion")),
     Mutant("an older copy forgets what was charged", _RESTORED, "(sent_at or 0.0) if row.is_charged else None", "None", _BACKUP + _at("status", "error after completion")),
     # Every run ends.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -101,6 +102,18 @@ async def test_a_price_that_all_rows_have_is_kept_once(
     loaded: Any = SimpleNamespace(manifest=SimpleNamespace(jobs=jobs))
     records = [record(State.PENDING)] * (len(jobs) + gone)
     assert await load_prices(records, loaded, Catalog.__new__(Catalog), 0.7) == expected
+
+
+async def test_a_row_whose_key_an_earlier_version_made_has_its_price(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def price(*_: object) -> tuple[SimpleNamespace, tuple[str, ...]]:
+        return SimpleNamespace(prices=(1.2, 2.4)), ()
+
+    monkeypatch.setattr("pipeline.runner.run_cost_estimate.price_manifest", price)
+    old = replace(record(State.PENDING, "a ", 0), key="a @f", fingerprint="f", body="")
+    other = replace(record(State.PENDING, "b", 1), key="b@f", fingerprint="f", body="")
+    loaded: Any = SimpleNamespace(manifest=SimpleNamespace(jobs=[SimpleNamespace(key="a@f"), other]))
+    prices = await load_prices([old, other], loaded, Catalog.__new__(Catalog), None)
+    assert [prices.price_usd(row) for row in (old, other)] == [1.2, 2.4]
 
 
 class FakeTerminal:

@@ -117,3 +117,25 @@ def test_base_urls_are_taken_as_samples_spell_them(text: str, base: str) -> None
 def test_what_is_no_base_url_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(UsageError, match=r"https://api\.aimlapi\.com"):
         normalize_base_url(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://u:hunter2x@h/",
+        "https://u:hun@ter2x/hunter2x@h/",
+        "https://hunter2x@h",
+        "u:hunter2x@h",
+        "https:/u:hunter2x@h",
+        " ftp://u:hunter2x@h",
+        "https://u:hunter2x @h:99999",
+        "https://h/?key=hunter2x",
+        "https://h/#hunter2x",
+        "https://h/?a=b\nhunter2x",
+    ],
+)
+def test_a_base_url_that_is_refused_shows_no_secret_of_it(text: str) -> None:
+    with pytest.raises(UsageError, match="cannot be used") as caught:
+        normalize_base_url(text)
+    assert "hunter2x" not in str(caught.value)
+    assert "***" in str(caught.value)

@@ -47,6 +47,13 @@ def test_the_service_calls_a_command_that_exists() -> None:
     assert command.name == "run"
 
 
+def test_the_service_has_a_state_folder_that_it_may_write_and_that_is_kept() -> None:
+    service = unit("veobatch@.service")["Service"]
+    variables = dict(pair.split("=", 1) for pair in service["Environment"].split())
+    assert variables["XDG_STATE_HOME"] == f"/var/lib/{service['StateDirectory']}"
+    assert variables["XDG_CACHE_HOME"] == f"/var/cache/{service['CacheDirectory']}"
+
+
 def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     """The one check that needs systemd's own tool; where there is none, the tests above have to do."""
     tool = shutil.which("systemd-analyze")

@@ -153,6 +153,12 @@ def test_a_take_of_a_row_is_asked_for_by_the_id_of_any_take(tmp_path: Path) -> N
         retakes_by_id(jobs, [], ["nobody"])
 
 
+def test_a_retake_counts_the_takes_of_a_row_whose_id_was_stored_otherwise(tmp_path: Path) -> None:
+    jobs = [replace(job, id=job.id.replace("a", "a\u0308")) for job in jobs_of(tmp_path, manifest())]
+    third = replace(make_plan(jobs, []).records[0], id="\u00e4.3", take=3, submission_no=1, position=-1)
+    assert [(row.id, take) for row, take in retakes_by_id(jobs, [third], ["\u00e4"])] == [("a\u0308", 4)]
+
+
 def test_a_retake_passes_over_the_id_of_another_row(tmp_path: Path) -> None:
     own = f'\n  - {{id: a.2, image_url: "{IMAGE}", prompt: She nods.}}'
     jobs = jobs_of(tmp_path, manifest() + own.lstrip("\n"))

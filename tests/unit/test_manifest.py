@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import tempfile
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,6 +180,7 @@ jobs:
         ("two", 6, False),
         ("one", 4, True),
     ]
+    assert [job.line for job in manifest.jobs] == [4, 5, 6]
 
 
 def test_vars_are_filled_in_once_and_can_be_escaped(read: Write) -> None:
@@ -291,3 +294,48 @@ def test_a_bad_default_is_said_once_however_many_rows_it_spoils(read: Write) -> 
     with pytest.raises(ManifestProblems) as caught:
         read(f"defaults:\n  aspect_ratio: 16:9\njobs:\n  - [{CAT}, x]\n  - [{DOG}, y]\n")
     assert [(problem.line, problem.column) for problem in caught.value.problems] == [(2, 17)]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text", "why", "instead"),
+    [
+        (
+            ".csv",
+            "image_url,prompt\n",
+            "no row follows a header",
+            "image_url,prompt, and a line for each job",
+        ),
+        (".csv", "", "no row follows a header", "image_url,prompt, and a line for each job"),
+        (".tsv", "image_url\tprompt\n", "no row follows a header", "and a line for each job"),
+        (".jsonl", "\n\n", "no line holds one", 'a line for each: {"image_url": "...", "prompt": "..."}'),
+        (".yaml", "jobs: []\n", "the list is empty", "write [image_url, prompt] items"),
+    ],
+)
+def test_a_manifest_without_jobs_is_explained_in_its_own_format(
+    read: Write, suffix: str, text: str, why: str, instead: str
+) -> None:
+    with pytest.raises(ManifestProblems) as caught:
+        read(text, suffix)
+    [problem] = caught.value.problems
+    assert (problem.what, problem.why) == ("there are no jobs", why)
+    assert instead in problem.instead
+
+
+def test_a_cell_may_hold_a_large_picture_and_the_limit_of_others_stays(read: Write) -> None:
+    limit = csv.field_size_limit(1000)
+    try:
+        picture = "data:image/png;base64," + "A" * 300_000
+        manifest = read(f'image_url,prompt\n"{picture}",x\n{CAT},y\n', ".csv")
+        assert [job.prompt for job in manifest.jobs] == ["x", "y"]
+        assert len(next(iter(manifest.files.files.values())).written) == len(picture)
+        assert csv.field_size_limit() == 1000
+    finally:
+        csv.field_size_limit(limit)
+
+
+def test_manifests_read_at_once_leave_the_limit_as_it_was(tmp_path: Path) -> None:
+    path, limit = tmp_path / "batch.csv", csv.field_size_limit()
+    path.write_text("image_url,prompt\n" + f'{CAT},"{"x" * 200}"\n' * 300, encoding="utf-8")
+    with ThreadPoolExecutor(4) as threads:
+        assert [len(one.jobs) for one in threads.map(load, [path] * 12)] == [300] * 12
+    assert csv.field_size_limit() == limit

@@ -12,14 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.manifest import load
+from pipeline.manifest import ManifestProblems, load
 from pipeline.manifest.fields import VEO_RULES
 from pipeline.manifest.identity import canonical_json, canonical_text, fingerprint
+from pipeline.manifest.jobs import with_extra_takes
 from pipeline.model import Job, Record, State
-from pipeline.plan import make_plan
+from pipeline.plan import make_plan, new_record
 from tests.unit.samples import record
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 IMAGE = "https://example.com/mona.jpg"
@@ -151,3 +153,65 @@ def test_a_spreadsheet_that_writes_crlf_changes_no_row(tmp_path: Path) -> None:
     unix.write_bytes(text.encode())
     windows.write_bytes(text.replace("\n", "\r\n").encode())
     assert [job.key for job in load(unix).jobs] == [job.key for job in load(windows).jobs]
+
+
+COMPOSED_ID, DECOMPOSED_ID = "caf\u00e9", "cafe\u0301"
+SAME_IDS = (
+    (COMPOSED_ID, DECOMPOSED_ID),
+    (DECOMPOSED_ID, COMPOSED_ID),
+    ("A", "A "),
+    (" A", "A"),
+    (f" {DECOMPOSED_ID}", f"{COMPOSED_ID} "),
+)
+
+
+def jobs_of(path: Path, *ids: str, takes: int = 1) -> Sequence[Job]:
+    rows = "".join(f'"{row_id}",{IMAGE},{number},{takes}\n' for number, row_id in enumerate(ids))
+    path.write_text(f"id,image_url,prompt,takes\n{rows}", encoding="utf-8")
+    return load(path).jobs
+
+
+@pytest.mark.parametrize(("saved", "again"), SAME_IDS)
+@pytest.mark.parametrize("takes", [1, 2])
+def test_an_id_that_a_tool_has_stored_otherwise_is_the_same_row(
+    saved: str, again: str, takes: int, tmp_path: Path
+) -> None:
+    first = make_plan(jobs_of(tmp_path / "batch.csv", saved, "b", takes=takes), [])
+    second = make_plan(jobs_of(tmp_path / "batch.csv", again, "b", takes=takes), first.records)
+    assert second.added == ()
+    assert [row.id for row in second.records] == [row.id for row in first.records]
+    assert [row.id for row in first.records if row.take == 1] == [saved, "b"]
+
+
+@pytest.mark.parametrize(("saved", "again"), SAME_IDS)
+@pytest.mark.parametrize("take", [1, 2])
+def test_a_ledger_whose_keys_were_made_of_the_ids_as_written_knows_its_rows(
+    saved: str, again: str, take: int, tmp_path: Path
+) -> None:
+    job = jobs_of(tmp_path / "batch.csv", saved, takes=2)[take - 1]
+    known = replace(new_record(job, "a"), key=f"{job.id}@{job.fingerprint}", state=State.GENERATING)
+    for row_id in (saved, again):
+        plan = make_plan(jobs_of(tmp_path / "batch.csv", row_id, takes=2), [known])
+        assert [row.take for row in plan.added] == [3 - take]
+        assert [row.key for row in plan.records if row.position == take - 1] == [known.key]
+    extra = {f"{saved}@{job.fingerprint}": [3], f"{again}@{job.fingerprint}": [4]}
+    assert [one.take for one in with_extra_takes([job_of_take_1(job)], extra)] == [1, 3, 4]
+
+
+def job_of_take_1(job: Job) -> Job:
+    return replace(job, id=job.row_id, take=1)
+
+
+@pytest.mark.parametrize(
+    "row_id", ["take-two", "A b.2", COMPOSED_ID, "http://EXAMPLE.com", "\u732b", "a@b", "7"]
+)
+def test_the_key_of_an_id_that_was_canonical_is_what_it_was(row_id: str, tmp_path: Path) -> None:
+    first, second = jobs_of(tmp_path / "batch.csv", row_id, takes=2)
+    assert first.key == f"{row_id}@{first.fingerprint}"
+    assert second.key == f"{row_id}.2@{first.fingerprint}"
+
+
+@pytest.mark.parametrize(("one", "other"), [*SAME_IDS, ("a ", "a.2 ")])
+def test_ids_that_are_the_same_row_are_taken(one: str, other: str, tmp_path: Path) -> None:
+    with pytest.raises(ManifestProblems, match="is taken"):
+        jobs_of(tmp_path / "batch.csv", one, other, takes=2)

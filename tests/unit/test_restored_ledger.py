@@ -13,6 +13,7 @@ from pipeline.client.responses import StatusError
 from pipeline.errors import Conflict, LedgerError, StopRun
 from pipeline.model import Record, State
 from pipeline.reconcile.restored_ledger import (
+    HistoryUnknown,
     doubt_forgotten,
     find_forgotten,
     match_forgotten,
@@ -361,8 +362,34 @@ async def test_who_has_not_begun_the_notes_begins_none(journal: SubmissionJourna
 async def test_notes_that_cannot_be_begun_hold_nothing(journal: SubmissionJournal, tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file where the folder should be")
     ledger: Any = MetaLedger()
-    await journal.take_over(ledger, [])
+    warning = await journal.take_over(ledger, [])
     assert (journal.name, ledger.mark) == ("", None)
+    assert f"cannot be noted in {tmp_path / 'state'}" in warning
+    assert "XDG_STATE_HOME" in warning
+
+
+async def test_notes_that_cannot_be_written_any_more_are_said(
+    journal: SubmissionJournal, tmp_path: Path
+) -> None:
+    ledger: Any = MetaLedger()
+    assert await journal.take_over(ledger, []) == ""
+    (tmp_path / "state" / IDENTITY).unlink()
+    (tmp_path / "state" / IDENTITY).mkdir()
+    assert "cannot be noted" in await journal.take_over(ledger, [])
+
+
+async def test_notes_are_not_marked_as_known_by_a_run_that_may_not_submit(journal: SubmissionJournal) -> None:
+    ledger, row = MetaLedger(), replace(PENDING, submission_no=1)
+    await journal.take_over(cast("Ledger", ledger), [row])
+    before = ledger.mark
+    journal.append(sent(2))
+    later = SubmissionJournal(IDENTITY)
+    with pytest.raises(HistoryUnknown):
+        await recall_forgotten(
+            cast("Api", SilentApi()), cast("Ledger", ledger), [row], later, uncertain=True, key_id="k1"
+        )
+    await later.mark(cast("Ledger", ledger))
+    assert ledger.mark == before
 
 
 async def test_notes_are_marked_while_a_run_goes_on(

@@ -93,3 +93,19 @@ def test_only_reconcile_after_changes_how_long_absence_proves_nothing(
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().concurrency = 3
+
+
+@pytest.mark.parametrize(
+    "url", ["foo", "", "/stills", "ftp://host/a", "http://", "http://a b/", "https://[::1"]
+)
+def test_an_image_base_url_that_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="the command line: image_base_url: "):
+        resolve([("the command line", {"image_base_url": url})])
+
+
+def test_an_image_base_url_that_is_one_is_kept_and_a_refused_one_shows_no_password() -> None:
+    url = "https://static.example.com/stills/"
+    assert resolve([("the command line", {"image_base_url": url})]).image_base_url == url
+    with pytest.raises(UsageError, match=r"'\*\*\*@host'") as caught:
+        resolve([("the environment", {"image_base_url": "ftp://me:hunter2x@host"})])
+    assert "hunter2x" not in str(caught.value)

@@ -2,7 +2,7 @@
 
 Money hangs on a final answer: an `error` may buy another generation, a `completed` without a URL gives up
 one that is paid for. Vendors flap, and the URL may come an answer later, so neither counts after a single
-poll.
+poll. The vendor's schema requires an `id` in each status: an error without one may be a gateway's own.
 """
 
 from __future__ import annotations
@@ -23,8 +23,14 @@ ERROR_GAP_INTERVALS: Final = 1.0
 URL_WAIT_INTERVALS: Final = 18.0
 """How long a completed generation may be without a URL, in poll intervals: three minutes at 10 s."""
 
-TAKEN_OVER_GAP_INTERVALS: Final = URL_WAIT_INTERVALS
-"""How far apart two errors are in place of `ERROR_GAP_INTERVALS` where another process has polled before."""
+LONG_ERROR_GAP_INTERVALS: Final = URL_WAIT_INTERVALS
+"""How far apart two errors are in place of `ERROR_GAP_INTERVALS` where another process has polled before, or
+where an error does not name its generation."""
+
+MIN_ERROR_INTERVAL_S: Final = 10.0
+STAND_IN_INTERVAL_S: Final = 1.0
+"""A vendor's trouble passes no sooner where it is polled more often: between errors, an interval counts as
+ten seconds at least. One of less than a second is for a stand-in, whose time goes faster."""
 
 NOT_FOUND_INTERVALS: Final = 18.0
 MIN_NOT_FOUND_POLLS: Final = 3
@@ -56,6 +62,7 @@ class _Observed:
     """What unconfirmed answers have said so far; times on the run's clock."""
 
     error_at: float | None = None
+    named_error_at: float | None = None
     error: GenerationStatus | None = None
     completed_at: float | None = None
 
@@ -65,6 +72,8 @@ class Confirmations:
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
+        is_stand_in = interval_s < STAND_IN_INTERVAL_S
+        self._error_interval_s = interval_s if is_stand_in else max(interval_s, MIN_ERROR_INTERVAL_S)
         self._observed: dict[str, _Observed] = {}
         self._taken_over: set[str] = set()
 
@@ -86,11 +95,12 @@ class Confirmations:
         """Return the unconfirmed error of a row, unless it may have been completed or has gone on since.
 
         A vendor that knows a generation no more, for minutes, after it called it failed has confirmed that.
+        An error that does not name the generation says nothing of it.
         """
         observed = self._observed.get(key)
-        if key in self._taken_over or observed is None:
+        if key in self._taken_over or observed is None or observed.completed_at is not None:
             return None
-        return None if observed.completed_at is not None or observed.error_at is None else observed.error
+        return None if observed.named_error_at is None else observed.error
 
     def confirm(self, key: str, status: GenerationStatus, now: float, *, completed_before: bool) -> Finality:
         """Return what an answer proves, by this one and those before it.
@@ -110,7 +120,7 @@ class Confirmations:
         if status.phase is not Phase.FAILED:
             # It goes on: the error before was a replica's, and a later one has to be confirmed anew.
             if observed is not None:
-                observed.error_at = None
+                self._observed[key] = _Observed(completed_at=observed.completed_at)
             return StillRunning()
         return self._await_second_error(key, status, now)
 
@@ -130,11 +140,16 @@ class Confirmations:
 
     def _await_second_error(self, key: str, status: GenerationStatus, now: float) -> Finality:
         observed = self._observed.setdefault(key, _Observed())
-        observed.error = status
         if observed.error_at is None:
             observed.error_at = now
-        gap = TAKEN_OVER_GAP_INTERVALS if key in self._taken_over else ERROR_GAP_INTERVALS
-        remaining_s = observed.error_at + gap * self._interval_s - now
+        since, gap = observed.error_at, LONG_ERROR_GAP_INTERVALS
+        if status.generation_id:
+            observed.error = status
+            if observed.named_error_at is None:
+                observed.named_error_at = now
+            if key not in self._taken_over:
+                since, gap = observed.named_error_at, ERROR_GAP_INTERVALS
+        remaining_s = since + gap * self._error_interval_s - now
         if remaining_s > 0:
             return Unconfirmed(min(remaining_s, self._interval_s))
         self.forget(key)

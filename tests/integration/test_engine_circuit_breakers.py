@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from pipeline.circuit_breaker import MIN_ROWS
+from pipeline.client.responses import parse_status
 from pipeline.download.downloader import Downloader
 from pipeline.download.verify import check_saved
 from pipeline.errors import StopReason
@@ -119,6 +121,26 @@ async def test_a_flapping_error_buys_nothing(tmp_path: Path) -> None:
         outcome = await house.run(3)
         assert count_states(outcome) == {State.DONE: 3}
         assert house.sandbox_state.triggered["status-flap"] == 3
+        assert house.sandbox_state.create_requests == 3
+
+
+async def test_a_gateways_own_error_buys_nothing(tmp_path: Path) -> None:
+    """It names no generation, and comes for five poll intervals in place of every status."""
+    fallback = parse_status({"status": "error", "message": "Service temporarily unavailable"}, {})
+
+    async with EngineHarness(tmp_path) as house:
+
+        def wrap(engine: Engine) -> None:
+            api: Api = engine._run.deps.api
+            real, ends_at = api.get_status, anyio.current_time() + 0.5
+
+            async def behind_a_gateway(*args: Any, **options: Any) -> Any:
+                return fallback if anyio.current_time() < ends_at else await real(*args, **options)
+
+            api.get_status = behind_a_gateway  # type: ignore[method-assign]
+
+        outcome = await house.run(3, on_start=wrap)
+        assert count_states(outcome) == {State.DONE: 3}
         assert house.sandbox_state.create_requests == 3
 
 

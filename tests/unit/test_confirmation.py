@@ -9,7 +9,8 @@ from pipeline.model import Failure
 from pipeline.plan import NO_VIDEO
 from pipeline.poll.confirmation import (
     ERROR_GAP_INTERVALS,
-    TAKEN_OVER_GAP_INTERVALS,
+    LONG_ERROR_GAP_INTERVALS,
+    MIN_ERROR_INTERVAL_S,
     URL_WAIT_INTERVALS,
     Confirmations,
     Confirmed,
@@ -21,10 +22,13 @@ from pipeline.poll.confirmation import (
 INTERVAL_S = 10.0
 GAP_S = ERROR_GAP_INTERVALS * INTERVAL_S
 URL_WAIT_S = URL_WAIT_INTERVALS * INTERVAL_S
+LONG_S = LONG_ERROR_GAP_INTERVALS * INTERVAL_S
 
 RUNNING = GenerationStatus(Phase.RUNNING, "generating")
 DONE = GenerationStatus(Phase.COMPLETED, "completed", video_url="https://cdn.example.com/a.mp4")
-ERROR = GenerationStatus(Phase.FAILED, "error", failure=Failure("generation_error", "boom", retryable=True))
+BOOM = Failure("generation_error", "boom", retryable=True)
+ERROR = GenerationStatus(Phase.FAILED, "error", "g", failure=BOOM)
+NAMELESS = GenerationStatus(Phase.FAILED, "error", failure=BOOM)
 NO_URL = GenerationStatus(Phase.FAILED, "completed", failure=Failure(NO_VIDEO, "no URL"))
 
 
@@ -48,6 +52,14 @@ def confirmed(*answers: tuple[float, GenerationStatus], completed_before: bool =
         ([(0.0, ERROR), (GAP_S, RUNNING)], StillRunning()),
         ([(0.0, ERROR), (5.0, RUNNING), (GAP_S + 1.0, ERROR)], Unconfirmed(GAP_S)),
         ([(0.0, ERROR), (GAP_S, DONE)], Confirmed(DONE)),
+        ([(0.0, NAMELESS), (GAP_S, NAMELESS)], Unconfirmed(INTERVAL_S)),
+        ([(0.0, NAMELESS), (LONG_S - 1.0, NAMELESS)], Unconfirmed(1.0)),
+        ([(0.0, NAMELESS), (LONG_S, NAMELESS)], Confirmed(NAMELESS)),
+        ([(0.0, NAMELESS), (LONG_S - 1.0, RUNNING), (LONG_S, NAMELESS)], Unconfirmed(INTERVAL_S)),
+        ([(0.0, NAMELESS), (LONG_S, ERROR)], Unconfirmed(GAP_S)),
+        ([(0.0, ERROR), (5.0, NAMELESS), (GAP_S, ERROR)], Confirmed(ERROR)),
+        ([(0.0, ERROR), (GAP_S, NAMELESS)], Unconfirmed(INTERVAL_S)),
+        ([(0.0, NAMELESS), (LONG_S, DONE)], Confirmed(DONE)),
         ([(0.0, NO_URL)], Unconfirmed(INTERVAL_S)),
         ([(0.0, NO_URL), (50.0, NO_URL)], Unconfirmed(INTERVAL_S)),
         ([(0.0, NO_URL), (50.0, DONE)], Confirmed(DONE)),
@@ -73,10 +85,42 @@ def test_an_earlier_runs_completed_counts() -> None:
     assert last.status.failure.code == NO_VIDEO
 
 
+@pytest.mark.parametrize(
+    ("status", "gap_intervals"), [(ERROR, ERROR_GAP_INTERVALS), (NAMELESS, LONG_ERROR_GAP_INTERVALS)]
+)
+def test_more_polls_do_not_make_an_error_pass_sooner(status: GenerationStatus, gap_intervals: float) -> None:
+    confirmations = Confirmations(1.0)
+    last_s = gap_intervals * MIN_ERROR_INTERVAL_S
+    for now in (0.0, 2.0, last_s - 1.0):
+        assert confirmations.confirm("row", status, now, completed_before=False) == Unconfirmed(1.0)
+    assert confirmations.confirm("row", status, last_s, completed_before=False) == Confirmed(status)
+
+
+def test_a_stand_ins_time_goes_faster() -> None:
+    confirmations = Confirmations(0.1)
+    assert confirmations.confirm("row", ERROR, 0.0, completed_before=False) == Unconfirmed(0.1)
+    assert confirmations.confirm("row", ERROR, 0.1, completed_before=False) == Confirmed(ERROR)
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"), [((ERROR,), ERROR), ((NAMELESS,), None), ((ERROR, NAMELESS), ERROR)]
+)
+def test_only_an_error_that_names_its_generation_is_borne_out_by_404(
+    answers: tuple[GenerationStatus, ...], expected: GenerationStatus | None
+) -> None:
+    confirmations = Confirmations(INTERVAL_S)
+    for status in answers:
+        confirmations.confirm("row", status, 0.0, completed_before=False)
+    assert confirmations.last_error("row") == expected
+    confirmations.confirm("row", RUNNING, 1.0, completed_before=False)
+    confirmations.confirm("row", NAMELESS, 2.0, completed_before=False)
+    assert confirmations.last_error("row") is None
+
+
 def test_an_error_has_to_last_where_another_process_may_have_seen_the_generation_completed() -> None:
     confirmations = Confirmations(INTERVAL_S)
     confirmations.on_taken_over("row")
-    last_s = TAKEN_OVER_GAP_INTERVALS * INTERVAL_S
+    last_s = LONG_ERROR_GAP_INTERVALS * INTERVAL_S
     for now in (0.0, GAP_S, last_s - 1.5 * INTERVAL_S):
         answer = confirmations.confirm("row", ERROR, now, completed_before=False)
         assert answer == Unconfirmed(INTERVAL_S)

@@ -32,10 +32,15 @@ STAND_IN_INTERVAL_S: Final = 1.0
 """A vendor's trouble passes no sooner where it is polled more often: between errors, an interval counts as
 ten seconds at least. One of less than a second is for a stand-in, whose time goes faster."""
 
+NOT_FOUND: Final = 404
 NOT_FOUND_INTERVALS: Final = 18.0
 MIN_NOT_FOUND_POLLS: Final = 3
 """A generation is unknown to the vendor once 404 was all it answered for this long (in poll intervals: three
 minutes at 10 s) and this often; a replica that lags behind knows it sooner."""
+
+
+def _error_interval_s(interval_s: float) -> float:
+    return interval_s if interval_s < STAND_IN_INTERVAL_S else max(interval_s, MIN_ERROR_INTERVAL_S)
 
 
 class Confirmed(NamedTuple):
@@ -72,8 +77,7 @@ class Confirmations:
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
-        is_stand_in = interval_s < STAND_IN_INTERVAL_S
-        self._error_interval_s = interval_s if is_stand_in else max(interval_s, MIN_ERROR_INTERVAL_S)
+        self._error_interval_s = _error_interval_s(interval_s)
         self._observed: dict[str, _Observed] = {}
         self._taken_over: set[str] = set()
 
@@ -157,20 +161,26 @@ class Confirmations:
 
 
 class UnknownIds:
-    """Since when, and how often, the vendor has answered polls of a generation with 404."""
+    """Since when, and how often, the vendor has answered with 404, and nothing else, about a generation."""
 
-    def __init__(self, interval_s: float) -> None:
-        self._limit_s = NOT_FOUND_INTERVALS * interval_s
+    def __init__(self, interval_s: float, unknown: set[str]) -> None:
+        """`unknown` is kept up: the keys of the generations that it has not known for so long."""
+        self.unknown = unknown
+        self._limit_s = NOT_FOUND_INTERVALS * _error_interval_s(interval_s)
         self._not_found: dict[str, tuple[float, int]] = {}
 
     def forget(self, key: str) -> None:
         self._not_found.pop(key, None)
+        self.unknown.discard(key)
 
-    def on_not_found(self, key: str, now: float) -> bool:
-        """Count a 404; return whether it was the only answer for so long that the generation is unknown."""
+    def on_error(self, key: str, http_status: int, now: float) -> bool:
+        """Count a 404; return whether it makes the generation unknown. Anything else begins anew."""
+        if http_status != NOT_FOUND:
+            self.forget(key)
+            return False
         since, polls = self._not_found.get(key, (now, 0))
         self._not_found[key] = since, polls + 1
-        if polls + 1 < MIN_NOT_FOUND_POLLS or now - since < self._limit_s:
+        if key in self.unknown or polls + 1 < MIN_NOT_FOUND_POLLS or now - since < self._limit_s:
             return False
-        self.forget(key)
+        self.unknown.add(key)
         return True

@@ -149,27 +149,41 @@ def mark_never_ran(record: Record, *, now: float, generation_retries: int) -> Re
 def judge_unknown_generation(record: Record, log: LogPass, verdict: Verdict, now: float) -> Record | None:
     """Return what becomes of a generating row whose id the vendor has answered with 404 for minutes.
 
-    None leaves it as it is: the log could not be read, is another key's (which explains the 404), or says
-    that the generation worked. Only what is proven not to be charged is `retryable`, that is submitted again
-    by `--retry-failed`; anything else is polled again by it.
+    None leaves it as it is, unless the log lists it as failed or provably never had it: a status endpoint may
+    know nothing for a while, and a log shows late what it shows. What is over here is not charged.
     """
     row = log.rows.get(record.correlation_id)
-    if row is not None and row.succeeded is not False:
+    is_failed = row is not None and row.succeeded is False
+    # Completed once is paid, whatever is known of it now.
+    if record.completed_at is not None or not (is_failed or isinstance(verdict, NeverAccepted)):
         return None
-    lacks = {m.premise for m in verdict.missing} if isinstance(verdict, StillInDoubt) else set()
-    if row is None and (not log.complete or Premise.KEY in lacks):
-        return None
-    # The log lists it as failed, or provably never had it: then another one may be bought.
-    not_charged = row is not None or isinstance(verdict, NeverAccepted)
-    says = "does not show it" if row is None else "lists it as failed"
+    says = "lists it as failed" if is_failed else "does not show it"
     message = f"the vendor does not know the generation {record.generation_id} (404), and its log {says}"
-    advice = "" if not_charged else "; `veobatch adopt` replaces it by another"
     return record.evolve(
         State.FAILED,
-        failure=Failure("generation_unknown", f"{message}{advice}", retryable=not_charged),
+        failure=Failure("generation_unknown", message, retryable=True),
         finished_at=now,
-        generation_id="" if not_charged else record.generation_id,
-        reserved_usd=None if not_charged else record.reserved_usd,
+        generation_id="",
+        reserved_usd=None,
+    )
+
+
+def is_of_another_key(verdict: Verdict) -> bool:
+    """Return whether the log that was read cannot show the row, whatever became of it."""
+    return isinstance(verdict, StillInDoubt) and any(m.premise is Premise.KEY for m in verdict.missing)
+
+
+def describe_unknown_generation(record: Record, log: LogPass, verdict: Verdict) -> str:
+    """Return what is known of a generating row whose id the vendor has answered with 404 for minutes."""
+    if record.correlation_id in log.rows:
+        says = "shows it"
+    elif is_of_another_key(verdict):
+        says = "is another key's: run again with the key that sent it"
+    else:
+        says = "does not show it" if log.complete else f"cannot be read ({log.error or 'cut short'})"
+    return (
+        f"the vendor does not know its generation {record.generation_id} (404), and the log {says}; "
+        "the next run asks again, and `veobatch adopt --replace` puts another generation in its place"
     )
 
 

@@ -25,6 +25,7 @@ from pipeline.reconcile.in_doubt import (
     StillInDoubt,
     Verdict,
     describe,
+    describe_unknown_generation,
     judge,
     judge_unknown_generation,
     mark_explained,
@@ -334,38 +335,61 @@ LACKS_KEY = StillInDoubt(in_doubt_record(), (Missing(Premise.KEY, "another key",
 LACKS_TIME = StillInDoubt(in_doubt_record(), (Missing(Premise.TIME, "too soon", "later", 9.0),))
 
 
+LISTED_AS_FAILED = log_with(row("row", "g", succeeded=False))
+UNKNOWN = record(State.GENERATING, "row", generation_id="g", correlation_id="vb.x.row", reserved_usd=1.0)
+
+
 @pytest.mark.parametrize(
-    ("log", "verdict", "retryable"),
-    [
-        (log_with(row("row", "g", succeeded=True)), Found("g", completed=True), None),
-        (log_with(complete=False), LACKS_TIME, None),
-        (log_with(), LACKS_KEY, None),
-        (log_with(), LACKS_TIME, False),
-        (log_with(), NeverAccepted(), True),
-        (log_with(row("row", "g", succeeded=False)), FailedAtVendor("g"), True),
-    ],
+    ("log", "verdict"), [(log_with(), NeverAccepted()), (LISTED_AS_FAILED, FailedAtVendor("g"))]
 )
-def test_generation_that_the_vendor_does_not_know(
-    log: LogPass, verdict: Verdict, retryable: bool | None
-) -> None:
-    known = record(State.GENERATING, "row", generation_id="g", correlation_id="vb.x.row", reserved_usd=1.0)
-    after = judge_unknown_generation(known, log, verdict, NOW)
-    if retryable is None:
-        assert after is None
-        return
+def test_a_generation_that_the_vendor_does_not_know_is_over_by_proof(log: LogPass, verdict: Verdict) -> None:
+    after = judge_unknown_generation(UNKNOWN, log, verdict, NOW)
     assert after is not None
     assert after.failure is not None
-    assert (after.state, after.failure.code, after.failure.retryable) == (
+    assert (after.state, after.failure.code, after.failure.retryable, after.reserved_usd) == (
         State.FAILED,
         GENERATION_UNKNOWN,
-        retryable,
+        True,
+        None,
     )
-    assert (after.reserved_usd is None) is retryable
-    assert ("adopt" in after.failure.message) is not retryable
     [(_, retried)] = make_plan(
         [job()], [replace(after, key=job().key)], retry=RetrySelection(enabled=True)
     ).transitions
-    assert retried.state is (State.PENDING if retryable else State.GENERATING)
+    assert retried.state is State.PENDING
+
+
+@pytest.mark.parametrize(
+    ("log", "verdict", "says"),
+    [
+        (log_with(row("row", "g", succeeded=True)), Found("g", completed=True), "the log shows it;"),
+        (log_with(replace(row("row", "g"), succeeded=None)), Found("g"), "the log shows it;"),
+        (log_with(complete=False, error="HTTP 500"), LACKS_TIME, "cannot be read (HTTP 500);"),
+        (log_with(complete=False), LACKS_TIME, "cannot be read (cut short);"),
+        (log_with(), LACKS_KEY, "is another key's"),
+        # Unfinished generations show late, or not at all.
+        (log_with(), LACKS_TIME, "does not show it;"),
+    ],
+)
+def test_a_generation_that_nothing_proves_to_be_over_stays(log: LogPass, verdict: Verdict, says: str) -> None:
+    assert judge_unknown_generation(UNKNOWN, log, verdict, NOW) is None
+    told = describe_unknown_generation(UNKNOWN, log, verdict)
+    assert says in told
+    assert "generation g (404)" in told
+    assert "adopt" in told
+
+
+@pytest.mark.parametrize(
+    ("log", "verdict"), [(log_with(), NeverAccepted()), (LISTED_AS_FAILED, FailedAtVendor("g"))]
+)
+def test_what_was_completed_once_is_never_over_unpaid(log: LogPass, verdict: Verdict) -> None:
+    assert judge_unknown_generation(replace(UNKNOWN, completed_at=NOW), log, verdict, NOW) is None
+
+
+def test_what_an_earlier_version_failed_without_proof_is_asked_about_again() -> None:
+    failure = Failure(GENERATION_UNKNOWN, "404", retryable=False)
+    failed = replace(UNKNOWN, key=job().key, state=State.FAILED, failure=failure)
+    [(_, retried)] = make_plan([job()], [failed], retry=RetrySelection(enabled=True)).transitions
+    assert (retried.state, retried.generation_id) == (State.GENERATING, "g")
 
 
 # Witnesses, time, words, how long it is worth waiting.

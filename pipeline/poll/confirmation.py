@@ -184,3 +184,8 @@ class UnknownIds:
             return False
         self.unknown.add(key)
         return True
+
+    def remaining_s(self, key: str, now: float) -> float:
+        """Return for how much longer 404 has to be all that is answered."""
+        since, _ = self._not_found.get(key, (now, 0))
+        return max(0.0, since + self._limit_s - now)

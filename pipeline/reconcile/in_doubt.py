@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.backoff import should_regenerate
 from pipeline.model import Failure, Record, State
+from pipeline.poll.confirmation import NOT_FOUND
 from pipeline.reconcile.absence_proof import is_first_absence, prove_absence
 from pipeline.reconcile.evidence import (
     BY_HAND,
@@ -24,6 +25,7 @@ from pipeline.reconcile.evidence import (
 from pipeline.submit.create import mark_generating
 
 if TYPE_CHECKING:
+    from pipeline.client import StatusError
     from pipeline.reconcile.evidence import Evidence
     from pipeline.reconcile.request_log import LogPass
 
@@ -41,7 +43,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class FailedAtVendor:
-    """The log lists it as failed. The status of `generation_id` says why, or that it never ran."""
+    """The log lists it as failed. The status of `generation_id` says why, or in the end that it never ran."""
 
     generation_id: str
 
@@ -81,6 +83,19 @@ def judge(record: Record, submission: SubmissionInDoubt, evidence: Evidence) -> 
     if record.absent_since is None and evidence.now is not None and is_first_absence(submission, evidence):
         return StillInDoubt(record.evolve(absent_since=evidence.now), missing)
     return StillInDoubt(record, missing)
+
+
+def lacks_status(generation_id: str, error: StatusError, remaining_s: float) -> Missing:
+    """Return what is missing to settle a row that the log lists as failed: its status, or more of 404."""
+    if error.http_status != NOT_FOUND:
+        message = (
+            f"the log lists it as failed, and the status of {generation_id} cannot be read: {error.message}"
+        )
+        return Missing(Premise.STATUS, message, "ask again later", 0.0)
+    message = (
+        f"the log lists it as failed, and its id {generation_id} has not been answered with 404 for long"
+    )
+    return Missing(Premise.STATUS, message, f"let a run ask for {remaining_s:.0f} s more", remaining_s)
 
 
 def describe(missing: tuple[Missing, ...]) -> str:

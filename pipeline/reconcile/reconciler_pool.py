@@ -11,6 +11,7 @@ from pipeline.client import key_id
 from pipeline.errors import Conflict, StopReason
 from pipeline.events import Level, Topic
 from pipeline.model import State
+from pipeline.poll.confirmation import UnknownIds
 from pipeline.reconcile.end_of_run import EndOfRunWait
 from pipeline.reconcile.in_doubt import (
     describe,
@@ -63,6 +64,7 @@ class ReconcilerPool:
             deps.log_gap_s,
             key_id(deps.api.key.secret, deps.ledger.identity),
             deps.ledger.load,
+            UnknownIds(run.settings.poll_interval, set()),
         )
         pass_gap_s = max(MAX_GAP_INTERVALS * run.settings.poll_interval, 4 * deps.log_gap_s)
         self._wait = EndOfRunWait(wait_s, run.settings.reconcile_wait, pass_gap_s)
@@ -107,6 +109,7 @@ class ReconcilerPool:
         began = run.deps.clock()
         asked, order = [*in_doubt, *unknown], run.state.submission_order()
         log, verdicts = await self._reconciler.ask(asked, known, order)
+        verdicts = await self._reconciler.ask_failed(in_doubt, verdicts)
         if log.error:
             run.report_event(Topic.WAITING, f"the vendor's log cannot be read: {log.error}", Level.DEBUG)
         if unknown and not self._unknown_notes:
@@ -128,7 +131,7 @@ class ReconcilerPool:
 
     async def _reconcile(self, record: Record, verdict: Verdict) -> None:
         retries = self._run.settings.generation_retries
-        after = await self._reconciler.settle(record, verdict, generation_retries=retries)
+        after = self._reconciler.settle(record, verdict, generation_retries=retries)
         if after is not record:
             await self._commit(record, after, f"{record.id}: {settled_message(record, after)}")
 

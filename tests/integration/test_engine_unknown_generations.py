@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -11,7 +13,7 @@ from pipeline.client.responses import StatusError
 from pipeline.errors import StopReason
 from pipeline.model import State
 from pipeline.plan import GENERATION_UNKNOWN
-from pipeline.poll.confirmation import NOT_FOUND_INTERVALS
+from pipeline.poll.confirmation import MIN_NOT_FOUND_POLLS, NOT_FOUND_INTERVALS
 from pipeline.sandbox import Fault
 from tests.integration.engine_harness import EngineHarness, count_states, fast_sandbox_options
 
@@ -91,6 +93,54 @@ async def test_a_poll_that_says_more_while_the_log_is_read_wins(tmp_path: Path) 
         assert not is_hidden
         assert count_states(outcome) == {State.DONE: 1}
         assert house.observer.count_entered(State.FAILED) == 0
+
+
+def list_as_failed(asked: list[float], *, known_from: float) -> Callable[[Engine], None]:
+    """Return what lists every create as failed in the log, and answers so many status calls with 404."""
+
+    def wrap(engine: Engine) -> None:
+        api: Api = engine._run.deps.api
+        real_page, real_status = api.log_page, api.get_status
+
+        async def log_page(*args: Any, **options: Any) -> Any:
+            page = await real_page(*args, **options)
+            assert isinstance(page, LogPage)
+            return replace(page, rows=tuple(replace(row, succeeded=False) for row in page.rows))
+
+        async def get_status(*args: Any, **options: Any) -> Any:
+            [record] = engine.state.records.values()
+            if record.state is State.IN_DOUBT:
+                asked.append(anyio.current_time())
+                if len(asked) < known_from:
+                    return NOT_KNOWN
+            return await real_status(*args, **options)
+
+        api.log_page, api.get_status = log_page, get_status  # type: ignore[method-assign]
+
+    return wrap
+
+
+async def test_a_row_in_doubt_that_one_replica_does_not_know_is_not_bought_again(tmp_path: Path) -> None:
+    """The log lists it as failed, and two status answers in succession are 404: the third knows it."""
+    options = fast_sandbox_options(log_rows="accepted")
+    async with EngineHarness(tmp_path, options, Fault("cut-accepted", total=1)) as house:
+        asked: list[float] = []
+        outcome = await house.run(1, on_start=list_as_failed(asked, known_from=3), poll_interval=INTERVAL_S)
+        assert count_states(outcome) == {State.DONE: 1}
+        assert len(asked) == 3
+        assert house.sandbox_state.create_requests == 1
+
+
+async def test_a_row_in_doubt_that_no_replica_knows_for_long_never_ran(tmp_path: Path) -> None:
+    options = fast_sandbox_options(log_rows="accepted")
+    async with EngineHarness(tmp_path, options, Fault("cut-accepted", total=1)) as house:
+        asked: list[float] = []
+        outcome = await house.run(1, on_start=list_as_failed(asked, known_from=inf), poll_interval=INTERVAL_S)
+        assert count_states(outcome) == {State.DONE: 1}
+        assert house.observer.count_entered(State.PENDING) == 1
+        assert house.sandbox_state.create_requests == 2
+        assert len(asked) >= MIN_NOT_FOUND_POLLS
+        assert asked[-1] - asked[0] >= UNKNOWN_S
 
 
 async def test_generation_of_another_key_is_left_at_once(tmp_path: Path) -> None:

@@ -62,8 +62,8 @@ class Engine:
         ready_in, ready_out = create_memory_object_stream[str](self._stream_capacity)
         due_in, due_out = create_memory_object_stream[str](MAX_POLLERS)
         downloader_pool = DownloaderPool(run, ready_in)
-        reconciler_pool = ReconcilerPool(run, lambda record: poller_pool.track(record))
-        poller_pool = PollerPool(run, downloader_pool.push, reconciler_pool.ask_about)
+        poller_pool = PollerPool(run, downloader_pool.push)
+        reconciler_pool = ReconcilerPool(run, poller_pool.track, poller_pool.give_up_unknown)
         submitter_pool = SubmitterPool(run, self._submitter, poller_pool)
         self._downloader_pool, self._poller_pool = downloader_pool, poller_pool
         with self._scope, ready_out, due_out:

@@ -152,9 +152,10 @@ def _make_reconciler(
 ) -> Reconciler:
     from pipeline.client import key_id
     from pipeline.client.log_responses import LOG_REQUEST_GAP_S
+    from pipeline.poll.confirmation import UnknownIds
     from pipeline.reconcile.reconciler import Reconciler
     from pipeline.runner.embedded_sandbox import sandbox_reconcile_after_s
-    from pipeline.settings import RECONCILE_AFTER_S
+    from pipeline.settings import RECONCILE_AFTER_S, Settings
 
     default_s = sandbox_reconcile_after_s(SANDBOX_SPEED) if sandbox else RECONCILE_AFTER_S
     return Reconciler(
@@ -166,6 +167,7 @@ def _make_reconciler(
         LOG_REQUEST_GAP_S,
         key_id(api.key.secret, ledger.identity),
         ledger.load,
+        UnknownIds(Settings().poll_interval, set()),
         key_prefix=prefix,
     )
 
@@ -184,11 +186,12 @@ async def _ask(
     records = await ledger.load()
     in_doubt = [record for record in records if record.state is State.IN_DOUBT]
     _, verdicts = await reconciler.ask(in_doubt, records, {})
+    verdicts = await reconciler.ask_failed(in_doubt, verdicts)
     lacks: dict[str, tuple[Missing, ...]] = {}
     for record in in_doubt:
         verdict = verdicts[record.key]
         retries = Settings().generation_retries
-        after = await reconciler.settle(record, verdict, generation_retries=retries)
+        after = reconciler.settle(record, verdict, generation_retries=retries)
         if isinstance(verdict, StillInDoubt):
             other_key = any(lack.premise is Premise.KEY for lack in verdict.missing)
             lacks[record.key] = missing.get(record.key, verdict.missing) if other_key else verdict.missing

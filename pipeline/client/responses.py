@@ -110,9 +110,11 @@ def parse_status(payload: Mapping[str, object], headers: Mapping[str, str]) -> G
 
 
 def is_about(payload: Mapping[str, object], generation_id: str) -> bool:
-    """Return whether a status answer is about `generation_id`; one that names no id is taken to be.
+    """Return whether a status answer is about `generation_id`; one that names no id may be.
 
-    The id may be `<uuid>` in one answer and `<uuid>:<model>` in another one of the same generation.
+    The schema requires the id, which other servers may leave out: what such an answer proves is
+    `poll.confirmation`'s to say. The id may be `<uuid>` in one answer and `<uuid>:<model>` in another one
+    of the same generation.
     """
     answered = parse_id(payload.get("id")) or parse_id(payload.get("generation_id"))
     if not answered or answered == generation_id:

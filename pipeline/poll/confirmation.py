@@ -2,7 +2,7 @@
 
 Money hangs on a final answer: an `error` may buy another generation, a `completed` without a URL gives up
 one that is paid for. Vendors flap, and the URL may come an answer later, so neither counts after a single
-poll.
+poll. The vendor's schema requires an `id` in each status: an error without one may be a gateway's own.
 """
 
 from __future__ import annotations
@@ -23,13 +23,24 @@ ERROR_GAP_INTERVALS: Final = 1.0
 URL_WAIT_INTERVALS: Final = 18.0
 """How long a completed generation may be without a URL, in poll intervals: three minutes at 10 s."""
 
-TAKEN_OVER_GAP_INTERVALS: Final = URL_WAIT_INTERVALS
-"""How far apart two errors are in place of `ERROR_GAP_INTERVALS` where another process has polled before."""
+LONG_ERROR_GAP_INTERVALS: Final = URL_WAIT_INTERVALS
+"""How far apart two errors are in place of `ERROR_GAP_INTERVALS` where another process has polled before, or
+where an error does not name its generation."""
 
+MIN_ERROR_INTERVAL_S: Final = 10.0
+STAND_IN_INTERVAL_S: Final = 1.0
+"""A vendor's trouble passes no sooner where it is polled more often: between errors, an interval counts as
+ten seconds at least. One of less than a second is for a stand-in, whose time goes faster."""
+
+NOT_FOUND: Final = 404
 NOT_FOUND_INTERVALS: Final = 18.0
 MIN_NOT_FOUND_POLLS: Final = 3
 """A generation is unknown to the vendor once 404 was all it answered for this long (in poll intervals: three
 minutes at 10 s) and this often; a replica that lags behind knows it sooner."""
+
+
+def _error_interval_s(interval_s: float) -> float:
+    return interval_s if interval_s < STAND_IN_INTERVAL_S else max(interval_s, MIN_ERROR_INTERVAL_S)
 
 
 class Confirmed(NamedTuple):
@@ -56,6 +67,7 @@ class _Observed:
     """What unconfirmed answers have said so far; times on the run's clock."""
 
     error_at: float | None = None
+    named_error_at: float | None = None
     error: GenerationStatus | None = None
     completed_at: float | None = None
 
@@ -65,6 +77,7 @@ class Confirmations:
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
+        self._error_interval_s = _error_interval_s(interval_s)
         self._observed: dict[str, _Observed] = {}
         self._taken_over: set[str] = set()
 
@@ -86,11 +99,12 @@ class Confirmations:
         """Return the unconfirmed error of a row, unless it may have been completed or has gone on since.
 
         A vendor that knows a generation no more, for minutes, after it called it failed has confirmed that.
+        An error that does not name the generation says nothing of it.
         """
         observed = self._observed.get(key)
-        if key in self._taken_over or observed is None:
+        if key in self._taken_over or observed is None or observed.completed_at is not None:
             return None
-        return None if observed.completed_at is not None or observed.error_at is None else observed.error
+        return None if observed.named_error_at is None else observed.error
 
     def confirm(self, key: str, status: GenerationStatus, now: float, *, completed_before: bool) -> Finality:
         """Return what an answer proves, by this one and those before it.
@@ -110,7 +124,7 @@ class Confirmations:
         if status.phase is not Phase.FAILED:
             # It goes on: the error before was a replica's, and a later one has to be confirmed anew.
             if observed is not None:
-                observed.error_at = None
+                self._observed[key] = _Observed(completed_at=observed.completed_at)
             return StillRunning()
         return self._await_second_error(key, status, now)
 
@@ -130,11 +144,16 @@ class Confirmations:
 
     def _await_second_error(self, key: str, status: GenerationStatus, now: float) -> Finality:
         observed = self._observed.setdefault(key, _Observed())
-        observed.error = status
         if observed.error_at is None:
             observed.error_at = now
-        gap = TAKEN_OVER_GAP_INTERVALS if key in self._taken_over else ERROR_GAP_INTERVALS
-        remaining_s = observed.error_at + gap * self._interval_s - now
+        since, gap = observed.error_at, LONG_ERROR_GAP_INTERVALS
+        if status.generation_id:
+            observed.error = status
+            if observed.named_error_at is None:
+                observed.named_error_at = now
+            if key not in self._taken_over:
+                since, gap = observed.named_error_at, ERROR_GAP_INTERVALS
+        remaining_s = since + gap * self._error_interval_s - now
         if remaining_s > 0:
             return Unconfirmed(min(remaining_s, self._interval_s))
         self.forget(key)
@@ -142,20 +161,31 @@ class Confirmations:
 
 
 class UnknownIds:
-    """Since when, and how often, the vendor has answered polls of a generation with 404."""
+    """Since when, and how often, the vendor has answered with 404, and nothing else, about a generation."""
 
-    def __init__(self, interval_s: float) -> None:
-        self._limit_s = NOT_FOUND_INTERVALS * interval_s
+    def __init__(self, interval_s: float, unknown: set[str]) -> None:
+        """`unknown` is kept up: the keys of the generations that it has not known for so long."""
+        self.unknown = unknown
+        self._limit_s = NOT_FOUND_INTERVALS * _error_interval_s(interval_s)
         self._not_found: dict[str, tuple[float, int]] = {}
 
     def forget(self, key: str) -> None:
         self._not_found.pop(key, None)
+        self.unknown.discard(key)
 
-    def on_not_found(self, key: str, now: float) -> bool:
-        """Count a 404; return whether it was the only answer for so long that the generation is unknown."""
+    def on_error(self, key: str, http_status: int, now: float) -> bool:
+        """Count a 404; return whether it makes the generation unknown. Anything else begins anew."""
+        if http_status != NOT_FOUND:
+            self.forget(key)
+            return False
         since, polls = self._not_found.get(key, (now, 0))
         self._not_found[key] = since, polls + 1
-        if polls + 1 < MIN_NOT_FOUND_POLLS or now - since < self._limit_s:
+        if key in self.unknown or polls + 1 < MIN_NOT_FOUND_POLLS or now - since < self._limit_s:
             return False
-        self.forget(key)
+        self.unknown.add(key)
         return True
+
+    def remaining_s(self, key: str, now: float) -> float:
+        """Return for how much longer 404 has to be all that is answered."""
+        since, _ = self._not_found.get(key, (now, 0))
+        return max(0.0, since + self._limit_s - now)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from math import inf
 from typing import Final, Protocol
 
+from pipeline.net.retry_after import parse_retry_after
+
 GAP_GROWTH: Final = 1.25
 GAP_DECAY: Final = 0.98
 """What a burst of refusals and one answered call do to the gap: at the limit, one call in 12 is refused."""
@@ -19,6 +21,16 @@ MAX_WAIT_INTERVALS: Final = 6.0
 
 MEAN_GAP_WEIGHT: Final = 0.05
 """Weight of the latest call in the mean gap between calls."""
+
+MAX_PAUSE_INTERVALS: Final = 60.0
+"""The longest that a `Retry-After` keeps polls back: ten minutes at 10 s. A poll costs nothing, and an answer
+that asks for hours should not cost a night."""
+
+
+def retry_pause_s(retry_after: str | None, now_utc: float, interval_s: float) -> float | None:
+    """Return for how long a `Retry-After` keeps polls back; None where none can be read."""
+    asked_s = parse_retry_after(retry_after, now_utc=now_utc)
+    return None if asked_s is None else min(asked_s, MAX_PAUSE_INTERVALS * interval_s)
 
 
 class RateLimit(Protocol):

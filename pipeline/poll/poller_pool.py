@@ -12,13 +12,13 @@ from pipeline.client.responses import StatusError
 from pipeline.errors import StopReason
 from pipeline.events import Level, Topic
 from pipeline.model import State
-from pipeline.net.retry_after import parse_retry_after
 from pipeline.plan import NO_VIDEO
 from pipeline.poll.apply_status import mark_failed, mark_ready
 from pipeline.poll.confirmation import Confirmations, Confirmed, StillRunning, Unconfirmed, UnknownIds
 from pipeline.poll.dispatch_loop import Dispatcher
 from pipeline.poll.duration_key import record_duration_key
 from pipeline.poll.key_refusals import KeyRefusals
+from pipeline.poll.poll_rate import retry_pause_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from pipeline.model import Record
     from pipeline.run_context import RunContext
 
-MAX_PAUSE_INTERVALS: Final = 60.0
-"""The longest that a `Retry-After` keeps polls back: ten minutes at 10 s. A poll costs nothing, and an answer
-that asks for hours should not cost a night."""
 
 MAX_UNKNOWN_STATUSES: Final = 20
 
@@ -39,13 +36,10 @@ MAX_UNKNOWN_STATUSES: Final = 20
 class PollerPool:
     """Tracks generations until they are finished, failed, or left for the next run."""
 
-    def __init__(
-        self, run: RunContext, on_ready: Callable[[Record], None], ask_log: Callable[[Record], None]
-    ) -> None:
-        """`on_ready` takes a finished generation, `ask_log` one that the vendor no longer knows."""
+    def __init__(self, run: RunContext, on_ready: Callable[[Record], None]) -> None:
+        """`on_ready` takes a finished generation."""
         self._run = run
         self._on_ready = on_ready
-        self._ask_log = ask_log
         self._breaker = CircuitBreaker()
         self._confirmations = Confirmations(run.settings.poll_interval)
         self.dispatcher = Dispatcher(run)
@@ -54,7 +48,7 @@ class PollerPool:
         self._pause_ends_at = 0.0
         self._unknown_statuses: set[str] = set()
         self._last_errors: dict[str, str] = {}
-        self._unknown_ids = UnknownIds(run.settings.poll_interval)
+        self._unknown_ids = UnknownIds(run.settings.poll_interval, run.state.unknown)
 
     def generating_count(self) -> int:
         """Return how many generations an earlier run left to poll."""
@@ -162,9 +156,7 @@ class PollerPool:
     async def _poll_failed(self, record: Record, error: StatusError) -> None:
         """A poll without an answer about the generation: it comes again soon, paced, until the deadline."""
         run, now = self._run, self._run.deps.clock()
-        retry_after_s = parse_retry_after(error.retry_after, now_utc=run.deps.wall())
-        if retry_after_s is not None:
-            retry_after_s = min(retry_after_s, MAX_PAUSE_INTERVALS * run.settings.poll_interval)
+        retry_after_s = retry_pause_s(error.retry_after, run.deps.wall(), run.settings.poll_interval)
         first_of_kind = error.misdirected and record.key not in self._last_errors
         level = Level.WARNING if first_of_kind else Level.DEBUG
         run.report_event(Topic.POLL_FAILED, f"{record.id}: {error.message}", level, record)
@@ -176,7 +168,7 @@ class PollerPool:
             self._key_refusals.on_answer()
         elif await self._key_refusals.on_refused(error):
             self._deadlines.expire_all()
-        if await self._hand_over_unknown(record, error, now) or self._drop_without_key(record, now):
+        if await self._confirmed_by_404(record, error, now) or self._drop_without_key(record, now):
             return
         run.deps.schedule.poll_again(record.key, now=now, retry_after_s=retry_after_s)
         self.dispatcher.wake()
@@ -188,17 +180,24 @@ class PollerPool:
             message = f"{error.message}; as the vendor asks, nothing is polled for {pause_s:,.0f} s"
             self._run.report_event(Topic.WAITING, message, Level.WARNING)
 
-    async def _hand_over_unknown(self, record: Record, error: StatusError, now: float) -> bool:
-        """Hand over a generation that was answered with nothing but 404 for minutes; say whether it was."""
-        if error.http_status != 404 or not self._unknown_ids.on_not_found(record.key, now):
+    async def _confirmed_by_404(self, record: Record, error: StatusError, now: float) -> bool:
+        """End a generation that failed and is answered with nothing but 404 since; return whether it was."""
+        if not self._unknown_ids.on_error(record.key, error.http_status, now):
             return False
         failed = self._confirmations.last_error(record.key)
-        self._untrack(record.key)
-        # 404 proves no failure, and a completed generation is paid: the log has to say more.
+        # 404 proves no failure, and a completed generation is paid: the log has to say more, and polls go on.
         if failed is None or record.completed_at is not None:
-            self._ask_log(record)
-        else:
-            await self._finish(record, failed)
+            self._run.notify()
+            return False
+        self._untrack(record.key)
+        await self._finish(record, failed)
+        return True
+
+    def give_up_unknown(self, key: str) -> bool:
+        """Stop polling a generation as unknown; False when a poll has said more, or is about to."""
+        if key not in self._unknown_ids.unknown or key in self.dispatcher.polling:
+            return False
+        self._untrack(key)
         return True
 
     def _drop_without_key(self, record: Record, now: float) -> bool:
@@ -235,6 +234,7 @@ class PollerPool:
             run.deps.schedule.finished(key, now=now)
         run.deps.schedule.drop(key, now=now)
         self._confirmations.forget(key)
+        self._unknown_ids.forget(key)
         self.dispatcher.polling.discard(key)
         if self._deadlines.remove(key):
             run.state.tracked -= 1

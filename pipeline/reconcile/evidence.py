@@ -52,6 +52,7 @@ class Premise(StrEnum):
     PASSES = "passes"
     TIME = "time"
     GENERATION = "generation"
+    STATUS = "status"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.backoff import should_regenerate
 from pipeline.model import Failure, Record, State
+from pipeline.poll.confirmation import NOT_FOUND
 from pipeline.reconcile.absence_proof import is_first_absence, prove_absence
 from pipeline.reconcile.evidence import (
     BY_HAND,
@@ -24,6 +25,7 @@ from pipeline.reconcile.evidence import (
 from pipeline.submit.create import mark_generating
 
 if TYPE_CHECKING:
+    from pipeline.client import StatusError
     from pipeline.reconcile.evidence import Evidence
     from pipeline.reconcile.request_log import LogPass
 
@@ -41,7 +43,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class FailedAtVendor:
-    """The log lists it as failed. The status of `generation_id` says why, or that it never ran."""
+    """The log lists it as failed. The status of `generation_id` says why, or in the end that it never ran."""
 
     generation_id: str
 
@@ -81,6 +83,19 @@ def judge(record: Record, submission: SubmissionInDoubt, evidence: Evidence) -> 
     if record.absent_since is None and evidence.now is not None and is_first_absence(submission, evidence):
         return StillInDoubt(record.evolve(absent_since=evidence.now), missing)
     return StillInDoubt(record, missing)
+
+
+def lacks_status(generation_id: str, error: StatusError, remaining_s: float) -> Missing:
+    """Return what is missing to settle a row that the log lists as failed: its status, or more of 404."""
+    if error.http_status != NOT_FOUND:
+        message = (
+            f"the log lists it as failed, and the status of {generation_id} cannot be read: {error.message}"
+        )
+        return Missing(Premise.STATUS, message, "ask again later", 0.0)
+    message = (
+        f"the log lists it as failed, and its id {generation_id} has not been answered with 404 for long"
+    )
+    return Missing(Premise.STATUS, message, f"let a run ask for {remaining_s:.0f} s more", remaining_s)
 
 
 def describe(missing: tuple[Missing, ...]) -> str:
@@ -149,27 +164,41 @@ def mark_never_ran(record: Record, *, now: float, generation_retries: int) -> Re
 def judge_unknown_generation(record: Record, log: LogPass, verdict: Verdict, now: float) -> Record | None:
     """Return what becomes of a generating row whose id the vendor has answered with 404 for minutes.
 
-    None leaves it as it is: the log could not be read, is another key's (which explains the 404), or says
-    that the generation worked. Only what is proven not to be charged is `retryable`, that is submitted again
-    by `--retry-failed`; anything else is polled again by it.
+    None leaves it as it is, unless the log lists it as failed or provably never had it: a status endpoint may
+    know nothing for a while, and a log shows late what it shows. What is over here is not charged.
     """
     row = log.rows.get(record.correlation_id)
-    if row is not None and row.succeeded is not False:
+    is_failed = row is not None and row.succeeded is False
+    # Completed once is paid, whatever is known of it now.
+    if record.completed_at is not None or not (is_failed or isinstance(verdict, NeverAccepted)):
         return None
-    lacks = {m.premise for m in verdict.missing} if isinstance(verdict, StillInDoubt) else set()
-    if row is None and (not log.complete or Premise.KEY in lacks):
-        return None
-    # The log lists it as failed, or provably never had it: then another one may be bought.
-    not_charged = row is not None or isinstance(verdict, NeverAccepted)
-    says = "does not show it" if row is None else "lists it as failed"
+    says = "lists it as failed" if is_failed else "does not show it"
     message = f"the vendor does not know the generation {record.generation_id} (404), and its log {says}"
-    advice = "" if not_charged else "; `veobatch adopt` replaces it by another"
     return record.evolve(
         State.FAILED,
-        failure=Failure("generation_unknown", f"{message}{advice}", retryable=not_charged),
+        failure=Failure("generation_unknown", message, retryable=True),
         finished_at=now,
-        generation_id="" if not_charged else record.generation_id,
-        reserved_usd=None if not_charged else record.reserved_usd,
+        generation_id="",
+        reserved_usd=None,
+    )
+
+
+def is_of_another_key(verdict: Verdict) -> bool:
+    """Return whether the log that was read cannot show the row, whatever became of it."""
+    return isinstance(verdict, StillInDoubt) and any(m.premise is Premise.KEY for m in verdict.missing)
+
+
+def describe_unknown_generation(record: Record, log: LogPass, verdict: Verdict) -> str:
+    """Return what is known of a generating row whose id the vendor has answered with 404 for minutes."""
+    if record.correlation_id in log.rows:
+        says = "shows it"
+    elif is_of_another_key(verdict):
+        says = "is another key's: run again with the key that sent it"
+    else:
+        says = "does not show it" if log.complete else f"cannot be read ({log.error or 'cut short'})"
+    return (
+        f"the vendor does not know its generation {record.generation_id} (404), and the log {says}; "
+        "the next run asks again, and `veobatch adopt --replace` puts another generation in its place"
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from anyio import to_thread
 
@@ -23,6 +23,7 @@ from pipeline.reconcile.in_doubt import (
     StillInDoubt,
     Verdict,
     judge,
+    lacks_status,
     mark_found,
     mark_never_accepted,
     mark_never_ran,
@@ -38,9 +39,8 @@ if TYPE_CHECKING:
 
     from pipeline.client import Api
     from pipeline.model import Record
+    from pipeline.poll.confirmation import UnknownIds
     from pipeline.reconcile.evidence import SubmissionInDoubt
-
-NOT_FOUND: Final = 404
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,8 @@ class Reconciler:
 
     `load_records` reads the whole batch, for rows whose absence is otherwise about to be proven. `wait_s` is
     how long a row has to be absent; `clock` is monotonic, `wall` this machine's epoch time, `gap_s` is left
-    between two requests. `key_id` says whose log it is that `key_prefix`, if any, selects.
+    between two requests. `key_id` says whose log it is that `key_prefix`, if any, selects. `unknown_ids`
+    counts, by generation, how often what the log lists as failed was answered with 404.
     """
 
     api: Api
@@ -78,6 +79,7 @@ class Reconciler:
     gap_s: float
     key_id: str
     load_records: Callable[[], Awaitable[Sequence[Record]]]
+    unknown_ids: UnknownIds
     key_prefix: str = ""
     timer: AbsenceTimer = field(default_factory=AbsenceTimer)
     clock_error_s: float = 0.0
@@ -130,12 +132,38 @@ class Reconciler:
             key_prefix=self.key_prefix,
         )
 
-    async def settle(self, record: Record, verdict: Verdict, *, generation_retries: int) -> Record:
-        """Return what a verdict makes of its row: `record` itself when nothing changes.
+    async def ask_failed(
+        self, in_doubt: Sequence[Record], verdicts: Mapping[str, Verdict]
+    ) -> dict[str, Verdict]:
+        """Return `verdicts`, after those that the log lists as failed were asked for their status.
 
-        What the log lists as failed is asked for its status once. Whatever that says but 404, the row goes on
-        with that generation, whose polls confirm how it ended.
+        Whatever that says, the row goes on with that generation, whose polls confirm how it ended. Only when
+        404 was all it said for as long as makes any generation unknown did it never run: until then, a
+        replica that is behind may have answered.
         """
+        asked = dict(verdicts)
+        for record in in_doubt:
+            verdict = verdicts[record.key]
+            if isinstance(verdict, FailedAtVendor) and verdict.generation_id:
+                asked[record.key] = await self._ask_status(record, verdict)
+        return asked
+
+    async def _ask_status(self, record: Record, failed: FailedAtVendor) -> Verdict:
+        generation_id, ids = failed.generation_id, self.unknown_ids
+        # A kept-alive connection leads to the same replica again.
+        status = await self.api.get_status(generation_id, new_connection=True)
+        if not isinstance(status, StatusError):
+            ids.forget(generation_id)
+            return Found(generation_id)
+        now = self.clock()
+        if ids.on_error(generation_id, status.http_status, now):
+            ids.forget(generation_id)
+            return failed
+        remaining_s = ids.remaining_s(generation_id, now)
+        return StillInDoubt(record, (lacks_status(generation_id, status, remaining_s),))
+
+    def settle(self, record: Record, verdict: Verdict, *, generation_retries: int) -> Record:
+        """Return what a verdict makes of its row: `record` itself when nothing changes."""
         match verdict:
             case Found(generation_id=generation_id, completed=completed):
                 return mark_found(record, generation_id, completed_at=self.wall() if completed else None)
@@ -143,14 +171,7 @@ class Reconciler:
                 return mark_never_accepted(record)
             case StillInDoubt(record=after):
                 return after
-            case FailedAtVendor(generation_id=generation_id):
-                if generation_id:
-                    status = await self.api.get_status(generation_id)
-                    if not isinstance(status, StatusError):
-                        return mark_found(record, generation_id)
-                    # No answer about it: neither charged nor free is proven, so the row stays in doubt.
-                    if status.http_status != NOT_FOUND:
-                        return record
+            case FailedAtVendor():
                 return mark_never_ran(record, now=self.wall(), generation_retries=generation_retries)
             case unreachable:
                 assert_never(unreachable)

@@ -11,8 +11,16 @@ from pipeline.client import key_id
 from pipeline.errors import Conflict, StopReason
 from pipeline.events import Level, Topic
 from pipeline.model import State
+from pipeline.poll.confirmation import UnknownIds
 from pipeline.reconcile.end_of_run import EndOfRunWait
-from pipeline.reconcile.in_doubt import describe, judge_unknown_generation, mark_explained, settled_message
+from pipeline.reconcile.in_doubt import (
+    describe,
+    describe_unknown_generation,
+    is_of_another_key,
+    judge_unknown_generation,
+    mark_explained,
+    settled_message,
+)
 from pipeline.reconcile.reconciler import Reconciler
 
 if TYPE_CHECKING:
@@ -33,12 +41,16 @@ NO_WAIT_REASONS: Final = frozenset({StopReason.INTERRUPTED, StopReason.KEY, Stop
 
 
 class ReconcilerPool:
-    """Owns the rows in doubt of one run."""
+    """Owns the rows in doubt of one run, and asks about generations that the vendor does not know."""
 
-    def __init__(self, run: RunContext, track: Callable[[Record], None]) -> None:
+    def __init__(
+        self, run: RunContext, track: Callable[[Record], None], give_up_unknown: Callable[[str], bool]
+    ) -> None:
+        """`track` polls a generation, `give_up_unknown` ends that unless a poll has said more of it."""
         self._run = run
         self._track = track
-        self._unknown: set[str] = set()
+        self._give_up_unknown = give_up_unknown
+        self._unknown_notes: dict[str, str] = {}
         self._breaker = CircuitBreaker()
         # A row that a pass settles and the run's end explains at once would conflict with itself.
         self._settling = anyio.Lock(fast_acquire=True)
@@ -52,6 +64,7 @@ class ReconcilerPool:
             deps.log_gap_s,
             key_id(deps.api.key.secret, deps.ledger.identity),
             deps.ledger.load,
+            UnknownIds(run.settings.poll_interval, set()),
         )
         pass_gap_s = max(MAX_GAP_INTERVALS * run.settings.poll_interval, 4 * deps.log_gap_s)
         self._wait = EndOfRunWait(wait_s, run.settings.reconcile_wait, pass_gap_s)
@@ -65,7 +78,7 @@ class ReconcilerPool:
         gap = FIRST_PASS_INTERVALS
         previous: frozenset[str] = frozenset()
         while True:
-            if not (run.state.in_doubt or self._unknown):
+            if not (run.state.in_doubt or run.state.unknown):
                 gap = FIRST_PASS_INTERVALS
                 await run.wait_changed()
                 continue
@@ -73,7 +86,7 @@ class ReconcilerPool:
             has_new = not run.state.in_doubt <= previous
             gap = FIRST_PASS_INTERVALS if has_new else min(gap * 1.7, MAX_GAP_INTERVALS)
             previous = frozenset(run.state.in_doubt)
-            asked = sorted({*run.state.in_doubt, *self._unknown})  # a set has no order to repeat
+            asked = sorted({*run.state.in_doubt, *run.state.unknown})  # a set has no order to repeat
             for key in await run.guard_each(asked, self._breaker, self._run_pass):
                 self._leave(key)
 
@@ -84,21 +97,11 @@ class ReconcilerPool:
         while (remaining_s := deadline - clock()) > 0:
             await self._run.wait_changed(remaining_s)
 
-    def ask_about(self, record: Record) -> None:
-        """Settle a generation that the vendor has not known for minutes, by what the log says of it.
-
-        It counts as alive until then; afterwards it has failed, or is left for the next run.
-        """
-        if record.key not in self._unknown:
-            self._unknown.add(record.key)
-            self._run.state.finishing += 1
-            self._run.notify()
-
     async def _run_pass(self, keys: Sequence[str]) -> None:
         """Ask about the rows of `keys` that are not settled yet."""
         run = self._run
         in_doubt = [run.state.records[key] for key in keys if key in run.state.in_doubt]
-        unknown = [run.state.records[key] for key in keys if key in self._unknown]
+        unknown = [run.state.records[key] for key in keys if key in run.state.unknown]
         # For submissions of this run the monotonic clock alone measures: the wall clock may be set.
         self._reconciler.timer.sent = run.state.doubt_began
         known = run.state.records.values()
@@ -106,9 +109,12 @@ class ReconcilerPool:
         began = run.deps.clock()
         asked, order = [*in_doubt, *unknown], run.state.submission_order()
         log, verdicts = await self._reconciler.ask(asked, known, order)
+        verdicts = await self._reconciler.ask_failed(in_doubt, verdicts)
         if log.error:
             run.report_event(Topic.WAITING, f"the vendor's log cannot be read: {log.error}", Level.DEBUG)
-        self._wait.on_pass(log, verdicts, began)
+        if unknown and not self._unknown_notes:
+            self._report_unknown(len(unknown))
+        self._wait.on_pass(log, {record.key: verdicts[record.key] for record in in_doubt}, began)
         async with self._settling:
             for record in in_doubt:
                 if record.key in run.state.in_doubt:
@@ -120,14 +126,12 @@ class ReconcilerPool:
     def _leave(self, key: str) -> None:
         """Ask no more about a row in this run."""
         self._run.state.in_doubt.discard(key)
-        if key in self._unknown:
-            self._unknown.discard(key)
-            self._run.state.finishing -= 1
+        self._give_up_unknown(key)
         self._run.notify()
 
     async def _reconcile(self, record: Record, verdict: Verdict) -> None:
         retries = self._run.settings.generation_retries
-        after = await self._reconciler.settle(record, verdict, generation_retries=retries)
+        after = self._reconciler.settle(record, verdict, generation_retries=retries)
         if after is not record:
             await self._commit(record, after, f"{record.id}: {settled_message(record, after)}")
 
@@ -149,21 +153,33 @@ class ReconcilerPool:
             run.state.queue(after)
         run.report_event(Topic.RECONCILED, message, Level.INFO, record)
 
+    def _report_unknown(self, count: int) -> None:
+        message = (
+            f"the vendor answers {count} generation(s) with 404 for minutes: they are polled on until their "
+            "deadline, unless its log proves that they are over"
+        )
+        self._run.report_event(Topic.WAITING, message, Level.WARNING)
+
     async def _settle_unknown(self, record: Record, log: LogPass, verdict: Verdict) -> None:
-        """Close a generation that the vendor does not know, or leave it when the log does not help."""
-        run = self._run
+        """Close a generation that is proven not to be there; any other is polled on, or another key's."""
+        run, key = self._run, record.key
         after = judge_unknown_generation(record, log, verdict, run.deps.wall())
+        known = self._unknown_notes[key] = describe_unknown_generation(record, log, verdict)
+        if after is None and not is_of_another_key(verdict):
+            return
+        # Since the log was asked, a poll may have said more.
+        if run.state.records[key] is not record or not self._give_up_unknown(key):
+            return
         if after is None:
-            run.state.unfinished[record.key] = (
-                f"the vendor does not know its generation {record.generation_id} (404), and the log does "
-                "not settle it; the next run asks again"
-            )
-        else:
-            try:
-                await run.commit(record, after)
-            except Conflict:
-                run.leave_to_other_process(record.key)
-        self._leave(record.key)
+            run.state.unfinished[key] = known
+            return
+        run.state.finishing += 1
+        try:
+            await run.commit(record, after)
+        except Conflict:
+            run.leave_to_other_process(key)
+        finally:
+            run.state.finishing -= 1
 
     async def wait_until_idle(self) -> None:
         """Return when nothing is alive any more, and no row in doubt is worth waiting for."""
@@ -222,6 +238,8 @@ class ReconcilerPool:
                 explained = mark_explained(record, reason)
                 if explained is not None:
                     await self._commit(record, explained, "")
+            for key in sorted(run.state.unknown & run.state.overdue & self._unknown_notes.keys()):
+                run.state.unfinished[key] = self._unknown_notes[key]
         if run.state.in_doubt:
             first = next(iter(reasons.values()), "the vendor's log has not been asked yet")
             message = f"{len(run.state.in_doubt)} row(s) are in doubt: {first}"

@@ -35,7 +35,7 @@ REMEDIES: Final = {
     "not_accepted": "Wait until the vendor has recovered, then run again with --retry-failed.",
     "no_video": _FETCH_AGAIN,
     "not_a_video": _FETCH_AGAIN,
-    "generation_unknown": "Run again with --retry-failed: the vendor is asked about them again.",
+    "generation_unknown": "Run again with --retry-failed: what may be paid is only asked about again.",
     "in_doubt": "Run again: the vendor's log is asked again.",
 }
 _RETRY_CODES: Final = frozenset(

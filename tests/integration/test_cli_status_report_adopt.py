@@ -16,6 +16,7 @@ from pipeline.cli import cli, status
 from pipeline.errors import BatchLocked, ExitCode, StopReason, StoreError, UsageError
 from pipeline.ledger import Ledger
 from pipeline.ledger.lock import hold_lock
+from pipeline.ledger.spending import Submission, SubmissionState
 from pipeline.manifest import load
 from pipeline.model import Record, State
 from pipeline.net.json_cache import write_json
@@ -93,6 +94,14 @@ def load_rows() -> dict[str, Record]:
     async def work() -> dict[str, Record]:
         async with ledger() as opened:
             return {row.id: row for row in await opened.load()}
+
+    return anyio.run(work)
+
+
+def load_submissions() -> list[Submission]:
+    async def work() -> list[Submission]:
+        async with ledger() as opened:
+            return await opened.submissions()
 
     return anyio.run(work)
 
@@ -241,6 +250,26 @@ def test_a_row_with_a_generation_of_its_own_keeps_it(here: Path, state: State) -
     fill_ledger(first=state)
     with pytest.raises(UsageError, match="g-first"):
         veobatch("adopt", "night.yaml", "first", "other")
+    assert load_rows()["first"].generation_id == "g-first"
+
+
+def test_a_generation_that_the_vendor_does_not_know_is_replaced_when_asked(here: Path) -> None:
+    fill_ledger(first=State.GENERATING)
+    with pytest.raises(UsageError, match="--replace"):
+        veobatch("adopt", "night.yaml", "first", "other")
+    assert veobatch("adopt", "night.yaml", "first", "other", "--replace") == ExitCode.DONE
+    row = load_rows()["first"]
+    assert (row.state, row.generation_id, row.failure) == (State.GENERATING, "other", None)
+    entries = {entry.generation_id: entry.state for entry in load_submissions()}
+    # It may be paid all the same, and counts.
+    assert entries["g-first"] is SubmissionState.MAYBE_SPENT
+
+
+@pytest.mark.parametrize("state", [State.READY, State.DONE])
+def test_a_generation_that_is_finished_is_not_replaced(here: Path, state: State) -> None:
+    fill_ledger(first=state)
+    with pytest.raises(UsageError, match="g-first"):
+        veobatch("adopt", "night.yaml", "first", "other", "--replace")
     assert load_rows()["first"].generation_id == "g-first"
 
 

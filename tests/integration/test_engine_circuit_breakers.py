@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from pipeline.circuit_breaker import MIN_ROWS
+from pipeline.client.responses import parse_status
 from pipeline.download.downloader import Downloader
 from pipeline.download.verify import check_saved
 from pipeline.errors import StopReason
@@ -122,6 +124,26 @@ async def test_a_flapping_error_buys_nothing(tmp_path: Path) -> None:
         assert house.sandbox_state.create_requests == 3
 
 
+async def test_a_gateways_own_error_buys_nothing(tmp_path: Path) -> None:
+    """It names no generation, and comes for five poll intervals in place of every status."""
+    fallback = parse_status({"status": "error", "message": "Service temporarily unavailable"}, {})
+
+    async with EngineHarness(tmp_path) as house:
+
+        def wrap(engine: Engine) -> None:
+            api: Api = engine._run.deps.api
+            real, ends_at = api.get_status, anyio.current_time() + 0.5
+
+            async def behind_a_gateway(*args: Any, **options: Any) -> Any:
+                return fallback if anyio.current_time() < ends_at else await real(*args, **options)
+
+            api.get_status = behind_a_gateway  # type: ignore[method-assign]
+
+        outcome = await house.run(3, on_start=wrap)
+        assert count_states(outcome) == {State.DONE: 3}
+        assert house.sandbox_state.create_requests == 3
+
+
 @pytest.mark.parametrize("fault", ["error-then-completed", "completed-late-url"])
 async def test_the_truth_may_come_an_answer_later(tmp_path: Path, fault: str) -> None:
     async with EngineHarness(tmp_path, None, Fault(fault)) as house:
@@ -166,13 +188,20 @@ async def test_an_answer_about_another_generation_is_never_applied(tmp_path: Pat
         assert count_states(await house.run()) == {State.DONE: 3}
 
 
-async def test_a_generation_that_the_vendor_does_not_know_does_not_keep_the_run(tmp_path: Path) -> None:
+async def test_a_generation_that_the_vendor_does_not_know_keeps_the_run_until_its_deadline(
+    tmp_path: Path,
+) -> None:
     fault = Fault("status-not-found", match="number 1.")
     async with EngineHarness(tmp_path, None, fault) as house:
-        outcome = await house.run(3, timeout=600.0)
-        assert count_states(outcome)[State.DONE] == 2
-        [row] = [record for record in outcome.records if record.state is not State.DONE]
-        assert row.state in (State.GENERATING, State.FAILED)
+        outcome = await house.run(3, timeout=3.0)
+        assert count_states(outcome) == {State.DONE: 2, State.GENERATING: 1}
+        assert outcome.stop_reason is StopReason.DEADLINE
+        [why] = outcome.unfinished.values()
+        assert "(404), and the log shows it" in why
+        assert "adopt --replace" in why
+        assert house.count_paid() == 3
+        house.sandbox._injector.faults.clear()
+        assert count_states(await house.run()) == {State.DONE: 3}
         assert house.count_paid() == 3
 
 

@@ -24,7 +24,7 @@ REFUSALS: Final = {
 }
 """Answers to a create that was not accepted."""
 
-FLAP: Final = b'{"status": "error", "error": {"name": "E", "message": "flap"}}'
+FLAP: Final = b'{"id": "%b", "status": "error", "error": {"name": "E", "message": "flap"}}'
 URLLESS: Final = b'{"status": "completed", "video": null}'
 
 AFTER_ACCEPTANCE: Final = {

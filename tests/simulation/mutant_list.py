@@ -121,7 +121,7 @@ MUTANTS: Final = (
     # Polls.
     Mutant("one error is believed (B8)", _CONFIRM, "        if remaining_s > 0:\n            return Unconfirmed(min(remaining_s, self._interval_s))\n", "", _at("status", "error flap")),
     Mutant("a completion is not written down (B9)", _POLL, "failure.code == NO_VIDEO and record.completed_at is None:", "False:", _at("status", "error after completion") + _KILLED),
-    Mutant("an error after a take-over counts like any other", _CONFIRM, "TAKEN_OVER_GAP_INTERVALS if key in self._taken_over else ERROR_GAP_INTERVALS", "ERROR_GAP_INTERVALS", _at("status", "error after completion") + _DEAD + _at("database", "silent for a while") + _at("commit delay", "slow")),
+    Mutant("an error after a take-over counts like any other", _CONFIRM, "if key not in self._taken_over:", "if True:", _at("status", "error after completion") + _DEAD + _at("database", "silent for a while") + _at("commit delay", "slow")),
     Mutant("a deadline frees the slot (H28)", _POLL, "        run.state.overdue.add(record.key)\n", "        run.state.overdue.add(record.key)\n        run.state.in_flight.discard(record.key)\n", _ANYTHING),
     Mutant("doubt takes no slot (H28)", _STATE, "return len(self.in_flight) + len(self.in_doubt - self.in_flight)", "return len(self.in_flight)", _DOUBT),
     Mutant("a paid failure is bought again", _PLAN, "return (was_completed(record) or never_proven) and", "return never_proven and", _at("status", "no url for minutes")),

@@ -220,7 +220,7 @@ class ApiSession:
             return Answer(200, answer.body.replace(b'"queued"', b'"dreaming"'))
         if kind == "error flap" and not generation.flaps:
             generation.flaps += 1
-            return Answer(200, FLAP)
+            return Answer(200, FLAP % generation.id.encode())
         if kind == "completed without url" and over and generation.is_paid and generation.urlless < 3:
             generation.urlless += 1
             return Answer(200, URLLESS)
@@ -246,7 +246,7 @@ class ApiSession:
             return Answer(200, URLLESS)
         if generation.errors_to_come or now < generation.errors_until:
             generation.errors_to_come = max(0, generation.errors_to_come - 1)
-            return Answer(200, FLAP)
+            return Answer(200, FLAP % generation.id.encode())
         return Answer(200, URLLESS) if now < generation.urlless_until else None
 
     def _was_lost(self, generation: Generation) -> bool:

@@ -9,22 +9,28 @@ from pipeline.model import Failure
 from pipeline.plan import NO_VIDEO
 from pipeline.poll.confirmation import (
     ERROR_GAP_INTERVALS,
-    TAKEN_OVER_GAP_INTERVALS,
+    LONG_ERROR_GAP_INTERVALS,
+    MIN_ERROR_INTERVAL_S,
+    NOT_FOUND_INTERVALS,
     URL_WAIT_INTERVALS,
     Confirmations,
     Confirmed,
     Finality,
     StillRunning,
     Unconfirmed,
+    UnknownIds,
 )
 
 INTERVAL_S = 10.0
 GAP_S = ERROR_GAP_INTERVALS * INTERVAL_S
 URL_WAIT_S = URL_WAIT_INTERVALS * INTERVAL_S
+LONG_S = LONG_ERROR_GAP_INTERVALS * INTERVAL_S
 
 RUNNING = GenerationStatus(Phase.RUNNING, "generating")
 DONE = GenerationStatus(Phase.COMPLETED, "completed", video_url="https://cdn.example.com/a.mp4")
-ERROR = GenerationStatus(Phase.FAILED, "error", failure=Failure("generation_error", "boom", retryable=True))
+BOOM = Failure("generation_error", "boom", retryable=True)
+ERROR = GenerationStatus(Phase.FAILED, "error", "g", failure=BOOM)
+NAMELESS = GenerationStatus(Phase.FAILED, "error", failure=BOOM)
 NO_URL = GenerationStatus(Phase.FAILED, "completed", failure=Failure(NO_VIDEO, "no URL"))
 
 
@@ -48,6 +54,14 @@ def confirmed(*answers: tuple[float, GenerationStatus], completed_before: bool =
         ([(0.0, ERROR), (GAP_S, RUNNING)], StillRunning()),
         ([(0.0, ERROR), (5.0, RUNNING), (GAP_S + 1.0, ERROR)], Unconfirmed(GAP_S)),
         ([(0.0, ERROR), (GAP_S, DONE)], Confirmed(DONE)),
+        ([(0.0, NAMELESS), (GAP_S, NAMELESS)], Unconfirmed(INTERVAL_S)),
+        ([(0.0, NAMELESS), (LONG_S - 1.0, NAMELESS)], Unconfirmed(1.0)),
+        ([(0.0, NAMELESS), (LONG_S, NAMELESS)], Confirmed(NAMELESS)),
+        ([(0.0, NAMELESS), (LONG_S - 1.0, RUNNING), (LONG_S, NAMELESS)], Unconfirmed(INTERVAL_S)),
+        ([(0.0, NAMELESS), (LONG_S, ERROR)], Unconfirmed(GAP_S)),
+        ([(0.0, ERROR), (5.0, NAMELESS), (GAP_S, ERROR)], Confirmed(ERROR)),
+        ([(0.0, ERROR), (GAP_S, NAMELESS)], Unconfirmed(INTERVAL_S)),
+        ([(0.0, NAMELESS), (LONG_S, DONE)], Confirmed(DONE)),
         ([(0.0, NO_URL)], Unconfirmed(INTERVAL_S)),
         ([(0.0, NO_URL), (50.0, NO_URL)], Unconfirmed(INTERVAL_S)),
         ([(0.0, NO_URL), (50.0, DONE)], Confirmed(DONE)),
@@ -73,10 +87,42 @@ def test_an_earlier_runs_completed_counts() -> None:
     assert last.status.failure.code == NO_VIDEO
 
 
+@pytest.mark.parametrize(
+    ("status", "gap_intervals"), [(ERROR, ERROR_GAP_INTERVALS), (NAMELESS, LONG_ERROR_GAP_INTERVALS)]
+)
+def test_more_polls_do_not_make_an_error_pass_sooner(status: GenerationStatus, gap_intervals: float) -> None:
+    confirmations = Confirmations(1.0)
+    last_s = gap_intervals * MIN_ERROR_INTERVAL_S
+    for now in (0.0, 2.0, last_s - 1.0):
+        assert confirmations.confirm("row", status, now, completed_before=False) == Unconfirmed(1.0)
+    assert confirmations.confirm("row", status, last_s, completed_before=False) == Confirmed(status)
+
+
+def test_a_stand_ins_time_goes_faster() -> None:
+    confirmations = Confirmations(0.1)
+    assert confirmations.confirm("row", ERROR, 0.0, completed_before=False) == Unconfirmed(0.1)
+    assert confirmations.confirm("row", ERROR, 0.1, completed_before=False) == Confirmed(ERROR)
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"), [((ERROR,), ERROR), ((NAMELESS,), None), ((ERROR, NAMELESS), ERROR)]
+)
+def test_only_an_error_that_names_its_generation_is_borne_out_by_404(
+    answers: tuple[GenerationStatus, ...], expected: GenerationStatus | None
+) -> None:
+    confirmations = Confirmations(INTERVAL_S)
+    for status in answers:
+        confirmations.confirm("row", status, 0.0, completed_before=False)
+    assert confirmations.last_error("row") == expected
+    confirmations.confirm("row", RUNNING, 1.0, completed_before=False)
+    confirmations.confirm("row", NAMELESS, 2.0, completed_before=False)
+    assert confirmations.last_error("row") is None
+
+
 def test_an_error_has_to_last_where_another_process_may_have_seen_the_generation_completed() -> None:
     confirmations = Confirmations(INTERVAL_S)
     confirmations.on_taken_over("row")
-    last_s = TAKEN_OVER_GAP_INTERVALS * INTERVAL_S
+    last_s = LONG_ERROR_GAP_INTERVALS * INTERVAL_S
     for now in (0.0, GAP_S, last_s - 1.5 * INTERVAL_S):
         answer = confirmations.confirm("row", ERROR, now, completed_before=False)
         assert answer == Unconfirmed(INTERVAL_S)
@@ -93,3 +139,46 @@ def test_a_generation_that_is_taken_over_may_be_completed_after_all() -> None:
     assert isinstance(last, Confirmed)
     assert last.status.failure is not None
     assert last.status.failure.code == NO_VIDEO
+
+
+UNKNOWN_S = NOT_FOUND_INTERVALS * INTERVAL_S
+
+
+@pytest.mark.parametrize(
+    ("answers", "unknown"),
+    [
+        ([(0.0, 404), (1.0, 404), (UNKNOWN_S, 404)], True),
+        ([(0.0, 404), (UNKNOWN_S, 404)], False),
+        ([(0.0, 404), (1.0, 404), (UNKNOWN_S - 1.0, 404)], False),
+        # Nothing but 404: whatever else comes in between, or no answer at all, begins anew.
+        *(
+            ([(0.0, 404), (1.0, 404), (2.0, other), (UNKNOWN_S, 404), (UNKNOWN_S + 1.0, 404)], False)
+            for other in (0, 200, 401, 429, 500, 502)
+        ),
+        ([(0.0, 404), (1.0, 404), (UNKNOWN_S, 404), (UNKNOWN_S + 1.0, 503)], False),
+    ],
+)
+def test_a_generation_is_unknown_once_404_is_all_that_was_answered(
+    answers: list[tuple[float, int]], *, unknown: bool
+) -> None:
+    keys: set[str] = set()
+    ids = UnknownIds(INTERVAL_S, keys)
+    told = [ids.on_error("row", http_status, now) for now, http_status in answers]
+    assert ("row" in keys) is unknown
+    assert told[-1] is unknown
+
+
+def test_an_unknown_generation_is_told_of_once_and_forgotten_with_any_answer() -> None:
+    keys: set[str] = set()
+    ids = UnknownIds(INTERVAL_S, keys)
+    told = [ids.on_error("row", 404, now) for now in (0.0, 1.0, UNKNOWN_S, UNKNOWN_S + 1.0)]
+    assert told == [False, False, True, False]
+    ids.forget("row")
+    assert keys == set()
+    assert not ids.on_error("row", 404, UNKNOWN_S + 2.0)
+
+
+def test_more_polls_do_not_make_a_generation_unknown_sooner() -> None:
+    ids = UnknownIds(1.0, set())
+    assert not any(ids.on_error("row", 404, now) for now in (0.0, 18.0, UNKNOWN_S - 1.0))
+    assert ids.on_error("row", 404, UNKNOWN_S)

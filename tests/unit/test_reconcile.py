@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.client import LogPage, LogRow, StatusError
+from pipeline.client import GenerationStatus, LogPage, LogRow, Phase, StatusError
 from pipeline.model import Failure, Record, State
 from pipeline.plan import GENERATION_UNKNOWN, RetrySelection, make_plan
+from pipeline.poll.confirmation import UnknownIds
 from pipeline.reconcile.end_of_run import EndOfRunWait
 from pipeline.reconcile.evidence import Evidence, Missing, Premise
 from pipeline.reconcile.in_doubt import (
@@ -25,6 +26,7 @@ from pipeline.reconcile.in_doubt import (
     StillInDoubt,
     Verdict,
     describe,
+    describe_unknown_generation,
     judge,
     judge_unknown_generation,
     mark_explained,
@@ -36,6 +38,7 @@ from pipeline.reconcile.in_doubt import (
 )
 from pipeline.reconcile.log_windows import DAY_S, MAX_WINDOW_S, plan_windows
 from pipeline.reconcile.origin import origin_notes
+from pipeline.reconcile.reconciler import Reconciler
 from pipeline.reconcile.request_log import OVERLAP_ROWS, LogPass, fetch_log, fetch_whole_log
 from tests.unit.samples import job, record
 from tests.unit.vendor_history import iso
@@ -330,42 +333,139 @@ def test_request_that_never_ran_follows_the_rules_of_a_failed_generation() -> No
     assert (again.version, failed.version) == (in_doubt_record().version + 1,) * 2
 
 
+class ScriptedStatus:
+    """An API that answers one status call after another, `gap_s` apart, with what is given."""
+
+    def __init__(self, *answers: StatusError | GenerationStatus, gap_s: float = 90.0) -> None:
+        self._answers = list(answers)
+        self._gap_s = gap_s
+        self.now = -gap_s
+
+    async def get_status(self, _: str, *, new_connection: bool = False) -> StatusError | GenerationStatus:
+        assert new_connection
+        self.now += self._gap_s
+        return self._answers.pop(0)
+
+    def reconciler(self) -> Reconciler:
+        api: Any = self
+        no_records: Any = None
+        ids = UnknownIds(10.0, set())
+        return Reconciler(
+            api, "x", WAIT_S, lambda: self.now, lambda: NOW, 0.0, "key", no_records, unknown_ids=ids
+        )
+
+
+NOT_KNOWN, AWAY = StatusError(404, "HTTP 404"), StatusError(503, "HTTP 503")
+RUNS = GenerationStatus(Phase.RUNNING, "generating")
+FAILED = FailedAtVendor("g")
+
+
+async def verdicts_of(*answers: StatusError | GenerationStatus, gap_s: float = 90.0) -> list[Verdict]:
+    """Return what the answers make, one after the other, of a row in doubt that the log lists as failed."""
+    asking, row = ScriptedStatus(*answers, gap_s=gap_s).reconciler(), in_doubt_record()
+    return [(await asking.ask_failed([row], {row.key: FAILED}))[row.key] for _ in answers]
+
+
+async def test_what_is_listed_as_failed_never_ran_once_404_is_all_that_is_answered() -> None:
+    first, second, third = await verdicts_of(NOT_KNOWN, NOT_KNOWN, NOT_KNOWN)
+    for verdict, wait_s in ((first, 180.0), (second, 90.0)):
+        assert isinstance(verdict, StillInDoubt)
+        [lack] = verdict.missing
+        assert (lack.premise, lack.wait_s) == (Premise.STATUS, wait_s)
+        assert f"let a run ask for {wait_s:.0f} s more" in describe(verdict.missing)
+    assert third == FAILED
+
+
+@pytest.mark.parametrize(
+    ("answers", "gap_s"),
+    [
+        ((NOT_KNOWN,), 90.0),
+        ((NOT_KNOWN, NOT_KNOWN), 500.0),
+        ((NOT_KNOWN, NOT_KNOWN, NOT_KNOWN), 80.0),
+        ((NOT_KNOWN, NOT_KNOWN, AWAY, NOT_KNOWN), 90.0),
+        ((NOT_KNOWN, NOT_KNOWN, AWAY), 90.0),
+    ],
+)
+async def test_what_is_listed_as_failed_stays_in_doubt(
+    answers: tuple[StatusError, ...], gap_s: float
+) -> None:
+    last = (await verdicts_of(*answers, gap_s=gap_s))[-1]
+    assert isinstance(last, StillInDoubt)
+    assert [lack.premise for lack in last.missing] == [Premise.STATUS]
+    assert last.missing[0].wait_s is not None
+
+
+async def test_any_status_of_what_is_listed_as_failed_goes_on_with_it() -> None:
+    assert (await verdicts_of(NOT_KNOWN, NOT_KNOWN, RUNS))[-1] == Found("g")
+
+
+async def test_a_status_is_asked_for_of_nothing_else() -> None:
+    """Not of what the log shows as accepted, nor of a failed row that names no generation."""
+    row = in_doubt_record()
+    asking = ScriptedStatus().reconciler()
+    for verdict in (Found("g"), NeverAccepted(), FailedAtVendor(""), LACKS_KEY):
+        assert await asking.ask_failed([row], {row.key: verdict}) == {row.key: verdict}
+
+
 LACKS_KEY = StillInDoubt(in_doubt_record(), (Missing(Premise.KEY, "another key", "that key"),))
 LACKS_TIME = StillInDoubt(in_doubt_record(), (Missing(Premise.TIME, "too soon", "later", 9.0),))
 
 
+LISTED_AS_FAILED = log_with(row("row", "g", succeeded=False))
+UNKNOWN = record(State.GENERATING, "row", generation_id="g", correlation_id="vb.x.row", reserved_usd=1.0)
+
+
 @pytest.mark.parametrize(
-    ("log", "verdict", "retryable"),
-    [
-        (log_with(row("row", "g", succeeded=True)), Found("g", completed=True), None),
-        (log_with(complete=False), LACKS_TIME, None),
-        (log_with(), LACKS_KEY, None),
-        (log_with(), LACKS_TIME, False),
-        (log_with(), NeverAccepted(), True),
-        (log_with(row("row", "g", succeeded=False)), FailedAtVendor("g"), True),
-    ],
+    ("log", "verdict"), [(log_with(), NeverAccepted()), (LISTED_AS_FAILED, FailedAtVendor("g"))]
 )
-def test_generation_that_the_vendor_does_not_know(
-    log: LogPass, verdict: Verdict, retryable: bool | None
-) -> None:
-    known = record(State.GENERATING, "row", generation_id="g", correlation_id="vb.x.row", reserved_usd=1.0)
-    after = judge_unknown_generation(known, log, verdict, NOW)
-    if retryable is None:
-        assert after is None
-        return
+def test_a_generation_that_the_vendor_does_not_know_is_over_by_proof(log: LogPass, verdict: Verdict) -> None:
+    after = judge_unknown_generation(UNKNOWN, log, verdict, NOW)
     assert after is not None
     assert after.failure is not None
-    assert (after.state, after.failure.code, after.failure.retryable) == (
+    assert (after.state, after.failure.code, after.failure.retryable, after.reserved_usd) == (
         State.FAILED,
         GENERATION_UNKNOWN,
-        retryable,
+        True,
+        None,
     )
-    assert (after.reserved_usd is None) is retryable
-    assert ("adopt" in after.failure.message) is not retryable
     [(_, retried)] = make_plan(
         [job()], [replace(after, key=job().key)], retry=RetrySelection(enabled=True)
     ).transitions
-    assert retried.state is (State.PENDING if retryable else State.GENERATING)
+    assert retried.state is State.PENDING
+
+
+@pytest.mark.parametrize(
+    ("log", "verdict", "says"),
+    [
+        (log_with(row("row", "g", succeeded=True)), Found("g", completed=True), "the log shows it;"),
+        (log_with(replace(row("row", "g"), succeeded=None)), Found("g"), "the log shows it;"),
+        (log_with(complete=False, error="HTTP 500"), LACKS_TIME, "cannot be read (HTTP 500);"),
+        (log_with(complete=False), LACKS_TIME, "cannot be read (cut short);"),
+        (log_with(), LACKS_KEY, "is another key's"),
+        # Unfinished generations show late, or not at all.
+        (log_with(), LACKS_TIME, "does not show it;"),
+    ],
+)
+def test_a_generation_that_nothing_proves_to_be_over_stays(log: LogPass, verdict: Verdict, says: str) -> None:
+    assert judge_unknown_generation(UNKNOWN, log, verdict, NOW) is None
+    told = describe_unknown_generation(UNKNOWN, log, verdict)
+    assert says in told
+    assert "generation g (404)" in told
+    assert "adopt" in told
+
+
+@pytest.mark.parametrize(
+    ("log", "verdict"), [(log_with(), NeverAccepted()), (LISTED_AS_FAILED, FailedAtVendor("g"))]
+)
+def test_what_was_completed_once_is_never_over_unpaid(log: LogPass, verdict: Verdict) -> None:
+    assert judge_unknown_generation(replace(UNKNOWN, completed_at=NOW), log, verdict, NOW) is None
+
+
+def test_what_an_earlier_version_failed_without_proof_is_asked_about_again() -> None:
+    failure = Failure(GENERATION_UNKNOWN, "404", retryable=False)
+    failed = replace(UNKNOWN, key=job().key, state=State.FAILED, failure=failure)
+    [(_, retried)] = make_plan([job()], [failed], retry=RetrySelection(enabled=True)).transitions
+    assert (retried.state, retried.generation_id) == (State.GENERATING, "g")
 
 
 # Witnesses, time, words, how long it is worth waiting.

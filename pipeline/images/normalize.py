@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import threading
 from contextlib import contextmanager, nullcontext
 from typing import IO, TYPE_CHECKING, Final
@@ -61,7 +62,7 @@ def prepare(file: LocalFile, folder: Path, fit: Fit | None = None) -> Prepared:
     and `StoreError` when a converted one cannot be written.
     """
     # By its source: two pictures may become the same bytes, and each is removed when its own rows are sent.
-    made = folder / f"{file.sha256}{f'-{fit.how}-{fit.aspect_ratio}'.replace(':', 'x') if fit else ''}"
+    made = folder / f"{file.sha256}{_fit_suffix(fit) if fit else ''}"
     with _unchanged(file) as (source, size_bytes):
         if file.kind is MediaKind.VIDEO:
             found: tuple[str, str] | bytes = _video_type(source.read(64))
@@ -73,6 +74,11 @@ def prepare(file: LocalFile, folder: Path, fit: Fit | None = None) -> Prepared:
             return Prepared(path, file.sha256, size_bytes, *found)
     _write(made, found)
     return Prepared(made, hashlib.sha256(found).hexdigest(), len(found), "image/jpeg", "jpg")
+
+
+def _fit_suffix(fit: Fit) -> str:
+    """Return what a file's name says of a fit; the aspect ratio is any text that the manifest has."""
+    return f"-{fit.how}-{re.sub(r'[^A-Za-z0-9]', 'x', fit.aspect_ratio)[:20]}"
 
 
 def thumbnail(file: LocalFile, side_px: int) -> bytes:

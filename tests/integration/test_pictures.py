@@ -17,6 +17,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from moto.server import ThreadedMotoServer
 
+from pipeline.batch.pictures import FOLDER_NAME, open_pictures
 from pipeline.images.delivery import PictureDelivery, Pictures
 from pipeline.images.normalize import prepare
 from pipeline.images.prepared import Fit, PictureError, PictureFault, Prepared
@@ -226,6 +227,28 @@ async def test_an_original_that_is_written_over_after_it_was_prepared_is_not_sen
         with pytest.raises(PictureError, match="changed") as caught:
             await image_url(pictures, records[0])
     assert caught.value.kind is PictureFault.TRANSIENT
+
+
+async def test_what_somebody_put_beside_the_converted_pictures_stays(tmp_path: Path) -> None:
+    records, delivery = batch(tmp_path, Settings(fit="pad"), by_value=True)
+    converted = tmp_path / FOLDER_NAME
+    foreign = converted / "night.mp4"
+    converted.mkdir()
+    leftovers = [f"{'a' * 64}", f"{'b' * 64}-pad-16x9", f"{'c' * 64}-crop-9x16.139847"]
+    for path in (foreign, *(converted / name for name in leftovers)):
+        path.write_bytes(b"a clip")
+    async with aiohttp.ClientSession() as session:
+        async with open_pictures(delivery, tmp_path, session) as pictures:
+            assert pictures is not None
+            assert list(converted.iterdir()) == [foreign]
+            await prepared_ahead(pictures, records)
+            assert len(list(converted.iterdir())) > 1
+        assert [path.read_bytes() for path in converted.iterdir()] == [b"a clip"]
+        foreign.unlink()
+        async with open_pictures(delivery, tmp_path, session) as pictures:
+            assert pictures is not None
+            await prepared_ahead(pictures, records)
+        assert not converted.exists()
 
 
 async def test_submission_never_waits_for_preparation_once_it_has_begun(

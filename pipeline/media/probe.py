@@ -84,6 +84,11 @@ def probe_video(source: Path | BinaryIO) -> ProbeResult:
             return _VideoProbe(container, check_all_packets=isinstance(source, Path)).run()
     except (av.FFmpegError, OSError, ValueError) as error:
         raise UnplayableVideo(f"no player can read it: {error}") from error
+    except UnplayableVideo:
+        raise
+    except Exception as error:  # no proof against a video that is paid for
+        nothing = Media(0.0, 0, 0, 0.0, has_audio=False)
+        raise UndecodableVideo(f"examining it failed ({type(error).__name__}: {error})", nothing) from error
 
 
 class _VideoProbe:

@@ -251,6 +251,38 @@ async def test_what_somebody_put_beside_the_converted_pictures_stays(tmp_path: P
         assert not converted.exists()
 
 
+async def test_whatever_preparing_meets_is_left_to_the_row(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(file: LocalFile, folder: Path, fit: Fit | None) -> Prepared:
+        if file.written == "stills/a.jpg":
+            raise ZeroDivisionError("a bug")
+        return prepare(file, folder, fit)
+
+    monkeypatch.setattr("pipeline.images.normalize.prepare", broken)
+    records, delivery = batch(tmp_path, Settings(), by_value=True)
+    async with aiohttp.ClientSession() as session:
+        pictures = Pictures(delivery, tmp_path / "made", session)
+        await prepared_ahead(pictures, records)
+        with pytest.raises(ZeroDivisionError):
+            await image_url(pictures, records[0])
+        assert (await image_url(pictures, records[1])).startswith("data:image/jpeg")
+
+
+async def test_a_published_picture_that_is_gone_from_the_disk_waits_for_the_next_run(tmp_path: Path) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=b"a picture")
+
+    app = web.Application()
+    app.router.add_get("/{name:.*}", answer)
+    async with TestServer(app) as server, aiohttp.ClientSession() as session:
+        records, delivery = batch(tmp_path, Settings(image_base_url=str(server.make_url("/"))))
+        (tmp_path / "stills" / "a.jpg").unlink()
+        with pytest.raises(PictureError, match="cannot be read") as caught:
+            await image_url(Pictures(delivery, tmp_path / "made", session), records[0])
+    assert caught.value.kind is PictureFault.TRANSIENT
+
+
 async def test_submission_never_waits_for_preparation_once_it_has_begun(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

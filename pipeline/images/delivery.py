@@ -235,7 +235,7 @@ class Pictures:
             await self._make_room()
             return prepared
         try:
-            return await self._store.upload(prepared)
+            return await self._store.upload(prepared, self._folder)
         finally:
             await self._remove(prepared)
 

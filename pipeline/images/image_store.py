@@ -10,14 +10,18 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import obstore
+from anyio import to_thread
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from pipeline.errors import UsageError
 from pipeline.images.prepared import PictureError, PictureFault
+from pipeline.images.verified_copy import verified_copy
 from pipeline.storage.object_store import open_backend
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipeline.images.prepared import Prepared
 
 
@@ -50,16 +54,18 @@ class ImageStore:
             raise TypeError("no bucket")
         return obstore.sign(self._backend, "GET", name, self._life)
 
-    async def upload(self, picture: Prepared) -> str:
+    async def upload(self, picture: Prepared, folder: Path) -> str:
         """Return the object's name once it is there; what is there already is not sent again.
 
-        Raises `PictureError` when the store does not take it.
+        `folder` is for the copy that is sent, so that the bytes are those of the hash. Raises `PictureError`
+        when the picture has changed, or the store does not take it, and `StoreError` for the folder.
         """
         name = f"{picture.sha256}.{picture.extension}"
         try:
             if await self._size(name) != picture.size_bytes:
-                attributes = {"Content-Type": picture.content_type}
-                await obstore.put_async(self._backend, name, picture.path, attributes=attributes)
+                with await to_thread.run_sync(verified_copy, picture, folder) as copy:
+                    attributes = {"Content-Type": picture.content_type}
+                    await obstore.put_async(self._backend, name, copy, attributes=attributes)
         except (BaseError, OSError) as error:
             raise _store_error("takes no picture", error) from None
         return name

@@ -324,3 +324,18 @@ def test_a_picture_that_its_decoder_does_not_expect_is_refused_at_its_line(
     assert result.return_value == 2, result
     assert f'{path}:3:5: error: image "odd.jpg": it' in result.stderr
     assert "good.jpg" not in result.stderr
+
+
+def test_a_proxy_that_cannot_be_used_for_images_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "batch.yaml"
+    path.write_text("jobs:\n  - {image: 'https://images.vendor.test/a.png', prompt: x}\n")
+    options = ("--check-images", "--base-url", "http://127.0.0.1:9")
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "validate", str(path), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "https_proxy": "socks5://127.0.0.1:1080", "XDG_CACHE_HOME": str(tmp_path)},
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "https_proxy names a socks5:// proxy; only http:// and https:// ones can be used" in done.stderr

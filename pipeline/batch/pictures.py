@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from contextlib import asynccontextmanager
+import re
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from anyio import to_thread
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 FOLDER_NAME: Final = "pictures.veobatch-tmp"
+_CONVERTED_NAME: Final = re.compile(r"[0-9a-f]{64}(-(pad|crop)-[\w.-]*)?(\.\d+)?")
+"""What `pipeline.images.normalize` calls a picture that it converts, and one that is not whole yet."""
 
 
 def picture_delivery(
@@ -61,7 +63,7 @@ def check_pictures(
 async def open_pictures(
     delivery: PictureDelivery | None, folder: Path, session: aiohttp.ClientSession
 ) -> AsyncIterator[Pictures | None]:
-    """Give what delivers the files of a batch whose folder is `folder`; nothing of it stays there.
+    """Give what delivers the files of a batch whose folder is `folder`; nothing of ours stays there.
 
     Raises `UsageError` for an image store that will not do.
     """
@@ -71,8 +73,17 @@ async def open_pictures(
     from pipeline.images.delivery import Pictures
 
     converted = folder / FOLDER_NAME
-    await to_thread.run_sync(shutil.rmtree, converted, True)
+    await to_thread.run_sync(_remove_converted, converted)
     try:
         yield Pictures(delivery, converted, session)
     finally:
-        shutil.rmtree(converted, ignore_errors=True)
+        _remove_converted(converted)
+
+
+def _remove_converted(folder: Path) -> None:
+    """Remove the pictures that were converted, and their folder unless something else lies in it."""
+    with suppress(OSError):
+        for path in list(folder.iterdir()):
+            if _CONVERTED_NAME.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        folder.rmdir()

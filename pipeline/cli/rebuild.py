@@ -141,8 +141,8 @@ def _states(record: Record, row: Row, artifact: Artifact | None) -> Iterator[Rec
             submitted_at=sent_at or clocks.wall(),
             accepted_at=sent_at or clocks.wall(),
             submission_no=submissions or 1,
-            attempts=int(row.get("attempts") or 1),
-            polls=int(row.get("polls") or 0),
+            attempts=_whole_number(row.get("attempts")) or 1,
+            polls=_whole_number(row.get("polls")) or 0,
             usd_spent=_number(row.get("usd_spent")),
             credits_used=_number(row.get("credits_used")),
         )
@@ -168,18 +168,25 @@ def _states(record: Record, row: Row, artifact: Artifact | None) -> Iterator[Rec
 
 
 def _artifact(row: Row) -> Artifact | None:
-    if row.get("status") != "done" or not row.get("video_path") or not row.get("sha256"):
+    size_bytes = _whole_number(row.get("bytes"))
+    if (
+        row.get("status") != "done"
+        or size_bytes is None
+        or not row.get("video_path")
+        or not row.get("sha256")
+    ):
         return None
     media = None
-    if row.get("width"):
+    width, height = _whole_number(row.get("width")), _whole_number(row.get("height"))
+    if width and height:
         media = Media(
             duration_s=_number(row.get("duration_s")) or 0.0,
-            width=int(row["width"]),
-            height=int(row["height"]),
+            width=width,
+            height=height,
             fps=_number(row.get("fps")) or 0.0,
             has_audio=row.get("has_audio") == "true",
         )
-    return Artifact(row["video_path"], int(row["bytes"]), row["sha256"], media, row.get("poster_path", ""))
+    return Artifact(row["video_path"], size_bytes, row["sha256"], media, row.get("poster_path", ""))
 
 
 async def _adopt_from_log(ledger: Ledger, rows: Sequence[Row], base_url: str | None) -> tuple[int, str]:
@@ -237,8 +244,14 @@ def _digest(record: Record) -> str:
 def _time(text: str | None) -> float | None:
     try:
         return datetime.fromisoformat(text).timestamp() if text else None
-    except ValueError:
+    except (ValueError, OverflowError):  # or a time before the first one that clocks know
         return None
+
+
+def _whole_number(text: str | None) -> int | None:
+    """Return a cell's number, None for none; a spreadsheet may have saved 1920 as 1920.0."""
+    number = _number(text)
+    return int(number) if number is not None and number.is_integer() else None
 
 
 def _number(text: str | None) -> float | None:

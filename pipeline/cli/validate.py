@@ -128,18 +128,16 @@ def _load(path: Path, checks: _Checks) -> LoadedManifest:
 
 async def _load_online(parsed: ParsedManifest, checks: _Checks) -> LoadedManifest:
 
-    import aiohttp
-
     from pipeline.client.catalog import Catalog
-    from pipeline.client.connection import USER_AGENT
     from pipeline.client.endpoint import normalize_base_url
     from pipeline.manifest import ManifestProblems
+    from pipeline.net.http_session import make_session
     from pipeline.runner.credentials import find_base_url
     from pipeline.runner.manifest_loading import cache_dir, check_with_catalogue, image_warnings
     from pipeline.runner.retired_models import check_retired
 
     url = normalize_base_url(find_base_url(checks.base_url, os.environ))
-    async with aiohttp.ClientSession(headers={"User-Agent": USER_AGENT}) as session:
+    async with make_session() as session:
         catalogue = Catalog(session, url, cache_dir(), timeout_s=5.0)
         loaded = await check_with_catalogue(parsed, catalogue)
         retired = await check_retired((job.model for job in loaded.manifest.jobs), catalogue)

@@ -15,10 +15,11 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from pipeline import __version__, clocks
+from pipeline import clocks
 from pipeline.client.json_values import excerpt
 from pipeline.client.vendor_clock import JUMP_S
 from pipeline.errors import UsageError
+from pipeline.net.http_session import make_session
 from pipeline.net.proxy import Proxy, proxy_for
 
 if TYPE_CHECKING:
@@ -33,12 +34,6 @@ Its intent is dated, and the waiting for a proof of absence must not begin befor
 """
 
 MAX_RESPONSE_BYTES: Final = 4 * 1024 * 1024
-
-MAX_HEAD_BYTES: Final = 256 * 1024
-MAX_HEADERS: Final = 2048
-"""aiohttp's limits (8,190 bytes a line, 128 fields) are less than what proxies and security headers bring."""
-
-USER_AGENT: Final = f"veobatch/{__version__}"
 
 _RESERVED: Final = re.compile(r"[^A-Za-z0-9_.~-]")
 
@@ -124,16 +119,7 @@ def open_session(
     traces: list[aiohttp.TraceConfig] | None = None,
 ) -> aiohttp.ClientSession:
     """Return a session that keeps no cookies and takes long heads; `traces` follow its connections."""
-    return aiohttp.ClientSession(
-        connector=connector,
-        timeout=timeout,
-        trace_configs=traces,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"User-Agent": USER_AGENT},
-        max_line_size=MAX_HEAD_BYTES,
-        max_field_size=MAX_HEAD_BYTES,
-        max_headers=MAX_HEADERS,
-    )
+    return make_session(connector=connector, timeout=timeout, trace_configs=traces)
 
 
 async def read_bounded(response: aiohttp.ClientResponse, max_bytes: int | None = None) -> bytes:

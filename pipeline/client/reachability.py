@@ -26,6 +26,7 @@ from pipeline.client.error_parsing import error_message
 from pipeline.client.json_values import UnreadableResponseError, excerpt
 from pipeline.client.responses import parse_balance
 from pipeline.errors import StopReason
+from pipeline.net.http_session import make_session
 from pipeline.net.proxy import proxy_request_options
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ CONNECT_TIMEOUT_S: Final = 3.0
 PROBE_TIMEOUT_S: Final = 5.0
 RETRY_AFTER_S: Final = 1.0
 MAX_CLOCK_DIFFERENCE_S: Final = 300.0
-MAX_HEADER_BYTES: Final = 256 * 1024
 _MAX_BODY_BYTES: Final = 256 * 1024
 _RUN_AGAIN: Final = "run the same command again"
 _RETRY_ADVICE: Final = f"check the network, then {_RUN_AGAIN}"
@@ -111,9 +111,7 @@ async def check_api(base_url: str, key: ApiKey | None) -> Preflight:
             probes[path] = await _get(session, base_url + path, headers, proxy)
 
     async with (
-        aiohttp.ClientSession(
-            timeout=timeout, max_line_size=MAX_HEADER_BYTES, max_field_size=MAX_HEADER_BYTES
-        ) as session,
+        make_session(timeout=timeout) as session,
         anyio.create_task_group() as tasks,
     ):
         for path in ("/v2/billing", "/v1/key"):

@@ -18,6 +18,7 @@ from aiohttp.resolver import ThreadedResolver
 
 from pipeline.download.redirects import Hop, allowed_addresses
 from pipeline.net.address_guard import Zone, zone_of
+from pipeline.net.http_session import make_session
 
 if TYPE_CHECKING:
     from pipeline.net.proxy import Proxy
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
 READ_BUFFER_BYTES: Final = 256 * 1024
 """Half of what a connection may hold unread. aiohttp's 64 KiB stops and starts the socket all the time;
 1 MiB is no faster and costs eight downloads 40 MB more."""
-
-MAX_HEADER_BYTES: Final = 64 * 1024
-"""The longest header line that is read; a Content-Security-Policy alone may exceed aiohttp's 8,190."""
-
-MAX_HEADERS: Final = 1000
 
 CURRENT_HOP: Final[ContextVar[HopState | None]] = ContextVar("hop", default=None)
 
@@ -90,16 +86,11 @@ def open_session(
         family=socket.AF_UNSPEC,
         resolver=GuardedResolver(resolver or ThreadedResolver()),
     )
-    return aiohttp.ClientSession(
+    return make_session(
         connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(
             total=None, connect=response_timeout_s, sock_connect=response_timeout_s, sock_read=None
         ),
         headers={"User-Agent": "veobatch", "Accept": "*/*", "Accept-Encoding": "identity"},
         read_bufsize=READ_BUFFER_BYTES,
-        max_line_size=MAX_HEADER_BYTES,
-        max_field_size=MAX_HEADER_BYTES,
-        max_headers=MAX_HEADERS,
-        trust_env=False,
     )

@@ -19,8 +19,10 @@ from anyio import to_thread
 from yarl import URL
 
 from pipeline import clocks
+from pipeline.errors import UsageError
 from pipeline.images.header import ImageInfo, NotAnImageError, read_image_info
 from pipeline.manifest.problems import Problem, ProblemText, format_value
+from pipeline.net.http_session import make_session
 from pipeline.net.json_cache import read_json, write_json
 from pipeline.net.proxy import proxy_for, proxy_request_options
 from pipeline.net.public_resolver import (
@@ -75,7 +77,7 @@ async def check_images(
     """Check the image of each job; `file` is the manifest's name in messages.
 
     Good images are cached in `cache_file` for a day. `timeout_s` bounds each image. Raises nothing
-    for the network's sake.
+    for the network's sake, and `UsageError` for a proxy that cannot be used.
     """
     cached = await to_thread.run_sync(_read_cache, cache_file)
     urls = {job.manifest_image for job in jobs if job.manifest_image}
@@ -155,20 +157,23 @@ async def _fetch_all(urls: Iterable[str], allow_private: bool, timeout_s: float)
     )
     timeout = aiohttp.ClientTimeout(total=timeout_s)
     headers = {"User-Agent": "veobatch", "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
-    jar = aiohttp.DummyCookieJar()
 
     async def fetch_one(url: str) -> None:
         async with limiter:
             results[url] = await _fetch_image_info(session, url, allow_private)
 
-    async with (
-        aiohttp.ClientSession(
-            connector=connector, timeout=timeout, headers=headers, cookie_jar=jar
-        ) as session,
-        anyio.create_task_group() as group,
-    ):
-        for url in urls:
-            group.start_soon(fetch_one, url)
+    try:
+        async with (
+            make_session(headers, connector=connector, timeout=timeout) as session,
+            anyio.create_task_group() as group,
+        ):
+            for url in urls:
+                group.start_soon(fetch_one, url)
+    except ExceptionGroup as errors:
+        match errors.exceptions:
+            case (UsageError() as error, *_):  # a proxy that cannot be used
+                raise error from None
+        raise
     return results
 
 

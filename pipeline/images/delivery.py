@@ -18,9 +18,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard
 import anyio
 from anyio import to_thread
 
-from pipeline.errors import StopRun
 from pipeline.images.lookahead import Lookahead
-from pipeline.images.prepared import Fit, PictureError, PictureFault, Prepared, changed_meanwhile
+from pipeline.images.prepared import (
+    Fit,
+    PictureError,
+    PictureFault,
+    Prepared,
+    changed_meanwhile,
+    unreadable,
+)
 from pipeline.images.published import find_published, with_places
 from pipeline.manifest.local_files import PREFIX, image_sha256, is_reference, referenced
 
@@ -129,7 +135,7 @@ class Pictures:
         record = self._ahead.next()
         if record is None:
             return False
-        with suppress(PictureError, StopRun):  # for the row itself to meet
+        with suppress(Exception):  # whatever it is: for the row itself to meet
             for key in self._keys(json.loads(record.body)):
                 # A picture that another preparer has is not waited for: the next row's may differ.
                 if key not in self._locks or not self._locks[key].locked():
@@ -199,6 +205,8 @@ class Pictures:
             except FileNotFoundError:  # removed meanwhile: no row seemed to need it, or the disk had no room
                 self._ready.pop(key, None)
                 return await self._filled(body, field, value)
+            except OSError as error:
+                raise unreadable(error) from error
         return self._store.link(ready) if way is Way.LINK and self._store is not None else ready
 
     async def _prepared(self, key: _Key) -> _Ready:
@@ -227,7 +235,7 @@ class Pictures:
             await self._make_room()
             return prepared
         try:
-            return await self._store.upload(prepared)
+            return await self._store.upload(prepared, self._folder)
         finally:
             await self._remove(prepared)
 

@@ -7,18 +7,22 @@ are secrets: they are made for one request and kept nowhere.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import obstore
+from anyio import to_thread
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from pipeline.errors import UsageError
 from pipeline.images.prepared import PictureError, PictureFault
+from pipeline.images.verified_copy import verified_copy
 from pipeline.storage.object_store import open_backend
 from pipeline.storage.object_upload import put_file
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipeline.images.prepared import Prepared
 
 
@@ -51,24 +55,26 @@ class ImageStore:
             raise TypeError("no bucket")
         return obstore.sign(self._backend, "GET", name, self._life)
 
-    async def upload(self, picture: Prepared) -> str:
+    async def upload(self, picture: Prepared, folder: Path) -> str:
         """Return the object's name once it is there; what is there already is not sent again.
 
-        Raises `PictureError` when the store does not take it.
+        `folder` is for the copy that is sent, so that the bytes are those of the hash. Raises `PictureError`
+        when the picture has changed, or the store does not take it, and `StoreError` for the folder.
         """
         name = f"{picture.sha256}.{picture.extension}"
         try:
             if await self._size(name) != picture.size_bytes:
-                await self._put(name, picture)
+                with await to_thread.run_sync(verified_copy, picture, folder) as copy:
+                    await self._put(name, picture, copy)
         except (BaseError, OSError) as error:
             raise _store_error("takes no picture", error) from None
         return name
 
-    async def _put(self, name: str, picture: Prepared) -> None:
+    async def _put(self, name: str, picture: Prepared, copy: IO[bytes]) -> None:
         attributes = {"Content-Type": picture.content_type}
         size_bytes = picture.size_bytes
         try:
-            await put_file(self._backend, self._account, name, picture.path, size_bytes, attributes)
+            await put_file(self._backend, self._account, name, copy, size_bytes, attributes)
         except (BaseError, OSError):
             if await self._size(name) != size_bytes:  # else another run was faster, and ended this upload
                 raise

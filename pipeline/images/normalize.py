@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import threading
 from contextlib import contextmanager, nullcontext
 from typing import IO, TYPE_CHECKING, Final
@@ -25,7 +26,14 @@ from pipeline.images.convert import (
     needed_ratio,
 )
 from pipeline.images.header import ImageInfo, NotAnImageError, read_image_info
-from pipeline.images.prepared import Fit, PictureError, PictureFault, Prepared, changed_meanwhile
+from pipeline.images.prepared import (
+    Fit,
+    PictureError,
+    PictureFault,
+    Prepared,
+    changed_meanwhile,
+    unreadable,
+)
 from pipeline.manifest.fields import MediaKind
 
 if TYPE_CHECKING:
@@ -48,10 +56,10 @@ def read_info(file: LocalFile) -> ImageInfo:
     with _opened(file) as image:
         _check_end(file, image.format or "")
         width, height = image.size
-        orientation = image.getexif().get(ORIENTATION, 1)
-        if orientation >= 5:  # EXIF orientations 5 to 8 are turned by a quarter
+        orientation = _orientation(image)
+        if 5 <= orientation <= 8:  # these are turned by a quarter
             width, height = height, width
-        return ImageInfo((image.format or "").lower(), width, height, upright=orientation <= 1)
+        return ImageInfo((image.format or "").lower(), width, height, upright=not 2 <= orientation <= 8)
 
 
 def prepare(file: LocalFile, folder: Path, fit: Fit | None = None) -> Prepared:
@@ -61,7 +69,7 @@ def prepare(file: LocalFile, folder: Path, fit: Fit | None = None) -> Prepared:
     and `StoreError` when a converted one cannot be written.
     """
     # By its source: two pictures may become the same bytes, and each is removed when its own rows are sent.
-    made = folder / f"{file.sha256}{f'-{fit.how}-{fit.aspect_ratio}'.replace(':', 'x') if fit else ''}"
+    made = folder / f"{file.sha256}{_fit_suffix(fit) if fit else ''}"
     with _unchanged(file) as (source, size_bytes):
         if file.kind is MediaKind.VIDEO:
             found: tuple[str, str] | bytes = _video_type(source.read(64))
@@ -73,6 +81,11 @@ def prepare(file: LocalFile, folder: Path, fit: Fit | None = None) -> Prepared:
             return Prepared(path, file.sha256, size_bytes, *found)
     _write(made, found)
     return Prepared(made, hashlib.sha256(found).hexdigest(), len(found), "image/jpeg", "jpg")
+
+
+def _fit_suffix(fit: Fit) -> str:
+    """Return what a file's name says of a fit; the aspect ratio is any text that the manifest has."""
+    return f"-{fit.how}-{re.sub(r'[^A-Za-z0-9]', 'x', fit.aspect_ratio)[:20]}"
 
 
 def thumbnail(file: LocalFile, side_px: int) -> bytes:
@@ -98,7 +111,7 @@ def _unchanged(file: LocalFile) -> Iterator[tuple[IO[bytes], int]]:
                 if (after.st_mtime_ns, after.st_size) != (before.st_mtime_ns, before.st_size):
                     raise changed_meanwhile()
     except OSError as error:
-        raise PictureError(f"it cannot be read: {error.strerror}", PictureFault.TRANSIENT) from error
+        raise unreadable(error) from error
 
 
 @contextmanager
@@ -130,14 +143,46 @@ def _opened(file: LocalFile, source: IO[bytes] | None = None) -> Iterator[Image.
     _register_heif()
     try:
         with Image.open(source or file.path or io.BytesIO(file.read())) as image:
-            if image.width * image.height > MAX_PIXELS:
-                megapixels = image.width * image.height // 1_000_000
-                raise PictureError(f"it has {megapixels} megapixels, and 400 are the most")
+            _check_size(image)
             yield image
+    except PictureError:
+        raise
     except UnidentifiedImageError as error:
         raise PictureError(_why_unknown(file)) from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-        raise PictureError(f"it is damaged: {str(error)[:200]}") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureError("it has too many pixels: 400 megapixels are the most") from error
+    except Exception as error:  # decoders raise struct.error, TypeError, ZeroDivisionError, ... for odd files
+        raise _decoder_error(error) from error
+
+
+def _check_size(image: Image.Image) -> None:
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS:
+        raise PictureError(f"it has {pixels // 1_000_000} megapixels, and 400 are the most")
+    if pixels == 0:
+        raise PictureError("it is damaged: it has no pixels")
+
+
+def _decoder_error(error: Exception) -> PictureError:
+    """Return what an error of a decoder says of the picture, or of this machine."""
+    if isinstance(error, MemoryError):
+        return PictureError("this machine has not enough memory for it", PictureFault.TRANSIENT)
+    if isinstance(error, OSError) and error.errno is not None:  # Pillow's own have none
+        return unreadable(error)
+    return PictureError(f"it is damaged: {str(error)[:200] or type(error).__name__}")
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 where there is none. Raises `PictureError` for one that is no number.
+
+    Programs differ in how they show that one, and the vendor is unknown: it is not paid for.
+    """
+    orientation = image.getexif().get(ORIENTATION, 1)
+    if not isinstance(orientation, int):
+        raise PictureError(
+            f"its EXIF orientation is {str(orientation)[:40]!r}, which is no number from 1 to 8"
+        )
+    return orientation
 
 
 def _register_heif() -> None:
@@ -180,7 +225,7 @@ def _is_fine(image: Image.Image, size_bytes: int, fit: Fit | None) -> bool:
     return (
         image.format in _PICTURE_TYPES
         and image.mode in ("RGB", "L")
-        and image.getexif().get(ORIENTATION, 1) == 1
+        and _orientation(image) == 1
         and "transparency" not in image.info
         and getattr(image, "n_frames", 1) == 1
         and size_bytes <= MAX_IMAGE_BYTES

@@ -31,6 +31,11 @@ def changed_meanwhile() -> PictureError:
     return PictureError("it was changed while the run was going on", PictureFault.TRANSIENT)
 
 
+def unreadable(error: OSError) -> PictureError:
+    """Return the error for a file that cannot be read now."""
+    return PictureError(f"it cannot be read: {error.strerror}", PictureFault.TRANSIENT)
+
+
 @dataclass(frozen=True, slots=True)
 class Fit:
     """What becomes of a picture whose shape is not the clip's: `pad` it with black, or `crop` it."""

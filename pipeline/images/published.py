@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from pipeline.images.prepared import PictureError, PictureFault
+from pipeline.images.prepared import PictureError, PictureFault, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,12 +32,19 @@ async def find_published(session: aiohttp.ClientSession, base_url: str, file: Lo
     for url in dict.fromkeys(urls):
         status, size_bytes = await _head(session, url)
         if 200 <= status < 300:
-            actual = file.path.stat().st_size if file.path is not None else size_bytes
+            actual = _size_on_disk(file.path) if file.path is not None else size_bytes
             if size_bytes is not None and size_bytes != actual:
                 raise PictureError(f"{url} has {size_bytes:,} bytes, the file {actual:,}: publish it again")
             return url
         answers.append(f"{url} answers {status}")
     raise PictureError(f"it is not published: {', '.join(answers)}")
+
+
+def _size_on_disk(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise unreadable(error) from error
 
 
 def with_places(files: Mapping[str, LocalFile]) -> Mapping[str, LocalFile]:

@@ -211,14 +211,14 @@ def decode_data_uri(value: str) -> bytes:
 def _find(folder: Path, value: str) -> Path | None:
     """Return the path that a value means, also where its accents are composed otherwise on the disk."""
     for text in dict.fromkeys((value, clean_url(value)[0])):
-        spelled = unquote(urlsplit(text).path) if text[:5].lower() == "file:" else text
-        for form in (spelled, *(unicodedata.normalize(form, spelled) for form in ("NFC", "NFD"))):
-            try:
+        try:
+            spelled = unquote(urlsplit(text).path) if text[:5].lower() == "file:" else text
+            for form in (spelled, *(unicodedata.normalize(form, spelled) for form in ("NFC", "NFD"))):
                 path = folder / Path(form).expanduser()
                 if path.exists():
                     return path
-            except (OSError, ValueError, RuntimeError):  # too long, a NUL, or a ~user that nobody is
-                return None
+        except (OSError, ValueError, RuntimeError):  # no address, too long, a NUL, or a ~user that nobody is
+            return None
     return None
 
 

@@ -61,7 +61,7 @@ def _paste_fitted(sheet: Image, picture: Path, box: tuple[int, int, int, int]) -
     try:
         with PIL.Image.open(picture) as opened:
             fitted = ImageOps.contain(opened.convert("RGB"), (width, height))
-    except (OSError, ValueError, PIL.Image.DecompressionBombError):
+    except Exception:  # decoders raise struct.error, SyntaxError, ... for a file that is damaged
         return
     sheet.paste(fitted, (x + (width - fitted.width) // 2, y + (height - fitted.height) // 2))
 

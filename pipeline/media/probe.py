@@ -88,6 +88,11 @@ def probe_video(source: Path | BinaryIO) -> ProbeResult:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             raise  # libav reports EIO and ENOMEM for damaged files, too
         raise UnplayableVideo(f"no player can read it: {error}") from error
+    except UnplayableVideo:
+        raise
+    except Exception as error:  # no proof against a video that is paid for
+        nothing = Media(0.0, 0, 0, 0.0, has_audio=False)
+        raise UndecodableVideo(f"examining it failed ({type(error).__name__}: {error})", nothing) from error
 
 
 class _VideoProbe:

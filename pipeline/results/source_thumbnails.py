@@ -84,10 +84,9 @@ class ThumbnailWriter:
 
 def _make(file: LocalFile) -> bytes:
     """Return the thumbnail, b"" of a picture that cannot be read any more. Blocking."""
-    from pipeline.images.normalize import thumbnail
-    from pipeline.images.prepared import PictureError
-
     try:
+        from pipeline.images.normalize import thumbnail
+
         return thumbnail(file, SIDE_PX)
-    except PictureError:
+    except Exception:  # whatever a picture does to its decoder, the run and its page go on
         return b""

@@ -21,6 +21,7 @@ from yarl import URL
 from pipeline import clocks
 from pipeline.batch.ledger_access import ledger_passwords, redact_password
 from pipeline.errors import UsageError
+from pipeline.net.http_session import make_session
 from pipeline.net.proxy import proxy_for, proxy_request_options
 from pipeline.net.public_resolver import (
     RESOLVING_PROXY_HOST,
@@ -106,7 +107,7 @@ class Webhook:
         try:
             connector = aiohttp.TCPConnector(resolver=resolver)
             async with (
-                aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+                make_session(connector=connector, timeout=timeout) as session,
                 session.post(self._url, **options) as response,
             ):
                 code = response.status

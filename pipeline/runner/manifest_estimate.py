@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 from anyio import to_thread
 
 from pipeline.batch.pictures import check_pictures
 from pipeline.client.catalog import Catalog
-from pipeline.client.connection import USER_AGENT
 from pipeline.client.reachability import check_api
 from pipeline.errors import UsageError
+from pipeline.net.http_session import make_session
 from pipeline.runner.manifest_loading import check_with_catalogue, price_manifest
 from pipeline.runner.preflight import raise_obstacle
 from pipeline.runner.retired_models import check_retired
@@ -77,7 +76,7 @@ async def estimate_manifest(
         parsed.checked()  # a mistake is reported before the network is asked
     found = await check_api(base_url, key)
     warnings = raise_obstacle(found)
-    async with aiohttp.ClientSession(headers={"User-Agent": USER_AGENT}) as session:
+    async with make_session() as session:
         catalogue = Catalog(session, base_url, cache)
         loaded = await check_with_catalogue(parsed, catalogue)
         manifest = loaded.manifest

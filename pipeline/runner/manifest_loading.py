@@ -14,12 +14,13 @@ from anyio import to_thread
 from pipeline.manifest import ManifestProblems, ModelRules, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from pipeline.client.catalog import Catalog, ModelInfo
     from pipeline.manifest import Manifest, ParsedManifest, Problem
     from pipeline.manifest.local_files import LocalFile
+    from pipeline.model import Job
     from pipeline.submit.pricing import Quote
 
 
@@ -83,12 +84,18 @@ async def check_with_catalogue(parsed: ParsedManifest, catalogue: Catalog) -> Lo
     return LoadedManifest(manifest, infos)
 
 
-async def image_warnings(manifest: Manifest, allow_private: bool) -> tuple[Problem, ...]:
-    """Look at every image; return the doubts. Raises `ManifestProblems` for images that will not do."""
+async def image_warnings(
+    manifest: Manifest, allow_private: bool, jobs: Sequence[Job] | None = None
+) -> tuple[Problem, ...]:
+    """Look at the images of `jobs`, all by default; return the doubts.
+
+    Raises `ManifestProblems` for images that will not do.
+    """
     from pipeline.images import check_images
 
+    jobs = manifest.jobs if jobs is None else jobs
     checked = await check_images(
-        manifest.jobs, str(manifest.path), allow_private=allow_private, cache_file=cache_dir() / "images.json"
+        jobs, str(manifest.path), allow_private=allow_private, cache_file=cache_dir() / "images.json"
     )
     if checked.problems:
         raise ManifestProblems(checked.problems, models=manifest.models)

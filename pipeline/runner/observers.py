@@ -26,7 +26,7 @@ from pipeline.runner.previous_run_end import RUNNING, save_end
 from pipeline.runner.summary import continuing_argv
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from pipeline.cluster.driver import ClusterDriver
@@ -148,11 +148,11 @@ class RunObservers:
         async with self._watcher.watching():
             try:
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self.results_writer.rewrite_on_change, engine.records)
-                    tasks.start_soon(self._journal.keep_marked, self._ledger)
+                    tasks.start_soon(self._contain, self.results_writer.rewrite_on_change, engine.records)
+                    tasks.start_soon(self._contain, self._journal.keep_marked, self._ledger)
                     for work in (self._watcher, self._hooks, self._receipts, self._thumbnails):
                         if work is not None:
-                            tasks.start_soon(work.keep_current)
+                            tasks.start_soon(self._contain, work.keep_current)
                     with control.running(engine):
                         outcome = await engine.run()
                     tasks.cancel_scope.cancel()
@@ -162,6 +162,19 @@ class RunObservers:
                         raise error from None
                 raise
         return await self._with_picks(outcome)
+
+    async def _contain(self, work: Callable[..., Awaitable[bool | None]], *args: object) -> bool:
+        """Do what goes on beside the run; return False if it failed, or said so. A bug in it is reported."""
+        try:
+            return await work(*args) is not False
+        except VeobatchError:
+            raise
+        except Exception as error:  # what goes on beside a run must not cost it anything
+            owner = type(getattr(work, "__self__", work)).__name__
+            message = f"{owner} met an unexpected error (the traceback is in run.log)"
+            facts = {"traceback": format_traceback(error)}
+            self.observer.on_event(Event(Topic.CRASH, message, Level.WARNING, facts=facts))
+            return False
 
     async def _with_picks(self, outcome: RunOutcome) -> RunOutcome:
         """Return the outcome with what reviewers have said meanwhile; the engine does not follow them."""
@@ -177,9 +190,9 @@ class RunObservers:
         for note in self.results_writer.pick_notes:
             self.observer.on_event(Event(Topic.NOTE, note, Level.WARNING))
         if self._thumbnails is not None:
-            await self._thumbnails.finish(records)
+            await self._contain(self._thumbnails.finish, records)
         if self._receipts is not None:
-            written = await self._receipts.finish(records) and written
+            written = await self._contain(self._receipts.finish, records) and written
         return written
 
     async def report_end(self, summary: RunSummary) -> None:

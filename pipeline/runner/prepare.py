@@ -135,7 +135,9 @@ async def prepare(
     batch = await open_batch(stack, config, loaded.manifest, lost=lost)
     loaded = await _with_wishes(batch.ledger, loaded, request)
     plan, history_notes, history_error = await _plan(api, batch, loaded, config, on_rewritten)
-    chosen = submittable(plan, request.selection) if history_error is None else frozenset()
+    chosen, loaded = await _choose(plan, loaded, config)
+    if history_error is not None:
+        chosen = frozenset()
     pricing = load_prices(plan.records, loaded, catalogue, settings.assume_price)
     prices, preflight = await _price_and_check(api, pricing, plan.records, config)
     model_notes, model_error = await _check_models(plan.records, catalogue)
@@ -167,15 +169,29 @@ async def _with_wishes(ledger: Ledger, loaded: LoadedManifest, request: RunReque
 async def _load_checked_manifest(
     config: RunConfig, parsed: ParsedManifest, catalogue: Catalog
 ) -> LoadedManifest:
-    """Check the manifest's other models by the catalogue, its files, and its images when asked to."""
+    """Check the manifest's other models by the catalogue, and its files."""
     model_infos = await fetch_other_models(parsed, catalogue)
     manifest = await to_thread.run_sync(parsed.checked, known_rules(model_infos))
     settings = resolve_settings(config.request, manifest.run)
     check = partial(check_pictures, manifest, settings, sandbox=config.request.sandbox)
-    warnings, picture_notes = await to_thread.run_sync(check)
-    if config.settings.check_images:
-        warnings += await image_warnings(manifest, config.settings.allow_private_images)
-    return LoadedManifest(manifest, model_infos).with_doubts(warnings, picture_notes)
+    return LoadedManifest(manifest, model_infos).with_doubts(*await to_thread.run_sync(check))
+
+
+async def _choose(
+    plan: BatchPlan, loaded: LoadedManifest, config: RunConfig
+) -> tuple[frozenset[str] | None, LoadedManifest]:
+    """Return the keys of the rows that may be submitted, None for all, and the doubts about their images.
+
+    No other image is looked at: what is paid for is fetched, whatever has become of its image since.
+    """
+    chosen = submittable(plan, config.request.selection)
+    if not config.settings.check_images:
+        return chosen, loaded
+    pending = (record for record in plan.records if record.state is State.PENDING)
+    positions = {record.position for record in pending if chosen is None or record.key in chosen}
+    jobs = [job for job in loaded.manifest.jobs if job.index in positions]
+    warnings = await image_warnings(loaded.manifest, config.settings.allow_private_images, jobs)
+    return chosen, loaded.with_doubts(warnings)
 
 
 async def _plan(

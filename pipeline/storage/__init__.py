@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from urllib.parse import unquote, urlsplit
 
+from pipeline.errors import UsageError
 from pipeline.extras import missing_extra
 from pipeline.storage.base import (
     PART_SUFFIX,
@@ -46,9 +47,16 @@ def open_store(output: str) -> OutputStore:
     serves, for a profile that will not do, or when the extra `cloud` is not installed.
     """
     if not is_object_url(output):
-        return LocalStore(unquote(urlsplit(output).path) if output.startswith("file://") else output)
+        return LocalStore(_path_of(output) if output.startswith("file://") else output)
     try:
         from pipeline.storage.object_store import open_object_store
     except ImportError as error:
         raise missing_extra(f"--output {output}", "cloud") from error
     return open_object_store(output)
+
+
+def _path_of(url: str) -> str:
+    try:
+        return unquote(urlsplit(url).path)
+    except ValueError as error:
+        raise UsageError(f"--output {url}: {error}") from error

@@ -74,11 +74,11 @@ def open_backend(url: str, option: str) -> tuple[Backend, S3Account | None]:
     options: dict[str, Any] = {}
     client_options: Any = {"timeout": REQUEST_TIMEOUT}
     account = None
-    if url.startswith(("s3://", "s3a://")):
-        account = S3Account(url)
-        options = account.store_options()
-        client_options |= _client_options(account.endpoint)
     try:
+        if url.startswith(("s3://", "s3a://")):
+            account = S3Account(url)
+            options = account.store_options()
+            client_options |= _client_options(account.endpoint)
         return from_url(url, client_options=client_options, **options), account
     except (BaseError, ValueError) as error:
         raise UsageError(f"{option} {url}: {first_line(error)}") from error

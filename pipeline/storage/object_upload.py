@@ -7,17 +7,16 @@ that: so it is told not to, and a large file goes through a writer.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 import anyio
+import anyio.to_thread
 import obstore
 
 from pipeline.storage.object_staging import abort_writer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
-    from pathlib import Path
-
     from obstore import AsyncWritableFile
     from obstore.store import ObjectStore as Backend
 
@@ -29,7 +28,9 @@ PART_BYTES: Final = 8 * 1024 * 1024
 MAX_CONCURRENT_PARTS: Final = 4
 
 
-async def put_whole(backend: Backend, name: str, data: bytes | Path, attributes: Mapping[str, str]) -> None:
+async def put_whole(
+    backend: Backend, name: str, data: bytes | IO[bytes], attributes: Mapping[str, str]
+) -> None:
     """Upload in one request, which leaves the whole object or nothing. Raises what obstore raises."""
     await obstore.put_async(backend, name, data, attributes=dict(attributes), use_multipart=False)
 
@@ -38,7 +39,7 @@ async def put_file(
     backend: Backend,
     account: S3Account | None,
     name: str,
-    file: Path,
+    file: IO[bytes],
     size_bytes: int,
     attributes: Mapping[str, str],
 ) -> None:
@@ -77,10 +78,9 @@ class _Upload:
         self.closed = False
         """Whether its end was asked for: then the writer ends nothing any more, well or not."""
 
-    async def run(self, file: Path) -> None:
-        async with await anyio.open_file(file, "rb") as source:
-            while block := await source.read(PART_BYTES):
-                await self._send(self._writer.write(block))
+    async def run(self, file: IO[bytes]) -> None:
+        while block := await anyio.to_thread.run_sync(file.read, PART_BYTES):
+            await self._send(self._writer.write(block))
         self.closed = True
         await self._send(self._writer.close())
 

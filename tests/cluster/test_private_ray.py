@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -10,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from filelock import FileLock
 
+from pipeline.cluster.temp_folders import OWNER_LOCK_NAME, OWNER_MARK, TEMP_PREFIX
 from tests.cluster.cluster_batches import WORKER_PROCESS, descendants, pids_named
 from tests.integration.ports import free_port
 from tests.integration.vendor_double import vendor_and_workspace, wait_for_exit, wait_until
@@ -31,7 +32,8 @@ async def test_it_is_alone(tmp_path: Path, head: RayCluster) -> None:
     async with vendor_and_workspace(tmp_path, render_s=3.0) as (vendor, desk):
         desk.write(["one", "two"])
         desk.environment = {"RAY_ADDRESS": f"127.0.0.1:{free_port()}"}
-        with FileLock(held / "owner.lock"):
+        with (held / OWNER_LOCK_NAME).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             process = await desk.start("--engine", "ray", "--workers", "1")
             await wait_until(lambda: not abandoned.exists())
             assert held.exists()
@@ -52,8 +54,8 @@ async def test_it_is_alone(tmp_path: Path, head: RayCluster) -> None:
 
 def make_stale_folder() -> Path:
     """A folder as a driver leaves it that is killed, some hours ago."""
-    made = Path(tempfile.mkdtemp(prefix="veobatch-", dir=TEMP_DIR))
-    (made / "owner.lock").touch()
+    made = Path(tempfile.mkdtemp(prefix=TEMP_PREFIX, dir=TEMP_DIR))
+    (made / OWNER_LOCK_NAME).write_bytes(OWNER_MARK)
     os.utime(made, (0.0, 0.0))
     return made
 
@@ -89,4 +91,4 @@ def used_folders(pids: set[int]) -> list[Path]:
             commands.append(Path(f"/proc/{pid}/cmdline").read_text())
         except OSError:
             continue
-    return sorted({TEMP_DIR / name for name in re.findall(r"veobatch-\w+", " ".join(commands))})
+    return sorted({TEMP_DIR / name for name in re.findall(rf"{TEMP_PREFIX}\w+", " ".join(commands))})

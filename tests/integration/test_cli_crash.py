@@ -27,6 +27,12 @@ from pipeline.reconcile.reconciler_pool import ReconcilerPool
 async def broken(self): raise ZeroDivisionError("a bug")
 ReconcilerPool.wait_until_idle = broken
 """
+BUG_BESIDE = """
+from pipeline.results.receipts import ReceiptWriter
+from pipeline.runner.hooks import Hooks
+async def broken(self, *args): raise ZeroDivisionError("a bug beside the run")
+Hooks.keep_current = ReceiptWriter.finish = broken
+"""
 HANG = """
 import time
 from anyio import to_thread
@@ -44,12 +50,12 @@ pipeline.cli.app.run = broken
 """
 
 
-async def start(folder: Path, patch: str) -> forked_python.ForkedPython:
+async def start(folder: Path, patch: str, *options: str) -> forked_python.ForkedPython:
     """Start `veobatch run` of three rows in the sandbox, with something of it broken."""
     rows = [{"image_url": "https://example.com/a.jpg", "prompt": f"Scene {n}."} for n in range(3)]
     (folder / "batch.json").write_text(json.dumps({"jobs": rows}))
     command = f"{patch}\nfrom pipeline.cli import main\nmain()"
-    args = ("-c", command, "run", "batch.json", "--sandbox", "--sandbox-speed", "50")
+    args = ("-c", command, "run", "batch.json", "--sandbox", "--sandbox-speed", "50", *options)
     env = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folder), "TMPDIR": str(folder)}
     return await forked_python.start(*args, cwd=folder, env=env)
 
@@ -69,6 +75,21 @@ async def test_a_bug_ends_with_70_one_line_a_traceback_in_the_log_and_a_true_tab
     assert "Next: " in text
     assert "ZeroDivisionError: a bug" in (output / "run.log").read_text()
     assert (output / "results.csv").read_text(encoding="utf-8-sig").count("\n") == 4
+
+
+async def test_a_bug_beside_the_run_costs_it_nothing(tmp_path: Path) -> None:
+    process = await start(tmp_path, BUG_BESIDE, "--receipts")
+    out, err = await asyncio.wait_for(process.communicate(), 600)
+    output = tmp_path / "output" / "batch.sandbox"
+    assert process.returncode == 3, "a receipt that was asked for is missing"
+    assert b"Next: " in out + err
+    log = (output / "run.log").read_text()
+    assert "Hooks met an unexpected error" in log
+    assert "ReceiptWriter met an unexpected error" in log
+    assert "ZeroDivisionError: a bug beside the run" in log
+    assert len(list((output / "videos").glob("*.mp4"))) == 3
+    assert (output / "results.csv").read_text(encoding="utf-8-sig").count(",done,") == 3
+    assert (output / "report.html").exists()
 
 
 async def test_a_bug_before_any_log_leaves_its_traceback_in_a_file(tmp_path: Path) -> None:

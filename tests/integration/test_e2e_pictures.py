@@ -24,7 +24,7 @@ from PIL import Image
 from pipeline.results.source_thumbnails import thumbnail_path
 from pipeline.sandbox import Sandbox, SandboxOptions
 from tests.integration.vendor_double import Workspace, kill_when, vendor_and_workspace
-from tests.unit.pictures import GREY_KINDS, KINDS, corners_of, scene, write_picture
+from tests.unit.pictures import GREY_KINDS, KINDS, corners_of, odd_picture, scene, write_picture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -242,3 +242,37 @@ async def test_a_store_that_refuses_pictures_stops_the_run_before_anything_is_bo
     told = await desk.command("estimate", "in_sandbox.json", "--sandbox")
     assert "3 files travel by value" in told.output
     assert "takes only links" not in told.output
+
+
+async def test_a_picture_that_no_decoder_expects_costs_its_own_row(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Its header is in order, so that it is met while the run goes on: prepared ahead, and for its row."""
+    (tmp_path / "odd.jpg").write_bytes(odd_picture("resolution-unit"))
+    for number in range(3):
+        write_picture(tmp_path / f"{number}.jpg", "jpeg", (1280, 720 + number))
+    rows = [{"image_url": name, "prompt": name} for name in ("0.jpg", "odd.jpg", "1.jpg", "2.jpg")]
+    (tmp_path / "batch.json").write_text(json.dumps(rows))
+    async with vendor_and_workspace(tmp_path, render_s=0.05) as (vendor, desk):
+        desk.environment = environment
+        ended = await desk.run("--image-store", STORE)
+        assert ended.code == 1, ended.output
+        assert desk.states() == {"done": 3, "failed": 1}
+        assert len(vendor.generations) == 3
+    assert "odd.jpg: it is damaged" in ended.output + (tmp_path / "output/batch/results.csv").read_text()
+
+
+async def test_a_published_picture_that_has_no_thumbnail_is_animated_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "odd.jpg").write_bytes(odd_picture("resolution-unit"))
+    write_picture(tmp_path / "good.jpg", "jpeg", (1280, 720))
+    rows = [{"image_url": name, "prompt": name} for name in ("odd.jpg", "good.jpg")]
+    (tmp_path / "batch.json").write_text(json.dumps(rows))
+    app = web.Application()
+    app.router.add_static("/stills/", tmp_path)
+    async with TestServer(app) as static, vendor_and_workspace(tmp_path, render_s=0.05) as (vendor, desk):
+        ended = await desk.run("--image-base-url", str(static.make_url("/stills/")))
+        assert ended.code == 0, ended.output
+        assert len(vendor.generations) == 2
+    thumbnails = (tmp_path / "output" / "batch" / "posters").glob("*.source.jpg")
+    good = hashlib.sha256((tmp_path / "good.jpg").read_bytes()).hexdigest()
+    assert [path.name for path in thumbnails] == [f"{good[:32]}.source.jpg"]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from math import inf
 from typing import TYPE_CHECKING
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from tests.integration.vendor_double import (
     GATEWAY_PAGE,
@@ -14,6 +18,7 @@ from tests.integration.vendor_double import (
     vendor_and_workspace,
 )
 from tests.integration.vendor_double.script import error_reply, raw, reset_connection
+from tests.unit.pictures import picture_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +49,40 @@ async def test_rows_reordered_added_removed_and_edited(tmp_path: Path) -> None:
         requests = len(vendor.requests)
         assert (await desk.run()).code == 0
         assert len(vendor.requests) == requests
+
+
+async def test_only_images_of_rows_to_submit_are_looked_at(tmp_path: Path) -> None:
+    """A link may die once the vendor has fetched it; what is paid for is fetched all the same."""
+    images = {name: picture_bytes("png", (1280, 720)) for name in ("paid", "second")}
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.match_info["name"])
+        found = images.get(request.match_info["name"])
+        return web.Response(status=404) if found is None else web.Response(body=found)
+
+    app = web.Application()
+    app.router.add_get("/{name}", answer)
+    async with TestServer(app) as host, vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
+        desk.options = (*desk.options, "--check-images", "--allow-private-images")
+        rows = [{"prompt": name, "image_url": str(host.make_url(f"/{name}"))} for name in ("paid", "second")]
+        vendor.script("paid", render_s=inf)
+        desk.write(rows[:1])
+        assert (await desk.run("--timeout", "1")).code == 3
+        assert desk.states() == {"generating": 1}
+        assert asked == ["paid"]
+
+        images.clear()
+        shutil.rmtree(desk.folder / "home")  # what was found is remembered for a day
+        vendor.generations[0].ends_at = 0.0
+        result = await desk.run()
+        assert result.code == 0, result.output
+        desk.write(rows)
+        result = await desk.run()
+        assert result.code == 2, result.output
+        assert "second" in result.err
+        assert asked == ["paid", "second"]
+        assert len(vendor.generations) == 1
 
 
 async def test_a_removed_row_that_was_paid_for_is_still_fetched(tmp_path: Path) -> None:

@@ -380,6 +380,30 @@ async def test_a_lost_ledger_is_made_again_from_the_table(tmp_path: Path, marked
         assert all(desk.video(row).exists() for row in desk.rows() if row["status"] == "done")
 
 
+async def test_a_table_that_a_spreadsheet_saved_makes_the_ledger_too(tmp_path: Path) -> None:
+    """Its numbers have become decimal ones, or nothing that is a number."""
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
+        desk.write(["a", "b"])
+        assert (await desk.run()).code == 0
+        rows = desk.rows()
+        for column in ("bytes", "width", "height", "attempts", "polls"):
+            rows[0][column] += ".0"
+            rows[1][column] = "1,5 x"
+        table = desk.output / "results.csv"
+        with table.open("w", newline="", encoding="utf-8-sig") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        (desk.output / "ledger.sqlite3").unlink()
+        arguments = ("adopt", "batch.json", "--from", str(table), "--base-url", vendor.api.url)
+        result = await desk.command(*arguments)
+        assert result.code == 0, result.output
+        result = await desk.run()
+        assert result.code == 0, result.output
+        assert vendor.create_counts == {"a": 1, "b": 1}
+        assert desk.states() == {"done": 2}
+
+
 async def test_what_only_the_vendors_log_knows_is_adopted_too(tmp_path: Path) -> None:
     async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
         desk.write(["a", "b"])

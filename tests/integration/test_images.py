@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from PIL import Image
 
+from pipeline.errors import UsageError
 from pipeline.images import check as check_module
 from pipeline.images import check_images
 from pipeline.images.header import ImageInfo, NotAnImageError, read_image_info
@@ -83,6 +84,7 @@ class ImageHost:
     peak: int = 0
     barrier_size: int = 1
     barrier: asyncio.Event = field(default_factory=asyncio.Event)
+    headers: dict[str, str] = field(default_factory=dict)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.request_counts[request.path] = self.request_counts.get(request.path, 0) + 1
@@ -105,7 +107,9 @@ class ImageHost:
         status = 200
         if self.ranges and request.http_range.stop is not None:
             data, status = data[: request.http_range.stop], 206
-        response = web.StreamResponse(status=status, headers={"Content-Length": str(len(data))})
+        response = web.StreamResponse(
+            status=status, headers={**self.headers, "Content-Length": str(len(data))}
+        )
         await response.prepare(request)
         for start in range(0, len(data), 16384):
             await response.write(data[start : start + 16384])
@@ -213,6 +217,23 @@ async def test_many_at_once_and_not_too_many() -> None:
     async with running(host):
         assert (await check(*(job(f"{host.base}/{n}.png") for n in range(60)))).problems == ()
     assert 8 <= host.peak <= check_module.MAX_CONCURRENT_REQUESTS
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{f"X-Trace-{number}": "x" for number in range(300)}, {"Content-Security-Policy": "x" * 20_000}],
+    ids=["many", "long"],
+)
+async def test_an_image_behind_a_long_head_is_an_image(headers: dict[str, str]) -> None:
+    host = ImageHost(files={"/a.png": image_bytes("PNG")}, headers=headers)
+    async with running(host):
+        assert (await check(job(f"{host.base}/a.png"))).problems == ()
+
+
+async def test_a_proxy_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:1080")
+    with pytest.raises(UsageError, match=r"https_proxy names a socks5:// proxy"):
+        await check(*(job(f"https://images.vendor.test/{number}.png", number) for number in range(3)))
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "[::1]", "0x7f000001", "[::ffff:127.0.0.1]"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,14 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from moto.server import ThreadedMotoServer
 
+from pipeline.batch.pictures import FOLDER_NAME, open_pictures
 from pipeline.images.delivery import PictureDelivery, Pictures
+from pipeline.images.image_store import ImageStore
 from pipeline.images.normalize import prepare
 from pipeline.images.prepared import Fit, PictureError, PictureFault, Prepared
 from pipeline.manifest import load
+from pipeline.manifest.fields import MediaKind
+from pipeline.manifest.local_files import LocalFile, LocalFiles, image_sha256
 from pipeline.plan import new_record
 from pipeline.settings import Settings
 from tests.unit.pictures import write_picture
@@ -29,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pipeline.manifest.local_files import LocalFile
     from pipeline.model import Record
 
 ROWS_A_PICTURE = 20
@@ -192,6 +196,66 @@ async def test_a_public_bucket_needs_no_signature(bucket: str, tmp_path: Path) -
     assert urlsplit(link).query == ""
 
 
+@pytest.mark.parametrize("same_size", [True, False])
+async def test_an_original_that_is_written_over_before_it_is_uploaded_leaves_no_object(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, same_size: bool
+) -> None:
+    """As a renderer does that writes the same still again and again."""
+    records, delivery = batch(tmp_path, Settings(image_store=f"{bucket}/{same_size}"))
+    still, sha256 = tmp_path / "stills" / "a.jpg", image_sha256(records[0].body)
+    before = still.read_bytes()
+    head = obstore.head_async
+
+    async def written_over(store: Any, path: str, **options: Any) -> Any:
+        if sha256 in path:
+            still.write_bytes(before[:-1000] + bytes(1000) if same_size else before + b"more")
+        return await head(store, path, **options)
+
+    monkeypatch.setattr(obstore, "head_async", written_over)
+    async with aiohttp.ClientSession() as session:
+        pictures = Pictures(delivery, tmp_path / "made", session)
+        with pytest.raises(PictureError, match="changed while the run was going on") as caught:
+            await image_url(pictures, records[0])
+        assert caught.value.kind is PictureFault.TRANSIENT
+        monkeypatch.setattr(obstore, "head_async", head)
+        store = pictures._store
+        assert store is not None
+        assert not [entry async for batch in obstore.list(store._backend) for entry in batch]
+        still.write_bytes(before)
+        async with session.get(await image_url(pictures, records[0])) as response:
+            assert await response.read() == before
+    assert not list((tmp_path / "made").iterdir())
+
+
+async def test_an_original_that_is_gone_before_it_is_uploaded_is_no_fault_of_the_store(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    records, delivery = batch(tmp_path, Settings(image_store=f"{bucket}/gone"))
+    head = obstore.head_async
+
+    async def removed(store: Any, path: str, **options: Any) -> Any:
+        (tmp_path / "stills" / "a.jpg").unlink()
+        return await head(store, path, **options)
+
+    monkeypatch.setattr(obstore, "head_async", removed)
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(PictureError, match="cannot be read") as caught:
+            await image_url(Pictures(delivery, tmp_path / "made", session), records[0])
+    assert caught.value.kind is PictureFault.TRANSIENT
+
+
+async def test_a_large_video_arrives_whole_with_its_type(bucket: str, tmp_path: Path) -> None:
+    video = b"\0\0\0\x18ftypmp42" + random.Random(1).randbytes(12_000_000)
+    (tmp_path / "clip.mp4").write_bytes(video)
+    found = LocalFiles(tmp_path).read("video_url", "clip.mp4", MediaKind.VIDEO, 1)
+    assert isinstance(found, LocalFile)
+    store = ImageStore(f"{bucket}/videos", 3600.0, public=False)
+    name = await store.upload(prepare(found, tmp_path / "made"), tmp_path / "made")
+    async with aiohttp.ClientSession() as session, session.get(store.link(name)) as response:
+        assert response.content_type == "video/mp4"
+        assert await response.read() == video
+
+
 async def test_a_store_that_is_away_is_no_fault_of_the_row(
     bucket: str, uploads: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -225,6 +289,60 @@ async def test_an_original_that_is_written_over_after_it_was_prepared_is_not_sen
         write_picture(tmp_path / "stills" / "a.jpg", "png")
         with pytest.raises(PictureError, match="changed") as caught:
             await image_url(pictures, records[0])
+    assert caught.value.kind is PictureFault.TRANSIENT
+
+
+async def test_what_somebody_put_beside_the_converted_pictures_stays(tmp_path: Path) -> None:
+    records, delivery = batch(tmp_path, Settings(fit="pad"), by_value=True)
+    converted = tmp_path / FOLDER_NAME
+    foreign = converted / "night.mp4"
+    converted.mkdir()
+    leftovers = [f"{'a' * 64}", f"{'b' * 64}-pad-16x9", f"{'c' * 64}-crop-9x16.139847"]
+    for path in (foreign, *(converted / name for name in leftovers)):
+        path.write_bytes(b"a clip")
+    async with aiohttp.ClientSession() as session:
+        async with open_pictures(delivery, tmp_path, session) as pictures:
+            assert pictures is not None
+            assert list(converted.iterdir()) == [foreign]
+            await prepared_ahead(pictures, records)
+            assert len(list(converted.iterdir())) > 1
+        assert [path.read_bytes() for path in converted.iterdir()] == [b"a clip"]
+        foreign.unlink()
+        async with open_pictures(delivery, tmp_path, session) as pictures:
+            assert pictures is not None
+            await prepared_ahead(pictures, records)
+        assert not converted.exists()
+
+
+async def test_whatever_preparing_meets_is_left_to_the_row(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(file: LocalFile, folder: Path, fit: Fit | None) -> Prepared:
+        if file.written == "stills/a.jpg":
+            raise ZeroDivisionError("a bug")
+        return prepare(file, folder, fit)
+
+    monkeypatch.setattr("pipeline.images.normalize.prepare", broken)
+    records, delivery = batch(tmp_path, Settings(), by_value=True)
+    async with aiohttp.ClientSession() as session:
+        pictures = Pictures(delivery, tmp_path / "made", session)
+        await prepared_ahead(pictures, records)
+        with pytest.raises(ZeroDivisionError):
+            await image_url(pictures, records[0])
+        assert (await image_url(pictures, records[1])).startswith("data:image/jpeg")
+
+
+async def test_a_published_picture_that_is_gone_from_the_disk_waits_for_the_next_run(tmp_path: Path) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=b"a picture")
+
+    app = web.Application()
+    app.router.add_get("/{name:.*}", answer)
+    async with TestServer(app) as server, aiohttp.ClientSession() as session:
+        records, delivery = batch(tmp_path, Settings(image_base_url=str(server.make_url("/"))))
+        (tmp_path / "stills" / "a.jpg").unlink()
+        with pytest.raises(PictureError, match="cannot be read") as caught:
+            await image_url(Pictures(delivery, tmp_path / "made", session), records[0])
     assert caught.value.kind is PictureFault.TRANSIENT
 
 

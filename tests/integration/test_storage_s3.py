@@ -653,10 +653,16 @@ async def test_an_upload_that_is_cut_is_sent_again(
     assert bucket.uploads() == []
 
 
-@pytest.mark.parametrize("url", ["s3://", "ftp://host/x", "nonsense://x"])
+@pytest.mark.parametrize("url", ["s3://", "ftp://host/x", "nonsense://x", "s3://[x/y", "file://[x/y"])
 def test_a_url_that_no_store_serves_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="--output"):
         open_store(url)
+
+
+def test_an_endpoint_that_is_no_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://[x")
+    with pytest.raises(UsageError, match="--output s3://bucket/x"):
+        open_store("s3://bucket/x")
 
 
 def test_which_outputs_are_object_stores() -> None:

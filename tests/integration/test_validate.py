@@ -23,7 +23,7 @@ from pipeline.cli import cli
 from pipeline.errors import UsageError
 from pipeline.manifest import ManifestProblems, load
 from tests.unit.manifest_mistakes import MISTAKES, ROW, Mistake
-from tests.unit.pictures import write_picture
+from tests.unit.pictures import ODD_HEADERS, odd_picture, write_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -310,3 +310,32 @@ def test_pictures_that_are_none_are_refused_with_their_lines_beside_other_proble
         [found] = [text for text in result.stderr.splitlines() if text.startswith(f"{path}:{line}:")]
         assert words in found
     assert "4 problems in 4 rows" in result.stderr
+
+
+@pytest.mark.parametrize("name", ODD_HEADERS)
+def test_a_picture_that_its_decoder_does_not_expect_is_refused_at_its_line(
+    call: Call, name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "odd.jpg").write_bytes(odd_picture(name))
+    write_picture(tmp_path / "good.jpg")
+    path = tmp_path / "batch.yaml"
+    path.write_text("jobs:\n  - {image: good.jpg, prompt: x}\n  - {image: odd.jpg, prompt: x}\n")
+    result = call("validate", str(path))
+    assert result.return_value == 2, result
+    assert f'{path}:3:5: error: image "odd.jpg": it' in result.stderr
+    assert "good.jpg" not in result.stderr
+
+
+def test_a_proxy_that_cannot_be_used_for_images_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "batch.yaml"
+    path.write_text("jobs:\n  - {image: 'https://images.vendor.test/a.png', prompt: x}\n")
+    options = ("--check-images", "--base-url", "http://127.0.0.1:9")
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "validate", str(path), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "https_proxy": "socks5://127.0.0.1:1080", "XDG_CACHE_HOME": str(tmp_path)},
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "https_proxy names a socks5:// proxy; only http:// and https:// ones can be used" in done.stderr

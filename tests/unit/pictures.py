@@ -7,6 +7,8 @@ bottom right, so that a test sees whether it came out upright and in its colours
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from typing import TYPE_CHECKING, Final
 
 from PIL import Image, ImageCms, PngImagePlugin
@@ -132,6 +134,37 @@ KINDS: Final = (
 )  # fmt: skip
 
 GREY_KINDS: Final = frozenset({"grey", "grey-16", "bilevel"})
+
+
+def jpeg_with_exif(entries: Sequence[tuple[int, int, int, bytes]], size: tuple[int, int]) -> bytes:
+    """A JPEG with EXIF entries as a program wrote them: (tag, type, count, the value's up to four bytes)."""
+    packed = [struct.pack("<HHI4s", *entry) for entry in entries]
+    tiff = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(packed) + struct.pack("<I", 0)
+    return _save(scene(*size), "JPEG", exif=b"Exif\0\0" + tiff, quality=95)
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def odd_picture(name: str, size: tuple[int, int] = (1280, 720)) -> bytes:
+    """One of `ODD_PICTURES`: files for which Pillow raises neither an `OSError` nor a `ValueError`."""
+    if name == "resolution-unit":
+        turned = (0x0112, 3, 1, struct.pack("<H", 6))
+        return jpeg_with_exif([turned, (0x0128, 4, 1, struct.pack("<I", 70_000))], size)
+    if name == "orientation-text":
+        return jpeg_with_exif([(0x0112, 2, 2, b"6\0")], size)
+    png = _save(scene(*size), "PNG")
+    if name == "short-exif":
+        at = png.index(b"IDAT") - 4
+        return png[:at] + _png_chunk(b"eXIf", b"II*\0\x08") + png[at:]
+    side = {"huge": (40_000, 30_000), "empty": (0, 720)}[name]
+    return png[:8] + _png_chunk(b"IHDR", struct.pack(">IIBBBBB", *side, 8, 2, 0, 0, 0)) + png[33:]
+
+
+ODD_PICTURES: Final = ("resolution-unit", "orientation-text", "huge", "short-exif", "empty")
+ODD_HEADERS: Final = ODD_PICTURES[1:]
+"""Those of which the header alone shows that they will not do."""
 
 
 def write_picture(path: Path, kind: str = "jpeg", size: tuple[int, int] = (640, 360)) -> Path:

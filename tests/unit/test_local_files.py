@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import unicodedata
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import pytest
 
 from pipeline.manifest import ManifestProblems, load
 from pipeline.manifest.fields import FieldKind, FieldRule, MediaKind, ModelRules, media_kind
+from pipeline.manifest.jobs import seed_range
 from pipeline.manifest.local_files import image_sha256, is_local
 from pipeline.manifest.openapi import rules_from_openapi
 from pipeline.plan import new_record
@@ -74,6 +76,8 @@ def test_accents_may_be_composed_otherwise_on_the_disk(tmp_path: Path) -> None:
         ("data:image/png;base64,", "holds nothing"),
         ("data:image/png", "no comma"),
         ("ftp://example.com/a.jpg", "http(s)"),
+        ("file://[x/a.jpg", "there is no such file"),
+        ("file://x\uff0fy/a.jpg", "there is no such file"),
     ],
 )
 def test_what_is_no_picture_is_said_at_its_line(value: str, message: str, tmp_path: Path) -> None:
@@ -164,6 +168,15 @@ def test_a_schema_says_which_fields_are_pictures_and_which_take_base64(
     assert rules is not None
     rule = rules.fields[name]
     assert (rule.media, rule.by_value) == (media, by_value)
+
+
+@pytest.mark.parametrize("bound", [math.inf, 10**400], ids=["infinite", "long"])
+def test_a_bound_that_bounds_nothing_is_none(bound: float) -> None:
+    schema = {"type": "integer", "minimum": -bound, "maximum": bound}
+    rules = rules_from_openapi(schema_document(seed=schema), MODEL)
+    assert rules is not None
+    assert (rules.fields["seed"].minimum, rules.fields["seed"].maximum) == (None, None)
+    assert seed_range(rules) is not None
 
 
 def test_names_tell_what_a_field_holds() -> None:

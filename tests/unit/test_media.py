@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from pipeline.media import UnplayableVideo, with_mismatch_warnings
+from pipeline.media import UnplayableVideo, examine, with_mismatch_warnings
 from pipeline.media.expectations import find_mismatches
 from pipeline.media.mp4 import check_structure, nal_length_bytes, nal_units_fit
 from pipeline.media.probe import preload_decoders, probe_video
@@ -62,6 +62,25 @@ def test_the_poster_is_480_wide_and_not_black(tmp_path: Path, dark: int, size: i
 
 def test_black_video_still_has_a_poster(tmp_path: Path) -> None:
     assert probe_video(write_video(tmp_path, make_video(seconds=2, dark_frames=48))).poster
+
+
+def test_a_clip_of_which_no_poster_can_be_made_is_a_clip(tmp_path: Path) -> None:
+    """480 pixels wide it would be taller than any JPEG."""
+    data = make_video(seconds=1, width=16, height=4096, sound=False)
+    found = probe_video(write_video(tmp_path, data))
+    assert (found.media.width, found.media.height, found.poster) == (16, 4096, b"")
+
+
+def test_an_error_that_examining_meets_is_no_proof_against_a_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("pipeline.media.probe._media_info", broken)
+    data = make_video(seconds=1)
+    found = examine(io.BytesIO(data), len(data), decode=True)
+    assert found.extension == "mp4"
+    assert found.media is not None
+    assert any("not checked" in warning for warning in found.media.warnings)
 
 
 def test_poster_of_portrait_video(tmp_path: Path) -> None:

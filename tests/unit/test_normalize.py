@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import struct
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,9 +19,13 @@ from pipeline.manifest.local_files import LocalFile, LocalFiles
 from tests.unit.pictures import (
     GREY_KINDS,
     KINDS,
+    ODD_HEADERS,
+    ODD_PICTURES,
     RED,
     are_alike,
     corners_of,
+    jpeg_with_exif,
+    odd_picture,
     picture_bytes,
     scene,
     write_picture,
@@ -92,6 +97,30 @@ def test_what_is_no_picture_says_so(content: bytes, message: str, tmp_path: Path
     (tmp_path / "cat.jpg").write_bytes(content)
     with pytest.raises(PictureError, match=message):
         read_info(local_file(tmp_path / "cat.jpg"))
+
+
+@pytest.mark.parametrize("name", ODD_PICTURES)
+def test_whatever_its_decoder_raises_is_the_pictures_error(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "cat.jpg"
+    path.write_bytes(odd_picture(name))
+    with pytest.raises(PictureError) as caught:
+        prepare(local_file(path), tmp_path / "made")
+    assert caught.value.kind is PictureFault.PICTURE
+    assert not (tmp_path / "made").exists()
+    if name in ODD_HEADERS:
+        with pytest.raises(PictureError) as caught:
+            read_info(local_file(path))
+        assert caught.value.kind is PictureFault.PICTURE
+
+
+@pytest.mark.parametrize("value", [0, 1, 9, 300])
+def test_an_orientation_that_means_nothing_turns_nothing(value: int, tmp_path: Path) -> None:
+    path = tmp_path / "cat.jpg"
+    path.write_bytes(jpeg_with_exif([(0x0112, 3, 1, struct.pack("<H", value))], (640, 360)))
+    info = read_info(local_file(path))
+    assert (info.width, info.height, info.upright) == (640, 360, True)
+    with Image.open(prepare(local_file(path), tmp_path).path) as image:
+        assert are_alike(corners_of(image))
 
 
 def test_a_transparent_part_becomes_white(tmp_path: Path) -> None:

@@ -147,3 +147,16 @@ def test_a_contact_sheet_has_a_place_for_each_and_grows_no_giant(tmp_path: Path)
     assert first.width > second.width
     assert second.getpixel((100, 100)) == (255, 0, 0)
     assert max(first.size) < 5000
+
+
+def test_a_poster_that_is_damaged_leaves_its_place_dark(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.png"
+    Image.effect_noise((64, 36), 80).save(path)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"IDAT") - 4
+    data[at : at + 4] = (100).to_bytes(4, "big")  # the next chunk begins in the middle of this one
+    path.write_bytes(data)
+    with Image.open(path) as image, pytest.raises(SyntaxError):
+        image.load()
+    [sheet] = contact_sheets([Cell("row", "A prompt.", path)], Typesetter([]))
+    assert sheet.getpixel((100, 100)) == (22, 21, 15)

@@ -6,6 +6,7 @@ import io
 import json
 from typing import TYPE_CHECKING
 
+import pytest
 from PIL import Image
 
 from pipeline.manifest.fields import MediaKind
@@ -14,7 +15,7 @@ from pipeline.model import State
 from pipeline.results.report.page_data import FIELDS, page_rows
 from pipeline.results.source_thumbnails import SIDE_PX, ThumbnailWriter, thumbnail_path
 from pipeline.storage import LocalStore
-from tests.unit.pictures import are_alike, corners_of, write_picture
+from tests.unit.pictures import ODD_PICTURES, are_alike, corners_of, odd_picture, write_picture
 from tests.unit.samples import record
 
 if TYPE_CHECKING:
@@ -55,6 +56,20 @@ async def test_pictures_that_were_sent_get_an_upright_thumbnail_and_no_other_fil
         with Image.open(io.BytesIO(data)) as image:
             assert image.size == (SIDE_PX, SIDE_PX * 9 // 16)
             assert are_alike(corners_of(image))
+
+
+@pytest.mark.parametrize("name", ODD_PICTURES)
+async def test_a_picture_of_which_none_can_be_made_costs_the_others_nothing(
+    name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "odd").write_bytes(odd_picture(name))
+    write_picture(tmp_path / "good")
+    files = LocalFiles(tmp_path)
+    found = [files.read("image_url", name, MediaKind.IMAGE, 1) for name in ("odd", "good")]
+    odd, good = [file for file in found if isinstance(file, LocalFile)]
+    writer = ThumbnailWriter(LocalStore(tmp_path / "out"), {file.sha256: file for file in (odd, good)})
+    await writer.finish([row_of(odd, "odd", State.DONE), row_of(good, "good", State.DONE)])
+    assert (tmp_path / "out" / thumbnail_path(good.sha256)).exists()
 
 
 def test_the_page_names_thumbnails_in_the_output_and_nothing_on_the_disk(tmp_path: Path) -> None:

@@ -43,3 +43,9 @@ def test_no_module_is_too_long_to_be_read_at_once() -> None:
 def test_no_folder_holds_more_modules_than_a_glance_takes_in() -> None:
     counts = Counter(str(path.parent.relative_to(ROOT)) for path in MODULES)
     assert {folder: count for folder, count in counts.items() if count > MAX_MODULES_PER_FOLDER} == {}
+
+
+def test_sessions_are_made_in_one_place_with_room_for_long_heads() -> None:
+    """The sandbox imports nothing of ours."""
+    makers = {str(path.relative_to(ROOT)) for path, source in MODULES.items() if "ClientSession(" in source}
+    assert {name for name in makers if not name.startswith("sandbox/")} == {"net/http_session.py"}

@@ -277,7 +277,7 @@ async def check_remote_output(
     table = paths.output_path(CSV_NAME)
     if not is_our_csv(data):
         raise UsageError(f"veobatch did not write {table} and would overwrite it: choose another --output")
-    bought = count_bought_rows(data.decode("utf-8-sig", "replace").splitlines(keepends=True))
+    bought = count_bought_rows(data)
     if bought and not begin_anew:
         raise lost_batch_error(paths, manifest, [f"{bought} paid rows in {table}"])
     if bought:

@@ -9,7 +9,7 @@ import click
 
 from pipeline import clocks
 from pipeline.batch.paths import batch_paths
-from pipeline.cli.options import ledger_options
+from pipeline.cli.options import ledger_options, model_option, takes_option
 from pipeline.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Make a lost ledger again from this table and the vendor's log.",
 )
-@click.option("--base-url", metavar="URL", help="The API's address, for --from.")
+@click.option("--base-url", metavar="URL", help="The API's address, for its log and its models.")
 @click.option("--output", metavar="DIR|URL", help="Where videos go.  [default: output/<manifest's name>]")
+@model_option
+@takes_option
 @ledger_options
 def command(
     manifest: Path,
@@ -39,19 +41,25 @@ def command(
     ledger_choice: LedgerChoice,
     table: Path | None,
     base_url: str | None,
+    model: str | None,
+    takes: int | None,
 ) -> int:
     """Take over GENERATION_ID as the generation of the row JOB (its id) of MANIFEST.
 
     The next run fetches it and does not pay for the row. Only a row that is pending, failed or in doubt
-    can adopt. With --from, every row of a batch that lost its ledger is taken over.
+    can adopt. With --from, every row of a batch that lost its ledger is taken over; when that fails, nothing
+    is changed, and the same command again finishes it. Give --model and --takes as they are given to run.
     """
     import anyio
 
+    from pipeline.runner.manifest_loading import ManifestChoice
+
     paths = batch_paths(manifest, output, ledger_choice)
+    choice = ManifestChoice(manifest, model, takes, base_url)
     if table is not None and job is None:
         from pipeline.cli.rebuild import rebuild_ledger
 
-        return anyio.run(rebuild_ledger, manifest, table, paths, base_url)
+        return anyio.run(rebuild_ledger, choice, table, paths)
     if table is not None or job is None or generation_id is None:
         raise click.UsageError("give either JOB and GENERATION_ID, or --from RESULTS.CSV")
     return anyio.run(_adopt, manifest, job, generation_id, paths)
@@ -60,7 +68,7 @@ def command(
 async def _adopt(manifest: Path, job: str, generation_id: str, paths: BatchPaths) -> int:
     from pipeline.batch.ledger_access import open_exclusive_ledger
     from pipeline.batch.ownership import check_folder, claim_folder
-    from pipeline.batch.record_plan import plan_batch
+    from pipeline.batch.record_plan import plan_batch, reject_half_rebuilt
     from pipeline.manifest import load
     from pipeline.plan import RetrySelection
 
@@ -69,7 +77,9 @@ async def _adopt(manifest: Path, job: str, generation_id: str, paths: BatchPaths
         raise UsageError(f"{manifest} has no row with the id {job!r}")
     check_folder(paths, manifest, sandbox=False)
     async with open_exclusive_ledger(paths, what=f"veobatch adopt {manifest}") as ledger:
-        sandbox = await ledger.meta_get("vendor") == "sandbox"
+        vendor = await ledger.meta_get("vendor")
+        reject_half_rebuilt(vendor, paths.folder)
+        sandbox = vendor == "sandbox"
         await claim_folder(ledger, paths, manifest, sandbox=sandbox)
         name = checked.run.get("name", "{id}")
         plan = await plan_batch(ledger, checked, name, RetrySelection())

@@ -67,9 +67,11 @@ async def write_results(
     """Write the table and the report, or the page of picks, from the ledger; return the files' names.
 
     What has changed meanwhile is written, too: a run that ended in between has left newer files.
-    Raises `StoreError` when the output cannot be written, `UsageError` when nothing was picked.
+    Raises `StoreError` when the output cannot be written, `UsageError` when nothing was picked and when the
+    ledger has lost the rows of the table that is there.
     """
     from pipeline.batch.ledger_access import made_by_sandbox
+    from pipeline.batch.ownership import check_rows_known
     from pipeline.results import CSV_NAME, REPORT_NAME
     from pipeline.results.csv_writer import ResultsWriter
     from pipeline.results.picks import load_placed
@@ -80,6 +82,7 @@ async def write_results(
     writer = ResultsWriter(store, title=title, manifest=manifest, sandbox=sandbox, batch=ledger.identity)
     if only_picks:
         return (await writer.write_picks_page(await ledger.load(), await load_placed(ledger)),)
+    await check_rows_known(store, ledger, paths, Path(manifest or "MANIFEST"))
     state, written = await _LedgerState.load(ledger), 0
     while written < (_MAX_WRITES_BESIDE_RUN if state.in_run else inf):
         money = await ledger.totals()

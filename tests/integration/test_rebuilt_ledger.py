@@ -67,6 +67,11 @@ async def test_an_adoption_that_fails_changes_nothing_and_is_finished_by_the_sam
         refused = await desk.run()
         assert refused.code == 2, refused.output
         assert "adopt --from has not finished" in refused.err
+        table = (desk.output / "results.csv").read_bytes()
+        report = await desk.command("report", "batch.json")
+        assert report.code == 2, report.output
+        assert "3 paid rows in results.csv" in report.err
+        assert (desk.output / "results.csv").read_bytes() == table
         one = await desk.command("adopt", "batch.json", "a", "another")
         assert one.code == 2, one.output
         assert vendor.create_counts == {"a": 1, "b": 1, "c": 1}

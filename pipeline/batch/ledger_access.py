@@ -57,7 +57,7 @@ async def open_exclusive_ledger(
     """Open the ledger to write, and keep every other run out of it meanwhile.
 
     `before_open` is called once the folder is locked, before a ledger is made in it.
-    `identity` is the one that a new batch takes over. Raises `BatchLocked`
+    `identity` is the one that a batch without rows takes over. Raises `BatchLocked`
     when another process has the folder or the batch, else as `Ledger.open` does.
     """
     since = iso(clocks.wall())

@@ -6,18 +6,19 @@ Only reads. A file under one of our names that is not recognised belongs to the 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from pipeline.batch.paths import LEDGER_NAME
 from pipeline.ledger.lock import HOLDER_FILE_NAME, LOCK_FILE_NAME
 from pipeline.results import CSV_NAME, LOG_NAME, PAGE_HEAD_BYTES, REPORT_NAME, is_our_page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterator, Mapping
 
     from pipeline.batch.paths import BatchPaths
 
@@ -28,6 +29,9 @@ MEDIA_FOLDERS: Final = ("videos", "posters")
 _CSV_START: Final = b"id,status,generation_id,video_path,image_url,prompt,"
 _SQLITE_MAGIC: Final = b"SQLite format 3\0"
 _LEDGER_APPLICATION_ID: Final = b"veob"
+_MAX_CELL_CHARS: Final = 2**31 - 1
+"""`csv` itself gives up beyond 131,072, which an error message of the vendor's may have."""
+
 _BOUGHT: Final = frozenset({"done", "ready", "generating", "in_doubt"})
 
 
@@ -109,10 +113,30 @@ def is_marked(folder: Path) -> bool:
     return read_marker(folder) is not None or (folder / JOURNAL_NAME).exists()
 
 
-def count_bought_rows(lines: Iterable[str]) -> int:
-    """Return how many rows of a results.csv were submitted."""
-    rows = csv.DictReader(lines)
-    return sum(bool(row.get("generation_id")) or row.get("status") in _BOUGHT for row in rows)
+def table_rows(table: bytes | TextIO) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a results.csv by its columns' names; a file was opened with `newline=""`.
+
+    A cell may hold any line end. Cells beyond the header's are a list under None, missing ones None.
+    """
+    # Not `splitlines`, which ends lines where `csv` does not quote: at U+2028, U+0085, a form feed, ...
+    text = (
+        io.StringIO(table.decode("utf-8-sig", "replace"), newline="") if isinstance(table, bytes) else table
+    )
+    before = csv.field_size_limit(_MAX_CELL_CHARS)
+    try:
+        yield from csv.DictReader(text)
+    finally:
+        csv.field_size_limit(before)
+
+
+def is_bought(row: Mapping[str, Any]) -> bool:
+    """Return whether a row of a results.csv was submitted."""
+    return bool(row.get("generation_id")) or row.get("status") in _BOUGHT
+
+
+def count_bought_rows(table: bytes | TextIO) -> int:
+    """Return how many rows of a results.csv, as for `table_rows`, were submitted."""
+    return sum(map(is_bought, table_rows(table)))
 
 
 def bought_rows_in(table: Path) -> int:

@@ -262,6 +262,19 @@ def _compare(marker: Marker, paths: BatchPaths, runs: int) -> FolderClaim:
     return FolderClaim(tuple(notes), bool(notes))
 
 
+async def check_rows_known(store: OutputStore, ledger: Ledger, paths: BatchPaths, manifest: Path) -> None:
+    """Raise `UsageError` when the ledger has no rows and the output holds a table of rows that are paid for.
+
+    Replacing that table would destroy what `adopt --from` makes the ledger again from.
+    """
+    if not await _is_new(ledger):
+        return
+    bought = 0 if "://" in paths.output else bought_rows_in(Path(paths.output) / CSV_NAME)
+    if bought:
+        raise lost_batch_error(paths, manifest, [f"{bought} paid rows in {CSV_NAME}"])
+    await check_remote_output(store, ledger, paths, manifest, begin_anew=False)
+
+
 async def check_remote_output(
     store: OutputStore, ledger: Ledger, paths: BatchPaths, manifest: Path, *, begin_anew: bool
 ) -> None:
@@ -277,7 +290,7 @@ async def check_remote_output(
     table = paths.output_path(CSV_NAME)
     if not is_our_csv(data):
         raise UsageError(f"veobatch did not write {table} and would overwrite it: choose another --output")
-    bought = count_bought_rows(data.decode("utf-8-sig", "replace").splitlines(keepends=True))
+    bought = count_bought_rows(data)
     if bought and not begin_anew:
         raise lost_batch_error(paths, manifest, [f"{bought} paid rows in {table}"])
     if bought:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pipeline.batch.ledger_access import SANDBOX_VENDOR
 from pipeline.batch.other_batches import begun_from_manifest
@@ -20,16 +20,34 @@ if TYPE_CHECKING:
     from pipeline.manifest import Manifest
 
 
+REBUILDING: Final = "rebuilding"
+"""The ledger's fact `vendor` while `adopt --from` makes it again: what is paid for is not known yet."""
+
+
 async def check_vendor(ledger: Ledger, *, sandbox: bool, folder: Path) -> None:
-    """Keep free clips and paid ones apart: a ledger belongs to the sandbox or to the API for good."""
+    """Keep free clips and paid ones apart: a ledger belongs to the sandbox or to the API for good.
+
+    Raises `UsageError` for one of the other kind, and for one that is not made to its end.
+    """
     stored = await ledger.meta_get("vendor")
     current = SANDBOX_VENDOR if sandbox else "api"
+    reject_half_rebuilt(stored, folder)
     if stored is None:
         await ledger.meta_set("vendor", current)
     elif stored != current:
         made_by = "by the sandbox" if stored == SANDBOX_VENDOR else "by the real API"
         raise UsageError(
             f"{folder} holds clips made {made_by}: give another --output, or move that folder away"
+        )
+
+
+def reject_half_rebuilt(vendor: str | None, folder: Path) -> None:
+    """Raise `UsageError` when the ledger's fact `vendor` says that `adopt --from` has not finished it."""
+    if vendor == REBUILDING:
+        raise UsageError(
+            f"{folder} has a ledger that veobatch adopt --from has not finished: what is paid for is not "
+            "known yet, and a run would pay again. Nothing was submitted. Give that command again, which "
+            "finishes it; or move the ledger away"
         )
 
 

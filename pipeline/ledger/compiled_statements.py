@@ -66,6 +66,7 @@ class Statements:
     epoch_next: str  # batch, name, "1"; gives the number
     batch_add: str  # batch, identity, created_at
     batch_get: str  # batch
+    identity_set: str  # identity, batch; writes nothing when the batch has rows
     version_add: str  # version, applied_at
     version_get: str  # nothing
 

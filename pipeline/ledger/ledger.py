@@ -69,6 +69,7 @@ class Ledger:
         called, in the event loop, with a message for the user when a lost database connection makes the
         ledger wait, and again when it goes on: nothing fails in between. `exclusive` keeps every other
         that asks for it out of a batch in a database; a file is held by whoever holds its folder.
+        A batch without rows takes over the identity `new_as`.
 
         Raises `BatchLocked` when another one has the batch; `LedgerError` when the
         ledger is missing, damaged, none of ours, from a newer version, or cannot be opened;

@@ -125,6 +125,8 @@ class PostgresBackend(LedgerBackend):
                 self.sql.batch_add.encode(),
                 (self.batch, self._new_as or new_identity(), clocks.wall()),
             )
+            if self._new_as is not None:
+                writer.execute(self.sql.identity_set.encode(), (self._new_as, self.batch))
         elif found == 0:
             raise LedgerError(f"{self._redacted_url}: there is no ledger here")
         elif found < SCHEMA_VERSION:

@@ -26,6 +26,7 @@ from sqlalchemy import (
     insert,
     literal_column,
     select,
+    update,
 )
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
@@ -192,6 +193,16 @@ _claimable_index: Final = Index(
 _leased_index: Final = Index(
     "veobatch_records_lent", records.c.batch, records.c.worker, postgresql_where=records.c.worker.is_not(None)
 )
+
+identity_update: Final = (
+    update(batches)
+    .values(identity=bindparam("identity"))
+    .where(
+        batches.c.batch == bindparam("b_batch"),
+        ~select(records.c.key).where(records.c.batch == batches.c.batch).exists(),
+    )
+)
+"""Gives a batch without rows, which has sent nothing, another identity."""
 
 _TABLES_BY_VERSION: Final[Mapping[int, Sequence[Table]]] = {
     1: (schema_version, batches, _records_of_version_1, transitions, facts),

@@ -78,7 +78,7 @@ class SqliteBackend(LedgerBackend):
     def __init__(self, path: Path, batch: str, *, read_only: bool, new_as: str | None = None) -> None:
         """Open the ledger at `path`, making it first if there is none and it is not `read_only`.
 
-        `new_as` is the identity of a batch that is new in it; by default a random one.
+        `new_as` is the identity of a batch that has no rows in it; by default a new one gets a random one.
         """
         super().__init__(batch, sqlite_statements())
         self._path = path
@@ -106,6 +106,8 @@ class SqliteBackend(LedgerBackend):
             self._writer = self._connect(read_only=False)
             migrate_file(self._writer, found, self.sql)
             self._writer.execute(self.sql.batch_add, (self.batch, new_as or new_identity(), clocks.wall()))
+            if new_as is not None:
+                self._writer.execute(self.sql.identity_set, (new_as, self.batch))
             self._opened_inode = self._inode()
         row = self._reader.execute(self.sql.batch_get, (self.batch,)).fetchone()
         if row is None:

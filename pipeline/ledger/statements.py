@@ -41,6 +41,7 @@ from pipeline.ledger.schema import (
     batches,
     facts,
     generations,
+    identity_update,
     migrations,
     records,
     schema_version,
@@ -249,6 +250,7 @@ def _fact_statements(text: _Text, dialect: Dialect) -> dict[str, str]:
         "meta_set": text(upsert, ["batch", "name", "value"]),
         "meta_get": text(fact_get, ["b_batch", "b_name"]),
         "batch_get": text(of_batch, ["b_batch"]),
+        "identity_set": text(identity_update, ["identity", "b_batch"]),
         "version_get": text(select(func.max(schema_version.c.version)), []),
     }
 

@@ -72,7 +72,8 @@ _position_of: Final = attrgetter("position")
 _UNENCODABLE = re.compile(r"[\x00\ud800-\udfff]")
 # Leading blanks do not stop a spreadsheet from seeing a formula; the full-width signs are taken for the
 # plain ones in East Asian locales (OWASP, "CSV Injection").
-_FORMULA = re.compile(r"\s*[=+\-@\t\r＝＋－＠]|[\t\r]")
+# A text that looks like a guarded cell gets a guard too, so that one can be told from the other.
+_FORMULA = re.compile(r"'*(?:\s*[=+\-@\t\r＝＋－＠]|[\t\r])")
 
 
 def status(record: Record) -> State:

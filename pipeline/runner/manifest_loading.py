@@ -84,6 +84,37 @@ async def check_with_catalogue(parsed: ParsedManifest, catalogue: Catalog) -> Lo
     return LoadedManifest(manifest, infos)
 
 
+@dataclass(frozen=True, slots=True)
+class ManifestChoice:
+    """A manifest, and what a run is given beside it that changes its rows; `base_url` is the catalogue's."""
+
+    path: Path
+    model: str | None = None
+    takes: int | None = None
+    base_url: str | None = None
+
+
+async def load_by_catalogue(choice: ManifestChoice) -> Manifest:
+    """Load the manifest with the rows that a run of it has. Raises `ManifestProblems`.
+
+    The catalogue is asked only for models that are not built in.
+    """
+    parsed = await to_thread.run_sync(parse_manifest, choice.path, choice.model, choice.takes)
+    if not parsed.other_models:
+        return parsed.checked()
+    import os
+
+    from pipeline.client.catalog import Catalog
+    from pipeline.client.endpoint import normalize_base_url
+    from pipeline.net.http_session import make_session
+    from pipeline.runner.credentials import find_base_url
+
+    url = normalize_base_url(find_base_url(choice.base_url, os.environ))
+    async with make_session() as session:
+        loaded = await check_with_catalogue(parsed, Catalog(session, url, cache_dir(), timeout_s=5.0))
+    return loaded.manifest
+
+
 async def image_warnings(
     manifest: Manifest, allow_private: bool, jobs: Sequence[Job] | None = None
 ) -> tuple[Problem, ...]:

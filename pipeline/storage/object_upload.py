@@ -17,6 +17,7 @@ from pipeline.storage.object_staging import abort_writer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
+
     from obstore import AsyncWritableFile
     from obstore.store import ObjectStore as Backend
 

@@ -263,6 +263,15 @@ async def test_batches_know_nothing_of_each_other(ledger: Ledger, where: str) ->
         await Ledger.open(where, batch="third", read_only=True)
 
 
+async def test_a_batch_without_rows_takes_over_an_identity(ledger: Ledger, where: str) -> None:
+    for name in ("former0one", "another0id"):
+        async with await Ledger.open(where, new_as=name) as again:
+            assert again.identity == name
+    await ledger.add([make_record("a")])
+    async with await Ledger.open(where, new_as="too0late00") as again:
+        assert again.identity == "another0id"
+
+
 async def test_the_identity_stays(ledger: Ledger, where: str) -> None:
     assert re.fullmatch("[a-z0-9]{10}", ledger.identity)
     async with await Ledger.open(where) as again:

@@ -567,7 +567,7 @@ async def test_a_picture_whose_upload_is_stopped_leaves_no_upload(
     held = HeldRequest(server._server.app, method, query, carried_out=carried_out)
     monkeypatch.setattr(server._server, "app", held)
     store = ImageStore("s3://stored/stills", 3600, public=False)
-    await cancel_while_held(held, store.upload(film_to_link(tmp_path, FILM_BYTES)))
+    await cancel_while_held(held, store.upload(film_to_link(tmp_path, FILM_BYTES), tmp_path))
     assert bucket.uploads() == []
 
 
@@ -577,7 +577,7 @@ async def test_a_picture_that_a_killed_run_began_leaves_no_upload(tmp_path: Path
     bucket.client.create_multipart_upload(Bucket="stored", Key=mine)
     bucket.client.create_multipart_upload(Bucket="stored", Key=other)
     store = ImageStore("s3://stored/stills", 3600, public=False)
-    assert await store.upload(film) == f"{film.sha256}.mp4"
+    assert await store.upload(film, tmp_path) == f"{film.sha256}.mp4"
     assert bucket.uploads() == [other]
     assert bucket.read(mine) == film.path.read_bytes()
     assert bucket.client.head_object(Bucket="stored", Key=mine)["ContentType"] == "video/mp4"
@@ -591,9 +591,9 @@ async def test_a_picture_that_another_run_uploads_at_once_is_there(
     held = HeldRequest(server._server.app, "PUT", "partNumber=4", carried_out=False)
     monkeypatch.setattr(server._server, "app", held)
     slower, faster = (ImageStore("s3://stored/stills", 3600, public=False) for _ in range(2))
-    task = asyncio.ensure_future(slower.upload(film))
+    task = asyncio.ensure_future(slower.upload(film, tmp_path))
     assert await asyncio.to_thread(held.arrived.wait, 600)
-    assert await faster.upload(film) == f"{film.sha256}.mp4"
+    assert await faster.upload(film, tmp_path) == f"{film.sha256}.mp4"
     held.let_go.set()
     assert await task == f"{film.sha256}.mp4"
     assert bucket.uploads() == []

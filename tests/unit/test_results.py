@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.model import Failure, State
-from pipeline.results.csv_rows import COLUMNS, csv_bytes, csv_number, csv_text, iso, write_rows
+from pipeline.results.csv_rows import (
+    COLUMNS,
+    csv_bytes,
+    csv_number,
+    csv_text,
+    csv_value,
+    iso,
+    write_rows,
+)
 from pipeline.results.totals import summarize
 from tests.unit.sample_rows import T0, done, failed, row
 
@@ -131,7 +139,7 @@ def test_what_utf8_or_a_reader_cannot_hold_is_replaced() -> None:
 def test_any_text_comes_back(prompts: list[str]) -> None:
     got = read(csv_bytes([row(i, prompt=prompt) for i, prompt in enumerate(prompts)]))
     assert [line["prompt"] for line in got] == [csv_text(prompt) for prompt in prompts]
-    assert [line["prompt"].removeprefix("'") for line in got] == [p.removeprefix("'") for p in prompts]
+    assert [csv_value(line["prompt"]) for line in got] == prompts
 
 
 @pytest.mark.parametrize(

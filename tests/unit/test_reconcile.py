@@ -364,7 +364,7 @@ def test_generation_that_the_vendor_does_not_know(
     assert ("adopt" in after.failure.message) is not retryable
     [(_, retried)] = make_plan(
         [job()], [replace(after, key=job().key)], retry=RetrySelection(enabled=True)
-    ).transitions
+    ).requeues
     assert retried.state is (State.PENDING if retryable else State.GENERATING)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, assert_never
 
+from pipeline.batch_plan import BatchPlan
 from pipeline.filenames import assign_stems, file_stem, image_stem, safe_stem
 from pipeline.manifest.fields import BUILT_IN_MODEL, VEO_RULES
 from pipeline.manifest.identity import rekeyed
@@ -27,16 +28,15 @@ PAID_FAILURES: Final = frozenset({NOT_A_VIDEO, NO_VIDEO})
 """Failures after the vendor called the generation completed: it may be charged, so a retry fetches that
 generation again and never buys another."""
 
-
-MIN_REWRITTEN_ROWS: Final = 3
 _place_of: Final = attrgetter("position", "key")
-REWRITTEN_SHARE: Final = 0.8
-"""Vanished rows for each new one, from which on the manifest seems rewritten."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetrySelection:
-    """The user's wish to try failed rows again: all that are selected by id, or those with one of `codes`."""
+    """The user's wish to try failed rows again: all that are selected by id, or those with one of `codes`.
+
+    `is_selected` counts for rows in doubt, too.
+    """
 
     enabled: bool = False
     codes: frozenset[str] = frozenset()
@@ -49,51 +49,6 @@ class RetrySelection:
         return not self.codes or (failure is not None and failure.code in self.codes)
 
 
-@dataclass(frozen=True, slots=True)
-class BatchPlan:
-    """What a run starts from.
-
-    `records` are all of the batch after planning, in order; `added` are the new ones among them,
-    `transitions` the transitions to commit first, `positions` the new (position, line) of rows that moved.
-    `edited` pairs the old record with the new one of the same id; `removed` are paid or doubtful rows that
-    are no longer in the manifest.
-    """
-
-    records: tuple[Record, ...]
-    added: tuple[Record, ...]
-    transitions: tuple[tuple[Record, Record], ...]
-    positions: Mapping[str, tuple[int, int]]
-    edited: tuple[tuple[Record, Record], ...]
-    removed: tuple[Record, ...]
-
-    @classmethod
-    def empty(cls) -> BatchPlan:
-        """Return the plan of a batch without rows."""
-        return cls((), (), (), {}, (), ())
-
-    def with_current(self, changed: Mapping[str, Record]) -> BatchPlan:
-        """Return the plan with the records that have `changed` since, by their keys."""
-        if not changed:
-            return self
-        return replace(self, records=tuple(changed.get(record.key, record) for record in self.records))
-
-    @property
-    def seems_rewritten(self) -> bool:
-        """Return whether most rows are new while about as many that may be paid have just vanished.
-
-        That is what a manifest looks like whose texts an editor or an export has changed throughout: its user
-        has to say whether all of it is to be paid again.
-        """
-        rows = sum(record.position >= 0 for record in self.records)
-        new = len(self.added)
-        return new >= MIN_REWRITTEN_ROWS and 2 * new > rows and self.vanished >= REWRITTEN_SHARE * new
-
-    @property
-    def vanished(self) -> int:
-        """How many rows that are or may be paid for the manifest has just lost."""
-        return sum(self.positions.get(record.key, (0, 0))[0] < 0 for record in self.removed)
-
-
 def make_plan(
     jobs: Sequence[Job],
     existing: Iterable[Record],
@@ -103,6 +58,7 @@ def make_plan(
     resubmit_in_doubt: bool = False,
 ) -> BatchPlan:
     """Compare the manifest with the ledger. `existing` is every record of the batch."""
+    retry = retry or RetrySelection()
     records = {record.key: record for record in existing}
     present = _as_first_written({job.key: job for job in jobs}, records)
     positions: dict[str, tuple[int, int]] = {}
@@ -114,25 +70,37 @@ def make_plan(
             positions[key] = position, line
             records[key] = replace(record, position=position, line=line)
     added = _new_records([job for key, job in present.items() if key not in records], records, name_template)
-    transitions, retry = [], retry or RetrySelection()
-    for record in list(records.values()):
-        after = _planned_transition(record, retry, resubmit_in_doubt=resubmit_in_doubt)
-        if (job := present.get(record.key)) is not None and _was_renamed(record, job):
-            after = replace(after or record.evolve(record.state), manifest_image=job.manifest_image)
-        if after is not None:
-            transitions.append((record, after))
-            records[record.key] = after
+    transitions = _transitions(records.values(), present)
+    records.update((after.key, after) for _, after in transitions)
+    requeues = [
+        (record, again)
+        for record in records.values()
+        if (again := requeued(record, retry, resubmit_in_doubt=resubmit_in_doubt)) is not None
+    ]
     all_records = sorted((*records.values(), *added), key=_place_of)
     gone = [record for record in all_records if record.position < 0]
     removed = tuple(record for record in gone if has_money_in_it(record))
     return BatchPlan(
         (*all_records[len(gone) :], *gone),
         tuple(added),
-        tuple(transitions),
+        transitions,
         positions,
         _edited_pairs(added, records),
         removed,
+        tuple(requeues),
     )
+
+
+def _transitions(records: Iterable[Record], present: Mapping[str, Job]) -> tuple[tuple[Record, Record], ...]:
+    """Return what becomes of records by what the last run left of them, and by their pictures' new names."""
+    transitions = []
+    for record in records:
+        after = mark_interrupted(record) if record.state is State.SUBMITTING else None
+        if (job := present.get(record.key)) is not None and _was_renamed(record, job):
+            after = replace(after or record.evolve(record.state), manifest_image=job.manifest_image)
+        if after is not None:
+            transitions.append((record, after))
+    return tuple(transitions)
 
 
 def _as_first_written(jobs: Mapping[str, Job], records: Mapping[str, Record]) -> Mapping[str, Job]:
@@ -197,15 +165,13 @@ def new_record(job: Job, stem: str, position: int | None = None) -> Record:
     )
 
 
-def _planned_transition(record: Record, retry: RetrySelection, *, resubmit_in_doubt: bool) -> Record | None:
-    """Return what a record becomes before anything moves, or None when it stays."""
-    resubmits = resubmit_in_doubt and record.position >= 0
+def requeued(record: Record, retry: RetrySelection, *, resubmit_in_doubt: bool = False) -> Record | None:
+    """Return what a record becomes by what its user asks for this once, or None when it stays."""
     match record.state:
         case State.DONE | State.READY | State.GENERATING | State.PENDING:  # nearly all, so they come first
             return None
-        case State.SUBMITTING:
-            return mark_resubmitted(record) if resubmits else mark_interrupted(record)
-        case State.IN_DOUBT:
+        case State.SUBMITTING | State.IN_DOUBT:
+            resubmits = resubmit_in_doubt and record.position >= 0 and retry.is_selected(record.id)
             return mark_resubmitted(record) if resubmits else None
         case State.FAILED:
             # What was paid is fetched from wherever it is; a row that left the manifest buys nothing.

@@ -12,7 +12,7 @@ from pipeline.model import Record, State
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pipeline.plan import BatchPlan
+    from pipeline.batch_plan import BatchPlan
 
 FAILED: Final = "@failed"
 """In place of a pattern: the rows that had failed when the run began."""
@@ -36,17 +36,17 @@ def matches_id(row_id: str, patterns: Sequence[str]) -> bool:
 
 
 def submittable(plan: BatchPlan, selection: Selection) -> frozenset[str] | None:
-    """Return the keys of the rows that may be submitted, None when all may.
+    """Return the keys of the rows that may be submitted once the run has begun, None when all may.
 
     Raises `UsageError` for a pattern that no row's id matches.
     """
     if not selection:
         return None
-    rows = [record for record in plan.records if record.position >= 0]
+    rows = [record for record in plan.begun().records if record.position >= 0]
     for pattern in selection.patterns:
         if pattern != FAILED and not any(fnmatchcase(row.id, pattern) for row in rows):
             raise UsageError(f"--select {pattern}: no row's id matches that; `veobatch status` lists them")
-    had_failed = {before.key for before, _ in plan.transitions if before.state is State.FAILED}
+    had_failed = {before.key for before, _ in plan.requeues if before.state is State.FAILED}
     chosen = [
         row.key
         for row in rows

@@ -6,16 +6,18 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from pipeline.batch.ledger_access import SANDBOX_VENDOR
+from pipeline.batch.one_time_requests import OneTimeRequests
 from pipeline.batch.other_batches import begun_from_manifest
 from pipeline.batch.retakes import extra_takes
 from pipeline.errors import UsageError
 from pipeline.manifest.jobs import with_extra_takes
 from pipeline.model import Transition
-from pipeline.plan import BatchPlan, RetrySelection, make_plan
+from pipeline.plan import RetrySelection, make_plan
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pipeline.batch_plan import BatchPlan
     from pipeline.ledger import Ledger
     from pipeline.manifest import Manifest
 
@@ -70,7 +72,10 @@ async def other_manifest_warnings(ledger: Ledger, manifest: Path) -> tuple[str, 
 async def plan_batch(
     ledger: Ledger, manifest: Manifest, name: str, retry: RetrySelection, *, resubmit_in_doubt: bool = False
 ) -> BatchPlan:
-    """Compare manifest and ledger, and make what follows from it durable. `name` is the files' template."""
+    """Compare manifest and ledger, and make what follows from it durable, as for a run that begins.
+
+    `name` is the files' template.
+    """
     plan = make_plan(
         with_extra_takes(manifest.jobs, await extra_takes(ledger, manifest.jobs)),
         await ledger.load(),
@@ -79,11 +84,11 @@ async def plan_batch(
         resubmit_in_doubt=resubmit_in_doubt,
     )
     await record_plan(ledger, plan, manifest.path)
-    return plan
+    return plan.with_current(await OneTimeRequests(plan.requeues).commit(ledger))
 
 
 async def record_plan(ledger: Ledger, plan: BatchPlan, manifest: Path) -> None:
-    """Make a plan durable: its new rows, their places, and what becomes of the old ones."""
+    """Make a plan durable, all but its requeues: new rows, their places, what became of the old ones."""
     if plan.added:
         await ledger.add(plan.added)
     if plan.positions:

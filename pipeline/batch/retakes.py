@@ -1,7 +1,7 @@
 """Takes beyond the manifest's own: those that `--retake` has asked for, kept in the ledger.
 
-One that was asked for stays the row's, whatever later commands say, and the same command after a crash asks
-for no other: otherwise a kill would buy a take twice.
+One that a run has begun to buy stays the row's, whatever later commands say, and the same command after a
+crash asks for no other: otherwise a kill would buy a take twice.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ REJECTED_ROWS: Final = "rejected"
 
 @dataclass(slots=True)
 class Retakes:
-    """Extra takes by the key of the row's first take; `asked` are what an unfinished run added by id.
-
-    `latest` are what the last command added, which is taken back when its costs are not agreed to.
-    """
+    """Extra takes by the key of the row's first take; `asked` are what an unfinished run added by id."""
 
     extra: dict[str, list[int]] = field(default_factory=dict)
     asked: dict[str, int] = field(default_factory=dict)
-    latest: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     async def load(cls, ledger: Ledger) -> Retakes:
-        return cls(**json.loads(await ledger.meta_get(RETAKES_NAME) or "{}"))
+        stored = json.loads(await ledger.meta_get(RETAKES_NAME) or "{}")
+        return cls(stored.get("extra", {}), stored.get("asked", {}))  # an earlier version kept more
 
     async def save(self, ledger: Ledger) -> None:
         await ledger.meta_set(RETAKES_NAME, json.dumps(asdict(self)))
 
 
-async def extra_takes(
-    ledger: Ledger, own: Sequence[Job], wanted: Sequence[str] = ()
-) -> Mapping[str, Sequence[int]]:
-    """Return the takes beyond the manifest's `own` jobs, by the key of the row's first.
+async def extra_takes(ledger: Ledger, own: Sequence[Job]) -> Mapping[str, Sequence[int]]:
+    """Return the takes beyond the manifest's `own` jobs that runs have begun to buy, by the rows' keys."""
+    return (await plan_retakes(ledger, own)).extra
 
-    They are those that were asked for before, and one more for each row `wanted`, which holds ids and
-    `rejected`. Raises `UsageError` for an id that the manifest does not have.
+
+async def plan_retakes(ledger: Ledger, own: Sequence[Job], wanted: Sequence[str] = ()) -> Retakes:
+    """Return the takes beyond the manifest's `own` jobs, with one more for each row `wanted`.
+
+    `wanted` holds ids and `rejected`. Nothing is saved: that is for a run that begins. Raises `UsageError`
+    for an id that the manifest does not have.
     """
     retakes = await Retakes.load(ledger)
     jobs = with_extra_takes(own, retakes.extra)
@@ -68,13 +68,10 @@ async def extra_takes(
             new |= {row.key: take for row, take in retakes_of_rejected(jobs, records) if row.key not in by_id}
         for key, take in new.items():
             retakes.extra.setdefault(key, []).append(take)
-        # Saved before the plan: after a kill the same command finds these takes and buys no others.
-        retakes.latest = new
-        await retakes.save(ledger)
         jobs = with_extra_takes(own, retakes.extra)
     if jobs is not own:
         _refuse_same_ids(jobs)
-    return retakes.extra
+    return retakes
 
 
 def _refuse_same_ids(jobs: Sequence[Job]) -> None:
@@ -86,16 +83,6 @@ def _refuse_same_ids(jobs: Sequence[Job]) -> None:
                 f"id {job.id} of line {job.line} is taken: a take of {row} that --retake asked for "
                 "has it; choose another id"
             )
-
-
-async def withdraw_retakes(ledger: Ledger) -> None:
-    """Take back what the last `--retake` asked for: nobody agreed to pay for it."""
-    retakes = await Retakes.load(ledger)
-    for key, take in retakes.latest.items():
-        retakes.extra[key].remove(take)
-        retakes.asked.pop(key, None)
-    retakes.latest = {}
-    await retakes.save(ledger)
 
 
 async def end_retakes(ledger: Ledger) -> None:
@@ -159,7 +146,7 @@ def _of_present_rows(jobs: Sequence[Job], takes: Mapping[str, list[Record]]) -> 
 
 
 def _next_takes(jobs: Iterable[Job], records: Iterable[Record]) -> dict[str, int]:
-    """Return, by the row's id, the first number beyond every take that is there or was submitted.
+    """Return, by the row's id, the first number beyond every take of the manifest's or that was submitted.
 
     A number whose id is another row's own is passed over.
     """
@@ -169,7 +156,7 @@ def _next_takes(jobs: Iterable[Job], records: Iterable[Record]) -> dict[str, int
     for job in jobs:
         highest[_row_of(job)] = max(highest[_row_of(job)], job.take)
     for record in records:
-        if record.position >= 0 or record.submission_no:
+        if record.submission_no or (record.position >= 0 and record.state is not State.PENDING):
             highest[_row_of(record)] = max(highest[_row_of(record)], record.take)
     return {
         row_id: next(number for number in count(take + 1) if f"{row_id}.{number}" not in own_ids)

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.batch.paths import BatchPaths, LedgerChoice
+    from pipeline.batch_plan import BatchPlan
     from pipeline.ledger import Ledger
     from pipeline.manifest import Manifest
     from pipeline.model import Record
-    from pipeline.plan import BatchPlan
     from pipeline.runner.manifest_loading import ManifestChoice
 
 

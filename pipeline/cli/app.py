@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import click
 
-from pipeline.batch.retakes import withdraw_retakes
 from pipeline.cli import signals
 from pipeline.cli.cost_prompt import confirm_cost, confirm_rewritten
 from pipeline.cli.streams import discard_stdout, stdout_failed
@@ -94,8 +93,6 @@ async def _run(batch: Batch, options: RunOptions) -> int:
             raise signals.Interrupted(guard.exit_code or ExitCode.INTERRUPTED)
         free = options.request.sandbox or prepared.obstacle is not None
         if not (free or confirm_cost(prepared.cost_estimate, assume_yes=options.yes)):
-            if options.request.retake:
-                await withdraw_retakes(prepared.batch.ledger)
             click.echo("nothing was submitted", err=True)
             return int(ExitCode.RESUMABLE)
 
@@ -137,6 +134,10 @@ class SignalControl:
     @property
     def exit_code(self) -> ExitCode | None:
         return self._guard.exit_code
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._guard.exit_code is not None
 
     @contextmanager
     def running(self, engine: Engine | ClusterDriver) -> Iterator[None]:

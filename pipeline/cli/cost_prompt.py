@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli import signals
-from pipeline.runner.prepare import refuse_rewritten, rewritten_message
+from pipeline.runner.planning import refuse_rewritten, rewritten_message
 
 if TYPE_CHECKING:
-    from pipeline.plan import BatchPlan
+    from pipeline.batch_plan import BatchPlan
     from pipeline.runner.run_cost_estimate import CostEstimate
 
 

@@ -33,7 +33,7 @@ class TerminalWatcher:
     """Shows one run: bars or lines, GitHub's log group, and `--serve`'s page."""
 
     def __init__(self, prepared: PreparedRun, eta: EtaEstimator, options: RunOptions) -> None:
-        records = prepared.plan.records
+        records = prepared.plan.begun().records
         self._config, self._options, self._eta = prepared.config, options, eta
         self._stream = cast("TextIO", BestEffortStream(sys.stderr))
         self._progress = Progress(

@@ -22,7 +22,7 @@ from pipeline.ledger.leases import IN_FLIGHT_STATES
 from pipeline.model import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from anyio.abc import TaskGroup
 
@@ -57,8 +57,10 @@ class ClusterDriver:
         observer: Observer,
         *,
         address: str | None,
+        on_joined: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
-        """`epoch` is what the ledger answered when it began; `address` is Ray's, None to start it here."""
+        """`epoch` is what the ledger answered when it began; `address` is Ray's, None to start it here;
+        `on_joined` commits what `records` have and the ledger has not, before the first worker starts."""
         self._config, self._ledger, self._observer = config, ledger, observer
         self.view = RecordView(records, ledger, observer, config.unselected)
         self._epoch, in_flight = epoch
@@ -66,19 +68,16 @@ class ClusterDriver:
         self._orphans = frozenset(
             key for key in in_flight if self.view.records[key].state in IN_FLIGHT_STATES
         )
-        self._address = address
+        self._address, self._on_joined = address, on_joined
         self._coordinator: RayCoordinatorClient | None = None
         self._workers: dict[str, Any] = {}
         self._workers_started = 0
-        self._coordinator_error = ""
+        self._coordinator_error = self._interrupt_message = ""
         self._idle_since = anyio.current_time()
-        self._idle_reported = False
-        self._interrupt_message = ""
+        self._idle_reported = self._stop_reported = self._cancelling = False
         self._stop_error: StopRun | None = None
-        self._cancelling = False
         self._cancel_scope = anyio.CancelScope()
         self._fatal_stop: tuple[StopReason, str] | None = None
-        self._stop_reported = False
         self._last_snapshot: StatusSnapshot | None = None
         self.learned_durations = dict(config.cached_durations)
 
@@ -123,6 +122,8 @@ class ClusterDriver:
         await to_thread.run_sync(partial(ray_backend.start_or_join, self._address, self._config.workers))
         try:
             ray_backend.reclaim_signals()
+            if self._on_joined is not None:
+                await self._on_joined()
             with self._cancel_scope:
                 await self._run_epoch()
                 while self._coordinator_error and await self._begin_next_epoch():

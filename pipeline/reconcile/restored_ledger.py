@@ -110,7 +110,9 @@ async def _recall_completions(
     made = [
         Transition(record, record.evolve(completed_at=notes[record.correlation_id]))
         for record in (records if notes else ())
-        if record.state is State.GENERATING and record.completed_at is None and record.correlation_id in notes
+        if record.state in (State.GENERATING, State.FAILED)
+        and record.completed_at is None
+        and record.correlation_id in notes
     ]
     if made:
         await ledger.commit_many(made)

@@ -20,7 +20,8 @@ from pipeline.runner.config import configure
 from pipeline.runner.embedded_sandbox import start_sandbox
 from pipeline.runner.event_stream import RunFeed
 from pipeline.runner.manifest_loading import cache_dir, file_problem
-from pipeline.runner.prepare import PreparedRun, prepare, refuse_rewritten
+from pipeline.runner.planning import refuse_rewritten
+from pipeline.runner.prepare import PreparedRun, prepare
 from pipeline.runner.results import results_of
 
 if TYPE_CHECKING:
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pipeline.batch.request import RunRequest
+    from pipeline.batch_plan import BatchPlan
     from pipeline.cluster.driver import ClusterDriver
     from pipeline.engine import Engine
     from pipeline.errors import ExitCode
     from pipeline.events import Event, Observer
     from pipeline.model import Record
-    from pipeline.plan import BatchPlan
     from pipeline.poll.eta import EtaEstimator
     from pipeline.results.rows import Row
     from pipeline.runner.batch_options import ManifestLike
@@ -132,6 +133,7 @@ class Batch:
     async def prepare(self, on_rewritten: Callable[[BatchPlan], None] | None = None) -> PreparedRun:
         """Take the batch's folder, make the plan durable and learn what it costs; submits nothing.
 
+        What is asked for this once (failed rows, rows in doubt, takes) is durable only once the run begins.
         `on_rewritten` is called for a manifest that seems rewritten throughout, and raises to refuse it, as
         is done without it.
         """
@@ -229,6 +231,10 @@ class _ProgramControl:
     def __init__(self) -> None:
         self._engine: Engine | ClusterDriver | None = None
         self._wanted = ""
+
+    @property
+    def is_stopping(self) -> bool:
+        return bool(self._wanted)
 
     def stop(self) -> None:
         self._wanted = self._wanted or "stop"

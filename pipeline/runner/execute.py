@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
     from pipeline.client.reachability import Finding
     from pipeline.cluster.driver import ClusterDriver
+    from pipeline.events import Observer
+    from pipeline.images.delivery import Pictures
+    from pipeline.results.csv_writer import ResultsWriter
     from pipeline.runner.observers import MakeWatcher, RunControl
     from pipeline.runner.prepare import PreparedRun
 
@@ -74,16 +77,13 @@ async def execute(prepared: PreparedRun, control: RunControl, make_watcher: Make
     delivery = picture_delivery(manifest, config.settings, sandbox=config.request.sandbox)
     async with open_session() as cdn, open_pictures(delivery, folder, session) as pictures:
         with _duration_cache(learner, config.base_url, enabled=not config.request.sandbox):
-            observers = RunObservers(prepared, learner, make_watcher)
+            writer = make_results_writer(prepared)
+            await _check_submitting(prepared, writer, control)
+            observers = RunObservers(prepared, learner, make_watcher, writer)
             prepared.batch.reconnect_notifier.observer = observers.observer
             report_start(prepared, observers.observer)
             if prepared.batch.epoch is None:
-                dependencies = replace(await _dependencies(prepared, cdn, learner), pictures=pictures)
-                state = RunState.from_records(prepared.plan.records, prepared.submittable)
-                prepared.batch.run_log.follow(state.records)
-                engine = Engine(state, dependencies, config.settings, observers.observer)
-                if prepared.submit_error is not None:
-                    engine.stop_submitting(prepared.submit_error)
+                engine = await _make_engine(prepared, cdn, pictures, learner, observers.observer)
                 return await _run_engine(engine, observers, prepared, control)
             from pipeline.runner.on_cluster import start_cluster
 
@@ -94,21 +94,46 @@ async def execute(prepared: PreparedRun, control: RunControl, make_watcher: Make
             return summary
 
 
+async def _check_submitting(prepared: PreparedRun, writer: ResultsWriter, control: RunControl) -> None:
+    """Begin the results, and take back what was asked for this once where nothing can be submitted."""
+    error = prepared.submit_error
+    try:
+        await writer.begin(prepared.plan.records)
+    except StoreError as store_error:
+        error = error or store_error
+    if error is not None or control.is_stopping:
+        prepared.submit_nothing(error)
+
+
+async def _make_engine(
+    prepared: PreparedRun,
+    cdn: aiohttp.ClientSession,
+    pictures: Pictures | None,
+    learner: DurationLearner,
+    observer: Observer,
+) -> Engine:
+    """Return an engine that begins with what was asked for this once, which is not yet committed."""
+    dependencies = replace(await _dependencies(prepared, cdn, learner), pictures=pictures)
+    state = RunState.from_records(prepared.plan.begun().records, prepared.submittable)
+    prepared.batch.run_log.follow(state.records)
+    engine = Engine(state, dependencies, prepared.config.settings, observer)
+    if prepared.submit_error is not None:
+        engine.stop_submitting(prepared.submit_error)
+    return engine
+
+
 async def _run_engine(
     engine: Engine | ClusterDriver, observers: RunObservers, prepared: PreparedRun, control: RunControl
 ) -> RunSummary:
     """Run the engine, project the results a last time, and say how it ended."""
     started, initial_records = clocks.monotonic(), not_new(engine.records())
-    left_out = unselected_failures(initial_records, prepared.config.request.selection)
+    left_out = unselected_failures(initial_records, prepared.config.request.selection) | prepared.left_out
+    requests = prepared.requests() if isinstance(engine, Engine) else None  # a cluster has its own
     prepared.hand_over(engine.records)
     # What `report` offers if this run is killed.
     await observers.remember_run(StopReason.INTERRUPTED)
     try:
-        await observers.results_writer.begin(engine.records())
-    except StoreError as error:
-        engine.stop_submitting(error)
-    try:
-        outcome = await observers.run_engine(engine, control)
+        outcome = await observers.run_engine(engine, control, requests)
         outcome = replace(outcome, unselected=outcome.unselected | left_out)
         signal_exit_code = control.exit_code
         code = signal_exit_code or exit_code(outcome)

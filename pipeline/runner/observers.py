@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
+    from pipeline.batch.one_time_requests import OneTimeRequests
     from pipeline.cluster.driver import ClusterDriver
     from pipeline.engine import Engine
     from pipeline.errors import ExitCode
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
 class RunControl(Protocol):
     """Who may stop a run from outside: the command by signals, a program by calls.
 
-    `signal_name` and `exit_code` are of the signal that ended the run, "" and None without one.
+    `signal_name` and `exit_code` are of the signal that ended the run, "" and None without one; `is_stopping`
+    says that it is to submit nothing more, also before an engine runs.
     """
 
     @property
@@ -54,6 +56,10 @@ class RunControl(Protocol):
     @property
     def exit_code(self) -> ExitCode | None:
         """What the process is to end with."""
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether somebody has stopped the run."""
 
     def running(self, engine: Engine | ClusterDriver) -> AbstractContextManager[None]:
         """While the context lasts, `engine` is the one to stop."""
@@ -106,16 +112,22 @@ def make_hooks(prepared: PreparedRun) -> Hooks:
 class RunObservers:
     """The observers of one run, and the tasks that some of them need."""
 
-    def __init__(self, prepared: PreparedRun, learner: DurationLearner, make_watcher: MakeWatcher) -> None:
-        """`learner` holds what earlier runs have left of rendering times."""
-        settings, records = prepared.config.settings, prepared.plan.records
+    def __init__(
+        self,
+        prepared: PreparedRun,
+        learner: DurationLearner,
+        make_watcher: MakeWatcher,
+        results_writer: ResultsWriter,
+    ) -> None:
+        """`learner` holds what earlier runs have left of rendering times; the writer has begun."""
+        settings, records = prepared.config.settings, prepared.plan.begun().records
         self._config, self._ledger = prepared.config, prepared.batch.ledger
         self.batch_usd = prepared.cost_estimate.batch_usd
         wanted = prepared.submittable
         counted = [r for r in records if wanted is None or r.state != "pending" or r.key in wanted]
         eta = EtaEstimator(counted, settings.concurrency, interval_s=settings.poll_interval, learner=learner)
         self._watcher = make_watcher(prepared, eta)
-        self.results_writer = make_results_writer(prepared)
+        self.results_writer = results_writer
         self._journal = prepared.batch.journal
         self._hooks = make_hooks(prepared)
         self._receipts = _make_receipt_writer(prepared) if self._config.request.receipts else None
@@ -143,8 +155,10 @@ class RunObservers:
             return await self._ledger.totals()
         return None
 
-    async def run_engine(self, engine: Engine | ClusterDriver, control: RunControl) -> RunOutcome:
-        """Run the engine with everybody watching; return how it ended."""
+    async def run_engine(
+        self, engine: Engine | ClusterDriver, control: RunControl, requests: OneTimeRequests | None = None
+    ) -> RunOutcome:
+        """Run the engine with everybody watching; return how it ended. `requests` are committed before."""
         async with self._watcher.watching():
             try:
                 async with anyio.create_task_group() as tasks:
@@ -154,11 +168,15 @@ class RunObservers:
                         if work is not None:
                             tasks.start_soon(self._contain, work.keep_current)
                     with control.running(engine):
+                        # Last of all: where anything has kept the run from beginning, failed rows are
+                        # failed still, and rows in doubt are left to the vendor's log.
+                        if requests is not None:
+                            await requests.commit(self._ledger)
                         outcome = await engine.run()
                     tasks.cancel_scope.cancel()
             except ExceptionGroup as errors:
                 match errors.exceptions:
-                    case (VeobatchError() as error,):  # a cluster that cannot be joined
+                    case (VeobatchError() as error,):  # no cluster to join, or no ledger
                         raise error from None
                 raise
         return await self._with_picks(outcome)

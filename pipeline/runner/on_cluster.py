@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,11 @@ async def start_cluster(
     ledger, settings = prepared.batch.ledger, config.settings
     check = ArtifactCheck(prepared.plan.records, ledger, config.store, settings, observer)
     await check.run()
-    cluster = _make_cluster(list(check.records.values()), prepared, epoch, shared_durations, observer)
+    if check.error is not None:
+        prepared.submit_nothing(check.error)
+    requeued = {after.key: after for _, after in prepared.plan.requeues}
+    records = [requeued.get(key, record) for key, record in check.records.items()]
+    cluster = _make_cluster(records, prepared, epoch, shared_durations, observer)
     cluster.view.unchecked.update(check.unchecked)
     error = check.error or prepared.submit_error
     if error is not None:
@@ -84,9 +89,10 @@ def _make_cluster(
         pictures=picture_delivery(prepared.loaded.manifest, config.settings, sandbox=config.request.sandbox),
         unselected=unselected(records, prepared.submittable),
     )
-    return ClusterDriver(
-        records, job, prepared.batch.ledger, epoch, observer, address=cluster_options.address
-    )
+    ledger, address = prepared.batch.ledger, cluster_options.address
+    # Only once Ray is joined: a run without workers leaves what was asked for this once to the next one.
+    begin = partial(prepared.requests().commit, ledger)
+    return ClusterDriver(records, job, ledger, epoch, observer, address=address, on_joined=begin)
 
 
 class ArtifactCheck:

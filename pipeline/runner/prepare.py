@@ -13,18 +13,17 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from anyio import to_thread
 
+from pipeline.batch.one_time_requests import OneTimeRequests
 from pipeline.batch.ownership import check_folder
 from pipeline.batch.pictures import check_pictures
-from pipeline.batch.record_plan import record_plan
-from pipeline.batch.retakes import extra_takes
+from pipeline.batch.retakes import plan_retakes
+from pipeline.batch_plan import BatchPlan
 from pipeline.client import key_id
 from pipeline.client.reachability import Preflight, check_api
 from pipeline.errors import StopReason, StopRun, UsageError
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State
-from pipeline.plan import BatchPlan, make_plan
 from pipeline.reconcile.origin import origin_notes
-from pipeline.reconcile.restored_ledger import HistoryUnknown, recall_forgotten
 from pipeline.results.receipts import META_NAME as RECEIPTS_META
 from pipeline.runner.config import resolve_settings
 from pipeline.runner.manifest_loading import (
@@ -34,6 +33,7 @@ from pipeline.runner.manifest_loading import (
     known_rules,
 )
 from pipeline.runner.open_batch import open_api, open_batch
+from pipeline.runner.planning import plan_run, refuse_rewritten
 from pipeline.runner.preflight import (
     as_error,
     fit_to_open_files,
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
     from pipeline.batch.request import RunRequest
+    from pipeline.batch.retakes import Retakes
     from pipeline.client import Api
     from pipeline.client.catalog import Catalog
     from pipeline.client.reachability import Finding
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from pipeline.runner.config import RunConfig
     from pipeline.runner.open_batch import OpenedBatch
     from pipeline.runner.run_cost_estimate import CostEstimate, PriceTable
+    from pipeline.settings import Settings
 
 FINISHED_STATES: Final = frozenset({State.DONE, State.FAILED})
 
@@ -70,8 +72,10 @@ class PreparedRun:
     """A run as it stands before anything is submitted; what is open in it belongs to the caller's stack.
 
     `config` has its final settings and base URL. `notes` are warnings; `runs` counts the batch's runs;
-    `submittable` are the keys of the rows that this run may submit, None for all; `obstacle` is why the API
-    cannot be used; `submit_error` why nothing can be submitted while rows that are paid for can be fetched.
+    `submittable` are the keys of the rows that this run may submit, None for all; `left_out` those of failed
+    rows that were to be tried again and are not among them. `retakes` are new extra takes, None without any.
+    `obstacle` is why the API cannot be used; `submit_error` why nothing can be submitted while rows that are
+    paid for can be fetched.
     """
 
     config: RunConfig
@@ -84,9 +88,22 @@ class PreparedRun:
     cost_estimate: CostEstimate
     runs: int
     submittable: frozenset[str] | None
+    left_out: frozenset[str]
+    retakes: Retakes | None
     obstacle: Finding | None = None
     submit_error: StopRun | None = None
+    _submits: bool = True
     _current: Callable[[], Sequence[Record]] | None = None
+
+    def requests(self) -> OneTimeRequests:
+        """Return what the user has asked for this once, to be committed when the run begins to submit."""
+        pays_rewritten = self._submits and self.plan.seems_rewritten
+        return OneTimeRequests(self.plan.requeues, self.retakes, pays_rewritten)
+
+    def submit_nothing(self, error: StopRun | None) -> None:
+        """Take back what was asked for this once: `error`, or a signal, keeps the run from submitting."""
+        self.submit_error, self.retakes, self._submits = self.submit_error or error, None, False
+        self.plan = self.plan.submitting_only(frozenset())
 
     def hand_over(self, current: Callable[[], Sequence[Record]]) -> None:
         """Forget the plan, whose rows an engine has now: `current` returns them.
@@ -100,20 +117,6 @@ class PreparedRun:
         return self.plan.records if self._current is None else self._current()
 
 
-def rewritten_message(plan: BatchPlan) -> str:
-    """Return why a manifest seems to have been rewritten throughout."""
-    return (
-        f"{len(plan.added)} rows of the manifest are new, and {plan.vanished} that are paid for have "
-        f"vanished from it: an editor or an export may have changed every text"
-    )
-
-
-def refuse_rewritten(plan: BatchPlan) -> None:
-    """Raise `UsageError`: a manifest that seems rewritten is not paid for again unasked."""
-    message = rewritten_message(plan)
-    raise UsageError(f"{message}. To pay for them as new rows, add --as-new; else restore the old texts")
-
-
 async def prepare(
     stack: AsyncExitStack,
     config: RunConfig,
@@ -122,6 +125,7 @@ async def prepare(
 ) -> PreparedRun:
     """Open the API and the ledger on `stack`, make the plan durable, and learn what it will cost.
 
+    What the user asks for this once is in the plan and not yet in the ledger: see `PreparedRun.requests`.
     Raises `VeobatchError`, also by `on_rewritten`, which may refuse a plan that pays for most rows again.
     """
     request, paths = config.request, config.paths
@@ -133,37 +137,67 @@ async def prepare(
     settings, _, limit_note = fit_to_open_files(resolve_settings(request, loaded.manifest.run), file_limit)
     config = replace(config, settings=settings)
     batch = await open_batch(stack, config, loaded.manifest, lost=lost)
-    loaded = await _with_wishes(batch.ledger, loaded, request)
-    plan, history_notes, history_error = await _plan(api, batch, loaded, config, on_rewritten)
-    chosen, loaded = await _choose(plan, loaded, config)
-    if history_error is not None:
-        chosen = frozenset()
-    pricing = load_prices(plan.records, loaded, catalogue, settings.assume_price)
-    prices, preflight = await _price_and_check(api, pricing, plan.records, config)
-    model_notes, model_error = await _check_models(plan.records, catalogue)
+    loaded, retakes = await _with_wishes(batch.ledger, loaded, request)
+    plan, recalled, history_error = await plan_run(api, batch, loaded.manifest, config, on_rewritten)
+    plan, chosen, left_out = _select(plan, request, may_submit=history_error is None)
+    records = plan.begun().records
+    loaded = await _with_image_doubts(loaded, records, chosen, settings)
+    pricing = load_prices(records, loaded, catalogue, settings.assume_price)
+    prices, preflight = await _price_and_check(api, pricing, records, config)
+    model_notes, model_error = await _check_models(records, catalogue)
     notes = (
         *sandbox_warnings,
         *model_notes,
-        await last_end_note(batch.ledger),
-        *batch.claim.notes,
-        *history_notes,
-        *origin_notes(plan.records, key_id(config.key.secret, batch.ledger.identity), api.name),
+        *await _batch_notes(batch, records, recalled, key=config.key.secret, api_name=api.name),
         *warnings_of(preflight),
         limit_note,
         space_warning(paths.folder),
     )
-    cost = estimate_cost(plan.records, prices, preflight.balance_usd, chosen, sandbox=request.sandbox)
+    cost = estimate_cost(records, prices, preflight.balance_usd, chosen, sandbox=request.sandbox)
     runs, noted = int(await batch.ledger.meta_get("runs") or 0), tuple(filter(None, notes))
-    outlook = (prices, cost, runs, chosen, preflight.obstacle, history_error or model_error)
+    stop = history_error or model_error
+    outlook = (prices, cost, runs, chosen, left_out, retakes, preflight.obstacle, stop)
     return PreparedRun(config, api, batch, loaded, noted, plan, *outlook)
 
 
-async def _with_wishes(ledger: Ledger, loaded: LoadedManifest, request: RunRequest) -> LoadedManifest:
-    """Return the manifest with the retakes that are asked for; note in the ledger that receipts are."""
+async def _batch_notes(
+    batch: OpenedBatch, records: Sequence[Record], recalled: Sequence[str], *, key: str, api_name: str
+) -> tuple[str, ...]:
+    """Return what to say of what earlier runs have left of the batch."""
+    origins = origin_notes(records, key_id(key, batch.ledger.identity), api_name)
+    return await last_end_note(batch.ledger), *batch.claim.notes, *recalled, *origins
+
+
+async def _with_wishes(
+    ledger: Ledger, loaded: LoadedManifest, request: RunRequest
+) -> tuple[LoadedManifest, Retakes | None]:
+    """Return the manifest with its extra takes, and these when some of them are asked for now.
+
+    Note in the ledger that receipts are asked for.
+    """
     if request.receipts:
         await ledger.meta_set(RECEIPTS_META, "1")
-    extra = await extra_takes(ledger, loaded.manifest.jobs, request.retake)
-    return replace(loaded, manifest=loaded.manifest.with_takes(extra))
+    retakes = await plan_retakes(ledger, loaded.manifest.jobs, request.retake)
+    loaded = replace(loaded, manifest=loaded.manifest.with_takes(retakes.extra))
+    return loaded, retakes if request.retake else None
+
+
+def _select(
+    plan: BatchPlan, request: RunRequest, *, may_submit: bool
+) -> tuple[BatchPlan, frozenset[str] | None, frozenset[str]]:
+    """Return the plan without what is not selected, the keys that may be submitted, and failed rows left out.
+
+    A row that this run will not submit is not requeued: the next run would submit it unasked.
+    """
+    chosen = submittable(plan, request.selection)
+    if not may_submit:
+        return plan.submitting_only(frozenset()), frozenset(), frozenset()
+    if chosen is None:
+        return plan, None, frozenset()
+    selected = plan.submitting_only(chosen)
+    kept = {before.key for before, _ in selected.requeues}
+    failed = (before.key for before, _ in plan.requeues if before.state is State.FAILED)
+    return selected, chosen, frozenset(failed) - kept
 
 
 async def _load_checked_manifest(
@@ -177,65 +211,19 @@ async def _load_checked_manifest(
     return LoadedManifest(manifest, model_infos).with_doubts(*await to_thread.run_sync(check))
 
 
-async def _choose(
-    plan: BatchPlan, loaded: LoadedManifest, config: RunConfig
-) -> tuple[frozenset[str] | None, LoadedManifest]:
-    """Return the keys of the rows that may be submitted, None for all, and the doubts about their images.
+async def _with_image_doubts(
+    loaded: LoadedManifest, records: Sequence[Record], chosen: frozenset[str] | None, settings: Settings
+) -> LoadedManifest:
+    """Return the manifest with the doubts about the images of rows that may be submitted, if asked for.
 
     No other image is looked at: what is paid for is fetched, whatever has become of its image since.
     """
-    chosen = submittable(plan, config.request.selection)
-    if not config.settings.check_images:
-        return chosen, loaded
-    pending = (record for record in plan.records if record.state is State.PENDING)
+    if not settings.check_images:
+        return loaded
+    pending = (record for record in records if record.state is State.PENDING)
     positions = {record.position for record in pending if chosen is None or record.key in chosen}
     jobs = [job for job in loaded.manifest.jobs if job.index in positions]
-    warnings = await image_warnings(loaded.manifest, config.settings.allow_private_images, jobs)
-    return chosen, loaded.with_doubts(warnings)
-
-
-async def _plan(
-    api: Api,
-    batch: OpenedBatch,
-    loaded: LoadedManifest,
-    config: RunConfig,
-    on_rewritten: Callable[[BatchPlan], None],
-) -> tuple[BatchPlan, tuple[str, ...], StopRun | None]:
-    """Make the plan durable, with what the ledger may have forgotten.
-
-    Return it, what to say of that, and the stop when nothing may be submitted.
-    """
-    request, ledger = config.request, batch.ledger
-    plan = make_plan(
-        loaded.manifest.jobs,
-        await ledger.load(),
-        name_template=config.settings.name,
-        retry=request.retry,
-        resubmit_in_doubt=request.resubmit_in_doubt,
-    )
-    # Before anything is written: a plan that is refused leaves the ledger as it was.
-    if plan.seems_rewritten and not request.as_new:
-        on_rewritten(plan)
-    await record_plan(ledger, plan, loaded.manifest.path)
-    return await _recall(api, batch, plan, key_id(config.key.secret, ledger.identity))
-
-
-async def _recall(
-    api: Api, batch: OpenedBatch, plan: BatchPlan, asking_key: str
-) -> tuple[BatchPlan, tuple[str, ...], StopRun | None]:
-    """Give rows that the ledger has forgotten their generations back, before a create may leave."""
-    uncertain, journal = batch.claim.history_uncertain, batch.journal
-    try:
-        recalled, message = await recall_forgotten(
-            api, batch.ledger, plan.records, journal, uncertain=uncertain, key_id=asking_key
-        )
-    except HistoryUnknown as error:
-        # The journal is not taken over: this ledger may lack some of what was submitted.
-        plan = plan.with_current(error.recalled)
-        may_submit = any(r.position >= 0 and r.state in (State.PENDING, State.IN_DOUBT) for r in plan.records)
-        return (plan, (), error) if may_submit else (plan, (str(error),), None)
-    plan = plan.with_current(recalled)
-    return plan, (message, await journal.take_over(batch.ledger, plan.records)), None
+    return loaded.with_doubts(await image_warnings(loaded.manifest, settings.allow_private_images, jobs))
 
 
 async def _load_engine() -> None:
@@ -304,6 +292,6 @@ def report_start(prepared: PreparedRun, observer: Observer) -> None:
     removed = sum(record.key not in old_keys for record in plan.removed)
     if removed:
         warn(f"{removed} row(s) are no longer in the manifest but were paid for: they are kept and listed")
-    in_doubt = sum(record.state is State.IN_DOUBT for record in plan.records)
+    in_doubt = sum(record.state is State.IN_DOUBT for record in plan.begun().records)
     if in_doubt:
         warn(f"{in_doubt} row(s) are in doubt: the vendor's log is asked about them", Topic.IN_DOUBT)

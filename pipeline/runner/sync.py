@@ -45,7 +45,7 @@ def run(
 async def _run(batch: Batch, *, progress: bool) -> Results:
     async with batch:
         prepared = await batch.prepare()
-        bar = _Bar(prepared.plan.records) if progress else None
+        bar = _Bar(prepared.plan.begun().records) if progress else None
         try:
             async for _ in batch.run(*([bar] if bar else [])):
                 pass

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from pipeline.batch.one_time_requests import OneTimeRequests
 from pipeline.cluster import driver
 from pipeline.cluster.coordinator import Coordinator
 from pipeline.cluster.driver import ClusterDriver
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from pipeline.cluster.messages import ClusterConfig
     from pipeline.events import Topic
+    from pipeline.model import Record
     from pipeline.run_state import RunOutcome
     from tests.integration.engine_harness import EngineHarness
 
@@ -174,17 +177,16 @@ async def make_driver(
     harness: EngineHarness,
     monkeypatch: pytest.MonkeyPatch,
     *,
-    replan: Callable[[], Any] | None = None,
+    requeues: Sequence[tuple[Record, Record]] = (),
     **options: Any,
 ) -> DriverHarness:
-    """Begin an epoch, then let `replan` change rows as a plan does; return the driver, not yet started."""
+    """Begin an epoch; return a driver, not yet started, that will commit `requeues` once it has joined."""
     team = await make_local_cluster(harness, **options)
     rays, spy = FakeRayBackend(), RecordingObserver()
     monkeypatch.setattr(driver, "ray_backend", rays)
     monkeypatch.setattr(driver, "ray_client", rays)
-    if replan is not None:
-        await replan()
-    cluster = ClusterDriver(
-        await harness.ledger.load(), team.job, harness.ledger, team.run_epoch, spy, address="auto"
-    )
+    again, ledger = {after.key: after for _, after in requeues}, harness.ledger
+    records = [again.get(record.key, record) for record in await ledger.load()]
+    begin = partial(OneTimeRequests(tuple(requeues)).commit, ledger)
+    cluster = ClusterDriver(records, team.job, ledger, team.run_epoch, spy, address="auto", on_joined=begin)
     return DriverHarness(cluster, rays, spy)

@@ -6,15 +6,16 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import pytest
 
 from pipeline.cluster import driver
 from pipeline.cluster.coordinator import Coordinator
 from pipeline.cluster.messages import CoordinatorLost
-from pipeline.errors import StopReason
+from pipeline.errors import StopReason, UsageError
 from pipeline.events import Topic
 from pipeline.ledger import Ledger
-from pipeline.model import State, Transition
-from pipeline.plan import mark_resubmitted
+from pipeline.model import State
+from pipeline.plan import mark_interrupted, mark_resubmitted
 from tests.crash.batches import wait_until
 from tests.integration.driver_harness import DriverHarness, make_driver
 from tests.integration.engine_harness import EngineHarness, fast_sandbox_options
@@ -23,33 +24,49 @@ from tests.integration.local_cluster import assert_paid_once
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
-
     from pipeline.cluster.messages import StatusSnapshot
     from pipeline.ledger.leases import RevokedLeases
+    from pipeline.model import Record
 
 
 async def test_rows_that_are_resubmitted_hold_no_slots(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with EngineHarness(tmp_path) as house:
-        records = await house.add(8)
-        for record in records[4:]:
-            lost = record.evolve(State.SUBMITTING, correlation_id=f"b.{record.id}", submitted_at=time.time())
-            await house.ledger.commit(record, lost)
-
-        async def replan() -> None:
-            doubtful = [record for record in await house.ledger.load() if record.state is State.SUBMITTING]
-            await house.ledger.commit_many(
-                [Transition(record, mark_resubmitted(record)) for record in doubtful]
-            )
-
-        run = await make_driver(house, monkeypatch, replan=replan, concurrency=2)
+        requeues = await add_rows_in_doubt(house, 8)
+        run = await make_driver(house, monkeypatch, requeues=requeues, concurrency=2)
         async with run.running():
             pass
         assert run.outcome.stop_reason is None
         assert {record.state for record in run.outcome.records} == {State.DONE}
         assert_paid_once(house)
+
+
+async def test_a_cluster_that_cannot_be_joined_leaves_doubts_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with EngineHarness(tmp_path) as house:
+        requeues = await add_rows_in_doubt(house, 4)
+        before = await house.ledger.load()
+        run = await make_driver(house, monkeypatch, requeues=requeues)
+
+        def refuse(address: str | None, workers: int) -> None:
+            raise UsageError(f"no cluster of {workers} workers at {address}")
+
+        monkeypatch.setattr(run.ray_backend, "start_or_join", refuse)
+        with pytest.raises(UsageError, match="no cluster"):
+            await run.cluster.run()
+        assert await house.ledger.load() == before
+
+
+async def add_rows_in_doubt(house: EngineHarness, count: int) -> list[tuple[Record, Record]]:
+    """Add rows of which the later half is in doubt; return what resubmitting makes of these."""
+    requeues = []
+    for record in (await house.add(count))[count // 2 :]:
+        lost = record.evolve(State.SUBMITTING, correlation_id=f"b.{record.id}", submitted_at=time.time())
+        doubt = mark_interrupted(await house.ledger.commit(record, lost))
+        requeues.append((await house.ledger.commit(lost, doubt), mark_resubmitted(doubt)))
+    return requeues
 
 
 async def test_last_worker_dies_during_driver_snapshot(

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from obstore.store import MemoryStore
 
-from pipeline.batch.retakes import end_retakes, extra_takes, withdraw_retakes
+from pipeline.batch.retakes import Retakes, end_retakes, extra_takes, plan_retakes
 from pipeline.cli import cli
 from pipeline.errors import UsageError
 from pipeline.ledger import Ledger
@@ -317,31 +317,39 @@ class _Mortal(LocalStore):
         self._count()
 
 
-async def test_a_retake_that_nobody_agreed_to_pay_for_is_taken_back(tmp_path: Path) -> None:
+async def test_a_retake_that_nobody_agreed_to_pay_for_is_forgotten(tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
     row = '{id: a, image_url: "https://example.com/a.jpg", prompt: p}'
     path.write_text(f"jobs:\n  - {row}\n", encoding="utf-8")
     async with await Ledger.open(tmp_path / "ledger.sqlite3") as ledger:
 
-        async def ids(*retake: str) -> list[str]:
+        async def ids(*retake: str, begins: bool = False) -> list[str]:
             manifest = load(path)
-            return [
-                job.id for job in manifest.with_takes(await extra_takes(ledger, manifest.jobs, retake)).jobs
-            ]
+            retakes = await plan_retakes(ledger, manifest.jobs, retake)
+            if begins:
+                await retakes.save(ledger)
+            return [job.id for job in manifest.with_takes(retakes.extra).jobs]
 
         assert await ids("a") == ["a", "a.2"]
-        assert await ids("a") == ["a", "a.2"], "the same wish, after a crash"
-        await withdraw_retakes(ledger)
-        assert await ids() == ["a", "a.2"], "what an earlier command asked for stays"
+        assert await ids() == ["a"]
+        assert await ids("a", begins=True) == ["a", "a.2"]
+        assert await ids("a", begins=True) == ["a", "a.2"], "the same wish, after a crash"
+        assert await ids() == ["a", "a.2"], "what a run has begun to buy stays"
         await end_retakes(ledger)
         assert await ids("a") == ["a", "a.2", "a.3"]
-        await withdraw_retakes(ledger)
         assert await ids() == ["a", "a.2"]
-        assert await ids("a") == ["a", "a.2", "a.3"], "asked for anew"
+        assert list(await extra_takes(ledger, load(path).jobs)) == [load(path).jobs[0].key]
+        assert await ids("a", begins=True) == ["a", "a.2", "a.3"], "asked for anew"
         other = row.replace("id: a", "id: a.2").replace("prompt: p", "prompt: q")
         path.write_text(f"jobs:\n  - {row}\n  - {other}\n")
         with pytest.raises(UsageError, match=r"id a\.2 of line 3 is taken"):
             await ids()
+
+
+async def test_the_takes_of_an_earlier_versions_ledger_are_read(tmp_path: Path) -> None:
+    async with await Ledger.open(tmp_path / "ledger.sqlite3") as ledger:
+        await ledger.meta_set("retakes", '{"extra": {"a@f": [2]}, "asked": {"a@f": 2}, "latest": {"a@f": 2}}')
+        assert (await Retakes.load(ledger)).extra == {"a@f": [2]}
 
 
 def test_a_note_that_is_too_long_is_refused_and_one_of_any_text_is_kept(here: Path) -> None:

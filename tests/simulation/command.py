@@ -45,10 +45,10 @@ from tests.simulation.vendor import PRICE_USD
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from pipeline.batch_plan import BatchPlan
     from pipeline.cluster.driver import ClusterDriver
     from pipeline.events import Event
     from pipeline.model import Job, Record
-    from pipeline.plan import BatchPlan
     from pipeline.run_state import RunOutcome
     from pipeline.settings import Settings
     from tests.simulation.machine import Process

@@ -83,7 +83,7 @@ MUTANTS: Final = (
     Mutant("an unknown outcome is sent again", _CREATE, "                State.IN_DOUBT,", "                State.PENDING,", _DOUBT),
     Mutant("a generation may be two rows' (G27)", "pipeline/ledger/generation_owners.py", "not claims or cursor.rowcount == len(claims)", "True", _at("create", "another row's id")),
     Mutant("a create takes what an earlier one of its row bought", _LEDGER, "after.submission_no if old_state is State.SUBMITTING else 0", "0", _at("create", "another row's id")),
-    Mutant("an interrupted create is sent again", _PLAN, "if resubmits else mark_interrupted(record)", "if resubmits else mark_resubmitted(record)", _KILLED),
+    Mutant("an interrupted create is sent again", _PLAN, "after = mark_interrupted(record) if", "after = mark_resubmitted(record) if", _KILLED),
     # What an answer proves.
     Mutant("502 is a refusal", _RESULT, "frozenset({500, 503})", "frozenset({500, 502, 503})", _DOUBT),
     Mutant("504 is a refusal", _RESULT, "frozenset({500, 503})", "frozenset({500, 503, 504})", _at("create", "504 with the id")),

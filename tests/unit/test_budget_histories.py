@@ -90,7 +90,7 @@ class History:
             resubmit_in_doubt=self.chance.random() < 0.4,
         )
         self.records.update((record.key, record) for record in plan.records)
-        for before, after in plan.transitions:
+        for before, after in (*plan.transitions, *plan.requeues):
             self.commit(before, after)
 
     def adopt(self, budget: Budget) -> None:

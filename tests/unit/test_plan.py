@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from itertools import pairwise, product
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.model import LEGAL_TRANSITIONS, MAYBE_PAID_STATES, PAID_STATES, Failure, Job, Record, State
-from pipeline.plan import PAID_FAILURES, BatchPlan, RetrySelection, make_plan
+from pipeline.plan import PAID_FAILURES, RetrySelection, make_plan
 from pipeline.results.csv_rows import visible_records
 from tests.unit.samples import job, record
+
+if TYPE_CHECKING:
+    from pipeline.batch_plan import BatchPlan
 
 ALL = RetrySelection(enabled=True)
 
@@ -23,8 +27,8 @@ def by_id(plan: BatchPlan) -> dict[str, Record]:
 
 
 def ledger_after(plan: BatchPlan) -> list[Record]:
-    """What the ledger holds after a plan was made durable."""
-    return list(plan.records)
+    """What the ledger holds after a run has begun with a plan."""
+    return list(plan.begun().records)
 
 
 def test_a_first_run_adds_every_row_in_order() -> None:
@@ -171,43 +175,77 @@ def test_failed_rows_are_tried_again_only_as_asked(
 ) -> None:
     plan = make_plan([job()], [failed(code, generation_id="g")], retry=retry)
     if not again:
-        assert plan.transitions == ()
+        assert plan.requeues == ()
         return
-    [(_, after)] = plan.transitions
+    [(_, after)] = plan.requeues
     assert (after.state, after.failure, after.generation_id, after.faults) == (State.PENDING, None, "", 0)
     assert after.submission_no == 1  # the next create gets a correlation id of its own
 
 
 def test_a_failure_that_is_not_known_is_covered_only_by_all() -> None:
     nameless = replace(failed("x"), failure=None)
-    assert len(make_plan([job()], [nameless], retry=ALL).transitions) == 1
+    assert len(make_plan([job()], [nameless], retry=ALL).requeues) == 1
     only = RetrySelection(enabled=True, codes=frozenset({"x"}))
-    assert make_plan([job()], [nameless], retry=only).transitions == ()
+    assert make_plan([job()], [nameless], retry=only).requeues == ()
 
 
 @pytest.mark.parametrize("code", sorted(PAID_FAILURES))
 def test_what_was_paid_is_fetched_again_and_never_bought_again(code: str) -> None:
     plan = make_plan([job()], [failed(code, generation_id="g")], retry=ALL)
-    [(_, after)] = plan.transitions
+    [(_, after)] = plan.requeues
     assert (after.state, after.generation_id, after.failure) == (State.GENERATING, "g", None)
 
 
 def test_a_failed_row_that_was_removed_is_left_alone() -> None:
     gone = failed("refused", "gone")
-    assert make_plan([job("other")], [gone], retry=ALL).transitions == ()
+    assert make_plan([job("other")], [gone], retry=ALL).requeues == ()
 
 
 @pytest.mark.parametrize("state", [State.SUBMITTING, State.IN_DOUBT])
 def test_rows_in_doubt_are_sent_again_only_on_the_users_word(state: State) -> None:
     known = record(state, reserved_usd=1.2, doubted_at=5.0)
-    [(_, after)] = make_plan([job()], [known], resubmit_in_doubt=True).transitions
+    plan = make_plan([job()], [known], resubmit_in_doubt=True)
+    [(before, after)] = plan.requeues
+    assert plan.records == (before,), "a row stays in doubt until the run begins"
+    assert (before.state, before.correlation_id) == (State.IN_DOUBT, known.correlation_id)
     assert (after.state, after.reserved_usd, after.doubted_at, after.failure) == (
         State.PENDING,
         None,
         None,
         None,
     )
-    assert all(now.state is State.IN_DOUBT for _, now in make_plan([job()], [known]).transitions)
+    assert after.correlation_id == ""
+    assert make_plan([job()], [known]).requeues == ()
+
+
+def test_only_rows_in_doubt_that_are_selected_are_sent_again() -> None:
+    known = [record(State.IN_DOUBT, name, index) for index, name in enumerate("ab")]
+    selection = RetrySelection(is_selected=lambda row_id: row_id == "a")
+    plan = make_plan([job("a", 0), job("b", 1)], known, retry=selection, resubmit_in_doubt=True)
+    assert [after.id for _, after in plan.requeues] == ["a"]
+    assert {row.id: row.state for row in plan.begun().records} == {"a": State.PENDING, "b": State.IN_DOUBT}
+
+
+def test_a_run_that_submits_few_rows_requeues_no_others_to_be_submitted() -> None:
+    known = [
+        failed("refused", "a", 0),
+        failed("refused", "b", 1),
+        failed("no_video", "c", 2, generation_id="g"),
+    ]
+    plan = make_plan([job(name, index) for index, name in enumerate("abc")], known, retry=ALL)
+    limited = plan.submitting_only(frozenset({known[0].key}))
+    assert [(after.id, after.state) for _, after in limited.requeues] == [
+        ("a", State.PENDING),
+        ("c", State.GENERATING),  # fetched, which is no submission
+    ]
+
+
+def test_a_row_that_has_changed_since_is_not_requeued() -> None:
+    known = record(State.IN_DOUBT)
+    plan = make_plan([job()], [known], resubmit_in_doubt=True)
+    found = known.evolve(State.GENERATING, generation_id="g")
+    current = plan.with_current({known.key: found})
+    assert (current.records, current.requeues) == ((found,), ())
 
 
 @pytest.mark.parametrize("state", [State.SUBMITTING, State.IN_DOUBT])
@@ -256,7 +294,7 @@ def test_planning_again_changes_nothing(
     once = make_plan(jobs, known, retry=retry, resubmit_in_doubt=resubmit)
     twice = make_plan(jobs, ledger_after(once), retry=retry, resubmit_in_doubt=resubmit)
     assert (twice.added, twice.positions, twice.transitions, twice.edited) == ((), {}, (), ())
-    assert twice.records == once.records
+    assert (twice.requeues, twice.records) == ((), once.begun().records)
 
 
 @given(JOBS, ledger_records(), RETRIES, st.booleans())
@@ -264,11 +302,11 @@ def test_no_row_is_lost_and_every_step_is_legal(
     jobs: list[Job], known: list[Record], retry: RetrySelection | None, resubmit: bool
 ) -> None:
     plan = make_plan(jobs, known, retry=retry, resubmit_in_doubt=resubmit)
-    now = {made.key: made for made in plan.records}
+    now = {made.key: made for made in plan.begun().records}
     assert now.keys() == {made.key for made in known} | {row.key for row in jobs}
     assert [made.key for made in plan.records if made.position >= 0] == [row.key for row in jobs]
     assert len({made.file_stem for made in plan.records}) == len(now)
-    for before, after in plan.transitions:
+    for before, after in (*plan.transitions, *plan.requeues):
         assert after.state in LEGAL_TRANSITIONS[before.state]
         assert after.version == before.version + 1
     for was in known:
@@ -301,14 +339,16 @@ def test_the_steps_are_taken_from_records_as_they_are_placed_now(was: State, res
     plan = make_plan([job("a", 0)], known, retry=ALL, resubmit_in_doubt=resubmit)
     for before, _ in plan.transitions:
         assert (before.version, before.state, before.position) == (known[0].version, was, 0)
+    for before, _ in plan.requeues:
+        assert (before, before.position) == (plan.records[0], 0)
 
 
 def test_what_was_paid_is_fetched_again_also_for_a_row_that_left_the_manifest() -> None:
     """An edited row is a new one; the old one's video may still come, and nothing is bought for it."""
     paid = replace(record(State.FAILED, "gone"), failure=Failure("no_video", "no"), generation_id="g")
-    [(_, after)] = make_plan([job()], [paid], retry=ALL).transitions
+    [(_, after)] = make_plan([job()], [paid], retry=ALL).requeues
     assert (after.state, after.generation_id, after.position) == (State.GENERATING, "g", -1)
-    assert make_plan([job()], [paid]).transitions == ()
+    assert make_plan([job()], [paid]).requeues == ()
 
 
 @pytest.mark.parametrize("code", ["generation_error", "no_video", "not_a_video", "anything"])
@@ -317,7 +357,7 @@ def test_what_was_called_completed_once_is_only_ever_fetched(code: str) -> None:
     paid = replace(
         record(State.FAILED), failure=Failure(code, "no", retryable=True), generation_id="g", completed_at=5.0
     )
-    [(_, after)] = make_plan([job()], [paid], retry=ALL).transitions
+    [(_, after)] = make_plan([job()], [paid], retry=ALL).requeues
     assert (after.state, after.generation_id, after.completed_at) == (State.GENERATING, "g", 5.0)
 
 

@@ -430,7 +430,7 @@ def test_a_generation_that_the_vendor_does_not_know_is_over_by_proof(log: LogPas
     )
     [(_, retried)] = make_plan(
         [job()], [replace(after, key=job().key)], retry=RetrySelection(enabled=True)
-    ).transitions
+    ).requeues
     assert retried.state is State.PENDING
 
 
@@ -464,7 +464,7 @@ def test_what_was_completed_once_is_never_over_unpaid(log: LogPass, verdict: Ver
 def test_what_an_earlier_version_failed_without_proof_is_asked_about_again() -> None:
     failure = Failure(GENERATION_UNKNOWN, "404", retryable=False)
     failed = replace(UNKNOWN, key=job().key, state=State.FAILED, failure=failure)
-    [(_, retried)] = make_plan([job()], [failed], retry=RetrySelection(enabled=True)).transitions
+    [(_, retried)] = make_plan([job()], [failed], retry=RetrySelection(enabled=True)).requeues
     assert (retried.state, retried.generation_id) == (State.GENERATING, "g")
 
 

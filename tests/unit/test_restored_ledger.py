@@ -309,9 +309,12 @@ async def test_few_notes_are_read_again_rather_than_marked(
     assert 1 <= len(await unknown(ledger.mark)) < 20
 
 
-async def test_a_completion_that_an_older_ledger_forgot_is_recalled(journal: SubmissionJournal) -> None:
-    """Statuses that call it failed from now on buy no other."""
-    ledger, row = MetaLedger(), replace(sent(1), state=State.GENERATING, generation_id="g")
+@pytest.mark.parametrize("state", [State.GENERATING, State.FAILED])
+async def test_a_completion_that_an_older_ledger_forgot_is_recalled(
+    journal: SubmissionJournal, state: State
+) -> None:
+    """Statuses that call it failed from now on buy no other, and neither does another try."""
+    ledger, row = MetaLedger(), replace(sent(1), state=state, generation_id="g")
     await journal.take_over(cast("Ledger", ledger), [row])
     journal.append(row)
     journal.on_transition(row, replace(row, state=State.READY, completed_at=7.0))
@@ -323,7 +326,7 @@ async def test_a_completion_that_an_older_ledger_forgot_is_recalled(journal: Sub
         uncertain=False,
         key_id="k1",
     )
-    assert [(one.state, one.completed_at) for one in found.values()] == [(State.GENERATING, 7.0)]
+    assert [(one.state, one.completed_at) for one in found.values()] == [(state, 7.0)]
     assert message == ""
 
 

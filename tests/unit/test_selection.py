@@ -15,7 +15,7 @@ from pipeline.selection import Selection, matches_id, submittable, unselected_fa
 from tests.unit.samples import job, record
 
 if TYPE_CHECKING:
-    from pipeline.plan import BatchPlan
+    from pipeline.batch_plan import BatchPlan
 
 IDS = ("cat", "cat.2", "dog", "emu")
 
@@ -57,7 +57,7 @@ def test_failed_rows_are_retried_and_selected_by_their_name() -> None:
     plan = plan_with_a_failure(RetrySelection(True))
     assert submittable(plan, Selection(("@failed",))) == frozenset({"dog@f-She laughs."})
     plan = plan_with_a_failure(RetrySelection(True, is_selected=lambda row_id: matches_id(row_id, ("e*",))))
-    assert plan.transitions == ()
+    assert plan.requeues == ()
 
 
 def test_a_pattern_without_a_row_is_an_error() -> None:

@@ -149,14 +149,12 @@ async def prepare(
         *sandbox_warnings,
         *model_notes,
         *await _batch_notes(batch, records, recalled, key=config.key.secret, api_name=api.name),
-        *warnings_of(preflight),
-        limit_note,
-        space_warning(paths.folder),
+        *(*warnings_of(preflight), limit_note, space_warning(paths.folder)),
     )
     cost = estimate_cost(records, prices, preflight.balance_usd, chosen, sandbox=request.sandbox)
     runs, noted = int(await batch.ledger.meta_get("runs") or 0), tuple(filter(None, notes))
-    stop = history_error or model_error
-    outlook = (prices, cost, runs, chosen, left_out, retakes, preflight.obstacle, stop)
+    rows = (chosen, left_out, retakes)
+    outlook = (prices, cost, runs, *rows, preflight.obstacle, history_error or model_error)
     return PreparedRun(config, api, batch, loaded, noted, plan, *outlook)
 
 

@@ -6,6 +6,9 @@ from typing import Final
 
 from tests.simulation.vendor import Answer, problem
 
+NAMELESS_ERROR: Final = Answer(200, b'{"status": "error", "message": "Service temporarily unavailable"}')
+"""What a gateway says in the vendor's words: it names neither a generation nor a reason."""
+
 REFUSALS: Final = {
     "400": problem(400, "prompt is too long"),
     "401": problem(401, "Unauthorized"),
@@ -20,6 +23,8 @@ REFUSALS: Final = {
     "503": problem(503, "Unavailable"),
     "520 before acceptance": Answer(520, b"<html>unknown error</html>"),
     "502 before acceptance": Answer(502, b"<html>bad gateway</html>"),
+    "405": Answer(405, b"<html>maintenance</html>"),
+    "nameless error before acceptance": NAMELESS_ERROR,
     "redirect": Answer(302, b"", {"Location": "https://elsewhere.example/"}),
 }
 """Answers to a create that was not accepted."""

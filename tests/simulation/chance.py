@@ -23,7 +23,8 @@ FAULTS: Final[dict[str, tuple[str, ...]]] = {
         "408 after acceptance",
         "409 after acceptance", "460 after acceptance", "499 after acceptance", "520 before acceptance",
         "429", "429 with a wait", "429 with a date", "429 quota", "500", "503", "slow acceptance", "redirect",
-        "another row's id", "asleep before it leaves",
+        "another row's id", "asleep before it leaves", "answer to another", "405",
+        "nameless error before acceptance", "nameless error after acceptance",
     ),
     "status": (
         "connection refused", "reset", "silence", "cut", "html", "unknown status", "429", "500", "404",
@@ -48,7 +49,7 @@ FAULTS: Final[dict[str, tuple[str, ...]]] = {
         "clock forwards", "clock backwards", "second process", "disk full for a while", "log stands still",
         "vendor away", "account empty", "model withdrawn", "key rotated", "restored ledger",
         "file moved away", "clip copied into place", "users file in the way", "flood of refusals",
-        "folder lock lost",
+        "folder lock lost", "statuses unknown for a while", "nameless errors for a while",
     ),
     "user": ("rows added", "rows removed", "rows edited", "reordered", "retry failed", "resubmit in doubt"),
 }  # fmt: skip
@@ -68,6 +69,7 @@ CLUSTER_FAULTS: Final[dict[str, tuple[str, ...]]] = {
         "disk full for a while", "log stands still", "vendor away", "account empty", "model withdrawn",
         "key rotated", "file moved away", "clip copied into place", "users file in the way",
         "flood of refusals", "driver machine without power", "head of ray lost", "restored ledger",
+        "statuses unknown for a while", "nameless errors for a while",
     ),
 }  # fmt: skip
 """The same in a cluster's world."""

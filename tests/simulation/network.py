@@ -17,7 +17,7 @@ from multidict import CIMultiDict
 from pipeline.client import Api
 from pipeline.client.connection import on_connected
 from pipeline.client.missing_models import MissingModels
-from tests.simulation.answers import AFTER_ACCEPTANCE, FLAP, REFUSALS, URLLESS
+from tests.simulation.answers import AFTER_ACCEPTANCE, FLAP, NAMELESS_ERROR, REFUSALS, URLLESS
 from tests.simulation.machine import EPOCH
 from tests.simulation.vendor import Answer, problem
 
@@ -135,6 +135,12 @@ class ApiSession:
         self.world.tell("ANSWER", headers["X-Client-Request-Id"], answer.status, generation and generation.id)
         return await self._deliver(answer, generation, kind)
 
+    def _mixed_up(self, generation: Generation) -> Answer:
+        """Return the answer to another create, which names that one; nobody may know yet whose it is."""
+        vendor = self.world.vendor
+        others = [one for one in vendor.generations.values() if one is not generation]
+        return vendor.accepted(others[self._ways.randrange(len(others))] if others else generation)
+
     def _session(self) -> Any:
         return self
 
@@ -166,13 +172,17 @@ class ApiSession:
                 return self._respond(Answer(200, answer.body, named), cut=True)
             case "garbled answer":
                 return self._respond(Answer(200, b"\xff\xfe{]", {}))
+            case "nameless error after acceptance":
+                return self._respond(NAMELESS_ERROR)
+            case "answer to another":
+                return self._respond(self._mixed_up(generation))
             case "answer without an id":
                 return self._respond(Answer(201, b'{"status": "queued"}', {}))
             case "another row's id":
                 others = list(self.world.book.known_generations)
                 if others:
                     other = self.world.vendor.generations[others[self._ways.randrange(len(others))]]
-                    return self._respond(self.world.vendor.accepted(other))
+                    return self._respond(Answer(200, other.queued, {"x-inference-id": other.id}))
         return self._respond(answer)
 
     async def _get(self, url: str, headers: Mapping[str, str]) -> SimResponse:
@@ -200,6 +210,10 @@ class ApiSession:
             raise aiohttp.ServerDisconnectedError
         if kind == "silence":
             await self._time_out()
+        if world.vendor.forgets_statuses:
+            return self._respond(REFUSALS["404"])
+        if world.vendor.nameless_errors:
+            return self._respond(NAMELESS_ERROR)
         answer = self._bent(kind, generation_id, world.vendor.status(generation_id, key))
         world.tell("STATUS", generation_id, answer.status, kind)
         return self._respond(answer, cut=kind == "cut")

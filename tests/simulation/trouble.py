@@ -28,6 +28,9 @@ MAX_RUNS: Final = 200
 LARGE_PACES_S: Final = (60.0, 15.0, 5.0)
 """In a large world things happen as often for each of its rows as in a small one."""
 
+NAMELESS_ERRORS_S: Final = 150.0
+"""A gateway that calls everything failed for longer than three minutes is believed: nobody else says more."""
+
 MAX_CLOCK_ERROR_S: Final = 40 * 3600.0
 
 
@@ -138,6 +141,12 @@ class Trouble:
 
     async def _account_empty(self) -> None:
         await self._for_a_while(self.world.vendor, "account_empty")
+
+    async def _statuses_unknown_for_a_while(self) -> None:
+        await self._for_a_while(self.world.vendor, "forgets_statuses")
+
+    async def _nameless_errors_for_a_while(self) -> None:
+        await self._for_a_while(self.world.vendor, "nameless_errors", NAMELESS_ERRORS_S)
 
     async def _model_withdrawn(self) -> None:
         await self._for_a_while(self.world.vendor, "withdrawn")

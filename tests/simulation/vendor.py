@@ -113,6 +113,7 @@ class Vendor:
         self.log_stands_since: float | None = None
         self.stale_until, self.fresh_from, self.behind_s = -1.0, 0.0, 0.0
         self.account_empty = self.withdrawn = self.away = self.flooded = False
+        self.forgets_statuses = self.nameless_errors = False
         self._running: list[float] = []
         self._refused: list[tuple[float, str, str]] = []
         self._chance = world.chance.stream("vendor")
@@ -170,7 +171,9 @@ class Vendor:
         return generation
 
     def accepted(self, generation: Generation) -> Answer:
-        return Answer(200, generation.queued, {"x-inference-id": generation.id})
+        """Return the answer to its create, which names that, as every answer of the vendor does."""
+        names = {"x-inference-id": generation.id, "x-client-request-id": generation.correlation}
+        return Answer(200, generation.queued, names)
 
     def status(self, generation_id: str, key: str) -> Answer:
         """Say how a generation stands."""

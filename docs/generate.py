@@ -90,8 +90,8 @@ ERROR_MEANING: Final = {
     "generation_refused": ("the generation ended badly: the vendor calls the input invalid", "no"),
     "generation_error": ("the generation ended badly, by a fault that may pass", "no"),
     "generation_unknown": (
-        "the vendor answers its id with 404 for minutes, and its log lists it as failed or never had it",
-        "no",
+        "the vendor answers its id with 404 for minutes; the message says what the log shows",
+        "perhaps",
     ),
     "no_video": ("the vendor says completed, but names no video", "perhaps"),
     "not_a_video": ("what was downloaded, several times, is no playable MP4", "yes"),

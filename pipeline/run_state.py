@@ -53,7 +53,8 @@ class RunState:
     `in_flight` holds the keys of rows that may be rendering, whether or not anybody still watches them: a
     slot is free again only once its generation is known to have ended. `tracked` counts those the run
     waits for. `overdue` are past their deadline: the run does not wait for them, and `unfinished` says so.
-    `unknown` are polled on although the vendor has not known them for minutes: its log is asked about them.
+    `unknown` are polled on although the vendor has not known them for minutes, each with the time of its
+    first 404: its log is asked about them. `status_known_at` is when any status was last answered.
     `slots` is how many may be in flight at most. `doubt_began` has the run's time of each doubt that arose
     in it, by correlation id. `submissions` are the correlation ids of the run's submissions in their order,
     "" where the result is not known.
@@ -73,7 +74,8 @@ class RunState:
     submissions: list[str] = field(default_factory=list)
     unfinished: dict[str, str] = field(default_factory=dict)
     overdue: set[str] = field(default_factory=set)
-    unknown: set[str] = field(default_factory=set)
+    unknown: dict[str, float] = field(default_factory=dict)
+    status_known_at: float = -inf
     poll_counts: Counter[str] = field(default_factory=Counter)
     not_yet_at: dict[str, float] = field(default_factory=dict)
     in_flight: set[str] = field(default_factory=set)

@@ -167,7 +167,7 @@ def _make_reconciler(
         LOG_REQUEST_GAP_S,
         key_id(api.key.secret, ledger.identity),
         ledger.load,
-        UnknownIds(Settings().poll_interval, set()),
+        UnknownIds(Settings().poll_interval, {}),
         key_prefix=prefix,
     )
 

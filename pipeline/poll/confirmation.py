@@ -163,15 +163,15 @@ class Confirmations:
 class UnknownIds:
     """Since when, and how often, the vendor has answered with 404, and nothing else, about a generation."""
 
-    def __init__(self, interval_s: float, unknown: set[str]) -> None:
-        """`unknown` is kept up: the keys of the generations that it has not known for so long."""
+    def __init__(self, interval_s: float, unknown: dict[str, float]) -> None:
+        """`unknown` is kept up: the keys, each with the time of its first 404, on the run's clock."""
         self.unknown = unknown
         self._limit_s = NOT_FOUND_INTERVALS * _error_interval_s(interval_s)
         self._not_found: dict[str, tuple[float, int]] = {}
 
     def forget(self, key: str) -> None:
         self._not_found.pop(key, None)
-        self.unknown.discard(key)
+        self.unknown.pop(key, None)
 
     def on_error(self, key: str, http_status: int, now: float) -> bool:
         """Count a 404; return whether it makes the generation unknown. Anything else begins anew."""
@@ -182,7 +182,7 @@ class UnknownIds:
         self._not_found[key] = since, polls + 1
         if key in self.unknown or polls + 1 < MIN_NOT_FOUND_POLLS or now - since < self._limit_s:
             return False
-        self.unknown.add(key)
+        self.unknown[key] = since
         return True
 
     def remaining_s(self, key: str, now: float) -> float:

@@ -104,8 +104,11 @@ class PollerPool:
         if isinstance(status, StatusError):
             await self._poll_failed(record, status)
             return
-        run.deps.rate_limit.on_success(run.deps.clock())
+        run.state.status_known_at = run.deps.clock()
+        run.deps.rate_limit.on_success(run.state.status_known_at)
         self._last_errors.pop(key, None)
+        if key in run.state.unknown:  # it may have lost its slot meanwhile
+            run.state.in_flight.add(key)
         self._unknown_ids.forget(key)
         self._key_refusals.on_answer()
         await self._on_status(record, status)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from pipeline.circuit_breaker import CircuitBreaker
-from pipeline.client import key_id
+from pipeline.client import StatusError, key_id
 from pipeline.errors import Conflict, StopReason
 from pipeline.events import Level, Topic
 from pipeline.model import State
@@ -35,6 +36,9 @@ FIRST_PASS_INTERVALS: Final = 0.3
 MAX_GAP_INTERVALS: Final = 3.0
 """Passes come after 0.3 poll intervals, then further apart, up to 3: a log row comes with its generation's
 end and late, so asking faster than the generations are polled finds nothing more."""
+
+SLOT_INTERVALS: Final = 60.0
+"""How long a generation that the vendor does not know keeps its slot: ten minutes at 10 s. It may render."""
 
 NO_WAIT_REASONS: Final = frozenset({StopReason.INTERRUPTED, StopReason.KEY, StopReason.LEDGER})
 """Reasons to stop after which no run stays for its rows in doubt; they are the next run's."""
@@ -64,7 +68,7 @@ class ReconcilerPool:
             deps.log_gap_s,
             key_id(deps.api.key.secret, deps.ledger.identity),
             deps.ledger.load,
-            UnknownIds(run.settings.poll_interval, set()),
+            UnknownIds(run.settings.poll_interval, {}),
         )
         pass_gap_s = max(MAX_GAP_INTERVALS * run.settings.poll_interval, 4 * deps.log_gap_s)
         self._wait = EndOfRunWait(wait_s, run.settings.reconcile_wait, pass_gap_s)
@@ -112,8 +116,10 @@ class ReconcilerPool:
         verdicts = await self._reconciler.ask_failed(in_doubt, verdicts)
         if log.error:
             run.report_event(Topic.WAITING, f"the vendor's log cannot be read: {log.error}", Level.DEBUG)
-        if unknown and not self._unknown_notes:
-            self._report_unknown(len(unknown))
+        if unknown:
+            await self._ask_for_a_known_one()
+            if not self._unknown_notes:
+                self._report_unknown(len(unknown))
         self._wait.on_pass(log, {record.key: verdicts[record.key] for record in in_doubt}, began)
         async with self._settling:
             for record in in_doubt:
@@ -153,6 +159,17 @@ class ReconcilerPool:
             run.state.queue(after)
         run.report_event(Topic.RECONCILED, message, Level.INFO, record)
 
+    async def _ask_for_a_known_one(self) -> None:
+        """Poll the generation that ended last: whether any is known tells a lost one from an outage."""
+        run = self._run
+        ended = (r for r in run.state.records.values() if r.state in (State.READY, State.DONE))
+        last = max(ended, key=lambda record: record.finished_at or 0.0, default=None)
+        if last is None or not last.generation_id:
+            return
+        status = await run.deps.api.get_status(last.generation_id, new_connection=True)
+        if not isinstance(status, StatusError):
+            run.state.status_known_at = run.deps.clock()
+
     def _report_unknown(self, count: int) -> None:
         message = (
             f"the vendor answers {count} generation(s) with 404 for minutes: they are polled on until their "
@@ -161,11 +178,19 @@ class ReconcilerPool:
         self._run.report_event(Topic.WAITING, message, Level.WARNING)
 
     async def _settle_unknown(self, record: Record, log: LogPass, verdict: Verdict) -> None:
-        """Close a generation that is proven not to be there; any other is polled on, or another key's."""
+        """Close a generation that is proven not to be there, or leave it to the next run.
+
+        While the vendor knows no other generation either, it is polled on: that may be a matter of minutes.
+        """
         run, key = self._run, record.key
-        after = judge_unknown_generation(record, log, verdict, run.deps.wall())
+        since, interval_s = run.state.unknown.get(key, inf), run.settings.poll_interval
+        knows_others = run.state.status_known_at > since + interval_s
+        after = judge_unknown_generation(record, log, verdict, run.deps.wall(), knows_others=knows_others)
         known = self._unknown_notes[key] = describe_unknown_generation(record, log, verdict)
-        if after is None and not is_of_another_key(verdict):
+        if after is None and not knows_others and not is_of_another_key(verdict):
+            # What still rendered when it was last known has ended since: its slot is free.
+            if run.deps.clock() - since > SLOT_INTERVALS * interval_s:
+                run.state.in_flight.discard(key)
             return
         # Since the log was asked, a poll may have said more.
         if run.state.records[key] is not record or not self._give_up_unknown(key):
@@ -238,7 +263,7 @@ class ReconcilerPool:
                 explained = mark_explained(record, reason)
                 if explained is not None:
                     await self._commit(record, explained, "")
-            for key in sorted(run.state.unknown & run.state.overdue & self._unknown_notes.keys()):
+            for key in sorted(run.state.unknown.keys() & run.state.overdue & self._unknown_notes.keys()):
                 run.state.unfinished[key] = self._unknown_notes[key]
         if run.state.in_doubt:
             first = next(iter(reasons.values()), "the vendor's log has not been asked yet")

@@ -188,14 +188,11 @@ async def test_an_answer_about_another_generation_is_never_applied(tmp_path: Pat
         assert count_states(await house.run()) == {State.DONE: 3}
 
 
-async def test_a_generation_that_the_vendor_does_not_know_keeps_the_run_until_its_deadline(
-    tmp_path: Path,
-) -> None:
+async def test_a_generation_that_the_vendor_does_not_know_does_not_keep_the_run(tmp_path: Path) -> None:
     fault = Fault("status-not-found", match="number 1.")
     async with EngineHarness(tmp_path, None, fault) as house:
-        outcome = await house.run(3, timeout=3.0)
+        outcome = await house.run(3, timeout=600.0)
         assert count_states(outcome) == {State.DONE: 2, State.GENERATING: 1}
-        assert outcome.stop_reason is StopReason.DEADLINE
         [why] = outcome.unfinished.values()
         assert "(404), and the log shows it" in why
         assert "adopt --replace" in why
@@ -203,6 +200,19 @@ async def test_a_generation_that_the_vendor_does_not_know_keeps_the_run_until_it
         house.sandbox._injector.faults.clear()
         assert count_states(await house.run()) == {State.DONE: 3}
         assert house.count_paid() == 3
+
+
+async def test_generations_that_the_vendor_does_not_know_while_it_knows_no_other_wait_for_their_deadline(
+    tmp_path: Path,
+) -> None:
+    async with EngineHarness(tmp_path, None, Fault("status-not-found")) as house:
+        outcome = await house.run(2, timeout=3.0)
+        assert count_states(outcome) == {State.GENERATING: 2}
+        assert outcome.stop_reason is StopReason.DEADLINE
+        assert all("adopt --replace" in why for why in outcome.unfinished.values())
+        house.sandbox._injector.faults.clear()
+        assert count_states(await house.run()) == {State.DONE: 2}
+        assert house.count_paid() == 2
 
 
 async def test_a_firewalls_403_costs_the_row_that_meets_it(tmp_path: Path) -> None:

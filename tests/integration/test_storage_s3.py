@@ -540,8 +540,8 @@ async def test_a_large_table_that_is_stopped_leaves_no_upload(
 
 def film_to_link(folder: Path, size_bytes: int) -> Prepared:
     path = folder / "film.mp4"
-    path.write_bytes(bytes(size_bytes))
-    return Prepared(path, "f" * 64, size_bytes, "video/mp4", "mp4")
+    path.write_bytes(data := bytes(size_bytes))
+    return Prepared(path, hashlib.sha256(data).hexdigest(), size_bytes, "video/mp4", "mp4")
 
 
 FILM_BYTES = 30 * 2**20

@@ -28,6 +28,9 @@ MAX_RUNS: Final = 200
 LARGE_PACES_S: Final = (60.0, 15.0, 5.0)
 """In a large world things happen as often for each of its rows as in a small one."""
 
+UNKNOWN_STATUSES_S: Final = 700.0
+"""A generation that is unknown for longer has given its slot back, by the rule; these may still render."""
+
 NAMELESS_ERRORS_S: Final = 150.0
 """A gateway that calls everything failed for longer than three minutes is believed: nobody else says more."""
 
@@ -143,7 +146,7 @@ class Trouble:
         await self._for_a_while(self.world.vendor, "account_empty")
 
     async def _statuses_unknown_for_a_while(self) -> None:
-        await self._for_a_while(self.world.vendor, "forgets_statuses")
+        await self._for_a_while(self.world.vendor, "forgets_statuses", UNKNOWN_STATUSES_S)
 
     async def _nameless_errors_for_a_while(self) -> None:
         await self._for_a_while(self.world.vendor, "nameless_errors", NAMELESS_ERRORS_S)

@@ -161,7 +161,7 @@ UNKNOWN_S = NOT_FOUND_INTERVALS * INTERVAL_S
 def test_a_generation_is_unknown_once_404_is_all_that_was_answered(
     answers: list[tuple[float, int]], *, unknown: bool
 ) -> None:
-    keys: set[str] = set()
+    keys: dict[str, float] = {}
     ids = UnknownIds(INTERVAL_S, keys)
     told = [ids.on_error("row", http_status, now) for now, http_status in answers]
     assert ("row" in keys) is unknown
@@ -169,16 +169,16 @@ def test_a_generation_is_unknown_once_404_is_all_that_was_answered(
 
 
 def test_an_unknown_generation_is_told_of_once_and_forgotten_with_any_answer() -> None:
-    keys: set[str] = set()
+    keys: dict[str, float] = {}
     ids = UnknownIds(INTERVAL_S, keys)
     told = [ids.on_error("row", 404, now) for now in (0.0, 1.0, UNKNOWN_S, UNKNOWN_S + 1.0)]
     assert told == [False, False, True, False]
     ids.forget("row")
-    assert keys == set()
+    assert keys == {}
     assert not ids.on_error("row", 404, UNKNOWN_S + 2.0)
 
 
 def test_more_polls_do_not_make_a_generation_unknown_sooner() -> None:
-    ids = UnknownIds(1.0, set())
+    ids = UnknownIds(1.0, {})
     assert not any(ids.on_error("row", 404, now) for now in (0.0, 18.0, UNKNOWN_S - 1.0))
     assert ids.on_error("row", 404, UNKNOWN_S)

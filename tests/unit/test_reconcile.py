@@ -349,7 +349,7 @@ class ScriptedStatus:
     def reconciler(self) -> Reconciler:
         api: Any = self
         no_records: Any = None
-        ids = UnknownIds(10.0, set())
+        ids = UnknownIds(10.0, {})
         return Reconciler(
             api, "x", WAIT_S, lambda: self.now, lambda: NOW, 0.0, "key", no_records, unknown_ids=ids
         )
@@ -419,7 +419,7 @@ UNKNOWN = record(State.GENERATING, "row", generation_id="g", correlation_id="vb.
     ("log", "verdict"), [(log_with(), NeverAccepted()), (LISTED_AS_FAILED, FailedAtVendor("g"))]
 )
 def test_a_generation_that_the_vendor_does_not_know_is_over_by_proof(log: LogPass, verdict: Verdict) -> None:
-    after = judge_unknown_generation(UNKNOWN, log, verdict, NOW)
+    after = judge_unknown_generation(UNKNOWN, log, verdict, NOW, knows_others=False)
     assert after is not None
     assert after.failure is not None
     assert (after.state, after.failure.code, after.failure.retryable, after.reserved_usd) == (
@@ -447,7 +447,7 @@ def test_a_generation_that_the_vendor_does_not_know_is_over_by_proof(log: LogPas
     ],
 )
 def test_a_generation_that_nothing_proves_to_be_over_stays(log: LogPass, verdict: Verdict, says: str) -> None:
-    assert judge_unknown_generation(UNKNOWN, log, verdict, NOW) is None
+    assert judge_unknown_generation(UNKNOWN, log, verdict, NOW, knows_others=False) is None
     told = describe_unknown_generation(UNKNOWN, log, verdict)
     assert says in told
     assert "generation g (404)" in told
@@ -458,7 +458,36 @@ def test_a_generation_that_nothing_proves_to_be_over_stays(log: LogPass, verdict
     ("log", "verdict"), [(log_with(), NeverAccepted()), (LISTED_AS_FAILED, FailedAtVendor("g"))]
 )
 def test_what_was_completed_once_is_never_over_unpaid(log: LogPass, verdict: Verdict) -> None:
-    assert judge_unknown_generation(replace(UNKNOWN, completed_at=NOW), log, verdict, NOW) is None
+    completed = replace(UNKNOWN, completed_at=NOW)
+    assert judge_unknown_generation(completed, log, verdict, NOW, knows_others=True) is None
+
+
+@pytest.mark.parametrize(
+    ("log", "verdict", "is_over"),
+    [
+        (log_with(), LACKS_TIME, True),
+        (log_with(complete=False), LACKS_TIME, False),
+        (log_with(), LACKS_KEY, False),
+        (log_with(row("row", "g", succeeded=True)), Found("g", completed=True), False),
+        (log_with(replace(row("row", "g"), succeeded=None)), Found("g"), False),
+    ],
+)
+def test_a_generation_that_neither_status_nor_log_knows_while_others_are_known_is_over_and_may_be_paid(
+    log: LogPass, verdict: Verdict, *, is_over: bool
+) -> None:
+    after = judge_unknown_generation(UNKNOWN, log, verdict, NOW, knows_others=True)
+    if not is_over:
+        assert after is None
+        return
+    assert after is not None
+    assert after.failure is not None
+    assert (after.state, after.failure.retryable, after.generation_id, after.reserved_usd) == (
+        State.FAILED,
+        False,
+        "g",
+        1.0,
+    )
+    assert "adopt" in after.failure.message
 
 
 def test_what_an_earlier_version_failed_without_proof_is_asked_about_again() -> None:

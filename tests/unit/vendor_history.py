@@ -237,7 +237,7 @@ class HistoryClient:
             0.0,
             self.vendor.asking,
             load_records,
-            UnknownIds(10.0, set()),
+            UnknownIds(10.0, {}),
             timer=self.timer,
         )
 

@@ -168,7 +168,13 @@ def _finite(text: str) -> float | None:
 def _whole_number(row: Row, column: str, default: int | None = None) -> int:
     if default is not None and not row.get(column):
         return default
-    return _parsed(row, column, int, "whole number")
+    return _parsed(row, column, _whole, "whole number")
+
+
+def _whole(text: str) -> int | None:
+    """Read a whole number, also as a spreadsheet saves it: `64.0`."""
+    whole, _, decimals = text.strip().partition(".")
+    return None if decimals.strip("0") else int(whole)
 
 
 def _parsed(row: Row, column: str, parse: Callable[[str], _T | None], kind: str) -> _T:

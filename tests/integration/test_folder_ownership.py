@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import shutil
 import sqlite3
@@ -19,7 +20,7 @@ from pipeline.ledger import Ledger
 from tests.integration.vendor_double import vendor_and_workspace, wait_for_exit, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 OUR_NAMES = (
     "results.csv", "report.html", "run.log", "run.log.1", "run.log.2", "run.log.3", "sandbox.jsonl",
@@ -380,23 +381,34 @@ async def test_a_lost_ledger_is_made_again_from_the_table(tmp_path: Path, marked
         assert all(desk.video(row).exists() for row in desk.rows() if row["status"] == "done")
 
 
-async def test_a_table_that_a_spreadsheet_saved_makes_the_ledger_too(tmp_path: Path) -> None:
-    """Its numbers have become decimal ones, or nothing that is a number."""
+def save_table(path: Path, rows: Sequence[dict[str, str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.mark.parametrize("cell", ["", "1,5 x", "64.5"])
+async def test_a_table_that_a_spreadsheet_saved_makes_the_ledger_too(tmp_path: Path, cell: str) -> None:
+    """Its numbers have become decimal ones; nothing that is no number is guessed at."""
     async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
         desk.write(["a", "b"])
         assert (await desk.run()).code == 0
         rows = desk.rows()
-        for column in ("bytes", "width", "height", "attempts", "polls"):
-            rows[0][column] += ".0"
-            rows[1][column] = "1,5 x"
+        for row, column in itertools.product(rows, ("bytes", "width", "height", "attempts", "polls")):
+            row[column] += ".0"
+        good = rows[1]["width"]
+        rows[1]["width"] = cell or good
         table = desk.output / "results.csv"
-        with table.open("w", newline="", encoding="utf-8-sig") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+        save_table(table, rows)
         (desk.output / "ledger.sqlite3").unlink()
         arguments = ("adopt", "batch.json", "--from", str(table), "--base-url", vendor.api.url)
         result = await desk.command(*arguments)
+        if cell:
+            assert (result.code, repr(cell) in result.output) == (2, True), result.output
+            rows[1]["width"] = good
+            save_table(table, rows)
+            result = await desk.command(*arguments)
         assert result.code == 0, result.output
         result = await desk.run()
         assert result.code == 0, result.output

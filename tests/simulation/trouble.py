@@ -44,6 +44,7 @@ class Trouble:
         self.world, self.user = world, user
         self._chance = world.chance.stream("life 0")
         self._backup = b""
+        self._had_nameless_errors = False
 
     async def strike(self) -> None:
         """Let things happen, one after the other, as long as the trouble lasts."""
@@ -149,7 +150,9 @@ class Trouble:
         await self._for_a_while(self.world.vendor, "forgets_statuses", UNKNOWN_STATUSES_S)
 
     async def _nameless_errors_for_a_while(self) -> None:
-        await self._for_a_while(self.world.vendor, "nameless_errors", NAMELESS_ERRORS_S)
+        if not self._had_nameless_errors:  # two in a row last longer than one may
+            self._had_nameless_errors = True
+            await self._for_a_while(self.world.vendor, "nameless_errors", NAMELESS_ERRORS_S)
 
     async def _model_withdrawn(self) -> None:
         await self._for_a_while(self.world.vendor, "withdrawn")

@@ -162,6 +162,13 @@ class RunState:
         """Whether every slot belongs to a row that this run no longer waits for, so that none comes back."""
         return len(self.in_flight) - self.tracked + len(self.in_doubt) >= self.slots
 
+    def knows_others_than(self, key: str, interval_s: float) -> bool:
+        """Whether the vendor has told any status since the first 404 of an unknown generation.
+
+        While it tells none, its 404s are no more than an outage of that endpoint.
+        """
+        return self.status_known_at > self.unknown.get(key, inf) + interval_s
+
     def open_count(self) -> int:
         """Return how many rows are queued or under way."""
         return self._queued_count() + self.started_count()

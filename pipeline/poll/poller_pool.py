@@ -185,12 +185,14 @@ class PollerPool:
 
     async def _confirmed_by_404(self, record: Record, error: StatusError, now: float) -> bool:
         """End a generation that failed and is answered with nothing but 404 since; return whether it was."""
+        run = self._run
         if not self._unknown_ids.on_error(record.key, error.http_status, now):
             return False
         failed = self._confirmations.last_error(record.key)
+        knows_others = run.state.knows_others_than(record.key, run.settings.poll_interval)
         # 404 proves no failure, and a completed generation is paid: the log has to say more, and polls go on.
-        if failed is None or record.completed_at is not None:
-            self._run.notify()
+        if failed is None or record.completed_at is not None or not knows_others:
+            run.notify()
             return False
         self._untrack(record.key)
         await self._finish(record, failed)

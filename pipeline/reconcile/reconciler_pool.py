@@ -184,7 +184,7 @@ class ReconcilerPool:
         """
         run, key = self._run, record.key
         since, interval_s = run.state.unknown.get(key, inf), run.settings.poll_interval
-        knows_others = run.state.status_known_at > since + interval_s
+        knows_others = run.state.knows_others_than(key, interval_s)
         after = judge_unknown_generation(record, log, verdict, run.deps.wall(), knows_others=knows_others)
         known = self._unknown_notes[key] = describe_unknown_generation(record, log, verdict)
         if after is None and not knows_others and not is_of_another_key(verdict):

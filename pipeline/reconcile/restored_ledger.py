@@ -15,8 +15,9 @@ from pipeline.plan import GENERATION_UNKNOWN, mark_resubmitted
 from pipeline.reconcile.in_doubt import mark_found
 from pipeline.reconcile.log_windows import HOUR_S, plan_windows
 from pipeline.reconcile.request_log import fetch_log, parse_time
+from pipeline.reconcile.unknown_rows import entries_of_unknown_rows
 from pipeline.submit.create import own_correlation_prefix, row_digest
-from pipeline.submit.submission_journal import NOTED_META, submission_number
+from pipeline.submit.submission_journal import NOTED_META, last_by_row, submission_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -93,12 +94,16 @@ async def _read_unknown(
     noted = await journal.read(journal.unknown_from(await ledger.meta_get(NOTED_META)))
     # Nearly all say what their rows say, too.
     known = {r.correlation_id: r.completed_at is not None for r in records} if noted else {}
-    last = _last_by_row(
+    last = last_by_row(
         note
         for note in noted
         if (completed := known.get(note.correlation_id)) is None or (note.completed_at and not completed)
     )
-    journal.of_unknown_rows = bool(last) and bool(last.keys() - map(row_digest, records))
+    digests = frozenset(map(row_digest, records)) if last else frozenset()
+    journal.of_unknown_rows = bool(last.keys() - digests)
+    if journal.of_unknown_rows:
+        known_ids = frozenset(entry.id for entry in await ledger.submissions())
+        await ledger.put_submissions(entries_of_unknown_rows(noted, digests, known_ids))
     return last
 
 
@@ -159,16 +164,6 @@ def find_forgotten(
         and note.number > record.submission_no
         and record.state not in (State.READY, State.DONE)
     ]
-
-
-def _last_by_row(noted: Iterable[JournalEntry]) -> dict[str, JournalEntry]:
-    """Return each row's last submission: the next one leaves only when the one before is settled."""
-    last: dict[str, JournalEntry] = {}
-    for note in noted:
-        digest = note.row_digest
-        if digest not in last or last[digest].number <= note.number:
-            last[digest] = note
-    return last
 
 
 def match_forgotten(

@@ -92,6 +92,16 @@ def submission_number(correlation_id: str) -> int:
     return int(number[0]) if number and number[0].isdecimal() else 0
 
 
+def last_by_row(noted: Iterable[JournalEntry]) -> dict[str, JournalEntry]:
+    """Return each row's last submission: the next one leaves only when the one before is settled."""
+    last: dict[str, JournalEntry] = {}
+    for note in noted:
+        digest = note.row_digest
+        if digest not in last or last[digest].number <= note.number:
+            last[digest] = note
+    return last
+
+
 class SubmissionJournal:
     """The journal of one ledger, and an observer of its run.
 

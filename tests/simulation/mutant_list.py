@@ -147,6 +147,7 @@ MUTANTS: Final = (
     # A ledger put back from a backup.
     Mutant("an older copy asks nothing (A7)", _RESTORED, "if not forgotten and not (", "if True or not (", _BACKUP),
     Mutant("a submission is noted with its answer", _CREATE, _NOTE + _SEND, _SEND + _NOTE, _BACKUP + _KILLED),
+    Mutant("an older copy forgets what rows that left have cost", _RESTORED, "        await ledger.put_submissions(entries_of_unknown_rows(noted, digests, known_ids))\n", "", _BACKUP + _at("user", "rows edited") + _at("step", "killed")),
     Mutant("what is noted and not in the log is pending", _RESTORED, "doubt_forgotten(ledger, find_forgotten(current, noted),", "doubt_forgotten(ledger, [],", _BACKUP),
     Mutant("only rows that were never submitted are forgotten", _RESTORED, "and note.number > record.submission_no", "and record.submission_no == 0", _BACKUP + _at("create", "500")),
     Mutant("an older copy forgets a completion", _RESTORED, "    completed = await _recall_completions(ledger, records, noted)\n", "    completed: Mapping[str, Record] = {}\n", _BACKUP + _at("status", "error after completion")),

@@ -186,7 +186,8 @@ class PollerPool:
     async def _confirmed_by_404(self, record: Record, error: StatusError, now: float) -> bool:
         """End a generation that failed and is answered with nothing but 404 since; return whether it was."""
         run = self._run
-        if not self._unknown_ids.on_error(record.key, error.http_status, now):
+        self._unknown_ids.on_error(record.key, error.http_status, now)
+        if record.key not in run.state.unknown:
             return False
         failed = self._confirmations.last_error(record.key)
         knows_others = run.state.knows_others_than(record.key, run.settings.poll_interval)
@@ -201,6 +202,9 @@ class PollerPool:
     def give_up_unknown(self, key: str) -> bool:
         """Stop polling a generation as unknown; False when a poll has said more, or is about to."""
         if key not in self._unknown_ids.unknown or key in self.dispatcher.polling:
+            return False
+        knows_others = self._run.state.knows_others_than(key, self._run.settings.poll_interval)
+        if knows_others and self._confirmations.last_error(key) is not None:  # the next 404 confirms that
             return False
         self._untrack(key)
         return True

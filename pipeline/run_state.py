@@ -54,7 +54,8 @@ class RunState:
     slot is free again only once its generation is known to have ended. `tracked` counts those the run
     waits for. `overdue` are past their deadline: the run does not wait for them, and `unfinished` says so.
     `unknown` are polled on although the vendor has not known them for minutes, each with the time of its
-    first 404: its log is asked about them. `status_known_at` is when any status was last answered.
+    first 404: its log is asked about them; `missing` are those it does not know while it knows others.
+    `status_known_at` is when any status was last answered.
     `slots` is how many may be in flight at most. `doubt_began` has the run's time of each doubt that arose
     in it, by correlation id. `submissions` are the correlation ids of the run's submissions in their order,
     "" where the result is not known.
@@ -75,6 +76,7 @@ class RunState:
     unfinished: dict[str, str] = field(default_factory=dict)
     overdue: set[str] = field(default_factory=set)
     unknown: dict[str, float] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set)
     status_known_at: float = -inf
     poll_counts: Counter[str] = field(default_factory=Counter)
     not_yet_at: dict[str, float] = field(default_factory=dict)
@@ -161,13 +163,6 @@ class RunState:
     def slots_held(self) -> bool:
         """Whether every slot belongs to a row that this run no longer waits for, so that none comes back."""
         return len(self.in_flight) - self.tracked + len(self.in_doubt) >= self.slots
-
-    def knows_others_than(self, key: str, interval_s: float) -> bool:
-        """Whether the vendor has told any status since the first 404 of an unknown generation.
-
-        While it tells none, its 404s are no more than an outage of that endpoint.
-        """
-        return self.status_known_at > self.unknown.get(key, inf) + interval_s
 
     def open_count(self) -> int:
         """Return how many rows are queued or under way."""

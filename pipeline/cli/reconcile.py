@@ -152,7 +152,7 @@ def _make_reconciler(
 ) -> Reconciler:
     from pipeline.client import key_id
     from pipeline.client.log_responses import LOG_REQUEST_GAP_S
-    from pipeline.poll.confirmation import UnknownIds
+    from pipeline.poll.unknown_generations import UnknownIds
     from pipeline.reconcile.reconciler import Reconciler
     from pipeline.runner.embedded_sandbox import sandbox_reconcile_after_s
     from pipeline.settings import RECONCILE_AFTER_S, Settings
@@ -167,7 +167,7 @@ def _make_reconciler(
         LOG_REQUEST_GAP_S,
         key_id(api.key.secret, ledger.identity),
         ledger.load,
-        UnknownIds(Settings().poll_interval, {}),
+        UnknownIds(Settings().poll_interval, {}, set()),
         key_prefix=prefix,
     )
 

@@ -32,14 +32,9 @@ STAND_IN_INTERVAL_S: Final = 1.0
 """A vendor's trouble passes no sooner where it is polled more often: between errors, an interval counts as
 ten seconds at least. One of less than a second is for a stand-in, whose time goes faster."""
 
-NOT_FOUND: Final = 404
-NOT_FOUND_INTERVALS: Final = 18.0
-MIN_NOT_FOUND_POLLS: Final = 3
-"""A generation is unknown to the vendor once 404 was all it answered for this long (in poll intervals: three
-minutes at 10 s) and this often; a replica that lags behind knows it sooner."""
 
-
-def _error_interval_s(interval_s: float) -> float:
+def error_interval_s(interval_s: float) -> float:
+    """Return what a poll interval counts as where errors are concerned, in seconds."""
     return interval_s if interval_s < STAND_IN_INTERVAL_S else max(interval_s, MIN_ERROR_INTERVAL_S)
 
 
@@ -77,7 +72,7 @@ class Confirmations:
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
-        self._error_interval_s = _error_interval_s(interval_s)
+        self._error_interval_s = error_interval_s(interval_s)
         self._observed: dict[str, _Observed] = {}
         self._taken_over: set[str] = set()
 
@@ -158,34 +153,3 @@ class Confirmations:
             return Unconfirmed(min(remaining_s, self._interval_s))
         self.forget(key)
         return Confirmed(status)
-
-
-class UnknownIds:
-    """Since when, and how often, the vendor has answered with 404, and nothing else, about a generation."""
-
-    def __init__(self, interval_s: float, unknown: dict[str, float]) -> None:
-        """`unknown` is kept up: the keys, each with the time of its first 404, on the run's clock."""
-        self.unknown = unknown
-        self._limit_s = NOT_FOUND_INTERVALS * _error_interval_s(interval_s)
-        self._not_found: dict[str, tuple[float, int]] = {}
-
-    def forget(self, key: str) -> None:
-        self._not_found.pop(key, None)
-        self.unknown.pop(key, None)
-
-    def on_error(self, key: str, http_status: int, now: float) -> bool:
-        """Count a 404; return whether it makes the generation unknown. Anything else begins anew."""
-        if http_status != NOT_FOUND:
-            self.forget(key)
-            return False
-        since, polls = self._not_found.get(key, (now, 0))
-        self._not_found[key] = since, polls + 1
-        if key in self.unknown or polls + 1 < MIN_NOT_FOUND_POLLS or now - since < self._limit_s:
-            return False
-        self.unknown[key] = since
-        return True
-
-    def remaining_s(self, key: str, now: float) -> float:
-        """Return for how much longer 404 has to be all that is answered."""
-        since, _ = self._not_found.get(key, (now, 0))
-        return max(0.0, since + self._limit_s - now)

@@ -14,11 +14,12 @@ from pipeline.events import Level, Topic
 from pipeline.model import State
 from pipeline.plan import NO_VIDEO
 from pipeline.poll.apply_status import mark_failed, mark_ready
-from pipeline.poll.confirmation import Confirmations, Confirmed, StillRunning, Unconfirmed, UnknownIds
+from pipeline.poll.confirmation import Confirmations, Confirmed, StillRunning, Unconfirmed
 from pipeline.poll.dispatch_loop import Dispatcher
 from pipeline.poll.duration_key import record_duration_key
 from pipeline.poll.key_refusals import KeyRefusals
 from pipeline.poll.poll_rate import retry_pause_s
+from pipeline.poll.unknown_generations import UnknownIds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,7 +49,7 @@ class PollerPool:
         self._pause_ends_at = 0.0
         self._unknown_statuses: set[str] = set()
         self._last_errors: dict[str, str] = {}
-        self._unknown_ids = UnknownIds(run.settings.poll_interval, run.state.unknown)
+        self._unknown_ids = UnknownIds(run.settings.poll_interval, run.state.unknown, run.state.missing)
 
     def generating_count(self) -> int:
         """Return how many generations an earlier run left to poll."""
@@ -186,11 +187,11 @@ class PollerPool:
     async def _confirmed_by_404(self, record: Record, error: StatusError, now: float) -> bool:
         """End a generation that failed and is answered with nothing but 404 since; return whether it was."""
         run = self._run
-        self._unknown_ids.on_error(record.key, error.http_status, now)
+        self._unknown_ids.on_error(record.key, error.http_status, now, run.state.status_known_at)
         if record.key not in run.state.unknown:
             return False
         failed = self._confirmations.last_error(record.key)
-        knows_others = run.state.knows_others_than(record.key, run.settings.poll_interval)
+        knows_others = record.key in run.state.missing
         # 404 proves no failure, and a completed generation is paid: the log has to say more, and polls go on.
         if failed is None or record.completed_at is not None or not knows_others:
             run.notify()
@@ -203,8 +204,8 @@ class PollerPool:
         """Stop polling a generation as unknown; False when a poll has said more, or is about to."""
         if key not in self._unknown_ids.unknown or key in self.dispatcher.polling:
             return False
-        knows_others = self._run.state.knows_others_than(key, self._run.settings.poll_interval)
-        if knows_others and self._confirmations.last_error(key) is not None:  # the next 404 confirms that
+        # The next 404 confirms that.
+        if key in self._run.state.missing and self._confirmations.last_error(key) is not None:
             return False
         self._untrack(key)
         return True

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.backoff import should_regenerate
 from pipeline.model import Failure, Record, State
-from pipeline.poll.confirmation import NOT_FOUND
+from pipeline.poll.unknown_generations import NOT_FOUND
 from pipeline.reconcile.absence_proof import is_first_absence, prove_absence
 from pipeline.reconcile.evidence import (
     BY_HAND,

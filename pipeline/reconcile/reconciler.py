@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from pipeline.client import Api
     from pipeline.model import Record
-    from pipeline.poll.confirmation import UnknownIds
+    from pipeline.poll.unknown_generations import UnknownIds
     from pipeline.reconcile.evidence import SubmissionInDoubt
 
 

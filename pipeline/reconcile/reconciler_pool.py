@@ -12,7 +12,7 @@ from pipeline.client import StatusError, key_id
 from pipeline.errors import Conflict, StopReason
 from pipeline.events import Level, Topic
 from pipeline.model import State
-from pipeline.poll.confirmation import UnknownIds
+from pipeline.poll.unknown_generations import UnknownIds
 from pipeline.reconcile.end_of_run import EndOfRunWait
 from pipeline.reconcile.in_doubt import (
     describe,
@@ -37,8 +37,9 @@ MAX_GAP_INTERVALS: Final = 3.0
 """Passes come after 0.3 poll intervals, then further apart, up to 3: a log row comes with its generation's
 end and late, so asking faster than the generations are polled finds nothing more."""
 
-SLOT_INTERVALS: Final = 60.0
-"""How long a generation that the vendor does not know keeps its slot: ten minutes at 10 s. It may render."""
+SLOT_INTERVALS: Final = 120.0
+"""How long a generation that the vendor does not know keeps its slot, in poll intervals: twenty minutes at
+10 s. It may render; outages of the status endpoint are over by then."""
 
 NO_WAIT_REASONS: Final = frozenset({StopReason.INTERRUPTED, StopReason.KEY, StopReason.LEDGER})
 """Reasons to stop after which no run stays for its rows in doubt; they are the next run's."""
@@ -68,7 +69,7 @@ class ReconcilerPool:
             deps.log_gap_s,
             key_id(deps.api.key.secret, deps.ledger.identity),
             deps.ledger.load,
-            UnknownIds(run.settings.poll_interval, {}),
+            UnknownIds(run.settings.poll_interval, {}, set()),
         )
         pass_gap_s = max(MAX_GAP_INTERVALS * run.settings.poll_interval, 4 * deps.log_gap_s)
         self._wait = EndOfRunWait(wait_s, run.settings.reconcile_wait, pass_gap_s)
@@ -184,7 +185,7 @@ class ReconcilerPool:
         """
         run, key = self._run, record.key
         since, interval_s = run.state.unknown.get(key, inf), run.settings.poll_interval
-        knows_others = run.state.knows_others_than(key, interval_s)
+        knows_others = key in run.state.missing
         after = judge_unknown_generation(record, log, verdict, run.deps.wall(), knows_others=knows_others)
         known = self._unknown_notes[key] = describe_unknown_generation(record, log, verdict)
         if after is None and not knows_others and not is_of_another_key(verdict):

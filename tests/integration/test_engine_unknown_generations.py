@@ -13,7 +13,7 @@ from pipeline.client.responses import StatusError
 from pipeline.errors import StopReason
 from pipeline.model import State
 from pipeline.plan import GENERATION_UNKNOWN
-from pipeline.poll.confirmation import MIN_NOT_FOUND_POLLS, NOT_FOUND_INTERVALS
+from pipeline.poll.unknown_generations import MIN_NOT_FOUND_POLLS, NOT_FOUND_INTERVALS
 from pipeline.sandbox import Fault
 from tests.integration.engine_harness import EngineHarness, count_states, fast_sandbox_options
 

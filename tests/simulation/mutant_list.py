@@ -89,6 +89,8 @@ MUTANTS: Final = (
     Mutant("an error without id or reason refuses a create", _RESULT, 'failure is not None and not completed and payload.get("error")', "failure is not None and not completed", _at("create", "nameless error after acceptance")),
     Mutant("an error without an id counts like any other", _CONFIRM, "        if status.generation_id:\n            observed.error = status", "        if True:\n            observed.error = status", _at("life", "nameless errors for a while")),
     Mutant("minutes of 404 end a generation", "pipeline/reconcile/in_doubt.py", "if record.completed_at is not None or not (not_charged or is_missing):", "if False:", _at("life", "statuses unknown for a while")),
+    Mutant("one status known again makes all others missing", "pipeline/reconcile/reconciler_pool.py", "knows_others = key in run.state.missing", "knows_others = run.state.status_known_at > since + interval_s", _at("life", "statuses unknown for a while")),
+    Mutant("ten minutes of 404 give a slot back", "pipeline/reconcile/reconciler_pool.py", "SLOT_INTERVALS: Final = 120.0", "SLOT_INTERVALS: Final = 60.0", _at("life", "statuses unknown for a while")),
     Mutant("404 while nothing is known confirms an error", _POLL, "record.completed_at is not None or not knows_others:", "record.completed_at is not None:", _at("status", "error flap") + _at("life", "statuses unknown for a while")),
     Mutant("502 is a refusal", _RESULT, "frozenset({500, 503})", "frozenset({500, 502, 503})", _DOUBT),
     Mutant("504 is a refusal", _RESULT, "frozenset({500, 503})", "frozenset({500, 503, 504})", _at("create", "504 with the id")),

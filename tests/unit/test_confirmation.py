@@ -11,14 +11,12 @@ from pipeline.poll.confirmation import (
     ERROR_GAP_INTERVALS,
     LONG_ERROR_GAP_INTERVALS,
     MIN_ERROR_INTERVAL_S,
-    NOT_FOUND_INTERVALS,
     URL_WAIT_INTERVALS,
     Confirmations,
     Confirmed,
     Finality,
     StillRunning,
     Unconfirmed,
-    UnknownIds,
 )
 
 INTERVAL_S = 10.0
@@ -139,46 +137,3 @@ def test_a_generation_that_is_taken_over_may_be_completed_after_all() -> None:
     assert isinstance(last, Confirmed)
     assert last.status.failure is not None
     assert last.status.failure.code == NO_VIDEO
-
-
-UNKNOWN_S = NOT_FOUND_INTERVALS * INTERVAL_S
-
-
-@pytest.mark.parametrize(
-    ("answers", "unknown"),
-    [
-        ([(0.0, 404), (1.0, 404), (UNKNOWN_S, 404)], True),
-        ([(0.0, 404), (UNKNOWN_S, 404)], False),
-        ([(0.0, 404), (1.0, 404), (UNKNOWN_S - 1.0, 404)], False),
-        # Nothing but 404: whatever else comes in between, or no answer at all, begins anew.
-        *(
-            ([(0.0, 404), (1.0, 404), (2.0, other), (UNKNOWN_S, 404), (UNKNOWN_S + 1.0, 404)], False)
-            for other in (0, 200, 401, 429, 500, 502)
-        ),
-        ([(0.0, 404), (1.0, 404), (UNKNOWN_S, 404), (UNKNOWN_S + 1.0, 503)], False),
-    ],
-)
-def test_a_generation_is_unknown_once_404_is_all_that_was_answered(
-    answers: list[tuple[float, int]], *, unknown: bool
-) -> None:
-    keys: dict[str, float] = {}
-    ids = UnknownIds(INTERVAL_S, keys)
-    told = [ids.on_error("row", http_status, now) for now, http_status in answers]
-    assert ("row" in keys) is unknown
-    assert told[-1] is unknown
-
-
-def test_an_unknown_generation_is_told_of_once_and_forgotten_with_any_answer() -> None:
-    keys: dict[str, float] = {}
-    ids = UnknownIds(INTERVAL_S, keys)
-    told = [ids.on_error("row", 404, now) for now in (0.0, 1.0, UNKNOWN_S, UNKNOWN_S + 1.0)]
-    assert told == [False, False, True, False]
-    ids.forget("row")
-    assert keys == {}
-    assert not ids.on_error("row", 404, UNKNOWN_S + 2.0)
-
-
-def test_more_polls_do_not_make_a_generation_unknown_sooner() -> None:
-    ids = UnknownIds(1.0, {})
-    assert not any(ids.on_error("row", 404, now) for now in (0.0, 18.0, UNKNOWN_S - 1.0))
-    assert ids.on_error("row", 404, UNKNOWN_S)

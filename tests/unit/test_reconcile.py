@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipeline.client import GenerationStatus, LogPage, LogRow, Phase, StatusError
 from pipeline.model import Failure, Record, State
 from pipeline.plan import GENERATION_UNKNOWN, RetrySelection, make_plan
-from pipeline.poll.confirmation import UnknownIds
+from pipeline.poll.unknown_generations import UnknownIds
 from pipeline.reconcile.end_of_run import EndOfRunWait
 from pipeline.reconcile.evidence import Evidence, Missing, Premise
 from pipeline.reconcile.in_doubt import (
@@ -349,7 +349,7 @@ class ScriptedStatus:
     def reconciler(self) -> Reconciler:
         api: Any = self
         no_records: Any = None
-        ids = UnknownIds(10.0, {})
+        ids = UnknownIds(10.0, {}, set())
         return Reconciler(
             api, "x", WAIT_S, lambda: self.now, lambda: NOW, 0.0, "key", no_records, unknown_ids=ids
         )

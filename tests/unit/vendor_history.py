@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from pipeline.client import ChargedUsage, LogPage, LogRow, StatusError, TransactionPage
 from pipeline.model import Record, State
-from pipeline.poll.confirmation import UnknownIds
+from pipeline.poll.unknown_generations import UnknownIds
 from pipeline.reconcile.in_doubt import (
     AbsenceTimer,
     FailedAtVendor,
@@ -237,7 +237,7 @@ class HistoryClient:
             0.0,
             self.vendor.asking,
             load_records,
-            UnknownIds(10.0, {}),
+            UnknownIds(10.0, {}, set()),
             timer=self.timer,
         )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from pipeline.client.log_responses import LOG_REQUEST_GAP_S
-from pipeline.errors import Conflict, StopReason, StopRun
+from pipeline.errors import Conflict, StopReason, StopRun, VeobatchError
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State, Transition
 
@@ -228,6 +228,17 @@ def describe_exception(error: BaseException) -> str:
 def format_traceback(error: BaseException) -> str:
     """Return an exception's traceback, for the log."""
     return "".join(traceback.format_exception(error))
+
+
+def known_error(errors: ExceptionGroup[Exception]) -> VeobatchError | None:
+    """Return the first of several errors that users are told of as they are; None when one is a bug."""
+    known, unexpected = errors.split(VeobatchError)
+    if known is None or unexpected is not None:
+        return None
+    error: Exception = known
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error if isinstance(error, VeobatchError) else None
 
 
 def _stop_inside(error: Exception) -> StopRun | None:

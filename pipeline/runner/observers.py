@@ -18,7 +18,7 @@ from pipeline.results.next_step import RUN_FACTS_NAME, RunFacts
 from pipeline.results.picks import with_picks
 from pipeline.results.receipts import ReceiptWriter
 from pipeline.results.source_thumbnails import ThumbnailWriter
-from pipeline.run_context import describe_exception, format_traceback
+from pipeline.run_context import describe_exception, format_traceback, known_error
 from pipeline.run_state import RunOutcome
 from pipeline.runner.hook_targets import make_targets
 from pipeline.runner.hooks import Hooks
@@ -175,9 +175,8 @@ class RunObservers:
                         outcome = await engine.run()
                     tasks.cancel_scope.cancel()
             except ExceptionGroup as errors:
-                match errors.exceptions:
-                    case (VeobatchError() as error,):  # no cluster to join, or no ledger
-                        raise error from None
+                if (error := known_error(errors)) is not None:  # no cluster to join, or no ledger
+                    raise error from None
                 raise
         return await self._with_picks(outcome)
 

@@ -27,6 +27,10 @@ LONG_ERROR_GAP_INTERVALS: Final = URL_WAIT_INTERVALS
 """How far apart two errors are in place of `ERROR_GAP_INTERVALS` where another process has polled before, or
 where an error does not name its generation."""
 
+MIN_LONG_POLLS: Final = 6
+"""What has to last for minutes has to be answered this often, too: a machine that was suspended between two
+polls has seen nothing of the time between them."""
+
 MIN_ERROR_INTERVAL_S: Final = 10.0
 STAND_IN_INTERVAL_S: Final = 1.0
 """A vendor's trouble passes no sooner where it is polled more often: between errors, an interval counts as
@@ -64,7 +68,9 @@ class _Observed:
     error_at: float | None = None
     named_error_at: float | None = None
     error: GenerationStatus | None = None
+    error_polls: int = 0
     completed_at: float | None = None
+    urlless_polls: int = 0
 
 
 class Confirmations:
@@ -119,7 +125,9 @@ class Confirmations:
         if status.phase is not Phase.FAILED:
             # It goes on: the error before was a replica's, and a later one has to be confirmed anew.
             if observed is not None:
-                self._observed[key] = _Observed(completed_at=observed.completed_at)
+                self._observed[key] = _Observed(
+                    completed_at=observed.completed_at, urlless_polls=observed.urlless_polls
+                )
             return StillRunning()
         return self._await_second_error(key, status, now)
 
@@ -127,8 +135,10 @@ class Confirmations:
         observed = self._observed.setdefault(key, _Observed())
         if observed.completed_at is None:
             observed.completed_at = now
+        observed.urlless_polls += 1
+        waited_s = now - observed.completed_at
         # Given up, the row fails with NO_VIDEO, which no option buys again: the video is paid for.
-        if now - observed.completed_at < URL_WAIT_INTERVALS * self._interval_s:
+        if waited_s < URL_WAIT_INTERVALS * self._interval_s or observed.urlless_polls < MIN_LONG_POLLS:
             return Unconfirmed(self._interval_s)
         self.forget(key)
         failure = status.failure
@@ -141,14 +151,17 @@ class Confirmations:
         observed = self._observed.setdefault(key, _Observed())
         if observed.error_at is None:
             observed.error_at = now
-        since, gap = observed.error_at, LONG_ERROR_GAP_INTERVALS
+        observed.error_polls += 1
+        since, gap, polls = observed.error_at, LONG_ERROR_GAP_INTERVALS, MIN_LONG_POLLS
         if status.generation_id:
             observed.error = status
             if observed.named_error_at is None:
                 observed.named_error_at = now
             if key not in self._taken_over:
-                since, gap = observed.named_error_at, ERROR_GAP_INTERVALS
+                since, gap, polls = observed.named_error_at, ERROR_GAP_INTERVALS, 2
         remaining_s = since + gap * self._error_interval_s - now
+        if observed.error_polls < polls:
+            remaining_s = max(remaining_s, self._interval_s)
         if remaining_s > 0:
             return Unconfirmed(min(remaining_s, self._interval_s))
         self.forget(key)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import inf
 from typing import Final
 
-from pipeline.poll.confirmation import error_interval_s
+from pipeline.poll.confirmation import MIN_LONG_POLLS, error_interval_s
 
 NOT_FOUND: Final = 404
 NOT_FOUND_INTERVALS: Final = 18.0
@@ -36,7 +36,7 @@ class UnknownIds:
         self._limit_s = NOT_FOUND_INTERVALS * interval_s
         self._outage_s = OUTAGE_INTERVALS * interval_s
         self._not_found: dict[str, tuple[float, int]] = {}
-        self._missing_since: dict[str, float] = {}
+        self._missing: dict[str, tuple[float, int]] = {}
 
     def forget(self, key: str) -> None:
         self._not_found.pop(key, None)
@@ -68,9 +68,12 @@ class UnknownIds:
         # Once the endpoint is back, a generation may not have been polled yet: its 404s were the outage's.
         if now - others_known_at > self._outage_s:
             self._forget_missing(key)
-        elif now - self._missing_since.setdefault(key, now) >= self._limit_s:
+            return
+        since, polls = self._missing.get(key, (now, 0))
+        self._missing[key] = since, polls + 1
+        if polls + 1 >= MIN_LONG_POLLS and now - since >= self._limit_s:
             self.missing.add(key)
 
     def _forget_missing(self, key: str) -> None:
-        self._missing_since.pop(key, None)
+        self._missing.pop(key, None)
         self.missing.discard(key)

@@ -11,6 +11,7 @@ from pipeline.poll.confirmation import (
     ERROR_GAP_INTERVALS,
     LONG_ERROR_GAP_INTERVALS,
     MIN_ERROR_INTERVAL_S,
+    MIN_LONG_POLLS,
     URL_WAIT_INTERVALS,
     Confirmations,
     Confirmed,
@@ -30,6 +31,11 @@ BOOM = Failure("generation_error", "boom", retryable=True)
 ERROR = GenerationStatus(Phase.FAILED, "error", "g", failure=BOOM)
 NAMELESS = GenerationStatus(Phase.FAILED, "error", failure=BOOM)
 NO_URL = GenerationStatus(Phase.FAILED, "completed", failure=Failure(NO_VIDEO, "no URL"))
+
+
+def lasting(status: GenerationStatus, until_s: float) -> list[tuple[float, GenerationStatus]]:
+    """Return as many answers as something that lasts has to have, the last of them at `until_s`."""
+    return [(until_s * number / (MIN_LONG_POLLS - 1), status) for number in range(MIN_LONG_POLLS)]
 
 
 def confirmed(*answers: tuple[float, GenerationStatus], completed_before: bool = False) -> Finality:
@@ -53,8 +59,11 @@ def confirmed(*answers: tuple[float, GenerationStatus], completed_before: bool =
         ([(0.0, ERROR), (5.0, RUNNING), (GAP_S + 1.0, ERROR)], Unconfirmed(GAP_S)),
         ([(0.0, ERROR), (GAP_S, DONE)], Confirmed(DONE)),
         ([(0.0, NAMELESS), (GAP_S, NAMELESS)], Unconfirmed(INTERVAL_S)),
-        ([(0.0, NAMELESS), (LONG_S - 1.0, NAMELESS)], Unconfirmed(1.0)),
-        ([(0.0, NAMELESS), (LONG_S, NAMELESS)], Confirmed(NAMELESS)),
+        (lasting(NAMELESS, LONG_S), Confirmed(NAMELESS)),
+        (lasting(NAMELESS, LONG_S - 1.0), Unconfirmed(1.0)),
+        # A machine that was suspended has seen nothing of the time between two polls.
+        ([(0.0, NAMELESS), (LONG_S, NAMELESS)], Unconfirmed(INTERVAL_S)),
+        ([(0.0, NAMELESS), *lasting(NAMELESS, LONG_S)[2:]], Unconfirmed(INTERVAL_S)),
         ([(0.0, NAMELESS), (LONG_S - 1.0, RUNNING), (LONG_S, NAMELESS)], Unconfirmed(INTERVAL_S)),
         ([(0.0, NAMELESS), (LONG_S, ERROR)], Unconfirmed(GAP_S)),
         ([(0.0, ERROR), (5.0, NAMELESS), (GAP_S, ERROR)], Confirmed(ERROR)),
@@ -63,7 +72,9 @@ def confirmed(*answers: tuple[float, GenerationStatus], completed_before: bool =
         ([(0.0, NO_URL)], Unconfirmed(INTERVAL_S)),
         ([(0.0, NO_URL), (50.0, NO_URL)], Unconfirmed(INTERVAL_S)),
         ([(0.0, NO_URL), (50.0, DONE)], Confirmed(DONE)),
-        ([(0.0, NO_URL), (URL_WAIT_S, NO_URL)], Confirmed(NO_URL)),
+        (lasting(NO_URL, URL_WAIT_S), Confirmed(NO_URL)),
+        (lasting(NO_URL, URL_WAIT_S - 1.0), Unconfirmed(INTERVAL_S)),
+        ([(0.0, NO_URL), (URL_WAIT_S, NO_URL)], Unconfirmed(INTERVAL_S)),
         ([(0.0, NO_URL), (GAP_S, ERROR), (2 * GAP_S, ERROR)], Unconfirmed(INTERVAL_S)),
     ],
 )
@@ -72,14 +83,14 @@ def test_what_answers_prove(answers: list[tuple[float, GenerationStatus]], expec
 
 
 def test_what_was_once_completed_never_becomes_a_failure_that_is_not_paid_for() -> None:
-    last = confirmed((0.0, NO_URL), (5.0, ERROR), (URL_WAIT_S, ERROR))
+    last = confirmed((0.0, NO_URL), *lasting(ERROR, URL_WAIT_S)[1:])
     assert isinstance(last, Confirmed)
     assert last.status.failure == Failure(NO_VIDEO, "called completed first and then error: boom")
 
 
 def test_an_earlier_runs_completed_counts() -> None:
     assert confirmed((0.0, ERROR), (GAP_S, ERROR), completed_before=True) == Unconfirmed(INTERVAL_S)
-    last = confirmed((0.0, ERROR), (URL_WAIT_S, ERROR), completed_before=True)
+    last = confirmed(*lasting(ERROR, URL_WAIT_S), completed_before=True)
     assert isinstance(last, Confirmed)
     assert last.status.failure is not None
     assert last.status.failure.code == NO_VIDEO
@@ -91,7 +102,7 @@ def test_an_earlier_runs_completed_counts() -> None:
 def test_more_polls_do_not_make_an_error_pass_sooner(status: GenerationStatus, gap_intervals: float) -> None:
     confirmations = Confirmations(1.0)
     last_s = gap_intervals * MIN_ERROR_INTERVAL_S
-    for now in (0.0, 2.0, last_s - 1.0):
+    for now in (0.0, 2.0, 3.0, 4.0, 5.0, last_s - 1.0):
         assert confirmations.confirm("row", status, now, completed_before=False) == Unconfirmed(1.0)
     assert confirmations.confirm("row", status, last_s, completed_before=False) == Confirmed(status)
 
@@ -121,7 +132,7 @@ def test_an_error_has_to_last_where_another_process_may_have_seen_the_generation
     confirmations = Confirmations(INTERVAL_S)
     confirmations.on_taken_over("row")
     last_s = LONG_ERROR_GAP_INTERVALS * INTERVAL_S
-    for now in (0.0, GAP_S, last_s - 1.5 * INTERVAL_S):
+    for now, _ in lasting(ERROR, last_s)[:-1]:
         answer = confirmations.confirm("row", ERROR, now, completed_before=False)
         assert answer == Unconfirmed(INTERVAL_S)
     assert confirmations.last_error("row") is None
@@ -133,7 +144,8 @@ def test_a_generation_that_is_taken_over_may_be_completed_after_all() -> None:
     confirmations.on_taken_over("row")
     confirmations.confirm("row", ERROR, 0.0, completed_before=False)
     assert confirmations.confirm("row", NO_URL, GAP_S, completed_before=False) == Unconfirmed(INTERVAL_S)
-    last = confirmations.confirm("row", ERROR, URL_WAIT_S + GAP_S, completed_before=False)
+    for now, error in lasting(ERROR, URL_WAIT_S):
+        last = confirmations.confirm("row", error, now + GAP_S, completed_before=False)
     assert isinstance(last, Confirmed)
     assert last.status.failure is not None
     assert last.status.failure.code == NO_VIDEO

@@ -72,6 +72,12 @@ def test_a_generation_is_missing_that_alone_is_unknown_for_minutes() -> None:
     assert not missing_after(ALL_ALONG[:-1])
 
 
+def test_two_polls_say_nothing_of_the_minutes_between_them() -> None:
+    """A machine that was suspended has seen nothing of that time."""
+    assert not missing_after([ALL_ALONG[0], *ALL_ALONG[-4:]])
+    assert missing_after([ALL_ALONG[0], *ALL_ALONG[-5:]])
+
+
 def test_an_answer_about_it_begins_anew() -> None:
     assert not missing_after([*ALL_ALONG, (UNKNOWN_S + 1.0, 503, UNKNOWN_S)])
     assert not missing_after([*ALL_ALONG[:5], (4.5 * GAP_S, 502, 4.5 * GAP_S), *ALL_ALONG[5:]])

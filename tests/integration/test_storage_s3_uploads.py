@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from moto.server import ThreadedMotoServer
 
-    from tests.integration.s3_server import Bucket, Hold
+    from tests.integration.s3_server import Bucket, HeldRequest, Hold
 
 REQUESTS: Final = {
     "begin": ("POST", "uploads"),
@@ -35,6 +35,18 @@ REQUESTS: Final = {
 """What an upload of three parts consists of: the method, and what is in its query."""
 
 FILM_BYTES: Final = 20 * 2**20
+
+
+@pytest.fixture(params=list(REQUESTS.values()), ids=list(REQUESTS))
+def request_kind(request: pytest.FixtureRequest) -> tuple[str, str]:
+    kind: tuple[str, str] = request.param
+    return kind
+
+
+@pytest.fixture(params=[False, True], ids=["not carried out", "carried out"])
+def each_request(request: pytest.FixtureRequest, hold: Hold, request_kind: tuple[str, str]) -> HeldRequest:
+    """Each request of an upload in turn, held before and after it is carried out."""
+    return hold(*request_kind, carried_out=request.param)
 
 
 async def test_a_run_that_is_stopped_leaves_no_upload(tmp_path: Path, s3_bucket: Bucket) -> None:
@@ -57,23 +69,14 @@ async def test_a_run_that_is_stopped_leaves_no_upload(tmp_path: Path, s3_bucket:
     assert s3_bucket.objects() == {}
 
 
-@pytest.mark.parametrize("carried_out", [False, True])
-@pytest.mark.parametrize(("method", "query"), REQUESTS.values(), ids=REQUESTS)
 async def test_a_run_that_is_stopped_during_a_request_leaves_nothing(
-    tmp_path: Path,
-    s3_bucket: Bucket,
-    hold: Hold,
-    method: str,
-    query: str,
-    *,
-    carried_out: bool,
+    tmp_path: Path, s3_bucket: Bucket, each_request: HeldRequest
 ) -> None:
-    held = hold(method, query, carried_out=carried_out)
     async with hosts.FileHost(VIDEO) as host, rig(tmp_path) as it, anyio.create_task_group() as tasks:
         tasks.start_soon(it.fetch, host.url)
-        assert await asyncio.to_thread(held.arrived.wait, 600)
+        assert await asyncio.to_thread(each_request.arrived.wait, 600)
         tasks.cancel_scope.cancel()
-        threading.Timer(0.2, held.let_go.set).start()
+        threading.Timer(0.2, each_request.let_go.set).start()
     assert s3_bucket.uploads() == []
     assert s3_bucket.objects() == {}
 
@@ -136,20 +139,11 @@ def film_to_link(folder: Path, size_bytes: int) -> Prepared:
     return Prepared(path, hashlib.sha256(data).hexdigest(), size_bytes, "video/mp4", "mp4")
 
 
-@pytest.mark.parametrize("carried_out", [False, True])
-@pytest.mark.parametrize(("method", "query"), REQUESTS.values(), ids=REQUESTS)
 async def test_a_picture_whose_upload_is_stopped_leaves_no_upload(
-    tmp_path: Path,
-    s3_bucket: Bucket,
-    hold: Hold,
-    method: str,
-    query: str,
-    *,
-    carried_out: bool,
+    tmp_path: Path, s3_bucket: Bucket, each_request: HeldRequest
 ) -> None:
-    held = hold(method, query, carried_out=carried_out)
     store = ImageStore("s3://stored/stills", 3600, public=False)
-    await cancel_while_held(held, store.upload(film_to_link(tmp_path, FILM_BYTES), tmp_path))
+    await cancel_while_held(each_request, store.upload(film_to_link(tmp_path, FILM_BYTES), tmp_path))
     assert s3_bucket.uploads() == []
 
 

@@ -191,9 +191,9 @@ class PollerPool:
         if record.key not in run.state.unknown:
             return False
         failed = self._confirmations.last_error(record.key)
-        knows_others = record.key in run.state.missing
+        is_missing = record.key in run.state.missing
         # 404 proves no failure, and a completed generation is paid: the log has to say more, and polls go on.
-        if failed is None or record.completed_at is not None or not knows_others:
+        if failed is None or record.completed_at is not None or not is_missing:
             run.notify()
             return False
         self._untrack(record.key)

@@ -162,21 +162,21 @@ def mark_never_ran(record: Record, *, now: float, generation_retries: int) -> Re
 
 
 def judge_unknown_generation(
-    record: Record, log: LogPass, verdict: Verdict, now: float, *, knows_others: bool
+    record: Record, log: LogPass, verdict: Verdict, now: float, *, is_missing: bool
 ) -> Record | None:
     """Return what becomes of a generating row whose id the vendor has answered with 404 for minutes.
 
     None leaves it as it is. It is over when the log lists it as failed or provably never had it, which is not
-    charged; and when the vendor `knows_others` since while the whole log does not show this one, which may be
-    charged: then it keeps its generation. Else a status endpoint may know nothing for a while, and a log
-    shows late what it shows.
+    charged; and when it `is_missing` where the vendor knows others, and the whole log does not show it, which
+    may be charged: then it keeps its generation. Else a status endpoint may know nothing for a while, and a
+    log shows late what it shows.
     """
     row = log.rows.get(record.correlation_id)
     is_failed = row is not None and row.succeeded is False
     not_charged = is_failed or isinstance(verdict, NeverAccepted)
-    is_missing = knows_others and row is None and log.complete and not is_of_another_key(verdict)
+    is_lost = is_missing and row is None and log.complete and not is_of_another_key(verdict)
     # Completed once is paid, whatever is known of it now.
-    if record.completed_at is not None or not (not_charged or is_missing):
+    if record.completed_at is not None or not (not_charged or is_lost):
         return None
     says = "lists it as failed" if is_failed else "does not show it"
     advice = "" if not_charged else "; `veobatch adopt` replaces it by another"

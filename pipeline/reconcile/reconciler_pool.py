@@ -185,10 +185,10 @@ class ReconcilerPool:
         """
         run, key = self._run, record.key
         since, interval_s = run.state.unknown.get(key, inf), run.settings.poll_interval
-        knows_others = key in run.state.missing
-        after = judge_unknown_generation(record, log, verdict, run.deps.wall(), knows_others=knows_others)
+        is_missing = key in run.state.missing
+        after = judge_unknown_generation(record, log, verdict, run.deps.wall(), is_missing=is_missing)
         known = self._unknown_notes[key] = describe_unknown_generation(record, log, verdict)
-        if after is None and not knows_others and not is_of_another_key(verdict):
+        if after is None and not is_missing and not is_of_another_key(verdict):
             # What still rendered when it was last known has ended since: its slot is free.
             if run.deps.clock() - since > SLOT_INTERVALS * interval_s:
                 run.state.in_flight.discard(key)

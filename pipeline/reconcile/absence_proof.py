@@ -36,6 +36,7 @@ The error of the vendor's time, with room: other programs may use the key withou
 def prove_absence(submission: SubmissionInDoubt, evidence: Evidence) -> tuple[Missing, ...]:
     """Return the premises that do not hold; none missing is the proof that it was never accepted."""
     found = (
+        check_name(submission),
         check_key(submission, evidence),
         check_pages(evidence),
         check_window(submission, evidence),
@@ -65,6 +66,13 @@ def is_first_absence(submission: SubmissionInDoubt, evidence: Evidence) -> bool:
         return False
     nearly_s = evidence.wait_s * (1.0 - PASS_GAP_SHARE)
     return submission.sent_at is None or (evidence.elapsed_s or 0.0) >= nearly_s
+
+
+def check_name(submission: SubmissionInDoubt) -> Missing | None:
+    """The log can show a submission only by its name, which one that was taken over by hand does not have."""
+    if submission.correlation_id:
+        return None
+    return Missing(Premise.NAME, "it was taken over by its generation, and has no name in the log", BY_HAND)
 
 
 def check_key(submission: SubmissionInDoubt, evidence: Evidence) -> Missing | None:

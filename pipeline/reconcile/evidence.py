@@ -42,6 +42,7 @@ LAG_SHARE: Final = 1 / 3
 class Premise(StrEnum):
     """What has to hold before absence means anything."""
 
+    NAME = "name"
     KEY = "key"
     PAGES = "pages"
     WINDOW = "window"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.backoff import should_regenerate
 from pipeline.model import Failure, Record, State
+from pipeline.plan import GENERATION_UNKNOWN
 from pipeline.poll.unknown_generations import NOT_FOUND
 from pipeline.reconcile.absence_proof import is_first_absence, prove_absence
 from pipeline.reconcile.evidence import (
@@ -173,8 +174,9 @@ def judge_unknown_generation(
     """
     row = log.rows.get(record.correlation_id)
     is_failed = row is not None and row.succeeded is False
-    not_charged = is_failed or isinstance(verdict, NeverAccepted)
-    is_lost = is_missing and row is None and log.complete and not is_of_another_key(verdict)
+    is_shown = log.shows(record.correlation_id, record.generation_id)
+    not_charged = is_failed or (isinstance(verdict, NeverAccepted) and not is_shown)
+    is_lost = is_missing and not is_shown and log.complete and not is_of_another_key(verdict)
     # Completed once is paid, whatever is known of it now.
     if record.completed_at is not None or not (not_charged or is_lost):
         return None
@@ -197,7 +199,7 @@ def is_of_another_key(verdict: Verdict) -> bool:
 
 def describe_unknown_generation(record: Record, log: LogPass, verdict: Verdict) -> str:
     """Return what is known of a generating row whose id the vendor has answered with 404 for minutes."""
-    if record.correlation_id in log.rows:
+    if log.shows(record.correlation_id, record.generation_id):
         says = "shows it"
     elif is_of_another_key(verdict):
         says = "is another key's: run again with the key that sent it"
@@ -229,11 +231,14 @@ def witness_of(
     """Return a row as a witness; None when its submission is not known to be accepted.
 
     The log has to show it once it has been finished for longer than the log lags, by either clock: this
-    machine's may have been set meanwhile.
+    machine's may have been set meanwhile. One that failed since neither statuses nor the log show it may not
+    be shown ever.
     """
     if not (record.generation_id and record.correlation_id and record.key_id):
         return None
-    finished = record.state in (State.READY, State.DONE, State.FAILED) and record.finished_at is not None
+    is_lost = record.failure is not None and record.failure.code == GENERATION_UNKNOWN
+    ended = record.state in (State.READY, State.DONE, State.FAILED) and not is_lost
+    finished = ended and record.finished_at is not None
     finished_s = wall - (record.finished_at or wall)
     sent_s = 0.0 if now is None else now - (record.vendor_sent_at or now)
     return Witness(

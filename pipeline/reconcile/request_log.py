@@ -67,6 +67,11 @@ class LogPass:
         ours = (row.inference_id for name, row in self.rows.items() if name != correlation_id)
         return self.other_generations.union(ours) - {""}
 
+    def shows(self, correlation_id: str, generation_id: str) -> bool:
+        """Return whether the log has a submission, by its name or, where that was dropped, its generation."""
+        beside = {row.inference_id for row in self.anonymous} | self.generations_beside(correlation_id)
+        return correlation_id in self.rows or generation_id in beside
+
 
 @dataclass(frozen=True, slots=True)
 class WholeLog:

@@ -64,6 +64,7 @@ def test_proof_that_is_complete() -> None:
 
 
 BROKEN: list[tuple[str, SubmissionInDoubt, Evidence, Premise]] = [
+    ("no name", replace(SUBMISSION, correlation_id=""), EVIDENCE, Premise.NAME),
     ("another key", replace(SUBMISSION, key_id="rotated"), EVIDENCE, Premise.KEY),
     ("unknown key", replace(SUBMISSION, key_id=""), EVIDENCE, Premise.KEY),
     ("another address", replace(SUBMISSION, api_url="https://other"), EVIDENCE, Premise.KEY),

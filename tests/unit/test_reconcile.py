@@ -39,7 +39,7 @@ from pipeline.reconcile.in_doubt import (
 from pipeline.reconcile.log_windows import DAY_S, MAX_WINDOW_S, plan_windows
 from pipeline.reconcile.origin import origin_notes
 from pipeline.reconcile.reconciler import Reconciler
-from pipeline.reconcile.request_log import OVERLAP_ROWS, LogPass, fetch_log, fetch_whole_log
+from pipeline.reconcile.request_log import OVERLAP_ROWS, AnonymousRow, LogPass, fetch_log, fetch_whole_log
 from tests.unit.samples import job, record
 from tests.unit.vendor_history import iso
 
@@ -444,6 +444,9 @@ def test_a_generation_that_the_vendor_does_not_know_is_over_by_proof(log: LogPas
         (log_with(), LACKS_KEY, "is another key's"),
         # Unfinished generations show late, or not at all.
         (log_with(), LACKS_TIME, "does not show it;"),
+        # The log knows it by its generation alone: a proxy dropped the header, or it was adopted.
+        (log_with(anonymous=(AnonymousRow("g", "m", NOW),)), NeverAccepted(), "the log shows it;"),
+        (log_with(other_generations=frozenset({"g"})), NeverAccepted(), "the log shows it;"),
     ],
 )
 def test_a_generation_that_nothing_proves_to_be_over_stays(log: LogPass, verdict: Verdict, says: str) -> None:
@@ -470,6 +473,7 @@ def test_what_was_completed_once_is_never_over_unpaid(log: LogPass, verdict: Ver
         (log_with(), LACKS_KEY, False),
         (log_with(row("row", "g", succeeded=True)), Found("g", completed=True), False),
         (log_with(replace(row("row", "g"), succeeded=None)), Found("g"), False),
+        (log_with(anonymous=(AnonymousRow("g", "m", NOW),)), LACKS_TIME, False),
     ],
 )
 def test_a_generation_that_neither_status_nor_log_knows_while_others_are_known_is_over_and_may_be_paid(
@@ -514,6 +518,17 @@ def test_witness_is_due_once_it_is_long_finished(facts: dict[str, Any], due: boo
     witness = witness_of(done, now=NOW, wall=NOW, wait_s=WAIT_S)
     assert witness is not None
     assert witness.due is due
+
+
+def test_what_failed_since_the_log_does_not_show_it_is_not_due() -> None:
+    """The log was right, and is not behind because of it."""
+    facts: dict[str, Any] = {"generation_id": "g", "correlation_id": "w", "key_id": "key", "api_url": URL}
+    facts |= {"finished_at": NOW - 1000, "vendor_sent_at": NOW - 5000}
+    for code, due in (("generation_error", True), (GENERATION_UNKNOWN, False)):
+        lost = record(State.FAILED, "w", failure=Failure(code, "404"), **facts)
+        witness = witness_of(lost, now=NOW, wall=NOW, wait_s=WAIT_S)
+        assert witness is not None
+        assert witness.due is due
 
 
 @pytest.mark.parametrize("facts", [{"key_id": ""}, {"generation_id": ""}, {"correlation_id": ""}])

@@ -162,14 +162,14 @@ class Api:
         return classify_create(response, self.key.source)
 
     async def _look_for(self, result: CreateResult) -> CreateResult:
-        """Poll the id that an answer named without proving acceptance: what the vendor knows was accepted."""
-        if not isinstance(result, OutcomeUnknown) or not result.inference_id:
+        """Poll the id that an answer named, be it a 503's: what the vendor knows was accepted all the same."""
+        if not isinstance(result, OutcomeUnknown | RetryableRejection) or not result.inference_id:
             return result
         for wait_s in INFERENCE_ID_WAITS_S:
             await anyio.sleep(wait_s)
             status = await self.get_status(result.inference_id)
             if isinstance(status, GenerationStatus):
-                return accepted_after_all(result.inference_id, status) or result
+                return accepted_after_all(result, status) or result
         return result
 
     async def _read_redacted(self, response: aiohttp.ClientResponse) -> bytes:

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.client.error_parsing import error_message, request_id
 from pipeline.client.json_values import UnreadableResponseError, excerpt, parse_object, storable_text
-from pipeline.client.responses import COMPLETED_STATUSES, GenerationStatus, Phase, parse_generation
+from pipeline.client.responses import (
+    COMPLETED_STATUSES,
+    FAILED_STATUSES,
+    GenerationStatus,
+    Phase,
+    parse_generation,
+)
 from pipeline.errors import StopReason
 from pipeline.model import Failure
 from pipeline.net.retry_after import retry_after_header
@@ -39,10 +45,14 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class RetryableRejection:
-    """Proven not accepted, for a reason that may pass. `reached` says whether the API answered."""
+    """Not accepted, for a reason that may pass. `reached` says whether the API answered.
+
+    `inference_id` is what the answer called the generation all the same, "" when it did not.
+    """
 
     message: str
     reached: bool
+    inference_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +158,7 @@ def classify_create(response: CreateResponse, key_source: str) -> CreateResult:
     if status in NOT_READ and not inference_id(headers):
         return RetryableRejection(f"{message} (POST {response.url})", reached=True)
     if status in NOT_ACCEPTED:
-        return RetryableRejection(message, reached=True)
+        return RetryableRejection(message, reached=True, inference_id=inference_id(headers))
     # 408, 502, 504, 520 and their like, other redirects, and every 4xx that no document of the vendor
     # names: 409, 421, 425, 460 and 499 have been seen on creates that were accepted.
     return OutcomeUnknown(message, inference_id(headers), asked)
@@ -198,8 +208,15 @@ def _parse_acceptance(headers: Mapping[str, str], body: bytes) -> CreateResult:
     return OutcomeUnknown(f"accepted without an id: {excerpt(body)}", request_id=asked)
 
 
-def accepted_after_all(inference_id: str, status: GenerationStatus) -> CreateResult | None:
-    """Return the acceptance of a create whose answer was lost, when `inference_id` is known to the vendor."""
+def accepted_after_all(
+    result: OutcomeUnknown | RetryableRejection, status: GenerationStatus
+) -> CreateResult | None:
+    """Return the acceptance of a create whose answer named an id that the vendor knows, by its `status`.
+
+    None where that tells nothing. What is said to be refused, and failed, is not charged: it is sent again.
+    """
     if status.phase is Phase.UNKNOWN and not status.status:
         return None
-    return Accepted(inference_id, status)
+    if status.status in FAILED_STATUSES and isinstance(result, RetryableRejection):
+        return None
+    return Accepted(result.inference_id, status)

@@ -149,3 +149,13 @@ async def test_recent_in_doubt_row_counts_as_in_flight(tmp_path: Path) -> None:
         assert count_states(outcome) == {State.DONE: 16}
         assert house.sandbox_state.triggered["cut-accepted"] >= 2
         assert house.sandbox_state.peak_in_flight <= 4
+
+
+@pytest.mark.parametrize("status", [500, 503])
+async def test_what_was_accepted_behind_a_refusal_that_names_it_is_paid_once(
+    tmp_path: Path, status: int
+) -> None:
+    fault = Fault("gateway-accepted", match="number 0.", times=1, value=status, with_inference_id=True)
+    async with EngineHarness(tmp_path, fast_sandbox_options(), fault) as house:
+        await house.run(1)
+        assert (house.count_paid(), house.sandbox_state.create_requests) == (1, 1)

@@ -195,6 +195,30 @@ async def test_the_id_in_an_error_is_polled_before_the_row_is_in_doubt(
     assert not isinstance(result, Accepted) or result.generation_id == "g-1"
 
 
+@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize(
+    ("known", "accepted"),
+    [
+        ([(200, {"id": "g-1", "status": "generating"})], True),
+        ([(404, b""), (200, {"id": "g-1", "status": "completed"})], True),
+        ([(200, {"id": "g-1", "status": "error", "error": {"name": "x", "message": "refused"}})], False),
+        ([(404, b""), (404, b"")], False),
+        ([(503, b""), (503, b"")], False),
+    ],
+)
+async def test_what_the_vendor_refuses_for_now_is_sent_again_unless_it_knows_the_id_of_its_answer(
+    status: int, known: list[tuple[int, Any]], accepted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "INFERENCE_ID_WAITS_S", (0.0, 0.0))
+    async with mocked_vendor() as vendor:
+        vendor.add("POST", GENERATIONS_URL, status, error_body(status, "no"), {"x-inference-id": "g-1"})
+        for code, body in known:
+            vendor.add("GET", f"{GENERATIONS_URL}?generation_id=g-1", code, body)
+        result = await vendor.api.create("{}", "c")
+    assert isinstance(result, Accepted if accepted else RetryableRejection)
+    assert not isinstance(result, Accepted) or result.generation_id == "g-1"
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 429, 500, 502, 503, 301])
 async def test_a_refused_poll_is_an_error_with_its_status(status: int) -> None:
     headers = {"Retry-After": "7", "Location": "/elsewhere"}

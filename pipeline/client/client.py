@@ -162,7 +162,7 @@ class Api:
         return classify_create(response, self.key.source)
 
     async def _look_for(self, result: CreateResult) -> CreateResult:
-        """Poll the id that an answer named, be it a 503's: what the vendor knows was accepted all the same."""
+        """Poll the id that an answer named, be it a 503's: what the vendor knows was accepted."""
         if not isinstance(result, OutcomeUnknown | RetryableRejection) or not result.inference_id:
             return result
         for wait_s in INFERENCE_ID_WAITS_S:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 EMPTY_BALANCE_USD: Final = 0.05
 """A balance below this buys no clip of any model; it decides where a row's price is unknown."""
 
+DAY_S: Final = 86_400.0
+RESET_LAG_S: Final = 600.0
+"""For how long after 00:00 UTC a key's usage may still be yesterday's."""
+
 _LIMIT_WORDS: Final = ("limit", "quota", "threshold", "spend", "budget")
 
 
@@ -46,11 +50,13 @@ class Cause:
     Without it, `account_works` says whether the account has shown that it can pay for the row, so that the
     refusal is the row's own. False: not beyond what may be held for others. None: nobody can say.
     `suspected` is what would explain the refusal of several rows, and is no proof for that of one.
+    `unanswered`: neither the key nor the account could be read, as in an outage.
     """
 
     blocked: AccountBlocked | None = None
     account_works: bool | None = None
     suspected: AccountBlocked | None = None
+    unanswered: bool = False
 
 
 def explain_refusal(
@@ -77,6 +83,8 @@ def explain_refusal(
         return Cause(AccountBlocked(_reason_of(refusal), refusal.message))
     if limit is not None:
         return Cause(suspected=_blocked_by(limit, refusal))
+    if unreadable and isinstance(balance_usd, StatusError):
+        return Cause(unanswered=True)
     if refusal.price_usd is None:
         return Cause()
     return Cause(account_works=_covers(balance_usd, refusal.price_usd + refusal.held_usd))
@@ -136,7 +144,10 @@ def _limit_problem(
     when = datetime.fromtimestamp(until, UTC).strftime("%d %B, %H:%M UTC") if until else "00:00 UTC"
     advice = f"{used_up}, or go on after its reset ({when.lstrip('0')})"
     if limit.retention == "day":
-        return StopReason.QUOTA, advice, until - now if until and now else None
+        wait_s = until - now if until and now else None
+        # A usage that has not been reset yet is no reason to wait for the day after.
+        is_late = wait_s is not None and wait_s > DAY_S - RESET_LAG_S
+        return StopReason.QUOTA, advice, None if is_late else wait_s
     return StopReason.CREDITS, advice, None
 
 

@@ -13,10 +13,14 @@ from pipeline.net.retry_after import parse_retry_after
 from pipeline.submit.refused_rows import RefusedRows
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from pipeline.backoff import RetryPolicy
     from pipeline.client import AccountBlocked, Cause
     from pipeline.model import Record
     from pipeline.run_context import RunContext
+
+    WaitOut = Callable[[Record, AccountBlocked], Awaitable[None]]
 
 QUOTA_PAUSE_S: Final = 300.0
 
@@ -27,9 +31,11 @@ MAX_REFUSALS: Final = 3
 class AccountRefusals:
     """Stops the run for what is the account's by more than one row's answer; one row's refusal is its own."""
 
-    def __init__(self, run: RunContext, policy: RetryPolicy) -> None:
-        self._run, self._policy = run, policy
+    def __init__(self, run: RunContext, policy: RetryPolicy, wait_out: WaitOut) -> None:
+        """`wait_out` tries a row again later, as in an outage, and stops the run when that lasts."""
+        self._run, self._policy, self._wait_out = run, policy, wait_out
         self.rows = RefusedRows()
+        self._quota_refusals, self._quota_refused_after = 0, -1
 
     def hold_creates(self) -> bool:
         """Return whether no create may leave: after a refusal that nobody could explain, they go singly."""
@@ -49,7 +55,10 @@ class AccountRefusals:
         # A firewall answers one prompt with the 403 of an empty account, so the account is asked first.
         with self.rows.being_explained():
             cause = await run.deps.api.explain_refusal(refusal)
-        if cause.blocked is not None or self.rows.is_accounts_own():
+        works = cause.account_works is True
+        if cause.blocked is None and self._is_outage(cause) and not self._is_rows_own(record, result):
+            await self._wait_out(record, result)
+        elif cause.blocked is not None or self.rows.is_accounts_own(account_works=works):
             state.queue(record)
             self._block(cause.blocked or cause.suspected or result)
         elif self._is_rows_own(record, result) and cause.account_works is not False:
@@ -60,6 +69,14 @@ class AccountRefusals:
             )
         else:
             self._queue_again(record, result, cause)
+
+    def _is_outage(self, cause: Cause) -> bool:
+        """Return whether several rows are refused by what had accepted others, with nothing against it.
+
+        An ingress that is being rolled out or a key store that hiccups refuses all of them for some seconds.
+        """
+        innocent = cause.account_works or cause.unanswered
+        return bool(innocent and self.rows.has_accepted and self.rows.is_accounts_own())
 
     def _is_rows_own(self, record: Record, result: AccountBlocked) -> bool:
         """Return whether the row fails: a key, an address and a model are refused whatever a row holds."""
@@ -92,6 +109,13 @@ class AccountRefusals:
             run.stop_submitting(result.reason, result.message)
             return
         wait_s = parse_retry_after(result.retry_after, now_utc=run.deps.wall())
-        pause = QUOTA_PAUSE_S if wait_s is None else wait_s
+        pause = QUOTA_PAUSE_S if wait_s is None else max(wait_s, self._least_pause_s())
         run.state.paused_until = max(run.state.paused_until, run.deps.clock() + pause)
         run.report_event(Topic.WAITING, f"{result.message}; trying again in {pause:.0f} s", Level.WARNING)
+
+    def _least_pause_s(self) -> float:
+        """Return how long to wait for the quota whatever the answer says: longer each time in succession."""
+        if self._quota_refused_after != self.rows.last_accepted:
+            self._quota_refused_after, self._quota_refusals = self.rows.last_accepted, 0
+        self._quota_refusals += 1
+        return backoff.backoff_s(self._policy, self._quota_refusals)

@@ -49,7 +49,7 @@ class SubmitterPool:
         self._queue_lock = anyio.Lock()
         self._policy = backoff.policy_for_interval(run.settings.poll_interval)
         self._outage = Outage(self._policy)
-        self._refusals = AccountRefusals(run, self._policy)
+        self._refusals = AccountRefusals(run, self._policy, self._wait_out)
         self._not_found = NotFoundRows(run)
         self._breaker = CircuitBreaker()
 
@@ -226,8 +226,24 @@ class SubmitterPool:
     def _retry_after_s(self, header: str | None) -> float | None:
         return parse_retry_after(header, now_utc=self._run.deps.wall())
 
-    async def _retry_later(self, record: Record, message: str, now: float, *, reached: bool) -> None:
-        """Try again later, unless others get through meanwhile: then the refusal may be the row's own."""
+    async def _wait_out(self, record: Record, refusal: AccountBlocked) -> None:
+        """Try a row again once whatever refuses all of them for a while has passed."""
+        now, reason = self._run.deps.clock(), refusal.reason
+        await self._retry_later(record, refusal.message, now, reached=True, reason=reason)
+
+    async def _retry_later(
+        self,
+        record: Record,
+        message: str,
+        now: float,
+        *,
+        reached: bool,
+        reason: StopReason = StopReason.UNREACHABLE,
+    ) -> None:
+        """Try again later, unless others get through meanwhile: then the refusal may be the row's own.
+
+        `reason` is why the run stops submitting when it lasts.
+        """
         run, outage = self._run, self._outage
         run.report_event(Topic.CREATE_NOT_ACCEPTED, f"{record.id}: {message}", Level.DEBUG, record)
         tried_s = max(0.0, run.deps.wall() - (record.submitted_at or 0.0))
@@ -239,7 +255,7 @@ class SubmitterPool:
             run.state.paused_until = max(run.state.paused_until, now + outage.next_pause_s())
         run.state.queue(record, now + outage.row_wait_s(record.key), refused=True)
         if outage.is_over_limit():
-            run.stop_submitting(StopReason.UNREACHABLE, message)
+            run.stop_submitting(reason, message)
 
     async def _give_up(self, record: Record, message: str) -> None:
         """Fail a row that was refused too often while others got through; else leave it for the next run."""

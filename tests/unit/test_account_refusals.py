@@ -13,6 +13,7 @@ from pipeline.errors import StopReason
 from pipeline.model import State
 from pipeline.run_state import RunState
 from pipeline.submit.account_refusals import MAX_REFUSALS, AccountRefusals
+from pipeline.submit.refused_rows import MAX_ROWS, MIN_ROWS
 from tests.unit.samples import record
 
 if TYPE_CHECKING:
@@ -25,24 +26,25 @@ REFUSED = AccountBlocked(StopReason.CREDITS, "HTTP 403: Forbidden")
 
 
 class Account:
-    """A run of three rows, whose account gives the same answer whenever it is asked."""
+    """A run of some rows, whose account gives the same answer whenever it is asked."""
 
     def __init__(self, cause: Cause) -> None:
         self.cause, self.asked, self.failed = cause, list["Refusal"](), list["Record"]()
-        self.rows = [record(State.PENDING, f"row-{number}", number) for number in range(3)]
+        self.rows = [record(State.PENDING, f"row-{number}", number) for number in range(MAX_ROWS)]
         self.state = RunState.from_records(self.rows)
         self.stops: list[StopReason] = []
         deps = SimpleNamespace(api=self, price_of=lambda _: PRICE_USD, clock=lambda: 0.0, wall=lambda: 7.0)
         run = SimpleNamespace(
             state=self.state,
             deps=deps,
-            settings=SimpleNamespace(wait_for_quota=False),
+            settings=SimpleNamespace(wait_for_quota=True),
             commit=self.commit,
             report_event=lambda *_: None,
             stop_submitting=lambda reason, _: self.stops.append(reason),
         )
         policy = backoff.policy_for_interval(10.0)
-        self.refusals = AccountRefusals(cast("RunContext", run), policy)
+        self.refusals = AccountRefusals(cast("RunContext", run), policy, self.wait_out)
+        self.waited: list[AccountBlocked] = []
 
     async def explain_refusal(self, refusal: Refusal) -> Cause:
         assert self.refusals.hold_creates()
@@ -52,6 +54,9 @@ class Account:
     async def commit(self, _: Record, after: Record) -> Record:
         self.failed.append(after)
         return after
+
+    async def wait_out(self, _: Record, refusal: AccountBlocked) -> None:
+        self.waited.append(refusal)
 
     async def refuse(self, number: int = 0, result: AccountBlocked = REFUSED) -> None:
         await self.refusals.on_refused(self.rows[number], result, self.refusals.rows.on_sent())
@@ -112,3 +117,61 @@ async def test_rows_go_singly_until_one_is_accepted_and_stop_if_none_is() -> Non
     assert account.stops == []
     await account.refuse(2)
     assert account.stops == [StopReason.CREDITS]
+
+
+async def test_rows_that_are_refused_though_the_account_works_are_left_aside_and_stop_nothing() -> None:
+    account = Account(Cause(account_works=True))
+    for number in range(MIN_ROWS + 1):
+        for _ in range(MAX_REFUSALS):
+            await account.refuse(number)
+    assert (account.failed, account.stops) == ([], [])
+    assert len(account.state.unfinished) == MIN_ROWS + 1
+    assert all("though the account works" in why for why in account.state.unfinished.values())
+
+
+async def test_an_account_that_refuses_every_row_is_closed_whatever_it_says_of_itself() -> None:
+    account = Account(Cause(account_works=True))
+    for number in range(MAX_ROWS):
+        assert account.stops == []
+        for _ in range(MAX_REFUSALS):
+            await account.refuse(number)
+    assert set(account.stops) == {StopReason.CREDITS}
+
+
+@pytest.mark.parametrize("reason", [StopReason.CREDITS, StopReason.KEY, StopReason.UNREACHABLE])
+@pytest.mark.parametrize("cause", [Cause(account_works=True), Cause(unanswered=True)])
+async def test_what_refuses_all_rows_after_it_has_accepted_others_is_waited_out(
+    cause: Cause, reason: StopReason
+) -> None:
+    account, refusal = Account(cause), AccountBlocked(reason, "default backend")
+    account.accept()
+    for number in range(MIN_ROWS + 1):
+        await account.refuse(number, refusal)
+    assert (account.failed, account.stops, account.state.unfinished) == ([], [], {})
+    assert account.waited == [refusal] * 2
+
+
+@pytest.mark.parametrize("cause", [Cause(), Cause(account_works=False), Cause(suspected=REFUSED)])
+async def test_what_may_be_the_accounts_stops_the_run_also_after_others_were_accepted(cause: Cause) -> None:
+    account = Account(cause)
+    account.accept()
+    for number in range(MIN_ROWS):
+        await account.refuse(number)
+    assert (account.stops, account.waited) == ([StopReason.CREDITS], [])
+
+
+@pytest.mark.parametrize("header", ["0", "Thu, 01 Jan 1970 00:00:07 GMT", "0.001"])
+async def test_a_quota_that_names_no_wait_is_asked_ever_less_often(header: str) -> None:
+    account, pauses = Account(Cause()), []
+    for number in range(6):
+        account.state.paused_until = 0.0
+        await account.refuse(number, AccountBlocked(StopReason.QUOTA, "free-tier limit", header))
+        pauses.append(account.state.paused_until)
+    assert pauses == sorted(pauses)
+    assert pauses[0] >= 1.0
+    assert pauses[-1] >= 30.0
+    account.accept()
+    account.state.paused_until = 0.0
+    await account.refuse(0, AccountBlocked(StopReason.QUOTA, "free-tier limit", header))
+    assert account.state.paused_until < pauses[1]
+    assert account.stops == []

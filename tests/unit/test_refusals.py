@@ -93,7 +93,8 @@ def test_one_rows_403_is_not_the_accounts(
     works: bool | None,
 ) -> None:
     """A firewall answers a single prompt like an account without credits."""
-    assert explain(key, balance_usd, replace(ROW, price_usd=price_usd)) == Cause(account_works=works)
+    cause = explain(key, balance_usd, replace(ROW, price_usd=price_usd))
+    assert cause == Cause(account_works=works, unanswered=key == balance_usd == UNREACHABLE)
 
 
 BY_THE_DAY = "daily limit .* after its reset .29 November, 00:00 UTC"
@@ -147,6 +148,16 @@ def test_daily_limit_is_waited_for_until_midnight_utc() -> None:
     blocked = explain(limited("day"), 50.0).suspected
     assert blocked is not None
     assert blocked.retry_after == str(90 * 60)
+
+
+@pytest.mark.parametrize(("second", "wait_s"), [(1, None), (599, None), (601, "85799")])
+def test_a_limit_that_is_used_up_right_after_its_reset_is_not_waited_for_until_the_next_one(
+    second: int, wait_s: str | None
+) -> None:
+    midnight = datetime(2026, 11, 28, tzinfo=UTC).timestamp()
+    cause = explain_refusal(ROW, limited("day"), 50.0, key_source="K", now=midnight + second)
+    assert cause.suspected is not None
+    assert (cause.suspected.reason, cause.suspected.retry_after) == (StopReason.QUOTA, wait_s)
 
 
 @pytest.mark.parametrize(

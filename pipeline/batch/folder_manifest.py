@@ -19,6 +19,7 @@ import yaml
 
 from pipeline.batch.row_pictures import RowPictures
 from pipeline.errors import UsageError
+from pipeline.manifest.local_files import as_stored
 from pipeline.row_keys import canonical_id
 
 if TYPE_CHECKING:
@@ -169,8 +170,8 @@ def _row_id(name: Path, taken: set[str]) -> str:
 
 
 def _prompt(picture: Path, name: Path, captions: Mapping[str, str], options: FolderOptions) -> str:
-    for sidecar in (picture.with_suffix(".txt"), picture.with_name(f"{picture.name}.txt")):
-        if sidecar.is_file() and (text := _read_text(sidecar).strip()):
+    for beside in (picture.with_suffix(".txt"), picture.with_name(f"{picture.name}.txt")):
+        if (sidecar := as_stored(beside)).is_file() and (text := _read_text(sidecar).strip()):
             return text
     keys = (name.as_posix(), name.name, name.with_suffix("").as_posix(), name.stem)
     for key in keys:

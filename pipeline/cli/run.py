@@ -226,11 +226,10 @@ def no_pydantic_plugins() -> Iterator[None]:
 
 def _manifest_of(folder: Path, output: str | None) -> Path:
     """Return where the manifest of a folder of pictures is, or will be: beside the output."""
-    from pipeline.manifest.local_files import find_file
+    from pipeline.manifest.local_files import as_stored
 
     place = Path("output") if output is None or "://" in output else Path(output).parent
-    name = f"{folder.resolve().name}.yaml"
-    return find_file(place, name) or place / name
+    return as_stored(place / f"{folder.resolve().name}.yaml")
 
 
 def _add_pictures(folder: Path, options: RunOptions, found: dict[str, Any]) -> None:

@@ -213,16 +213,18 @@ def find_file(folder: Path, value: str) -> Path | None:
     for text in dict.fromkeys((value, clean_url(value)[0])):
         try:
             spelled = unquote(urlsplit(text).path) if text[:5].lower() == "file:" else text
-            path = folder / Path(spelled).expanduser()
-            if path.exists() or (not spelled.isascii() and (path := _as_stored(path)).exists()):
+            path = as_stored(folder / Path(spelled).expanduser())
+            if path.exists():
                 return path
         except (OSError, ValueError, RuntimeError):  # no address, too long, a NUL, or a ~user that nobody is
             return None
     return None
 
 
-def _as_stored(path: Path) -> Path:
+def as_stored(path: Path) -> Path:
     """Return a path with each of its names composed as on the disk, where a name of it is there at all."""
+    if str(path).isascii() or path.exists():
+        return path
     found = Path(path.anchor)
     for name in path.parts[bool(path.anchor) :]:
         forms = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))

@@ -88,6 +88,13 @@ def test_prompts_come_from_a_text_beside_the_picture_then_from_the_table_then_fr
     assert made.without_prompt == 2
 
 
+def test_a_text_lies_beside_a_picture_however_its_accents_are_stored(tmp_path: Path) -> None:
+    write_picture(tmp_path / "stills" / unicodedata.normalize("NFD", "café.jpg"))
+    text = tmp_path / "stills" / unicodedata.normalize("NFC", "café.txt")
+    text.write_text("Steam rises.", encoding="utf-8")
+    assert [row["prompt"] for row in rows_of(write(tmp_path / "stills", prompt="x").path)] == ["Steam rises."]
+
+
 def test_a_file_that_exists_is_never_written_over(stills: Path) -> None:
     write(stills, prompt="x")
     with pytest.raises(UsageError, match="--append"):

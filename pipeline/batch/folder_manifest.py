@@ -151,14 +151,23 @@ def _new_rows(
     pictures: Sequence[Path], folder: Path, base: Path, taken: set[str], options: FolderOptions
 ) -> list[NewRow]:
     captions = _read_captions(folder, options.captions)
+    top, start = _ends(folder, base)
     rows = []
     for picture in pictures:
         name = picture.relative_to(folder)
         row_id = _row_id(name, taken)
         taken.add(canonical_id(row_id))
-        image = Path(os.path.relpath(picture.absolute(), base.absolute())).as_posix()
+        image = Path(os.path.relpath(top / name, start)).as_posix()
         rows.append(NewRow(row_id, image, _prompt(picture, name, captions, options)))
     return rows
+
+
+def _ends(folder: Path, base: Path) -> tuple[Path, Path]:
+    """Return the folders to which and from which a row's path leads: where they are, if a link is between."""
+    top, start = folder.absolute(), base.absolute()
+    if (start / os.path.relpath(top, start)).resolve() == top.resolve():
+        return top, start
+    return top.resolve(), start.resolve()
 
 
 def _row_id(name: Path, taken: set[str]) -> str:

@@ -185,6 +185,17 @@ def test_a_manifest_is_found_to_have_its_pictures_through_a_link(stills: Path, t
     assert (made.added, [one.path.name for one in made.repeated]) == (3, ["same.gif"])
 
 
+def test_a_manifest_in_a_folder_behind_a_link_finds_its_pictures(tmp_path: Path) -> None:
+    (tmp_path / "disk/deep").mkdir(parents=True)
+    (tmp_path / "output").symlink_to("disk/deep")
+    write_picture(tmp_path / "stills/a.jpg")
+    path = tmp_path / "output/stills.yaml"
+    for added in (1, 0):
+        assert own_manifest(tmp_path / "stills", path).added == added
+        assert len(load(path).jobs) == 1
+    assert [row["image"] for row in rows_of(path)] == ["../../stills/a.jpg"]
+
+
 def test_a_picture_is_not_new_while_a_rows_picture_is_missing(stills: Path) -> None:
     """It may be that one under a new name, and would be paid for once more as a row of its own."""
     made = write(stills, prompt="x")

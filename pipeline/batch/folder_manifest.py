@@ -17,10 +17,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
+from pipeline.batch.row_pictures import RowPictures
 from pipeline.errors import UsageError
+from pipeline.manifest.local_files import as_stored
+from pipeline.row_keys import canonical_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from pipeline.batch.row_pictures import RepeatedPicture
 
 _ENDINGS: Final = (
     "jpg", "jpeg", "jfif", "mpo", "png", "webp", "heic", "heif", "avif", "tif", "tiff", "gif", "bmp",
@@ -62,11 +67,15 @@ class NewRow:
 
 @dataclass(frozen=True, slots=True)
 class FolderManifest:
-    """What was written: the manifest, how many rows are new, and how many of them lack a prompt."""
+    """What was written: the manifest, how many rows are new, and how many of them lack a prompt.
+
+    `repeated` are pictures that are in it under another name, and got no row.
+    """
 
     path: Path
     added: int
     without_prompt: int
+    repeated: Sequence[RepeatedPicture] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +88,43 @@ class FolderOptions:
     model: str = "google/veo-3.1-i2v-fast"
 
 
-def write_manifest(folder: Path, path: Path, options: FolderOptions, *, append: bool) -> FolderManifest:
+def write_manifest(
+    folder: Path, path: Path, options: FolderOptions, *, append: bool, is_shared: bool = True
+) -> FolderManifest:
     """Write the manifest of `folder` to `path`, or with `append` add the pictures that it lacks.
 
-    Raises `UsageError` when there is no picture, when the file exists and nothing may be appended, and when
-    its last section is not its jobs.
+    It lacks those whose content no row has, whatever they are called; `is_shared` says that rows may be of
+    other folders alone. Raises `UsageError` when there is no picture, when the file exists and nothing may be
+    appended, when its last section is not its jobs, when a row's picture is missing that may be one of the
+    new ones, and for the manifest of another folder.
     """
     pictures = find_pictures(folder, recursive=options.recursive)
     if not pictures:
         deeper = "" if options.recursive else " (--recursive looks deeper)"
         raise UsageError(f"{folder}: there are no pictures in it{deeper}")
     old = _read_old(path, append=append)
-    known_images, known_ids = _rows_of(old, path) if old else (set(), set())
-    new = [picture for picture in pictures if picture.resolve() not in known_images]
-    rows = _new_rows(new, folder, path.parent, known_ids, options)
+    jobs = _jobs(old, path) if old else []
+    known = RowPictures.of(jobs, path.parent)
+    if not is_shared:
+        _reject_another_folder(known, folder, path)
+    new, repeated = known.without_known(pictures)
+    rows = _new_rows(new, folder, path.parent, _ids(jobs), options)
     if rows:
         _write(path, old, rows, options)
-    return FolderManifest(path, len(rows), sum(not row.prompt for row in rows))
+    return FolderManifest(path, len(rows), sum(not row.prompt for row in rows), repeated)
+
+
+def _reject_another_folder(known: RowPictures, folder: Path, path: Path) -> None:
+    """Raise `UsageError` for a manifest that has pictures, and none of them in `folder`."""
+    example = known.example()
+    if example is None or known.some_lie_in(folder):
+        return
+    place = path.parent / folder.resolve().parent.name / folder.resolve().name
+    raise UsageError(
+        f"{path} is the manifest of another folder, that of {example}, and its rows would be submitted, too. "
+        f"Give {folder} one of its own: --output {place}, or veobatch init {folder} -o NAME.yaml. If that "
+        f"folder was moved here, write where it is now into {path}"
+    )
 
 
 def find_pictures(folder: Path, *, recursive: bool) -> list[Path]:
@@ -122,27 +151,36 @@ def _new_rows(
     pictures: Sequence[Path], folder: Path, base: Path, taken: set[str], options: FolderOptions
 ) -> list[NewRow]:
     captions = _read_captions(folder, options.captions)
+    top, start = _ends(folder, base)
     rows = []
     for picture in pictures:
         name = picture.relative_to(folder)
         row_id = _row_id(name, taken)
-        taken.add(row_id)
-        image = Path(os.path.relpath(picture.absolute(), base.absolute())).as_posix()
+        taken.add(canonical_id(row_id))
+        image = Path(os.path.relpath(top / name, start)).as_posix()
         rows.append(NewRow(row_id, image, _prompt(picture, name, captions, options)))
     return rows
 
 
+def _ends(folder: Path, base: Path) -> tuple[Path, Path]:
+    """Return the folders to which and from which a row's path leads: where they are, if a link is between."""
+    top, start = folder.absolute(), base.absolute()
+    if (start / os.path.relpath(top, start)).resolve() == top.resolve():
+        return top, start
+    return top.resolve(), start.resolve()
+
+
 def _row_id(name: Path, taken: set[str]) -> str:
-    """Return the picture's path without its ending, or with it where another one has that name."""
+    """Return the picture's path without its ending, or with it where another row has that id."""
     plain = unicodedata.normalize("NFC", name.with_suffix("").as_posix())
     full = unicodedata.normalize("NFC", name.as_posix())
     candidates = (plain, full, *(f"{full} {number}" for number in range(2, 10_000)))
-    return next(candidate for candidate in candidates if candidate not in taken)
+    return next(candidate for candidate in candidates if canonical_id(candidate) not in taken)
 
 
 def _prompt(picture: Path, name: Path, captions: Mapping[str, str], options: FolderOptions) -> str:
-    for sidecar in (picture.with_suffix(".txt"), picture.with_name(f"{picture.name}.txt")):
-        if sidecar.is_file() and (text := _read_text(sidecar).strip()):
+    for beside in (picture.with_suffix(".txt"), picture.with_name(f"{picture.name}.txt")):
+        if (sidecar := as_stored(beside)).is_file() and (text := _read_text(sidecar).strip()):
             return text
     keys = (name.as_posix(), name.name, name.with_suffix("").as_posix(), name.stem)
     for key in keys:
@@ -195,16 +233,9 @@ def _read_old(path: Path, *, append: bool) -> str:
     return path.read_bytes().decode("utf-8")
 
 
-def _rows_of(text: str, path: Path) -> tuple[set[Path], set[str]]:
-    """Return the pictures and the ids of a manifest's rows."""
-    images, ids = set(), set()
-    for row in _jobs(text, path):
-        image = row.get("image", row.get("image_url")) if isinstance(row, dict) else row[0] if row else None
-        if isinstance(image, str):
-            images.add((path.parent / image).resolve())
-        if isinstance(row, dict) and isinstance(row.get("id"), str):
-            ids.add(row["id"])
-    return images, ids
+def _ids(jobs: Iterable[Any]) -> set[str]:
+    ids = [row.get("id") for row in jobs if isinstance(row, dict)]
+    return {canonical_id(row_id) for row_id in ids if isinstance(row_id, str)}
 
 
 def _jobs(text: str, path: Path) -> list[Any]:

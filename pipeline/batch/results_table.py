@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from pipeline import clocks
 from pipeline.batch.own_files import is_bought, is_our_csv, table_rows
 from pipeline.errors import UsageError
-from pipeline.manifest.identity import canonical_text
+from pipeline.manifest.identity import canonical_text, has_one_spelling
+from pipeline.manifest.local_files import image_sha256
 from pipeline.model import Artifact, Failure, Media, State
 from pipeline.reconcile.request_log import parse_time
 from pipeline.results.csv_rows import csv_text, csv_value
-from pipeline.submit.submission_journal import submission_number
+from pipeline.row_keys import canonical_id
+from pipeline.submit.create import row_digest
+from pipeline.submit.submission_journal import submission_number, submitted_row_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,8 +32,8 @@ _T = TypeVar("_T")
 Row = Mapping[str, str]
 """A row of the table by its columns' names, each cell as the text that it was made of."""
 
-_COMPARED: Final = {"prompt": "prompt", "image_url": "manifest_image", "model": "model"}
-"""The table's columns that name a row's content, and the record's fields of the same."""
+_TEXTS: Final = ("id", "prompt", "image_url")
+"""The columns that show the texts of which a row's key is made."""
 
 
 def read_table(path: Path) -> list[Row]:
@@ -65,8 +68,26 @@ def bought_models(rows: Iterable[Row]) -> frozenset[str]:
 
 
 def has_content_of(row: Row, record: Record) -> bool:
-    """Return whether a row of the table has a record's content, as far as the table shows it."""
-    return all(_is_same(row.get(column, ""), getattr(record, field)) for column, field in _COMPARED.items())
+    """Return whether a row of the table has a record's content.
+
+    The digest in its correlation id says so exactly, unless the row was sent under the key of an earlier
+    version: then, and in tables without that column, it is judged by what the table shows.
+    """
+    digest = submitted_row_digest(row.get("correlation_id", ""))
+    if digest == row_digest(record):
+        return True
+    if digest and has_one_spelling(record) and all(_has_one_spelling(row.get(name, "")) for name in _TEXTS):
+        return False
+    before, now = row.get("image_sha256", ""), image_sha256(record.body)
+    is_same_image = (
+        before == now if before and now else _is_same(row.get("image_url", ""), record.manifest_image)
+    )
+    texts = ((row.get("prompt", ""), record.prompt), (row.get("model", ""), record.model))
+    return is_same_image and all(_is_same(*pair) for pair in texts)
+
+
+def _has_one_spelling(text: str) -> bool:
+    return text == canonical_text(text)
 
 
 def _is_same(read: str, text: str) -> bool:
@@ -197,11 +218,12 @@ def choose_rows(rows: Sequence[Row], records: Mapping[str, Record]) -> tuple[dic
 
     `records` are the manifest's, by id. An edited row has bought nothing, and no two rows share a generation.
     """
+    by_id = {canonical_id(row_id): record for row_id, record in records.items()}
     chosen: dict[str, Row] = {}
     left_out: list[Row] = []
     owners: set[str] = set()
     for row in sorted(rows, key=lambda row: not row.get("generation_id")):  # what was bought comes first
-        record = records.get(row.get("id", ""))
+        record = by_id.get(canonical_id(row.get("id", "")))
         generation = row.get("generation_id", "")
         if record is None or record.key in chosen or generation in owners or not has_content_of(row, record):
             if is_bought(row):

@@ -13,6 +13,7 @@ from pipeline import clocks
 from pipeline.batch.paths import batch_paths
 from pipeline.cli.options import ledger_options, model_option, takes_option
 from pipeline.errors import ExitCode, UsageError
+from pipeline.row_keys import canonical_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,7 +131,7 @@ def _find_row(plan: BatchPlan, job: str, checked: Manifest) -> Record:
     Raises `UsageError` when there is none, and when the ledger's row of that id is another job: the
     generation would belong to a row that the next run does not have, and that run would buy its own.
     """
-    named = [record for record in plan.records if record.id == job]
+    named = [record for record in plan.records if canonical_id(record.id) == canonical_id(job)]
     places = {record.key: plan.positions.get(record.key, (record.position, 0))[0] for record in named}
     here = next((record for record in named if places[record.key] >= 0), None)
     replaced = next((record for record in named if record.position >= 0 > places[record.key]), None)

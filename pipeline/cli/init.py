@@ -53,6 +53,7 @@ def command(folder: Path, path: Path | None, append: bool, model: str | None, **
     """
     made = make_manifest(folder, path or Path(f"{folder.resolve().name}.yaml"), model, append=append, **found)
     click.echo(f"{made.path}: {made.added:,} row{'' if made.added == 1 else 's'} added")
+    report_repeated(made)
     if made.without_prompt:
         click.echo(
             f"{made.without_prompt:,} without a prompt: write it there, or begin anew with --prompt", err=True
@@ -71,10 +72,25 @@ def make_manifest(
     prompt: str | None,
     captions: Path | None,
     recursive: bool,
+    is_shared: bool = True,
 ) -> FolderManifest:
     """Write the manifest; see `batch.folder_manifest`."""
     from pipeline.batch.folder_manifest import FolderOptions, write_manifest
     from pipeline.manifest import BUILT_IN_MODEL
 
     options = FolderOptions(prompt, captions, recursive, model or BUILT_IN_MODEL)
-    return write_manifest(folder, path, options, append=append)
+    return write_manifest(folder, path, options, append=append, is_shared=is_shared)
+
+
+def report_repeated(made: FolderManifest) -> None:
+    """Say which pictures got no row, since one has their content."""
+    if not made.repeated:
+        return
+    first, count = made.repeated[0], len(made.repeated)
+    what = "1 picture has" if count == 1 else f"{count:,} pictures have"
+    such_as = "" if count == 1 else "such as "
+    click.echo(
+        f"{what} a row under another name and got no second one: {such_as}{first.path}, the same picture as "
+        f"{first.known_as}",
+        err=True,
+    )

@@ -9,13 +9,12 @@ some are missing would buy those again. Until then the ledger says `REBUILDING`,
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 from anyio import to_thread
@@ -41,10 +40,11 @@ from pipeline.manifest.jobs import with_extra_takes
 from pipeline.model import State
 from pipeline.plan import make_plan
 from pipeline.reconcile.request_log import fetch_whole_log, parse_time
-from pipeline.row_keys import row_id
+from pipeline.row_keys import canonical_id, row_id
 from pipeline.runner.credentials import find_base_url, find_key
 from pipeline.runner.manifest_loading import load_by_catalogue
 from pipeline.storage import open_store
+from pipeline.submit.create import row_digest
 from pipeline.submit.submission_journal import submission_number
 
 if TYPE_CHECKING:
@@ -59,8 +59,6 @@ if TYPE_CHECKING:
     from pipeline.model import Record
     from pipeline.runner.manifest_loading import ManifestChoice
     from pipeline.storage import OutputStore
-
-_DIGEST_CHARS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +140,10 @@ async def _rebuild(
 
 def _extra_takes(checked: Manifest, rows: Iterable[Row]) -> Mapping[str, list[int]]:
     """Return the bought takes that the manifest does not have by itself, by the key of the row's first."""
-    jobs = {job.id: job for job in checked.jobs}
+    jobs = {canonical_id(job.id): job for job in checked.jobs}
     extra: dict[str, list[int]] = {}
     for row in rows:
-        name, take = row.get("id", ""), row.get("take", "")
+        name, take = canonical_id(row.get("id", "")), row.get("take", "")
         first = jobs.get(row_id(name, int(take))) if take.isdecimal() and int(take) > 1 else None
         if first is not None and name not in jobs and is_bought(row):
             extra.setdefault(first.key, []).append(int(take))
@@ -189,7 +187,7 @@ async def _add_from_log(
     async with Api(find_base_url(base_url, os.environ), key) as api:
         log = await fetch_whole_log(api, min(sent), clocks.wall())
     known = {record.generation_id for record in records.values()}
-    by_digest = {_digest(record): record.key for record in records.values()}
+    by_digest = {row_digest(record): record.key for record in records.values()}
     found = 0
     for entry in log.rows:
         name = _key_of(entry, identity, by_digest)
@@ -224,10 +222,6 @@ def _adopted(record: Record, entry: LogRow) -> Record:
         completed_at=sent_at if entry.is_charged else None,
         failure=None,
     )
-
-
-def _digest(record: Record) -> str:
-    return hashlib.sha256(record.key.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARS]
 
 
 async def _write(

@@ -189,16 +189,19 @@ def command(manifest: Path | None, **options: Any) -> int:
     resumable, 70 a bug of veobatch, 130 (Ctrl-C) and 143 (SIGTERM, SIGHUP) interrupted and resumable.
     """
     found = {name: options.pop(name) for name in ("prompt", "captions", "recursive")}
-    if manifest is not None and manifest.is_dir():
-        manifest = _manifest_of(manifest, options["output"], found)
-    elif any(found.values()):
+    pictures = manifest if manifest is not None and manifest.is_dir() else None
+    if pictures is None and any(found.values()):
         raise click.UsageError("--prompt, --captions and --recursive are for a folder of pictures")
     with no_pydantic_plugins():
         from pipeline.cli.app import run
     from pipeline.errors import VeobatchError
 
+    if pictures is not None:
+        manifest = _manifest_of(pictures, options["output"])
     run_options = _run_options(manifest or _example(sandbox=options["sandbox"]), options)
     try:
+        if pictures is not None:
+            _add_pictures(pictures, run_options, found)
         return run(run_options)
     except VeobatchError as error:
         from pipeline.cli.reporting.notifications import report_early_end
@@ -221,16 +224,24 @@ def no_pydantic_plugins() -> Iterator[None]:
             os.environ[name] = before
 
 
-def _manifest_of(folder: Path, output: str | None, found: dict[str, Any]) -> Path:
-    """Return the manifest of a folder of pictures, beside the output; new pictures are added to it."""
-    from pipeline.cli.init import make_manifest
+def _manifest_of(folder: Path, output: str | None) -> Path:
+    """Return where the manifest of a folder of pictures is, or will be: beside the output."""
+    from pipeline.manifest.local_files import as_stored
 
     place = Path("output") if output is None or "://" in output else Path(output).parent
-    path = place / f"{folder.resolve().name}.yaml"
-    made = make_manifest(folder, path, None, append=path.exists(), **found)
+    return as_stored(place / f"{folder.resolve().name}.yaml")
+
+
+def _add_pictures(folder: Path, options: RunOptions, found: dict[str, Any]) -> None:
+    """Add the folder's new pictures to its manifest. Raises `UsageError` when that is another folder's."""
+    from pipeline.cli.init import make_manifest, report_repeated
+
+    path = options.manifest
+    made = make_manifest(folder, path, None, append=path.exists(), is_shared=False, **found)
     if made.added:
         click.echo(f"{path}: {made.added:,} row{'' if made.added == 1 else 's'} added", err=True)
-    return path
+    if not options.quiet:
+        report_repeated(made)
 
 
 def _example(*, sandbox: bool) -> Path:

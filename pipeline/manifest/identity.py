@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.manifest.fields import BUILT_IN_MODEL, VEO_RULES
 from pipeline.manifest.urls import canonical_url
-from pipeline.row_keys import row_key
+from pipeline.row_keys import canonical_id, row_key
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
@@ -58,6 +58,15 @@ def canonical_text(text: str) -> str:
     else:
         stripped = _LINE_END.sub("\n", unicodedata.normalize("NFC", text)).strip()
     return canonical_url(stripped) if stripped[:4].lower() == "http" else stripped
+
+
+def has_one_spelling(record: Record) -> bool:
+    """Return whether no text of a record can be written otherwise, so that every version gave it this key."""
+    try:
+        body = json.loads(record.body)
+    except ValueError:
+        return False
+    return record.id == canonical_id(record.id) and _canonical(body) == body
 
 
 def rekeyed(present: Mapping[str, Job], records: Mapping[str, Record]) -> dict[str, Record]:

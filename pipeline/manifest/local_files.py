@@ -111,7 +111,7 @@ class LocalFiles:
         """Return the file that a value names (see `is_local`), or why there is none. Blocking."""
         if value[:5].lower() == "data:":
             return _from_data_uri(name, value, kind, line)
-        path = _find(self.folder, value)
+        path = find_file(self.folder, value)
         what = f"{name} is {format_value(value)}"
         if path is None:
             why = "there is no such file, and it is no http(s) URL"
@@ -208,18 +208,28 @@ def decode_data_uri(value: str) -> bytes:
         raise ValueError("its Base64 is damaged") from error
 
 
-def _find(folder: Path, value: str) -> Path | None:
+def find_file(folder: Path, value: str) -> Path | None:
     """Return the path that a value means, also where its accents are composed otherwise on the disk."""
     for text in dict.fromkeys((value, clean_url(value)[0])):
         try:
             spelled = unquote(urlsplit(text).path) if text[:5].lower() == "file:" else text
-            for form in (spelled, *(unicodedata.normalize(form, spelled) for form in ("NFC", "NFD"))):
-                path = folder / Path(form).expanduser()
-                if path.exists():
-                    return path
+            path = as_stored(folder / Path(spelled).expanduser())
+            if path.exists():
+                return path
         except (OSError, ValueError, RuntimeError):  # no address, too long, a NUL, or a ~user that nobody is
             return None
     return None
+
+
+def as_stored(path: Path) -> Path:
+    """Return a path with each of its names composed as on the disk, where a name of it is there at all."""
+    if str(path).isascii() or path.exists():
+        return path
+    found = Path(path.anchor)
+    for name in path.parts[bool(path.anchor) :]:
+        forms = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
+        found /= next((form for form in forms if (found / form).exists()), name)
+    return found
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -227,6 +237,12 @@ def _relative(path: Path, folder: Path) -> str:
         return path.resolve().relative_to(folder.resolve()).as_posix()
     except (ValueError, OSError):
         return ""
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hash of a file's content, which is read again only when it has changed. Raises `OSError`."""
+    info = path.stat()
+    return _file_sha256(path, info.st_mtime_ns, info.st_size)
 
 
 @lru_cache(maxsize=200_000)

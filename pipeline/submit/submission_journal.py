@@ -83,7 +83,12 @@ class JournalEntry(NamedTuple):
 
     @property
     def row_digest(self) -> str:
-        return "".join(self.correlation_id.split(".")[3:4])
+        return submitted_row_digest(self.correlation_id)
+
+
+def submitted_row_digest(correlation_id: str) -> str:
+    """Return the digest of the row that a correlation id names, "" when it does not say."""
+    return "".join(correlation_id.split(".")[3:4])
 
 
 def submission_number(correlation_id: str) -> int:

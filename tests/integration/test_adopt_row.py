@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from typing import TYPE_CHECKING
 
 from pipeline.ledger import Ledger
@@ -106,3 +107,14 @@ async def test_a_row_that_only_the_catalogue_understands_is_the_runs_own(tmp_pat
         assert {key: row[:2] for key, row in (await rows_in(desk)).items()} == {
             key: row[:2] for key, row in before.items()
         }
+
+
+async def test_an_id_is_given_in_whatever_form_the_terminal_types_it(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
+        desk.write([{"id": decomposed, "prompt": "a"}])
+        generation = await generate_elsewhere(desk, "a")
+        adopt = ("adopt", "batch.json", composed, generation, "--base-url", vendor.api.url, *OTHER_MODEL)
+        result = await desk.command(*adopt)
+        assert result.code == 0, result.output
+        assert [row[2:] for row in (await rows_in(desk)).values()] == [("generating", generation)]

@@ -8,6 +8,8 @@ import hashlib
 import json
 import math
 import re
+import shutil
+import unicodedata
 from collections import Counter
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.integration.vendor_double import VendorDouble
+    from tests.integration.vendor_double.workspace import CommandResult
 
 
 COUNT = 60
@@ -218,6 +221,38 @@ async def test_a_folder_that_is_published_is_run_in_one_go(published_as: str, tm
         again = await desk.run(*folder, manifest="my/stills")
         assert again.code == 0, again.output
         assert len(vendor.generations) == 2
+
+
+async def test_a_picture_of_a_folder_is_bought_once_whatever_it_is_called(tmp_path: Path) -> None:
+    """Also where a folder of the same name is run: its rows are its own, or those of nobody."""
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    for number, name in enumerate((composed, "dog", "cow")):
+        write_picture(tmp_path / "monday" / composed / f"{name}.jpg", "jpeg", (1280, 720 + number))
+    write_picture(tmp_path / "tuesday" / composed / "t.jpg", "jpeg", (1280, 760))
+    app = web.Application()
+    app.router.add_static("/", tmp_path)
+    async with TestServer(app) as static, vendor_and_workspace(tmp_path, render_s=0.05) as (vendor, desk):
+
+        async def run(folder: str, *options: str) -> CommandResult:
+            base = str(static.make_url(f"/{folder}/"))
+            found = ("--prompt", "{stem}", "--image-base-url", base, *options)
+            return await desk.run(*found, manifest=folder)
+
+        ended = await run(f"monday/{composed}", "--limit", "2")
+        assert (ended.code, len(vendor.generations)) == (0, 2), ended.output
+        shutil.copytree(tmp_path / "monday", tmp_path / "copy")
+        monday = (tmp_path / "monday" / composed).rename(tmp_path / "monday" / decomposed)
+        (monday / f"{composed}.jpg").rename(monday / f"{decomposed}.jpg")
+        shutil.copy(monday / "dog.jpg", monday / "hound.jpg")
+        for other in ("tuesday", "copy"):
+            refused = await run(f"{other}/{composed}", "--json")
+            assert (refused.code, len(vendor.generations)) == (2, 2), refused.output
+            assert "the manifest of another folder" in json.loads(refused.out)["message"]
+        ended = await run(f"tuesday/{composed}", "--output", f"output/tuesday/{composed}")
+        assert (ended.code, len(vendor.generations)) == (0, 3), ended.output
+        ended = await run(f"monday/{decomposed}")
+        assert (ended.code, len(vendor.generations)) == (0, 4), ended.output
+        assert f"monday/{decomposed}/hound.jpg, the same picture as" in ended.err
 
 
 async def test_a_store_that_refuses_pictures_stops_the_run_before_anything_is_bought(

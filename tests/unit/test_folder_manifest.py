@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,7 +30,7 @@ def stills(tmp_path: Path) -> Path:
     ):
         path = tmp_path / "stills" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
+        path.write_bytes(name.encode())
     return tmp_path / "stills"
 
 
@@ -41,6 +42,10 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def write(stills: Path, *, append: bool = False, **options: object) -> FolderManifest:
     return write_manifest(stills, stills.parent / "stills.yaml", FolderOptions(**options), append=append)  # type: ignore[arg-type]
+
+
+def own_manifest(folder: Path, path: Path) -> FolderManifest:
+    return write_manifest(folder, path, FolderOptions("x"), append=path.exists(), is_shared=False)
 
 
 def test_pictures_stand_in_natural_order_with_ids_of_their_names(stills: Path) -> None:
@@ -83,6 +88,13 @@ def test_prompts_come_from_a_text_beside_the_picture_then_from_the_table_then_fr
     assert made.without_prompt == 2
 
 
+def test_a_text_lies_beside_a_picture_however_its_accents_are_stored(tmp_path: Path) -> None:
+    write_picture(tmp_path / "stills" / unicodedata.normalize("NFD", "café.jpg"))
+    text = tmp_path / "stills" / unicodedata.normalize("NFC", "café.txt")
+    text.write_text("Steam rises.", encoding="utf-8")
+    assert [row["prompt"] for row in rows_of(write(tmp_path / "stills", prompt="x").path)] == ["Steam rises."]
+
+
 def test_a_file_that_exists_is_never_written_over(stills: Path) -> None:
     write(stills, prompt="x")
     with pytest.raises(UsageError, match="--append"):
@@ -115,3 +127,134 @@ def test_a_folder_without_pictures_says_so(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UsageError, match="no pictures"):
         write(tmp_path)
+
+
+def test_a_file_system_that_composes_accents_otherwise_brings_no_new_picture(tmp_path: Path) -> None:
+    """A folder that was packed on a Mac may have all its names so, or those within it alone."""
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    stills, path = tmp_path / composed, tmp_path / "stills.yaml"
+    write_picture(stills / f"{composed}.jpg")
+    assert own_manifest(stills, path).added == 1
+    (stills / f"{composed}.jpg").rename(stills / f"{decomposed}.jpg")
+    for name in (composed, decomposed):
+        again = own_manifest(stills.rename(tmp_path / name), path)
+        assert (again.added, again.repeated) == (0, [])
+        assert len(load(path).jobs) == 1
+        stills = tmp_path / name
+
+
+def test_two_names_that_only_compose_accents_otherwise_are_two_pictures(tmp_path: Path) -> None:
+    names = [unicodedata.normalize(form, "café.jpg") for form in ("NFC", "NFD")]
+    stills = tmp_path / "stills"
+    write_picture(stills / names[0], size=(1280, 720))
+    write(stills, prompt="x")
+    write_picture(stills / names[1], size=(1281, 720))
+    if len(list(stills.iterdir())) == 2:  # not where a file system takes both for one name
+        made = write(stills, prompt="x", append=True)
+        assert made.added == 1
+        assert len({job.key for job in load(made.path).jobs}) == 2
+        assert write(stills, prompt="x", append=True).added == 0
+
+
+def test_a_copy_of_a_rows_picture_gets_no_row_and_is_named(stills: Path) -> None:
+    made = write(stills, prompt="x")
+    before = made.path.read_bytes()
+    copy = stills / "copy of 9.jpg"
+    copy.write_bytes((stills / "cat 9.JPG").read_bytes())
+    again = write(stills, prompt="x", append=True)
+    assert [(one.path, one.known_as) for one in again.repeated] == [(copy, stills / "cat 9.JPG")]
+    assert (again.added, made.path.read_bytes()) == (0, before)
+
+
+def test_a_link_to_a_rows_picture_is_that_picture(stills: Path) -> None:
+    write(stills, prompt="x")
+    (stills / "link.jpg").symlink_to("cat 9.JPG")
+    (stills / "hard link.jpg").hardlink_to(stills / "cat 9.JPG")
+    again = write(stills, prompt="x", append=True)
+    assert (again.added, again.repeated) == (0, [])
+
+
+def test_a_manifest_is_found_to_have_its_pictures_through_a_link(stills: Path, tmp_path: Path) -> None:
+    """`..` in a row's path counts from where the link leads."""
+    (tmp_path / "elsewhere/deep").mkdir(parents=True)
+    (tmp_path / "output").symlink_to("elsewhere/deep")
+    path = tmp_path / "output/stills.yaml"
+    path.write_text("- [../../stills/cat.gif, x]\n")
+    (stills / "same.gif").write_bytes((stills / "cat.gif").read_bytes())
+    made = write_manifest(stills, path, FolderOptions(), append=True, is_shared=False)
+    assert (made.added, [one.path.name for one in made.repeated]) == (3, ["same.gif"])
+
+
+def test_a_manifest_in_a_folder_behind_a_link_finds_its_pictures(tmp_path: Path) -> None:
+    (tmp_path / "disk/deep").mkdir(parents=True)
+    (tmp_path / "output").symlink_to("disk/deep")
+    write_picture(tmp_path / "stills/a.jpg")
+    path = tmp_path / "output/stills.yaml"
+    for added in (1, 0):
+        assert own_manifest(tmp_path / "stills", path).added == added
+        assert len(load(path).jobs) == 1
+    assert [row["image"] for row in rows_of(path)] == ["../../stills/a.jpg"]
+
+
+def test_a_picture_is_not_new_while_a_rows_picture_is_missing(stills: Path) -> None:
+    """It may be that one under a new name, and would be paid for once more as a row of its own."""
+    made = write(stills, prompt="x")
+    before = made.path.read_bytes()
+    (stills / "cat.gif").rename(stills / "kitten.gif")
+    with pytest.raises(
+        UsageError, match=r"cat\.gif, a row's picture, is missing, and .*kitten\.gif is in no"
+    ):
+        write(stills, prompt="x", append=True)
+    assert made.path.read_bytes() == before
+    made.path.write_text(made.path.read_text().replace("stills/cat.gif", "stills/kitten.gif"))
+    assert write(stills, prompt="x", append=True).added == 0
+
+
+@pytest.mark.parametrize("taken", ["cafe\u0301", '"café "', '"12"'])
+def test_an_id_is_taken_however_it_is_written(tmp_path: Path, taken: str) -> None:
+    stills = tmp_path / "stills"
+    for name in ("café.jpg", "café .jpg", "12.jpg"):
+        write_picture(stills / name)
+    path = tmp_path / "stills.yaml"
+    path.write_text(f"- id: {taken}\n  image: https://example.com/a.jpg\n  prompt: x\n", encoding="utf-8")
+    assert write(stills, prompt="x", append=True).added == 3
+    assert len(load(path).jobs) == 4
+
+
+def test_a_manifest_of_another_folder_of_that_name_is_not_taken_for_this_ones(
+    tmp_path: Path, stills: Path
+) -> None:
+    path = tmp_path / "output" / "stills.yaml"
+    own_manifest(stills, path)
+    before = path.read_bytes()
+    for other in ("tuesday/stills", "copy/stills"):
+        write_picture(tmp_path / other / "t.jpg")
+    (tmp_path / "copy/stills/cat 9.JPG").write_bytes((stills / "cat 9.JPG").read_bytes())
+    for other in ("tuesday", "copy"):
+        with pytest.raises(UsageError, match=rf"another folder.*--output \S*/output/{other}/stills,"):
+            own_manifest(tmp_path / other / "stills", path)
+    assert path.read_bytes() == before
+    made = own_manifest(tmp_path / "tuesday/stills", tmp_path / "output/tuesday/stills.yaml")
+    assert made.added == 1
+
+
+def test_a_project_that_was_moved_keeps_its_manifest(tmp_path: Path) -> None:
+    write_picture(tmp_path / "project/stills/a.jpg")
+    own_manifest(tmp_path / "project/stills", tmp_path / "project/output/stills.yaml")
+    moved = (tmp_path / "project").rename(tmp_path / "moved")
+    assert own_manifest(moved / "stills", moved / "output/stills.yaml").added == 0
+    (tmp_path / "link").symlink_to(moved)
+    assert own_manifest(tmp_path / "link/stills", moved / "output/stills.yaml").added == 0
+
+
+@pytest.mark.parametrize(
+    "rows", ["jobs:\n", "- [https://example.com/a.jpg, x]\n", "- [stills/gone.jpg, x]\n- [a/b.jpg, x]\n"]
+)
+def test_a_manifest_without_pictures_or_with_some_of_the_folder_is_not_another_ones(
+    tmp_path: Path, rows: str
+) -> None:
+    write_picture(tmp_path / "stills/gone.jpg")
+    path = tmp_path / "stills.yaml"
+    path.write_text(rows)
+    write_picture(tmp_path / "a/b.jpg", size=(1280, 721))
+    assert own_manifest(tmp_path / "stills", path).added == (0 if "gone" in rows else 1)

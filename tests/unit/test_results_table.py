@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,11 @@ from pipeline.batch.results_table import (
     record_of,
 )
 from pipeline.errors import UsageError
+from pipeline.manifest import load
 from pipeline.model import State
+from pipeline.plan import make_plan
 from pipeline.results.csv_rows import csv_bytes
+from pipeline.submit.create import correlation_id
 from tests.unit.sample_rows import done, failed, row
 
 if TYPE_CHECKING:
@@ -133,3 +137,67 @@ def test_what_was_bought_wins_over_a_row_of_the_same_name(folder: Path) -> None:
 def test_the_ledgers_identity_is_in_the_correlation_ids(folder: Path) -> None:
     rows = read_back(folder, done(0, correlation_id="vb.abcdefghij.0123.4.1"), done(1), row(2))
     assert identities_in(rows) == {"abcdefghij"}
+
+
+EDITS: list[tuple[str, dict[str, object], bool]] = [
+    ("as it was", {}, True),
+    ("the picture was renamed", {"image": "q.jpg"}, True),
+    ("another picture under its name", {"picture": b"two"}, False),
+    ("the id's accents stored otherwise", {"id": "cafe\u0301"}, True),
+    ("the prompt's line ends", {"prompt": "A\r\nB"}, True),
+    ("another prompt", {"prompt": "C"}, False),
+    ("a field that the table does not show", {"duration": 4}, False),
+]
+
+
+def planned(folder: Path, *, picture: bytes = b"one", **fields: object) -> dict[str, Record]:
+    row = {"id": "caf\u00e9", "image": "p.jpg", "prompt": "A\nB", **fields}
+    (folder / str(row["image"])).write_bytes(picture)
+    (folder / "m.json").write_text(json.dumps([row]), encoding="utf-8")
+    return {record.id: record for record in make_plan(load(folder / "m.json").jobs, ()).records}
+
+
+def bought(record: Record) -> Record:
+    at = replace(done(0), **{name: getattr(record, name) for name in ("key", "id", "body", "fingerprint")})
+    shown = {name: getattr(record, name) for name in ("prompt", "manifest_image", "model")}
+    return replace(at, correlation_id=correlation_id("abcdefghij", record, 1, "0" * 16), **shown)
+
+
+@pytest.mark.parametrize(("what", "fields", "is_same"), EDITS)
+@pytest.mark.parametrize("missing", ["", "correlation_id"])
+def test_a_row_is_taken_over_for_its_content(
+    tmp_path: Path, what: str, fields: dict[str, object], *, is_same: bool, missing: str
+) -> None:
+    """A picture is compared by what it holds and an id by what it says, with or without the exact key."""
+    [before] = planned(tmp_path).values()
+    [read] = read_back(tmp_path, bought(before))
+    now = planned(tmp_path, **fields)  # type: ignore[arg-type]
+    if missing and "duration" in fields:
+        is_same = True  # nothing in the table tells
+    chosen, left_out = choose_rows([{**read, missing: ""}], now)
+    assert (len(chosen), len(left_out)) == ((1, 0) if is_same else (0, 1)), what
+
+
+def test_a_table_without_checksums_compares_the_pictures_paths(tmp_path: Path) -> None:
+    [before] = planned(tmp_path).values()
+    [read] = read_back(tmp_path, bought(before))
+    early = {name: cell for name, cell in read.items() if name not in ("image_sha256", "correlation_id")}
+    assert choose_rows([early], planned(tmp_path))[0]
+    assert not choose_rows([early], planned(tmp_path, image="q.jpg"))[0]
+
+
+@pytest.mark.parametrize(("in_table", "now"), [("A\r\nB", "A\r\nB"), ("A\r\nB", "A\nB"), ("A\nB", "A\r\nB")])
+def test_a_row_that_was_sent_under_the_key_of_an_earlier_version_is_taken_over(
+    tmp_path: Path, in_table: str, now: str
+) -> None:
+    """Its key was made of its texts as they stood, so that its digest is not that of the row's key now."""
+    [record] = planned(tmp_path, prompt=in_table).values()
+    sent = replace(bought(record), correlation_id=f"vb.abcdefghij.row.{'ab' * 8}.1")
+    chosen, left_out = choose_rows(read_back(tmp_path, sent), planned(tmp_path, prompt=now))
+    assert (list(chosen), left_out) == ([record.key], [])
+
+
+def test_an_id_is_found_however_the_table_stores_it(tmp_path: Path) -> None:
+    [before] = planned(tmp_path).values()
+    [read] = read_back(tmp_path, bought(before))
+    assert choose_rows([{**read, "id": "cafe\u0301 "}], planned(tmp_path))[0]

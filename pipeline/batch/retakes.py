@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from pipeline.errors import UsageError
 from pipeline.manifest.jobs import with_extra_takes
 from pipeline.model import REJECTED, State
-from pipeline.row_keys import canonical_id
+from pipeline.row_keys import canonical_id, row_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,15 +32,20 @@ REJECTED_ROWS: Final = "rejected"
 
 @dataclass(slots=True)
 class Retakes:
-    """Extra takes by the key of the row's first take; `asked` are what an unfinished run added by id."""
+    """Extra takes by the key of the row's first take; `asked` are those by id that no finished run has made.
+
+    `made` are rows whose takes were made while others of `asked`, left out by `--limit` or `--select`, wait.
+    """
 
     extra: dict[str, list[int]] = field(default_factory=dict)
     asked: dict[str, int] = field(default_factory=dict)
+    made: list[str] = field(default_factory=list)
 
     @classmethod
     async def load(cls, ledger: Ledger) -> Retakes:
         stored = json.loads(await ledger.meta_get(RETAKES_NAME) or "{}")
-        return cls(stored.get("extra", {}), stored.get("asked", {}))  # an earlier version kept more
+        # An earlier version kept more.
+        return cls(stored.get("extra", {}), stored.get("asked", {}), stored.get("made", []))
 
     async def save(self, ledger: Ledger) -> None:
         await ledger.meta_set(RETAKES_NAME, json.dumps(asdict(self)))
@@ -62,7 +67,9 @@ async def plan_retakes(ledger: Ledger, own: Sequence[Job], wanted: Sequence[str]
     if wanted:
         records = await ledger.load()
         by_id = {row.key: take for row, take in retakes_by_id(jobs, records, wanted)}
-        new = {key: take for key, take in by_id.items() if key not in retakes.asked}
+        # A command that names a row whose take still waits is the one that asked for it, given again.
+        known = {*retakes.asked, *(retakes.made if by_id.keys() & retakes.asked.keys() else ())}
+        new = {key: take for key, take in by_id.items() if key not in known}
         retakes.asked |= new
         if REJECTED_ROWS in wanted:
             new |= {row.key: take for row, take in retakes_of_rejected(jobs, records) if row.key not in by_id}
@@ -86,11 +93,24 @@ def _refuse_same_ids(jobs: Sequence[Job]) -> None:
 
 
 async def end_retakes(ledger: Ledger) -> None:
-    """Let the next `--retake ID` ask for another take: the run that asked for the last one is through."""
+    """Let the next `--retake ID` ask for another take of each row whose last one a run has made.
+
+    For a run that is through. A take that `--limit` or `--select` left out still waits, and stays asked for.
+    """
     retakes = await Retakes.load(ledger)
-    if retakes.asked:
-        retakes.asked = {}
-        await retakes.save(ledger)
+    if not retakes.asked:
+        return
+    pending = {record.key for record in await ledger.load() if record.state is State.PENDING}
+    waiting = {key: take for key, take in retakes.asked.items() if _take_key(key, take) in pending}
+    made = {*retakes.made, *retakes.asked} - waiting.keys()
+    retakes.asked, retakes.made = waiting, sorted(made) if waiting else []
+    await retakes.save(ledger)
+
+
+def _take_key(first: str, take: int) -> str:
+    """Return the key of a row's take, given that of its first."""
+    name, _, fingerprint = first.rpartition("@")
+    return row_key(f"{name}.{take}", take, fingerprint)
 
 
 def retakes_by_id(

@@ -56,6 +56,7 @@ async def stop_before_start(prepared: PreparedRun, obstacle: Finding) -> RunSumm
         sandbox=config.request.sandbox,
         initial_records=records,
         money=await prepared.batch.ledger.totals(),
+        submits=False,
     )
     prepared.batch.run_log.on_event(Event(Topic.ENDED, str(obstacle), Level.ERROR))
     writer, next_command = make_results_writer(prepared), str(summary.next_step())
@@ -152,6 +153,7 @@ async def _run_engine(
         initial_records=initial_records,
         batch_usd=observers.batch_usd,
         money=await observers.money(),
+        submits=prepared.submits,
     )
     await observers.remember_run(outcome.stop_reason, control.signal_name, outcome=outcome)
     if not await observers.write_results(summary):

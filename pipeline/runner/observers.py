@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 
 from pipeline.batch.retakes import end_retakes
-from pipeline.errors import LedgerError, StopReason, StopRun, StoreError, VeobatchError
+from pipeline.errors import ExitCode, LedgerError, StopReason, StopRun, StoreError, VeobatchError
 from pipeline.events import Event, Level, ObserverGroup, Topic
 from pipeline.poll.eta import EtaEstimator
 from pipeline.results.csv_writer import ResultsWriter
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from pipeline.batch.one_time_requests import OneTimeRequests
     from pipeline.cluster.driver import ClusterDriver
     from pipeline.engine import Engine
-    from pipeline.errors import ExitCode
     from pipeline.events import Observer
     from pipeline.ledger.totals import Totals
     from pipeline.poll.learner import DurationLearner
@@ -122,7 +121,7 @@ class RunObservers:
         """`learner` holds what earlier runs have left of rendering times; the writer has begun."""
         settings, records = prepared.config.settings, prepared.plan.begun().records
         self._config, self._ledger = prepared.config, prepared.batch.ledger
-        self.batch_usd = prepared.cost_estimate.batch_usd
+        self.batch_usd, self._submits = prepared.cost_estimate.batch_usd, prepared.submits
         wanted = prepared.submittable
         counted = [r for r in records if wanted is None or r.state != "pending" or r.key in wanted]
         eta = EtaEstimator(counted, settings.concurrency, interval_s=settings.poll_interval, learner=learner)
@@ -140,13 +139,11 @@ class RunObservers:
         self, stop_reason: StopReason | None, signal_name: str = "", *, outcome: RunOutcome | None = None
     ) -> None:
         """Keep in the ledger what `veobatch report` needs to name the next command."""
-        argv = continuing_argv(self._config.request.argv, outcome)
+        argv = continuing_argv(self._config.request.argv, outcome, submits=self._submits)
         facts, ended = RunFacts(argv, stop_reason, self.batch_usd), outcome is not None
         with contextlib.suppress(LedgerError, StoreError):  # the run itself reports a ledger that is gone
             await self._ledger.meta_set(RUN_FACTS_NAME, facts.to_json())
             await self._journal.mark(self._ledger)
-            if ended and stop_reason is None:
-                await end_retakes(self._ledger)
             await save_end(self._ledger, signal_name if ended else RUNNING)
 
     async def money(self) -> Totals | None:
@@ -213,10 +210,14 @@ class RunObservers:
         return written
 
     async def report_end(self, summary: RunSummary) -> None:
-        """Report the run's end to the observers, then to the hooks."""
+        """Report the run's end to the observers, then to the hooks; with that, its `--retake` is met."""
         message = f"exit {int(summary.exit_code)}: {summary.headline()}"
         self.observer.on_event(Event(Topic.ENDED, message))
         await self._hooks.finish(summary)
+        # Last of all: a run that is killed before, or exits with 3, is started again with the same command.
+        if summary.exit_code in (ExitCode.DONE, ExitCode.SOME_FAILED):
+            with contextlib.suppress(LedgerError, StoreError):  # the takes stay asked for
+                await end_retakes(self._ledger)
 
     async def crash_outcome(self, engine: Engine | ClusterDriver, error: Exception) -> RunOutcome:
         """Report a bug of ours that ended the run; return how its rows stand, as the ledger has them."""

@@ -75,7 +75,7 @@ class PreparedRun:
     `submittable` are the keys of the rows that this run may submit, None for all; `left_out` those of failed
     rows that were to be tried again and are not among them. `retakes` are new extra takes, None without any.
     `obstacle` is why the API cannot be used; `submit_error` why nothing can be submitted while rows that are
-    paid for can be fetched.
+    paid for can be fetched. `submits` is False where nothing is: what was asked for this once is taken back.
     """
 
     config: RunConfig
@@ -92,17 +92,17 @@ class PreparedRun:
     retakes: Retakes | None
     obstacle: Finding | None = None
     submit_error: StopRun | None = None
-    _submits: bool = True
+    submits: bool = True
     _current: Callable[[], Sequence[Record]] | None = None
 
     def requests(self) -> OneTimeRequests:
         """Return what the user has asked for this once, to be committed when the run begins to submit."""
-        pays_rewritten = self._submits and self.plan.seems_rewritten
+        pays_rewritten = self.submits and self.plan.seems_rewritten
         return OneTimeRequests(self.plan.requeues, self.retakes, pays_rewritten)
 
     def submit_nothing(self, error: StopRun | None) -> None:
         """Take back what was asked for this once: `error`, or a signal, keeps the run from submitting."""
-        self.submit_error, self.retakes, self._submits = self.submit_error or error, None, False
+        self.submit_error, self.retakes, self.submits = self.submit_error or error, None, False
         self.plan = self.plan.submitting_only(frozenset())
 
     def hand_over(self, current: Callable[[], Sequence[Record]]) -> None:

@@ -35,7 +35,8 @@ class RunSummary:
 
     `initial_records` are the rows as the run found them, without those that were new, None when that is
     unknown. `results_not_written` says that CSV or page could not be written at the end, whatever became of
-    the rows. `batch_usd` is what the whole batch is expected to cost.
+    the rows. `batch_usd` is what the whole batch is expected to cost. `submits` is False for a run that was
+    to submit nothing: the ledger has nothing of what was asked for this once.
     """
 
     argv: Sequence[str]
@@ -48,6 +49,7 @@ class RunSummary:
     initial_records: Sequence[Record] | None = None
     batch_usd: float | None = None
     money: Totals | None = None
+    submits: bool = True
 
     def to_json(self) -> dict[str, Any]:
         files, step = self.output_files(), self.next_step()
@@ -129,13 +131,21 @@ class RunSummary:
         stop = self.outcome.stop_reason
         if stop is None and self.results_not_written:
             stop = StopReason.DISK
-        argv = continuing_argv(self.argv, self.outcome)
+        argv = continuing_argv(self.argv, self.outcome, submits=self.submits)
         return next_step(self.outcome.records, argv, stop, batch_usd=self.batch_usd)
 
 
-def continuing_argv(argv: Sequence[str], outcome: RunOutcome | None = None) -> list[str]:
-    """Return the arguments that go on from `outcome`: without a selection that has nothing left to do."""
+def continuing_argv(
+    argv: Sequence[str], outcome: RunOutcome | None = None, *, submits: bool = True
+) -> list[str]:
+    """Return the arguments that go on from `outcome`: without a selection that has nothing left to do.
+
+    `--retake` asks for one more take each time. Those of a run that submits are in the ledger, and the batch
+    goes on with them unasked.
+    """
     plain = redacted_argv(argv)
+    if submits:
+        plain = without_option(plain, "--retake")
     if outcome is None or outcome.open_rows or not outcome.unselected:
         return plain
     return without_option(without_option(plain, "--select"), "--limit")

@@ -27,7 +27,7 @@ from pipeline.results.csv_rows import STATUSES
 from pipeline.results.run_delta import not_new
 from pipeline.results.summary_json import summary_schema
 from pipeline.run_state import RunOutcome
-from pipeline.runner.summary import RunSummary
+from pipeline.runner.summary import RunSummary, continuing_argv
 from tests.unit.samples import record
 
 PLACE = BatchPaths(Path("output/night"), "output/night")
@@ -453,3 +453,15 @@ def test_what_was_not_selected_is_counted_and_left_to_the_next_command() -> None
     assert str(made.next_step()) == shlex.join(["veobatch", *ARGV])
     assert "still pending: 1 row." in made.stop_explanation()
     assert "1 row that failed before" in made.stop_explanation()
+
+
+@pytest.mark.parametrize("given", [("--retake", "a"), ("--retake=a", "--retake", "rejected")])
+def test_a_retake_that_the_ledger_has_is_not_asked_for_again(given: tuple[str, ...]) -> None:
+    argv = ("run", "m.yaml", *given, "--concurrency", "6")
+    plain = ["run", "m.yaml", "--concurrency", "6"]
+    assert continuing_argv(argv) == plain
+    retry = shlex.join(["veobatch", *plain, "--retry-failed"])
+    assert make_summary(DONE, FAILED_JOB, argv=argv).next_step().command == retry
+    assert make_summary(DONE, OPEN, argv=argv).next_step().command == shlex.join(["veobatch", *plain])
+    kept = make_summary(DONE, OPEN, stop=StopReason.KEY, argv=argv, submits=False)
+    assert kept.next_step().command == shlex.join(["veobatch", *argv]), "it has not begun"

@@ -79,9 +79,10 @@ def compare(artifact: Artifact, stamp: FileStamp | None) -> FileCondition:
         return FileCondition.UNREADABLE
     if stamp.size_bytes != artifact.size_bytes:
         return FileCondition.ALTERED
-    known = (artifact.mtime_ns, artifact.etag)
+    # Earlier versions noted an ETag as it came, in quotes or not.
+    known = (artifact.mtime_ns, artifact.etag.strip('"'))
     # No read where size and time agree: a finished batch of 10,000 clips is checked in seconds.
-    if known != (None, "") and known == (stamp.mtime_ns, stamp.etag):
+    if known != (None, "") and known == (stamp.mtime_ns, stamp.etag.strip('"')):
         return FileCondition.UNTOUCHED
     return FileCondition.UNREAD
 

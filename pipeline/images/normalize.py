@@ -206,7 +206,10 @@ def _why_unknown(file: LocalFile) -> str:
 
 
 def _check_end(file: LocalFile, kind: str) -> None:
-    """Find a file that was cut short, without decoding it: the end marker has to be in its last part."""
+    """Find a file that was cut short: its last part lacks the end marker, and it cannot be decoded.
+
+    A phone's motion photo has its film behind the picture, so that the marker is far from the end.
+    """
     marker = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(kind)
     if marker is None:
         return
@@ -216,8 +219,15 @@ def _check_end(file: LocalFile, kind: str) -> None:
         with file.path.open("rb") as opened:
             opened.seek(max(0, file.path.stat().st_size - 65_536))
             tail = opened.read()
-    if marker not in tail:
-        raise PictureError("it is cut short: its end is missing")
+    if marker in tail:
+        return
+    try:
+        with _opened(file) as image:
+            _decode_small(image)
+    except PictureError as error:
+        if error.kind is not PictureFault.PICTURE:
+            raise
+        raise PictureError("it is cut short: its end is missing") from error
 
 
 def _is_fine(image: Image.Image, size_bytes: int, fit: Fit | None) -> bool:

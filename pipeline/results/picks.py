@@ -45,7 +45,8 @@ class PlacedFile(NamedTuple):
 
     def is_file(self, stamp: FileStamp) -> bool:
         known = self.mtime_ns is not None or self.etag
-        return bool(known) and stamp == FileStamp(self.size_bytes, self.mtime_ns, self.etag)
+        mine = FileStamp(self.size_bytes, self.mtime_ns, self.etag.strip('"'))
+        return bool(known) and replace(stamp, etag=stamp.etag.strip('"')) == mine
 
 
 def with_picks(records: Iterable[Record], picks: Mapping[str, Pick]) -> list[Record]:

@@ -250,7 +250,9 @@ class ObjectStore:
 
 
 def _stamp(entry: ObjectMeta) -> FileStamp:
-    return FileStamp(int(entry["size"]), etag=entry["e_tag"] or "")
+    """Return the stamp, its ETag in quotes: Azure leaves them out in a listing (Azure/Azurite issue 361)."""
+    etag = entry["e_tag"] or ""
+    return FileStamp(int(entry["size"]), etag=etag if etag.endswith('"') or not etag else f'"{etag}"')
 
 
 def content_type_attributes(path: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Return whether this manifest's rows are paid for in another folder already: run from elsewhere, or renamed.
 
-Asked once, when a batch begins. Looks where earlier runs of the manifest may have put their output: in
-`output/` here and beside the manifest's folders, and in a list of folders kept for this user.
+Asked until a run has begun in the batch. Looks where earlier runs of the manifest may have put their output:
+in `output/` here and beside the manifest's folders, and in a list of folders kept for this user.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pipeline.batch.paths import DEFAULT_BATCH, LEDGER_NAME, BatchPaths
 from pipeline.errors import UsageError, VeobatchError
 from pipeline.model import MAYBE_PAID_STATES
 from pipeline.plan import make_plan
+from pipeline.results.next_step import RUN_FACTS_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,10 +28,22 @@ _MAX_PARENTS: Final = 4
 _MAX_FOLDERS: Final = 500
 
 
-async def reject_rows_paid_elsewhere(manifest: Manifest, paths: BatchPaths) -> None:
+async def run_has_begun(ledger: Ledger) -> bool:
+    """Return whether a run has begun to submit in this ledger, so that its batch was begun knowingly.
+
+    A ledger alone does not show it: `adopt` makes one, and so does a run whose question is answered with No.
+    """
+    if await ledger.meta_get(RUN_FACTS_NAME) is not None:
+        return True
+    # An earlier version kept no facts of a run, and a ledger that was made again has none.
+    return any(record.submission_no for record in await ledger.load())
+
+
+async def reject_rows_paid_elsewhere(manifest: Manifest, paths: BatchPaths, *, adopts: bool = False) -> None:
     """Raise `UsageError` when another folder's ledger has rows of `manifest` that are or may be paid for.
 
-    A batch counts when it was begun from this very file, or from one that is no longer there.
+    A batch counts when it was begun from this very file, or from one that is no longer there. `adopts` is
+    for `veobatch adopt`, whose ways on are others than those of a run.
     """
     here = paths.folder.absolute()
     for folder in dict.fromkeys(_candidates(manifest.path, here)):
@@ -39,10 +52,14 @@ async def reject_rows_paid_elsewhere(manifest: Manifest, paths: BatchPaths) -> N
         paid = await _paid_rows(manifest, folder)
         if paid:
             rows = "1 row" if paid == 1 else f"{paid:,} rows"
+            command = f"veobatch {'adopt' if adopts else 'run'} {manifest.path}{' ...' if adopts else ''}"
+            without = ", without --ledger and VEOBATCH_LEDGER" if paths.external_ledger else ""
+            stay = (
+                f"To begin another batch: --output {paths.output}" if adopts else "To pay again: --begin-anew"
+            )
             raise UsageError(
                 f"{rows} of {manifest.path} are paid for in {folder} already, and would be paid for again in "
-                f"{paths.folder}. To go on there: veobatch run {manifest.path} --output {folder}. To pay "
-                "again: --begin-anew"
+                f"{paths.folder}. To go on there: {command} --output {folder}{without}. {stay}"
             )
 
 

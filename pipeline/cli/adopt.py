@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from pipeline import clocks
-from pipeline.batch.paths import batch_paths
+from pipeline.batch.paths import batch_paths, has_batch
 from pipeline.cli.options import ledger_options, model_option, takes_option
 from pipeline.errors import ExitCode, UsageError
 from pipeline.row_keys import canonical_id
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from pipeline.batch.paths import BatchPaths, LedgerChoice
     from pipeline.batch_plan import BatchPlan
@@ -80,13 +82,20 @@ def command(
         return anyio.run(rebuild_ledger, choice, table, paths)
     if table is not None or job is None or generation_id is None:
         raise click.UsageError("give either JOB and GENERATION_ID, or --from RESULTS.CSV")
-    return anyio.run(_adopt, choice, job, generation_id, paths, gives_up)
+    is_chosen = bool(output or ledger_choice.batch)
+    adopt = partial(_adopt, gives_up=gives_up, is_chosen=is_chosen)
+    return anyio.run(adopt, choice, job, generation_id, paths)
 
 
 async def _adopt(
-    choice: ManifestChoice, job: str, generation_id: str, paths: BatchPaths, gives_up: bool
+    choice: ManifestChoice,
+    job: str,
+    generation_id: str,
+    paths: BatchPaths,
+    *,
+    gives_up: bool,
+    is_chosen: bool,
 ) -> int:
-    from pipeline.batch.ledger_access import open_exclusive_ledger
     from pipeline.batch.ownership import check_folder, claim_folder
     from pipeline.batch.record_plan import reject_half_rebuilt
     from pipeline.model import State
@@ -95,7 +104,7 @@ async def _adopt(
 
     checked = await load_by_catalogue(choice)
     check_folder(paths, choice.path, sandbox=False)
-    async with open_exclusive_ledger(paths, what=f"veobatch adopt {choice.path}") as ledger:
+    async with _open_ledger(paths, checked, is_chosen=is_chosen) as ledger:
         vendor = await ledger.meta_get("vendor")
         reject_half_rebuilt(vendor, paths.folder)
         await claim_folder(ledger, paths, choice.path, sandbox=vendor == "sandbox")
@@ -110,6 +119,27 @@ async def _adopt(
         await ledger.commit(record, _with_generation(record, generation_id))
     click.echo(f"{job} has taken over {generation_id}; run the manifest to fetch it")
     return int(ExitCode.DONE)
+
+
+@asynccontextmanager
+async def _open_ledger(paths: BatchPaths, checked: Manifest, *, is_chosen: bool) -> AsyncIterator[Ledger]:
+    """Open the ledger as a run does, which is to be refused what would have rows paid for again.
+
+    With `is_chosen` the user says where the batch is.
+    """
+    from pipeline.batch import other_batches
+    from pipeline.batch.ledger_access import open_exclusive_ledger
+
+    is_new = not has_batch(paths)
+    if is_new and not is_chosen:
+        await other_batches.reject_rows_paid_elsewhere(checked, paths, adopts=True)
+    async with open_exclusive_ledger(paths, what=f"veobatch adopt {checked.path}") as ledger:
+        if not is_chosen:
+            if not is_new and not await other_batches.run_has_begun(ledger):
+                await other_batches.reject_rows_paid_elsewhere(checked, paths, adopts=True)
+            await other_batches.reject_batch_of_another_manifest(ledger, checked, paths)
+        other_batches.remember_folder(paths.folder)
+        yield ledger
 
 
 async def _compare(ledger: Ledger, checked: Manifest) -> tuple[BatchPlan, bool]:

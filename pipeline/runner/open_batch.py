@@ -16,6 +16,7 @@ from pipeline.batch.other_batches import (
     reject_batch_of_another_manifest,
     reject_rows_paid_elsewhere,
     remember_folder,
+    run_has_begun,
 )
 from pipeline.batch.ownership import check_remote_output, claim_folder, set_aside_lost_batch
 from pipeline.batch.paths import has_batch
@@ -83,7 +84,10 @@ async def open_batch(
     """
     request, paths, notifier = config.request, config.paths, ReconnectNotifier()
     sandbox, begin_anew = request.sandbox, request.begin_anew
-    if not (sandbox or begin_anew or request.output or has_batch(paths)):
+    # Who says where the batch is to be, or to begin it, is not asked.
+    is_chosen = bool(begin_anew or request.output or request.ledger_choice.batch)
+    may_pay_again, is_new = not (sandbox or is_chosen), not has_batch(paths)
+    if may_pay_again and is_new:  # before a ledger is made
         await reject_rows_paid_elsewhere(manifest, paths)
     open_ledger = open_exclusive_ledger(
         paths,
@@ -92,9 +96,11 @@ async def open_batch(
         before_open=partial(set_aside_lost_batch, paths, sandbox=sandbox) if lost else None,
     )
     ledger = await stack.enter_async_context(open_ledger)
+    if may_pay_again and not is_new and not await run_has_begun(ledger):
+        await reject_rows_paid_elsewhere(manifest, paths)
     await check_vendor(ledger, sandbox=sandbox, folder=paths.folder)
     await check_remote_output(config.store, ledger, paths, request.manifest, begin_anew=begin_anew)
-    if not (request.output or request.ledger_choice.batch or begin_anew):
+    if not is_chosen:
         await reject_batch_of_another_manifest(ledger, manifest, paths)
     claim = await claim_folder(ledger, paths, request.manifest, sandbox=sandbox, begin_anew=begin_anew)
     if not sandbox:

@@ -118,3 +118,39 @@ async def test_an_id_is_given_in_whatever_form_the_terminal_types_it(tmp_path: P
         result = await desk.command(*adopt)
         assert result.code == 0, result.output
         assert [row[2:] for row in (await rows_in(desk)).values()] == [("generating", generation)]
+
+
+async def test_no_second_batch_is_begun_by_adopting(tmp_path: Path) -> None:
+    """Rows that are paid for in another folder are not paid for in this one, whatever made a ledger here."""
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
+        desk.write([{"id": name, "prompt": name} for name in "abc"])
+        assert (await desk.run("--output", "big", "--limit", "2")).code == 0
+        adopt = ("adopt", "batch.json", "c", "g-1")
+        refused = await desk.command(*adopt)
+        assert refused.code == 2, refused.output
+        assert f"2 rows of batch.json are paid for in {tmp_path / 'big'} already" in refused.err
+        assert "--output" in refused.err
+        assert not desk.output.exists()
+
+        # An earlier version refused nothing, and whoever names the folder is not asked.
+        assert (await desk.command(*adopt, "--output", "output/batch")).code == 0
+        before = await rows_in(desk)
+        for command in ((*adopt[:2], "b", "g-2"), ("run", "batch.json", "--base-url", vendor.api.url)):
+            refused = await desk.command(*command)
+            assert refused.code == 2, refused.output
+            assert "2 rows of batch.json are paid for in" in refused.err
+        assert await rows_in(desk) == before
+        assert vendor.create_counts == {"a": 1, "b": 1}
+
+
+async def test_a_row_of_another_manifest_of_the_same_name_does_not_adopt(tmp_path: Path) -> None:
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (_, desk):
+        desk.write(["a"])
+        assert (await desk.run()).code == 0
+        before = await rows_in(desk)
+        (tmp_path / "other").mkdir()
+        desk.write([{"id": "b", "prompt": "b"}], name="other/batch.json")
+        refused = await desk.command("adopt", "other/batch.json", "b", "g-1")
+        assert refused.code == 2, refused.output
+        assert "this name belongs to the batch of another manifest" in refused.err
+        assert await rows_in(desk) == before

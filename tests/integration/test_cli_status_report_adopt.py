@@ -49,6 +49,7 @@ jobs:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     (tmp_path / "night.yaml").write_text(MANIFEST)
     OUTPUT_DIR.mkdir(parents=True)
     return tmp_path

@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
+from pipeline.batch.other_batches import run_has_begun
 from pipeline.cli import COMMANDS, cli
 from pipeline.errors import UsageError, VeobatchError
 from pipeline.ledger import Ledger
+from pipeline.model import State
+from tests.integration.test_one_time_requests import decline
 from tests.integration.vendor_double import vendor_and_workspace, wait_for_exit, wait_until
+from tests.unit.samples import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -269,6 +273,44 @@ async def test_a_run_from_elsewhere_or_of_a_renamed_manifest_finds_what_is_paid_
         result = await desk.run("--output", "output/batch", manifest="renamed.json")
         assert result.code == 0, result.output
         assert vendor.create_counts == {"a": 1, "b": 1}
+
+
+async def test_a_ledger_in_which_no_run_has_begun_does_not_hide_what_is_paid_for_elsewhere(
+    tmp_path: Path,
+) -> None:
+    """A run here is declined, the next one has another folder; and a ledger elsewhere is new."""
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
+        desk.write(["a", "b"])
+        await decline(desk)
+        assert (await desk.run("--output", "big")).code == 0
+        for where in ((), ("--ledger", "new.sqlite3"), ("--ledger", "new.sqlite3")):
+            refused = await desk.run(*where)
+            assert refused.code == 2, refused.output
+            assert f"2 rows of batch.json are paid for in {tmp_path / 'big'} already" in refused.err
+            assert ("without --ledger" in refused.err) == bool(where)
+        assert vendor.create_counts == {"a": 1, "b": 1}
+        for options in (("--begin-anew", "--limit", "1"), ()):
+            result = await desk.run(*options)
+            assert result.code == 0, result.output
+        assert vendor.create_counts == {"a": 2, "b": 2}, "a batch that was begun knowingly goes on"
+
+
+async def test_a_run_has_begun_where_it_left_its_facts_or_a_submission(tmp_path: Path) -> None:
+    """An earlier version left no facts; a row that has adopted a generation was not submitted here."""
+    adopted = record(State.GENERATING, "a", 0, generation_id="g-1", submission_no=0)
+    for rows, facts, begun in (
+        ((), None, False),
+        ((adopted, record(State.PENDING, "b", 1)), None, False),
+        ((adopted, record(State.FAILED, "b", 1, submission_no=1)), None, True),
+        ((adopted,), "{}", True),
+    ):
+        path = tmp_path / f"{len(rows)}-{facts}-{begun}.sqlite3"
+        async with await Ledger.open(path) as ledger:
+            await ledger.add(rows)
+            await ledger.meta_set("vendor", "api")
+            if facts:
+                await ledger.meta_set("last_run", facts)
+            assert await run_has_begun(ledger) is begun
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["one ledger", "one folder"])

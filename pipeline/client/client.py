@@ -29,11 +29,13 @@ from pipeline.client.connection import (
     status_url,
 )
 from pipeline.client.create_result import (
+    LOOKUP_WAITS_S,
     CreateResponse,
     CreateResult,
+    NamingResult,
     OutcomeUnknown,
     RetryableRejection,
-    accepted_after_all,
+    apply_lookup,
     classify_create,
 )
 from pipeline.client.endpoint import MIN_REDACTED_KEY_CHARS, ApiKey, normalize_base_url
@@ -56,9 +58,6 @@ T = TypeVar("T")
 
 SLOW_LINE_BYTES_PER_S: Final = 50_000
 CONNECT_TIMEOUT_S: Final = 20.0
-INFERENCE_ID_WAITS_S: Final = (0.0, 2.0)
-"""When the id in a gateway's error is polled: at once, and once more for a replica that is behind."""
-
 URL_CACHE_SIZE: Final = 2048
 """Building a URL costs some percent of a poll; some 600 bytes each."""
 
@@ -162,15 +161,16 @@ class Api:
         return classify_create(response, self.key.source)
 
     async def _look_for(self, result: CreateResult) -> CreateResult:
-        """Poll the id that an answer named, be it a 503's: what the vendor knows was accepted."""
-        if not isinstance(result, OutcomeUnknown | RetryableRejection) or not result.inference_id:
+        """Poll the id that an answer named without proving acceptance: what the vendor knows was accepted."""
+        if not isinstance(result, NamingResult) or not result.inference_id:
             return result
-        for wait_s in INFERENCE_ID_WAITS_S:
+        answers: list[GenerationStatus | StatusError] = []
+        for wait_s in LOOKUP_WAITS_S[type(result)]:
             await anyio.sleep(wait_s)
-            status = await self.get_status(result.inference_id)
-            if isinstance(status, GenerationStatus):
-                return accepted_after_all(result, status) or result
-        return result
+            answers.append(await self.get_status(result.inference_id, new_connection=wait_s > 0))
+            if isinstance(answers[-1], GenerationStatus):
+                break
+        return apply_lookup(result, answers)
 
     async def _read_redacted(self, response: aiohttp.ClientResponse) -> bytes:
         """Read a body; a vendor that repeats the key in it must not make us write the key down."""

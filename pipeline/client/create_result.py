@@ -17,6 +17,7 @@ from pipeline.client.responses import (
     FAILED_STATUSES,
     GenerationStatus,
     Phase,
+    StatusError,
     parse_generation,
 )
 from pipeline.errors import StopReason
@@ -24,7 +25,7 @@ from pipeline.model import Failure
 from pipeline.net.retry_after import retry_after_header
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +42,12 @@ class Rejected:
 
     failure: Failure
     request_id: str = ""
+    inference_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryableRejection:
-    """Not accepted, for a reason that may pass. `reached` says whether the API answered.
-
-    `inference_id` is what the answer called the generation all the same, "" when it did not.
-    """
+    """Not accepted, for a reason that may pass. `reached` says whether the API answered."""
 
     message: str
     reached: bool
@@ -70,21 +69,33 @@ class AccountBlocked:
     reason: StopReason
     message: str
     retry_after: str | None = None
+    inference_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class OutcomeUnknown:
-    """It may have been accepted, and then it will be charged. Never send it again blindly.
-
-    `inference_id` is what the answer called the generation, "" when it did not.
-    """
+    """It may have been accepted, and then it will be charged. Never send it again blindly."""
 
     message: str
     inference_id: str = ""
     request_id: str = ""
 
 
-CreateResult = Accepted | Rejected | RetryableRejection | RateLimited | AccountBlocked | OutcomeUnknown
+NamingResult = Rejected | RetryableRejection | AccountBlocked | OutcomeUnknown
+"""Results of answers that do not say "accepted" and may name a generation all the same, by `inference_id`."""
+
+CreateResult = Accepted | RateLimited | NamingResult
+
+LOOKUP_WAITS_S: Final[Mapping[type[CreateResult], tuple[float, ...]]] = {
+    OutcomeUnknown: (0.0, 2.0),
+    RetryableRejection: (0.0, 0.5),
+    Rejected: (0.0,),
+    AccountBlocked: (0.0,),
+}
+"""When the status of a generation that an answer names is asked for, each time after so many seconds.
+
+The second time over a new connection, since a replica may be behind; sooner where the row's next try waits.
+"""
 
 INVALID_REQUEST: Final = frozenset({400, 422})
 """The vendor's answers to a body that is wrong."""
@@ -101,7 +112,7 @@ REDIRECTS: Final = frozenset({301, 302, 307, 308})
 points at what came of the request."""
 
 NOT_ACCEPTED: Final = frozenset({500, 503})
-"""The vendor's documentation: not accepted, try again later."""
+"""The vendor's documentation: not accepted, try again later. Gateways say the same of what they forwarded."""
 
 QUOTA_RETRY_AFTER_S: Final = 600.0
 """A `Retry-After` from here on is a quota's, not a rate's."""
@@ -133,35 +144,36 @@ def classify_create(response: CreateResponse, key_source: str) -> CreateResult:
     """Return what `response` proves about the create that it answers."""
     status, headers = response.status, response.headers
     message = f"HTTP {status}: {error_message(response.body)}"
-    asked = request_id(headers, response.body)
+    asked, named = request_id(headers, response.body), inference_id(headers)
     if response.is_about_another():
         return OutcomeUnknown(f"the answer names another request: {message}")
     retry_after = retry_after_header(headers)
     if 200 <= status < 300:
         return _parse_acceptance(headers, response.body)
     # With an inference id the create reached the vendor, whatever status a gateway made of it.
-    if status in REDIRECTS and not inference_id(headers):
+    if status in REDIRECTS and not named:
         redirected = f"HTTP {status}: {response.url} redirects elsewhere; check the base URL"
         return AccountBlocked(StopReason.UNREACHABLE, redirected)
     if status == 401:
-        return AccountBlocked(StopReason.KEY, f"the key read from {key_source} was refused: {message}")
+        refused = f"the key read from {key_source} was refused: {message}"
+        return AccountBlocked(StopReason.KEY, refused, inference_id=named)
     if status in (402, 403):
-        return AccountBlocked(StopReason.CREDITS, message)
+        return AccountBlocked(StopReason.CREDITS, message, inference_id=named)
     if status == 404:
-        return Rejected(Failure("not_found", f"{message} (POST {response.url})"), asked)
+        return Rejected(Failure("not_found", f"{message} (POST {response.url})"), asked, named)
     if status == 429:
         if is_quota(message, retry_after):
             return AccountBlocked(StopReason.QUOTA, message, retry_after)
         return RateLimited(message, retry_after)
     if status in INVALID_REQUEST or status == TOO_LARGE:
-        return Rejected(Failure("refused", message), asked)
-    if status in NOT_READ and not inference_id(headers):
+        return Rejected(Failure("refused", message), asked, named)
+    if status in NOT_READ and not named:
         return RetryableRejection(f"{message} (POST {response.url})", reached=True)
     if status in NOT_ACCEPTED:
-        return RetryableRejection(message, reached=True, inference_id=inference_id(headers))
+        return RetryableRejection(message, reached=True, inference_id=named)
     # 408, 502, 504, 520 and their like, other redirects, and every 4xx that no document of the vendor
     # names: 409, 421, 425, 460 and 499 have been seen on creates that were accepted.
-    return OutcomeUnknown(message, inference_id(headers), asked)
+    return OutcomeUnknown(message, named, asked)
 
 
 def inference_id(headers: Mapping[str, str]) -> str:
@@ -208,15 +220,15 @@ def _parse_acceptance(headers: Mapping[str, str], body: bytes) -> CreateResult:
     return OutcomeUnknown(f"accepted without an id: {excerpt(body)}", request_id=asked)
 
 
-def accepted_after_all(
-    result: OutcomeUnknown | RetryableRejection, status: GenerationStatus
-) -> CreateResult | None:
-    """Return the acceptance of a create whose answer named an id that the vendor knows, by its `status`.
+def apply_lookup(result: NamingResult, answers: Sequence[GenerationStatus | StatusError]) -> CreateResult:
+    """Return what `result` comes to once the generation it names was asked for; `answers` in their order.
 
-    None where that tells nothing. What is said to be refused, and failed, is not charged: it is sent again.
+    What the vendor knows was accepted. A create that it refused has an id that the status endpoint answers
+    with 404 (vendor's documentation), or with a failure, which is not charged.
     """
-    if status.phase is Phase.UNKNOWN and not status.status:
-        return None
-    if status.status in FAILED_STATUSES and isinstance(result, RetryableRejection):
-        return None
-    return Accepted(result.inference_id, status)
+    for status in answers:
+        if isinstance(status, StatusError) or (status.phase is Phase.UNKNOWN and not status.status):
+            continue
+        if status.status not in FAILED_STATUSES or isinstance(result, OutcomeUnknown):
+            return Accepted(result.inference_id, status)
+    return result

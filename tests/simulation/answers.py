@@ -39,5 +39,7 @@ AFTER_ACCEPTANCE: Final = {
     "409 after acceptance": 409,
     "460 after acceptance": 460,
     "499 after acceptance": 499,
+    "503 with the id": 503,
 }
-"""Statuses that hide an acceptance."""
+"""Statuses that hide an acceptance. The 503 is in a kept history, and no seed chooses it: while the status
+endpoint answers 404 for all that it knows, nothing tells it from the vendor's own."""

@@ -46,6 +46,7 @@ _WORKER: Final = "pipeline/cluster/worker.py"
 _LIMITS: Final = "pipeline/cluster/limits.py"
 _LEASES: Final = "pipeline/ledger/leases.py"
 
+_REFUSED: Final = "    if status in NOT_ACCEPTED:\n"
 _COMMIT: Final = "            submitting = await self._commit_intent(record, submitting)\n"
 _NOTE: Final = "            self._note(submitting)\n"
 _SEND: Final = "            answered = await self._api.create(body, submitting.correlation_id)\n"
@@ -94,7 +95,8 @@ MUTANTS: Final = (
     Mutant("ten minutes of 404 give a slot back", "pipeline/reconcile/reconciler_pool.py", "SLOT_INTERVALS: Final = 120.0", "SLOT_INTERVALS: Final = 60.0", _at("life", "statuses unknown for a while")),
     Mutant("404 while nothing is known confirms an error", _POLL, "record.completed_at is not None or not is_missing:", "record.completed_at is not None:", _at("status", "error flap") + _at("life", "statuses unknown for a while")),
     Mutant("502 is a refusal", _RESULT, "frozenset({500, 503})", "frozenset({500, 502, 503})", _DOUBT),
-    Mutant("504 is a refusal", _RESULT, "frozenset({500, 503})", "frozenset({500, 503, 504})", _at("create", "504 with the id") + _at("life", "statuses unknown for a while")),
+    Mutant("504 is a refusal", _RESULT, _REFUSED, "    if status == 504:\n        return RetryableRejection(message, reached=True)\n" + _REFUSED, _at("create", "504 with the id")),
+    Mutant("503 is a refusal whatever it names", _RESULT, "reached=True, inference_id=named)", "reached=True)", _at("create", "503 with the id")),
     Mutant("408 is a refusal", _RESULT, "frozenset({500, 503})", "frozenset({500, 503, 408})", _at("create", "408 after acceptance")),
     Mutant("409 is a refusal (B11)", _RESULT, "frozenset({400, 422})", "frozenset({400, 422, 409})", _at("create", "409 after acceptance")),
     Mutant("460 is a refusal (B11)", _RESULT, "frozenset({400, 422})", "frozenset({400, 422, 460})", _at("create", "460 after acceptance")),

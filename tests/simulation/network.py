@@ -160,7 +160,7 @@ class ApiSession:
         if generation is None:
             return self._respond(answer)
         if kind in AFTER_ACCEPTANCE:
-            named = {"x-inference-id": generation.id} if kind == "504 with the id" else {}
+            named = {"x-inference-id": generation.id} if kind.endswith("with the id") else {}
             return self._respond(Answer(AFTER_ACCEPTANCE[kind], b"<html>gateway</html>", named))
         match kind:
             case "silence after acceptance" | "asleep before it leaves":

@@ -24,9 +24,9 @@ from pipeline.client import (
     RetryableRejection,
     StatusError,
     TransactionPage,
-    client,
 )
 from pipeline.client.account import KeyInfo
+from pipeline.client.create_result import LOOKUP_WAITS_S
 from pipeline.client.json_values import hide_parameters
 from pipeline.errors import StopReason
 from tests.unit.mocked_vendor import (
@@ -185,7 +185,7 @@ async def test_what_never_had_a_connection_was_never_sent(error: Exception) -> N
 async def test_the_id_in_an_error_is_polled_before_the_row_is_in_doubt(
     status: int, known: list[tuple[int, Any]], accepted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "INFERENCE_ID_WAITS_S", (0.0, 0.0))
+    monkeypatch.setattr("pipeline.client.client.LOOKUP_WAITS_S", dict.fromkeys(LOOKUP_WAITS_S, (0.0, 0.0)))
     async with mocked_vendor() as vendor:
         vendor.add("POST", GENERATIONS_URL, status, b"<html>", {"x-inference-id": "g-1"})
         for code, body in known:
@@ -195,28 +195,53 @@ async def test_the_id_in_an_error_is_polled_before_the_row_is_in_doubt(
     assert not isinstance(result, Accepted) or result.generation_id == "g-1"
 
 
-@pytest.mark.parametrize("status", [500, 503])
+GENERATING: tuple[int, object] = (200, {"id": "g-1", "status": "generating"})
+NOT_FOUND: tuple[int, object] = (404, b"")
+REFUSED: tuple[int, object] = (200, {"id": "g-1", "status": "error", "error": {"message": "refused"}})
+
+
 @pytest.mark.parametrize(
-    ("known", "accepted"),
+    ("status", "known", "kind"),
     [
-        ([(200, {"id": "g-1", "status": "generating"})], True),
-        ([(404, b""), (200, {"id": "g-1", "status": "completed"})], True),
-        ([(200, {"id": "g-1", "status": "error", "error": {"name": "x", "message": "refused"}})], False),
-        ([(404, b""), (404, b"")], False),
-        ([(503, b""), (503, b"")], False),
+        *[(status, [GENERATING], Accepted) for status in (400, 401, 402, 403, 404, 413, 422, 500, 503)],
+        *[(status, [NOT_FOUND, GENERATING], Accepted) for status in (500, 503)],
+        *[(status, [NOT_FOUND, NOT_FOUND], RetryableRejection) for status in (500, 503)],
+        *[(status, [(503, b""), (502, b"")], RetryableRejection) for status in (500, 503)],
+        *[(status, [REFUSED], RetryableRejection) for status in (500, 503)],
+        *[(status, [REFUSED], Rejected) for status in (400, 422)],
+        *[(status, [NOT_FOUND], Rejected) for status in (400, 413, 422)],
+        *[(status, [(503, b"")], Rejected) for status in (400, 413, 422)],
+        (401, [(401, b"")], AccountBlocked),
+        *[(status, [NOT_FOUND], AccountBlocked) for status in (402, 403)],
+        (429, [], RateLimited),
     ],
 )
-async def test_what_the_vendor_refuses_for_now_is_sent_again_unless_it_knows_the_id_of_its_answer(
-    status: int, known: list[tuple[int, Any]], accepted: bool, monkeypatch: pytest.MonkeyPatch
+async def test_a_refusal_that_names_a_generation_is_believed_once_that_was_asked_for(
+    status: int, known: list[tuple[int, object]], kind: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "INFERENCE_ID_WAITS_S", (0.0, 0.0))
+    """An answer fewer, and the request for it fails; one more, and it is left over."""
+    no_waits = {result: (0.0,) * len(waits) for result, waits in LOOKUP_WAITS_S.items()}
+    monkeypatch.setattr("pipeline.client.client.LOOKUP_WAITS_S", no_waits)
     async with mocked_vendor() as vendor:
         vendor.add("POST", GENERATIONS_URL, status, error_body(status, "no"), {"x-inference-id": "g-1"})
         for code, body in known:
             vendor.add("GET", f"{GENERATIONS_URL}?generation_id=g-1", code, body)
         result = await vendor.api.create("{}", "c")
-    assert isinstance(result, Accepted if accepted else RetryableRejection)
-    assert not isinstance(result, Accepted) or result.generation_id == "g-1"
+        polls = [url for method, url, _ in vendor.requests if method == "GET"]
+    assert isinstance(result, kind)
+    assert len(polls) == len(known)
+
+
+async def test_a_refusal_that_names_nothing_is_not_looked_up() -> None:
+    async with mocked_vendor() as vendor:
+        vendor.add("POST", GENERATIONS_URL, 503, error_body(503, "no"))
+        assert isinstance(await vendor.api.create("{}", "c"), RetryableRejection)
+        assert len(vendor.requests) == 1
+
+
+def test_no_refusal_holds_its_row_for_seconds() -> None:
+    waits_s = {kind: sum(waits) for kind, waits in LOOKUP_WAITS_S.items()}
+    assert waits_s == {OutcomeUnknown: 2.0, RetryableRejection: 0.5, Rejected: 0.0, AccountBlocked: 0.0}
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 429, 500, 502, 503, 301])

@@ -12,16 +12,21 @@ from pipeline.client.create_result import (
     AccountBlocked,
     CreateResponse,
     CreateResult,
+    NamingResult,
     OutcomeUnknown,
     RateLimited,
     Rejected,
     RetryableRejection,
+    apply_lookup,
     classify_create,
     is_quota,
 )
+from pipeline.client.responses import GenerationStatus, Phase, StatusError
+from pipeline.errors import StopReason
+from pipeline.model import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 URL = "https://api.example.com/v2/video/generations"
 CLASSIC = {"message": "no", "path": "/v2", "requestId": "req-1", "statusCode": "400", "timestamp": "t"}
@@ -80,6 +85,59 @@ def test_the_id_in_a_gateways_error_is_kept(status: int) -> None:
     result = classify(status, CLASSIC, {"x-inference-id": "g-1"})
     assert isinstance(result, OutcomeUnknown)
     assert result.inference_id == "g-1"
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 413, 422, 500, 503])
+def test_a_refusal_keeps_the_id_that_it_names(status: int) -> None:
+    result = classify(status, CLASSIC, {"x-inference-id": "g-1"})
+    assert type(result) is EXPECTED[status]
+    assert isinstance(result, NamingResult)
+    assert result.inference_id == "g-1"
+
+
+REFUSAL = RetryableRejection("HTTP 503: no", reached=True, inference_id="g-1")
+FINAL_REFUSALS: tuple[NamingResult, ...] = (
+    Rejected(Failure("refused", "no"), inference_id="g-1"),
+    AccountBlocked(StopReason.CREDITS, "no", inference_id="g-1"),
+)
+DOUBT = OutcomeUnknown("HTTP 502: no", "g-1")
+
+MISSING, BUSY = StatusError(404, "HTTP 404: no"), StatusError(503, "HTTP 503: no")
+SILENT, ANOTHERS = StatusError(0, "timed out"), StatusError(200, "about another", misdirected=True)
+EMPTY = GenerationStatus(Phase.UNKNOWN, "")
+QUEUED, ODD = GenerationStatus(Phase.RUNNING, "queued"), GenerationStatus(Phase.UNKNOWN, "dreaming")
+ENDED = GenerationStatus(Phase.FAILED, "error", failure=Failure("E", "no"))
+URLLESS = GenerationStatus(Phase.FAILED, "completed", failure=Failure("no_video", "no URL"))
+
+
+@pytest.mark.parametrize("result", [REFUSAL, *FINAL_REFUSALS, DOUBT])
+@pytest.mark.parametrize("status", [QUEUED, ODD, URLLESS])
+@pytest.mark.parametrize("before", [(), (MISSING,), (BUSY,)])
+def test_a_named_generation_that_the_vendor_knows_was_accepted(
+    result: NamingResult, status: GenerationStatus, before: tuple[StatusError, ...]
+) -> None:
+    assert apply_lookup(result, [*before, status]) == Accepted("g-1", status)
+
+
+@pytest.mark.parametrize("result", [REFUSAL, *FINAL_REFUSALS, DOUBT])
+def test_a_named_generation_that_the_vendor_does_not_know_changes_nothing(result: NamingResult) -> None:
+    assert apply_lookup(result, [MISSING, MISSING]) is result
+
+
+@pytest.mark.parametrize(
+    "answers", [[BUSY, BUSY], [SILENT, MISSING], [MISSING, SILENT], [MISSING, ANOTHERS], [EMPTY]]
+)
+@pytest.mark.parametrize("result", [REFUSAL, *FINAL_REFUSALS, DOUBT])
+def test_a_lookup_that_settles_nothing_changes_nothing(
+    result: NamingResult, answers: Sequence[GenerationStatus | StatusError]
+) -> None:
+    assert apply_lookup(result, answers) is result
+
+
+def test_what_was_refused_and_has_failed_is_not_charged_and_stays_refused() -> None:
+    for result in (REFUSAL, *FINAL_REFUSALS):
+        assert apply_lookup(result, [ENDED]) is result
+    assert apply_lookup(DOUBT, [ENDED]) == Accepted("g-1", ENDED)
 
 
 @pytest.mark.parametrize(

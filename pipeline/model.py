@@ -211,8 +211,9 @@ class Record:
     vendor's clock. `completed_at` is when the vendor first called the generation completed: from then on
     it is only fetched, never bought again. `usd_spent` is what the row has cost in all, `earlier_usd` the
     part of it that submissions before the last one cost. `video_urls` is a JSON list when the generation
-    has several clips. `request_id` is the vendor's, of the last failure. `pick` and `pick_note` are the
-    reviewer's (`Pick`); like the place they change by a call of their own, never by a transition.
+    has several clips, each at its place, "" for one without a URL yet. `request_id` is the vendor's, of the
+    last failure. `pick` and `pick_note` are the reviewer's (`Pick`); like the place they change by a call
+    of their own, never by a transition.
     """
 
     key: str

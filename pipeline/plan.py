@@ -228,6 +228,21 @@ def was_completed(record: Record) -> bool:
     return record.completed_at is not None or paid_failure
 
 
+def clip_urls(record: Record) -> list[str]:
+    """Return the URLs of a generation's clips, the row's own first; "" for one that has none yet."""
+    # JSON from our own ledger.
+    urls: list[str] = json.loads(record.video_urls) if record.video_urls else []
+    return urls if len(urls) > 1 else [record.video_url]
+
+
+def lacks_clips(record: Record) -> bool:
+    """Return whether a saved row has fewer files than its generation has clips, each of which is paid for."""
+    artifact = record.artifact
+    if artifact is None or not record.video_urls:  # nearly all: one clip
+        return False
+    return len(clip_urls(record)) > 1 + len(artifact.extra)
+
+
 def has_money_in_it(record: Record) -> bool:
     """Return whether money is, or may be, owed for the row, or was spent on it."""
     return record.state in MAYBE_PAID_STATES or was_completed(record) or bool(record.usd_spent)

@@ -6,9 +6,10 @@ schema disagree, both are read. This is the last place where untyped JSON exists
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.client.error_parsing import generation_failure, parse_error
 from pipeline.client.json_values import (
@@ -21,9 +22,12 @@ from pipeline.client.json_values import (
     truncated_json,
 )
 from pipeline.model import Failure
+from pipeline.plan import NO_VIDEO, clip_urls
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from pipeline.model import Record
 
 
 RUNNING_STATUSES: Final = frozenset({"waiting", "active", "queued", "generating", "processing", "pending"})
@@ -47,7 +51,11 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class GenerationStatus:
-    """One readable answer about a generation. Money is None where the answer does not state it."""
+    """One readable answer about a generation. Money is None where the answer does not state it.
+
+    `video_urls` are those of several clips, each at its place in the answer, "" where it has none yet;
+    `video_url` is the first one that is there.
+    """
 
     phase: Phase
     status: str
@@ -57,6 +65,17 @@ class GenerationStatus:
     credits_used: float | None = None
     usd_spent: float | None = None
     video_urls: tuple[str, ...] = ()
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The URLs of all clips, each at its place; "" for a clip that has none yet."""
+        return self.video_urls or ((self.video_url,) if self.video_url else ())
+
+    @property
+    def is_charged(self) -> bool:
+        """Return whether the vendor calls the generation completed, with a URL or without."""
+        no_video = self.failure is not None and self.failure.code == NO_VIDEO
+        return self.phase is Phase.COMPLETED or no_video
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +113,7 @@ def parse_generation(payload: Mapping[str, object], headers: Mapping[str, str]) 
         phase,
         status,
         generation_id,
-        urls[0] if urls else "",
+        next(filter(None, urls), ""),
         failure,
         usage_credits,
         usd,
@@ -131,20 +150,52 @@ def _phase(status: str) -> Phase:
 
 
 def video_urls(payload: Mapping[str, object]) -> tuple[str, ...]:
-    """Return `video.url`, of a list each entry's: each is a clip that was paid for."""
+    """Return `video.url`, of a list each entry's: each is a clip that was paid for.
+
+    An entry without a URL keeps its place as "": its URL may come an answer later. A URL that stands there
+    twice is one clip. Nothing is returned where there is no URL at all.
+    """
     video = payload.get("video")
-    entries = video if isinstance(video, list) else [video]
-    urls = (text_of(entry.get("url")) if isinstance(entry, dict) else text_of(entry) for entry in entries)
-    return tuple(
-        dict.fromkeys(url.strip() for url in urls if url.strip().lower().startswith(("http://", "https://")))
-    )
+    urls: list[str] = []
+    for entry in video if isinstance(video, list) else [video]:
+        url = (text_of(entry.get("url")) if isinstance(entry, dict) else text_of(entry)).strip()
+        if not url.lower().startswith(("http://", "https://")):
+            url = ""
+        if not url or url not in urls:
+            urls.append(url)
+    return tuple(urls) if any(urls) else ()
+
+
+def merged_urls(known: Sequence[str], fresh: Sequence[str]) -> tuple[str, ...]:
+    """Return the URLs of a generation's clips after an answer that names `fresh`, each at its place.
+
+    An answer that names fewer clips, or none at a place, takes nothing back: each clip was paid for. Which
+    clips a shorter list names is told by their paths, where a signature alone was renewed.
+    """
+    merged = [*known, *[""] * (len(fresh) - len(known))]
+    places = {url.partition("?")[0]: place for place, url in enumerate(known)}
+    if len(fresh) >= len(known) or len(places) < len(known):
+        places = {}
+    for place, url in enumerate(fresh):
+        if url:
+            merged[places.get(url.partition("?")[0], place)] = url
+    return tuple(merged)
+
+
+def url_fields(record: Record, status: GenerationStatus) -> dict[str, Any]:
+    """Return the fields of `record` that say where its clips are, after `status`."""
+    urls = merged_urls(clip_urls(record), status.urls)
+    return {
+        "video_url": next(filter(None, urls), ""),
+        "video_urls": json.dumps(urls) if len(urls) > 1 else "",
+    }
 
 
 def _no_video_failure(payload: Mapping[str, object]) -> Failure:
     _, message = parse_error(payload.get("error"))
     prefix = f"{message}; " if message else ""
     return Failure(
-        "no_video", f"{prefix}completed without a video URL; the vendor's answer: {truncated_json(payload)}"
+        NO_VIDEO, f"{prefix}completed without a video URL; the vendor's answer: {truncated_json(payload)}"
     )
 
 

@@ -1,35 +1,51 @@
-"""The clips of a generation: their names, their URLs, and which staged bytes are theirs. Pure."""
+"""The clips of a generation: their names, which staged bytes are theirs, and what is kept of them. Pure."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pipeline import media
 from pipeline.download.response_headers import Validators
+from pipeline.model import Artifact, ExtraFile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from pipeline.model import Artifact, Record
-    from pipeline.storage import StagedFile
+    from pipeline.model import Record
+    from pipeline.storage import PublishedFile, StagedFile
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
     """One clip of a row: its name without an extension, and which of the generation's URLs is its own.
 
-    `known` is what the ledger knows of an earlier save; only a file that it names may be moved aside.
+    `is_main` says that it is the row's first one that plays. `known` is what the ledger knows of an earlier
+    save of it; only a file that it names may be moved aside.
     """
 
-    stem: str
     number: int
     record: Record
     final: bool
+    is_main: bool = True
+
+    @property
+    def stem(self) -> str:
+        return clip_stem(self.record, self.number)
 
     @property
     def known(self) -> Artifact | None:
-        return self.record.artifact if self.number == 0 else None
+        artifact = self.record.artifact
+        if artifact is None or not self.is_main or self._is_of_other_clip(artifact):
+            return None
+        return artifact
+
+    def _is_of_other_clip(self, artifact: Artifact) -> bool:
+        """Return whether an earlier run found another clip to be the first one that plays."""
+        if self.number:
+            return not artifact.path.startswith(f"videos/{self.stem}.")
+        return bool(self.record.video_urls) and artifact.path.startswith(f"videos/{self.stem}_")
 
     @property
     def staging_path(self) -> str:
@@ -56,7 +72,58 @@ def staged_validators(part: StagedFile, clip: Clip) -> Validators | None:
     return found if ours else None
 
 
-def clip_urls(record: Record) -> list[str]:
-    """The URLs of a generation's clips, the row's own first; `video_urls` is JSON from our own ledger."""
-    urls: list[str] = json.loads(record.video_urls) if record.video_urls else []
-    return urls if len(urls) > 1 else [record.video_url]
+def new_artifact(
+    published: PublishedFile, clip: Clip, found: media.Examination, poster_path: str
+) -> Artifact:
+    """Return what the ledger keeps of a clip that was published, with what is odd about it."""
+    facts = found.media
+    if facts is not None:
+        facts = media.with_mismatch_warnings(facts, json.loads(clip.record.body))
+        if found.defects:
+            facts = replace(facts, warnings=(*facts.warnings, found.defects))
+    return Artifact(
+        published.path,
+        published.size_bytes,
+        published.sha256,
+        facts,
+        poster_path,
+        mtime_ns=published.stamp.mtime_ns,
+        etag=published.stamp.etag,
+    )
+
+
+def joined_artifact(record: Record, saved: Mapping[int, Artifact], missing: Mapping[int, str]) -> Artifact:
+    """Return a row's artifact: its first clip that plays, the others beside it, and what is missing.
+
+    `saved` are the clips by their numbers, `missing` says why there is no other one of a number. Of those,
+    what an earlier run saved stays known.
+    """
+    first = min(saved)
+    files = {
+        number: ExtraFile(one.path, one.size_bytes, one.sha256)
+        for number, one in saved.items()
+        if number != first
+    }
+    for number in missing:
+        if earlier := _saved_before(record, number):
+            files[number] = earlier
+    artifact = replace(saved[first], extra=tuple(files[number] for number in sorted(files)))
+    if artifact.media is not None and missing:
+        warnings = (*artifact.media.warnings, *missing.values())
+        artifact = replace(artifact, media=replace(artifact.media, warnings=warnings))
+    return artifact
+
+
+def clip_stem(record: Record, number: int) -> str:
+    """Return the name without an extension of a row's clip: `a`, `a_2` and so on."""
+    return f"{record.file_stem}_{number + 1}" if number else record.file_stem
+
+
+def _saved_before(record: Record, number: int) -> ExtraFile | None:
+    """Return what an earlier run saved as the clip of a number, if anything: its name tells."""
+    if record.artifact is None:
+        return None
+    one = record.artifact
+    files = (ExtraFile(one.path, one.size_bytes, one.sha256), *one.extra)
+    prefix = f"videos/{clip_stem(record, number)}."
+    return next((file for file in files if file.path.startswith(prefix)), None)

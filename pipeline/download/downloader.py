@@ -6,7 +6,6 @@ caller's to get), the ledger, or other rows.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -15,12 +14,13 @@ import anyio
 
 from pipeline import clocks, media
 from pipeline.download.body_writer import BodyWriter, VideoTooLarge, WrongContent, read_head, too_large
-from pipeline.download.clips import Clip, clip_urls, staged_validators
+from pipeline.download.clips import Clip, joined_artifact, new_artifact, staged_validators
 from pipeline.download.redirects import ForbiddenUrl
 from pipeline.download.resumable_get import DownloadError, FileChanged, OpenBody, UrlExpired, open_body
 from pipeline.download.retry_state import DownloadLimits, RetryState
 from pipeline.errors import StoreError
-from pipeline.model import Artifact, ExtraFile, Failure
+from pipeline.model import Artifact, Failure
+from pipeline.plan import NO_VIDEO, NOT_A_VIDEO, clip_urls
 from pipeline.storage import TransientStoreError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import aiohttp
 
     from pipeline.model import Record
-    from pipeline.storage import OutputStore, PublishedFile, StagedFile
+    from pipeline.storage import OutputStore, StagedFile
 
     Refresh = Callable[[], Awaitable[Sequence[str]]]
 
@@ -109,14 +109,22 @@ class Downloader:
         `StoreError` when the output cannot be written, `TransientStoreError` when it could not be for now;
         what has arrived is kept wherever that helps.
         """
-        urls = clip_urls(record)
-        result = await self._download_clip(Clip(record.file_stem, 0, record, final), urls, refresh)
-        for number in range(1, len(urls)):
-            if not isinstance(result, Saved):
-                break
-            clip = Clip(f"{record.file_stem}_{number + 1}", number, record, final)
-            result = _joined(result, await self._download_clip(clip, urls, refresh), number)
-        return result
+        urls: Sequence[str] = clip_urls(record)
+        results: list[DownloadResult] = []
+
+        async def refresh_all() -> Sequence[str]:
+            nonlocal urls
+            urls = await refresh() or urls
+            return urls
+
+        while len(results) < len(urls):  # a fresh answer may name further clips
+            is_main = not any(isinstance(result, Saved) for result in results)
+            clip = Clip(len(results), record, final, is_main)
+            if len(urls) > 1 and not clip.url(urls):
+                results.append(InvalidVideo(Failure(NO_VIDEO, "the vendor has given no URL for it")))
+            else:
+                results.append(await self._download_clip(clip, urls, refresh_all))
+        return results[0] if len(results) == 1 else _joined(record, results, final)
 
     async def _download_clip(self, clip: Clip, urls: Sequence[str], refresh: Refresh) -> DownloadResult:
         retry = RetryState(self._limits, self._random)
@@ -245,12 +253,12 @@ class Downloader:
         # Only what an earlier run wrote may be replaced; a file of the user's keeps its name.
         published = await part.publish(known.path if known and ours else path, replaces=ours)
         poster_path, note = await self._write_poster(clip, found.poster)
-        artifact = self._artifact(published, clip, found, poster_path)
+        artifact = new_artifact(published, clip, found, poster_path)
         return Saved(artifact, "; ".join(filter(None, (published.note, note))))
 
     async def _write_poster(self, clip: Clip, poster: bytes) -> tuple[str, str]:
         """Return the poster's path, or "" and why it has none: the clip is published and stays so."""
-        if not poster or clip.number:
+        if not poster or not clip.is_main:
             return "", ""
         path = f"posters/{clip.stem}.jpg"
         ours = clip.known is not None and clip.known.poster_path == path
@@ -259,39 +267,27 @@ class Downloader:
         except StoreError as error:
             return "", f"its poster could not be saved: {error}"
 
-    @staticmethod
-    def _artifact(
-        published: PublishedFile, clip: Clip, found: media.Examination, poster_path: str
-    ) -> Artifact:
-        facts = found.media
-        if facts is not None:
-            facts = media.with_mismatch_warnings(facts, json.loads(clip.record.body))
-            if found.defects:
-                facts = replace(facts, warnings=(*facts.warnings, found.defects))
-        return Artifact(
-            published.path,
-            published.size_bytes,
-            published.sha256,
-            facts,
-            poster_path,
-            mtime_ns=published.stamp.mtime_ns,
-            etag=published.stamp.etag,
-        )
 
+def _joined(record: Record, results: Sequence[DownloadResult], final: bool) -> DownloadResult:
+    """Join the results of a row's several clips: each is paid for, so the row is saved once all are.
 
-def _joined(first: Saved, further: DownloadResult, number: int) -> DownloadResult:
-    """Add a further clip to a saved row; a clip that no player shows is a warning, since the first plays."""
-    artifact = first.artifact
-    match further:
-        case Saved(artifact=saved, note=note):
-            extra = ExtraFile(saved.path, saved.size_bytes, saved.sha256)
-            notes = "; ".join(filter(None, (first.note, note)))
-            return Saved(replace(artifact, extra=(*artifact.extra, extra)), notes)
-        case InvalidVideo(failure=failure):
-            message = f"clip {number + 1}: {failure.message}"
-            facts = artifact.media
-            if facts is not None:
-                facts = replace(facts, warnings=(*facts.warnings, message))
-            return Saved(replace(artifact, media=facts), "; ".join(filter(None, (first.note, message))))
-        case Deferred():
-            return further
+    What is wrong with one clip may pass, until the last round: then a row with a clip that plays is saved,
+    and says which ones are missing.
+    """
+    saved = {number: one for number, one in enumerate(results) if isinstance(one, Saved)}
+    missing = {
+        number: f"clip {number + 1} of {len(results)}: {one.failure.message}"
+        for number, one in enumerate(results)
+        if isinstance(one, InvalidVideo)
+    }
+    deferred = [one for one in results if isinstance(one, Deferred)]
+    reasons = [*(one.reason for one in deferred), *missing.values()]
+    if deferred or (missing and not final):
+        return Deferred("; ".join(reasons), bool(missing) or any(one.retryable for one in deferred))
+    if not saved:
+        return InvalidVideo(Failure(NOT_A_VIDEO, "; ".join(reasons)))
+    missing = {number: f"{why}; --fetch-missing fetches it again" for number, why in missing.items()}
+    artifact = joined_artifact(record, {number: one.artifact for number, one in saved.items()}, missing)
+    return Saved(
+        artifact, "; ".join(filter(None, [*(one.note for one in saved.values()), *missing.values()]))
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import anyio
 from pipeline import backoff
 from pipeline.circuit_breaker import CircuitBreaker
 from pipeline.client import GenerationStatus, Phase
-from pipeline.download.clips import clip_urls
+from pipeline.client.responses import url_fields
 from pipeline.download.downloader import Deferred, DownloadResult, InvalidVideo, Saved
 from pipeline.download.verify import check_saved, describe_findings, transitions_for, unreadable_rows
 from pipeline.errors import Conflict, StopReason, StoreError
@@ -19,6 +18,7 @@ from pipeline.events import Level, Topic
 from pipeline.media import preload_decoders
 from pipeline.model import State
 from pipeline.net.retry_after import parse_retry_after
+from pipeline.plan import clip_urls, lacks_clips
 from pipeline.storage import TransientStoreError
 
 if TYPE_CHECKING:
@@ -160,9 +160,11 @@ class DownloaderPool:
                 if note:
                     run.report_event(Topic.NOTE, f"{record.id}: {note}", Level.WARNING, record)
                 now = run.deps.wall()
-                await run.commit(
+                saved = await run.commit(
                     record, record.evolve(State.DONE, artifact=artifact, downloaded_at=now, failure=None)
                 )
+                if lacks_clips(saved):
+                    run.state.unfinished[record.key] = note
             # The earlier file is the better one: it stays, and the row stays done.
             case InvalidVideo(failure=failure) if record.artifact is not None:
                 await self._keep_earlier(record, failure.message)
@@ -233,9 +235,6 @@ class DownloaderPool:
             return []
         if status.phase is not Phase.COMPLETED:
             return []
-        after = record.evolve(
-            video_url=status.video_url,
-            video_urls=json.dumps(status.video_urls) if status.video_urls else "",
-            polls=record.polls + run.state.poll_counts.pop(key, 0),
-        )
+        polls = record.polls + run.state.poll_counts.pop(key, 0)
+        after = record.evolve(**url_fields(record, status), polls=polls)
         return clip_urls(await run.commit(record, after))

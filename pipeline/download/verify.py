@@ -14,6 +14,7 @@ import anyio
 from pipeline.circuit_breaker import CircuitBreaker
 from pipeline.errors import StoreError
 from pipeline.model import MOVED_MTIME_NS, State, Transition
+from pipeline.plan import lacks_clips
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -48,18 +49,23 @@ class Checked:
     stamp: FileStamp | None = None
     error: str = ""
 
+    @property
+    def is_missing(self) -> bool:
+        """Return whether a file was moved away, or a clip of the generation was never saved."""
+        if self.condition is FileCondition.MOVED:
+            return True
+        return self.condition is not FileCondition.UNREADABLE and lacks_clips(self.record)
+
     def next_record(self, *, fetch_missing: bool) -> Record | None:
         """Return what the record becomes after this finding, None when it stays. Pure.
 
-        An altered file, and with `fetch_missing` a moved one, is fetched again: the row is ready, and keeps
+        An altered file, and with `fetch_missing` a missing one, is fetched again: the row is ready, and keeps
         everything known of the old file until there is a better one.
         """
         record, artifact, stamp = self.record, self.record.artifact, self.stamp
         if artifact is None:
             return None
-        if self.condition is FileCondition.ALTERED or (
-            self.condition is FileCondition.MOVED and fetch_missing
-        ):
+        if self.condition is FileCondition.ALTERED or (self.is_missing and fetch_missing):
             return record.evolve(State.READY)
         if self.condition is FileCondition.MOVED and not artifact.moved:
             return record.evolve(artifact=replace(artifact, mtime_ns=MOVED_MTIME_NS, etag=""))
@@ -107,7 +113,8 @@ def describe_findings(found: Sequence[Checked], *, fetch_missing: bool) -> list[
         and not checked.record.artifact.moved
     ]
     if fetch_missing:
-        missing = sum(checked.condition is FileCondition.MOVED for checked in found)
+        altered = FileCondition.ALTERED
+        missing = sum(checked.is_missing and checked.condition is not altered for checked in found)
         if missing:
             messages.append(f"{missing} saved video(s) are missing: fetching them again")
     elif moved:
@@ -144,15 +151,15 @@ async def check_saved(
     """Check the files of `records`, which are done. Returns those that are not untouched, in their order.
 
     Without `read_all` only files whose size or time differs are read. `on_checked` is called for each
-    record. A file that cannot be looked at or read is its row's; raises `StoreError` when most cannot be
-    read, or when a folder cannot be looked into.
+    record. A row of which a clip was never saved is returned, too. A file that cannot be looked at or read
+    is its row's; raises `StoreError` when most cannot be read, or when a folder cannot be looked into.
     """
     saved = [record for record in records if record.artifact is not None]
     stamps = await store.stamps([path for record in saved for path in _paths(record)])
     found: dict[str, Checked] = {}
 
     def report(checked: Checked) -> None:
-        if checked.condition is not FileCondition.UNTOUCHED:
+        if checked.condition is not FileCondition.UNTOUCHED or checked.is_missing:
             found[checked.record.key] = checked
         if on_checked is not None:
             on_checked(checked)
@@ -162,7 +169,7 @@ async def check_saved(
         condition = _compare_all(record, stamps)
         if condition is FileCondition.UNREAD or (read_all and condition is untouched):
             to_read.append(record)
-        elif condition is not untouched or on_checked is not None:
+        elif condition is not untouched or on_checked is not None or lacks_clips(record):
             report(Checked(record, condition, error=_stamp_error(record, stamps)))
     await _read_files(store, to_read, stamps, report)
     return [found[record.key] for record in saved if record.key in found] if found else []

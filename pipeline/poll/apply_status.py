@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
-from pipeline.client.responses import Phase
+from pipeline.client.responses import Phase, url_fields
 from pipeline.model import State
 from pipeline.plan import PAID_FAILURES
 
@@ -24,8 +23,7 @@ def mark_ready(record: Record, status: GenerationStatus, now: float) -> Record:
     usd = _usd_spent(record, status)
     return record.evolve(
         State.READY,
-        video_url=status.video_url,
-        video_urls=json.dumps(status.video_urls) if status.video_urls else "",
+        **url_fields(record, status),
         finished_at=now,
         completed_at=record.completed_at or now,
         usd_spent=usd,

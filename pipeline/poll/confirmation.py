@@ -1,8 +1,9 @@
 """Which answers about a generation count at once, and which need a second one. Pure.
 
 Money hangs on a final answer: an `error` may buy another generation, a `completed` without a URL gives up
-one that is paid for. Vendors flap, and the URL may come an answer later, so neither counts after a single
-poll. The vendor's schema requires an `id` in each status: an error without one may be a gateway's own.
+one that is paid for, as one that names only some of several clips' URLs does with the others. Vendors flap,
+and the URL may come an answer later, so none of them counts after a single poll. The vendor's schema
+requires an `id` in each status: an error without one may be a gateway's own.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pipeline.client.responses import Phase
+from pipeline.client.responses import Phase, merged_urls
 from pipeline.model import Failure
 from pipeline.plan import NO_VIDEO
 
@@ -71,6 +72,8 @@ class _Observed:
     error_polls: int = 0
     completed_at: float | None = None
     urlless_polls: int = 0
+    partial: GenerationStatus | None = None
+    """`completed`, with all the URLs that were named so far, while a clip has none."""
 
 
 class Confirmations:
@@ -113,11 +116,9 @@ class Confirmations:
         `completed_before`: an earlier run has seen that the generation is completed. Once completed, it is
         paid for: no later `error` makes it anything but a video whose URL is awaited.
         """
-        # The URL is there, which no flapping replica invents.
-        if status.phase is Phase.COMPLETED:
-            self.forget(key)
-            return Confirmed(status)
         observed = self._observed.get(key)
+        if status.phase is Phase.COMPLETED:
+            return self._confirm_urls(key, status, now)
         completed = completed_before or (observed is not None and observed.completed_at is not None)
         # Called completed once, it is charged: an error now buys no other generation, the URL is waited for.
         if status.failure is not None and (completed or status.failure.code == NO_VIDEO):
@@ -126,10 +127,24 @@ class Confirmations:
             # It goes on: the error before was a replica's, and a later one has to be confirmed anew.
             if observed is not None:
                 self._observed[key] = _Observed(
-                    completed_at=observed.completed_at, urlless_polls=observed.urlless_polls
+                    completed_at=observed.completed_at,
+                    urlless_polls=observed.urlless_polls,
+                    partial=observed.partial,
                 )
             return StillRunning()
         return self._await_second_error(key, status, now)
+
+    def _confirm_urls(self, key: str, status: GenerationStatus, now: float) -> Finality:
+        """A URL is there, which no flapping replica invents; where another clip has none, it is awaited."""
+        observed = self._observed.get(key)
+        if observed is not None and observed.partial is not None:
+            urls = merged_urls(observed.partial.urls, status.urls)
+            status = replace(status, video_urls=urls)
+        if "" not in status.video_urls:
+            self.forget(key)
+            return Confirmed(status)
+        self._observed.setdefault(key, _Observed()).partial = status
+        return self._await_url(key, status, now)
 
     def _await_url(self, key: str, status: GenerationStatus, now: float) -> Finality:
         observed = self._observed.setdefault(key, _Observed())
@@ -141,6 +156,8 @@ class Confirmations:
         if waited_s < URL_WAIT_INTERVALS * self._interval_s or observed.urlless_polls < MIN_LONG_POLLS:
             return Unconfirmed(self._interval_s)
         self.forget(key)
+        if observed.partial is not None:  # the clips that have a URL are fetched
+            return Confirmed(observed.partial)
         failure = status.failure
         if failure is not None and failure.code != NO_VIDEO:
             message = f"called completed first and then {status.status}: {failure.message}"

@@ -12,7 +12,6 @@ from pipeline.client.responses import StatusError
 from pipeline.errors import StopReason
 from pipeline.events import Level, Topic
 from pipeline.model import State
-from pipeline.plan import NO_VIDEO
 from pipeline.poll.apply_status import mark_failed, mark_ready
 from pipeline.poll.confirmation import Confirmations, Confirmed, StillRunning, Unconfirmed
 from pipeline.poll.dispatch_loop import Dispatcher
@@ -139,7 +138,7 @@ class PollerPool:
         failure = status.failure
         if failure is not None:
             self._last_errors[record.key] = failure.message
-        if failure is not None and failure.code == NO_VIDEO and record.completed_at is None:
+        if status.is_charged and record.completed_at is None:
             # On disk at once: the next run must not take a later error for a free generation.
             record = await run.commit(record, record.evolve(completed_at=run.deps.wall()))
         now = run.deps.clock()

@@ -258,4 +258,5 @@ def mark_generating(record: Record, generation_id: str, now: float) -> Record:
         not_yet_at=None,
         finished_at=None,
         video_url="",
+        video_urls="",
     )

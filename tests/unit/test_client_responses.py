@@ -17,6 +17,7 @@ from pipeline.client.responses import (
     FAILED_STATUSES,
     RUNNING_STATUSES,
     Phase,
+    merged_urls,
     parse_balance,
     parse_generation,
     video_urls,
@@ -125,6 +126,49 @@ def test_where_the_video_is(video: object, url: str) -> None:
     assert "".join(video_urls({"video": video})[:1]) == url
     look = parse_generation({"id": "g", "status": "completed", "video": video}, {})
     assert look.phase is (Phase.COMPLETED if url else Phase.FAILED)
+
+
+A, B, C = (f"https://cdn.example.com/{name}.mp4" for name in "abc")
+
+
+@pytest.mark.parametrize(
+    ("video", "urls"),
+    [
+        ([{"url": A}, {"url": B}], (A, B)),
+        ([{"url": A}, {"url": None}], (A, "")),
+        ([{"url": None}, {"url": B}], ("", B)),
+        ([A, None, {}, B], (A, "", "", B)),
+        ([A, A], (A,)),
+        ([None, {}], ()),
+    ],
+)
+def test_a_clip_without_a_url_keeps_its_place(video: object, urls: tuple[str, ...]) -> None:
+    assert video_urls({"video": video}) == urls
+    status = parse_generation({"id": "g", "status": "completed", "video": video}, {})
+    assert status.urls == urls
+    assert status.video_url == next(filter(None, urls), "")
+
+
+@pytest.mark.parametrize(
+    ("known", "fresh", "merged"),
+    [
+        ([""], (A,), (A,)),
+        ([A], (B,), (B,)),
+        ([A], (), (A,)),
+        ([A], (A, B), (A, B)),
+        ([A, ""], (A, B), (A, B)),
+        ([A, B], (C, ""), (C, B)),
+        ([A, B], ("", C), (A, C)),
+        ([A, B], (C,), (C, B)),
+        ([A, B], (B,), (A, B)),
+        ([f"{A}?s=1", f"{B}?s=1"], (f"{B}?s=2",), (f"{A}?s=1", f"{B}?s=2")),
+        ([f"{A}?n=1", f"{A}?n=2"], (f"{A}?n=3",), (f"{A}?n=3", f"{A}?n=2")),
+    ],
+)
+def test_an_answer_that_names_fewer_clips_takes_none_back(
+    known: list[str], fresh: tuple[str, ...], merged: tuple[str, ...]
+) -> None:
+    assert merged_urls(known, fresh) == merged
 
 
 def test_completed_without_a_video_is_a_failure_that_keeps_the_answer() -> None:

@@ -27,6 +27,10 @@ LONG_S = LONG_ERROR_GAP_INTERVALS * INTERVAL_S
 
 RUNNING = GenerationStatus(Phase.RUNNING, "generating")
 DONE = GenerationStatus(Phase.COMPLETED, "completed", video_url="https://cdn.example.com/a.mp4")
+BOTH = ("https://cdn.example.com/a.mp4", "https://cdn.example.com/b.mp4")
+PAIR = GenerationStatus(Phase.COMPLETED, "completed", video_url=BOTH[0], video_urls=BOTH)
+FIRST = GenerationStatus(Phase.COMPLETED, "completed", video_url=BOTH[0], video_urls=(BOTH[0], ""))
+SECOND = GenerationStatus(Phase.COMPLETED, "completed", video_url=BOTH[1], video_urls=("", BOTH[1]))
 BOOM = Failure("generation_error", "boom", retryable=True)
 ERROR = GenerationStatus(Phase.FAILED, "error", "g", failure=BOOM)
 NAMELESS = GenerationStatus(Phase.FAILED, "error", failure=BOOM)
@@ -76,10 +80,26 @@ def confirmed(*answers: tuple[float, GenerationStatus], completed_before: bool =
         (lasting(NO_URL, URL_WAIT_S - 1.0), Unconfirmed(INTERVAL_S)),
         ([(0.0, NO_URL), (URL_WAIT_S, NO_URL)], Unconfirmed(INTERVAL_S)),
         ([(0.0, NO_URL), (GAP_S, ERROR), (2 * GAP_S, ERROR)], Unconfirmed(INTERVAL_S)),
+        ([(0.0, PAIR)], Confirmed(PAIR)),
+        ([(0.0, FIRST)], Unconfirmed(INTERVAL_S)),
+        ([(0.0, FIRST), (GAP_S, PAIR)], Confirmed(PAIR)),
+        # An answer that names fewer clips takes none back.
+        ([(0.0, FIRST), (GAP_S, DONE)], Unconfirmed(INTERVAL_S)),
+        ([(0.0, FIRST), (GAP_S, RUNNING), (2 * GAP_S, DONE)], Unconfirmed(INTERVAL_S)),
+        (lasting(FIRST, URL_WAIT_S), Confirmed(FIRST)),
+        (lasting(FIRST, URL_WAIT_S - 1.0), Unconfirmed(INTERVAL_S)),
+        ([(0.0, FIRST), *lasting(ERROR, URL_WAIT_S)[1:]], Confirmed(FIRST)),
+        ([(0.0, FIRST), *lasting(NO_URL, URL_WAIT_S)[1:]], Confirmed(FIRST)),
     ],
 )
 def test_what_answers_prove(answers: list[tuple[float, GenerationStatus]], expected: Finality) -> None:
     assert confirmed(*answers) == expected
+
+
+def test_the_urls_of_several_clips_may_come_in_several_answers() -> None:
+    last = confirmed((0.0, SECOND), (GAP_S, FIRST))
+    assert isinstance(last, Confirmed)
+    assert last.status.video_urls == BOTH
 
 
 def test_what_was_once_completed_never_becomes_a_failure_that_is_not_paid_for() -> None:

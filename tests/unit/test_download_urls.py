@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from pipeline.client.responses import parse_generation
-from pipeline.download.clips import clip_urls
 from pipeline.download.redirects import ForbiddenUrl, first_hop, next_hop, redacted
 from pipeline.media import container_extension, looks_like_page
 from pipeline.model import Record, State
 from pipeline.net.address_guard import Zone
+from pipeline.plan import clip_urls
 from pipeline.poll.apply_status import mark_ready
 
 AUTHORITIES = st.one_of(

@@ -86,3 +86,12 @@ async def test_a_model_that_is_withdrawn_during_a_run_stops_it_at_once(tmp_path:
         assert outcome.stop_reason is StopReason.MODEL
         assert count_states(outcome) == {State.DONE: 3, State.PENDING: 9}
         assert house.sandbox_state.create_requests == 3 + MIN_ROWS
+
+
+async def test_404s_before_the_first_acceptance_fail_no_row_of_the_accepted_model(tmp_path: Path) -> None:
+    """The first creates meet a rollout: too few of them for the run to stop."""
+    faults = [Fault("not-found", match=f"number {number}.", times=1) for number in range(MIN_ROWS - 1)]
+    async with EngineHarness(tmp_path, fast_sandbox_options(), *faults) as house:
+        outcome = await house.run(4, concurrency=1)
+        assert house.sandbox_state.triggered["not-found"] == MIN_ROWS - 1
+        assert (count_states(outcome), outcome.stop_reason) == ({State.DONE: 4}, None)

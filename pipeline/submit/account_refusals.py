@@ -55,8 +55,9 @@ class AccountRefusals:
         # A firewall answers one prompt with the 403 of an empty account, so the account is asked first.
         with self.rows.being_explained():
             cause = await run.deps.api.explain_refusal(refusal)
-        works = cause.account_works is True
-        if cause.blocked is None and self._is_outage(cause) and not self._is_rows_own(record, result):
+        # A prompt may be what a 403 refuses; no row is the reason of a 401, a redirect or a missing model.
+        works = result.reason is StopReason.CREDITS and cause.account_works is True
+        if self._is_outage(result, cause) and not self._is_rows_own(record, result):
             await self._wait_out(record, result)
         elif cause.blocked is not None or self.rows.is_accounts_own(account_works=works):
             state.queue(record)
@@ -70,12 +71,15 @@ class AccountRefusals:
         else:
             self._queue_again(record, result, cause)
 
-    def _is_outage(self, cause: Cause) -> bool:
+    def _is_outage(self, result: AccountBlocked, cause: Cause) -> bool:
         """Return whether several rows are refused by what had accepted others, with nothing against it.
 
         An ingress that is being rolled out or a key store that hiccups refuses all of them for some seconds.
         """
-        innocent = cause.account_works or cause.unanswered
+        if cause.blocked is not None or cause.suspected is not None or result.reason is StopReason.MODEL:
+            return False
+        # Credits explain neither a 401 nor a redirect, so they need not be known for those.
+        innocent = result.reason is not StopReason.CREDITS or cause.account_works or cause.unanswered
         return bool(innocent and self.rows.has_accepted and self.rows.is_accounts_own())
 
     def _is_rows_own(self, record: Record, result: AccountBlocked) -> bool:

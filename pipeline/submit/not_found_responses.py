@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.errors import StopReason
+from pipeline.errors import Conflict, StopReason
 from pipeline.model import State
 from pipeline.submit.refused_rows import MIN_ROWS
 
@@ -21,9 +21,11 @@ class NotFoundRows:
         self._rows: dict[str, Record] = {}
         self._of_another_model = ""
 
-    def on_accepted(self) -> None:
-        """Forget them: the address is right."""
+    async def on_accepted(self, accepted: Record) -> None:
+        """Forget them: the address is right. What was said of rows of the accepted model was an outage's."""
+        rows = [row for row in self._rows.values() if row.model == accepted.model]
         self._rows.clear()
+        await self._put_back(rows)
 
     async def on_not_found(self, record: Record, failure: Failure) -> None:
         """Stop where every row is answered with 404: an address or a model that is gone fails no row.
@@ -41,11 +43,19 @@ class NotFoundRows:
             f"check --base-url and the model {', '.join(sorted(models))}",
         )
         # Those failed before the third 404 showed whose fault it is; a run with the right address sends them.
-        failed = [one for one in rows.values() if one.state is State.FAILED]
+        await self._put_back(list(rows.values()))
+
+    async def _put_back(self, rows: list[Record]) -> None:
+        """Let rows wait for another create that failed before a later answer showed that it is not theirs."""
+        failed = [one for one in rows if one.state is State.FAILED]
         again = [one.evolve(State.PENDING, failure=None, finished_at=None) for one in failed]
-        rows.update((one.key, one) for one in again)  # before others of them get here
+        # Before others of them get here: each is put back once.
+        self._rows.update((one.key, one) for one in again if one.key in self._rows)
         for before, after in zip(failed, again, strict=True):
-            run.state.queue(await run.commit(before, after))
+            try:
+                self._run.state.queue(await self._run.commit(before, after))
+            except Conflict:
+                await self._run.take_over(before.key)
 
     def _others_left(self, models: set[str]) -> bool:
         """Return whether rows of other models than these are left to try, or are being tried."""

@@ -188,8 +188,8 @@ class SubmitterPool:
                 limit.on_accepted(now, in_flight)
                 self._outage.on_accepted(record.key)
                 self._refusals.rows.on_accepted(sent)
-                self._not_found.on_accepted()
                 await self._poller_pool.track_accepted(record, status)
+                await self._not_found.on_accepted(record)
             case Rejected(failure=failure):
                 limit.on_create_ended(now)
                 self._outage.on_answer()

@@ -9,8 +9,10 @@ import pytest
 from pipeline.client.create_result import CreateResponse, classify_create
 from pipeline.errors import StopReason
 from pipeline.model import State
-from pipeline.sandbox import Fault
+from pipeline.sandbox import Fault, Retirement
+from pipeline.submit.refused_rows import MIN_ROWS
 from tests.integration.engine_harness import (
+    MODEL,
     PRICE_USD,
     EngineHarness,
     count_states,
@@ -22,10 +24,16 @@ if TYPE_CHECKING:
 
     from pipeline.client import CreateResult
     from pipeline.engine import Engine
+    from pipeline.model import Record
 
 
-@pytest.mark.parametrize("status", [503, 405, 404, 401, 403, 302])
-async def test_a_blip_in_front_of_the_api_does_not_end_the_night(tmp_path: Path, status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "price_usd"),
+    [(status, PRICE_USD) for status in (503, 405, 404, 401, 403, 302)] + [(401, None)],
+)
+async def test_a_blip_in_front_of_the_api_does_not_end_the_night(
+    tmp_path: Path, status: int, price_usd: float | None
+) -> None:
     accepted, refused = 0, 0
 
     def refuse_some(engine: Engine) -> None:
@@ -44,7 +52,7 @@ async def test_a_blip_in_front_of_the_api_does_not_end_the_night(tmp_path: Path,
         api.create = in_front  # type: ignore[method-assign]
 
     async with EngineHarness(tmp_path, fast_sandbox_options(balance_usd=100.0)) as house:
-        house.price_of = lambda _: PRICE_USD
+        house.price_of = lambda _: price_usd
         outcome = await house.run(24, on_start=refuse_some)
         assert count_states(outcome) == {State.DONE: 24}
         assert (refused, outcome.stop_reason) == (6, None)
@@ -64,3 +72,26 @@ async def test_prompts_that_a_firewall_refuses_cost_their_rows(
         told = [failure.message for row in outcome.records if (failure := row.failure)]
         assert len(told) + len(outcome.unfinished) == bad
         assert all("403" in why for why in [*told, *outcome.unfinished.values()])
+
+
+async def test_a_model_that_is_withdrawn_during_a_run_stops_it_at_once(tmp_path: Path) -> None:
+    async with EngineHarness(tmp_path, fast_sandbox_options(balance_usd=100.0)) as house:
+
+        def withdraw(after: Record) -> None:
+            if house.observer.count_entered(State.GENERATING) == 3 and after.state is State.GENERATING:
+                house.sandbox._service.retire(Retirement(MODEL, "withdrawn"))
+
+        house.price_of, house.observer.transition_callback = (lambda _: PRICE_USD), withdraw
+        outcome = await house.run(12, concurrency=1)
+        assert outcome.stop_reason is StopReason.MODEL
+        assert count_states(outcome) == {State.DONE: 3, State.PENDING: 9}
+        assert house.sandbox_state.create_requests == 3 + MIN_ROWS
+
+
+async def test_404s_before_the_first_acceptance_fail_no_row_of_the_accepted_model(tmp_path: Path) -> None:
+    """The first creates meet a rollout: too few of them for the run to stop."""
+    faults = [Fault("not-found", match=f"number {number}.", times=1) for number in range(MIN_ROWS - 1)]
+    async with EngineHarness(tmp_path, fast_sandbox_options(), *faults) as house:
+        outcome = await house.run(4, concurrency=1)
+        assert house.sandbox_state.triggered["not-found"] == MIN_ROWS - 1
+        assert (count_states(outcome), outcome.stop_reason) == ({State.DONE: 4}, None)

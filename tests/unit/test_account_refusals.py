@@ -175,3 +175,42 @@ async def test_a_quota_that_names_no_wait_is_asked_ever_less_often(header: str) 
     await account.refuse(0, AccountBlocked(StopReason.QUOTA, "free-tier limit", header))
     assert account.state.paused_until < pauses[1]
     assert account.stops == []
+
+
+@pytest.mark.parametrize("reason", [StopReason.KEY, StopReason.UNREACHABLE, StopReason.MODEL])
+async def test_a_key_an_address_or_a_model_that_is_wrong_from_the_start_is_told_after_few_rows(
+    reason: StopReason,
+) -> None:
+    account = Account(Cause(account_works=True))
+    for number in range(MIN_ROWS):
+        assert account.stops == []
+        await account.refuse(number, AccountBlocked(reason, "refused"))
+    assert (account.stops, account.waited) == ([reason], [])
+
+
+async def test_a_model_that_the_vendor_says_is_gone_is_not_waited_for_also_after_it_was_accepted() -> None:
+    account = Account(Cause(account_works=True))
+    account.accept()
+    for number in range(MIN_ROWS):
+        await account.refuse(number, AccountBlocked(StopReason.MODEL, "the vendor has no such model"))
+    assert (account.stops, account.waited) == ([StopReason.MODEL], [])
+
+
+@pytest.mark.parametrize("reason", [StopReason.KEY, StopReason.UNREACHABLE])
+@pytest.mark.parametrize("account_works", [None, False])
+async def test_a_401_and_a_redirect_are_waited_out_whatever_is_known_of_the_credits(
+    account_works: bool | None, reason: StopReason
+) -> None:
+    account = Account(Cause(account_works=account_works))
+    account.accept()
+    for number in range(MIN_ROWS):
+        await account.refuse(number, AccountBlocked(reason, "default backend"))
+    assert (account.stops, len(account.waited)) == ([], 1)
+
+
+async def test_a_limit_that_may_be_used_up_stops_the_run_also_when_a_401_says_so() -> None:
+    account = Account(Cause(suspected=REFUSED))
+    account.accept()
+    for number in range(MIN_ROWS):
+        await account.refuse(number, AccountBlocked(StopReason.KEY, "HTTP 401"))
+    assert (account.stops, account.waited) == ([StopReason.CREDITS], [])

@@ -64,7 +64,7 @@ class AccountRefusals:
             self._block(cause.blocked or cause.suspected or result)
         elif self._is_rows_own(record, result) and cause.account_works is not False:
             self.rows.on_given_up(record.key)
-            failure = Failure("refused", result.message)
+            failure = Failure("refused", self._told(record, result, cause))
             await run.commit(
                 record, record.evolve(State.FAILED, failure=failure, finished_at=run.deps.wall())
             )
@@ -86,6 +86,13 @@ class AccountRefusals:
         """Return whether the row fails: a key, an address and a model are refused whatever a row holds."""
         return result.reason is StopReason.CREDITS and self.rows.is_rows_own(record.key)
 
+    def _told(self, record: Record, result: AccountBlocked, cause: Cause) -> str:
+        """Return what a row's author is told of its refusal."""
+        others = self.rows.is_rows_own(record.key) or not cause.account_works
+        witness = "others were accepted" if others else "the account works"
+        advice = "; it may be its prompt or its picture" if result.reason is StopReason.CREDITS else ""
+        return f"refused, though {witness}{advice}: {result.message}"
+
     def _held_usd(self) -> float:
         """Return what the account may hold for the run's own generations, beyond what it has charged."""
         run, state = self._run, self._run.state
@@ -100,8 +107,7 @@ class AccountRefusals:
             run.state.queue(record, run.deps.clock() + backoff.backoff_s(self._policy, refusals))
         elif cause.account_works or self.rows.is_rows_own(record.key):
             self.rows.on_given_up(record.key)
-            witness = "the account works" if cause.account_works else "others were accepted"
-            run.state.unfinished[record.key] = f"refused, though {witness}: {result.message}"
+            run.state.unfinished[record.key] = self._told(record, result, cause)
         else:
             run.state.queue(record)
             self._block(cause.suspected or result)
@@ -121,5 +127,6 @@ class AccountRefusals:
         """Return how long to wait for the quota whatever the answer says: longer each time in succession."""
         if self._quota_refused_after != self.rows.last_accepted:
             self._quota_refused_after, self._quota_refusals = self.rows.last_accepted, 0
-        self._quota_refusals += 1
+        # Creates that left together are refused together: that is one time.
+        self._quota_refusals += self._run.deps.clock() >= self._run.state.paused_until
         return backoff.backoff_s(self._policy, self._quota_refusals)

@@ -79,7 +79,7 @@ class RefusedRows:
     def on_given_up(self, key: str) -> None:
         """The row is left aside for what was refused: that says no more of an account that does not work."""
         self._since_accepted.pop(key, None)
-        self._given_up += 1
+        self._given_up += not self.is_rows_own(key)
 
     def is_accounts_own(self, *, account_works: bool = False) -> bool:
         """Return whether so many different rows were refused, one after the other, that it is the account.

@@ -228,8 +228,11 @@ class SubmitterPool:
 
     async def _wait_out(self, record: Record, refusal: AccountBlocked) -> None:
         """Try a row again once whatever refuses all of them for a while has passed."""
-        now, reason = self._run.deps.clock(), refusal.reason
-        await self._retry_later(record, refusal.message, now, reached=True, reason=reason)
+        # Nothing speaks against the account: when it lasts, topping it up would not help.
+        is_credits = refusal.reason is StopReason.CREDITS
+        reason = StopReason.UNREACHABLE if is_credits else refusal.reason
+        message = f"refused, though others were accepted before: {refusal.message}"
+        await self._retry_later(record, message, self._run.deps.clock(), reached=True, reason=reason)
 
     async def _retry_later(
         self,

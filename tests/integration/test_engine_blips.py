@@ -95,3 +95,16 @@ async def test_404s_before_the_first_acceptance_fail_no_row_of_the_accepted_mode
         outcome = await house.run(4, concurrency=1)
         assert house.sandbox_state.triggered["not-found"] == MIN_ROWS - 1
         assert (count_states(outcome), outcome.stop_reason) == ({State.DONE: 4}, None)
+
+
+async def test_refusals_that_nothing_explains_and_that_last_are_no_matter_of_credits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.backoff.OUTAGE_LIMIT_S", 0.3)
+    faults = [Fault("firewall", match=f"number {number}.") for number in range(4, 12)]
+    async with EngineHarness(tmp_path, fast_sandbox_options(balance_usd=100.0), *faults) as house:
+        house.price_of = lambda _: PRICE_USD
+        outcome = await house.run(12)
+        assert outcome.stop_reason is StopReason.UNREACHABLE
+        assert "though others were accepted before: HTTP 403" in outcome.message
+        assert count_states(outcome) == {State.DONE: 4, State.PENDING: 8}

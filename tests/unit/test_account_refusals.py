@@ -214,3 +214,34 @@ async def test_a_limit_that_may_be_used_up_stops_the_run_also_when_a_401_says_so
     for number in range(MIN_ROWS):
         await account.refuse(number, AccountBlocked(StopReason.KEY, "HTTP 401"))
     assert (account.stops, account.waited) == ([StopReason.CREDITS], [])
+
+
+async def test_rows_that_each_were_refused_beside_accepted_ones_fail_however_many_they_are() -> None:
+    account = Account(Cause(account_works=True))
+    for _ in range(2):
+        for number in range(MAX_ROWS):
+            await account.refuse(number)
+            if not account.failed:
+                account.accept()
+    assert len(account.failed) == MAX_ROWS
+    assert (account.stops, account.waited) == ([], [])
+
+
+@pytest.mark.parametrize("is_left", [True, False])
+async def test_an_author_is_told_what_may_be_refused_of_a_row(is_left: bool) -> None:
+    account = Account(Cause(account_works=True))
+    for _ in range(MAX_REFUSALS if is_left else 2):
+        await account.refuse()
+        if not is_left:
+            account.accept()
+    failures = [row.failure.message for row in account.failed if row.failure]
+    (told,) = [*account.state.unfinished.values(), *failures]
+    witness = "the account works" if is_left else "others were accepted"
+    assert told == f"refused, though {witness}; it may be its prompt or its picture: {REFUSED.message}"
+
+
+async def test_creates_that_the_quota_refuses_together_lengthen_its_pause_once() -> None:
+    account = Account(Cause())
+    for number in range(MAX_ROWS):
+        await account.refuse(number, AccountBlocked(StopReason.QUOTA, "free-tier limit", "0"))
+    assert account.state.paused_until <= 2.0

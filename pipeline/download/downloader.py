@@ -105,9 +105,9 @@ class Downloader:
         clips of its generation as `<file_stem>_2.<ext>` and so on.
 
         `refresh` asks the vendor for fresh URLs (empty: it cannot say now). `final` says that the run will
-        not try again: then a damaged copy that plays is kept, where a whole one cannot be had. Raises
-        `StoreError` when the output cannot be written, `TransientStoreError` when it could not be for now;
-        what has arrived is kept wherever that helps.
+        not try again: then a damaged copy that plays is kept, where a whole one cannot be had, and what never
+        plays is called no video. Raises `StoreError` when the output cannot be written,
+        `TransientStoreError` when it could not be for now; what has arrived is kept wherever that helps.
         """
         urls: Sequence[str] = clip_urls(record)
         results: list[DownloadResult] = []
@@ -152,7 +152,8 @@ class Downloader:
         if isinstance(error, media.UnplayableVideo):
             digest = await part.digest()
             try:
-                if retry.record_full_fetch(digest):
+                enough = retry.record_full_fetch(digest)
+                if enough and (clip.final or isinstance(error, DamagedVideo)):
                     return await self._settle(part, clip, error)
                 # If no whole copy ever comes, a damaged one that plays is better than none.
                 if isinstance(retry.doubtful, DamagedVideo) and not isinstance(error, DamagedVideo):
@@ -160,6 +161,8 @@ class Downloader:
                 else:
                     await part.set_aside()
                     retry.doubtful = error
+                if enough:  # of one server, within seconds: a later round may be sent other bytes
+                    return Deferred(str(error))
             except TransientStoreError as trouble:  # what is staged is examined again: no other fetch
                 retry.forget_full_fetch(digest, part.staged_bytes)
                 error = trouble

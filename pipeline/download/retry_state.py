@@ -21,8 +21,8 @@ class DownloadLimits:
 
     `max_attempts` counts responses in a row that brought no new byte; a transfer that makes progress never
     runs out of attempts. While the host does not respond at all, only `max_unreachable_s` counts. The same
-    bytes fetched `conclusive_fetches` times, or `max_full_fetches` fetches in all, settle what the vendor's
-    file is. A transfer slower than `min_bytes_per_s` over `stall_window_s` is cut off and resumed.
+    bytes fetched `conclusive_fetches` times, or `max_full_fetches` fetches in all, are enough for one round.
+    A transfer slower than `min_bytes_per_s` over `stall_window_s` is cut off and resumed.
     """
 
     max_bytes: int = 2 * 1024**3
@@ -69,7 +69,7 @@ class RetryState:
             self.requested_wait_s = error.retry_after_s
 
     def record_full_fetch(self, digest: str) -> bool:
-        """Count a full fetch whose bytes are damaged; True when another fetch would bring nothing new."""
+        """Count a full fetch whose bytes are damaged; True when another one now would bring nothing new."""
         self.fetch_counts[digest] += 1
         self.furthest_bytes, self.unreachable = 0, False
         return (

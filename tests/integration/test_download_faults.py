@@ -413,6 +413,24 @@ async def test_what_is_provably_no_video_fails_after_several_full_fetches(
     assert (tmp_path / kept).read_bytes() == data
 
 
+@pytest.mark.parametrize("data", [NO_VIDEOS["text"], NO_VIDEOS["half a film"]], ids=["text", "half a film"])
+async def test_what_one_server_sends_for_a_moment_is_fetched_again_in_a_later_round(
+    tmp_path: Path, data: bytes
+) -> None:
+    async with hosts.FileHost(data) as host, download_harness(tmp_path) as it:
+        outcome = await it.fetch(host.url, final=False)
+        assert isinstance(outcome, Deferred)
+        assert outcome.retryable
+        assert len(host.requests) == PATIENT_LIMITS.conclusive_fetches
+        assert it.files() == ["videos/row.veobatch-part.aside", "videos/row.veobatch-part.whose"]
+        assert (tmp_path / "videos/row.veobatch-part.aside").read_bytes() == data
+        host.data = VIDEO
+        outcome = await it.fetch(host.url, final=False)
+    assert isinstance(outcome, Saved)
+    assert it.video() == VIDEO
+    assert it.files() == ["posters/row.jpg", "videos/row.mp4"]
+
+
 async def test_a_video_that_is_too_large_says_which_option_to_raise(tmp_path: Path) -> None:
     limits = DownloadLimits(max_bytes=len(VIDEO) - 1)
     async with (

@@ -148,6 +148,16 @@ async def test_invalid_video_fails_one_row_and_keeps_its_cost(tmp_path: Path) ->
         assert (outcome.stop_reason, outcome.unfinished) == (None, {})
 
 
+async def test_a_cdn_that_sends_wrong_bytes_for_a_moment_costs_no_video(tmp_path: Path) -> None:
+    fault = Fault("cdn-corrupt", times=FAST_DOWNLOAD_LIMITS.conclusive_fetches)
+    async with EngineHarness(tmp_path, fast_sandbox_options(), fault) as house:
+        outcome = await house.run(1)
+        assert count_states(outcome) == {State.DONE: 1}
+        assert "again in" in house.observer.messages_text()
+        assert (outcome.stop_reason, outcome.unfinished) == (None, {})
+        assert house.sandbox_state.create_requests == 1
+
+
 async def test_a_file_that_cannot_be_had_now_stays_ready_for_the_next_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from pipeline import plan
 from pipeline.cli import COMMANDS, cli
 from pipeline.errors import ExitCode, StopReason
 from pipeline.ledger.compiled_statements import SQLITE_FILE
@@ -272,6 +273,8 @@ def codes_in_use() -> list[str]:
                 first = node.args[0]
                 if isinstance(first, ast.Constant):
                     found.add(str(first.value))
+                elif isinstance(first, ast.Name) and isinstance(code := vars(plan).get(first.id), str):
+                    found.add(code)
     return [*(code for code in ERROR_MEANING if code in found), *sorted(found - ERROR_MEANING.keys())]
 
 

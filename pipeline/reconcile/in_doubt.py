@@ -185,7 +185,7 @@ def judge_unknown_generation(
     message = f"the vendor does not know the generation {record.generation_id} (404), and its log {says}"
     return record.evolve(
         State.FAILED,
-        failure=Failure("generation_unknown", f"{message}{advice}", retryable=not_charged),
+        failure=Failure(GENERATION_UNKNOWN, f"{message}{advice}", retryable=not_charged),
         finished_at=now,
         generation_id="" if not_charged else record.generation_id,
         reserved_usd=None if not_charged else record.reserved_usd,

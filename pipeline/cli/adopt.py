@@ -234,6 +234,8 @@ def _with_generation(record: Record, generation_id: str) -> Record:
         generation_id=generation_id,
         submitted_at=record.submitted_at or now,
         accepted_at=now,
+        video_url="",
+        video_urls="",
         failure=None,
         finished_at=None,
         completed_at=None,

@@ -142,7 +142,10 @@ def _settings_options(function: Any) -> Any:
 @click.option("--wait-for-quota", is_flag=True, default=None, help="Wait out a quota instead of stopping.")
 @click.option("--verify", is_flag=True, default=None, help="Read every saved video again and compare it.")
 @click.option(
-    "--fetch-missing", is_flag=True, default=None, help="Download saved videos again that were moved away."
+    "--fetch-missing",
+    is_flag=True,
+    default=None,
+    help="Download saved videos again that were moved away, and clips that could not be had.",
 )
 @click.option("--no-media", is_flag=True, help="Neither check the videos' streams nor make posters.")
 @click.option(

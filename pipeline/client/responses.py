@@ -195,7 +195,7 @@ def _no_video_failure(payload: Mapping[str, object]) -> Failure:
     _, message = parse_error(payload.get("error"))
     prefix = f"{message}; " if message else ""
     return Failure(
-        NO_VIDEO, f"{prefix}completed without a video URL; the vendor's answer: {truncated_json(payload)}"
+        "no_video", f"{prefix}completed without a video URL; the vendor's answer: {truncated_json(payload)}"
     )
 
 

@@ -98,18 +98,18 @@ def joined_artifact(record: Record, saved: Mapping[int, Artifact], missing: Mapp
     `saved` are the clips by their numbers, `missing` says why there is no other one of a number. Of those,
     what an earlier run saved stays known.
     """
-    first = min(saved)
-    files = {
-        number: ExtraFile(one.path, one.size_bytes, one.sha256)
-        for number, one in saved.items()
-        if number != first
-    }
-    for number in missing:
-        if earlier := _saved_before(record, number):
-            files[number] = earlier
-    artifact = replace(saved[first], extra=tuple(files[number] for number in sorted(files)))
+    files = {number: ExtraFile(one.path, one.size_bytes, one.sha256) for number, one in saved.items()}
+    files |= {number: file for number in missing if (file := _saved_before(record, number))}
+    first, earlier = min(files), record.artifact
+    main = saved.get(first)
+    if main is None and earlier is not None and earlier.path == files[first].path:
+        main = earlier
+    elif main is None:
+        first = min(saved)
+        main = saved[first]
+    artifact = replace(main, extra=tuple(files[number] for number in sorted(files) if number != first))
     if artifact.media is not None and missing:
-        warnings = (*artifact.media.warnings, *missing.values())
+        warnings = tuple(dict.fromkeys((*artifact.media.warnings, *missing.values())))
         artifact = replace(artifact, media=replace(artifact.media, warnings=warnings))
     return artifact
 

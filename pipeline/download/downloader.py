@@ -20,7 +20,7 @@ from pipeline.download.resumable_get import DownloadError, FileChanged, OpenBody
 from pipeline.download.retry_state import DownloadLimits, RetryState
 from pipeline.errors import StoreError
 from pipeline.model import Artifact, Failure
-from pipeline.plan import NO_VIDEO, NOT_A_VIDEO, clip_urls
+from pipeline.plan import clip_urls
 from pipeline.storage import TransientStoreError
 
 if TYPE_CHECKING:
@@ -38,10 +38,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """The video is whole, examined, under its final name and durable. `note` is for the user, if any."""
+    """The video is whole, examined, under its final name and durable. `note` is for the user, if any.
+
+    `is_complete`: all clips of the generation are.
+    """
 
     artifact: Artifact
     note: str = ""
+    is_complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,7 @@ class Downloader:
             is_main = not any(isinstance(result, Saved) for result in results)
             clip = Clip(len(results), record, final, is_main)
             if len(urls) > 1 and not clip.url(urls):
-                results.append(InvalidVideo(Failure(NO_VIDEO, "the vendor has given no URL for it")))
+                results.append(InvalidVideo(Failure("no_video", "the vendor has given no URL for it")))
             else:
                 results.append(await self._download_clip(clip, urls, refresh_all))
         return results[0] if len(results) == 1 else _joined(record, results, final)
@@ -288,9 +292,8 @@ def _joined(record: Record, results: Sequence[DownloadResult], final: bool) -> D
     if deferred or (missing and not final):
         return Deferred("; ".join(reasons), bool(missing) or any(one.retryable for one in deferred))
     if not saved:
-        return InvalidVideo(Failure(NOT_A_VIDEO, "; ".join(reasons)))
+        return InvalidVideo(Failure("not_a_video", "; ".join(reasons)))
     missing = {number: f"{why}; --fetch-missing fetches it again" for number, why in missing.items()}
     artifact = joined_artifact(record, {number: one.artifact for number, one in saved.items()}, missing)
-    return Saved(
-        artifact, "; ".join(filter(None, [*(one.note for one in saved.values()), *missing.values()]))
-    )
+    notes = filter(None, [*(one.note for one in saved.values()), *missing.values()])
+    return Saved(artifact, "; ".join(notes), is_complete=not missing)

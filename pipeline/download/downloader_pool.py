@@ -18,7 +18,7 @@ from pipeline.events import Level, Topic
 from pipeline.media import preload_decoders
 from pipeline.model import State
 from pipeline.net.retry_after import parse_retry_after
-from pipeline.plan import clip_urls, lacks_clips
+from pipeline.plan import clip_urls
 from pipeline.storage import TransientStoreError
 
 if TYPE_CHECKING:
@@ -155,15 +155,15 @@ class DownloaderPool:
         run = self._run
         run.state.unfinished.pop(record.key, None)
         match result:
-            case Saved(artifact=artifact, note=note):
+            case Saved(artifact=artifact, note=note, is_complete=is_complete):
                 self._store_breaker.on_success()
                 if note:
                     run.report_event(Topic.NOTE, f"{record.id}: {note}", Level.WARNING, record)
                 now = run.deps.wall()
-                saved = await run.commit(
+                await run.commit(
                     record, record.evolve(State.DONE, artifact=artifact, downloaded_at=now, failure=None)
                 )
-                if lacks_clips(saved):
+                if not is_complete:
                     run.state.unfinished[record.key] = note
             # The earlier file is the better one: it stays, and the row stays done.
             case InvalidVideo(failure=failure) if record.artifact is not None:

@@ -192,18 +192,24 @@ async def test_a_row_none_of_whose_clips_plays_has_failed(tmp_path: Path) -> Non
     assert "clip 2 of 2" in outcome.failure.message
 
 
-async def test_a_clip_that_was_saved_and_is_no_video_now_stays_known(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [0, 1])
+async def test_a_clip_that_was_saved_and_is_no_video_now_stays_known(tmp_path: Path, number: int) -> None:
     async with (
         hosts.FileHost(VIDEO) as first,
         hosts.FileHost(OTHER) as second,
         hosts.FileHost(CUT) as broken,
         download_harness(tmp_path, FAST_LIMITS) as it,
     ):
-        before = await it.downloader.download(row_of(first.url, second.url), it._refresh)
+        urls = [first.url, second.url]
+        before = await it.downloader.download(row_of(*urls), it._refresh)
         assert isinstance(before, Saved)
-        row = replace(row_of(first.url, broken.url), artifact=before.artifact)
-        outcome = await it.downloader.download(row, it._refresh)
+        assert before.is_complete
+        urls[number] = broken.url
+        outcome = await it.downloader.download(replace(row_of(*urls), artifact=before.artifact), it._refresh)
     assert isinstance(outcome, Saved)
+    assert not outcome.is_complete
+    assert outcome.artifact.path == before.artifact.path
+    assert outcome.artifact.poster_path == before.artifact.poster_path
     assert outcome.artifact.extra == before.artifact.extra
 
 

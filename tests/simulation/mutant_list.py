@@ -127,10 +127,10 @@ MUTANTS: Final = (
     Mutant("a check of saved files is cancelled in its commit", _DOWNLOADS, "with anyio.CancelScope(shield=True):", "with anyio.CancelScope():", _at("life", "file moved away") + _at("step", "ctrl-c twice") + _at("commit delay", "slow")),
     Mutant("a charge of what was given up is nobody's", "pipeline/reconcile/charges.py", "evidence.log.generations_beside(submission.correlation_id)", "evidence.log.other_generations", _at("create", "silence before acceptance", "silence after acceptance") + _at("user", "resubmit in doubt") + _at("step", "ctrl-c")),
     Mutant("a paid clip of a row that left is not fetched", _PLAN, "retried = record.position >= 0 or is_fetched_again(record)", "retried = record.position >= 0", _at("status", "no url for minutes") + _at("user", "rows edited")),
-    Mutant("only the first clip is saved", _DOWNLOADER, "for number in range(1, len(urls)):", "for number in range(1, 1):", _ANYTHING),
+    Mutant("only the first clip is saved", _DOWNLOADER, "while len(results) < len(urls):", "while len(results) < 1:", _ANYTHING),
     # Polls.
     Mutant("one error is believed (B8)", _CONFIRM, "        if remaining_s > 0:\n            return Unconfirmed(min(remaining_s, self._interval_s))\n", "", _at("status", "error flap")),
-    Mutant("a completion is not written down (B9)", _POLL, "failure.code == NO_VIDEO and record.completed_at is None:", "False:", _at("status", "error after completion") + _KILLED),
+    Mutant("a completion is not written down (B9)", _POLL, "status.is_charged and record.completed_at is None:", "False:", _at("status", "error after completion") + _KILLED),
     Mutant("an error after a take-over counts like any other", _CONFIRM, "if key not in self._taken_over:", "if True:", _at("status", "error after completion") + _DEAD + _at("database", "silent for a while") + _at("commit delay", "slow")),
     Mutant("a deadline frees the slot (H28)", _POLL, "        run.state.overdue.add(record.key)\n", "        run.state.overdue.add(record.key)\n        run.state.in_flight.discard(record.key)\n", _ANYTHING),
     Mutant("doubt takes no slot (H28)", _STATE, "return len(self.in_flight) + len(self.in_doubt - self.in_flight)", "return len(self.in_flight)", _DOUBT),

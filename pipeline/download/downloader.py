@@ -15,7 +15,7 @@ import anyio
 
 from pipeline import clocks, media
 from pipeline.download.body_writer import BodyWriter, VideoTooLarge, WrongContent, read_head, too_large
-from pipeline.download.clips import Clip, clip_urls, staged_validators
+from pipeline.download.clips import Clip, clip_urls, examined_tag, may_play, staged_validators
 from pipeline.download.redirects import ForbiddenUrl
 from pipeline.download.resumable_get import DownloadError, FileChanged, OpenBody, UrlExpired, open_body
 from pipeline.download.retry_state import DownloadLimits, RetryState
@@ -147,12 +147,7 @@ class Downloader:
                 enough = retry.record_full_fetch(digest)
                 if enough and (clip.final or isinstance(error, DamagedVideo)):
                     return await self._settle(part, clip, error)
-                # If no whole copy ever comes, a damaged one that plays is better than none.
-                if isinstance(retry.doubtful, DamagedVideo) and not isinstance(error, DamagedVideo):
-                    await part.discard()
-                else:
-                    await part.set_aside()
-                    retry.doubtful = error
+                await self._set_aside(part, clip, plays=isinstance(error, DamagedVideo))
                 if enough:  # of one server, within seconds: a later round may be sent other bytes
                     return Deferred(str(error))
             except TransientStoreError as trouble:  # what is staged is examined again: no other fetch
@@ -167,9 +162,16 @@ class Downloader:
             return wait_s
         if isinstance(error, TransientStoreError):
             raise error
-        known_unplayable = retry.doubtful is not None and not isinstance(retry.doubtful, DamagedVideo)
-        restored = None if known_unplayable or not clip.final else await self._restore(part, clip)
-        return restored or Deferred(str(error))
+        if clip.final and (not part.staged_bytes or may_play(await part.aside_tag(), clip)):
+            return await self._restore(part, clip) or Deferred(str(error))
+        return Deferred(str(error))
+
+    async def _set_aside(self, part: StagedFile, clip: Clip, *, plays: bool) -> None:
+        """Keep a damaged copy, unless an earlier round or run kept one that plays and this does not."""
+        if plays or not may_play(await part.aside_tag(), clip):
+            await part.set_aside(examined_tag(part, clip, plays=plays))
+        else:
+            await part.discard()
 
     async def _restore(self, part: StagedFile, clip: Clip) -> Saved | None:
         """Keep a copy that was set aside, if it plays: no better one can be had in this run."""
@@ -181,7 +183,7 @@ class Downloader:
         try:
             found = await part.inspect(self._examiner(part))
         except media.UnplayableVideo:
-            await part.set_aside()
+            await part.set_aside(examined_tag(part, clip, plays=False))
             return None
         return await self._publish(part, clip, found)
 
@@ -192,11 +194,10 @@ class Downloader:
         """Keep what no further fetch will mend: as the video if it plays, else under another name."""
         if isinstance(error, DamagedVideo):
             return await self._publish(part, clip, error.found)
-        if isinstance(error, media.IncompleteVideo):
-            path = f"videos/{clip.stem}.incomplete.mp4"
-        else:
-            path = f"videos/{clip.stem}.unplayable.bin"
-        kept = await part.publish(path, replaces=False)
+        if may_play(await part.aside_tag(), clip):
+            return await self._restore(part, clip) or Deferred(str(error))
+        ending = "incomplete.mp4" if isinstance(error, media.IncompleteVideo) else "unplayable.bin"
+        kept = await part.publish(f"videos/{clip.stem}.{ending}", replaces=False)
         message = f"what was delivered is no whole video: {error}; the bytes are kept as {kept.path}"
         return InvalidVideo(Failure("not_a_video", message))
 
@@ -236,7 +237,6 @@ class Downloader:
         that is what the vendor made, and it is kept with a warning.
         """
         media_info = await part.inspect(self._examiner(part))
-        # The first damaged copy may be the network's; the same bytes a second time are the vendor's.
         if media_info.defects and not retry.fetch_counts[await part.digest()]:
             raise DamagedVideo(media_info)
         return await self._publish(part, clip, media_info)

@@ -27,7 +27,8 @@ import anyio
 import av
 
 from pipeline.cli.app import SWITCH_INTERVAL_S, return_large_blocks
-from pipeline.download.downloader import Downloader, Saved
+from pipeline.download.download_result import Saved
+from pipeline.download.downloader import Downloader
 from pipeline.download.guarded_session import open_session
 from pipeline.media import preload_decoders
 from pipeline.model import Record

@@ -61,13 +61,30 @@ class Clip:
         return urls[self.number] if self.number < len(urls) else ""
 
 
+def may_play(aside_tag: str, clip: Clip) -> bool:
+    """Return whether what was set aside may play. Earlier versions did not note it: it may."""
+    found = _own_validators(aside_tag, clip)
+    return found is not None and found.plays is not False
+
+
+def examined_tag(part: StagedFile, clip: Clip, *, plays: bool) -> str:
+    """Return the tag for a whole copy that is damaged; "" when nobody knows whose it is."""
+    staged = staged_validators(part, clip)
+    return staged.with_verdict(part.staged_bytes, plays=plays).to_text() if staged else ""
+
+
 def staged_validators(part: StagedFile, clip: Clip) -> Validators | None:
-    """Return what the staged bytes are part of; None when they are not of this generation.
+    """Return what the staged bytes are part of; None when they are not of this generation."""
+    return _own_validators(part.tag, clip)
+
+
+def _own_validators(tag: str, clip: Clip) -> Validators | None:
+    """Read a tag; None when it is not of this generation.
 
     A row keeps its name when it is generated again, and a kill may have left a whole clip of before.
     Earlier versions did not note the generation: what they left counts as this one's.
     """
-    found = Validators.from_text(part.tag)
+    found = Validators.from_text(tag)
     ours = found is not None and found.generation in ("", clip.record.generation_id)
     return found if ours else None
 

@@ -6,7 +6,7 @@ caller's to get), the ledger, or other rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -14,12 +14,13 @@ import anyio
 
 from pipeline import clocks, media
 from pipeline.download.body_writer import BodyWriter, VideoTooLarge, WrongContent, read_head, too_large
-from pipeline.download.clips import Clip, joined_artifact, new_artifact, staged_validators
+from pipeline.download.clips import Clip, examined_tag, may_play, new_artifact, staged_validators
+from pipeline.download.download_result import Deferred, DownloadResult, InvalidVideo, Saved, joined_result
 from pipeline.download.redirects import ForbiddenUrl
 from pipeline.download.resumable_get import DownloadError, FileChanged, OpenBody, UrlExpired, open_body
 from pipeline.download.retry_state import DownloadLimits, RetryState
 from pipeline.errors import StoreError
-from pipeline.model import Artifact, Failure
+from pipeline.model import Failure
 from pipeline.plan import clip_urls
 from pipeline.storage import TransientStoreError
 
@@ -34,39 +35,6 @@ if TYPE_CHECKING:
     from pipeline.storage import OutputStore, StagedFile
 
     Refresh = Callable[[], Awaitable[Sequence[str]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """The video is whole, examined, under its final name and durable. `note` is for the user, if any.
-
-    `is_complete`: all clips of the generation are.
-    """
-
-    artifact: Artifact
-    note: str = ""
-    is_complete: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class InvalidVideo:
-    """Several full fetches brought bytes that no player shows; the failure names where they are kept."""
-
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class Deferred:
-    """It could not be fetched now; what has arrived is kept, and the row stays ready.
-
-    `retryable` says whether another try in this run may do better.
-    """
-
-    reason: str
-    retryable: bool = True
-
-
-DownloadResult = Saved | InvalidVideo | Deferred
 
 
 class DamagedVideo(media.UnplayableVideo):
@@ -128,7 +96,7 @@ class Downloader:
                 results.append(InvalidVideo(Failure("no_video", "the vendor has given no URL for it")))
             else:
                 results.append(await self._download_clip(clip, urls, refresh_all))
-        return results[0] if len(results) == 1 else _joined(record, results, final)
+        return results[0] if len(results) == 1 else joined_result(record, results, final)
 
     async def _download_clip(self, clip: Clip, urls: Sequence[str], refresh: Refresh) -> DownloadResult:
         retry = RetryState(self._limits, self._random)
@@ -159,12 +127,7 @@ class Downloader:
                 enough = retry.record_full_fetch(digest)
                 if enough and (clip.final or isinstance(error, DamagedVideo)):
                     return await self._settle(part, clip, error)
-                # If no whole copy ever comes, a damaged one that plays is better than none.
-                if isinstance(retry.doubtful, DamagedVideo) and not isinstance(error, DamagedVideo):
-                    await part.discard()
-                else:
-                    await part.set_aside()
-                    retry.doubtful = error
+                await self._set_aside(part, clip, plays=isinstance(error, DamagedVideo))
                 if enough:  # of one server, within seconds: a later round may be sent other bytes
                     return Deferred(str(error))
             except TransientStoreError as trouble:  # what is staged is examined again: no other fetch
@@ -179,9 +142,16 @@ class Downloader:
             return wait_s
         if isinstance(error, TransientStoreError):
             raise error
-        known_unplayable = retry.doubtful is not None and not isinstance(retry.doubtful, DamagedVideo)
-        restored = None if known_unplayable or not clip.final else await self._restore(part, clip)
-        return restored or Deferred(str(error))
+        if clip.final and (not part.staged_bytes or may_play(await part.aside_tag(), clip)):
+            return await self._restore(part, clip) or Deferred(str(error))
+        return Deferred(str(error))
+
+    async def _set_aside(self, part: StagedFile, clip: Clip, *, plays: bool) -> None:
+        """Keep a damaged copy, unless an earlier round or run kept one that plays and this does not."""
+        if plays or not may_play(await part.aside_tag(), clip):
+            await part.set_aside(examined_tag(part, clip, plays=plays))
+        else:
+            await part.discard()
 
     async def _restore(self, part: StagedFile, clip: Clip) -> Saved | None:
         """Keep a copy that was set aside, if it plays: no better one can be had in this run."""
@@ -193,7 +163,7 @@ class Downloader:
         try:
             found = await part.inspect(self._examiner(part))
         except media.UnplayableVideo:
-            await part.set_aside()
+            await part.set_aside(examined_tag(part, clip, plays=False))
             return None
         return await self._publish(part, clip, found)
 
@@ -204,11 +174,10 @@ class Downloader:
         """Keep what no further fetch will mend: as the video if it plays, else under another name."""
         if isinstance(error, DamagedVideo):
             return await self._publish(part, clip, error.found)
-        if isinstance(error, media.IncompleteVideo):
-            path = f"videos/{clip.stem}.incomplete.mp4"
-        else:
-            path = f"videos/{clip.stem}.unplayable.bin"
-        kept = await part.publish(path, replaces=False)
+        if may_play(await part.aside_tag(), clip):
+            return await self._restore(part, clip) or Deferred(str(error))
+        ending = "incomplete.mp4" if isinstance(error, media.IncompleteVideo) else "unplayable.bin"
+        kept = await part.publish(f"videos/{clip.stem}.{ending}", replaces=False)
         message = f"what was delivered is no whole video: {error}; the bytes are kept as {kept.path}"
         return InvalidVideo(Failure("not_a_video", message))
 
@@ -248,7 +217,6 @@ class Downloader:
         that is what the vendor made, and it is kept with a warning.
         """
         media_info = await part.inspect(self._examiner(part))
-        # The first damaged copy may be the network's; the same bytes a second time are the vendor's.
         if media_info.defects and not retry.fetch_counts[await part.digest()]:
             raise DamagedVideo(media_info)
         return await self._publish(part, clip, media_info)
@@ -273,27 +241,3 @@ class Downloader:
             return await self.store.write_new(path, poster, replaces=ours), ""
         except StoreError as error:
             return "", f"its poster could not be saved: {error}"
-
-
-def _joined(record: Record, results: Sequence[DownloadResult], final: bool) -> DownloadResult:
-    """Join the results of a row's several clips: each is paid for, so the row is saved once all are.
-
-    What is wrong with one clip may pass, until the last round: then a row with a clip that plays is saved,
-    and says which ones are missing.
-    """
-    saved = {number: one for number, one in enumerate(results) if isinstance(one, Saved)}
-    missing = {
-        number: f"clip {number + 1} of {len(results)}: {one.failure.message}"
-        for number, one in enumerate(results)
-        if isinstance(one, InvalidVideo)
-    }
-    deferred = [one for one in results if isinstance(one, Deferred)]
-    reasons = [*(one.reason for one in deferred), *missing.values()]
-    if deferred or (missing and not final):
-        return Deferred("; ".join(reasons), bool(missing) or any(one.retryable for one in deferred))
-    if not saved:
-        return InvalidVideo(Failure("not_a_video", "; ".join(reasons)))
-    missing = {number: f"{why}; --fetch-missing fetches it again" for number, why in missing.items()}
-    artifact = joined_artifact(record, {number: one.artifact for number, one in saved.items()}, missing)
-    notes = filter(None, [*(one.note for one in saved.values()), *missing.values()])
-    return Saved(artifact, "; ".join(notes), is_complete=not missing)

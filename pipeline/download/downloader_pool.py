@@ -11,7 +11,7 @@ from pipeline import backoff
 from pipeline.circuit_breaker import CircuitBreaker
 from pipeline.client import GenerationStatus, Phase
 from pipeline.client.responses import url_fields
-from pipeline.download.downloader import Deferred, DownloadResult, InvalidVideo, Saved
+from pipeline.download.download_result import Deferred, DownloadResult, InvalidVideo, Saved
 from pipeline.download.verify import check_saved, describe_findings, transitions_for, unreadable_rows
 from pipeline.errors import Conflict, StopReason, StoreError
 from pipeline.events import Level, Topic

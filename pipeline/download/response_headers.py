@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ class Validators:
 
     `place` is the URL without query and user. `total_bytes` is None when the server did not say.
     `resumable` is False for bytes that were decoded on the way (their offsets mean nothing to a Range).
-    `generation` is whose clip the bytes are; a response does not say it.
+    `generation` is whose clip the bytes are; a response does not say it. `plays` is what an examination has
+    found of a whole file that is damaged, None before one.
     """
 
     place: str
@@ -38,6 +39,11 @@ class Validators:
     total_bytes: int | None = None
     resumable: bool = True
     generation: str = ""
+    plays: bool | None = None
+
+    def with_verdict(self, size_bytes: int, *, plays: bool) -> Validators:
+        """Return the validators of the whole file, now that it was examined."""
+        return replace(self, total_bytes=size_bytes, plays=plays)
 
     def to_text(self) -> str:
         """One line of JSON, to be kept beside the bytes."""

@@ -57,8 +57,6 @@ class RetryState:
     unreachable: bool = False
     requested_wait_s: float = 0.0
     fetch_counts: Counter[str] = field(default_factory=Counter)
-    doubtful: Exception | None = None
-    """Why the bytes that were set aside are doubtful, None when there are none."""
 
     def record_error(self, error: Exception) -> None:
         """Take in an error. A forbidden URL is not going to improve, so it counts more."""

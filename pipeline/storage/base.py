@@ -78,11 +78,14 @@ class StagedFile(Protocol):
     async def inspect(self, probe: Callable[[Path | BinaryIO], T]) -> T:
         """Run `probe` on the staged bytes in a thread: on a path if there is one, else on a seekable file."""
 
-    async def set_aside(self) -> None:
+    async def set_aside(self, tag: str = "") -> None:
         """Keep the staged bytes, whole but doubtful, under a temporary name while they are fetched anew.
 
-        What was set aside before is replaced.
+        What was set aside before is replaced. `tag` takes the place of theirs.
         """
+
+    async def aside_tag(self) -> str:
+        """The tag of what was set aside, in an earlier run too; "" when nothing was, or nobody noted it."""
 
     async def restore(self) -> bool:
         """Stage again what was set aside, with its tag; False when nothing was."""

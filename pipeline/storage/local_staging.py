@@ -20,6 +20,7 @@ from pipeline import clocks
 from pipeline.errors import StoreError
 from pipeline.storage import files, part_files
 from pipeline.storage.base import PART_SUFFIX, FileStamp, PublishedFile, candidate_names, kept_name
+from pipeline.storage.local_aside import AsideCopy
 from pipeline.storage.os_errors import OwnershipLost, is_of_path
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ class LocalStagedFile:
         self._store = store
         self._part_path = store.resolve(path + PART_SUFFIX)
         self._origin_path = store.resolve(f"{path}{PART_SUFFIX}.origin")
-        self._aside_path = store.resolve(f"{path}{PART_SUFFIX}.aside")
-        self._aside_origin_path = store.resolve(f"{path}{PART_SUFFIX}.whose")
+        aside, note = (store.resolve(f"{path}{PART_SUFFIX}.{name}") for name in ("aside", "whose"))
+        self._aside = AsideCopy(aside, note)
         self._file: AsyncFileIO | None = None
         self._fd = -1
         self._sha = hashlib.sha256()
@@ -99,12 +100,15 @@ class LocalStagedFile:
     async def inspect(self, probe: Callable[[Path | BinaryIO], T]) -> T:
         return await self._store.run_in_thread(lambda: self._inspect(probe))
 
-    async def set_aside(self) -> None:
-        await self._store.run_in_thread(self._set_aside)
+    async def set_aside(self, tag: str = "") -> None:
+        await self._store.run_in_thread(lambda: self._set_aside(tag))
         await self._close_file()
 
+    async def aside_tag(self) -> str:
+        return await self._store.run_in_thread(self._aside.tag)
+
     async def restore(self) -> bool:
-        if not await self._store.run_in_thread(self._aside_path.exists):
+        if not await self._store.run_in_thread(self._aside.exists):
             return False
         await self.discard()
         await self._store.run_in_thread(self._restore)
@@ -208,24 +212,16 @@ class LocalStagedFile:
             self._check_ownership()
             raise
 
-    def _set_aside(self) -> None:
+    def _set_aside(self, tag: str) -> None:
         self._check_ownership()
-        self._part_path.replace(self._aside_path)
-        try:
-            self._origin_path.replace(self._aside_origin_path)
-        except FileNotFoundError:  # somebody removed the note: nobody knows whose the bytes are
-            self._aside_origin_path.unlink(missing_ok=True)
+        if tag and self._origin_path.exists():
+            self._write_origin(tag)
+        self._aside.take(self._part_path, self._origin_path)
         self._reset()
 
     def _restore(self) -> None:
-        _, _, tag = files.read_text(self._aside_origin_path).rpartition("\n")
-        self._aside_path.replace(self._part_path)
-        self._write_origin(tag)
-        self._aside_origin_path.unlink(missing_ok=True)
-
-    def _forget_aside(self) -> None:
-        self._aside_path.unlink(missing_ok=True)
-        self._aside_origin_path.unlink(missing_ok=True)
+        self._write_origin(self._aside.tag())
+        self._aside.give_back(self._part_path)
 
     def _publish(self, path: str, replaces: bool) -> PublishedFile:
         self._check_ownership()
@@ -239,7 +235,7 @@ class LocalStagedFile:
             self._discard()
         else:
             self._origin_path.unlink(missing_ok=True)
-        self._forget_aside()
+        self._aside.remove()
         return self._published(target, sha256, note)
 
     def _take_name(self, path: str, sha256: str, replaces: bool) -> tuple[Path, bool, str]:

@@ -104,20 +104,31 @@ class StagedObject:
         except FileNotFoundError as error:
             raise TransientStoreError(f"{self._store.location}: {first_line(error)}") from error
 
-    async def set_aside(self) -> None:
+    async def set_aside(self, tag: str = "") -> None:
         await self._store.copy(self.staging_path, self._aside_path)
         stamp = await self._store.stamp(self._aside_path)
         if stamp is None or stamp.size_bytes != self._staged_bytes:
             raise TransientStoreError(f"{self._store.location}: {self._aside_path} was not copied whole")
-        note = AsideNote(stamp.size_bytes, stamp.etag, await self.digest(), self._tag)
+        note = AsideNote(stamp.size_bytes, stamp.etag, await self.digest(), tag or self._tag)
         await self._store.write_bytes(self._aside_note_path, note.to_bytes())
         await self.discard()
 
-    async def restore(self) -> bool:
+    async def aside_tag(self) -> str:
+        note = await self._read_aside_note()
+        return note.tag if note else ""
+
+    async def _read_aside_note(self) -> AsideNote | None:
+        """Return the note of what was set aside; None when nothing was, or the note is another copy's."""
         note = AsideNote.from_bytes(await self._store.read_bytes(self._aside_note_path) or b"")
         stamp = await self._store.stamp(self._aside_path) if note else None
         # A kill between the copy and its note leaves the note of another copy.
         if note is None or stamp is None or (stamp.size_bytes, stamp.etag) != (note.size_bytes, note.etag):
+            return None
+        return note
+
+    async def restore(self) -> bool:
+        note = await self._read_aside_note()
+        if note is None:
             return False
         await self.discard()
         await self._store.copy(self._aside_path, self.staging_path)

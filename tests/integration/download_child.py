@@ -6,7 +6,8 @@ import sys
 
 import anyio
 
-from pipeline.download.downloader import Downloader, Saved
+from pipeline.download.download_result import Saved
+from pipeline.download.downloader import Downloader
 from pipeline.download.guarded_session import open_session
 from pipeline.model import Record
 from pipeline.storage import open_store

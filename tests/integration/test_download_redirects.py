@@ -9,7 +9,8 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from pipeline.download.downloader import Deferred, Downloader, Saved
+from pipeline.download.download_result import Deferred, Saved
+from pipeline.download.downloader import Downloader
 from pipeline.download.guarded_session import open_session
 from pipeline.download.redirects import ForbiddenUrl, first_hop, next_hop, redacted
 from pipeline.download.resumable_get import Unreachable, open_body

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.download.downloader import Saved
+from pipeline.download.download_result import Saved
 from tests.integration import faulty_file_hosts as hosts
 from tests.integration.sample_videos import make_video
 from tests.integration.test_download_faults import download_harness

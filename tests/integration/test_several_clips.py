@@ -11,7 +11,7 @@ import pytest
 from pipeline.client import client
 from pipeline.client.responses import parse_status
 from pipeline.download import downloader
-from pipeline.download.downloader import Deferred, InvalidVideo, Saved
+from pipeline.download.download_result import Deferred, InvalidVideo, Saved
 from pipeline.download.resumable_get import UrlExpired, open_body
 from pipeline.errors import StopReason
 from pipeline.model import Record, State

@@ -15,7 +15,7 @@ import pytest
 from aiofiles.threadpool.binary import AsyncFileIO
 
 from pipeline import clocks
-from pipeline.download.downloader import Saved
+from pipeline.download.download_result import Saved
 from pipeline.errors import StopReason, StoreError, UsageError
 from pipeline.storage import PART_SUFFIX, FileStamp, LocalStore, TransientStoreError, files, open_store
 from pipeline.storage.base import UnreadableFile
@@ -350,12 +350,18 @@ async def test_what_was_set_aside_comes_back(tmp_path: Path) -> None:
     async with LocalStore(tmp_path).stage("a") as part:
         await part.restart("first")
         await part.write([b"doubtful"])
+        assert await part.aside_tag() == ""
         await part.set_aside()
         assert part.staged_bytes == 0
+        assert await part.aside_tag() == "first"
         await part.restart("second")
         await part.write([b"half"])
         assert await part.restore()
         assert part.tag == "first"
+        assert await part.aside_tag() == ""
+        await part.set_aside("first, examined")
+        assert await part.aside_tag() == "first, examined"
+        assert await part.restore()
         published = await part.publish("a.mp4", replaces=False)
         assert not await part.restore()
     assert published.size_bytes == 8
@@ -370,7 +376,8 @@ async def test_bytes_whose_note_is_gone_are_set_aside_as_nobodys(tmp_path: Path)
             await part.write([b"doubtful"])
             if tag == "second":
                 (tmp_path / "a.veobatch-part.origin").unlink()
-            await part.set_aside()
+            await part.set_aside(f"{tag}, examined")
+        assert await part.aside_tag() == ""
         assert await part.restore()
         assert part.tag == ""
 

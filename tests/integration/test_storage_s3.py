@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.download.downloader import Deferred, Saved
+from pipeline.download.download_result import Deferred, InvalidVideo, Saved
 from pipeline.download.verify import FileCondition, compare
 from pipeline.errors import StoreError, UsageError
 from pipeline.storage import TransientStoreError, is_object_url, open_store
@@ -192,11 +193,13 @@ async def test_what_was_set_aside_comes_back(s3_bucket: Bucket) -> None:
         await part.restart("first")
         await part.write([VIDEO])
         await part.inspect(len_of)
-        await part.set_aside()
+        assert await part.aside_tag() == ""
+        await part.set_aside("first, examined")
         await part.restart("second")
         await part.write([b"half"])
+        assert await part.aside_tag() == "first, examined"
         assert await part.restore()
-        assert part.tag == "first"
+        assert part.tag == "first, examined"
         await part.publish("a.mp4", replaces=False)
     assert s3_bucket.read("night/a.mp4") == VIDEO
     assert list(s3_bucket.objects()) == ["night/a.mp4"]
@@ -224,6 +227,37 @@ async def test_a_damaged_copy_is_kept_for_a_later_run(tmp_path: Path, s3_bucket:
     assert outcome.artifact.sha256 == hashlib.sha256(corrupted(small)).hexdigest()
     assert s3_bucket.read("night/one/videos/row.mp4") == corrupted(small)
     assert sorted(s3_bucket.objects()) == ["night/one/posters/row.jpg", "night/one/videos/row.mp4"]
+
+
+async def test_a_copy_that_plays_is_kept_when_a_later_round_brings_worse(
+    tmp_path: Path, s3_bucket: Bucket
+) -> None:
+    small = make_video(seconds=2)
+    half = hosts.FileHost(small[: len(small) // 2])
+    async with DamagedThenGone(small) as host, half, rig(tmp_path) as it:
+        assert isinstance(await it.fetch(host.url, final=False), Deferred)
+        assert isinstance(await it.fetch(half.url, final=False), Deferred)
+        outcome = await it.fetch(half.url)
+    assert isinstance(outcome, Saved)
+    assert s3_bucket.read("night/one/videos/row.mp4") == corrupted(small)
+    assert sorted(s3_bucket.objects()) == ["night/one/posters/row.jpg", "night/one/videos/row.mp4"]
+
+
+async def test_a_copy_that_does_not_play_is_called_so_in_the_end(tmp_path: Path, s3_bucket: Bucket) -> None:
+    """Also when the store holds a copy of an earlier version, which noted nothing of it."""
+    small = make_video(seconds=2)
+    half = small[: len(small) // 2]
+    staging = "night/one/videos/row.veobatch-part"
+    async with hosts.FileHost(half) as host, rig(tmp_path) as it:
+        assert isinstance(await it.fetch(host.url, final=False), Deferred)
+        note = json.loads(s3_bucket.read(f"{staging}.whose"))
+        tag = {key: value for key, value in json.loads(note["tag"]).items() if key != "plays"}
+        note = json.dumps(note | {"tag": json.dumps(tag)}).encode()
+        s3_bucket.client.put_object(Bucket="stored", Key=f"{staging}.whose", Body=note)
+        assert isinstance(await it.fetch(host.url), Deferred)
+        assert isinstance(await it.fetch(host.url), InvalidVideo)
+    assert s3_bucket.read("night/one/videos/row.incomplete.mp4") == half
+    assert list(s3_bucket.objects()) == ["night/one/videos/row.incomplete.mp4"]
 
 
 async def test_a_damaged_copy_of_another_generation_is_not_kept(tmp_path: Path, s3_bucket: Bucket) -> None:
@@ -257,6 +291,7 @@ async def test_a_note_of_another_copy_is_not_this_ones(s3_bucket: Bucket) -> Non
         await part.inspect(len_of)
         await part.set_aside()
         s3_bucket.client.put_object(Bucket="stored", Key="night/a.veobatch-part.aside", Body=VIDEO[::-1])
+        assert await part.aside_tag() == ""
         assert not await part.restore()
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import pytest
 
-from pipeline.download.downloader import Saved
+from pipeline.download.download_result import Saved
 from pipeline.images.image_store import ImageStore
 from pipeline.images.prepared import Prepared
 from pipeline.storage import open_store

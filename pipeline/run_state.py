@@ -18,6 +18,7 @@ from pipeline.model import Record, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from collections.abc import Set as AbstractSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class RunOutcome:
 class RunState:
     """The run's state.
 
+    `submittable` holds the keys of the rows that may be submitted, however often; None is all. It may grow.
     `in_flight` holds the keys of rows that may be rendering, whether or not anybody still watches them: a
     slot is free again only once its generation is known to have ended. `tracked` counts those the run
     waits for. `overdue` are past their deadline: the run does not wait for them, and `unfinished` says so.
@@ -67,7 +69,7 @@ class RunState:
     """
 
     records: dict[str, Record]
-    submittable: frozenset[str] | None = None
+    submittable: AbstractSet[str] | None = None
     pending: list[tuple[float, int, str]] = field(default_factory=list)
     refused: list[tuple[float, int, str]] = field(default_factory=list)
     in_doubt: set[str] = field(default_factory=set)
@@ -104,10 +106,14 @@ class RunState:
         return state
 
     def queue(self, record: Record, not_before: float = 0.0, *, refused: bool = False) -> None:
-        """Queue a pending row; rows that left the manifest, or are not selected, are not submitted."""
-        if record.position >= 0 and (self.submittable is None or record.key in self.submittable):
+        """Queue a pending row, unless this run is not to submit it."""
+        if self.may_submit(record):
             queue = self.refused if refused else self.pending
             heapq.heappush(queue, (not_before, record.position, record.key))
+
+    def may_submit(self, record: Record) -> bool:
+        """Return whether a row is of the manifest, and selected."""
+        return record.position >= 0 and (self.submittable is None or record.key in self.submittable)
 
     def next_pending(self, now: float, *, refused_first: bool = False) -> tuple[Record | None, float | None]:
         """Return (the first row whose time has come, None), or (None, when the next one's comes).
@@ -223,7 +229,7 @@ class RunState:
         )
 
 
-def unselected(records: Iterable[Record], submittable: frozenset[str] | None) -> frozenset[str]:
+def unselected(records: Iterable[Record], submittable: AbstractSet[str] | None) -> frozenset[str]:
     """Return the keys of the pending rows that a run is not to submit; `submittable` None is all."""
     if submittable is None:
         return frozenset()

@@ -1,4 +1,7 @@
-"""The budget of all workers: a pending row is leased only with its price reserved. No clock, no messages."""
+"""The budget of all workers: a pending row is leased only if selected, and with its price reserved.
+
+No clock, no messages.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pipeline.errors import StopReason
 from pipeline.ledger.leases import IN_FLIGHT_STATES
 from pipeline.model import State
-from pipeline.submit.budget import Budget
+from pipeline.submit.budget import PRICE_UNKNOWN_MESSAGE, Budget
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -22,11 +25,14 @@ COST_KNOWN_STATES = frozenset({State.READY, State.DONE, State.FAILED})
 
 
 class BudgetAllocation(NamedTuple):
-    """Claimed rows: to be leased, each with its price; without a price; beyond the budget for now."""
+    """Claimed rows: to be leased, each with its price; beyond the budget for now; left to the next run.
+
+    Those that are left have the reason with them, "" for rows that were not selected.
+    """
 
     affordable: list[tuple[LeasedRow, float | None]]
-    unpriced: list[str]
     over_budget: list[str]
+    left: dict[str, str]
 
 
 class ClusterBudget:
@@ -63,6 +69,8 @@ class ClusterBudget:
             # A row that is pending again is still leased, with its reservation.
             if record.state in COST_KNOWN_STATES:
                 self._budget.update(record)
+            elif record.state is State.PENDING and not self._config.may_submit(record.key):
+                self.exhausted = False  # nothing is reserved: its submission's entry may have given back
         if (self._budget.remaining_usd or 0.0) > before:
             self.exhausted = False
 
@@ -83,22 +91,25 @@ class ClusterBudget:
     def allocate(self, claimed: Sequence[LeasedRow]) -> BudgetAllocation:
         """Reserve the price of each pending row, as far as the budget goes."""
         affordable: list[tuple[LeasedRow, float | None]] = []
-        unpriced: list[str] = []
         over_budget: list[str] = []
+        left: dict[str, str] = {}
         for row in claimed:
             record, price = row.record, self._config.price_of(row.record)
+            may_submit = self._config.may_submit(record.key)
             self._budget.update(record)
-            if record.state is not State.PENDING or not self.has_limit:
+            if record.state is State.PENDING and not may_submit:
+                left[record.key] = ""
+            elif record.state is not State.PENDING or not self.has_limit:
                 # Its worker may submit it again without asking, when this submission costs nothing.
-                if price is not None and record.state in IN_FLIGHT_STATES:
+                if price is not None and may_submit and record.state in IN_FLIGHT_STATES:
                     self._budget.hold(record, price)
                     self.is_overdrawn = self.is_overdrawn or self._budget.is_overdrawn
                 affordable.append((row, price))
             elif price is None:
-                unpriced.append(record.key)
+                left[record.key] = PRICE_UNKNOWN_MESSAGE
             elif over_budget or not self._budget.reserve(record.key, price):
                 over_budget.append(record.key)
             else:
                 affordable.append((row, price))
         self.exhausted = self.exhausted or bool(over_budget)
-        return BudgetAllocation(affordable, unpriced, over_budget)
+        return BudgetAllocation(affordable, over_budget, left)

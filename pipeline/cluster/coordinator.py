@@ -24,7 +24,7 @@ from pipeline.errors import StopReason, StopRun
 from pipeline.ledger.leases import IN_FLIGHT_STATES
 from pipeline.model import State
 from pipeline.poll.poll_rate import AdaptiveRateLimit
-from pipeline.submit.budget import PRICE_UNKNOWN_MESSAGE
+from pipeline.run_state import unselected
 from pipeline.submit.create_limits import AdaptiveConcurrencyLimit
 
 if TYPE_CHECKING:
@@ -71,13 +71,11 @@ class Coordinator:
     async def open(self) -> None:
         """Open the ledger, set aside the rows that are not selected, and count the money."""
         async with self._stopping_on_error():
-            on_pause, report_event = self._changes.on_ledger_pause, self.report_event
-            opening = open_ledger(
-                self._config, "the coordinator", on_pause=on_pause, report_event=report_event
-            )
+            pause, report = self._changes.on_ledger_pause, self.report_event
+            opening = open_ledger(self._config, "the coordinator", on_pause=pause, report_event=report)
             self._ledger = await opening
-            if self._config.unselected:
-                await self._ledger.revoke(self._epoch, "", list(self._config.unselected))
+            if (chosen := self._config.submittable) is not None:
+                await self._ledger.revoke(self._epoch, "", [*unselected(await self._ledger.load(), chosen)])
             if self._budget.has_limit:
                 self._budget.load(await self._ledger.submissions())
 
@@ -111,6 +109,7 @@ class Coordinator:
             permits=permits,
             rate_share=share,
             rows=tuple(rows),
+            submittable=frozenset(filter(self._config.may_submit, (row.record.key for row, _ in rows))),
             more_rows_expected=self._may_lease_rows() or bool(self._workers_with_work),
             observations=self._shared_durations.since(worker),
             stop=self._stop,
@@ -236,13 +235,13 @@ class Coordinator:
             if len(kept) < len(unpaid):
                 await self._release([row.record.key for row in unpaid[len(kept) :]])
             claimed = [*paid, *kept]
-            leased, unpriced, over_budget = await self._budget.lease(claimed, ledger.submissions)
+            leased, over_budget, left = await self._budget.lease(claimed, ledger.submissions)
             # An older ledger may learn of more spending than was planned for.
             if self._budget.is_overdrawn:
                 self.stop_submitting(StopReason.BUDGET, self._budget.full_message())
-            if unpriced:
-                self._unfinished.update(dict.fromkeys(unpriced, PRICE_UNKNOWN_MESSAGE))
-                await ledger.revoke(self._epoch, "", unpriced)
+            if left:
+                self._unfinished.update(left)
+                await ledger.revoke(self._epoch, "", list(left))
             if over_budget:
                 await self._release(over_budget)
             if leased:

@@ -62,7 +62,7 @@ class ClusterDriver:
         """`epoch` is what the ledger answered when it began; `address` is Ray's, None to start it here;
         `on_joined` commits what `records` have and the ledger has not, before the first worker starts."""
         self._config, self._ledger, self._observer = config, ledger, observer
-        self.view = RecordView(records, ledger, observer, config.unselected)
+        self.view = RecordView(records, ledger, observer, config.submittable)
         self._epoch, in_flight = epoch
         # The plan, made since, may have taken rows in doubt out of their slots.
         self._orphans = frozenset(

@@ -29,7 +29,7 @@ class ClusterConfig:
 
     `lease_s` is how long a worker may be silent before its rows go to others; `api_name` is what the ledger
     calls the API (see `Api`). `pictures` says where rows' files are, for workers that see the same paths;
-    None when rows name none. `unselected` are keys of pending rows that this run is not to submit.
+    None when rows name none. `submittable` are the keys of the rows that this run may submit, None for all.
     """
 
     ledger: str = field(repr=False)
@@ -45,11 +45,15 @@ class ClusterConfig:
     cached_durations: Mapping[str, Any] = field(repr=False, default_factory=dict)
     api_name: str = ""
     pictures: PictureDelivery | None = field(repr=False, default=None)
-    unselected: frozenset[str] = field(repr=False, default=frozenset())
+    submittable: frozenset[str] | None = field(repr=False, default=None)
 
     def for_worker(self) -> ClusterConfig:
-        """Return what a worker needs of this: each row comes to it with its price."""
-        return replace(self, prices={}, cached_durations={}, unselected=frozenset())
+        """Return what a worker needs of this: prices and the selection come to it with its rows."""
+        return replace(self, prices={}, cached_durations={}, submittable=None)
+
+    def may_submit(self, key: str) -> bool:
+        """Return whether a row is selected."""
+        return self.submittable is None or key in self.submittable
 
     def price_of(self, record: Record) -> float | None:
         """Return the price of a row in USD, or None when nobody knows it."""
@@ -95,12 +99,15 @@ class HeartbeatReply:
 
     `more_rows_expected` says that rows may still come: they are not leased yet, the budget may have room for
     them again, or their worker may die. Until then no worker ends for having only rows in doubt.
+    `submittable` are the keys of those of `rows` that may be submitted, also again; the others are finished
+    if they are paid for.
     """
 
     registered: bool = True
     permits: int = 0
     rate_share: RateShare = field(default_factory=RateShare)
     rows: tuple[tuple[LeasedRow, float | None], ...] = ()
+    submittable: frozenset[str] = frozenset()
     more_rows_expected: bool = False
     observations: tuple[DurationObservation, ...] = ()
     stop: tuple[StopReason, str] | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -41,9 +40,9 @@ class RecordView:
         records: Sequence[Record],
         ledger: Ledger,
         observer: Observer,
-        unselected: frozenset[str] = frozenset(),
+        submittable: frozenset[str] | None = None,
     ) -> None:
-        self._unselected = unselected
+        self._submittable = submittable
         self.records = {record.key: record for record in records}
         self.stale = False
         self.deaths = 0
@@ -82,7 +81,7 @@ class RecordView:
 
     def outcome(self, stop_reasons: Iterable[tuple[StopReason, str]]) -> RunOutcome:
         """Return how the run ended; of what kept rows from being submitted the first counts."""
-        state = RunState(self.records)
+        state = RunState(self.records, self._submittable)
         state.in_doubt = {key for key, row in self.records.items() if row.state is State.IN_DOUBT}
         final = (State.DONE, State.FAILED, State.IN_DOUBT)
         state.unfinished = self.unchecked | {
@@ -91,4 +90,4 @@ class RecordView:
         state.overdue = self.overdue & state.unfinished.keys()
         for why in stop_reasons:
             state.stop_submitting(*why)
-        return replace(state.outcome(), unselected=self._unselected)
+        return state.outcome()

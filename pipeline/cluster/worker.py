@@ -77,6 +77,7 @@ class ClusterWorker:
         self._observer = HeartbeatObserver()
         self._leases: dict[str, int] = {}
         self._prices: dict[str, float | None] = {}
+        self._submittable: set[str] = set()
         self._lease_until = self._lease_until_wall = 0.0
         self._stop_reported = self._revoked = False
         self._prefetch_rows = max(2, min(MAX_ROWS, config.settings.concurrency // (2 * config.workers)))
@@ -133,9 +134,8 @@ class ClusterWorker:
 
     def _make_downloader(self, session: ClientSession, store: OutputStore) -> Downloader:
         settings = self._config.settings
-        return Downloader(
-            session=session, store=store, limits=DownloadLimits.from_settings(settings), media=settings.media
-        )
+        limits = DownloadLimits.from_settings(settings)
+        return Downloader(session=session, store=store, limits=limits, media=settings.media)
 
     def _make_engine(self, api: Api, downloader: Downloader, pictures: Pictures | None) -> Engine:
         settings, rng = self._config.settings, clocks.new_random()
@@ -155,7 +155,8 @@ class ClusterWorker:
             log_gap_s=LOG_REQUEST_GAP_S * self._config.workers,  # a limit of the key, which all share
             pictures=pictures,
         )
-        return Engine(RunState({}), dependencies, settings, self._observer, expected_more=inf)
+        state = RunState({}, self._submittable)
+        return Engine(state, dependencies, settings, self._observer, expected_more=inf)
 
     async def _heartbeat_loop(self, engine: Engine) -> None:
         """Send heartbeats as long as there is a coordinator; without one, stop at once."""
@@ -182,12 +183,8 @@ class ClusterWorker:
         if reply.permits or reply.rows:
             return MIN_HEARTBEAT_S
         max_interval_s = min(self._config.lease_s / 5, MAX_HEARTBEAT_S)
-        wants_rows = (
-            reply.more_rows_expected
-            or self._rate_limit.limited
-            or engine.state.submittable_count(clocks.monotonic(), 1)
-        )
-        if not wants_rows:
+        due = engine.state.submittable_count(clocks.monotonic(), 1)
+        if not (reply.more_rows_expected or self._rate_limit.limited or due):
             return max_interval_s
         waiting_s = self._config.settings.poll_interval * HEARTBEAT_INTERVALS_WHEN_WAITING
         return min(max_interval_s, max(MIN_HEARTBEAT_S, waiting_s))
@@ -195,9 +192,8 @@ class ClusterWorker:
     def _build_heartbeat(self, engine: Engine) -> Heartbeat:
         state = engine.state
         changed_records, events = self._observer.take_changes()
-        self._forget_rows(
-            engine, [record.key for record in changed_records if record.state in TERMINAL_STATES]
-        )
+        ended = [record.key for record in changed_records if record.state in TERMINAL_STATES]
+        self._forget_rows(engine, ended)
         due = 0
         if state.stop_reason is None:
             due = state.submittable_count(clocks.monotonic(), max(MAX_PERMITS, self._prefetch_rows))
@@ -225,6 +221,7 @@ class ClusterWorker:
         for key in ended:
             self._leases.pop(key, None)
             self._prices.pop(key, None)
+            self._submittable.discard(key)
 
     def _permits_wanted(self, due: int) -> int:
         """Return how many more permits are useful; give surplus ones back."""
@@ -251,6 +248,7 @@ class ClusterWorker:
         self._rate_limit.set_share(clocks.monotonic(), reply.rate_share)
         for observation in reply.observations:
             self._learner.apply(observation)
+        self._submittable.update(reply.submittable)
         if reply.rows:
             await self._admit(engine, reply.rows)
         if reply.permits:

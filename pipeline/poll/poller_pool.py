@@ -290,7 +290,8 @@ class PollerPool:
             # `failed` keeps what the vendor charged, which the budget counts.
             await run.commit(record, failed)
             return
-        when = "generating it again" if run.state.stop_reason is None else "the next run generates it again"
+        again = run.state.stop_reason is None and run.state.may_submit(record)
+        when = "generating it again" if again else "the next run generates it again"
         message = f"{record.id}: {failure.message if failure else ''}; {when}"
         run.report_event(Topic.NOTE, message, Level.WARNING, record)
         retried = failed.evolve(State.PENDING, failure=None, generation_id="", finished_at=None)

@@ -17,7 +17,6 @@ from pipeline.errors import Conflict, StopRun
 from pipeline.events import Event, Level, Topic
 from pipeline.model import State
 from pipeline.run_context import common_crash, crash_event, crash_reason
-from pipeline.run_state import unselected
 from pipeline.storage import is_object_url
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def _make_cluster(
         assumed_price=prices.assumed,
         cached_durations=shared_durations,
         pictures=picture_delivery(prepared.loaded.manifest, config.settings, sandbox=config.request.sandbox),
-        unselected=unselected(records, prepared.submittable),
+        submittable=prepared.submittable,
     )
     ledger, address = prepared.batch.ledger, cluster_options.address
     # Only once Ray is joined: a run without workers leaves what was asked for this once to the next one.

@@ -74,7 +74,6 @@ class NotFoundRows:
             record is not None
             and record.state is State.PENDING
             and record.model not in models
-            and record.position >= 0
-            and (state.submittable is None or record.key in state.submittable)
+            and state.may_submit(record)
             and record.key not in state.unfinished
         )

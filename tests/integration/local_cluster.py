@@ -152,7 +152,7 @@ async def make_local_cluster(
     lease_s: float = 30.0,
     workers: int = 2,
     price: float | None = None,
-    unselected: frozenset[str] = frozenset(),
+    submittable: frozenset[str] | None = None,
     **settings: Any,
 ) -> LocalCluster:
     """Begin an epoch over what the house's ledger holds; `price` is that of each row, in USD."""
@@ -167,7 +167,7 @@ async def make_local_cluster(
         workers=workers,
         lease_s=lease_s,
         assumed_price=price,
-        unselected=unselected,
+        submittable=submittable,
     )
     return LocalCluster(harness, job, await harness.ledger.begin_epoch())
 

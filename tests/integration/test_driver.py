@@ -106,8 +106,8 @@ async def test_rows_that_are_not_selected_stay_pending_under_a_second_coordinato
 ) -> None:
     async with EngineHarness(tmp_path, fast_sandbox_options(durations="fixed:100000")) as house:
         records = await house.add(6)
-        left = frozenset(record.key for record in records[3:])
-        run = await make_driver(house, monkeypatch, concurrency=2, unselected=left)
+        chosen, left = (frozenset(row.key for row in rows) for rows in (records[:3], records[3:]))
+        run = await make_driver(house, monkeypatch, concurrency=2, submittable=chosen)
         async with run.running():
             await wait_until(lambda: house.sandbox_state.in_flight == 2)
             run.ray_backend.coordinators[0].dead = True

@@ -114,7 +114,6 @@ class Submitter:
         self._key_id = key_id(api.key.secret, ledger.identity)
         self._shielded_scopes: set[anyio.CancelScope] = set()
         self._shutting_down = False
-        self._accepted_models: set[str] = set()
         self.unresolved: dict[str, Record] = {}
         """Creates whose intent is on disk and whose outcome is not, by the row's key."""
 
@@ -170,18 +169,11 @@ class Submitter:
         )
 
     async def _check_model(self, sent: Record, result: CreateResult) -> CreateResult:
-        """Take a 404 for the model's, which stops the run and fails no row, when the vendor confirms that.
-
-        Else, where creates of that model were accepted before, it is an outage: the address is right, too.
-        """
-        if isinstance(result, Accepted):
-            self._accepted_models.add(sent.model)
+        """Take a 404 for the model's, which stops the run and fails no row, when the vendor confirms that."""
         if not isinstance(result, Rejected) or result.failure.code != "not_found":
             return result
-        if message := await self._api.explain_missing_model(sent.model):
-            return AccountBlocked(StopReason.MODEL, message)
-        known = sent.model in self._accepted_models
-        return RetryableRejection(result.failure.message, reached=True) if known else result
+        message = await self._api.explain_missing_model(sent.model)
+        return AccountBlocked(StopReason.MODEL, message) if message else result
 
     async def _commit_intent(self, record: Record, submitting: Record) -> Record:
         """Make the intent durable. One that had to wait for the ledger is dated anew before anything leaves.

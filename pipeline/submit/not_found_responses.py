@@ -4,58 +4,63 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.errors import Conflict, StopReason
+from pipeline.client import AccountBlocked
+from pipeline.errors import StopReason
 from pipeline.model import State
 from pipeline.submit.refused_rows import MIN_ROWS
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from pipeline.model import Failure, Record
     from pipeline.run_context import RunContext
+
+    WaitOut = Callable[[Record, AccountBlocked], Awaitable[None]]
 
 
 class NotFoundRows:
     """The rows answered with 404 since a create was last accepted, by their keys."""
 
-    def __init__(self, run: RunContext) -> None:
-        self._run = run
+    def __init__(self, run: RunContext, wait_out: WaitOut) -> None:
+        """`wait_out` tries a row again later, as in an outage, and stops the run when that lasts."""
+        self._run, self._wait_out = run, wait_out
+        self._accepted_models: set[str] = set()
         self._rows: dict[str, Record] = {}
         self._of_another_model = ""
 
-    async def on_accepted(self, accepted: Record) -> None:
-        """Forget them: the address is right. What was said of rows of the accepted model was an outage's."""
-        rows = [row for row in self._rows.values() if row.model == accepted.model]
+    def on_accepted(self, model: str) -> None:
+        """Forget them: the address is right, and so is the model."""
         self._rows.clear()
-        await self._put_back(rows)
+        self._accepted_models.add(model)
 
     async def on_not_found(self, record: Record, failure: Failure) -> None:
         """Stop where every row is answered with 404: an address or a model that is gone fails no row.
 
-        Rows of another model, if there are any left to try, go on.
+        Rows of another model, if there are any left to try, go on. What has accepted creates of these models
+        before is away for a while: that is waited out.
         """
         run, rows = self._run, self._rows
         rows[record.key] = record
         models = {one.model for one in rows.values()}
         if len(rows) < MIN_ROWS or self._others_left(models):
             return
-        run.stop_submitting(
-            StopReason.MODEL,
-            f"{failure.message}; so it was for {len(rows)} rows in succession, and none was accepted: "
-            f"check --base-url and the model {', '.join(sorted(models))}",
-        )
-        # Those failed before the third 404 showed whose fault it is; a run with the right address sends them.
-        await self._put_back(list(rows.values()))
-
-    async def _put_back(self, rows: list[Record]) -> None:
-        """Let rows wait for another create that failed before a later answer showed that it is not theirs."""
-        failed = [one for one in rows if one.state is State.FAILED]
+        is_outage = models <= self._accepted_models
+        if not is_outage:
+            run.stop_submitting(
+                StopReason.MODEL,
+                f"{failure.message}; so it was for {len(rows)} rows in succession, and none was accepted: "
+                f"check --base-url and the model {', '.join(sorted(models))}",
+            )
+        # Those failed before the third 404 showed whose fault it is.
+        failed = [one for one in rows.values() if one.state is State.FAILED]
         again = [one.evolve(State.PENDING, failure=None, finished_at=None) for one in failed]
-        # Before others of them get here: each is put back once.
-        self._rows.update((one.key, one) for one in again if one.key in self._rows)
+        rows.update((one.key, one) for one in again)  # before others of them get here
         for before, after in zip(failed, again, strict=True):
-            try:
-                self._run.state.queue(await self._run.commit(before, after))
-            except Conflict:
-                await self._run.take_over(before.key)
+            pending = await run.commit(before, after)
+            if is_outage:
+                await self._wait_out(pending, AccountBlocked(StopReason.MODEL, failure.message))
+            else:
+                run.state.queue(pending)
 
     def _others_left(self, models: set[str]) -> bool:
         """Return whether rows of other models than these are left to try, or are being tried."""

@@ -88,15 +88,6 @@ async def test_a_model_that_is_withdrawn_during_a_run_stops_it_at_once(tmp_path:
         assert house.sandbox_state.create_requests == 3 + MIN_ROWS
 
 
-async def test_404s_before_the_first_acceptance_fail_no_row_of_the_accepted_model(tmp_path: Path) -> None:
-    """The first creates meet a rollout: too few of them for the run to stop."""
-    faults = [Fault("not-found", match=f"number {number}.", times=1) for number in range(MIN_ROWS - 1)]
-    async with EngineHarness(tmp_path, fast_sandbox_options(), *faults) as house:
-        outcome = await house.run(4, concurrency=1)
-        assert house.sandbox_state.triggered["not-found"] == MIN_ROWS - 1
-        assert (count_states(outcome), outcome.stop_reason) == ({State.DONE: 4}, None)
-
-
 async def test_refusals_that_nothing_explains_and_that_last_are_no_matter_of_credits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,63 +4,48 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.client import AccountBlocked
 from pipeline.errors import StopReason
 from pipeline.model import State
 from pipeline.submit.refused_rows import MIN_ROWS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from pipeline.model import Failure, Record
     from pipeline.run_context import RunContext
-
-    WaitOut = Callable[[Record, AccountBlocked], Awaitable[None]]
 
 
 class NotFoundRows:
     """The rows answered with 404 since a create was last accepted, by their keys."""
 
-    def __init__(self, run: RunContext, wait_out: WaitOut) -> None:
-        """`wait_out` tries a row again later, as in an outage, and stops the run when that lasts."""
-        self._run, self._wait_out = run, wait_out
-        self._accepted_models: set[str] = set()
+    def __init__(self, run: RunContext) -> None:
+        self._run = run
         self._rows: dict[str, Record] = {}
         self._of_another_model = ""
 
-    def on_accepted(self, model: str) -> None:
-        """Forget them: the address is right, and so is the model."""
+    def on_accepted(self) -> None:
+        """Forget them: the address is right."""
         self._rows.clear()
-        self._accepted_models.add(model)
 
     async def on_not_found(self, record: Record, failure: Failure) -> None:
         """Stop where every row is answered with 404: an address or a model that is gone fails no row.
 
-        Rows of another model, if there are any left to try, go on. What has accepted creates of these models
-        before is away for a while: that is waited out.
+        Rows of another model, if there are any left to try, go on.
         """
         run, rows = self._run, self._rows
         rows[record.key] = record
         models = {one.model for one in rows.values()}
         if len(rows) < MIN_ROWS or self._others_left(models):
             return
-        is_outage = models <= self._accepted_models
-        if not is_outage:
-            run.stop_submitting(
-                StopReason.MODEL,
-                f"{failure.message}; so it was for {len(rows)} rows in succession, and none was accepted: "
-                f"check --base-url and the model {', '.join(sorted(models))}",
-            )
-        # Those failed before the third 404 showed whose fault it is.
+        run.stop_submitting(
+            StopReason.MODEL,
+            f"{failure.message}; so it was for {len(rows)} rows in succession, and none was accepted: "
+            f"check --base-url and the model {', '.join(sorted(models))}",
+        )
+        # Those failed before the third 404 showed whose fault it is; a run with the right address sends them.
         failed = [one for one in rows.values() if one.state is State.FAILED]
         again = [one.evolve(State.PENDING, failure=None, finished_at=None) for one in failed]
         rows.update((one.key, one) for one in again)  # before others of them get here
         for before, after in zip(failed, again, strict=True):
-            pending = await run.commit(before, after)
-            if is_outage:
-                await self._wait_out(pending, AccountBlocked(StopReason.MODEL, failure.message))
-            else:
-                run.state.queue(pending)
+            run.state.queue(await run.commit(before, after))
 
     def _others_left(self, models: set[str]) -> bool:
         """Return whether rows of other models than these are left to try, or are being tried."""

@@ -50,7 +50,7 @@ class SubmitterPool:
         self._policy = backoff.policy_for_interval(run.settings.poll_interval)
         self._outage = Outage(self._policy)
         self._refusals = AccountRefusals(run, self._policy, self._wait_out)
-        self._not_found = NotFoundRows(run, self._wait_out)
+        self._not_found = NotFoundRows(run)
         self._breaker = CircuitBreaker()
 
     async def work(self) -> None:
@@ -188,7 +188,7 @@ class SubmitterPool:
                 limit.on_accepted(now, in_flight)
                 self._outage.on_accepted(record.key)
                 self._refusals.rows.on_accepted(sent)
-                self._not_found.on_accepted(record.model)
+                self._not_found.on_accepted()
                 await self._poller_pool.track_accepted(record, status)
             case Rejected(failure=failure):
                 limit.on_create_ended(now)

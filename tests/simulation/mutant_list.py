@@ -90,6 +90,7 @@ MUTANTS: Final = (
     Mutant("an error without id or reason refuses a create", _RESULT, 'failure is not None and not completed and payload.get("error")', "failure is not None and not completed", _at("create", "nameless error after acceptance")),
     Mutant("an error without an id counts like any other", _CONFIRM, "        if status.generation_id:\n            observed.error = status", "        if True:\n            observed.error = status", _at("life", "nameless errors for a while")),
     Mutant("minutes of 404 end a generation", "pipeline/reconcile/in_doubt.py", "if record.completed_at is not None or not (not_charged or is_lost):", "if False:", _at("life", "statuses unknown for a while")),
+    Mutant("minutes in which nobody polled count as minutes of errors", "pipeline/poll/confirmation.py", "MIN_LONG_POLLS: Final = 6", "MIN_LONG_POLLS: Final = 2", _at("status", "error after completion") + _at("life", "killed", "stopped and continued") + _at("commit delay", "slow")),
     Mutant("one status known again makes all others missing", "pipeline/reconcile/reconciler_pool.py", "is_missing = key in run.state.missing", "is_missing = run.state.status_known_at > since + interval_s", _at("life", "statuses unknown for a while")),
     Mutant("ten minutes of 404 give a slot back", "pipeline/reconcile/reconciler_pool.py", "SLOT_INTERVALS: Final = 120.0", "SLOT_INTERVALS: Final = 60.0", _at("life", "statuses unknown for a while")),
     Mutant("404 while nothing is known confirms an error", _POLL, "record.completed_at is not None or not is_missing:", "record.completed_at is not None:", _at("status", "error flap") + _at("life", "statuses unknown for a while")),
@@ -158,6 +159,7 @@ MUTANTS: Final = (
     Mutant("an older copy forgets what was charged", _RESTORED, "(sent_at or 0.0) if row.is_charged else None", "None", _BACKUP + _at("status", "error after completion")),
     # Every run ends.
     Mutant("refusals add up to hours between creates", "pipeline/submit/create_limits.py", "min(grown_s, MAX_WAIT_INTERVALS * self._interval_s)", "grown_s", _at("create", "429 with a date")),
+    Mutant("the end of a run explains what a pass settles", "pipeline/reconcile/reconciler_pool.py", "        async with self._settling:\n            for record in in_doubt:\n", "        if True:\n            for record in in_doubt:\n", _DOUBT),
     Mutant("a whole part may be of another generation", "pipeline/download/clips.py", 'found.generation in ("", clip.record.generation_id)', "True", _KILLED + _BACKUP),
     Mutant("a poll is planned for what another has ended", "pipeline/poll/poller_pool.py", "record.key in run.deps.schedule and not self._drop_without_key(record, now)", "not self._drop_without_key(record, now)", _at("status", "completed without url")),
     Mutant("nobody is woken", _CONTEXT, "        self._changed.set()\n", "", _ANYTHING),

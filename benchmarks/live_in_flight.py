@@ -6,10 +6,11 @@
     python -m benchmarks.live_in_flight --together              the CPU of a poll alone, all sizes at once
 
 The ledger says that an earlier run submitted them all, so that this one continues with all of them in flight
-at once, against a vendor in a process of its own. Polls come at about the same pace whatever the number, so
-that the CPU of one can be compared. First none ends, then every tenth has. A second process shows the same
-on a terminal and a page: how long they and the CSV stand still while the videos come in. Prints one line of
-JSON a size.
+at once, against a vendor in a process of its own. Polls come at the same pace whatever the number, and so
+closely that the loop hardly sleeps: one that is woken for each poll alone needs half as much again for it, and
+few generations are polled in clusters, many one by one. First none ends, then every tenth has. A second process
+shows the same on a terminal and a page: how long they and the CSV stand still while the videos come in. Prints
+one line of JSON a size.
 """
 
 from __future__ import annotations
@@ -43,11 +44,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 POLLS_PER_S: Final = 250.0
+BUSY_POLLS_PER_S: Final = 1_000.0
+"""At which the CPU of a poll is taken."""
+
 FAR_S: Final = 1e6
 """In how many seconds the first generations end, unless the vendor's clock is set ahead."""
 
-SETTLED_POLLS: Final = 4_000
-"""After so many polls the start is over: the first CSV and the page's blocks are made."""
+SETTLED_S: Final = 16.0
+"""After so many seconds of polls the start is over: the first CSV and the page's blocks are made."""
 
 WORDS: Final = ("--timeout", "86400", "--downloads", "16", "--no-media")
 
@@ -84,9 +88,9 @@ def measure(rows: int, seconds: float) -> dict[str, Any]:
 
 def _measure_cost(rows: int, seconds: float) -> dict[str, float]:
     with _batch(rows) as (folder, server, submitted_at):
-        command = VeobatchProcess(folder, server.url, rows, *_words(rows))
+        command = VeobatchProcess(folder, server.url, rows, *_words(rows, BUSY_POLLS_PER_S))
         try:
-            wait_for_count(server, "polls", SETTLED_POLLS)
+            wait_for_count(server, "polls", int(SETTLED_S * BUSY_POLLS_PER_S))
             quiet = _window(server, command, seconds)
             server.stats(f"+{FAR_S - (time.time() - submitted_at)}")
             busy = _window(server, command, seconds)
@@ -111,7 +115,7 @@ def measure_fresh(rows: int) -> dict[str, Any]:
                 while _in_flight(folder / "output" / "ledger.sqlite3") < rows:
                     time.sleep(1.0)
                 in_flight_after_s = time.monotonic() - began
-                time.sleep(SETTLED_POLLS / POLLS_PER_S)
+                time.sleep(SETTLED_S)
                 at_rest, peak = command.resident_mb(), command.samples()[-1].rss_mb
             finally:
                 command.stop()
@@ -134,7 +138,7 @@ def measure_together(sizes: Sequence[int], seconds: float) -> dict[int, float]:
             stack.callback(command.stop)
             running.append((server, command))
         for server, _ in running:
-            wait_for_count(server, "polls", SETTLED_POLLS)
+            wait_for_count(server, "polls", int(SETTLED_S * POLLS_PER_S))
         threads = stack.enter_context(ThreadPoolExecutor(len(running)))
         windows = list(threads.map(lambda one: _window(one[0], one[1], seconds), running))
     return {rows: 1e6 * spent["cpu_s"] / spent["polls"] for rows, spent in zip(sizes, windows, strict=True)}
@@ -158,7 +162,7 @@ def measure_cadence(rows: int, seconds: float) -> dict[str, dict[str, float]]:
         _batch(rows) as (folder, server, submitted_at),
         WatchedProcess(folder, server.url, rows, *_words(rows)) as shown,
     ):
-        wait_for_count(server, "polls", SETTLED_POLLS)
+        wait_for_count(server, "polls", int(SETTLED_S * POLLS_PER_S))
         server.stats(f"+{FAR_S - (time.time() - submitted_at)}")
         began = time.time()
         wait_for_count(server, "videos", 1)
@@ -178,16 +182,16 @@ def _batch(rows: int) -> Iterator[tuple[Path, BenchmarkServer, float]]:
         yield folder, server, submitted_at
 
 
-def _words(rows: int) -> list[str]:
-    return ["--concurrency", str(rows), "--poll-interval", f"{_interval_s(rows):g}", *WORDS]
+def _words(rows: int, polls_per_s: float = POLLS_PER_S) -> list[str]:
+    return ["--concurrency", str(rows), "--poll-interval", f"{_interval_s(rows, polls_per_s):g}", *WORDS]
 
 
-def _interval_s(rows: int) -> float:
-    """Return an interval with some `POLLS_PER_S`: of many rows the first round lasts longer than we measure.
+def _interval_s(rows: int, polls_per_s: float) -> float:
+    """Return an interval with that many polls: of many rows the first round lasts longer than we measure.
 
     Few are polled many times, and more and more seldom since none ends: some five intervals apart.
     """
-    return rows / POLLS_PER_S if rows > 20_000 else rows / POLLS_PER_S / 5.3
+    return rows / polls_per_s if rows > 20_000 else rows / polls_per_s / 5.3
 
 
 def _window(server: BenchmarkServer, command: VeobatchProcess, seconds: float) -> dict[str, float]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pipeline.errors import Conflict
-from pipeline.model import Transition
+from pipeline.model import State, Transition
+from pipeline.reconcile.uncertain_history import open_question, settle_question
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.batch_plan import BatchPlan
     from pipeline.ledger import Ledger
     from pipeline.model import Record
+    from pipeline.submit.submission_journal import SubmissionJournal
 
 VANISHED_NAME: Final = "vanished_before"
 """The ledger's fact that counts the rows that vanished by rewriting, while no run has begun since."""
@@ -26,11 +28,15 @@ VANISHED_NAME: Final = "vanished_before"
 
 @dataclass(frozen=True, slots=True)
 class OneTimeRequests:
-    """Rows to requeue, extra takes with new ones among them, and whether a rewritten manifest is paid for."""
+    """Rows to requeue, extra takes with new ones among them, and whether a rewritten manifest is paid for.
+
+    `journal` is to be taken over, by the consent of a user whose ledger may have forgotten submissions.
+    """
 
     requeues: tuple[tuple[Record, Record], ...]
     retakes: Retakes | None = None
     pays_rewritten: bool = False
+    journal: SubmissionJournal | None = None
 
     async def commit(self, ledger: Ledger) -> Mapping[str, Record]:
         """Make them durable, for a run that begins now; return the rows that they changed, by their keys."""
@@ -39,10 +45,20 @@ class OneTimeRequests:
             await self.retakes.save(ledger)
         if self.pays_rewritten:
             await ledger.meta_set(VANISHED_NAME, "0")
+        if self.journal is not None and await open_question(ledger) is not None:
+            await _take_risk(ledger, self.journal)
         if not self.requeues:
             return {}
         outcomes = await ledger.commit_many([Transition(before, after) for before, after in self.requeues])
         return {row.key: row for row in outcomes if not isinstance(row, Conflict)}
+
+
+async def _take_risk(ledger: Ledger, journal: SubmissionJournal) -> None:
+    """Let open rows be submitted that may be paid; where none is open, nobody was asked."""
+    records = await ledger.load()
+    if any(one.position >= 0 and one.state not in (State.READY, State.DONE) for one in records):
+        await settle_question(ledger)
+        await journal.take_over(ledger, records)
 
 
 async def vanished_before(ledger: Ledger) -> int:

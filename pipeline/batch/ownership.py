@@ -32,6 +32,7 @@ from pipeline.batch.own_files import (
 )
 from pipeline.batch.paths import LEDGER_NAME
 from pipeline.errors import UsageError
+from pipeline.reconcile.uncertain_history import note_uncertain
 from pipeline.results import CSV_NAME, LOG_NAME, REPORT_NAME
 
 if TYPE_CHECKING:
@@ -179,14 +180,9 @@ def _named(names: list[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FolderClaim:
-    """What to report of a folder that a run takes over.
-
-    With `history_uncertain` the ledger may lag behind: rows that look unsubmitted may have been submitted
-    from a copy, on another machine or in a later state.
-    """
+    """What to report of a folder that a run takes over."""
 
     notes: tuple[str, ...] = ()
-    history_uncertain: bool = False
 
 
 async def claim_folder(
@@ -206,6 +202,9 @@ async def claim_folder(
         if signs:
             raise lost_batch_error(paths, manifest, signs)
     claim = _compare(marker, paths, runs) if marker is not None else FolderClaim()
+    # Rows that look unsubmitted may have been submitted from a copy; the marker will not tell of it again.
+    if claim.notes:
+        await note_uncertain(ledger)
     runs = max(runs, marker.runs if marker is not None else 0) + 1
     # The ledger first: a marker that is ahead of it would make it look like an older copy.
     await ledger.meta_set("runs", str(runs))
@@ -259,7 +258,7 @@ def _compare(marker: Marker, paths: BatchPaths, runs: int) -> FolderClaim:
         notes.append(
             f"the ledger knows of {runs} runs and {MARKER_NAME} of {marker.runs}: this is an older copy"
         )
-    return FolderClaim(tuple(notes), bool(notes))
+    return FolderClaim(tuple(notes))
 
 
 async def check_rows_known(store: OutputStore, ledger: Ledger, paths: BatchPaths, manifest: Path) -> None:

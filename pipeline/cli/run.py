@@ -127,7 +127,10 @@ def _settings_options(function: Any) -> Any:
     "--only", "only", metavar="CODE", multiple=True, help="With --retry-failed: only this error code."
 )
 @click.option(
-    "--resubmit-in-doubt", is_flag=True, help="Submit rows in doubt again, even if that pays twice."
+    "--resubmit-in-doubt",
+    is_flag=True,
+    help="Submit rows in doubt again, and those that an older ledger may have forgotten, even if that pays "
+    "twice.",
 )
 @click.option(
     "--begin-anew",

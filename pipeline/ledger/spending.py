@@ -56,6 +56,9 @@ class Submission:
     reason: str = ""
 
 
+ADOPTED: Final = "adopted:"
+"""Begins the id of a generation that was adopted."""
+
 COLUMNS: Final = tuple(field.name for field in fields(Submission))
 COLUMN_TYPES: Final = {field.name: str(field.type) for field in fields(Submission)}
 
@@ -95,7 +98,7 @@ def submission_id(record: Record) -> str:
     if record.correlation_id:
         return record.correlation_id
     if record.generation_id:
-        return f"adopted:{record.generation_id}"
+        return f"{ADOPTED}{record.generation_id}"
     return f"{record.key}/{record.submission_no}"
 
 

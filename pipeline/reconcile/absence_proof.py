@@ -21,6 +21,8 @@ from pipeline.reconcile.evidence import (
 from pipeline.submit.create import sending_process
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pipeline.reconcile.evidence import Evidence, SubmissionInDoubt, Witness
     from pipeline.reconcile.request_log import LogPass
 
@@ -137,9 +139,7 @@ def check_anonymous(submission: SubmissionInDoubt, evidence: Evidence) -> Missin
 
 def check_witnesses(submission: SubmissionInDoubt, evidence: Evidence) -> Missing | None:
     """The pass has to show what must be in the log: every submission of ours that is long finished."""
-    log = evidence.log
-    ours = evidence.other_witnesses(submission)
-    hidden = [w for w in ours if w.due and _is_covered(w, log) and w.correlation_id not in log.rows]
+    hidden = hidden_witnesses(evidence.other_witnesses(submission), evidence.log)
     if not hidden:
         return None
     message = f"the log does not show {len(hidden)} generation(s) of ours that are long finished"
@@ -174,6 +174,11 @@ def check_log_advanced(submission: SubmissionInDoubt, evidence: Evidence) -> Mis
         expected = any(_is_after(submission, w, evidence) for w in evidence.other_witnesses(submission))
         return no_second_source(charges, witness_expected=expected and not seen)
     return check_charges(submission, evidence, charges)
+
+
+def hidden_witnesses(witnesses: Iterable[Witness], log: LogPass) -> list[Witness]:
+    """Return those that the log has to show by now, and does not."""
+    return [w for w in witnesses if w.due and _is_covered(w, log) and w.correlation_id not in log.rows]
 
 
 def _is_covered(witness: Witness, log: LogPass) -> bool:

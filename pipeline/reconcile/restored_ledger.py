@@ -9,12 +9,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from pipeline import clocks
-from pipeline.errors import Conflict, StopReason, StopRun
-from pipeline.model import Failure, State, Transition
-from pipeline.plan import GENERATION_UNKNOWN, mark_resubmitted
+from pipeline.errors import StopReason, StopRun
+from pipeline.model import State, Transition
+from pipeline.reconcile.history_gap import find_gap, last_use, witnesses_of
 from pipeline.reconcile.in_doubt import mark_found
 from pipeline.reconcile.log_windows import HOUR_S, plan_windows
+from pipeline.reconcile.noted_submissions import doubt_forgotten
 from pipeline.reconcile.request_log import fetch_log, parse_time
+from pipeline.reconcile.uncertain_history import OpenQuestion, note_question, note_uncertain, settle_question
 from pipeline.reconcile.unknown_rows import entries_of_unknown_rows
 from pipeline.submit.create import own_correlation_prefix, row_digest
 from pipeline.submit.submission_journal import NOTED_META, last_by_row, submission_number
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
 
     from pipeline.client import Api, LogRow
     from pipeline.ledger import Ledger
+    from pipeline.ledger.spending import Submission
     from pipeline.model import Record
+    from pipeline.reconcile.history_gap import HistoryGap
+    from pipeline.reconcile.request_log import LogPass
     from pipeline.submit.submission_journal import JournalEntry, SubmissionJournal
 
 LOCAL_CLOCK_ERROR_S: Final = 48 * HOUR_S
@@ -37,12 +42,18 @@ UNKNOWN_BEGIN_S: Final = 90 * 24 * HOUR_S
 class HistoryUnknown(StopRun):
     """Nothing may be submitted, since open rows may be paid for; what is paid may be fetched.
 
-    `recalled` are the rows that have changed, by their keys.
+    `recalled` are the rows that have changed, by their keys, and `note` says how. `consent` is what to say
+    when the user has rows submitted all the same, "" where running again will tell.
     """
 
-    def __init__(self, message: str, recalled: Mapping[str, Record]) -> None:
-        super().__init__(StopReason.IN_DOUBT, message)
-        self.recalled = recalled
+    def __init__(self, gap: HistoryGap, recalled: Mapping[str, Record], note: str) -> None:
+        reason = (
+            "the ledger may be an older copy, whose open rows may be paid for, and the vendor's log "
+            f"{gap.message}"
+        )
+        super().__init__(StopReason.IN_DOUBT, f"{reason}. Nothing more is submitted: {gap.remedy}")
+        self.recalled, self.note = recalled, note
+        self.consent = f"{reason}. They are submitted, as --resubmit-in-doubt asks" if gap.may_last else ""
 
 
 async def recall_forgotten(
@@ -51,40 +62,64 @@ async def recall_forgotten(
     records: Sequence[Record],
     journal: SubmissionJournal,
     *,
-    uncertain: bool,
+    uncertain: OpenQuestion | None,
     key_id: str,
+    wait_s: float,
 ) -> tuple[Mapping[str, Record], str]:
     """Give rows back what their ledger may have forgotten; return those by their keys, and what to say of it.
 
-    `uncertain` says that the folder speaks against the ledger: it came from another machine, or is a copy.
-    What the vendor's log shows goes on. What only the journal shows is in doubt. Raises
-    `HistoryUnknown` when the log cannot be read and no journal says which rows are concerned.
+    What the vendor's log shows goes on, what only the journal shows is in doubt. Raises `HistoryUnknown` when
+    there may be more, as `uncertain` may say, and the log does not show all that it had `wait_s` to show.
     """
     noted = await _read_unknown(ledger, records, journal)
     completed = await _recall_completions(ledger, records, noted)
     records = [completed.get(record.key, record) for record in records] if completed else records
     forgotten = find_forgotten(records, noted)
     begun_at, is_begun = await _begun_at(ledger, records)
-    has_past = is_begun or any(record.submission_no for record in records)
-    may_know_less = uncertain or journal.began_after(records) or (not journal.name and has_past)
+    may_know_less = _knows_less(journal, records, uncertain, is_begun=is_begun)
     is_open = any(r.position >= 0 and r.state not in (State.READY, State.DONE) for r in records)
     # A forgotten row counts though it left the manifest: it may come back.
     if not forgotten and not (is_open and may_know_less):
+        await _leave(ledger, uncertain, may_know_less=may_know_less)
         return completed, ""
-    if api.vendor_now() is None:  # any answer tells the vendor's time
-        await api.log_page({"period": "24h"}, limit=1, offset=0)
-    now = api.vendor_now() or clocks.wall()
-    recovered, error = await recover_forgotten(api, ledger, records, begun_at, now=now, key_id=key_id)
-    if error and may_know_less:
-        journal.of_unknown_rows = True  # the next run needs what this one could not settle
-        raise HistoryUnknown(
-            "the ledger may be an older copy, whose open rows may be paid for, and the vendor's "
-            f"log cannot be read: {error}. Nothing more is submitted: run again when it can",
-            completed,
-        )
+    now, entries = await _now(api), await ledger.submissions()
+    log, recovered = await recover_forgotten(api, ledger, records, entries, begun_at, now=now, key_id=key_id)
     current = [recovered.get(record.key, record) for record in records]
     doubted = await doubt_forgotten(ledger, find_forgotten(current, noted), now=clocks.wall())
-    return {**completed, **recovered, **doubted}, _describe(len(recovered), len(doubted))
+    recalled, note = {**completed, **recovered, **doubted}, _describe(len(recovered), len(doubted))
+    question = uncertain or OpenQuestion(last_use(entries))
+    witnesses = witnesses_of(records, now=now, wall=clocks.wall(), wait_s=wait_s) if may_know_less else ()
+    if may_know_less and (gap := find_gap(log, entries, witnesses, last=question.last, now=now)) is not None:
+        journal.of_unknown_rows = True  # the next run needs what this one could not settle
+        await note_question(ledger, question)
+        raise HistoryUnknown(gap, recalled, note)
+    if uncertain is not None:
+        await settle_question(ledger)
+    return recalled, note
+
+
+async def _leave(ledger: Ledger, uncertain: OpenQuestion | None, *, may_know_less: bool) -> None:
+    """Leave the question to a run that may submit: a journal that is begun now says nothing of it."""
+    if may_know_less:
+        await note_uncertain(ledger)
+    elif uncertain is not None:
+        await settle_question(ledger)
+
+
+async def _now(api: Api) -> float:
+    """Return the vendor's time, or this machine's where no answer tells that."""
+    if api.vendor_now() is None:
+        await api.log_page({"period": "24h"}, limit=1, offset=0)
+    return api.vendor_now() or clocks.wall()
+
+
+def _knows_less(
+    journal: SubmissionJournal, records: Sequence[Record], uncertain: OpenQuestion | None, *, is_begun: bool
+) -> bool:
+    """Return whether the ledger has a past that this machine's journal does not have, or more of it."""
+    has_past = is_begun or any(record.submission_no for record in records)
+    is_asked = uncertain is not None and uncertain.alone
+    return is_asked or journal.began_after(records) or (not journal.name and has_past)
 
 
 async def _read_unknown(
@@ -210,84 +245,28 @@ def _with_submission(record: Record, row: LogRow) -> Record:
 
 
 async def recover_forgotten(
-    api: Api, ledger: Ledger, records: Sequence[Record], begun_at: float, *, now: float, key_id: str
-) -> tuple[Mapping[str, Record], str]:
-    """Give rows the submissions that their ledger has forgotten; return those by their keys, and why it
-    failed if so.
+    api: Api,
+    ledger: Ledger,
+    records: Sequence[Record],
+    entries: Iterable[Submission],
+    begun_at: float,
+    *,
+    now: float,
+    key_id: str,
+) -> tuple[LogPass, Mapping[str, Record]]:
+    """Give rows the submissions that their ledger has forgotten; return the log, and those by their keys.
 
-    `begun_at` is when the batch was begun, by this machine's clock; `now` is the vendor's where it is known.
+    `entries` are all that the ledger knows. `begun_at` is when the batch was begun, by this machine's clock;
+    `now` is the vendor's where it is known.
     """
-    known = [entry.id for entry in await ledger.submissions()] + [r.correlation_id for r in records]
+    known = [entry.id for entry in entries] + [r.correlation_id for r in records]
     windows = plan_windows([(begun_at - LOCAL_CLOCK_ERROR_S, now + HOUR_S)], now)
     log = await fetch_log(api, windows, (), own_prefix=own_correlation_prefix(ledger.identity), key_id=key_id)
     if not log.complete:
-        return {}, log.error or "the log could not be read to its end"
+        return log, {}
     transitions = match_forgotten(records, log.rows, known, ledger.identity)
     transitions = [
         Transition(one.before, replace(one.after, key_id=key_id, api_url=api.name)) for one in transitions
     ]
     await ledger.commit_many(transitions)
-    return {one.after.key: one.after for one in transitions}, ""
-
-
-async def doubt_forgotten(
-    ledger: Ledger, forgotten: Sequence[tuple[Record, JournalEntry]], *, now: float
-) -> dict[str, Record]:
-    """Give rows the submissions that are noted of them, in doubt; return those by their keys.
-
-    Each step is one that the forgotten run made too. What a kill leaves of them is gone on with, or in doubt.
-    """
-    rows = {record.key: (record, note) for record, note in forgotten}
-    for step in (_end_earlier, _queue_again, _submit, _doubt):
-        made = [Transition(record, step(record, note, now)) for record, note in rows.values()]
-        outcomes = await ledger.commit_many([one for one in made if one.after is not one.before])
-        # Somebody else has a row that conflicts.
-        taken = {outcome.key for outcome in outcomes if isinstance(outcome, Conflict)}
-        rows = {r.key: (r, rows[r.key][1]) for one in made if (r := one.after).key not in taken}
-    return {key: record for key, (record, _) in rows.items()}
-
-
-def _end_earlier(record: Record, _: JournalEntry, now: float) -> Record:
-    """Return a row whose earlier generation is over, and maybe paid: a later one leaves only then."""
-    if record.state is not State.GENERATING:
-        return record
-    failure = Failure(GENERATION_UNKNOWN, "submitted again by a run that this ledger does not know")
-    return record.evolve(State.FAILED, failure=failure, finished_at=now)
-
-
-def _queue_again(record: Record, _note: JournalEntry, _now: float) -> Record:
-    match record.state:
-        case State.FAILED:
-            forgets = {"generation_id": "", "video_url": "", "video_urls": "", "finished_at": None}
-            return record.evolve(State.PENDING, failure=None, **forgets)
-        case State.IN_DOUBT:
-            return mark_resubmitted(record)
-        case _:
-            return record
-
-
-def _submit(record: Record, note: JournalEntry, _: float) -> Record:
-    return record.evolve(
-        State.SUBMITTING,
-        submission_no=submission_number(note.correlation_id),
-        correlation_id=note.correlation_id,
-        submitted_at=note.submitted_at,
-        key_id=note.key_id,
-        api_url=note.api_url,
-        vendor_sent_at=note.vendor_sent_at,
-        reserved_usd=note.reserved_usd,
-        earlier_usd=record.usd_spent or 0.0,
-        absent_since=None,
-        completed_at=None,
-        failure=None,
-    )
-
-
-def _doubt(record: Record, _: JournalEntry, now: float) -> Record:
-    failure = Failure("in_doubt", "submitted by a run that this ledger does not know")
-    return record.evolve(
-        State.IN_DOUBT,
-        failure=failure,
-        doubted_at=min(now, record.submitted_at or now),
-        attempts=record.attempts + 1,
-    )
+    return log, {one.after.key: one.after for one in transitions}

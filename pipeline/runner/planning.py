@@ -12,6 +12,7 @@ from pipeline.errors import UsageError
 from pipeline.model import State
 from pipeline.plan import make_plan, requeued
 from pipeline.reconcile.restored_ledger import HistoryUnknown, recall_forgotten
+from pipeline.reconcile.uncertain_history import open_question
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -77,19 +78,32 @@ async def _recall(
     They go on with these, whatever was asked for them.
     """
     ledger, journal, retry = batch.ledger, batch.journal, config.request.retry
-    asking_key, uncertain = key_id(config.key.secret, ledger.identity), batch.claim.history_uncertain
     try:
         recalled, message = await recall_forgotten(
-            api, ledger, plan.records, journal, uncertain=uncertain, key_id=asking_key
+            api,
+            ledger,
+            plan.records,
+            journal,
+            uncertain=await open_question(ledger),
+            key_id=key_id(config.key.secret, ledger.identity),
+            wait_s=config.settings.reconcile_after,
         )
     except HistoryUnknown as error:
         # The journal is not taken over: this ledger may lack some of what was submitted.
-        plan = _with_recalled(plan, error.recalled, retry)
-        records = plan.begun().records
-        may_submit = any(r.position >= 0 and r.state in (State.PENDING, State.IN_DOUBT) for r in records)
-        return (plan, (), error) if may_submit else (plan, (str(error),), None)
+        return _with_unknown_history(_with_recalled(plan, error.recalled, retry), error, config)
     plan = _with_recalled(plan, recalled, retry)
     return plan, (message, await journal.take_over(ledger, plan.records)), None
+
+
+def _with_unknown_history(
+    plan: BatchPlan, error: HistoryUnknown, config: RunConfig
+) -> tuple[BatchPlan, tuple[str, ...], StopRun | None]:
+    """Return the plan, what to say, and the stop unless the user has rows submitted, or none is left."""
+    if error.consent and config.request.resubmit_in_doubt:
+        return plan, (error.note, error.consent), None
+    records = plan.begun().records
+    may_submit = any(r.position >= 0 and r.state in (State.PENDING, State.IN_DOUBT) for r in records)
+    return (plan, (error.note,), error) if may_submit else (plan, (error.note, str(error)), None)
 
 
 def _with_recalled(plan: BatchPlan, recalled: Mapping[str, Record], retry: RetrySelection) -> BatchPlan:

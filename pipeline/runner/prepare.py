@@ -98,7 +98,10 @@ class PreparedRun:
     def requests(self) -> OneTimeRequests:
         """Return what the user has asked for this once, to be committed when the run begins to submit."""
         pays_rewritten = self.submits and self.plan.seems_rewritten
-        return OneTimeRequests(self.plan.requeues, self.retakes, pays_rewritten)
+        # A run of some rows says nothing of the others: the next one asks again.
+        is_for_all = self.submits and self.submit_error is None and self.submittable is None
+        journal = self.batch.journal if is_for_all and self.config.request.resubmit_in_doubt else None
+        return OneTimeRequests(self.plan.requeues, self.retakes, pays_rewritten, journal)
 
     def submit_nothing(self, error: StopRun | None) -> None:
         """Take back what was asked for this once: `error`, or a signal, keeps the run from submitting."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import shutil
 import signal
 import socket
 from contextlib import closing
@@ -121,6 +122,27 @@ WAYS_NOT_TO_BEGIN = [
     find_the_pages_port_taken,
     find_the_output_unwritable,
 ]
+
+
+async def test_consent_to_what_an_older_ledger_may_have_forgotten_counts_for_the_run_that_begins(
+    tmp_path: Path,
+) -> None:
+    async with vendor_and_workspace(tmp_path, render_s=0.1) as (vendor, desk):
+        desk.write([{"id": name, "prompt": name} for name in "abc"])
+        assert (await desk.run("--limit", "1")).code in (0, 3)
+        shutil.rmtree(tmp_path / "home")  # a machine that has never seen the batch, with a key of its own
+        vendor.other_keys = {"sk-fedcba9876543210.OTHER"}
+        desk.key = "sk-fedcba9876543210.OTHER"
+        for way in (decline, mistype, find_the_pages_port_taken):
+            await way(desk, "--resubmit-in-doubt")
+            result = await desk.run()
+            assert (result.code, "another key" in result.err) == (3, True), result.output
+        assert vendor.create_counts == {"a": 1}
+        assert (await desk.run("--resubmit-in-doubt", "--select", "b")).code in (0, 3)
+        result = await desk.run()
+        assert (result.code, vendor.create_counts) == (3, {"a": 1, "b": 1}), result.output
+        assert (await desk.run("--resubmit-in-doubt")).code == 0
+        assert vendor.create_counts == {"a": 1, "b": 1, "c": 1}
 
 
 @pytest.mark.parametrize("way", WAYS_NOT_TO_BEGIN)

@@ -170,8 +170,9 @@ async def open_plan(
         ledger,
         plan.records,
         journal,
-        uncertain=False,
+        uncertain=None,
         key_id=key_id(request.key, ledger.identity),
+        wait_s=request.settings.reconcile_after,
     )
     records = plan.with_current(recalled).records
     await journal.take_over(ledger, records)

@@ -12,13 +12,15 @@ from pipeline.client import LogRow
 from pipeline.client.responses import StatusError
 from pipeline.errors import Conflict, LedgerError, StopRun
 from pipeline.model import Record, State
+from pipeline.reconcile.history_gap import LastUse
+from pipeline.reconcile.noted_submissions import doubt_forgotten
 from pipeline.reconcile.restored_ledger import (
     HistoryUnknown,
-    doubt_forgotten,
     find_forgotten,
     match_forgotten,
     recall_forgotten,
 )
+from pipeline.reconcile.uncertain_history import OpenQuestion
 from pipeline.submit import submission_journal
 from pipeline.submit.create import correlation_id
 from pipeline.submit.submission_journal import JournalEntry, SubmissionJournal
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 IDENTITY = "cafe"
 SENT_AT = 1_800_000_000.0
+WAIT_S = 2700.0
 PENDING = record(State.PENDING, "row", 0)
 SUBMITTED = record(State.DONE, "done", 1, submission_no=3)
 
@@ -264,7 +267,13 @@ async def test_a_noted_row_is_in_doubt_though_no_log_can_be_read_and_though_it_l
     journal.append(sent(1))
     later = SubmissionJournal(IDENTITY)
     found, message = await recall_forgotten(
-        cast("Api", SilentApi()), cast("Ledger", ledger), [row], later, uncertain=False, key_id="k1"
+        cast("Api", SilentApi()),
+        cast("Ledger", ledger),
+        [row],
+        later,
+        uncertain=None,
+        key_id="k1",
+        wait_s=WAIT_S,
     )
     assert [(one.state, one.correlation_id) for one in found.values()] == [
         (State.IN_DOUBT, sent(1).correlation_id)
@@ -291,8 +300,9 @@ async def test_a_ledger_without_notes_waits_for_the_log(journal: SubmissionJourn
             cast("Ledger", MetaLedger()),
             [replace(PENDING, submission_no=1)],
             journal,
-            uncertain=False,
+            uncertain=None,
             key_id="k1",
+            wait_s=WAIT_S,
         )
 
 
@@ -323,8 +333,9 @@ async def test_a_completion_that_an_older_ledger_forgot_is_recalled(
         cast("Ledger", ledger),
         [row],
         SubmissionJournal(IDENTITY),
-        uncertain=False,
+        uncertain=None,
         key_id="k1",
+        wait_s=WAIT_S,
     )
     assert [(one.state, one.completed_at) for one in found.values()] == [(state, 7.0)]
     assert message == ""
@@ -389,7 +400,13 @@ async def test_notes_are_not_marked_as_known_by_a_run_that_may_not_submit(journa
     later = SubmissionJournal(IDENTITY)
     with pytest.raises(HistoryUnknown):
         await recall_forgotten(
-            cast("Api", SilentApi()), cast("Ledger", ledger), [row], later, uncertain=True, key_id="k1"
+            cast("Api", SilentApi()),
+            cast("Ledger", ledger),
+            [row],
+            later,
+            uncertain=OpenQuestion(LastUse(), alone=True),
+            key_id="k1",
+            wait_s=WAIT_S,
         )
     await later.mark(cast("Ledger", ledger))
     assert ledger.mark == before

@@ -66,6 +66,7 @@ class Engine:
         reconciler_pool = ReconcilerPool(run, poller_pool.track, poller_pool.give_up_unknown)
         submitter_pool = SubmitterPool(run, self._submitter, poller_pool)
         self._downloader_pool, self._poller_pool = downloader_pool, poller_pool
+        self._submitter_pool = submitter_pool
         with self._scope, ready_out, due_out:
             async with ready_in, due_in, create_task_group() as tasks:
                 downloader_pool.spawn = lambda *work: tasks.start_soon(self._run_worker, *work)
@@ -150,6 +151,11 @@ class Engine:
     def stop_submitting(self, error: StopRun) -> None:
         """Submit no more, for an error that was met elsewhere; go on with what is paid."""
         self._run.stop_submitting(error.reason, str(error))
+
+    async def put_back_not_found(self) -> None:
+        """Put back rows that failed by a 404, once `stop_submitting` was told that it was not their own."""
+        await self._started.wait()
+        await self._submitter_pool.put_back_not_found()
 
     def cancel(self) -> None:
         """Stop at once: creates in flight get a moment to learn their outcome, the rest is resumable."""

@@ -63,6 +63,7 @@ class RunState:
     "" where the result is not known.
     `pending` and `refused` hold, in heaps, when a row that waits may be submitted, its place and its key;
     `refused` has those that were refused for the moment.
+    `may_come_back` failed by a create's 404, which may turn out to be no fault of theirs.
     No create starts before `paused_until`, on the run's clock.
     `budget_exhausted`: the budget has room for another row only once a row in doubt is settled.
     While `expects_more` is set, rows may still come in, and the run does not end for want of them.
@@ -83,6 +84,7 @@ class RunState:
     poll_counts: Counter[str] = field(default_factory=Counter)
     not_yet_at: dict[str, float] = field(default_factory=dict)
     in_flight: set[str] = field(default_factory=set)
+    may_come_back: set[str] = field(default_factory=set)
     slots: float = inf
     submitting: int = 0
     tracked: int = 0

@@ -117,6 +117,12 @@ class RemoteConcurrencyLimit:
         self._permits -= permits
         self._results += [PermitResult(PermitOutcome.ENDED)] * permits
 
+    def permits_wanted(self, useful: int) -> int:
+        """Return how many more permits are useful; give surplus ones back."""
+        if self._permits > useful:
+            self.return_permits(self._permits - useful)
+        return useful - self._permits
+
     def take_results(self) -> list[PermitResult]:
         """Return the results since the last heartbeat, and clear them."""
         results, self._results = self._results, []

@@ -40,13 +40,14 @@ from pipeline.submit.budget import Budget
 from pipeline.submit.submission_journal import SubmissionJournal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterable
 
     from aiohttp import ClientSession
 
     from pipeline.cluster.heartbeats import CoordinatorClient
     from pipeline.cluster.messages import ClusterConfig, HeartbeatReply
     from pipeline.ledger.leases import LeasedRow
+    from pipeline.model import Record
     from pipeline.storage import OutputStore
 
 LEASE_SAFETY_FACTOR: Final = 0.8
@@ -78,6 +79,7 @@ class ClusterWorker:
         self._leases: dict[str, int] = {}
         self._prices: dict[str, float | None] = {}
         self._submittable: set[str] = set()
+        self._ended: set[str] = set()
         self._lease_until = self._lease_until_wall = 0.0
         self._stop_reported = self._revoked = False
         self._prefetch_rows = max(2, min(MAX_ROWS, config.settings.concurrency // (2 * config.workers)))
@@ -192,11 +194,11 @@ class ClusterWorker:
     def _build_heartbeat(self, engine: Engine) -> Heartbeat:
         state = engine.state
         changed_records, events = self._observer.take_changes()
-        ended = [record.key for record in changed_records if record.state in TERMINAL_STATES]
-        self._forget_rows(engine, ended)
+        self._forget_rows(engine, changed_records)
         due = 0
         if state.stop_reason is None:
             due = state.submittable_count(clocks.monotonic(), max(MAX_PERMITS, self._prefetch_rows))
+        useful = 0 if state.paused_until > clocks.monotonic() else min(due, MAX_PERMITS)
         # Leave room for rows in flight: pending ones may be waiting for their slots.
         takeover_capacity = max(0, min(self._prefetch_rows, self._max_rows - state.started_count()))
         return Heartbeat(
@@ -204,7 +206,7 @@ class ClusterWorker:
             state.occupied_slots(),
             self._rate_limit.take_poll_stats(state.tracked),
             self._doubt_ages.ages_s(map(state.records.__getitem__, state.in_doubt), state.doubt_began),
-            permits_wanted=self._permits_wanted(0 if state.paused_until > clocks.monotonic() else due),
+            permits_wanted=self._concurrency_limit.permits_wanted(useful),
             permit_results=tuple(self._concurrency_limit.take_results()),
             rows_wanted=max(0, min(self._prefetch_rows - due, self._max_rows - state.open_count())),
             takeover_capacity=takeover_capacity,
@@ -215,20 +217,17 @@ class ClusterWorker:
             has_work=state.has_work(),
         )
 
-    def _forget_rows(self, engine: Engine, ended: Sequence[str]) -> None:
+    def _forget_rows(self, engine: Engine, changed: Iterable[Record]) -> None:
         """Drop rows that are done or failed for good: there may be very many."""
-        engine.drop_finished(ended)
-        for key in ended:
+        for record in changed:
+            (self._ended.add if record.state in TERMINAL_STATES else self._ended.discard)(record.key)
+        final = self._ended - engine.state.may_come_back
+        engine.drop_finished(final)
+        for key in final:
             self._leases.pop(key, None)
             self._prices.pop(key, None)
             self._submittable.discard(key)
-
-    def _permits_wanted(self, due: int) -> int:
-        """Return how many more permits are useful; give surplus ones back."""
-        useful = min(due, MAX_PERMITS)
-        if self._concurrency_limit.permits > useful:
-            self._concurrency_limit.return_permits(self._concurrency_limit.permits - useful)
-        return useful - self._concurrency_limit.permits
+        self._ended -= final
 
     def _stop_to_report(self, engine: Engine) -> tuple[StopReason, str] | None:
         """Return, once, a reason of this worker's that stops them all."""
@@ -257,6 +256,8 @@ class ClusterWorker:
         if reply.stop is not None and engine.state.stop_reason is None:
             self._stop_reported = True
             engine.stop_submitting(StopRun(*reply.stop))
+            if reply.stop[0] is StopReason.MODEL:
+                await engine.put_back_not_found()
         if reply.stop_requested and not engine.state.stop_requested:
             engine.stop(engine.state.stop_message, engine.state.stop_message)
         engine.set_expects_more(more=reply.more_rows_expected or bool(reply.rows))

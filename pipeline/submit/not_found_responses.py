@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.errors import StopReason
+from pipeline.errors import Conflict, StopReason
 from pipeline.model import State
 from pipeline.submit.refused_rows import MIN_ROWS
 
@@ -24,6 +24,7 @@ class NotFoundRows:
     def on_accepted(self) -> None:
         """Forget them: the address is right."""
         self._rows.clear()
+        self._run.state.may_come_back.clear()
 
     async def on_not_found(self, record: Record, failure: Failure) -> None:
         """Stop where every row is answered with 404: an address or a model that is gone fails no row.
@@ -32,20 +33,29 @@ class NotFoundRows:
         """
         run, rows = self._run, self._rows
         rows[record.key] = record
+        run.state.may_come_back.add(record.key)
         models = {one.model for one in rows.values()}
-        if len(rows) < MIN_ROWS or self._others_left(models):
-            return
-        run.stop_submitting(
-            StopReason.MODEL,
-            f"{failure.message}; so it was for {len(rows)} rows in succession, and none was accepted: "
-            f"check --base-url and the model {', '.join(sorted(models))}",
-        )
-        # Those failed before the third 404 showed whose fault it is; a run with the right address sends them.
+        if run.state.stop_reason is not StopReason.MODEL:
+            if len(rows) < MIN_ROWS or self._others_left(models):
+                return
+            run.stop_submitting(
+                StopReason.MODEL,
+                f"{failure.message}; so it was for {len(rows)} rows in succession, and none was accepted: "
+                f"check --base-url and the model {', '.join(sorted(models))}",
+            )
+        await self.put_back()
+
+    async def put_back(self) -> None:
+        """Put back what failed before it showed whose fault it is: a run with the right address sends it."""
+        run, rows = self._run, self._rows
         failed = [one for one in rows.values() if one.state is State.FAILED]
         again = [one.evolve(State.PENDING, failure=None, finished_at=None) for one in failed]
         rows.update((one.key, one) for one in again)  # before others of them get here
         for before, after in zip(failed, again, strict=True):
-            run.state.queue(await run.commit(before, after))
+            try:
+                run.state.queue(await run.commit(before, after))
+            except Conflict:
+                run.leave_to_other_process(before.key)
 
     def _others_left(self, models: set[str]) -> bool:
         """Return whether rows of other models than these are left to try, or are being tried."""

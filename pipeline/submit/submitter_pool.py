@@ -64,6 +64,15 @@ class SubmitterPool:
                 self._run.state.submitting -= 1
             self._run.notify()
 
+    async def put_back_not_found(self) -> None:
+        """Put back rows that failed by a 404: elsewhere it has shown to be the address's or the model's."""
+        self._run.state.submitting += 1  # nothing ends the run meanwhile
+        try:
+            await self._not_found.put_back()
+        finally:
+            self._run.state.submitting -= 1
+        self._run.notify()
+
     async def _next_job(self) -> Record:
         """Wait for the next row that may be submitted; its slot and its budget are taken on return."""
         run, state = self._run, self._run.state

@@ -7,10 +7,10 @@
 
 The ledger says that an earlier run submitted them all, so that this one continues with all of them in flight
 at once, against a vendor in a process of its own. Polls come at the same pace whatever the number, and so
-closely that the loop hardly sleeps: one that is woken for each poll alone needs half as much again for it, and
-few generations are polled in clusters, many one by one. First none ends, then every tenth has. A second process
-shows the same on a terminal and a page: how long they and the CSV stand still while the videos come in. Prints
-one line of JSON a size.
+closely that the loop hardly sleeps: one that is woken for each poll alone needs half as much again, and few
+generations are polled in clusters, many one by one. First none ends, then every tenth has. A second process
+shows the same on a terminal and a page: how long they and the CSV stand still while the videos come in.
+Prints one line of JSON a size.
 """
 
 from __future__ import annotations

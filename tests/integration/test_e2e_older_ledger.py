@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.test_e2e_reconcile import NEW_KEY, assert_once, put_back_older_ledger
+from tests.integration.test_e2e_reconcile import (
+    NEW_KEY,
+    assert_once,
+    put_back_older_ledger,
+    run_beyond_a_backup,
+)
 from tests.integration.vendor_double import KEY, VendorDouble, vendor_and_workspace
 
 if TYPE_CHECKING:
@@ -33,13 +38,8 @@ async def test_older_ledger_on_another_machine_buys_nothing_that_the_log_cannot_
     tmp_path: Path, why: str
 ) -> None:
     async with vendor_and_workspace(tmp_path) as (vendor, desk):
-        desk.write(["first"])
-        assert (await desk.run()).code == 0
-        backup = tmp_path / "backup"
-        shutil.copytree(desk.output, backup)
         prompts = ["first", "second", "third"]
-        desk.write(prompts)
-        assert (await desk.run()).code == 0
+        backup = await run_beyond_a_backup(desk, tmp_path, prompts)
         shutil.rmtree(desk.output)
         shutil.copytree(backup, desk.output)
         shutil.rmtree(tmp_path / "home")

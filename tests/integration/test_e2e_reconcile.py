@@ -173,16 +173,22 @@ async def test_management_key_reads_the_log_of_the_key_that_sent(tmp_path: Path)
         assert_once(vendor, [*prompts, "good"])
 
 
+async def run_beyond_a_backup(desk: Workspace, tmp_path: Path, prompts: list[str]) -> Path:
+    """Run the first row, copy the output, and run them all; return the copy."""
+    desk.write(prompts[:1])
+    assert (await desk.run()).code == 0
+    backup = tmp_path / "backup"
+    shutil.copytree(desk.output, backup)
+    desk.write(prompts)
+    assert (await desk.run()).code == 0
+    return backup
+
+
 @pytest.mark.parametrize("restored", ["ledger", "folder", "copy elsewhere"])
 async def test_ledger_put_back_from_a_backup_pays_nothing_again(tmp_path: Path, restored: str) -> None:
     async with vendor_and_workspace(tmp_path) as (vendor, desk):
-        desk.write(["first"])
-        assert (await desk.run()).code == 0
-        backup = tmp_path / "backup"
-        shutil.copytree(desk.output, backup)
         prompts = ["first", "second", "third"]
-        desk.write(prompts)
-        assert (await desk.run()).code == 0
+        backup = await run_beyond_a_backup(desk, tmp_path, prompts)
         if restored == "ledger":
             shutil.copy(backup / "ledger.sqlite3", desk.output / "ledger.sqlite3")
         else:
@@ -198,13 +204,8 @@ async def test_ledger_put_back_from_a_backup_pays_nothing_again(tmp_path: Path, 
 
 async def put_back_older_ledger(desk: Workspace, vendor: VendorDouble, tmp_path: Path) -> None:
     """Leave a ledger that knows the first row alone, while the log does not show the second yet."""
-    desk.write(["first"])
-    assert (await desk.run()).code == 0
-    backup = tmp_path / "backup"
-    shutil.copytree(desk.output, backup)
-    desk.write(["first", "second"])
     vendor.script("second").in_log = False
-    assert (await desk.run()).code == 0
+    backup = await run_beyond_a_backup(desk, tmp_path, ["first", "second"])
     shutil.rmtree(desk.output)
     shutil.copytree(backup, desk.output)
 

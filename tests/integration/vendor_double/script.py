@@ -114,8 +114,8 @@ LOST_CREATES = {
 class JobScript:
     """The life of a job; lists are used up from their beginning, then all goes well.
 
-    `ending` replaces what a finished generation answers (without id). `looks` come before the first
-    honest answer to a status call; with `looks` the generation finishes when they are used up.
+    `final_answer` replaces what a finished generation answers (without id). `status_replies` come before the
+    first honest answer to a poll; with them the generation finishes when they are used up.
     """
 
     creates: list[ScriptedCreate] = field(default_factory=list)

@@ -48,12 +48,14 @@ class HistoryUnknown(StopRun):
 
     def __init__(self, gap: HistoryGap, recalled: Mapping[str, Record], note: str) -> None:
         reason = (
-            "the ledger may be an older copy, whose open rows may be paid for, and the vendor's log "
-            f"{gap.message}"
+            "the ledger may be an older copy, and its open rows may be paid for already. "
+            f"The vendor's log {gap.message}"
         )
         super().__init__(StopReason.IN_DOUBT, f"{reason}. Nothing more is submitted: {gap.remedy}")
         self.recalled, self.note = recalled, note
-        self.consent = f"{reason}. They are submitted, as --resubmit-in-doubt asks" if gap.may_last else ""
+        self.consent = (
+            f"{reason}. Open rows are submitted, as --resubmit-in-doubt asks" if gap.may_last else ""
+        )
 
 
 async def recall_forgotten(

@@ -136,7 +136,7 @@ async def test_consent_is_asked_for_where_the_key_may_not_read_the_log(tmp_path:
         result = await desk.run()
         assert (result.code, "--resubmit-in-doubt" in result.err) == (3, True), result.output
         result = await desk.run("--resubmit-in-doubt")
-        assert (result.code, "They are submitted" in result.err) == (0, True), result.output
+        assert (result.code, "Open rows are submitted" in result.err) == (0, True), result.output
         assert_once(vendor, ["first", "second"])
 
 

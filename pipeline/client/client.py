@@ -110,15 +110,11 @@ class Api:
         limits = aiohttp.ClientTimeout(total=self._timeout_s, connect=None, sock_connect=CONNECT_TIMEOUT_S)
         trace = aiohttp.TraceConfig()
         trace.on_connection_create_end.append(on_connected)
-        self._create_session = open_session(
-            aiohttp.TCPConnector(limit=0, force_close=True, ttl_dns_cache=60), limits, [trace]
-        )
-        self._read_session = open_session(
-            aiohttp.TCPConnector(limit=self._connections, ttl_dns_cache=60), limits
-        )
+        connector = partial(aiohttp.TCPConnector, ttl_dns_cache=60)
+        self._create_session = open_session(connector(limit=0, force_close=True), limits, [trace])
+        self._read_session = open_session(connector(limit=self._connections), limits)
         self.keyless_session = open_session(
-            aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
-            aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+            connector(limit=0), aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
         )
         self._missing_models = MissingModels(self.keyless_session, self.base_url)
         return self
@@ -126,8 +122,9 @@ class Api:
     async def __aexit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for session in (self._create_session, self._read_session, self.keyless_session):
-            await session.close()
+        with anyio.CancelScope(shield=True):
+            for session in (self._create_session, self._read_session, self.keyless_session):
+                await session.close()
 
     async def create(self, body: str, correlation_id: str) -> CreateResult:
         """Send one create; return what its answer, or the lack of one, proves. The network never raises."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Self
 
+import anyio
 from aiohttp import web
 
 from pipeline.sandbox.account_api import AccountApi
@@ -95,8 +96,9 @@ class Sandbox:
 
     async def _stop(self) -> None:
         self._handlers.shutdown.set()
-        for runner in reversed(self._runners):
-            await runner.cleanup()
+        with anyio.CancelScope(shield=True):
+            for runner in reversed(self._runners):
+                await runner.cleanup()
         self._runners.clear()
         self._service.journal.close()
         self._renderer.close()

@@ -10,6 +10,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Final
 
+import anyio
 from aiohttp import web
 
 from pipeline import clocks
@@ -113,7 +114,8 @@ class LivePage:
             if self._listener_count and error is None:
                 await asyncio.sleep(_LAST_REQUESTS_GRACE_S)
         finally:
-            await self._runner.cleanup()
+            with anyio.CancelScope(shield=True):
+                await self._runner.cleanup()
 
     def _build_url(self) -> str:
         port = self._runner.addresses[0][1]

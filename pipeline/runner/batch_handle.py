@@ -89,25 +89,34 @@ class Batch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close everything. A run that is still going on is stopped at once, and can be continued."""
-        tasks = self._tasks
+        try:
+            try:
+                await self._end_run()
+            except anyio.get_cancelled_exc_class() as again:  # asked twice: the run is waited for no longer
+                kind, error, trace = type(again), again, again.__traceback__
+                raise
+            finally:
+                await self._end_tasks(kind, error, trace)
+        finally:
+            await self._stack.__aexit__(kind, error, trace)
+
+    async def _end_run(self) -> None:
         if self._ended is not None and not self._ended.is_set():
             self.cancel()
             with anyio.move_on_after(CLOSE_LIMIT_S, shield=True):
                 await self._ended.wait()
-        try:
-            if (
-                tasks is not None
-                and error is not None
-                and not isinstance(error, anyio.get_cancelled_exc_class())
-            ):
-                # Given the error, the group would raise it wrapped in a group; it goes on as it is instead,
-                # a Ctrl-C too: only what it is decides how the command ends.
-                tasks.cancel_scope.cancel()
-                await tasks.__aexit__(None, None, None)
-            elif tasks is not None:
-                await tasks.__aexit__(kind, error, trace)
-        finally:
-            await self._stack.__aexit__(kind, error, trace)
+
+    async def _end_tasks(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        tasks = self._tasks
+        if tasks is not None and error is not None and not isinstance(error, anyio.get_cancelled_exc_class()):
+            # Given the error, the group would raise it wrapped in a group; it goes on as it is instead,
+            # a Ctrl-C too: only what it is decides how the command ends.
+            tasks.cancel_scope.cancel()
+            await tasks.__aexit__(None, None, None)
+        elif tasks is not None:
+            await tasks.__aexit__(kind, error, trace)
 
     async def estimate(self) -> Estimate:
         """Return what the manifest will cost, whatever has been run of it already. Spends nothing.

@@ -88,6 +88,33 @@ async def test_what_is_stopped_goes_on_and_nothing_is_paid_twice() -> None:
     assert [(row.status, row.attempts) for row in results] == [("done", 1)] * 3
 
 
+async def test_a_caller_who_is_cancelled_twice_leaves_nothing_running() -> None:
+    """As Ctrl-C twice in `asyncio.run` is: the second comes while the first is obeyed."""
+    options: dict[str, Any] = {"title": "n", "sandbox": True, "sandbox_speed": 10.0}
+    generating, before = asyncio.Event(), asyncio.all_tasks()
+
+    async def work() -> None:
+        async with Batch(ROWS, **options) as batch:
+            async for event in batch.run():
+                if isinstance(event, RowChanged) and event.row.status == "generating":
+                    generating.set()
+
+    working = asyncio.create_task(work())
+    await generating.wait()
+    working.cancel()
+    await asyncio.sleep(0)
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+    options["sandbox_speed"] = SPEED
+    async with Batch(ROWS, **options) as batch:  # the folder is nobody's any more
+        async for _ in batch.run():
+            pass
+        assert [(row.status, row.attempts) for row in await batch.results()] == [("done", 1)] * 3
+
+
 def count_records() -> int:
     gc.collect()
     return sum(type(one) is Record for one in gc.get_objects())

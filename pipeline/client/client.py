@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+from contextlib import AsyncExitStack
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 from urllib.parse import urlencode
@@ -122,9 +123,11 @@ class Api:
     async def __aexit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # Each closes although another was interrupted: a task may be cancelled while it closes, too.
         with anyio.CancelScope(shield=True):
-            for session in (self._create_session, self._read_session, self.keyless_session):
-                await session.close()
+            async with AsyncExitStack() as stack:
+                for session in (self._create_session, self._read_session, self.keyless_session):
+                    stack.push_async_callback(session.close)
 
     async def create(self, body: str, correlation_id: str) -> CreateResult:
         """Send one create; return what its answer, or the lack of one, proves. The network never raises."""

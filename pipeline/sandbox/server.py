@@ -97,11 +97,12 @@ class Sandbox:
     async def _stop(self) -> None:
         self._handlers.shutdown.set()
         with anyio.CancelScope(shield=True):
-            for runner in reversed(self._runners):
-                await runner.cleanup()
-        self._runners.clear()
-        self._service.journal.close()
-        self._renderer.close()
+            async with contextlib.AsyncExitStack() as stack:
+                stack.callback(self._renderer.close)
+                stack.callback(self._service.journal.close)
+                stack.callback(self._runners.clear)
+                for runner in self._runners:
+                    stack.push_async_callback(runner.cleanup)
 
     def _api_app(self) -> web.Application:
         generations = GenerationApi(self._service, self._cdn, self._handlers)

@@ -24,13 +24,29 @@ if TYPE_CHECKING:
     Served = Callable[[Path], AbstractAsyncContextManager[list[str]]]
 
 
-async def test_no_session_of_the_client_stays_open() -> None:
+@pytest.mark.parametrize("steps", [None, 0, 1, 2, 3])
+async def test_no_session_of_the_client_stays_open(steps: int | None) -> None:
+    """Cancelled by its scope, or by its task and so many steps later once more, as by a second Ctrl-C."""
     async with Sandbox(SandboxOptions()) as box:
-        with anyio.CancelScope() as scope:
-            async with Api(box.url, KEY) as api:
-                await api.get_status("a:b/c")
-                scope.cancel()
-                await anyio.sleep_forever()
+        api, ready, scope = Api(box.url, KEY), anyio.Event(), anyio.CancelScope()
+
+        async def work() -> None:
+            with scope:
+                async with api:
+                    await api.get_status("a:b/c")
+                    ready.set()
+                    await anyio.sleep_forever()
+
+        task = asyncio.create_task(work())
+        await ready.wait()
+        if steps is None:
+            scope.cancel()
+        else:
+            task.cancel()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+        await asyncio.wait([task])
         sessions = api._create_session, api._read_session, api.keyless_session
         assert [session.closed for session in sessions] == [True, True, True]
 

@@ -20,7 +20,7 @@ from pipeline.results.report import render
 from tests.unit.sample_rows import MEDIA, T0, done
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from pipeline.model import Record
@@ -39,9 +39,9 @@ def _browser_path() -> str | None:
     return named or next((found for name in names if (found := shutil.which(name))), None)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """A browser for the tests of one file; no longer, since its loop would be in the way of async tests."""
+    """A browser for the tests of this folder; no longer, since its loop would be in the way of async tests."""
     arguments = ["--disable-background-networking", "--disable-component-update", "--no-first-run"]
     if os.geteuid() == 0:
         arguments.append("--no-sandbox")
@@ -65,21 +65,49 @@ class MonitoredPage:
     request_urls: list[str] = field(default_factory=list)
 
 
+@pytest.fixture(scope="package")
+def tab(browser: Browser) -> Iterator[Page]:
+    """The one page of the tests of this folder: a new one takes a second of CPU, of which ours is a tenth."""
+    context = browser.new_context()
+    context.set_default_timeout(PATIENCE_MS)
+    context.route("https://example.com/*.jpg", serve_source_image)
+    yield context.new_page()
+    context.close()
+
+
+def make_new(tab: Page) -> None:
+    """Leave what it shows, and undo what a test may have changed of it."""
+    tab.goto("about:blank")
+    tab.unroute_all()
+    tab.context.clear_permissions()
+    tab.emulate_media(media="null", color_scheme="null", forced_colors="null", reduced_motion="null")
+    for width in (800, 1280):  # Playwright does nothing for a size that it believes to be there
+        tab.set_viewport_size({"width": width, "height": 900})
+    devices = tab.context.new_cdp_session(tab)
+    devices.send("Storage.clearDataForOrigin", {"origin": "file://", "storageTypes": "all"})
+    devices.detach()
+    assert (tab.evaluate("innerWidth"), tab.evaluate("devicePixelRatio")) == (1280, 1)
+
+
 @pytest.fixture
-def watched(browser: Browser) -> Iterator[MonitoredPage]:
+def watched(tab: Page) -> Iterator[MonitoredPage]:
     """A page that fails the test for any console message, and for any request to another host but one for
     a source image."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(PATIENCE_MS)
-    got = MonitoredPage(context.new_page())
-    got.page.on("console", lambda message: got.console_messages.append(f"{message.type}: {message.text}"))
-    got.page.on("pageerror", lambda error: got.console_messages.append(f"error: {error}"))
-    context.route("https://example.com/*.jpg", serve_source_image)
-    got.page.on("request", lambda request: got.request_urls.append(request.url))
+    make_new(tab)
+    got = MonitoredPage(tab)
+    heard: dict[str, Callable[[Any], None]] = {
+        "console": lambda message: got.console_messages.append(f"{message.type}: {message.text}"),
+        "pageerror": lambda error: got.console_messages.append(f"error: {error}"),
+        "request": lambda request: got.request_urls.append(request.url),
+    }
+    for event, hear in heard.items():
+        tab.on(event, hear)  # type: ignore[call-overload]  # one overload an event
     yield got
-    context.close()
+    tab.goto("about:blank")
+    for event, hear in heard.items():
+        tab.remove_listener(event, hear)
     assert got.console_messages == []
-    own = ("file://", "http://127.0.0.1:", "https://example.com/mona.jpg")
+    own = ("about:blank", "file://", "http://127.0.0.1:", "https://example.com/mona.jpg")
     assert [url for url in got.request_urls if not url.startswith(own)] == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from tests.browser.conftest import done_with_clip, write_report
 from tests.unit.sample_rows import failed, row
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from playwright.sync_api import Page
@@ -60,29 +62,38 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
+@contextmanager
+def window(page: Page, width: int, scale: float) -> Iterator[None]:
+    """A window of that many CSS pixels, each of `scale` pixels of the screen, as a zoom makes it."""
+    devices = page.context.new_cdp_session(page)
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": scale, "mobile": False}
+    devices.send("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        yield
+    finally:
+        devices.detach()
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_axe_finds_no_violation(watched: MonitoredPage, address: str, mode: str) -> None:
     page = watched.page
     wanted = {"width": 1280, "scale": 1.0} | MODES[mode]
     width, scale = wanted.pop("width"), wanted.pop("scale")
     page.emulate_media(**wanted)
-    # What a zoom does: fewer CSS pixels, each of more pixels of the screen.
-    devices = page.context.new_cdp_session(page)
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": scale, "mobile": False}
-    devices.send("Emulation.setDeviceMetricsOverride", metrics)
-    page.goto(address)
-    assert (page.evaluate("innerWidth"), page.evaluate("devicePixelRatio")) == (width, scale)
-    page.get_by_role("button", name="Play the takes of a together").click()
-    expect(page.locator(".card video")).to_have_count(3)
-    page.locator(".card").first.press("n")
-    assert violations(page) == []
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    page.keyboard.press("Escape")
-    page.get_by_role("button", name="Details of job-2").click()
-    assert violations(page) == []
-    page.keyboard.press("Escape")
-    page.get_by_role("button", name="Details of a.2").click()
-    assert page.locator("dialog").evaluate("node => node.scrollWidth <= node.clientWidth")
+    with window(page, width, scale):
+        page.goto(address)
+        assert (page.evaluate("innerWidth"), page.evaluate("devicePixelRatio")) == (width, scale)
+        page.get_by_role("button", name="Play the takes of a together").click()
+        expect(page.locator(".card video")).to_have_count(3)
+        page.locator(".card").first.press("n")
+        assert violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Details of job-2").click()
+        assert violations(page) == []
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Details of a.2").click()
+        assert page.locator("dialog").evaluate("node => node.scrollWidth <= node.clientWidth")
 
 
 def test_forced_colours_keep_what_colours_said(page: Page) -> None:

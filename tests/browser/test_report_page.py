@@ -351,6 +351,6 @@ def test_any_static_host_will_do(watched: MonitoredPage, tmp_path: Path, clips: 
         watched.page.goto(f"http://127.0.0.1:{host.server_address[1]}/report.html")
         watched.page.locator(".card .play").first.click()
         wait_until_playing(watched.page, 0)
-        watched.page.context.close()
+        watched.page.goto("about:blank")
         host.shutdown()
         thread.join()

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import functools
 import gc
 import json
 import os
 import pkgutil
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -145,42 +147,53 @@ def _server() -> socket.socket:
 
 
 def _serve(control: socket.socket) -> tuple[list[str], str, dict[str, str]]:
-    """Fork a process for each request; return the request in that process."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    """Fork a process for each request and say how each ended; return the request in that process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    running: dict[int, tuple[int, int]] = {}  # by what becomes readable at its end: a pid, and whom to tell
+    waiting = select.poll()
+    waiting.register(control, select.POLLIN)
     while True:
-        head, descriptors, *_ = socket.recv_fds(control, _LENGTH_BYTES, 3)
-        if not head:
-            sys.exit()
-        args, cwd, environ = json.loads(control.recv(int.from_bytes(head), socket.MSG_WAITALL))
-        if os.fork() == 0:
-            control.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            _become(*descriptors)
-            return args, cwd, environ
-        for descriptor in descriptors:
-            os.close(descriptor)
+        for descriptor, _ in waiting.poll():
+            if descriptor != control.fileno():
+                waiting.unregister(descriptor)
+                _tell_end(descriptor, *running.pop(descriptor))
+                continue
+            head, descriptors, *_ = socket.recv_fds(control, _LENGTH_BYTES, 3)
+            if not head:
+                sys.exit()
+            args, cwd, environ = json.loads(control.recv(int.from_bytes(head), socket.MSG_WAITALL))
+            status, out, err = descriptors
+            pid = os.fork()
+            if pid == 0:
+                _become(
+                    out, err, [control.detach(), *descriptors, *running, *(to for _, to in running.values())]
+                )
+                return args, cwd, environ
+            os.close(out)
+            os.close(err)
+            os.write(status, str(pid).ljust(_PID_BYTES).encode())
+            ended = os.pidfd_open(pid)
+            running[ended] = pid, status
+            waiting.register(ended, select.POLLIN)
 
 
-def _become(status: int, out: int, err: int) -> None:
-    """Fork once more: return in the process that is wanted; its parent says how that ended."""
-    pid = os.fork()
-    if pid == 0:
-        os.dup2(out, 1)
-        os.dup2(err, 2)
-        for descriptor in (status, out, err):
-            os.close(descriptor)
-        # New ones: those of the server still believe to be at a place in /dev/null.
-        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", 1, closefd=False)
-        return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.close(out)
-    os.close(err)
-    os.write(status, str(pid).ljust(_PID_BYTES).encode())
+def _tell_end(ended: int, pid: int, status: int) -> None:
+    os.close(ended)
     _, code = os.waitpid(pid, 0)
-    os.write(status, str(os.waitstatus_to_exitcode(code)).encode())
-    os._exit(0)
+    with contextlib.suppress(BrokenPipeError):  # a test that waits for it no more
+        os.write(status, str(os.waitstatus_to_exitcode(code)).encode())
+    os.close(status)
+
+
+def _become(out: int, err: int, others: list[int]) -> None:
+    """Be the process that is wanted: with its streams, and nothing of the server's."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    for descriptor in others:
+        os.close(descriptor)
+    # New ones: those of the server still believe to be at a place in /dev/null.
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", 1, closefd=False)
 
 
 def _import_all() -> None:
@@ -245,6 +258,7 @@ def _main() -> None:
             exec(what, {"__name__": "__main__"})  # noqa: S102 - a test's own code
     except SystemExit as end:
         _exit(end.code)
+    _exit(0)
 
 
 def _exit(code: object) -> None:

@@ -41,7 +41,7 @@ def _browser_path() -> str | None:
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """A browser for the tests of this folder; no longer, since its loop would be in the way of async tests."""
+    """A browser for the tests of this folder; no longer, since its loop would hinder async tests."""
     arguments = ["--disable-background-networking", "--disable-component-update", "--no-first-run"]
     if os.geteuid() == 0:
         arguments.append("--no-sandbox")

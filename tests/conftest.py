@@ -20,7 +20,6 @@ SHARED_SERVERS: Final = {
     "tests/browser/": "browser",
     "tests/cluster/test_bad_address.py": "Ray of their own",
     "tests/cluster/test_cluster.py::test_workers_and_drivers_are_killed": "Ray of their own",
-    "tests/cluster/test_process_deaths.py::test_nothing_stays_behind": "Ray of their own",
     "tests/cluster/test_process_deaths.py::test_ray_itself_is_killed": "Ray of their own",
     "tests/cluster/": "cluster",
     "tests/integration/test_container.py": "packages",

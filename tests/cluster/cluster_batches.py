@@ -27,11 +27,13 @@ __all__ = [
     "LEASE_S",
     "ROOT",
     "WORKER_PROCESS",
+    "command_of",
     "descendants",
     "make_cluster_batch",
     "pids_named",
     "send_signal",
     "wait_until",
+    "wait_until_seen",
 ]
 
 LEASE_S = 8.0
@@ -39,7 +41,9 @@ LEASE_S = 8.0
 WORKER_PROCESS = "ray::WorkerProcess"
 COORDINATOR_PROCESS = "ray::Coordinator"
 wait_until = partial(batches.wait_until, interval_s=0.02)
-"""For conditions that read files and the table of processes: as often as in a crash test they take a core."""
+"""For what the sandbox knows."""
+wait_until_seen = partial(batches.wait_until, interval_s=0.2)
+"""For what is seen from outside: reading all of /proc, a file or a database takes 5 ms of a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,16 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline.cluster.temp_folders import OWNER_LOCK_NAME, OWNER_MARK, TEMP_PREFIX
-from tests.cluster.cluster_batches import WORKER_PROCESS, descendants, pids_named
+from tests.cluster.cluster_batches import WORKER_PROCESS, descendants, pids_named, send_signal
 from tests.integration.ports import free_port
 from tests.integration.vendor_double import vendor_and_workspace, wait_for_exit, wait_until
 
@@ -27,18 +29,20 @@ LISTENING = "0A"
 TEMP_DIR = Path("/tmp")  # noqa: S108 - it is looked at, no more
 
 
-async def test_it_is_alone(tmp_path: Path, head: RayCluster) -> None:
+async def test_it_is_alone_and_ends_with_the_run_that_a_terminal_stops(
+    tmp_path: Path, head: RayCluster
+) -> None:
     abandoned, held = make_stale_folder(), make_stale_folder()
     async with vendor_and_workspace(tmp_path, render_s=3.0) as (vendor, desk):
-        desk.write(["one", "two"])
+        desk.write([f"job {number}" for number in range(8)])
         desk.environment = {"RAY_ADDRESS": f"127.0.0.1:{free_port()}"}
         with (held / OWNER_LOCK_NAME).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            process = await desk.start("--engine", "ray", "--workers", "1")
+            process = await desk.start("--engine", "ray", "--workers", "1", "--concurrency", "2")
             await wait_until(lambda: not abandoned.exists())
             assert held.exists()
         shutil.rmtree(held, ignore_errors=True)  # a driver of another test may have been faster
-        await wait_until(lambda: len(vendor.generations) == 2)
+        await wait_until(lambda: len(vendor.generations) >= 2)
         below = descendants(process.pid)
         assert not below & head.pids()
         workers = {os.getpriority(os.PRIO_PROCESS, pid) for pid in pids_named(WORKER_PROCESS, process.pid)}
@@ -47,8 +51,13 @@ async def test_it_is_alone(tmp_path: Path, head: RayCluster) -> None:
         assert listening(below) <= LOOPBACK
         folders = used_folders(below)
         assert [folder.stat().st_mode & 0o777 for folder in folders] == [0o700]
+        for pid in {process.pid, *descendants(process.pid)}:
+            send_signal(pid, signal.SIGINT)  # as a terminal does
         result = await wait_for_exit(process)
-        assert result.code == 0, result.output
+        assert result.code == 130, result.output
+        assert 2 <= len(vendor.generations) < 8
+        statuses = Counter(row["status"] for row in desk.rows())
+        assert statuses == {"done": len(vendor.generations), "pending": 8 - len(vendor.generations)}
         assert not any(folder.exists() for folder in folders)
 
 

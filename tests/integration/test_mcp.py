@@ -90,7 +90,7 @@ async def until_ended(client: Client, assistant: Assistant | None = None) -> dic
     for process in assistant.runs.started if assistant is not None else ():
         await anyio.to_thread.run_sync(process.wait)
     while (status := await call(client, "status"))["running"]:
-        pass  # each call takes a process of its own, so this is no busy loop
+        await anyio.sleep(0.2)  # each call takes a process of its own
     return dict(status)
 
 
@@ -167,6 +167,7 @@ async def test_a_batch_that_somebody_runs_is_left_alone_and_takes_no_budget(fold
         assert (await call(client, "estimate", "more.yaml"))["budget_usd"] == 1.0
 
 
+@pytest.mark.usefixtures("forked_commands")
 @pytest.mark.parametrize(
     ("tool", "arguments", "message"),
     [

@@ -9,6 +9,7 @@ import heapq
 import io
 from fractions import Fraction
 from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import av
@@ -63,7 +64,7 @@ def make_clip(shape: ClipShape, label: ClipLabel) -> bytes:
         if sound:
             tick = Fraction(SAMPLES_PER_PACKET, SAMPLE_RATE_HZ)
             tracks.append(_packets(sound, _add_audio(container), tick, 1))
-        for packet in heapq.merge(*tracks, key=lambda one: float((one.dts or 0) * one.time_base)):
+        for _, packet in heapq.merge(*tracks, key=itemgetter(0)):
             container.mux(packet)
     return memory.getvalue()
 
@@ -161,10 +162,12 @@ def _stack(scene: av.VideoFrame, band: av.VideoFrame | None) -> av.VideoFrame:
 
 def _packets(
     pieces: Packets, stream: VideoStream | AudioStream, tick: Fraction, keyframe_every: int
-) -> Iterator[av.Packet[Any]]:
+) -> Iterator[tuple[float, av.Packet[Any]]]:
+    """Yield the packets of a track, each with its time in seconds."""
+    tick_s = float(tick)
     for index, data in enumerate(pieces):
         packet: av.Packet[Any] = av.Packet(data)
         packet.stream, packet.time_base = stream, tick
         packet.pts = packet.dts = index
         packet.duration, packet.is_keyframe = 1, index % keyframe_every == 0
-        yield packet
+        yield index * tick_s, packet

@@ -222,12 +222,14 @@ def _import_all() -> None:
                 continue
 
 
-def _encode_sound() -> None:
-    """Encode once what each embedded sandbox would encode for its first clip."""
-    from pipeline.sandbox.video.clip import encode_sound
+def _make_clip() -> None:
+    """Encode once what each embedded sandbox would encode for its first clip, which it then keeps."""
+    from pipeline.sandbox.video.clip import make_clip
+    from pipeline.sandbox.video.shape import ClipLabel, ClipShape
 
     for seconds in (4.0, 8.0):
-        encode_sound(seconds)
+        shape = ClipShape.for_request("1080p", "16:9", seconds, audio=True, small=True)
+        make_clip(shape, ClipLabel("", "", ""))
 
 
 def _load_page() -> None:
@@ -241,7 +243,7 @@ def _main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     _import_all()
     make_clips_small()
-    _encode_sound()
+    _make_clip()
     _load_page()
     gc.collect()
     gc.freeze()  # or each process would copy all of it when it ends

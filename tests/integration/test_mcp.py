@@ -89,7 +89,7 @@ async def until_ended(client: Client, assistant: Assistant | None = None) -> dic
     """Return the status after the run's end; without the assistant that started it, by asking."""
     for process in assistant.runs.started if assistant is not None else ():
         await anyio.to_thread.run_sync(process.wait)
-    while (status := await call(client, "status"))["running"]:
+    while (status := await call(client, "status"))["running"]:  # noqa: ASYNC110  # another process runs it
         await anyio.sleep(0.2)  # each call takes a process of its own
     return dict(status)
 

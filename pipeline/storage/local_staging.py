@@ -188,7 +188,11 @@ class LocalStagedFile:
         self._tag = tag
 
     def _write_origin(self, tag: str) -> None:
+        """Note it; if the part was taken over meanwhile, its heir goes on without this note."""
         self._origin_path.write_text(f"{clocks.boot_id()}\n{tag}", encoding="utf-8")
+        if self._fd >= 0 and not part_files.path_names_file(self._fd, self._part_path):
+            self._origin_path.unlink(missing_ok=True)
+            self._check_ownership()
 
     def _hash_pending(self) -> None:
         """Hash what an earlier run wrote, as it is on the disk now."""

@@ -17,7 +17,15 @@ from aiofiles.threadpool.binary import AsyncFileIO
 from pipeline import clocks
 from pipeline.download.download_result import Saved
 from pipeline.errors import StopReason, StoreError, UsageError
-from pipeline.storage import PART_SUFFIX, FileStamp, LocalStore, TransientStoreError, files, open_store
+from pipeline.storage import (
+    PART_SUFFIX,
+    FileStamp,
+    LocalStore,
+    TransientStoreError,
+    files,
+    open_store,
+    part_files,
+)
 from pipeline.storage.base import UnreadableFile
 from pipeline.storage.part_files import whole_writes
 from tests.integration import faulty_file_hosts as hosts
@@ -81,6 +89,22 @@ async def test_whoever_lost_its_part_takes_nothing_from_its_heir(tmp_path: Path)
         await own.publish("a.mp4", replaces=False)
     assert file_names(tmp_path) == ["a.mp4"]
     assert (tmp_path / "a.mp4").read_bytes() == VIDEO
+
+
+async def test_whoever_lost_its_part_while_it_noted_the_origin_leaves_no_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its heir has published already, or goes on with bytes of which such a note knows nothing."""
+
+    def stop_for_long(_: Path) -> None:
+        (tmp_path / "a.veobatch-part").unlink()
+        (tmp_path / "a.mp4").write_bytes(VIDEO)
+
+    monkeypatch.setattr(part_files, "remove_obstacle", stop_for_long)
+    async with LocalStore(tmp_path).stage("a") as lost:
+        with pytest.raises(TransientStoreError, match="another process has taken it over"):
+            await lost.restart("tag")
+    assert file_names(tmp_path) == ["a.mp4"]
 
 
 async def test_bytes_from_before_the_machine_started_are_not_resumed(

@@ -137,6 +137,20 @@ def _init(**options: Any) -> None:
         configure_logging=False,
         **options,
     )
+    _end_listener()
+
+
+def _end_listener() -> None:
+    """End Ray's thread that prints errors of the cluster, by its next message.
+
+    Once the head is gone it asks for messages without a pause, which takes a core for as long as the run goes
+    on (Ray 2.60, `listen_error_messages`); and what it prints goes to standard output.
+    """
+    from ray._private.worker import global_worker
+
+    stopped = getattr(global_worker, "threads_stopped", None)
+    if stopped is not None:
+        stopped.set()  # `ray.shutdown` sets it, too, and clears it when the thread has ended
 
 
 def reclaim_signals() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -16,9 +19,6 @@ from tests.cluster.cluster_batches import (
     wait_until,
 )
 from tests.cluster.ray_clusters import RayCluster
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.ray
 
@@ -53,15 +53,43 @@ async def test_ray_itself_is_killed(tmp_path: Path, what: str) -> None:
             )
             process = await batch.start()
             await wait_until(lambda: len(box.state.generations) >= 4)
+            threads = ThreadTimes(process.pid)
             send_signal(own.pids_named(what)[0], signal.SIGKILL)
+            while process.returncode is None:
+                threads.read()
+                await asyncio.sleep(0.2)
             code = await batch.ended(process)
             assert code == 3, batch.output_text()
+            assert threads.busiest_s() < 1.0, "a thread of Ray's asks its head without a pause"
             assert "Stopped early: " in batch.output_text()
             assert "Next: veobatch run" in batch.output_text()
             assert "Traceback" not in batch.output_text()
             batch.assert_consistent()
     finally:
         own.end()
+
+
+class ThreadTimes:
+    """What CPU the threads of a process take, but for its main thread and those that are new."""
+
+    def __init__(self, pid: int) -> None:
+        self._folder = Path(f"/proc/{pid}/task")
+        self._first = {
+            task.name: self._seconds(task.name) for task in self._folder.iterdir() if task.name != str(pid)
+        }
+        self._last = dict(self._first)
+
+    def read(self) -> None:
+        for name in self._first:
+            with suppress(OSError):  # it has ended
+                self._last[name] = self._seconds(name)
+
+    def busiest_s(self) -> float:
+        return max(self._last[name] - first for name, first in self._first.items())
+
+    def _seconds(self, name: str) -> float:
+        fields = (self._folder / name / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def has_created(box: Sandbox, generations: int) -> bool:

@@ -55,10 +55,11 @@ async def test_ray_itself_is_killed(tmp_path: Path, what: str) -> None:
             await wait_until(lambda: len(box.state.generations) >= 4)
             threads = ThreadTimes(process.pid)
             send_signal(own.pids_named(what)[0], signal.SIGKILL)
-            while process.returncode is None:
+            ending = asyncio.ensure_future(batch.ended(process))
+            while not ending.done():
                 threads.read()
-                await asyncio.sleep(0.2)
-            code = await batch.ended(process)
+                await asyncio.wait([ending], timeout=0.2)
+            code = await ending
             assert code == 3, batch.output_text()
             assert threads.busiest_s() < 1.0, "a thread of Ray's asks its head without a pause"
             assert "Stopped early: " in batch.output_text()
